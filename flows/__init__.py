@@ -1,0 +1,1 @@
+"""When, where and again: the only folder that imports Prefect."""

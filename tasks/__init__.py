@@ -1,0 +1,1 @@
+"""What labelstill does: plain typed functions and small classes, free of Prefect."""
