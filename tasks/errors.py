@@ -1,0 +1,47 @@
+"""The exception tree.
+
+::
+
+    LabelstillError                 anything labelstill itself raises; its text is one or two lines fit for a terminal
+    ├── ConfigError                 the configuration asks for something that cannot be: names the key and the mend
+    ├── ManifestError               a whole input file is unusable: names the file, the line where known, and the mend
+    ├── PackError                   a pack is incomplete or contradicts itself: names the pack's file and the key
+    ├── EngineError                 an engine cannot be opened or has died; never raised for a single item
+    ├── LedgerError                 the ledger cannot be opened or written
+    ├── LeakageError                a prediction comes from a model that saw the item (rule 4)
+    └── BooksError                  kept + dropped ≠ input in a stage: a defect of ours, never of the data
+
+One bad *item* raises none of these beyond the room that met it: it becomes a `records.Dropped`.
+"""
+
+
+class LabelstillError(Exception):
+    """Base of all errors raised on purpose; the command line prints its text and exits with 2."""
+
+
+class ConfigError(LabelstillError):
+    """The configuration cannot be run as written."""
+
+
+class ManifestError(LabelstillError):
+    """An input file as a whole is unusable."""
+
+
+class PackError(LabelstillError):
+    """A pack's files are incomplete or contradictory."""
+
+
+class EngineError(LabelstillError):
+    """An engine cannot be opened, or died and stays dead."""
+
+
+class LedgerError(LabelstillError):
+    """The ledger cannot be opened or written."""
+
+
+class LeakageError(LabelstillError):
+    """A prediction was made by a model that was trained on the item, or on a duplicate of it."""
+
+
+class BooksError(LabelstillError):
+    """A stage's kept and dropped items do not add up to its input."""

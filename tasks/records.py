@@ -1,0 +1,295 @@
+"""The types that pass between rooms: frozen, validated, no free-form metadata.
+
+Every type says who makes it and who reads it. Images travel as path and digest, never as bytes.
+"""
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def digest_of(value: object) -> str:
+    """The sha256 (hex) of a JSON-able value in one canonical spelling: keys sorted, UTF-8."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+# --- items ---------------------------------------------------------------------------------------------------
+
+
+class ImageRef(Record):
+    """An image file that was read and checked. Made by samples; read by prompts, images, engines, export."""
+
+    path: str
+    """Absolute path."""
+    sha256: str
+    width: int = Field(gt=0)
+    """Pixels, after EXIF orientation."""
+    height: int = Field(gt=0)
+
+
+class TextPart(Record):
+    """A run of text. `turn` numbers the dialogue turn it belongs to, so that whole turns can be dropped together."""
+
+    type: Literal["text"] = "text"
+    text: str
+    turn: int = 0
+
+
+class ImagePart(Record):
+    """An image in its place between texts."""
+
+    type: Literal["image"] = "image"
+    image: ImageRef
+    turn: int = 0
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Split(StrEnum):
+    """Where an item comes from."""
+
+    LABELLED = "labelled"
+    UNLABELLED = "unlabelled"
+    TEST = "test"
+
+
+class Sample(Record):
+    """One item that passed the checks on the way in. Made by samples; read by every later room.
+
+    `parts` is what the item itself holds (dialogue and images), without role sentence or label list: prompts are
+    built anew from it. `labels` are the labels this very item may get, in order.
+    """
+
+    id: str
+    task: str
+    """Name of the pack's task that recognised the item."""
+    parts: tuple[Part, ...]
+    labels: tuple[str, ...] = Field(min_length=1)
+    given: str | None = None
+    """The label it came with; None when unlabelled."""
+    split: Split
+    source: str
+    """Manifest file (absolute path) it was read from."""
+
+    @property
+    def images(self) -> tuple[ImageRef, ...]:
+        """The item's images in order."""
+        return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
+
+
+class Dropped(Record):
+    """An item that left the way, and why. Made by anyone; written to a stage's dropped.parquet."""
+
+    sample_id: str
+    stage: str
+    reason: str
+    """A reason code in snake_case, countable: see each room's enum of reasons."""
+    detail: str = ""
+    """For people: what exactly was found, and where."""
+
+
+# --- asking --------------------------------------------------------------------------------------------------
+
+
+class LabelAnswer(Record):
+    """The answer must be the pack's JSON: a reason (unless `between` is None), then one of `labels`.
+
+    `opening`, `between` and `closing` are the pack's answer template cut at its two values: the full answer text is
+    ``opening + reason + between + label + closing``, or ``opening + label + closing`` when there is no reason. An
+    engine that has no structured output writes these itself and lets the model fill only the two values; one that
+    has (a JSON schema) uses the keys.
+    """
+
+    type: Literal["label"] = "label"
+    labels: tuple[str, ...] = Field(min_length=1)
+    reason_key: str | None
+    label_key: str
+    opening: str
+    between: str | None
+    closing: str
+
+
+class FreeText(Record):
+    """The answer is free text: a rationale."""
+
+    type: Literal["text"] = "text"
+
+
+Constraint = Annotated[LabelAnswer | FreeText, Field(discriminator="type")]
+
+
+class Sampling(Record):
+    """How to draw answers. temperature 0 is greedy, and then n must be 1 (vLLM refuses n > 1 when greedy)."""
+
+    n: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=128, ge=1)
+    """Upper bound on generated tokens an answer (for a LabelAnswer: of the reason)."""
+    seed: int = 0
+    label_probabilities: bool = False
+    """Also return the log-probability of every label (LabelAnswer only), averaged over the n reasons."""
+
+
+class Request(Record):
+    """One question to a model about one sample. Made by prompts; read by engines and the ledger.
+
+    The user turn is ``prefix + parts + suffix``: prefix is the same for all items of a task (prefix cache), parts are
+    the sample's own and may be shortened by budget, suffix is fixed again.
+    """
+
+    key: str
+    """Content hash (DESIGN.md, rule 2): the ledger's key."""
+    sample_id: str
+    purpose: str
+    """What is asked: `rationale`, `classify`, `answer`, … for people and counts; not part of the key."""
+    prefix: str
+    parts: tuple[Part, ...]
+    suffix: str
+    constraint: Constraint
+    sampling: Sampling
+    max_pixels: int = Field(gt=0)
+    min_pixels: int = Field(gt=0)
+
+    @property
+    def images(self) -> tuple[ImageRef, ...]:
+        """The request's images in order."""
+        return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
+
+
+class Outcome(StrEnum):
+    """What became of an answer. Engines set OK, TRUNCATED, EMPTY, TOO_LONG, BAD_MEDIA, FAILED; parsing the rest."""
+
+    OK = "ok"
+    REPAIRED = "repaired"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    UNKNOWN_LABEL = "unknown_label"
+    REFUSED = "refused"
+    EMPTY = "empty"
+    TOO_LONG = "too_long"
+    BAD_MEDIA = "bad_media"
+    FAILED = "failed"
+
+
+USABLE = frozenset({Outcome.OK, Outcome.REPAIRED})
+
+
+class Generation(Record):
+    """A raw answer. Made by engines; kept by the ledger; read by parsing."""
+
+    key: str
+    outcome: Outcome
+    texts: tuple[str, ...] = ()
+    """The n answers, raw and whole (with opening and closing)."""
+    label_logprobs: dict[str, float] | None = None
+    """Natural-log probability of each label of the request's constraint, normalised over them."""
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    """Wall time of the item (its share of a batch)."""
+    engine: str = ""
+    """Fingerprint of the engine: kind, model, versions."""
+    detail: str = ""
+    """For FAILED, BAD_MEDIA, TOO_LONG: what went wrong."""
+
+
+class Prediction(Record):
+    """A parsed answer about a sample. Made by parsing; read by trust, correction, merge."""
+
+    sample_id: str
+    source: str
+    """`teacher`, `student/fold=k`, …"""
+    outcome: Outcome
+    label: str | None
+    probabilities: dict[str, float] = Field(default_factory=dict)
+    """Probability of each of the item's labels; empty where the engine has none to give."""
+    votes: dict[str, int] = Field(default_factory=dict)
+    reason: str = ""
+    model: str = ""
+    """Identity of the model that answered (name and digest, adapter included)."""
+
+
+# --- deciding ------------------------------------------------------------------------------------------------
+
+
+class Action(StrEnum):
+    """What correction decides about a given label."""
+
+    KEEP = "keep"
+    RELABEL = "relabel"
+    DROP = "drop"
+    REVIEW = "review"
+
+
+class Correction(Record):
+    """The decision about one labelled item, with its evidence. Made by correction; read by merge and reports."""
+
+    sample_id: str
+    given: str
+    predicted: str | None
+    """The out-of-fold student's label."""
+    adjudicated: str | None
+    """The teacher's label, asked blind; None when it was not asked or gave none."""
+    candidate: str | None
+    """The label proposed instead of the given one, if any."""
+    action: Action
+    label: str | None
+    """The final label; None only for DROP."""
+    reviewed: bool = False
+    verdict: str | None = None
+    """What the reviewer said: a label, or `neither`."""
+    fold: int
+    model: str
+    """Identity of the student that did not see the item."""
+    p_given: float
+    """The out-of-fold student's probability of the given label."""
+    p_predicted: float
+    p_teacher_given: float | None = None
+    p_teacher_candidate: float | None = None
+    reason: str = ""
+    """The teacher's reason, when it was asked."""
+    why: str
+    """One sentence for people."""
+
+
+class Origin(StrEnum):
+    """Where an example's label comes from, strongest first."""
+
+    REVIEW = "review"
+    CORRECTION = "correction"
+    GIVEN = "given"
+    PSEUDO = "pseudo"
+
+
+class Message(Record):
+    """One chat turn; an image stands in the text as the token `<image>`, in the order of the example's images."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Example(Record):
+    """One line of the training set. Made by merge; read by export."""
+
+    sample_id: str
+    messages: tuple[Message, ...]
+    images: tuple[ImageRef, ...]
+    label: str
+    reason: str = ""
+    origin: Origin
+    why: str
+    """Why this label, in one sentence."""
+    source: str
+    weight: float = 1.0
