@@ -1,0 +1,231 @@
+"""The demo's data set: drawn items, and the three manifests of a run with label noise and broken items among them."""
+
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import PIL
+from PIL import Image
+
+from tasks.demo import blocks, canvas, dialogues, pages, screens
+from tasks.demo.screens import KINDS, Screen, draw_screen
+from tasks.errors import ConfigError
+
+IMAGE_LABELS = tuple(KINDS)
+DIALOGUE_LABELS = tuple(dialogues.PHRASES)
+NEAR_KINDS: dict[str, tuple[str, ...]] = {
+    "商品页": ("规格选择页", "购物车页"),
+    "规格选择页": ("商品页",),
+    "订单详情页": ("物流页", "退款页"),
+    "支付页": ("订单详情页", "购物车页"),
+    "物流页": ("订单详情页", "退款页"),
+    "购物车页": ("商品页", "订单详情页"),
+    "评价页": ("商品页", "实物照片"),
+    "退款页": ("订单详情页", "物流页"),
+    "实物照片": ("商品页", "评价页"),
+    "优惠券页": ("购物车页", "支付页"),
+}
+_NEAR = NEAR_KINDS | dialogues.NEAR_INTENTS
+
+
+@dataclass(frozen=True)
+class DemoItem:
+    """One drawn item with its true label; `instruction` is whole, with a `<image>` for every image."""
+
+    id: str
+    task: Literal["image", "dialogue"]
+    label: str
+    instruction: str
+    images: tuple[Image.Image, ...]
+    reason: str
+    description: str
+
+
+@dataclass(frozen=True)
+class DemoPaths:
+    """Where `write_demo` left the three sets and the truth."""
+
+    labelled_manifest: Path
+    labelled_images: Path
+    unlabelled_manifest: Path
+    unlabelled_images: Path
+    test_manifest: Path
+    test_images: Path
+    truth: Path
+
+
+def _join(parts: list[str], most: int) -> str:
+    text = parts[0]
+    for part in parts[1:]:
+        if len(text) + 1 + len(part) <= most:
+            text = f"{text}，{part}"
+    return text
+
+
+def _image_item(ident: str, label: str, rng: Random) -> DemoItem:
+    shown: Screen = draw_screen(label, rng)
+    marks, notes = list(shown.marks), list(shown.notes)
+    offered = json.dumps(IMAGE_LABELS, ensure_ascii=False)
+    instruction = f"Picture 1: <image>\n你是一个网店识图助手,请判断图片属于哪一类。分类标签:{offered}。"
+    reason = _join(marks[:3] + notes[:1] if rng.random() < 0.7 else marks[::-1][:3], 40)
+    description = "画面：" + _join(rng.sample(notes, len(notes)) + marks, 44)
+    return DemoItem(ident, "image", label, instruction, (shown.image,), reason, description)
+
+
+def _dialogue_item(ident: str, label: str, rng: Random) -> DemoItem:
+    talk = dialogues.compose(label, rng)
+    instruction = (
+        "你是一个网店客服助手，请判断用户的意图。\n<用户与客服的对话 START>\n"
+        + "\n".join(talk.turns)
+        + f"\n<用户与客服的对话 END>\n分类标签:{json.dumps(DIALOGUE_LABELS, ensure_ascii=False)}。"
+    )
+    images = tuple(draw_screen(kind, rng).image for kind in talk.screens)
+    reason, description = dialogues.reason(talk, rng), dialogues.describe(talk)
+    return DemoItem(ident, "dialogue", label, instruction, images, reason, description)
+
+
+def draw_items(n: int, seed: int, *, prefix: str = "item", image_share: float = 0.55) -> Iterator[DemoItem]:
+    """Draw n items one by one, labels balanced within each task; the same arguments give the same bytes."""
+    rng = Random(f"{seed}/plan")
+    pictures = round(n * image_share)
+    plan = [IMAGE_LABELS[i % len(IMAGE_LABELS)] for i in range(pictures)]
+    plan += [DIALOGUE_LABELS[i % len(DIALOGUE_LABELS)] for i in range(n - pictures)]
+    rng.shuffle(plan)
+    for i, label in enumerate(plan):
+        # a digest as id: neither position nor label can be read from it
+        ident = f"{prefix}-{hashlib.sha256(f'{seed}/{prefix}/{i}'.encode()).hexdigest()[:10]}"
+        make = _image_item if label in KINDS else _dialogue_item
+        yield make(ident, label, Random(f"{seed}/{i}"))
+
+
+# --- writing the three sets ----------------------------------------------------------------------------------
+
+_SETS = (("labelled", "train"), ("unlabelled", "pool"), ("test", "test"))
+
+
+def _seed(seed: int, what: str) -> int:
+    return int(hashlib.sha256(f"labelstill demo/{seed}/{what}".encode()).hexdigest()[:12], 16)
+
+
+@functools.cache
+def _version() -> str:
+    sources = [Path(str(module.__file__)) for module in (canvas, blocks, pages, screens, dialogues)] + [Path(__file__)]
+    texts = [PIL.__version__.encode()] + [path.read_bytes() for path in sources]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def _wrong_label(label: str, rng: Random) -> str:
+    near, whole = _NEAR[label], IMAGE_LABELS if label in KINDS else DIALOGUE_LABELS
+    far = [name for name in whole if name != label and name not in near]
+    return rng.choice(near) if rng.random() < 0.7 else rng.choice(far)
+
+
+def _entry(item: DemoItem, given: str | None, images: Path, rng: Random) -> dict[str, Any]:
+    names = [f"{item.id}-{i}.png" for i in range(len(item.images))]
+    for name, image in zip(names, item.images, strict=True):
+        image.save(images / name)
+    entry: dict[str, Any] = {"id": item.id, "instruction": item.instruction}
+    # manifests of the challenge spell a single image both ways
+    entry["image"] = names[0] if len(names) == 1 and rng.random() < 0.5 else names
+    return entry if given is None else entry | {"output": given}
+
+
+def _break(entry: dict[str, Any], how: int, images: Path, others: list[dict[str, Any]], rng: Random) -> int:
+    """Spoil an entry in the how-th way; returns where in `others` it has to go."""
+    name = entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
+    file, place = images / name, rng.randint(0, len(others))
+    match how % 6:
+        case 0:
+            file.unlink()
+        case 1:
+            file.write_bytes(file.read_bytes()[:200])
+        case 2 if "output" in entry:
+            entry["output"] = "其他页面"
+        case 2:
+            file.write_bytes(b"")
+        case 3 if others:
+            first = rng.randrange(len(others))
+            entry["id"] = others[first]["id"]
+            # after its namesake, so that the sound item is the one that was there first
+            place = rng.randint(first + 1, len(others))
+        case 4:
+            entry["instruction"] = entry["instruction"].replace("<image>", "<image><image>", 1)
+        case _:
+            entry["instruction"] = rng.choice([None, 7, ["Picture 1: <image>"]])
+    return place
+
+
+def _write_set(folder: Path, split: str, n: int, seed: int, wrong: int, broken: int) -> list[dict[str, Any]]:
+    """Write one set's images and manifest; returns its lines of truth."""
+    images, rng = folder / "images", Random(seed)
+    images.mkdir(parents=True)
+    mistaken = set(rng.sample(range(n), wrong))
+    entries: list[dict[str, Any]] = []
+    truth: list[dict[str, Any]] = []
+    for i, item in enumerate(draw_items(n, seed)):
+        given = (_wrong_label(item.label, rng) if i in mistaken else item.label) if split == "labelled" else None
+        entries.append(_entry(item, given, images, rng))
+        truth.append({"id": item.id, "split": split, "label": item.label, "given": given, "wrong": i in mistaken})
+    for how, item in enumerate(draw_items(broken, seed + 1, image_share=1.0)):
+        entry = _entry(item, item.label if split == "labelled" else None, images, rng)
+        entries.insert(_break(entry, how, images, entries, rng), entry)
+    (folder / "x.json").write_text(json.dumps(entries, ensure_ascii=False, indent=1), encoding="utf-8")
+    return truth
+
+
+def _paths(folder: Path) -> DemoPaths:
+    train, pool, test = (folder / name for _, name in _SETS)
+    return DemoPaths(
+        labelled_manifest=train / "x.json",
+        labelled_images=train / "images",
+        unlabelled_manifest=pool / "x.json",
+        unlabelled_images=pool / "images",
+        test_manifest=test / "x.json",
+        test_images=test / "images",
+        truth=folder / "truth.jsonl",
+    )
+
+
+def write_demo(
+    folder: Path,
+    seed: int = 7,
+    *,
+    labelled: int = 400,
+    unlabelled: int = 400,
+    test: int = 400,
+    noise: float = 0.12,
+    broken: int = 6,
+) -> DemoPaths:
+    """Write the demo's three sets and their truth, whole or not at all; a folder of the same recipe is reused.
+
+    A folder of another recipe is replaced. `round(labelled * noise)` labelled items get a wrong label; `broken` more
+    items a set cannot be read and are not in the truth. Raises ConfigError when the folder holds something else.
+    """
+    counts = {"labelled": labelled, "unlabelled": unlabelled, "test": test}
+    recipe: dict[str, Any] = {"seed": seed, **counts, "noise": noise, "broken": broken, "version": _version()}
+    mark = folder / "recipe.json"
+    if mark.is_file():
+        if json.loads(mark.read_text(encoding="utf-8")) == recipe:
+            return _paths(folder)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is not a demo data folder (no recipe.json); name a new or empty folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
+        truth: list[dict[str, Any]] = []
+        for split, name in _SETS:
+            wrong = round(labelled * noise) if split == "labelled" else 0
+            truth += _write_set(fresh / name, split, counts[split], _seed(seed, split), wrong, broken)
+        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in truth)
+        (fresh / "truth.jsonl").write_text(lines, encoding="utf-8")
+        (fresh / "recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    return _paths(folder)
