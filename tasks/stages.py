@@ -1,0 +1,168 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# (pyarrow publishes no types)
+"""A stage's folder: kept.parquet, dropped.parquet and record.json (DESIGN.md, "The types").
+
+Files are written under a temporary name, synced and moved into place, record.json last: a folder with a record is
+whole. Columns are the record's fields; a nested field is a column of JSON text, so any Parquet reader shows it.
+"""
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.errors import BooksError
+from tasks.records import Dropped, Record, digest_of
+
+R = TypeVar("R", bound=Record)
+
+
+class StageRecord(BaseModel):
+    """What stands in record.json: enough to know what a stage did, and whether it must be done again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    recipe: str
+    """Hash of everything that decides the outcome: settings, inputs, models, pack, code."""
+    read: int
+    kept: int
+    dropped: int
+    drops: dict[str, int] = Field(default_factory=dict)
+    """Dropped items by reason code."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """Digest of each input by name."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Identity of each model by role."""
+    code: str = ""
+    seconds: float = 0.0
+    asked: int = 0
+    reused: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    figures: dict[str, float] = Field(default_factory=dict)
+    """The stage's own figures by name."""
+    finished_at: float = Field(default_factory=time.time)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the stage's output, for the recipe of the stage after it."""
+        return digest_of([self.stage, self.recipe, self.kept, self.dropped])
+
+
+@cache
+def code_version() -> str:
+    """Digest (12 hex) of the source of tasks/: a changed rule makes a stage decide again, from the answers it has."""
+    root = Path(__file__).parent
+    hasher = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        hasher.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return hasher.hexdigest()[:12]
+
+
+def recipe_hash(**parts: object) -> str:
+    """Hash of a stage's named ingredients; pydantic models and JSON-able values only."""
+    plain = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in parts.items()}
+    return digest_of(plain)[:16]
+
+
+def finished(folder: Path, recipe: str) -> StageRecord | None:
+    """The record of a whole stage made by this very recipe, or None if the stage must be done (again)."""
+    record = read_record(folder)
+    whole = (folder / "kept.parquet").exists() and (folder / "dropped.parquet").exists()
+    return record if record is not None and whole and record.recipe == recipe else None
+
+
+def read_record(folder: Path) -> StageRecord | None:
+    """The stage's record whatever its recipe; None where there is none or it can't be read."""
+    try:
+        return StageRecord.model_validate_json((folder / "record.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def write_stage(
+    folder: Path, record: StageRecord, kept: Sequence[Record], dropped: Sequence[Dropped], input_ids: Iterable[str]
+) -> StageRecord:
+    """Write a stage's three files; returns the record with its counts filled in.
+
+    Raises BooksError unless the sample ids of `kept` and `dropped` together are exactly `input_ids`.
+    """
+    check_books(record.stage, (_sample_id(k) for k in kept), (d.sample_id for d in dropped), input_ids)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "record.json").unlink(missing_ok=True)
+    write_rows(folder / "kept.parquet", kept)
+    write_rows(folder / "dropped.parquet", dropped)
+    record = record.model_copy(
+        update={
+            "read": len(kept) + len(dropped),
+            "kept": len(kept),
+            "dropped": len(dropped),
+            "drops": dict(sorted(Counter(d.reason for d in dropped).items())),
+            "code": code_version(),
+        }
+    )
+    write_bytes(folder / "record.json", orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+    return record
+
+
+def check_books(stage: str, kept: Iterable[str], dropped: Iterable[str], input_ids: Iterable[str]) -> None:
+    """Raise BooksError unless kept + dropped = input, id for id."""
+    out, into = Counter(kept) + Counter(dropped), Counter(input_ids)
+    if out != into:
+        lost, extra = into - out, out - into
+        raise BooksError(f"{stage}: kept + dropped ≠ input; lost {list(lost)[:5]}, appeared {list(extra)[:5]}")
+
+
+def write_rows(path: Path, rows: Sequence[Record]) -> None:
+    """Write records to a Parquet file, atomically. An empty file has the one column `sample_id`."""
+    dumped = [row.model_dump(mode="json") for row in rows]
+    columns = list(dumped[0]) if dumped else ["sample_id"]
+    arrays = {name: _column([row[name] for row in dumped]) for name in columns}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(pa.table(arrays), temporary)
+    _move_into_place(temporary, path)
+
+
+def read_rows(path: Path, kind: type[R]) -> list[R]:
+    """Read records that `write_rows` wrote."""
+    nested = {
+        name
+        for name, field in kind.model_fields.items()
+        if any(word in str(field.annotation) for word in ("tuple", "dict", "list"))
+    }
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return [kind.model_validate({k: orjson.loads(v) if k in nested else v for k, v in row.items()}) for row in rows]
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: temporary name, fsync, move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    _move_into_place(temporary, path)
+
+
+def _move_into_place(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    nested = any(isinstance(v, (list, dict)) for v in values)
+    return pa.array([orjson.dumps(v).decode() if nested else v for v in values])
+
+
+def _sample_id(row: Record) -> str:
+    return str(getattr(row, "sample_id", None) or row.id)  # pyright: ignore[reportAttributeAccessIssue]
