@@ -1,0 +1,73 @@
+"""Folds: who is trained without whom. scikit-learn's stratified group folds over groups of equal images."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
+
+from tasks.errors import ConfigError
+from tasks.records import Sample, digest_of
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The fold (0 … k-1) of each sample id, and what was noticed while making them."""
+
+    fold_of: dict[str, int]
+    k: int
+    groups: int
+    """Number of groups; items of one group share an image or, without images, their whole text."""
+    rare: dict[str, int]
+    """Labels with fewer items than folds: their out-of-fold students may never have seen them."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the split."""
+        return digest_of(self.fold_of)[:12]
+
+
+def make_folds(samples: Sequence[Sample], k: int, seed: int) -> Folds:
+    """Split labelled samples into `k` folds, stratified by given label, equal images and equal texts kept together.
+
+    Raises ConfigError when there are fewer groups than folds.
+    Source of the method: scikit-learn's `StratifiedGroupKFold`.
+    """
+    groups = group_numbers(samples)
+    if len(set(groups)) < k:
+        raise ConfigError(f"student.folds: {k} folds need at least {k} different items; there are {len(set(groups))}")
+    labels = [sample.given or "" for sample in samples]
+    # The order of the input must not matter: sklearn shuffles from the seed, over items in order of id.
+    order = sorted(range(len(samples)), key=lambda i: samples[i].id)
+    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    y, g = np.array(labels)[order], np.array(groups)[order]
+    fold_of: dict[str, int] = {}
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(y)), y, g)):  # pyright: ignore
+        for position in held_out:
+            fold_of[samples[order[int(position)]].id] = fold
+    rare = {label: n for label, n in sorted(Counter(labels).items()) if n < k}
+    return Folds(fold_of, k, len(set(groups)), rare)
+
+
+def group_numbers(samples: Sequence[Sample]) -> list[int]:
+    """A group number for each sample: samples that share any image, or hold the same content, are in one group."""
+    parent = list(range(len(samples)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first_with: dict[str, int] = {}
+    for i, sample in enumerate(samples):
+        for key in (*(image.sha256 for image in sample.images), content_digest(sample)):
+            j = first_with.setdefault(key, i)
+            parent[root(i)] = root(j)
+    return [root(i) for i in range(len(samples))]
+
+
+def content_digest(sample: Sample) -> str:
+    """Digest of what the item shows and says, whatever its id or label."""
+    return digest_of([p.text if p.type == "text" else p.image.sha256 for p in sample.parts])

@@ -1,0 +1,36 @@
+"""Where verdicts come from: a person's file, or the demo's stand-in reviewer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tasks.errors import ConfigError
+
+
+def read_verdicts(kind: str, path: Path, asked: Sequence[str]) -> dict[str, str]:
+    """Verdicts (sample id → label or `neither`) on the items `asked`, and on no others.
+
+    `kind` is `verdict_file` (JSON Lines ``{"id", "verdict"}``, a person's; ids without a line are left open) or
+    `demo_stand_in` (the demo's truth file ``{"id", "label", …}``, read for the asked items only, as rule 6 allows).
+    Raises ConfigError naming the file and line when it can't be read.
+    """
+    field = "label" if kind == "demo_stand_in" else "verdict"
+    wanted = set(asked)
+    verdicts: dict[str, str] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: verdicts can't be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row: dict[str, Any] = orjson.loads(line)
+            identity, verdict = str(row["id"]), str(row[field])
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise ConfigError(f'{path}, line {number}: must be a JSON object with "id" and "{field}"') from error
+        if identity in wanted:
+            verdicts[identity] = verdict
+    return verdicts
