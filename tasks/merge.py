@@ -1,0 +1,113 @@
+"""One decision a sample: which label it is taught with, and why (review > correction > given > pseudo)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from tasks.folds import content_digest
+from tasks.prompts import Prompter, user_text
+from tasks.records import Action, Correction, Dropped, Example, Message, Origin, Prediction, Sample, Sampling
+
+STAGE = "emit"
+
+
+def merge(
+    labelled: Sequence[Sample],
+    pool: Sequence[Sample],
+    corrections: Mapping[str, Correction],
+    pseudo: Mapping[str, Prediction],
+    reasons: Mapping[str, str],
+    prompter: Prompter,
+    *,
+    waiting: Literal["keep", "drop"] = "keep",
+) -> tuple[list[Example], list[Dropped]]:
+    """Decide about every sample; kept and dropped together are `labelled` + `pool`.
+
+    `corrections` and `reasons` (rationales of the *given* label) go by labelled id, `pseudo` (the kept pseudo-labels)
+    by pool id. Any of them may be empty when its stage was left out. A pool item of the same content as a labelled
+    one is dropped, and of two equal labelled items with different final labels neither is taught. `waiting` says what
+    becomes of items that still wait for review: taught with the given label, or dropped.
+    """
+    kept: list[Example] = []
+    dropped: list[Dropped] = []
+    decided = {s.id: _labelled_decision(s, corrections.get(s.id), reasons) for s in labelled}
+    contradictory = _contradictions(labelled, {i: d[0] for i, d in decided.items()})
+    seen: dict[str, str] = {}
+    for sample in labelled:
+        label, origin, why, reason = decided[sample.id]
+        content = content_digest(sample)
+        correction = corrections.get(sample.id)
+        if waiting == "drop" and correction is not None and correction.action is Action.REVIEW:
+            dropped.append(_drop(sample, "waits_for_review", why))
+        elif label is None:
+            dropped.append(_drop(sample, "reviewer_said_neither", why))
+        elif content in contradictory:
+            dropped.append(_drop(sample, "conflicting_duplicate", f"equal items have labels {contradictory[content]}"))
+        elif content in seen:
+            dropped.append(_drop(sample, "duplicate", f"same content as {seen[content]}"))
+        else:
+            seen[content] = sample.id
+            kept.append(_example(sample, label, reason, origin, why, prompter))
+    for sample in pool:
+        prediction = pseudo.get(sample.id)
+        content = content_digest(sample)
+        if prediction is None or prediction.label is None:
+            dropped.append(_drop(sample, "no_trusted_pseudo_label", "see the pseudo_labels stage"))
+        elif content in seen:
+            dropped.append(_drop(sample, "duplicate", f"same content as {seen[content]}"))
+        else:
+            seen[content] = sample.id
+            p = prediction.probabilities.get(prediction.label)
+            why = "teacher's label" + (f", p={p:.3f}" if p is not None else "")
+            kept.append(_example(sample, prediction.label, prediction.reason, Origin.PSEUDO, why, prompter))
+    return kept, dropped
+
+
+def _labelled_decision(
+    sample: Sample, correction: Correction | None, reasons: Mapping[str, str]
+) -> tuple[str | None, Origin, str, str]:
+    """(label, origin, why, reason) of a labelled item; a reason only where it speaks for the final label."""
+    given = sample.given or ""
+    if correction is None:
+        return given, Origin.GIVEN, "given label", reasons.get(sample.id, "")
+    origin = Origin.GIVEN
+    if correction.reviewed:
+        origin = Origin.REVIEW
+    elif correction.action is Action.RELABEL:
+        origin = Origin.CORRECTION
+    label = correction.label
+    reason = ""
+    if label == given:
+        reason = reasons.get(sample.id, "")
+    elif label == correction.adjudicated:
+        reason = correction.reason
+    return label, origin, correction.why, reason
+
+
+def _contradictions(samples: Sequence[Sample], labels: Mapping[str, str | None]) -> dict[str, list[str]]:
+    by_content: dict[str, set[str]] = {}
+    for sample in samples:
+        label = labels[sample.id]
+        if label is not None:
+            by_content.setdefault(content_digest(sample), set()).add(label)
+    return {content: sorted(found) for content, found in by_content.items() if len(found) > 1}
+
+
+def _example(sample: Sample, label: str, reason: str, origin: Origin, why: str, prompter: Prompter) -> Example:
+    request = prompter.classify(sample, Sampling(), with_reason=bool(reason))
+    return Example(
+        sample_id=sample.id,
+        messages=(
+            Message(role="user", content=user_text(request)),
+            Message(role="assistant", content=prompter.answer(label, reason)),
+        ),
+        images=sample.images,
+        label=label,
+        reason=reason,
+        origin=origin,
+        why=why,
+        source=sample.source,
+    )
+
+
+def _drop(sample: Sample, reason: str, detail: str) -> Dropped:
+    return Dropped(sample_id=sample.id, stage=STAGE, reason=reason, detail=detail)
