@@ -1,0 +1,240 @@
+"""The configuration: one pydantic model a flow, the same keys in YAML and in the web UI's form.
+
+An unknown key is an error (`extra="forbid"`), every field has a description that the form shows.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.engines import EngineSpec
+from tasks.errors import ConfigError
+from tasks.students import StudentSpec
+
+StageName = Literal["rationales", "pseudo_labels", "correction"]
+"""The stages whose results `emit` merges."""
+
+
+class Settings(BaseModel):
+    """Base of all configuration models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(Settings):
+    """A manifest and the folder its image names are relative to."""
+
+    manifest: Path = Field(description="JSON array, JSON Lines, CSV or Parquet with id, instruction, image, output")
+    images: Path = Field(description="Folder of the images; names that leave it are refused")
+
+
+class RationaleSettings(Settings):
+    """How rationales are asked for."""
+
+    max_tokens: int = Field(default=96, ge=8, description="Longest answer, in tokens")
+    temperature: float = Field(default=0.0, ge=0, description="0 is greedy")
+    attempts: int = Field(
+        default=2, ge=1, description="A refused reason is asked again, sampled, up to this many times"
+    )
+
+
+class PseudoLabelSettings(Settings):
+    """How the pool is labelled, and what is kept."""
+
+    votes: int = Field(default=3, ge=1, description="Answers an item; their label probabilities are averaged")
+    temperature: float = Field(default=0.7, ge=0, description="Of the votes; a single vote with 0 is greedy")
+    max_tokens: int = Field(default=96, ge=8, description="Longest reason, in tokens")
+    target_precision: float = Field(default=0.95, gt=0, le=1, description="Expected precision of the kept set")
+
+    @model_validator(mode="after")
+    def _votes_need_temperature(self) -> Self:
+        if self.votes > 1 and self.temperature == 0:
+            raise ValueError("pseudo_labels: more than one vote needs temperature > 0 (greedy answers are all alike)")
+        return self
+
+
+class ReviewerConfig(Settings):
+    """Who answers for the cases that the audit asks about."""
+
+    kind: Literal["nobody", "verdict_file", "demo_stand_in"] = Field(
+        default="nobody",
+        description="nobody: cases wait; verdict_file: a person's; demo_stand_in: the demo's, which knows the truth",
+    )
+    path: Path | None = Field(
+        default=None, description="verdicts as JSON Lines {id, verdict}, or the demo's truth file"
+    )
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        if (self.kind == "nobody") != (self.path is None):
+            raise ValueError(f"reviewer: kind `{self.kind}` {'takes no' if self.kind == 'nobody' else 'needs a'} path")
+        return self
+
+
+class CorrectionSettings(Settings):
+    """How departures from the given labels are judged."""
+
+    max_tokens: int = Field(default=96, ge=8, description="Longest reason of the adjudicating teacher, in tokens")
+    review_budget: int = Field(default=100, ge=0, description="At most this many cases are put before the reviewer")
+    reviewer: ReviewerConfig = Field(default=ReviewerConfig(), description="Who answers them")
+    gate_level: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Unreviewed proposals are applied only if the Wilson lower bound of audited wins exceeds this",
+    )
+
+
+class EmitSettings(Settings):
+    """What is written."""
+
+    name: str = Field(default="labelstill", pattern=r"^[\w-]+$", description="Name of the data set and of its files")
+    waiting: Literal["keep", "drop"] = Field(
+        default="keep", description="Items that wait for review: taught with the given label, or left out"
+    )
+
+
+class CommonConfig(Settings):
+    """What every flow needs."""
+
+    pack: str = Field(description="Name of a pack under templates/, or a folder")
+    output: Path = Field(description="Folder of the run; a rerun with the same folder goes on where it was")
+    ledger: Path = Field(
+        default=Path("artifacts/ledger.sqlite"), description="Every answer ever paid for, shared by all runs"
+    )
+    shard_size: int = Field(default=500, ge=1, description="Requests a task run; aim at half a minute or more")
+    seed: int = Field(default=0, description="Seed of folds, sampling and audit")
+
+
+class RationalesConfig(CommonConfig):
+    """Parameters of the flow `rationales`."""
+
+    labelled: SourceConfig = Field(description="The labelled set")
+    generator: EngineSpec = Field(description="The model that says why an item has its label")
+    rationales: RationaleSettings = Field(default=RationaleSettings(), description="How it is asked")
+
+
+class PseudoLabelsConfig(CommonConfig):
+    """Parameters of the flow `pseudo_labels`."""
+
+    unlabelled: SourceConfig = Field(description="The pool")
+    teacher: EngineSpec = Field(description="The model that labels it")
+    pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How, and what is kept")
+
+
+class CorrectionConfig(CommonConfig):
+    """Parameters of the flow `correction`."""
+
+    labelled: SourceConfig = Field(description="The labelled set")
+    teacher: EngineSpec = Field(description="The model that adjudicates, blind to the given label")
+    student: StudentSpec = Field(description="The fold students")
+    correction: CorrectionSettings = Field(default=CorrectionSettings(), description="Audit and gate")
+
+
+class EmitConfig(CommonConfig):
+    """Parameters of the flow `emit`; it reads the folders of the stages before it under `output`."""
+
+    labelled: SourceConfig | None = Field(default=None, description="The labelled set")
+    unlabelled: SourceConfig | None = Field(default=None, description="The pool")
+    emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
+    stages: tuple[StageName, ...] = Field(
+        default=("rationales", "pseudo_labels", "correction"), description="Stages whose results count"
+    )
+
+
+class DistillConfig(CommonConfig):
+    """Parameters of the flow `distill`: the whole way. Stages whose keys are left out are skipped."""
+
+    labelled: SourceConfig | None = Field(default=None, description="The labelled set (rationales, correction)")
+    unlabelled: SourceConfig | None = Field(default=None, description="The pool (pseudo-labels)")
+    generator: EngineSpec | None = Field(default=None, description="Says why an item has its label (rationales)")
+    teacher: EngineSpec | None = Field(default=None, description="Labels the pool, adjudicates corrections")
+    student: StudentSpec | None = Field(default=None, description="Fold students (correction)")
+    rationales: RationaleSettings = Field(default=RationaleSettings(), description="How rationales are asked for")
+    pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How the pool is labelled")
+    correction: CorrectionSettings = Field(default=CorrectionSettings(), description="How labels are corrected")
+    emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if self.labelled is None and self.unlabelled is None:
+            raise ValueError("needs `labelled`, `unlabelled` or both, each with manifest and images")
+        if self.generator is not None and self.labelled is None:
+            raise ValueError("`generator` gives reasons for labelled items: add `labelled`, or leave it out")
+        if self.student is not None and (self.labelled is None or self.teacher is None):
+            raise ValueError("`student` (correction) needs `labelled` and a `teacher` to adjudicate")
+        return self
+
+    def stage_configs(self) -> tuple["RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig", ...]:
+        """The configuration of each stage that is to run, in order."""
+        common = {name: getattr(self, name) for name in CommonConfig.model_fields}
+        stages: list[RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig] = []
+        if self.labelled and self.generator:
+            stages.append(
+                RationalesConfig(**common, labelled=self.labelled, generator=self.generator, rationales=self.rationales)
+            )
+        if self.unlabelled and self.teacher:
+            stages.append(
+                PseudoLabelsConfig(
+                    **common, unlabelled=self.unlabelled, teacher=self.teacher, pseudo_labels=self.pseudo_labels
+                )
+            )
+        if self.labelled and self.teacher and self.student:
+            stages.append(
+                CorrectionConfig(
+                    **common,
+                    labelled=self.labelled,
+                    teacher=self.teacher,
+                    student=self.student,
+                    correction=self.correction,
+                )
+            )
+        done: list[StageName] = []
+        for stage in stages:
+            if isinstance(stage, RationalesConfig):
+                done.append("rationales")
+            elif isinstance(stage, PseudoLabelsConfig):
+                done.append("pseudo_labels")
+            else:
+                done.append("correction")
+        stages.append(
+            EmitConfig(**common, labelled=self.labelled, unlabelled=self.unlabelled, emit=self.emit, stages=tuple(done))
+        )
+        return tuple(stages)
+
+
+class DemoConfig(Settings):
+    """Parameters of the flow `demo`."""
+
+    output: Path = Field(default=Path("artifacts/demo"), description="Folder of data, models and run")
+    seed: int = Field(default=7, description="Seed of the demo's data")
+    labelled: int = Field(default=400, ge=40, description="Labelled items")
+    unlabelled: int = Field(default=400, ge=40, description="Items of the pool")
+    folds: int = Field(default=5, ge=2, description="Fold students")
+    review_budget: int = Field(default=60, ge=0, le=60, description="Cases put before the stand-in reviewer")
+    training: float = Field(default=1.0, gt=0, le=1, description="Share of the models' usual training (tests: less)")
+
+
+def load_config(path: Path) -> DistillConfig:
+    """Read a YAML configuration; raises ConfigError naming file, key and mend."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; give the path of a YAML configuration (README, 'Your own data')"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must be a mapping with keys such as pack, labelled, output")
+    try:
+        return DistillConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(x) for x in e['loc']) or 'configuration'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{path}: " + "; ".join(lines)) from error

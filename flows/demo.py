@@ -1,0 +1,94 @@
+"""The demo: makes its data and its tiny Qwen2-VL models, runs `distill` on them, and compares with the truth."""
+
+import time
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+
+from flows.config import (
+    CorrectionSettings,
+    DemoConfig,
+    DistillConfig,
+    EmitSettings,
+    ReviewerConfig,
+    SourceConfig,
+)
+from flows.distill import distill
+from flows.running import Progress, run_as_task
+from tasks.demo.dataset import DemoPaths, write_demo
+from tasks.demo.evaluation import describe, evaluate_demo
+from tasks.demo.tiny_models import TinyModels, make_models
+from tasks.engines import EngineSpec
+from tasks.report.summary import run_summary
+from tasks.students import StudentSpec
+
+_PIXELS = 112 * 168
+"""The demo's screens are drawn at this size, so that the models see them as they are."""
+
+
+@flow(name="demo", flow_run_name="demo: seed {config.seed}")
+def demo(config: DemoConfig) -> str:
+    """Run the whole way on synthetic shop screens and dialogues; returns the summary it prints, as Markdown."""
+    began = time.monotonic()
+    log = get_run_logger()
+    paths = run_as_task("demo data", "draw screens and dialogues", lambda: _data(config))
+    models = run_as_task("demo models", "train base, teacher and generator", lambda: _models(config))
+    run = demo_config(config, paths, models)
+    distill(run)
+    figures = evaluate_demo(run.output, paths.truth)
+    text = f"{run_summary(run.output)}\n{describe(figures)}\n\n{time.monotonic() - began:.0f} s in all\n"
+    create_markdown_artifact(text, key="demo-summary", description="The demo's run against the truth")
+    log.info("summary\n%s", text)
+    return text
+
+
+def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> DistillConfig:
+    """The configuration that the demo runs `distill` with."""
+    local = {"engine": "local", "dtype": "float32", "batch_size": 32, "min_pixels": _PIXELS, "max_pixels": _PIXELS}
+    return DistillConfig(
+        pack="demo",
+        labelled=SourceConfig(manifest=paths.labelled_manifest, images=paths.labelled_images),
+        unlabelled=SourceConfig(manifest=paths.unlabelled_manifest, images=paths.unlabelled_images),
+        generator=EngineSpec(model=str(models.generator), **local),  # pyright: ignore
+        teacher=EngineSpec(model=str(models.teacher), **local),  # pyright: ignore
+        student=StudentSpec(
+            base=str(models.base),
+            folds=config.folds,
+            epochs=8 * config.training,
+            batch_size=16,
+            gradient_accumulation=1,
+            learning_rate=4e-3,
+            lora_rank=16,
+            lora_alpha=32,
+            gradient_checkpointing=False,
+            dtype="float32",
+            seconds_a_fold=75,
+            scoring_batch_size=32,
+            min_pixels=_PIXELS,
+            max_pixels=_PIXELS,
+        ),
+        correction=CorrectionSettings(
+            review_budget=config.review_budget,
+            reviewer=ReviewerConfig(kind="demo_stand_in", path=paths.truth),
+        ),
+        emit=EmitSettings(name="demo"),
+        output=config.output / "run",
+        ledger=config.output / "ledger.sqlite",
+        shard_size=100,  # some 10 s a shard: shorter than on real data, so that there is something to watch
+        seed=config.seed,
+    )
+
+
+def _data(config: DemoConfig) -> DemoPaths:
+    return write_demo(Path(config.output) / "data", config.seed, labelled=config.labelled, unlabelled=config.unlabelled)
+
+
+def _models(config: DemoConfig) -> TinyModels:
+    bars: dict[str, Progress] = {}
+
+    def moved(name: str, step: int, steps: int, loss: float) -> None:
+        bar = bars.get(name) or bars.setdefault(name, Progress("models", f"train {name}", steps))
+        bar.to(step)
+
+    return make_models(Path(config.output) / "models", progress=moved, scale=config.training)

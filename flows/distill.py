@@ -1,0 +1,44 @@
+"""The whole DAG as one flow with four subflows: rationales, pseudo-labels, correction, emit."""
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+
+from flows.config import CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
+from flows.correction import correction
+from flows.emit import emit
+from flows.pseudo_labels import pseudo_labels
+from flows.rationales import rationales
+from tasks.engines import check_engine
+from tasks.report.summary import run_summary
+from tasks.stages import StageRecord
+
+
+@flow(name="distill", flow_run_name="distill: {config.pack}")
+def distill(config: DistillConfig) -> dict[str, StageRecord]:
+    """Turn a labelled set and an unlabelled pool into one training set under `config.output`.
+
+    Stages whose keys the configuration leaves out are skipped; a stage whose recipe and inputs are unchanged is reused.
+    Returns each stage's record by name.
+    """
+    for spec in (config.generator, config.teacher):
+        if spec is not None:
+            check_engine(spec)
+    log = get_run_logger()
+    records: dict[str, StageRecord] = {}
+    for stage in config.stage_configs():
+        match stage:
+            case RationalesConfig():
+                record = rationales(stage)
+            case PseudoLabelsConfig():
+                record = pseudo_labels(stage)
+            case CorrectionConfig():
+                record = correction(stage)
+            case EmitConfig():
+                record = emit(stage)
+        records[record.stage] = record
+        log.info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
+    for stage in ("rationales", "pseudo_labels", "correction"):
+        if stage not in records:
+            log.info("%s: skipped, the configuration leaves out its keys", stage)
+    create_markdown_artifact(run_summary(config.output), key="summary", description="What this run did")
+    return records

@@ -1,0 +1,36 @@
+"""The short summary of a run: one table of stages, drops by reason, files written."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.stages import StageRecord, read_record
+
+_STAGES = ("samples/labelled", "samples/unlabelled", "rationales", "pseudo_labels", "correction", "emit")
+
+
+def stage_records(output: Path) -> Iterator[StageRecord]:
+    """The records that a run left under `output`, in order of the stages."""
+    for stage in _STAGES:
+        record = read_record(output / stage)
+        if record is not None:
+            yield record
+
+
+def run_summary(output: Path) -> str:
+    """Markdown: items in, kept and dropped in every stage, what the stages report, and where the set lies."""
+    lines = [
+        "| stage | read | kept | dropped | why dropped | asked | reused | seconds |",
+        "|---|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    details: list[str] = []
+    for r in stage_records(output):
+        drops = ", ".join(f"{reason} {n}" for reason, n in r.drops.items()) or "–"
+        lines.append(
+            f"| {r.stage} | {r.read} | {r.kept} | {r.dropped} | {drops} | {r.asked} | {r.reused} | {r.seconds:.0f} |"
+        )
+        if r.figures:
+            figures = ", ".join(f"{name} {value:g}" for name, value in ((k, round(v, 3)) for k, v in r.figures.items()))
+            details.append(f"- **{r.stage}**: {figures}")
+    files = sorted(p for p in (output / "emit").rglob("*") if p.is_file() and not p.name.startswith("."))
+    details += [f"- `{file}` ({file.stat().st_size:,} bytes)" for file in files]
+    return "\n".join([*lines, "", *details, ""])
