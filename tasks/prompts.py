@@ -99,9 +99,6 @@ class Prompter:
             loader=FileSystemLoader(pack.folder),
             undefined=StrictUndefined,
             autoescape=False,  # prompts are not HTML
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=False,
         )
         filters = cast(dict[str, Callable[..., str]], environment.filters)  # pyright: ignore[reportUnknownMemberType]
         filters["tojson_text"] = _json_text

@@ -1,0 +1,80 @@
+"""Image files: found inside their folder, checked, measured and hashed, each opened once.
+
+Nothing decoded is kept; what comes out is a `records.ImageRef`.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from tasks.reasons import Reason, Unusable
+from tasks.records import ImageRef
+
+# Only what an image of a data set is likely to be: Pillow can also open formats that start other programs (EPS).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+def locate(name: str, root: Path) -> Path:
+    """The real path of the file `name` in the folder `root`, which must itself be resolved.
+
+    Raises Unusable: PATH_ESCAPES when the path, after following links, leaves the folder, or IMAGE_MISSING.
+    """
+    try:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root):
+            raise Unusable(Reason.PATH_ESCAPES, f"`{name}` leads to {path}, outside {root}")
+        if not path.is_file():
+            raise Unusable(Reason.IMAGE_MISSING, f"`{name}`: no such file in {root}")
+    except (OSError, RuntimeError, ValueError) as error:
+        # A name that is too long, a loop of links, a NUL in the name.
+        raise Unusable(Reason.IMAGE_MISSING, f"`{name!r}`: cannot be reached in {root}: {error}") from error
+    return path
+
+
+def check_image(path: Path, max_pixels: int) -> ImageRef:
+    """Open, measure, decode and hash one file; raises Unusable with the reason.
+
+    The size is judged by the header, before anything is decoded. Pillow's own bomb limit counts as well, provided
+    the caller has turned its warning into an error.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if file.tell() == 0:
+                raise Unusable(Reason.IMAGE_EMPTY, f"{path}: 0 bytes")
+            file.seek(0)
+            width, height = _measure(file, path, max_pixels)
+    except OSError as error:
+        raise Unusable(Reason.IMAGE_MISSING, f"{path}: cannot be read: {error.strerror or error}") from error
+    return ImageRef(path=str(path), sha256=digest, width=width, height=height)
+
+
+def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
+    """Width and height as shown, of an image that decodes to its end."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                detail = f"{path}: {width}×{height} pixels, {max_pixels:,} are allowed"
+                raise Unusable(Reason.IMAGE_TOO_LARGE, detail)
+            # A JPEG is read to its end all the same, but unpacked at an eighth of its size.
+            image.draft(None, (width // 8, height // 8))
+            image.load()
+            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    except Unusable:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unusable(Reason.IMAGE_TOO_LARGE, f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        if file.read(8).startswith(_BEGINNINGS):
+            raise Unusable(Reason.IMAGE_TRUNCATED, f"{path}: ends within its header") from error
+        raise Unusable(Reason.NOT_AN_IMAGE, f"{path}: none of {', '.join(FORMATS)}") from error
+    except Exception as error:
+        # Decoders raise whatever their arithmetic runs into on broken bytes, and one file must not stop a run.
+        raise Unusable(Reason.IMAGE_TRUNCATED, f"{path}: cannot be decoded to its end: {error}") from error
+    return (height, width) if sideways else (width, height)

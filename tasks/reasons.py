@@ -1,0 +1,40 @@
+"""Why an item does not come in: the codes, and the exception that carries one inside the rooms of the intake."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an item was dropped on its way in: the `reason` of its `records.Dropped`."""
+
+    MALFORMED = "malformed"
+    """A line that is not JSON, or a CSV row whose cells do not fit the header."""
+    NOT_AN_OBJECT = "not_an_object"
+    NOT_UTF8 = "not_utf8"
+    MISSING_FIELD = "missing_field"
+    DUPLICATE_ID = "duplicate_id"
+    INSTRUCTION_NOT_TEXT = "instruction_not_text"
+    UNRECOGNISED = "unrecognised"
+    EMPTY_ITEM = "empty_item"
+    """Neither text nor image is left once the role sentence and the label list are cut."""
+    MISSING_LABEL = "missing_label"
+    UNKNOWN_LABEL = "unknown_label"
+    LABEL_NOT_OFFERED = "label_not_offered"
+    IMAGE_NOT_A_NAME = "image_not_a_name"
+    """`image` is neither a file name nor a list of them."""
+    PLACEHOLDER_MISMATCH = "placeholder_mismatch"
+    PATH_ESCAPES = "path_escapes"
+    IMAGE_MISSING = "image_missing"
+    IMAGE_EMPTY = "image_empty"
+    NOT_AN_IMAGE = "not_an_image"
+    IMAGE_TRUNCATED = "image_truncated"
+    """It begins like an image but cannot be decoded to its end."""
+    IMAGE_TOO_LARGE = "image_too_large"
+
+
+class Unusable(Exception):
+    """One item cannot be used; never leaves `read_samples`, which turns it into a `records.Dropped`."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,226 @@
+"""Manifest -> samples: every item checked on its way in, and each that fails leaves with its reason."""
+
+import os
+import warnings
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from PIL import Image
+
+from tasks.cutting import Cut, cut, literal_list
+from tasks.errors import ManifestError
+from tasks.image_files import check_image, locate
+from tasks.manifests import FIELDS, RawItem, is_utf8, kind_of, read_items
+from tasks.packs import Pack, TaskPack
+from tasks.reasons import Reason, Unusable
+from tasks.records import Dropped, ImageRef, Sample, Split
+
+__all__ = ["STAGE", "Intake", "Reason", "read_samples"]
+
+STAGE = "samples"
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What came in: `len(kept) + len(dropped) == read`, each in the manifest's order."""
+
+    kept: tuple[Sample, ...]
+    dropped: tuple[Dropped, ...]
+    read: int
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An item that passed all checks but those of its image files."""
+
+    id: str
+    where: str
+    task: str
+    content: Cut
+    labels: tuple[str, ...]
+    given: str | None
+    paths: tuple[Path, ...]
+
+
+def read_samples(
+    manifest: Path,
+    images: Path,
+    pack: Pack,
+    split: Split,
+    *,
+    max_image_pixels: int = 50_000_000,
+    progress: Callable[[int, int], None] | None = None,
+) -> Intake:
+    """Read a manifest and the images it names; `progress` is told items done and items in all.
+
+    Labels are demanded in LABELLED, checked where present in TEST, and ignored in UNLABELLED. Of items with one id
+    the first counts. Raises ManifestError when the file or the image folder as a whole is unusable; no bad item
+    raises: it is in `dropped`, and an intake that kept nothing is still an intake.
+    """
+    if not images.is_dir():
+        raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path of `images`")
+    items = read_items(manifest)
+    reader = _Reader(pack, split, images.resolve())
+    drafts = [reader.draft(item) for item in items]
+    kept: list[Sample] = []
+    dropped: list[Dropped] = []
+    with _checks(drafts, max_image_pixels) as checks:
+        for done, draft in enumerate(drafts, 1):
+            result = draft if isinstance(draft, Dropped) else _finish(draft, checks, split, str(manifest.resolve()))
+            if isinstance(result, Sample):
+                kept.append(result)
+            else:
+                dropped.append(result)
+            if progress is not None:
+                progress(done, len(items))
+    return Intake(tuple(kept), tuple(dropped), len(items))
+
+
+def _dropped(sample_id: str, where: str, why: Unusable) -> Dropped:
+    detail = why.detail if why.detail.startswith(where) else f"{where}: {why.detail}"
+    # A file name may hold what is not UTF-8; the books must be writable all the same.
+    return Dropped(sample_id=sample_id, stage=STAGE, reason=why.reason, detail=detail.encode(errors="replace").decode())
+
+
+# --- images --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _checks(drafts: list[_Draft | Dropped], max_pixels: int) -> Generator[dict[Path, Future[ImageRef]]]:
+    """The check of every distinct file, under way on a few threads."""
+    # Few threads, since each may hold one decoded image of `max_pixels`.
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        # Filters are the process's own, so they are set here, around all threads, and not in each of them.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        paths = dict.fromkeys(path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
+        try:
+            yield {path: pool.submit(check_image, path, max_pixels) for path in paths}
+        finally:
+            # An interrupted read must not first finish all the files that are still waiting.
+            pool.shutdown(cancel_futures=True)
+
+
+def _finish(draft: _Draft, checks: dict[Path, Future[ImageRef]], split: Split, source: str) -> Sample | Dropped:
+    try:
+        images = [checks[path].result() for path in draft.paths]
+    except Unusable as why:
+        return _dropped(draft.id, draft.where, why)
+    return Sample(
+        id=draft.id,
+        task=draft.task,
+        parts=draft.content.parts(images),
+        labels=draft.labels,
+        given=draft.given,
+        split=split,
+        source=source,
+    )
+
+
+# --- one item ------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Checks items one by one, remembering the ids it has seen."""
+
+    def __init__(self, pack: Pack, split: Split, root: Path) -> None:
+        self._pack = pack
+        self._split = split
+        self._root = root
+        self._seen: dict[str, str] = {}
+
+    def draft(self, item: RawItem) -> _Draft | Dropped:
+        sample_id = _id_of(item) or item.fallback_id
+        try:
+            return self._check(item, sample_id)
+        except Unusable as why:
+            return _dropped(sample_id, item.where, why)
+
+    def _check(self, item: RawItem, sample_id: str) -> _Draft:
+        if item.flaw is not None:
+            raise item.flaw
+        fields = item.fields
+        if fields is None:
+            raise Unusable(Reason.NOT_AN_OBJECT, f"is a {kind_of(item.value)}, expected an object")
+        own_id = _id_of(item)
+        if own_id is not None:
+            first = self._seen.setdefault(own_id, item.where)
+            if first != item.where:
+                raise Unusable(Reason.DUPLICATE_ID, f"id `{own_id}` was taken by {first}")
+        bad = [key for key in FIELDS if not _all_utf8(fields.get(key))]
+        if bad:
+            raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` holds bytes that are not UTF-8")
+        if own_id is None:
+            raise Unusable(Reason.MISSING_FIELD, "has no `id`")
+        if "instruction" not in fields:
+            raise Unusable(Reason.MISSING_FIELD, "has no `instruction`")
+        instruction = fields["instruction"]
+        if not isinstance(instruction, str):
+            raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`instruction` is a {kind_of(instruction)}, expected text")
+        names = _image_names(fields.get("image"))
+        task = self._recognise(instruction)
+        content = cut(instruction, task)
+        labels = content.offered or tuple(task.labels)
+        given = None if self._split is Split.UNLABELLED else self._given(fields.get("output"), task, labels)
+        if content.slots != len(names):
+            detail = f"{content.slots} `<image>` in the text, {len(names)} in `image`"
+            raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
+        if not content.pieces:
+            raise Unusable(Reason.EMPTY_ITEM, "nothing is left of the instruction but role sentence and labels")
+        paths = tuple(locate(name, self._root) for name in names)
+        return _Draft(sample_id, item.where, task.name, content, labels, given, paths)
+
+    def _recognise(self, instruction: str) -> TaskPack:
+        for task in self._pack.tasks:
+            if task.recognise.search(instruction):
+                return task
+        raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} begins like `{instruction[:40]!r}`")
+
+    def _given(self, output: object, task: TaskPack, labels: tuple[str, ...]) -> str | None:
+        label = output.strip() if isinstance(output, str) else output
+        if label is None or label == "" or label != label:  # a table's empty cell may be NaN
+            if self._split is Split.LABELLED:
+                raise Unusable(Reason.MISSING_LABEL, "has no `output`")
+            return None
+        if isinstance(label, str) and label in labels:
+            return label
+        if isinstance(label, str) and label in task.labels:
+            raise Unusable(Reason.LABEL_NOT_OFFERED, f"label `{label}` is not in the item's own list")
+        raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is none of task {task.name}")
+
+
+def _id_of(item: RawItem) -> str | None:
+    """The item's own id as text, or None when it has none that can be used."""
+    value = (item.fields or {}).get("id")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    text = str(value)
+    return text if text.strip() and is_utf8(text) else None
+
+
+def _all_utf8(value: object) -> bool:
+    if isinstance(value, str):
+        return is_utf8(value)
+    if isinstance(value, list):
+        return all(_all_utf8(entry) for entry in cast(list[object], value))
+    return True
+
+
+def _image_names(value: object) -> list[str]:
+    """The names in `image`: a list, one name, a list written into one cell, or nothing at all."""
+    if value is None or value == "" or value != value:
+        return []
+    if isinstance(value, str):
+        listed = literal_list(value) if value.startswith("[") else None
+        return [value] if listed is None else _image_names(listed)
+    if isinstance(value, list):
+        entries = cast(list[object], value)
+        names = [name for name in entries if isinstance(name, str)]
+        if len(names) == len(entries):
+            return names
+    raise Unusable(Reason.IMAGE_NOT_A_NAME, f"`image` is {repr(cast(object, value))[:80]}, expected file names")

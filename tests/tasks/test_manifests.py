@@ -1,0 +1,127 @@
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tasks.errors import ManifestError
+from tasks.packs import load_pack
+from tasks.records import Split
+from tasks.samples import read_samples
+from tests.tasks.intake import SAID, SHOWN, item, reasons
+
+DEMO = load_pack("demo")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    return folder
+
+
+ROWS = [
+    item(id="1"),
+    item(id="2", image="a.png", output="支付页"),
+    item(id="3", instruction=SAID, image=[], output=None),
+]
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["id", "note", "instruction", "image", "output"])
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row | {"image": json.dumps(row["image"]) if isinstance(row["image"], list) else row["image"]})
+    return out.getvalue().encode("utf-8-sig")
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    lists = [row | {"image": [row["image"]] if isinstance(row["image"], str) else row["image"]} for row in rows]
+    return pd.DataFrame(lists).to_parquet(None)
+
+
+LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("m.json", json.dumps(ROWS, ensure_ascii=False, indent=1).encode("utf-8-sig")),
+        ("m.json", LINES),
+        ("m.jsonl", LINES.replace(b"\n", b"\r\n")),
+        ("m.csv", as_csv(ROWS)),
+        ("m.CSV", as_csv(ROWS).replace(b'["a.png"]', b"['a.png']").replace(b'"[""a.png""]"', b"['a.png']")),
+        ("m.parquet", as_parquet(ROWS)),
+    ],
+)
+def test_every_format_says_the_same(images: Path, tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    intake = read_samples(tmp_path / name, images, DEMO, Split.TEST)
+    assert [(s.id, s.given, len(s.images)) for s in intake.kept] == [
+        ("1", "商品页", 1),
+        ("2", "支付页", 1),
+        ("3", None, 0),
+    ]
+    assert {s.source for s in intake.kept} == {str(tmp_path / name)}
+
+
+def test_a_bad_line_is_a_bad_item(images: Path, tmp_path: Path) -> None:
+    lines = LINES.split(b"\n")[:2]
+    (tmp_path / "m.jsonl").write_bytes(b"\n".join([lines[0], b'{"id": "\xc7\xeb"}', b'{"id": ', b"[]", lines[1]]))
+    intake = read_samples(tmp_path / "m.jsonl", images, DEMO, Split.LABELLED)
+    assert [s.id for s in intake.kept] == ["1", "2"]
+    assert reasons(intake) == [("line-2", "not_utf8"), ("line-3", "malformed"), ("line-4", "not_an_object")]
+
+
+def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
+    data = as_csv(ROWS[:1]) + b"9,,too,many,cells,here\r\n8,,\xc7\xeb,a.png,x\r\n"
+    (tmp_path / "m.csv").write_bytes(data)
+    intake = read_samples(tmp_path / "m.csv", images, DEMO, Split.LABELLED)
+    assert reasons(intake) == [("item-2", "malformed"), ("8", "not_utf8")]
+    raw = pa.array([SHOWN.encode(), b"\xc7\xeb"]).view(pa.string())
+    columns = {"id": [1, 2], "instruction": raw, "image": ["a.png"] * 2, "output": ["商品页"] * 2}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    intake = read_samples(tmp_path / "m.parquet", images, DEMO, Split.LABELLED)
+    assert ([s.id for s in intake.kept], reasons(intake)) == (["1"], [("2", "not_utf8")])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("m.json", b'[\n {"id": "1",}\n]', "line 2, column 13: not JSON"),
+        ("m.json", b"", "is empty"),
+        ("m.json", b"[]", "no items"),
+        ("m.json", b'{"data": []}', "expected an array"),
+        ("m.json", b'"x"', "expected an array"),
+        ("m.json", b"[" * 100_000, "not JSON"),
+        ("m.json", "[]".encode("utf-16"), "save it as UTF-8"),
+        ("m.jsonl", b"\n{'id': 1}\nnothing\n", "line 2, column 2: not JSON"),
+        ("m.jsonl", b"\n", "no items"),
+        ("m.csv", b"id,text\n1,x\n", "no column `instruction`, only id, text"),
+        ("m.csv", b"id,instruction\n", "no items"),
+        ("m.csv", b'id,instruction\n1,"x\n', "line 2: not CSV"),
+        ("m.parquet", b"PAR1 not really", "not Parquet"),
+        ("m.xlsx", b"", "unknown kind of manifest; use .json"),
+        ("m.json", None, "no such file"),
+    ],
+)
+def test_a_bad_file_names_itself_and_the_mend(images: Path, tmp_path: Path, name: str, data: bytes, says: str) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ManifestError) as error:
+        read_samples(tmp_path / name, images, DEMO, Split.LABELLED)
+    assert str(tmp_path / name) in str(error.value) and says in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_missing_image_folder_is_a_file_error(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no such image folder"):
+        read_samples(tmp_path / "m.json", tmp_path / "pictures", DEMO, Split.LABELLED)

@@ -1,0 +1,92 @@
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.errors import PackError
+from tasks.packs import TEMPLATES, load_pack
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TEMPLATES / "demo", tmp_path / "mine"))
+
+
+def change(folder: Path, old: str, new: str) -> None:
+    file = folder / "pack.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_the_packs_hold_their_label_sets() -> None:
+    www, demo = load_pack("www2025"), load_pack("demo")
+    assert [(t.name, len(t.labels)) for t in www.tasks] == [("image", 25), ("dialogue", 23)]
+    assert {"消费者与客服聊天页面", "个人信息页面", "下单过程中出现异常（显示购买失败浮窗）", "账单/账户页面"} <= set(
+        www.task("image").labels
+    )
+    assert list(demo.task("image").labels)[:2] == ["商品页", "规格选择页"]
+    assert [len(t.labels) for t in demo.tasks] == [10, 8]
+    assert (www.reason_key, www.label_key, www.reason_max_chars) == ("理由", "所属类别", 50)
+    assert max(len(gloss) for task in demo.tasks for gloss in task.labels.values()) <= 15
+
+
+def test_a_folder_loads_like_a_name_and_its_digest_follows_every_file(folder: Path) -> None:
+    before = load_pack(folder)
+    assert before.digest == load_pack("demo").digest
+    (folder / ".answer.jinja.swp").write_bytes(b"an editor's")
+    assert load_pack(folder).digest == before.digest
+    with (folder / "answer.jinja").open("a") as file:
+        file.write(" ")
+    after = load_pack(folder)
+    (folder / "answer.jinja").rename(folder / "other.txt")
+    shutil.copy(folder / "other.txt", folder / "answer.jinja")
+    assert len({before.digest, after.digest, load_pack(folder).digest}) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "says"),
+    [
+        ("language: zh", "language: zh\ntone: kind", "tone", "unknown key"),
+        ("name: demo\n", "", "name", "missing"),
+        ("recognise: '\\A", "recognise: '(\\A", "tasks.image.recognise", "regular expression"),
+        ("turn: '^(?:", "turn: '^(?:(", "tasks.dialogue.turn", "regular expression"),
+        ('"商品页"', '""', "tasks.image.labels", "empty"),
+        ('"规格选择页"', '"商品页"', "line 2", "`商品页` stands twice"),
+        ('"商品页"', "2024", "tasks.image.labels.2024", "quotes"),
+        ('label_key: "所属类别"', 'label_key: "理由"', "label_key", "differ"),
+        ("reason_max_chars: 50", "reason_max_chars: 0", "reason_max_chars", "greater"),
+        ("tasks:\n", "tasks:\n  - [\n", "pack.yaml, line", "mend"),
+    ],
+)
+def test_a_wrong_pack_names_file_and_key(folder: Path, old: str, new: str, key: str, says: str) -> None:
+    change(folder, old, new)
+    with pytest.raises(PackError, match=re.escape(says)) as error:
+        load_pack(folder)
+    assert str(folder / "pack.yaml") in str(error.value)
+    assert key in str(error.value)
+
+
+def test_no_labels_and_no_group_are_errors(folder: Path) -> None:
+    content = yaml.safe_load((folder / "pack.yaml").read_text(encoding="utf-8"))
+    content["tasks"]["image"]["labels"] = {}
+    content["tasks"]["dialogue"]["label_list"] = "标签.*"
+    (folder / "pack.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    with pytest.raises(PackError, match=r"tasks\.image\.labels: must not be empty") as error:
+        load_pack(folder)
+    assert "tasks.dialogue: label_list: needs one pair" in str(error.value)
+
+
+def test_a_missing_template_or_pack_or_task_is_named(folder: Path) -> None:
+    (folder / "classify.jinja").unlink()
+    with pytest.raises(PackError, match=r"classify\.jinja: missing"):
+        load_pack(folder)
+    with pytest.raises(PackError, match="give one of demo, www2025"):
+        load_pack("www2024")
+    with pytest.raises(PackError, match="no task `video`; there are: image, dialogue"):
+        load_pack("demo").task("video")
+    (folder / "pack.yaml").unlink()
+    with pytest.raises(PackError, match=r"pack\.yaml: missing"):
+        load_pack(folder)
