@@ -28,9 +28,9 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 from tasks.engines import EngineSpec
 from tasks.engines.identity import model_identity
 from tasks.folds import content_digest
-from tasks.images import open_image
+from tasks.images import open_images
 from tasks.prompts import Prompter, user_content
-from tasks.records import ImagePart, Sample, Sampling, digest_of
+from tasks.records import Sample, Sampling, digest_of
 from tasks.stages import write_bytes
 from tasks.students import StudentSpec
 
@@ -110,6 +110,7 @@ def _trainer(
     processor = AutoProcessor.from_pretrained(
         spec.base, revision=spec.revision, trust_remote_code=spec.trust_remote_code
     )
+    processor.image_processor.do_resize = False  # open_images has done it
     model = AutoModelForImageTextToText.from_pretrained(
         spec.base,
         revision=spec.revision,
@@ -135,6 +136,7 @@ def _trainer(
         fp16=False,
         save_strategy="no",
         logging_steps=5,
+        remove_unused_columns=False,  # rows are made on the fly, from an index column
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=cuda,
@@ -144,7 +146,7 @@ def _trainer(
     return SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=_dataset(prompter, train),
+        train_dataset=_dataset(prompter, train, processor.image_processor.patch_size),
         processing_class=processor,
         peft_config=LoraConfig(
             r=spec.lora_rank, lora_alpha=spec.lora_alpha, target_modules=_TARGETS, task_type="CAUSAL_LM"
@@ -153,8 +155,9 @@ def _trainer(
     )
 
 
-def _dataset(prompter: Prompter, train: Sequence[Sample]) -> Dataset:
+def _dataset(prompter: Prompter, train: Sequence[Sample], patch_size: int) -> Dataset:
     """Rows are made when they are asked for, so that no decoded image is held."""
+    limits = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
     requests = [prompter.classify(s, Sampling(), with_reason=False) for s in train]
     answers = [prompter.answer(s.given or "") for s in train]
 
@@ -164,11 +167,7 @@ def _dataset(prompter: Prompter, train: Sequence[Sample]) -> Dataset:
         return {
             "prompt": [{"role": "user", "content": content}],
             "completion": [{"role": "assistant", "content": [{"type": "text", "text": answers[i]}]}],
-            "images": [
-                open_image(p.image, min_pixels=request.min_pixels, max_pixels=request.max_pixels)
-                for p in request.parts
-                if isinstance(p, ImagePart)
-            ],
+            "images": open_images(request.images, patch_size=patch_size, **limits) or [],
         }
 
     def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:

@@ -1,0 +1,172 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Batched decoding over one KV cache: what the local engine does once the prompt is tensors.
+
+A batch is prefilled once. After that every step appends a block of tokens to all rows; a row that has nothing to
+say in a step gets masked tokens, so rows may end early and differ in length. Text positions continue each row's
+multimodal ones, and are always passed explicitly: the model itself only knows the last batch's offsets.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Draw:
+    """One answer being drawn: a row of the batch."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    uniform: Callable[[], float]
+    """The row's own source of chance, so that a draw does not depend on the rest of the batch."""
+    in_quotes: bool
+    """Whether the text is the inside of a JSON string and ends with its closing quote."""
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    unfed: str = ""
+    """The end of `text` that is not in the cache: it shared a token with the closing quote."""
+    drawn: int = 0
+    cut: bool = False
+    """Whether max_tokens ended it."""
+
+
+@dataclass
+class Rows:
+    """The state after some tokens: cache, its mask, each row's next text position and next-token logits."""
+
+    cache: Any
+    mask: Tensor
+    position: Tensor
+    logits: Tensor
+
+    def select(self, rows: Sequence[int]) -> "Rows":
+        """The named rows, each as often as it is named."""
+        if list(rows) == list(range(len(self.mask))):
+            return self
+        index = torch.tensor(rows, device=self.mask.device)
+        self.cache.batch_select_indices(index)
+        return Rows(self.cache, self.mask[index], self.position[index], self.logits[index])
+
+
+def closing_quote(text: str) -> int:
+    """Index of the first `"` that no backslash escapes, -1 if there is none."""
+    escaped = False
+    for index, char in enumerate(text):
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == '"':
+            return index
+    return -1
+
+
+class Decoder:
+    """A model and tokenizer, driven token block by token block."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        ends = model.generation_config.eos_token_id
+        named = [vocabulary.get(t) for t in ("<|im_end|>", "<|endoftext|>", tokenizer.eos_token)]
+        self.ends = {*(ends if isinstance(ends, list) else [ends]), *named} - {None}
+        # byte-level vocabularies spell ASCII as itself
+        self.quotes = {i for token, i in vocabulary.items() if '"' in token}
+        special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special} - self.ends
+        size = model.get_output_embeddings().weight.shape[0]
+        # image placeholders and the padding rows of the embedding can't stand in an answer
+        banned = [i for i in range(size) if i in special or i >= len(tokenizer)]
+        self.banned = torch.tensor(banned, dtype=torch.long, device=model.device)
+
+    def prefill(self, ids: Tensor, kinds: Tensor, mask: Tensor, pixels: Tensor | None, grid: Tensor | None) -> Rows:
+        """Run left-padded prompts; `kinds` is 1 where an image token stands."""
+        device, dtype = self.model.device, self.model.dtype
+        # on the CPU: it reads single numbers in a loop, each a wait for the GPU
+        positions, _ = self.model.model.get_rope_index(
+            input_ids=ids, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=mask
+        )
+        media = {} if pixels is None or grid is None else {"pixel_values": pixels.to(device, dtype)}
+        out = self.model(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            mm_token_type_ids=kinds.to(device),
+            image_grid_thw=None if grid is None else grid.to(device),
+            use_cache=True,
+            logits_to_keep=1,
+            **media,
+        )
+        after = positions.amax(dim=(0, 2)).to(device) + 1
+        return Rows(out.past_key_values, mask.to(device), after, out.logits[:, -1].to(device))
+
+    def decode(self, rows: Rows, draws: Sequence[Draw]) -> None:
+        """Draw every row's text until its end; afterwards `rows` holds all fed tokens."""
+        device = rows.mask.device
+        temperature = torch.tensor([d.temperature for d in draws], device=device)
+        top_p = torch.tensor([d.top_p for d in draws], device=device)
+        live = [d.max_tokens > 0 for d in draws]
+        while any(live):
+            uniform = torch.tensor([d.uniform() if d.temperature else 0.0 for d in draws], device=device)
+            logits = rows.logits.float().index_fill(1, self.banned, float("-inf"))
+            chosen = draw_tokens(logits, temperature, top_p, uniform).tolist()
+            live = [on and self._keeps(d, token) for on, d, token in zip(live, draws, chosen, strict=True)]
+            if any(live):
+                self._feed(rows, [t if on else 0 for on, t in zip(live, chosen, strict=True)], live)
+                # a row whose last token was just fed ends here, its logits kept for the label
+                for i, d in enumerate(draws):
+                    if live[i] and len(d.tokens) >= d.max_tokens:
+                        d.cut, live[i] = True, False
+
+    def _keeps(self, draw: Draw, token: int) -> bool:
+        """Take the token into the text if the answer goes on with it; else end the answer's text."""
+        draw.drawn += 1
+        if token in self.ends:
+            return False
+        if draw.in_quotes and token in self.quotes:
+            text = self.text([*draw.tokens, token])
+            end = closing_quote(text)
+            if end >= 0:
+                draw.unfed = text[len(draw.text) : end] if text.startswith(draw.text) else ""
+                draw.text += draw.unfed
+                return False
+        draw.tokens.append(token)
+        draw.text = self.text(draw.tokens)
+        return True
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The tokens' text without special tokens."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _feed(self, rows: Rows, tokens: Sequence[int], live: Sequence[bool]) -> None:
+        """Append one token to the live rows; the others get a masked one and keep their logits."""
+        device = rows.mask.device
+        on = torch.tensor(live, device=device)
+        rows.mask = torch.cat([rows.mask, on[:, None].to(rows.mask.dtype)], dim=1)
+        out = self.model(
+            input_ids=torch.tensor(tokens, device=device)[:, None],
+            attention_mask=rows.mask,
+            position_ids=rows.position[None, :, None].expand(3, -1, 1),
+            past_key_values=rows.cache,
+            use_cache=True,
+        )
+        rows.position = rows.position + on.long()
+        rows.logits = torch.where(on[:, None], out.logits[:, -1].to(device), rows.logits)
+
+
+def draw_tokens(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
+    """One token a row: the likeliest where temperature is 0, else the one where the nucleus' mass passes `uniform`."""
+    greedy = logits.argmax(dim=-1)
+    if not bool((temperature > 0).any()):
+        return greedy
+    scaled = logits / temperature.clamp(min=1e-6)[:, None]
+    sorted_, index = scaled.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+    before = sorted_.cumsum(dim=-1) - sorted_
+    kept = sorted_ * (before < top_p[:, None])
+    mass = kept.cumsum(dim=-1)
+    choice = (mass <= uniform[:, None] * mass[:, -1:]).sum(dim=-1)
+    choice = torch.minimum(choice, (kept > 0).sum(dim=-1) - 1)
+    return torch.where(temperature > 0, index.gather(1, choice[:, None])[:, 0], greedy)

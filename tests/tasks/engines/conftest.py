@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks.demo.checkpoint import new_checkpoint
+from tasks.engines import EngineSpec
+from tasks.engines.local import LocalEngine
+from tasks.records import ImageRef
+
+SIZES = ((112, 168), (56, 84), (200, 90))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    labels = ("订单", "物流", "物流-派送中", "退款", "优惠券A", "优惠券B")
+    answers = (f'{{"理由": "图中有订单号{i}", "所属类别": "{labels[i % 6]}"}} 请看图并回答。' for i in range(200))
+    return new_checkpoint(tmp_path_factory.mktemp("tiny"), answers)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageRef]:
+    folder, noise = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    refs: list[ImageRef] = []
+    for number, (width, height) in enumerate(SIZES):
+        path = folder / f"{number}.png"
+        Image.fromarray(noise.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
+        refs.append(ImageRef(path=str(path), sha256=str(number), width=width, height=height))
+    return refs
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Path):
+    torch.set_num_threads(2)
+    opened = LocalEngine(EngineSpec(engine="local", model=str(checkpoint), batch_size=8))
+    yield opened
+    opened.close()
