@@ -1,0 +1,166 @@
+"""The project's own Prefect server: its settings, its start, its end.
+
+Nothing here imports Prefect, because Prefect reads its settings when it is imported: call `apply_environment` first.
+"""
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import httpx
+from filelock import FileLock, Timeout
+
+from flows.processes import Child, start_detached, stop_child, tail, wait_until
+from tasks.errors import LabelstillError
+
+_STOP_SECONDS = 15.0
+
+
+class ServerError(LabelstillError):
+    """The Prefect server cannot be reached or started; the text says what to do."""
+
+
+class Answer(StrEnum):
+    """What is found at the server's address."""
+
+    OURS = "ours"
+    FOREIGN = "foreign"
+    NOTHING = "nothing"
+
+
+def project_root() -> Path:
+    """The folder that holds pyproject.toml, prefect.yaml and flows/."""
+    return Path(__file__).resolve().parent.parent
+
+
+def _flatten(table: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in table.items():
+        name = f"{prefix}_{key.upper()}"
+        if isinstance(value, dict):
+            flat |= _flatten(value, name)
+        elif isinstance(value, list):
+            flat[name] = ",".join(map(str, value))
+        else:
+            flat[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return flat
+
+
+def prefect_environment(root: Path) -> dict[str, str]:
+    """Prefect's settings for the project in `root`, as environment variables that hold in any working directory.
+
+    They are those of `[tool.prefect]` in `root`/pyproject.toml; `LABELSTILL_PORT` moves the server to another port.
+    Raises `ServerError` if `LABELSTILL_PORT` is not a port.
+    """
+    tables = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    settings = _flatten(tables["tool"]["prefect"], "PREFECT")
+    port = os.environ.get("LABELSTILL_PORT", settings["PREFECT_SERVER_API_PORT"])
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ServerError(f"LABELSTILL_PORT is {port!r}, which is not a port. Set it to a number such as 4277.")
+    return settings | {
+        "PREFECT_HOME": str(root / settings["PREFECT_HOME"]),
+        "PREFECT_SERVER_API_PORT": port,
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def apply_environment() -> None:
+    """Give this process and its children the project's Prefect settings; what is set already stays as it is.
+
+    Must run before Prefect is first imported.
+    """
+    for name, value in prefect_environment(project_root()).items():
+        os.environ.setdefault(name, value)
+
+
+def server_child(root: Path) -> Child:
+    """The record of the server process that was last started for `root`."""
+    return Child(root / ".prefect" / "labelstill-server.json", words=("prefect", "server", "start"))
+
+
+def ask_server(api_url: str, home: str) -> Answer:
+    """Who answers at `api_url`: a Prefect server with the state folder `home`, something else, or nothing."""
+    try:
+        health = httpx.get(f"{api_url}/health", timeout=10)
+        if health.status_code != 200:
+            return Answer.FOREIGN
+        theirs = httpx.get(f"{api_url}/admin/settings", timeout=10).json()["home"]
+        return Answer.OURS if os.path.realpath(theirs) == os.path.realpath(home) else Answer.FOREIGN
+    except (httpx.ConnectError, httpx.TimeoutException):
+        # A server that is starting, or is too busy for a moment, is not there yet.
+        return Answer.NOTHING
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return Answer.FOREIGN
+
+
+def find_or_start_server(timeout: float = 180, root: Path | None = None) -> str:
+    """The API address of a server that answers: the project's own, started if need be and left running.
+
+    A `PREFECT_API_URL` that names another server is used as it is. Raises `ServerError` when the port belongs to
+    something else, when the server ends at its start (with the last lines of its log), or after `timeout` seconds.
+    """
+    root = root or project_root()
+    own = prefect_environment(root)
+    chosen = os.environ.get("PREFECT_API_URL", own["PREFECT_API_URL"]).rstrip("/")
+    if chosen != own["PREFECT_API_URL"]:
+        return _foreign_server(chosen)
+    if _is_ours(own):
+        return chosen
+    (root / ".prefect").mkdir(exist_ok=True)
+    try:
+        with FileLock(root / ".prefect" / "labelstill-server.lock", timeout=timeout):
+            if not _is_ours(own):
+                _start(root, own, timeout)
+    except Timeout:
+        raise ServerError(
+            f"Another process has been starting the Prefect server for {timeout:.0f} s. "
+            f"See {root / '.prefect' / 'server.log'}, end that process and try again."
+        ) from None
+    return chosen
+
+
+def _foreign_server(api_url: str) -> str:
+    try:
+        httpx.get(f"{api_url}/health", timeout=20).raise_for_status()
+    except httpx.HTTPError as error:
+        raise ServerError(
+            f"PREFECT_API_URL names {api_url}, which does not answer ({error}). "
+            "Start that server, or unset PREFECT_API_URL to use the project's own."
+        ) from error
+    print(f"Using the Prefect server that PREFECT_API_URL names: {api_url}", flush=True)
+    return api_url
+
+
+def _is_ours(own: Mapping[str, str]) -> bool:
+    answer = ask_server(own["PREFECT_API_URL"], own["PREFECT_HOME"])
+    if answer is Answer.FOREIGN:
+        raise ServerError(
+            f"Port {own['PREFECT_SERVER_API_PORT']} is taken by something that is not this project's Prefect server. "
+            "Stop it, or choose another port: LABELSTILL_PORT=4278 make demo"
+        )
+    return answer is Answer.OURS
+
+
+def _start(root: Path, own: Mapping[str, str], timeout: float) -> None:
+    child = server_child(root)
+    log = root / ".prefect" / "server.log"
+    if child.process() is None:
+        print(f"Starting the Prefect server on port {own['PREFECT_SERVER_API_PORT']} (log: {log})", flush=True)
+        command = [sys.executable, "-m", "prefect", "server", "start"]
+        start_detached(child, command, cwd=root, environment=own, log=log)
+    ready = wait_until(lambda: _is_ours(own), child, timeout, what="the Prefect server")
+    if not ready:
+        hung = child.process()
+        why = f"does not answer after {timeout:.0f} s; end it with: kill {hung.pid}" if hung else "ended at its start"
+        raise ServerError(f"The Prefect server {why}. The last lines of {log}:\n{tail(log)}")
+
+
+def stop_server(root: Path | None = None) -> bool:
+    """End the server that `find_or_start_server` started for this project; False when there is none."""
+    return stop_child(server_child(root or project_root()), _STOP_SECONDS)

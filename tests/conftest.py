@@ -1,0 +1,81 @@
+"""One real Prefect server for all tests that need it, with a home of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 120
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+_HOME = tempfile.TemporaryDirectory(prefix="labelstill-prefect-", ignore_cleanup_errors=True)
+_PORT = free_port()
+
+# Prefect reads its settings when it is imported, which any test module may do: so they are set here, before the first.
+os.environ.update(
+    {
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PREFECT_HOME": _HOME.name,
+        "PREFECT_API_URL": f"http://127.0.0.1:{_PORT}/api",
+        "PREFECT_SERVER_API_PORT": str(_PORT),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(_START_SECONDS),
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(Path(_HOME.name) / "results"),
+        "PREFECT_CLI_PROMPT": "false",
+    }
+)
+os.environ.pop("LABELSTILL_PORT", None)
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running server; in-process flows and child processes reach it through the environment set above."""
+
+    api_url: str
+    home: Path
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[PrefectServer]:
+    """The server, started for the first test that asks for it."""
+    server = PrefectServer(os.environ["PREFECT_API_URL"], Path(_HOME.name))
+    log = server.home / "server.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start"], cwd=ROOT, stdout=sink, stderr=subprocess.STDOUT
+        )
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _healthy(server.api_url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the Prefect server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.25)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _healthy(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False

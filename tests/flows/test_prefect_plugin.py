@@ -1,0 +1,75 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+
+from flows.prefect_plugin import is_deployment_run
+from tests.conftest import ROOT, PrefectServer
+
+PREFECT = Path(sys.executable).parent / "prefect"
+
+
+@pytest.fixture(scope="module")
+def deployments(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
+    """Deployments: alone/only, one/twice and two/twice."""
+    with SyncPrefectClient(prefect_server.api_url) as client:
+        for flow, name in (("alone", "only"), ("one", "twice"), ("two", "twice")):
+            client.create_deployment(client.create_flow_from_name(flow), name)
+        yield client
+
+
+def type_in_the_projects_root(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PREFECT, "deployment", "run", *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def created(client: SyncPrefectClient, output: str) -> FlowRun:
+    run_id = next(line.split()[-1] for line in output.splitlines() if "UUID:" in line)
+    return next(run for run in client.read_flow_runs() if str(run.id) == run_id)
+
+
+@pytest.mark.parametrize("name", ["only", "alone/only"])
+def test_a_name_with_and_without_its_flow_starts_the_deployment(deployments: SyncPrefectClient, name: str) -> None:
+    done = type_in_the_projects_root(name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    deployment = deployments.read_deployment_by_name("alone/only")
+    assert created(deployments, done.stdout).deployment_id == deployment.id
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "No deployment is named 'nothing'. Register this project's with: make serve"),
+        ("twice", "'twice' is the name of 2 deployments, say which: one/twice, two/twice"),
+    ],
+)
+def test_an_unknown_or_ambiguous_name_is_one_line(deployments: SyncPrefectClient, name: str, said: str) -> None:
+    before = deployments.count_flow_runs()
+    done = type_in_the_projects_root(name)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", [said])
+    assert deployments.count_flow_runs() == before
+
+
+def test_an_unknown_name_with_a_slash_is_left_to_prefect(deployments: SyncPrefectClient) -> None:
+    done = type_in_the_projects_root("alone/nothing")
+    assert done.returncode == 1
+    assert "Deployment 'alone/nothing' not found!" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["/v/bin/python", "/v/bin/prefect", "deployment", "run", "distill"], True),
+        (["python", "-m", "prefect", "--no-prompt", "deployment", "run", "distill"], True),
+        (["/v/bin/python", "/v/bin/prefect", "deployment", "delete", "distill"], False),
+        (["python", "-m", "prefect.engine"], False),
+        (["python", "app.py", "deployment", "run"], False),
+    ],
+)
+def test_only_the_run_command_is_changed(command: list[str], expected: bool) -> None:
+    assert is_deployment_run(command) is expected

@@ -1,0 +1,108 @@
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.follow import crash_stale_runs, living_run_ids
+from flows.serve import demo_in_service
+from flows.service import (
+    POOL,
+    Service,
+    ServiceError,
+    register_deployments,
+    runs_not_done,
+    start_worker,
+    stop_worker,
+    worker_running,
+)
+from tests.conftest import ROOT, PrefectServer
+
+FLOW = """
+import time
+from prefect import flow, get_run_logger
+
+@flow
+def inner(seconds: float):
+    get_run_logger().info("inner works")
+    time.sleep(seconds)
+
+@flow
+def demo(config: dict):
+    get_run_logger().info("outer works")
+    inner(config.get("seconds", 0))
+    if config.get("fails"):
+        raise ValueError("as asked")
+"""
+DEPLOYMENTS = """
+pull:
+  - prefect.deployments.steps.set_working_directory: {directory: .}
+deployments:
+  - name: demo
+    entrypoint: throwaway.py:demo
+    parameters: {config: {}}
+    work_pool: {name: labelstill, job_variables: {working_dir: .}}
+"""
+
+
+@pytest.fixture(scope="module")
+def service(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A project with one throwaway flow, on the tests' server."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "pyproject.toml", root)
+    (root / "throwaway.py").write_text(FLOW, encoding="utf-8")
+    (root / "prefect.yaml").write_text(DEPLOYMENTS, encoding="utf-8")
+    service = Service(root, prefect_server.api_url)
+    yield service
+    stop_worker(service)
+
+
+def test_a_run_is_followed_to_its_end(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo_in_service({}, service.root) == 0
+    printed = capsys.readouterr().out
+    assert "outer works" in printed
+    assert "inner works" in printed
+    assert f"{service.ui_url}/runs/flow-run/" in printed.splitlines()[-1]
+    assert not worker_running(service)
+
+
+def test_deployments_are_registered_once(service: Service) -> None:
+    register_deployments(service)
+    started = time.monotonic()
+    assert not register_deployments(service)
+    assert time.monotonic() - started < 5
+
+
+def test_a_failed_run_is_a_non_zero_exit_code(service: Service) -> None:
+    assert demo_in_service({"fails": True}, service.root) == 1
+
+
+@pytest.mark.slow
+def test_a_run_whose_processes_were_killed_is_crashed_and_started_anew(service: Service) -> None:
+    register_deployments(service)
+    with service.client() as client:
+        deployment = client.read_deployment_by_name("demo/demo")
+        run = client.create_flow_run_from_deployment(deployment.id, parameters={"config": {"seconds": 300}})
+        start_worker(service)
+        deadline = time.monotonic() + 120
+        while run.id not in living_run_ids() or client.read_flow_run(run.id).state_name != "Running":
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert crash_stale_runs(client, POOL, worker_lives=True) == []
+        worker = service.worker.process()
+        assert worker is not None
+        for process in (worker, *worker.children(recursive=True)):
+            process.kill()
+        while run.id in living_run_ids():
+            time.sleep(0.1)
+        assert [one.id for one in runs_not_done(client, deployment.id)] == [run.id]
+        assert demo_in_service({}, service.root) == 0
+        assert client.read_flow_run(run.id).state_name == "Crashed"
+
+
+def test_a_flow_that_cannot_be_loaded_is_named(service: Service, tmp_path: Path) -> None:
+    shutil.copytree(service.root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".prefect"))
+    (tmp_path / "throwaway.py").write_text("import no_such_module\n", encoding="utf-8")
+    with pytest.raises(ServiceError, match=r"Could not find object 'demo' in 'throwaway\.py'"):
+        register_deployments(Service(tmp_path, service.api_url))

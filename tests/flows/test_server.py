@@ -1,0 +1,146 @@
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from flows.processes import Child, start_detached, stop_child
+from flows.server import (
+    Answer,
+    ServerError,
+    ask_server,
+    find_or_start_server,
+    prefect_environment,
+    server_child,
+    stop_server,
+)
+from tests.conftest import ROOT, PrefectServer, free_port
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project folder of its own with a free port, where no server runs yet."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    monkeypatch.setenv("LABELSTILL_PORT", str(free_port()))
+    for name, value in prefect_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    yield tmp_path
+    stop_server(tmp_path)
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """The port of a web server that is no Prefect server."""
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_the_settings_hold_in_any_folder_and_are_prefects_own_names(project: Path) -> None:
+    environment = prefect_environment(project)
+    assert environment["PREFECT_HOME"] == str(project / ".prefect")
+    assert environment["PREFECT_API_URL"] == f"http://127.0.0.1:{os.environ['LABELSTILL_PORT']}/api"
+    assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    from prefect.settings.legacy import _get_settings_fields
+    from prefect.settings.models.root import Settings
+
+    known = {name.upper() for name in _get_settings_fields(Settings)}
+    assert {name for name in environment if name.startswith("PREFECT_")} <= known
+
+
+def test_a_port_that_is_none_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELSTILL_PORT", "80000")
+    with pytest.raises(ServerError, match="LABELSTILL_PORT is '80000'"):
+        prefect_environment(project)
+
+
+def test_who_answers(prefect_server: PrefectServer, stranger: int, tmp_path: Path) -> None:
+    assert ask_server(prefect_server.api_url, str(prefect_server.home)) is Answer.OURS
+    assert ask_server(prefect_server.api_url, str(tmp_path)) is Answer.FOREIGN
+    assert ask_server(f"http://127.0.0.1:{stranger}/api", str(tmp_path)) is Answer.FOREIGN
+    assert ask_server(f"http://127.0.0.1:{free_port()}/api", str(tmp_path)) is Answer.NOTHING
+
+
+def test_a_taken_port_is_an_error_with_the_mend(project: Path, stranger: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELSTILL_PORT", str(stranger))
+    monkeypatch.delenv("PREFECT_API_URL")
+    with pytest.raises(ServerError, match=rf"Port {stranger} is taken .*LABELSTILL_PORT="):
+        find_or_start_server(root=project)
+
+
+def test_a_server_named_in_the_environment_is_used(prefect_server: PrefectServer) -> None:
+    assert find_or_start_server() == prefect_server.api_url
+
+
+def test_a_silent_server_named_in_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    with pytest.raises(ServerError, match="unset PREFECT_API_URL"):
+        find_or_start_server()
+
+
+def test_a_server_that_ends_at_its_start_passes_on_its_log(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
+    with pytest.raises(ServerError, match=r"(?s)ended at its start.*Could not parse SQLAlchemy URL"):
+        find_or_start_server(timeout=60, root=project)
+
+
+def test_started_once_found_again_and_back_after_kill(project: Path) -> None:
+    start = [sys.executable, "-c", f"from flows.server import *; find_or_start_server(root=Path({str(project)!r}))"]
+    both = [subprocess.Popen(start, cwd=ROOT) for _ in range(2)]
+    assert [one.wait(timeout=180) for one in both] == [0, 0]
+    servers = [one for one in psutil.process_iter() if _serves(one, project)]
+    assert len(servers) == 1
+    servers[0].kill()
+    servers[0].wait(timeout=20)
+    api_url = find_or_start_server(root=project)
+    assert httpx.get(f"{api_url}/health", timeout=10).status_code == 200
+    assert stop_server(project)
+    assert ask_server(api_url, str(project / ".prefect")) is Answer.NOTHING
+    assert not stop_server(project)
+
+
+def _serves(process: psutil.Process, project: Path) -> bool:
+    try:
+        home = process.environ().get("PREFECT_HOME")
+        return home == str(project / ".prefect") and "server" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def test_a_process_that_only_has_the_noted_pid_is_not_ended(tmp_path: Path) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)", "sleeper"]
+    child = Child(tmp_path / "child.json", words=("sleeper",))
+    start_detached(child, sleeper, cwd=tmp_path, environment={}, log=tmp_path / "log")
+    process = child.process()
+    assert process is not None
+    assert not stop_child(Child(_copied(child.record), words=("another",)), patience=1)
+    child.record.write_text(f'{{"pid": {process.pid}, "created": {process.create_time() - 60}}}', encoding="utf-8")
+    assert not stop_child(Child(_copied(child.record), words=child.words), patience=1)
+    assert process.is_running()
+    child.record.write_text(f'{{"pid": {process.pid}, "created": {process.create_time()}}}', encoding="utf-8")
+    assert stop_child(child, patience=5)
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def _copied(record: Path) -> Path:
+    return Path(shutil.copy(record, record.with_name("copy.json")))
+
+
+def test_the_record_of_a_server_never_started_is_no_process(tmp_path: Path) -> None:
+    assert server_child(tmp_path).process() is None
