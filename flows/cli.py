@@ -107,3 +107,7 @@ def stop() -> None:
     from flows.server import stop_server
 
     console.print("stopped" if stop_server() else "no server of this project was running")
+
+
+if __name__ == "__main__":
+    main()

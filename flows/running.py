@@ -116,7 +116,7 @@ class Asking:
                 self.tally.add(generation)
                 progress.advance()
 
-            title = f"{what}: {first + 1}–{last} of {len(todo.missing)}"
+            title = f"{what}: {first + 1} to {last} of {len(todo.missing)}"  # the graph's font has no dash
             for generation in run_as_task(f"ask: {self.stage}", title, work):
                 found[generation.key] = generation
             first = last

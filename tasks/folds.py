@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array  # pyright: ignore[reportMissingTypeStubs]
+from scipy.sparse.csgraph import connected_components  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.errors import ConfigError
@@ -31,41 +33,38 @@ class Folds:
 def make_folds(samples: Sequence[Sample], k: int, seed: int) -> Folds:
     """Split labelled samples into `k` folds, stratified by given label, equal images and equal texts kept together.
 
-    Raises ConfigError when there are fewer groups than folds.
+    Raises ConfigError when there are fewer groups than folds, or no label has an item for each fold.
     Source of the method: scikit-learn's `StratifiedGroupKFold`.
     """
+    # The order of the input must not matter: sklearn shuffles from the seed, over items and groups in order of id.
+    samples = sorted(samples, key=lambda s: s.id)
     groups = group_numbers(samples)
     if len(set(groups)) < k:
         raise ConfigError(f"student.folds: {k} folds need at least {k} different items; there are {len(set(groups))}")
     labels = [sample.given or "" for sample in samples]
-    # The order of the input must not matter: sklearn shuffles from the seed, over items in order of id.
-    order = sorted(range(len(samples)), key=lambda i: samples[i].id)
+    commonest = max(Counter(labels).values())
+    if commonest < k:
+        raise ConfigError(f"student.folds: no label has {k} items, the commonest has {commonest}; set fewer folds")
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
-    y, g = np.array(labels)[order], np.array(groups)[order]
     fold_of: dict[str, int] = {}
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(y)), y, g)):  # pyright: ignore
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):  # pyright: ignore
         for position in held_out:
-            fold_of[samples[order[int(position)]].id] = fold
+            fold_of[samples[int(position)].id] = fold
     rare = {label: n for label, n in sorted(Counter(labels).items()) if n < k}
     return Folds(fold_of, k, len(set(groups)), rare)
 
 
 def group_numbers(samples: Sequence[Sample]) -> list[int]:
     """A group number for each sample: samples that share any image, or hold the same content, are in one group."""
-    parent = list(range(len(samples)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
     first_with: dict[str, int] = {}
-    for i, sample in enumerate(samples):
-        for key in (*(image.sha256 for image in sample.images), content_digest(sample)):
-            j = first_with.setdefault(key, i)
-            parent[root(i)] = root(j)
-    return [root(i) for i in range(len(samples))]
+    links = [
+        (i, first_with.setdefault(key, i))
+        for i, sample in enumerate(samples)
+        for key in (*(image.sha256 for image in sample.images), content_digest(sample))
+    ]
+    ends = np.array(links, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), ends), shape=(len(samples), len(samples)))
+    return connected_components(graph, directed=False)[1].tolist()  # pyright: ignore
 
 
 def content_digest(sample: Sample) -> str:

@@ -8,14 +8,17 @@ asks again for at most what was in flight plus one second of work.
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer
 
 from tasks.errors import LedgerError
 from tasks.records import Generation, Outcome
 
 # A row commit costs 0.02 ms in WAL mode with synchronous=NORMAL, a full sync 20 ms: hence NORMAL and a flush a second.
 _FLUSH_SECONDS = 1.0
+# Another run's flush holds the write lock for milliseconds, a copying backup for longer.
+_LOCK_SECONDS = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY,
@@ -44,6 +47,7 @@ class Ledger:
         self._lock = Lock()
         self._pending: dict[str, Generation] = {}
         self._flushed_at = time.monotonic()
+        self._timer: Timer | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._open()
@@ -63,7 +67,13 @@ class Ledger:
             for chunk in _chunks(keys, 500):
                 found |= {key: self._pending[key] for key in chunk if key in self._pending}
                 marks = ",".join("?" * len(chunk))
-                rows = self._connection.execute(f"SELECT generation FROM answers WHERE key IN ({marks})", chunk)
+                query = f"SELECT generation FROM answers WHERE key IN ({marks})"
+                try:
+                    rows: list[tuple[str]] = self._connection.execute(query, chunk).fetchall()
+                except sqlite3.Error as error:
+                    raise LedgerError(
+                        f"{self.path}: answers can't be read: {error}; move the file away, run again"
+                    ) from error
                 for (text,) in rows:
                     generation = Generation.model_validate_json(text)
                     found[generation.key] = generation
@@ -76,12 +86,20 @@ class Ledger:
         with self._lock:
             self._pending[generation.key] = generation
             due = time.monotonic() - self._flushed_at >= _FLUSH_SECONDS
+            if not due and self._timer is None:
+                # An engine may take minutes from one batch to the next: the clock flushes when no put comes.
+                self._timer = Timer(_FLUSH_SECONDS, self._flush_in_time)
+                self._timer.daemon = True
+                self._timer.start()
         if due:
             self.flush()
 
     def flush(self) -> None:
         """Write what is pending; raises LedgerError, keeping the answers in memory, when the disk refuses."""
         with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             rows = [
                 (
                     *(g.key, time.time(), g.outcome, g.engine, g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds),
@@ -109,18 +127,18 @@ class Ledger:
         """Flush and close; safe to call twice."""
         if self._pending:
             self.flush()
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
+
+    def _flush_in_time(self) -> None:
+        # The answers stay pending when this fails, so the next put or flush raises in the thread of the run.
+        with suppress(LedgerError):
+            self.flush()
 
     def _open(self) -> sqlite3.Connection:
-        connection = self._connect()
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(_SCHEMA)
-            connection.commit()
-            return connection
+            return self._connect()
         except sqlite3.DatabaseError as error:
-            connection.close()
             if isinstance(error, sqlite3.OperationalError):
                 raise
             self.set_aside = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
@@ -129,16 +147,32 @@ class Ledger:
                 side = self.path.with_name(self.path.name + tail)
                 if side.exists():
                     side.rename(self.set_aside.with_name(self.set_aside.name + tail))
-            connection = self._connect()
-            connection.execute("PRAGMA journal_mode=WAL")
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=_LOCK_SECONDS, check_same_thread=False)
+        try:
+            _write_ahead(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(_SCHEMA)
             connection.commit()
-            return connection
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
-    def _connect(self) -> sqlite3.Connection:
-        # 60 s: another run's flush holds the write lock for milliseconds, a copying backup for longer.
-        return sqlite3.connect(self.path, timeout=60, check_same_thread=False)
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    # SQLite does not wait for the lock when it changes the mode of a new file that another run opens at the same time.
+    give_up = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
 
 
 def _chunks(keys: Iterable[str], size: int) -> Iterator[list[str]]:

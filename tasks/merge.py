@@ -47,6 +47,8 @@ def merge(
         else:
             seen[content] = sample.id
             kept.append(_example(sample, label, reason, origin, why, prompter))
+    # What was refused above must not come back by its duplicate in the pool.
+    seen = {content_digest(s): s.id for s in labelled} | seen
     for sample in pool:
         prediction = pseudo.get(sample.id)
         content = content_digest(sample)

@@ -5,6 +5,7 @@ a misspelt variable is an error at the first item, not a literal `{{ }}` in ten 
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ from tasks.records import (
 _REASON, _LABEL = "\ue000", "\ue001"
 
 IMAGE_TOKEN = "<image>"
+_PLACEHOLDER = re.compile("<(image|video|audio)>")
 
 
 def _json_text(value: object) -> str:
@@ -55,31 +57,34 @@ def user_content(request: Request) -> list[dict[str, str]]:
 
     Returns elements ``{"type": "text", "text": …}`` and ``{"type": "image", "image": path}``; empty texts are left out.
     """
-    content = [{"type": "text", "text": request.prefix}]
+    content = [{"type": "text", "text": escape_placeholder(request.prefix)}]
     for part in request.parts:
         if isinstance(part, ImagePart):
             content.append({"type": "image", "image": part.image.path})
         else:
             content.append({"type": "text", "text": escape_placeholder(part.text)})
-    content.append({"type": "text", "text": request.suffix})
+    content.append({"type": "text", "text": escape_placeholder(request.suffix)})
     return [element for element in content if element.get("text") != ""]
 
 
 def user_text(request: Request) -> str:
     """The same user turn as one string, each image as the token `<image>`.
 
-    A literal `<image>` in the item's own text would be counted as an image by trainers' readers, so it stands in
-    full-width brackets here and in `user_content` alike: what is trained is what is asked.
+    A literal `<image>` in the item's own text or in a template would be counted as an image by trainers' readers, so
+    it stands in full-width brackets here and in `user_content` alike: what is trained is what is asked.
     """
-    pieces = [request.prefix]
+    pieces = [escape_placeholder(request.prefix)]
     pieces += [IMAGE_TOKEN if isinstance(p, ImagePart) else escape_placeholder(p.text) for p in request.parts]
-    pieces.append(request.suffix)
+    pieces.append(escape_placeholder(request.suffix))
     return "".join(pieces)
 
 
 def escape_placeholder(text: str) -> str:
-    """`text` with each literal `<image>` in full-width brackets, so that no reader takes it for a picture."""
-    return text.replace(IMAGE_TOKEN, "＜image＞")
+    """`text` with each literal `<image>` in full-width brackets, so that no reader takes it for a picture.
+
+    LLaMA-Factory counts `<video>` and `<audio>` in the same way, so these too.
+    """
+    return _PLACEHOLDER.sub(r"＜\1＞", text)
 
 
 class Prompter:
@@ -134,7 +139,7 @@ class Prompter:
         text = self.answer(_LABEL, _REASON)
         opening, found_reason, rest = text.partition(_REASON)
         between, found_label, closing = rest.partition(_LABEL)
-        if not (found_reason and found_label):
+        if not (found_reason and found_label) or _REASON in rest or _LABEL in closing:
             raise PackError(
                 f"{self.pack.folder}/answer.jinja: must write `reason | json_string` once and after it "
                 "`label | json_string` once (reason before label)"
@@ -145,8 +150,10 @@ class Prompter:
     def bare_answer_form(self) -> AnswerForm:
         """The answer without a reason, cut at the label."""
         opening, found, closing = self.answer(_LABEL).partition(_LABEL)
-        if not found:
-            raise PackError(f"{self.pack.folder}/answer.jinja: must write `label | json_string` when reason is empty")
+        if not found or _LABEL in closing:
+            raise PackError(
+                f"{self.pack.folder}/answer.jinja: must write `label | json_string` once when reason is empty"
+            )
         return AnswerForm(opening, None, closing)
 
     def _request(
@@ -155,11 +162,14 @@ class Prompter:
         task = self.pack.task(sample.task)
         glosses = {label: task.labels.get(label, "") for label in sample.labels}
         context = {"task": task, "labels": sample.labels, "glosses": glosses, "pack": self.pack, **variables}
-        # The prefix depends on nothing of the item but its label list, so a long pool renders it a handful of times.
+        # The prefix depends on nothing of the item but its label list, so a long pool renders it a handful of times;
+        # `label` is kept from it, so that a template that uses it there fails instead of naming the first item's label.
         cache_key = (purpose, sample.task, sample.labels, variables.get("with_reason"))
         prefix = self._prefixes.get(cache_key)
         if prefix is None:
-            prefix = self._prefixes[cache_key] = self._render(purpose, "prefix", **context)
+            prefix = self._prefixes[cache_key] = self._render(
+                purpose, "prefix", **{name: value for name, value in context.items() if name != "label"}
+            )
         suffix = self._render(purpose, "suffix", **context)
         key = digest_of(
             {
@@ -197,7 +207,7 @@ class Prompter:
             if block not in template.blocks:
                 raise PackError(f"{self.pack.folder}/{file}: has no `{{% block {block} %}}`")
             return "".join(template.blocks[block](template.new_context(context)))
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:  # the last three: its own expressions
             where = getattr(error, "lineno", None)
             line = f", line {where}" if where else ""
             raise PackError(f"{self.pack.folder}/{file}{line}: {error}") from error

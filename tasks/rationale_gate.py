@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from tasks.records import Sample
 
-_LEAK = re.compile(r"给定(的)?标签|已知标签|标签(是|为)|所给(的)?标签|正确答案|the given label", re.IGNORECASE)
+_LEAK = re.compile(r"(给定|已知|所给|正确)的?标签|根据标签|标签(是|为)|正确答案|the given label", re.IGNORECASE)
 _MIN_CHARS = 4
 
 
@@ -23,7 +23,7 @@ def judge_reason(reason: str, sample: Sample, label: str, max_chars: int) -> Bad
 
     Another label counts as named only where it stands whole and is no part of the right label or of the item's text.
     """
-    if len(reason) < _MIN_CHARS:
+    if len(reason.strip()) < _MIN_CHARS:
         return BadReason.TOO_SHORT
     if len(reason) > max_chars:
         return BadReason.TOO_LONG

@@ -12,7 +12,8 @@ from tasks.errors import ConfigError
 def read_verdicts(kind: str, path: Path, asked: Sequence[str]) -> dict[str, str]:
     """Verdicts (sample id → label or `neither`) on the items `asked`, and on no others.
 
-    `kind` is `verdict_file` (JSON Lines ``{"id", "verdict"}``, a person's; ids without a line are left open) or
+    `kind` is `verdict_file` (JSON Lines ``{"id", "verdict"}``, a person's; ids without a line, or whose
+    verdict is null or empty, are left open) or
     `demo_stand_in` (the demo's truth file ``{"id", "label", …}``, read for the asked items only, as rule 6 allows).
     Raises ConfigError naming the file and line when it can't be read.
     """
@@ -28,9 +29,13 @@ def read_verdicts(kind: str, path: Path, asked: Sequence[str]) -> dict[str, str]
             continue
         try:
             row: dict[str, Any] = orjson.loads(line)
-            identity, verdict = str(row["id"]), str(row[field])
+            identity, verdict = str(row["id"]), row[field] or ""
+            if not isinstance(verdict, str):
+                raise TypeError(verdict)
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise ConfigError(f'{path}, line {number}: must be a JSON object with "id" and "{field}"') from error
-        if identity in wanted:
-            verdicts[identity] = verdict
+            raise ConfigError(
+                f'{path}, line {number}: must be a JSON object with "id" and text in "{field}"'
+            ) from error
+        if identity in wanted and verdict.strip():
+            verdicts[identity] = verdict.strip()
     return verdicts

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import orjson
 import pyarrow as pa
@@ -128,7 +129,11 @@ def write_rows(path: Path, rows: Sequence[Record]) -> None:
     """Write records to a Parquet file, atomically. An empty file has the one column `sample_id`."""
     dumped = [row.model_dump(mode="json") for row in rows]
     columns = list(dumped[0]) if dumped else ["sample_id"]
-    arrays = {name: _column([row[name] for row in dumped]) for name in columns}
+    nested = _nested(type(rows[0])) if rows else set[str]()
+    arrays = {
+        name: pa.array([orjson.dumps(row[name]).decode() if name in nested else row[name] for row in dumped])
+        for name in columns
+    }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     pq.write_table(pa.table(arrays), temporary)
     _move_into_place(temporary, path)
@@ -136,11 +141,7 @@ def write_rows(path: Path, rows: Sequence[Record]) -> None:
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
     """Read records that `write_rows` wrote."""
-    nested = {
-        name
-        for name, field in kind.model_fields.items()
-        if any(word in str(field.annotation) for word in ("tuple", "dict", "list"))
-    }
+    nested = _nested(kind)
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return [kind.model_validate({k: orjson.loads(v) if k in nested else v for k, v in row.items()}) for row in rows]
 
@@ -159,9 +160,17 @@ def _move_into_place(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def _column(values: list[Any]) -> pa.Array:
-    nested = any(isinstance(v, (list, dict)) for v in values)
-    return pa.array([orjson.dumps(v).decode() if nested else v for v in values])
+def _nested(kind: type[Record]) -> set[str]:
+    """The fields that stand as JSON text. By their type, not by their values: a column may hold nothing but None."""
+    return {name for name, field in kind.model_fields.items() if not _plain(field.annotation)}
+
+
+def _plain(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, UnionType):
+        return all(_plain(part) for part in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return True
+    return isinstance(annotation, type) and issubclass(annotation, (str, int, float, NoneType))
 
 
 def _sample_id(row: Record) -> str:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from tasks.records import USABLE, Dropped, Prediction
 
+_ROUNDING = 1e-9
+"""Three times .95 add up to less than 2.85 in floating point: a set exactly at the target must not be cut for that."""
+
 
 def keep_trusted(
     predictions: Sequence[Prediction], target_precision: float, stage: str
@@ -25,7 +28,7 @@ def keep_trusted(
     total = 0.0
     for rank, p in enumerate(usable, start=1):
         total += confidence(p)
-        if total / rank >= target_precision:
+        if total >= target_precision * rank - _ROUNDING:
             kept.append(p)
         else:
             detail = f"p={confidence(p):.3f}: with it the kept set's expected precision falls below {target_precision}"

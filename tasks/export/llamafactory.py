@@ -42,7 +42,7 @@ def write_llamafactory(folder: Path, name: str, examples: Sequence[Example]) -> 
 
 
 def _row(example: Example) -> dict[str, object]:
-    turns = [m for m in example.messages if m.role != "system"]
+    turns = example.messages[1:] if example.messages[:1] and example.messages[0].role == "system" else example.messages
     roles = [m.role for m in turns]
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
         raise ValueError(f"item {example.sample_id}: turns must alternate user, assistant; they are {roles}")

@@ -1,0 +1,162 @@
+"""An untrained Qwen2-VL of about 1.4 million parameters, in the layout of the real checkpoints on the Hugging Face hub.
+
+Everything that loads `Qwen/Qwen2-VL-7B-Instruct` by name loads this folder by path: configuration, weights, tokenizer,
+processor and chat template are of the same classes, only smaller.
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from transformers import (
+    GenerationConfig,
+    Qwen2Tokenizer,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+MAX_VOCABULARY = 2000
+MAX_POSITIONS = 32768
+MIN_PIXELS = 56 * 56
+MAX_PIXELS = 1280 * 28 * 28
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+# Every tag trims both sides and every newline is written out, so no reader's Jinja settings can change the result.
+CHAT_TEMPLATE = """\
+{%- set seen = namespace(images=0, videos=0) -%}
+{%- macro vision(pad, name, number) -%}
+{%- if add_vision_id %}{{ name }} {{ number }}: {% endif -%}
+<|vision_start|>{{ pad }}<|vision_end|>
+{%- endmacro -%}
+{%- if messages and messages[0].role != 'system' -%}
+{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
+{%- endif -%}
+{%- for turn in messages -%}
+{{ '<|im_start|>' + turn.role + '\\n' }}
+{%- if turn.content is string -%}
+{{ turn.content }}
+{%- else -%}
+{%- for part in turn.content -%}
+{%- if part.type == 'image' or 'image' in part or 'image_url' in part -%}
+{%- set seen.images = seen.images + 1 -%}
+{{ vision('<|image_pad|>', 'Picture', seen.images) }}
+{%- elif part.type == 'video' or 'video' in part -%}
+{%- set seen.videos = seen.videos + 1 -%}
+{{ vision('<|video_pad|>', 'Video', seen.videos) }}
+{%- elif 'text' in part -%}
+{{ part.text }}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{ '<|im_end|>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{ '<|im_start|>assistant\\n' }}
+{%- endif -%}
+"""
+
+
+def new_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
+    """Write an untrained checkpoint with a tokenizer trained on `corpus` into `folder`, and return the folder.
+
+    The same corpus and seed give the same files. What the corpus repeats becomes few tokens, so it should hold the
+    prompts, labels and answers as often as they will be met.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(corpus)
+    image_processor = Qwen2VLImageProcessor(min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+    video_processor = Qwen2VLVideoProcessor()
+    Qwen2VLProcessor(image_processor, tokenizer, video_processor, chat_template=CHAT_TEMPLATE).save_pretrained(folder)
+    # vLLM and older readers look for the image processor in a file of its own, which the processor no longer writes.
+    image_processor.save_pretrained(folder)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2VLForConditionalGeneration(_config(tokenizer))
+    ids = _special_ids(tokenizer)
+    end, eos = ids["<|im_end|>"], ids["<|endoftext|>"]
+    model.generation_config = GenerationConfig(
+        bos_token_id=eos, eos_token_id=[end, eos], pad_token_id=eos, do_sample=False
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
+    """A byte-level BPE cut as Qwen2's is, with Qwen's special tokens, of at most MAX_VOCABULARY entries."""
+    # the chat template's own words occur in no corpus of user texts, but in every prompt
+    texts = [*corpus, *["system\nYou are a helpful assistant.", "user\n", "assistant\n"] * 100]
+    trained = Qwen2Tokenizer().train_new_from_iterator(
+        texts, vocab_size=MAX_VOCABULARY, new_special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    assert isinstance(trained, Qwen2Tokenizer)
+    trained.eos_token = "<|im_end|>"
+    trained.model_max_length = MAX_POSITIONS
+    return trained
+
+
+def _special_ids(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    vocabulary = tokenizer.get_vocab()
+    return {token: vocabulary[token] for token in SPECIAL_TOKENS}
+
+
+def _config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
+    """The small configuration: head size 32, of which mrope gives 4 + 6 + 6 pairs to time, height and width."""
+    ids = _special_ids(tokenizer)
+    return Qwen2VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": MAX_POSITIONS,
+            "rms_norm_eps": 1e-6,
+            "initializer_range": 0.05,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": 2,
+            "embed_dim": 64,
+            "hidden_size": 128,
+            "mlp_ratio": 4,
+            "num_heads": 4,
+            "initializer_range": 0.05,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+        architectures=["Qwen2VLForConditionalGeneration"],
+    )

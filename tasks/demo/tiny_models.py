@@ -1,0 +1,139 @@
+"""The demo's three Qwen2-VL models, trained from scratch on this machine on freshly drawn items.
+
+`base` can describe what it is shown but was never told the label of an item; `generator` (standing for the 7B) words a
+reason for a given label; `teacher` (standing for the 72B) answers the pack's classify prompt.
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from tasks import cutting, packs, prompts, records
+from tasks.demo import blocks, canvas, checkpoint, dataset, dialogues, lessons, pages, screens, training
+from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.lessons import School
+from tasks.demo.training import train
+from tasks.packs import load_pack
+from tasks.records import digest_of
+
+Progress = Callable[[str, int, int, float], None]
+"""Told a model's name, the step, the number of steps and the loss."""
+
+
+@dataclass(frozen=True)
+class TinyModels:
+    """Folders of the three checkpoints."""
+
+    base: Path
+    generator: Path
+    teacher: Path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: from which other one, for how many batches of 32, at which peak learning rate."""
+
+    start: str | None
+    steps: int
+    rate: float
+
+
+RECIPES = {
+    "base": Recipe(None, 280, 3e-3),
+    "teacher": Recipe("base", 200, 2e-3),
+    "generator": Recipe("base", 80, 1.5e-3),
+}
+SECONDS = {"base": 200.0, "teacher": 150.0, "generator": 80.0}
+"""Upper bounds of wall time; on two free cores the steps end well before."""
+
+_SOURCES = (
+    *(cutting, packs, prompts, records),
+    *(blocks, canvas, dataset, dialogues, pages, screens),
+    *(checkpoint, lessons, training),
+)
+_RECORD = "recipe.json"
+"""Written last: a folder without it is not a model."""
+
+
+def make_models(
+    folder: Path,
+    *,
+    seed: int = 11,
+    seconds_each: float | Mapping[str, float] = SECONDS,
+    progress: Progress | None = None,
+    scale: float = 1.0,
+) -> TinyModels:
+    """Train the three models into `folder`, or find them there, and return their folders.
+
+    A model is trained again only when its recipe changed: the sources that shape it, the demo pack, `seed`, or `scale`,
+    a factor on the steps (far below 1 for tests). `seconds_each` bounds each training's wall time; `progress` hears of
+    every step. Raises PackError when the demo pack is broken.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    school = School(load_pack("demo"), seed)
+    files = [__file__, *(str(module.__file__) for module in _SOURCES)]
+    shaped_by = [school.pack.digest, seed, *(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)]
+    made: dict[str, Path] = {}
+    # two processes that start at once must not train the same model twice
+    with FileLock(folder / ".lock"):
+        for name, recipe in RECIPES.items():
+            steps = max(1, round(recipe.steps * scale))
+            digest = digest_of([shaped_by, name, asdict(recipe), steps])[:12]
+            target = folder / f"{name}-{digest}"
+            if not (target / _RECORD).is_file():
+                seconds = seconds_each if isinstance(seconds_each, int | float) else seconds_each[name]
+                start = made[recipe.start] if recipe.start else None
+                _make(name, recipe, target, start, school, steps=steps, seconds=seconds, progress=progress)
+            made[name] = target
+    return TinyModels(**made)
+
+
+def _make(
+    name: str,
+    recipe: Recipe,
+    target: Path,
+    start: Path | None,
+    school: School,
+    *,
+    steps: int,
+    seconds: float,
+    progress: Progress | None,
+) -> None:
+    """Train one model in a temporary folder beside `target`, then rename: what has the name is whole."""
+    for leftover in [target, *target.parent.glob(f".{name}-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    work.chmod(0o755)
+    transformers_logging.disable_progress_bar()
+    if start is None:
+        new_checkpoint(work, school.corpus(), school.seed)
+    else:
+        shutil.copytree(start, work, dirs_exist_ok=True)
+        (work / _RECORD).unlink()
+    processor = AutoProcessor.from_pretrained(work, local_files_only=True)
+    # eager: at these lengths a quarter faster on the CPU than sdpa
+    model = AutoModelForImageTextToText.from_pretrained(work, local_files_only=True, attn_implementation="eager")
+    done = train(
+        model,
+        processor,
+        school.lessons(name, processor),
+        steps=steps,
+        seconds=seconds,
+        rate=recipe.rate,
+        seed=school.seed,
+        report=(lambda step, loss: progress(name, step, steps, loss)) if progress else None,
+    )
+    model.save_pretrained(work)
+    record = {"name": name, "seed": school.seed, "steps": done, "planned_steps": steps, **asdict(recipe)}
+    (work / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(work, target)

@@ -1,0 +1,63 @@
+"""A small real run of `distill`: scripted generator and teacher, real folds, real LoRA students on an untrained base.
+
+`python -m tests.flows.small_run FOLDER` runs it as a process of its own, so that tests can kill it.
+"""
+
+import sys
+from pathlib import Path
+
+from flows.server import apply_environment
+
+apply_environment()
+
+from filelock import FileLock  # noqa: E402
+
+from flows.config import CorrectionSettings, DistillConfig, ReviewerConfig, SourceConfig  # noqa: E402
+from tasks.demo.checkpoint import new_checkpoint  # noqa: E402
+from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
+from tasks.engines import EngineSpec  # noqa: E402
+from tasks.students import StudentSpec  # noqa: E402
+
+PIXELS = 112 * 168
+
+
+def small_config(folder: Path, *, items: int = 60, slow: float = 0.0) -> DistillConfig:
+    """The configuration of the small run; its data and base are made once under `folder`/shared."""
+    shared = folder / "shared"
+    shared.mkdir(parents=True, exist_ok=True)
+    with FileLock(shared / ".lock"):
+        paths = write_demo(shared / f"data{items}", labelled=items, unlabelled=items, test=20)
+        base = shared / "base"
+        if not base.exists():
+            new_checkpoint(base, [item.instruction for item in draw_items(60, seed=3)])
+    script = f"scripted:hash,slow={slow}"
+    return DistillConfig(
+        pack="demo",
+        labelled=SourceConfig(manifest=paths.labelled_manifest, images=paths.labelled_images),
+        unlabelled=SourceConfig(manifest=paths.unlabelled_manifest, images=paths.unlabelled_images),
+        generator=EngineSpec(engine="scripted", model=script),
+        teacher=EngineSpec(engine="scripted", model=script),
+        student=StudentSpec(
+            base=str(base),
+            folds=2,
+            epochs=1,
+            batch_size=10,
+            gradient_accumulation=1,
+            gradient_checkpointing=False,
+            dtype="float32",
+            min_pixels=PIXELS,
+            max_pixels=PIXELS,
+        ),
+        correction=CorrectionSettings(
+            review_budget=20, reviewer=ReviewerConfig(kind="demo_stand_in", path=paths.truth)
+        ),
+        output=folder / "run",
+        ledger=folder / "ledger.sqlite",
+        shard_size=20,
+    )
+
+
+if __name__ == "__main__":
+    from flows.distill import distill
+
+    distill(small_config(Path(sys.argv[1]), slow=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0))

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from flows.config import CorrectionConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig, load_config
+from tasks.errors import ConfigError
+
+WHOLE = """
+pack: www2025
+labelled:   {manifest: data/train/train.json, images: data/train/images}
+unlabelled: {manifest: data/test1/test1.json, images: data/test1/images}
+generator:  {engine: vllm, model: Qwen/Qwen2-VL-7B-Instruct}
+teacher:    {engine: vllm, model: Qwen/Qwen2-VL-72B-Instruct, tensor_parallel_size: 4}
+student:    {base: Qwen/Qwen2-VL-7B-Instruct, folds: 5}
+output: artifacts/www2025
+"""
+LABELLED = "labelled: {manifest: a.json, images: a}\n"
+POOL = "unlabelled: {manifest: b.json, images: b}\n"
+HEAD = "pack: demo\noutput: out\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mine.yaml"
+
+
+def test_the_example_is_read_as_written(file: Path) -> None:
+    file.write_text(WHOLE, encoding="utf-8")
+    config = load_config(file)
+    assert config.labelled is not None and config.labelled.manifest == Path("data/train/train.json")
+    assert config.teacher is not None and config.teacher.tensor_parallel_size == 4
+    assert config.student is not None and config.student.folds == 5
+    rationales, pseudo_labels, correction, emit = config.stage_configs()
+    assert isinstance(rationales, RationalesConfig) and rationales.generator == config.generator
+    assert isinstance(pseudo_labels, PseudoLabelsConfig) and pseudo_labels.teacher == config.teacher
+    assert isinstance(correction, CorrectionConfig) and correction.student == config.student
+    assert isinstance(emit, EmitConfig) and emit.stages == ("rationales", "pseudo_labels", "correction")
+    assert {stage.output for stage in config.stage_configs()} == {Path("artifacts/www2025")}
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        (LABELLED, ()),
+        (LABELLED + "generator: {model: g}\n", ("rationales",)),
+        (POOL + "teacher: {model: t}\n", ("pseudo_labels",)),
+        (LABELLED + POOL + "teacher: {model: t}\nstudent: {base: b}\n", ("pseudo_labels", "correction")),
+        (LABELLED + "teacher: {model: t}\nstudent: {base: b}\n", ("correction",)),
+        (LABELLED + "teacher: {model: t}\n", ()),
+    ],
+)
+def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, ...]) -> None:
+    file.write_text(HEAD + text, encoding="utf-8")
+    emit = load_config(file).stage_configs()[-1]
+    assert isinstance(emit, EmitConfig) and emit.stages == stages
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        pytest.param(HEAD + LABELLED + "techer: {model: t}\n", "techer", id="unknown key"),
+        pytest.param(HEAD + LABELLED + "generator: {model: g, revison: x}\n", "generator.revison", id="unknown inside"),
+        pytest.param(HEAD + "labelled: {manifest: a.json}\n", "labelled.images", id="missing key"),
+        pytest.param(LABELLED, "pack", id="no pack"),
+        pytest.param(HEAD, "labelled", id="nothing to do"),
+        pytest.param(HEAD + LABELLED + "student: {base: b}\n", "teacher", id="missing teacher"),
+        pytest.param(HEAD + POOL + "teacher: {model: t}\nstudent: {base: b}\n", "labelled", id="student without items"),
+        pytest.param(HEAD + POOL + "generator: {model: t}\n", "labelled", id="generator without items"),
+        pytest.param(HEAD + LABELLED + "generator: {engine: vlm, model: g}\n", "generator.engine", id="unknown engine"),
+        pytest.param(HEAD + LABELLED + "shard_size: many\n", "shard_size", id="not a number"),
+        pytest.param(HEAD + LABELLED + "shard_size: 0\n", "shard_size", id="out of bounds"),
+        pytest.param(HEAD + LABELLED + "pseudo_labels: {votes: 3, temperature: 0}\n", "temperature", id="greedy votes"),
+        pytest.param(
+            HEAD + LABELLED + "correction: {reviewer: {kind: verdict_file}}\n", "correction.reviewer", id="no path"
+        ),
+        pytest.param(
+            HEAD + LABELLED + "correction: {reviewer: {kind: nobody, path: x}}\n", "correction.reviewer", id="idle path"
+        ),
+        pytest.param(HEAD + LABELLED + "emit: {name: ../x}\n", "emit.name", id="name that is a path"),
+        pytest.param("pack: [\n", "line 2", id="not YAML"),
+        pytest.param("- pack\n", "mapping", id="a list"),
+        pytest.param("", "mapping", id="empty"),
+    ],
+)
+def test_what_cannot_be_run_is_named_with_its_file(file: Path, text: str, named: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(file) in str(caught.value) and named in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_named(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.yaml: no such file"):
+        load_config(file)
+    file.write_bytes("pack: 演示".encode("gbk"))
+    with pytest.raises(ConfigError, match=r"mine\.yaml: can't be read"):
+        load_config(file)
+    with pytest.raises(ConfigError, match="can't be read"):
+        load_config(tmp_path)
+
+
+def test_every_key_is_described() -> None:
+    from pydantic import BaseModel
+
+    import flows.config
+
+    models = [m for m in vars(flows.config).values() if isinstance(m, type) and issubclass(m, BaseModel)]
+    bare = [f"{m.__name__}.{name}" for m in models for name, f in m.model_fields.items() if not f.description]
+    assert len(models) > 10 and bare == []

@@ -1,0 +1,170 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.dataset import draw_items
+from tasks.demo.lessons import School, as_sample
+from tasks.demo.tiny_models import TinyModels, make_models
+from tasks.demo.training import Collator, Pace
+from tasks.packs import load_pack
+
+CORPUS = ['{"理由": "图中有商品大图", "所属类别": "商品详情页截图"}', "反馈密封性不好"] * 20
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return new_checkpoint(tmp_path_factory.mktemp("checkpoint"), CORPUS, seed=3)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TinyModels, list[tuple[str, int, int]]]:
+    folder = tmp_path_factory.mktemp("models")
+    steps: list[tuple[str, int, int]] = []
+    models = make_models(folder, scale=0.004, progress=lambda name, step, of, loss: steps.append((name, step, of)))
+    return folder, models, steps
+
+
+def test_the_template_renders_as_qwen2_vl_instruct_does(checkpoint: Path):
+    turns = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "第一张："},
+                {"type": "image", "image": "a.jpg"},
+                {"type": "text", "text": "第二张：\n"},
+                {"type": "image", "image": "b.jpg"},
+            ],
+        },
+        {"role": "assistant", "content": [{"type": "text", "text": "好"}]},
+        {"role": "user", "content": "再看"},
+    ]
+    seen = "<|vision_start|><|image_pad|><|vision_end|>"
+    expected = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n第一张：{seen}第二张：\n{seen}<|im_end|>\n"
+        "<|im_start|>assistant\n好<|im_end|>\n"
+        "<|im_start|>user\n再看<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    for reader in (AutoProcessor, AutoTokenizer):
+        loaded = reader.from_pretrained(checkpoint)
+        assert loaded.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == expected
+        own_system = [{"role": "system", "content": "简短"}, *turns[2:]]
+        assert loaded.apply_chat_template(own_system, tokenize=False) == (
+            "<|im_start|>system\n简短<|im_end|>\n<|im_start|>user\n再看<|im_end|>\n"
+        )
+
+
+def test_numbered_images_on_request(checkpoint: Path):
+    loaded = AutoProcessor.from_pretrained(checkpoint)
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "image"}]}]
+    text = loaded.apply_chat_template(turns, tokenize=False, add_vision_id=True)
+    assert "Picture 1: <|vision_start|><|image_pad|><|vision_end|>Picture 2: <|vision_start|>" in text
+
+
+def test_a_checkpoint_is_small_loads_and_answers(checkpoint: Path):
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    assert type(model).__name__ == "Qwen2VLForConditionalGeneration"
+    assert sum(p.numel() for p in model.parameters()) < 1_600_000
+    assert len(processor.tokenizer) <= 3000
+    inputs = processor(
+        text=["<|vision_start|><|image_pad|><|vision_end|>图"],
+        images=[Image.new("RGB", (112, 168))],
+        do_resize=False,
+        return_tensors="pt",
+    )
+    assert (inputs["input_ids"] == model.config.image_token_id).sum() == 4 * 6
+    assert model.generate(**inputs, max_new_tokens=2, min_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
+
+
+def test_same_corpus_and_seed_give_the_same_files(checkpoint: Path, tmp_path: Path):
+    again = new_checkpoint(tmp_path, CORPUS, seed=3)
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (again / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
+def test_labels_are_single_tokens_of_a_trained_model(made: tuple[Path, TinyModels, object]):
+    tokenizer = AutoTokenizer.from_pretrained(made[1].teacher)
+    for task in load_pack("demo").tasks:
+        for label in task.labels:
+            assert len(tokenizer.tokenize(label)) == 1
+
+
+def test_three_models_are_written_and_load(made: tuple[Path, TinyModels, list[tuple[str, int, int]]]):
+    folder, models, steps = made
+    weights = {}
+    for name in ("base", "generator", "teacher"):
+        path = getattr(models, name)
+        assert path.parent == folder
+        weights[name] = AutoModelForImageTextToText.from_pretrained(path).model.language_model.embed_tokens.weight
+        AutoProcessor.from_pretrained(path)
+        assert [s for s in steps if s[0] == name][-1][1:] == (len([s for s in steps if s[0] == name]),) * 2
+    assert not torch.equal(weights["base"], weights["teacher"])
+    assert not torch.equal(weights["base"], weights["generator"])
+    assert not list(folder.glob(".*-*")), "temporary folders left behind"
+
+
+def test_made_models_are_reused_and_half_written_ones_are_not(made: tuple[Path, TinyModels, object], tmp_path: Path):
+    folder, models, _ = made
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    trained: set[str] = set()
+    assert make_models(folder, scale=0.004, progress=lambda name, *_: trained.add(name)) == models
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+    assert not trained
+
+    # a copy cut short: weights there, the record that is written last not
+    (models.generator / "recipe.json").unlink()
+    leftover = folder / ".generator-killed"
+    leftover.mkdir()
+    assert make_models(folder, scale=0.004, progress=lambda name, *_: trained.add(name)) == models
+    assert trained == {"generator"}
+    assert (models.generator / "recipe.json").is_file()
+    assert not leftover.exists()
+
+
+def test_only_the_answer_is_learnt(checkpoint: Path):
+    school = School(load_pack("demo"), seed=5)
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    lessons = school.lessons("teacher", processor)
+    batch = Collator(processor)([next(lessons) for _ in range(12)])
+    for labels, ids in zip(batch["labels"], batch["input_ids"], strict=True):
+        answer = processor.tokenizer.decode(labels[labels != -100])
+        assert answer.startswith('{"') and answer.endswith('"}<|im_end|>\n')
+        # no column of an answer may fall outside the logits that are kept
+        assert processor.tokenizer.decode(ids).endswith(f"<|im_start|>assistant\n{answer}")
+    assert batch["logits_to_keep"] == batch["labels"].shape[1]
+
+
+def test_the_base_never_sees_an_items_label(checkpoint: Path):
+    school = School(load_pack("demo"), seed=5)
+    lessons = school.lessons("base", AutoProcessor.from_pretrained(checkpoint))
+    for lesson in (next(lessons) for _ in range(300)):
+        answer = lesson.text.rpartition("assistant\n")[2]
+        assert ("所属类别" in answer) == (not lesson.images and "描述" not in lesson.text)
+
+
+def test_a_drawn_item_becomes_the_sample_that_its_manifest_would_give():
+    pack = load_pack("demo")
+    for item in draw_items(40, seed=99):
+        sample = as_sample(item, pack)
+        assert len(sample.images) == len(item.images)
+        assert item.label in sample.labels
+        assert not any("分类标签" in part.text for part in sample.parts if part.type == "text")
+
+
+def test_a_slow_machine_still_finishes_the_schedule():
+    pace = Pace(steps=1000, seconds=10.0)
+    assert pace(100) == pytest.approx(1.0, abs=0.05)
+    pace.start -= 9.9
+    assert pace(100) < 0.01
+    pace.start -= 1.0
+    assert pace.done(100) == 1.0

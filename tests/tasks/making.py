@@ -1,0 +1,85 @@
+"""Small records for tests: every field that a test does not name has a harmless value."""
+
+from typing import Any
+
+from tasks.packs import load_pack
+from tasks.prompts import Prompter
+from tasks.records import (
+    Action,
+    Correction,
+    Generation,
+    ImagePart,
+    ImageRef,
+    Outcome,
+    Part,
+    Prediction,
+    Sample,
+    Split,
+    TextPart,
+)
+
+
+def image(sha: str = "a", path: str = "") -> ImageRef:
+    return ImageRef(path=path or f"/images/{sha}.png", sha256=sha, width=112, height=168)
+
+
+def parts(*texts_and_images: str | ImageRef) -> tuple[Part, ...]:
+    return tuple(TextPart(text=p) if isinstance(p, str) else ImagePart(image=p) for p in texts_and_images)
+
+
+def sample(id: str = "s", *content: str | ImageRef, **fields: Any) -> Sample:
+    values: dict[str, Any] = {
+        "task": "dialogue",
+        "parts": parts(*(content or (f"用户: {id}",))),
+        "labels": ("申请退款", "查询物流", "反馈破损"),
+        "given": "申请退款",
+        "split": Split.LABELLED,
+        "source": "train.json",
+    }
+    return Sample(id=id, **values | fields)
+
+
+def prediction(id: str = "s", label: str | None = "申请退款", **fields: Any) -> Prediction:
+    outcome = Outcome.OK if label else Outcome.MALFORMED
+    values: dict[str, Any] = {"source": "teacher", "outcome": outcome, "label": label}
+    return Prediction(sample_id=id, **values | fields)
+
+
+def correction(id: str = "s", **fields: Any) -> Correction:
+    values: dict[str, Any] = {
+        "given": "申请退款",
+        "predicted": "申请退款",
+        "adjudicated": None,
+        "candidate": None,
+        "action": Action.KEEP,
+        "label": "申请退款",
+        "fold": 0,
+        "model": "student",
+        "p_given": 0.5,
+        "p_predicted": 0.5,
+        "why": "because",
+    }
+    return Correction(sample_id=id, **values | fields)
+
+
+def proposal(id: str = "s", **fields: Any) -> Correction:
+    values: dict[str, Any] = {
+        "predicted": "查询物流",
+        "adjudicated": "查询物流",
+        "candidate": "查询物流",
+        "action": Action.REVIEW,
+        "p_given": 0.1,
+        "p_predicted": 0.8,
+        "p_teacher_given": 0.1,
+        "p_teacher_candidate": 0.8,
+    }
+    return correction(id, **values | fields)
+
+
+def generation(key: str = "k", **fields: Any) -> Generation:
+    values: dict[str, Any] = {"outcome": Outcome.OK, "texts": ("回答",)}
+    return Generation(key=key, **values | fields)
+
+
+def prompter(pack: str = "demo", model: str = "m") -> Prompter:
+    return Prompter(load_pack(pack), model, max_pixels=112 * 168, min_pixels=56 * 56)
