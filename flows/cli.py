@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.server import apply_environment
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         app()
     except LabelstillError as error:
-        errors.print(f"[bold red]error[/]: {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
 
 
@@ -73,7 +74,7 @@ def check(
     if report.dropped:
         table = Table("item", "reason", "what was found")
         for dropped in report.dropped[:show]:
-            table.add_row(dropped.sample_id, dropped.reason, dropped.detail)
+            table.add_row(escape(dropped.sample_id), dropped.reason, escape(dropped.detail))
         console.print(table)
         if len(report.dropped) > show:
             console.print(f"… and {len(report.dropped) - show} more; --show N lists more")

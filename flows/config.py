@@ -6,12 +6,12 @@ An unknown key is an error (`extra="forbid"`), every field has a description tha
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
 from tasks.students import StudentSpec
+from tasks.yaml_files import read_yaml
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
@@ -219,18 +219,7 @@ class DemoConfig(Settings):
 
 def load_config(path: Path) -> DistillConfig:
     """Read a YAML configuration; raises ConfigError naming file, key and mend."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file; give the path of a YAML configuration (README, 'Your own data')"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    data = read_yaml(path, ConfigError, "give the path of a YAML configuration (README, 'Your own data', shows one)")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping with keys such as pack, labelled, output")
     try:

@@ -63,7 +63,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         predictions = _out_of_fold(config, pack, samples, folds, students, asking)
         judged = _adjudicate(config, pack, teacher, samples, predictions, asking)
     cases = [propose(s, predictions[s.id], judged.get(s.id), folds.fold_of[s.id]) for s in samples]
-    decided, gate, asked = _audit(config, cases, folder)
+    decided, gate, asked = _audit(config, cases, {s.id: s.labels for s in samples}, folder)
     record = StageRecord(
         stage=STAGE,
         recipe=recipe,
@@ -165,7 +165,7 @@ def _adjudicate(
 
 
 def _audit(
-    config: CorrectionConfig, cases: Sequence[Correction], folder: Path
+    config: CorrectionConfig, cases: Sequence[Correction], labels: Mapping[str, Sequence[str]], folder: Path
 ) -> tuple[list[Correction], Gate, list[Correction]]:
     """Ask the reviewer about a sample of the open cases, and close what verdicts and gate allow."""
     settings = config.correction
@@ -177,9 +177,9 @@ def _audit(
             get_run_logger().warning(
                 "the reviewer is the demo's stand-in, which knows the truth: it answers for %d cases", len(asked)
             )
-        verdicts = read_verdicts(reviewer.kind, reviewer.path, [c.sample_id for c in asked])
+        verdicts = read_verdicts(reviewer.kind, reviewer.path, {c.sample_id: labels[c.sample_id] for c in asked})
     gate = gate_from(asked, verdicts, settings.gate_level)
-    lines = [{**c.model_dump(mode="json"), "verdict": verdicts.get(c.sample_id)} for c in asked]
+    lines = [{"id": c.sample_id} | c.model_dump(mode="json") | {"verdict": verdicts.get(c.sample_id)} for c in asked]
     write_bytes(folder / "cases.jsonl", b"".join(orjson.dumps(line) + b"\n" for line in lines))
     get_run_logger().info("%d open cases, %d asked; %s", _open(cases), len(asked), gate.summary)
     return [decide(c, verdicts.get(c.sample_id), gate) if c.action is Action.REVIEW else c for c in cases], gate, asked

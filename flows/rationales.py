@@ -38,7 +38,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
     folder = config.output / STAGE
     recipe = recipe_hash(
         settings=config.rationales, pack=pack.digest, model=model, input=read.digest, code=code_version(),
-        pixels=[config.generator.min_pixels, config.generator.max_pixels],
+        seed=config.seed, pixels=[config.generator.min_pixels, config.generator.max_pixels],
     )  # fmt: skip
     if (record := reused(folder, recipe)) is not None:
         return record

@@ -18,7 +18,7 @@ from tasks.ledger import Ledger
 from tasks.packs import Pack
 from tasks.records import Generation, Request, Sample, Split
 from tasks.samples import read_samples
-from tasks.stages import StageRecord, finished, read_rows, recipe_hash, write_stage
+from tasks.stages import StageRecord, code_version, finished, read_rows, recipe_hash, write_stage
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ def intake(source: SourceConfig, pack: Pack, split: Split, output: Path) -> tupl
         log = get_run_logger()
         folder = output / "samples" / split
         inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
-        recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs)
+        recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs, code=code_version())
         record = finished(folder, recipe)
         if record is not None:
             log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)

@@ -35,6 +35,10 @@ def locate(name: str, root: Path) -> Path:
     return path
 
 
+MAX_ASPECT = 200
+"""Of Qwen2-VL's smart_resize (qwen_vl_utils, transformers)."""
+
+
 def check_image(path: Path, max_pixels: int) -> ImageRef:
     """Open, measure, decode and hash one file; raises Unusable with the reason.
 
@@ -61,6 +65,9 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
             if width * height > max_pixels:
                 detail = f"{path}: {width}×{height} pixels, {max_pixels:,} are allowed"
                 raise Unusable(Reason.IMAGE_TOO_LARGE, detail)
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                detail = f"{path}: {width}×{height} pixels; no side may be over {MAX_ASPECT} times the other"
+                raise Unusable(Reason.IMAGE_TOO_THIN, detail)
             # A JPEG is read to its end all the same, but unpacked at an eighth of its size.
             image.draft(None, (width // 8, height // 8))
             image.load()

@@ -24,13 +24,14 @@ def merge(
 
     `corrections` and `reasons` (rationales of the *given* label) go by labelled id, `pseudo` (the kept pseudo-labels)
     by pool id. Any of them may be empty when its stage was left out. A pool item of the same content as a labelled
-    one is dropped, and of two equal labelled items with different final labels neither is taught. `waiting` says what
-    becomes of items that still wait for review: taught with the given label, or dropped.
+    one is dropped. Of equal labelled items the one decided with the strongest origin stands; where two of the same
+    strength have different labels, none is taught. `waiting` says what becomes of items that still wait for review:
+    taught with the given label, or dropped.
     """
     kept: list[Example] = []
     dropped: list[Dropped] = []
     decided = {s.id: _labelled_decision(s, corrections.get(s.id), reasons) for s in labelled}
-    contradictory = _contradictions(labelled, {i: d[0] for i, d in decided.items()})
+    strongest, contradictory = _standing(labelled, decided)
     seen: dict[str, str] = {}
     for sample in labelled:
         label, origin, why, reason = decided[sample.id]
@@ -40,6 +41,8 @@ def merge(
             dropped.append(_drop(sample, "waits_for_review", why))
         elif label is None:
             dropped.append(_drop(sample, "reviewer_said_neither", why))
+        elif origin is not strongest[content]:
+            dropped.append(_drop(sample, "overruled_duplicate", f"an equal item's label: {strongest[content]}"))
         elif content in contradictory:
             dropped.append(_drop(sample, "conflicting_duplicate", f"equal items have labels {contradictory[content]}"))
         elif content in seen:
@@ -85,13 +88,22 @@ def _labelled_decision(
     return label, origin, correction.why, reason
 
 
-def _contradictions(samples: Sequence[Sample], labels: Mapping[str, str | None]) -> dict[str, list[str]]:
-    by_content: dict[str, set[str]] = {}
+def _standing(
+    samples: Sequence[Sample], decided: Mapping[str, tuple[str | None, Origin, str, str]]
+) -> tuple[dict[str, Origin], dict[str, list[str]]]:
+    """By content: the strongest origin among equal items, and their labels where those of that origin differ."""
+    strength = list(Origin)
+    strongest: dict[str, Origin] = {}
     for sample in samples:
-        label = labels[sample.id]
-        if label is not None:
-            by_content.setdefault(content_digest(sample), set()).add(label)
-    return {content: sorted(found) for content, found in by_content.items() if len(found) > 1}
+        content, origin = content_digest(sample), decided[sample.id][1]
+        strongest[content] = min(origin, strongest.get(content, origin), key=strength.index)
+    labels: dict[str, set[str]] = {}
+    for sample in samples:
+        label, origin, *_ = decided[sample.id]
+        content = content_digest(sample)
+        if label is not None and origin is strongest[content]:
+            labels.setdefault(content, set()).add(label)
+    return strongest, {content: sorted(found) for content, found in labels.items() if len(found) > 1}
 
 
 def _example(sample: Sample, label: str, reason: str, origin: Origin, why: str, prompter: Prompter) -> Example:

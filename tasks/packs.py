@@ -6,15 +6,14 @@
 
 import hashlib
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import PackError
+from tasks.yaml_files import read_yaml
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 TEMPLATE_FILES = ("rationale.jinja", "classify.jinja", "answer.jinja")
@@ -68,7 +67,7 @@ def load_pack(name_or_folder: str | Path) -> Pack:
     folder = _folder(name_or_folder)
     file = folder / "pack.yaml"
     try:
-        content = _PackFile.model_validate(_read_yaml(file))
+        content = _PackFile.model_validate(read_yaml(file, PackError, "a pack is a folder with a pack.yaml"))
     except ValidationError as error:
         raise PackError("\n".join(_explain(file, dict(e)) for e in error.errors()[:5])) from error
     for template in TEMPLATE_FILES:
@@ -142,35 +141,6 @@ class _PackFile(_Strict):
         if self.reason_key == self.label_key:
             raise ValueError("label_key: must differ from reason_key")
         return self
-
-
-class _NoDuplicates(yaml.SafeLoader):
-    """YAML proper lets the last of two equal keys win in silence: here a label would vanish."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(file: Path) -> object:
-    try:
-        return yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_NoDuplicates)
-    except FileNotFoundError as error:
-        raise PackError(f"{file}: missing; a pack is a folder with a pack.yaml") from error
-    except UnicodeDecodeError as error:
-        raise PackError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise PackError(f"{file}: cannot be read: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise PackError(f"{file}{place}: {error.problem}; mend that line") from error
-    except yaml.YAMLError as error:
-        raise PackError(f"{file}: not YAML: {error}") from error
 
 
 _ADVICE = {

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     IMAGE_TRUNCATED = "image_truncated"
     """It begins like an image but cannot be decoded to its end."""
     IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_TOO_THIN = "image_too_thin"
+    """More than 200 times as long as wide: Qwen2-VL's resizing refuses it."""
 
 
 class Unusable(Exception):

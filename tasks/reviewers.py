@@ -1,24 +1,24 @@
 """Where verdicts come from: a person's file, or the demo's stand-in reviewer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from tasks.correction import NEITHER
 from tasks.errors import ConfigError
 
 
-def read_verdicts(kind: str, path: Path, asked: Sequence[str]) -> dict[str, str]:
-    """Verdicts (sample id → label or `neither`) on the items `asked`, and on no others.
+def read_verdicts(kind: str, path: Path, asked: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Verdicts (sample id → label or `neither`) on the items `asked` (sample id → its labels), and on no others.
 
     `kind` is `verdict_file` (JSON Lines ``{"id", "verdict"}``, a person's; ids without a line, or whose
     verdict is null or empty, are left open) or
     `demo_stand_in` (the demo's truth file ``{"id", "label", …}``, read for the asked items only, as rule 6 allows).
-    Raises ConfigError naming the file and line when it can't be read.
+    Raises ConfigError naming the file and line when it can't be read, or a verdict is no label of its item.
     """
     field = "label" if kind == "demo_stand_in" else "verdict"
-    wanted = set(asked)
     verdicts: dict[str, str] = {}
     try:
         lines = path.read_bytes().splitlines()
@@ -36,6 +36,11 @@ def read_verdicts(kind: str, path: Path, asked: Sequence[str]) -> dict[str, str]
             raise ConfigError(
                 f'{path}, line {number}: must be a JSON object with "id" and text in "{field}"'
             ) from error
-        if identity in wanted and verdict.strip():
-            verdicts[identity] = verdict.strip()
+        if identity not in asked or not verdict.strip():
+            continue
+        if verdict.strip() not in {NEITHER, *asked[identity]}:
+            raise ConfigError(
+                f"{path}, line {number}: `{verdict}` is no label of item {identity}; write one, or `neither`"
+            )
+        verdicts[identity] = verdict.strip()
     return verdicts

@@ -132,10 +132,14 @@ def test_equal_items_with_different_final_labels_are_not_taught() -> None:
     kept, dropped = merged(labelled)
     assert [e.sample_id for e in kept] == ["c"]
     assert drops(dropped) == {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}
-    # once corrected they agree
-    kept, dropped = merged(labelled, corrections=[relabelled("a")])
-    assert [(e.sample_id, e.label) for e in kept] == [("a", OTHER), ("c", GIVEN)]
-    assert drops(dropped) == {"b": "duplicate"}
+
+
+def test_of_equal_items_the_strongest_origin_stands() -> None:
+    same = "用户: 同"
+    labelled = [sample("a", same), sample("b", same, given=OTHER), sample("c")]
+    kept, dropped = merged(labelled, corrections=[relabelled("b")])
+    assert [e.sample_id for e in kept] == ["b", "c"]
+    assert drops(dropped) == {"a": "overruled_duplicate"}
 
 
 @pytest.mark.parametrize("why", ["neither", "conflict", "waiting"])
