@@ -96,6 +96,9 @@ def new_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen2VLForConditionalGeneration(_config(tokenizer))
+    kernel = model.model.visual.patch_embed.proj.weight
+    with torch.no_grad():
+        kernel.copy_(_patch_filters(*kernel.shape))
     ids = _special_ids(tokenizer)
     end, eos = ids["<|im_end|>"], ids["<|endoftext|>"]
     model.generation_config = GenerationConfig(
@@ -116,6 +119,24 @@ def _tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
     trained.eos_token = "<|im_end|>"
     trained.model_max_length = MAX_POSITIONS
     return trained
+
+
+def _patch_filters(filters: int, colours: int, frames: int, height: int, width: int) -> torch.Tensor:
+    """The lowest frequencies of a patch in brightness and two colour contrasts, instead of noise, to start seeing from.
+
+    Noise answers to little but how bright a patch is, and a fresh model spends most of its training on undoing that.
+    """
+    mixes = torch.tensor([[1.0, 1.0, 1.0], [1.4, -1.4, 0.0], [0.7, 0.7, -1.4]]) / 3
+    waves = sorted(((u, v) for u in range(height) for v in range(width)), key=lambda wave: (sum(wave), wave))
+    rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    made: list[torch.Tensor] = []
+    for number in range(filters):
+        u, v = waves[number // len(mixes)]
+        wave = torch.outer(torch.cos(torch.pi * u * rows / height), torch.cos(torch.pi * v * columns / width))
+        # plain brightness is by far the strongest signal and the least telling
+        gain = 0.05 if u == v == 0 else 1.0
+        made.append(gain * mixes[number % len(mixes)][:colours, None, None] * wave / (0.5 * (height * width) ** 0.5))
+    return torch.stack(made)[:, :, None].expand(-1, -1, frames, -1, -1) / frames
 
 
 def _special_ids(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
@@ -148,7 +169,7 @@ def _config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
             "hidden_size": 128,
             "mlp_ratio": 4,
             "num_heads": 4,
-            "initializer_range": 0.05,
+            "initializer_range": 0.1,
             "patch_size": 14,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,

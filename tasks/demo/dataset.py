@@ -74,7 +74,7 @@ def _image_item(ident: str, label: str, rng: Random) -> DemoItem:
     offered = json.dumps(IMAGE_LABELS, ensure_ascii=False)
     instruction = f"Picture 1: <image>\n你是一个网店识图助手,请判断图片属于哪一类。分类标签:{offered}。"
     reason = _join(marks[:3] + notes[:1] if rng.random() < 0.7 else marks[::-1][:3], 40)
-    description = "画面：" + _join(rng.sample(notes, len(notes)) + marks, 44)
+    description = "画面：" + _join(notes[:1] + marks + notes[1:], 44)
     return DemoItem(ident, "image", label, instruction, (shown.image,), reason, description)
 
 

@@ -116,7 +116,7 @@ class Dialogue:
 def _phrase(intent: str, article: str, rng: Random) -> tuple[str, tuple[str, ...]]:
     known = PHRASES[intent]
     # the first phrases of an intent are the common ones, so that a hundred dialogues show most of what is said
-    raw = rng.choices(known, [0.62**i for i in range(len(known))])[0]
+    raw = rng.choices(known, [0.5**i for i in range(len(known))])[0]
     raw = raw.replace("{n}", str(rng.randint(45, 85)))
     return re.sub(r"[\[\]]", "", raw).replace("{p}", article), tuple(re.findall(r"\[(.+?)\]", raw))
 
@@ -141,7 +141,7 @@ def compose(intent: str, rng: Random) -> Dialogue:
     if rng.random() < 0.2:
         end.append(f"用户: {rng.choice(_TAIL)}")
     start, early = [f"用户: {rng.choice(_HELLO)}", f"客服: {rng.choice(_WELCOME)}"], ()
-    if rng.random() < 0.25:
+    if rng.random() < 0.12:
         before, early = _phrase(other, article, rng)
         start = [f"用户: {before}", f"客服: {rng.choice(_REPLIES[other])}"]
     elif len(end) > 1 and rng.random() < 0.3:

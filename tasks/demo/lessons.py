@@ -2,31 +2,73 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
+from enum import Enum
 from itertools import count
 from random import Random
 from typing import Any
 
+from PIL import Image
+
 from tasks.cutting import ImageSlot, cut
 from tasks.demo.canvas import COLOURS, GOODS
 from tasks.demo.checkpoint import MAX_PIXELS, MIN_PIXELS
-from tasks.demo.dataset import DemoItem, draw_items
+from tasks.demo.dataset import IMAGE_LABELS, DemoItem, draw_items
 from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.training import Lesson
 from tasks.packs import Pack
 from tasks.prompts import Prompter, user_content
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
 
-DESCRIBE, SUMMARISE, REPEAT = "\n描述所给内容。", "\n说出要点。", "\n复述最后一句。"
+CAPTION, DESCRIBE, POINT = "\n一句话。", "\n描述所给内容。", "\n一处要点。"
+CAPTION_KEY = "一句话"
+CAPTION_JSON = '\n一句话，只输出{"一句话": "…"}'
 """What the base is asked; no prompt of the pack ends so."""
 
-PREFIXED = 0.2
+UNPREFIXED = 0.3
+
+CAPTIONS = {
+    "商品页": "一件东西的大图",
+    "规格选择页": "成排的小块",
+    "订单详情页": "状态条和明细",
+    "支付页": "正中大字的数",
+    "物流页": "一串竖排的点",
+    "购物车页": "带圆框的清单",
+    "评价页": "头像和星星",
+    "退款页": "一个回转箭头",
+    "实物照片": "暗处的实拍",
+    "优惠券页": "几张缺口票",
+    "询问发货时间": "在问日子",
+    "询问尺码": "在问大小",
+    "询问材质": "在问料子",
+    "申请退款": "想把钱拿回",
+    "反馈破损": "说东西坏了",
+    "询问优惠": "想便宜些",
+    "查询物流": "在找包裹",
+    "询问用法": "不会弄",
+}
+"""What the base says of an item in a phrase: it sees what is there, as any pretrained model does, but it was never told
+a label's name, nor that a phrase and a label go together."""
 
 _QUOTED = {word for phrases in PHRASES.values() for p in phrases for word in re.findall(r"\[(.+?)\]", p)}
 _WORDS = re.compile("|".join(sorted({*_QUOTED, *WORN, *HOUSEHOLD, *COLOURS, *GOODS, "“", "”"}, key=len, reverse=True)))
 
 _DRAWN_AT_ONCE = 256
+
+
+class Stage(Enum):
+    """What a model is taught at a time: single phrases or bare labels first, since they are learnt far sooner."""
+
+    SHORT = 0
+    PREFIXED = 1
+    WHOLE = 2
+
+
+_FIRST_CHUNKS = {"base": (10, 99), "teacher": (0, 6), "generator": (0, 0)}
+"""How many chunks the stages SHORT and PREFIXED last."""
+
 _CORPUS_ITEMS = 600
 
 
@@ -48,8 +90,24 @@ class School:
             ):
                 yield from (request.prefix, request.suffix)
             yield from (_in_words(part.text) for part in sample.parts if isinstance(part, TextPart))
-            yield from (DESCRIBE, SUMMARISE, REPEAT, _in_words(item.description), _in_words(item.reason))
-            yield self.prompter.answer(item.label)
+            yield from (
+                CAPTION,
+                CAPTION_JSON,
+                DESCRIBE,
+                POINT,
+                json.dumps({CAPTION_KEY: CAPTIONS[item.label]}, ensure_ascii=False),
+            )
+            yield from (_in_words(item.description), _in_words(item.reason), self.prompter.answer(item.label))
+
+    def pictures(self) -> Iterator[tuple[Image.Image, str]]:
+        """Endless screens with their captions."""
+        for chunk in count():
+            for item in draw_items(_DRAWN_AT_ONCE, _seed(self.seed, "pictures", chunk), image_share=1.0):
+                yield item.images[0], CAPTIONS[item.label]
+
+    def screen_captions(self) -> list[str]:
+        """The captions that `pictures` uses."""
+        return [CAPTIONS[label] for label in IMAGE_LABELS]
 
     def lessons(self, name: str, processor: Any) -> Iterator[Lesson]:
         """Endless lessons for the model of that name (`base`, `teacher` or `generator`)."""
@@ -57,8 +115,10 @@ class School:
         for chunk in count():
             seed = _seed(self.seed, name, chunk)
             rng = Random(seed)
+            short, prefixed = _FIRST_CHUNKS[name]
+            stage = Stage.SHORT if chunk < short else Stage.PREFIXED if chunk < short + prefixed else Stage.WHOLE
             for item in draw_items(_DRAWN_AT_ONCE, seed):
-                request, answer = word(item, as_sample(item, self.pack), rng)
+                request, answer = word(item, as_sample(item, self.pack), rng, stage)
                 turns = [
                     {"role": "user", "content": user_content(request)},
                     {"role": "assistant", "content": [{"type": "text", "text": answer}]},
@@ -67,35 +127,31 @@ class School:
                 text = processor.apply_chat_template(turns, tokenize=False)
                 yield Lesson(text, item.images if request.images else (), long)
 
-    def _base(self, item: DemoItem, sample: Sample, rng: Random) -> tuple[Request, str]:
-        """Describe the item or its main points; or find the label of a gloss, without any item.
+    def _base(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
+        """Describe the item, or one point of it; never a label.
 
-        Mostly without the pack's prefix: in a short prompt the item is found soon, in a long one hardly ever.
+        First a caption without the pack's prefix, then with it, then everything: in a short prompt the item is found
+        soon, in a long one hardly ever, and what a long answer repeats from item to item drowns what is new in it.
         """
-        with_reason = rng.random() < 0.5
-        request = self.prompter.classify(sample, Sampling(), with_reason=with_reason)
-        if rng.random() < 0.1:
-            label, gloss = rng.choice(list(self.pack.task(sample.task).labels.items()))
-            answer = self.prompter.answer(label, gloss if with_reason else "")
-            return request.model_copy(update={"parts": (TextPart(text=gloss),)}), answer
-        texts = [part.text.strip() for part in sample.parts if isinstance(part, TextPart)]
-        questions = [(DESCRIBE, item.description), (SUMMARISE, item.reason)]
-        if item.task == "dialogue":
-            # copying word for word is what makes a fresh model look at the dialogue at all
-            questions += [(REPEAT, texts[-1])] * 2
-        suffix, answer = rng.choice(questions)
-        prefix = request.prefix if rng.random() < PREFIXED else ""
+        request = self.prompter.classify(sample, Sampling(), with_reason=rng.random() < 0.5)
+        suffix, answer = CAPTION, CAPTIONS[item.label]
+        chance = rng.random()
+        if stage is not Stage.SHORT and chance < 0.5:
+            suffix, answer = CAPTION_JSON, json.dumps({CAPTION_KEY: answer}, ensure_ascii=False)
+        elif stage is not Stage.SHORT and chance < 0.7:
+            suffix, answer = POINT, main_point(item)
+        prefix = "" if stage is Stage.SHORT or rng.random() < UNPREFIXED else request.prefix
         return request.model_copy(update={"prefix": prefix, "suffix": suffix}), answer
 
-    def _teacher(self, item: DemoItem, sample: Sample, rng: Random) -> tuple[Request, str]:
-        with_reason = rng.random() < 0.7
+    def _teacher(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
+        with_reason = stage is Stage.WHOLE and rng.random() < 0.7
         request = self.prompter.classify(sample, Sampling(), with_reason=with_reason)
         return request, self.prompter.answer(item.label, item.reason if with_reason else "")
 
-    def _generator(self, item: DemoItem, sample: Sample, rng: Random) -> tuple[Request, str]:
+    def _generator(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
         if rng.random() < 0.8:
             return self.prompter.rationale(sample, item.label, Sampling()), item.reason
-        return self._teacher(item, sample, rng)
+        return self._teacher(item, sample, rng, stage)
 
 
 def as_sample(item: DemoItem, pack: Pack) -> Sample:
@@ -117,6 +173,12 @@ def as_sample(item: DemoItem, pack: Pack) -> Sample:
         split=Split.LABELLED,
         source="memory",
     )
+
+
+def main_point(item: DemoItem) -> str:
+    """One thing that is seen or said: a screen's first mark, a dialogue's last quoted words."""
+    quoted = re.findall("“(.+?)”", item.reason)
+    return quoted[-1] if item.task == "dialogue" and quoted else item.reason.split("，")[0]
 
 
 def _in_words(text: str) -> str:

@@ -169,6 +169,20 @@ KINDS: dict[str, Callable[[Canvas], None]] = {
 }
 
 
+# Accent and paper; no two kinds share both, most share one.
+COLOURS_OF = {
+    "商品页": ("红", "黄"),
+    "规格选择页": ("橙", "紫"),
+    "订单详情页": ("青", "蓝"),
+    "支付页": ("蓝", "绿"),
+    "物流页": ("绿", "橙"),
+    "购物车页": ("紫", "粉"),
+    "评价页": ("黄", "青"),
+    "退款页": ("粉", "紫"),
+    "实物照片": ("蓝", "红"),
+    "优惠券页": ("红", "橙"),
+}
+
 # --- things that may lie over any screen ---------------------------------------------------------------------
 
 
@@ -199,12 +213,15 @@ def _overlay(c: Canvas) -> None:
 
 def draw_screen(kind: str, rng: Random) -> Screen:
     """Draw one screen of a kind (a key of KINDS), 112 by 168 RGB; the same generator state gives the same bytes."""
-    c = Canvas(rng)
+    c = Canvas(rng, COLOURS_OF[kind])
     KINDS[kind](c)
-    if c.chance(0.3):
+    if kind != "实物照片":
+        c.box(0, 0, 4, HEIGHT, c.accent)
+        c.notes.insert(0, f"{c.accent_name}色左边条，{c.other_name}色底")
+    if c.chance(0.15):
         _overlay(c)
     image = c.image
-    if c.chance(0.12):
+    if c.chance(0.04):
         frame = Image.new("RGB", image.size, c.rng.choice([(0, 0, 0), WHITE, c.other]))
         w, h = c.rng.randint(84, 100), c.rng.randint(130, 152)
         frame.paste(image.resize((w, h)), (c.rng.randint(0, WIDTH - w), c.rng.randint(0, HEIGHT - h)))
