@@ -55,7 +55,7 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
         student=StudentSpec(
             base=str(models.base),
             folds=config.folds,
-            epochs=8 * config.training,
+            epochs=6 * config.training,
             batch_size=16,
             gradient_accumulation=1,
             learning_rate=4e-3,

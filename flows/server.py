@@ -67,6 +67,8 @@ def prefect_environment(root: Path) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
+        # two spinning OpenMP threads beside a busy server took 4-8 s a training step, sleeping ones 0.4-1.3 s
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
 
 

@@ -33,6 +33,7 @@ os.environ.update(
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "PREFECT_HOME": _HOME.name,
         "PREFECT_API_URL": f"http://127.0.0.1:{_PORT}/api",
         "PREFECT_SERVER_API_PORT": str(_PORT),

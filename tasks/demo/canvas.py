@@ -23,7 +23,7 @@ COLOURS: dict[str, Rgb] = {
 GOODS = ("衣服", "杯子", "鞋子", "包", "瓶子", "盒子")
 WORDS = ("SHOP", "Home", "Info", "Item", "Hello", "Mall", "Store", "My", "View", "Page")
 USUAL = 0.88
-"""Share of screens in the usual colours of their kind. With none, two minutes of training teach a tiny model nothing."""
+"""Share of screens in the usual colours of their kind; with none, two minutes teach a tiny model nothing."""
 INK, GREY, PALE = (50, 50, 54), (150, 150, 156), (206, 206, 212)
 
 

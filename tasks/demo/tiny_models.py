@@ -18,8 +18,7 @@ from filelock import FileLock
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from tasks import cutting, packs, prompts, records
-from tasks.demo import blocks, canvas, checkpoint, dataset, dialogues, lessons, pages, screens, training
+from tasks.demo import checkpoint, lessons, training
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.lessons import School
 from tasks.demo.training import learn_to_see, train
@@ -49,21 +48,19 @@ class Recipe:
 
 
 RECIPES = {
-    "base": Recipe(None, 190, 3e-3),
+    "base": Recipe(None, 215, 3e-3),
     "teacher": Recipe("base", 200, 2e-3),
     "generator": Recipe("teacher", 60, 2e-3),
 }
-SEEING_STEPS = 140
+SEEING_STEPS = 160
 """Batches for the vision tower alone, before the base's own."""
 
 SECONDS = {"base": 170.0, "teacher": 120.0, "generator": 60.0}
 """Upper bounds of wall time: 330 s together, whatever the machine."""
 
-_SOURCES = (
-    *(cutting, packs, prompts, records),
-    *(blocks, canvas, dataset, dialogues, pages, screens),
-    *(checkpoint, lessons, training),
-)
+_RECIPE_SOURCES = (checkpoint, lessons, training)
+"""Modules that decide about a model beyond what its lessons show: sizes, order of lessons, optimiser."""
+
 _RECORD = "recipe.json"
 """Written last: a folder without it is not a model."""
 
@@ -78,24 +75,24 @@ def make_models(
 ) -> TinyModels:
     """Train the three models into `folder`, or find them there, and return their folders.
 
-    A model is trained again only when its recipe changed: the sources that shape it, the demo pack, `seed`, or `scale`,
-    a factor on the steps (far below 1 for tests). `seconds_each` bounds each training's wall time; `progress` hears of
+    A model is trained again only when its recipe changed: what its lessons show, the demo pack, the training's sources,
+    `seed`, or `scale`, a factor on the steps (far below 1 for tests). `seconds_each` bounds each training's wall time; `progress` hears of
     every step. Raises PackError when the demo pack is broken.
     """
     folder.mkdir(parents=True, exist_ok=True)
     school = School(load_pack("demo"), seed)
-    files = [__file__, *(str(module.__file__) for module in _SOURCES)]
-    shaped_by = [school.pack.digest, seed, *(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)]
+    sources = [hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in _RECIPE_SOURCES]
+    shaped_by = [school.fingerprint(), seed, SEEING_STEPS, *sources]
     made: dict[str, Path] = {}
     # two processes that start at once must not train the same model twice
     with FileLock(folder / ".lock"):
         for name, recipe in RECIPES.items():
             steps = max(1, round(recipe.steps * scale))
-            digest = digest_of([shaped_by, name, asdict(recipe), steps])[:12]
-            target = folder / f"{name}-{digest}"
+            start = made[recipe.start] if recipe.start else None
+            origin = start.name if start else "scratch"
+            target = folder / f"{name}-{digest_of([shaped_by, name, asdict(recipe), steps, origin])[:12]}"
             if not (target / _RECORD).is_file():
                 seconds = seconds_each if isinstance(seconds_each, int | float) else seconds_each[name]
-                start = made[recipe.start] if recipe.start else None
                 _make(name, recipe, target, start, school, steps=steps, seconds=seconds, progress=progress)
             made[name] = target
     return TinyModels(**made)

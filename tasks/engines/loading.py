@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
 
 from tasks.engines import EngineSpec
 from tasks.errors import EngineError
@@ -24,6 +25,7 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
     if looks_local and not Path(spec.model).is_dir():
         raise EngineError(f"model folder {spec.model} does not exist; set `model` to a checkpoint folder or a hub name")
     device = spec.device_map or ("cuda" if torch.cuda.is_available() else "cpu")
+    transformers_logging.disable_progress_bar()  # a bar a fold would drown the run's own lines
     shared = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
         processor = AutoProcessor.from_pretrained(spec.model, **shared)

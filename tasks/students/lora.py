@@ -18,11 +18,13 @@ from peft import LoraConfig
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    PrinterCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     set_seed,
 )
+from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from tasks.engines import EngineSpec
@@ -82,6 +84,7 @@ def train_student(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     set_seed(spec.seed * 1000 + fold)
+    transformers_logging.disable_progress_bar()
     trainer = _trainer(spec, prompter, train, work, fold, progress)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # trl's and torch's advice about padding and pinned memory is not the user's
@@ -143,7 +146,7 @@ def _trainer(
         dataloader_num_workers=0,
         log_level="error",
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=_dataset(prompter, train, processor.image_processor.patch_size),
@@ -153,6 +156,8 @@ def _trainer(
         ),
         callbacks=[_Watch(progress, spec.seconds_a_fold)],
     )
+    trainer.remove_callback(PrinterCallback)  # `progress` speaks for it
+    return trainer
 
 
 def _dataset(prompter: Prompter, train: Sequence[Sample], patch_size: int) -> Dataset:

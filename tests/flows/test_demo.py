@@ -1,0 +1,28 @@
+"""The demo's whole way with barely trained models: real checkpoints, real local engines, real fold students."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.config import DemoConfig
+from tasks.stages import read_record
+from tests.conftest import PrefectServer
+
+
+@pytest.mark.timeout(600)
+def test_demo_ends_with_its_figures(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    from flows.demo import demo
+
+    config = DemoConfig(output=tmp_path, labelled=40, unlabelled=40, folds=2, training=0.02)
+    text = demo(config)
+    for stage in ("samples/labelled", "samples/unlabelled", "rationales", "pseudo_labels", "correction", "emit"):
+        record = read_record(tmp_path / "run" / stage)
+        assert record is not None
+        assert f"| {stage} | {record.read} | {record.kept} | {record.dropped} |" in text
+    for words in ("teacher on the pool", "planted wrong labels", "out-of-fold disagreements", "changes applied"):
+        assert words in text
+    assert "demo.json" in text
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*.safetensors")}
+    assert len(stamps) == 3
+    demo(config)
+    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*.safetensors")}
