@@ -44,7 +44,6 @@ class DemoItem:
     instruction: str
     images: tuple[Image.Image, ...]
     reason: str
-    description: str
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,7 @@ def _image_item(ident: str, label: str, rng: Random) -> DemoItem:
     offered = json.dumps(IMAGE_LABELS, ensure_ascii=False)
     instruction = f"Picture 1: <image>\n你是一个网店识图助手,请判断图片属于哪一类。分类标签:{offered}。"
     reason = _join(marks[:3] + notes[:1] if rng.random() < 0.7 else marks[::-1][:3], 40)
-    description = "画面：" + _join(notes[:1] + marks + notes[1:], 44)
-    return DemoItem(ident, "image", label, instruction, (shown.image,), reason, description)
+    return DemoItem(ident, "image", label, instruction, (shown.image,), reason)
 
 
 def _dialogue_item(ident: str, label: str, rng: Random) -> DemoItem:
@@ -86,8 +84,7 @@ def _dialogue_item(ident: str, label: str, rng: Random) -> DemoItem:
         + f"\n<用户与客服的对话 END>\n分类标签:{json.dumps(DIALOGUE_LABELS, ensure_ascii=False)}。"
     )
     images = tuple(draw_screen(kind, rng).image for kind in talk.screens)
-    reason, description = dialogues.reason(talk, rng), dialogues.describe(talk)
-    return DemoItem(ident, "dialogue", label, instruction, images, reason, description)
+    return DemoItem(ident, "dialogue", label, instruction, images, dialogues.reason(talk, rng))
 
 
 def draw_items(n: int, seed: int, *, prefix: str = "item", image_share: float = 0.55) -> Iterator[DemoItem]:

@@ -1,6 +1,6 @@
 """Eight intents as short shop dialogues: phrases, articles and small talk put together.
 
-In a phrase `{p}` is the article and `[…]` marks the words that reasons and descriptions quote.
+In a phrase `{p}` is the article and `[…]` marks the words that reasons quote.
 """
 
 import re
@@ -168,9 +168,3 @@ def reason(d: Dialogue, rng: Random) -> str:
         ]
     )
     return text[:40]
-
-
-def describe(d: Dialogue) -> str:
-    """What the dialogue holds, in order, without naming an intent."""
-    said = "、".join(word for word in (d.article, *d.early, *d.late) if word)
-    return f"对话：{len(d.turns)}轮，图{len(d.screens)}张，提到{said}"

@@ -76,8 +76,8 @@ def make_models(
     """Train the three models into `folder`, or find them there, and return their folders.
 
     A model is trained again only when its recipe changed: what its lessons show, the demo pack, the training's sources,
-    `seed`, or `scale`, a factor on the steps (far below 1 for tests). `seconds_each` bounds each training's wall time; `progress` hears of
-    every step. Raises PackError when the demo pack is broken.
+    `seed`, or `scale`, a factor on the steps (far below 1 for tests). `seconds_each` bounds each training's wall time;
+    `progress` hears of every step. Raises PackError when the demo pack is broken.
     """
     folder.mkdir(parents=True, exist_ok=True)
     school = School(load_pack("demo"), seed)
@@ -126,7 +126,15 @@ def _make(
     if start is None:
         # the same share of the usual steps as the language model gets
         seeing = max(1, round(SEEING_STEPS * steps / recipe.steps))
-        learn_to_see(model, processor, school.pictures(), school.screen_captions(), steps=seeing, seed=school.seed)
+        learn_to_see(
+            model,
+            processor,
+            school.pictures(),
+            school.screen_captions(),
+            steps=seeing,
+            seed=school.seed,
+            report=(lambda step, loss: progress(f"{name}'s eyes", step, seeing, loss)) if progress else None,
+        )
     done = train(
         model,
         processor,

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
 
-from tests.conftest import PrefectServer
+from tasks.stages import read_record
+from tests.conftest import PrefectServer, free_port
 from tests.flows.small_run import small_config
 
 STAGES = ("rationales", "pseudo_labels", "correction", "emit")
@@ -20,12 +22,13 @@ SLOW = 0.05
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.flows.small_run", str(folder), str(SLOW)],
         stdout=subprocess.DEVNULL,
         stderr=(folder / "log.txt").open("ab"),
         start_new_session=True,
+        env=environment,
     )
 
 
@@ -70,27 +73,78 @@ def reference(
     return decisions(folder), answers(folder)
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "samples"])
-def test_killed_in_a_stage_goes_on(stage: str, reference: tuple[dict[str, pd.DataFrame], int], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    small_config(tmp_path, slow=SLOW)
-    moments: dict[str, Callable[[], bool]] = {
+def moment(folder: Path, stage: str) -> Callable[[], bool]:
+    """When the run under `folder` is in the middle of `stage`."""
+    run = folder / "run"
+    return {
         "samples": lambda: (run / "samples").exists(),
-        "rationales": lambda: answers(tmp_path) >= 20,
-        "pseudo_labels": lambda: (run / "rationales" / "record.json").exists() and answers(tmp_path) >= 80,
+        "rationales": lambda: answers(folder) >= 20,
+        "pseudo_labels": lambda: (run / "rationales" / "record.json").exists() and answers(folder) >= 80,
         "correction": lambda: any((run / "correction" / "students").glob("*/student.json")),
         "emit": lambda: (run / "correction" / "record.json").exists(),
-    }
-    process = start(tmp_path)
-    kill_when(process, moments[stage])
-    before, students = answers(tmp_path), set((run / "correction" / "students").glob("*/student.json"))
-    stamps = {file: file.stat().st_mtime_ns for file in students}
-    assert start(tmp_path).wait(timeout=600) == 0
+    }[stage]
+
+
+def students(folder: Path) -> dict[Path, int]:
+    return {f: f.stat().st_mtime_ns for f in (folder / "run/correction/students").glob("*/student.json")}
+
+
+def check_rerun(
+    folder: Path, reference: tuple[dict[str, pd.DataFrame], int], environment: dict[str, str] | None = None
+) -> None:
+    """Run again, to the end: the same decisions, no student trained and no kept answer asked a second time."""
+    before, trained, restarted = answers(folder), students(folder), time.time()
+    assert start(folder, environment).wait(timeout=600) == 0
     expected, total = reference
-    for name, frame in decisions(tmp_path).items():
+    for name, frame in decisions(folder).items():
         pd.testing.assert_frame_equal(frame, expected[name])
-    assert answers(tmp_path) == total, "an answer was lost or asked twice under another key"
-    assert {file: file.stat().st_mtime_ns for file in students} == stamps, "a finished student was trained again"
-    if stage in ("rationales", "pseudo_labels"):
-        # a shard is 20 items; the ledger is flushed each second: what was finished is there before the rerun
-        assert before >= 20
+    records = [r for r in map(read_record, (folder / "run" / stage for stage in STAGES)) if r is not None]
+    assert len(records) == len(STAGES)
+    assert before + sum(r.asked for r in records if r.finished_at >= restarted) == total
+    assert trained.items() <= students(folder).items()
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "samples"])
+def test_killed_in_a_stage_goes_on(stage: str, reference: tuple[dict[str, pd.DataFrame], int], tmp_path: Path) -> None:
+    small_config(tmp_path, slow=SLOW)
+    kill_when(start(tmp_path), moment(tmp_path, stage))
+    check_rerun(tmp_path, reference)
+
+
+def start_server(home: Path, port: int) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_API_PORT": str(port),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return process, environment
+        except httpx.HTTPError:
+            time.sleep(0.25)
+    raise AssertionError("the server did not start")
+
+
+def test_everything_killed_server_included(reference: tuple[dict[str, pd.DataFrame], int], tmp_path: Path) -> None:
+    small_config(tmp_path, slow=SLOW)
+    server, environment = start_server(tmp_path / "prefect", free_port())
+    process = start(tmp_path, environment)
+    kill_when(process, moment(tmp_path, "pseudo_labels"))
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    server, environment = start_server(tmp_path / "prefect", int(environment["PREFECT_SERVER_API_PORT"]))
+    try:
+        check_rerun(tmp_path, reference, environment)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()

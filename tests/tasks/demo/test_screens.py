@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS, DemoItem, DemoPaths, draw_items, write_demo
+from tasks.demo.lessons import CAPTIONS
 from tasks.demo.screens import KINDS, draw_screen
 from tasks.errors import ConfigError
 
@@ -82,10 +83,10 @@ def test_reasons_quote_what_the_dialogue_says(items: list[DemoItem]):
             assert quoted in item.instruction
 
 
-def test_descriptions_name_no_label(items: list[DemoItem]):
-    for item in items:
-        assert item.description
-        assert not [label for label in (*IMAGE_LABELS, *DIALOGUE_LABELS) if label in item.description]
+def test_captions_name_no_label():
+    assert sorted(CAPTIONS) == sorted((*IMAGE_LABELS, *DIALOGUE_LABELS))
+    for caption in CAPTIONS.values():
+        assert not [label for label in CAPTIONS if label in caption]
 
 
 def test_exactly_the_share_of_labels_is_wrong_and_stays_in_its_task(demo: DemoPaths):
