@@ -11,6 +11,7 @@ from flows.config import (
     DemoConfig,
     DistillConfig,
     EmitSettings,
+    PseudoLabelSettings,
     ReviewerConfig,
     SourceConfig,
 )
@@ -68,6 +69,8 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
             min_pixels=_PIXELS,
             max_pixels=_PIXELS,
         ),
+        # a model of this size words its reasons loosely: cooler and more votes than the default
+        pseudo_labels=PseudoLabelSettings(votes=5, temperature=0.4),
         correction=CorrectionSettings(
             review_budget=config.review_budget,
             reviewer=ReviewerConfig(kind="demo_stand_in", path=paths.truth),

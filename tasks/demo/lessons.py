@@ -65,7 +65,7 @@ class Stage(Enum):
     """With reasons."""
 
 
-_UNTIL = {"base": (12, 999), "teacher": (0, 6), "generator": (0, 0)}
+_UNTIL = {"base": (12, 999), "teacher": (0, 9), "generator": (0, 0)}
 """The chunks at which the stages SHORT and BARE end."""
 
 _CORPUS_ITEMS = 600
@@ -148,9 +148,10 @@ class School:
         return request.model_copy(update={"prefix": prefix, "suffix": suffix}), answer
 
     def _teacher(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
-        with_reason = stage is Stage.WHOLE and rng.random() < 0.7
+        with_reason = rng.random() < 0.7
+        reason = reason_of(item) if stage is Stage.WHOLE else CAPTIONS[item.label]
         request = self.prompter.classify(sample, Sampling(), with_reason=with_reason)
-        return request, self.prompter.answer(item.label, reason_of(item) if with_reason else "")
+        return request, self.prompter.answer(item.label, reason if with_reason else "")
 
     def _generator(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
         if rng.random() < 0.8:
