@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
+from tasks.records import Sampling
 from tasks.students import StudentSpec
 from tasks.yaml_files import read_yaml
 
@@ -40,19 +41,34 @@ class RationaleSettings(Settings):
     )
 
 
-class PseudoLabelSettings(Settings):
-    """How the pool is labelled, and what is kept."""
+class VoteSettings(Settings):
+    """How a teacher is asked; averaged probabilities of several answers beat hard votes and a single answer."""
 
     votes: int = Field(default=3, ge=1, description="Answers an item; their label probabilities are averaged")
     temperature: float = Field(default=0.7, ge=0, description="Of the votes; a single vote with 0 is greedy")
     max_tokens: int = Field(default=96, ge=8, description="Longest reason, in tokens")
-    target_precision: float = Field(default=0.95, gt=0, le=1, description="Expected precision of the kept set")
 
     @model_validator(mode="after")
     def _votes_need_temperature(self) -> Self:
         if self.votes > 1 and self.temperature == 0:
-            raise ValueError("pseudo_labels: more than one vote needs temperature > 0 (greedy answers are all alike)")
+            raise ValueError("more than one vote needs temperature > 0 (greedy answers are all alike)")
         return self
+
+    def sampling(self, seed: int) -> Sampling:
+        """The same as the engines' sampling, label probabilities included."""
+        return Sampling(
+            n=self.votes,
+            temperature=self.temperature if self.votes > 1 else 0.0,
+            max_tokens=self.max_tokens,
+            seed=seed,
+            label_probabilities=True,
+        )
+
+
+class PseudoLabelSettings(VoteSettings):
+    """How the pool is labelled, and what is kept."""
+
+    target_precision: float = Field(default=0.95, gt=0, le=1, description="Expected precision of the kept set")
 
 
 class ReviewerConfig(Settings):
@@ -73,10 +89,9 @@ class ReviewerConfig(Settings):
         return self
 
 
-class CorrectionSettings(Settings):
-    """How departures from the given labels are judged."""
+class CorrectionSettings(VoteSettings):
+    """How departures from the given labels are adjudicated and audited."""
 
-    max_tokens: int = Field(default=96, ge=8, description="Longest reason of the adjudicating teacher, in tokens")
     review_budget: int = Field(default=100, ge=0, description="At most this many cases are put before the reviewer")
     reviewer: ReviewerConfig = Field(default=ReviewerConfig(), description="Who answers them")
     gate_level: float = Field(
@@ -213,7 +228,7 @@ class DemoConfig(Settings):
     labelled: int = Field(default=400, ge=40, description="Labelled items")
     unlabelled: int = Field(default=400, ge=40, description="Items of the pool")
     folds: int = Field(default=5, ge=2, description="Fold students")
-    review_budget: int = Field(default=60, ge=0, le=60, description="Cases put before the stand-in reviewer")
+    review_budget: int = Field(default=40, ge=0, le=60, description="Cases put before the stand-in reviewer")
     training: float = Field(default=1.0, gt=0, le=1, description="Share of the models' usual training (tests: less)")
 
 

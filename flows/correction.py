@@ -158,7 +158,7 @@ def _adjudicate(
     """The teacher's answer about each suspicious item; its prompt does not hold the given label."""
     spec = config.teacher
     prompter = Prompter(pack, teacher, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels)
-    sampling = Sampling(max_tokens=config.correction.max_tokens, seed=config.seed, label_probabilities=True)
+    sampling = config.correction.sampling(config.seed)
     requests = [prompter.classify(s, sampling) for s in samples if suspicious(s, predictions[s.id])]
     answers = asking.answers(requests, spec, "teacher adjudicates disagreements")
     return {r.sample_id: parse(r, answers[r.key], source="teacher", model=teacher) for r in requests}

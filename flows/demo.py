@@ -72,6 +72,8 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
         # a model of this size words its reasons loosely: cooler and more votes than the default
         pseudo_labels=PseudoLabelSettings(votes=5, temperature=0.4),
         correction=CorrectionSettings(
+            votes=5,
+            temperature=0.4,
             review_budget=config.review_budget,
             reviewer=ReviewerConfig(kind="demo_stand_in", path=paths.truth),
         ),

@@ -11,7 +11,7 @@ from tasks.ledger import Ledger
 from tasks.packs import load_pack
 from tasks.parsing import parse
 from tasks.prompts import Prompter
-from tasks.records import Sampling, Split
+from tasks.records import Split
 from tasks.stages import StageRecord, code_version, recipe_hash, write_rows, write_stage
 from tasks.trust import confidence, keep_trusted
 
@@ -37,13 +37,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     if (record := reused(folder, recipe)) is not None:
         return record
     prompter = Prompter(pack, model, max_pixels=config.teacher.max_pixels, min_pixels=config.teacher.min_pixels)
-    sampling = Sampling(
-        n=settings.votes,
-        temperature=settings.temperature if settings.votes > 1 else 0.0,
-        max_tokens=settings.max_tokens,
-        seed=config.seed,
-        label_probabilities=True,
-    )
+    sampling = settings.sampling(config.seed)
     requests = [prompter.classify(s, sampling) for s in samples]
     with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger) as asking:
         answers = asking.answers(requests, config.teacher, "teacher labels the pool")

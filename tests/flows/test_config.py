@@ -103,7 +103,9 @@ def test_every_key_is_described() -> None:
     from pydantic import BaseModel
 
     import flows.config
+    from tasks.records import Record
 
-    models = [m for m in vars(flows.config).values() if isinstance(m, type) and issubclass(m, BaseModel)]
+    found = vars(flows.config).values()
+    models = [m for m in found if isinstance(m, type) and issubclass(m, BaseModel) and not issubclass(m, Record)]
     bare = [f"{m.__name__}.{name}" for m in models for name, f in m.model_fields.items() if not f.description]
     assert len(models) > 10 and bare == []
