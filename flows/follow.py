@@ -79,9 +79,13 @@ class LogTail:
                 return lines
 
 
+# Said by Prefect of every task run and of every deployment's start, without saying which.
+_CHATTER = ("Finished in state Completed", "Running 1 dep", "Executing dep", "Deployment step", "All deployment steps")
+
+
 def print_line(line: Log) -> None:
-    """Print a log line of a run as the terminal shows it, worker chatter left out."""
-    if line.name in _OWN_LOGGERS or line.level >= _WARNING:
+    """Print a log line of a run as the terminal shows it, the chatter of worker and task runs left out."""
+    if (line.name in _OWN_LOGGERS and not line.message.startswith(_CHATTER)) or line.level >= _WARNING:
         print(f"{line.timestamp.astimezone():%H:%M:%S}  {line.message}", flush=True)
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -75,14 +74,13 @@ class Progress:
 
 @dataclass
 class Asking:
-    """Everything a stage needs to ask models: opens each engine at its first unanswered question, and only then."""
+    """Everything a stage needs to ask models: opens an engine at its first unanswered question, one at a time."""
 
     config: CommonConfig
     stage: str
     ledger: Ledger
     tally: Tally = field(default_factory=Tally)
-    _engines: dict[str, Engine] = field(default_factory=dict[str, Engine])
-    _stack: ExitStack = field(default_factory=ExitStack)
+    _open: tuple[EngineSpec, Engine] | None = None
 
     def __enter__(self) -> "Asking":
         if self.ledger.set_aside is not None:
@@ -94,7 +92,7 @@ class Asking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._close()
 
     def answers(self, requests: Sequence[Request], spec: EngineSpec, what: str) -> dict[str, Generation]:
         """The answer of each request by key: from the ledger, else from the engine, a shard a task run."""
@@ -104,6 +102,8 @@ class Asking:
         if todo.answers:
             log.info("%s: %d of %d answers reused from the ledger", what, len(todo.answers), len(requests))
         found = dict(todo.answers)
+        if not todo.missing:
+            return found
         progress = Progress(self.stage, what, len(todo.missing))
         first = 0
         for shard in todo.shards(self.config.shard_size):
@@ -120,15 +120,20 @@ class Asking:
             for generation in run_as_task(f"ask: {self.stage}", title, work):
                 found[generation.key] = generation
             first = last
-        progress.to(progress.total)
         return found
 
     def _engine(self, spec: EngineSpec) -> Engine:
-        key = spec.model_dump_json()
-        if key not in self._engines:
+        if self._open is None or self._open[0] != spec:
+            # one at a time: on one GPU there is no room for the next model beside this one
+            self._close()
             get_run_logger().info("opening %s engine with %s", spec.engine, spec.adapter or spec.model)
-            self._engines[key] = self._stack.enter_context(closing(open_engine(spec)))
-        return self._engines[key]
+            self._open = (spec, open_engine(spec))
+        return self._open[1]
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
 
 
 def intake(source: SourceConfig, pack: Pack, split: Split, output: Path) -> tuple[list[Sample], StageRecord]:
