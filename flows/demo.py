@@ -1,5 +1,6 @@
 """The demo: makes its data and its tiny Qwen2-VL models, runs `distill` on them, and compares with the truth."""
 
+import resource
 import time
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def demo(config: DemoConfig) -> str:
     run = demo_config(config, paths, models)
     distill(run)
     figures = evaluate_demo(run.output, paths.truth)
-    text = f"{run_summary(run.output)}\n{describe(figures)}\n\n{time.monotonic() - began:.0f} s in all\n"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+    cost = f"{time.monotonic() - began:.0f} s in all, peak memory of this process {peak:.1f} GiB"
+    text = f"{run_summary(run.output)}\n{describe(figures)}\n\n{cost}\n"
     create_markdown_artifact(text, key="demo-summary", description="The demo's run against the truth")
     log.info("summary\n%s", text)
     return text
