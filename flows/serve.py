@@ -146,7 +146,8 @@ def _print_state(state: State) -> None:
 
 def _more_to_do(service: Service) -> bool:
     with service.client() as client:
-        return any(runs_not_done(client, deployment.id) for deployment in client.read_deployments())
+        ours = [d for d in client.read_deployments() if d.work_pool_name == POOL]
+        return any(runs_not_done(client, deployment.id) for deployment in ours)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

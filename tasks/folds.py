@@ -1,5 +1,6 @@
 """Folds: who is trained without whom. scikit-learn's stratified group folds over groups of equal images."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,9 +48,11 @@ def make_folds(samples: Sequence[Sample], k: int, seed: int) -> Folds:
         raise ConfigError(f"student.folds: no label has {k} items, the commonest has {commonest}; set fewer folds")
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
     fold_of: dict[str, int] = {}
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):  # pyright: ignore
-        for position in held_out:
-            fold_of[samples[int(position)].id] = fold
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # reported below, by name
+        for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):  # pyright: ignore
+            for position in held_out:
+                fold_of[samples[int(position)].id] = fold
     rare = {label: n for label, n in sorted(Counter(labels).items()) if n < k}
     return Folds(fold_of, k, len(set(groups)), rare)
 
