@@ -31,6 +31,11 @@ from tasks.records import (
 # Private-use characters stand for the two values while an answer template is cut around them.
 _REASON, _LABEL = "\ue000", "\ue001"
 
+_AGAIN_TEMPERATURE = 0.7
+"""A greedy answer asked again would come out the same."""
+_AGAIN_SEEDS = 1000
+"""Between the seeds of two attempts: n votes of a server that answers one at a time take the seeds in between."""
+
 IMAGE_TOKEN = "<image>"
 _PLACEHOLDER = re.compile("<(image|video|audio)>")
 
@@ -85,6 +90,16 @@ def escape_placeholder(text: str) -> str:
     LLaMA-Factory counts `<video>` and `<audio>` in the same way, so these too.
     """
     return _PLACEHOLDER.sub(r"＜\1＞", text)
+
+
+def reseeded(request: Request, attempt: int) -> Request:
+    """The same question for the `attempt`-th new answer: another seed, and sampled if it was greedy."""
+    temperature = max(request.sampling.temperature, _AGAIN_TEMPERATURE)
+    sampling = request.sampling.model_copy(
+        update={"seed": request.sampling.seed + _AGAIN_SEEDS * attempt, "temperature": temperature}
+    )
+    key = digest_of({"again": request.key, "sampling": sampling.model_dump()})
+    return request.model_copy(update={"key": key, "sampling": sampling})
 
 
 class Prompter:

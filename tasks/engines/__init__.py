@@ -6,42 +6,48 @@ far ahead as it needs to stay busy, so that memory does not grow with the number
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from tasks.errors import EngineError
+from tasks.engines.spec import EngineSpec, Prices
+from tasks.images import ImageCache
 from tasks.records import Generation, Request
 
+__all__ = ["Engine", "EngineSpec", "Prices", "Usage", "Workplace", "check_engine", "open_engine"]
 
-class EngineSpec(BaseModel):
-    """Which model answers, and how it is run: the `generator:` and `teacher:` keys of a configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+@dataclass(frozen=True)
+class Workplace:
+    """Where an engine finds and leaves files. Made by flows/running.py."""
 
-    engine: Literal["vllm", "server", "local", "scripted"] = Field(
-        default="vllm",
-        description="vllm: a managed `vllm serve`; server: a running one; local: transformers in process",
-    )
-    model: str = Field(description="Hugging Face name or local folder of a Qwen-VL checkpoint")
-    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face model")
-    adapter: str | None = Field(default=None, description="Folder of a peft adapter to load on top of the model")
-    trust_remote_code: bool = Field(
-        default=False, description="Allow the model's own code to run; off unless asked for"
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Weights' type")
-    device_map: str | None = Field(
-        default=None, description="transformers' device map, e.g. `auto`; none: the CUDA device if there is one"
-    )
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] = Field(
-        default="sdpa", description="Attention kernel of the local engine"
-    )
-    batch_size: int = Field(default=8, ge=1, description="Items a batch of the local engine")
-    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs one copy of the model is split over (vllm)")
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
-    max_pixels: int = Field(
-        default=1280 * 28 * 28, ge=28 * 28, description="Images are shrunk to at most this area; 784 pixels are a token"
-    )
+    images: ImageCache
+    """Decoded, pre-resized images, shared by all engines and runs."""
+    logs: Path
+    """Folder for the logs of servers it starts."""
+    most_images: int = 0
+    """The most images that one request of this run holds; 0: not known."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How busy an engine was since it was opened."""
+
+    target: int = 1
+    """Requests it wants in flight (a batch of the local engine)."""
+    busy: float = 0.0
+    """Request-seconds in flight, at most `target` times `seconds`."""
+    seconds: float = 0.0
+    """Wall time spent answering."""
+    starved: float = 0.0
+    """Seconds of these in which it had room for another request and none was handed to it."""
+    gpus: int = 0
+    """Devices it holds."""
+
+    @property
+    def utilisation(self) -> float:
+        """Mean requests in flight over the target, 0 to 1."""
+        return self.busy / (self.target * self.seconds) if self.seconds else 0.0
 
 
 class Engine(Protocol):
@@ -49,9 +55,15 @@ class Engine(Protocol):
 
     fingerprint: str
     """Kind, model and versions, written into every generation."""
+    notes: tuple[str, ...]
+    """What people should know of it: found capabilities and what is done without the missing ones."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer each request once, in any order; raises EngineError only when the engine itself is dead."""
+        ...
+
+    def usage(self) -> Usage:
+        """How busy it was so far."""
         ...
 
     def close(self) -> None:
@@ -61,17 +73,27 @@ class Engine(Protocol):
 
 def check_engine(spec: EngineSpec) -> None:
     """Raise EngineError, with the mend, if `spec` names an engine that can't be opened here whatever the model."""
-    if spec.engine in ("vllm", "server"):
-        raise EngineError(f"engine `{spec.engine}` is not built yet; set `engine: local` for {spec.model}")
+    if spec.engine == "vllm":
+        from tasks.engines.vllm import check_vllm
+
+        check_vllm(spec)
 
 
-def open_engine(spec: EngineSpec) -> Engine:
+def open_engine(spec: EngineSpec, place: Workplace) -> Engine:
     """Open the engine that `spec` names; raises EngineError with the mend when it can't be."""
     check_engine(spec)
     if spec.engine == "scripted":
         from tasks.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(spec)
+    if spec.engine == "server":
+        from tasks.engines.server import ServerEngine
+
+        return ServerEngine(spec, place)
+    if spec.engine == "vllm":
+        from tasks.engines.vllm import VllmEngine
+
+        return VllmEngine(spec, place)
     from tasks.engines.local import LocalEngine
 
-    return LocalEngine(spec)
+    return LocalEngine(spec, place)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 
-from tasks.engines import EngineSpec
+from tasks.engines import EngineSpec, Usage
 from tasks.errors import EngineError
 from tasks.records import Generation, LabelAnswer, Outcome, Request, TextPart
 
@@ -44,13 +44,20 @@ class ScriptedEngine:
             known = "`scripted:` and, comma-separated, first, hash or echo, slow=SECONDS, bad=N"
             raise EngineError(f"unknown script `{spec.model}` ({error}); set `model` to {known}") from error
         self.fingerprint = f"scripted/{spec.model}"
+        self.notes = ()
+        self._seconds = 0.0
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer each request once, in order."""
         for number, request in enumerate(requests, start=1):
             if self._slow:
                 time.sleep(self._slow)
+                self._seconds += self._slow
             yield self._answer(request, malformed=self._bad > 0 and number % self._bad == 0)
+
+    def usage(self) -> Usage:
+        """One request at a time, never waiting."""
+        return Usage(1, self._seconds, self._seconds)
 
     def close(self) -> None:
         """Nothing to free."""
