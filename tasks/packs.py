@@ -34,6 +34,28 @@ class TaskPack:
     """Group 1 is the list of labels that the instruction offers; the last match counts and is removed."""
     turn: re.Pattern[str] | None
     """The start of a dialogue turn."""
+    user_turn: re.Pattern[str] | None = None
+    """What a turn of the user's holds; the latest such turn is never shortened. None: the last turn is the user's."""
+    examples: tuple["FewShot", ...] = ()
+    """Answered examples that the templates may show."""
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """An answered example: the item in words, and what a good answer to it is."""
+
+    text: str
+    label: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class OcrOption:
+    """How the text read off an image is shown behind it."""
+
+    before: str
+    after: str
+    max_chars: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,10 @@ class Pack:
     reason_key: str
     label_key: str
     reason_max_chars: int
+    describe_first: bool
+    """Whether the teacher first describes an item (describe.jinja) and is then asked for the label with it."""
+    ocr: OcrOption | None
+    """Whether and how the text on images is shown."""
     digest: str
     """sha256 over the names and bytes of all the folder's files (hidden ones aside)."""
 
@@ -73,17 +99,33 @@ def load_pack(name_or_folder: str | Path) -> Pack:
     for template in TEMPLATE_FILES:
         if not (folder / template).is_file():
             raise PackError(f"{folder / template}: missing; a pack needs {', '.join(TEMPLATE_FILES)}")
+    if content.describe_first and not (folder / "describe.jinja").is_file():
+        raise PackError(f"{folder / 'describe.jinja'}: missing; `describe_first: true` in pack.yaml needs it")
+    tasks = tuple(
+        TaskPack(
+            name,
+            t.recognise,
+            dict(t.labels),
+            tuple(t.strip),
+            t.label_list,
+            t.turn,
+            t.user_turn,
+            tuple(FewShot(e.text, e.label, e.reason) for e in t.examples),
+        )
+        for name, t in content.tasks.items()
+    )
+    if any(t.examples for t in tasks) and not any("examples" in f.read_text() for f in folder.glob("*.jinja")):
+        raise PackError(f"{file}: has `examples`, but no template shows them; use `task.examples` in a prefix block")
     return Pack(
         name=content.name,
         folder=folder,
         language=content.language,
-        tasks=tuple(
-            TaskPack(name, t.recognise, dict(t.labels), tuple(t.strip), t.label_list, t.turn)
-            for name, t in content.tasks.items()
-        ),
+        tasks=tasks,
         reason_key=content.reason_key,
         label_key=content.label_key,
         reason_max_chars=content.reason_max_chars,
+        describe_first=content.describe_first,
+        ocr=None if content.ocr is None else OcrOption(**content.ocr.model_dump()),
         digest=_digest(folder),
     )
 
@@ -114,17 +156,33 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class _ExampleFile(_Strict):
+    text: _Text
+    label: _Text
+    reason: str = ""
+
+
+class _OcrFile(_Strict):
+    before: _Text
+    after: _Text
+    max_chars: int = Field(default=400, ge=1)
+
+
 class _TaskFile(_Strict):
     recognise: _Regex
     strip: list[_Regex] = []
     label_list: _Regex | None = None
     turn: _Regex | None = None
+    user_turn: _Regex | None = None
     labels: dict[_Text, str] = Field(min_length=1)
+    examples: list[_ExampleFile] = []
 
     @model_validator(mode="after")
-    def _one_group(self) -> "_TaskFile":
+    def _consistent(self) -> "_TaskFile":
         if self.label_list is not None and self.label_list.groups < 1:
             raise ValueError("label_list: needs one pair of round brackets around the list itself")
+        if unknown := [e.label for e in self.examples if e.label not in self.labels]:
+            raise ValueError(f"examples: `{unknown[0]}` is none of the labels")
         return self
 
 
@@ -134,6 +192,8 @@ class _PackFile(_Strict):
     reason_key: _Text
     label_key: _Text
     reason_max_chars: int = Field(default=50, ge=1)
+    describe_first: bool = False
+    ocr: _OcrFile | None = None
     tasks: dict[_Text, _TaskFile] = Field(min_length=1)
 
     @model_validator(mode="after")

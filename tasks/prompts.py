@@ -6,7 +6,7 @@ a misspelt variable is an error at the first item, not a literal `{{ }}` in ten 
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -15,12 +15,13 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tasks.errors import PackError
-from tasks.packs import Pack
+from tasks.packs import Pack, TaskPack
 from tasks.records import (
     Constraint,
     FreeText,
     ImagePart,
     LabelAnswer,
+    Part,
     Request,
     Sample,
     Sampling,
@@ -30,6 +31,11 @@ from tasks.records import (
 
 # Private-use characters stand for the two values while an answer template is cut around them.
 _REASON, _LABEL = "\ue000", "\ue001"
+
+LONG_PROMPT = 2500
+"""Fixed prompts beyond about so many characters made answers worse (reported by people who competed, FACTS)."""
+
+_OF_THE_ITEM = ("label", "description")
 
 _AGAIN_TEMPERATURE = 0.7
 """A greedy answer asked again would come out the same."""
@@ -102,15 +108,34 @@ def reseeded(request: Request, attempt: int) -> Request:
     return request.model_copy(update={"key": key, "sampling": sampling})
 
 
+def fixed_chars(request: Request) -> int:
+    """Characters of the prompt that are the pack's and not the item's."""
+    return len(request.prefix) + len(request.suffix)
+
+
 class Prompter:
     """Renders a pack's templates into requests for one model.
 
     `model` is the identity of the model that will be asked (`engines.identity.model_identity`); it is part of every
-    request's key. `max_pixels` and `min_pixels` bound each image's area and are part of the key too.
-    Raises PackError, naming the file, when a template does not parse or uses an unknown variable.
+    request's key. `max_pixels` and `min_pixels` bound each image's area and are part of the key too, and so is
+    `context_length`, if one is set: it decides what is shortened. `texts` is what was read off the images, by digest,
+    for a pack with the option `ocr`. Raises PackError, naming the file, when a template does not parse or uses an unknown variable.
     """
 
-    def __init__(self, pack: Pack, model: str, *, max_pixels: int, min_pixels: int) -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        model: str,
+        *,
+        max_pixels: int,
+        min_pixels: int,
+        context_length: int | None = None,
+        texts: Mapping[str, str] | None = None,
+    ) -> None:
+        if pack.ocr is not None and texts is None:
+            raise ValueError(f"pack {pack.name} shows the text on images: read it first (tasks/ocr.py)")
+        self._texts = texts or {}
+        self._context_length = context_length
         self.pack = pack
         self.model = model
         self.max_pixels = max_pixels
@@ -131,8 +156,17 @@ class Prompter:
         """Ask why `sample` has `label`; the answer is free text of at most the pack's `reason_max_chars`."""
         return self._request(sample, "rationale", FreeText(), sampling, label=label)
 
-    def classify(self, sample: Sample, sampling: Sampling, *, with_reason: bool = True) -> Request:
-        """Ask for the label of `sample`, reason first unless `with_reason` is False."""
+    def describe(self, sample: Sample, sampling: Sampling) -> Request:
+        """Ask what `sample` shows, without a label in mind: the first of two steps (packs with `describe_first`)."""
+        return self._request(sample, "describe", FreeText(), sampling)
+
+    def classify(
+        self, sample: Sample, sampling: Sampling, *, with_reason: bool = True, description: str = ""
+    ) -> Request:
+        """Ask for the label of `sample`, reason first unless `with_reason` is False.
+
+        `description` is the answer to `describe`; the template's suffix may show it.
+        """
         form = self.answer_form if with_reason else self.bare_answer_form
         constraint = LabelAnswer(
             labels=sample.labels,
@@ -142,7 +176,8 @@ class Prompter:
             between=form.between,
             closing=form.closing,
         )
-        return self._request(sample, "classify", constraint, sampling, with_reason=with_reason)
+        variables = {"with_reason": with_reason, "description": description}
+        return self._request(sample, "classify", constraint, sampling, **variables)
 
     def answer(self, label: str, reason: str = "") -> str:
         """What a student is trained to say for `label`: the pack's answer template."""
@@ -178,24 +213,27 @@ class Prompter:
         glosses = {label: task.labels.get(label, "") for label in sample.labels}
         context = {"task": task, "labels": sample.labels, "glosses": glosses, "pack": self.pack, **variables}
         # The prefix depends on nothing of the item but its label list, so a long pool renders it a handful of times;
-        # `label` is kept from it, so that a template that uses it there fails instead of naming the first item's label.
+        # the item's own variables are kept from it: a template that uses one there fails instead of naming the first
+        # item's.
         cache_key = (purpose, sample.task, sample.labels, variables.get("with_reason"))
         prefix = self._prefixes.get(cache_key)
         if prefix is None:
             prefix = self._prefixes[cache_key] = self._render(
-                purpose, "prefix", **{name: value for name, value in context.items() if name != "label"}
+                purpose, "prefix", **{name: value for name, value in context.items() if name not in _OF_THE_ITEM}
             )
         suffix = self._render(purpose, "suffix", **context)
+        parts = self._with_texts(sample.parts)
         key = digest_of(
             {
                 "prefix": prefix,
-                "parts": [p.text if isinstance(p, TextPart) else {"image": p.image.sha256} for p in sample.parts],
+                "parts": [p.text if isinstance(p, TextPart) else {"image": p.image.sha256} for p in parts],
                 "suffix": suffix,
                 "constraint": constraint.model_dump(),
                 "sampling": sampling.model_dump(),
                 "max_pixels": self.max_pixels,
                 "min_pixels": self.min_pixels,
                 "model": self.model,
+                "context_length": self._context_length,
             }
         )
         return Request(
@@ -203,13 +241,28 @@ class Prompter:
             sample_id=sample.id,
             purpose=purpose,
             prefix=prefix,
-            parts=sample.parts,
+            parts=parts,
             suffix=suffix,
             constraint=constraint,
             sampling=sampling,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
+            keep_from_turn=_latest_user_turn(sample, task),
         )
+
+    def _with_texts(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        """The parts with the text on each image behind it, delimited as the pack says."""
+        option = self.pack.ocr
+        if option is None:
+            return parts
+        shown: list[Part] = []
+        for part in parts:
+            shown.append(part)
+            if isinstance(part, ImagePart) and (text := self._texts.get(part.image.sha256, "").strip()):
+                # what stands on an image must not end its own brackets
+                text = text.replace(option.before, " ").replace(option.after, " ")[: option.max_chars]
+                shown.append(TextPart(text=option.before + text + option.after, turn=part.turn))
+        return tuple(shown)
 
     def _render(self, name: str, block: str | None, **context: Any) -> str:
         file = f"{name}.jinja"
@@ -226,3 +279,12 @@ class Prompter:
             where = getattr(error, "lineno", None)
             line = f", line {where}" if where else ""
             raise PackError(f"{self.pack.folder}/{file}{line}: {error}") from error
+
+
+def _latest_user_turn(sample: Sample, task: TaskPack) -> int:
+    """The number of the user's latest turn, 0 where the item has no turns."""
+    turns = {part.turn for part in sample.parts}
+    if task.user_turn is None:
+        return max(turns, default=0)
+    spoken = [p.turn for p in sample.parts if isinstance(p, TextPart) and task.user_turn.search(p.text)]
+    return max(spoken, default=max(turns, default=0))
