@@ -74,12 +74,12 @@ def _estimates(config: DistillConfig, pack: Pack, intakes: dict[Split, Intake]) 
     sampling = Sampling()
     if config.generator and labelled:
         spec = config.generator
-        prompter = Prompter(pack, spec.model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels)
+        prompter = Prompter(pack, spec.model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
         requests = [prompter.rationale(s, s.given or "", sampling) for s in labelled]
         estimates.append(Estimate("rationales", len(requests), _tokens(requests)))
     if config.teacher and (pool or config.student):
         spec = config.teacher
-        prompter = Prompter(pack, spec.model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels)
+        prompter = Prompter(pack, spec.model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
         if pool:
             requests = [prompter.classify(s, sampling) for s in pool]
             estimates.append(Estimate("pseudo-labels", len(requests), _tokens(requests)))
@@ -93,7 +93,7 @@ def _correction_estimates(
 ) -> list[Estimate]:
     assert config.student is not None
     spec = config.student
-    student = Prompter(pack, spec.base, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels)
+    student = Prompter(pack, spec.base, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
     sampling = Sampling()
     own = [student.classify(s, sampling, with_reason=False) for s in labelled]
     blind = [teacher.classify(s, sampling) for s in labelled]

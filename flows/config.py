@@ -47,6 +47,9 @@ class VoteSettings(Settings):
     votes: int = Field(default=3, ge=1, description="Answers an item; their label probabilities are averaged")
     temperature: float = Field(default=0.7, ge=0, description="Of the votes; a single vote with 0 is greedy")
     max_tokens: int = Field(default=96, ge=8, description="Longest reason, in tokens")
+    attempts: int = Field(
+        default=2, ge=1, description="An answer that can't be read is asked for again, up to this many times in all"
+    )
 
     @model_validator(mode="after")
     def _votes_need_temperature(self) -> Self:
@@ -119,7 +122,13 @@ class CommonConfig(Settings):
     ledger: Path = Field(
         default=Path("artifacts/ledger.sqlite"), description="Every answer ever paid for, shared by all runs"
     )
-    shard_size: int = Field(default=500, ge=1, description="Requests a task run; aim at half a minute or more")
+    images: Path = Field(
+        default=Path("artifacts/images"), description="Images as models see them, made once and shared by all runs"
+    )
+    texts: Path = Field(
+        default=Path("artifacts/texts"), description="Text read off images (packs with `ocr`), shared by all runs"
+    )
+    shard_size: int = Field(default=500, ge=1, description="Answers a task run; aim at half a minute or more")
     seed: int = Field(default=0, description="Seed of folds, sampling and audit")
 
 

@@ -9,19 +9,19 @@ from pathlib import Path
 import orjson
 from prefect import flow, get_run_logger
 
+from flows.asking import Asking
 from flows.config import CorrectionConfig
-from flows.running import Asking, Progress, intake, reused, run_as_task, show_counts, show_table
+from flows.running import Progress, Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
+from flows.teacher import teacher_labels
 from tasks.audit import Gate, choose_cases, gate_from
 from tasks.correction import check_out_of_fold, decide, propose, suspicious
 from tasks.engines.identity import model_identity
 from tasks.folds import Folds, make_folds
 from tasks.ledger import Ledger
 from tasks.packs import Pack, load_pack
-from tasks.parsing import parse
-from tasks.prompts import Prompter
 from tasks.records import Action, Correction, Prediction, Sample, Sampling, Split
 from tasks.reviewers import read_verdicts
-from tasks.stages import StageRecord, code_version, recipe_hash, write_bytes, write_stage
+from tasks.stages import StageRecord, code_version, recipe_hash, write_bytes
 from tasks.students.lora import base_spec, student_digest, train_student
 
 STAGE = "correction"
@@ -52,35 +52,22 @@ def correction(config: CorrectionConfig) -> StageRecord:
         settings=config.correction, pack=pack.digest, teacher=teacher, base=base, student=config.student,
         input=read.digest, code=code_version(), seed=config.seed,
         verdicts=read_verdicts_state(reviewer.path),
-        pixels=[config.teacher.min_pixels, config.teacher.max_pixels],
+        pixels=[config.teacher.min_pixels, config.teacher.max_pixels], context=config.teacher.context_length,
     )  # fmt: skip
     if (record := reused(folder, recipe)) is not None:
         return record
     folds = make_folds(samples, config.student.folds, config.seed)
     _report_folds(folds, folder)
+    inputs = {"samples": read.digest, "folds": folds.digest}
+    stage = Stage(STAGE, folder, recipe, inputs, {"teacher": teacher, "base": base}, began)
     students = _train(config, pack, base, samples, folds, folder / "students")
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger) as asking:
+    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images(samples)) as asking:
         predictions = _out_of_fold(config, pack, samples, folds, students, asking)
         judged = _adjudicate(config, pack, teacher, samples, predictions, asking)
+        costs = asking.costs()
     cases = [propose(s, predictions[s.id], judged.get(s.id), folds.fold_of[s.id]) for s in samples]
     decided, gate, asked = _audit(config, cases, {s.id: s.labels for s in samples}, folder)
-    record = StageRecord(
-        stage=STAGE,
-        recipe=recipe,
-        read=0,
-        kept=0,
-        dropped=0,
-        inputs={"samples": read.digest, "folds": folds.digest},
-        models={"teacher": teacher, "base": base},
-        seconds=time.monotonic() - began,
-        asked=asking.tally.asked,
-        reused=asking.tally.reused,
-        tokens_in=asking.tally.tokens_in,
-        tokens_out=asking.tally.tokens_out,
-        figures=_figures(cases, decided, gate, asked),
-    )
-    record = write_stage(folder, record, decided, [], [s.id for s in samples])
-    show_counts(record)
+    record = stage.finish(decided, [], (s.id for s in samples), _figures(cases, decided, gate, asked), costs)
     _show_changes(decided, gate)
     return record
 
@@ -98,7 +85,7 @@ def _train(
     """A student for each fold, one task run each; finished ones are reused."""
     log = get_run_logger()
     spec = config.student
-    prompter = Prompter(pack, base, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels)
+    prompter = prompter_for(config, pack, base, base_spec(spec), samples)
     students: list[_Student] = []
     for fold in range(folds.k):
         train = [s for s in samples if folds.fold_of[s.id] != fold]
@@ -136,14 +123,13 @@ def _out_of_fold(
     for student in students:
         spec = base_spec(config.student).model_copy(update={"adapter": str(student.folder)})
         model = model_identity(spec)
-        prompter = Prompter(pack, model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels)
+        prompter = prompter_for(config, pack, model, spec, samples)
         held_out = [s for s in samples if folds.fold_of[s.id] == student.fold]
         sampling = Sampling(label_probabilities=True, max_tokens=8)
         requests = [prompter.classify(s, sampling, with_reason=False) for s in held_out]
-        answers = asking.answers(requests, spec, f"student {student.fold + 1} of {len(students)} predicts its fold")
-        for request in requests:
-            source = f"student/fold={student.fold}"
-            predictions[request.sample_id] = parse(request, answers[request.key], source=source, model=model)
+        what = f"student {student.fold + 1} of {len(students)} predicts its fold"
+        answered = asking.labels(requests, spec, what, source=f"student/fold={student.fold}", model=model)
+        predictions |= {p.sample_id: p for p in answered}
     return predictions
 
 
@@ -156,12 +142,12 @@ def _adjudicate(
     asking: Asking,
 ) -> dict[str, Prediction]:
     """The teacher's answer about each suspicious item; its prompt does not hold the given label."""
-    spec = config.teacher
-    prompter = Prompter(pack, teacher, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels)
-    sampling = config.correction.sampling(config.seed)
-    requests = [prompter.classify(s, sampling) for s in samples if suspicious(s, predictions[s.id])]
-    answers = asking.answers(requests, spec, "teacher adjudicates disagreements")
-    return {r.sample_id: parse(r, answers[r.key], source="teacher", model=teacher) for r in requests}
+    prompter = prompter_for(config, pack, teacher, config.teacher, samples)
+    doubtful = [s for s in samples if suspicious(s, predictions[s.id])]
+    settings = config.correction
+    what = "teacher adjudicates disagreements"
+    answered = teacher_labels(asking, prompter, doubtful, config.teacher, settings, config.seed, what)
+    return {p.sample_id: p for p in answered}
 
 
 def _audit(

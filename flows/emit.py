@@ -6,14 +6,14 @@ from collections import Counter
 from prefect import flow, get_run_logger
 
 from flows.config import EmitConfig
-from flows.running import intake, reused, run_as_task, show_counts, show_table
+from flows.running import Stage, intake, read_texts, reused, run_as_task, show_table
 from tasks.errors import ConfigError
 from tasks.export.llamafactory import write_llamafactory
 from tasks.merge import merge
 from tasks.packs import load_pack
 from tasks.prompts import Prompter
 from tasks.records import Correction, Dropped, Example, Prediction, Sample, Split
-from tasks.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_stage
+from tasks.stages import StageRecord, code_version, read_record, read_rows, recipe_hash
 
 STAGE = "emit"
 
@@ -48,6 +48,10 @@ def emit(config: EmitConfig) -> StageRecord:
     if (record := reused(folder, recipe)) is not None:
         return record
 
+    stage = Stage(STAGE, folder, recipe, inputs, {}, began)
+    # No model is asked here, so neither its identity nor pixel bounds matter to the text.
+    prompter = Prompter(pack, "", max_pixels=1, min_pixels=1, texts=read_texts(config, pack, [*labelled, *pool]))
+
     def work() -> tuple[list[Example], list[Dropped]]:
         reasons = {p.sample_id: p.reason for p in _kept(config, "rationales", Prediction)}
         kept, dropped = merge(
@@ -56,8 +60,7 @@ def emit(config: EmitConfig) -> StageRecord:
             {c.sample_id: c for c in _kept(config, "correction", Correction)},
             {p.sample_id: p for p in _kept(config, "pseudo_labels", Prediction)},
             reasons,
-            # No model is asked here, so neither its identity nor pixel bounds matter to the text.
-            Prompter(pack, "", max_pixels=1, min_pixels=1),
+            prompter,
             waiting=config.emit.waiting,
         )
         files = write_llamafactory(folder / "llamafactory", config.emit.name, kept)
@@ -66,19 +69,9 @@ def emit(config: EmitConfig) -> StageRecord:
 
     kept, dropped = run_as_task("merge and export", f"merge {len(labelled)} labelled and {len(pool)} pool items", work)
     origins = Counter(e.origin for e in kept)
-    record = StageRecord(
-        stage=STAGE,
-        recipe=recipe,
-        read=0,
-        kept=0,
-        dropped=0,
-        inputs=inputs,
-        seconds=time.monotonic() - began,
-        figures={f"from {origin}": float(n) for origin, n in sorted(origins.items())}
-        | {"with a reason": sum(bool(e.reason) for e in kept)},
-    )
-    record = write_stage(folder, record, kept, dropped, [s.id for s in labelled] + [s.id for s in pool])
-    show_counts(record)
+    figures = {f"from {origin}": float(n) for origin, n in sorted(origins.items())}
+    figures["with a reason"] = sum(bool(e.reason) for e in kept)
+    record = stage.finish(kept, dropped, [s.id for s in labelled] + [s.id for s in pool], figures)
     balance = Counter(e.label for e in kept)
     show_table("class-balance", [{"label": k, "examples": n} for k, n in balance.most_common()], "Emitted by label")
     return record

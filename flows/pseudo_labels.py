@@ -4,15 +4,15 @@ import time
 
 from prefect import flow
 
+from flows.asking import Asking
 from flows.config import PseudoLabelsConfig
-from flows.running import Asking, intake, reused, show_counts
+from flows.running import Stage, intake, most_images, prompter_for, reused
+from flows.teacher import teacher_labels
 from tasks.engines.identity import model_identity
 from tasks.ledger import Ledger
 from tasks.packs import load_pack
-from tasks.parsing import parse
-from tasks.prompts import Prompter
 from tasks.records import Split
-from tasks.stages import StageRecord, code_version, recipe_hash, write_rows, write_stage
+from tasks.stages import StageRecord, code_version, recipe_hash, write_rows
 from tasks.trust import confidence, keep_trusted
 
 STAGE = "pseudo_labels"
@@ -32,34 +32,19 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     settings = config.pseudo_labels
     recipe = recipe_hash(
         settings=settings, pack=pack.digest, model=model, input=read.digest, code=code_version(), seed=config.seed,
-        pixels=[config.teacher.min_pixels, config.teacher.max_pixels],
+        pixels=[config.teacher.min_pixels, config.teacher.max_pixels], context=config.teacher.context_length,
     )  # fmt: skip
     if (record := reused(folder, recipe)) is not None:
         return record
-    prompter = Prompter(pack, model, max_pixels=config.teacher.max_pixels, min_pixels=config.teacher.min_pixels)
-    sampling = settings.sampling(config.seed)
-    requests = [prompter.classify(s, sampling) for s in samples]
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger) as asking:
-        answers = asking.answers(requests, config.teacher, "teacher labels the pool")
-    predictions = [parse(r, answers[r.key], source="teacher", model=model) for r in requests]
+    stage = Stage(STAGE, folder, recipe, {"samples": read.digest}, {"teacher": model}, began)
+    prompter = prompter_for(config, pack, model, config.teacher, samples)
+    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images(samples)) as asking:
+        predictions = teacher_labels(
+            asking, prompter, samples, config.teacher, settings, config.seed, "teacher labels the pool"
+        )
+        costs = asking.costs()
     kept, dropped = keep_trusted(predictions, settings.target_precision, STAGE)
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "predictions.parquet", predictions)
-    record = StageRecord(
-        stage=STAGE,
-        recipe=recipe,
-        read=0,
-        kept=0,
-        dropped=0,
-        inputs={"samples": read.digest},
-        models={"teacher": model},
-        seconds=time.monotonic() - began,
-        asked=asking.tally.asked,
-        reused=asking.tally.reused,
-        tokens_in=asking.tally.tokens_in,
-        tokens_out=asking.tally.tokens_out,
-        figures={"expected precision": sum(map(confidence, kept)) / max(len(kept), 1)},
-    )
-    record = write_stage(folder, record, kept, dropped, [s.id for s in samples])
-    show_counts(record)
-    return record
+    figures = {"expected precision": sum(map(confidence, kept)) / max(len(kept), 1)}
+    return stage.finish(kept, dropped, (s.id for s in samples), figures, costs)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from prefect import flow
 
+from flows.asking import Asking
 from flows.config import RationalesConfig
-from flows.running import Asking, intake, reused, show_counts
+from flows.running import Stage, intake, most_images, prompter_for, reused
 from tasks.engines.identity import model_identity
 from tasks.ledger import Ledger
 from tasks.packs import load_pack
@@ -14,7 +15,7 @@ from tasks.parsing import parse_reason
 from tasks.prompts import Prompter
 from tasks.rationale_gate import judge_reason
 from tasks.records import USABLE, Dropped, Outcome, Prediction, Sample, Sampling, Split
-from tasks.stages import StageRecord, code_version, recipe_hash, write_stage
+from tasks.stages import StageRecord, code_version, recipe_hash
 
 STAGE = "rationales"
 
@@ -39,36 +40,23 @@ def rationales(config: RationalesConfig) -> StageRecord:
     recipe = recipe_hash(
         settings=config.rationales, pack=pack.digest, model=model, input=read.digest, code=code_version(),
         seed=config.seed, pixels=[config.generator.min_pixels, config.generator.max_pixels],
+        context=config.generator.context_length,
     )  # fmt: skip
     if (record := reused(folder, recipe)) is not None:
         return record
-    prompter = Prompter(pack, model, max_pixels=config.generator.max_pixels, min_pixels=config.generator.min_pixels)
+    stage = Stage(STAGE, folder, recipe, {"samples": read.digest}, {"generator": model}, began)
+    prompter = prompter_for(config, pack, model, config.generator, samples)
     kept: list[Prediction] = []
     refused: dict[str, Dropped] = {}
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger) as asking:
+    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images(samples)) as asking:
         waiting: Sequence[Sample] = samples
         for attempt in range(config.rationales.attempts):
             waiting = _attempt(config, prompter, asking, waiting, attempt, kept, refused)
-    record = StageRecord(
-        stage=STAGE,
-        recipe=recipe,
-        read=0,
-        kept=0,
-        dropped=0,
-        inputs={"samples": read.digest},
-        models={"generator": model},
-        seconds=time.monotonic() - began,
-        asked=asking.tally.asked,
-        reused=asking.tally.reused,
-        tokens_in=asking.tally.tokens_in,
-        tokens_out=asking.tally.tokens_out,
-        figures={"distinct reasons": len({p.reason for p in kept}) / max(len(kept), 1)},
-    )
+        costs = asking.costs()
     good = {p.sample_id for p in kept}
     dropped = [refused[s.id] for s in samples if s.id not in good]
-    record = write_stage(folder, record, kept, dropped, [s.id for s in samples])
-    show_counts(record)
-    return record
+    figures = {"distinct reasons": len({p.reason for p in kept}) / max(len(kept), 1)}
+    return stage.finish(kept, dropped, (s.id for s in samples), figures, costs)
 
 
 def _attempt(

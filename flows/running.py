@@ -11,11 +11,13 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.cache_policies import NO_CACHE
 
 from flows.config import CommonConfig, SourceConfig
-from tasks.asking import Tally, ask, plan
-from tasks.engines import Engine, EngineSpec, open_engine
-from tasks.ledger import Ledger
+from flows.live import LiveLine
+from tasks.costs import Costs
+from tasks.engines import EngineSpec
+from tasks.ocr import OcrReader
 from tasks.packs import Pack
-from tasks.records import Generation, Request, Sample, Split
+from tasks.prompts import Prompter
+from tasks.records import Dropped, Record, Sample, Split
 from tasks.samples import read_samples
 from tasks.stages import StageRecord, code_version, finished, read_rows, recipe_hash, write_stage
 
@@ -39,7 +41,8 @@ def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
 
 
 class Progress:
-    """A progress artifact of the running flow that moves at most every two seconds, and a log line at each tenth."""
+    """A progress artifact of the running flow that moves at most every two seconds, a log line at each tenth, and, on a
+    terminal, a live line with items a second and the time left."""
 
     def __init__(self, stage: str, what: str, total: int) -> None:
         self.total = max(total, 1)
@@ -51,6 +54,7 @@ class Progress:
         key = f"{stage.replace('_', '-')}-progress"
         self._artifact = create_progress_artifact(progress=0.0, key=key, description=f"{stage}: {what}")
         self._log = get_run_logger()
+        self._live = LiveLine(what, self.total)
 
     def advance(self, by: int = 1) -> None:
         """Count `by` more done."""
@@ -60,6 +64,7 @@ class Progress:
         """Set the count."""
         self.done = done
         now = time.monotonic()
+        self._live.to(done, self.total)
         if now - self._shown >= _PROGRESS_SECONDS or done >= self.total:
             self._shown = now
             update_progress_artifact(self._artifact, progress=min(100.0, 100.0 * done / self.total))  # pyright: ignore
@@ -70,70 +75,12 @@ class Progress:
             rate = done / seconds if seconds > 0 else 0.0
             left = (self.total - done) / rate if rate else 0.0
             self._log.info("%s: %d/%d, %.1f/s, %.0f s left", self._what, done, self.total, rate, left)
+        if done >= self.total:
+            self.close()
 
-
-@dataclass
-class Asking:
-    """Everything a stage needs to ask models: opens an engine at its first unanswered question, one at a time."""
-
-    config: CommonConfig
-    stage: str
-    ledger: Ledger
-    tally: Tally = field(default_factory=Tally)
-    _open: tuple[EngineSpec, Engine] | None = None
-
-    def __enter__(self) -> "Asking":
-        if self.ledger.set_aside is not None:
-            get_run_logger().warning(
-                "the ledger %s was corrupt; it was set aside as %s and a new one begun: its answers are asked again",
-                self.ledger.path,
-                self.ledger.set_aside,
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def answers(self, requests: Sequence[Request], spec: EngineSpec, what: str) -> dict[str, Generation]:
-        """The answer of each request by key: from the ledger, else from the engine, a shard a task run."""
-        log = get_run_logger()
-        todo = plan(requests, self.ledger)
-        self.tally.reused += len(todo.answers)
-        if todo.answers:
-            log.info("%s: %d of %d answers reused from the ledger", what, len(todo.answers), len(requests))
-        found = dict(todo.answers)
-        if not todo.missing:
-            return found
-        progress = Progress(self.stage, what, len(todo.missing))
-        first = 0
-        for shard in todo.shards(self.config.shard_size):
-            last = first + len(shard)
-
-            def work(shard: Sequence[Request] = shard) -> list[Generation]:
-                return ask(self._engine(spec), self.ledger, shard, on_answer)
-
-            def on_answer(generation: Generation) -> None:
-                self.tally.add(generation)
-                progress.advance()
-
-            title = f"{what}: {first + 1} to {last} of {len(todo.missing)}"  # the graph's font has no dash
-            for generation in run_as_task(f"ask: {self.stage}", title, work):
-                found[generation.key] = generation
-            first = last
-        return found
-
-    def _engine(self, spec: EngineSpec) -> Engine:
-        if self._open is None or self._open[0] != spec:
-            # one at a time: on one GPU there is no room for the next model beside this one
-            self._close()
-            get_run_logger().info("opening %s engine with %s", spec.engine, spec.adapter or spec.model)
-            self._open = (spec, open_engine(spec))
-        return self._open[1]
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
+    def close(self) -> None:
+        """Take the live line off the terminal."""
+        self._live.close()
 
 
 def intake(source: SourceConfig, pack: Pack, split: Split, output: Path) -> tuple[list[Sample], StageRecord]:
@@ -162,6 +109,75 @@ def intake(source: SourceConfig, pack: Pack, split: Split, output: Path) -> tupl
     return run_as_task("read items", f"read {split} items from {source.manifest.name}", work)
 
 
+def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
+    """The text on each image by digest, as a task run; none for a pack that doesn't show it."""
+    if pack.ocr is None:
+        return {}
+    images = list({image.sha256: image for sample in samples for image in sample.images}.values())
+
+    def work() -> dict[str, str]:
+        progress = Progress("ocr", "read the text on images", len(images))
+        texts = OcrReader(config.texts).read(images, progress=lambda done, total: progress.to(done))
+        progress.close()
+        return texts
+
+    return run_as_task("read text", f"read the text on {len(images)} images", work)
+
+
+def prompter_for(config: CommonConfig, pack: Pack, model: str, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
+    """The prompts of `pack` for the model of that identity, run as `spec` says."""
+    return Prompter(
+        pack,
+        model,
+        max_pixels=spec.max_pixels,
+        min_pixels=spec.min_pixels,
+        context_length=spec.context_length,
+        texts=read_texts(config, pack, samples),
+    )
+
+
+def most_images(samples: Iterable[Sample]) -> int:
+    """The most images that one sample has: what a server must be prepared for."""
+    return max((len(s.images) for s in samples), default=0)
+
+
+@dataclass
+class Stage:
+    """A stage flow under way: what decides its outcome, and its record at the end."""
+
+    name: str
+    folder: Path
+    recipe: str
+    inputs: dict[str, str]
+    models: dict[str, str] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def finish(
+        self,
+        kept: Sequence[Record],
+        dropped: Sequence[Dropped],
+        ids: Iterable[str],
+        figures: Mapping[str, float],
+        costs: Costs | None = None,
+    ) -> StageRecord:
+        """Write the stage's folder (see tasks/stages.py; raises BooksError like it) and show its counts."""
+        record = StageRecord(
+            stage=self.name,
+            recipe=self.recipe,
+            read=0,
+            kept=0,
+            dropped=0,
+            inputs=self.inputs,
+            models=self.models,
+            seconds=time.monotonic() - self.began,
+            costs=costs or Costs(),
+            figures=dict(figures),
+        )
+        record = write_stage(self.folder, record, kept, dropped, ids)
+        show_counts(record)
+        return record
+
+
 def file_state(path: Path) -> str:
     """Size and time of change of a file: a cheap stand-in for its digest."""
     state = path.stat() if path.exists() else None
@@ -179,8 +195,7 @@ def show_counts(record: StageRecord) -> None:
     """The stage's counts as a table artifact."""
     rows: list[list[str | int | float]] = [["read", record.read], ["kept", record.kept], ["dropped", record.dropped]]
     rows += [[f"dropped: {reason}", n] for reason, n in record.drops.items()]
-    rows += [["answers asked", record.asked], ["answers reused", record.reused]]
-    rows += [["tokens in", record.tokens_in], ["tokens out", record.tokens_out], ["seconds", round(record.seconds, 1)]]
+    rows += [["seconds", round(record.seconds, 1)], *([name, value] for name, value in record.costs.rows())]
     rows += [[name, round(value, 4)] for name, value in record.figures.items()]
     show_table(f"{record.stage}-counts", [{"what": a, "value": b} for a, b in rows], f"Counts of stage {record.stage}")
 

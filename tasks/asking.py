@@ -5,46 +5,21 @@ Requests stream through: however many there are, only those in flight and a few 
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from queue import Queue
 
+from tasks.costs import Tally
 from tasks.engines import Engine
 from tasks.errors import EngineError
 from tasks.ledger import Ledger
 from tasks.parsing import ASK_AGAIN, parse
 from tasks.prompts import reseeded
-from tasks.records import Generation, Outcome, Prediction, Request
+from tasks.records import Generation, Prediction, Request
 
 _LOOK_UP = 128
 """Keys looked up in the ledger at a time."""
 _WAITING = 256
 """Answers that wait for a slow consumer before the engine is held up."""
-
-
-@dataclass
-class Tally:
-    """What an asking cost; added up over a stage and written into its record."""
-
-    asked: int = 0
-    reused: int = 0
-    failed: int = 0
-    shortened: int = 0
-    tokens_in: int = 0
-    tokens_cached: int = 0
-    tokens_out: int = 0
-    seconds: float = 0.0
-    """Sum over the answers, so it grows `concurrency` times as fast as the clock."""
-
-    def add(self, generation: Generation) -> None:
-        """Count one new answer."""
-        self.asked += 1
-        self.failed += generation.outcome is Outcome.FAILED
-        self.shortened += bool(generation.shortened)
-        self.tokens_in += generation.tokens_in
-        self.tokens_cached += generation.tokens_cached
-        self.tokens_out += generation.tokens_out
-        self.seconds += generation.seconds
 
 
 def ask(

@@ -160,6 +160,8 @@ class Request(Record):
     sampling: Sampling
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
+    keep_from_turn: int = 0
+    """Parts of this turn and later ones are never dropped by budget (the latest user turn); 0: none is."""
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
@@ -203,6 +205,27 @@ class Generation(Record):
     """Fingerprint of the engine: kind, model, versions."""
     detail: str = ""
     """For FAILED, BAD_MEDIA, TOO_LONG: what went wrong."""
+    shortened: str = ""
+    """What budget took away so that the prompt fits: turns, images, pixels; empty when it was asked whole."""
+
+
+class Rung(StrEnum):
+    """How leniently an answer had to be read: the rungs of parsing's ladder, from the strictest."""
+
+    STRICT = "strict"
+    """The JSON that was asked for, nothing else."""
+    STRIPPED = "stripped"
+    """That JSON, with a fence or text around it."""
+    REPAIRED_JSON = "repaired_json"
+    """JSON with other quotes, a comma too many, a missing brace, …"""
+    NORMALISED = "normalised"
+    """Key or label differ in width, punctuation, spaces or Unicode form."""
+    NEAREST = "nearest"
+    """The one label that comes near what is written."""
+    BARE = "bare"
+    """A label without JSON."""
+    NONE = "none"
+    """No text was read."""
 
 
 class Prediction(Record):
@@ -219,6 +242,10 @@ class Prediction(Record):
     reason: str = ""
     model: str = ""
     """Identity of the model that answered (name and digest, adapter included)."""
+    rung: Rung = Rung.NONE
+    """How the text that gave the label (and reason) was read."""
+    attempt: int = 0
+    """Which asking gave it: 0 the first, 1 the one after it with another seed, …"""
 
 
 # --- deciding ------------------------------------------------------------------------------------------------

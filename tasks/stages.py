@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.costs import Costs
 from tasks.errors import BooksError
 from tasks.records import Dropped, Record, digest_of
 
@@ -47,10 +48,8 @@ class StageRecord(BaseModel):
     """Identity of each model by role."""
     code: str = ""
     seconds: float = 0.0
-    asked: int = 0
-    reused: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
+    costs: Costs = Costs()
+    """What its answers cost."""
     figures: dict[str, float] = Field(default_factory=dict)
     """The stage's own figures by name."""
     finished_at: float = Field(default_factory=time.time)

@@ -8,11 +8,13 @@ far ahead as it needs to stay busy, so that memory does not grow with the number
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tasks.engines.spec import EngineSpec, Prices
-from tasks.images import ImageCache
 from tasks.records import Generation, Request
+
+if TYPE_CHECKING:  # it brings torch, which a command that only reads a configuration need not wait for
+    from tasks.images import ImageCache
 
 __all__ = ["Engine", "EngineSpec", "Prices", "Usage", "Workplace", "check_engine", "open_engine"]
 
@@ -21,7 +23,7 @@ __all__ = ["Engine", "EngineSpec", "Prices", "Usage", "Workplace", "check_engine
 class Workplace:
     """Where an engine finds and leaves files. Made by flows/running.py."""
 
-    images: ImageCache
+    images: "ImageCache"
     """Decoded, pre-resized images, shared by all engines and runs."""
     logs: Path
     """Folder for the logs of servers it starts."""

@@ -25,9 +25,8 @@ def run_summary(output: Path) -> str:
     details: list[str] = []
     for r in stage_records(output):
         drops = ", ".join(f"{reason} {n}" for reason, n in r.drops.items()) or "–"
-        lines.append(
-            f"| {r.stage} | {r.read} | {r.kept} | {r.dropped} | {drops} | {r.asked} | {r.reused} | {r.seconds:.0f} |"
-        )
+        answers = f"{r.costs.asked} | {r.costs.reused}"
+        lines.append(f"| {r.stage} | {r.read} | {r.kept} | {r.dropped} | {drops} | {answers} | {r.seconds:.0f} |")
         if r.figures:
             figures = ", ".join(f"{name} {value:g}" for name, value in ((k, round(v, 3)) for k, v in r.figures.items()))
             details.append(f"- **{r.stage}**: {figures}")

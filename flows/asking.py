@@ -1,0 +1,146 @@
+"""Asking models in a stage flow: one engine open at a time, a task run a shard, the bill at the end.
+
+A shard is a stretch of the answers, not of the questions: the engine goes on with the next questions while one task run
+ends and another begins, so no barrier ever empties it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
+
+from prefect import get_run_logger
+
+from flows.config import CommonConfig
+from flows.running import Progress, run_as_task
+from tasks.asking import ask, ask_for_labels
+from tasks.costs import Costs, Session, Tally, add_up
+from tasks.engines import Engine, EngineSpec, Workplace, open_engine
+from tasks.images import ImageCache
+from tasks.ledger import Ledger
+from tasks.parsing import rung_counts
+from tasks.prompts import LONG_PROMPT, fixed_chars
+from tasks.records import Generation, Prediction, Request
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Open:
+    spec: EngineSpec
+    engine: Engine
+    since: float
+    before: Tally
+    """The stage's tally when it was opened."""
+
+
+@dataclass
+class Asking:
+    """Everything a stage needs to ask models: opens an engine at its first unanswered question, one at a time."""
+
+    config: CommonConfig
+    stage: str
+    ledger: Ledger
+    most_images: int = 0
+    """The most images of one item: what a server must be prepared for."""
+    _tally: Tally = field(default_factory=Tally)
+    _open: _Open | None = None
+    _sessions: list[Session] = field(default_factory=list)
+    _rungs: dict[str, int] = field(default_factory=dict)
+    _again: int = 0
+
+    def __enter__(self) -> "Asking":
+        if self.ledger.set_aside is not None:
+            get_run_logger().warning(
+                "the ledger %s was corrupt; it was set aside as %s and a new one begun: its answers are asked again",
+                self.ledger.path,
+                self.ledger.set_aside,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def answers(self, requests: Sequence[Request], spec: EngineSpec, what: str) -> dict[str, Generation]:
+        """The answer of each request by key: from the ledger, else from the engine."""
+        stream = ask(lambda: self._engine(spec), self.ledger, requests, self._tally)
+        pairs = self._in_shards(stream, requests, what)
+        return {request.key: generation for request, generation in pairs}
+
+    def labels(
+        self, requests: Sequence[Request], spec: EngineSpec, what: str, *, source: str, model: str, attempts: int = 1
+    ) -> list[Prediction]:
+        """The prediction of each label request, in order; unreadable ones are asked for up to `attempts` times."""
+        stream = ask_for_labels(
+            lambda: self._engine(spec), self.ledger, requests, self._tally,
+            source=source, model=model, attempts=attempts,
+        )  # fmt: skip
+        found = {p.sample_id: p for p in self._in_shards(stream, requests, what)}
+        predictions = [found[request.sample_id] for request in requests]
+        for rung, count in rung_counts(predictions).items():
+            self._rungs[rung] = self._rungs.get(rung, 0) + count
+        self._again += sum(p.attempt for p in predictions)
+        return predictions
+
+    def costs(self) -> Costs:
+        """The bill so far; closes the engine, whose time is part of it."""
+        self._close()
+        return add_up(self._tally, self._sessions, self._again, self._rungs)
+
+    def _in_shards(self, stream: Iterator[T], requests: Sequence[Request], what: str) -> list[T]:
+        if not requests:
+            return []
+        self._warn_of_long_prompt(requests[0])
+        found: list[T] = []
+        reused = self._tally.reused
+        progress = Progress(self.stage, what, len(requests))
+
+        def take() -> list[T]:
+            taken: list[T] = []
+            for item in islice(stream, self.config.shard_size):
+                taken.append(item)
+                progress.advance()
+            return taken
+
+        while len(found) < len(requests):
+            last = min(len(found) + self.config.shard_size, len(requests))
+            title = f"{what}: {len(found) + 1} to {last} of {len(requests)}"  # the graph's font has no dash
+            found += run_as_task(f"ask: {self.stage}", title, take)
+        for _ in stream:  # the stream's own end: what it still has to put away
+            raise AssertionError(f"{what}: more answers than questions")
+        progress.close()
+        if self._tally.reused > reused:
+            log = get_run_logger()
+            log.info("%s: %d of %d answers reused from the ledger", what, self._tally.reused - reused, len(requests))
+        return found
+
+    def _warn_of_long_prompt(self, request: Request) -> None:
+        if (chars := fixed_chars(request)) > LONG_PROMPT:
+            get_run_logger().warning(
+                "the fixed part of the `%s` prompt has %d characters; answers get worse beyond about %d: shorten "
+                "glosses or examples of pack `%s`",
+                request.purpose, chars, LONG_PROMPT, self.config.pack,
+            )  # fmt: skip
+
+    def _engine(self, spec: EngineSpec) -> Engine:
+        if self._open is None or self._open.spec != spec:
+            # one at a time: on one GPU there is no room for the next model beside this one
+            self._close()
+            log = get_run_logger()
+            log.info("opening %s engine with %s", spec.engine, spec.adapter or spec.model)
+            since = time.monotonic()
+            place = Workplace(ImageCache(self.config.images), self.config.output / "logs", self.most_images)
+            engine = open_engine(spec, place)
+            for note in engine.notes:
+                log.info("%s", note)
+            self._open = _Open(spec, engine, since, replace(self._tally))
+        return self._open.engine
+
+    def _close(self) -> None:
+        if self._open is not None:
+            opened, self._open = self._open, None
+            usage = opened.engine.usage()
+            opened.engine.close()
+            held = time.monotonic() - opened.since
+            self._sessions.append(Session(opened.spec.prices, usage, held, self._tally.since(opened.before)))
