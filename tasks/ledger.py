@@ -1,37 +1,71 @@
-"""Every request's raw answer, durable and content-addressed: resume and reuse (rules 2 and 3).
+"""Every request and its raw answer, durable and content-addressed: resume and reuse (rules 2 and 3).
 
-One SQLite file in write-ahead mode. Several runs may share it; a torn tail is repaired by SQLite itself, a corrupt
-file is set aside under another name and never deleted. Answers are flushed about once a second, so that a killed run
-asks again for at most what was in flight plus one second of work.
+One SQLite file in write-ahead mode (its tables: ledger_file.py). Several runs may share it; a torn tail is repaired by
+SQLite itself, a corrupt file is set aside under another name and never deleted. A thread of its own writes about once
+a second, so that a killed run asks again for at most what was in flight plus one second of work.
 """
 
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock, Timer
+from threading import Event, Lock, Thread
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import LedgerError
-from tasks.records import Generation, Outcome
+from tasks.ledger_file import connect, open_ledger
+from tasks.ledger_rows import COLUMNS, Row, row_of
+from tasks.records import Generation, Outcome, Request
 
-# A row commit costs 0.02 ms in WAL mode with synchronous=NORMAL, a full sync 20 ms: hence NORMAL and a flush a second.
+NOT_KEPT = frozenset({Outcome.FAILED, Outcome.TOO_LONG})
+"""Asking these again costs nothing that was paid for, and the next run may have a server that is up or longer."""
+
 _FLUSH_SECONDS = 1.0
-# Another run's flush holds the write lock for milliseconds, a copying backup for longer.
-_LOCK_SECONDS = 60.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY,
-    at REAL NOT NULL,
-    outcome TEXT NOT NULL,
-    engine TEXT NOT NULL,
-    tokens_in INTEGER NOT NULL,
-    tokens_cached INTEGER NOT NULL,
-    tokens_out INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    generation TEXT NOT NULL
-) WITHOUT ROWID
-"""
+# What waits in memory at most; a put that finds more writes it itself, so a fast engine is slowed to the disk's pace.
+_MOST_ROWS = 4096
+_MOST_CHARACTERS = 16 << 20
+_LOOKUP = 500
+
+# NOT NULL must fail loudly, so no OR IGNORE. The first answer stands: two runs that asked the same must agree.
+_INSERT = (
+    f"INSERT INTO answers ({','.join(COLUMNS)}) VALUES ({','.join('?' * len(COLUMNS))}) ON CONFLICT (key) DO NOTHING"
+)
+_INSERT_REQUEST = (
+    "INSERT INTO requests (id, request) SELECT id, ? FROM answers WHERE key = ? ON CONFLICT (id) DO NOTHING"
+)
+_INSERT_TEXT = "INSERT INTO texts (id, text) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
+# One row for all: Python gives up its interpreter lock at each row that SQLite steps to, and beside a busy thread
+# 500 steps took 1.2 s where this takes 12 ms.
+_SELECT = "SELECT '[' || group_concat(generation) || ']' FROM answers WHERE key IN (SELECT value FROM json_each(?))"
+_GENERATIONS = TypeAdapter(list[Generation])
+
+
+@dataclass
+class _Batch:
+    """Answers on their way to the disk."""
+
+    generations: dict[str, Generation] = field(default_factory=dict[str, Generation])
+    rows: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
+    questions: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    texts: dict[int, str] = field(default_factory=dict[int, str])
+    size: int = 0
+
+    def add(self, generation: Generation, row: Row) -> None:
+        """Add an answer unless its question has one."""
+        if generation.key not in self.generations:
+            self.generations[generation.key] = generation
+            self.rows.append(row.values)
+            self.questions.append((row.question, generation.key))
+            self.texts |= row.texts
+            self.size += row.size
+
+    def fuller_than(self, share: float) -> bool:
+        """Whether it holds more than `share` of what may wait in memory."""
+        return len(self.rows) > share * _MOST_ROWS or self.size > share * _MOST_CHARACTERS
 
 
 class Ledger:
@@ -42,17 +76,19 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.set_aside: Path | None = None
-        """Where a corrupt file was moved on opening, if it was."""
-        self._lock = Lock()
-        self._pending: dict[str, Generation] = {}
-        self._flushed_at = time.monotonic()
-        self._timer: Timer | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = self._open()
-        except (OSError, sqlite3.Error) as error:
-            raise LedgerError(f"{path}: the ledger can't be opened: {error}") from error
+        opened = open_ledger(path)
+        self.set_aside = opened.set_aside
+        """Where a corrupt file, or one of another version, was moved on opening, if one was."""
+        self.notice = opened.notice
+        """One sentence for people about that file; empty if there was none."""
+        self._writer = opened.connection
+        self._reader = connect(path)
+        # `_lock` guards the batches and is held for microseconds; the other two are held while SQLite works.
+        self._lock, self._write_lock, self._read_lock = Lock(), Lock(), Lock()
+        self._pending, self._writing = _Batch(), _Batch()
+        self._trouble = ""
+        self._wake, self._closing = Event(), Event()
+        self._thread: Thread | None = None
 
     def __enter__(self) -> "Ledger":
         return self
@@ -61,118 +97,113 @@ class Ledger:
         self.close()
 
     def get(self, keys: Iterable[str]) -> dict[str, Generation]:
-        """The known answers among `keys`."""
+        """The known answers among `keys`; raises LedgerError when the file can't be read."""
         found: dict[str, Generation] = {}
-        with self._lock:
-            for chunk in _chunks(keys, 500):
-                found |= {key: self._pending[key] for key in chunk if key in self._pending}
-                marks = ",".join("?" * len(chunk))
-                query = f"SELECT generation FROM answers WHERE key IN ({marks})"
-                try:
-                    rows: list[tuple[str]] = self._connection.execute(query, chunk).fetchall()
-                except sqlite3.Error as error:
-                    raise LedgerError(
-                        f"{self.path}: answers can't be read: {error}; move the file away, run again"
-                    ) from error
-                for (text,) in rows:
-                    generation = Generation.model_validate_json(text)
-                    found[generation.key] = generation
+        for chunk in _chunks(keys, _LOOKUP):
+            with self._lock:
+                # In this order: an answer leaves memory only after it can be read from the file.
+                for batch in (self._pending, self._writing):
+                    found |= {key: batch.generations[key] for key in chunk if key in batch.generations}
+            if unknown := [key for key in chunk if key not in found]:
+                found |= {generation.key: generation for generation in self._read(unknown)}
         return found
 
-    def put(self, generation: Generation) -> None:
-        """Keep an answer; durable within about a second. A FAILED one is not kept: the next run asks again."""
-        if generation.outcome is Outcome.FAILED:
+    def put(self, request: Request, generation: Generation) -> None:
+        """Keep a question and its answer; durable within about a second. FAILED and TOO_LONG ones are not kept.
+
+        Raises LedgerError, keeping the answer in memory, when the last write failed; ValueError when the answer is
+        to another question.
+        """
+        if request.key != generation.key:
+            raise ValueError(f"the answer {generation.key} is not to the request {request.key}")
+        if generation.outcome in NOT_KEPT:
             return
+        row = row_of(request, generation, time.time())
         with self._lock:
-            self._pending[generation.key] = generation
-            due = time.monotonic() - self._flushed_at >= _FLUSH_SECONDS
-            if not due and self._timer is None:
-                # An engine may take minutes from one batch to the next: the clock flushes when no put comes.
-                self._timer = Timer(_FLUSH_SECONDS, self._flush_in_time)
-                self._timer.daemon = True
-                self._timer.start()
-        if due:
-            self.flush()
+            if self._closing.is_set():
+                raise LedgerError(f"{self.path}: the ledger is closed")
+            self._pending.add(generation, row)
+            half, full = self._pending.fuller_than(0.5), self._pending.fuller_than(1.0)
+            if self._thread is None:
+                self._thread = Thread(target=self._keep_writing, name="ledger", daemon=True)
+                self._thread.start()
+        if full:
+            self._write()
+        elif self._trouble:
+            raise LedgerError(self._trouble)
+        elif half:
+            self._wake.set()
 
     def flush(self) -> None:
         """Write what is pending; raises LedgerError, keeping the answers in memory, when the disk refuses."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            rows = [
-                (
-                    *(g.key, time.time(), g.outcome, g.engine, g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds),
-                    g.model_dump_json(),
-                )
-                for g in self._pending.values()
-            ]
-            try:
-                with self._connection:
-                    # The first answer stands: two runs that asked the same at once must agree afterwards.
-                    self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?,?,?,?,?,?,?,?,?)", rows)
-            except sqlite3.Error as error:
-                raise LedgerError(
-                    f"{self.path}: answers can't be written: {error}; free disk space, run again"
-                ) from error
-            self._pending.clear()
-            self._flushed_at = time.monotonic()
+        self._write()
 
     def __len__(self) -> int:
-        with self._lock:
-            (count,) = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
+        with self._read_lock:
+            (count,) = self._reader.execute("SELECT COUNT(*) FROM answers").fetchone()
         return int(count)
 
     def close(self) -> None:
         """Flush and close; safe to call twice."""
-        if self._pending:
-            self.flush()
         with self._lock:
-            self._connection.close()
-
-    def _flush_in_time(self) -> None:
-        # The answers stay pending when this fails, so the next put or flush raises in the thread of the run.
-        with suppress(LedgerError):
-            self.flush()
-
-    def _open(self) -> sqlite3.Connection:
+            if self._closing.is_set():
+                return
+            self._closing.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
         try:
-            return self._connect()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            self.set_aside = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-            self.path.rename(self.set_aside)
-            for tail in ("-wal", "-shm"):
-                side = self.path.with_name(self.path.name + tail)
-                if side.exists():
-                    side.rename(self.set_aside.with_name(self.set_aside.name + tail))
-            return self._connect()
+            self._write()
+        finally:
+            with self._read_lock, self._write_lock:
+                self._reader.close()
+                self._writer.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_LOCK_SECONDS, check_same_thread=False)
+    def _read(self, keys: list[str]) -> list[Generation]:
         try:
-            _write_ahead(connection)
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(_SCHEMA)
-            connection.commit()
-        except sqlite3.Error:
-            connection.close()
+            with self._read_lock:
+                (text,) = self._reader.execute(_SELECT, (orjson.dumps(keys).decode(),)).fetchone()
+            return [] if text is None else _GENERATIONS.validate_json(text)
+        except (sqlite3.Error, ValidationError) as error:
+            raise LedgerError(f"{self.path}: answers can't be read: {error}; move the file away, run again") from error
+
+    def _keep_writing(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait(_FLUSH_SECONDS)
+            self._wake.clear()
+            # The answers stay in memory when this fails, and the next put, flush or close raises in the run's thread.
+            with suppress(LedgerError):
+                self._write()
+
+    def _write(self) -> None:
+        with self._write_lock:
+            for _ in range(2):  # what a failed write left, and what came since
+                with self._lock:
+                    if not self._writing.rows:
+                        self._writing, self._pending = self._pending, self._writing
+                if not self._writing.rows:
+                    break
+                try:
+                    self._insert(self._writing)
+                except sqlite3.Error as error:
+                    self._trouble = f"{self.path}: answers can't be written: {error}; free disk space, run again"
+                    raise LedgerError(self._trouble) from error
+                with self._lock:
+                    self._writing = _Batch()
+            self._trouble = ""
+
+    def _insert(self, batch: _Batch) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            # With each batch anew, never remembered: `prune` of another process may have deleted a text since.
+            self._writer.executemany(_INSERT_TEXT, batch.texts.items())
+            self._writer.executemany(_INSERT, batch.rows)
+            self._writer.executemany(_INSERT_REQUEST, batch.questions)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:  # a full disk may have ended it
+                self._writer.execute("ROLLBACK")
             raise
-        return connection
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    # SQLite does not wait for the lock when it changes the mode of a new file that another run opens at the same time.
-    give_up = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(0.02)
 
 
 def _chunks(keys: Iterable[str], size: int) -> Iterator[list[str]]:

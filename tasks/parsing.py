@@ -3,36 +3,39 @@
 What a model wrote is kept raw in the ledger, so a change here costs no generation.
 """
 
-import json
 import math
 import re
-import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from typing import Any, cast
+from typing import Any
 
-from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request
+from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
+from tasks.repairs import find_object, laxer, match_label, value_of
 
-_CLEAR = 0.85
-_MARGIN = 0.1
-_TRIES = 20
-"""Braces tried as the beginning of the answer: a text of nothing but braces must not cost a second."""
+ASK_AGAIN = frozenset({Outcome.MALFORMED, Outcome.UNKNOWN_LABEL, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
+"""Outcomes that asking once more with a new seed may cure; the others are of the item or of the engine."""
+
 _READABLE = frozenset({Outcome.OK, Outcome.TRUNCATED})
+# What the model says of itself. The item's own people apologise too, and a reason may quote them: so not after a
+# quotation mark, a colon or a verb of saying.
 _REFUSAL = re.compile(
-    r"抱歉|对不起|很遗憾|我(?:无法|不能|没有办法|没法)|^无法|作为一[个名]?.{0,6}(?:AI|人工智能|语言模型)"
-    r"|\bI(?:['’]?m| am) (?:sorry|unable|not able)\b|\bI (?:can['’]?t|cannot)\b",
+    r"(?<![“\"‘'「『：:说称示诉问致道很常分])(?:很|非常|十分)?(?:抱歉|对不起|很遗憾)"
+    r"|(?<![“\"‘'「『：:说称示诉问])我(?:无法|不能|没有办法|没法)"
+    r"|^无法|作为一[个名]?.{0,6}(?:AI|人工智能|语言模型)"
+    r"|(?:^|[.,;!?]\s*|\bbut )(?:I(?:['’]?m| am) (?:sorry|unable|not able)\b|I (?:can['’]?t|cannot)\b)",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True)
 class _Read:
-    """One text, read: `label` is set exactly when the outcome is usable."""
+    """One text, read: `label` is set, and `rung` not NONE, exactly when the outcome is usable."""
 
     outcome: Outcome
     label: str | None = None
     reason: str = ""
+    rung: Rung = Rung.NONE
 
 
 def parse(request: Request, generation: Generation, *, source: str, model: str) -> Prediction:
@@ -56,7 +59,7 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
     probabilities = _probabilities(generation, constraint)
     label = _winner(votes, probabilities, constraint.labels)
     supporters = [read for read in reads if read.label == label]
-    # without a text for it, the label stands on its probability alone: usable, but not what was written
+    # without a text for it, the label stands on its probability alone: usable, but on no rung
     best = supporters[0] if supporters else _Read(Outcome.REPAIRED, label)
     return _prediction(request, source, model, best, votes, probabilities)
 
@@ -78,6 +81,12 @@ def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str
     return Outcome.OK, reason
 
 
+def rung_counts(predictions: Iterable[Prediction]) -> dict[str, int]:
+    """How many predictions each rung of the ladder gave, strictest first; rungs that gave none are left out."""
+    counts = Counter(prediction.rung for prediction in predictions)
+    return {rung.value: counts[rung] for rung in Rung if counts[rung]}
+
+
 def _prediction(
     request: Request,
     source: str,
@@ -95,6 +104,7 @@ def _prediction(
         votes=votes or {},
         reason=read.reason,
         model=model,
+        rung=read.rung,
     )
 
 
@@ -116,128 +126,35 @@ def _read(text: str, constraint: LabelAnswer, *, cut: bool) -> _Read:
     """Climb the ladder with one text, each rung more lenient than the one before."""
     if not text.strip():
         return _Read(Outcome.EMPTY)
-    whole = _object(text, strict=True)
-    if whole is not None and whole.get(constraint.label_key) in constraint.labels:
-        return _Read(Outcome.OK, str(whole[constraint.label_key]), _reason(whole, constraint))
-    found = _first_object(text) or _by_key(text, constraint)
-    named = None if found is None else _value(found, constraint.label_key)
-    if found is None or named is None:
-        return _without_label(text, constraint, cut=cut or (found is None and "{" in text and "}" not in text))
-    label = nearest_label(named, constraint.labels) if isinstance(named, str) else None
-    if label is None:
+    located = find_object(text, constraint)
+    named, key_rung = (None, Rung.NONE) if located is None else value_of(located[0], constraint.label_key)
+    if located is None or named is None:
+        return _without_label(text, constraint, cut=cut or (located is None and "{" in text and "}" not in text))
+    found, rung = located
+    match = match_label(named, constraint.labels) if isinstance(named, str) else None
+    if match is None:
         return _Read(Outcome.UNKNOWN_LABEL)
-    return _Read(Outcome.REPAIRED, label, _reason(found, constraint))
+    label, label_rung = match
+    rung = laxer(rung, laxer(key_rung, label_rung))
+    outcome = Outcome.OK if rung is Rung.STRICT else Outcome.REPAIRED
+    return _Read(outcome, label, _reason(found, constraint), rung)
 
 
 def _without_label(text: str, constraint: LabelAnswer, *, cut: bool) -> _Read:
     """A text that names no label under its key: a bare label, a refusal, one that was cut off, or none of these."""
-    label = nearest_label(text, constraint.labels)
-    if label is not None:
-        return _Read(Outcome.REPAIRED, label)
-    if _REFUSAL.search(text[:80]):
+    match = match_label(text, constraint.labels)
+    if match is not None:
+        return _Read(Outcome.REPAIRED, match[0], rung=Rung.BARE)
+    key = re.escape(constraint.reason_key or constraint.label_key)
+    said = re.sub(rf"^[\W_]*(?:{key}[\W_]*)?", "", text)  # a refusal may stand as the reason in JSON, cut off or not
+    if _REFUSAL.search(said[:80]):
         return _Read(Outcome.REFUSED)
     return _Read(Outcome.TRUNCATED if cut else Outcome.MALFORMED)
 
 
-def nearest_label(text: str, labels: Sequence[str]) -> str | None:
-    """The label that the text means, where exactly one comes near: equal but for width, spaces and punctuation, or
-    at least 0.85 alike with the runner-up 0.1 behind; None otherwise."""
-    wanted = _bare(text)
-    if not wanted or len(wanted) > 2 * max(len(_bare(label)) for label in labels) + 4:
-        return None
-    bare = [_bare(label) for label in labels]
-    if (count := bare.count(wanted)) > 0:
-        return labels[bare.index(wanted)] if count == 1 else None
-    scored = sorted(((SequenceMatcher(None, wanted, b).ratio(), i) for i, b in enumerate(bare)), reverse=True)
-    best, index = scored[0]
-    second = scored[1][0] if len(scored) > 1 else 0.0
-    return labels[index] if best >= _CLEAR and best - second >= _MARGIN else None
-
-
-def _object(text: str, *, strict: bool) -> dict[str, Any] | None:
-    try:
-        value: object = json.loads(text, strict=strict)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
-def _first_object(text: str) -> dict[str, Any] | None:
-    """The first balanced {…} that is a JSON object, read leniently."""
-    start = text.find("{")
-    for _ in range(_TRIES):
-        if start < 0:
-            break
-        end = _balanced_end(text, start)
-        if end is not None:
-            found = _object(text[start:end], strict=False) or _object(_straight(text[start:end]), strict=False)
-            if found is not None:
-                return found
-        start = text.find("{", start + 1 if end is None else end)
-    return None
-
-
-def _by_key(text: str, constraint: LabelAnswer) -> dict[str, Any] | None:
-    """Label and reason of JSON that a quote inside the reason or a missing brace broke: by the keys around them."""
-    key = _quoted(constraint.label_key)
-    named = re.findall(key + r"""\s*[:：]\s*["'“]([^"'“”}]*)["'”]""", text)
-    if len(set(named)) != 1:
-        return None
-    found = {constraint.label_key: named[0]}
-    if constraint.reason_key is not None:
-        pattern = _quoted(constraint.reason_key) + r"""\s*[:：]\s*["'“](.*?)["'”]\s*[,，]\s*""" + key
-        if reason := re.search(pattern, text, re.DOTALL):
-            found[constraint.reason_key] = reason[1]
-    return found
-
-
-def _quoted(key: str) -> str:
-    return rf"""["'“]\s*{re.escape(key)}\s*["'”]"""
-
-
-def _balanced_end(text: str, start: int) -> int | None:
-    depth, quoted, escaped = 0, False, False
-    for index in range(start, len(text)):
-        char = text[index]
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = quoted
-        elif char == '"':
-            quoted = not quoted
-        elif not quoted and char in "{}":
-            depth += 1 if char == "{" else -1
-            if depth == 0:
-                return index + 1
-    return None
-
-
-def _straight(text: str) -> str:
-    """JSON typed with Chinese or single quotes, full-width colons and commas, or a comma too many, set right."""
-    text = re.sub(r"[“”]", '"', text)
-    if '"' not in text:
-        text = text.replace("'", '"')
-    text = re.sub(r'"\s*：\s*"', '": "', text)
-    text = re.sub(r'"\s*，\s*"', '", "', text)
-    return re.sub(r",\s*}", "}", text)
-
-
-def _value(found: dict[str, Any], key: str) -> object:
-    """The value of the key, or of the only key that is the same but for width, spaces and punctuation."""
-    if key in found:
-        return found[key]
-    alike = [value for name, value in found.items() if _bare(name) == _bare(key)]
-    return alike[0] if len(alike) == 1 else None
-
-
 def _reason(found: dict[str, Any], constraint: LabelAnswer) -> str:
-    value = None if constraint.reason_key is None else _value(found, constraint.reason_key)
+    value = None if constraint.reason_key is None else value_of(found, constraint.reason_key)[0]
     return _tidy(value) if isinstance(value, str) else ""
-
-
-def _bare(text: str) -> str:
-    """Letters and digits only, NFKC, lower case: what is left when width, spaces and punctuation are no difference."""
-    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
 
 
 def _tidy(text: str) -> str:

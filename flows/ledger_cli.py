@@ -1,0 +1,89 @@
+"""`labelstill ledger`: what it holds, taking it elsewhere, throwing some of it away."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tasks.records import Outcome
+
+if TYPE_CHECKING:
+    from tasks.ledger_tools import Stats
+
+app = typer.Typer(no_args_is_help=True, help="Every request and its raw answer: count, export, prune.")
+console = Console()
+
+LedgerPath = Annotated[Path, typer.Option("--ledger", metavar="PATH", help="The ledger's file")]
+_DEFAULT = Path("artifacts/ledger.sqlite")
+
+
+@app.command()
+def stats(ledger: LedgerPath = _DEFAULT) -> None:
+    """Answers and tokens by purpose, model and outcome; size; oldest and newest."""
+    from tasks.ledger_tools import stats as read_stats
+
+    found = read_stats(ledger)
+    _show(found)
+    console.print(f"{found.rows:,} answers, {_bytes(found.size)}: {ledger}", markup=False, highlight=False)
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .parquet, .jsonl or .csv")],
+    ledger: LedgerPath = _DEFAULT,
+) -> None:
+    """Write every question, whole, and its answer to a file."""
+    from tasks.ledger_export import export as write
+
+    with console.status(f"writing {escape(str(target))}"):
+        count = write(ledger, target)
+    console.print(f"{count:,} answers written to {target}", markup=False, highlight=False)
+
+
+@app.command()
+def prune(
+    ledger: LedgerPath = _DEFAULT,
+    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Kept longer ago")] = None,
+    model: Annotated[str | None, typer.Option(help="Part of the engine's name, e.g. the model's")] = None,
+    purpose: Annotated[str | None, typer.Option(help="classify, rationale, …")] = None,
+    outcome: Annotated[Outcome | None, typer.Option(help="The answer's outcome")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be")] = False,
+) -> None:
+    """Delete answers that meet all given conditions, and give the space back; a run would ask them again."""
+    from tasks.ledger_tools import Choice, prunable
+    from tasks.ledger_tools import prune as delete
+
+    before = None if older_than is None else time.time() - older_than * 86_400
+    choice = Choice(before, model, purpose, outcome)
+    if not yes:
+        doomed = prunable(ledger, choice)
+        _show(doomed)
+        console.print(f"{doomed.rows:,} answers would be deleted; --yes deletes them", highlight=False)
+        return
+    with console.status("deleting"):
+        done = delete(ledger, choice)
+    console.print(f"{done.rows:,} answers deleted, {_bytes(done.freed)} given back", highlight=False)
+
+
+def _show(found: "Stats") -> None:
+    table = Table("purpose", "model", "outcome")
+    for name in ("answers", "prompt tokens", "of them cached", "output tokens", "hours"):
+        table.add_column(name, justify="right")
+    for g in found.groups:
+        counts = (f"{n:,}" for n in (g.rows, g.tokens_in, g.tokens_cached, g.tokens_out))
+        table.add_row(escape(g.purpose), escape(g.engine), g.outcome, *counts, f"{g.seconds / 3600:.1f}")
+    console.print(table)
+    if found.oldest is not None and found.newest is not None:
+        console.print(f"oldest {_when(found.oldest)}, newest {_when(found.newest)}", highlight=False)
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _bytes(count: int) -> str:
+    return f"{count / (1 << 20):,.1f} MB"

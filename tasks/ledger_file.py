@@ -1,0 +1,179 @@
+"""The ledger's file: its tables, opening it, setting an unusable one aside.
+
+`answers` has a small row an answer, `requests` the question to each. The three texts that are equal for thousands of
+questions (prefix, suffix, answer constraint) stand once in `texts`, under their digest. The view `questions` puts all
+together, so that plain pandas reads whole requests:
+``pandas.read_sql("select * from questions limit 100", sqlite3.connect(path))``.
+"""
+
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from tasks.errors import LedgerError
+
+VERSION = 2
+"""In PRAGMA user_version. Version 1 (number 0) kept answers without their questions."""
+
+LOCK_SECONDS = 60.0
+"""Another run's flush holds the write lock for a tenth of a second, a copying backup for longer."""
+
+# Rows in order of arrival and keys in an index of their own: a table ordered by key, which is a hash, would rewrite a
+# page for each. Questions apart, as they are the bulk and are seldom read: get and stats stay with 0.7 KB an answer.
+_TABLES = (
+    """
+    CREATE TABLE answers (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        at REAL NOT NULL,
+        sample_id TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        engine TEXT NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_cached INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        seconds REAL NOT NULL,
+        prefix_id INTEGER NOT NULL,
+        suffix_id INTEGER NOT NULL,
+        constraint_id INTEGER NOT NULL,
+        generation TEXT NOT NULL
+    )
+    """,
+    "CREATE TABLE requests (id INTEGER PRIMARY KEY, request TEXT NOT NULL)",
+    "CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL)",
+    """
+    CREATE VIEW questions AS
+    SELECT a.id, key, at, sample_id, purpose, outcome, engine, tokens_in, tokens_cached, tokens_out, seconds,
+        json_set(request, '$.prefix', p.text, '$.suffix', s.text, '$.constraint', json(c.text)) AS request,
+        generation
+    FROM answers a
+    JOIN requests r ON r.id = a.id
+    LEFT JOIN texts p ON p.id = prefix_id
+    LEFT JOIN texts s ON s.id = suffix_id
+    LEFT JOIN texts c ON c.id = constraint_id
+    """,
+    f"PRAGMA user_version = {VERSION}",
+)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open ledger file. `set_aside` is where the file was moved that stood there and couldn't be used, `notice`
+    the sentence for people about it."""
+
+    connection: sqlite3.Connection
+    set_aside: Path | None = None
+    notice: str = ""
+
+
+class _Unusable(Exception):
+    """A file that must be set aside: `tag` goes into its new name, the message says why."""
+
+    def __init__(self, tag: str, why: str) -> None:
+        super().__init__(why)
+        self.tag = tag
+
+
+def open_ledger(path: Path) -> Opened:
+    """Open the ledger for writing, making it where there is none; a corrupt file or one of another version is set
+    aside, never deleted.
+
+    Raises LedgerError when it can't be opened, or is a database of something else.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One run at a time: two that found the same corrupt file would set each other's new ledger aside.
+        with FileLock(path.with_name(path.name + ".lock"), timeout=LOCK_SECONDS):
+            try:
+                return Opened(_prepared(path))
+            except _Unusable as error:
+                aside = _set_aside(path, error.tag)
+                notice = (
+                    f"the ledger {path} {error}; it was set aside as {aside} and a new one begun: its answers are "
+                    "asked again"
+                )
+                return Opened(_prepared(path), aside, notice)
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerError(f"{path}: the ledger can't be opened: {error}") from error
+
+
+def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
+    """Open a ledger that must be there already; `mode` is SQLite's: ro or rw. Raises LedgerError."""
+    if not path.is_file():
+        raise LedgerError(f"{path}: there is no ledger; name one with --ledger PATH")
+    try:
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=LOCK_SECONDS, isolation_level=None
+        )
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                raise LedgerError(f"{path}: no ledger of version {VERSION} (its version is {version})")
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: the ledger can't be read: {error}") from error
+    return connection
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode that any thread may use, one at a time."""
+    return sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False, isolation_level=None)
+
+
+def _prepared(path: Path) -> sqlite3.Connection:
+    connection = connect(path)
+    try:
+        _check_version(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # With one commit a second a sync for each (4-20 ms, not on the caller's thread) is cheap, and an answer then
+        # survives a power cut too, not only the death of the process.
+        connection.execute("PRAGMA synchronous = FULL")
+        # 16 MB: index pages that many flushes touch are copied into the file once for several of them.
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+        return connection
+    except sqlite3.OperationalError:
+        connection.close()
+        raise
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _Unusable("corrupt", f"is corrupt ({error})") from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == VERSION:
+        return
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "answers" in tables:
+        raise _Unusable(f"version-{version or 1}", f"is of version {version or 1}, not {VERSION}")
+    if tables:
+        raise LedgerError(f"{path}: a database of something else (tables {sorted(tables)}); choose another file")
+    # Lets `prune` give pages back to the disk a few at a time; counts only before the first table is made.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES:
+        connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def _set_aside(path: Path, tag: str) -> Path:
+    stem = f"{path.name}.{tag}-{int(time.time())}"
+    names = (path.with_name(stem if n == 0 else f"{stem}-{n}") for n in range(1 << 30))
+    aside = next(name for name in names if not name.exists())
+    # The log first: left beside a new ledger, SQLite would play it into that one.
+    for tail in ("-wal", "-shm", ""):
+        side = path.with_name(path.name + tail)
+        if side.exists():
+            os.rename(side, aside.with_name(aside.name + tail))
+    return aside
