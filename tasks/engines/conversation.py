@@ -31,6 +31,9 @@ from tasks.records import Generation, LabelAnswer, Outcome, Request
 
 _MEDIA = re.compile(r"image|media|multimodal|multi-modal|pixel|PIL", re.IGNORECASE)
 
+_READS = 3
+"""Times a request is sent when its answers hold no text, or fewer than asked for."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -149,13 +152,14 @@ class Conversation:
 
     async def _reply(self, prepared: Prepared, n: int, seed: int) -> Reply:
         body = chat_body(prepared.request, self._model, prepared.images, self._can, n=n, seed=seed)
-        for _ in range(3):
+        reply: Reply | None = None
+        for _ in range(_READS):
             reply = read_reply(await self._client.post(body), n)
             # fewer answers than asked for is a server's bad moment: what it can do was found out at the start
             if reply is not None and len(reply.texts) == n:
                 return reply
         if reply is None:
-            raise GaveUp("three answers without any text")
+            raise GaveUp(f"{_READS} answers without any text")
         return reply
 
     async def _weigh(self, prepared: Prepared, reply: Reply) -> dict[str, float] | None:

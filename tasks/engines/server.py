@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 """Any OpenAI-compatible server, kept full: a fixed number of requests in flight, whatever each of them takes.
 
 The caller's thread draws requests from the stream and prepares them; one event loop in a thread of its own keeps the
