@@ -51,12 +51,8 @@ class Asking:
     _again: int = 0
 
     def __enter__(self) -> "Asking":
-        if self.ledger.set_aside is not None:
-            get_run_logger().warning(
-                "the ledger %s was corrupt; it was set aside as %s and a new one begun: its answers are asked again",
-                self.ledger.path,
-                self.ledger.set_aside,
-            )
+        if self.ledger.notice:
+            get_run_logger().warning("%s", self.ledger.notice)
         return self
 
     def __exit__(self, *_: object) -> None:
