@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tasks.images import resized_sides
+from tasks.images import TooThin, resized_sides
 from tasks.prompts import user_content
 from tasks.records import ImagePart, ImageRef, Request
 
@@ -23,8 +23,8 @@ _LEAST_TOKENS = 4
 def image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> int:
     """Exact number of tokens of an image under the given bounds on its area (pixels).
 
-    A square of two patches by two is one token, and two more frame the image. Raises ValueError, naming the file,
-    for an image too long and thin.
+    A square of two patches by two is one token, and two more frame the image. Raises TooThin, naming the
+    file, for an image too long for its width.
     """
     width, height = resized_sides(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
     return width * height // (2 * patch_size) ** 2 + 2
@@ -36,7 +36,7 @@ def estimate_prompt_tokens(request: Request) -> int:
     images = 0
     for part in request.parts:
         if isinstance(part, ImagePart):
-            with suppress(ValueError):  # too thin: its item is dropped unasked
+            with suppress(TooThin):  # its item is dropped unasked
                 images += image_tokens(part.image, min_pixels=request.min_pixels, max_pixels=request.max_pixels)
         else:
             chars += len(part.text)
@@ -59,7 +59,7 @@ class PromptBudget:
     """Exact prompt lengths under one processor, and requests shortened to fit.
 
     The length is that of the user turn in the processor's chat template, with the generation prompt: text by the
-    processor's tokenizer, images by arithmetic. Not for several threads at once.
+    processor's tokenizer, images by arithmetic. Any thread may ask.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -70,7 +70,7 @@ class PromptBudget:
         self._text_tokens = lru_cache(maxsize=1024)(self._tokenised)
 
     def count(self, request: Request) -> int:
-        """Exact number of prompt tokens; raises ValueError, naming the file, for an image too long and thin."""
+        """Exact number of prompt tokens; raises TooThin, naming the file, as `image_tokens` does."""
         image_token: str = self._processor.image_token
         # the tokenizer itself cuts at special tokens, so what stands between two of them counts by itself
         texts = self._rendered(request).split(image_token)
@@ -83,7 +83,7 @@ class PromptBudget:
 
         Whole turns go first, the oldest first, text and images together: those after turn 0 and before
         `keep_from_turn`. Then every image is shrunk, down to `min_pixels` or 4 tokens an image. Prefix, suffix and
-        what is left of the parts are never cut. Raises ValueError as `count` does.
+        what is left of the parts are never cut. Raises TooThin as `count` does.
         """
         whole = self.count(request)
         if whole <= limit:

@@ -23,19 +23,23 @@ _ENDS = {".jpg": b"\xff\xd9", ".png": b"\0\0\0\0IEND\xaeB`\x82"}
 """What a whole file of each kind ends with."""
 
 
+class TooThin(ValueError):
+    """An image so long and thin that the model's patches can't cover it: a fault of its item alone."""
+
+
 def resized_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
     """Width and height (pixels) at which the model will see an image: multiples of two patches, area within the bounds.
 
-    Source: Qwen2-VL's smart_resize, as published in qwen_vl_utils. Raises ValueError, naming the file, for an image
-    too long and thin: sides over 200 to 1, or more than the area allowed has patches for.
+    Source: Qwen2-VL's smart_resize, as published in qwen_vl_utils. Raises TooThin, naming the file, for sides over
+    200 to 1, or more than the area allowed has patches for.
     """
     factor = 2 * patch_size
     try:
         height, width = smart_resize(image.height, image.width, factor, min_pixels=min_pixels, max_pixels=max_pixels)
     except ValueError as error:
-        raise ValueError(f"{image.path}: {image.width}×{image.height} pixels: {error}") from error
+        raise TooThin(f"{image.path}: {image.width}×{image.height} pixels: {error}") from error
     if not (width and height):
-        raise ValueError(f"{image.path}: {image.width}×{image.height} pixels: too thin for {max_pixels} pixels in all")
+        raise TooThin(f"{image.path}: {image.width}×{image.height} pixels: too thin for {max_pixels} pixels in all")
     return width, height
 
 
@@ -46,8 +50,8 @@ def open_images(
 
     The same pixels as from an ImageCache, made anew each time. qwen_vl_utils and transformers resize slightly
     differently (mean 0.0014, at most 0.18 of normalised pixel values), so everything goes through qwen_vl_utils here
-    and the processors are told not to resize. Raises OSError, naming the file, when it can't be read, and ValueError
-    when it can't be resized (see `resized_sides`).
+    and the processors are told not to resize. Raises OSError, naming the file, when it can't be read, and TooThin
+    when it can't be resized.
     """
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
     opened: list[Image.Image] = []
@@ -72,7 +76,7 @@ class ImageCache:
         """The pre-resized image's file, made if it isn't there whole.
 
         Raises OSError, naming the file, when the source can't be read or is no longer what was read on the way in;
-        ValueError when it can't be resized (see `resized_sides`); EngineError when the cache can't be written.
+        TooThin when it can't be resized; EngineError when the cache can't be written.
         """
         stem = self.folder / image.sha256[:2] / f"{image.sha256}-{min_pixels}-{max_pixels}-{patch_size}-{_RECIPE}"
         for suffix in _ENDS:

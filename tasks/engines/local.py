@@ -16,26 +16,36 @@ from typing import Any
 import torch
 import transformers
 
-from tasks.engines import EngineSpec
+from tasks.budget import PromptBudget
+from tasks.engines import EngineSpec, Usage, Workplace
 from tasks.engines.answers import draws_for, escaped, label_fields, text_fields
-from tasks.engines.decoding import Decoder, Draw
+from tasks.engines.decoding import Decoder
 from tasks.engines.identity import model_identity
 from tasks.engines.loading import first_line, load_model
 from tasks.engines.scoring import Answers, score_answers, split_answers
 from tasks.errors import EngineError
-from tasks.images import open_images
+from tasks.images import TooThin
 from tasks.prompts import user_content
-from tasks.records import Generation, ImagePart, LabelAnswer, Outcome, Request
+from tasks.records import Generation, LabelAnswer, Outcome, Request
 
 WINDOW = 8
 """Batches' worth of requests pulled from the stream at a time and sorted by length."""
 
 
 @dataclass(frozen=True)
+class _Fitting:
+    """A request that fits, what was taken from it for that, and its prompt's length."""
+
+    request: Request
+    shortened: str
+    tokens: int
+
+
+@dataclass(frozen=True)
 class _Prompt:
     """A request as tensors; `ids` end with the answer's opening where a reason comes first."""
 
-    request: Request
+    asked: _Fitting
     ids: list[int]
     pixels: torch.Tensor | None
     grid: torch.Tensor | None
@@ -48,31 +58,38 @@ class LocalEngine:
     which items share its batch.
     """
 
-    def __init__(self, spec: EngineSpec) -> None:
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, spec: EngineSpec, place: Workplace) -> None:
         """Load `spec.model` and its adapter; raises EngineError with the mend when that fails."""
-        self._batch_size = spec.batch_size
+        self._batch_size, self._images = spec.batch_size, place.images
         self._model: Any
         self._model, self._processor = load_model(spec)
         self._decoder: Any = Decoder(self._model, self._processor.tokenizer)
-        self._limit: int = self._model.config.get_text_config().max_position_embeddings
+        self._budget = PromptBudget(self._processor)
+        positions: int = self._model.config.get_text_config().max_position_embeddings
+        self._context = min(positions, spec.context_length or positions)
         self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
         self._answers = lru_cache(maxsize=1024)(self._tokenised_answers)
         versions = f"transformers-{transformers.__version__}/torch-{torch.__version__}"
         self.fingerprint = f"local/{versions}/{model_identity(spec)}"
+        self._gpus = len({p.device for p in self._model.parameters() if p.device.type == "cuda"})
+        self._busy = self._seconds = self._starved = 0.0
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer each request once, unordered; raises EngineError only when the device itself has failed."""
-        stream = iter(requests)
-        while window := list(islice(stream, WINDOW * self._batch_size)):
-            # longest first: a batch too large for the memory shows at once
-            window.sort(key=_rough_length, reverse=True)
-            batches = [window[i : i + self._batch_size] for i in range(0, len(window), self._batch_size)]
-            opened = self._open(batches[0])
-            for number, batch in enumerate(batches):
-                # the next batch's images are read while the model works on this one
-                ahead = self._open(batches[number + 1]) if number + 1 < len(batches) else []
-                yield from self._answer_batch(batch, opened)
-                opened = ahead
+        answered = self._answered(iter(requests))
+        while True:
+            began = time.perf_counter()
+            generations = next(answered, None)
+            self._seconds += time.perf_counter() - began
+            if generations is None:
+                return
+            yield from generations
+
+    def usage(self) -> Usage:
+        """How busy it was; the time in which the answers' reader holds it up is not counted."""
+        return Usage(self._batch_size, self._busy, self._seconds, self._starved, self._gpus)
 
     def close(self) -> None:
         """Free the model's memory; the engine answers nothing afterwards."""
@@ -81,34 +98,67 @@ class LocalEngine:
         self._answers.cache_clear()
         _free_memory()
 
-    def _open(self, batch: Sequence[Request]) -> list[Future[list[Any] | None]]:
-        return [self._openers.submit(self._images, request) for request in batch]
+    def _answered(self, stream: Iterator[Request]) -> Iterator[list[Generation]]:
+        while True:
+            began = time.perf_counter()
+            window = list(islice(stream, WINDOW * self._batch_size))
+            self._starved += time.perf_counter() - began
+            if not window:
+                return
+            fitted = [self._fitted(request) for request in window]
+            yield [f for f in fitted if isinstance(f, Generation)]
+            # longest first: a batch too large for the memory shows at once
+            asked = sorted((f for f in fitted if isinstance(f, _Fitting)), key=lambda f: f.tokens, reverse=True)
+            batches = [asked[i : i + self._batch_size] for i in range(0, len(asked), self._batch_size)]
+            opened = self._open(batches[0]) if batches else []
+            for number, batch in enumerate(batches):
+                # the next batch's images are read while the model works on this one
+                ahead = self._open(batches[number + 1]) if number + 1 < len(batches) else []
+                yield self._answer_batch(batch, opened)
+                opened = ahead
 
-    def _images(self, request: Request) -> list[Any] | None:
+    def _fitted(self, request: Request) -> _Fitting | Generation:
+        room = request.sampling.max_tokens
+        try:
+            if isinstance(constraint := request.constraint, LabelAnswer):
+                answer = self._answers_after(constraint, "")
+                room = len(answer.shared) + max(map(len, answer.rests))
+                if constraint.between is not None:
+                    room += len(self._tokenised([constraint.opening])[0]) + request.sampling.max_tokens
+            fit = self._budget.fit(request, self._context - room)
+        except Exception as error:
+            outcome = Outcome.BAD_MEDIA if isinstance(error, TooThin) else Outcome.FAILED
+            return self._ended(request, outcome, first_line(error))
+        if fit.request is None:
+            detail = f"{fit.note}: the model takes {self._context} with the answer"
+            return self._ended(request, Outcome.TOO_LONG, detail)
+        return _Fitting(fit.request, fit.note, fit.tokens)
+
+    def _open(self, batch: Sequence[_Fitting]) -> list[Future[list[Any] | None]]:
+        return [self._openers.submit(self._opened, asked.request) for asked in batch]
+
+    def _opened(self, request: Request) -> list[Any] | None:
         patch: int = self._processor.image_processor.patch_size
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
-        return open_images(request.images, **limits, patch_size=patch)
+        return self._images.open(request.images, **limits, patch_size=patch)
 
-    def _answer_batch(
-        self, batch: Sequence[Request], opened: Sequence[Future[list[Any] | None]]
-    ) -> Iterator[Generation]:
+    def _answer_batch(self, batch: Sequence[_Fitting], opened: Sequence[Future[list[Any] | None]]) -> list[Generation]:
         began = time.perf_counter()
-        prompts: list[_Prompt] = []
-        for request, images in zip(batch, opened, strict=True):
-            made = self._prompt(request, images)
-            if isinstance(made, Generation):
-                yield made
-            else:
-                prompts.append(made)
+        made = [self._prompt(asked, images) for asked, images in zip(batch, opened, strict=True)]
         share = (time.perf_counter() - began) / len(batch)
-        if prompts:
-            for generation in self._answer(prompts):
-                yield generation.model_copy(update={"seconds": generation.seconds + share})
+        generations = [m for m in made if isinstance(m, Generation)]
+        if prompts := [m for m in made if isinstance(m, _Prompt)]:
+            answered = self._answer(prompts)
+            generations += [g.model_copy(update={"seconds": g.seconds + share}) for g in answered]
+        self._busy += len(batch) * (time.perf_counter() - began)
+        return generations
 
-    def _prompt(self, request: Request, opening: Future[list[Any] | None]) -> _Prompt | Generation:
-        # an image file can break in as many ways as there are formats; each concerns this item only
+    def _prompt(self, asked: _Fitting, opening: Future[list[Any] | None]) -> _Prompt | Generation:
+        request = asked.request
         try:
             images = opening.result()
+        except EngineError:
+            raise  # the cache's disk is full: no fault of the image
         except Exception as error:
             return self._ended(request, Outcome.BAD_MEDIA, first_line(error))
         try:
@@ -122,10 +172,7 @@ class LocalEngine:
         except Exception as error:
             return self._ended(request, Outcome.FAILED, first_line(error))
         ids: list[int] = made["input_ids"][0].tolist()
-        if len(ids) + request.sampling.max_tokens > self._limit:
-            detail = f"{len(ids)} tokens and {request.sampling.max_tokens} to answer; the model takes {self._limit}"
-            return self._ended(request, Outcome.TOO_LONG, detail)
-        return _Prompt(request, ids, made.get("pixel_values"), made.get("image_grid_thw"))
+        return _Prompt(asked, ids, made.get("pixel_values"), made.get("image_grid_thw"))
 
     def _ended(self, request: Request, outcome: Outcome, detail: str) -> Generation:
         return Generation(key=request.key, outcome=outcome, engine=self.fingerprint, detail=detail)
@@ -143,22 +190,22 @@ class LocalEngine:
         # outside of the handlers: there the error would keep the failed batch's tensors alive
         _free_memory()
         if len(prompts) == 1:
-            return [self._ended(prompts[0].request, Outcome.FAILED, failure)]
+            return [self._ended(prompts[0].asked.request, Outcome.FAILED, failure)]
         return [g for i in range(0, len(prompts), size) for g in self._answer(prompts[i : i + size])]
 
     @torch.inference_mode()
     def _run(self, prompts: Sequence[_Prompt]) -> list[Generation]:
         began = time.perf_counter()
-        draws = [draws_for(p.request) for p in prompts]
+        draws = [draws_for(p.asked.request) for p in prompts]
         rows = self._decoder.prefill(*self._tensors(prompts)).select([i for i, d in enumerate(draws) for _ in d])
         flat = [d for of_prompt in draws for d in of_prompt]
         self._decoder.decode(rows, flat)
-        requests = [p.request for p, d in zip(prompts, draws, strict=True) for _ in d]
-        labelled = [i for i, r in enumerate(requests) if isinstance(r.constraint, LabelAnswer)]
+        requests = [p.asked.request for p, d in zip(prompts, draws, strict=True) for _ in d]
+        labelled = {i: r.constraint for i, r in enumerate(requests) if isinstance(r.constraint, LabelAnswer)}
         scores: dict[int, torch.Tensor] = {}
         if labelled:
-            answers = [self._answers_after(requests[i].constraint, flat[i]) for i in labelled]
-            scored = score_answers(self._model, rows.select(labelled), answers)
+            answers = [self._answers_after(constraint, flat[i].unfed) for i, constraint in labelled.items()]
+            scored = score_answers(self._model, rows.select(list(labelled)), answers)
             scores = {i: values.log_softmax(dim=-1).cpu() for i, values in zip(labelled, scored, strict=True)}
         share = (time.perf_counter() - began) / len(prompts)
         generations: list[Generation] = []
@@ -166,9 +213,11 @@ class LocalEngine:
         for prompt, own in zip(prompts, draws, strict=True):
             ours = [scores[i] for i in range(at, at + len(own)) if i in scores]
             at += len(own)
-            fields = label_fields(prompt.request, own, ours) if ours else text_fields(prompt.request, own)
+            asked = prompt.asked
+            fields = label_fields(asked.request, own, ours) if ours else text_fields(asked.request, own)
             counts = {"tokens_in": len(prompt.ids), "tokens_out": sum(d.drawn for d in own), "seconds": share}
-            generations.append(Generation(key=prompt.request.key, engine=self.fingerprint, **counts, **fields))
+            named = {"key": asked.request.key, "engine": self.fingerprint, "shortened": asked.shortened}
+            generations.append(Generation(**named, **counts, **fields))
         return generations
 
     def _tensors(self, prompts: Sequence[_Prompt]) -> tuple[Any, ...]:
@@ -181,21 +230,17 @@ class LocalEngine:
         grids = [p.grid for p in prompts if p.grid is not None]
         return ids, kinds, mask, torch.cat(pixels) if pixels else None, torch.cat(grids) if grids else None
 
-    def _answers_after(self, constraint: Any, draw: Draw) -> Answers:
-        start = constraint.opening if constraint.between is None else draw.unfed + constraint.between
+    def _answers_after(self, constraint: LabelAnswer, unfed: str) -> Answers:
+        """The answers as they go on after the prompt, or after a reason of which `unfed` is not in the cache."""
+        start = constraint.opening if constraint.between is None else unfed + constraint.between
         return self._answers(start, constraint.labels, constraint.closing)
 
     def _tokenised_answers(self, start: str, labels: tuple[str, ...], closing: str) -> Answers:
         # in one piece, as the trainer tokenises: a label's tokens may reach over its quotes
-        texts = [start + escaped(label) + closing for label in labels]
-        return split_answers(self._processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
+        return split_answers(self._tokenised([start + escaped(label) + closing for label in labels]))
 
-
-def _rough_length(request: Request) -> int:
-    """About how many tokens the prompt has: for sorting, so nothing is opened or tokenised for it."""
-    pixels = (min(max(i.width * i.height, request.min_pixels), request.max_pixels) for i in request.images)
-    texts = (len(p.text) for p in request.parts if not isinstance(p, ImagePart))
-    return sum(pixels) // (28 * 28) + len(request.prefix) + sum(texts) + len(request.suffix)
+    def _tokenised(self, texts: list[str]) -> list[list[int]]:
+        return self._processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def _free_memory() -> None:

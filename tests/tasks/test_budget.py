@@ -10,7 +10,7 @@ from transformers import AutoProcessor, Qwen2VLImageProcessor
 
 from tasks.budget import PromptBudget, estimate_prompt_tokens, image_tokens
 from tasks.demo.checkpoint import new_checkpoint
-from tasks.images import open_images
+from tasks.images import TooThin, open_images
 from tasks.prompts import user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 from tests.tasks.making import image, prompter, sample
@@ -134,7 +134,7 @@ def test_a_spelt_image_token_is_one_more_token(budget: PromptBudget):
 def test_an_image_that_cannot_be_resized_is_named(budget: PromptBudget):
     request = asked(ImagePart(image=sized(1, 20_000, "/strip.png")))
     for counting in (budget.count, lambda r: budget.fit(r, 10_000)):
-        with pytest.raises(ValueError, match=r"/strip\.png: 1×20000 pixels"):
+        with pytest.raises(TooThin, match=r"/strip\.png: 1×20000 pixels"):
             counting(request)
 
 

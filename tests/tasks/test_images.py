@@ -9,7 +9,7 @@ from PIL import Image
 from qwen_vl_utils import fetch_image
 
 from tasks.errors import EngineError
-from tasks.images import ImageCache, open_images, resized_sides
+from tasks.images import ImageCache, TooThin, open_images, resized_sides
 from tasks.records import ImageRef
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784}
@@ -138,7 +138,7 @@ def test_a_strip_is_refused_by_name(cache: ImageCache, tmp_path: Path, width: in
     Image.new("RGB", (width, height)).save(tmp_path / "strip.png")
     image = ref(tmp_path / "strip.png", width, height)
     for opening in (cache.file, lambda image, **b: open_images([image], **b)):
-        with pytest.raises(ValueError, match=rf"strip\.png: {width}×{height} pixels"):
+        with pytest.raises(TooThin, match=rf"strip\.png: {width}×{height} pixels"):
             opening(image, **BOUNDS)
 
 

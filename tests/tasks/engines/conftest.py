@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,9 @@ import torch
 from PIL import Image
 
 from tasks.demo.checkpoint import new_checkpoint
-from tasks.engines import EngineSpec
+from tasks.engines import EngineSpec, Workplace
 from tasks.engines.local import LocalEngine
+from tasks.images import ImageCache
 from tasks.records import ImageRef
 
 SIZES = ((112, 168), (56, 84), (200, 90))
@@ -27,13 +29,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageRef]:
     for number, (width, height) in enumerate(SIZES):
         path = folder / f"{number}.png"
         Image.fromarray(noise.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
-        refs.append(ImageRef(path=str(path), sha256=str(number), width=width, height=height))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        refs.append(ImageRef(path=str(path), sha256=digest, width=width, height=height))
     return refs
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint: Path):
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    folder = tmp_path_factory.mktemp("place")
+    return Workplace(ImageCache(folder / "images"), folder / "logs")
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Path, place: Workplace):
     torch.set_num_threads(2)
-    opened = LocalEngine(EngineSpec(engine="local", model=str(checkpoint), batch_size=8))
+    opened = LocalEngine(EngineSpec(engine="local", model=str(checkpoint), batch_size=8), place)
     yield opened
     opened.close()

@@ -2,15 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engines import EngineSpec
+from tasks.engines import EngineSpec, Workplace
 from tasks.engines.local import LocalEngine
 from tasks.errors import EngineError
 
 
-def test_what_cannot_be_loaded_says_so(checkpoint: Path, tmp_path: Path):
+def test_what_cannot_be_loaded_says_so(checkpoint: Path, place: Workplace, tmp_path: Path):
     with pytest.raises(EngineError, match="does not exist"):
-        LocalEngine(EngineSpec(engine="local", model=str(tmp_path / "nowhere")))
+        LocalEngine(EngineSpec(engine="local", model=str(tmp_path / "nowhere")), place)
     with pytest.raises(EngineError, match="the folder must hold"):
-        LocalEngine(EngineSpec(engine="local", model=str(tmp_path)))
+        LocalEngine(EngineSpec(engine="local", model=str(tmp_path)), place)
     with pytest.raises(EngineError, match=r"adapter_config\.json"):
-        LocalEngine(EngineSpec(engine="local", model=str(checkpoint), adapter=str(tmp_path)))
+        LocalEngine(EngineSpec(engine="local", model=str(checkpoint), adapter=str(tmp_path)), place)

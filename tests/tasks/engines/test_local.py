@@ -1,4 +1,7 @@
+import hashlib
 import math
+import re
+import time
 from itertools import count, islice
 from pathlib import Path
 
@@ -6,11 +9,13 @@ import pytest
 import torch
 from qwen_vl_utils import process_vision_info
 
-from tasks.engines import EngineSpec
+from tasks.engines import EngineSpec, Usage, Workplace
 from tasks.engines.decoding import Decoder
 from tasks.engines.identity import model_identity
 from tasks.engines.local import LocalEngine
 from tasks.engines.scoring import score_answers, split_answers
+from tasks.errors import EngineError
+from tasks.images import ImageCache
 from tasks.parsing import parse
 from tasks.prompts import user_content
 from tasks.records import FreeText, Generation, ImagePart, ImageRef, LabelAnswer, Outcome, Request, Sampling, TextPart
@@ -78,6 +83,10 @@ def logprobs_after(engine: LocalEngine, inputs, tokens: list[int]) -> torch.Tens
         return engine._model(**whole).logits[0].log_softmax(-1)[-len(tokens) - 1 :]
 
 
+def tokenised(engine: LocalEngine, text: str) -> list[int]:
+    return engine._processor.tokenizer(text)["input_ids"]
+
+
 def greedy_reason(engine: LocalEngine, inputs, length: int) -> tuple[list[int], str]:
     """The tokens before the closing quote, and the text that shares a token with it."""
     tokens: list[int] = []
@@ -137,12 +146,48 @@ def test_a_greedy_text_is_the_one_of_transformers_own_generate(engine: LocalEngi
 def test_a_broken_image_hits_only_its_item(engine: LocalEngine, images: list[ImageRef], tmp_path: Path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(Path(images[0].path).read_bytes()[:500])
-    bad = [images[0].model_copy(update={"path": str(p)}) for p in (broken, tmp_path / "missing.png")]
+    digest = hashlib.sha256(broken.read_bytes()).hexdigest()
+    fields = {
+        "broken": {"path": str(broken), "sha256": digest},
+        "missing": {"path": str(tmp_path / "missing.png"), "sha256": "0" * 64},
+        "strip": {"width": 1, "height": 20_000},
+    }
+    bad = {key: request(key, [images[1], images[0].model_copy(update=changed)]) for key, changed in fields.items()}
     requests = varied(images, "label")
-    requests[3:3] = [request("broken", [images[1], bad[0]]), request("missing", [bad[1]])]
-    outcomes = {key: g.outcome for key, g in answers(engine, requests).items()}
-    assert {key for key, outcome in outcomes.items() if outcome is Outcome.BAD_MEDIA} == {"broken", "missing"}
-    assert set(outcomes.values()) == {Outcome.OK, Outcome.BAD_MEDIA}
+    requests[3:3] = bad.values()
+    generations = answers(engine, requests)
+    assert {key for key, g in generations.items() if g.outcome is Outcome.BAD_MEDIA} == set(bad)
+    assert {g.outcome for g in generations.values()} == {Outcome.OK, Outcome.BAD_MEDIA}
+    assert all(Path(r.images[1].path).name in generations[key].detail for key, r in bad.items())
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault_of_the_items(
+    checkpoint: Path, images: list[ImageRef], tmp_path: Path
+):
+    (tmp_path / "taken").write_text("a file")
+    place = Workplace(ImageCache(tmp_path / "taken"), tmp_path)
+    stuck = LocalEngine(EngineSpec(engine="local", model=str(checkpoint)), place)
+    with pytest.raises(EngineError, match="cannot be written"):
+        answers(stuck, varied(images, "label"))
+    stuck.close()
+
+
+def test_images_are_made_once(checkpoint: Path, images: list[ImageRef], tmp_path: Path):
+    """The second engine has nothing but the cache to answer from."""
+    place = Workplace(ImageCache(tmp_path / "cache"), tmp_path)
+    moved = [image.model_copy(update={"path": str(tmp_path / f"{n}.png")}) for n, image in enumerate(images)]
+    for image, copy in zip(images, moved, strict=True):
+        Path(copy.path).write_bytes(Path(image.path).read_bytes())
+    given: list[dict[str, Generation]] = []
+    for _ in range(2):
+        opened = LocalEngine(EngineSpec(engine="local", model=str(checkpoint)), place)
+        given.append(answers(opened, varied(moved, "label")))
+        opened.close()
+        for copy in moved:
+            Path(copy.path).unlink(missing_ok=True)
+    first, second = ({key: g.label_logprobs for key, g in of.items()} for of in given)
+    assert first == second
+    assert None not in first.values()
 
 
 def test_an_item_that_breaks_the_batch_fails_alone(engine: LocalEngine, images: list[ImageRef]):
@@ -163,8 +208,10 @@ class SmallMemory(Decoder):
         return super().prefill(ids, *rest)
 
 
-def test_a_batch_too_large_for_the_memory_is_halved(checkpoint: Path, engine: LocalEngine, images: list[ImageRef]):
-    small = LocalEngine(EngineSpec(engine="local", model=str(checkpoint), batch_size=8))
+def test_a_batch_too_large_for_the_memory_is_halved(
+    checkpoint: Path, place: Workplace, engine: LocalEngine, images: list[ImageRef]
+):
+    small = LocalEngine(EngineSpec(engine="local", model=str(checkpoint), batch_size=8), place)
     small._decoder = SmallMemory(small._model, small._processor.tokenizer)
     requests = varied(images, "label")
     halved, whole = answers(small, requests), answers(engine, requests)
@@ -191,10 +238,83 @@ def test_too_long_and_cut(engine: LocalEngine, images: list[ImageRef]):
     ]
     generations = answers(engine, requests)
     assert generations["long"].outcome is Outcome.TOO_LONG
+    assert re.search(r"needs \d+ tokens, 327\d\d are allowed: the model takes 32768", generations["long"].detail)
     assert generations["cut"].outcome is Outcome.TRUNCATED
     assert generations["cut"].tokens_out == 3
     assert generations["cut reason"].outcome is Outcome.OK
     assert "cut at 3" in generations["cut reason"].detail
+
+
+def dialogue(key: str, images: list[ImageRef], turns: int, **fields) -> Request:
+    parts = [TextPart(text="对话：")]
+    for turn in range(1, turns + 1):
+        parts += [TextPart(text=f"请看图{turn}" * 20, turn=turn), ImagePart(image=images[turn % 3], turn=turn)]
+    asked = request(key, [], **fields)
+    return asked.model_copy(update={"parts": tuple(parts), "keep_from_turn": turns})
+
+
+@pytest.mark.parametrize("kind", ["label", "reason", "text"])
+def test_a_long_dialogue_is_answered_without_its_oldest_turns(
+    checkpoint: Path, place: Workplace, engine: LocalEngine, images: list[ImageRef], kind: str
+):
+    spec = EngineSpec(engine="local", model=str(checkpoint), context_length=512)
+    short = LocalEngine(spec, place)
+    requests = [dialogue("short", images, 2, kind=kind), dialogue("long", images, 30, kind=kind)]
+    generations = answers(short, requests)
+    assert generations["short"].shortened == ""
+    long = generations["long"]
+    gone = re.fullmatch(r"dropped turns 1 to (\d+) \(\1 images\)", long.shortened)
+    assert gone
+    parts = tuple(p for p in requests[1].parts if p.turn == 0 or p.turn > int(gone[1]))
+    cut = requests[1].model_copy(update={"parts": parts})
+    same = answers(engine, [cut])["long"]
+    assert (long.texts, long.tokens_in) == (same.texts, same.tokens_in)
+    assert 400 < long.tokens_in < 512
+    assert long.label_logprobs == pytest.approx(same.label_logprobs, abs=1e-4)
+    short.close()
+
+
+def test_the_answer_has_room_behind_the_longest_prompt_that_fits(
+    checkpoint: Path, place: Workplace, engine: LocalEngine, images: list[ImageRef]
+):
+    """One token less of context, and it would have to be shortened."""
+    tight = LocalEngine(EngineSpec(engine="local", model=str(checkpoint)), place)
+    for kind, needed in (("label", 0), ("reason", 6), ("text", 6)):
+        asked = request("a", images[:1], kind=kind, text="请看图" * 200)
+        prompt = inputs_of(engine, asked)["input_ids"].shape[1]
+        starts = [OPENING, BETWEEN] if kind == "reason" else ['{"所属类别": "']
+        ends = [] if kind == "text" else [len(tokenised(engine, starts[-1] + label + CLOSING)) for label in LABELS]
+        whole = prompt + needed + max(ends, default=0) + sum(len(tokenised(engine, s)) for s in starts[:-1])
+        for context, shortened in ((whole, False), (whole - 1, True)):
+            tight._context = context
+            generation = answers(tight, [asked])["a"]
+            assert bool(generation.shortened) is shortened
+            assert generation.outcome in (Outcome.OK, Outcome.TRUNCATED)
+    tight.close()
+
+
+def test_usage_counts_the_time_in_which_batches_are_answered(
+    checkpoint: Path, place: Workplace, images: list[ImageRef]
+):
+    opened = LocalEngine(EngineSpec(engine="local", model=str(checkpoint), batch_size=4), place)
+    assert opened.usage() == Usage(target=4)
+
+    def slowly():
+        for asked in varied(images, "label"):
+            time.sleep(0.05)
+            yield asked
+
+    began = time.perf_counter()
+    for _ in opened.generate(slowly()):
+        time.sleep(0.05)
+    wall = time.perf_counter() - began
+    usage = opened.usage()
+    assert 0.3 <= usage.starved < usage.seconds < wall - 0.3
+    # six in batches of four: one full, one half empty
+    assert 0 < usage.busy < 4 * (usage.seconds - usage.starved)
+    assert 0 < usage.utilisation < 1
+    assert usage.gpus == torch.cuda.is_available()
+    opened.close()
 
 
 def test_three_samples_each_scored(engine: LocalEngine, images: list[ImageRef]):
@@ -239,7 +359,7 @@ def test_a_stream_without_end_is_answered_as_it_comes(engine: LocalEngine, image
 
 
 def test_an_adapter_changes_answers_and_identity(
-    checkpoint: Path, engine: LocalEngine, images: list[ImageRef], tmp_path: Path
+    checkpoint: Path, place: Workplace, engine: LocalEngine, images: list[ImageRef], tmp_path: Path
 ):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForImageTextToText
@@ -251,7 +371,7 @@ def test_an_adapter_changes_answers_and_identity(
     spec = EngineSpec(engine="local", model=str(checkpoint), adapter=str(tmp_path / "fold0"))
     assert model_identity(spec).startswith(f"{checkpoint.name}#")
     assert "+fold0#" in model_identity(spec)
-    adapted = LocalEngine(spec)
+    adapted = LocalEngine(spec, place)
     asked = request("a", images[:1])
     ours, theirs = answers(adapted, [asked])["a"], answers(engine, [asked])["a"]
     assert ours.label_logprobs != pytest.approx(theirs.label_logprobs, abs=1e-3)
