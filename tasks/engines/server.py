@@ -65,6 +65,7 @@ class ServerEngine:
             tokenizer = None if processor is None else processor.tokenizer
             self._client = self._call(_connect(spec, base_urls or spec.base_urls, keeper))
             can = self._call(find_capabilities(self._client, spec, model, tokenizer, place.images.folder))
+            self._client.busy_seconds = 0.0  # the probes' own
         except BaseException:
             self.close()
             raise
