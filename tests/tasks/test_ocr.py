@@ -1,0 +1,163 @@
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from tasks.errors import EngineError
+from tasks.ocr import Fault, OcrReader
+from tasks.records import ImageRef
+
+
+def ref(path: Path) -> ImageRef:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return ImageRef(path=str(path), sha256=digest, width=1, height=1)
+
+
+def drawn(path: Path, *lines: str, **how: object) -> ImageRef:
+    image = Image.new("RGB", (420, 420), "white")  # a strip would be enlarged until its short side is 736
+    for number, line in enumerate(lines):
+        for column, text in enumerate(line.split("|")):
+            place = (15 + 220 * column, 15 + 60 * number)
+            ImageDraw.Draw(image).text(place, text, fill="black", font=ImageFont.load_default(size=34))
+    image.save(path, **how)
+    return ref(path)
+
+
+def readers() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if "tasks.ocr" in p.cmdline()]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageRef]:
+    folder = tmp_path_factory.mktemp("images")
+    made = {
+        "rows": drawn(folder / "rows.png", "Order 20417|paid", "Refund 365"),
+        "blank": drawn(folder / "blank.png"),
+        "palette": drawn(folder / "palette.gif", "98765"),
+    }
+    sideways = Image.open(drawn(folder / "upright.png", "31415").path).rotate(90, expand=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways.save(folder / "sideways.jpg", exif=exif)
+    return made | {"sideways": ref(folder / "sideways.jpg")}
+
+
+def test_text_is_read_in_order_and_once(images: dict[str, ImageRef], tmp_path: Path):
+    reader, steps = OcrReader(tmp_path, processes=2), []
+    texts = reader.read([*images.values(), images["rows"]], lambda done, total: steps.append((done, total)))
+    assert texts == {
+        images["rows"].sha256: "Order 20417 paid\nRefund 365",
+        images["blank"].sha256: "",
+        images["palette"].sha256: "98765",
+        images["sideways"].sha256: "31415",
+    }
+    assert steps == [(done, 4) for done in range(5)]
+    assert not reader.unread
+    assert not readers()
+    began = time.perf_counter()
+    moved = [image.model_copy(update={"path": "/nowhere.png"}) for image in images.values()]
+    assert OcrReader(tmp_path).read(moved) == texts
+    assert OcrReader(tmp_path).read([]) == {}
+    assert time.perf_counter() - began < 1  # no reader was started
+
+
+def test_what_cannot_be_read_is_told_and_tried_again(images: dict[str, ImageRef], tmp_path: Path):
+    torn, missing = tmp_path / "torn.png", tmp_path / "missing.png"
+    torn.write_bytes(Path(images["rows"].path).read_bytes()[:300])
+    changed = images["rows"].model_copy(update={"path": images["palette"].path})
+    gone = images["palette"].model_copy(update={"path": str(missing)})
+    reader = OcrReader(tmp_path, processes=1)
+    bad = [ref(torn), changed, gone]
+    assert reader.read([*bad, images["sideways"]]) == {i.sha256: "" for i in bad} | {images["sideways"].sha256: "31415"}
+    assert {u.path for u in reader.unread.values()} == {i.path for i in bad}
+    assert {u.fault for u in reader.unread.values()} == {Fault.UNREADABLE}
+    assert "changed" in reader.unread[changed.sha256].detail
+    missing.write_bytes(Path(images["palette"].path).read_bytes())
+    assert reader.read([gone]) == {gone.sha256: "98765"}
+    assert set(reader.unread) == {ref(torn).sha256, changed.sha256}
+
+
+def test_a_reader_that_dies_loses_one_image(images: dict[str, ImageRef], tmp_path: Path):
+    """A pipe without a writer holds the reader at its first image until it is killed."""
+    os.mkfifo(tmp_path / "stuck.png")
+    stuck = ImageRef(path=str(tmp_path / "stuck.png"), sha256="0" * 64, width=1, height=1)
+
+    def kill() -> None:
+        while True:
+            try:
+                writer = os.open(stuck.path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody has opened it for reading yet
+                time.sleep(0.05)
+            else:
+                break
+        for process in readers():
+            process.kill()
+        os.close(writer)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    reader = OcrReader(tmp_path, processes=1)
+    texts = reader.read([stuck, images["palette"]])
+    killing.join()
+    assert texts == {stuck.sha256: "", images["palette"].sha256: "98765"}
+    assert reader.unread[stuck.sha256].fault is Fault.CRASHED
+    assert "-9" in reader.unread[stuck.sha256].detail
+
+
+def test_breaking_off_keeps_what_was_read_and_ends_the_readers(images: dict[str, ImageRef], tmp_path: Path):
+    class Enough(Exception):
+        pass
+
+    def until_one(done: int, total: int) -> None:
+        if done:
+            raise Enough
+
+    with pytest.raises(Enough):
+        OcrReader(tmp_path, processes=2).read(list(images.values()), until_one)
+    assert not readers()
+    with sqlite3.connect(tmp_path / "ocr.sqlite") as store:
+        assert store.execute("SELECT count(*) FROM texts").fetchone() == (1,)
+
+
+def test_readers_end_when_their_user_is_killed(images: dict[str, ImageRef], tmp_path: Path):
+    call = f"""
+from pathlib import Path
+from tasks.ocr import OcrReader
+from tasks.records import ImageRef
+images = [ImageRef(path={images["rows"].path!r}, sha256=f"{{n:064}}", width=1, height=1) for n in range(10**5)]
+OcrReader(Path({str(tmp_path)!r}), processes=1).read(images)
+"""
+    user = subprocess.Popen([sys.executable, "-c", call])
+    try:
+        while not (started := psutil.Process(user.pid).children()):
+            assert user.poll() is None
+            time.sleep(0.1)
+    finally:
+        user.send_signal(signal.SIGKILL)
+        user.wait()
+    assert psutil.wait_procs(started, timeout=20)[1] == []
+
+
+def test_a_file_of_texts_that_is_none_is_named(images: dict[str, ImageRef], tmp_path: Path):
+    (tmp_path / "ocr.sqlite").write_text("no database" * 100)
+    with pytest.raises(EngineError, match=r"ocr\.sqlite can't be used: .* move the file away"):
+        OcrReader(tmp_path).read([images["rows"]])
+
+
+def test_a_reader_that_does_not_start_says_why(
+    images: dict[str, ImageRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: not found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(EngineError, match=r"does not start: ImportError: libGL\.so\.1: not found"):
+        OcrReader(tmp_path, processes=2).read(list(images.values()))
+    assert not readers()
