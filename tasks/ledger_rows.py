@@ -1,11 +1,11 @@
 """What the ledger's file keeps of a question and its answer: see ledger_file.py for the tables."""
 
+import json
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
-import orjson
 from pydantic_core import PydanticSerializationError
 
 from tasks.records import Constraint, Generation, Request
@@ -42,8 +42,7 @@ def row_of(request: Request, generation: Generation, at: float) -> Row:
         *(request.key, at, _encodable(request.sample_id), request.purpose, g.outcome.value, g.engine),
         *(g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds, *ids, _generation_text(g)),
     )
-    question = request.model_dump_json(exclude={"prefix", "suffix", "constraint"})
-    return Row(values, question, dict(zip(ids, texts, strict=True)))
+    return Row(values, _question_text(request), dict(zip(ids, texts, strict=True)))
 
 
 # Few, because a pack may write a label list, and so a prefix, of its own for each item.
@@ -58,21 +57,29 @@ def _constraint_text(constraint: Constraint) -> str:
     return constraint.model_dump_json()
 
 
+def _question_text(request: Request) -> str:
+    fixed = {"prefix", "suffix", "constraint"}
+    try:
+        return request.model_dump_json(exclude=fixed)
+    except PydanticSerializationError:
+        return _text_without_halves(request.model_dump(exclude=fixed))
+
+
 def _generation_text(generation: Generation) -> str:
     logprobs = generation.label_logprobs
-    if logprobs is None or math.isfinite(sum(logprobs.values())):
-        try:
-            return generation.model_dump_json()
-        except PydanticSerializationError:
-            pass  # half a surrogate pair
-    # JSON has neither halves of surrogate pairs nor infinities; pydantic reads the latter back from strings, and
-    # would write null, which it can't read back
-    values = generation.model_dump(mode="python")
-    values["texts"] = [_encodable(text) for text in generation.texts]
-    values["detail"] = _encodable(generation.detail)
-    if logprobs is not None:
-        values["label_logprobs"] = {k: v if math.isfinite(v) else str(v) for k, v in logprobs.items()}
-    return orjson.dumps(values).decode()
+    if logprobs is not None and not math.isfinite(sum(logprobs.values())):
+        # JSON has no infinity, and the null that pydantic writes for one it can't read back; a string it can
+        logprobs = {label: value if math.isfinite(value) else str(value) for label, value in logprobs.items()}
+        return _text_without_halves(generation.model_dump() | {"label_logprobs": logprobs})
+    try:
+        return generation.model_dump_json()
+    except PydanticSerializationError:
+        return _text_without_halves(generation.model_dump())
+
+
+def _text_without_halves(values: dict[str, object]) -> str:
+    """JSON with `?` for half a surrogate pair, which UTF-8 can't hold."""
+    return _encodable(json.dumps(values, ensure_ascii=False))
 
 
 def _encodable(text: str) -> str:

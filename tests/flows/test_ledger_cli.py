@@ -1,0 +1,64 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.ledger_cli import app
+from tasks.errors import LedgerError
+from tasks.ledger import Ledger
+from tests.tasks.questions import keep
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        for number in range(1200):
+            keep(ledger, str(number), engine="local/[m]", tokens_in=10)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE answers SET at = at - 10 * 86400 WHERE id <= 200")
+    connection.commit()
+    connection.close()
+    return path
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"}, catch_exceptions=False)
+
+
+def test_stats_show_counts_tokens_and_size(path: Path) -> None:
+    shown = call("stats", "--ledger", path).output
+    for words in ("classify", "local/[m]", "ok", "1,200 answers", "12,000", " MB", "oldest 2", "newest 2"):
+        assert words in shown
+
+
+def test_export_says_how_many(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    assert "1,200 answers written" in call("export", target, "--ledger", path).output
+    assert len(target.read_text().splitlines()) == 1200
+
+
+def test_prune_deletes_only_when_told_to(path: Path) -> None:
+    said = call("prune", "--older-than", 5, "--model", "[m]", "--ledger", path).output
+    assert "200 answers would be deleted; --yes" in said and "classify" in said
+    with Ledger(path) as ledger:
+        assert len(ledger) == 1200
+    assert "200 answers deleted" in call("prune", "--older-than", 5, "--yes", "--ledger", path).output
+    with Ledger(path) as ledger:
+        assert len(ledger) == 1000
+
+
+@pytest.mark.parametrize("yes", [(), ("--yes",)])
+def test_prune_without_a_condition_is_refused(path: Path, yes: tuple[str, ...]) -> None:
+    with pytest.raises(LedgerError, match="choose what"):
+        call("prune", "--ledger", path, *yes)
+    assert call("prune", "--outcome", "nonsense", "--ledger", path).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["stats", "export x.csv", "prune --purpose x"])
+def test_a_missing_ledger_is_named_and_not_made(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LedgerError, match=r"artifacts/ledger\.sqlite: there is no ledger"):
+        call(*command.split())
+    assert list(tmp_path.iterdir()) == []
