@@ -146,7 +146,10 @@ def _without_label(text: str, constraint: LabelAnswer, *, cut: bool) -> _Read:
     if match is not None:
         return _Read(Outcome.REPAIRED, match[0], rung=Rung.BARE)
     key = re.escape(constraint.reason_key or constraint.label_key)
-    said = re.sub(rf"^[\W_]*(?:{key}[\W_]*)?", "", text)  # a refusal may stand as the reason in JSON, cut off or not
+    # a refusal may stand as the reason in JSON, fenced, cut off or not
+    said = re.sub(rf"^[\W_]*(?:json[\W_]*)?(?:{key}[\W_]*)?", "", text)
+        rf"^[\W_]*(?:json[\W_]*)?(?:{key}[\W_]*)?", "", text
+    )  # a refusal may stand as the reason in JSON, cut off or not
     if _REFUSAL.search(said[:80]):
         return _Read(Outcome.REFUSED)
     return _Read(Outcome.TRUNCATED if cut else Outcome.MALFORMED)

@@ -21,6 +21,7 @@ _LADDER = tuple(Rung)
 _TELLING = re.compile(
     r"[不非无没未勿否]|[一二两三四五六七八九十]|\d+|\b(?:not?|non|never|without)\b|^(?:un|in|im|ir|dis|non)(?=[a-z])"
 )
+_LIST_NUMBER = re.compile(r"^\s*[(（]?\d{1,3}[.．、)）:：]\s*")
 
 
 def laxer(one: Rung, other: Rung) -> Rung:
@@ -63,7 +64,8 @@ def match_label(text: str, labels: Sequence[str]) -> tuple[str, Rung] | None:
     scored = sorted(((SequenceMatcher(None, wanted, b).ratio(), i) for i, b in enumerate(bare)), reverse=True)
     best, index = scored[0]
     second = scored[1][0] if len(scored) > 1 else 0.0
-    near = best >= _CLEAR and best - second >= _MARGIN and _telling(text) == _telling(labels[index])
+    telling = (_telling(text), _telling(_LIST_NUMBER.sub("", text)))
+    near = best >= _CLEAR and best - second >= _MARGIN and _telling(labels[index]) in telling
     return (labels[index], Rung.NEAREST) if near else None
 
 

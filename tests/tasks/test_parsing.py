@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.parsing import nearest_label, parse, parse_reason
-from tasks.records import FreeText, Generation, LabelAnswer, Outcome, Request, Sampling
+from tasks.parsing import ASK_AGAIN, parse, parse_reason, rung_counts
+from tasks.records import USABLE, FreeText, Generation, LabelAnswer, Outcome, Request, Rung, Sampling
+from tasks.repairs import match_label
 
 LABELS = ("订单页面", "物流页面-派送中", "退款A", "退款B", "商品详情页截图")
 CONSTRAINT = LabelAnswer(
@@ -47,57 +48,110 @@ def parsed(*texts: str, outcome: Outcome = Outcome.OK, logprobs: dict[str, float
     return parse(request(), generation(*texts, outcome=outcome, logprobs=logprobs), source="teacher", model="m")
 
 
-UGLY = [
-    (answer("订单页面"), Outcome.OK, "订单页面", "因为"),
-    ('\n {"理由":"因为",\n"所属类别":"订单页面"}\n', Outcome.OK, "订单页面", "因为"),
-    ('{"所属类别": "订单页面"}', Outcome.OK, "订单页面", ""),
-    (f"```json\n{answer('订单页面')}\n```", Outcome.REPAIRED, "订单页面", "因为"),
-    (f"好的，答案是：{answer('订单页面')} 希望有帮助{{}}", Outcome.REPAIRED, "订单页面", "因为"),
-    (answer("订单页面 "), Outcome.REPAIRED, "订单页面", "因为"),
-    (answer("订单页面。"), Outcome.REPAIRED, "订单页面", "因为"),
-    (answer("退款Ａ"), Outcome.REPAIRED, "退款A", "因为"),
-    (answer("物流页面—派送中"), Outcome.REPAIRED, "物流页面-派送中", "因为"),
-    (answer("商品详情页的截图"), Outcome.REPAIRED, "商品详情页截图", "因为"),
-    ('{"理由": "因为", "所属 类别：": "订单页面"}', Outcome.REPAIRED, "订单页面", "因为"),
-    ("{“理由”：“因为”，“所属类别”：“订单页面”}", Outcome.REPAIRED, "订单页面", "因为"),
-    ("{'理由': '因为', '所属类别': '订单页面'}", Outcome.REPAIRED, "订单页面", "因为"),
-    ('{"理由": "因为", "所属类别": "订单页面",}', Outcome.REPAIRED, "订单页面", "因为"),
-    ('{"理由": "写着"退款"二字", "所属类别": "订单页面"}', Outcome.REPAIRED, "订单页面", '写着"退款"二字'),
-    ('{"理由": "第一行\n第二行", "所属类别": "订单页面"}', Outcome.REPAIRED, "订单页面", "第一行 第二行"),
-    ('{"理由": "因为", "所属类别": "订单页面"', Outcome.REPAIRED, "订单页面", "因为"),
-    ('{"理由": "a{b", "所属类别": "订单页面"} {"所属类别": "退款A"}', Outcome.REPAIRED, "订单页面", "a{b"),
-    ('{"理由": "\\ud800x", "所属类别": "订单页面"}', Outcome.OK, "订单页面", "x"),
-    ("订单页面", Outcome.REPAIRED, "订单页面", ""),
-    (answer("退款"), Outcome.UNKNOWN_LABEL, None, ""),
-    (answer("退款C"), Outcome.UNKNOWN_LABEL, None, ""),
-    (answer(""), Outcome.UNKNOWN_LABEL, None, ""),
-    ('{"理由": "因为", "所属类别": 3}', Outcome.UNKNOWN_LABEL, None, ""),
-    ('{"所属类别": "订单页面"、"所属类别": "退款A"', Outcome.TRUNCATED, None, ""),
-    ('{"理由": "因为", "所属类', Outcome.TRUNCATED, None, ""),
-    ('{"理由": "因为", "所属类别": "订单', Outcome.TRUNCATED, None, ""),
-    ("", Outcome.EMPTY, None, ""),
-    (" \n", Outcome.EMPTY, None, ""),
-    ("抱歉，我无法判断这张图片。", Outcome.REFUSED, None, ""),
-    ('{"理由": "抱歉，我无法识别"}', Outcome.REFUSED, None, ""),
-    ("I can't help with that.", Outcome.REFUSED, None, ""),
-    ("I’m sorry, but no", Outcome.REFUSED, None, ""),
-    ('{"理由": "因为"}', Outcome.MALFORMED, None, ""),
-    ("[1, 2]", Outcome.MALFORMED, None, ""),
-    ("这张图可能是订单页面也可能是退款A", Outcome.MALFORMED, None, ""),
+READ = [
+    (Rung.STRICT, answer("订单页面"), "订单页面", "因为"),
+    (Rung.STRICT, '\n {"理由":"因为",\n"所属类别":"订单页面"}\n', "订单页面", "因为"),
+    (Rung.STRICT, '{"所属类别": "订单页面"}', "订单页面", ""),
+    (Rung.STRICT, '{"理由": "\\ud800x", "所属类别": "订单页面"}', "订单页面", "x"),
+    (Rung.STRICT, '{"理由": "因为",   \n\n\n   "所属类别": "订单页面", "把握": 0.9}', "订单页面", "因为"),
+    (Rung.STRICT, '{"所属类别": "订单页面", "所属类别": "订单页面"}', "订单页面", ""),
+    (Rung.STRIPPED, f"```json\n{answer('订单页面')}\n```", "订单页面", "因为"),
+    (Rung.STRIPPED, f"好的，答案是：{answer('订单页面')} 希望有帮助{{}}", "订单页面", "因为"),
+    (Rung.STRIPPED, f"\ufeff{answer('订单页面')}", "订单页面", "因为"),
+    (Rung.STRIPPED, f"{{}}{answer('订单页面')}", "订单页面", "因为"),
+    (Rung.STRIPPED, '{"理由": "a{b", "所属类别": "订单页面"} {"所属类别": "退款A"}', "订单页面", "a{b"),
+    (Rung.REPAIRED_JSON, "{“理由”：“因为”，“所属类别”：“订单页面”}", "订单页面", "因为"),
+    (Rung.REPAIRED_JSON, "{'理由': '因为', '所属类别': '订单页面'}", "订单页面", "因为"),
+    (Rung.REPAIRED_JSON, '{"理由": "因为", "所属类别": "订单页面",}', "订单页面", "因为"),
+    (Rung.REPAIRED_JSON, '{"理由": "写着"退款"二字", "所属类别": "订单页面"}', "订单页面", '写着"退款"二字'),
+    (Rung.REPAIRED_JSON, '{"理由": "第一行\n第二行", "所属类别": "订单页面"}', "订单页面", "第一行 第二行"),
+    (Rung.REPAIRED_JSON, '{"理由": "因为", "所属类别": "订单页面"', "订单页面", "因为"),
+    (Rung.REPAIRED_JSON, '```\n{"理由": "因为", "所属类别": "订单页面"\n```', "订单页面", "因为"),
+    (Rung.NORMALISED, answer("订单页面 "), "订单页面", "因为"),
+    (Rung.NORMALISED, answer("订单页面。"), "订单页面", "因为"),
+    (Rung.NORMALISED, answer("退款Ａ"), "退款A", "因为"),
+    (Rung.NORMALISED, answer("退款a"), "退款A", "因为"),
+    (Rung.NORMALISED, answer("物流页面—派送中"), "物流页面-派送中", "因为"),
+    (Rung.NORMALISED, '{"理由": "因为", "所属 类别：": "订单页面"}', "订单页面", "因为"),
+    (Rung.NORMALISED, f"```{answer('【订单页面】')}```", "订单页面", "因为"),
+    (Rung.NORMALISED, "{'理由': '因为', '所属类别': '订单页面.'}", "订单页面", "因为"),
+    (Rung.NEAREST, answer("商品详情页的截图"), "商品详情页截图", "因为"),
+    (Rung.NEAREST, f"答案{answer('商品详情页的截图')}", "商品详情页截图", "因为"),
+    (Rung.NEAREST, "{'所属 类别': '商品详情页的截图'}", "商品详情页截图", ""),
+    (Rung.BARE, "订单页面", "订单页面", ""),
+    (Rung.BARE, "“订单页面”。\n", "订单页面", ""),
+    (Rung.BARE, "商品详情页的截图", "商品详情页截图", ""),
+]
+
+UNREAD = [
+    (answer("退款"), Outcome.UNKNOWN_LABEL),
+    (answer("退款C"), Outcome.UNKNOWN_LABEL),
+    (answer(""), Outcome.UNKNOWN_LABEL),
+    (answer("订单页面 退款A"), Outcome.UNKNOWN_LABEL),
+    (answer("不是商品详情页截图"), Outcome.UNKNOWN_LABEL),
+    (answer("非商品详情页截图"), Outcome.UNKNOWN_LABEL),
+    ('{"理由": "因为", "所属类别": 3}', Outcome.UNKNOWN_LABEL),
+    ('{"理由": "因为", "所属类别": ["订单页面"]}', Outcome.UNKNOWN_LABEL),
+    ('{"所属类别": "订单页面"、"所属类别": "退款A"', Outcome.TRUNCATED),
+    ('{"理由": "因为", "所属类', Outcome.TRUNCATED),
+    ('{"理由": "因为", "所属类别": "订单', Outcome.TRUNCATED),
+    ("", Outcome.EMPTY),
+    (" \n", Outcome.EMPTY),
+    ("抱歉，我无法判断这张图片。", Outcome.REFUSED),
+    ("很抱歉，图片不清楚", Outcome.REFUSED),
+    ('{"理由": "抱歉，我无法识别"}', Outcome.REFUSED),
+    ('```json\n{"理由": "抱歉，我无', Outcome.REFUSED),
+    ("I can't help with that.", Outcome.REFUSED),
+    ("I’m sorry, but no", Outcome.REFUSED),
+    ("Unfortunately, I cannot see it", Outcome.REFUSED),
+    ('{"理由": "因为"}', Outcome.MALFORMED),
+    ('{"所属类别": "订单页面", "所属类别": "退款A"}', Outcome.MALFORMED),
+    ("[1, 2]", Outcome.MALFORMED),
+    ("这张图可能是订单页面也可能是退款A", Outcome.MALFORMED),
+    ("不是商品详情页截图", Outcome.MALFORMED),
 ]
 
 
-@pytest.mark.parametrize(("text", "outcome", "label", "reason"), UGLY)
-def test_ugly_answers(text: str, outcome: Outcome, label: str | None, reason: str):
+@pytest.mark.parametrize(("rung", "text", "label", "reason"), READ)
+def test_what_can_be_read_and_on_which_rung(rung: Rung, text: str, label: str, reason: str):
     prediction = parsed(text)
-    assert (prediction.outcome, prediction.label, prediction.reason) == (outcome, label, reason)
-    assert prediction.votes == ({label: 1} if label else {})
+    assert (prediction.rung, prediction.label, prediction.reason) == (rung, label, reason)
+    assert prediction.outcome is (Outcome.OK if rung is Rung.STRICT else Outcome.REPAIRED)
+    assert prediction.votes == {label: 1}
+
+
+@pytest.mark.parametrize(("text", "outcome"), UNREAD)
+def test_what_cannot_be_read_and_why(text: str, outcome: Outcome):
+    prediction = parsed(text)
+    assert (prediction.outcome, prediction.label, prediction.reason) == (outcome, None, "")
+    assert (prediction.votes, prediction.rung) == ({}, Rung.NONE)
+
+
+def test_the_rung_is_that_of_the_text_that_won():
+    prediction = parsed(answer("退款B"), f"好：{answer('退款A')}", "退款A", "")
+    assert (prediction.label, prediction.rung, prediction.outcome) == ("退款A", Rung.STRIPPED, Outcome.REPAIRED)
+    logprobs = {"退款B": -0.1, "订单页面": -9.0}
+    assert parsed(answer("退款B"), "退款A", "退款A", logprobs=logprobs).rung is Rung.STRICT
+    alone = parsed(answer("退款A"), logprobs=logprobs)
+    assert (alone.label, alone.rung, alone.outcome) == ("退款B", Rung.NONE, Outcome.REPAIRED)
+
+
+def test_rungs_are_counted_strictest_first():
+    predictions = [parsed(text) for text in ("订单页面", answer("订单页面"), "", "“退款A”", answer("退款B"), "？")]
+    assert list(rung_counts(predictions).items()) == [("strict", 2), ("bare", 2), ("none", 2)]
+    assert rung_counts([]) == {}
+
+
+def test_what_the_model_did_is_asked_again_and_what_the_item_or_engine_did_is_not():
+    unread = {parsed(text).outcome for text, _ in UNREAD}
+    assert unread == ASK_AGAIN
+    assert set(Outcome) - ASK_AGAIN == USABLE | {Outcome.TOO_LONG, Outcome.BAD_MEDIA, Outcome.FAILED}
 
 
 @given(st.text() | st.text(alphabet='{}[]"\\:,，： 理由所属类别订单页面退款AB\n', max_size=80))
 def test_any_text_is_parsed_without_raising(text: str):
     prediction = parsed(text)
-    assert (prediction.label in LABELS) == (prediction.outcome in {Outcome.OK, Outcome.REPAIRED})
+    assert (prediction.label in LABELS) == (prediction.outcome in USABLE) == (prediction.rung is not Rung.NONE)
     parse_reason(request(FreeText()), generation(text))
 
 
@@ -107,7 +161,19 @@ def test_what_json_can_hold_comes_back(label: str, reason: str):
     assert (prediction.outcome, prediction.label, prediction.reason) == (Outcome.OK, label, " ".join(reason.split()))
 
 
-@pytest.mark.parametrize("text", ["{" * 20_000, "[" * 20_000, '{"a":' * 20_000, '{"所属类别": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" * 20_000,
+        "[" * 20_000,
+        '{"a":' * 20_000,
+        '{"所属类别": ' + "9" * 5000 + "}",
+        '{"理由": "' * 3_000,
+        '{"所属类别": "' * 3_000,
+        '"所属类别"' + " " * 20_000,
+        "{" + '"理由":"' * 3000 + '"所属类别":"订单"',
+    ],
+)
 def test_hostile_texts_are_quick(text: str):
     began = time.perf_counter()
     assert parsed(text).label is None
@@ -139,16 +205,51 @@ def test_a_cut_answer_that_still_names_its_label_counts():
     assert parsed("图里", outcome=Outcome.TRUNCATED).outcome is Outcome.TRUNCATED
 
 
-def test_nearest_label_needs_one_clear_winner():
-    assert nearest_label("abcdefgx", ("abcdefgh", "zzzzzzzz")) == "abcdefgh"
-    assert nearest_label("abcdefgx", ("abcdefgh", "abcdefgi")) is None
-    assert nearest_label("A-B", ("A B", "A.B")) is None
+@pytest.mark.parametrize(
+    ("text", "labels", "expected"),
+    [
+        ("abcdefgx", ("abcdefgh", "zzzzzzzz"), ("abcdefgh", Rung.NEAREST)),
+        ("abcdefgx", ("abcdefgh", "abcdefgi"), None),
+        ("A-B", ("A B", "A.B"), None),
+        # only punctuation tells them apart
+        ("C#", ("C++", "C#"), ("C#", Rung.STRICT)),
+        (" C#\n", ("C++", "C#"), ("C#", Rung.NORMALISED)),
+        ("C", ("C++", "C#"), None),
+        ("👎", ("👍", "👎"), ("👎", Rung.STRICT)),
+        ("", ("👍", "👎"), None),
+        # alike, but for what turns the meaning round or names another thing
+        ("非商品详情页截图", ("商品详情页截图",), None),
+        ("反馈商品没有漏液", ("反馈商品有漏液",), None),
+        ("第二次购买优惠券", ("第一次购买优惠券",), None),
+        ("iPhone 13 页面截图", ("iPhone 12 页面截图", "其他"), None),
+        ("3. 商品详情页截图", ("商品详情页截图", "订单页面"), ("商品详情页截图", Rung.NEAREST)),
+        ("3 商品详情页截图", ("商品详情页截图", "订单页面"), None),
+        ("unavailable", ("available", "other"), None),
+        ("not delivered yet", ("delivered yet", "other"), None),
+        ("delivered not yet", ("not yet delivered", "lost"), None),
+        ("non-refundable item", ("refundable item",), None),
+        ("indoor plantt", ("indoor plant", "other"), ("indoor plant", Rung.NEAREST)),
+        # Unicode forms: width, composed letters, ligatures, invisible signs; vowel signs are letters
+        ("ｃａｆｅ\u0301 ①", ("Café 1", "Cafe 1"), ("Café 1", Rung.NORMALISED)),
+        ("o\ufb03ce", ("office", "home"), ("office", Rung.NORMALISED)),
+        ("订单\u200b页面\ufe0f", ("订单页面", "退款"), ("订单页面", Rung.NORMALISED)),
+        ("की", ("का", "कि"), None),
+    ],
+)
+def test_the_label_that_a_text_means(text: str, labels: tuple[str, ...], expected: tuple[str, Rung] | None):
+    assert match_label(text, labels) == expected
 
 
 def test_reasons():
     free = request(FreeText())
     assert parse_reason(free, generation("  图中有\n订单号 ")) == (Outcome.OK, "图中有 订单号")
-    assert parse_reason(free, generation("抱歉，无法说明")) == (Outcome.REFUSED, "")
+    for refusal in (
+        "抱歉，无法说明",
+        "图片太模糊，我无法判断",
+        "作为一个AI模型，没有看法",
+        "Sorry, but I cannot see it",
+    ):
+        assert parse_reason(free, generation(refusal)) == (Outcome.REFUSED, "")
     assert parse_reason(free, generation(" ")) == (Outcome.EMPTY, "")
     assert parse_reason(request(), generation(answer("订单页面", "有订单号"))) == (Outcome.OK, "有订单号")
 
@@ -156,3 +257,17 @@ def test_reasons():
 def test_a_free_text_request_has_no_label_to_parse():
     with pytest.raises(ValueError, match="parse_reason"):
         parse(request(FreeText()), generation("x"), source="t", model="m")
+
+
+@pytest.mark.parametrize(
+    "quoting",
+    [
+        "客服回复“抱歉，让您久等了”，用户催促发货",
+        "客服：很抱歉给您带来不便。用户要求退款",
+        "用户说“我无法登录”，想找回密码",
+        "用户问我不能退款吗，是在申请退款",
+        "The customer says “I can't log in”, so it is an account problem",
+    ],
+)
+def test_a_reason_that_quotes_an_apology_is_no_refusal(quoting: str):
+    assert parse_reason(request(FreeText()), generation(quoting)) == (Outcome.OK, quoting)
