@@ -148,8 +148,6 @@ def _without_label(text: str, constraint: LabelAnswer, *, cut: bool) -> _Read:
     key = re.escape(constraint.reason_key or constraint.label_key)
     # a refusal may stand as the reason in JSON, fenced, cut off or not
     said = re.sub(rf"^[\W_]*(?:json[\W_]*)?(?:{key}[\W_]*)?", "", text)
-        rf"^[\W_]*(?:json[\W_]*)?(?:{key}[\W_]*)?", "", text
-    )  # a refusal may stand as the reason in JSON, cut off or not
     if _REFUSAL.search(said[:80]):
         return _Read(Outcome.REFUSED)
     return _Read(Outcome.TRUNCATED if cut else Outcome.MALFORMED)
