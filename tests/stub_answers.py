@@ -142,7 +142,10 @@ def completion(body: dict[str, Any], item: str, gaps: frozenset[Gap], unguided: 
     if (ids := body.get("logprob_token_ids")) and body.get("logprobs") and Gap.LOGPROB_IDS not in gaps:
         for choice in choice_list:
             choice["logprobs"] = _logprobs(ids, item)
-    prompt = 300
+    # text at a guess; an image is told from none, as by any server that looks at it
+    contents = [m.get("content") for m in body.get("messages", ()) if isinstance(m, dict)]
+    images = sum(part.get("type") == "image_url" for c in contents if isinstance(c, list) for part in c)
+    prompt = 300 + 100 * images
     out = sum(len(text) for text in texts)
     usage = {"prompt_tokens": prompt, "completion_tokens": out, "total_tokens": prompt + out}
     return {

@@ -61,6 +61,13 @@ class Running:
     url: str
     """With `/v1`, as an engine wants it."""
     _root: str
+    _process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """End it at once; safe to call twice."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def stats(self, target: int = 0) -> dict[str, Any]:
         """`Book.figures`; waits while the server is down."""
@@ -97,14 +104,12 @@ def running(options: Options | None = None, port: int = 0) -> Iterator[Running]:
     text = json.dumps(asdict(options or Options()), default=list)
     command = [sys.executable, "-m", "tests.stub_server", "--port", str(port), "--options", text]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
+    stub = Running(f"http://127.0.0.1:{port}/v1", f"http://127.0.0.1:{port}", process)
     try:
-        stub = Running(f"http://127.0.0.1:{port}/v1", f"http://127.0.0.1:{port}")
         stub.stats()
         yield stub
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        stub.kill()
 
 
 def _parse(text: str) -> Options:
