@@ -30,7 +30,7 @@ _REFUSAL = re.compile(
 
 @dataclass(frozen=True)
 class _Read:
-    """One text, read: `label` is set, and `rung` not NONE, exactly when the outcome is usable."""
+    """One text, read: `label` is set exactly when the outcome is usable."""
 
     outcome: Outcome
     label: str | None = None

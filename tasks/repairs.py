@@ -17,7 +17,7 @@ _MARGIN = 0.1
 _TRIES = 20
 """Braces tried as the beginning of the answer: a text of nothing but braces must not cost a second."""
 _LADDER = tuple(Rung)
-# A text that differs from a label in one of these means something else, however alike the two are: 非商品详情页截图.
+# A text that differs from a label in one of these means something else, however alike the two are: not X, step 2
 _TELLING = re.compile(
     r"[不非无没未勿否]|[一二两三四五六七八九十]|\d+|\b(?:not?|non|never|without)\b|^(?:un|in|im|ir|dis|non)(?=[a-z])"
 )
