@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.ledger_cli import app as ledger_app
 from flows.server import apply_environment
 from tasks.errors import LabelstillError
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Turn a small noisy labelled set and a large unlabelled pool of image+text items into a better training set.",
 )
+app.add_typer(ledger_app, name="ledger")
 console = Console()
 errors = Console(stderr=True)
 

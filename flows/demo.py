@@ -83,6 +83,8 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
         emit=EmitSettings(name="demo"),
         output=config.output / "run",
         ledger=config.output / "ledger.sqlite",
+        images=config.output / "images",
+        texts=config.output / "texts",
         shard_size=100,  # some 10 s a shard: shorter than on real data, so that there is something to watch
         seed=config.seed,
     )

@@ -50,6 +50,7 @@ class Progress:
         self._what = what
         self._shown = 0.0
         self._tenth = 0
+        self._said = 0.0
         self._began = time.monotonic()
         key = f"{stage.replace('_', '-')}-progress"
         self._artifact = create_progress_artifact(progress=0.0, key=key, description=f"{stage}: {what}")
@@ -69,8 +70,8 @@ class Progress:
             self._shown = now
             update_progress_artifact(self._artifact, progress=min(100.0, 100.0 * done / self.total))  # pyright: ignore
         tenth = 10 * done // self.total
-        if tenth > self._tenth:
-            self._tenth = tenth
+        if tenth > self._tenth and (now - self._said >= _PROGRESS_SECONDS or done >= self.total):
+            self._tenth, self._said = tenth, now
             seconds = now - self._began
             rate = done / seconds if seconds > 0 else 0.0
             left = (self.total - done) / rate if rate else 0.0
@@ -117,8 +118,11 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
 
     def work() -> dict[str, str]:
         progress = Progress("ocr", "read the text on images", len(images))
-        texts = OcrReader(config.texts).read(images, progress=lambda done, total: progress.to(done))
+        reader = OcrReader(config.texts)
+        texts = reader.read(images, progress=lambda done, total: progress.to(done))
         progress.close()
+        for unread in reader.unread.values():
+            get_run_logger().warning("no text read off %s: %s, %s", unread.path, unread.fault, unread.detail)
         return texts
 
     return run_as_task("read text", f"read the text on {len(images)} images", work)

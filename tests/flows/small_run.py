@@ -53,6 +53,8 @@ def small_config(folder: Path, *, items: int = 60, slow: float = 0.0) -> Distill
         ),
         output=folder / "run",
         ledger=folder / "ledger.sqlite",
+        images=folder / "images",
+        texts=folder / "texts",
         shard_size=20,
     )
 

@@ -100,7 +100,7 @@ def check_rerun(
         pd.testing.assert_frame_equal(frame, expected[name])
     records = [r for r in map(read_record, (folder / "run" / stage for stage in STAGES)) if r is not None]
     assert len(records) == len(STAGES)
-    assert before + sum(r.asked for r in records if r.finished_at >= restarted) == total
+    assert before + sum(r.costs.asked for r in records if r.finished_at >= restarted) == total
     assert trained.items() <= students(folder).items()
 
 

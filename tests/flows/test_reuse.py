@@ -1,0 +1,88 @@
+"""Nothing is paid twice: what changes after an answer was given costs no answer, a template only what it touches."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.config import DistillConfig, PseudoLabelsConfig
+from tasks.packs import TEMPLATES
+from tasks.records import Sample
+from tasks.stages import StageRecord, read_rows
+from tests.conftest import PrefectServer
+from tests.flows.small_run import small_config
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool of 60 items and a pack of its own to label it with."""
+
+    config: DistillConfig
+    pack: Path
+
+    def label(self, **settings: Any) -> StageRecord:
+        """Run the stage with changed settings."""
+        from flows.pseudo_labels import pseudo_labels
+
+        whole = self.config
+        assert whole.unlabelled and whole.teacher
+        return pseudo_labels(
+            PseudoLabelsConfig(
+                pack=str(self.pack),
+                output=whole.output,
+                ledger=whole.ledger,
+                images=whole.images,
+                texts=whole.texts,
+                unlabelled=whole.unlabelled,
+                teacher=whole.teacher,
+                pseudo_labels=whole.pseudo_labels.model_copy(update=settings),
+            )
+        )
+
+    def image_items(self) -> int:
+        """How many of the pool's items are of the task `image`."""
+        samples = read_rows(self.config.output / "samples" / "unlabelled" / "kept.parquet", Sample)
+        return sum(s.task == "image" for s in samples)
+
+
+@pytest.fixture(scope="module")
+def pool(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    folder = tmp_path_factory.mktemp("reuse")
+    return Pool(small_config(folder), shutil.copytree(TEMPLATES / "demo", folder / "pack"))
+
+
+def test_parser_gate_and_template_cost_nothing_nothing_and_what_is_touched(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pool.label()
+    assert (first.read, first.costs.asked, first.costs.reused) == (60, 60, 0)
+
+    # a parser rule: the code's version changes with it, so the stage decides again
+    import flows.pseudo_labels as flow
+    import tasks.asking as asking
+    from tasks.parsing import parse
+
+    def shorter(*args: Any, **names: Any) -> Any:
+        found = parse(*args, **names)
+        return found.model_copy(update={"reason": found.reason[:4]})
+
+    monkeypatch.setattr(asking, "parse", shorter)
+    monkeypatch.setattr(flow, "code_version", lambda: "another")
+    parsed = pool.label()
+    assert parsed.recipe != first.recipe
+    assert (parsed.costs.asked, parsed.costs.reused) == (0, 60)
+    monkeypatch.undo()
+
+    gated = pool.label(target_precision=0.5)
+    assert gated.recipe != first.recipe
+    assert (gated.costs.asked, gated.costs.reused) == (0, 60)
+
+    template = pool.pack / "classify.jinja"
+    text = template.read_text(encoding="utf-8")
+    template.write_text(text.replace("你是网店识图助手，看图选标签", "你是识图助手，看图选标签"), encoding="utf-8")
+    worded = pool.label()
+    touched = pool.image_items()
+    assert 0 < touched < 60
+    assert (worded.costs.asked, worded.costs.reused) == (touched, 60 - touched)
