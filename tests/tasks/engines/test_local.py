@@ -238,7 +238,7 @@ def test_too_long_and_cut(engine: LocalEngine, images: list[ImageRef]):
     ]
     generations = answers(engine, requests)
     assert generations["long"].outcome is Outcome.TOO_LONG
-    assert re.search(r"needs \d+ tokens, 327\d\d are allowed: the model takes 32768", generations["long"].detail)
+    assert re.search(r"needs \d+ tokens, 327\d\d are allowed: 32768 with the answer", generations["long"].detail)
     assert generations["cut"].outcome is Outcome.TRUNCATED
     assert generations["cut"].tokens_out == 3
     assert generations["cut reason"].outcome is Outcome.OK

@@ -1,0 +1,72 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Pictures as the patches that a Qwen-VL reads, and their places among the prompt's tokens.
+
+The same numbers as from the processor, for half of its time: patches are cut as bytes, and become 32-bit numbers,
+each twice (a picture is a film of two equal frames), only on the device that reads them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A prompt's pictures as patches."""
+
+    patches: Tensor
+    """Bytes of shape (patches, colours, patch side, patch side); patches that are merged stand together."""
+    grid: Tensor
+    """Whole numbers of shape (pictures, 3): frames, rows and columns of patches."""
+
+
+def cut(pictures: Sequence[Image.Image], image_processor: Any) -> Cut:
+    """The patches of RGB pictures whose sides are multiples of two patches.
+
+    Source: Qwen2-VL's image processor in transformers.
+    """
+    side, merge = image_processor.patch_size, image_processor.merge_size
+    patches: list[Tensor] = []
+    grid: list[tuple[int, int, int]] = []
+    for picture in pictures:
+        rows, columns = picture.height // side, picture.width // side
+        pixels = torch.from_numpy(np.array(picture))
+        squares = pixels.view(rows // merge, merge, side, columns // merge, merge, side, 3)
+        patches.append(squares.permute(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3, side, side))
+        grid.append((1, rows, columns))
+    return Cut(torch.cat(patches), torch.tensor(grid))
+
+
+def seen(
+    prompts: Sequence[Cut], image_processor: Any, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor | None]:
+    """The pictures of several prompts as the vision tower takes them, and their grids; None where there are none.
+
+    The first has shape (patches, colours x frames x patch side x patch side) and is on `device`.
+    """
+    if not prompts:
+        return None, None
+    scale, frames = image_processor.rescale_factor, image_processor.temporal_patch_size
+    mean = torch.tensor(image_processor.image_mean, device=device).mul_(1 / scale)[:, None, None]
+    std = torch.tensor(image_processor.image_std, device=device).mul_(1 / scale)[:, None, None]
+    patches = torch.cat([p.patches for p in prompts]).to(device).to(torch.float32)
+    values = patches.sub_(mean).div_(std).to(dtype)
+    films = values[:, :, None].expand(-1, -1, frames, -1, -1).reshape(len(values), -1)
+    return films, torch.cat([p.grid for p in prompts])
+
+
+def spread(ids: Sequence[int], image_token: int, images: Cut | None, merge: int) -> list[int]:
+    """Token ids with each picture's one placeholder repeated for every square of `merge` by `merge` patches.
+
+    Raises ValueError when there are not as many placeholders as pictures: a text that spells the token.
+    """
+    counts = [] if images is None else (images.grid.prod(dim=1) // merge**2).tolist()
+    if ids.count(image_token) != len(counts):
+        raise ValueError(f"{ids.count(image_token)} image tokens in the prompt, {len(counts)} images")
+    left = iter(counts)
+    return [token for i in ids for token in ([i] * next(left) if i == image_token else (i,))]
