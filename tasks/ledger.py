@@ -26,8 +26,8 @@ NOT_KEPT = frozenset({Outcome.FAILED, Outcome.TOO_LONG})
 
 _FLUSH_SECONDS = 1.0
 # What waits in memory at most; a put that finds more writes it itself, so a fast engine is slowed to the disk's pace.
-_MOST_ROWS = 4096
-_MOST_CHARACTERS = 16 << 20
+_MOST_ROWS = 2048
+_MOST_CHARACTERS = 8 << 20
 _LOOKUP = 500
 
 # NOT NULL must fail loudly, so no OR IGNORE. The first answer stands: two runs that asked the same must agree.
