@@ -70,9 +70,11 @@ def prune(
 
 
 def _show(found: "Stats") -> None:
-    table = Table("purpose", "model", "outcome")
+    table = Table()
+    for name in ("purpose", "model", "outcome"):
+        table.add_column(name, overflow="fold")
     for name in ("answers", "prompt tokens", "of them cached", "output tokens", "hours"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for g in found.groups:
         counts = (f"{n:,}" for n in (g.rows, g.tokens_in, g.tokens_cached, g.tokens_out))
         table.add_row(escape(g.purpose), escape(g.engine), g.outcome, *counts, f"{g.seconds / 3600:.1f}")

@@ -23,14 +23,22 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"}, catch_exceptions=False)
+def call(*arguments: object, columns: int = 200) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": str(columns)}, catch_exceptions=False)
 
 
 def test_stats_show_counts_tokens_and_size(path: Path) -> None:
     shown = call("stats", "--ledger", path).output
     for words in ("classify", "local/[m]", "ok", "1,200 answers", "12,000", " MB", "oldest 2", "newest 2"):
         assert words in shown
+
+
+def test_figures_are_whole_on_a_narrow_terminal(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE answers SET tokens_in = 1234567890 WHERE id = 1")
+    connection.commit()
+    connection.close()
+    assert "1,234,579,880" in call("stats", "--ledger", path, columns=80).output
 
 
 def test_export_says_how_many(path: Path, tmp_path: Path) -> None:
