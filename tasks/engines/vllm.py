@@ -1,0 +1,122 @@
+"""vLLM, managed: a server as a child of ours, reached over HTTP like any other."""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from itertools import count
+from os import getpid
+from pathlib import Path
+
+from tasks.engines import Usage, Workplace
+from tasks.engines.identity import model_identity
+from tasks.engines.server import ServerEngine
+from tasks.engines.spec import EngineSpec
+from tasks.engines.vllm_log import explain, last_line
+from tasks.engines.vllm_options import Build, installed_build, serve_command, serve_environment
+from tasks.engines.vllm_process import ServerProcess
+from tasks.errors import EngineError
+from tasks.records import Generation, Request
+
+_numbers = count(1)
+
+
+def check_vllm(spec: EngineSpec) -> None:
+    """Raise EngineError, with the mend, if no vLLM is installed here or it lacks the devices that `spec` asks for."""
+    build = installed_build()
+    if build is None or find_spec("vllm") is None:
+        raise EngineError(
+            f"vLLM is not installed, which `engine: vllm` for {spec.model} needs: run `make env-gpu` (with a CUDA "
+            "device) or `make env-test` (without), or set `engine: local`"
+        )
+    if build.cpu:
+        return
+    import torch
+
+    devices, wanted = torch.cuda.device_count(), spec.tensor_parallel_size * spec.data_parallel_size
+    if not devices:
+        raise EngineError("vLLM's GPU build finds no CUDA device: set `engine: local`, or `make clean env-test`")
+    if wanted > devices:
+        raise EngineError(
+            f"`tensor_parallel_size` × `data_parallel_size` is {wanted}, this machine has {devices} CUDA device(s)"
+        )
+
+
+class VllmEngine:
+    """Starts vLLM for `spec.model` and answers requests through it; `close` ends it with all its processes."""
+
+    def __init__(self, spec: EngineSpec, place: Workplace) -> None:
+        """Start the server and wait until it is ready; raises EngineError with what vLLM said and the mend."""
+        check_vllm(spec)
+        _check_folders(spec)
+        build = installed_build()
+        assert build is not None
+        self._gpus = 0 if build.cpu else spec.tensor_parallel_size * spec.data_parallel_size
+        self.process = _process(spec, place, build)
+        # also where nobody closes it: at the interpreter's end, or when it is forgotten
+        self._finalizer = weakref.finalize(self, self.process.close)
+        try:
+            self.process.start()
+            self._server = ServerEngine(
+                spec.model_copy(update={"base_urls": (self.process.base_url,)}),
+                place,
+                served_name=self.process.model,
+                keeper=self.process,
+            )
+        except BaseException:
+            self._finalizer()
+            raise
+        self.fingerprint = f"vllm-{build.version}/{model_identity(spec)}"
+        self.notes = (*self._server.notes, *_notes(spec, build))
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        """Answer each request once, unordered; raises EngineError when the server dies again and again."""
+        for generation in self._server.generate(requests):
+            self.process.answered()
+            yield generation.model_copy(update={"engine": self.fingerprint})
+
+    def usage(self) -> Usage:
+        """How busy the server was kept, and the GPUs it holds."""
+        return replace(self._server.usage(), gpus=self._gpus)
+
+    def close(self) -> None:
+        """End the server; when this returns its processes are gone and its memory is free. Safe to call twice."""
+        self._server.close()
+        self._finalizer()
+
+
+def _process(spec: EngineSpec, place: Workplace, build: Build) -> ServerProcess:
+    # a name that no other server on this machine has, so that an answer under it is ours
+    name = f"{Path(spec.model).name}@{getpid()}.{next(_numbers)}"
+    names = (name,) if spec.adapter is None else (name, f"{name}+{Path(spec.adapter).name}")
+
+    def command(port: int) -> list[str]:
+        return serve_command(spec, place, build, names=names, port=port)
+
+    return ServerProcess(
+        command,
+        names[-1],
+        environment=serve_environment(spec, build),
+        log=place.logs.resolve() / f"vllm-{name}.log",
+        start_seconds=spec.start_seconds,
+        explain=partial(explain, spec=spec),
+        last_line=last_line,
+    )
+
+
+def _check_folders(spec: EngineSpec) -> None:
+    """Say at once what vLLM would find out after half a minute."""
+    looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
+    if looks_local and not Path(spec.model).expanduser().is_dir():
+        raise EngineError(f"model folder {spec.model} does not exist; set `model` to a checkpoint folder or a hub name")
+    if spec.adapter is not None and not (Path(spec.adapter) / "adapter_config.json").is_file():
+        raise EngineError(
+            f"adapter {spec.adapter} has no adapter_config.json; set `adapter` to a folder that peft wrote"
+        )
+
+
+def _notes(spec: EngineSpec, build: Build) -> tuple[str, ...]:
+    if build.cpu and spec.api_server_count > 1:
+        return ("vLLM's CPU build prepares images in one process: `api_server_count` has no effect",)
+    return ()
