@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
@@ -47,21 +48,22 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
     constraint = request.constraint
     if not isinstance(constraint, LabelAnswer):
         raise ValueError(f"request {request.key} of {request.sample_id} asks for no label: use parse_reason")
+    named = partial(_prediction, request, source, model, generation.shortened or generation.detail)
     if generation.outcome not in _READABLE:
-        return _prediction(request, source, model, _Read(generation.outcome))
+        return named(_Read(generation.outcome))
     reads = [_read(text, constraint, cut=generation.outcome is Outcome.TRUNCATED) for text in generation.texts]
     votes: dict[str, int] = {}
     for read in reads:
         if read.label is not None:
             votes[read.label] = votes.get(read.label, 0) + 1
     if not votes:
-        return _prediction(request, source, model, reads[0] if reads else _Read(Outcome.EMPTY))
+        return named(reads[0] if reads else _Read(Outcome.EMPTY))
     probabilities = _probabilities(generation, constraint)
     label = _winner(votes, probabilities, constraint.labels)
     supporters = [read for read in reads if read.label == label]
     # without a text for it, the label stands on its probability alone: usable, but on no rung
     best = supporters[0] if supporters else _Read(Outcome.REPAIRED, label)
-    return _prediction(request, source, model, best, votes, probabilities)
+    return named(best, votes, probabilities)
 
 
 def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str]:
@@ -91,6 +93,7 @@ def _prediction(
     request: Request,
     source: str,
     model: str,
+    detail: str,
     read: _Read,
     votes: dict[str, int] | None = None,
     probabilities: dict[str, float] | None = None,
@@ -105,6 +108,7 @@ def _prediction(
         reason=read.reason,
         model=model,
         rung=read.rung,
+        detail=detail,
     )
 
 

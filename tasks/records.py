@@ -246,6 +246,8 @@ class Prediction(Record):
     """How the text that gave the label (and reason) was read."""
     attempt: int = 0
     """Which asking gave it: 0 the first, 1 the one after it with another seed, …"""
+    detail: str = ""
+    """For people: why there is no answer, or what was taken from the prompt so that it fitted."""
 
 
 # --- deciding ------------------------------------------------------------------------------------------------
