@@ -28,6 +28,8 @@ from tasks.records import Dropped, Record, digest_of
 
 R = TypeVar("R", bound=Record)
 
+_ROW_GROUP = 5000
+
 
 class StageRecord(BaseModel):
     """What stands in record.json: enough to know what a stage did, and whether it must be done again."""
@@ -124,18 +126,58 @@ def check_books(stage: str, kept: Iterable[str], dropped: Iterable[str], input_i
         raise BooksError(f"{stage}: kept + dropped ≠ input; lost {list(lost)[:5]}, appeared {list(extra)[:5]}")
 
 
+class RowWriter:
+    """Writes records of one type to a Parquet file, a few thousand in memory at a time; in place when all is well.
+
+    A context manager: the file appears, atomically, when the block ends without an error. An empty file has the one
+    column `sample_id`.
+    """
+
+    def __init__(self, path: Path, kind: type[Record]) -> None:
+        self._path, self._kind = path, kind
+        self._nested = _nested(kind)
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        self._rows: list[dict[str, Any]] = []
+        self._file: pq.ParquetWriter | None = None
+        self._schema = pa.schema([(name, _column_type(field.annotation)) for name, field in kind.model_fields.items()])
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if not failed:
+            self._flush(last=True)
+        if self._file is not None:
+            self._file.close()
+        if failed:
+            self._temporary.unlink(missing_ok=True)
+        else:
+            _move_into_place(self._temporary, self._path)
+
+    def write(self, row: Record) -> None:
+        """Add one record."""
+        dumped = row.model_dump(mode="json")
+        self._rows.append({k: orjson.dumps(v).decode() if k in self._nested else v for k, v in dumped.items()})
+        if len(self._rows) >= _ROW_GROUP:
+            self._flush()
+
+    def _flush(self, *, last: bool = False) -> None:
+        if self._file is None:
+            nothing = last and not self._rows
+            schema = pa.schema([("sample_id", pa.string())]) if nothing else self._schema
+            self._file = pq.ParquetWriter(self._temporary, schema)
+            if nothing:
+                self._file.write_table(schema.empty_table())
+        if self._rows:
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+
 def write_rows(path: Path, rows: Sequence[Record]) -> None:
-    """Write records to a Parquet file, atomically. An empty file has the one column `sample_id`."""
-    dumped = [row.model_dump(mode="json") for row in rows]
-    columns = list(dumped[0]) if dumped else ["sample_id"]
-    nested = _nested(type(rows[0])) if rows else set[str]()
-    arrays = {
-        name: pa.array([orjson.dumps(row[name]).decode() if name in nested else row[name] for row in dumped])
-        for name in columns
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.table(arrays), temporary)
-    _move_into_place(temporary, path)
+    """Write records of one type to a Parquet file, atomically (see `RowWriter`)."""
+    with RowWriter(path, type(rows[0]) if rows else Dropped) as writer:
+        for row in rows:
+            writer.write(row)
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
@@ -162,6 +204,18 @@ def _move_into_place(temporary: Path, path: Path) -> None:
 def _nested(kind: type[Record]) -> set[str]:
     """The fields that stand as JSON text. By their type, not by their values: a column may hold nothing but None."""
     return {name for name, field in kind.model_fields.items() if not _plain(field.annotation)}
+
+
+def _column_type(annotation: Any) -> Any:
+    if not _plain(annotation):
+        return pa.string()
+    parts = (
+        [p for p in get_args(annotation) if p is not NoneType] if get_origin(annotation) in (Union, UnionType) else []
+    )
+    kind = parts[0] if parts else annotation
+    if get_origin(kind) is Literal or issubclass(kind, str):
+        return pa.string()
+    return pa.bool_() if issubclass(kind, bool) else pa.int64() if issubclass(kind, int) else pa.float64()
 
 
 def _plain(annotation: Any) -> bool:
