@@ -22,7 +22,7 @@ from tasks.engines.answers import draws_for, escaped, label_fields, text_fields
 from tasks.engines.decoding import Decoder
 from tasks.engines.identity import model_identity
 from tasks.engines.loading import first_line, load_model
-from tasks.engines.patches import Cut, cut, seen, spread
+from tasks.engines.patches import Cut, Films, cut, spread
 from tasks.engines.scoring import Answers, score_answers, split_answers
 from tasks.errors import EngineError
 from tasks.images import TooThin
@@ -66,6 +66,7 @@ class LocalEngine:
         self._model: Any
         self._model, self._processor = load_model(spec)
         self._eye: Any = self._processor.image_processor
+        self._films: Any = Films(self._eye, self._model.device, self._model.dtype)
         self._decoder: Any = Decoder(self._model, self._processor.tokenizer)
         self._image_token: int = self._model.config.image_token_id
         self._budget = PromptBudget(self._processor)
@@ -96,7 +97,7 @@ class LocalEngine:
     def close(self) -> None:
         """Free the model's memory; the engine answers nothing afterwards."""
         self._openers.shutdown(cancel_futures=True)
-        self._model = self._decoder = None
+        self._model = self._decoder = self._films = None
         self._answers.cache_clear()
         _free_memory()
 
@@ -226,7 +227,7 @@ class LocalEngine:
         mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts])
         kinds = ((ids == self._image_token) & (mask == 1)).long()
         images = [p.images for p in prompts if p.images is not None]
-        return ids, kinds, mask, *seen(images, self._eye, self._model.device, self._model.dtype)
+        return ids, kinds, mask, *self._films.of(images)
 
     def _answers_after(self, constraint: LabelAnswer, unfed: str) -> Answers:
         """The answers as they go on after the prompt, or after a reason of which `unfed` is not in the cache."""

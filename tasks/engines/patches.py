@@ -1,7 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Pictures as the patches that a Qwen-VL reads, and their places among the prompt's tokens.
 
-The same numbers as from the processor, for half of its time: patches are cut as bytes, and become 32-bit numbers,
+The same numbers as from the processor, for a quarter of its time: patches are cut as bytes, and become 32-bit numbers,
 each twice (a picture is a film of two equal frames), only on the device that reads them.
 """
 
@@ -35,29 +35,47 @@ def cut(pictures: Sequence[Image.Image], image_processor: Any) -> Cut:
     grid: list[tuple[int, int, int]] = []
     for picture in pictures:
         rows, columns = picture.height // side, picture.width // side
-        pixels = torch.from_numpy(np.array(picture))
-        squares = pixels.view(rows // merge, merge, side, columns // merge, merge, side, 3)
-        patches.append(squares.permute(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3, side, side))
+        squares = np.asarray(picture).reshape(rows // merge, merge, side, columns // merge, merge, side, 3)
+        together = np.ascontiguousarray(squares.transpose(0, 3, 1, 4, 6, 2, 5))
+        patches.append(torch.from_numpy(together).view(rows * columns, 3, side, side))
         grid.append((1, rows, columns))
     return Cut(torch.cat(patches), torch.tensor(grid))
 
 
-def seen(
-    prompts: Sequence[Cut], image_processor: Any, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor | None]:
-    """The pictures of several prompts as the vision tower takes them, and their grids; None where there are none.
+class Films:
+    """Turns patches into what the vision tower takes, on the device that reads it."""
 
-    The first has shape (patches, colours x frames x patch side x patch side) and is on `device`.
-    """
-    if not prompts:
-        return None, None
-    scale, frames = image_processor.rescale_factor, image_processor.temporal_patch_size
-    mean = torch.tensor(image_processor.image_mean, device=device).mul_(1 / scale)[:, None, None]
-    std = torch.tensor(image_processor.image_std, device=device).mul_(1 / scale)[:, None, None]
-    patches = torch.cat([p.patches for p in prompts]).to(device).to(torch.float32)
-    values = patches.sub_(mean).div_(std).to(dtype)
-    films = values[:, :, None].expand(-1, -1, frames, -1, -1).reshape(len(values), -1)
-    return films, torch.cat([p.grid for p in prompts])
+    def __init__(self, image_processor: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self._frames: int = image_processor.temporal_patch_size
+        scale = image_processor.rescale_factor
+        self._mean = torch.tensor(image_processor.image_mean, device=device).mul_(1 / scale)[:, None, None]
+        self._std = torch.tensor(image_processor.image_std, device=device).mul_(1 / scale)[:, None, None]
+        self._kept = torch.empty(0, device=device, dtype=dtype)
+
+    def of(self, prompts: Sequence[Cut]) -> tuple[Tensor | None, Tensor | None]:
+        """The pictures of several prompts and their grids; None where there are none.
+
+        The first has shape (patches, colours x frames x patch side x patch side), and holds until the next call.
+        """
+        if not prompts:
+            return None, None
+        grid = torch.cat([p.grid for p in prompts])
+        shape = torch.Size((int(grid.prod(dim=1).sum()), 3, self._frames, *prompts[0].patches.shape[2:]))
+        films = self._memory(shape.numel()).view(shape)
+        start = 0
+        for patches in (p.patches for p in prompts):
+            values = patches.to(films.device).to(torch.float32).sub_(self._mean).div_(self._std)
+            films[start : start + len(patches)] = values[:, :, None]
+            start += len(patches)
+        return films.view(len(films), -1), grid
+
+    def _memory(self, numbers: int) -> Tensor:
+        # fresh memory from the system costs five times the arithmetic on it; a GPU's allocator keeps its own
+        if self._kept.device.type != "cpu":
+            return self._kept.new_empty(numbers)
+        if len(self._kept) < numbers:
+            self._kept = self._kept.new_empty(numbers)
+        return self._kept[:numbers]
 
 
 def spread(ids: Sequence[int], image_token: int, images: Cut | None, merge: int) -> list[int]:

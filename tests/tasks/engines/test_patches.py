@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen2VLImageProcessor
 
-from tasks.engines.patches import Cut, cut, seen, spread
+from tasks.engines.patches import Cut, Films, cut, spread
 
 SIZES = [(112, 168), (56, 560), (224, 112)]
 
@@ -27,12 +27,14 @@ def test_patches_are_the_processors_own_to_the_last_bit(patch_size: int, dtype: 
     expected = processor(images=shown, do_resize=False, return_tensors="pt")
     first, rest = cut(shown[:1], processor), cut(shown[1:], processor)
     assert first.patches.dtype is torch.uint8
-    films, grid = seen([first, rest], processor, torch.device("cpu"), dtype)
+    eye = Films(processor, torch.device("cpu"), dtype)
+    eye.of([rest, rest])  # whatever stood in the memory that it keeps
+    films, grid = eye.of([first, rest])
     assert films is not None
     assert grid is not None
     assert torch.equal(grid, expected["image_grid_thw"])
     assert torch.equal(films, expected["pixel_values"].to(dtype))
-    assert seen([], processor, torch.device("cpu"), dtype) == (None, None)
+    assert eye.of([]) == (None, None)
 
 
 def test_places_are_the_processors_own(checkpoint: Path):
