@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from tasks.folds import content_digest
-from tasks.prompts import Prompter, user_text
+from tasks.prompts import Prompter
 from tasks.records import Action, Correction, Dropped, Example, Message, Origin, Prediction, Sample, Sampling
+from tasks.user_turn import user_text
 
 STAGE = "emit"
 

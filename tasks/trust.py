@@ -23,7 +23,8 @@ def keep_trusted(
         if p.outcome in USABLE and p.label is not None:
             usable.append(p)
         else:
-            dropped.append(Dropped(sample_id=p.sample_id, stage=stage, reason=p.outcome, detail=p.detail or "no usable answer"))
+            detail = p.detail or "no usable answer"
+            dropped.append(Dropped(sample_id=p.sample_id, stage=stage, reason=p.outcome, detail=detail))
     usable.sort(key=lambda p: (-confidence(p), p.sample_id))
     total = 0.0
     for rank, p in enumerate(usable, start=1):

@@ -18,8 +18,9 @@ from tasks.demo.dataset import IMAGE_LABELS, DemoItem, draw_items
 from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.training import Lesson
 from tasks.packs import Pack
-from tasks.prompts import Prompter, user_content
+from tasks.prompts import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
+from tasks.user_turn import user_content
 
 CAPTION, POINT = "\n一句话。", "\n一处要点。"
 """What the base is asked beside the pack's own question."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import orjson
 
-from tasks.prompts import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, Message
 from tasks.stages import write_bytes
+from tasks.user_turn import IMAGE_TOKEN, escape_placeholder
 
 
 def write_llamafactory(folder: Path, name: str, examples: Sequence[Example]) -> list[Path]:

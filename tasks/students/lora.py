@@ -31,10 +31,11 @@ from tasks.engines import EngineSpec
 from tasks.engines.identity import model_identity
 from tasks.folds import content_digest
 from tasks.images import open_images
-from tasks.prompts import Prompter, user_content
+from tasks.prompts import Prompter
 from tasks.records import Sample, Sampling, digest_of
 from tasks.stages import write_bytes
 from tasks.students import StudentSpec
+from tasks.user_turn import user_content
 
 log = logging.getLogger(__name__)
 

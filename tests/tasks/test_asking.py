@@ -115,7 +115,7 @@ def test_what_the_ledger_holds_is_not_asked_again(ledger: Ledger) -> None:
     requests, tally = questions(5), Tally()
     first = list(ask(scripted, ledger, requests[:3], Tally()))
     small = Small()
-    again = dict((r.sample_id, g) for r, g in ask(lambda: small, ledger, requests, tally))
+    again = {r.sample_id: g for r, g in ask(lambda: small, ledger, requests, tally)}
     assert [r.sample_id for r in small.seen] == ["s3", "s4"]
     assert {r.sample_id: g for r, g in first}.items() <= again.items()
     assert (tally.asked, tally.reused) == (2, 3)

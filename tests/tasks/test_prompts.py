@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tasks.errors import PackError
 from tasks.packs import TEMPLATES, load_pack
-from tasks.prompts import IMAGE_TOKEN, Prompter, user_content, user_text
+from tasks.prompts import Prompter
 from tasks.records import LabelAnswer, Request, Sample, Sampling
+from tasks.user_turn import IMAGE_TOKEN, user_content, user_text
 from tests.tasks.making import image, parts, prompter, sample
 
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots"

@@ -17,8 +17,8 @@ from tasks.engines.scoring import score_answers, split_answers
 from tasks.errors import EngineError
 from tasks.images import ImageCache
 from tasks.parsing import parse
-from tasks.prompts import user_content
 from tasks.records import FreeText, Generation, ImagePart, ImageRef, LabelAnswer, Outcome, Request, Sampling, TextPart
+from tasks.user_turn import user_content
 
 LABELS = ("订单", "物流", "物流-派送中", "退款", "优惠券A", "优惠券B")
 OPENING, BETWEEN, CLOSING = '{"理由": "', '", "所属类别": "', '"}'
