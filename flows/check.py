@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.config import DistillConfig, SourceConfig
 from tasks.budget import estimate_prompt_tokens
 from tasks.packs import Pack, load_pack
-from tasks.prompts import Prompter
+from tasks.prompts import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split
 from tasks.samples import Intake, read_samples
 
@@ -22,6 +22,8 @@ class Estimate:
     stage: str
     requests: int
     tokens: int
+    fixed_chars: int
+    """Characters of the pack's own part of the longest prompt."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,16 @@ def _estimates(config: DistillConfig, pack: Pack, intakes: dict[Split, Intake]) 
         spec = config.generator
         prompter = Prompter(pack, spec.model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
         requests = [prompter.rationale(s, s.given or "", sampling) for s in labelled]
-        estimates.append(Estimate("rationales", len(requests), _tokens(requests)))
+        estimates.append(_estimate("rationales", requests))
     if config.teacher and (pool or config.student):
         spec = config.teacher
         prompter = Prompter(pack, spec.model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
         if pool:
+            if pack.describe_first:
+                described = [prompter.describe(s, sampling) for s in pool]
+                estimates.append(_estimate("pseudo-labels: descriptions", described))
             requests = [prompter.classify(s, sampling) for s in pool]
-            estimates.append(Estimate("pseudo-labels", len(requests), _tokens(requests)))
+            estimates.append(_estimate("pseudo-labels", requests))
         if config.student and labelled:
             estimates.extend(_correction_estimates(config, pack, prompter, labelled))
     return estimates
@@ -98,11 +103,13 @@ def _correction_estimates(
     own = [student.classify(s, sampling, with_reason=False) for s in labelled]
     blind = [teacher.classify(s, sampling) for s in labelled]
     share = round(_DISAGREEING * len(blind))
+    asked = _estimate("correction: teacher", blind)
     return [
-        Estimate("correction: students", len(own), _tokens(own)),
-        Estimate("correction: teacher", share, round(_tokens(blind) * _DISAGREEING)),
+        _estimate("correction: students", own),
+        replace(asked, requests=share, tokens=round(asked.tokens * _DISAGREEING)),
     ]
 
 
-def _tokens(requests: Sequence[Request]) -> int:
-    return sum(estimate_prompt_tokens(r) for r in requests)
+def _estimate(stage: str, requests: Sequence[Request]) -> Estimate:
+    tokens = sum(estimate_prompt_tokens(r) for r in requests)
+    return Estimate(stage, len(requests), tokens, max((fixed_chars(r) for r in requests), default=0))

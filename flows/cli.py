@@ -66,6 +66,7 @@ def check(
     """
     from flows.check import check as check_config
     from flows.config import load_config
+    from tasks.prompts import LONG_PROMPT
 
     with console.status("reading") as status:
         report = check_config(
@@ -83,6 +84,11 @@ def check(
         console.print("dropped by reason: " + ", ".join(f"{r} {n}" for r, n in report.reasons().items()))
     for e in report.estimates:
         console.print(f"about {e.requests:,} requests, {e.tokens:,} prompt tokens: {e.stage}")
+        if e.fixed_chars > LONG_PROMPT:
+            console.print(
+                f"[yellow]warning[/]: the pack's own part of that prompt has {e.fixed_chars:,} characters; answers get "
+                f"worse beyond about {LONG_PROMPT:,}: shorten glosses or examples"
+            )
     if not report.usable:
         errors.print("[bold red]error[/]: a set has no usable item; mend the items above and check again")
         raise typer.Exit(1)
