@@ -1,4 +1,5 @@
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,20 @@ def test_the_count_is_the_processors_own(budget: PromptBudget, parts: list[Part]
     request = asked(*parts, prefix=prefix, suffix=suffix, max_pixels=most * 1024, min_pixels=4 * 1024)
     assume(all(max(i.width, i.height) < most * min(i.width, i.height) for i in request.images))
     assert budget.count(request) == len(made(budget, request)["input_ids"][0])
+
+
+def test_several_threads_may_ask(budget: PromptBudget):
+    """Beside calls of the tokenizer itself, which sets its padding and truncation."""
+    items = [dialogue(n, keep=n) for n in range(1, 40)]
+    expected = [budget.count(item) for item in items]
+    budget._text_tokens.cache_clear()
+
+    def ask(number: int) -> int:
+        budget._processor.tokenizer(f"请看图{number}")
+        return budget.count(items[number % 39])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(39 * 5))) == expected * 5
 
 
 def test_a_spelt_image_token_is_one_more_token(budget: PromptBudget):
