@@ -26,8 +26,8 @@ from tasks.engines.patches import Cut, Films, cut, spread
 from tasks.engines.scoring import Answers, score_answers, split_answers
 from tasks.errors import EngineError
 from tasks.images import TooThin
-from tasks.prompts import user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
+from tasks.user_turn import user_content
 
 WINDOW = 8
 """Batches' worth of requests pulled from the stream at a time and sorted by length."""
