@@ -1,0 +1,67 @@
+"""Options of a pack through a stage flow: described first, and with the text on images."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flows.config import PseudoLabelsConfig, VoteSettings
+from tasks.engines import EngineSpec
+from tasks.packs import TEMPLATES
+from tasks.records import Prediction
+from tasks.stages import read_rows
+from tests.conftest import PrefectServer
+from tests.flows.small_run import small_config
+
+DESCRIBE = "{% block prefix %}看：{% endblock %}{% block suffix %}请描述。{% endblock %}"
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(TEMPLATES / "demo", tmp_path / "pack"))
+    file = folder / "pack.yaml"
+    options = 'describe_first: true\nocr: {before: "〔图中文字：", after: "〕"}\ntasks:\n'
+    file.write_text(file.read_text(encoding="utf-8").replace("tasks:\n", options, 1), encoding="utf-8")
+    (folder / "describe.jinja").write_text(DESCRIBE, encoding="utf-8")
+    classify = folder / "classify.jinja"
+    text = classify.read_text(encoding="utf-8")
+    assert "{% block suffix %}" in text
+    shown = text.replace("{% block suffix %}", "{% block suffix %}所见：{{ description }}", 1)
+    classify.write_text(shown, encoding="utf-8")
+    return folder
+
+
+def test_items_are_read_described_and_labelled(prefect_server: PrefectServer, pack: Path, tmp_path: Path) -> None:
+    from flows.pseudo_labels import pseudo_labels
+
+    whole = small_config(tmp_path, items=12)
+    assert whole.unlabelled
+    record = pseudo_labels(
+        PseudoLabelsConfig(
+            pack=str(pack),
+            output=whole.output,
+            ledger=whole.ledger,
+            images=whole.images,
+            texts=whole.texts,
+            unlabelled=whole.unlabelled,
+            teacher=EngineSpec(engine="scripted", model="scripted:hash,bad=7"),
+            pseudo_labels=whole.pseudo_labels.model_copy(update=VoteSettings(votes=1, attempts=3).model_dump()),
+        )
+    )
+    predictions = read_rows(whole.output / "pseudo_labels" / "predictions.parquet", Prediction)
+    assert len(predictions) == record.read > 6
+    again = sum(p.attempt for p in predictions)
+    assert record.costs.asked == 2 * record.read + again
+    assert record.costs.asked_again == again > 0
+    assert sum(record.costs.rungs.values()) == record.read
+
+    with sqlite3.connect(whole.ledger) as connection:
+        rows = pd.read_sql("SELECT purpose, request FROM questions", connection)
+    asked = [json.loads(r) for r in rows.request[rows.purpose == "classify"]]
+    assert all(r["suffix"].startswith("所见：") and len(r["suffix"]) > 10 for r in asked)
+    with_images = [r for r in asked if any(p["type"] == "image" for p in r["parts"])]
+    texts = [p["text"] for r in with_images for p in r["parts"] if p["type"] == "text"]
+    assert any(t.startswith("〔图中文字：") and t.endswith("〕") for t in texts)
