@@ -106,6 +106,6 @@ lock: $(BOOT) ## Regenerate requirements/*.lock from *.in (newer versions: make 
 	@$(COMPILE) requirements/base.in -c requirements/test.lock -o requirements/base.lock
 	@$(COMPILE) requirements/gpu.in -c requirements/base.lock -o requirements/gpu.lock
 
-clean: ## Remove .venv and caches; artifacts/ and .prefect/ (the history of runs) stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info build
+clean: ## Remove .venv, .peers and caches; artifacts/ and .prefect/ (the history of runs) stay
+	rm -rf .venv .peers .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find flows tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

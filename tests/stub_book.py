@@ -36,7 +36,7 @@ class Book:
         self._known: frozenset[str] = frozenset()
         self._again: Counter[str] = Counter()
         self._now = self._most = 0
-        self._arrivals, self._departures = array("d"), array("d")
+        self._arrivals, self._departures, self._answered = array("d"), array("d"), array("d")
         self._cpu = time.process_time()
         if self._journal is not None and not keep_journal:
             self._file.truncate(0)
@@ -44,7 +44,7 @@ class Book:
     def mark(self) -> None:
         """From here on, count anew what is asked and when; items asked before this moment count as `again`."""
         self._known, self._again = frozenset(self.received), Counter()
-        self._arrivals, self._departures = array("d"), array("d")
+        self._arrivals, self._departures, self._answered = array("d"), array("d"), array("d")
 
     def attempt(self, item: str) -> int:
         """How often `item` was asked before."""
@@ -76,15 +76,17 @@ class Book:
         self._most = max(self._most, self._now)
         self._arrivals.append(time.monotonic())
 
-    def leave(self) -> None:
-        """One less."""
+    def leave(self, *, answered: bool) -> None:
+        """One less; not answered when whoever asked is gone."""
         self._now -= 1
         self._departures.append(time.monotonic())
+        if answered:
+            self._answered.append(self._departures[-1])
 
     def figures(self, target: int) -> dict[str, Any]:
         """Everything countable. `target` is the number that ought to be in flight: see `_steady`."""
         items = {item: count for item, count in self.received.items() if item}
-        last = self._departures[-1] if self._departures else 0.0
+        last = self._answered[-1] if self._answered else 0.0
         return {
             "received": sum(items.values()),
             "unnamed": self.received[""],
@@ -96,7 +98,8 @@ class Book:
             "too_early": self.too_early,
             "in_flight_now": self._now,
             "in_flight_most": self._most,
-            "left_in_last_second": len(self._departures) - bisect_left(self._departures, last - 1.0),
+            "answered": len(self._answered),
+            "answered_in_last_second": len(self._answered) - bisect_left(self._answered, last - 1.0),
             "cpu_seconds": time.process_time() - self._cpu,
             **self._steady(target),
         }
@@ -111,6 +114,6 @@ class Book:
         start, end = self._arrivals[target - 1], self._arrivals[-1]
         total = sum(end - max(t, start) for t in self._arrivals)
         total -= sum(max(0.0, end - max(t, start)) for t in self._departures)
-        answered = bisect_left(self._departures, end) - bisect_left(self._departures, start)
+        answered = bisect_left(self._answered, end) - bisect_left(self._answered, start)
         seconds = end - start
         return {"in_flight_mean": total / seconds, "goodput": answered / seconds, "steady_seconds": seconds}

@@ -86,10 +86,13 @@ class Stub:
         if self.options.crash_every and self._since_start >= self.options.crash_every:
             os._exit(CRASHED)
         self.book.enter()
+        answered = False
         try:
-            return await self._answer(request, raw, item, fault)
+            response = await self._answer(request, raw, item, fault)
+            answered = True
+            return response
         finally:
-            self.book.leave()
+            self.book.leave(answered=answered)
 
     def _fault(self, item: str) -> Fault | None:
         options = self.options

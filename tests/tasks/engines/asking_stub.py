@@ -9,7 +9,7 @@ from typing import Any
 from tasks.engines import Engine, EngineSpec, Workplace, open_engine
 from tasks.images import ImageCache
 from tasks.records import Generation, Outcome, Request, Sampling
-from tests.stub_server import Fault, Running
+from tests.stub_server import Fault
 from tests.tasks.making import prompter, sample
 
 VOTES = Sampling(n=3, temperature=0.7)
@@ -34,9 +34,9 @@ def questions(count: int, sampling: Sampling | None = None, start: int = 0) -> I
 
 
 @contextmanager
-def engine_on(folder: Path, *stubs: Running, **fields: Any) -> Iterator[Engine]:
-    """A server engine that knows the addresses of `stubs`."""
-    spec = EngineSpec(engine="server", model="stub", base_urls=tuple(stub.url for stub in stubs), **fields)
+def engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
+    """A server engine that asks at `urls`."""
+    spec = EngineSpec(engine="server", model="stub", base_urls=urls, **fields)
     engine = open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))
     try:
         yield engine

@@ -24,7 +24,7 @@ def test_a_fault_that_passes_costs_a_retry_and_no_item(fault: Fault, tmp_path: P
     requests = list(questions(200))
     with (
         running(Options(faults={fault: 0.1})) as stub,
-        engine_on(tmp_path, stub, concurrency=64, timeout_seconds=1) as engine,
+        engine_on(tmp_path, stub.url, concurrency=64, timeout_seconds=1) as engine,
     ):
         check_books(requests, list(engine.generate(requests)), {})
         figures = stub.stats()
@@ -38,7 +38,7 @@ def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
     requests = list(questions(300))
     with (
         running(Options(crash_every=50, journal=str(tmp_path / "journal"))) as stub,
-        engine_on(tmp_path, stub, concurrency=16) as engine,
+        engine_on(tmp_path, stub.url, concurrency=16) as engine,
     ):
         check_books(requests, list(engine.generate(requests)), {})
         assert stub.stats()["received"] >= 300
@@ -50,7 +50,7 @@ def never_get_through(folder: Path, kinds: list[Fault]) -> dict[Fault, int]:
     requests = list(questions(200))
     with (
         running(Options(always=always, journal=str(folder / "journal"))) as stub,
-        engine_on(folder, stub, concurrency=64, timeout_seconds=1) as engine,
+        engine_on(folder, stub.url, concurrency=64, timeout_seconds=1) as engine,
     ):
         check_books(requests, list(engine.generate(requests)), always)
     asked = Counter(line.split(",")[0] for line in (folder / "journal").read_text().splitlines())
@@ -77,7 +77,7 @@ def test_what_a_server_lacks_is_found_out_and_worked_around(gap: Gap, tmp_path: 
     requests = list(questions(20, VOTES))
     with (
         running(Options(gaps=frozenset({gap}), unguided=UNGUIDED)) as stub,
-        engine_on(tmp_path, stub) as engine,
+        engine_on(tmp_path, stub.url) as engine,
     ):
         answers = {answer.key: answer for answer in engine.generate(requests)}
         notes = engine.notes
@@ -97,7 +97,7 @@ def test_fields_ignored_once_are_asked_again_with_another_seed(tmp_path: Path) -
     requests = list(questions(100))
     with (
         running(Options(faults={Fault.IGNORED_FIELDS: 0.2}, most_faults=1)) as stub,
-        engine_on(tmp_path, stub) as engine,
+        engine_on(tmp_path, stub.url) as engine,
         Ledger(tmp_path / "ledger.sqlite") as ledger,
     ):
         arguments = (lambda: engine, ledger, requests, Tally())
@@ -111,7 +111,7 @@ def test_fields_ignored_once_are_asked_again_with_another_seed(tmp_path: Path) -
 def test_an_address_that_is_dead_leaves_its_share_to_the_others(tmp_path: Path) -> None:
     requests = list(questions(200))
     with running(Options(median_seconds=0.02)) as slow, running(Options(median_seconds=0.005)) as quick:
-        with running() as dead, engine_on(tmp_path, slow, quick, dead, concurrency=12) as engine:
+        with running() as dead, engine_on(tmp_path, slow.url, quick.url, dead.url, concurrency=12) as engine:
             answers = engine.generate(iter(requests))
             found = [next(answers) for _ in range(20)]
             dead.kill()
@@ -122,31 +122,33 @@ def test_an_address_that_is_dead_leaves_its_share_to_the_others(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Must show 2: 5,000 items at concurrency 256, every fault, a crash every 200 requests; engine and ledger."""
-    kinds = list(Fault)
+@pytest.mark.parametrize("ledgered", [False, True], ids=["engine_alone", "ask_with_ledger"])
+def test_everything_at_once(ledgered: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Must show 2: 5,000 items at concurrency 256, every fault, a crash every 200 requests, 50 items doomed."""
+    # A busy server's items are given up after a minute or two: once is enough of that.
+    kinds = [fault for fault in Fault if not (ledgered and "busy" in fault)]
     always = {f"item-{100 * number}": kinds[number % len(kinds)] for number in range(50)}
     faults = {fault: 0.01 for fault in Fault if fault not in (Fault.TOO_LONG, Fault.BAD_REQUEST)}
+    journal = str(tmp_path / "journal")
+    options = Options(faults=faults, always=always, crash_every=200, journal=journal, spare_probes=False)
     requests = list(questions(5000, Sampling(temperature=0.7, n=2)))
-    for ledgered in (False, True):
-        journal = tmp_path / f"journal-{ledgered}"
-        options = Options(
-            faults=faults, always=always, crash_every=200, journal=str(journal), spare_probes=False, most_faults=2
-        )
-        started = time.monotonic()
-        with running(options) as stub, engine_on(tmp_path, stub, concurrency=256, timeout_seconds=10) as engine:
-            if ledgered:
-                with Ledger(tmp_path / "ledger.sqlite") as ledger:
-                    answers = [answer for _, answer in ask(lambda: engine, ledger, requests, Tally())]
-                    kept = ledger.get(request.key for request in requests)
-                assert kept == {a.key: a for a in answers if a.outcome is not Outcome.FAILED}
-            else:
-                answers = list(engine.generate(requests))
-            figures = stub.stats()
-        # Neglected fields are an answer to the engine: such an item may hold fewer texts than it asked for.
-        counts = check_books(requests, answers, always)
-        with capsys.disabled():
-            print(f"\n{'ask with ledger' if ledgered else 'engine alone'}: {dict(counts)} of {len(requests)} items")
-            print(
-                f"  in {time.monotonic() - started:.0f} s, {figures['received']} requests, faults {figures['faults']}"
-            )
+    started = time.monotonic()
+    with (
+        running(options) as stub,
+        Ledger(tmp_path / "ledger.sqlite") as ledger,
+        engine_on(tmp_path, stub.url, concurrency=256, timeout_seconds=10) as engine,
+    ):
+        if ledgered:
+            answers = [answer for _, answer in ask(lambda: engine, ledger, requests, Tally())]
+            kept = ledger.get(request.key for request in requests)
+            # What was dropped may be kept or not; what was answered must be.
+            assert kept.items() <= {a.key: a for a in answers}.items()
+            assert kept.keys() >= {a.key for a in answers if a.outcome is Outcome.OK}
+        else:
+            answers = list(engine.generate(requests))
+        figures = stub.stats()
+    counts = check_books(requests, answers, always)
+    with capsys.disabled():
+        print(f"\n{len(requests)} items: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}; ", end="")
+        print(f"{figures['received']} requests in {time.monotonic() - started:.0f} s; faults: {figures['faults']}")
+    assert figures["received"] // 200 >= 25, "too few crashes"
