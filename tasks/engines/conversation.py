@@ -25,7 +25,7 @@ from tasks.engines.chat import (
 )
 from tasks.engines.client import Client, GaveUp, Refused
 from tasks.engines.label_tokens import LabelTokens, label_logprobs, label_tokens
-from tasks.images import ImageCache
+from tasks.images import ImageCache, TooThin
 from tasks.parsing import parse_reason
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 
@@ -59,14 +59,10 @@ class Conversation:
 
     def prepare(self, request: Request) -> Prepared | Generation:
         """Fit the prompt and make its images' files; the answer at once where that can't be done. Any thread."""
-        fitted, shortened = request, ""
         limit = self._can.context_length
-        if limit is not None and self._budget is not None and _at_most(request) + _answer_room(request) > limit:
-            fit = self._budget.fit(request, limit - _answer_room(request))
-            if fit.request is None:
-                return self.ended(request, Outcome.TOO_LONG, fit.note)
-            fitted, shortened = fit.request, fit.note
-        return self._with_images(fitted, shortened)
+        if limit is None or self._budget is None or _at_most(request) + _answer_room(request) <= limit:
+            return self._with_images(request, "")
+        return self._fitted(request, limit, "")
 
     async def answer(self, prepared: Prepared) -> Generation:
         """The answer, whatever becomes of it; raises EngineError only when the server is gone for good."""
@@ -112,6 +108,17 @@ class Conversation:
             key=request.key, outcome=outcome, detail=detail[:1000], seconds=seconds, engine=self._fingerprint
         )
 
+    def _fitted(self, request: Request, limit: int, already: str) -> Prepared | Generation:
+        """`request` within `limit` tokens, answer included; `already` is what was taken from it before."""
+        assert self._budget is not None
+        try:
+            fit = self._budget.fit(request, limit - _answer_room(request))
+        except TooThin as error:
+            return self.ended(request, Outcome.BAD_MEDIA, str(error))
+        if fit.request is None:
+            return self.ended(request, Outcome.TOO_LONG, f"{fit.note}: {limit} with the answer")
+        return self._with_images(fit.request, "; ".join(filter(None, (already, fit.note))))
+
     def _with_images(self, request: Request, shortened: str) -> Prepared | Generation:
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self._patch}
         try:
@@ -128,11 +135,8 @@ class Conversation:
             return self.ended(request, Outcome.TOO_LONG, f"{refused}; set `tokenizer` so that it can be shortened")
         count = self._budget.count(request)
         named = [int(n) for n in re.findall(r"\d{3,}", refused.message) if int(n) < count]
-        limit = min([*named, int(0.9 * count)] if not named else [max(named)])
-        fit = self._budget.fit(request, limit - _answer_room(request))
-        if fit.request is None:
-            return self.ended(request, Outcome.TOO_LONG, f"{refused}; {fit.note}")
-        return self._with_images(fit.request, "; ".join(filter(None, (prepared.shortened, fit.note))))
+        limit = max(named) if named else int(0.9 * count)
+        return self._fitted(request, limit, prepared.shortened)
 
     async def _replies(self, prepared: Prepared) -> Reply:
         sampling = prepared.request.sampling

@@ -27,6 +27,8 @@ import psutil
 _POLL_SECONDS = 0.3
 PATIENCE_SECONDS = 15.0
 """How long a server may take to end by itself; vLLM's takes 1 to 5."""
+_AFTERMATH_SECONDS = 3.0
+"""How long what it started may outlast it."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,16 @@ def members(family: Family) -> list[psutil.Process]:
 
 
 def end_family(family: Family, patience: float = PATIENCE_SECONDS) -> None:
-    """End all processes of the family, the leader kindly first; returns when none is left."""
-    family_members = members(family)
-    leaders = [p for p in family_members if p.pid == family.leader]
-    for process in leaders or family_members:
+    """End all processes of the family, the leader kindly and first; returns when none is left."""
+    known = members(family)
+    leaders = [p for p in known if p.pid == family.leader]
+    for process in leaders:
         _signal(process, signal.SIGTERM)
-    _, alive = psutil.wait_procs(family_members, timeout=patience)
+    psutil.wait_procs(leaders, timeout=patience)
+    known += members(family)
+    for process in known:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(known, timeout=_AFTERMATH_SECONDS)
     while alive := {*members(family), *(p for p in alive if _runs(p))}:
         for process in alive:
             _signal(process, signal.SIGKILL)

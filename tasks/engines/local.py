@@ -22,7 +22,6 @@ from tasks.engines.answers import draws_for, escaped, label_fields, text_fields
 from tasks.engines.decoding import Decoder
 from tasks.engines.identity import model_identity
 from tasks.engines.loading import first_line, load_model
-from tasks.engines.patches import Cut, Films, cut, spread
 from tasks.engines.scoring import Answers, score_answers, split_answers
 from tasks.errors import EngineError
 from tasks.images import TooThin
@@ -48,7 +47,8 @@ class _Prompt:
 
     asked: _Fitting
     ids: list[int]
-    images: Cut | None
+    pixels: torch.Tensor | None
+    grid: torch.Tensor | None
 
 
 class LocalEngine:
@@ -65,10 +65,7 @@ class LocalEngine:
         self._batch_size, self._images = spec.batch_size, place.images
         self._model: Any
         self._model, self._processor = load_model(spec)
-        self._eye: Any = self._processor.image_processor
-        self._films: Any = Films(self._eye, self._model.device, self._model.dtype)
         self._decoder: Any = Decoder(self._model, self._processor.tokenizer)
-        self._image_token: int = self._model.config.image_token_id
         self._budget = PromptBudget(self._processor)
         positions: int = self._model.config.get_text_config().max_position_embeddings
         self._context = min(positions, spec.context_length or positions)
@@ -97,7 +94,7 @@ class LocalEngine:
     def close(self) -> None:
         """Free the model's memory; the engine answers nothing afterwards."""
         self._openers.shutdown(cancel_futures=True)
-        self._model = self._decoder = self._films = None
+        self._model = self._decoder = None
         self._answers.cache_clear()
         _free_memory()
 
@@ -136,16 +133,15 @@ class LocalEngine:
             return self._ended(request, Outcome.TOO_LONG, f"{fit.note}: {self._context} with the answer")
         return _Fitting(fit.request, fit.note, fit.tokens)
 
-    def _open(self, batch: Sequence[_Fitting]) -> list[Future[Cut | None]]:
+    def _open(self, batch: Sequence[_Fitting]) -> list[Future[list[Any] | None]]:
         return [self._openers.submit(self._opened, asked.request) for asked in batch]
 
-    def _opened(self, request: Request) -> Cut | None:
+    def _opened(self, request: Request) -> list[Any] | None:
+        patch: int = self._processor.image_processor.patch_size
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
-        # resized by qwen_vl_utils: the same route as in training
-        images = self._images.open(request.images, **limits, patch_size=self._eye.patch_size)
-        return cut(images, self._eye) if images else None
+        return self._images.open(request.images, **limits, patch_size=patch)
 
-    def _answer_batch(self, batch: Sequence[_Fitting], opened: Sequence[Future[Cut | None]]) -> list[Generation]:
+    def _answer_batch(self, batch: Sequence[_Fitting], opened: Sequence[Future[list[Any] | None]]) -> list[Generation]:
         began = time.perf_counter()
         made = [self._prompt(asked, images) for asked, images in zip(batch, opened, strict=True)]
         share = (time.perf_counter() - began) / len(batch)
@@ -156,7 +152,7 @@ class LocalEngine:
         self._busy += len(batch) * (time.perf_counter() - began)
         return generations
 
-    def _prompt(self, asked: _Fitting, opening: Future[Cut | None]) -> _Prompt | Generation:
+    def _prompt(self, asked: _Fitting, opening: Future[list[Any] | None]) -> _Prompt | Generation:
         request = asked.request
         try:
             images = opening.result()
@@ -169,10 +165,12 @@ class LocalEngine:
             text = self._processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
             if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
                 text += constraint.opening
-            ids = spread(self._processor.tokenizer(text)["input_ids"], self._image_token, images, self._eye.merge_size)
+            # resized already, by qwen_vl_utils: the same route as in training
+            made = self._processor(text=[text], images=images, do_resize=False, return_tensors="pt")
         except Exception as error:
             return self._ended(request, Outcome.FAILED, first_line(error))
-        return _Prompt(asked, ids, images)
+        ids: list[int] = made["input_ids"][0].tolist()
+        return _Prompt(asked, ids, made.get("pixel_values"), made.get("image_grid_thw"))
 
     def _ended(self, request: Request, outcome: Outcome, detail: str) -> Generation:
         return Generation(key=request.key, outcome=outcome, engine=self.fingerprint, detail=detail)
@@ -225,9 +223,10 @@ class LocalEngine:
         width = max(len(p.ids) for p in prompts)
         ids = torch.tensor([[0] * (width - len(p.ids)) + p.ids for p in prompts])
         mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts])
-        kinds = ((ids == self._image_token) & (mask == 1)).long()
-        images = [p.images for p in prompts if p.images is not None]
-        return ids, kinds, mask, *self._films.of(images)
+        kinds = ((ids == self._model.config.image_token_id) & (mask == 1)).long()
+        pixels = [p.pixels for p in prompts if p.pixels is not None]
+        grids = [p.grid for p in prompts if p.grid is not None]
+        return ids, kinds, mask, torch.cat(pixels) if pixels else None, torch.cat(grids) if grids else None
 
     def _answers_after(self, constraint: LabelAnswer, unfed: str) -> Answers:
         """The answers as they go on after the prompt, or after a reason of which `unfed` is not in the cache."""

@@ -128,6 +128,9 @@ class ServerEngine:
         def prepare() -> None:
             try:
                 prepared = self._conversation.prepare(request)
+            except EngineError as error:  # the image cache can't be written: that concerns every item
+                crew.results.put(error)
+                return
             except Exception as error:  # a defect of ours or of a library, met by this item: the others go on
                 prepared = self._conversation.ended(request, Outcome.FAILED, f"{type(error).__name__}: {error}")
             self._loop.call_soon_threadsafe(crew.take, prepared)

@@ -13,7 +13,11 @@ _NOISE = re.compile(r"^\W*$|Route: |^warnings\.warn|Warning:|Triton|█|▄|▀"
 _ERROR = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b.*|.*\berror: .*")
 _SECOND_HAND = re.compile(r"^(?:RuntimeError: Engine core init|RuntimeError: Worker failed|Exception: WorkerProc init)")
 """Errors that only say that there was another one."""
-_LONGEST = 600
+_ANOTHER = ("Traceback", "The above", "During handling", "[")
+"""How a line begins that belongs to no error before it."""
+_LONGEST = 400
+_PYDANTIC = re.compile(r"^pydantic_core\S+: \d+ validation errors? for \w+ (?:Value error, )?|(?<=\S) \[type=.*$")
+"""What pydantic writes around the text of an error."""
 
 _MENDS: tuple[tuple[str, str], ...] = (
     (
@@ -30,7 +34,7 @@ _MENDS: tuple[tuple[str, str], ...] = (
     ),
     (r"greater than the derived max_model_len", "lower `context_length` to what the model takes"),
     (
-        r"[Uu]nknown quantization|[Qq]uantization method|--quantization|QuantizationMethods|quant_method",
+        r"[Uu]nknown quantization|[Qq]uantization method|--quantization|quant_method|Cannot find the config file for",
         "set `quantization` to a method that vLLM knows and the checkpoint has, or leave it out",
     ),
     (
@@ -86,7 +90,7 @@ def explain(log: str, spec: EngineSpec) -> str:
     # the first is the cause, what follows is who passed it on; of argparse's there is only one
     first_hand = [line for line in errors if not _SECOND_HAND.match(line)]
     said = next(iter(first_hand or errors), "") or last_line(log)
-    detail = _with_details(lines, said)[:_LONGEST]
+    detail = _PYDANTIC.sub("", _with_details(lines, said))[:_LONGEST]
     mend = next((mend for pattern, mend in _MENDS if re.search(pattern, detail)), "")
     if not mend:
         # some errors name their cause only in the lines around them
@@ -101,7 +105,7 @@ def _with_details(lines: list[str], said: str) -> str:
     start = lines.index(said)
     rest: list[str] = []
     for line in lines[start + 1 : start + 4]:
-        if not line.strip() or _ERROR.match(line) or line.startswith(("Traceback", "The above", "During handling")):
+        if not line.strip() or _ERROR.match(line) or line.startswith(_ANOTHER):
             break
         rest.append(line.strip())
     return " ".join([said.strip(), *rest])

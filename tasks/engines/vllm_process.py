@@ -58,11 +58,12 @@ class ServerProcess:
         explain: Callable[[str], str],
         last_line: Callable[[str], str],
         records: Path | None = None,
+        restarts: int = RESTARTS,
     ) -> None:
         self.log = log
         self._command, self.model, self._environment = command, model, environment
         self._start_seconds, self._explain, self._last_line = start_seconds, explain, last_line
-        self._records = records or records_folder()
+        self._records, self._restarts = records or records_folder(), restarts
         self._record = self._records / f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -112,8 +113,8 @@ class ServerProcess:
         with self._lock:
             if self._is_well():
                 return
-            if self._fruitless >= RESTARTS:
-                raise EngineError(self._complaint(f"vLLM died {RESTARTS + 1} times without answering anything"))
+            if self._fruitless >= self._restarts:
+                raise EngineError(self._complaint(f"vLLM died {self._restarts + 1} times without answering anything"))
             self._fruitless += 1
             _log.warning("vLLM does not answer (%s); starting it again", self._ending())
             self._end()

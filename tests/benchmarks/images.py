@@ -25,7 +25,6 @@ from transformers import AutoProcessor
 from transformers.utils import logging
 
 from tasks.demo.checkpoint import new_checkpoint
-from tasks.engines.patches import Films, cut, spread
 from tasks.images import ImageCache
 from tasks.records import ImageRef
 
@@ -75,8 +74,6 @@ def main() -> None:
 def measure(kind: str, pairs: list[list[ImageRef]], processor: Any, cache: ImageCache) -> None:
     content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "请看图并回答。"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
-    eye = processor.image_processor
-    films = Films(eye, torch.device("cpu"), torch.float32)
 
     def peer(pair: list[ImageRef]) -> Any:
         shown = [fetch_image({"image": image.path, **BOUNDS}) for image in pair]
@@ -86,9 +83,8 @@ def measure(kind: str, pairs: list[list[ImageRef]], processor: Any, cache: Image
         return [base64.b64encode(cache.file(image, **BOUNDS).read_bytes()) for image in pair]
 
     def local(pair: list[ImageRef]) -> Any:
-        images = cut(cache.open(pair, **BOUNDS) or [], eye)
-        ids = spread(processor.tokenizer(text)["input_ids"], processor.image_token_id, images, eye.merge_size)
-        return ids, *films.of([images])
+        images = cache.open(pair, **BOUNDS)
+        return processor(text=[text], images=images, do_resize=False, return_tensors="pt")
 
     first = [cpu(lambda pair=pair: server(pair)) for pair in pairs]
     ways = {"fetch_image + processor": peer, "server engine": server, "local engine": local}
@@ -97,8 +93,9 @@ def measure(kind: str, pairs: list[list[ImageRef]], processor: Any, cache: Image
         for way, work in ways.items():
             spent[way].append(cpu(lambda work=work, pair=pair: work(pair)))
     theirs, ours = peer(pairs[0]), local(pairs[0])
-    same = ours[0] == theirs["input_ids"][0].tolist() and ours[1].shape == theirs["pixel_values"].shape
-    off = float((ours[1] - theirs["pixel_values"]).abs().mean())
+    pixels = ours["pixel_values"], theirs["pixel_values"]
+    same = bool((ours["input_ids"] == theirs["input_ids"]).all()) and pixels[0].shape == pixels[1].shape
+    off = float((pixels[0] - pixels[1]).abs().mean())
     print(f"Two {kind} screenshots: {', '.join(f'{way} {median(ms):.1f} ms' for way, ms in spent.items())}")
     print(f"  median of {ITEMS * ROUNDS} interleaved; first pass {median(first):.1f} ms; ids and shapes equal: {same},")
     print(f"  pixel values {off:.4f} apart in the mean")

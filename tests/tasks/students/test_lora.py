@@ -6,7 +6,8 @@ import pytest
 
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import draw_items, write_demo
-from tasks.engines import open_engine
+from tasks.engines import Workplace, open_engine
+from tasks.images import ImageCache
 from tasks.packs import load_pack
 from tasks.prompts import Prompter
 from tasks.records import Sample, Sampling, Split
@@ -46,9 +47,10 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return images + [s for s in kept if s.task == "dialogue"][:4]
 
 
-def surprise(spec: StudentSpec, prompter: Prompter, samples: list[Sample], adapter: Path | None) -> float:
+def surprise(spec: StudentSpec, prompter: Prompter, samples: list[Sample], adapter: Path | None, cache: Path) -> float:
     """Mean negative log-probability of the given labels."""
-    engine = open_engine(base_spec(spec).model_copy(update={"adapter": str(adapter) if adapter else None}))
+    adapted = base_spec(spec).model_copy(update={"adapter": str(adapter) if adapter else None})
+    engine = open_engine(adapted, Workplace(ImageCache(cache), cache))
     sampling = Sampling(label_probabilities=True)
     given = {prompter.classify(s, sampling, with_reason=False).key: s.given for s in samples}
     requests = [prompter.classify(s, sampling, with_reason=False) for s in samples]
@@ -61,16 +63,19 @@ def test_a_student_learns_its_items_and_is_not_trained_twice(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
-    folder = train_student(spec, prompter, samples, 1, tmp_path / "student", lambda d, n, _: seen.append((d, n)))
+    folder = train_student(
+        spec, prompter, samples, 1, tmp_path / "students" / "student", lambda d, n, _: seen.append((d, n))
+    )
     assert seen[-1] == (12, 12)
-    assert surprise(spec, prompter, samples, folder) < 0.8 * surprise(spec, prompter, samples, None)
+    taught, untaught = (surprise(spec, prompter, samples, adapter, tmp_path / "cache") for adapter in (folder, None))
+    assert taught < 0.8 * untaught
     facts = json.loads((folder / "student.json").read_text("utf-8"))
     assert facts["trained_on"] == sorted(s.id for s in samples)
     assert facts["fold"] == 1
     assert facts["losses"][-1] < facts["losses"][0]
     assert (folder / "adapter_model.safetensors").stat().st_size > 1000
     assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))
-    assert [p.name for p in tmp_path.iterdir()] == ["student"]
+    assert [p.name for p in folder.parent.iterdir()] == ["student"]
     seen.clear()
     assert train_student(spec, prompter, samples, 1, folder, lambda d, n, _: seen.append((d, n))) == folder
     assert seen == []
