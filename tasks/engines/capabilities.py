@@ -8,7 +8,8 @@ import orjson
 from PIL import Image
 
 from tasks.engines.chat import Capabilities, image_url, probe_fields, token_logprobs, usage_of
-from tasks.engines.client import Client, GaveUp, Refused
+from tasks.engines.client import Client
+from tasks.engines.retries import GaveUp, Refused
 from tasks.engines.spec import EngineSpec
 from tasks.errors import EngineError
 

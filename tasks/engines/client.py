@@ -11,18 +11,13 @@ from typing import Any, Protocol, cast
 import aiohttp
 import orjson
 
+from tasks.engines.retries import CURABLE, TURNED_AWAY, GaveUp, Refused, Tries, complaint, retry_after_seconds
 from tasks.engines.spec import EngineSpec
 from tasks.errors import EngineError
 
-_FAULTS = 6
-"""Tries of a request that the server answers with a fault (5xx, half a body, nonsense, silence)."""
-_BUSY = 14
-"""Tries of one that it turns away for now (429, 503): with the waits below about two minutes."""
-_CRASHES = 6
-"""Connections that may break while one request is in flight, before it is taken for the one that kills the server."""
-_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_RETRY_AFTER = 0.25, 15.0, 120.0
-_CURABLE = frozenset({408, 409, 425, 429})
-_TURNED_AWAY = frozenset({429, 503})
+
+_AFTER_MENDING = 0.1
+"""Seconds; a server that is alive and refuses connections all the same must not be asked in a tight loop."""
 
 
 class Keeper(Protocol):
@@ -33,45 +28,12 @@ class Keeper(Protocol):
         ...
 
 
-class Refused(Exception):
-    """The server understood the request and will never answer it (400, 413, 422): not to be sent again."""
-
-    def __init__(self, status: int, message: str, param: str) -> None:
-        super().__init__(f"HTTP {status}: {message}")
-        self.message, self.param = message, param
-
-    @property
-    def too_long(self) -> bool:
-        """Whether the prompt has too many tokens (vLLM 0.32 names the parameter, older ones only say so)."""
-        text = self.message.lower()
-        return self.param == "input_tokens" or ("length" in text and ("longer than" in text or "maximum" in text))
-
-
-class GaveUp(Exception):
-    """Every allowed try of this request failed; the text says how the last one did."""
-
-
 @dataclass
 class _Address:
     url: str
     in_flight: int = 0
     resting_until: float = 0.0
     mending: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-@dataclass
-class _Tries:
-    """What a request has been through."""
-
-    faults: int = 0
-    busy: int = 0
-    crashes: int = 0
-    last: str = ""
-
-    def wait(self) -> float:
-        """Seconds until the next try: doubled each time, half of it by chance so that crowds spread."""
-        step = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self.faults + self.busy + self.crashes - 1))
-        return step * (0.5 + random.random() / 2)
 
 
 class Client:
@@ -99,7 +61,7 @@ class Client:
 
     async def post(self, body: bytes, path: str = "/chat/completions", *, key: str = "choices") -> dict[str, Any]:
         """The server's JSON answer, which holds a non-empty list under `key`."""
-        tries = _Tries()
+        tries = Tries()
         while True:
             if tries.crashes >= 4:  # one at a time: then a crash tells which request does it
                 async with self._alone:
@@ -111,14 +73,14 @@ class Client:
                 answer = await self._try(path, body, key, tries)
             if answer is not None:
                 return answer
-            if tries.faults >= _FAULTS or tries.busy >= _BUSY or tries.crashes >= _CRASHES:
+            if tries.used_up:
                 raise GaveUp(
                     f"given up after {tries.faults + tries.busy + tries.crashes} tries; the last: {tries.last}"
                 )
 
     async def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON (None where it is none) of a GET at the first address that answers."""
-        tries = _Tries()
+        tries = Tries()
         while True:
             address = await self._address()
             try:
@@ -133,7 +95,7 @@ class Client:
         """Close all connections."""
         await self._session.close()
 
-    async def _try(self, path: str, body: bytes, key: str, tries: _Tries) -> dict[str, Any] | None:
+    async def _try(self, path: str, body: bytes, key: str, tries: Tries) -> dict[str, Any] | None:
         """One try; None when it failed in a way that another one may cure (then `tries` says how)."""
         address = await self._address()
         try:
@@ -172,11 +134,11 @@ class Client:
         return None
 
     async def _turned_down(
-        self, address: _Address, status: int, retry_after: str | None, answer: Any, content: bytes, tries: _Tries
+        self, address: _Address, status: int, retry_after: str | None, answer: Any, content: bytes, tries: Tries
     ) -> None:
-        message, param = _complaint(answer, content)
+        message, param = complaint(answer, content)
         tries.last = f"HTTP {status}: {message}"
-        if status < 500 and status not in _CURABLE:
+        if status < 500 and status not in CURABLE:
             if status in (401, 403):
                 named = self._spec.api_key_env
                 mend = f"check the key in ${named}" if named else "set `api_key_env` to the variable that holds its key"
@@ -186,11 +148,11 @@ class Client:
             self._heard = time.monotonic()
             raise Refused(status, message, param)
         self._check_patience(address)
-        if status in _TURNED_AWAY:
+        if status in TURNED_AWAY:
             tries.busy += 1
         else:
             tries.faults += 1
-        asked = _seconds(retry_after)
+        asked = retry_after_seconds(retry_after)
         if asked is not None:
             # the address as a whole asks for a rest, not this request only
             address.resting_until = max(address.resting_until, time.monotonic() + asked)
@@ -205,12 +167,13 @@ class Client:
                 return min(awake, key=lambda a: a.in_flight)
             await asyncio.sleep(min(a.resting_until for a in self._addresses) - now + 0.01)
 
-    async def _unreachable(self, address: _Address, error: BaseException, tries: _Tries) -> None:
+    async def _unreachable(self, address: _Address, error: BaseException, tries: Tries) -> None:
         tries.last = _words(error)
         if self._keeper is not None:
             async with address.mending:
                 await asyncio.to_thread(self._keeper.revive, address.url)
             self._heard = time.monotonic()
+            await asyncio.sleep(_AFTER_MENDING)
             return
         self._check_patience(address)
         rest = 0.2 + random.random() * 0.3
@@ -250,24 +213,6 @@ def _json(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        return None
-
-
-def _complaint(answer: Any, content: bytes) -> tuple[str, str]:
-    """What the server says is wrong, and the parameter that it blames."""
-    if isinstance(answer, dict):
-        found = cast("dict[str, Any]", answer)
-        inner = cast("dict[str, Any]", found["error"]) if isinstance(found.get("error"), dict) else found
-        text = inner.get("message") or inner.get("detail")
-        if text:
-            return str(text)[:500], str(inner.get("param") or "")
-    return content[:200].decode(errors="replace") or "no message", ""
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    try:
-        return min(max(float(retry_after), 0.0), _LONGEST_RETRY_AFTER) if retry_after else None
-    except ValueError:  # a date: rare, and our own wait does
         return None
 
 

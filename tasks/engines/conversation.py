@@ -23,8 +23,9 @@ from tasks.engines.chat import (
     read_reply,
     token_logprobs,
 )
-from tasks.engines.client import Client, GaveUp, Refused
+from tasks.engines.client import Client
 from tasks.engines.label_tokens import LabelTokens, label_logprobs, label_tokens
+from tasks.engines.retries import GaveUp, Refused
 from tasks.images import ImageCache, TooThin
 from tasks.parsing import parse_reason
 from tasks.records import Generation, LabelAnswer, Outcome, Request
