@@ -9,7 +9,8 @@ _PREFIX = re.compile(
 )
 """vLLM 0.32 writes `(EngineCore pid=12) ERROR 11-21 11:52:58 [core.py:133] text`; tracebacks are prefixed so too."""
 _PROGRESS = re.compile(r"\d+%\||it/s\]|\d+% Completed")
-_NOISE = re.compile(r"^\W*$|Route: |^warnings\.warn|Warning:|Triton|█|▄|▀")
+_NOISE = re.compile(r"^\W*$|^\s|Route: |Warning:|Triton|No CUDA runtime|█|▄|▀")
+"""Also what is indented: code, or more of the line before."""
 _ERROR = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b.*|.*\berror: .*")
 _SECOND_HAND = re.compile(r"^(?:RuntimeError: Engine core init|RuntimeError: Worker failed|Exception: WorkerProc init)")
 """Errors that only say that there was another one."""
@@ -21,7 +22,7 @@ _PYDANTIC = re.compile(r"^pydantic_core\S+: \d+ validation errors? for \w+ (?:Va
 
 _MENDS: tuple[tuple[str, str], ...] = (
     (
-        r"max seq len|[Nn]o available memory for the cache blocks|Cannot auto-fit max_model_len",
+        r"max seq len|[Nn]o available memory for the cache blocks|Cannot auto-fit max_model|requested memory for kv",
         "lower `context_length` or raise `gpu_memory_utilization` (without a GPU: VLLM_CPU_KVCACHE_SPACE, in GiB)",
     ),
     (
