@@ -67,6 +67,7 @@ class VllmEngine:
         except BaseException:
             self._finalizer()
             raise
+        self.capabilities = self._server.capabilities
         self.fingerprint = f"vllm-{build.version}/{model_identity(spec)}"
         self.notes = (*self._server.notes, *_notes(spec, build))
 
