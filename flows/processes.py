@@ -32,9 +32,7 @@ class Child:
             noted = json.loads(self.record.read_text(encoding="utf-8"))
             process = psutil.Process(int(noted["pid"]))
             same = abs(process.create_time() - float(noted["created"])) < 1 and process.status() != psutil.STATUS_ZOMBIE
-            words = process.cmdline()
-            # empty in the first milliseconds after exec: seen in 24 of 150 starts
-            return process if same and (not words or set(self.words) <= set(words)) else None
+            return process if same and set(self.words) <= set(process.cmdline()) else None
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
 
@@ -55,7 +53,12 @@ def start_detached(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    noted = {"pid": started.pid, "created": psutil.Process(started.pid).create_time()}
+    process = psutil.Process(started.pid)
+    # empty in the first milliseconds (24 of 150 starts): who looks then would take it for somebody else's
+    deadline = time.monotonic() + 1.0
+    while started.poll() is None and not process.cmdline() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    noted = {"pid": started.pid, "created": process.create_time()}
     temporary = child.record.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(noted), encoding="utf-8")
     temporary.replace(child.record)
