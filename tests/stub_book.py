@@ -43,8 +43,12 @@ class Book:
 
     def mark(self) -> None:
         """From here on, count anew what is asked and when; items asked before this moment count as `again`."""
-        self._known, self._again = frozenset(self.received), Counter()
+        self._known, self._again = frozenset(self.received) - {""}, Counter()
         self._arrivals, self._departures, self._answered = array("d"), array("d"), array("d")
+
+    def seen(self) -> int:
+        """How many items were asked; cheap, unlike `figures`."""
+        return len(self.received) - ("" in self.received)
 
     def attempt(self, item: str) -> int:
         """How often `item` was asked before."""
@@ -90,7 +94,7 @@ class Book:
         return {
             "received": sum(items.values()),
             "unnamed": self.received[""],
-            "items": len(items),
+            "items": self.seen(),
             "more_than_once": sum(count > 1 for count in items.values()),
             "again": len(self._again),
             "again_requests": sum(self._again.values()),

@@ -69,6 +69,8 @@ class Stub:
         path = request.path
         if path == "/stats":
             return self._json(self.book.figures(int(request.query.get("target", 0))))
+        if path == "/seen":
+            return self._json(self.book.seen())
         if path in ("/mark", "/clear"):
             self.book.mark() if path == "/mark" else self.book.clear()
             return self._json({})

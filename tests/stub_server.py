@@ -5,7 +5,7 @@ whoever started it; `running(Options(...))` does that for a test. An item is wha
 a request that names none is a probe. Faults are drawn by item and attempt, at most `most_faults` an item, so that a
 patient client always gets its answer, except for the items in `always`.
 
-Beside `/v1/models` and `/v1/chat/completions`: GET `/stats?target=N` (`Book.figures`), POST `/mark`, POST `/clear`.
+Beside `/v1/models` and `/v1/chat/completions`: GET `/stats?target=N` (`Book.figures`), `/seen`; POST `/mark`, `/clear`.
 """
 
 import argparse
@@ -72,6 +72,10 @@ class Running:
     def stats(self, target: int = 0) -> dict[str, Any]:
         """`Book.figures`; waits while the server is down."""
         return json.loads(_call(f"{self._root}/stats?target={target}"))
+
+    def seen(self) -> int:
+        """Items asked so far; cheap enough to be looked at all the time."""
+        return int(_call(f"{self._root}/seen"))
 
     def mark(self) -> None:
         """See `Book.mark`."""

@@ -1,17 +1,30 @@
 """labelstill: samples to predictions through prompts, server engine, ledger and parsing."""
 
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from tasks.asking import ask_for_labels
 from tasks.costs import Tally
 from tasks.ledger import Ledger
-from tests.benchmarks.clients.meter import measured, task
+from tasks.records import Request
+from tests.benchmarks.clients.meter import Task, measured, task
 from tests.tasks.engines.asking_stub import engine_on, questions
 
 
+def requests(todo: Task) -> Iterator[Request]:
+    """The requests in the task's file, one JSON a line; without a file, rendered from samples on the way."""
+    if not todo.items:
+        yield from questions(todo.count)
+        return
+    with open(todo.items, encoding="utf-8") as file:
+        for line in islice(file, todo.count):
+            yield Request.model_validate_json(line)
+
+
 def main() -> None:
-    """Everything an item goes through but the reading of its manifest; the engine is open before."""
+    """Everything after the prompts; the engine is open before."""
     todo = task()
     folder = Path(todo.folder)
     with (
@@ -19,7 +32,7 @@ def main() -> None:
         measured(todo.count),
         Ledger(folder / "ledger.sqlite") as ledger,
     ):
-        arguments = (lambda: engine, ledger, questions(todo.count), Tally())
+        arguments = (lambda: engine, ledger, requests(todo), Tally())
         found = ask_for_labels(*arguments, source="teacher", model="stub", attempts=2)
         labelled = sum(prediction.label is not None for prediction in found)
     if labelled != todo.count:

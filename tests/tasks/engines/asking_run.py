@@ -1,10 +1,9 @@
-"""A run that can be killed: ask COUNT requests of the stub at URL, ledger in FOLDER.
+"""A run that can be killed; a module of its own, so that a process forked from one that imported it starts at once."""
 
-`python -m tests.tasks.engines.asking_run FOLDER URL COUNT CONCURRENCY`
-"""
-
-import sys
+from contextlib import closing
 from pathlib import Path
+
+from transformers import AutoProcessor, AutoTokenizer
 
 from tasks.asking import ask
 from tasks.costs import Tally
@@ -13,15 +12,16 @@ from tasks.images import ImageCache
 from tasks.ledger import Ledger
 from tests.tasks.engines.asking_stub import questions
 
+# A server engine looks for a tokenizer when it opens; transformers' lazy imports for that take five seconds.
+PRELOADED = (AutoProcessor, AutoTokenizer)
 
-def main(folder: Path, url: str, count: int, concurrency: int) -> None:
-    """Ask everything that the ledger does not know yet."""
+
+def run(folder: Path, url: str, count: int, concurrency: int) -> None:
+    """Ask the stub at `url` whatever of the `count` requests the ledger in `folder` does not know yet."""
     spec = EngineSpec(engine="server", model="stub", base_urls=(url,), concurrency=concurrency)
-    place = Workplace(images=ImageCache(folder / "images"), logs=folder)
-    with Ledger(folder / "ledger.sqlite") as ledger:
-        for _ in ask(lambda: open_engine(spec, place), ledger, questions(count), Tally()):
+    with (
+        Ledger(folder / "ledger.sqlite") as ledger,
+        closing(open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))) as engine,
+    ):
+        for _ in ask(lambda: engine, ledger, questions(count), Tally()):
             pass
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

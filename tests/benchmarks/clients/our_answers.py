@@ -1,0 +1,26 @@
+"""labelstill's server engine with the ledger, kept busy: the client of `in_flight.py`."""
+
+from pathlib import Path
+
+from tasks.asking import ask
+from tasks.costs import Tally
+from tasks.ledger import Ledger
+from tests.benchmarks.clients.meter import measured, task
+from tests.tasks.engines.asking_stub import engine_on, questions
+
+
+def main() -> None:
+    """Ask everything; the stub measures."""
+    todo = task()
+    folder = Path(todo.folder)
+    with (
+        engine_on(folder, todo.url, concurrency=todo.concurrency) as engine,
+        measured(todo.count),
+        Ledger(folder / "ledger.sqlite") as ledger,
+    ):
+        for _ in ask(lambda: engine, ledger, questions(todo.count), Tally()):
+            pass
+
+
+if __name__ == "__main__":
+    main()
