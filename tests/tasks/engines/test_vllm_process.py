@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,13 +30,9 @@ def started(folder: Path, *extra: str, name: str = NAME, start_seconds: float = 
     """A process around the small server, not started yet; its files are under `folder`."""
     pids = folder / "pids"
     pids.mkdir(parents=True, exist_ok=True)
-
-    def command(port: int) -> list[str]:
-        own = ["--port", str(port), "--name", name, "--pids", str(pids), *extra]
-        return [sys.executable, str(SMALL), *own]
-
+    small = [sys.executable, str(SMALL), "--name", name, "--pids", str(pids), *extra]
     return ServerProcess(
-        command,
+        lambda port: [*small, "--port", str(port)],
         NAME,
         environment=dict(os.environ),
         log=folder / "logs" / "small.log",
@@ -242,18 +237,10 @@ def test_a_server_that_will_not_start(tmp_path: Path, extra: list[str], name: st
 
 def test_closing_interrupts_a_start(tmp_path: Path):
     process = started(tmp_path, "--slow", "60")
-    errors: list[EngineError] = []
-
-    def start() -> None:
-        try:
-            process.start()
-        except EngineError as error:
-            errors.append(error)
-
-    starting = threading.Thread(target=start)
-    starting.start()
-    assert wait_for(lambda: (tmp_path / "pids").exists() and len(families(tmp_path)) == 1)
-    process.close()
-    starting.join(timeout=10)
-    assert [str(e) for e in errors] == ["the engine was closed"]
+    with ThreadPoolExecutor(1) as thread:
+        starting = thread.submit(process.start)
+        assert wait_for(lambda: len(families(tmp_path)) == 1)
+        process.close()
+        with pytest.raises(EngineError, match="closed"):
+            starting.result(timeout=10)
     assert not any(alive(pid) for pid in families(tmp_path)[0])
