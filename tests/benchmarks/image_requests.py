@@ -16,7 +16,7 @@ from tests.benchmarks.clients.our_images import PIXELS
 from tests.benchmarks.clients.peers import measure, medians, verdict
 from tests.stub_server import running
 
-ROUNDS, CONCURRENCY, ITEMS, FILES = 5, 64, 400, 24
+ROUNDS, CONCURRENCY, ITEMS, FILES = 5, 64, 1500, 24
 SIDES, BYTES = (672, 1456), 330_000
 """A phone's screen within 1,280 tokens, as the cache keeps it."""
 
@@ -59,7 +59,7 @@ def main() -> None:
             figures["openai_images"].append(measure("openai_images", stub, peer="openai", **common))
         mean = sum(cached.stat().st_size for _, cached in drawn) / FILES
     found = {who: medians(rounds, ("cpu", "wall", "stub_cpu")) for who, rounds in figures.items()}
-    print(f"{ITEMS} requests, 2 images of {mean / 1000:.0f} KB as base64, {CONCURRENCY} in flight: ", end="")
+    print(f"{ITEMS:,} requests, 2 images of {mean / 1000:.0f} KB as base64, {CONCURRENCY} in flight: ", end="")
     print(f"milliseconds a request, median of {ROUNDS} interleaved runs\n  {'':14}{'CPU':>8}{'wall':>8}{'stub':>8}")
     for who, row in found.items():
         print(f"  {who:14}{row['cpu']:>8.2f}{row['wall']:>8.2f}{row['stub_cpu']:>8.2f}")

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.clients.peers import measure, verdict
 from tests.stub_server import Options, running
 
-ROUNDS, TARGET, ITEMS = 3, 256, 5_120
+ROUNDS, TARGET, ITEMS = 3, 256, 4_096
 
 
 def main() -> None:

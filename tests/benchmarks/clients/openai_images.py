@@ -10,8 +10,8 @@ from openai import AsyncOpenAI
 from tests.benchmarks.clients.meter import Task, measured, task
 
 
-async def ask_all(todo: Task, lines: list[dict[str, Any]]) -> int:
-    """As many at once as the other client; returns the number of answers."""
+async def ask_all(todo: Task, lines: list[dict[str, Any]]) -> None:
+    """As many at once as the other client; measured once the connections are open."""
     gate = asyncio.Semaphore(todo.concurrency)
 
     async def one(line: dict[str, Any]) -> bool:
@@ -28,17 +28,17 @@ async def ask_all(todo: Task, lines: list[dict[str, Any]]) -> int:
             return bool(answer.choices[0].message.content)
 
     async with AsyncOpenAI(base_url=todo.url, api_key="none") as client:
-        return sum(await asyncio.gather(*map(one, lines)))
+        await asyncio.gather(*(one({**line, "text": "warm-up"}) for line in lines[: todo.concurrency]))
+        with measured(todo.count):
+            answered = sum(await asyncio.gather(*map(one, lines)))
+    if answered != todo.count:
+        sys.exit(f"{answered} answers to {todo.count} requests")
 
 
 def main() -> None:
     """The lines are read before."""
     todo = task()
-    lines = list(todo.lines())
-    with measured(todo.count):
-        answered = asyncio.run(ask_all(todo, lines))
-    if answered != todo.count:
-        sys.exit(f"{answered} answers to {todo.count} requests")
+    asyncio.run(ask_all(todo, list(todo.lines())))
 
 
 if __name__ == "__main__":

