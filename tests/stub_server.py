@@ -68,6 +68,8 @@ class Running:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def stats(self, target: int = 0) -> dict[str, Any]:
         """`Book.figures`; waits while the server is down."""

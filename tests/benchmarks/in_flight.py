@@ -7,6 +7,7 @@ Both sides run at the same time, each with a stub of its own: nearly all of it i
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -25,9 +26,8 @@ def main() -> None:
     options = Options(median_seconds=MEDIAN_SECONDS, sigma=1.0)
     with running(options) as one, running(options) as other, ThreadPoolExecutor(2) as threads:
         for _ in range(ROUNDS):
-            common = {"target": TARGET, "count": ITEMS, "concurrency": TARGET}
-            pair = [threads.submit(measure, "our_answers", one, **common)]
-            pair.append(threads.submit(measure, "barrier", other, **common))
+            ask = partial(measure, target=TARGET, count=ITEMS, concurrency=TARGET)
+            pair = threads.submit(ask, "our_answers", one), threads.submit(ask, "barrier", other)
             ours.append(pair[0].result())
             barrier.append(pair[1].result())
     share = {who: median(r["in_flight_mean"] for r in rounds) / TARGET for who, rounds in (("o", ours), ("b", barrier))}

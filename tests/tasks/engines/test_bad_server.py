@@ -147,7 +147,8 @@ def test_everything_at_once(ledgered: bool, tmp_path: Path, capsys: pytest.Captu
         else:
             answers = list(engine.generate(requests))
         figures = stub.stats()
-    counts = check_books(requests, answers, always)
+    # Each crash cuts whatever is in flight: an item may lose all its tries to others' crashes, one in a thousand at most.
+    counts = check_books(requests, answers, always, unlucky=5)
     with capsys.disabled():
         print(f"\n{len(requests)} items: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}; ", end="")
         print(f"{figures['received']} requests in {time.monotonic() - started:.0f} s; faults: {figures['faults']}")
