@@ -58,8 +58,9 @@ class VllmEngine:
         self._finalizer = weakref.finalize(self, self.process.close)
         try:
             self.process.start()
+            known = {"base_urls": (self.process.base_url,), "context_length": self.process.context_length()}
             self._server = ServerEngine(
-                spec.model_copy(update={"base_urls": (self.process.base_url,)}),
+                spec.model_copy(update=known),
                 place,
                 served_name=self.process.model,
                 keeper=self.process,

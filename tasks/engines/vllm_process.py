@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import logging
 import os
 import secrets
@@ -69,9 +70,7 @@ class ServerProcess:
         self._closed = threading.Event()
         self._guard: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
-        self._port = 0
-        self._log_start = 0
-        self._fruitless = 0
+        self._port = self._log_start = self._fruitless = 0
         self._sure_at = -1e9
 
     @property
@@ -100,6 +99,11 @@ class ServerProcess:
                 except _PortTaken:
                     if attempt == _PORTS - 1:
                         raise
+
+    def context_length(self) -> int | None:
+        """The most tokens that the served model takes; vLLM 0.32 says it of a model, not of its adapters."""
+        entries = json.loads(self._get("/v1/models") or b"{}").get("data", ())
+        return max((length for entry in entries if isinstance(length := entry.get("max_model_len"), int)), default=None)
 
     def answered(self) -> None:
         """Note that an answer has come: restarts so far were not in vain."""

@@ -5,6 +5,7 @@ ignores SIGTERM, with `--escape` it has a session of its own, where no signal to
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -27,7 +28,8 @@ options = parser.parse_args()
 
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        content = b'{"data": [{"id": "%s"}]}' % options.name.encode() if self.path == "/v1/models" else b""
+        models = [{"id": "base", "max_model_len": 4096}, {"id": options.name, "max_model_len": None}]
+        content = json.dumps({"data": models}).encode() if self.path == "/v1/models" else b""
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -195,6 +195,7 @@ def test_a_dead_server_comes_back_at_the_same_address(tmp_path: Path, process: S
     address = process.base_url
     process.revive(address)
     assert len(families(tmp_path)) == 1  # it was well: nothing done
+    assert process.context_length() == 4096
     [(server, child)] = families(tmp_path)
     os.kill(server, signal.SIGKILL)
     with ThreadPoolExecutor(8) as threads:  # every request in flight finds out at once
