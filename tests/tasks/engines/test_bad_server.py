@@ -147,7 +147,7 @@ def test_everything_at_once(ledgered: bool, tmp_path: Path, capsys: pytest.Captu
         else:
             answers = list(engine.generate(requests))
         figures = stub.stats()
-    # Each crash cuts whatever is in flight: an item may lose all its tries to others' crashes, one in a thousand at most.
+    # Each crash cuts whatever is in flight: an item may lose all its tries to crashes, at most one in a thousand.
     counts = check_books(requests, answers, always, unlucky=5)
     with capsys.disabled():
         print(f"\n{len(requests)} items: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}; ", end="")
