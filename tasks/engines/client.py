@@ -15,7 +15,6 @@ from tasks.engines.retries import CURABLE, TURNED_AWAY, GaveUp, Refused, Tries, 
 from tasks.engines.spec import EngineSpec
 from tasks.errors import EngineError
 
-
 _AFTER_MENDING = 0.1
 """Seconds; a server that is alive and refuses connections all the same must not be asked in a tight loop."""
 

@@ -1,7 +1,9 @@
 """What may be tried again, how often and after how long; what never is."""
 
 import random
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 _FAULTS = 6
@@ -65,7 +67,14 @@ def complaint(answer: Any, content: bytes) -> tuple[str, str]:
 
 
 def retry_after_seconds(retry_after: str | None) -> float | None:
-    try:
-        return min(max(float(retry_after), 0.0), _LONGEST_RETRY_AFTER) if retry_after else None
-    except ValueError:  # a date: rare, and our own wait does
+    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110); None where it asks nothing."""
+    if not retry_after:
         return None
+    try:
+        asked = float(retry_after)
+    except ValueError:
+        try:
+            asked = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(asked, 0.0), _LONGEST_RETRY_AFTER) if asked == asked else None
