@@ -163,10 +163,13 @@ def _user(request: Request) -> dict[str, Any]:
 
 
 def _with_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:
-    text = orjson.dumps(body)
+    text, pieces, at = orjson.dumps(body), list[bytes](), 0
     for number, url in enumerate(images):
-        text = text.replace(f"{_MARK}{number}!".encode(), url, 1)
-    return text
+        mark = f"{_MARK}{number}!".encode()
+        found = text.index(mark, at)
+        pieces += (text[at:found], url)
+        at = found + len(mark)
+    return b"".join((*pieces, text[at:]))  # one copy, however many images
 
 
 def _text(message: object) -> str | None:
