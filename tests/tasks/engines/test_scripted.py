@@ -3,19 +3,22 @@ import math
 import time
 from collections import Counter
 from itertools import count, islice
+from pathlib import Path
 
 import pytest
 
-from tasks.engines import EngineSpec, open_engine
+from tasks.engines import EngineSpec, Workplace, open_engine
 from tasks.errors import EngineError
+from tasks.images import ImageCache
 from tasks.parsing import parse
 from tasks.records import FreeText, LabelAnswer, Outcome, Request, Sampling, TextPart
 
 LABELS = ("订单", "物流", "物流-派送中", "退款")
+NOWHERE = Workplace(ImageCache(Path("unused")), Path("unused"))
 
 
 def engine(script: str):
-    return open_engine(EngineSpec(engine="scripted", model=script))
+    return open_engine(EngineSpec(engine="scripted", model=script), NOWHERE)
 
 
 def request(key: str = "k", text: str = "", *, free: bool = False, reason: bool = True) -> Request:

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from tasks.costs import Costs
 from tasks.records import Dropped
 from tasks.report.summary import run_summary, stage_records
 from tasks.stages import StageRecord, write_stage
@@ -9,7 +10,7 @@ from tests.tasks.making import prediction
 def test_each_finished_stage_is_a_line_in_order_and_the_files_are_named(tmp_path: Path) -> None:
     for stage in ("emit", "samples/labelled"):
         record = StageRecord(
-            stage=stage, recipe="r", read=0, kept=0, dropped=0, seconds=3, asked=7, figures={"x": 0.12345}
+            stage=stage, recipe="r", read=0, kept=0, dropped=0, seconds=3, costs=Costs(asked=7), figures={"x": 0.12345}
         )
         dropped = [
             Dropped(sample_id=id, stage=stage, reason=reason) for id, reason in (("b", "z"), ("c", "y"), ("d", "z"))
