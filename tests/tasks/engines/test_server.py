@@ -1,4 +1,3 @@
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,7 +189,6 @@ def test_usage_says_how_full_the_server_was(tmp_path: Path) -> None:
     assert usage.seconds > 0.9
 
 
-@pytest.mark.skipif("HTTP_PROXY" in os.environ, reason="a proxy would get the loopback requests")
 def test_a_dead_server_is_brought_back_by_its_keeper(tmp_path: Path) -> None:
     with running(Options(crash_every=30, down_seconds=1.0, journal=str(tmp_path / "journal"))) as stub:
         asked: list[str] = []
