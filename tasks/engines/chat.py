@@ -1,6 +1,5 @@
 """Requests as bodies of OpenAI-compatible chat completions, and their replies as texts."""
 
-import base64
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
+import pybase64
 
 from tasks.records import LabelAnswer, Outcome, Request
 from tasks.user_turn import user_content
@@ -61,7 +61,7 @@ def image_url(file: Path, *, local: bool) -> bytes:
     if local:
         return b"file://" + str(file).encode()
     kind = b"jpeg" if file.suffix == ".jpg" else file.suffix[1:].encode()
-    return b"data:image/" + kind + b";base64," + base64.b64encode(file.read_bytes())
+    return b"data:image/" + kind + b";base64," + pybase64.b64encode(file.read_bytes())
 
 
 def chat_body(request: Request, model: str, images: Sequence[bytes], can: Capabilities, *, n: int, seed: int) -> bytes:

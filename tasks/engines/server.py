@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import uvloop
 from transformers import AutoProcessor  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.engines import Usage, Workplace
@@ -54,7 +55,7 @@ class ServerEngine:
         self._spec = spec
         self._seconds = self._starved = 0.0
         self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()
         self._client: Client | None = None
