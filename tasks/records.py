@@ -293,6 +293,27 @@ class Correction(Record):
     """One sentence for people."""
 
 
+class ReviewCase(Record):
+    """A question to a person about one given label. Made by correction; read by the review page and Label Studio."""
+
+    sample_id: str
+    parts: tuple[Part, ...]
+    labels: tuple[str, ...]
+    given: str
+    candidate: str | None
+    """The label proposed instead; None when there is no better one than the given."""
+    student: dict[str, float] = Field(default_factory=dict)
+    """Out-of-fold probability of each label, averaged over repeats."""
+    teacher: dict[str, float] = Field(default_factory=dict)
+    """The teacher's, asked blind; empty when it was not asked."""
+    reason: str = ""
+    """The teacher's."""
+    why: str = ""
+    """One sentence for people."""
+    gain: float = 0.0
+    """Expected share of this label's errors that an answer mends (0 … 1): queues are ordered by it, highest first."""
+
+
 class Origin(StrEnum):
     """Where an example's label comes from, strongest first."""
 
