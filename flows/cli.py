@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.correct_cli import correct_command
 from flows.ledger_cli import app as ledger_app
 from flows.server import apply_environment
 from tasks.errors import LabelstillError
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="Turn a small noisy labelled set and a large unlabelled pool of image+text items into a better training set.",
 )
 app.add_typer(ledger_app, name="ledger")
+app.command("correct")(correct_command)
 console = Console()
 errors = Console(stderr=True)
 

@@ -1,38 +1,43 @@
-"""The audit: which cases a person is asked about, and whether their verdicts open the gate.
+"""The audit: which items a person is asked about, and whether the verdicts open the gate.
 
 Labels change without a person only while audited evidence says that it helps (rule 6). On human label noise, applying
 every proposal lowered label accuracy on hard data from .9576 to .8314; hence the gate: the Wilson lower bound of
 audited wins / (wins + losses) must exceed `level`.
 """
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
-from tasks.records import Action, Correction
+import numpy as np
 
-_PROPOSAL_SHARE = 0.75
-"""Of the audited cases, the share drawn from proposals; the rest are open questions without a candidate."""
+from tasks.calibration import Beliefs, Values, calibrate
+from tasks.judgements import Ints, Judgements
+from tasks.suspicion import Suspicion
+
+_DISAGREEING = 0.75
+"""Of the audited items, the share where the students disagree with the given label."""
+_PARTS = 5
+"""The gate's wins and losses are of models that were fitted without the verdict in question, a fifth at a time."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What the audited proposals say about the ones nobody looked at."""
+    """What the audited changes say about the ones nobody looked at."""
 
     wins: int
-    """Audited proposals whose candidate was right."""
+    """Audited items that would be changed, and whose candidate was right."""
     losses: int
-    """Audited proposals whose given label was right."""
+    """… and whose given label was right."""
     neither: int
-    """Audited proposals where both were wrong: neither a win nor a loss."""
+    """… and where both were wrong: neither a win nor a loss."""
     lower: float
     """Wilson lower bound of wins / (wins + losses)."""
     level: float
 
     @property
     def open(self) -> bool:
-        """Whether proposals without a verdict may be applied."""
+        """Whether changes without a verdict may be applied."""
         return self.wins + self.losses > 0 and self.lower > self.level
 
     @property
@@ -45,35 +50,54 @@ class Gate:
         )
 
 
-def choose_cases(cases: Sequence[Correction], budget: int, seed: int) -> list[Correction]:
-    """At most `budget` open cases for a person, drawn by `seed`: three quarters proposals, the rest questions.
+def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> Ints:
+    """`count` items (or all, if fewer) for a person, drawn by `seed`: three quarters disagreements, a quarter agreements.
 
-    Random, not the likeliest first: verdicts on the surest proposals would say nothing about the others. What one
-    kind cannot fill, the other does.
+    Disagreements are drawn evenly along their log-ratio; agreements by how likely they are wrong all the same, without
+    which a quarter of the audit would be spent on labels that nobody doubts. Between them, what one kind cannot fill
+    the other does.
     """
-    rng = random.Random(seed)
-    proposals = sorted((c for c in cases if c.action is Action.REVIEW and c.candidate), key=lambda c: c.sample_id)
-    questions = sorted((c for c in cases if c.action is Action.REVIEW and not c.candidate), key=lambda c: c.sample_id)
-    rng.shuffle(proposals)
-    rng.shuffle(questions)
-    first = min(len(proposals), max(round(budget * _PROPOSAL_SHARE), budget - len(questions)))
-    return proposals[:first] + questions[: budget - first]
+    rng = np.random.default_rng(seed)
+    disagree = np.flatnonzero(evidence.margin > 0)
+    agree = np.flatnonzero(evidence.margin <= 0)
+    first = min(len(disagree), max(round(count * _DISAGREEING), count - len(agree)))
+    rest = min(count - first, len(agree))
+    even = _spread(rng, disagree, evidence.log_ratio, np.ones(len(disagree)), first)
+    doubtful = _spread(rng, agree, evidence.log_ratio, prior.p_wrong[agree] + 1e-6, rest)
+    return np.concatenate([even, doubtful])
 
 
-def gate_from(cases: Sequence[Correction], verdicts: Mapping[str, str], level: float) -> Gate:
-    """The gate that `verdicts` (sample id → label or `neither`) on proposals justify."""
+def gate_from(judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], level: float) -> Gate:
+    """The gate that `verdicts` (item → label index, -1 for neither) justify.
+
+    Each verdict is counted under a model that was fitted to the other four fifths of them: a model would find its own
+    verdicts in its favour.
+    """
     wins = losses = neither = 0
-    for case in cases:
-        verdict = verdicts.get(case.sample_id)
-        if verdict is None or case.candidate is None:
-            continue
-        if verdict == case.candidate:
-            wins += 1
-        elif verdict == case.given:
-            losses += 1
-        else:
-            neither += 1
+    items = sorted(verdicts)
+    for part in range(_PARTS):
+        held_out = items[part::_PARTS]
+        others = [i for i in items if i not in set(held_out)]
+        beliefs = calibrate(judgements, evidence, verdicts, others).beliefs(evidence)
+        for i in held_out:
+            if beliefs.p_candidate[i] <= beliefs.p_given[i]:
+                continue
+            wins += verdicts[i] == evidence.candidate[i]
+            losses += verdicts[i] == judgements.given[i]
+            neither += verdicts[i] not in (evidence.candidate[i], judgements.given[i])
     return Gate(wins, losses, neither, wilson_lower(wins, wins + losses), level)
+
+
+def expected_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
+    """[N] the probability that a person's answer mends the label that an item would otherwise end with."""
+    kept = beliefs.p_given
+    return 1 - (np.maximum(kept, beliefs.p_candidate) if gate_open else kept)
+
+
+def choose_by_gain(gain: Values, asked: Collection[int], count: int) -> Ints:
+    """The `count` items with the highest gain among those not `asked` yet, the highest first."""
+    order = np.argsort(-gain, kind="stable")
+    return np.array([i for i in order[: count + len(asked)].tolist() if i not in asked][:count], dtype=np.int64)
 
 
 def wilson_lower(successes: int, trials: int, z: float = 1.96) -> float:
@@ -87,3 +111,20 @@ def wilson_lower(successes: int, trials: int, z: float = 1.96) -> float:
     centre = share + z * z / (2 * trials)
     spread = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return (centre - spread) / (1 + z * z / trials)
+
+
+def _spread(rng: np.random.Generator, items: Ints, by: Values, weights: Values, count: int) -> Ints:
+    """`count` of `items`: along `by`, cut into stretches of equal weight, one is drawn from each."""
+    if count >= len(items):
+        return items
+    order = np.argsort(by[items], kind="stable")
+    ends = np.cumsum(weights[order])
+    drawn: list[int] = []
+    free = np.ones(len(items), dtype=bool)
+    for point in (np.arange(count) + rng.random(count)) * ends[-1] / count:
+        place = int(min(np.searchsorted(ends, point), len(items) - 1))
+        if not free[place]:  # so heavy that it was drawn before: its nearest neighbour that is free
+            place = int(min(np.flatnonzero(free), key=lambda k: abs(int(k) - place)))
+        free[place] = False
+        drawn.append(int(order[place]))
+    return items[np.array(drawn, dtype=np.int64)] if drawn else items[:0]

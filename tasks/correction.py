@@ -1,102 +1,205 @@
-"""Correction of given labels: suspicion out of fold, adjudication by a blind teacher, decision under the gate.
+"""Correction of given labels: suspicion out of fold, a blind teacher, a person's audit, decisions under the gate.
 
 1. `check_out_of_fold`: no prediction counts whose student saw the item, or a duplicate of it (rule 4).
-2. `suspicious`: the student's label differs from the given one.
-3. `propose`: the teacher, which was not shown the given label, sides with the given label (keep), with the student
-   (a proposal), or with neither (a person's question).
-4. `decide`: verdicts of people first; a proposal without a verdict is applied only while the gate is open (rule 6).
+2. `correct` asks the teacher, which is not shown the given label, about the most suspicious items only;
+3. has a person judge a sample of them (tasks/audit.py), calibrates on the verdicts (tasks/calibration.py), and spends
+   what is left of the person's budget where an answer is worth most;
+4. decides: verdicts stand; unreviewed labels change only while the gate is open (rule 6); the rest waits or stays.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from tasks.audit import Gate
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.audit import Gate, choose_audit, choose_by_gain, expected_gain, gate_from
+from tasks.calibration import Beliefs, Flags, at_precision, best_expected_f1, calibrate, resampled
 from tasks.errors import LeakageError
 from tasks.folds import content_digest
-from tasks.records import Action, Correction, Prediction, Sample
+from tasks.judgements import Floats, Ints, Judgements
+from tasks.records import Action, Sample
+from tasks.suspicion import Suspicion, suspicion, temper
 
-NEITHER = "neither"
-"""A verdict: none of the offered labels is right (an unusable item)."""
+AskTeacher = Callable[[Ints], Floats]
+"""Items → their probabilities [n, C] by the teacher, asked blind; NaN in the rows of those that it can't say."""
+LookUp = Callable[[Ints], Mapping[int, int]]
+"""Items → a person's verdicts on those of them that have one: label index, or -1 for neither."""
+
+_ENOUGH = 20
+"""Verdicts from which on flags are set by calibrated probability instead of by the plain margin."""
+_ROUNDS = 200
+"""Bootstrap samples behind an interval."""
+_LEAST_DOUBT = -1.5
+"""Log-ratio below which no teacher is asked: on human noise (CIFAR-10N) one such item in a hundred was wrong."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is asked, and what is believed."""
+
+    reviews: int = 100
+    """At most this many items are put before a person."""
+    audit: int = 100
+    """Of these, the sample for calibration and gate; the rest goes where an answer gains most."""
+    teacher_share: float = 0.15
+    """At most this share of all items is put before the teacher."""
+    gate_level: float = 0.5
+    target_precision: float | None = None
+    """Flag for this expected precision instead of for the highest expected F1."""
+    margin: float = 0.1
+    """Without enough verdicts, items are flagged whose candidate leads by more than this."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An expected share with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What became of N items; arrays are [N]."""
+
+    judgements: Judgements
+    evidence: Suspicion
+    beliefs: Beliefs
+    verdicts: dict[int, int]
+    """All that were used: label index, -1 for neither."""
+    action: tuple[Action, ...]
+    label: Ints
+    """Index of the final label; -1 for a dropped item."""
+    flagged: Flags
+    gain: NDArray[np.float64]
+    gate: Gate
+    teacher: Floats | None
+    """[N, C]; NaN where it was not asked or could not say."""
+    teacher_asked: Ints
+    person_asked: Ints
+    """In the order of asking: the audit first, then by expected gain."""
+    audited: int
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    """`wrong` (share of given labels), `precision` and `recall` of the flags; none without enough verdicts."""
 
 
 def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], seen: Mapping[int, set[str]]) -> None:
     """Raise LeakageError if the student of a sample's fold was trained on the sample, or on equal content.
 
     `seen` holds, by fold, the content digests (`folds.content_digest`) that the student's own training record names.
+    A sample without a fold was in every training set and has no out-of-fold prediction to check.
     """
     for sample in samples:
-        fold = fold_of[sample.id]
-        if content_digest(sample) in seen[fold]:
+        fold = fold_of.get(sample.id)
+        if fold is not None and content_digest(sample) in seen[fold]:
             raise LeakageError(
                 f"item {sample.id}: the student of fold {fold} was trained on it or on a duplicate of it; "
                 "delete that student's folder and run again"
             )
 
 
-def suspicious(sample: Sample, student: Prediction) -> bool:
-    """Whether the out-of-fold student departs from the given label."""
-    return student.label is not None and student.label != sample.given
+def correct(
+    judgements: Judgements,
+    policy: Policy,
+    ask_teacher: AskTeacher | None,
+    look_up: LookUp,
+    known: Mapping[int, int] | None = None,
+) -> Decisions:
+    """Decide about every item of `judgements`.
 
-
-def propose(sample: Sample, student: Prediction, teacher: Prediction | None, fold: int) -> Correction:
-    """The open case of one labelled item: KEEP, or REVIEW with or without a candidate.
-
-    `teacher` is None for an item that is not suspicious (it is not asked about those).
+    `look_up` is called with at most `policy.reviews` items in all. `known` are verdicts from before (item → label
+    index, -1 for neither): they stand whatever the models say, and cost nothing of the budget.
     """
-    given = sample.given or ""
-    p_given = student.probabilities.get(given, 0.0)
-    p_predicted = student.probabilities.get(student.label or "", 0.0)
-    adjudicated = teacher.label if teacher is not None else None
-    candidate, action = None, Action.KEEP
-    if student.label is None:
-        action, why = Action.REVIEW, f"the student gave no usable answer ({student.outcome})"
-    elif student.label == given:
-        why = f"student (p={p_given:.2f}) agrees with the given label"
-    elif adjudicated == given:
-        why = f"student said {student.label} (p={p_predicted:.2f}), the teacher, asked blind, the given label"
-    elif adjudicated == student.label:
-        action, candidate = Action.REVIEW, adjudicated
-        why = f"student (p={p_predicted:.2f}) and teacher, asked blind, both say {adjudicated}"
-    else:
-        action = Action.REVIEW
-        why = f"student said {student.label} (p={p_predicted:.2f}), the teacher {adjudicated or 'nothing usable'}"
-    return Correction(
-        sample_id=sample.id,
-        given=given,
-        predicted=student.label,
-        adjudicated=adjudicated,
-        candidate=candidate,
-        action=action,
-        label=given,
-        fold=fold,
-        model=student.model,
-        p_given=p_given,
-        p_predicted=p_predicted,
-        p_teacher_given=teacher.probabilities.get(given, 0.0) if teacher else None,
-        p_teacher_candidate=teacher.probabilities.get(candidate or adjudicated or "", 0.0) if teacher else None,
-        reason=teacher.reason if teacher else "",
-        why=why,
+    tempered = temper(judgements)
+    alone = suspicion(judgements, tempered)
+    asked, teacher = _ask_teacher(alone, policy, ask_teacher, judgements)
+    evidence = alone if teacher is None else suspicion(judgements, tempered, teacher)
+    verdicts = dict(known or {})
+    prior = calibrate(judgements, evidence, verdicts).beliefs(evidence)
+    audit = choose_audit(evidence, prior, min(policy.audit, policy.reviews), policy.seed)
+    verdicts |= look_up(audit)
+    gate = gate_from(judgements, evidence, verdicts, policy.gate_level)
+    beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
+    more = choose_by_gain(
+        expected_gain(beliefs, gate_open=gate.open), {*audit.tolist(), *verdicts}, policy.reviews - len(audit)
     )
+    if len(more):
+        verdicts |= look_up(more)
+        gate = gate_from(judgements, evidence, verdicts, policy.gate_level)
+        beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
+    flagged = _flags(beliefs, evidence, policy, len(verdicts))
+    estimates = _estimates(judgements, evidence, verdicts, flagged, policy.seed)
+    for item, verdict in verdicts.items():
+        flagged[item] = verdict != judgements.given[item]
+    action, label = _decide(judgements, evidence, beliefs, verdicts, flagged, gate)
+    gain = expected_gain(beliefs, gate_open=gate.open)
+    gain[list(verdicts)] = 0.0
+    people = np.concatenate([audit, more])
+    return Decisions(
+        judgements, evidence, beliefs, verdicts, action, label, flagged, gain, gate, teacher, asked, people,
+        len(audit), estimates,
+    )  # fmt: skip
 
 
-def decide(case: Correction, verdict: str | None, gate: Gate) -> Correction:
-    """Close a case. A person's verdict stands; else a proposal is applied if the gate is open and the evidence agrees.
-
-    Without a verdict and with the gate closed the case stays REVIEW and keeps the given label.
-    """
-    if verdict == NEITHER:
-        return _closed(case, Action.DROP, None, verdict, "reviewer: none of the labels is right")
-    if verdict is not None:
-        action = Action.KEEP if verdict == case.given else Action.RELABEL
-        return _closed(case, action, verdict, verdict, f"reviewer says {verdict}; {case.why}")
-    if case.candidate is None or not gate.open:
-        return case
-    student_and_teacher_prefer = case.p_predicted + (case.p_teacher_candidate or 0.0)
-    if student_and_teacher_prefer <= case.p_given + (case.p_teacher_given or 0.0):
-        return case
-    return case.model_copy(
-        update={"action": Action.RELABEL, "label": case.candidate, "why": f"{case.why}; {gate.summary}"}
-    )
+def _ask_teacher(
+    evidence: Suspicion, policy: Policy, ask_teacher: AskTeacher | None, judgements: Judgements
+) -> tuple[Ints, Floats | None]:
+    count = len(judgements.ids)
+    if ask_teacher is None:
+        return np.zeros(0, dtype=np.int64), None
+    order = np.argsort(-evidence.log_ratio, kind="stable")[: int(policy.teacher_share * count)]
+    asked = order[evidence.log_ratio[order] > _LEAST_DOUBT]
+    teacher = np.full((count, len(judgements.labels)), np.nan, dtype=np.float32)
+    teacher[asked] = ask_teacher(asked)
+    return asked, teacher
 
 
-def _closed(case: Correction, action: Action, label: str | None, verdict: str, why: str) -> Correction:
-    return case.model_copy(update={"action": action, "label": label, "reviewed": True, "verdict": verdict, "why": why})
+def _flags(beliefs: Beliefs, evidence: Suspicion, policy: Policy, verdicts: int) -> Flags:
+    if verdicts < _ENOUGH:
+        if evidence.teacher_log_ratio.any():
+            return (evidence.margin > policy.margin) & (evidence.teacher_log_ratio >= 0)
+        return evidence.margin > policy.margin
+    if policy.target_precision is not None:
+        return at_precision(beliefs.p_wrong, policy.target_precision)
+    return best_expected_f1(beliefs.p_wrong)
+
+
+def _estimates(
+    judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], flagged: Flags, seed: int
+) -> dict[str, Estimate]:
+    if len(verdicts) < _ENOUGH:
+        return {}
+
+    def shares(beliefs: Beliefs) -> tuple[float, float, float]:
+        wrong = beliefs.p_wrong
+        caught = float(wrong[flagged].sum())
+        return float(wrong.mean()), caught / max(int(flagged.sum()), 1), caught / max(float(wrong.sum()), 1e-9)
+
+    values = shares(calibrate(judgements, evidence, verdicts).beliefs(evidence))
+    rounds = [shares(b) for b in resampled(judgements, evidence, verdicts, _ROUNDS, seed)]
+    low, high = np.quantile(np.array(rounds), [0.025, 0.975], axis=0)
+    names = ("wrong", "precision", "recall")
+    return {n: Estimate(v, float(a), float(b)) for n, v, a, b in zip(names, values, low, high, strict=True)}
+
+
+def _decide(
+    judgements: Judgements,
+    evidence: Suspicion,
+    beliefs: Beliefs,
+    verdicts: Mapping[int, int],
+    flagged: Flags,
+    gate: Gate,
+) -> tuple[tuple[Action, ...], Ints]:
+    label = judgements.given.copy()
+    action = [Action.REVIEW if flag else Action.KEEP for flag in flagged.tolist()]
+    if gate.open:
+        for item in np.flatnonzero(beliefs.p_candidate > beliefs.p_given).tolist():
+            action[item], label[item] = Action.RELABEL, evidence.candidate[item]
+    for item, verdict in verdicts.items():
+        label[item] = verdict
+        kept = verdict == judgements.given[item]
+        action[item] = Action.DROP if verdict < 0 else Action.KEEP if kept else Action.RELABEL
+    return tuple(action), label

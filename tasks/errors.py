@@ -8,6 +8,7 @@
     ├── PackError                   a pack is incomplete or contradicts itself: names the pack's file and the key
     ├── EngineError                 an engine cannot be opened or has died; never raised for a single item
     ├── LedgerError                 the ledger cannot be opened or written
+    ├── JudgementError              a file of probabilities or verdicts is unusable: names file, line and item
     ├── LeakageError                a prediction comes from a model that saw the item (rule 4)
     └── BooksError                  kept + dropped ≠ input in a stage: a defect of ours, never of the data
 
@@ -37,6 +38,10 @@ class EngineError(LabelstillError):
 
 class LedgerError(LabelstillError):
     """The ledger cannot be opened or written."""
+
+
+class JudgementError(LabelstillError):
+    """A file of probabilities or verdicts cannot be used, not even in part."""
 
 
 class LeakageError(LabelstillError):

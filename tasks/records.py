@@ -268,25 +268,40 @@ class Correction(Record):
     sample_id: str
     given: str
     predicted: str | None
-    """The out-of-fold student's label."""
+    """The students' likeliest label, out of fold, averaged over repeats; None where no student judged the item."""
     adjudicated: str | None
     """The teacher's label, asked blind; None when it was not asked or gave none."""
     candidate: str | None
-    """The label proposed instead of the given one, if any."""
+    """The label that would be given instead, if any."""
     action: Action
     label: str | None
     """The final label; None only for DROP."""
+    flagged: bool = False
+    """The given label is held to be wrong."""
     reviewed: bool = False
     verdict: str | None = None
     """What the reviewer said: a label, or `neither`."""
-    fold: int
-    model: str
-    """Identity of the student that did not see the item."""
-    p_given: float
-    """The out-of-fold student's probability of the given label."""
-    p_predicted: float
-    p_teacher_given: float | None = None
-    p_teacher_candidate: float | None = None
+    fold: int | None = None
+    """None where the item was in every training set (a class with fewer items than folds)."""
+    model: str = ""
+    """Identities of the students that did not see the item, one a repeat."""
+    p_given: float | None = None
+    """Calibrated probability that the given label is right; with the next two it adds up to 1."""
+    p_candidate: float | None = None
+    p_neither: float | None = None
+    student_given: float | None = None
+    """The students' out-of-fold probability of the given label, as it is."""
+    student_candidate: float | None = None
+    log_ratio: float | None = None
+    """Tempered log(candidate / given) of the students."""
+    entropy: float | None = None
+    """Of the students' averaged probabilities, nats."""
+    dissent: float | None = None
+    """Share of repeats that disagree with the given label."""
+    teacher_given: float | None = None
+    teacher_candidate: float | None = None
+    gain: float = 0.0
+    """Probability that a person's answer would mend the final label."""
     reason: str = ""
     """The teacher's reason, when it was asked."""
     why: str

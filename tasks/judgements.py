@@ -1,0 +1,217 @@
+"""What models said about labelled items, as arrays: read from files, all or nothing, or taken from predictions."""
+
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from tasks.errors import JudgementError
+from tasks.records import Prediction, Sample
+
+NEITHER = "neither"
+"""A verdict: none of the offered labels is right (an unusable item)."""
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """N items, C labels. `given` [N] indexes `labels`; `students` [N, C] are out-of-fold probabilities, rows sum to 1.
+
+    `dissent` [N] is the share of runs (repeats, models) whose likeliest label is not the given one.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    given: Ints
+    students: Floats
+    dissent: Floats
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One file: item i has the probabilities values[starts[i]:starts[i + 1]] for the labels columns[…]."""
+
+    given: dict[str, int | None]
+    starts: "array[int]"
+    columns: "array[int]"
+    values: "array[float]"
+
+    def dense(self, width: int) -> Floats:
+        """[N, width], renormalised."""
+        count = len(self.given)
+        found = np.zeros((count, width), dtype=np.float32)
+        lengths = np.diff(np.frombuffer(self.starts, dtype=np.int64))
+        places = np.repeat(np.arange(count), lengths)
+        found[places, np.frombuffer(self.columns, dtype=np.int64)] = np.frombuffer(self.values, dtype=np.float64)
+        return found / found.sum(axis=1, keepdims=True)
+
+
+def read_probabilities(files: Sequence[Path]) -> Judgements:
+    """The mean of several files, one a model or repeat, each ``{"id", "given", "probabilities": {label: p}}`` a line.
+
+    Items keep the order of the first file. Rows are renormalised, a missing label counts as 0. Raises JudgementError
+    that names file and line when one is unusable, holds an item twice or another given label, or lacks an item.
+    """
+    labels: dict[str, int] = {}
+    runs = [_read(file, labels, needs_given=True) for file in files]
+    first = runs[0].given
+    for file, run in zip(files[1:], runs[1:], strict=True):
+        _same_items(files[0], first, file, run.given)
+    ids, width = tuple(first), len(labels)
+    given = np.array(list(first.values()), dtype=np.int64)
+    students = np.zeros((len(ids), width), dtype=np.float32)
+    dissent = np.zeros(len(ids), dtype=np.float32)
+    for run in runs:
+        order = None if list(run.given) == list(ids) else _order(run.given, ids)
+        found = run.dense(width) if order is None else run.dense(width)[order]
+        students += found
+        dissent += found.argmax(axis=1) != given
+    students /= len(runs)
+    dissent /= len(runs)
+    return Judgements(ids, tuple(labels), given, students, dissent)
+
+
+def read_teacher(file: Path, judgements: Judgements) -> Floats:
+    """The teacher's probabilities [N, C] for the items of `judgements`; raises JudgementError like them."""
+    labels = {label: i for i, label in enumerate(judgements.labels)}
+    run = _read(file, labels, needs_given=False)
+    known = dict.fromkeys(judgements.ids)
+    _same_items(None, known, file, dict.fromkeys(run.given))
+    # What only the teacher would say has no place among the items' labels; it is left out of the row.
+    found = run.dense(len(labels))[_order(run.given, judgements.ids), : len(judgements.labels)]
+    total = found.sum(axis=1, keepdims=True)
+    return np.divide(found, total, out=np.full_like(found, 1 / found.shape[1]), where=total > 0)
+
+
+def read_verdicts(file: Path, judgements: Judgements) -> dict[int, int]:
+    """A person's verdicts, ``{"id", "verdict": label | "neither"}`` a line, as item → label index, -1 for neither.
+
+    Raises JudgementError for an unknown id, a verdict that is no label of these items, or two verdicts on one item.
+    """
+    places = {identity: i for i, identity in enumerate(judgements.ids)}
+    labels = {label: i for i, label in enumerate(judgements.labels)} | {NEITHER: -1}
+    verdicts: dict[int, int] = {}
+    for number, row in _lines(file):
+        identity, verdict = row.get("id"), row.get("verdict")
+        if not isinstance(identity, str) or not isinstance(verdict, str):
+            raise _fault(file, number, '"id" and "verdict" must be texts')
+        if identity not in places:
+            raise _fault(file, number, f"verdict for an unknown item {identity!r}; take the line out")
+        if verdict not in labels:
+            raise _fault(file, number, f"{verdict!r} is no label of these items; write one of them or `neither`")
+        if places[identity] in verdicts:
+            raise _fault(file, number, f"a second verdict on item {identity!r}; keep one")
+        verdicts[places[identity]] = labels[verdict]
+    return verdicts
+
+
+def from_predictions(
+    samples: Sequence[Sample], runs: Sequence[Mapping[str, Prediction]], labels: Sequence[str]
+) -> Judgements:
+    """The mean over `runs` (sample id → out-of-fold prediction), for samples that each run has probabilities for."""
+    places = {label: i for i, label in enumerate(labels)}
+    given = np.array([places[s.given or ""] for s in samples], dtype=np.int64)
+    found = [predicted(run, samples, labels) for run in runs]
+    students = np.mean(found, axis=0, dtype=np.float64).astype(np.float32).reshape(len(samples), len(labels))
+    dissent = np.mean([row.argmax(axis=1) != given for row in found], axis=0).astype(np.float32)
+    return Judgements(tuple(s.id for s in samples), tuple(labels), given, students, dissent)
+
+
+def predicted(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: Sequence[str]) -> Floats:
+    """Probabilities [N, C] of the samples' predictions; all the weight on the label where there are no probabilities.
+
+    NaN in the rows of samples without a usable prediction.
+    """
+    places = {label: i for i, label in enumerate(labels)}
+    found = np.zeros((len(samples), len(labels)), dtype=np.float32)
+    for i, sample in enumerate(samples):
+        prediction = run.get(sample.id)
+        if prediction is None or prediction.label is None:
+            found[i] = math.nan
+            continue
+        for label, p in (prediction.probabilities or {prediction.label: 1.0}).items():
+            found[i, places[label]] = p
+        found[i] /= found[i].sum()
+    return found
+
+
+def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> _Rows:
+    given: dict[str, int | None] = {}
+    starts, columns, values = array("q", [0]), array("q"), array("d")
+    for number, row in _lines(file):
+        identity, probabilities = row.get("id"), row.get("probabilities")
+        if not isinstance(identity, str):
+            raise _fault(file, number, '"id" must be text')
+        if identity in given:
+            raise _fault(file, number, f"item {identity!r} is there twice; keep one line")
+        label = row.get("given")
+        if needs_given and not isinstance(label, str):
+            raise _fault(file, number, f'item {identity!r}: "given" must be a label')
+        if not isinstance(probabilities, dict) or not probabilities:
+            raise _fault(file, number, f'item {identity!r}: "probabilities" must map labels to numbers')
+        total = 0.0
+        for name, p in cast("dict[str, Any]", probabilities).items():
+            if isinstance(p, bool) or not isinstance(p, int | float) or not p >= 0 or p == math.inf:
+                raise _fault(file, number, f"item {identity!r}: the probability of {name!r} is {p!r}")
+            columns.append(labels.setdefault(name, len(labels)))
+            values.append(p)
+            total += p
+        if total <= 0:
+            raise _fault(file, number, f"item {identity!r}: its probabilities add up to 0")
+        starts.append(len(columns))
+        given[identity] = labels.setdefault(label, len(labels)) if isinstance(label, str) else None
+    if not given:
+        raise JudgementError(f"{file}: no line in it; write one JSON object an item")
+    return _Rows(given, starts, columns, values)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _object(file, number, line)
+    except OSError as error:
+        raise JudgementError(f"{file}: can't be read: {error.strerror or error}") from error
+
+
+def _object(file: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        # Python's own json writes NaN and Infinity, which JSON does not have.
+        odd = next((word for word in (b"NaN", b"Infinity") if word in line), None)
+        said = f"{odd.decode()} is no probability" if odd else str(error)
+        raise _fault(file, number, f"not JSON: {said}") from error
+    if not isinstance(row, dict):
+        raise _fault(file, number, "must be a JSON object")
+    return cast("dict[str, Any]", row)
+
+
+def _same_items(
+    first: Path | None, expected: Mapping[str, int | None], file: Path, found: Mapping[str, int | None]
+) -> None:
+    for identity, label in expected.items():
+        if identity not in found:
+            raise JudgementError(f"{file}: item {identity!r} is missing; every file must hold every item")
+        if found[identity] != label:
+            raise JudgementError(f"{file}: item {identity!r} has another given label than in {first}; mend one of them")
+    for identity in found:
+        if identity not in expected:
+            raise JudgementError(f"{file}: item {identity!r} is in no other file; take it out or add it there")
+
+
+def _order(found: Mapping[str, int | None], wanted: Sequence[str]) -> list[int]:
+    places = {identity: i for i, identity in enumerate(found)}
+    return [places[identity] for identity in wanted]
+
+
+def _fault(file: Path, number: int, what: str) -> JudgementError:
+    return JudgementError(f"{file}, line {number}: {what}")

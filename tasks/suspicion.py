@@ -1,0 +1,91 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# (scipy publishes no types)
+"""How much the evidence speaks against each given label, in figures."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from tasks.judgements import Floats, Ints, Judgements
+
+LEAST = 1e-3
+"""Probabilities below this are taken for equal: a log-ratio beyond e⁷ tells how sure a softmax is, not how right."""
+_STUDENT_WEIGHT = 0.6
+"""Of the student's log-probabilities beside the teacher's when a candidate is chosen."""
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Evidence for each of N items; the candidate is the likeliest label other than the given one."""
+
+    candidate: Ints
+    """[N] index into the labels; -1 where no other label has any probability."""
+    p_given: Floats
+    """[N] the students' averaged probability of the given label."""
+    p_candidate: Floats
+    margin: Floats
+    """p_candidate - p_given; above 0 the students disagree with the given label."""
+    entropy: Floats
+    """[N] of the students' averaged probabilities, nats."""
+    dissent: Floats
+    """Share of runs that disagree."""
+    log_ratio: NDArray[np.float64]
+    """log(p_candidate / p_given) after tempering: what suspicion is calibrated on."""
+    teacher_log_ratio: NDArray[np.float64]
+    """The same of the teacher; 0 where it was not asked."""
+    others: NDArray[np.float64]
+    """log odds of the candidate among all labels but the given one."""
+
+
+def temper(judgements: Judgements) -> NDArray[np.float64]:
+    """Log-probabilities [N, C] of the students at the temperature that explains the given labels best.
+
+    With it, over- and underconfident students are judged on one scale. A fiftieth of the labels is taken for noise,
+    so that a few sure contradictions don't set the temperature. Source of temperature scaling: Guo et al., "On
+    Calibration of Modern Neural Networks", ICML 2017.
+    """
+    logs = np.log(judgements.students.astype(np.float64) + 1e-6)
+    some = np.linspace(0, len(logs) - 1, min(len(logs), 5_000)).astype(int)
+    rows, given, classes = logs[some], judgements.given[some], logs.shape[1]
+
+    def loss(log_power: float) -> float:
+        scaled = rows * np.exp(log_power)
+        fit = scaled[np.arange(len(some)), given] - np.asarray(logsumexp(scaled, axis=1))
+        return -float(np.mean(np.logaddexp(np.log(0.98) + fit, np.log(0.02 / classes))))
+
+    found = minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded")
+    scaled = logs * np.exp(float(found.x))
+    return scaled - np.asarray(logsumexp(scaled, axis=1, keepdims=True))
+
+
+def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Floats | None = None) -> Suspicion:
+    """The figures of each item; `tempered` is what `temper` gives, `teacher` [N, C] is NaN where it was not asked."""
+    mean, given, items = judgements.students, judgements.given, np.arange(len(judgements.ids))
+    students = np.exp(tempered)
+    scores, best, possible = np.log(students + LEAST), students.copy(), mean > 0
+    told = np.full_like(students, 1.0)
+    if teacher is not None:
+        asked = ~np.isnan(teacher[:, 0])
+        told[asked] = teacher[asked] + LEAST
+        scores[asked] = _STUDENT_WEIGHT * scores[asked] + np.log(told[asked])
+        best[asked] = teacher[asked]  # the better judge of what else it could be
+        possible[asked] |= teacher[asked] > 0
+    possible[items, given] = False
+    candidate = np.where(possible, scores, -np.inf).argmax(axis=1)
+    p_given, p_candidate = mean[items, given], mean[items, candidate]
+    chosen = best[items, candidate]
+    return Suspicion(
+        candidate=np.where(possible.any(axis=1), candidate, -1),
+        p_given=p_given,
+        p_candidate=p_candidate,
+        margin=p_candidate - p_given,
+        entropy=-(mean * np.log(mean + 1e-12)).sum(axis=1),
+        dissent=judgements.dissent,
+        log_ratio=np.log((students[items, candidate] + LEAST) / (students[items, given] + LEAST)),
+        teacher_log_ratio=np.log(told[items, candidate] / told[items, given]),
+        others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
+    )
