@@ -1,0 +1,167 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# (scikit-learn and torch publish few types)
+"""Frozen features of items: hashed character n-grams of texts, and what an image looks like in a few hundred numbers.
+
+Nothing here is fitted to labels, so an image's features are computed once and serve every fold.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from tasks.engines import EngineSpec
+from tasks.engines.loading import load_model
+from tasks.images import TooThin, open_images
+from tasks.records import ImageRef, Sample, TextPart
+
+log = logging.getLogger("labelstill")
+
+Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+BUCKETS = 1 << 17
+"""Hash buckets of a text: a thousand long dialogues hold about as many different n-grams up to 3."""
+_SIDE = 128
+_GRID = 8
+_ORIENTATIONS = 9
+_HSV_BINS = (12, 4, 4)
+
+
+def dialogue_text(sample: Sample) -> str:
+    """The item's own words, its parts apart by line ends."""
+    return "\n".join(part.text for part in sample.parts if isinstance(part, TextPart))
+
+
+def image_text(sample: Sample, texts: Mapping[str, str]) -> str:
+    """What was read off the item's images (`texts` by digest), in their order."""
+    return "\n".join(texts.get(image.sha256, "") for image in sample.images)
+
+
+def ngram_counts(texts: Iterable[str], ngrams: tuple[int, int]) -> csr_matrix:
+    """Counts of character n-grams, one row a text, BUCKETS columns; no vocabulary is kept (scikit-learn's hashing)."""
+    hashing: Any = HashingVectorizer(
+        analyzer="char_wb",
+        ngram_range=ngrams,
+        n_features=BUCKETS,
+        norm=None,  # pyright: ignore[reportArgumentType]
+        alternate_sign=False,
+    )
+    return csr_matrix(hashing.transform(texts), dtype=np.float32)
+
+
+def image_features(
+    samples: Sequence[Sample],
+    embedding_model: str | None = None,
+    *,
+    min_pixels: int = 56 * 56,
+    max_pixels: int = 256 * 28 * 28,
+    progress: Progress | None = None,
+) -> dict[str, Vector]:
+    """A vector for each different image of `samples`, by its digest; all of one length.
+
+    Colour and gradient histograms; or, where `embedding_model` names a Qwen-VL checkpoint (local folder or hub name),
+    the mean of what its vision tower makes of the image, seen at `min_pixels` to `max_pixels`. An image that can't be
+    read any more is logged and left out. Raises EngineError when the checkpoint can't be loaded.
+    """
+    images = list({image.sha256: image for sample in samples for image in sample.images}.values())
+    describe = _histograms if embedding_model is None else _embedder(embedding_model, min_pixels, max_pixels)
+    # Decoding, most of the work, leaves the interpreter free; the vision tower has the cores for itself.
+    workers = 1 if embedding_model is not None else os.cpu_count() or 1
+    features: dict[str, Vector] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (image, vector) in enumerate(zip(images, pool.map(_guarded(describe), images), strict=True), 1):
+            if vector is not None:
+                features[image.sha256] = vector
+            if progress:
+                progress(done, len(images))
+    return features
+
+
+def pooled_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """One row a sample: the mean over its images; NaN where it has none that `features` knows."""
+    width = len(next(iter(features.values()))) if features else 0
+    rows = np.full((len(samples), width), np.nan, np.float32)
+    for row, sample in enumerate(samples):
+        known = [features[image.sha256] for image in sample.images if image.sha256 in features]
+        if known:
+            rows[row] = np.mean(known, axis=0)
+    return rows
+
+
+def _guarded(describe: Callable[[ImageRef], Vector]) -> Callable[[ImageRef], Vector | None]:
+    def guarded(image: ImageRef) -> Vector | None:
+        try:
+            return describe(image)
+        except (OSError, TooThin) as error:
+            log.warning("an image is left out of the probe's features: %s", error)
+            return None
+
+    return guarded
+
+
+def _histograms(image: ImageRef) -> Vector:
+    """Colours of the whole (HSV), the layout of colours, and gradient orientations on a grid: 960 numbers.
+
+    Square roots of shares, so that Euclidean distance is Hellinger's. Source of the gradient part: Dalal and Triggs,
+    Histograms of oriented gradients (2005), without their overlapping blocks.
+    """
+    picture = _small(image)
+    hsv = np.asarray(picture.convert("HSV"), np.float32).reshape(-1, 3)
+    colours, _ = np.histogramdd(hsv, bins=_HSV_BINS, range=[(0, 256)] * 3)
+    layout = np.asarray(picture.resize((_GRID, _GRID), Image.Resampling.BOX), np.float32).ravel() / 255
+    gradients = _gradients(np.asarray(picture.convert("L"), np.float32) / 255)
+    return np.concatenate([_shares(colours.ravel()), layout / _GRID, gradients / _GRID]).astype(np.float32)
+
+
+def _gradients(grey: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    down, across = np.gradient(grey)
+    strength = np.hypot(down, across)
+    # the line's direction, whichever side is brighter
+    angle = np.mod(np.arctan2(down, across), np.pi)
+    bins = np.minimum((angle / np.pi * _ORIENTATIONS).astype(int), _ORIENTATIONS - 1)
+    rows, columns = np.indices(grey.shape) * _GRID // _SIDE
+    cells = (rows * _GRID + columns) * _ORIENTATIONS + bins
+    weights = np.bincount(cells.ravel(), strength.ravel(), _GRID * _GRID * _ORIENTATIONS)
+    by_cell = weights.reshape(_GRID * _GRID, _ORIENTATIONS)
+    # the constant keeps the noise of an empty cell from looking like an edge
+    return np.sqrt(by_cell / (by_cell.sum(1, keepdims=True) + 1.0)).ravel()
+
+
+def _shares(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.sqrt(counts / max(counts.sum(), 1))
+
+
+def _small(image: ImageRef) -> Image.Image:
+    try:
+        with Image.open(image.path) as file:
+            file.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded at a fraction of its size
+            upright = ImageOps.exif_transpose(file).convert("RGB")
+    except Exception as error:
+        raise OSError(f"{image.path}: cannot be decoded: {error}") from error
+    return upright.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+
+
+def _embedder(model_name: str, min_pixels: int, max_pixels: int) -> Callable[[ImageRef], Vector]:
+    model, processor = load_model(EngineSpec(engine="local", model=model_name))
+    reader: Any = processor.image_processor
+    reader.do_resize = False  # open_images has done it
+
+    def embed(image: ImageRef) -> Vector:
+        pictures = open_images([image], min_pixels=min_pixels, max_pixels=max_pixels, patch_size=reader.patch_size)
+        pixels: Any = reader(images=pictures, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            seen = model.get_image_features(**pixels).pooler_output[0]
+        mean: Vector = seen.float().mean(0).cpu().numpy()
+        return mean / max(float(np.linalg.norm(mean)), 1e-9)
+
+    return embed

@@ -1,0 +1,214 @@
+"""Probe students: a classifier on frozen features, for those without a GPU and for a cheap first look.
+
+Minutes on two cores for a thousand items. Kept without pickles: probe.npz, probe.json, and student.json as every
+student has it.
+"""
+
+import hashlib
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.errors import ConfigError, EngineError
+from tasks.folds import content_digest, make_folds
+from tasks.records import Outcome, Prediction, Sample, digest_of
+from tasks.stages import write_bytes
+from tasks.students.classifier import Blocks, Fitted, Weighing, fit, opened, saved
+from tasks.students.features import (
+    Progress,
+    Vector,
+    dialogue_text,
+    image_features,
+    image_text,
+    ngram_counts,
+    pooled_images,
+)
+
+_INNER_FOLDS = 3
+
+
+class ProbeSpec(BaseModel):
+    """How probe students are trained: the `student:` key of a configuration, with `kind: probe`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    kind: Literal["probe"] = Field(default="probe", description="A classifier on frozen features; minutes on a CPU")
+    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
+    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
+    seed: int = Field(default=0, description="Seed of folds and of the inner split")
+    ngrams: tuple[int, int] = Field(default=(1, 3), description="Shortest and longest character n-gram of texts")
+    images: Literal["histograms", "embeddings", "none"] = Field(
+        default="histograms", description="What is seen of images: colours and edges, or a model's vision tower"
+    )
+    embedding_model: str | None = Field(
+        default=None, description="Name or folder of the Qwen-VL checkpoint whose vision tower is used (embeddings)"
+    )
+    regularisation: float | None = Field(
+        default=None, gt=0, description="C of the logistic regression; none: the best of a few on an inner split"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.images == "embeddings") != (self.embedding_model is not None):
+            raise ValueError("`images: embeddings` and `embedding_model` go together: set both or neither")
+        if not 1 <= self.ngrams[0] <= self.ngrams[1]:
+            raise ValueError("`ngrams` must be two lengths, the shorter first, e.g. [1, 3]")
+        return self
+
+
+def probe_images(spec: ProbeSpec, samples: Sequence[Sample], progress: Progress | None = None) -> dict[str, Vector]:
+    """The features of all images of `samples` that `spec` wants: made once, for every fold's training and asking."""
+    if spec.images == "none":
+        return {}
+    return image_features(samples, spec.embedding_model, progress=progress)
+
+
+def probe_digest(spec: ProbeSpec, samples: Sequence[Sample], texts: Mapping[str, str], fold: int, seed: int) -> str:
+    """Identity of the probe of `fold`: what it is made from, by which recipe, with which seed."""
+    items = sorted([s.id, content_digest(s), s.given, image_text(s, texts)] for s in samples)
+    ingredients = spec.model_dump(mode="json", exclude={"folds", "repeats", "seed"})
+    return digest_of([ingredients, items, fold, seed])[:16]
+
+
+def train_probe(
+    spec: ProbeSpec,
+    samples: Sequence[Sample],
+    texts: Mapping[str, str],
+    fold: int,
+    seed: int,
+    folder: Path,
+    *,
+    images: Mapping[str, Vector] | None = None,
+) -> Path:
+    """Fit a probe to `samples` and their given labels and return `folder`, which holds it.
+
+    `texts` is what was read off the images, by digest (may be empty); `images` the features from `probe_images`, made
+    here if left out. A finished folder (one with student.json) is returned as it is; a new one appears whole. Raises
+    ConfigError when no item has a label.
+    """
+    if (folder / "student.json").exists():
+        return folder
+    started = time.monotonic()
+    samples = sorted((s for s in samples if s.given is not None), key=lambda s: s.id)
+    if not samples:
+        raise ConfigError(f"fold {fold}: no labelled item is left to train on; set fewer folds")
+    blocks = _blocks(samples, texts, probe_images(spec, samples) if images is None else images, spec.ngrams)
+    weighing = Weighing.fitted(blocks)
+    given = [s.given or "" for s in samples]
+    offered = [s.labels for s in samples]
+    fitted = fit(weighing.rows(blocks), given, offered, _inner_parts(samples, seed), spec.regularisation)
+    facts: dict[str, object] = {
+        "fold": fold,
+        "seed": seed,
+        "items": len(samples),
+        "seconds": round(time.monotonic() - started, 1),
+        "spec": spec.model_dump(mode="json"),
+        "trained_on": [s.id for s in samples],
+        "trained_on_content": sorted({content_digest(s) for s in samples}),
+    }
+    _write(folder, spec, fitted, weighing, facts)
+    return folder
+
+
+def predict_probe(
+    folder: Path,
+    samples: Sequence[Sample],
+    texts: Mapping[str, str],
+    *,
+    images: Mapping[str, Vector] | None = None,
+    source: str | None = None,
+) -> Iterator[Prediction]:
+    """The probe's prediction of each of `samples`: a probability for each label that the item offers, summing to 1.
+
+    A label that training never showed has probability 0; an item all of whose labels are such has outcome FAILED.
+    `texts` and `images` as in `train_probe`; `source` is by default `student/fold=` and the fold of the folder.
+    Raises EngineError when the folder holds no whole probe.
+    """
+    facts, plain, fitted, weighing = _read(folder)
+    spec = ProbeSpec.model_validate(facts["spec"])
+    source = source or f"student/fold={facts['fold']}"
+    identity = _identity(folder)
+    features = probe_images(spec, samples) if images is None else images
+    # a thousand at a time: rows of n-gram counts of long dialogues take some 100 KB each
+    for start in range(0, len(samples), 1000):
+        some = samples[start : start + 1000]
+        rows = weighing.rows(_blocks(some, texts, features, plain["ngrams"], len(weighing.state["images_mean"])))
+        for sample, shares in zip(some, fitted.probabilities(rows, [s.labels for s in some]), strict=True):
+            known = bool(shares)
+            yield Prediction(
+                sample_id=sample.id,
+                source=source,
+                outcome=Outcome.OK if known else Outcome.FAILED,
+                label=max(shares, key=lambda label: shares[label]) if known else None,
+                probabilities=shares,
+                model=identity,
+                detail="" if known else "none of its labels was in the training part",
+            )
+
+
+def _blocks(
+    samples: Sequence[Sample],
+    texts: Mapping[str, str],
+    features: Mapping[str, Vector],
+    ngrams: Sequence[int],
+    width: int | None = None,
+) -> Blocks:
+    pooled = pooled_images(samples, features)
+    if width is not None and 0 in (width, pooled.shape[1]):
+        # none of these items has an image, or none of the training part's had
+        pooled = np.full((len(samples), width), np.nan, np.float32)
+    elif width is not None and pooled.shape[1] != width:
+        raise EngineError(f"image features of {pooled.shape[1]} numbers for a probe of {width}: make them by its spec")
+    return Blocks(
+        dialogue=ngram_counts([dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
+        shown=ngram_counts([image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
+        images=pooled,
+    )
+
+
+def _inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
+    """Parts for calibration, made as folds are: equal images and texts together. None where there are too few items."""
+    try:
+        parts = make_folds(samples, _INNER_FOLDS, seed).fold_of
+    except ConfigError:
+        return None
+    return [parts[s.id] for s in samples]
+
+
+def _write(folder: Path, spec: ProbeSpec, fitted: Fitted, weighing: Weighing, facts: dict[str, object]) -> None:
+    work = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    arrays, plain = saved(fitted, weighing)
+    with (work / "probe.npz").open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    plain = {"ngrams": spec.ngrams, **plain}
+    write_bytes(work / "probe.json", orjson.dumps(plain, option=orjson.OPT_INDENT_2))
+    write_bytes(work / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    shutil.rmtree(folder, ignore_errors=True)
+    work.rename(folder)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Fitted, Weighing]:
+    try:
+        facts = orjson.loads((folder / "student.json").read_bytes())
+        plain = orjson.loads((folder / "probe.json").read_bytes())
+        with np.load(folder / "probe.npz", allow_pickle=False) as arrays:
+            fitted, weighing = opened(dict(arrays), plain)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise EngineError(f"{folder}: holds no whole probe ({error}); remove the folder to train it again") from error
+    return facts, plain, fitted, weighing
+
+
+def _identity(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ("probe.json", "probe.npz"):
+        digest.update((folder / name).read_bytes())
+    return f"probe#{digest.hexdigest()[:12]}"

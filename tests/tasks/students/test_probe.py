@@ -1,0 +1,214 @@
+"""Probes on the demo's screens and dialogues: small, but real data with planted wrong labels."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from sklearn.metrics import roc_auc_score
+
+from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.dataset import write_demo
+from tasks.errors import ConfigError, EngineError
+from tasks.folds import content_digest, make_folds
+from tasks.packs import load_pack
+from tasks.records import Outcome, Prediction, Sample, Split
+from tasks.samples import read_samples
+from tasks.students.features import Vector, image_features
+from tasks.students.probe import ProbeSpec, predict_probe, probe_digest, probe_images, train_probe
+from tests.tasks.making import image, sample
+
+SPEC = ProbeSpec(folds=4, seed=3)
+
+
+class Data:
+    """The demo's labelled set with its truth and its images' features."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = write_demo(folder / "d", labelled=260, unlabelled=4, test=4, broken=0)
+        self.samples = read_samples(
+            paths.labelled_manifest, paths.labelled_images, load_pack("demo"), Split.LABELLED
+        ).kept
+        lines = [json.loads(line) for line in paths.truth.read_text(encoding="utf-8").splitlines()]
+        self.truth: dict[str, str] = {line["id"]: line["label"] for line in lines}
+        self.images = probe_images(SPEC, self.samples)
+
+    def few(self, n: int) -> list[Sample]:
+        return self.samples[:n]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return Data(tmp_path_factory.mktemp("data"))
+
+
+def out_of_fold(
+    data: Data, images: Mapping[str, Vector], texts: Mapping[str, str], folder: Path, spec: ProbeSpec = SPEC
+) -> dict[str, Prediction]:
+    folds = make_folds(data.samples, spec.folds, spec.seed)
+    predictions: dict[str, Prediction] = {}
+    for fold in range(folds.k):
+        train = [s for s in data.samples if folds.fold_of[s.id] != fold]
+        held_out = [s for s in data.samples if folds.fold_of[s.id] == fold]
+        home = train_probe(spec, train, texts, fold, spec.seed, folder / str(fold), images=images)
+        predictions |= {p.sample_id: p for p in predict_probe(home, held_out, texts, images=images)}
+    return predictions
+
+
+@pytest.fixture(scope="module")
+def predictions(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prediction]:
+    return out_of_fold(data, data.images, {}, tmp_path_factory.mktemp("probes"))
+
+
+def right(predictions: Mapping[str, Prediction], data: Data, samples: Sequence[Sample]) -> float:
+    return sum(predictions[s.id].label == data.truth[s.id] for s in samples) / len(samples)
+
+
+def test_out_of_fold_it_knows_most_true_labels(data: Data, predictions: dict[str, Prediction]) -> None:
+    assert len(predictions) == len(data.samples) == 260
+    screens = [s for s in data.samples if s.task == "image"]
+    dialogues = [s for s in data.samples if s.task == "dialogue"]
+    # chance is .1 and .125
+    assert right(predictions, data, screens) > 0.8
+    assert right(predictions, data, dialogues) > 0.5
+
+
+def test_probabilities_are_the_items_own_and_sum_to_one(data: Data, predictions: dict[str, Prediction]) -> None:
+    folds = make_folds(data.samples, SPEC.folds, SPEC.seed)
+    for item in data.samples:
+        prediction = predictions[item.id]
+        assert tuple(prediction.probabilities) == item.labels
+        assert math.isclose(sum(prediction.probabilities.values()), 1, abs_tol=1e-6)
+        assert prediction.label == max(item.labels, key=lambda label: prediction.probabilities[label])
+        assert prediction.outcome is Outcome.OK
+        assert prediction.source == f"student/fold={folds.fold_of[item.id]}"
+    assert len({p.model for p in predictions.values()}) == SPEC.folds
+
+
+def test_planted_wrong_labels_are_less_probable(data: Data, predictions: dict[str, Prediction]) -> None:
+    wrong = [s.given != data.truth[s.id] for s in data.samples]
+    assert sum(wrong) == 31
+    doubt = [-predictions[s.id].probabilities[s.given or ""] for s in data.samples]
+    assert roc_auc_score(wrong, doubt) > 0.9
+
+
+def test_confidence_is_about_as_high_as_agreement_with_the_given_labels(
+    data: Data, predictions: dict[str, Prediction]
+) -> None:
+    confident = np.array([max(predictions[s.id].probabilities.values()) for s in data.samples])
+    agrees = np.array([predictions[s.id].label == s.given for s in data.samples])
+    assert abs(confident.mean() - agrees.mean()) < 0.1
+    surer = confident > np.median(confident)
+    assert agrees[surer].mean() > agrees[~surer].mean() + 0.15
+
+
+def test_each_kind_of_feature_tells_something(data: Data, tmp_path: Path) -> None:
+    blind = ProbeSpec(folds=4, seed=3, images="none")
+    screens = [s for s in data.samples if s.task == "image"]
+    assert right(out_of_fold(data, {}, {}, tmp_path / "blind", blind), data, screens) < 0.3
+    read = {s.images[0].sha256: f"页面 {data.truth[s.id]} 其他" for s in screens}
+    assert right(out_of_fold(data, {}, read, tmp_path / "read", blind), data, screens) > 0.9
+
+
+def test_a_finished_probe_is_not_trained_again_and_a_new_one_is_the_same(data: Data, tmp_path: Path) -> None:
+    train = data.few(60)
+    folder = train_probe(SPEC, train, {}, 2, 5, tmp_path / "students" / "probe", images=data.images)
+    assert sorted(p.name for p in folder.iterdir()) == ["probe.json", "probe.npz", "student.json"]
+    assert [p.name for p in folder.parent.iterdir()] == ["probe"]
+    facts = json.loads((folder / "student.json").read_text("utf-8"))
+    assert (facts["fold"], facts["seed"], facts["items"]) == (2, 5, 60)
+    assert facts["trained_on"] == sorted(s.id for s in train)
+    assert facts["trained_on_content"] == sorted({content_digest(s) for s in train})
+    before = (folder / "student.json").stat().st_mtime_ns
+    assert train_probe(SPEC, train, {}, 2, 5, folder) == folder
+    assert (folder / "student.json").stat().st_mtime_ns == before
+    again = train_probe(SPEC, train[::-1], {}, 2, 5, tmp_path / "again", images=data.images)
+    asked = data.samples[60:70]
+    first, second = (list(predict_probe(f, asked, {}, images=data.images)) for f in (folder, again))
+    assert first == second
+    fewer = train_probe(SPEC, train[:50], {}, 2, 5, tmp_path / "fewer", images=data.images)
+    assert next(predict_probe(fewer, asked, {}, images=data.images)).model != first[0].model
+
+
+def test_image_features_made_inside_are_the_same(data: Data, tmp_path: Path) -> None:
+    train, asked = data.few(40), data.samples[40:44]
+    given = train_probe(SPEC, train, {}, 0, 0, tmp_path / "given", images=data.images)
+    made = train_probe(SPEC, train, {}, 0, 0, tmp_path / "made")
+    assert list(predict_probe(given, asked, {}, images=data.images)) == list(predict_probe(made, asked, {}))
+
+
+def test_a_label_that_training_never_showed_has_probability_zero(tmp_path: Path) -> None:
+    train = [sample(f"a{i}", f"我要退款{i}") for i in range(4)]
+    train += [sample(f"b{i}", f"包裹到哪了{i}", given="查询物流") for i in range(4)]
+    folder = train_probe(SPEC, train, {}, 0, 0, tmp_path / "p")
+    (shares,) = [p.probabilities for p in predict_probe(folder, [sample("x", "包裹到哪里了")], {})]
+    assert shares["反馈破损"] == 0
+    assert shares["查询物流"] > shares["申请退款"] > 0
+    (strange,) = predict_probe(folder, [sample("y", "你好", labels=("甲", "乙"))], {}, source="student/r=1/fold=0")
+    assert (strange.outcome, strange.label, strange.probabilities) == (Outcome.FAILED, None, {})
+    assert strange.source == "student/r=1/fold=0"
+
+
+def test_rare_labels_and_few_items_do_not_stop_it(tmp_path: Path) -> None:
+    train = [sample(f"a{i}", f"我要退款{i}") for i in range(40)]
+    train += [sample(f"b{i}", f"包裹到哪了{i}", given="查询物流") for i in range(4)]
+    train += [sample("c", "杯子碎了", given="反馈破损")]
+    asked = [sample("x", "包裹到哪了呢"), sample("y", "我想退款"), sample("z", "杯子碎了一个")]
+    folder = train_probe(SPEC, train, {}, 0, 0, tmp_path / "p")
+    assert [p.label for p in predict_probe(folder, asked, {})] == ["查询物流", "申请退款", "反馈破损"]
+    lonely = train_probe(SPEC, [sample("a", "我要退款")], {}, 0, 0, tmp_path / "one")
+    assert [p.label for p in predict_probe(lonely, asked, {})] == ["申请退款"] * 3
+
+
+def test_an_image_that_is_gone_does_not_stop_it(data: Data, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gone = sample("gone", "看图", image("f" * 64, path=str(tmp_path / "gone.png")))
+    assert image_features([gone]) == {}
+    assert "gone.png" in caplog.text
+    folder = train_probe(SPEC, data.few(40), {}, 0, 0, tmp_path / "p", images=data.images)
+    asked = gone.model_copy(update={"labels": data.samples[0].labels})
+    assert [p.outcome for p in predict_probe(folder, [asked], {})] == [Outcome.OK]
+
+
+def test_a_vision_tower_sees_images_too(data: Data, tmp_path: Path) -> None:
+    base = new_checkpoint(tmp_path / "base", ["看图说话，这是一个页面"] * 20)
+    spec = ProbeSpec(images="embeddings", embedding_model=str(base))
+    screens = [s for s in data.samples if s.task == "image"][:60]
+    seen: list[tuple[int, int]] = []
+    features = probe_images(spec, screens, lambda done, n: seen.append((done, n)))
+    assert seen[-1] == (60, 60)
+    assert {v.shape for v in features.values()} == {(128,)}
+    folder = train_probe(spec, screens[:50], {}, 0, 0, tmp_path / "p", images=features)
+    # even an untrained tower tells screens apart
+    learnt = list(predict_probe(folder, screens[:50], {}, images=features))
+    assert sum(p.label == s.given for p, s in zip(learnt, screens, strict=False)) > 25
+    with pytest.raises(EngineError, match="numbers for a probe of 128"):
+        list(predict_probe(folder, screens[:2], {}, images=data.images))
+
+
+def test_what_cannot_be_is_said(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="embedding_model"):
+        ProbeSpec(images="embeddings")
+    with pytest.raises(ValidationError, match="the shorter first"):
+        ProbeSpec(ngrams=(3, 1))
+    with pytest.raises(ConfigError, match="fold 1"):
+        train_probe(SPEC, [sample("a", given=None)], {}, 1, 0, tmp_path / "p")
+    with pytest.raises(EngineError, match=str(tmp_path / "nothing")):
+        list(predict_probe(tmp_path / "nothing", data.few(1), {}))
+
+
+def test_the_digest_follows_what_a_probe_is_made_of(data: Data) -> None:
+    items = data.few(5)
+    digest = probe_digest(SPEC, items, {}, 0, 1)
+    assert digest == probe_digest(SPEC.model_copy(update={"folds": 9}), items[::-1], {}, 0, 1)
+    read = {i.sha256: "字" for s in items for i in s.images}
+    others = [
+        probe_digest(SPEC, items, {}, 1, 1),
+        probe_digest(SPEC, items, {}, 0, 2),
+        probe_digest(SPEC, items[1:], {}, 0, 1),
+        probe_digest(SPEC, items, read, 0, 1),
+        probe_digest(SPEC.model_copy(update={"ngrams": (1, 2)}), items, {}, 0, 1),
+    ]
+    assert len({digest, *others}) == 6
