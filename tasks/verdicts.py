@@ -1,0 +1,223 @@
+"""People's verdicts on given labels: a file of JSON Lines that only grows, the last line on an item counting.
+
+A model never writes here, so what a person said outlives every re-run. Each line names the content that was judged:
+when the item's content has changed since, its verdict is kept but no longer used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+from filelock import FileLock
+from pydantic import ValidationError
+
+from tasks.errors import JudgementError
+from tasks.judgements import NEITHER
+from tasks.records import Record
+from tasks.stages import write_bytes
+
+
+class Verdict(Record):
+    """What a person said about one item. Made by `import_verdicts`; read by correction and the review page."""
+
+    id: str
+    content: str
+    """Digest of what was judged (`folds.content_digest`)."""
+    verdict: str | None
+    """A label, or `neither`; None: taken back."""
+    given: str
+    """The label it had then."""
+    at: str
+    """When it was imported: ISO 8601, UTC."""
+    by: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One verdict as a file brings it, not yet checked. `given` and `content` are None where the file doesn't say."""
+
+    id: str
+    verdict: str | None
+    """None: the person took it back."""
+    given: str | None
+    content: str | None
+    where: str
+    """The place in the file, for error messages."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The ids of a file's verdicts, by what they did to the store."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    same: tuple[str, ...]
+    withdrawn: tuple[str, ...]
+
+
+def read_store(path: Path) -> dict[str, Verdict]:
+    """The verdict that counts on each item (by sample id); none where there is no file.
+
+    Raises JudgementError naming the line that is no verdict.
+    """
+    found: dict[str, Verdict] = {}
+    for number, line in _lines(path) if path.exists() else []:
+        try:
+            verdict = Verdict.model_validate_json(line)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise JudgementError(f"{path}, line {number}: is no verdict ({why}); restore or remove the line") from error
+        found[verdict.id] = verdict
+    return {identity: v for identity, v in found.items() if v.verdict is not None}
+
+
+def usable(
+    store: Mapping[str, Verdict], labels: Mapping[str, Sequence[str]], contents: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Verdicts (sample id → label or `neither`) that still hold, and the ids of those that don't.
+
+    `labels` and `contents` are those of the items as they are now, by id; verdicts on other items are in neither. A
+    verdict no longer holds when its item's content has changed, or its label is none of the item's any more.
+    """
+    known = {i: v for i, v in store.items() if i in contents and v.verdict is not None}
+    held = {i: v.verdict or "" for i, v in known.items() if v.content == contents[i] and _fits(v.verdict, labels[i])}
+    return held, tuple(i for i in known if i not in held)
+
+
+def read_answers(file: Path) -> list[Answer]:
+    """The verdicts of a review page's file, or of one written by hand: JSON Lines ``{"id", "verdict"}``.
+
+    Lines whose verdict is null or empty are open and left out, unless they say ``"withdrawn": true``. Raises
+    JudgementError naming file and line.
+    """
+    answers: list[Answer] = []
+    for number, line in _lines(file):
+        where = f"line {number}"
+        try:
+            row: Any = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise JudgementError(f"{file}, {where}: is not JSON: {error}; save the verdicts again") from error
+        answer = _answer(file, where, cast(dict[str, Any], row) if isinstance(row, dict) else {})
+        if answer is not None:
+            answers.append(answer)
+    return answers
+
+
+def import_verdicts(
+    store: Path,
+    file: Path,
+    labels: Mapping[str, Sequence[str]],
+    contents: Mapping[str, str],
+    by: str,
+    *,
+    givens: Mapping[str, str] | None = None,
+    answers: Sequence[Answer] | None = None,
+) -> Imported:
+    """Add a file's verdicts to the store, all or none; a verdict that the store holds already adds no line.
+
+    `labels`, `contents` and `givens` (sample id → the labels it may get, content digest, given label) are the items
+    that were asked about. `answers` is what `file` holds, where it isn't the JSON Lines of `read_answers`.
+    Raises JudgementError, naming file, place and mend, for an id that wasn't asked about (unless the store holds that
+    very verdict), a verdict that is no label of its item, an item that was judged with other content or another given
+    label, and an item judged twice, differently.
+    """
+    found = read_answers(file) if answers is None else answers
+    given_now = givens or {}
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{store}.lock"):
+        held = read_store(store)
+        wanted: dict[str, Answer] = {}
+        for answer in found:
+            # Of an earlier queue, and imported before: a page that was saved twice brings these again.
+            before = held.get(answer.id)
+            repeated = before is not None and (before.verdict, before.content) == (answer.verdict, answer.content)
+            if not (repeated and answer.id not in contents):
+                _check(file, answer, labels, contents, given_now)
+            first = wanted.setdefault(answer.id, answer)
+            if first.verdict != answer.verdict:
+                raise JudgementError(
+                    f"{file}, {answer.where}: item {answer.id} is `{answer.verdict}` here and `{first.verdict}` in "
+                    f"{first.where}; keep one of them"
+                )
+        imported = _sorted(wanted, held, contents)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        lines = [
+            Verdict(
+                id=i, content=contents[i], verdict=wanted[i].verdict, at=at, by=by,
+                given=given_now.get(i, wanted[i].given or ""),
+            )
+            for i in (*imported.new, *imported.changed, *imported.withdrawn)
+        ]  # fmt: skip
+        if lines:
+            old = store.read_bytes() if store.exists() else b""
+            write_bytes(store, old + b"".join(orjson.dumps(v.model_dump()) + b"\n" for v in lines))
+    return imported
+
+
+def _sorted(wanted: Mapping[str, Answer], held: Mapping[str, Verdict], contents: Mapping[str, str]) -> Imported:
+    new: list[str] = []
+    changed: list[str] = []
+    same: list[str] = []
+    withdrawn: list[str] = []
+    for identity, answer in wanted.items():
+        before = held.get(identity)
+        if answer.verdict is None:
+            (same if before is None else withdrawn).append(identity)
+        elif before is None:
+            new.append(identity)
+        elif before.verdict == answer.verdict and before.content == contents.get(identity, before.content):
+            same.append(identity)
+        else:
+            changed.append(identity)
+    return Imported(tuple(new), tuple(changed), tuple(same), tuple(withdrawn))
+
+
+def _check(
+    file: Path,
+    answer: Answer,
+    labels: Mapping[str, Sequence[str]],
+    contents: Mapping[str, str],
+    givens: Mapping[str, str],
+) -> None:
+    place, item = f"{file}, {answer.where}", f"item {answer.id}"
+    if answer.id not in contents:
+        raise JudgementError(f"{place}: {item} was not asked about in this run; remove it, or name the run it is of")
+    if answer.verdict is not None and not _fits(answer.verdict, labels[answer.id]):
+        raise JudgementError(f"{place}: `{answer.verdict}` is no label of {item}; write one, or `{NEITHER}`")
+    if answer.content is not None and answer.content != contents[answer.id]:
+        raise JudgementError(f"{place}: {item} has changed since it was judged; remove it, and judge it again")
+    given = givens.get(answer.id)
+    if None not in (answer.given, given) and answer.given != given:
+        raise JudgementError(
+            f"{place}: {item} was judged when its given label was `{answer.given}`, it is `{given}` now; "
+            "remove it, and judge it again"
+        )
+
+
+def _fits(verdict: str | None, labels: Sequence[str]) -> bool:
+    return verdict == NEITHER or verdict in labels
+
+
+def _answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
+    identity, verdict = row.get("id"), row.get("verdict", 0)
+    if verdict is None:
+        verdict = ""
+    stated = (row.get("given"), row.get("content"))
+    if not isinstance(identity, str | int) or not isinstance(verdict, str):
+        raise JudgementError(f'{file}, {where}: must be a JSON object with "id" and text in "verdict"')
+    if not all(isinstance(value, str | None) for value in stated):
+        raise JudgementError(f'{file}, {where}: "given" and "content" must be text; take them out, or save it again')
+    if not verdict.strip() and row.get("withdrawn") is not True:
+        return None
+    return Answer(str(identity), verdict.strip() or None, *stated, where)
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise JudgementError(f"{path}: verdicts can't be read: {error.strerror or error}") from error
+    return [(n, line) for n, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1) if line.strip()]

@@ -1,0 +1,167 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tasks.errors import JudgementError
+from tasks.verdicts import Imported, Verdict, import_verdicts, read_answers, read_store, usable
+
+LABELS = ("申请退款", "查询物流", "反馈破损")
+
+
+def written(file: Path, *rows: Any) -> Path:
+    file.write_bytes(b"".join((r if isinstance(r, bytes) else orjson.dumps(r)) + b"\n" for r in rows))
+    return file
+
+
+def take(store: Path, file: Path, *, ids: str = "abc", content: str = "1", **fields: Any) -> Imported:
+    labels = dict.fromkeys(ids, LABELS)
+    contents = {i: f"{i}{content}" for i in ids}
+    return import_verdicts(store, file, labels, contents, "Ann", givens=dict.fromkeys(ids, LABELS[0]), **fields)
+
+
+def page_line(id: str, verdict: str | None, **fields: Any) -> dict[str, Any]:
+    return {"id": id, "verdict": verdict, "given": LABELS[0], "content": f"{id}1"} | fields
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "review" / "verdicts.jsonl"
+
+
+def test_a_verdict_keeps_what_was_judged_by_whom_and_when(store: Path, tmp_path: Path) -> None:
+    done = take(store, written(tmp_path / "v", page_line("a", "查询物流"), {"id": "b", "verdict": "neither"}))
+    assert done == Imported(new=("a", "b"), changed=(), same=(), withdrawn=())
+    found = read_store(store)
+    assert list(found) == ["a", "b"]
+    a = found["a"]
+    assert (a.verdict, a.given, a.content, a.by) == ("查询物流", "申请退款", "a1", "Ann")
+    assert a.at.endswith("+00:00")
+    assert (found["b"].verdict, found["b"].content) == ("neither", "b1")
+
+
+def test_a_later_verdict_counts_and_the_earlier_stays_in_the_file(store: Path, tmp_path: Path) -> None:
+    take(store, written(tmp_path / "v", page_line("a", "查询物流"), page_line("b", "neither")))
+    first = store.read_bytes()
+    done = take(store, written(tmp_path / "v", page_line("a", "反馈破损"), page_line("b", "neither")))
+    assert (done.changed, done.same) == (("a",), ("b",))
+    assert read_store(store)["a"].verdict == "反馈破损"
+    assert store.read_bytes().startswith(first)
+    assert len(store.read_bytes().splitlines()) == 3
+
+
+def test_the_same_file_again_writes_nothing(store: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "v", page_line("a", "查询物流"))
+    take(store, file)
+    before = store.read_bytes()
+    assert take(store, file).same == ("a",)
+    assert store.read_bytes() == before
+
+
+def test_a_verdict_can_be_taken_back(store: Path, tmp_path: Path) -> None:
+    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    back = written(tmp_path / "w", page_line("a", None, withdrawn=True), page_line("b", None, withdrawn=True))
+    assert take(store, back).withdrawn == ("a",)
+    assert read_store(store) == {}
+    assert len(store.read_bytes().splitlines()) == 2
+
+
+def test_open_lines_take_nothing_back(store: Path, tmp_path: Path) -> None:
+    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    done = take(store, written(tmp_path / "w", page_line("a", None), page_line("b", "  "), b""))
+    assert done == Imported((), (), (), ())
+    assert set(read_store(store)) == {"a"}
+
+
+BAD = {
+    "unknown id": ({"id": "z", "verdict": "neither"}, r"line 2: item z was not asked about"),
+    "no label of its item": (page_line("b", "询问尺码"), r"line 2: `询问尺码` is no label of item b"),
+    "no JSON": (b'{"id": "b", "verd', r"line 2: is not JSON"),
+    "no object": ([1], r'line 2: must be a JSON object with "id"'),
+    "no verdict": ({"id": "b"}, r'line 2: must be a JSON object with "id" and text in "verdict"'),
+    "verdict is a number": ({"id": "b", "verdict": 3}, r'line 2: must be a JSON object with "id" and text'),
+    "content is a number": (page_line("b", "neither", content=3), r'line 2: "given" and "content" must be text'),
+    "changed content": (page_line("b", "neither", content="b0"), r"line 2: item b has changed since it was judged"),
+    "another given label": (page_line("b", "neither", given="反馈破损"), r"line 2: .*`反馈破损`, it is `申请退款` now"),
+    "judged twice": (page_line("a", "neither"), r"line 2: item a is `neither` here and `查询物流` in line 1"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_one_bad_line_and_nothing_is_written(bad: str, store: Path, tmp_path: Path) -> None:
+    line, message = BAD[bad]
+    file = written(tmp_path / "bad.jsonl", page_line("a", "查询物流"), line, page_line("c", "neither"))
+    with pytest.raises(JudgementError, match=rf"bad\.jsonl, {message}"):
+        take(store, file)
+    assert not store.exists()
+
+
+def test_a_file_that_is_not_there_is_named(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(JudgementError, match=r"none\.jsonl: verdicts can't be read: No such file"):
+        take(store, tmp_path / "none.jsonl")
+
+
+def test_a_page_of_an_earlier_queue_may_repeat_what_was_imported_but_not_change_it(store: Path, tmp_path: Path) -> None:
+    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    both = written(tmp_path / "w", page_line("a", "查询物流"), page_line("b", "neither"))
+    done = take(store, both, ids="bc")
+    assert (done.new, done.same) == (("b",), ("a",))
+    with pytest.raises(JudgementError, match="item a was not asked about"):
+        take(store, written(tmp_path / "w", page_line("a", "反馈破损")), ids="bc")
+
+
+def test_a_verdict_on_changed_content_is_replaced_by_one_on_the_new(store: Path, tmp_path: Path) -> None:
+    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    again = written(tmp_path / "w", page_line("a", "查询物流", content="a2"))
+    assert take(store, again, content="2").changed == ("a",)
+    assert read_store(store)["a"].content == "a2"
+
+
+def test_only_verdicts_on_the_item_as_it_is_are_used() -> None:
+    verdicts = {
+        i: Verdict(id=i, content=content, verdict=verdict, given=LABELS[0], at="", by="")
+        for i, content, verdict in [
+            ("held", "1", "查询物流"),
+            ("unusable", "1", "neither"),
+            ("changed", "0", "查询物流"),
+            ("relabelled", "1", "询问尺码"),
+            ("gone", "1", "查询物流"),
+        ]
+    }
+    now = ("held", "unusable", "changed", "relabelled", "unjudged")
+    held, stale = usable(verdicts, dict.fromkeys(now, LABELS), dict.fromkeys(now, "1"))
+    assert held == {"held": "查询物流", "unusable": "neither"}
+    assert stale == ("changed", "relabelled")
+
+
+def test_a_broken_line_of_the_store_is_named_and_the_store_left_alone(store: Path, tmp_path: Path) -> None:
+    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    store.write_bytes(store.read_bytes() + b"{}\n")
+    before = store.read_bytes()
+    with pytest.raises(JudgementError, match=r"verdicts\.jsonl, line 2: is no verdict"):
+        take(store, written(tmp_path / "w", page_line("b", "neither")))
+    assert store.read_bytes() == before
+
+
+def test_imports_at_one_time_lose_nothing(store: Path, tmp_path: Path) -> None:
+    ids = "abcdefghijklmnop"
+    files = [written(tmp_path / i, page_line(i, "neither")) for i in ids]
+    with ThreadPoolExecutor(8) as pool:
+        for done in pool.map(lambda file: take(store, file, ids=ids), files):
+            assert len(done.new) == 1
+    assert sorted(read_store(store)) == list(ids)
+
+
+def test_the_store_itself_can_be_imported_elsewhere(store: Path, tmp_path: Path) -> None:
+    take(store, written(tmp_path / "v", page_line("a", "查询物流"), page_line("b", "neither")))
+    assert take(tmp_path / "other.jsonl", store).new == ("a", "b")
+
+
+def test_answers_are_read_through_a_byte_order_mark_and_numbers_as_ids(tmp_path: Path) -> None:
+    file = tmp_path / "v"
+    file.write_bytes('\ufeff\n{"id": 7, "verdict": " neither "}\n'.encode())
+    (answer,) = read_answers(file)
+    assert (answer.id, answer.verdict, answer.given, answer.content) == ("7", "neither", None, None)
+    assert answer.where == "line 2"
