@@ -1,0 +1,217 @@
+"""The review queue: its file, and one self-contained HTML page on which a person judges it by keyboard.
+
+The page (review_page.html, .css and .js beside this file) needs no server and loads nothing. Whatever comes from data
+stands in it as JSON in script elements that no browser runs, and is shown as text only; a content security policy
+lets only the page's own script run.
+"""
+
+import base64
+import hashlib
+import html
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from PIL import Image, ImageOps
+from pydantic import ValidationError
+
+from tasks.errors import ConfigError, ManifestError
+from tasks.folds import content_digest
+from tasks.image_files import FORMATS
+from tasks.records import ImageRef, ReviewCase, Sample, Split, digest_of
+from tasks.stages import write_bytes
+
+CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
+"""The files of a review folder: the questions, the page that asks them, what people said (`tasks.verdicts`)."""
+SHOWN_PIXELS = 1_200_000
+"""Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
+_TOP = 3
+"""So many labels of highest probability are shown of each model, besides the given label and the candidate."""
+_SOURCES = ("html", "css", "drawing.js", "js")
+_NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
+
+
+def write_queue(
+    cases: Sequence[ReviewCase],
+    folder: Path,
+    verdicts: Mapping[str, str] = _NO_VERDICTS,
+    *,
+    title: str = "Review",
+    inline: bool = True,
+) -> None:
+    """Write the queue's file and its page to `folder`, with the `verdicts` there are (id → label or `neither`)."""
+    write_bytes(folder / CASES, b"".join(orjson.dumps(c.model_dump(mode="json")) + b"\n" for c in cases))
+    write_review_page(cases, folder / PAGE, title=title, verdicts=verdicts, inline=inline)
+
+
+def read_queue(folder: Path) -> list[ReviewCase]:
+    """The cases that `write_queue` wrote, in order.
+
+    Raises ConfigError when there is no queue, ManifestError naming the line that is no case.
+    """
+    file = folder / CASES
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: there is no review queue: {error.strerror}; a run with corrections leaves one"
+        ) from error
+    cases: list[ReviewCase] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            cases.append(ReviewCase.model_validate_json(line))
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise ManifestError(
+                f"{file}, line {number}: is no review case ({why}); run again to write it anew"
+            ) from error
+    return cases
+
+
+def case_digest(case: ReviewCase) -> str:
+    """Digest of what the case's item shows and says: `folds.content_digest` of its sample."""
+    sample = Sample(
+        id=case.sample_id, task="", parts=case.parts, labels=case.labels, split=Split.LABELLED, source=""
+    )  # fmt: skip
+    return content_digest(sample)
+
+
+def write_review_page(
+    cases: Sequence[ReviewCase],
+    page: Path,
+    *,
+    title: str,
+    verdicts: Mapping[str, str] = _NO_VERDICTS,
+    inline: bool = True,
+) -> None:
+    """Write the page that asks `cases` in the order given; atomically, one image in memory at a time.
+
+    `verdicts` (sample id → label or `neither`) are those known already. With `inline` off, images are links relative
+    to the page, which then works only beside its images. A file that can't be shown becomes a note in its place.
+    """
+    before, after = _frame(title)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    temporary = page.with_name(f".{page.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(before)
+            for element in _data(cases, page.parent, verdicts, inline):
+                file.write(element)
+            file.write(after)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, page)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def image_url(image: ImageRef) -> str:
+    """The image as a data: URL (JPEG): upright, at most SHOWN_PIXELS, on white where it is transparent.
+
+    Raises OSError, naming the file, when it can't be read or decoded.
+    """
+    try:
+        with Image.open(image.path, formats=FORMATS) as file:
+            size = _shown_size(image)
+            file.draft(None, (max(size), max(size)))  # a JPEG is unpacked no larger than needed, turned or not
+            picture = ImageOps.exif_transpose(file)
+            if picture.has_transparency_data:
+                layer = picture.convert("RGBA")
+                picture = Image.new("RGBA", layer.size, "white")
+                picture.alpha_composite(layer)
+            picture = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    except Exception as error:  # a decoder raises whatever its arithmetic runs into on broken bytes
+        raise OSError(f"{Path(image.path).name}: {error}") from error
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _shown_size(image: ImageRef) -> tuple[int, int]:
+    scale = min(1.0, (SHOWN_PIXELS / (image.width * image.height)) ** 0.5)
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def _frame(title: str) -> tuple[str, str]:
+    """The page's text before and after the data."""
+    room = Path(__file__).parent
+    page, style, *scripts = (room.joinpath(f"review_page.{end}").read_text("utf-8") for end in _SOURCES)
+    values = {"title": html.escape(title), "style": style, "script": "".join(scripts)}
+    values |= {f"{name}_hash": _policy_hash(values[name]) for name in ("style", "script")}
+    before, after = (re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], half) for half in page.split("{{data}}"))
+    return before, after
+
+
+def _policy_hash(source: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def _data(cases: Sequence[ReviewCase], folder: Path, verdicts: Mapping[str, str], inline: bool) -> Iterator[str]:
+    """The script elements: the list of questions, then each case, each image before the first case that shows it."""
+    listed = [
+        {"id": c.sample_id, "content": case_digest(c), "given": c.given, "verdict": verdicts.get(c.sample_id)}
+        for c in cases
+    ]
+    key = digest_of([[c["id"], c["content"], c["given"]] for c in listed])
+    yield _element("queue", {"key": key, "cases": listed})
+    numbers: dict[str, str] = {}
+    for number, case in enumerate(cases):
+        parts: list[dict[str, Any]] = []
+        for part in case.parts:
+            if part.type == "text":
+                parts.append({"turn": part.turn, "text": part.text})
+                continue
+            image, shown = part.image, {"turn": part.turn, "width": part.image.width, "height": part.image.height}
+            if not inline:
+                parts.append(shown | {"link": quote(os.path.relpath(image.path, folder).replace(os.sep, "/"))})
+                continue
+            if image.sha256 not in numbers:
+                numbers[image.sha256] = f"image-{len(numbers)}"
+                yield _element(numbers[image.sha256], _url_or_note(image))
+            parts.append(shown | {"image": numbers[image.sha256]})
+        yield _element(f"case-{number}", _facts(case, parts))
+
+
+def _url_or_note(image: ImageRef) -> dict[str, str]:
+    try:
+        return {"url": image_url(image)}
+    except OSError as error:
+        return {"note": f"This image can't be shown. {error}"}
+
+
+def _facts(case: ReviewCase, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "candidate": case.candidate,
+        "labels": case.labels,
+        "parts": parts,
+        "reason": case.reason,
+        "why": case.why,
+        "gain": case.gain,
+        "student": bool(case.student),
+        "teacher": bool(case.teacher),
+        "rows": _rows(case),
+    }
+
+
+def _rows(case: ReviewCase) -> list[dict[str, Any]]:
+    """The labels whose probabilities are shown: given, candidate and each model's highest, the likeliest first."""
+    models = [m for m in (case.student, case.teacher) if m]
+    if not models:
+        return []
+    names = {name for name in (case.given, case.candidate) if name is not None}
+    for model in models:
+        names |= set(sorted(model, key=lambda name: (-model[name], name))[:_TOP])
+    ranked = sorted(names, key=lambda name: (-sum(model.get(name, 0.0) for model in models), name))
+    return [{"label": n, "student": case.student.get(n, 0.0), "teacher": case.teacher.get(n, 0.0)} for n in ranked]
+
+
+def _element(name: str, value: object) -> str:
+    # `<` as an escape: no text of the data can end the element, or open a comment in it
+    text = orjson.dumps(value).decode().replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{text}</script>\n'

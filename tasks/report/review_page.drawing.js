@@ -1,0 +1,111 @@
+
+// --- drawing
+
+const picture = (part) => {
+  const source = part.link ? { url: part.link } : read(part.image);
+  if (!source.url) return make("p", "note", source.note);
+  const image = make("img");
+  image.width = part.width;
+  image.height = part.height;
+  image.alt = "image of the item";
+  image.addEventListener("click", () => image.classList.toggle("whole"));
+  image.addEventListener("error", () => image.replaceWith(make("p", "note", `This image can't be shown. ${part.link || ""}`)));
+  image.src = source.url;
+  return image;
+};
+const drawItem = () => {
+  const speakers = [];
+  const turns = [];
+  let block = null;
+  for (const part of facts.parts) {
+    let text = part.text;
+    if (block?.turn !== part.turn) {
+      block = { turn: part.turn, node: make("div", part.turn ? "turn" : "turn plain") };
+      turns.push(block.node);
+      text = text?.replace(/^\n+/, "");
+      const speaker = part.turn ? text?.match(/^([^\s:：]{1,20})\s*[:：]\s*/) : null;
+      if (speaker) {
+        if (!speakers.includes(speaker[1])) speakers.push(speaker[1]);
+        if (speakers.indexOf(speaker[1]) % 2) block.node.classList.add("second");
+        block.node.append(make("span", "speaker", speaker[1]));
+        text = text.slice(speaker[0].length);
+      }
+    }
+    if (part.text === undefined) block.node.append(picture(part));
+    else if (text.trim()) block.node.append(make("span", "text", text));
+  }
+  find("item").replaceChildren(...turns);
+};
+const meter = (kind, value) => {
+  const node = make("div", `meter ${kind}`);
+  const bar = make("i");
+  bar.style.backgroundSize = `${100 * value}% 100%`;
+  node.append(bar, make("b", "", `${(100 * value).toFixed(1)}%`));
+  return node;
+};
+const drawEvidence = () => {
+  const blocks = [];
+  const said = (title, text) => {
+    const block = make("div");
+    block.append(make("h2", "", title), make("p", "said", text));
+    if (text) blocks.push(block);
+  };
+  said("Why it is asked", facts.why);
+  said("The teacher's reason", facts.reason);
+  if (facts.rows.length) {
+    const models = ["student", "teacher"].filter((model) => facts[model]);
+    const title = make("h2", "", "Probabilities");
+    const legend = make("span", "legend");
+    legend.append(...models.map((model) => make("span", model, model)));
+    title.append(legend);
+    const bars = make("div", "bars");
+    for (const row of facts.rows) {
+      const name = make("div", "name");
+      name.append(make("span", "", row.label));
+      if (row.label === cases[current].given) name.append(make("span", "tag given", "given"));
+      if (row.label === facts.candidate) name.append(make("span", "tag candidate", "candidate"));
+      const node = make("div", "row");
+      node.append(name, ...models.map((model) => meter(model, row[model])));
+      bars.append(node);
+    }
+    const block = make("div");
+    block.append(title, bars);
+    blocks.push(block);
+  }
+  find("evidence").replaceChildren(...blocks);
+};
+const drawChoices = () => {
+  const entry = cases[current];
+  const named = { 1: entry.given, 2: facts.candidate, 4: NEITHER };
+  const other = entry.verdict !== null && !Object.values(named).includes(entry.verdict);
+  for (const button of find("choices").children) {
+    const choice = button.dataset.key;
+    const label = button.querySelector(".label");
+    if (choice === "1") label.textContent = entry.given;
+    if (choice === "2") label.textContent = facts.candidate ?? "no other label is proposed";
+    if (choice === "3") label.textContent = other ? entry.verdict : "";
+    button.disabled = choice === "2" && facts.candidate === null;
+    button.classList.toggle("chosen", choice === "3" ? other : entry.verdict !== null && entry.verdict === named[choice]);
+  }
+};
+const render = () => {
+  const judged = cases.filter((c) => c.verdict !== null).length;
+  const waiting = cases.filter((c) => c.verdict !== c.saved).length;
+  find("bar").style.width = `${cases.length ? (100 * judged) / cases.length : 0}%`;
+  find("bar").parentNode.setAttribute("aria-valuemax", cases.length);
+  find("bar").parentNode.setAttribute("aria-valuenow", judged);
+  find("counts").textContent = `${judged} of ${cases.length} judged${waiting ? `, ${waiting} not saved` : ""}`;
+  find("save").classList.toggle("unsaved", waiting > 0);
+  if (!cases.length) return find("item").replaceChildren(make("p", "empty", "No label is in doubt."));
+  if (facts === null) {
+    facts = read(`case-${current}`);
+    drawItem();
+    drawEvidence();
+  }
+  const list = shown();
+  const at = list.indexOf(current);
+  find("place").textContent = at < 0 ? `not in the filter (${list.length})` : `${at + 1} of ${list.length}`;
+  find("name").textContent = cases[current].id;
+  find("name").title = cases[current].id;
+  drawChoices();
+};

@@ -1,0 +1,194 @@
+
+const NEITHER = "neither"; // as in tasks/judgements.py
+const find = (id) => document.getElementById(id);
+const read = (id) => JSON.parse(find(id).textContent);
+const make = (tag, kind, text) => {
+  const node = document.createElement(tag);
+  if (kind) node.className = kind;
+  if (text !== undefined) node.textContent = text; // never as HTML: it comes from data
+  return node;
+};
+const { key, cases } = read("queue");
+const picker = find("picker");
+const history = []; // [number, verdict before], for undo
+
+// Progress in this browser, so that a reload loses nothing. `base` is the verdict that the page came with when the item
+// was judged here: a page written later with another verdict wins.
+const kept = (() => {
+  try { return JSON.parse(localStorage.getItem(`labelstill ${key}`)) || {}; } catch { return {}; }
+})();
+let current = 0;
+let facts = null; // of the current case; read when it is shown
+for (const [number, entry] of cases.entries()) {
+  entry.base = entry.saved = entry.verdict;
+  const mine = (kept.answers || {})[entry.id];
+  if (mine && mine.base === entry.base) Object.assign(entry, mine);
+  if (entry.id === kept.at) current = number;
+}
+
+const keep = () => {
+  const touched = cases.filter((c) => c.verdict !== c.base || c.everSaved);
+  const answers = touched.map(({ id, verdict, base, saved, everSaved }) => [id, { verdict, base, saved, everSaved }]);
+  try {
+    const state = { answers: Object.fromEntries(answers), at: cases[current]?.id };
+    localStorage.setItem(`labelstill ${key}`, JSON.stringify(state));
+  } catch {
+    tell("This browser keeps no progress for the page: save before you close it.", true);
+  }
+};
+const tell = (text, bad = false) => {
+  find("message").textContent = text;
+  find("message").classList.toggle("bad", bad);
+};
+const shown = () => {
+  const show = find("show").value;
+  const given = find("given-filter").value;
+  return [...cases.keys()].filter((n) => {
+    const judged = cases[n].verdict !== null;
+    return (show === "all" || judged === (show === "judged")) && (!given || cases[n].given === given);
+  });
+};
+
+// --- moving and judging
+
+const go = (number) => {
+  if (number === undefined || number === current) return render();
+  current = number;
+  facts = null;
+  keep();
+  render();
+  find("item").scrollTop = 0;
+};
+const step = (by) => {
+  const list = shown();
+  go(by > 0 ? list.find((n) => n > current) : list.findLast((n) => n < current));
+};
+const onward = () => {
+  const list = shown();
+  const open = list.filter((n) => cases[n].verdict === null);
+  const rest = open.length ? open : list;
+  const next = rest.find((n) => n > current) ?? (open.length ? open[0] : undefined);
+  if (cases.every((c) => c.verdict !== null)) tell("All judged: press s to save the verdicts.");
+  go(next);
+};
+const judge = (verdict) => {
+  const entry = cases[current];
+  history.push([current, entry.verdict]);
+  entry.verdict = verdict;
+  keep();
+  tell(`${entry.id}: ${verdict}`);
+  onward();
+};
+const undo = () => {
+  if (!cases.length) return;
+  const [number, before] = history.pop() ?? [current, null];
+  const entry = cases[number];
+  tell(entry.verdict === before ? "Nothing to undo." : `${entry.id}: ${before ?? "open again"}`);
+  entry.verdict = before;
+  go(number);
+  keep();
+};
+const press = (choice) => {
+  if (!cases.length) return;
+  if (choice === "1") judge(cases[current].given);
+  else if (choice === "3") openPicker();
+  else if (choice === "4") judge(NEITHER);
+  else if (facts.candidate !== null) judge(facts.candidate);
+  else tell("No other label is proposed for this item.", true);
+};
+const save = () => {
+  // An undone verdict that may have been imported already must be taken back there too.
+  const lines = cases.filter((c) => c.verdict !== null || c.base !== null || c.everSaved).map((c) => {
+    const line = { id: c.id, verdict: c.verdict, given: c.given, content: c.content };
+    return JSON.stringify(c.verdict === null ? { ...line, withdrawn: true } : line);
+  });
+  if (!lines.length) return tell("Nothing is judged yet.", true);
+  const link = make("a");
+  link.href = URL.createObjectURL(new Blob([lines.join("\n"), "\n"], { type: "application/jsonl" }));
+  link.download = "verdicts.jsonl";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  for (const c of cases) {
+    c.saved = c.verdict;
+    c.everSaved ||= c.verdict !== null;
+  }
+  keep();
+  render();
+  tell(`${lines.length} verdicts written to verdicts.jsonl; give it to \`labelstill review import\`.`);
+};
+
+// --- the pick list
+
+const openPicker = () => {
+  find("filter").value = "";
+  fillPicker();
+  picker.showModal();
+};
+const fillPicker = () => {
+  const typed = find("filter").value.trim().toLowerCase();
+  const labels = facts.labels.filter((label) => label.toLowerCase().includes(typed));
+  find("list").replaceChildren(...labels.map((label, n) => {
+    const line = make("li", "", label);
+    line.setAttribute("role", "option");
+    line.setAttribute("aria-selected", n === 0);
+    line.addEventListener("click", () => pick(label));
+    return line;
+  }));
+};
+const pick = (label) => {
+  picker.close();
+  judge(label);
+};
+const moveInPicker = (by) => {
+  const lines = [...find("list").children];
+  const at = lines.findIndex((line) => line.getAttribute("aria-selected") === "true");
+  const next = Math.min(Math.max(at + by, 0), lines.length - 1);
+  lines.forEach((line, n) => line.setAttribute("aria-selected", n === next));
+  lines[next]?.scrollIntoView({ block: "nearest" });
+};
+
+// --- events
+
+const counts = new Map();
+for (const c of cases) counts.set(c.given, (counts.get(c.given) || 0) + 1);
+find("given-filter").append(new Option("any given label", ""), ...[...counts].sort((a, b) => b[1] - a[1])
+  .map(([label, count]) => new Option(`${label} (${count})`, label)));
+for (const id of ["show", "given-filter"]) {
+  find(id).addEventListener("change", (event) => {
+    event.target.blur(); // or the keys would go on choosing in it
+    const list = shown();
+    go(list.includes(current) ? current : list[0]);
+  });
+}
+find("save").addEventListener("click", (event) => { event.currentTarget.blur(); save(); });
+find("choices").addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  button.blur(); // or a space bar meant for scrolling would judge the next item
+  press(button.dataset.key);
+});
+find("filter").addEventListener("input", fillPicker);
+picker.addEventListener("keydown", (event) => {
+  if (event.isComposing) return; // Enter ends what an input method composes
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    event.preventDefault();
+    moveInPicker(event.key === "ArrowDown" ? 1 : -1);
+  } else if (event.key === "Enter") {
+    event.preventDefault();
+    const chosen = find("list").querySelector('[aria-selected="true"]');
+    if (chosen) pick(chosen.textContent);
+  }
+});
+document.addEventListener("keydown", (event) => {
+  const busy = picker.open || event.target.closest?.("select, input");
+  if (busy || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+    event.preventDefault();
+    step(event.key === "ArrowRight" ? 1 : -1);
+  } else if (!event.repeat) {
+    if ("1234".includes(event.key)) { event.preventDefault(); press(event.key); }
+    if (event.key === "u") undo();
+    if (event.key === "s") save();
+  }
+});
+render();
