@@ -77,9 +77,9 @@ def others(noisy: NoisySet, found: Cleanlab) -> dict[str, Rule]:
     }
 
 
-def reviewed_only(noisy: NoisySet, ranking: Floats, reviews: int) -> Ints:
-    """Labels [N] when a person judges just the most suspicious items and nothing else is changed."""
-    labels = noisy.given.copy()
+def reviewed(noisy: NoisySet, labels: Ints, ranking: Floats, reviews: int) -> Ints:
+    """`labels` [N] after a person has also judged the most suspicious items of a ranking."""
     first = np.argsort(-ranking, kind="stable")[:reviews]
-    labels[first] = noisy.truth[first]
-    return labels
+    judged = labels.copy()
+    judged[first] = noisy.truth[first]
+    return judged
