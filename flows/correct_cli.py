@@ -79,8 +79,8 @@ def summary_of(decisions: Decisions) -> dict[str, object]:
         "relabelled_unreviewed": unreviewed,
         "gate": "open" if gate.open else "closed",
         "gate_why": gate.summary,
-        "wins": gate.wins,
-        "losses": gate.losses,
+        "wins": int(gate.wins),
+        "losses": int(gate.losses),
         "wilson_lower": round(gate.lower, 4),
         **{
             name: {"value": round(e.value, 4), "low": round(e.low, 4), "high": round(e.high, 4)}
@@ -97,17 +97,20 @@ def _lines(decisions: Decisions) -> Iterator[bytes]:
         beliefs.p_wrong.tolist(), strict=True,
     )  # fmt: skip
     for item, (p_given, p_candidate, p_neither, p_wrong) in enumerate(figures):
-        yield orjson.dumps(
-            {
-                "id": judgements.ids[item],
-                "given": judgements.labels[given[item]],
-                "flagged": bool(decisions.flagged[item]),
-                "reviewed": item in decisions.verdicts,
-                "action": decisions.action[item],
-                "label": None if label[item] < 0 else judgements.labels[label[item]],
-                "p_given": p_given,
-                "p_candidate": p_candidate,
-                "p_neither": p_neither,
-                "suspicion": p_wrong,
-            }
-        ) + b"\n"
+        yield (
+            orjson.dumps(
+                {
+                    "id": judgements.ids[item],
+                    "given": judgements.labels[given[item]],
+                    "flagged": bool(decisions.flagged[item]),
+                    "reviewed": item in decisions.verdicts,
+                    "action": decisions.action[item],
+                    "label": None if label[item] < 0 else judgements.labels[label[item]],
+                    "p_given": p_given,
+                    "p_candidate": p_candidate,
+                    "p_neither": p_neither,
+                    "suspicion": p_wrong,
+                }
+            )
+            + b"\n"
+        )
