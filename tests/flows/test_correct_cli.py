@@ -1,0 +1,400 @@
+"""`labelstill correct` through the entry point of the installed command, files in and a file out."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import main
+from flows.server import prefect_environment
+from tasks.correction import Policy, correct
+from tasks.judgements import read_probabilities, read_teacher
+from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write
+from tests.benchmarks.correction.students import Student
+from tests.stub_server import ROOT
+from tests.tasks.judging import nobody, noisy
+
+FIELDS = {"id", "given", "flagged", "reviewed", "action", "label", "p_given", "p_candidate", "p_neither", "suspicion"}
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def correct_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`labelstill correct …` in this process."""
+    # `main` sets what is missing of these: set here, they are as before after the test.
+    for name, value in prefect_environment(ROOT).items():
+        monkeypatch.setenv(name, os.environ.get(name, value))
+
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["labelstill", "correct", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        said = capsys.readouterr()
+        return Said(code if isinstance(code, int) else 0, said.out, said.err)
+
+    return call
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def put(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+# --- faults --------------------------------------------------------------------------------------------------
+
+Lines = dict[str, list[str]]
+"""The lines of each input: p and q (probabilities), t (teacher), v (verdicts)."""
+
+
+def line(id: str, given: str = "a", **probabilities: float) -> str:
+    return json.dumps({"id": id, "given": given, "probabilities": probabilities or {"a": 0.25, "b": 0.75}})
+
+
+def sound() -> Lines:
+    ids = [f"x{i}" for i in range(8)]
+    verdicts = [json.dumps({"id": i, "verdict": v}) for i, v in (("x1", "a"), ("x2", "b"), ("x3", "neither"))]
+    return {name: [line(i) for i in ids] for name in "pqt"} | {"v": verdicts}
+
+
+def instead(name: str, number: int, *lines: str) -> Callable[[Lines], None]:
+    """Puts `lines` in the place of line `number` of a file."""
+
+    def change(files: Lines) -> None:
+        files[name][number - 1 : number] = lines
+
+    return change
+
+
+def empty(name: str) -> Callable[[Lines], None]:
+    return lambda files: files[name].clear()
+
+
+def verdict(id: object, said: object) -> str:
+    return json.dumps({"id": id, "verdict": said})
+
+
+FAULTS = {
+    "missing in the second file": (instead("q", 4), ["q.jsonl", "'x3'", "missing"]),
+    "missing in the first file": (instead("p", 4), ["q.jsonl", "'x3'"]),
+    "NaN": (instead("p", 3, line("x2", a=float("nan"), b=1)), ["p.jsonl, line 3", "NaN"]),
+    "null for NaN": (instead("p", 3, line("x2", a=None)), ["p.jsonl, line 3", "'x2'", "'a'"]),  # type: ignore[arg-type]
+    "infinite": (instead("p", 3, line("x2", a=float("inf"), b=1)), ["p.jsonl, line 3", "Infinity"]),
+    "too large for a number": (instead("p", 3, line("x2").replace("0.75", "1e999")), ["p.jsonl, line 3", "infinity"]),
+    "negative": (instead("q", 3, line("x2", a=-0.1, b=1.1)), ["q.jsonl, line 3", "'x2'", "'a'", "-0.1"]),
+    "all zero": (instead("q", 8, line("x7", a=0, b=0.0)), ["q.jsonl, line 8", "'x7'", "add up to 0"]),
+    "no probabilities": (instead("p", 1, json.dumps({"id": "x0", "given": "a"})), ["p.jsonl, line 1", "'x0'"]),
+    "no given label": (instead("p", 2, line("x1").replace('"given"', '"was"')), ["p.jsonl, line 2", "'x1'", "given"]),
+    "an id twice": (instead("p", 5, line("x4"), line("x2")), ["p.jsonl, line 6", "'x2'", "twice"]),
+    "another given label": (instead("q", 5, line("x4", "b")), ["q.jsonl", "'x4'", "another given label", "p.jsonl"]),
+    "not JSON": (instead("q", 2, line("x1")[:-4]), ["q.jsonl, line 2", "not JSON"]),
+    "no object": (instead("p", 2, '["x1", "a"]'), ["p.jsonl, line 2", "JSON object"]),
+    "not UTF-8": (instead("p", 2, line("x1").replace("x1", "\udcff")), ["p.jsonl, line 2", "not JSON"]),
+    "empty first file": (empty("p"), ["p.jsonl", "no line"]),
+    "empty second file": (empty("q"), ["q.jsonl", "no line"]),
+    "verdict that is no label": (instead("v", 2, verdict("x2", "c")), ["v.jsonl, line 2", "'c'", "neither"]),
+    "verdict on an unknown item": (instead("v", 1, verdict("y1", "a")), ["v.jsonl, line 1", "'y1'", "unknown"]),
+    "two verdicts on one item": (instead("v", 3, verdict("x1", "b")), ["v.jsonl, line 3", "'x1'"]),
+    "a verdict that is no text": (instead("v", 3, verdict("x4", 1)), ["v.jsonl, line 3", '"verdict"']),
+    "verdicts that are not JSON": (instead("v", 2, "{"), ["v.jsonl, line 2", "not JSON"]),
+    "teacher lacks an item": (instead("t", 8), ["t.jsonl", "'x7'", "missing"]),
+    "teacher knows another item": (instead("t", 8, line("x7"), line("x8")), ["t.jsonl", "'x8'"]),
+    "teacher says NaN": (instead("t", 8, line("x7", a=float("nan"))), ["t.jsonl, line 8", "NaN"]),
+    "teacher says nothing": (instead("t", 8, line("x7", a=0)), ["t.jsonl, line 8", "'x7'", "add up to 0"]),
+    "empty teacher file": (empty("t"), ["t.jsonl", "no line"]),
+}
+
+
+def arguments(folder: Path, out: Path) -> list[object]:
+    return [
+        *(
+            "--probabilities",
+            folder / "p.jsonl",
+            "--probabilities",
+            folder / "q.jsonl",
+            "--teacher",
+            folder / "t.jsonl",
+        ),
+        *("--reviews", 4, "--verdicts", folder / "v.jsonl", "--out", out),
+    ]
+
+
+def refused(command: Command, folder: Path, given: list[object], words: Sequence[str]) -> None:
+    """Exit code 2, one line on standard error with these words; no OUT is made, and one that is there stays."""
+    out = folder / "out.jsonl"
+    for before in (None, b"from before\n"):
+        if before:
+            out.write_bytes(before)
+        there = sorted(folder.iterdir())
+        said = command(*given)
+        assert said.code == 2, said
+        assert said.out == "" and "Traceback" not in said.err
+        assert said.err.startswith("error: ") and len(said.err.splitlines()) == 1
+        assert all(word in said.err for word in words), said.err
+        assert sorted(folder.iterdir()) == there
+        assert not before or out.read_bytes() == before
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, lines in sound().items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(each + "\n" for each in lines))
+    return tmp_path
+
+
+def test_the_files_behind_the_faults_are_sound(folder: Path, correct_command: Command) -> None:
+    said = correct_command(*arguments(folder, folder / "out.jsonl"))
+    assert said.code == 0 and said.err == ""
+    assert [r["id"] for r in rows_of(folder / "out.jsonl")] == [f"x{i}" for i in range(8)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_file_is_one_clear_line_and_nothing_is_written(
+    fault: str, folder: Path, correct_command: Command
+) -> None:
+    change, words = FAULTS[fault]
+    files = sound()
+    change(files)
+    for name, lines in files.items():
+        (folder / f"{name}.jsonl").write_bytes("".join(each + "\n" for each in lines).encode(errors="surrogateescape"))
+    refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), words)
+
+
+@pytest.mark.parametrize("name", "pqtv")
+def test_a_file_that_is_not_there_is_named(name: str, folder: Path, correct_command: Command) -> None:
+    (folder / f"{name}.jsonl").unlink()
+    refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), [f"{name}.jsonl", "No such file"])
+
+
+def test_a_folder_instead_of_a_file_is_named(folder: Path, correct_command: Command) -> None:
+    (folder / "q.jsonl").unlink()
+    (folder / "q.jsonl").mkdir()
+    refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), ["q.jsonl", "directory"])
+
+
+def test_reviews_want_verdicts(folder: Path, correct_command: Command) -> None:
+    given = ["--probabilities", folder / "p.jsonl", "--reviews", 3, "--out", folder / "out.jsonl"]
+    refused(correct_command, folder, given, ["--reviews", "--verdicts"])
+
+
+def test_verdicts_are_checked_even_where_none_is_asked_for(folder: Path, correct_command: Command) -> None:
+    (folder / "v.jsonl").write_text(verdict("nobody", "a") + "\n")
+    given = ["--probabilities", folder / "p.jsonl", "--verdicts", folder / "v.jsonl", "--out", folder / "out.jsonl"]
+    refused(correct_command, folder, given, ["v.jsonl, line 1", "'nobody'"])
+
+
+def test_the_process_ends_with_2_and_one_line(folder: Path) -> None:
+    (folder / "q.jsonl").write_text(line("x0") + "\n{\n")
+    words = [sys.executable, "-m", "flows.cli", "correct", *map(str, arguments(folder, folder / "out.jsonl"))]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"{folder / 'q.jsonl'}, line 2: not JSON" in done.stderr
+    assert not (folder / "out.jsonl").exists()
+
+
+# --- what comes out ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made() -> NoisySet:
+    students = (Student(blur=0.8), Student(blur=0.8, kin=0.5))
+    return noisy("human-like", 0.2, students=students, teacher=Student("zero-shot", 0.3), unusable=0.05, items=400)
+
+
+@pytest.fixture
+def files(made: NoisySet, tmp_path: Path) -> Files:
+    return write(made, tmp_path)
+
+
+def options(files: Files, out: Path, *, reviews: int = 60, teacher: bool = True, seed: int = 0) -> list[object]:
+    given: list[object] = [word for path in files.probabilities for word in ("--probabilities", path)]
+    given += ["--teacher", files.teacher] if teacher else []
+    given += ["--reviews", reviews, "--verdicts", files.verdicts] if reviews else []
+    return [*given, "--seed", seed, "--out", out]
+
+
+@pytest.mark.parametrize(("reviews", "teacher"), [(0, False), (0, True), (15, False), (60, True), (500, True)])
+def test_the_output_keeps_its_contract(
+    reviews: int, teacher: bool, files: Files, tmp_path: Path, correct_command: Command
+) -> None:
+    out = tmp_path / "new folder" / "out.jsonl"
+    said = correct_command(*options(files, out, reviews=reviews, teacher=teacher))
+    assert said.code == 0 and said.err == "" and len(said.out.splitlines()) == 1
+    rows, asked = rows_of(out), rows_of(files.probabilities[0])
+    assert [(r["id"], r["given"]) for r in rows] == [(r["id"], r["given"]) for r in asked]
+    truth = {r["id"]: r["verdict"] for r in rows_of(files.verdicts)}
+    for r in rows:
+        assert r.keys() == FIELDS
+        assert type(r["flagged"]) is bool and type(r["reviewed"]) is bool
+        same = r["label"] == r["given"]
+        assert {"keep": same, "review": same, "drop": r["label"] is None}.get(r["action"], not same and r["label"])
+        figures = [r["p_given"], r["p_candidate"], r["p_neither"]]
+        assert all(0 <= p <= 1 for p in figures) and sum(figures) == pytest.approx(1)
+        if r["reviewed"]:
+            expected = "drop" if truth[r["id"]] == "neither" else "keep" if truth[r["id"]] == r["given"] else "relabel"
+            assert (r["action"], r["label"]) == (expected, None if expected == "drop" else truth[r["id"]])
+            assert r["flagged"] == (expected != "keep")
+        else:
+            assert r["action"] != "drop" and (r["flagged"] or r["action"] != "review")
+    summary = said.summary
+    assert summary["items"] == 400
+    assert summary["reviews"] == sum(r["reviewed"] for r in rows) == min(reviews, 400)
+    assert summary["flagged"] == sum(r["flagged"] for r in rows)
+    assert (0 < summary["teacher_calls"] <= 60) if teacher else (summary["teacher_calls"] == 0)
+    assert all(summary.get(a, 0) == sum(r["action"] == a for r in rows) for a in ("keep", "relabel", "drop", "review"))
+    assert not list(out.parent.glob(".*"))
+
+
+def test_suspicion_is_higher_where_labels_are_wrong(
+    files: Files, made: NoisySet, tmp_path: Path, correct_command: Command
+) -> None:
+    correct_command(*options(files, tmp_path / "out", reviews=0, teacher=False))
+    suspicion = [r["suspicion"] for r in rows_of(tmp_path / "out")]
+    wrong = [s for s, g, t in zip(suspicion, made.given, made.truth, strict=True) if g != t]
+    right = [s for s, g, t in zip(suspicion, made.given, made.truth, strict=True) if g == t]
+    above = sum(w > r for w in wrong for r in right) / (len(wrong) * len(right))
+    assert above > 0.8  # the area under the ROC curve; 0.5 without any sense
+
+
+def test_without_reviews_verdicts_are_not_looked_at(files: Files, tmp_path: Path, correct_command: Command) -> None:
+    correct_command(*options(files, tmp_path / "without", reviews=0))
+    said = correct_command(*options(files, tmp_path / "with", reviews=0), "--verdicts", files.verdicts)
+    assert said.summary["reviews"] == 0
+    assert (tmp_path / "with").read_bytes() == (tmp_path / "without").read_bytes()
+
+
+def test_verdicts_beyond_the_reviewed_items_are_not_used(
+    files: Files, made: NoisySet, tmp_path: Path, correct_command: Command
+) -> None:
+    said = correct_command(*options(files, tmp_path / "out"))
+    assert said.summary["reviews"] == 60
+    rows = rows_of(tmp_path / "out")
+    seen = {r["id"] for r in rows if r["reviewed"]}
+    assert len(seen) == 60
+    truth = rows_of(files.verdicts)
+    wrong = [r if r["id"] in seen else r | {"verdict": random.Random(r["id"]).choice(made.names)} for r in truth]
+    none = [r for r in truth if r["id"] in seen]
+    for poisoned in (wrong, none, truth[::-1]):
+        put(files.verdicts, poisoned)
+        assert correct_command(*options(files, tmp_path / "again")) == said
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "out").read_bytes()
+    put(files.verdicts, [r | {"verdict": "neither"} for r in truth])
+    correct_command(*options(files, tmp_path / "again"))
+    assert [r["action"] for r in rows_of(tmp_path / "again")].count("drop") == 60
+
+
+def test_asked_items_without_a_verdict_are_not_reviewed_and_stay_within_the_budget(
+    files: Files, tmp_path: Path, correct_command: Command
+) -> None:
+    truth = rows_of(files.verdicts)
+    put(files.verdicts, truth[::2])
+    said = correct_command(*options(files, tmp_path / "out"))
+    reviewed = [r["id"] for r in rows_of(tmp_path / "out") if r["reviewed"]]
+    assert said.summary["reviews"] == 60 and said.summary["verdicts"] == len(reviewed)
+    assert 0 < len(reviewed) < 60 and set(reviewed) <= {r["id"] for r in truth[::2]}
+
+
+def test_the_teacher_is_used_on_the_suspicious_items_only(
+    files: Files, tmp_path: Path, correct_command: Command
+) -> None:
+    assert files.teacher
+    said = correct_command(*options(files, tmp_path / "out"))
+    judgements = read_probabilities(files.probabilities)
+    told = read_teacher(files.teacher, judgements)
+    asked = correct(judgements, Policy(reviews=0), lambda items: told[items], nobody).teacher_asked
+    assert said.summary["teacher_calls"] == len(asked) == 60
+    suspicious = {judgements.ids[i] for i in asked.tolist()}
+    right = rows_of(files.teacher)
+
+    def poisoned(only: Callable[[str], bool]) -> bytes:
+        # All the weight on one label, and one that the items do not have.
+        poison = {"probabilities": {judgements.labels[0]: 0.6, "poison": 0.4}}
+        put(files.teacher, [r | poison if only(r["id"]) else r for r in right][::-1])  # type: ignore[arg-type]
+        correct_command(*options(files, tmp_path / "again"))
+        return (tmp_path / "again").read_bytes()
+
+    assert poisoned(lambda id: id not in suspicious) == (tmp_path / "out").read_bytes()
+    assert poisoned(lambda id: id in suspicious) != (tmp_path / "out").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another_audit(
+    files: Files, tmp_path: Path, correct_command: Command
+) -> None:
+    first = correct_command(*options(files, tmp_path / "1"))
+    assert correct_command(*options(files, tmp_path / "2")) == first
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    correct_command(*options(files, tmp_path / "3", seed=1))
+    reviewed = [{r["id"] for r in rows_of(tmp_path / name) if r["reviewed"]} for name in "13"]
+    assert reviewed[0] != reviewed[1]
+
+
+def test_the_form_of_the_files_is_no_matter(files: Files, tmp_path: Path, correct_command: Command) -> None:
+    """Lines of other files in another order, extra fields, probabilities not normalised, zeros written out."""
+    correct_command(*options(files, tmp_path / "out"))
+    first, second = (rows_of(path) for path in files.probabilities)
+    labels = sorted({label for r in first for label in r["probabilities"]})
+    # Times a power of two, so that renormalising gives the same float; in the same order of labels for the same reason.
+    put(files.probabilities[0], [r | {"fold": 2, "model": "m", "x": None} for r in first])
+    put(
+        files.probabilities[1],
+        [r | {"probabilities": {k: 8 * r["probabilities"].get(k, 0) for k in labels}} for r in second][::-1],
+    )
+    correct_command(*options(files, tmp_path / "again"))
+    before, after = rows_of(tmp_path / "out"), rows_of(tmp_path / "again")
+    figures = ("p_given", "p_candidate", "p_neither", "suspicion")
+    assert [{k: v for k, v in r.items() if k not in figures} for r in before] == [
+        {k: v for k, v in r.items() if k not in figures} for r in after
+    ]
+    for name in figures:
+        assert [r[name] for r in before] == pytest.approx([r[name] for r in after], abs=1e-4)
+
+
+def test_a_higher_target_precision_flags_fewer(files: Files, tmp_path: Path, correct_command: Command) -> None:
+    flagged = [
+        correct_command(*options(files, tmp_path / "out"), "--target-precision", p).summary["flagged"]
+        for p in (0.3, 0.6, 0.9)
+    ]
+    assert flagged[0] > flagged[1] > flagged[2] > 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("labels", ["a", "ab"])
+@pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
+def test_tiny_files(count: int, labels: str, p: float, tmp_path: Path, correct_command: Command) -> None:
+    rows = [
+        {"id": f"x{i}", "given": "a", "probabilities": {"a": p, "b": 1 - p} if "b" in labels else {"a": 1}}
+        for i in range(count)
+    ]
+    file = put(tmp_path / "p", rows)
+    verdicts = put(tmp_path / "v", [{"id": f"x{i}", "verdict": labels[-1]} for i in range(count)])
+    given = ["--probabilities", file, "--teacher", file, "--out", tmp_path / "out"]
+    assert correct_command(*given).code == 0
+    assert [r["label"] for r in rows_of(tmp_path / "out")] == ["a"] * count
+    said = correct_command(*given, "--reviews", 10, "--verdicts", verdicts)
+    assert said.summary["reviews"] == count
+    assert [r["label"] for r in rows_of(tmp_path / "out")] == [labels[-1]] * count
