@@ -8,6 +8,7 @@ probabilities may be, is then measured on items held out inside the training par
 together, which a class of four items can bear where a curve for each class could not.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -113,7 +114,8 @@ def fit(
     """Fit to `rows` (items × features, sparse) and their `labels`, each one of those that its item offers.
 
     `parts` numbers the inner parts on which C (unless `regularisation` fixes it), temperature and the prior's weight
-    are measured; None leaves them at their defaults. Multinomial, balanced classes, L2 (scikit-learn).
+    are measured, −1 for items that are in none; no parts at all leave them at their defaults. Multinomial, balanced
+    classes, L2 (scikit-learn).
     """
     classes = tuple(sorted(set(labels)))
     places = {label: position for position, label in enumerate(classes)}
@@ -154,7 +156,10 @@ def _regression(inside: Array, targets: Array, classes: int, strength: float) ->
     offsets[present] = 0.0
     if len(present) > 1 and inside.shape[1]:
         model: Any = LogisticRegression(C=strength, class_weight="balanced", max_iter=500)
-        model.fit(inside, targets)
+        with warnings.catch_warnings():
+            # of few items a class, and of the last digits of weights whose use is measured afterwards anyway
+            warnings.simplefilter("ignore", UserWarning)
+            model.fit(inside, targets)
         # of two classes scikit-learn fits the second's score alone
         shown = present if len(present) > 2 else present[1:]
         weights[:, shown], offsets[shown] = model.coef_.T, model.intercept_
@@ -162,10 +167,10 @@ def _regression(inside: Array, targets: Array, classes: int, strength: float) ->
 
 
 def _held_out(inside: Array, targets: Array, parts: Array, strength: float) -> Array:
-    """Each item's scores by a fit that did not see its part."""
+    """Each item's scores by a fit that did not see its part; −∞ for an item of none."""
     classes = int(targets.max()) + 1
-    scores = np.zeros((len(targets), classes))
-    for part in np.unique(parts):
+    scores = np.full((len(targets), classes), -np.inf)
+    for part in np.unique(parts[parts >= 0]):
         weights, offsets = _regression(inside[parts != part], targets[parts != part], classes, strength)
         scores[parts == part] = inside[parts == part] @ weights + offsets
     return scores

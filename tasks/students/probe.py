@@ -174,12 +174,12 @@ def _blocks(
 
 
 def _inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
-    """Parts for calibration, made as folds are: equal images and texts together. None where there are too few items."""
+    """Parts for calibration, made as folds are; −1 for items never held out, None where there are too few for any."""
     try:
         parts = make_folds(samples, _INNER_FOLDS, seed).fold_of
     except ConfigError:
         return None
-    return [parts[s.id] for s in samples]
+    return [parts.get(s.id, -1) for s in samples]
 
 
 def _write(folder: Path, spec: ProbeSpec, fitted: Fitted, weighing: Weighing, facts: dict[str, object]) -> None:

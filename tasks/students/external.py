@@ -1,0 +1,259 @@
+"""Students that a foreign trainer makes: LLaMA-Factory or ms-swift, by its own command line and configuration."""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.engines import EngineSpec
+from tasks.engines.identity import model_identity
+from tasks.errors import ConfigError, EngineError
+from tasks.folds import content_digest
+from tasks.images import ImageCache
+from tasks.packs import TEMPLATES
+from tasks.prompts import Prompter
+from tasks.records import Sample, digest_of
+from tasks.stages import write_bytes
+from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
+from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log
+from tasks.students.trainer_files import Plain, filled, label_examples, write_configuration, write_data
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, loss)."""
+
+_FOLDER = TEMPLATES / "students"
+_DATASET = "labelstill"
+_COMMANDS = {
+    "llamafactory": ("llamafactory-cli", "train", "${config}"),
+    "swift": ("swift", "sft", "--config", "${config}"),
+}
+
+
+class ExternalSpec(BaseModel):
+    """How a foreign trainer makes the students: the `student:` key of a configuration, with `kind: external`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    kind: Literal["external"] = Field(default="external", description="A trainer's own command line")
+    trainer: Literal["llamafactory", "swift"] = Field(description="LLaMA-Factory, or ms-swift 4")
+    base: str = Field(
+        description="Hugging Face name or local folder of the Qwen-VL checkpoint that students start from"
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
+    trust_remote_code: bool = Field(default=False, description="Allow the base's own code to run; off unless asked for")
+    adapter: bool = Field(default=True, description="Low-rank adapters; false: the whole language model is tuned")
+    template: str | None = Field(
+        default=None, description="A configuration in templates/students/, or a path; none: by `trainer` and `adapter`"
+    )
+    settings: dict[str, Plain] = Field(
+        default_factory=dict, description="The trainer's options that differ from the template's; null leaves one out"
+    )
+    command: tuple[str, ...] = Field(
+        default=(), description="Command line, with ${config} for the configuration; none: the trainer's usual one"
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Added to the environment, e.g. CUDA_VISIBLE_DEVICES or NPROC_PER_NODE"
+    )
+    deepspeed: str | None = Field(default=None, description="zero2, zero3, or the path of a DeepSpeed configuration")
+    timeout_seconds: float | None = Field(default=None, gt=0, description="Longest time for a fold; none: no limit")
+    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
+    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
+    seed: int = Field(default=0, description="Seed of folds and training")
+    max_tokens: int = Field(default=32768, ge=256, description="Longest example, in tokens")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Weights' type when the student is asked"
+    )
+    scoring_engine: Literal["local", "vllm"] = Field(
+        default="local", description="What asks the students; vllm serves the adapters of all folds by one server"
+    )
+    scoring_batch_size: int = Field(default=8, ge=1, description="Items a batch when the student is asked")
+    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
+    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Images are shrunk to at most this area")
+
+    @model_validator(mode="after")
+    def _command_knows_its_configuration(self) -> Self:
+        if self.command and not any("${config}" in word for word in self.command):
+            raise ValueError("`command` must name the configuration, e.g. [llamafactory-cli, train, ${config}]")
+        return self
+
+
+def external_digest(spec: ExternalSpec, prompter: Prompter, train: Sequence[Sample], fold: int, seed: int) -> str:
+    """Identity of the student of `fold`: what it is made from, by which recipe, with which seed."""
+    left_out = {
+        "folds",
+        "repeats",
+        "seed",
+        "dtype",
+        "scoring_batch_size",
+        "scoring_engine",
+        "timeout_seconds",
+        "environment",
+    }
+    deepspeed = _deepspeed(spec)
+    recipe = [_template(spec).read_text("utf-8"), deepspeed.read_text("utf-8") if deepspeed else ""]
+    base = model_identity(EngineSpec(engine="local", model=spec.base, revision=spec.revision))
+    items = sorted([s.id, content_digest(s), s.given] for s in train)
+    ingredients = [spec.model_dump(mode="json", exclude=left_out), recipe, base, prompter.pack.digest, items]
+    return digest_of([*ingredients, prompter.min_pixels, prompter.max_pixels, fold, seed])[:16]
+
+
+def train_external(
+    spec: ExternalSpec,
+    prompter: Prompter,
+    train: Sequence[Sample],
+    fold: int,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    *,
+    images: ImageCache | None = None,
+) -> Path:
+    """Have the trainer make one student from `train` (each item with its given label); returns its folder.
+
+    The student learns to answer the classify prompt without a reason: the form in which it is then scored. The folder
+    holds the data set, train.yaml, train.log, student.json and `checkpoint` (see `external_checkpoint`); what else the
+    trainer wrote, optimizer states above all, is not kept. A finished folder is returned as it is; a new one appears
+    whole. With `images`, the trainer is given the very pixels that the student is later asked with.
+    Raises ConfigError for a template or command that can't be used, and EngineError with the end of the log when the
+    trainer fails, takes too long, or leaves no safetensors; the half-made folder then stays, for its log.
+    """
+    if (folder / "student.json").exists():
+        return folder
+    started = time.monotonic()
+    work = folder.with_name(f".{folder.name}.part").resolve()
+    end_leftovers(work)
+    shutil.rmtree(work, ignore_errors=True)
+    command = _prepare(spec, prompter, train, fold, seed, work, images)
+    try:
+        lines = _run(spec, prompter, command, work, progress)
+        take_checkpoint(find_checkpoint(work / "output", adapter=spec.adapter), work / "checkpoint")
+    except EngineError as error:
+        log = work / "train.log"
+        raise EngineError(f"fold {fold}: {spec.trainer}: {error} (log: {log})\n{tail(log)}".rstrip()) from error
+    shutil.rmtree(work / "output")
+    shutil.rmtree(work / "process")
+    facts = {
+        "fold": fold,
+        "seed": seed,
+        "items": len(train),
+        "steps": lines[-1][0] if lines else None,
+        "seconds": round(time.monotonic() - started, 1),
+        "steps_logged": [step for step, _, _ in lines],
+        "losses": [round(loss, 4) for _, _, loss in lines],
+        "spec": spec.model_dump(mode="json"),
+        "trained_on": sorted(s.id for s in train),
+        "trained_on_content": sorted({content_digest(s) for s in train}),
+    }
+    write_bytes(work / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    shutil.rmtree(folder, ignore_errors=True)
+    work.rename(folder)
+    return folder
+
+
+def external_checkpoint(folder: Path) -> tuple[Path, bool]:
+    """The checkpoint in a folder that `train_external` returned, and whether it is an adapter (else a whole model).
+
+    Raises EngineError when there is none.
+    """
+    checkpoint = folder / "checkpoint"
+    if not checkpoint.is_dir():
+        raise EngineError(f"{folder}: holds no checkpoint; remove the folder to train it again")
+    return checkpoint, is_adapter(checkpoint)
+
+
+def _prepare(
+    spec: ExternalSpec,
+    prompter: Prompter,
+    train: Sequence[Sample],
+    fold: int,
+    seed: int,
+    work: Path,
+    images: ImageCache | None,
+) -> list[str]:
+    """Write data set and configuration under `work`; returns the command line."""
+    data = write_data(work / "data", _DATASET, spec.trainer, label_examples(prompter, train, images))
+    deepspeed = _deepspeed(spec)
+    config = work / "train.yaml"
+    words: dict[str, Plain] = {
+        "base": str(Path(spec.base).resolve()) if Path(spec.base).is_dir() else spec.base,
+        "revision": spec.revision,
+        "trust_remote_code": spec.trust_remote_code,
+        "data": str(data.parent),
+        "dataset": _DATASET,
+        "file": str(data),
+        "output": str(work / "output"),
+        "seed": seed,
+        "fold": fold,
+        "min_pixels": prompter.min_pixels,
+        "max_pixels": prompter.max_pixels,
+        "max_tokens": spec.max_tokens,
+        "deepspeed": str(deepspeed) if deepspeed else None,
+    }
+    write_configuration(config, _template(spec), spec.settings, words)
+    words["config"] = str(config)
+    command = [str(filled(word, words, "student.command")) for word in spec.command or _COMMANDS[spec.trainer]]
+    if shutil.which(command[0], path=_environment(spec, prompter).get("PATH")) is None:
+        raise ConfigError(
+            f"student.command: `{command[0]}` is not on PATH; install the trainer, in an environment of its own, and "
+            "give its path, e.g. [/opt/trainer/bin/llamafactory-cli, train, ${config}]"
+        )
+    return command
+
+
+def _run(
+    spec: ExternalSpec, prompter: Prompter, command: Sequence[str], work: Path, progress: Progress
+) -> list[tuple[int, int, float]]:
+    """Run the trainer and report its steps; returns (step, steps in all, loss) of each line of its log."""
+    told = 0
+
+    def look() -> None:
+        nonlocal told
+        with contextlib.suppress(OSError):  # the trainer is just replacing the file
+            lines = training_log(work / "output")
+            if lines and lines[-1][0] != told:
+                told = lines[-1][0]
+                progress(*lines[-1])
+
+    try:
+        code = run_child(command, work, _environment(spec, prompter), spec.timeout_seconds, look)
+    except TimedOut as error:
+        raise EngineError(f"was ended after `timeout_seconds: {spec.timeout_seconds:g}`") from error
+    if code != 0:
+        raise EngineError(ending(code))
+    look()
+    return training_log(work / "output")
+
+
+def _environment(spec: ExternalSpec, prompter: Prompter) -> Mapping[str, str]:
+    own: dict[str, str] = {}
+    if spec.trainer == "swift":
+        own = {"MIN_PIXELS": str(prompter.min_pixels), "MAX_PIXELS": str(prompter.max_pixels)}
+    elif spec.deepspeed is not None:
+        own = {"FORCE_TORCHRUN": "1"}  # LLaMA-Factory refuses DeepSpeed on one GPU without it
+    return {**os.environ, **own, **spec.environment}
+
+
+def _template(spec: ExternalSpec) -> Path:
+    name = spec.template or f"{spec.trainer}_{'lora' if spec.adapter else 'full'}.yaml"
+    return _known_or_path(name, name, "student.template")
+
+
+def _deepspeed(spec: ExternalSpec) -> Path | None:
+    if spec.deepspeed is None:
+        return None
+    return _known_or_path(f"deepspeed_{spec.deepspeed}.json", spec.deepspeed, "student.deepspeed")
+
+
+def _known_or_path(name: str, path: str, key: str) -> Path:
+    """A file of templates/students/, else the one at `path`."""
+    for file in (_FOLDER / name, Path(path).resolve()):
+        if file.is_file():
+            return file
+    known = ", ".join(sorted(f.name for f in _FOLDER.iterdir() if f.suffix in (".yaml", ".json")))
+    raise ConfigError(f"{key}: no file {path}; in templates/students/ there are {known}")

@@ -1,0 +1,286 @@
+"""Foreign trainers, with a small one in their place: what it is given, what it leaves, and every way it can fail."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+from safetensors.numpy import load_file
+
+from tasks.errors import ConfigError, EngineError
+from tasks.folds import content_digest
+from tasks.images import ImageCache
+from tasks.packs import TEMPLATES
+from tasks.records import ImageRef, Sample
+from tasks.students.external import ExternalSpec, external_checkpoint, external_digest, train_external
+from tests.tasks.making import prompter, sample
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = Path(__file__).with_name("small_trainer.py")
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> list[Sample]:
+    """Three items: one of text, one with a literal tag in it, one with two images."""
+    files = []
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (300, 500), colour).save(tmp_path / f"{name}.png")
+        digest = hashlib.sha256((tmp_path / f"{name}.png").read_bytes()).hexdigest()
+        files.append(ImageRef(path=str(tmp_path / f"{name}.png"), sha256=digest, width=300, height=500))
+    return [
+        sample("plain", "用户: 怎么退"),
+        sample("literal", "用户: 我发了<image>", given="查询物流"),
+        sample("pictures", "用户: 看", files[0], "还有", files[1], given="反馈破损"),
+    ]
+
+
+def spec(trainer: str = "llamafactory", way: str = "well", *more: str, **fields: Any) -> ExternalSpec:
+    values: dict[str, Any] = {
+        "trainer": trainer,
+        "base": "Qwen/Qwen2-VL-2B-Instruct",
+        "command": (sys.executable, str(SMALL), way, "${config}", *more),
+    }
+    return ExternalSpec(**values | fields)
+
+
+def trained(spec: ExternalSpec, train: list[Sample], folder: Path, fold: int = 1, seed: int = 7, **more: Any) -> Path:
+    return train_external(spec, prompter(), train, fold, seed, folder, lambda *_: None, **more)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 30.0) -> bool:
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.05)
+    return what()
+
+
+def test_llamafactory_is_given_its_files_and_leaves_an_adapter(train: list[Sample], tmp_path: Path) -> None:
+    seen: list[tuple[int, int, float]] = []
+    folder = tmp_path / "students" / "one"
+    made = train_external(spec(way="slowly"), prompter(), train, 1, 7, folder, lambda *step: seen.append(step))
+    assert made == folder and [p.name for p in folder.parent.iterdir()] == ["one"]
+    assert seen[-1] == (3, 3, 1 / 3) and len(seen) > 1
+    checkpoint, adapter = external_checkpoint(folder)
+    assert adapter
+    names = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "trainer_log.jsonl"]
+    assert sorted(p.name for p in checkpoint.iterdir()) == names
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint", "data", "student.json", "train.log", "train.yaml"]
+    rows = json.loads((folder / "data" / "labelstill.json").read_text("utf-8"))
+    assert [json.loads(row["messages"][1]["content"]) for row in rows] == [{"所属类别": s.given} for s in train]
+    assert "＜image＞" in rows[1]["messages"][0]["content"]
+    assert rows[2]["images"] == [image.path for image in train[2].images]
+    config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
+    assert config["finetuning_type"] == "lora" and config["seed"] == 7 and config["learning_rate"] == 1e-4
+    assert config["model_name_or_path"] == "Qwen/Qwen2-VL-2B-Instruct"
+    assert (config["image_min_pixels"], config["image_max_pixels"]) == (56 * 56, 112 * 168)
+    assert config["save_strategy"] == "no" and config["trust_remote_code"] is False
+    assert "model_revision" not in config and "deepspeed" not in config
+    assert "${" not in (folder / "train.yaml").read_text("utf-8")
+    facts = json.loads((folder / "student.json").read_text("utf-8"))
+    assert (facts["fold"], facts["seed"], facts["items"], facts["steps"]) == (1, 7, 3, 3)
+    assert (facts["steps_logged"], facts["losses"]) == ([1, 2, 3], [1.0, 0.5, 0.3333])
+    assert facts["trained_on"] == ["literal", "pictures", "plain"]
+    assert facts["trained_on_content"] == sorted(content_digest(s) for s in train)
+
+
+def test_swift_is_given_lines_and_its_newest_checkpoint_is_taken(train: list[Sample], tmp_path: Path) -> None:
+    folder = trained(spec("swift"), train, tmp_path / "one")
+    rows = [json.loads(line) for line in (folder / "data" / "labelstill.jsonl").read_text("utf-8").splitlines()]
+    assert set(rows[0]) == {"messages", "images"} and len(rows) == 3
+    config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
+    assert config["tuner_type"] == "lora" and config["strict"] is True and config["data_seed"] == 7
+    last = load_file(external_checkpoint(folder)[0] / "adapter_model.safetensors")["lora_A.weight"]
+    other = trained(spec("swift"), train[:1], tmp_path / "two")
+    # the small trainer's earlier checkpoint is made from the first row alone
+    first = load_file(external_checkpoint(other)[0] / "adapter_model.safetensors")["lora_A.weight"]
+    assert last.tolist() != first.tolist()
+
+
+def test_the_whole_model_is_tuned_where_asked_for(train: list[Sample], tmp_path: Path) -> None:
+    for trainer in ("llamafactory", "swift"):
+        whole = spec(trainer, adapter=False, deepspeed="zero3")
+        folder = trained(whole, train, tmp_path / trainer)
+        checkpoint, adapter = external_checkpoint(folder)
+        assert not adapter and (checkpoint / "model.safetensors").is_file()
+        config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
+        assert json.loads(Path(config["deepspeed"]).read_text("utf-8"))["zero_optimization"]["stage"] == 3
+
+
+def test_a_finished_student_is_not_trained_again(train: list[Sample], tmp_path: Path) -> None:
+    folder = trained(spec(), train, tmp_path / "one")
+    before = (folder / "student.json").stat().st_mtime_ns
+    assert trained(spec(way="fail"), train, folder) == folder
+    assert (folder / "student.json").stat().st_mtime_ns == before
+
+
+def test_what_a_killed_run_left_half_made_is_made_anew(train: list[Sample], tmp_path: Path) -> None:
+    half = tmp_path / ".one.part" / "output"
+    half.mkdir(parents=True)
+    (half / "adapter_model.safetensors").write_bytes(b"half")
+    folder = trained(spec(), train, tmp_path / "one")
+    assert load_file(external_checkpoint(folder)[0] / "adapter_model.safetensors")
+    assert not half.exists()
+
+
+def test_images_of_the_cache_are_the_size_that_is_seen(train: list[Sample], tmp_path: Path) -> None:
+    folder = trained(spec(), train, tmp_path / "one", images=ImageCache(tmp_path / "cache"))
+    rows = json.loads((folder / "data" / "labelstill.json").read_text("utf-8"))
+    for path in rows[2]["images"]:
+        with Image.open(path) as picture:
+            assert picture.width * picture.height <= 112 * 168 and picture.width % 28 == picture.height % 28 == 0
+
+
+def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "output_dir: ${output}\nseed: ${seed}\ndataset: ${file}\nnote: fold ${fold} of ${base}\nlists: ['${fold}', 2]\n"
+        "finetuning_type: lora\n",
+        "utf-8",
+    )
+    told = ExternalSpec(
+        trainer="swift",
+        base="a/b",
+        template=str(own),
+        settings={"epochs": 2, "note2": "${dataset}", "finetuning_type": None},
+        environment={"SAID": "aloud"},
+        command=("sh", "-c", f"echo $SAID $MAX_PIXELS; exec {sys.executable} {SMALL} well ${{config}}"),
+    )
+    folder = trained(told, train, tmp_path / "one")
+    config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
+    assert config.pop("output_dir") and config.pop("dataset")
+    assert config == {"seed": 7, "note": "fold 1 of a/b", "lists": [1, 2], "epochs": 2, "note2": "labelstill"}
+    assert (folder / "train.log").read_text("utf-8").startswith(f"aloud {112 * 168}\n")
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ("fail", r"fold 1: llamafactory: ended with exit code 1 .*train\.log\)\nRuntimeError: CUDA out of memory"),
+        ("pickle", r"saved adapter_model\.bin, a pickle.*\n  loaded 3 rows\n  3/3\n  epoch done$"),
+        ("half", "adapter_model.safetensors of the checkpoint can't be read"),
+        ("nothing", "ended without saving an adapter"),
+    ],
+)
+def test_a_trainer_that_fails_is_an_error_with_its_log(
+    way: str, says: str, train: list[Sample], tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=says):
+        trained(spec(way=way), train, tmp_path / "one")
+    assert not (tmp_path / "one").exists()
+    # the next try starts afresh
+    assert external_checkpoint(trained(spec(), train, tmp_path / "one"))[1]
+
+
+def test_the_other_kind_of_checkpoint_is_not_taken_for_the_one_asked_for(train: list[Sample], tmp_path: Path) -> None:
+    mixed = spec(adapter=True, settings={"finetuning_type": "full"})
+    with pytest.raises(EngineError, match="set `adapter: false`"):
+        trained(mixed, train, tmp_path / "one")
+
+
+def test_a_trainer_that_takes_too_long_is_ended_with_its_children(train: list[Sample], tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    began = time.monotonic()
+    with pytest.raises(EngineError, match="timeout_seconds: 3"):
+        trained(spec("llamafactory", "hang", str(pids), timeout_seconds=3), train, tmp_path / "one")
+    assert time.monotonic() - began < 25
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+
+def test_a_trainer_that_is_killed_is_an_error(train: list[Sample], tmp_path: Path) -> None:
+    killed = spec(command=("sh", "-c", "echo working on ${config}; kill -9 $$"))
+    with pytest.raises(EngineError, match=r"was killed by signal 9 .*\n  working on"):
+        trained(killed, train, tmp_path / "one")
+
+
+def test_when_we_are_stopped_so_is_the_trainer(train: list[Sample], tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    forever = spec(command=("sh", "-c", f"{sys.executable} {SMALL} well ${{config}}; echo $$ > {pid}; sleep 600"))
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if wait_for(pid.exists):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_external(forever, prompter(), train, 0, 0, tmp_path / "one", stop)
+    assert wait_for(lambda: bool(pid.read_text().strip()) and gone(int(pid.read_text())))
+
+
+def test_when_we_are_killed_the_trainer_ends_too(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    code = (
+        "import os, sys; from pathlib import Path; from tasks.students.child import run_child\n"
+        "run_child(sys.argv[2:], Path(sys.argv[1]), os.environ, None, lambda: None)"
+    )
+    trainer = [sys.executable, str(SMALL), "hang", "-", str(pids)]
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), *trainer], cwd=ROOT)
+    assert wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    assert all(wait_for(lambda pid=pid: gone(int(pid))) for pid in pids.read_text().split())
+
+
+def test_what_cannot_be_run_is_said_before_anything_starts(train: list[Sample], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("output_dir: ${outptu}\n", "utf-8")
+    cases = [
+        (spec(template=str(bad)), r"bad\.yaml, `output_dir`: no such word as \$\{outptu\}; there are base, data"),
+        (spec(template="nowhere.yaml"), "student.template: no file nowhere.yaml.*swift_lora.yaml"),
+        (spec(deepspeed="zero9"), "student.deepspeed: no file zero9.*deepspeed_zero2.json"),
+        (spec(command=("no-such-trainer", "${config}")), "`no-such-trainer` is not on PATH"),
+        (spec(base="odd/${x}"), "rename the path"),
+    ]
+    for case, says in cases:
+        with pytest.raises(ConfigError, match=says):
+            trained(case, train, tmp_path / "one")
+    with pytest.raises(ValidationError, match="must name the configuration"):
+        spec(command=("train",))
+    with pytest.raises(EngineError, match="holds no checkpoint"):
+        external_checkpoint(tmp_path)
+
+
+def test_every_template_can_be_filled(train: list[Sample], tmp_path: Path) -> None:
+    templates = sorted((TEMPLATES / "students").glob("*.yaml"))
+    assert len(templates) == 4
+    for template in templates:
+        trainer, _, kind = template.stem.partition("_")
+        folder = trained(spec(trainer, adapter=kind == "lora"), train, tmp_path / template.stem)
+        config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
+        assert {config.get("finetuning_type"), config.get("tuner_type")} == {kind, None}
+        # the vision tower is frozen in all of them: vLLM serves no adapters of it
+        assert config.get("freeze_vit", config.get("freeze_vision_tower")) is True
+
+
+def test_the_digest_follows_what_a_student_is_made_of(train: list[Sample], tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("a: 1\n", "utf-8")
+    digest = external_digest(spec(template=str(own)), prompter(), train, 0, 0)
+    same = spec(template=str(own), folds=9, scoring_batch_size=1, timeout_seconds=5)
+    assert digest == external_digest(same, prompter(), train[::-1], 0, 0)
+    others = [
+        external_digest(spec(template=str(own)), prompter(), train, 1, 0),
+        external_digest(spec(template=str(own)), prompter(), train, 0, 1),
+        external_digest(spec(template=str(own)), prompter(), train[1:], 0, 0),
+        external_digest(spec(template=str(own), settings={"a": 2}), prompter(), train, 0, 0),
+        external_digest(spec(template=str(own), deepspeed="zero2"), prompter(), train, 0, 0),
+    ]
+    own.write_text("a: 2\n", "utf-8")
+    others.append(external_digest(spec(template=str(own)), prompter(), train, 0, 0))
+    assert len({digest, *others}) == 7
