@@ -4,7 +4,7 @@
 # Targets run in the order they are named: the project goes in after what it is built with.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help env-base env-test env-gpu demo test test-slow check bench serve lock clean
+.PHONY: help env-base env-test env-gpu demo test test-slow check bench bench-correction serve lock clean
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -25,10 +25,10 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export TOKENIZERS_PARALLELISM = false
 # `serve` must be able to fetch real models on a GPU machine; nothing else here needs the Hugging Face hub.
-demo test test-slow check bench: export HF_HUB_OFFLINE = 1
+demo test test-slow check bench bench-correction: export HF_HUB_OFFLINE = 1
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 	@echo '  Extra arguments for pytest: make test ARGS="-k name"'
 
 demo: env-base ## The whole way on a laptop: data, tiny models, four stages, summary and the address of the run
@@ -55,6 +55,9 @@ bench: env-test ## The side-by-side measurements in tests/benchmarks
 	  case "$$file" in */__init__.py) continue;; esac; \
 	  found=1; echo "== $$file"; $(PY) "$$file" || exit 1; \
 	done; [ $$found = 1 ] || echo "No benchmarks in tests/benchmarks/ yet."
+
+bench-correction: env-test ## Label-error detection beside cleanlab and plain rules, on noisy sets (ARGS="--quick")
+	@$(PY) -m tests.benchmarks.correction.main $(ARGS)
 
 env-base: $(or $(LARGER),$(BASE)) $(SELF) ## What `make demo` needs
 env-test: $(or $(wildcard $(GPU)),$(TEST)) $(SELF) ## The same with the CPU build of vLLM and the test tools

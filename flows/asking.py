@@ -16,7 +16,7 @@ from flows.config import CommonConfig
 from flows.running import Progress, run_as_task
 from tasks.asking import ask, ask_for_labels
 from tasks.costs import Costs, Session, Tally, add_up
-from tasks.engines import Engine, EngineSpec, Workplace, open_engine
+from tasks.engines import Engine, EngineSpec, ManyAdapters, Workplace, open_engine
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
 from tasks.parsing import rung_counts
@@ -120,6 +120,12 @@ class Asking:
             )  # fmt: skip
 
     def _engine(self, spec: EngineSpec) -> Engine:
+        opened = self._open
+        if opened is not None and opened.spec != spec and isinstance(opened.engine, ManyAdapters):
+            same_but_adapter = opened.spec.model_copy(update={"adapter": spec.adapter})
+            if spec.adapters and spec == same_but_adapter:
+                opened.engine.turn_to(spec.adapter)
+                opened.spec = spec
         if self._open is None or self._open.spec != spec:
             # one at a time: on one GPU there is no room for the next model beside this one
             self._close()

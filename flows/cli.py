@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.correct_cli import correct_command
+from flows.corrections_cli import app as corrections_app
 from flows.ledger_cli import app as ledger_app
+from flows.review_cli import app as review_app
 from flows.server import apply_environment
 from tasks.errors import LabelstillError
 
@@ -20,6 +22,8 @@ app = typer.Typer(
     help="Turn a small noisy labelled set and a large unlabelled pool of image+text items into a better training set.",
 )
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(corrections_app, name="corrections")
+app.add_typer(review_app, name="review")
 app.command("correct")(correct_command)
 console = Console()
 errors = Console(stderr=True)

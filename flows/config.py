@@ -4,18 +4,31 @@ An unknown key is an error (`extra="forbid"`), every field has a description tha
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
 from tasks.records import Sampling
 from tasks.students import StudentSpec
+from tasks.students.external import ExternalSpec
+from tasks.students.probe import ProbeSpec
 from tasks.yaml_files import read_yaml
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
+
+
+def _kind(student: object) -> str:
+    kind = student.get("kind", "lora") if isinstance(student, dict) else getattr(student, "kind", "lora")  # pyright: ignore
+    return str(kind)  # pyright: ignore
+
+
+AnyStudent = Annotated[
+    Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")] | Annotated[ExternalSpec, Tag("external")],
+    Discriminator(_kind),
+]
 
 
 class Settings(BaseModel):
@@ -95,7 +108,16 @@ class ReviewerConfig(Settings):
 class CorrectionSettings(VoteSettings):
     """How departures from the given labels are adjudicated and audited."""
 
-    review_budget: int = Field(default=100, ge=0, description="At most this many cases are put before the reviewer")
+    review_budget: int = Field(default=100, ge=0, description="At most this many items are put before the reviewer")
+    audit: int = Field(
+        default=100, ge=0, description="Of these, the sample that calibrates and opens the gate; the rest by gain"
+    )
+    teacher_share: float = Field(
+        default=0.25, ge=0, le=1, description="At most this share of the items, the most suspicious, is adjudicated"
+    )
+    target_precision: float | None = Field(
+        default=None, gt=0, le=1, description="Flag for this expected precision instead of for the best expected F1"
+    )
     reviewer: ReviewerConfig = Field(default=ReviewerConfig(), description="Who answers them")
     gate_level: float = Field(
         default=0.5,
@@ -153,7 +175,7 @@ class CorrectionConfig(CommonConfig):
 
     labelled: SourceConfig = Field(description="The labelled set")
     teacher: EngineSpec = Field(description="The model that adjudicates, blind to the given label")
-    student: StudentSpec = Field(description="The fold students")
+    student: AnyStudent = Field(description="The fold students: lora (the default), probe or external")
     correction: CorrectionSettings = Field(default=CorrectionSettings(), description="Audit and gate")
 
 
@@ -175,7 +197,7 @@ class DistillConfig(CommonConfig):
     unlabelled: SourceConfig | None = Field(default=None, description="The pool (pseudo-labels)")
     generator: EngineSpec | None = Field(default=None, description="Says why an item has its label (rationales)")
     teacher: EngineSpec | None = Field(default=None, description="Labels the pool, adjudicates corrections")
-    student: StudentSpec | None = Field(default=None, description="Fold students (correction)")
+    student: AnyStudent | None = Field(default=None, description="Fold students (correction)")
     rationales: RationaleSettings = Field(default=RationaleSettings(), description="How rationales are asked for")
     pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How the pool is labelled")
     correction: CorrectionSettings = Field(default=CorrectionSettings(), description="How labels are corrected")

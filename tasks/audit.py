@@ -51,7 +51,7 @@ class Gate:
 
 
 def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> Ints:
-    """`count` items (or all, if fewer) for a person, drawn by `seed`: three quarters disagreements, a quarter agreements.
+    """`count` items (or all, if fewer) for a person, drawn by `seed`: three quarters disagreements, the rest agreements.
 
     Disagreements are drawn evenly along their log-ratio; agreements by how likely they are wrong all the same, without
     which a quarter of the audit would be spent on labels that nobody doubts. Between them, what one kind cannot fill
@@ -117,14 +117,15 @@ def _spread(rng: np.random.Generator, items: Ints, by: Values, weights: Values, 
     """`count` of `items`: along `by`, cut into stretches of equal weight, one is drawn from each."""
     if count >= len(items):
         return items
-    order = np.argsort(by[items], kind="stable")
-    ends = np.cumsum(weights[order])
+    order: Ints = np.argsort(by[items], kind="stable")
+    ends: Values = np.cumsum(weights[order])
     drawn: list[int] = []
     free = np.ones(len(items), dtype=bool)
     for point in (np.arange(count) + rng.random(count)) * ends[-1] / count:
-        place = int(min(np.searchsorted(ends, point), len(items) - 1))
+        place = min(int(np.searchsorted(ends, point)), len(items) - 1)
         if not free[place]:  # so heavy that it was drawn before: its nearest neighbour that is free
-            place = int(min(np.flatnonzero(free), key=lambda k: abs(int(k) - place)))
+            left = np.flatnonzero(free)
+            place = int(left[np.abs(left - place).argmin()])
         free[place] = False
         drawn.append(int(order[place]))
     return items[np.array(drawn, dtype=np.int64)] if drawn else items[:0]

@@ -22,7 +22,10 @@ from tasks.records import Action, Sample
 from tasks.suspicion import Suspicion, suspicion, temper
 
 AskTeacher = Callable[[Ints], Floats]
-"""Items → their probabilities [n, C] by the teacher, asked blind; NaN in the rows of those that it can't say."""
+"""Items → their probabilities by the teacher, asked blind, [n, C + 1]: the last column is "none of the labels".
+
+NaN in the rows of items that it can't say anything about.
+"""
 LookUp = Callable[[Ints], Mapping[int, int]]
 """Items → a person's verdicts on those of them that have one: label index, or -1 for neither."""
 
@@ -82,7 +85,7 @@ class Decisions:
     person_asked: Ints
     """In the order of asking: the audit first, then by expected gain."""
     audited: int
-    estimates: dict[str, Estimate] = field(default_factory=dict)
+    estimates: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
     """`wrong` (share of given labels), `precision` and `recall` of the flags; none without enough verdicts."""
 
 
@@ -115,10 +118,11 @@ def correct(
     """
     tempered = temper(judgements)
     alone = suspicion(judgements, tempered)
-    asked, teacher = _ask_teacher(alone, policy, ask_teacher, judgements)
+    asked, teacher, rejected = _ask_teacher(alone, policy, ask_teacher, judgements)
     evidence = alone if teacher is None else suspicion(judgements, tempered, teacher)
     verdicts = dict(known or {})
-    prior = calibrate(judgements, evidence, verdicts).beliefs(evidence)
+    # whatever is known already: the same items as last time, so that a person's answers to them are not in vain
+    prior = calibrate(judgements, evidence, {}).beliefs(evidence)
     audit = choose_audit(evidence, prior, min(policy.audit, policy.reviews), policy.seed)
     verdicts |= look_up(audit)
     gate = gate_from(judgements, evidence, verdicts, policy.gate_level)
@@ -130,11 +134,11 @@ def correct(
         verdicts |= look_up(more)
         gate = gate_from(judgements, evidence, verdicts, policy.gate_level)
         beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
-    flagged = _flags(beliefs, evidence, policy, len(verdicts))
+    flagged = _flags(beliefs, evidence, policy, len(verdicts)) | rejected
     estimates = _estimates(judgements, evidence, verdicts, flagged, policy.seed)
     for item, verdict in verdicts.items():
         flagged[item] = verdict != judgements.given[item]
-    action, label = _decide(judgements, evidence, beliefs, verdicts, flagged, gate)
+    action, label = _decide(judgements, evidence, beliefs, verdicts, flagged, gate, rejected)
     gain = expected_gain(beliefs, gate_open=gate.open)
     gain[list(verdicts)] = 0.0
     people = np.concatenate([audit, more])
@@ -146,15 +150,20 @@ def correct(
 
 def _ask_teacher(
     evidence: Suspicion, policy: Policy, ask_teacher: AskTeacher | None, judgements: Judgements
-) -> tuple[Ints, Floats | None]:
+) -> tuple[Ints, Floats | None, Flags]:
+    """Whom it was asked about, what it says [N, C], and which items it finds no label for."""
     count = len(judgements.ids)
+    rejected = np.zeros(count, dtype=bool)
     if ask_teacher is None:
-        return np.zeros(0, dtype=np.int64), None
+        return np.zeros(0, dtype=np.int64), None, rejected
     order = np.argsort(-evidence.log_ratio, kind="stable")[: int(policy.teacher_share * count)]
     asked = order[evidence.log_ratio[order] > _LEAST_DOUBT]
     teacher = np.full((count, len(judgements.labels)), np.nan, dtype=np.float32)
-    teacher[asked] = ask_teacher(asked)
-    return asked, teacher
+    told = ask_teacher(asked)
+    rejected[asked] = np.nan_to_num(told).argmax(axis=1) == len(judgements.labels)
+    rest = told[:, :-1].sum(axis=1, keepdims=True)
+    teacher[asked] = np.divide(told[:, :-1], rest, out=np.full_like(told[:, :-1], np.nan), where=rest > 0)
+    return asked, teacher, rejected
 
 
 def _flags(beliefs: Beliefs, evidence: Suspicion, policy: Policy, verdicts: int) -> Flags:
@@ -192,11 +201,12 @@ def _decide(
     verdicts: Mapping[int, int],
     flagged: Flags,
     gate: Gate,
+    rejected: Flags,
 ) -> tuple[tuple[Action, ...], Ints]:
     label = judgements.given.copy()
     action = [Action.REVIEW if flag else Action.KEEP for flag in flagged.tolist()]
     if gate.open:
-        for item in np.flatnonzero(beliefs.p_candidate > beliefs.p_given).tolist():
+        for item in np.flatnonzero((beliefs.p_candidate > beliefs.p_given) & ~rejected).tolist():
             action[item], label[item] = Action.RELABEL, evidence.candidate[item]
     for item, verdict in verdicts.items():
         label[item] = verdict

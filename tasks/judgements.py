@@ -79,15 +79,20 @@ def read_probabilities(files: Sequence[Path]) -> Judgements:
 
 
 def read_teacher(file: Path, judgements: Judgements) -> Floats:
-    """The teacher's probabilities [N, C] for the items of `judgements`; raises JudgementError like them."""
+    """The teacher's probabilities [N, C + 1] for the items of `judgements`, the last for `neither`, if it is there.
+
+    What only the teacher would say has no place among the items' labels and is left out. Raises JudgementError like
+    `read_probabilities`.
+    """
     labels = {label: i for i, label in enumerate(judgements.labels)}
     run = _read(file, labels, needs_given=False)
     known = dict.fromkeys(judgements.ids)
     _same_items(None, known, file, dict.fromkeys(run.given))
-    # What only the teacher would say has no place among the items' labels; it is left out of the row.
-    found = run.dense(len(labels))[_order(run.given, judgements.ids), : len(judgements.labels)]
-    total = found.sum(axis=1, keepdims=True)
-    return np.divide(found, total, out=np.full_like(found, 1 / found.shape[1]), where=total > 0)
+    found = run.dense(len(labels))[_order(run.given, judgements.ids)]
+    rejects = found[:, labels[NEITHER]] if NEITHER in labels else np.zeros(len(found), dtype=np.float32)
+    told = np.column_stack([found[:, : len(judgements.labels)], rejects])
+    total = told.sum(axis=1, keepdims=True)
+    return np.divide(told, total, out=np.full_like(told, np.nan), where=total > 0)
 
 
 def read_verdicts(file: Path, judgements: Judgements) -> dict[int, int]:
@@ -127,7 +132,7 @@ def from_predictions(
 def predicted(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: Sequence[str]) -> Floats:
     """Probabilities [N, C] of the samples' predictions; all the weight on the label where there are no probabilities.
 
-    NaN in the rows of samples without a usable prediction.
+    What is given to labels outside `labels` is left out. NaN in the rows of samples without a usable prediction.
     """
     places = {label: i for i, label in enumerate(labels)}
     found = np.zeros((len(samples), len(labels)), dtype=np.float32)
@@ -137,8 +142,10 @@ def predicted(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: 
             found[i] = math.nan
             continue
         for label, p in (prediction.probabilities or {prediction.label: 1.0}).items():
-            found[i, places[label]] = p
-        found[i] /= found[i].sum()
+            if label in places:
+                found[i, places[label]] = p
+        total = found[i].sum()
+        found[i] = found[i] / total if total > 0 else math.nan
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import PackError
+from tasks.records import Sample
 from tasks.yaml_files import read_yaml
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -71,10 +72,16 @@ class Pack:
     reason_max_chars: int
     describe_first: bool
     """Whether the teacher first describes an item (describe.jinja) and is then asked for the label with it."""
+    neither: str | None
+    """How an adjudicating teacher says that none of an item's labels is right; None: it has to choose one."""
     ocr: OcrOption | None
     """Whether and how the text on images is shown."""
     digest: str
     """sha256 over the names and bytes of all the folder's files (hidden ones aside)."""
+
+    def with_neither(self, sample: Sample) -> Sample:
+        """The sample with "none of these" among its labels, if the pack has a word for it."""
+        return sample if self.neither is None else sample.model_copy(update={"labels": (*sample.labels, self.neither)})
 
     def task(self, name: str) -> TaskPack:
         """The task of that name; raises PackError, naming those there are."""
@@ -125,6 +132,7 @@ def load_pack(name_or_folder: str | Path) -> Pack:
         label_key=content.label_key,
         reason_max_chars=content.reason_max_chars,
         describe_first=content.describe_first,
+        neither=content.neither,
         ocr=None if content.ocr is None else OcrOption(**content.ocr.model_dump()),
         digest=_digest(folder),
     )
@@ -193,6 +201,7 @@ class _PackFile(_Strict):
     label_key: _Text
     reason_max_chars: int = Field(default=50, ge=1)
     describe_first: bool = False
+    neither: _Text | None = None
     ocr: _OcrFile | None = None
     tasks: dict[_Text, _TaskFile] = Field(min_length=1)
 
@@ -200,6 +209,8 @@ class _PackFile(_Strict):
     def _two_keys(self) -> "_PackFile":
         if self.reason_key == self.label_key:
             raise ValueError("label_key: must differ from reason_key")
+        if any(self.neither in task.labels for task in self.tasks.values()):
+            raise ValueError("neither: is one of the labels already; give it other words")
         return self
 
 

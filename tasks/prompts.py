@@ -96,7 +96,7 @@ class Prompter:
     ) -> None:
         if pack.ocr is not None and texts is None:
             raise ValueError(f"pack {pack.name} shows the text on images: read it first (tasks/ocr.py)")
-        self._texts = texts or {}
+        self.texts: Mapping[str, str] = texts or {}
         self._context_length = context_length
         self.pack = pack
         self.model = model
@@ -220,7 +220,7 @@ class Prompter:
         shown: list[Part] = []
         for part in parts:
             shown.append(part)
-            if isinstance(part, ImagePart) and (text := self._texts.get(part.image.sha256, "").strip()):
+            if isinstance(part, ImagePart) and (text := self.texts.get(part.image.sha256, "").strip()):
                 # what stands on an image must not end its own brackets
                 text = text.replace(option.before, " ").replace(option.after, " ")[: option.max_chars]
                 shown.append(TextPart(text=option.before + text + option.after, turn=part.turn))

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from tasks.correction import NEITHER
+from tasks.judgements import NEITHER
 from tasks.errors import ConfigError
 
 

@@ -28,8 +28,10 @@ class DemoFigures:
     """Disagreements where the teacher, asked blind, also departs from the given label."""
     adjudicated_precision: float
     adjudicated_recall: float
-    proposed: int
-    proposed_right: int
+    flagged: int
+    """Items held to be wrong that no person looked at: figures of verdicts would be perfect by themselves."""
+    flagged_precision: float
+    flagged_recall: float
     changed: int
     changed_right: int
     changed_wrong: int
@@ -50,7 +52,9 @@ def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
     planted = {c.sample_id for c in cases if c.given != label_of[c.sample_id]}
     disagree = {c.sample_id for c in cases if c.predicted is not None and c.predicted != c.given}
     departs = {c.sample_id for c in cases if c.adjudicated is not None and c.adjudicated != c.given}
-    proposed = [c for c in cases if c.candidate is not None]
+    alone = [c for c in cases if not c.reviewed]
+    flagged = {c.sample_id for c in alone if c.flagged}
+    planted_alone = planted & {c.sample_id for c in alone}
     changed = [c for c in cases if c.action is Action.RELABEL]
     unreviewed = [c for c in changed if not c.reviewed]
     after = [c for c in cases if c.label is not None]
@@ -66,8 +70,9 @@ def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
         adjudicated=len(departs),
         adjudicated_precision=len(departs & planted) / max(len(departs), 1),
         adjudicated_recall=len(departs & planted) / max(len(planted), 1),
-        proposed=len(proposed),
-        proposed_right=sum(c.candidate == label_of[c.sample_id] for c in proposed),
+        flagged=len(flagged),
+        flagged_precision=len(flagged & planted) / max(len(flagged), 1),
+        flagged_recall=len(flagged & planted) / max(len(planted_alone), 1),
         changed=len(changed),
         changed_right=sum(c.label == label_of[c.sample_id] for c in changed),
         changed_wrong=sum(c.label != label_of[c.sample_id] for c in changed),
@@ -92,7 +97,8 @@ def describe(figures: DemoFigures) -> str:
             f"recall {f.disagreement_recall:.1%}",
             f"- after the teacher's adjudication: {f.adjudicated}, precision {f.adjudicated_precision:.1%}, "
             f"recall {f.adjudicated_recall:.1%}",
-            f"- changes proposed: {f.proposed}, of them right {f.proposed_right}",
+            f"- flagged among items that nobody reviewed: {f.flagged}, precision {f.flagged_precision:.1%}, "
+            f"recall {f.flagged_recall:.1%}",
             f"- changes applied: {f.changed}: {f.changed_right} right, {f.changed_wrong} wrong "
             f"(right per wrong: {ratio}); without a person: {f.changed_unreviewed}, of them right "
             f"{f.changed_unreviewed_right}; the stand-in reviewer, which knows the truth, judged {f.reviewed}",

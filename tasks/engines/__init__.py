@@ -8,7 +8,7 @@ far ahead as it needs to stay busy, so that memory does not grow with the number
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tasks.engines.spec import EngineSpec, Prices
 from tasks.records import Generation, Request
@@ -16,7 +16,7 @@ from tasks.records import Generation, Request
 if TYPE_CHECKING:  # it brings torch, which a command that only reads a configuration need not wait for
     from tasks.images import ImageCache
 
-__all__ = ["Engine", "EngineSpec", "Prices", "Usage", "Workplace", "check_engine", "open_engine"]
+__all__ = ["Engine", "EngineSpec", "ManyAdapters", "Prices", "Usage", "Workplace", "check_engine", "open_engine"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free memory and children; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class ManyAdapters(Protocol):
+    """An engine that serves all of its spec's `adapters` at once."""
+
+    def turn_to(self, adapter: str | None) -> None:
+        """Answer with this one from now on; None: with the model itself."""
         ...
 
 

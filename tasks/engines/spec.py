@@ -32,6 +32,9 @@ class EngineSpec(BaseModel):
     adapter: str | None = Field(
         default=None, description="Folder of a peft adapter to load on top of the model; for `server` its name there"
     )
+    adapters: tuple[str, ...] = Field(
+        default=(), description="Further adapters that the same server loads, to be asked in turn (vllm)"
+    )
     trust_remote_code: bool = Field(
         default=False, description="Allow the model's own code to run; off unless asked for"
     )
@@ -80,6 +83,10 @@ class EngineSpec(BaseModel):
     quantization: str | None = Field(default=None, description="vLLM's name of a quantisation, e.g. awq (vllm)")
     start_seconds: float = Field(default=1800.0, gt=0, description="How long the model may take to load (vllm)")
     extra_args: tuple[str, ...] = Field(default=(), description="Further arguments of `vllm serve`, as they are (vllm)")
+
+    def all_adapters(self) -> tuple[str, ...]:
+        """Every adapter that a server of this spec loads, each once."""
+        return tuple(dict.fromkeys([*([self.adapter] if self.adapter else []), *self.adapters]))
 
     @model_validator(mode="after")
     def _addresses_where_needed(self) -> Self:

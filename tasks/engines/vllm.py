@@ -58,19 +58,24 @@ class VllmEngine:
         self._finalizer = weakref.finalize(self, self.process.close)
         try:
             self.process.start()
-            known = {"base_urls": (self.process.base_url,), "context_length": self.process.context_length()}
-            self._server = ServerEngine(
-                spec.model_copy(update=known),
-                place,
-                served_name=self.process.model,
-                keeper=self.process,
-            )
+            self._before = Usage()
+            self._spec, self._place, self._version = spec, place, build.version
+            self._context_length = self.process.context_length()
+            self._server = self._ask_as(spec.adapter)
         except BaseException:
             self._finalizer()
             raise
         self.capabilities = self._server.capabilities
         self.fingerprint = f"vllm-{build.version}/{model_identity(spec)}"
         self.notes = (*self._server.notes, *_notes(spec, build))
+
+    def turn_to(self, adapter: str | None) -> None:
+        """Answer with another of the spec's adapters (None: with the model itself) from now on; no restart."""
+        self._server.close()
+        self._before = _together(self._before, self._server.usage())
+        self._server = self._ask_as(adapter)
+        identity = model_identity(self._spec.model_copy(update={"adapter": adapter}))
+        self.fingerprint = f"vllm-{self._version}/{identity}"
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer each request once, unordered; raises EngineError when the server dies again and again."""
@@ -80,7 +85,17 @@ class VllmEngine:
 
     def usage(self) -> Usage:
         """How busy the server was kept, and the GPUs it holds."""
-        return replace(self._server.usage(), gpus=self._gpus)
+        return replace(_together(self._before, self._server.usage()), gpus=self._gpus)
+
+    def _ask_as(self, adapter: str | None) -> ServerEngine:
+        known = {
+            "base_urls": (self.process.base_url,),
+            "context_length": self._context_length,
+            "adapter": adapter,
+            "adapters": (),
+        }
+        name = _names(self._spec, self.process.model)[adapter]
+        return ServerEngine(self._spec.model_copy(update=known), self._place, served_name=name, keeper=self.process)
 
     def close(self) -> None:
         """End the server; when this returns its processes are gone and its memory is free. Safe to call twice."""
@@ -91,14 +106,14 @@ class VllmEngine:
 def _process(spec: EngineSpec, place: Workplace, build: Build) -> ServerProcess:
     # a name that no other server on this machine has, so that an answer under it is ours
     name = f"{Path(spec.model).name}@{getpid()}.{next(_numbers)}"
-    names = (name,) if spec.adapter is None else (name, f"{name}+{Path(spec.adapter).name}")
+    names = tuple(_names(spec, name).values())
 
     def command(port: int) -> list[str]:
         return serve_command(spec, place, build, names=names, port=port)
 
     return ServerProcess(
         command,
-        names[-1],
+        name,
         environment=serve_environment(spec, build),
         log=place.logs.resolve() / f"vllm-{name}.log",
         start_seconds=spec.start_seconds,
@@ -107,15 +122,29 @@ def _process(spec: EngineSpec, place: Workplace, build: Build) -> ServerProcess:
     )
 
 
+def _together(before: Usage, now: Usage) -> Usage:
+    return replace(
+        now,
+        busy=before.busy + now.busy,
+        seconds=before.seconds + now.seconds,
+        starved=before.starved + now.starved,
+    )
+
+
+def _names(spec: EngineSpec, name: str) -> dict[str | None, str]:
+    """What the server calls the model (under None) and each of its adapters."""
+    served = {a: f"{name}+{i}-{Path(a).name}" for i, a in enumerate(spec.all_adapters())}
+    return {None: name, **served}
+
+
 def _check_folders(spec: EngineSpec) -> None:
     """Say at once what vLLM would find out after half a minute."""
     looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
     if looks_local and not Path(spec.model).expanduser().is_dir():
         raise EngineError(f"model folder {spec.model} does not exist; set `model` to a checkpoint folder or a hub name")
-    if spec.adapter is not None and not (Path(spec.adapter) / "adapter_config.json").is_file():
-        raise EngineError(
-            f"adapter {spec.adapter} has no adapter_config.json; set `adapter` to a folder that peft wrote"
-        )
+    for adapter in spec.all_adapters():
+        if not (Path(adapter) / "adapter_config.json").is_file():
+            raise EngineError(f"adapter {adapter} has no adapter_config.json; set `adapter` to a folder that peft wrote")
 
 
 def _notes(spec: EngineSpec, build: Build) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def installed_build() -> Build | None:
 
 
 def serve_command(spec: EngineSpec, place: Workplace, build: Build, *, names: tuple[str, ...], port: int) -> list[str]:
-    """The command that serves `spec.model` as `names[0]`, and its adapter, if it has one, as `names[1]`."""
+    """The command that serves `spec.model` as `names[0]`, and its adapters, in their order, as the names after it."""
     # `vllm serve` looks up its own version under a name that only the official build has; the other entry point, which
     # is to go, serves alike but starts one API process only
     start = ["vllm.entrypoints.openai.api_server"] if build.cpu else ["vllm.entrypoints.cli.main", "serve"]
@@ -57,9 +57,14 @@ def serve_command(spec: EngineSpec, place: Workplace, build: Build, *, names: tu
     command += ["--host", "127.0.0.1", "--port", str(port), "--seed", "0"]
     for flag, value in _settings(spec, place, build).items():
         command += [flag, str(value)]
-    if spec.adapter is not None:
-        module = json.dumps({"name": names[1], "path": _resolved(spec.adapter)})
-        command += ["--enable-lora", "--lora-modules", module, "--max-lora-rank", str(_rank_bound(Path(spec.adapter)))]
+    if adapters := spec.all_adapters():
+        modules = [
+            json.dumps({"name": name, "path": _resolved(adapter)})
+            for name, adapter in zip(names[1:], adapters, strict=True)
+        ]
+        rank = max(_rank_bound(Path(adapter)) for adapter in adapters)
+        # they are asked one after another, so room for one of them in memory is enough
+        command += ["--enable-lora", "--lora-modules", *modules, "--max-lora-rank", str(rank)]
     if build.cpu:
         command += _CPU_FLAGS
     if spec.trust_remote_code:

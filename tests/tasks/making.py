@@ -56,7 +56,8 @@ def correction(id: str = "s", **fields: Any) -> Correction:
         "fold": 0,
         "model": "student",
         "p_given": 0.5,
-        "p_predicted": 0.5,
+        "p_candidate": 0.4,
+        "p_neither": 0.1,
         "why": "because",
     }
     return Correction(sample_id=id, **values | fields)
@@ -68,10 +69,13 @@ def proposal(id: str = "s", **fields: Any) -> Correction:
         "adjudicated": "查询物流",
         "candidate": "查询物流",
         "action": Action.REVIEW,
+        "flagged": True,
         "p_given": 0.1,
-        "p_predicted": 0.8,
-        "p_teacher_given": 0.1,
-        "p_teacher_candidate": 0.8,
+        "p_candidate": 0.8,
+        "student_given": 0.1,
+        "student_candidate": 0.8,
+        "teacher_given": 0.1,
+        "teacher_candidate": 0.8,
     }
     return correction(id, **values | fields)
 

@@ -49,8 +49,9 @@ def test_the_figures_are_those_of_a_run_counted_by_hand(figures: DemoFigures) ->
         adjudicated=3,  # b, c, e
         adjudicated_precision=2 / 3,
         adjudicated_recall=0.5,
-        proposed=3,
-        proposed_right=1,
+        flagged=2,  # b, c: nobody looked at these
+        flagged_precision=0.5,
+        flagged_recall=0.5,  # of c and d
         changed=2,
         changed_right=1,
         changed_wrong=1,

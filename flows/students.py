@@ -1,0 +1,266 @@
+"""Fold students of a stage: trained a fold a task run, finished ones reused, then each asked about its own fold."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from prefect import get_run_logger
+
+from flows.asking import Asking
+from flows.config import CorrectionConfig
+from flows.running import Progress, prompter_for, read_texts, run_as_task, show_table
+from tasks.correction import check_out_of_fold
+from tasks.duplicates import near_duplicates
+from tasks.engines.identity import model_identity
+from tasks.engines.spec import EngineSpec
+from tasks.folds import Folds, make_folds
+from tasks.packs import Pack
+from tasks.prompts import Prompter
+from tasks.records import Prediction, Sample, Sampling
+from tasks.stages import write_bytes
+from tasks.students import StudentSpec
+from tasks.students.external import ExternalSpec, external_checkpoint, external_digest, train_external
+from tasks.students.lora import student_digest, train_student
+from tasks.students.probe import ProbeSpec, predict_probe, probe_digest, probe_images, train_probe
+
+STAGE = "correction"
+_SEEDS_A_REPEAT = 1000
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What students say about items that they did not see."""
+
+    folds: tuple[Folds, ...]
+    """One split a repeat."""
+    runs: tuple[dict[str, Prediction], ...]
+    """A repeat's predictions by sample id; none of items that are in every training set."""
+
+    def models(self, identity: str) -> str:
+        """The students that judged this item, one a repeat."""
+        return "; ".join(run[identity].model for run in self.runs if identity in run)
+
+
+@dataclass(frozen=True)
+class _Student:
+    fold: int
+    folder: Path
+
+
+def out_of_fold(
+    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asking: Asking, folder: Path
+) -> OutOfFold:
+    """Train all students under `folder`/students and ask them; raises LeakageError before a student is asked about an
+    item that its own record says it saw."""
+    links = run_as_task("near-duplicates", f"look for near-duplicates among {len(samples)} items", lambda: (
+        near_duplicates(samples)
+    ))  # fmt: skip
+    folds: list[Folds] = []
+    runs: list[dict[str, Prediction]] = []
+    for repeat in range(config.student.repeats):
+        recorded = _recorded(folder, repeat, config.student.folds)
+        split = make_folds(samples, config.student.folds, config.seed, repeat=repeat, recorded=recorded, links=links)
+        _record(split, folder, repeat)
+        students, ask = _kinds(config, pack, samples, split, repeat, folder / "students", asking)
+        check_out_of_fold(samples, split.fold_of, {s.fold: set(_facts(s)["trained_on_content"]) for s in students})
+        predictions: dict[str, Prediction] = {}
+        for student in students:
+            held_out = [s for s in samples if split.fold_of.get(s.id) == student.fold]
+            predictions |= {p.sample_id: p for p in ask(student, students, held_out)}
+        folds.append(split)
+        runs.append(predictions)
+    return OutOfFold(tuple(folds), tuple(runs))
+
+
+_Work = Callable[[Path, Callable[..., None]], object]
+"""Trains one student into a folder and reports its steps."""
+_Plan = Callable[[Sequence[Sample], int], tuple[Path, _Work]]
+"""Training items and fold → the student's folder, named by all that goes into it, and the work that fills it."""
+_Ask = Callable[[_Student, Sequence[_Student], Sequence[Sample]], Sequence[Prediction]]
+
+
+def _kinds(
+    config: CorrectionConfig,
+    pack: Pack,
+    samples: Sequence[Sample],
+    split: Folds,
+    repeat: int,
+    folder: Path,
+    asking: Asking,
+) -> tuple[list[_Student], _Ask]:
+    """The trained students of a split, and how one of them is asked about items."""
+    spec = config.student
+    if isinstance(spec, ProbeSpec):
+        return _probes(spec, config, pack, samples, split, repeat, folder)
+    asked = scoring_spec(spec)
+    prompter = prompter_for(config, pack, model_identity(asked), asked, samples)
+    texts = prompter.texts
+
+    students = _train(samples, split, repeat, _plan(spec, prompter, repeat, folder))
+
+    def ask(student: _Student, students: Sequence[_Student], items: Sequence[Sample]) -> Sequence[Prediction]:
+        mine = _weights(asked, spec, student, students)
+        model = model_identity(mine)
+        prompts = Prompter(
+            pack, model, max_pixels=mine.max_pixels, min_pixels=mine.min_pixels, context_length=mine.context_length,
+            texts=texts,
+        )  # fmt: skip
+        sampling = Sampling(label_probabilities=True, max_tokens=8)
+        requests = [prompts.classify(s, sampling, with_reason=False) for s in items]
+        what = f"student {student.fold + 1} of {len(students)} predicts its fold"
+        return asking.labels(requests, mine, what, source=f"student/fold={student.fold}", model=model)
+
+    return students, ask
+
+
+def _plan(spec: StudentSpec | ExternalSpec, prompter: Prompter, repeat: int, folder: Path) -> _Plan:
+    if isinstance(spec, StudentSpec):
+        lora = spec
+
+        def train_lora(train: Sequence[Sample], fold: int) -> tuple[Path, _Work]:
+            home = folder / student_digest(lora, prompter, train, fold, repeat=repeat)
+            return home, lambda home, moved: train_student(lora, prompter, train, fold, home, moved, repeat=repeat)
+
+        return train_lora
+    outside, seed = spec, spec.seed + _SEEDS_A_REPEAT * repeat
+
+    def train_outside(train: Sequence[Sample], fold: int) -> tuple[Path, _Work]:
+        home = folder / external_digest(outside, prompter, train, fold, seed)
+        return home, lambda home, moved: train_external(outside, prompter, train, fold, seed, home, moved)
+
+    return train_outside
+
+
+def scoring_spec(spec: StudentSpec | ExternalSpec) -> EngineSpec:
+    """The engine that asks the students: `engine: vllm` serves all adapters by one server."""
+    return EngineSpec(
+        engine=spec.scoring_engine,
+        model=spec.base,
+        revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code,
+        dtype=spec.dtype,
+        batch_size=spec.scoring_batch_size,
+        min_pixels=spec.min_pixels,
+        max_pixels=spec.max_pixels,
+    )
+
+
+def _weights(
+    asked: EngineSpec, spec: StudentSpec | ExternalSpec, student: _Student, students: Sequence[_Student]
+) -> EngineSpec:
+    """The engine for one student: its adapter on the base, or its own full weights."""
+    if isinstance(spec, StudentSpec):
+        found = [(str(s.folder), True) for s in students]
+    else:
+        found = [(str(path), adapter) for path, adapter in (external_checkpoint(s.folder) for s in students)]
+    path, is_adapter = found[[s.fold for s in students].index(student.fold)]
+    if not is_adapter:
+        return asked.model_copy(update={"model": path, "revision": None})
+    several = tuple(p for p, _ in found) if asked.engine == "vllm" else ()
+    return asked.model_copy(update={"adapter": path, "adapters": several})
+
+
+def _train(
+    samples: Sequence[Sample],
+    split: Folds,
+    repeat: int,
+    plan: _Plan,
+) -> list[_Student]:
+    """A student for each fold, one task run each; finished ones are reused."""
+    log = get_run_logger()
+    students: list[_Student] = []
+    for fold in range(split.k):
+        train = [s for s in samples if split.fold_of.get(s.id) != fold]
+        home, work = plan(train, fold)
+        if (home / "student.json").exists():
+            log.info("fold %d of %d: finished student reused (%s)", fold + 1, split.k, home.name)
+        else:
+            which = f"{fold + 1} of {split.k}" + (f", repeat {repeat + 1}" if repeat else "")
+            what = f"train student {which} on {len(train)} items"
+            progress = Progress(STAGE, what, 1)
+
+            def moved(done: int, total: int, loss: float = 0.0, progress: Progress = progress) -> None:
+                progress.total = max(total, 1)
+                progress.to(done)
+
+            run_as_task("train student", what, lambda work=work, home=home, moved=moved: work(home, moved))
+            progress.close()
+        students.append(_Student(fold, home))
+    show_losses(students)
+    return students
+
+
+def _probes(
+    spec: ProbeSpec,
+    config: CorrectionConfig,
+    pack: Pack,
+    samples: Sequence[Sample],
+    split: Folds,
+    repeat: int,
+    folder: Path,
+) -> tuple[list[_Student], _Ask]:
+    texts = read_texts(config, pack, samples)
+    images: dict[str, object] = {}
+
+    def features() -> Mapping[str, object]:
+        if not images:
+            images.update(run_as_task("image features", "look at the images", lambda: probe_images(spec, samples)))
+        return images
+
+    seed = spec.seed + _SEEDS_A_REPEAT * repeat
+
+    def plan(train: Sequence[Sample], fold: int) -> tuple[Path, _Work]:
+        home = folder / probe_digest(spec, train, texts, fold, seed)
+        return home, lambda home, _: train_probe(spec, train, texts, fold, seed, home, images=features())  # pyright: ignore
+
+    students = _train(samples, split, repeat, plan)
+
+    def ask(student: _Student, students: Sequence[_Student], items: Sequence[Sample]) -> Sequence[Prediction]:
+        return list(predict_probe(student.folder, items, texts, images=features()))  # pyright: ignore
+
+    return students, ask
+
+
+def show_losses(students: Sequence[_Student]) -> None:
+    """The students' loss curves as one table artifact, some thirty points each."""
+    rows: list[dict[str, object]] = []
+    for student in students:
+        facts = _facts(student)
+        curve = list(zip(facts.get("steps_logged", []), facts.get("losses", []), strict=False))
+        rows += [{"fold": student.fold, "step": s, "loss": loss} for s, loss in curve[:: max(1, len(curve) // 30)]]
+    if rows:
+        show_table("student-losses", rows, "Loss of the fold students by step")
+
+
+def _facts(student: _Student) -> dict[str, Any]:
+    return orjson.loads((student.folder / "student.json").read_bytes())
+
+
+def _recorded(folder: Path, repeat: int, k: int) -> dict[str, int] | None:
+    file = folder / _name(repeat)
+    if not file.exists():
+        return None
+    facts = orjson.loads(file.read_bytes())
+    return facts["fold_of"] if facts["k"] == k else None
+
+
+def _record(split: Folds, folder: Path, repeat: int) -> None:
+    if split.rare:
+        get_run_logger().warning(
+            "labels with fewer items than folds stay in every training set and go to review: %s", split.rare
+        )
+    facts = {
+        "k": split.k,
+        "groups": split.groups,
+        "group_sizes": {str(size): n for size, n in sorted(split.group_sizes.items())},
+        "rare": split.rare,
+        "always_train": sorted(split.always_train),
+        "fold_of": split.fold_of,
+    }
+    write_bytes(folder / _name(repeat), orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+
+
+def _name(repeat: int) -> str:
+    return f"folds-{repeat}.json" if repeat else "folds.json"
