@@ -12,6 +12,9 @@ def main() -> None:
     """Read the options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed and a few settings")
+    parser.add_argument(
+        "--seeds", type=int, help="how many; without it 3 for the synthetic sets and 5 for the real one"
+    )
     parser.add_argument("--only", choices=("synthetic", "real"))
     parser.add_argument("--setting", action="append", help="only settings with this in their name; may be repeated")
     parser.add_argument("--command", default=shlex.join(COMMAND), help="measured in place of this tree's command")
@@ -21,9 +24,9 @@ def main() -> None:
         settings = [setting for setting in SETTINGS if setting.name in QUICK or not options.quick]
         if options.setting:
             settings = [setting for setting in SETTINGS if any(part in setting.name for part in options.setting)]
-        synthetic.run(settings, range(1 if options.quick else 3), command)
+        synthetic.run(settings, range(options.seeds or (1 if options.quick else 3)), command)
     if options.only != "synthetic":
-        real.run(range(1 if options.quick else 5), command)
+        real.run(range(options.seeds or (1 if options.quick else 5)), command)
 
 
 if __name__ == "__main__":
