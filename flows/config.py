@@ -259,7 +259,7 @@ class DemoConfig(Settings):
     labelled: int = Field(default=400, ge=40, description="Labelled items")
     unlabelled: int = Field(default=400, ge=40, description="Items of the pool")
     folds: int = Field(default=5, ge=2, description="Fold students")
-    review_budget: int = Field(default=40, ge=0, le=60, description="Cases put before the stand-in reviewer")
+    review_budget: int = Field(default=60, ge=0, le=60, description="Items put before the stand-in reviewer")
     training: float = Field(default=1.0, gt=0, le=1, description="Share of the models' usual training (tests: less)")
 
 

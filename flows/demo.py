@@ -78,6 +78,7 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
             votes=5,
             temperature=0.4,
             review_budget=config.review_budget,
+            audit=2 * config.review_budget // 3,
             reviewer=ReviewerConfig(kind="demo_stand_in", path=paths.truth),
         ),
         emit=EmitSettings(name="demo"),

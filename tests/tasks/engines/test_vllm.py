@@ -23,7 +23,10 @@ from tasks.errors import EngineError
 from tasks.images import ImageCache
 from tasks.parsing import parse
 from tasks.records import Generation, Outcome, Request, Sample, Sampling
+from tasks.students import StudentSpec
+from tasks.students.lora import train_student
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples, teach
+from tests.tasks.making import prompter
 
 pytestmark = [pytest.mark.vllm, pytest.mark.skipif(installed_build() is None, reason="no vLLM here")]
 
@@ -57,8 +60,23 @@ def teacher(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(teacher: Path, place: Workplace) -> Iterator[VllmEngine]:
-    engine = VllmEngine(spec_of(teacher), place)
+def adapters(teacher: Path, folder: Path, samples: list[Sample]) -> tuple[str, ...]:
+    """Two students that were each taught another wrong label for everything that the teacher calls otherwise."""
+    found: list[str] = []
+    for wrong in samples[0].labels[:2]:
+        spec = StudentSpec(
+            base=str(teacher), epochs=2, batch_size=8, gradient_accumulation=1, learning_rate=5e-3, lora_rank=4,
+            gradient_checkpointing=False, dtype="float32", min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS,
+        )  # fmt: skip
+        taught = [sample.model_copy(update={"given": wrong}) for sample in samples[:24]]
+        home = folder / f"adapter-{len(found)}"
+        found.append(str(train_student(spec, prompter(), taught, len(found), home, lambda *_: None)))
+    return tuple(found)
+
+
+@pytest.fixture(scope="module")
+def served(teacher: Path, adapters: tuple[str, ...], place: Workplace) -> Iterator[VllmEngine]:
+    engine = VllmEngine(spec_of(teacher, adapters=adapters), place)
     family = psutil.Process().children(recursive=True)
     assert any("VLLM" in p.name() for p in family)
     yield engine
@@ -110,6 +128,30 @@ def test_greedy_labels_are_those_of_the_local_engine(
         assert list(text) == (["理由", "所属类别"] if with_reason else ["所属类别"])
         if same and ours[request.key].texts == theirs[request.key].texts:
             assert chances(ours[request.key]) == pytest.approx(chances(theirs[request.key]), abs=0.02)
+
+
+def test_every_adapter_is_served_by_the_one_server(
+    served: VllmEngine, teacher: Path, adapters: tuple[str, ...], samples: list[Sample], place: Workplace
+):
+    requests = [ask_label(s, Sampling(max_tokens=8, label_probabilities=True), with_reason=False) for s in samples]
+    found: dict[str | None, list[str | None]] = {}
+    names: set[str] = set()
+    try:
+        for adapter in (*adapters, None):
+            served.turn_to(adapter)
+            names.add(served.fingerprint)
+            local = LocalEngine(spec_of(teacher, "local", adapter=adapter), place)
+            theirs = labels(requests, answers(local, requests))
+            local.close()
+            found[adapter] = labels(requests, answers(served, requests))
+            assert sum(a == b for a, b in zip(found[adapter], theirs, strict=True)) >= 98
+    finally:
+        served.turn_to(None)
+    first, second = (found[adapter] for adapter in adapters)
+    # the students differ from each other and from the model, so none answered for another
+    assert sum(a != b for a, b in zip(first, second, strict=True)) > 30
+    assert sum(a != b for a, b in zip(first, found[None], strict=True)) > 30
+    assert len(names) == 3
 
 
 def chances(generation: Generation) -> dict[str, float]:
