@@ -180,7 +180,8 @@ picker.addEventListener("keydown", (event) => {
   }
 });
 document.addEventListener("keydown", (event) => {
-  const busy = picker.open || event.target.closest?.("select, input");
+  // Not "or in an input": a list just closed keeps the focus until the next frame, and a key struck then would be lost.
+  const busy = picker.open || event.target.closest?.("select");
   if (busy || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
     event.preventDefault();
