@@ -1,17 +1,21 @@
-"""Folds: who is trained without whom. scikit-learn's stratified group folds over groups of equal images."""
+"""Folds: who is trained without whom. scikit-learn's stratified group folds; what is alike stays together."""
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import coo_array  # pyright: ignore[reportMissingTypeStubs]
 from scipy.sparse.csgraph import connected_components  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
 
+from tasks.duplicates import grown_dialogues
 from tasks.errors import ConfigError
 from tasks.records import Sample, digest_of
+
+_SHOWN = 5
+"""Groups that are reported by their ids, the largest."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,20 @@ class Folds:
     """The fold (0 … k-1) of each sample id, and what was noticed while making them."""
 
     fold_of: dict[str, int]
+    """Of the items that are held out at some time; who has no fold is in `always_train`."""
     k: int
     groups: int
-    """Number of groups; items of one group share an image or, without images, their whole text."""
+    """Number of groups: what `group_numbers` links is in one."""
     rare: dict[str, int]
-    """Labels with fewer items than folds: their out-of-fold students may never have seen them."""
+    """Number of items of each label that is never held out: fewer items than folds, or one fold would hold out all."""
+    always_train: tuple[str, ...] = ()
+    """Ids of the items with a rare label, and of all others in their groups: trained on by all, judged by a person."""
+    group_sizes: Counter[int] = field(default_factory=lambda: Counter())
+    """Number of groups by size."""
+    largest: tuple[tuple[str, ...], ...] = ()
+    """Ids of the largest groups, up to five, of two items or more."""
+    moved: tuple[str, ...] = ()
+    """Recorded ids that could not keep their fold: a group grew together, or a label became rare."""
 
     @property
     def digest(self) -> str:
@@ -31,45 +44,156 @@ class Folds:
         return digest_of(self.fold_of)[:12]
 
 
-def make_folds(samples: Sequence[Sample], k: int, seed: int) -> Folds:
-    """Split labelled samples into `k` folds, stratified by given label, equal images and equal texts kept together.
+@dataclass(frozen=True)
+class _Set:
+    """Samples in order of id, so that the order in which they came can't matter."""
 
-    Raises ConfigError when there are fewer groups than folds, or no label has an item for each fold.
-    Source of the method: scikit-learn's `StratifiedGroupKFold`.
+    ids: list[str]
+    labels: list[str]
+    groups: list[list[int]]
+    """Positions by group."""
+
+    def labels_of(self, group: int) -> set[str]:
+        return {self.labels[i] for i in self.groups[group]}
+
+
+def make_folds(
+    samples: Sequence[Sample],
+    k: int,
+    seed: int,
+    *,
+    repeat: int = 0,
+    recorded: Mapping[str, int] | None = None,
+    links: Sequence[tuple[int, int]] = (),
+) -> Folds:
+    """Split labelled samples into `k` folds, stratified by given label, groups kept together.
+
+    Groups are those of `group_numbers`; `links` are further pairs of positions in `samples` that belong together
+    (`duplicates.near_duplicates`). Labels with fewer items than folds are never held out, nor is a label that a fold
+    would hold out as a whole (else its student would not know it), nor what shares a group with one.
+
+    `repeat` 0, 1, … gives another split each. `recorded` (id → fold, of an earlier run with the same k; of another k it
+    is ignored) is kept: items may come and go. A new group that is linked to recorded items takes their fold, the one
+    of most items where they have several; the others go, the largest first, where their labels are scarcest.
+
+    Raises ConfigError when too few groups or items can be held out for so many folds.
+    Source of the first split: scikit-learn's `StratifiedGroupKFold`.
     """
-    # The order of the input must not matter: sklearn shuffles from the seed, over items and groups in order of id.
-    samples = sorted(samples, key=lambda s: s.id)
-    groups = group_numbers(samples)
-    if len(set(groups)) < k:
-        raise ConfigError(f"student.folds: {k} folds need at least {k} different items; there are {len(set(groups))}")
-    labels = [sample.given or "" for sample in samples]
-    commonest = max(Counter(labels).values())
-    if commonest < k:
-        raise ConfigError(f"student.folds: no label has {k} items, the commonest has {commonest}; set fewer folds")
-    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
-    fold_of: dict[str, int] = {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # reported below, by name
-        for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):  # pyright: ignore
-            for position in held_out:
-                fold_of[samples[int(position)].id] = fold
-    rare = {label: n for label, n in sorted(Counter(labels).items()) if n < k}
-    return Folds(fold_of, k, len(set(groups)), rare)
+    data = _in_order(samples, links)
+    before: dict[str, int] = {}
+    if recorded and max(recorded.values()) == k - 1:
+        before = {i: recorded[i] for i in data.ids if i in recorded}
+    counts = Counter(data.labels)
+    rare = {label for label, n in counts.items() if n < k}
+    while True:
+        held = [g for g in range(len(data.groups)) if not data.labels_of(g) & rare]
+        if len(held) < k:
+            raise ConfigError(
+                f"student.folds: {k} folds need at least {k} different items that can be held out; there are "
+                f"{len(held)} (a label with fewer items than folds can't be); set fewer folds"
+            )
+        fold = _continued(data, held, before, k) if before else _first_split(data, held, k, _seed(seed, repeat))
+        lonely = _wholly_held_out(data, fold)
+        if not lonely:
+            break
+        rare |= lonely
+    fold_of = {data.ids[i]: fold[g] for g in held for i in data.groups[g]}
+    largest = sorted((g for g in data.groups if len(g) > 1), key=lambda g: (-len(g), g))[:_SHOWN]
+    return Folds(
+        fold_of=dict(sorted(fold_of.items())),
+        k=k,
+        groups=len(data.groups),
+        rare={label: counts[label] for label in sorted(rare)},
+        always_train=tuple(i for i in data.ids if i not in fold_of),
+        group_sizes=Counter(map(len, data.groups)),
+        largest=tuple(tuple(data.ids[i] for i in g) for g in largest),
+        moved=tuple(i for i, was in before.items() if fold_of.get(i) != was),
+    )
 
 
-def group_numbers(samples: Sequence[Sample]) -> list[int]:
-    """A group number for each sample: samples that share any image, or hold the same content, are in one group."""
+def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = ()) -> list[int]:
+    """A group number for each sample, from 0 by first appearance.
+
+    Together are samples that share any image, hold the same content, or are pairs of `links` (positions), and a
+    dialogue with its beginnings (`duplicates.grown_dialogues`).
+    """
     first_with: dict[str, int] = {}
-    links = [
+    same = [
         (i, first_with.setdefault(key, i))
         for i, sample in enumerate(samples)
         for key in (*(image.sha256 for image in sample.images), content_digest(sample))
     ]
-    ends = np.array(links, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(links)), ends), shape=(len(samples), len(samples)))
+    ends = np.array([*same, *grown_dialogues(samples), *links], dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(ends.shape[1]), ends), shape=(len(samples), len(samples)))
     return connected_components(graph, directed=False)[1].tolist()  # pyright: ignore
 
 
 def content_digest(sample: Sample) -> str:
     """Digest of what the item shows and says, whatever its id or label."""
     return digest_of([p.text if p.type == "text" else p.image.sha256 for p in sample.parts])
+
+
+def _in_order(samples: Sequence[Sample], links: Sequence[tuple[int, int]]) -> _Set:
+    order = sorted(range(len(samples)), key=lambda i: samples[i].id)
+    place = {old: new for new, old in enumerate(order)}
+    ordered = [samples[i] for i in order]
+    groups: dict[int, list[int]] = {}
+    for i, group in enumerate(group_numbers(ordered, [(place[a], place[b]) for a, b in links])):
+        groups.setdefault(group, []).append(i)
+    return _Set([s.id for s in ordered], [s.given or "" for s in ordered], list(groups.values()))
+
+
+def _seed(seed: int, repeat: int) -> int:
+    return seed if repeat == 0 else int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+
+
+def _first_split(data: _Set, held: Sequence[int], k: int, seed: int) -> dict[int, int]:
+    """The fold of each group of `held`, by scikit-learn."""
+    rows = [(data.labels[i], g) for g in held for i in sorted(data.groups[g])]
+    labels, groups = [label for label, _ in rows], [g for _, g in rows]
+    commonest = max(Counter(labels).values())
+    if commonest < k:
+        raise ConfigError(
+            f"student.folds: no label has {k} items that can be held out, the commonest has {commonest}; "
+            "set fewer folds"
+        )
+    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    fold: dict[int, int] = {}
+    with warnings.catch_warnings():
+        # items that share a group with a rare label may leave fewer than k of a label
+        warnings.filterwarnings("ignore", "The least populated class")
+        for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(rows)), labels, groups)):  # pyright: ignore
+            fold |= {groups[int(row)]: number for row in held_out}
+    return fold
+
+
+def _continued(data: _Set, held: Sequence[int], before: Mapping[str, int], k: int) -> dict[int, int]:
+    """The fold of each group of `held`: its items' recorded one, or the one where its labels are scarcest."""
+    columns = {label: n for n, label in enumerate(sorted(set(data.labels)))}
+    contents = np.zeros((len(data.groups), len(columns)))
+    for g, members in enumerate(data.groups):
+        for i in members:
+            contents[g, columns[data.labels[i]]] += 1
+    shares = contents / contents.sum(axis=0)
+    fold: dict[int, int] = {}
+    for g in held:
+        votes = Counter(before[data.ids[i]] for i in data.groups[g] if data.ids[i] in before)
+        if votes:
+            fold[g] = min(votes, key=lambda f: (-votes[f], f))
+    load = np.zeros((k, len(columns)))
+    for g, number in fold.items():
+        load[number] += contents[g]
+    for g in sorted(set(held) - fold.keys(), key=lambda g: (-len(data.groups[g]), g)):
+        crowd = load @ shares[g]
+        fold[g] = min(range(k), key=lambda f: (crowd[f], load[f].sum(), f))
+        load[fold[g]] += contents[g]
+    return fold
+
+
+def _wholly_held_out(data: _Set, fold: Mapping[int, int]) -> set[str]:
+    """Labels whose every item is in one fold; groups without a fold are in every training set."""
+    homes: dict[str, set[int]] = {}
+    for g in range(len(data.groups)):
+        for label in data.labels_of(g):
+            homes.setdefault(label, set()).add(fold.get(g, -1))
+    return {label for label, found in homes.items() if len(found) == 1 and -1 not in found}
