@@ -1,0 +1,281 @@
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import orjson
+import pytest
+
+from tasks.audit import Gate
+from tasks.correction import Decisions, Policy, correct
+from tasks.judgements import Ints, Judgements
+from tasks.report.cleanlab_compare import compare
+from tasks.report.correction import write_report
+from tasks.report.correction_figures import Figures
+from tasks.report.correction_measures import figures_of, held_out, share
+from tasks.report.correction_page import gate_sentence, page_of
+
+NOT_CALIBRATED = "The probabilities are not calibrated"
+
+
+class Made:
+    """Judgements about items whose truth is known; an eighth of the given labels is wrong, a hundredth unusable."""
+
+    def __init__(self, items: int = 600, classes: int = 5, *, sure: float = 3.5, names: Sequence[str] = ()) -> None:
+        rng = np.random.default_rng(0)
+        truth = rng.integers(classes, size=items)
+        logits = rng.normal(size=(items, classes)) + sure * (np.arange(classes) == truth[:, None])
+        students = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        shift = rng.integers(1, max(classes, 2), size=items)
+        given = np.where(rng.random(items) < 0.125, (truth + shift) % classes, truth)
+        self.truth = np.where(rng.random(items) < 0.01, -1, truth)
+        ids = tuple(f"s{i}" for i in range(items))
+        labels = tuple(names) or tuple(f"标签{i}" for i in range(classes))
+        dissent = (students.argmax(axis=1) != given).astype(np.float32)
+        self.judgements = Judgements(ids, labels, given, students.astype(np.float32), dissent)
+
+    def look_up(self, items: Ints) -> dict[int, int]:
+        return {i: int(self.truth[i]) for i in items.tolist()}
+
+    def decide(self, reviews: int = 120, **policy: Any) -> Decisions:
+        return correct(self.judgements, Policy(reviews=reviews, **policy), None, self.look_up)
+
+
+@pytest.fixture(scope="module")
+def decided() -> Decisions:
+    """600 items of five classes, 120 reviews; the gate is open."""
+    return Made().decide()
+
+
+def figures(decisions: Decisions) -> Figures:
+    return figures_of(decisions, held_out(decisions), title="t", costs={}, excluded={}, repeats=1)
+
+
+def written(decisions: Decisions, folder: Path, **more: Any) -> tuple[dict[str, float], dict[str, Any], str]:
+    main = write_report(decisions, folder, **{"title": "Correction"} | more)
+    return main, orjson.loads((folder / "report.json").read_bytes()), (folder / "report.html").read_text("utf-8")
+
+
+class Page(HTMLParser):
+    """What a browser would see: texts, ids, elements, and whatever the page refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: list[str] = []
+        self.titles: list[str] = []
+        self.references: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        for name, value in attrs:
+            value = value or ""
+            if name == "id":
+                self.ids.append(value)
+            if name == "title":
+                self.titles.append(value)
+            if name in ("src", "href", "xlink:href", "data", "action"):
+                self.references.append(value)
+            self.references += re.findall(r"url\(([^)]*)\)", value)
+
+    def handle_data(self, data: str) -> None:
+        self.texts += [data.strip()] if data.strip() else []
+
+
+# --- figures -------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_those_of_the_decisions(decided: Decisions, tmp_path: Path) -> None:
+    made, decisions = Made(), decided
+    assert decisions.gate.open, "the rest compares changes without a person"
+    main, plain, _ = written(decisions, tmp_path, costs={"tokens": 12.0}, excluded={"x": "rare"}, repeats=3)
+    given, wrong = made.judgements.given, decisions.beliefs.p_wrong
+    alone = [i for i in range(600) if decisions.label[i] != given[i] and i not in decisions.verdicts]
+    assert alone
+    assert plain["changes"]["unreviewed"] == main["changed unreviewed"] == len(alone)
+    assert main["expected right to wrong"] == pytest.approx(sum(decisions.beliefs.p_given[i] for i in alone))
+    assert main["expected wrong to right"] == pytest.approx(sum(decisions.beliefs.p_candidate[i] for i in alone))
+    known = sum(made.truth[i] != given[i] for i in decisions.verdicts)
+    unknown = sum(wrong[i] for i in range(600) if i not in decisions.verdicts)
+    assert main["expected wrong, given labels"] == pytest.approx(known + unknown)
+    assert main["estimated precision"] == plain["estimates"]["precision"]["value"]
+    assert sum(p["items"] for p in plain["pairs"]) == main["flagged"] == decisions.flagged.sum()
+    assert [c["items"] for c in plain["classes"]] == np.bincount(given, minlength=5).tolist()
+    assert sum(c["flagged"] for c in plain["classes"]) == sum(b["flagged"] for b in plain["histogram"])
+    assert sum(b["items"] for b in plain["histogram"]) == 600
+    assert sum(b["wrong"]["of"] for b in plain["reliability"]) == main["verdicts"] == 120
+    assert (plain["costs"], plain["excluded"], plain["repeats"]) == ({"tokens": 12.0}, {"x": "rare"}, 3)
+    dropped = sum(p["items"] for p in plain["pairs"] if p["proposed"] is None)
+    assert dropped == main["dropped by verdict"] == sum(v < 0 for v in decisions.verdicts.values())
+
+
+@pytest.mark.parametrize("policy", [{}, {"target_precision": 0.6}])
+def test_the_threshold_is_where_flags_begin(policy: dict[str, Any]) -> None:
+    decisions = Made(sure=2.0).decide(60, **policy)
+    threshold = figures(decisions).threshold
+    assert threshold is not None
+    unheard = [i for i in range(600) if i not in decisions.verdicts]
+    above = [bool(decisions.beliefs.p_wrong[i] >= threshold) for i in unheard]
+    assert above == decisions.flagged[unheard].tolist()
+    assert 0 < sum(above) < len(above)
+
+
+def test_flags_that_are_not_by_figure_do_not_lower_the_threshold() -> None:
+    decisions = Made(sure=2.0).decide(60)
+    rejected = decisions.flagged.copy()
+    harmless = [i for i in np.argsort(decisions.beliefs.p_wrong).tolist() if i not in decisions.verdicts][:5]
+    rejected[harmless] = True
+    assert figures(replace(decisions, flagged=rejected)).threshold == figures(decisions).threshold
+
+
+def test_measured_figures_count_audited_items_by_models_that_did_not_know_them() -> None:
+    decisions = Made(sure=2.0).decide(120, audit=80)
+    found = figures(decisions)
+    audited = set(decisions.person_asked[:80].tolist())
+    wrong = sum(decisions.verdicts[i] != decisions.judgements.given[i] for i in audited)
+    precision, recall = found.measured_precision, found.measured_recall
+    assert precision and recall
+    assert (found.audited_verdicts, recall.of) == (80, wrong)
+    assert 0 < recall.hits == precision.hits < precision.of < 80
+    one = next(iter(audited))
+    other = replace(decisions, verdicts=decisions.verdicts | {one: -1 if decisions.verdicts[one] >= 0 else 0})
+    before, after = held_out(decisions), held_out(other)
+    assert before[one] == after[one]
+    assert any(before[i] != after[i] for i in audited)
+
+
+def test_a_share_has_wilsons_interval() -> None:
+    found = share(8, 10)
+    assert found.value == 0.8
+    assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    assert share(0, 0).value is None
+
+
+def test_the_budget_curve_falls_by_the_largest_gains_first() -> None:
+    decisions = Made(sure=2.0).decide(40)
+    points = dict(figures(decisions).budget)
+    gains = sorted(decisions.gain.tolist())
+    assert points[0] == pytest.approx(sum(gains))
+    for reviews, left in points.items():
+        assert left == pytest.approx(sum(gains[: len(gains) - reviews]), abs=1e-9)
+    assert max(points) < 600 and min(points.values()) <= 0.05 * points[0]
+
+
+# --- the page ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_else_and_its_parts_do_not_mix(decided: Decisions, tmp_path: Path) -> None:
+    page = Page(text := written(decided, tmp_path)[2])
+    assert not {"script", "link", "iframe", "img"} & set(page.tags)
+    assert page.tags["svg"] == 3
+    own = {f"#{name}" for name in page.ids}
+    assert len(own) == len(page.ids), "an id is there twice"
+    assert page.references and set(page.references) <= own
+    assert "#01020" not in text, "a stand-in for a colour was left"
+    for chart in re.findall(r"<svg.*?</svg>", text, re.S):
+        ElementTree.fromstring(chart)
+
+
+def test_text_from_data_stays_text(tmp_path: Path) -> None:
+    bad = '<script>alert("x")</script>&amp;{{body}}'
+    made = Made(60, 3, names=(bad, "'a'", "查询物流"))
+    judgements = replace(made.judgements, ids=tuple(f"<b>{i}" for i in range(60)))
+    decisions = correct(judgements, Policy(reviews=30), None, made.look_up)
+    _, plain, text = written(decisions, tmp_path, title=bad, costs={bad: 1.0}, excluded={"<i>1": bad})
+    page = Page(text)
+    assert not {"script", "b", "i"} & set(page.tags)
+    for shown in (bad, "'a'", "查询物流", "<i>1", f"<b>{plain['suspects'][0]['id'].removeprefix('<b>')}"):
+        assert any(shown in line for line in page.texts), shown
+    assert plain["title"] == plain["labels"][0] == bad
+
+
+def test_the_map_shows_each_pair_and_gives_way_to_the_table_when_there_are_many_labels(
+    decided: Decisions, tmp_path: Path
+) -> None:
+    _, plain, text = written(decided, tmp_path)
+    titles = Page(text).titles
+    for pair in plain["pairs"]:
+        assert f"{pair['given']} → {pair['proposed'] or 'none of the labels'}: {pair['items']}" in titles
+    _, plain, text = written(Made(classes=31).decide(0), tmp_path)
+    assert plain["pairs"] and not Page(text).titles
+    assert plain["pairs"][0]["given"] in " ".join(Page(text).texts)
+
+
+def test_without_verdicts_the_page_says_that_nothing_is_calibrated_or_changed(
+    decided: Decisions, tmp_path: Path
+) -> None:
+    main, plain, text = written(Made().decide(0), tmp_path)
+    assert NOT_CALIBRATED in text and "so nothing is changed" in text
+    assert NOT_CALIBRATED not in written(decided, tmp_path)[2]
+    assert (plain["threshold"], plain["estimates"], plain["measured_precision"]) == (None, {}, None)
+    assert not [name for name in main if name.startswith("estimated")]
+    assert main["changed unreviewed"] == main["changed by verdict"] == main["gate open"] == 0
+    assert main["flagged"] == main["waiting for review"] > 0
+    assert Page(text).tags["svg"] == 2, "there is no reliability to draw"
+
+
+@pytest.mark.parametrize("items", [1, 7])
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("reviews", [0, 7])
+def test_the_smallest_sets_have_a_report(items: int, classes: int, reviews: int, tmp_path: Path) -> None:
+    main, plain, text = written(Made(items, classes).decide(reviews), tmp_path)
+    assert main["items"] == items == len(plain["suspects"])
+    assert main["verdicts"] == min(items, reviews)
+    assert NOT_CALIBRATED in text
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        (Gate(34, 3, 2, 0.78, 0.5), r"^The gate is open: .* right in 34, .* in 3 and neither in 2, .* 0\.78 .*above"),
+        (Gate(5, 5, 0, 0.24, 0.5), r"^The gate is closed: .* right in 5, .* in 5 .* 0\.24 .*not above the level 0\.50"),
+        (Gate(0, 0, 4, 0.0, 0.5), "^The gate is closed: .*in 4 such items"),
+        (Gate(0, 0, 0, 0.0, 0.5), "^The gate is closed: no judged item would have been changed"),
+    ],
+)
+def test_the_gate_is_explained_in_a_sentence(decided: Decisions, gate: Gate, said: str) -> None:
+    found = replace(figures(decided), gate=gate, gate_open=gate.open)
+    assert re.search(said, gate_sentence(found))
+    assert gate_sentence(found) in page_of(found, None)
+
+
+def test_excluded_items_stand_under_their_reason(tmp_path: Path) -> None:
+    excluded = {f"e{i}": "fewer items than folds" for i in range(205)} | {"u": "malformed"}
+    main, plain, text = written(Made(50).decide(0), tmp_path, excluded=excluded)
+    assert main["excluded"] == 206 and plain["excluded"] == excluded
+    shown = " ".join(Page(text).texts)
+    assert "fewer items than folds (205)" in shown and "malformed (1)" in shown
+    assert "e199 … and 5 more" in shown
+
+
+# --- cleanlab ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(find_spec("cleanlab") is not None, reason="cleanlab is installed")
+def test_where_cleanlab_is_absent_the_page_says_how_to_see_it(tmp_path: Path) -> None:
+    _, plain, text = written(Made(50).decide(0), tmp_path)
+    assert plain["cleanlab"] is None and "pip install cleanlab" in text
+
+
+@pytest.mark.skipif(find_spec("cleanlab") is None, reason="cleanlab is not installed")
+def test_cleanlab_is_compared_on_the_same_items() -> None:
+    decisions = Made().decide(60)
+    found = compare(decisions, held_out(decisions))
+    assert found is not None and [f.name for f in found.filters] == ["default", "prune_by_class"]
+    unheard = [i for i in range(600) if i not in decisions.verdicts]
+    for one in found.filters:
+        assert one.ours == decisions.flagged[unheard].sum()
+        assert 0 < one.both <= min(one.ours, one.flagged)
+    assert all(0.5 < value <= 1 for value in found.average_precision.values())
+    alone = Made(5, 1).decide(0)
+    refused = compare(alone, {})
+    assert refused is not None and refused.failure
