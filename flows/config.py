@@ -4,7 +4,7 @@ An unknown key is an error (`extra="forbid"`), every field has a description tha
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -25,9 +25,17 @@ def _kind(student: object) -> str:
     return str(kind)  # pyright: ignore
 
 
+def _any_of(schema: dict[str, Any]) -> None:
+    """Prefect's server takes an object without `kind` for every kind at once, which `oneOf` forbids."""
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")
+        schema.pop("discriminator", None)
+
+
 AnyStudent = Annotated[
     Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")] | Annotated[ExternalSpec, Tag("external")],
     Discriminator(_kind),
+    Field(json_schema_extra=_any_of),
 ]
 
 

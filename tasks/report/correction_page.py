@@ -150,14 +150,17 @@ def _unreviewed(figures: Figures) -> str:
     if not changes.unreviewed:
         return "none"
     return (
-        f"expected: {changes.wrong_to_right:.1f} wrong → right, {changes.right_to_wrong:.1f} right → wrong, "
-        f"{changes.wrong_to_wrong:.1f} wrong → wrong"
+        f"expected: {changes.wrong_to_right:,.1f} wrong → right, {changes.right_to_wrong:,.1f} right → wrong, "
+        f"{changes.wrong_to_wrong:,.1f} wrong → wrong"
     )
 
 
 def _suspicion(figures: Figures) -> Markup:
     if figures.threshold is not None:
-        rule = f"Items are flagged from {figures.threshold:.0%} on, unless a verdict says otherwise."
+        rule = (
+            f"Items are flagged from {figures.threshold:.0%} on. Below it are flagged those for which the teacher finds no "
+            "label right; on either side a verdict overrules."
+        )
     elif figures.calibrated:
         rule = "No threshold can be read from the items that no person has judged."
     else:

@@ -10,12 +10,17 @@ class StudentSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    kind: Literal["lora"] = Field(default="lora", description="Qwen-VL with low-rank adapters, trained here")
     base: str = Field(
         description="Hugging Face name or local folder of the Qwen-VL checkpoint that students start from"
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
     trust_remote_code: bool = Field(default=False, description="Allow the base's own code to run; off unless asked for")
     folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
+    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
+    reasons: bool = Field(
+        default=False, description="Teach and ask the reason before the label; items without a reason are not taught"
+    )
     epochs: float = Field(default=3.0, gt=0, description="Passes over the training part")
     batch_size: int = Field(default=4, ge=1, description="Items a step on the device")
     gradient_accumulation: int = Field(default=4, ge=1, description="Steps added up before an update")
@@ -27,6 +32,16 @@ class StudentSpec(BaseModel):
     seed: int = Field(default=0, description="Seed of folds, initialisation and order")
     seconds_a_fold: float | None = Field(
         default=None, gt=0, description="Stop a fold's training after this many seconds; none: no limit"
+    )
+    checkpoint_seconds: float = Field(
+        default=120.0, gt=0, description="A killed training loses at most about this much of its work"
+    )
+    report_to: tuple[str, ...] = Field(
+        default=(),
+        description="Where transformers also sends the loss: swanlab, wandb, tensorboard … (installed apart)",
+    )
+    scoring_engine: Literal["local", "vllm"] = Field(
+        default="local", description="What asks the students; vllm serves the adapters of all folds by one server"
     )
     scoring_batch_size: int = Field(default=8, ge=1, description="Items a batch when the student is asked")
     min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")

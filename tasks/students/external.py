@@ -31,7 +31,7 @@ _FOLDER = TEMPLATES / "students"
 _DATASET = "labelstill"
 _COMMANDS = {
     "llamafactory": ("llamafactory-cli", "train", "${config}"),
-    "swift": ("swift", "sft", "--config", "${config}"),
+    "swift": ("swift", "sft", "${config}"),
 }
 
 

@@ -1,49 +1,45 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # (trl, peft, datasets and transformers publish few types)
-"""Fold students: Qwen2-VL with low-rank adapters, trained by trl's SFTTrainer, kept as peft folders (safetensors)."""
+"""Fold students: Qwen2-VL with low-rank adapters, trained by trl's SFTTrainer, kept as peft folders (safetensors).
+
+While a fold is trained, a hidden folder beside the student's holds checkpoints in transformers' own form (its optimizer
+and random states are torch files, read back with weights_only); nothing but safetensors outlives the training.
+"""
 
 import logging
 import shutil
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import orjson
 import torch
-from datasets import Dataset
+from filelock import FileLock
 from peft import LoraConfig
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    set_seed,
-)
+from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, set_seed
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from tasks.engines import EngineSpec
 from tasks.engines.identity import model_identity
 from tasks.folds import content_digest
-from tasks.images import open_images
 from tasks.prompts import Prompter
-from tasks.records import Sample, Sampling, digest_of
+from tasks.records import Sample, digest_of
 from tasks.stages import write_bytes
 from tasks.students import StudentSpec
-from tasks.user_turn import user_content
+from tasks.students.curves import check_reporters, curve_of, draw_curve
+from tasks.students.lessons import dataset, taught_items
+from tasks.students.resuming import KEPT, Progress, Watch, newest_checkpoint
 
 log = logging.getLogger(__name__)
 
 # Adapters sit in the language model only: vLLM serves no adapters of the vision tower (FACTS: "Seen answering").
 _TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss)."""
+_NOT_OF_A_STUDENT = {"scoring_engine", "scoring_batch_size", "folds", "repeats", "checkpoint_seconds", "report_to"}
+"""Fields of the specification that change no weight."""
 
 
 def base_spec(spec: StudentSpec) -> EngineSpec:
@@ -60,56 +56,134 @@ def base_spec(spec: StudentSpec) -> EngineSpec:
     )
 
 
-def student_digest(spec: StudentSpec, prompter: Prompter, train: Sequence[Sample], fold: int) -> str:
-    """Identity of the student of `fold`: what it is made from, by which recipe, with which seed."""
-    ingredients = spec.model_dump(mode="json", exclude={"scoring_batch_size", "folds"})
-    items = sorted([s.id, content_digest(s), s.given] for s in train)
-    return digest_of([ingredients, model_identity(base_spec(spec)), prompter.pack.digest, items, fold, "label-only"])[
-        :16
-    ]
+def student_digest(
+    spec: StudentSpec,
+    prompter: Prompter,
+    train: Sequence[Sample],
+    fold: int,
+    *,
+    repeat: int = 0,
+    reasons: Mapping[str, str] | None = None,
+) -> str:
+    """Identity of a student: what it is made from, by which recipe, with which seed. Arguments as in `train_student`.
+
+    Raises ConfigError as `train_student` does.
+    """
+    ingredients = spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT)
+    taught = taught_items(spec, train, reasons or {})
+    items = [[s.id, content_digest(s), s.given, reason] for s, reason in taught]
+    base = model_identity(base_spec(spec))
+    return digest_of([ingredients, base, prompter.pack.digest, items, fold, repeat])[:16]
 
 
 def train_student(
-    spec: StudentSpec, prompter: Prompter, train: Sequence[Sample], fold: int, folder: Path, progress: Progress
+    spec: StudentSpec,
+    prompter: Prompter,
+    train: Sequence[Sample],
+    fold: int,
+    folder: Path,
+    progress: Progress,
+    *,
+    repeat: int = 0,
+    reasons: Mapping[str, str] | None = None,
 ) -> Path:
     """Train one student on `train` (each with its given label) and return its adapter's folder.
 
-    The student learns to answer the classify prompt without a reason: the very form in which it is then scored. A
-    finished folder (one with student.json) is returned as it is. Images go through qwen_vl_utils' resizing, as in the
-    local engine. Raises what trl raises; a half-trained folder is never taken for a student.
+    The student learns the very form in which it is then scored: the classify prompt's answer, without a reason or,
+    with `spec.reasons`, behind the one that `reasons` has for the item's id; items for which it has none are left out
+    and named in student.json. Images go through qwen_vl_utils' resizing, as in the local engine. `progress` is called
+    after each update.
+
+    A finished folder (one with student.json) is returned as it is, and a half-trained folder is never taken for one: a
+    training that was killed goes on from its newest whole checkpoint (`spec.checkpoint_seconds`) when this is called
+    again with the same arguments. Two processes that want the same folder train it once. Raises ConfigError when no
+    item has a reason or a reporter's package is missing, and what trl raises.
     """
-    if (folder / "student.json").exists():
+    if _is_finished(folder):
+        shutil.rmtree(_work_of(folder), ignore_errors=True)  # killed just after it was finished
         return folder
-    started = time.monotonic()
-    work = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    set_seed(spec.seed * 1000 + fold)
-    transformers_logging.disable_progress_bar()
-    trainer = _trainer(spec, prompter, train, work, fold, progress)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # trl's and torch's advice about padding and pinned memory is not the user's
-        trainer.train()
-    trainer.model.save_pretrained(work, safe_serialization=True)  # pyright: ignore
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    facts = {
+    check_reporters(spec.report_to)
+    taught = taught_items(spec, train, reasons or {})
+    without = sorted({s.id for s in train} - {s.id for s, _ in taught})
+    if without:
+        log.warning("fold %d: %d of %d items have no reason and are not taught", fold, len(without), len(train))
+    facts: dict[str, object] = {
         "fold": fold,
-        "items": len(train),
-        "steps": trainer.state.global_step,
-        "seconds": round(time.monotonic() - started, 1),
-        "losses": [round(float(loss), 4) for loss in losses],
+        "repeat": repeat,
+        "items": len(taught),
+        "without_reason": without,
         "spec": spec.model_dump(mode="json"),
-        "trained_on": sorted(s.id for s in train),
-        "trained_on_content": sorted({content_digest(s) for s in train}),
+        "trained_on": [s.id for s, _ in taught],
+        "trained_on_content": sorted({content_digest(s) for s, _ in taught}),
     }
-    write_bytes(work / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
-    shutil.rmtree(folder, ignore_errors=True)
-    work.rename(folder)
+    recipe = student_digest(spec, prompter, train, fold, repeat=repeat, reasons=reasons)
+    seed = (spec.seed * 1000 + repeat * 1_000_000 + fold) % 2**32
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with FileLock(lock):
+        if not _is_finished(folder):
+            checkpoint = newest_checkpoint(_work_of(folder), recipe)
+            _train(spec, prompter, taught, seed, folder, checkpoint, Watch.of(spec, progress), facts)
+        lock.unlink(missing_ok=True)  # whoever still waits for it finds a finished folder
     return folder
 
 
+def _train(
+    spec: StudentSpec,
+    prompter: Prompter,
+    taught: Sequence[tuple[Sample, str]],
+    seed: int,
+    folder: Path,
+    checkpoint: Path | None,
+    watch: Watch,
+    facts: dict[str, object],
+) -> None:
+    """Train, from `checkpoint` on if there is one, and move what is to stay to `folder`, in one step."""
+    name = f"fold {facts['fold']}, repeat {facts['repeat']}"
+    set_seed(seed)
+    transformers_logging.disable_progress_bar()
+    work = _work_of(folder)
+    trainer = _trainer(spec, prompter, taught, seed, work / "trainer", name, watch)
+    if checkpoint is not None:
+        log.info("%s: training goes on from %s", name, checkpoint.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trl's and torch's advice about padding and pinned memory is not the user's
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    done = work / "done"
+    shutil.rmtree(done, ignore_errors=True)
+    trainer.model.save_pretrained(done, safe_serialization=True)  # pyright: ignore
+    curve = curve_of(trainer.state.log_history)
+    draw_curve(curve, name, done / "loss.png")
+    if (reported := work / "trainer" / "runs").exists():
+        reported.rename(done / "runs")  # tensorboard's
+    facts |= {
+        "seed": seed,
+        "steps": trainer.state.global_step,
+        "seconds": round(watch.spent, 1),
+        **asdict(curve),
+    }
+    write_bytes(done / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    shutil.rmtree(folder, ignore_errors=True)
+    done.rename(folder)
+    shutil.rmtree(work)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "student.json").exists()
+
+
+def _work_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.part")
+
+
 def _trainer(
-    spec: StudentSpec, prompter: Prompter, train: Sequence[Sample], work: Path, fold: int, progress: Progress
+    spec: StudentSpec,
+    prompter: Prompter,
+    taught: Sequence[tuple[Sample, str]],
+    seed: int,
+    output: Path,
+    name: str,
+    watch: Watch,
 ) -> SFTTrainer:
     processor = AutoProcessor.from_pretrained(
         spec.base, revision=spec.revision, trust_remote_code=spec.trust_remote_code
@@ -124,7 +198,8 @@ def _trainer(
     )
     cuda = torch.cuda.is_available()
     arguments = SFTConfig(
-        output_dir=str(work / "trainer"),
+        output_dir=str(output),
+        run_name=name,
         num_train_epochs=spec.epochs,
         per_device_train_batch_size=spec.batch_size,
         gradient_accumulation_steps=spec.gradient_accumulation,
@@ -132,16 +207,17 @@ def _trainer(
         learning_rate=spec.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
-        seed=spec.seed * 1000 + fold,
+        seed=seed,
         max_length=None,  # a cut would split an image's tokens
         completion_only_loss=True,
         use_cpu=not cuda,
         bf16=cuda and torch.cuda.is_bf16_supported(),
         fp16=False,
-        save_strategy="no",
-        logging_steps=5,
+        save_strategy="no",  # `watch` asks for checkpoints
+        save_total_limit=KEPT,
+        logging_steps=1,
         remove_unused_columns=False,  # rows are made on the fly, from an index column
-        report_to="none",
+        report_to=list(spec.report_to) or "none",
         disable_tqdm=True,
         dataloader_pin_memory=cuda,
         dataloader_num_workers=0,
@@ -150,52 +226,12 @@ def _trainer(
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=_dataset(prompter, train, processor.image_processor.patch_size),
+        train_dataset=dataset(prompter, taught, spec.reasons, processor.image_processor.patch_size),
         processing_class=processor,
         peft_config=LoraConfig(
             r=spec.lora_rank, lora_alpha=spec.lora_alpha, target_modules=_TARGETS, task_type="CAUSAL_LM"
         ),
-        callbacks=[_Watch(progress, spec.seconds_a_fold)],
+        callbacks=[watch],
     )
-    trainer.remove_callback(PrinterCallback)  # `progress` speaks for it
+    trainer.remove_callback(PrinterCallback)  # `watch` speaks for it
     return trainer
-
-
-def _dataset(prompter: Prompter, train: Sequence[Sample], patch_size: int) -> Dataset:
-    """Rows are made when they are asked for, so that no decoded image is held."""
-    limits = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
-    requests = [prompter.classify(s, Sampling(), with_reason=False) for s in train]
-    answers = [prompter.answer(s.given or "") for s in train]
-
-    def row(i: int) -> dict[str, Any]:
-        request = requests[i]
-        content = [{"type": "image"} if e["type"] == "image" else e for e in user_content(request)]
-        return {
-            "prompt": [{"role": "user", "content": content}],
-            "completion": [{"role": "assistant", "content": [{"type": "text", "text": answers[i]}]}],
-            "images": open_images(request.images, patch_size=patch_size, **limits) or [],
-        }
-
-    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        made = [row(i) for i in batch["index"]]
-        return {key: [r[key] for r in made] for key in ("prompt", "completion", "images")}
-
-    return Dataset.from_dict({"index": list(range(len(train)))}).with_transform(rows)
-
-
-class _Watch(TrainerCallback):
-    """Reports progress and ends a fold that used up its seconds."""
-
-    def __init__(self, progress: Progress, seconds: float | None) -> None:
-        self.progress = progress
-        self.deadline = time.monotonic() + seconds if seconds is not None else None
-        self.loss = float("nan")
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
-        self.loss = float((logs or {}).get("loss", self.loss))
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.progress(state.global_step, state.max_steps, self.loss)
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            log.warning("stopped after %d of %d steps: seconds_a_fold is used up", state.global_step, state.max_steps)
-            control.should_training_stop = True

@@ -13,7 +13,7 @@ from tests.benchmarks.correction.students import Student
 
 
 def judged(
-    given: Sequence[int], students: Sequence[Sequence[float]] | Floats, dissent: float | None = None
+    given: Sequence[int], students: Sequence[Sequence[float]] | NDArray[np.floating], dissent: float | None = None
 ) -> Judgements:
     """Items i0, i1, … and labels a, b, …; dissent is of one run unless it is given."""
     table = np.array(students, dtype=np.float32)
@@ -37,6 +37,13 @@ def of_noisy(made: NoisySet) -> Judgements:
     dissent = np.mean([s.probabilities.argmax(axis=1) != made.given for s in made.students], axis=0)
     ids = tuple(item_id(i) for i in range(len(made.given)))
     return Judgements(ids, made.names, made.given, made.mean.astype(np.float32), dissent.astype(np.float32))
+
+
+def powered(judgements: Judgements, power: float) -> Judgements:
+    """The same students, more (above 1) or less sure of themselves."""
+    table = judgements.students.astype(np.float64) ** power
+    students = (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+    return Judgements(judgements.ids, judgements.labels, judgements.given, students, judgements.dissent)
 
 
 def says(verdicts: Mapping[int, int] | Ints) -> LookUp:

@@ -1,24 +1,65 @@
-import pytest
+from typing import Any
 
-from tasks.audit import Gate
-from tasks.correction import NEITHER, check_out_of_fold, decide, propose, suspicious
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tasks.correction import AskTeacher, Decisions, Policy, check_out_of_fold, correct
 from tasks.errors import LeakageError
 from tasks.folds import content_digest
-from tasks.records import Action, Correction, Outcome, Prediction
-from tests.tasks.making import correction, image, prediction, proposal, sample
+from tasks.judgements import Floats, Ints, Judgements
+from tasks.records import Action
+from tests.benchmarks.correction.noisy_sets import NoisySet
+from tests.benchmarks.correction.students import Student
+from tests.tasks.judging import judged, nobody, noisy, of_noisy, powered, says, teaches
+from tests.tasks.making import image, sample
 
-GIVEN, OTHER, THIRD = "申请退款", "查询物流", "反馈破损"
-OPEN = Gate(wins=20, losses=1, neither=0, lower=0.8, level=0.5)
-CLOSED = Gate(wins=1, losses=1, neither=0, lower=0.1, level=0.5)
-
-
-def student(label: str | None, p_given: float = 0.2, p_label: float = 0.7) -> Prediction:
-    probabilities = {GIVEN: p_given, label: p_label} if label else {}
-    return prediction("s", label, source="student/fold=3", probabilities=probabilities, model="base+fold3")
+KEEP, RELABEL, DROP, REVIEW = Action.KEEP, Action.RELABEL, Action.DROP, Action.REVIEW
 
 
-def teacher(label: str | None) -> Prediction:
-    return prediction("s", label, probabilities={GIVEN: 0.3, OTHER: 0.6}, reason="看到“到哪了”")
+class Person:
+    """Knows the truth, and keeps what it was asked."""
+
+    def __init__(self, truth: Ints) -> None:
+        self.truth = truth
+        self.asked: list[list[int]] = []
+
+    def __call__(self, items: Ints) -> dict[int, int]:
+        self.asked.append(items.tolist())
+        return {item: int(self.truth[item]) for item in items.tolist()}
+
+
+class Teacher:
+    """Has these probabilities [N, C + 1], and keeps what it was asked."""
+
+    def __init__(self, table: Floats) -> None:
+        self.table = table
+        self.asked: list[int] = []
+
+    def __call__(self, items: Ints) -> Floats:
+        self.asked += items.tolist()
+        return self.table[items]
+
+
+def consistent(found: Decisions) -> None:
+    """What holds of every correction, whatever went in."""
+    judgements, count = found.judgements, len(found.judgements.ids)
+    assert len(found.action) == len(found.label) == len(found.flagged) == count
+    for item, (action, label) in enumerate(zip(found.action, found.label.tolist(), strict=True)):
+        same = label == judgements.given[item]
+        assert {KEEP: same, REVIEW: same, DROP: label == -1, RELABEL: not same and label >= 0}[action]
+        assert action is not REVIEW or (found.flagged[item] and item not in found.verdicts)
+        if item in found.verdicts:
+            assert label == found.verdicts[item] and found.flagged[item] == (label != judgements.given[item])
+            assert found.gain[item] == 0
+        else:
+            assert action is not DROP and (action is not RELABEL or found.gate.open)
+    shares = (found.beliefs.p_given, found.beliefs.p_candidate, found.beliefs.p_neither)
+    assert all(np.isfinite(p).all() and (p >= 0).all() for p in shares)
+    assert sum(shares) == pytest.approx(np.ones(count))
+    assert len(set(found.person_asked.tolist())) == len(found.person_asked)
 
 
 # --- leakage -------------------------------------------------------------------------------------------------
@@ -30,91 +71,359 @@ def test_a_student_that_saw_the_item_or_its_duplicate_is_refused() -> None:
     check_out_of_fold([a, b], {"a": 0, "b": 1}, seen)
     with pytest.raises(LeakageError, match="item a: the student of fold 1"):
         check_out_of_fold([a, b], {"a": 1, "b": 1}, seen)
-    twin = sample("twin", image("2", "/another/path.png"), given=THIRD)
+    twin = sample("twin", image("2", "/another/path.png"), given="反馈破损")
     with pytest.raises(LeakageError, match="item twin"):
         check_out_of_fold([twin], {"twin": 0}, seen)
 
 
-# --- proposals -----------------------------------------------------------------------------------------------
+def test_an_item_of_no_fold_has_nothing_to_check() -> None:
+    check_out_of_fold([sample("rare")], {}, {0: {content_digest(sample("rare"))}})
 
 
-@pytest.mark.parametrize(("label", "expected"), [(GIVEN, False), (OTHER, True), (None, False)])
-def test_an_item_is_suspicious_when_the_student_says_another_label(label: str | None, expected: bool) -> None:
-    assert suspicious(sample(), student(label)) is expected
+# --- any set -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("said", "judged", "action", "candidate", "adjudicated"),
-    [
-        pytest.param(GIVEN, None, Action.KEEP, None, None, id="student agrees, teacher not asked"),
-        pytest.param(OTHER, GIVEN, Action.KEEP, None, GIVEN, id="teacher sides with the given label"),
-        pytest.param(OTHER, OTHER, Action.REVIEW, OTHER, OTHER, id="student and teacher agree on another"),
-        pytest.param(OTHER, THIRD, Action.REVIEW, None, THIRD, id="teacher says a third"),
-    ],
-)
-def test_cases(said: str, judged: str | None, action: Action, candidate: str | None, adjudicated: str | None) -> None:
-    case = propose(sample(), student(said), teacher(judged) if judged else None, 3)
-    assert (case.action, case.candidate, case.adjudicated) == (action, candidate, adjudicated)
-    assert (case.given, case.predicted, case.label, case.fold, case.model) == (GIVEN, said, GIVEN, 3, "base+fold3")
-    assert not case.reviewed and case.verdict is None and case.why
+@st.composite
+def any_set(draw: st.DrawFn) -> tuple[Judgements, Floats, Ints]:
+    """Judgements, a teacher's [N, C + 1] with some rows it can't say anything about, and a person's truth."""
+    items, labels = draw(st.integers(1, 60)), draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 100_000)))
+    sure = draw(st.sampled_from([0.05, 0.5, 5]))
+    students, teacher = (rng.dirichlet([sure] * n, size=items).astype(np.float32) for n in (labels, labels + 1))
+    given_labels = students.argmax(axis=1) if draw(st.booleans()) else rng.integers(labels, size=items)
+    teacher[rng.random(items) < draw(st.sampled_from([0, 0.3, 1]))] = np.nan
+    return judged(given_labels.tolist(), students), teacher, rng.integers(-1, labels, size=items)
 
 
-def test_unusable_answers_are_a_persons_question() -> None:
-    for said, judged in ((None, None), (OTHER, None)):
-        case = propose(sample(), student(said), teacher(judged), 0)
-        assert (case.action, case.candidate, case.label) == (Action.REVIEW, None, GIVEN)
-    assert Outcome.MALFORMED in propose(sample(), student(None), None, 0).why
-
-
-def test_the_evidence_is_written_down() -> None:
-    case = propose(sample(), student(OTHER), teacher(OTHER), 0)
-    assert (case.p_given, case.p_predicted) == (0.2, 0.7)
-    assert (case.p_teacher_given, case.p_teacher_candidate) == (0.3, 0.6)
-    assert case.reason == "看到“到哪了”"
-    unasked = propose(sample(), student(GIVEN), None, 0)
-    assert (unasked.p_teacher_given, unasked.p_teacher_candidate, unasked.reason) == (None, None, "")
-
-
-# --- decisions -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("gate", [OPEN, CLOSED])
-@pytest.mark.parametrize(
-    ("verdict", "action", "label"),
-    [
-        (GIVEN, Action.KEEP, GIVEN),
-        (OTHER, Action.RELABEL, OTHER),
-        (THIRD, Action.RELABEL, THIRD),
-        (NEITHER, Action.DROP, None),
-    ],
-)
-def test_a_persons_verdict_stands_whatever_the_gate(
-    gate: Gate, verdict: str, action: Action, label: str | None
+@settings(max_examples=40, deadline=None)
+@given(any_set(), st.booleans(), st.floats(0, 1))
+def test_without_reviews_no_label_changes(
+    case: tuple[Judgements, Floats, Ints], with_teacher: bool, level: float
 ) -> None:
-    for case in (proposal(), correction(action=Action.REVIEW)):
-        closed = decide(case, verdict, gate)
-        assert (closed.action, closed.label, closed.reviewed, closed.verdict) == (action, label, True, verdict)
-        assert "reviewer" in closed.why
+    judgements, teacher, truth = case
+    person = Person(truth)
+    policy = Policy(reviews=0, gate_level=level, teacher_share=1)
+    found = correct(judgements, policy, Teacher(teacher) if with_teacher else None, person)
+    consistent(found)
+    assert (found.label == judgements.given).all()
+    assert set(found.action) <= {KEEP, REVIEW} and not found.gate.open
+    assert not any(person.asked) and not found.verdicts and not found.estimates
 
 
-def test_a_proposal_is_applied_only_while_the_gate_is_open() -> None:
-    assert decide(proposal(), None, CLOSED) == proposal()
-    applied = decide(proposal(), None, OPEN)
-    assert (applied.action, applied.label, applied.reviewed, applied.verdict) == (Action.RELABEL, OTHER, False, None)
-    assert "gate open" in applied.why
+@settings(max_examples=40, deadline=None)
+@given(any_set(), st.booleans(), st.integers(0, 80), st.integers(0, 80), st.sampled_from([None, 0.5, 0.9]))
+def test_decisions_are_consistent_and_within_the_budget(
+    case: tuple[Judgements, Floats, Ints], with_teacher: bool, reviews: int, audit: int, target: float | None
+) -> None:
+    judgements, table, truth = case
+    person, teacher, count = Person(truth), Teacher(table), len(case[0].ids)
+    policy = Policy(reviews=reviews, audit=audit, teacher_share=0.3, target_precision=target)
+    found = correct(judgements, policy, teacher if with_teacher else None, person)
+    consistent(found)
+    asked = [item for items in person.asked for item in items]
+    assert asked == found.person_asked.tolist() and len(set(asked)) == len(asked) == min(reviews, count)
+    assert found.audited == min(reviews, audit, count) == len(person.asked[0])
+    assert set(found.verdicts) == set(asked)
+    assert teacher.asked == found.teacher_asked.tolist() and len(teacher.asked) <= 0.3 * count
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(correction(action=Action.REVIEW, predicted=OTHER, adjudicated=THIRD), id="no candidate"),
-        pytest.param(
-            proposal(p_given=0.45, p_predicted=0.5, p_teacher_given=0.6, p_teacher_candidate=0.4), id="evidence against"
-        ),
-        pytest.param(
-            proposal(p_given=0.25, p_predicted=0.5, p_teacher_given=0.5, p_teacher_candidate=0.25), id="evidence equal"
-        ),
-    ],
-)
-def test_without_evidence_for_it_nothing_changes_even_with_the_gate_open(case: Correction) -> None:
-    assert decide(case, None, OPEN) == case
+# --- the person ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verdict", [0, 1, 2, -1])
+def test_a_persons_verdict_stands_whatever_the_models_say(verdict: int) -> None:
+    judgements = judged([0, 0, 0], [[0.01, 0.98, 0.01], [0.98, 0.01, 0.01], [0.3, 0.3, 0.4]])
+    found = correct(judgements, Policy(reviews=3), None, says(dict.fromkeys(range(3), verdict)))
+    consistent(found)
+    assert found.label.tolist() == [verdict] * 3
+    assert set(found.action) == {{0: KEEP, -1: DROP}.get(verdict, RELABEL)}
+
+
+def test_a_person_who_answers_some_questions_is_not_taken_to_have_answered_the_others() -> None:
+    made = noisy()
+    half = {i: int(t) for i, t in enumerate(made.truth) if i % 2}
+    found = correct(of_noisy(made), Policy(), None, lambda items: {i: half[i] for i in items.tolist() if i in half})
+    consistent(found)
+    assert 0 < len(found.verdicts) < 100 == len(found.person_asked)
+    assert all(item % 2 for item in found.verdicts)
+
+
+def test_earlier_verdicts_stand_and_are_not_asked_for_again_beyond_the_audit() -> None:
+    made = noisy("human-like", 0.2)
+    judgements = of_noisy(made)
+    # Nobody would have asked about these, and no model believes it.
+    sure = np.argsort(judgements.students[np.arange(600), made.given])[-30:]
+    truth = made.truth.copy()
+    truth[sure] = -1
+    known = dict.fromkeys(sure.tolist(), -1)
+    person = Person(truth)
+    found = correct(judgements, Policy(reviews=40, audit=20), None, person, known)
+    consistent(found)
+    assert {found.action[i] for i in known} == {DROP}
+    assert [len(items) for items in person.asked] == [20, 20] and not set(person.asked[1]) & set(known)
+    assert set(found.verdicts) == set(known) | set(found.person_asked.tolist())
+    alone = correct(judgements, Policy(reviews=0), None, nobody, known)
+    consistent(alone)
+    assert set(alone.verdicts) == set(known) and {alone.action[i] for i in known} == {DROP}
+
+
+def test_what_is_left_of_the_budget_goes_where_labels_are_most_likely_wrong() -> None:
+    made = noisy("human-like", 0.2)
+    found = correct(of_noisy(made), Policy(reviews=150, audit=50, gate_level=1), None, says(made.truth))
+    more = found.person_asked[found.audited :]
+    rest = np.setdiff1d(np.arange(600), found.person_asked)
+    assert len(more) == 100 and found.evidence.log_ratio[more].min() >= found.evidence.log_ratio[rest].max()
+    wrong = made.truth != made.given
+    assert wrong[more].mean() > wrong[rest].mean() + 0.5
+
+
+# --- the gate ------------------------------------------------------------------------------------------------
+
+
+def contradicted() -> Judgements:
+    """200 items given a: of one half the student says b, and how surely varies; of the other half a."""
+    sure = np.linspace(0.75, 0.97, 100)
+    rows = np.column_stack([0.8 * (1 - sure), sure, 0.2 * (1 - sure)])
+    return judged([0] * 200, np.vstack([rows, np.tile([0.9, 0.06, 0.04], (100, 1))]))
+
+
+def test_where_the_audit_finds_candidates_wrong_nothing_changes_unreviewed() -> None:
+    found = correct(contradicted(), Policy(reviews=50), None, says(np.zeros(200, dtype=np.int64)))
+    consistent(found)
+    assert not found.gate.open and (found.label == 0).all() and set(found.action) <= {KEEP, REVIEW}
+    assert found.beliefs.p_given.mean() > 0.9
+
+
+def test_where_the_audit_finds_candidates_right_they_are_applied_to_the_others() -> None:
+    truth = np.repeat([1, 0], 100)
+    found = correct(contradicted(), Policy(reviews=50), None, says(truth))
+    consistent(found)
+    assert found.gate.open and (found.label == truth).all()
+    assert (found.flagged == (truth == 1)).all()
+    assert [found.action.count(a) for a in (RELABEL, KEEP)] == [100, 100]
+
+
+def test_where_the_audit_finds_both_wrong_the_others_wait_for_a_person() -> None:
+    truth = np.repeat([-1, 0], 100)
+    found = correct(contradicted(), Policy(reviews=50), None, says(truth))
+    consistent(found)
+    waiting = [i for i, action in enumerate(found.action) if action is REVIEW]
+    assert not found.gate.open and len(waiting) > 50 and max(waiting) < 100
+    assert found.action.count(RELABEL) == 0 and found.action.count(DROP) == sum(i < 100 for i in found.verdicts)
+
+
+def test_a_gate_level_of_one_never_opens() -> None:
+    found = correct(contradicted(), Policy(reviews=50, gate_level=1), None, says(np.repeat([1, 0], 100)))
+    assert not found.gate.open
+    assert {i for i, label in enumerate(found.label.tolist()) if label} <= set(found.verdicts)
+
+
+# --- the teacher ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def taught() -> NoisySet:
+    return noisy("human-like", 0.2, students=(Student(blur=1.2),), teacher=Student("zero-shot", 0.3))
+
+
+def table_of(made: NoisySet) -> Floats:
+    assert made.teacher
+    return np.column_stack([made.teacher.probabilities, np.zeros(600)]).astype(np.float32)
+
+
+def same(one: Decisions, other: Decisions) -> bool:
+    arrays = (one.label, one.flagged, one.beliefs.p_given, one.beliefs.p_candidate, one.gain, one.person_asked)
+    others = (
+        other.label,
+        other.flagged,
+        other.beliefs.p_given,
+        other.beliefs.p_candidate,
+        other.gain,
+        other.person_asked,
+    )
+    return one.action == other.action and all((a == b).all() for a, b in zip(arrays, others, strict=True))
+
+
+def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of_it_is_used(taught: NoisySet) -> None:
+    judgements, table = of_noisy(taught), table_of(taught)
+    found = correct(judgements, Policy(), Teacher(table), says(taught.truth))
+    asked = found.teacher_asked
+    assert len(asked) == 90
+    margin = found.evidence.margin
+    assert margin[asked].min() > np.quantile(margin, 0.8)
+    others = np.setdiff1d(np.arange(600), asked)
+    for poison in (0, 10):
+        poisoned = table.copy()
+        poisoned[others] = np.eye(11)[poison]
+        assert same(correct(judgements, Policy(), Teacher(poisoned), says(taught.truth)), found)
+    table[asked] = np.eye(11)[0]
+    assert not same(correct(judgements, Policy(), Teacher(table), says(taught.truth)), found)
+
+
+def test_a_good_teacher_helps(taught: NoisySet) -> None:
+    judgements = of_noisy(taught)
+    right: list[float] = []
+    for teacher in (None, Teacher(table_of(taught))):
+        found = correct(judgements, Policy(), teacher, says(taught.truth))
+        unseen = np.setdiff1d(np.arange(600), list(found.verdicts))
+        right.append(float((found.label == taught.truth)[unseen].mean()))
+    assert right[1] > right[0] + 0.02
+
+
+def test_a_teacher_that_can_say_nothing_is_as_good_as_none(taught: NoisySet) -> None:
+    silent = Teacher(np.full((600, 11), np.nan, dtype=np.float32))
+    with_it = correct(of_noisy(taught), Policy(), silent, says(taught.truth))
+    assert len(silent.asked) == 90
+    assert same(with_it, correct(of_noisy(taught), Policy(), None, says(taught.truth)))
+
+
+def test_where_the_teacher_finds_no_label_right_the_item_waits_for_a_person() -> None:
+    truth = np.repeat([1, 0], 100)
+    table = np.tile(np.array([0.05, 0.9, 0.05, 0], dtype=np.float32), (200, 1))
+    table[:15] = [0.2, 0.1, 0.1, 0.6]
+    # All of the first hundred are asked.
+    policy = Policy(reviews=50, teacher_share=0.5)
+    found = correct(contradicted(), policy, Teacher(table), says(truth))
+    consistent(found)
+    assert set(range(15)) <= set(found.teacher_asked.tolist()) and found.gate.open
+    unreviewed = [i for i in range(100) if i not in found.verdicts]
+    assert {found.action[i] for i in unreviewed if i < 15} == {REVIEW}
+    assert {found.action[i] for i in unreviewed if i >= 15} == {RELABEL}
+    cold = correct(contradicted(), Policy(reviews=0, teacher_share=0.5), Teacher(table), nobody)
+    assert all(cold.action[i] is REVIEW for i in range(15)) and (cold.label == 0).all()
+
+
+def test_a_teacher_is_not_asked_about_labels_that_nobody_doubts() -> None:
+    rows = np.tile([0.98, 0.01, 0.01], (100, 1))
+    teacher = Teacher(np.full((100, 4), 0.25, dtype=np.float32))
+    found = correct(judged([0] * 100, rows), Policy(reviews=0, teacher_share=1), teacher, nobody)
+    assert teacher.asked == [] and found.action == (KEEP,) * 100
+
+
+# --- flags and estimates -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reviews", [0, 10])
+def test_without_enough_verdicts_a_margin_flags(reviews: int) -> None:
+    made = noisy()
+    found = correct(of_noisy(made), Policy(reviews=reviews), None, says(made.truth))
+    unseen = np.setdiff1d(np.arange(600), list(found.verdicts))
+    assert (found.flagged == (found.evidence.margin > 0.1))[unseen].all() and not found.estimates
+
+
+@pytest.mark.parametrize("power", [0.3, 2.0, 4.0])
+@pytest.mark.parametrize("noise", ["symmetric", "human-like"])
+def test_how_sure_the_students_are_of_themselves_hardly_matters(noise: str, power: float) -> None:
+    made = noisy(noise, 0.2, items=1000)
+    judgements = of_noisy(made)
+    plain, bent = (correct(j, Policy(), None, says(made.truth)) for j in (judgements, powered(judgements, power)))
+    assert plain.flagged.sum() > 100
+    assert (plain.flagged == bent.flagged).mean() > 0.97 and (plain.label == bent.label).mean() > 0.97
+
+
+@pytest.mark.parametrize("target", [0.5, 0.8])
+def test_flags_are_about_as_precise_as_asked(target: float) -> None:
+    precisions: list[float] = []
+    for seed in range(4):
+        made = noisy("human-like", 0.2, seed=seed, students=(Student(blur=1.2),), items=1000)
+        found = correct(of_noisy(made), Policy(target_precision=target, seed=seed), None, says(made.truth))
+        unseen = np.setdiff1d(np.flatnonzero(found.flagged), list(found.verdicts))
+        assert len(unseen) > 30
+        precisions.append(float((made.truth != made.given)[unseen].mean()))
+    assert np.mean(precisions) == pytest.approx(target, abs=0.12)
+
+
+def test_estimates_lie_in_their_intervals_near_the_truth() -> None:
+    made = noisy("human-like", 0.2, items=1000)
+    found = correct(of_noisy(made), Policy(), None, says(made.truth))
+    wrong = made.truth != made.given
+    caught = float((found.flagged & wrong).sum())
+    truth = {"wrong": wrong.mean(), "precision": caught / found.flagged.sum(), "recall": caught / wrong.sum()}
+    assert found.estimates.keys() == truth.keys()
+    for name, estimate in found.estimates.items():
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+        assert estimate.value == pytest.approx(truth[name], abs=0.1)
+
+
+def test_the_same_seed_gives_the_same_decisions() -> None:
+    made = noisy("human-like", 0.2)
+    first, again, other = (correct(of_noisy(made), Policy(seed=s), None, says(made.truth)) for s in (3, 3, 4))
+    assert same(first, again) and first.estimates == again.estimates
+    assert set(other.person_asked.tolist()) != set(first.person_asked.tolist())
+
+
+# --- no harm -------------------------------------------------------------------------------------------------
+
+SETS: dict[str, dict[str, Any]] = {
+    "symmetric": {"noise": "symmetric", "rate": 0.2},
+    "class-dependent, middling": {"noise": "class-dependent", "rate": 0.2, "students": (Student(blur=1.2),)},
+    "human-like, two students": {"noise": "human-like", "rate": 0.1, "students": (Student(), Student(kin=0.7))},
+    "bad and sure of itself": {"noise": "human-like", "rate": 0.05, "students": (Student(blur=3, temperature=0.2),)},
+    "two classes mistaken": {"noise": "human-like", "rate": 0.05, "students": (Student(blur=0.5, mistakes=2),)},
+    "clean labels": {"noise": "symmetric", "rate": 0.0, "students": (Student(blur=1.2),)},
+    "unusable items": {"noise": "symmetric", "rate": 0.1, "unusable": 0.1},
+    "imbalanced": {"noise": "human-like", "rate": 0.2, "imbalance": 20.0, "items": 800},
+    "mistaken teacher": {
+        "noise": "human-like", "rate": 0.05, "students": (Student(blur=1.2),),
+        "teacher": Student("zero-shot", 1, mistakes=3),
+    },
+    "200 items": {"noise": "human-like", "rate": 0.1, "items": 200, "classes": 5},
+}  # fmt: skip
+
+
+def teacher_of(made: NoisySet) -> AskTeacher | None:
+    return teaches(made.teacher.probabilities) if made.teacher else None
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_harm(name: str) -> None:
+    """Only items that no person saw are counted: what a person mends would hide what the rule spoils."""
+    points: list[float] = []
+    for seed in range(4):
+        made = noisy(**SETS[name], seed=seed)
+        found = correct(of_noisy(made), Policy(reviews=60, seed=seed), teacher_of(made), says(made.truth))
+        consistent(found)
+        unseen = made.truth >= 0
+        unseen[list(found.verdicts)] = False
+        after, before = ((labels == made.truth)[unseen].mean() for labels in (found.label, made.given))
+        points.append(100 * float(after - before))
+    assert np.mean(points) >= 0 and min(points) > -0.1, points
+
+
+@pytest.mark.parametrize("name", ["symmetric", "class-dependent, middling", "human-like, two students"])
+def test_and_good(name: str) -> None:
+    """A rule that changes nothing does no harm either."""
+    made = noisy(**SETS[name])
+    found = correct(of_noisy(made), Policy(reviews=60), teacher_of(made), says(made.truth))
+    left = [float((labels != made.truth).mean()) for labels in (found.label, made.given)]
+    assert left[0] < 0.7 * left[1]
+
+
+# --- tiny sets -----------------------------------------------------------------------------------------------
+
+TINY: dict[str, tuple[list[int], list[list[float]]]] = {
+    "one item": ([0], [[0.2, 0.8]]),
+    "one item, one label": ([0], [[1.0]]),
+    "two items": ([0, 1], [[0.2, 0.8], [0.2, 0.8]]),
+    "three items, one label": ([0, 0, 0], [[1.0]] * 3),
+    "all disagree": ([0, 1, 0] * 10, [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]] * 10),
+    "nobody disagrees": ([0, 1, 0] * 10, [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]] * 10),
+    "nobody knows": ([0, 1, 0] * 10, [[0.5, 0.5]] * 30),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("verdict", [0, -1])
+def test_tiny_sets(name: str, verdict: int) -> None:
+    given_labels, students = TINY[name]
+    judgements, count, labels = judged(given_labels, students), len(given_labels), len(students[0])
+    teacher = teaches(np.full((count, labels), 1 / labels))
+    cold = correct(judgements, Policy(reviews=0, teacher_share=1), teacher, nobody)
+    consistent(cold)
+    assert cold.label.tolist() == given_labels
+    expected = {"all disagree": {REVIEW}, "one item": {REVIEW}, "two items": {REVIEW, KEEP}}.get(name, {KEEP})
+    assert set(cold.action) == expected
+    for reviews in (1, 2, 100):
+        found = correct(judgements, Policy(reviews=reviews), teacher, says(dict.fromkeys(range(count), verdict)))
+        consistent(found)
+        assert len(found.verdicts) == min(reviews, count)

@@ -7,14 +7,7 @@ from numpy.typing import NDArray
 from tasks.judgements import Judgements
 from tasks.suspicion import suspicion, temper
 from tests.benchmarks.correction.students import Student
-from tests.tasks.judging import evidence_of, judged, noisy, of_noisy
-
-
-def powered(judgements: Judgements, power: float) -> Judgements:
-    """The same students, more (above 1) or less sure of themselves."""
-    table = judgements.students.astype(np.float64) ** power
-    students = (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
-    return Judgements(judgements.ids, judgements.labels, judgements.given, students, judgements.dissent)
+from tests.tasks.judging import evidence_of, judged, noisy, of_noisy, powered
 
 
 @st.composite

@@ -26,7 +26,8 @@ COMMAND = (sys.executable, "-m", "flows.cli", "correct")
 class Corrected:
     """What the command said, in input order: all [N]; `labels` are class numbers, NEITHER where it dropped the item.
 
-    `seconds` is the wall time and `peak_mib` the largest resident set of its process.
+    `seconds` is the wall time and `peak_mib` the largest resident set of its process; Linux counts in what the starting
+    process had, so it is never below the benchmark's own (about 300 MiB with the real set).
     """
 
     flagged: NDArray[np.bool_]

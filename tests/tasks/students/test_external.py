@@ -114,6 +114,17 @@ def test_swift_is_given_lines_and_its_newest_checkpoint_is_taken(train: list[Sam
     assert last.tolist() != first.tolist()
 
 
+def test_the_usual_command_lines(train: list[Sample], tmp_path: Path) -> None:
+    for name, verb in (("llamafactory-cli", "train"), ("swift", "sft")):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\n[ $# = 2 ] && [ $1 = {verb} ] && exec {sys.executable} {SMALL} well "$2"\n')
+        program.chmod(0o755)
+        path = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+        usual = spec(name.removesuffix("-cli"), command=(), environment=path)
+        assert external_checkpoint(trained(usual, train, tmp_path / name))[1]
+
+
 def test_the_whole_model_is_tuned_where_asked_for(train: list[Sample], tmp_path: Path) -> None:
     for trainer in ("llamafactory", "swift"):
         whole = spec(trainer, adapter=False, deepspeed="zero3")

@@ -1,21 +1,35 @@
+import importlib.util
 import json
 import math
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState
 
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import draw_items, write_demo
 from tasks.engines import Workplace, open_engine
+from tasks.errors import ConfigError
 from tasks.images import ImageCache
 from tasks.packs import load_pack
 from tasks.prompts import Prompter
 from tasks.records import Sample, Sampling, Split
 from tasks.samples import read_samples
 from tasks.students import StudentSpec
+from tasks.students.lessons import dataset, taught_items
 from tasks.students.lora import base_spec, student_digest, train_student
+from tasks.students.resuming import Watch, newest_checkpoint
+from tasks.user_turn import user_content
 
 PIXELS = 112 * 168
+PICKLED = {".bin", ".pt", ".pth", ".pkl"}
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +50,10 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> StudentSpec:
 
 @pytest.fixture(scope="module")
 def prompter() -> Prompter:
+    return demo_prompter()
+
+
+def demo_prompter() -> Prompter:
     return Prompter(load_pack("demo"), "base", max_pixels=PIXELS, min_pixels=PIXELS)
 
 
@@ -72,9 +90,16 @@ def test_a_student_learns_its_items_and_is_not_trained_twice(
     facts = json.loads((folder / "student.json").read_text("utf-8"))
     assert facts["trained_on"] == sorted(s.id for s in samples)
     assert facts["fold"] == 1
+    assert facts["repeat"] == 0
+    assert facts["steps_logged"] == list(range(1, 13))
     assert facts["losses"][-1] < facts["losses"][0]
+    assert facts["epochs"][-1] == 12
+    assert max(facts["learning_rates"]) == pytest.approx(1e-2)
     assert (folder / "adapter_model.safetensors").stat().st_size > 1000
-    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))
+    assert not [file for file in folder.rglob("*") if file.suffix in PICKLED]
+    with Image.open(folder / "loss.png") as picture:
+        assert picture.size == (800, 450)
+        assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 10
     assert [p.name for p in folder.parent.iterdir()] == ["student"]
     seen.clear()
     assert train_student(spec, prompter, samples, 1, folder, lambda d, n, _: seen.append((d, n))) == folder
@@ -89,16 +114,164 @@ def test_a_fold_ends_when_its_seconds_are_used_up(
     assert json.loads((folder / "student.json").read_text("utf-8"))["steps"] == 1
 
 
+class _Interrupted(Exception):
+    pass
+
+
+def train_until(end: str, spec: StudentSpec, samples: list[Sample], folder: Path, step: int) -> None:
+    """Train the test's student and end, by `kill -9` on this very process or by an error, when `step` is done."""
+
+    def moved(done: int, total: int, loss: float) -> None:
+        if done == step and end == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if done == step:
+            raise _Interrupted
+
+    train_student(spec, demo_prompter(), samples, 1, folder, moved, repeat=2)
+
+
+@pytest.mark.parametrize("end", ["error", pytest.param("kill", marks=pytest.mark.slow)])
+def test_an_interrupted_fold_goes_on_from_its_newest_whole_checkpoint_as_if_nothing_had_been(
+    end: str, spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
+) -> None:
+    # 8 steps, 4 an epoch: ended in the middle of the second
+    short = spec.model_copy(update={"epochs": 2, "batch_size": 2, "checkpoint_seconds": 1e-6})
+    folder = tmp_path / "student"
+    if end == "kill":
+        arguments = (end, short, samples, folder, 7)
+        child = multiprocessing.get_context("spawn").Process(target=train_until, args=arguments)
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+    else:
+        with pytest.raises(_Interrupted):
+            train_until(end, short, samples, folder, 7)
+    assert not folder.exists()
+    saved = sorted((tmp_path / ".student.part" / "trainer").glob("checkpoint-*"))
+    assert [c.name for c in saved] == ["checkpoint-5", "checkpoint-6"]
+    # as if the kill had come while the newest was written
+    with (saved[-1] / "optimizer.pt").open("r+b") as file:
+        file.truncate(100)
+
+    seen: list[int] = []
+    assert train_student(short, prompter, samples[::-1], 1, folder, lambda d, *_: seen.append(d), repeat=2) == folder
+    assert seen == [6, 7, 8]
+    whole = train_student(short, prompter, samples, 1, tmp_path / "whole", lambda *_: None, repeat=2)
+
+    assert not [file for file in folder.rglob("*") if file.suffix in PICKLED]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["student", "whole"]
+    resumed_facts, whole_facts = (json.loads((f / "student.json").read_text("utf-8")) for f in (folder, whole))
+    assert resumed_facts["repeat"] == 2
+    for name in ("steps_logged", "learning_rates", "epochs", "trained_on_content"):
+        assert resumed_facts[name] == whole_facts[name]
+    # a batch of other items would lose otherwise: at this rate, losses of neighbouring steps differ by tenths
+    assert resumed_facts["losses"] == pytest.approx(whole_facts["losses"], rel=1e-4)
+    resumed, uninterrupted = (load_file(f / "adapter_model.safetensors") for f in (folder, whole))
+    assert resumed.keys() == uninterrupted.keys()
+    for name, weights in uninterrupted.items():
+        torch.testing.assert_close(resumed[name], weights, rtol=1e-4, atol=1e-6)
+
+
+def test_what_another_recipe_left_is_not_resumed(tmp_path: Path) -> None:
+    work = tmp_path / ".student.part"
+    assert newest_checkpoint(work, "recipe") is None
+    checkpoint = work / "trainer" / "checkpoint-10"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "adapter_model.safetensors").write_bytes(b"weights")
+    (checkpoint / "files.json").write_text('{"adapter_model.safetensors": 7}')
+    unlisted = work / "trainer" / "checkpoint-20"
+    unlisted.mkdir()
+    assert newest_checkpoint(work, "recipe") == checkpoint
+    assert not unlisted.exists()
+    assert newest_checkpoint(work, "other") is None
+    assert not checkpoint.exists()
+
+
+def test_seconds_before_a_kill_count() -> None:
+    control = TrainerControl()
+    state = TrainerState(global_step=3, max_steps=9, log_history=[{"loss": 1.0, "seconds": 50.0}])
+    for limit, stops in ((1000, False), (40, True)):
+        watch = Watch(lambda *_: None, limit, checkpoint_seconds=60)
+        watch.on_train_begin(None, state, control)
+        watch.on_step_end(None, state, control)
+        assert control.should_training_stop == stops
+        assert 50 <= watch.spent < 55
+
+
+def test_two_that_want_the_same_student_train_it_once(
+    spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
+) -> None:
+    short = spec.model_copy(update={"epochs": 2})
+    seen: list[int] = []
+
+    def train(_: int) -> Path:
+        return train_student(short, prompter, samples, 0, tmp_path / "student", lambda d, *_: seen.append(d))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(train, range(2))) == [tmp_path / "student"] * 2
+    assert seen == [1, 2]
+
+
+def test_with_reasons_a_student_learns_the_form_in_which_it_is_asked(
+    spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
+) -> None:
+    reasoned = spec.model_copy(update={"reasons": True, "epochs": 1})
+    taught, untaught = samples[:6], samples[6:]
+    reasons = {s.id: f"用户提到{s.given}" for s in taught} | {untaught[0].id: " "}
+    items = taught_items(reasoned, samples, reasons)
+    rows = dataset(prompter, items, reasoned.reasons, patch_size=14)
+    for (sample, reason), row in zip(items, rows, strict=True):
+        answer = row["completion"][0]["content"][0]["text"]
+        form = prompter.answer_form
+        assert answer == form.opening + reason + str(form.between) + str(sample.given) + form.closing
+        asked = user_content(prompter.classify(sample, Sampling(), with_reason=True))
+        texts = [e["text"] for e in row["prompt"][0]["content"] if e["type"] == "text"]
+        assert texts == [e["text"] for e in asked if e["type"] == "text"]
+    folder = train_student(reasoned, prompter, samples, 0, tmp_path / "student", lambda *_: None, reasons=reasons)
+    facts = json.loads((folder / "student.json").read_text("utf-8"))
+    assert facts["trained_on"] == sorted(s.id for s in taught)
+    assert facts["without_reason"] == sorted(s.id for s in untaught)
+    for none in (None, {}, {samples[0].id: ""}):
+        with pytest.raises(ConfigError, match=r"student\.reasons.*rationales"):
+            train_student(reasoned, prompter, samples, 0, tmp_path / "other", lambda *_: None, reasons=none)
+
+
+def test_a_reporter_without_its_package_is_refused_by_name(
+    spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
+) -> None:
+    missing = next(n for n in ("swanlab", "wandb", "mlflow", "clearml") if importlib.util.find_spec(n) is None)
+    for name, said in ((missing, f"pip install {missing}"), ("paper", r"report_to: `paper` is not one of .*swanlab")):
+        told = spec.model_copy(update={"report_to": (name,)})
+        with pytest.raises(ConfigError, match=said):
+            train_student(told, prompter, samples, 0, tmp_path / "student", lambda *_: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_files_stay_with_the_student(
+    spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    told = spec.model_copy(update={"report_to": ("tensorboard",), "epochs": 1})
+    folder = train_student(told, prompter, samples, 0, tmp_path / "student", lambda *_: None)
+    assert list((folder / "runs").rglob("events.out.tfevents.*"))
+
+
 def test_the_digest_follows_what_a_student_is_made_of(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample]
 ) -> None:
     digest = student_digest(spec, prompter, samples, 0)
-    assert digest == student_digest(spec.model_copy(update={"scoring_batch_size": 2}), prompter, samples[::-1], 0)
+    same = {"scoring_batch_size": 2, "folds": 3, "repeats": 2, "checkpoint_seconds": 9.0, "report_to": ("wandb",)}
+    assert digest == student_digest(spec.model_copy(update=same), prompter, samples[::-1], 0, reasons={})
     relabelled = samples[0].model_copy(update={"given": samples[1].given})
     others = [
         student_digest(spec, prompter, samples, 1),
         student_digest(spec, prompter, samples[1:], 0),
         student_digest(spec, prompter, [relabelled, *samples[1:]], 0),
         student_digest(spec.model_copy(update={"epochs": 1}), prompter, samples, 0),
+        student_digest(spec, prompter, samples, 0, repeat=1),
+        *(
+            student_digest(spec.model_copy(update={"reasons": True}), prompter, samples, 0, reasons=reasons)
+            for reasons in ({samples[0].id: "因为"}, {samples[0].id: "所以"}, {s.id: "因为" for s in samples})
+        ),
     ]
-    assert len({digest, *others}) == 5
+    assert len({digest, *others}) == 9
