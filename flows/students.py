@@ -15,11 +15,12 @@ from tasks.correction import check_out_of_fold
 from tasks.duplicates import near_duplicates
 from tasks.engines.identity import model_identity
 from tasks.engines.spec import EngineSpec
+from tasks.errors import ConfigError
 from tasks.folds import Folds, make_folds
 from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling
-from tasks.stages import write_bytes
+from tasks.stages import read_rows, write_bytes
 from tasks.students import StudentSpec
 from tasks.students.external import ExternalSpec, external_checkpoint, external_digest, train_external
 from tasks.students.lora import student_digest, train_student
@@ -98,7 +99,9 @@ def _kinds(
     prompter = prompter_for(config, pack, model_identity(asked), asked, samples)
     texts = prompter.texts
 
-    students = _train(samples, split, repeat, _plan(spec, prompter, repeat, folder))
+    with_reason = isinstance(spec, StudentSpec) and spec.reasons
+    reasons = _reasons(config) if with_reason else {}
+    students = _train(samples, split, repeat, _plan(spec, prompter, reasons, repeat, folder))
 
     def ask(student: _Student, students: Sequence[_Student], items: Sequence[Sample]) -> Sequence[Prediction]:
         mine = _weights(asked, spec, student, students)
@@ -107,21 +110,31 @@ def _kinds(
             pack, model, max_pixels=mine.max_pixels, min_pixels=mine.min_pixels, context_length=mine.context_length,
             texts=texts,
         )  # fmt: skip
-        sampling = Sampling(label_probabilities=True, max_tokens=8)
-        requests = [prompts.classify(s, sampling, with_reason=False) for s in items]
+        sampling = Sampling(label_probabilities=True, max_tokens=96 if with_reason else 8)
+        requests = [prompts.classify(s, sampling, with_reason=with_reason) for s in items]
         what = f"student {student.fold + 1} of {len(students)} predicts its fold"
         return asking.labels(requests, mine, what, source=f"student/fold={student.fold}", model=model)
 
     return students, ask
 
 
-def _plan(spec: StudentSpec | ExternalSpec, prompter: Prompter, repeat: int, folder: Path) -> _Plan:
+def _reasons(config: CorrectionConfig) -> dict[str, str]:
+    """Why each item has its given label, by sample id, as the stage `rationales` found."""
+    file = config.output / "rationales" / "kept.parquet"
+    if not file.exists():
+        raise ConfigError(f"student.reasons: {file} is missing; run `rationales` first (set `generator`)")
+    return {p.sample_id: p.reason for p in read_rows(file, Prediction)}
+
+
+def _plan(
+    spec: StudentSpec | ExternalSpec, prompter: Prompter, reasons: Mapping[str, str], repeat: int, folder: Path
+) -> _Plan:
     if isinstance(spec, StudentSpec):
-        lora = spec
+        lora, more = spec, {"repeat": repeat, "reasons": reasons}
 
         def train_lora(train: Sequence[Sample], fold: int) -> tuple[Path, _Work]:
-            home = folder / student_digest(lora, prompter, train, fold, repeat=repeat)
-            return home, lambda home, moved: train_student(lora, prompter, train, fold, home, moved, repeat=repeat)
+            home = folder / student_digest(lora, prompter, train, fold, **more)
+            return home, lambda home, moved: train_student(lora, prompter, train, fold, home, moved, **more)
 
         return train_lora
     outside, seed = spec, spec.seed + _SEEDS_A_REPEAT * repeat
