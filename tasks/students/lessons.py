@@ -1,0 +1,58 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
+# (datasets publishes few types)
+"""What a LoRA student is taught: which items, with which reasons, as rows for trl."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from tasks.errors import ConfigError
+from tasks.images import open_images
+from tasks.prompts import Prompter
+from tasks.records import Sample, Sampling
+from tasks.students import StudentSpec
+from tasks.user_turn import user_content
+
+
+def taught_items(spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]) -> list[tuple[Sample, str]]:
+    """The items that are taught, by id, each with the reason that it is taught with ("" in label-only answers).
+
+    With `spec.reasons`, those without a reason are left out; raises ConfigError when none is left.
+    """
+    items = sorted(train, key=lambda s: s.id)
+    if not spec.reasons:
+        return [(s, "") for s in items]
+    taught = [(s, reason) for s in items if (reason := reasons.get(s.id, "").strip())]
+    if not taught:
+        raise ConfigError(
+            f"student.reasons: none of the {len(items)} items of a training part has a reason; "
+            "run `rationales` on the labelled set first, or set `reasons: false`"
+        )
+    return taught
+
+
+def dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], with_reason: bool, patch_size: int) -> Dataset:
+    """Rows of prompt, completion and images, one an item, for trl's SFTTrainer.
+
+    They are made when they are asked for, so that no decoded image is held.
+    """
+    limits = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
+    requests = [prompter.classify(s, Sampling(), with_reason=with_reason) for s, _ in taught]
+    answers = [prompter.answer(s.given or "", reason) for s, reason in taught]
+
+    def row(i: int) -> dict[str, Any]:
+        request = requests[i]
+        content = [{"type": "image"} if e["type"] == "image" else e for e in user_content(request)]
+        return {
+            "prompt": [{"role": "user", "content": content}],
+            "completion": [{"role": "assistant", "content": [{"type": "text", "text": answers[i]}]}],
+            "images": open_images(request.images, patch_size=patch_size, **limits) or [],
+        }
+
+    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        made = [row(i) for i in batch["index"]]
+        return {key: [r[key] for r in made] for key in ("prompt", "completion", "images")}
+
+    return Dataset.from_dict({"index": list(range(len(taught)))}).with_transform(rows)

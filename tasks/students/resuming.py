@@ -1,0 +1,121 @@
+# pyright: reportMissingTypeStubs=false
+"""A training that can be killed: transformers' checkpoints by the clock, and which of them are whole.
+
+transformers writes a checkpoint file by file under its final name, so a kill leaves a torn one that looks like the
+newest. Here a checkpoint counts only with a list of its files, written when all of them are on the disk.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+import peft
+import torch
+import transformers
+import trl
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from tasks.records import digest_of
+from tasks.stages import write_bytes
+from tasks.students import StudentSpec
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, loss)."""
+
+KEPT = 2
+"""transformers removes old checkpoints before the new one has its list: with one kept, a kill in between loses all."""
+
+_LIST = "files.json"
+
+
+def newest_checkpoint(work: Path, recipe: str) -> Path | None:
+    """Where training goes on. Empties `work` unless it was left by this recipe and these versions."""
+    versions = [module.__version__ for module in (torch, transformers, trl, peft)]
+    name = digest_of([recipe, versions])
+    if (work / name).exists():
+        return _newest_whole(work / "trainer")
+    shutil.rmtree(work, ignore_errors=True)
+    write_bytes(work / name, b"")
+    return None
+
+
+class Watch(TrainerCallback):
+    """Reports progress, asks for checkpoints, and ends a training that used up its seconds, resumed ones included."""
+
+    def __init__(self, progress: Progress, seconds: float | None, checkpoint_seconds: float) -> None:
+        self._progress, self._limit, self._pause = progress, seconds, checkpoint_seconds
+        self._began = self._saved = time.monotonic()
+        self._spent_before = 0.0
+        self._loss = float("nan")
+
+    @classmethod
+    def of(cls, spec: StudentSpec, progress: Progress) -> Self:
+        """The watch that `spec` asks for."""
+        return cls(progress, spec.seconds_a_fold, spec.checkpoint_seconds)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training so far, without those that a kill lost."""
+        return self._spent_before + time.monotonic() - self._began
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._began = self._saved = time.monotonic()
+        if state.log_history:
+            self._spent_before = float(state.log_history[-1]["seconds"])
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        entry: dict[str, float] = state.log_history[-1]
+        self._loss = entry.get("loss", self._loss)
+        # the log is a part of each checkpoint, so that a resumed training knows what it has used up
+        entry["seconds"] = round(self.spent, 3)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._progress(state.global_step, state.max_steps, self._loss)
+        if self._limit is not None and self.spent > self._limit:
+            log.warning("stopped after %d of %d steps: seconds_a_fold is used up", state.global_step, state.max_steps)
+            control.should_training_stop = True
+        elif state.global_step < state.max_steps and time.monotonic() - self._saved > self._pause:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        _finish(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._saved = time.monotonic()
+
+
+def _newest_whole(folder: Path) -> Path | None:
+    """The newest whole checkpoint under `folder`, None where there is none. Removes torn ones."""
+    whole: list[Path] = []
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step):
+        if _is_whole(checkpoint):
+            whole.append(checkpoint)
+        else:
+            log.info("%s was being written when training was killed: removed", checkpoint.name)
+            shutil.rmtree(checkpoint)
+    return whole[-1] if whole else None
+
+
+def _finish(checkpoint: Path) -> None:
+    files = sorted(f for f in checkpoint.rglob("*") if f.is_file() and f.name != _LIST)
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    write_bytes(checkpoint / _LIST, orjson.dumps({str(f.relative_to(checkpoint)): f.stat().st_size for f in files}))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        sizes: dict[str, int] = orjson.loads((checkpoint / _LIST).read_bytes())
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
