@@ -53,7 +53,7 @@ extras = st.none() | st.integers() | texts | st.lists(st.floats(allow_nan=False)
 @st.composite
 def rows_and_patch(draw: st.DrawFn, extra: st.SearchStrategy[Any]) -> tuple[list[Row], list[Change], list[Row]]:
     count = draw(st.integers(1, 7))
-    fates = draw(st.lists(st.sampled_from(["keep", "drop", *LABELS]), min_size=count, max_size=count))
+    fates = draw(st.lists(st.sampled_from(["keep", "drop", "drop", *LABELS]), min_size=count, max_size=count))
     rows: list[Row] = []
     patch: list[Change] = []
     expected: list[Row] = []
@@ -236,6 +236,16 @@ def test_parquet_cells_that_are_not_utf8_are_carried_along(tmp_path: Path) -> No
     assert copy["output"].to_pylist() == ["查询物流", "申请退款"] and copy["id"].to_pylist() == [1, 2]
     revert_patch(tmp_path / "p.jsonl", tmp_path / "c.parquet", tmp_path / "b.parquet")
     assert pq.read_table(tmp_path / "b.parquet").equals(table)
+
+
+@pytest.mark.parametrize("gone", ["a", "b", "c", "ab", "ac", "bc", "abc"])
+def test_an_array_stays_one_whatever_is_removed(tmp_path: Path, gone: str) -> None:
+    text = "[ " + "\n , ".join(f'{{"id": "{i}", "output": "申请退款"}}' for i in "abc") + " ]"
+    patch, manifest = put(tmp_path, text, *(change(i, None) for i in gone))
+    copy = apply_patch(patch, manifest, tmp_path / "copy.json").out
+    assert "".join(row["id"] for row in rows_of(copy)) == "".join(i for i in "abc" if i not in gone)
+    revert_patch(patch, copy, tmp_path / "back.json")
+    assert (tmp_path / "back.json").read_text() == text
 
 
 # --- all or nothing ------------------------------------------------------------------------------------------
