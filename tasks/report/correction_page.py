@@ -157,10 +157,9 @@ def _unreviewed(figures: Figures) -> str:
 
 def _suspicion(figures: Figures) -> Markup:
     if figures.threshold is not None:
-        rule = (
-            f"Items are flagged from {figures.threshold:.0%} on. Below it are flagged those for which the teacher finds no "
-            "label right; on either side a verdict overrules."
-        )
+        rule = f"Items are flagged from {figures.threshold:.0%} on"
+        rule += ", and where the teacher finds no label right" if figures.teacher_calls else ""
+        rule += "; a verdict overrules that."
     elif figures.calibrated:
         rule = "No threshold can be read from the items that no person has judged."
     else:
@@ -219,7 +218,7 @@ def _budget(figures: Figures) -> Markup:
 def _costs(figures: Figures) -> Markup:
     rows = [
         ("teacher calls", f"{figures.teacher_calls:,}"),
-        ("… that named none of the labels", f"{figures.teacher_without_answer:,}"),
+        ("… that gave no label any weight", f"{figures.teacher_without_answer:,}"),
         ("reviews asked of the person", f"{figures.reviews:,}"),
         ("… of these the audit", f"{figures.audited:,}"),
         ("verdicts used", f"{figures.verdicts:,}"),
