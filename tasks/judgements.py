@@ -49,8 +49,11 @@ class _Rows:
         found = np.zeros((count, width), dtype=np.float32)
         lengths = np.diff(np.frombuffer(self.starts, dtype=np.int64))
         places = np.repeat(np.arange(count), lengths)
-        found[places, np.frombuffer(self.columns, dtype=np.int64)] = np.frombuffer(self.values, dtype=np.float64)
-        return found / found.sum(axis=1, keepdims=True)
+        values = np.frombuffer(self.values, dtype=np.float64)
+        # divided before it is cut to 32 bits, in which a score of 1e-50 is nothing and one of 1e39 infinite
+        shares = values / np.bincount(places, weights=values, minlength=count)[places]
+        found[places, np.frombuffer(self.columns, dtype=np.int64)] = shares
+        return found
 
 
 def read_probabilities(files: Sequence[Path]) -> Judgements:
@@ -170,8 +173,8 @@ def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> _Rows:
             columns.append(labels.setdefault(name, len(labels)))
             values.append(p)
             total += p
-        if total <= 0:
-            raise _fault(file, number, f"item {identity!r}: its probabilities add up to 0")
+        if not 0 < total < math.inf:
+            raise _fault(file, number, f"item {identity!r}: its probabilities add up to {total:g}")
         starts.append(len(columns))
         given[identity] = labels.setdefault(label, len(labels)) if isinstance(label, str) else None
     if not given:

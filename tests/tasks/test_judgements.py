@@ -48,6 +48,13 @@ def test_probabilities_are_renormalised(tmp_path: Path) -> None:
     assert read_probabilities([file]).students == pytest.approx(np.array([[0.7, 0.2, 0.1], [0.5, 0.5, 0], [0, 0, 1]]))
 
 
+def test_scores_that_are_tiny_or_huge_are_renormalised_too(tmp_path: Path) -> None:
+    scores = [(1e-50, 3e-50), (1e39, 3e39), (5e-324, 0.0), (1e307, 3e307)]
+    file = written(tmp_path / "p.jsonl", [row(str(i), a=a, b=b) for i, (a, b) in enumerate(scores)])
+    shares = [[0.25, 0.75], [0.25, 0.75], [1, 0], [0.25, 0.75]]
+    assert read_probabilities([file]).students == pytest.approx(np.array(shares))
+
+
 def test_a_label_that_no_probability_names_is_a_label_all_the_same(tmp_path: Path) -> None:
     read = read_probabilities([written(tmp_path / "p.jsonl", [row("x", "别的", a=1)])])
     assert set(read.labels) == {A, "别的"}
@@ -132,6 +139,7 @@ def test_rows_add_up_to_one_whatever_was_written(tmp_path_factory: pytest.TempPa
         ({"id": "y", "given": A, "probabilities": {}}, "item 'y': \"probabilities\" must"),
         ({"id": "y", "given": A, "probabilities": [0.5, 0.5]}, "item 'y': \"probabilities\" must"),
         ({"id": "y", "given": A}, "item 'y': \"probabilities\" must"),
+        ({"id": "y", "given": A, "probabilities": {A: 1e308, B: 1e308}}, "item 'y': its probabilities add up to inf"),
         ({"id": "y", "given": A, "probabilities": {A: True}}, f"item 'y': the probability of '{A}' is True"),
         ({"id": "y", "given": A, "probabilities": {A: "0.5"}}, f"item 'y': the probability of '{A}' is '0.5'"),
         ({"id": "y", "given": A, "probabilities": {A: 0.5, B: None}}, f"item 'y': the probability of '{B}' is None"),
