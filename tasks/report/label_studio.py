@@ -1,13 +1,14 @@
 """The review queue as Label Studio tasks, and Label Studio's JSON export back as verdicts.
 
 Formats: Label Studio's documentation, "Label Studio JSON format", "Import pre-annotated data", "Choices" (dynamic
-choices, version 1.5 on). A task is made to be read without any file server: the dialogue is one HyperText with its
-images in it as data: URLs. The candidate is a prediction, so a project may show or hide it.
+choices, version 1.5 on) and "Repeater"; tried with version 1.23. A task needs no file server: its images are data:
+URLs. They stand below the dialogue, where `[image 1]` tells their places, because Label Studio takes data: images out
+of its HyperText, and an Image tag with a list of none breaks the page. The candidate is a prediction, which the
+project's settings show or hide.
 """
 
-import html
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -59,7 +60,12 @@ def labelling_config(cases: Sequence[ReviewCase]) -> str:
     dynamic = "" if names else ' value="$choices"'
     return f"""<View>
   <View style="display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 1.5rem">
-    <HyperText name="{_DIALOGUE}" value="$dialogue" inline="true" selectionEnabled="false"/>
+    <View>
+      <Text name="{_DIALOGUE}" value="$dialogue" selectionEnabled="false"/>
+      <Repeater on="$images" indexFlag="{{{{n}}}}">
+        <Image name="image_{{{{n}}}}" value="$images[{{{{n}}}}].url" maxWidth="100%" zoom="true"/>
+      </Repeater>
+    </View>
     <View>
       <Header size="5" value="Given: $given"/>
       <Header size="5" value="Candidate: $candidate"/>
@@ -112,6 +118,7 @@ def is_export(file: Path) -> bool:
 
 def _task(case: ReviewCase) -> dict[str, Any]:
     content = case_digest(case)
+    dialogue, images = _dialogue(case)
     data = {
         "item": case.sample_id,
         "content": content,
@@ -119,8 +126,8 @@ def _task(case: ReviewCase) -> dict[str, Any]:
         "candidate": case.candidate or "–",
         "reason": case.reason or case.why or "–",
         "choices": [{"value": label} for label in (*case.labels, NEITHER)],
-        "text": "".join(part.text for part in case.parts if part.type == "text"),
-        "dialogue": "".join(_html(case)),
+        "dialogue": dialogue,
+        "images": [{"url": url} for url in images],
     }
     return {"data": data, "predictions": [_prediction(case, content)] if case.candidate else []}
 
@@ -138,15 +145,20 @@ def _prediction(case: ReviewCase, content: str) -> dict[str, Any]:
     return {"model_version": "labelstill", "score": score, "result": [result]}
 
 
-def _html(case: ReviewCase) -> Iterator[str]:
+def _dialogue(case: ReviewCase) -> tuple[str, list[str]]:
+    """The item as text with the places of its images, and their URLs."""
+    pieces: list[str] = []
+    images: list[str] = []
     for part in case.parts:
         if part.type == "text":
-            yield f'<span style="white-space: pre-wrap">{html.escape(part.text)}</span>'
+            pieces.append(part.text)
             continue
         try:
-            yield f'<br><img style="max-width: 100%; max-height: 80vh" src="{image_url(part.image)}"><br>'
+            images.append(image_url(part.image))
+            pieces.append(f"[image {len(images)}]")
         except OSError as error:
-            yield f"<p><em>This image can't be shown. {html.escape(str(error))}</em></p>"
+            pieces.append(f"[an image that can't be shown: {error}]")
+    return "".join(pieces).strip(), images
 
 
 def _read_task(file: Path, where: str, task: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:

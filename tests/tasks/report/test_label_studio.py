@@ -1,4 +1,5 @@
 import os
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def test_every_task_is_whole_and_named_as_the_configuration_wants(tmp_path: Path
     Image.new("RGB", (30, 40)).save(tmp_path / "a.png")
     shown = check_image(tmp_path / "a.png", 10**6)
     cases = [
-        case("a", "看<b>这</b>", shown, student={LABELS[1]: 0.5}, teacher={LABELS[1]: 0.9}),
+        case("a", "看<b>这</b>", shown, "和", shown, student={LABELS[1]: 0.5}, teacher={LABELS[1]: 0.9}),
         case("b", candidate=None),
     ]
     configuration = write_tasks(cases, tmp_path / "out" / "tasks.json")
@@ -58,22 +59,21 @@ def test_every_task_is_whole_and_named_as_the_configuration_wants(tmp_path: Path
     first, second = orjson.loads((tmp_path / "out" / "tasks.json").read_bytes())
     data = first["data"]
     assert (data["item"], data["given"], data["content"]) == ("a", LABELS[0], case_digest(cases[0]))
-    assert data["text"] == "看<b>这</b>"
-    before, after = data["dialogue"].split("<img ")
-    assert "看&lt;b&gt;这&lt;/b&gt;" in before
-    assert 'src="data:image/jpeg;base64,' in after
+    assert data["dialogue"] == "看<b>这</b>[image 1]和[image 2]"
+    assert [image["url"].split(",")[0] for image in data["images"]] == ["data:image/jpeg;base64"] * 2
     (prediction,) = first["predictions"]
     assert prediction["score"] == pytest.approx(0.7)
     (result,) = prediction["result"]
     assert result["value"] == {"choices": [LABELS[1]]}
-    assert (second["data"]["candidate"], second["predictions"]) == ("–", [])
+    assert (second["data"]["candidate"], second["data"]["images"], second["predictions"]) == ("–", [], [])
     # every name that the configuration refers to exists
     root = ElementTree.fromstring(configuration.read_text(encoding="utf-8"))
     names = {element.get("name") for element in root.iter()}
     assert {result["from_name"], result["to_name"]} <= names
     assert {element.get("toName") for element in root.iter()} - {None} <= names
     values = [element.get("value", "") for element in root.iter() if element.tag != "Choice"]
-    assert {word[1:] for value in values for word in value.split() if word.startswith("$")} <= data.keys()
+    values += [element.get("on", "") for element in root.iter()]
+    assert {name for value in values for name in re.findall(r"\$(\w+)", value)} <= data.keys()
 
 
 def test_the_labels_stand_in_the_configuration_where_all_items_offer_the_same() -> None:
@@ -94,9 +94,11 @@ def test_else_each_task_brings_its_own(tmp_path: Path) -> None:
 
 def test_an_image_that_cannot_be_read_is_a_note(tmp_path: Path) -> None:
     lost = ImageRef(path=str(tmp_path / "<lost>.png"), sha256="x", width=1, height=1)
-    write_tasks([case("a", lost)], tmp_path / "t.json")
+    write_tasks([case("a", lost, "其余")], tmp_path / "t.json")
     (written,) = orjson.loads((tmp_path / "t.json").read_bytes())
-    assert "This image can't be shown. &lt;lost&gt;.png" in written["data"]["dialogue"]
+    assert written["data"]["dialogue"].startswith("[an image that can't be shown: <lost>.png: ")
+    assert written["data"]["dialogue"].endswith("]其余")
+    assert written["data"]["images"] == []
 
 
 def test_no_case_is_an_empty_list(tmp_path: Path) -> None:
