@@ -11,14 +11,14 @@ def goal(what: str, value: float, wanted: float, *, at_most: bool) -> str:
 
 def table(groups: Sequence[tuple[str, int]], names: Sequence[str], rows: Sequence[Sequence[str | float]]) -> None:
     """`groups`: a title and how many columns it stands over; the first column is text; figures get three decimals."""
-    first = max(len(str(row[0])) for row in [names, *rows]) + 1
-    widths = [first, *[8] * (len(names) - 1)]
+    lines = [[cell if isinstance(cell, str) else f"{cell:.3f}" for cell in row] for row in [names, *rows]]
+    widths = [max(8, *(len(cell) + 1 for cell in column)) for column in zip(*lines, strict=True)]
     line, column = "  ", 0
     for title, count in groups:
         width = sum(widths[column : column + count])
         line += f"{title + ' ' if title else '':>{width}}" if column else f"{title:{width}}"
         column += count
     print(line.rstrip())
-    for row in [names, *rows]:
-        cells = [cell if isinstance(cell, str) else f"{cell:.3f}" for cell in row]
-        print("  " + f"{cells[0]:{first}}" + "".join(f"{cell:>8}" for cell in cells[1:]))
+    for cells in lines:
+        row = (f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:], strict=True))
+        print(f"  {cells[0]:{widths[0]}}" + "".join(row))
