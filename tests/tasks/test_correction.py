@@ -317,9 +317,11 @@ def test_without_enough_verdicts_a_margin_flags(reviews: int) -> None:
 def test_how_sure_the_students_are_of_themselves_hardly_matters(noise: str, power: float) -> None:
     made = noisy(noise, 0.2, items=1000)
     judgements = of_noisy(made)
-    plain, bent = (correct(j, Policy(), None, says(made.truth)) for j in (judgements, powered(judgements, power)))
+    # So few reviews that the prior, which is on the tempered scale, still has a say.
+    policy = Policy(reviews=20)
+    plain, bent = (correct(j, policy, None, says(made.truth)) for j in (judgements, powered(judgements, power)))
     assert plain.flagged.sum() > 100
-    assert (plain.flagged == bent.flagged).mean() > 0.97 and (plain.label == bent.label).mean() > 0.97
+    assert (plain.flagged == bent.flagged).mean() > 0.985 and (plain.label == bent.label).mean() > 0.97
 
 
 @pytest.mark.parametrize("target", [0.5, 0.8])
