@@ -1,18 +1,15 @@
 """`labelstill correct`: out-of-fold probabilities in, decisions out; no pack, no model, no Prefect."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
-from tasks.correction import Decisions, Policy, correct
 from tasks.errors import ConfigError
-from tasks.judgements import Ints, read_probabilities, read_teacher, read_verdicts
-from tasks.stages import write_bytes
+
+if TYPE_CHECKING:
+    from tasks.judgements import Ints
 
 Probabilities = Annotated[
     list[Path],
@@ -44,6 +41,12 @@ def correct_command(
 
     No label changes without a person's verdict unless audited verdicts open the gate; without reviews none does.
     """
+    # numpy, scipy and scikit-learn take seconds to import, which `labelstill --help` need not wait for
+    from tasks.correction import Policy, correct
+    from tasks.decision_lines import decision_lines, summary_of
+    from tasks.judgements import read_probabilities, read_teacher, read_verdicts
+    from tasks.stages import write_bytes
+
     if reviews and verdicts is None:
         raise ConfigError("--reviews needs --verdicts, the file in which the answers are looked up")
     judgements = read_probabilities(probabilities)
@@ -54,63 +57,9 @@ def correct_command(
         target_precision=target_precision, seed=seed,
     )  # fmt: skip
 
-    def look_up(items: Ints) -> dict[int, int]:
+    def look_up(items: "Ints") -> dict[int, int]:
         return {item: answers[item] for item in items.tolist() if item in answers}
 
     decisions = correct(judgements, policy, None if told is None else lambda items: told[items], look_up)
-    write_bytes(out, b"".join(_lines(decisions)))
+    write_bytes(out, b"".join(decision_lines(decisions)))
     print(json.dumps(summary_of(decisions), ensure_ascii=False))
-
-
-def summary_of(decisions: Decisions) -> dict[str, object]:
-    """Counts, gate and estimates of a correction, for JSON."""
-    gate, flagged = decisions.gate, decisions.flagged
-    actions = Counter(decisions.action)
-    unreviewed = sum(
-        action == "relabel" and item not in decisions.verdicts for item, action in enumerate(decisions.action)
-    )
-    return {
-        "items": len(decisions.action),
-        "flagged": int(flagged.sum()),
-        "reviews": len(decisions.person_asked),
-        "verdicts": len(decisions.verdicts),
-        "teacher_calls": len(decisions.teacher_asked),
-        **{action.value: actions[action] for action in sorted(actions)},
-        "relabelled_unreviewed": unreviewed,
-        "gate": "open" if gate.open else "closed",
-        "gate_why": gate.summary,
-        "wins": int(gate.wins),
-        "losses": int(gate.losses),
-        "wilson_lower": round(gate.lower, 4),
-        **{
-            name: {"value": round(e.value, 4), "low": round(e.low, 4), "high": round(e.high, 4)}
-            for name, e in decisions.estimates.items()
-        },
-    }
-
-
-def _lines(decisions: Decisions) -> Iterator[bytes]:
-    judgements, beliefs = decisions.judgements, decisions.beliefs
-    given, label = judgements.given.tolist(), decisions.label.tolist()
-    figures = zip(
-        beliefs.p_given.tolist(), beliefs.p_candidate.tolist(), beliefs.p_neither.tolist(),
-        beliefs.p_wrong.tolist(), strict=True,
-    )  # fmt: skip
-    for item, (p_given, p_candidate, p_neither, p_wrong) in enumerate(figures):
-        yield (
-            orjson.dumps(
-                {
-                    "id": judgements.ids[item],
-                    "given": judgements.labels[given[item]],
-                    "flagged": bool(decisions.flagged[item]),
-                    "reviewed": item in decisions.verdicts,
-                    "action": decisions.action[item],
-                    "label": None if label[item] < 0 else judgements.labels[label[item]],
-                    "p_given": p_given,
-                    "p_candidate": p_candidate,
-                    "p_neither": p_neither,
-                    "suspicion": p_wrong,
-                }
-            )
-            + b"\n"
-        )

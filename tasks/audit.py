@@ -51,7 +51,7 @@ class Gate:
 
 
 def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> Ints:
-    """`count` items (or all, if fewer) for a person, drawn by `seed`: three quarters disagreements, the rest agreements.
+    """`count` items (or all, if fewer) for a person, drawn by `seed`, three quarters of them disagreements.
 
     Disagreements are drawn evenly along their log-ratio; agreements by how likely they are wrong all the same, without
     which a quarter of the audit would be spent on labels that nobody doubts. Between them, what one kind cannot fill

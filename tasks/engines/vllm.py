@@ -144,7 +144,7 @@ def _check_folders(spec: EngineSpec) -> None:
         raise EngineError(f"model folder {spec.model} does not exist; set `model` to a checkpoint folder or a hub name")
     for adapter in spec.all_adapters():
         if not (Path(adapter) / "adapter_config.json").is_file():
-            raise EngineError(f"adapter {adapter} has no adapter_config.json; set `adapter` to a folder that peft wrote")
+            raise EngineError(f"adapter {adapter} has no adapter_config.json; set `adapter` to what peft wrote")
 
 
 def _notes(spec: EngineSpec, build: Build) -> tuple[str, ...]:
