@@ -110,7 +110,7 @@ def test_without_reviews_no_label_changes(
     assert not any(person.asked) and not found.verdicts and not found.estimates
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(any_set(), st.booleans(), st.integers(0, 80), st.integers(0, 80), st.sampled_from([None, 0.5, 0.9]))
 def test_decisions_are_consistent_and_within_the_budget(
     case: tuple[Judgements, Floats, Ints], with_teacher: bool, reviews: int, audit: int, target: float | None
