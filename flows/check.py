@@ -10,9 +10,7 @@ from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split
 from tasks.samples import Intake, read_samples
-
-_DISAGREEING = 0.25
-"""Share of labelled items that the teacher is likely to be asked about (13–42 % on human label noise)."""
+from tasks.students.probe import ProbeSpec
 
 
 @dataclass(frozen=True)
@@ -98,16 +96,16 @@ def _correction_estimates(
 ) -> list[Estimate]:
     assert config.student is not None
     spec = config.student
-    student = Prompter(pack, spec.base, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
     sampling = Sampling()
-    own = [student.classify(s, sampling, with_reason=False) for s in labelled]
     blind = [teacher.classify(s, sampling) for s in labelled]
-    share = round(_DISAGREEING * len(blind))
+    share = round(config.correction.teacher_share * len(blind))
     asked = _estimate("correction: teacher", blind)
-    return [
-        _estimate("correction: students", own),
-        replace(asked, requests=share, tokens=round(asked.tokens * _DISAGREEING)),
-    ]
+    adjudicated = replace(asked, requests=share, tokens=round(asked.tokens * config.correction.teacher_share))
+    if isinstance(spec, ProbeSpec):  # asks no model
+        return [adjudicated]
+    student = Prompter(pack, spec.base, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
+    own = [student.classify(s, sampling, with_reason=False) for s in labelled for _ in range(spec.repeats)]
+    return [_estimate("correction: students", own), adjudicated]
 
 
 def _estimate(stage: str, requests: Sequence[Request]) -> Estimate:

@@ -67,8 +67,14 @@ def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> 
     return np.concatenate([even, doubtful])
 
 
-def gate_from(judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], level: float) -> Gate:
-    """The gate that `verdicts` (item → label index, -1 for neither) justify.
+def gate_from(
+    judgements: Judgements,
+    evidence: Suspicion,
+    verdicts: Mapping[int, int],
+    level: float,
+    never: Collection[int] = frozenset(),
+) -> Gate:
+    """The gate that `verdicts` (item → label index, -1 for neither) justify; items of `never` are changed by no gate.
 
     Each verdict is counted under a model that was fitted to the other four fifths of them: a model would find its own
     verdicts in its favour.
@@ -77,14 +83,15 @@ def gate_from(judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int
     items = sorted(verdicts)
     for part in range(_PARTS):
         held_out = items[part::_PARTS]
-        others = [i for i in items if i not in set(held_out)]
+        others = [i for place, i in enumerate(items) if place % _PARTS != part]
         beliefs = calibrate(judgements, evidence, verdicts, others).beliefs(evidence)
         for i in held_out:
-            if beliefs.p_candidate[i] <= beliefs.p_given[i]:
+            if i in never or beliefs.p_candidate[i] <= beliefs.p_given[i]:
                 continue
-            wins += verdicts[i] == evidence.candidate[i]
-            losses += verdicts[i] == judgements.given[i]
-            neither += verdicts[i] not in (evidence.candidate[i], judgements.given[i])
+            candidate, given = int(evidence.candidate[i]), int(judgements.given[i])
+            wins += verdicts[i] == candidate
+            losses += verdicts[i] == given
+            neither += verdicts[i] not in (candidate, given)
     return Gate(wins, losses, neither, wilson_lower(wins, wins + losses), level)
 
 
@@ -121,8 +128,9 @@ def _spread(rng: np.random.Generator, items: Ints, by: Values, weights: Values, 
     ends: Values = np.cumsum(weights[order])
     drawn: list[int] = []
     free = np.ones(len(items), dtype=bool)
-    for point in (np.arange(count) + rng.random(count)) * ends[-1] / count:
-        place = min(int(np.searchsorted(ends, point)), len(items) - 1)
+    points = (np.arange(count) + rng.random(count)) * ends[-1] / count
+    hits: Ints = np.minimum(np.searchsorted(ends, points), len(items) - 1)
+    for place in map(int, hits):
         if not free[place]:  # so heavy that it was drawn before: its nearest neighbour that is free
             left = np.flatnonzero(free)
             place = int(left[np.abs(left - place).argmin()])

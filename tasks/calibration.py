@@ -60,11 +60,15 @@ class Calibration:
 
 
 def calibrate(
-    judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], items: Sequence[int] | None = None
+    judgements: Judgements,
+    evidence: Suspicion,
+    verdicts: Mapping[int, int],
+    items: Sequence[int] | None = None,
+    shaken: np.random.Generator | None = None,
 ) -> Calibration:
     """Fit to `verdicts` (item → label index, -1 for neither) of `items` (default: all of them, with repetitions).
 
-    Which items were judged may depend on the evidence, as the audit's choice does: the models are conditional on it.
+    With `shaken` the priors' means are drawn from the priors: one of the fits that we might as well have made. Which items were judged may depend on the evidence, as the audit's choice does: the models are conditional on it.
     """
     places = np.array(sorted(verdicts) if items is None else items, dtype=np.int64)
     said = np.array([verdicts[i] for i in places.tolist()], dtype=np.int64)
@@ -72,8 +76,10 @@ def calibrate(
     wrong = said != judgements.given[places]
     theirs = places[wrong]
     return Calibration(
-        _fit(_about_given(evidence)[places], wrong, *prior),
-        _fit(_about_candidate(evidence)[theirs], said[wrong] == evidence.candidate[theirs], *_CANDIDATE),
+        _fit(_about_given(evidence)[places], wrong, *_prior(prior, shaken)),
+        _fit(
+            _about_candidate(evidence)[theirs], said[wrong] == evidence.candidate[theirs], *_prior(_CANDIDATE, shaken)
+        ),
     )
 
 
@@ -95,11 +101,19 @@ def at_precision(p_wrong: Values, target: float) -> Flags:
 def resampled(
     judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], rounds: int, seed: int
 ) -> list[Beliefs]:
-    """Beliefs of `rounds` bootstrap samples of the verdicts: how much they hang on who happened to be asked."""
+    """Beliefs of `rounds` bootstrap samples of the verdicts, each under priors with drawn means.
+
+    How much beliefs hang on who happened to be asked, and on what was believed before.
+    """
     rng = np.random.default_rng(seed)
     items = np.array(sorted(verdicts))
     drawn = (rng.choice(items, len(items)).tolist() for _ in range(rounds))
-    return [calibrate(judgements, evidence, verdicts, sample).beliefs(evidence) for sample in drawn]
+    return [calibrate(judgements, evidence, verdicts, sample, rng).beliefs(evidence) for sample in drawn]
+
+
+def _prior(prior: tuple[Values, Values], shaken: np.random.Generator | None) -> tuple[Values, Values]:
+    mean, precision = prior
+    return (mean if shaken is None else shaken.normal(mean, precision**-0.5)), precision
 
 
 def _about_given(evidence: Suspicion) -> Values:

@@ -113,26 +113,27 @@ def correct(
 ) -> Decisions:
     """Decide about every item of `judgements`.
 
-    `look_up` is called with at most `policy.reviews` items in all. `known` are verdicts from before (item → label
-    index, -1 for neither): they stand whatever the models say, and cost nothing of the budget.
+    `look_up` is called with at most `policy.reviews` items in all, those of the audit among them whether known or not.
+    `known` are verdicts from before (item → label index, -1 for neither): they stand whatever is said now.
     """
+    known = dict(known or {})
     tempered = temper(judgements)
     alone = suspicion(judgements, tempered)
     asked, teacher, rejected = _ask_teacher(alone, policy, ask_teacher, judgements)
     evidence = alone if teacher is None else suspicion(judgements, tempered, teacher)
-    verdicts = dict(known or {})
+    never = set(np.flatnonzero(rejected).tolist())
     # whatever is known already: the same items as last time, so that a person's answers to them are not in vain
     prior = calibrate(judgements, evidence, {}).beliefs(evidence)
     audit = choose_audit(evidence, prior, min(policy.audit, policy.reviews), policy.seed)
-    verdicts |= look_up(audit)
-    gate = gate_from(judgements, evidence, verdicts, policy.gate_level)
+    verdicts = {**look_up(audit), **known}
+    gate = gate_from(judgements, evidence, verdicts, policy.gate_level, never)
     beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
     more = choose_by_gain(
         expected_gain(beliefs, gate_open=gate.open), {*audit.tolist(), *verdicts}, policy.reviews - len(audit)
     )
     if len(more):
         verdicts |= look_up(more)
-        gate = gate_from(judgements, evidence, verdicts, policy.gate_level)
+        gate = gate_from(judgements, evidence, verdicts, policy.gate_level, never)
         beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
     flagged = _flags(beliefs, evidence, policy, len(verdicts)) | rejected
     estimates = _estimates(judgements, evidence, verdicts, flagged, policy.seed)
@@ -206,7 +207,7 @@ def _decide(
     label = judgements.given.copy()
     action = [Action.REVIEW if flag else Action.KEEP for flag in flagged.tolist()]
     if gate.open:
-        for item in np.flatnonzero((beliefs.p_candidate > beliefs.p_given) & ~rejected).tolist():
+        for item in np.flatnonzero(flagged & (beliefs.p_candidate > beliefs.p_given) & ~rejected).tolist():
             action[item], label[item] = Action.RELABEL, evidence.candidate[item]
     for item, verdict in verdicts.items():
         label[item] = verdict

@@ -25,8 +25,8 @@ def summary_of(decisions: Decisions) -> dict[str, object]:
         "relabelled_unreviewed": unreviewed,
         "gate": "open" if gate.open else "closed",
         "gate_why": gate.summary,
-        "wins": int(gate.wins),
-        "losses": int(gate.losses),
+        "wins": gate.wins,
+        "losses": gate.losses,
         "wilson_lower": round(gate.lower, 4),
         **{
             name: {"value": round(e.value, 4), "low": round(e.low, 4), "high": round(e.high, 4)}

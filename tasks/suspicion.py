@@ -4,6 +4,7 @@
 """How much the evidence speaks against each given label, in figures."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,17 +76,22 @@ def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Fl
         best[asked] = teacher[asked]  # the better judge of what else it could be
         possible[asked] |= teacher[asked] > 0
     possible[items, given] = False
+    some = possible.any(axis=1)
     candidate = np.where(possible, scores, -np.inf).argmax(axis=1)
-    p_given, p_candidate = mean[items, given], mean[items, candidate]
-    chosen = best[items, candidate]
+
+    def of_candidate(table: NDArray[Any]) -> NDArray[Any]:
+        """0 where there is no candidate: the argmax of nothing is label 0, which may be the given one."""
+        return np.where(some, table[items, candidate], 0)
+
+    p_given, p_candidate, chosen = mean[items, given], of_candidate(mean), of_candidate(best)
     return Suspicion(
-        candidate=np.where(possible.any(axis=1), candidate, -1),
+        candidate=np.where(some, candidate, -1),
         p_given=p_given,
         p_candidate=p_candidate,
         margin=p_candidate - p_given,
         entropy=-(mean * np.log(mean + 1e-12)).sum(axis=1),
         dissent=judgements.dissent,
-        log_ratio=np.log((students[items, candidate] + LEAST) / (students[items, given] + LEAST)),
-        teacher_log_ratio=np.log(told[items, candidate] / told[items, given]),
+        log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
+        teacher_log_ratio=np.log(np.where(some, told[items, candidate], told[items, given]) / told[items, given]),
         others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
     )

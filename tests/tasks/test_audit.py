@@ -101,7 +101,6 @@ def test_a_verdict_does_not_speak_for_itself(asked: int) -> None:
     assert losses and wins <= losses
 
 
-@pytest.mark.xfail(strict=True, reason="numpy's comparisons make them numpy's integers")
 def test_the_counts_are_numbers_that_json_holds() -> None:
     found = gate(contradicted(20), {i: (1, 0, -1)[i % 3] for i in range(20)})
     assert {type(n) for n in (found.wins, found.losses, found.neither)} == {int}
