@@ -15,12 +15,11 @@ from flows.teacher import teacher_labels
 from tasks.cases import all_labels, corrections, judged_samples, known_verdicts, review_queue
 from tasks.correction import AskTeacher, Decisions, LookUp, Policy, correct
 from tasks.engines.identity import model_identity
-from tasks.folds import content_digest
 from tasks.judgements import NEITHER, Floats, Ints, from_predictions, predicted
 from tasks.ledger import Ledger
 from tasks.packs import Pack, load_pack
 from tasks.patches import changes, write_patch
-from tasks.records import Action, Correction, Prediction, Sample, Split
+from tasks.records import Action, Correction, Prediction, Sample, Split, content_digest
 from tasks.report.correction import write_report
 from tasks.report.review import write_queue
 from tasks.reviewers import read_verdicts

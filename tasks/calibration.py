@@ -68,7 +68,8 @@ def calibrate(
 ) -> Calibration:
     """Fit to `verdicts` (item → label index, -1 for neither) of `items` (default: all of them, with repetitions).
 
-    With `shaken` the priors' means are drawn from the priors: one of the fits that we might as well have made. Which items were judged may depend on the evidence, as the audit's choice does: the models are conditional on it.
+    With `shaken` the priors' means are drawn from the priors: one of the fits that we might as well have made. Which
+    items were judged may depend on the evidence, as the audit's choice does: the models are conditional on it.
     """
     places = np.array(sorted(verdicts) if items is None else items, dtype=np.int64)
     said = np.array([verdicts[i] for i in places.tolist()], dtype=np.int64)

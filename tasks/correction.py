@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from tasks.audit import Gate, choose_audit, choose_by_gain, expected_gain, gate_from
 from tasks.calibration import Beliefs, Flags, at_precision, best_expected_f1, calibrate, resampled
 from tasks.errors import LeakageError
-from tasks.folds import content_digest
 from tasks.judgements import Floats, Ints, Judgements
-from tasks.records import Action, Sample
+from tasks.records import Action, Sample, content_digest
 from tasks.suspicion import Suspicion, suspicion, temper
 
 AskTeacher = Callable[[Ints], Floats]
@@ -92,7 +91,7 @@ class Decisions:
 def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], seen: Mapping[int, set[str]]) -> None:
     """Raise LeakageError if the student of a sample's fold was trained on the sample, or on equal content.
 
-    `seen` holds, by fold, the content digests (`folds.content_digest`) that the student's own training record names.
+    `seen` holds, by fold, the content digests (`records.content_digest`) that the student's own training record names.
     A sample without a fold was in every training set and has no out-of-fold prediction to check.
     """
     for sample in samples:

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[repo
 
 from tasks.duplicates import grown_dialogues
 from tasks.errors import ConfigError
-from tasks.records import Sample, digest_of
+from tasks.records import Sample, content_digest, digest_of
 
 _SHOWN = 5
 """Groups that are reported by their ids, the largest."""
@@ -126,11 +126,6 @@ def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = 
     ends = np.array([*same, *grown_dialogues(samples), *links], dtype=int).reshape(-1, 2).T
     graph = coo_array((np.ones(ends.shape[1]), ends), shape=(len(samples), len(samples)))
     return connected_components(graph, directed=False)[1].tolist()  # pyright: ignore
-
-
-def content_digest(sample: Sample) -> str:
-    """Digest of what the item shows and says, whatever its id or label."""
-    return digest_of([p.text if p.type == "text" else p.image.sha256 for p in sample.parts])
 
 
 def _in_order(samples: Sequence[Sample], links: Sequence[tuple[int, int]]) -> _Set:

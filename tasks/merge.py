@@ -3,9 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from tasks.folds import content_digest
 from tasks.prompts import Prompter
-from tasks.records import Action, Correction, Dropped, Example, Message, Origin, Prediction, Sample, Sampling
+from tasks.records import (
+    Action,
+    Correction,
+    Dropped,
+    Example,
+    Message,
+    Origin,
+    Prediction,
+    Sample,
+    Sampling,
+    content_digest,
+)
 from tasks.user_turn import user_text
 
 STAGE = "emit"

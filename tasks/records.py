@@ -87,6 +87,11 @@ class Sample(Record):
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
 
 
+def content_digest(sample: Sample) -> str:
+    """Digest of what the item shows and says, whatever its id or label."""
+    return digest_of([p.text if p.type == "text" else p.image.sha256 for p in sample.parts])
+
+
 class Dropped(Record):
     """An item that left the way, and why. Made by anyone; written to a stage's dropped.parquet."""
 

@@ -25,7 +25,7 @@ class Verdict(Record):
 
     id: str
     content: str
-    """Digest of what was judged (`folds.content_digest`)."""
+    """Digest of what was judged (`records.content_digest`)."""
     verdict: str | None
     """A label, or `neither`; None: taken back."""
     given: str

@@ -22,9 +22,8 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.folds import content_digest
 from tasks.image_files import FORMATS
-from tasks.records import ImageRef, ReviewCase, Sample, Split, digest_of
+from tasks.records import ImageRef, ReviewCase, Sample, Split, content_digest, digest_of
 from tasks.stages import write_bytes
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
@@ -75,7 +74,7 @@ def read_queue(folder: Path) -> list[ReviewCase]:
 
 
 def case_digest(case: ReviewCase) -> str:
-    """Digest of what the case's item shows and says: `folds.content_digest` of its sample."""
+    """Digest of what the case's item shows and says: `records.content_digest` of its sample."""
     sample = Sample(
         id=case.sample_id, task="", parts=case.parts, labels=case.labels, split=Split.LABELLED, source=""
     )  # fmt: skip

@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks.engines import EngineSpec
 from tasks.engines.identity import model_identity
 from tasks.errors import ConfigError, EngineError
-from tasks.folds import content_digest
 from tasks.images import ImageCache
 from tasks.packs import TEMPLATES
 from tasks.prompts import Prompter
-from tasks.records import Sample, digest_of
+from tasks.records import Sample, content_digest, digest_of
 from tasks.stages import write_bytes
 from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
 from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log
+from tasks.students.curves import Curve, draw_curve
 from tasks.students.trainer_files import Plain, filled, label_examples, write_configuration, write_data
 
 Progress = Callable[[int, int, float], None]
@@ -117,7 +117,7 @@ def train_external(
     """Have the trainer make one student from `train` (each item with its given label); returns its folder.
 
     The student learns to answer the classify prompt without a reason: the form in which it is then scored. The folder
-    holds the data set, train.yaml, train.log, student.json and `checkpoint` (see `external_checkpoint`); what else the
+    holds the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see `external_checkpoint`); what else the
     trainer wrote, optimizer states above all, is not kept. A finished folder is returned as it is; a new one appears
     whole. With `images`, the trainer is given the very pixels that the student is later asked with.
     Raises ConfigError for a template or command that can't be used, and EngineError with the end of the log when the
@@ -150,6 +150,8 @@ def train_external(
         "trained_on": sorted(s.id for s in train),
         "trained_on_content": sorted({content_digest(s) for s in train}),
     }
+    curve = Curve(tuple(step for step, _, _ in lines), tuple(loss for _, _, loss in lines), (), ())
+    draw_curve(curve, f"fold {fold}, {spec.trainer}", work / "loss.png")
     write_bytes(work / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)

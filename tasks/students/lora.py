@@ -24,9 +24,8 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 
 from tasks.engines import EngineSpec
 from tasks.engines.identity import model_identity
-from tasks.folds import content_digest
 from tasks.prompts import Prompter
-from tasks.records import Sample, digest_of
+from tasks.records import Sample, content_digest, digest_of
 from tasks.stages import write_bytes
 from tasks.students import StudentSpec
 from tasks.students.curves import check_reporters, curve_of, draw_curve

@@ -17,8 +17,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.errors import ConfigError, EngineError
-from tasks.folds import content_digest, make_folds
-from tasks.records import Outcome, Prediction, Sample, digest_of
+from tasks.folds import make_folds
+from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
 from tasks.stages import write_bytes
 from tasks.students.classifier import Blocks, Fitted, Weighing, fit, opened, saved
 from tasks.students.features import (

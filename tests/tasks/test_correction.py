@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from tasks.correction import AskTeacher, Decisions, Policy, check_out_of_fold, correct
 from tasks.errors import LeakageError
-from tasks.folds import content_digest
 from tasks.judgements import Floats, Ints, Judgements
-from tasks.records import Action
+from tasks.records import Action, content_digest
 from tests.benchmarks.correction.noisy_sets import NoisySet
 from tests.benchmarks.correction.students import Student
 from tests.tasks.judging import judged, nobody, noisy, of_noisy, powered, says, teaches

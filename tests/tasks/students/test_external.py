@@ -19,10 +19,9 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from tasks.errors import ConfigError, EngineError
-from tasks.folds import content_digest
 from tasks.images import ImageCache
 from tasks.packs import TEMPLATES
-from tasks.records import ImageRef, Sample
+from tasks.records import ImageRef, Sample, content_digest
 from tasks.students.external import ExternalSpec, external_checkpoint, external_digest, train_external
 from tests.tasks.making import prompter, sample
 
@@ -82,7 +81,10 @@ def test_llamafactory_is_given_its_files_and_leaves_an_adapter(train: list[Sampl
     assert adapter
     names = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "trainer_log.jsonl"]
     assert sorted(p.name for p in checkpoint.iterdir()) == names
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint", "data", "student.json", "train.log", "train.yaml"]
+    files = ["checkpoint", "data", "loss.png", "student.json", "train.log", "train.yaml"]
+    assert sorted(p.name for p in folder.iterdir()) == files
+    with Image.open(folder / "loss.png") as curve:
+        assert curve.size == (800, 450)
     rows = json.loads((folder / "data" / "labelstill.json").read_text("utf-8"))
     assert [json.loads(row["messages"][1]["content"]) for row in rows] == [{"所属类别": s.given} for s in train]
     assert "＜image＞" in rows[1]["messages"][0]["content"]

@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError, EngineError
-from tasks.folds import content_digest, make_folds
+from tasks.folds import make_folds
 from tasks.packs import load_pack
-from tasks.records import Outcome, Prediction, Sample, Split
+from tasks.records import Outcome, Prediction, Sample, Split, content_digest
 from tasks.samples import read_samples
 from tasks.students.features import Vector, image_features
 from tasks.students.probe import ProbeSpec, predict_probe, probe_digest, probe_images, train_probe
