@@ -117,9 +117,9 @@ def train_external(
     """Have the trainer make one student from `train` (each item with its given label); returns its folder.
 
     The student learns to answer the classify prompt without a reason: the form in which it is then scored. The folder
-    holds the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see `external_checkpoint`); what else the
-    trainer wrote, optimizer states above all, is not kept. A finished folder is returned as it is; a new one appears
-    whole. With `images`, the trainer is given the very pixels that the student is later asked with.
+    holds the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see `external_checkpoint`);
+    what else the trainer wrote, optimizer states above all, is not kept. A finished folder is returned as it is; a new
+    one appears whole. With `images`, the trainer is given the very pixels that the student is later asked with.
     Raises ConfigError for a template or command that can't be used, and EngineError with the end of the log when the
     trainer fails, takes too long, or leaves no safetensors; the half-made folder then stays, for its log.
     """
