@@ -17,6 +17,7 @@ from tasks.engines.identity import model_identity
 from tasks.engines.spec import EngineSpec
 from tasks.errors import ConfigError
 from tasks.folds import Folds, make_folds
+from tasks.images import ImageCache
 from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling
@@ -101,7 +102,7 @@ def _kinds(
 
     with_reason = isinstance(spec, StudentSpec) and spec.reasons
     reasons = _reasons(config) if with_reason else {}
-    students = _train(samples, split, repeat, _plan(spec, prompter, reasons, repeat, folder))
+    students = _train(samples, split, repeat, _plan(spec, prompter, reasons, repeat, folder, ImageCache(config.images)))
 
     def ask(student: _Student, students: Sequence[_Student], items: Sequence[Sample]) -> Sequence[Prediction]:
         mine = _weights(asked, spec, student, students)
@@ -127,7 +128,12 @@ def _reasons(config: CorrectionConfig) -> dict[str, str]:
 
 
 def _plan(
-    spec: StudentSpec | ExternalSpec, prompter: Prompter, reasons: Mapping[str, str], repeat: int, folder: Path
+    spec: StudentSpec | ExternalSpec,
+    prompter: Prompter,
+    reasons: Mapping[str, str],
+    repeat: int,
+    folder: Path,
+    images: ImageCache,
 ) -> _Plan:
     if isinstance(spec, StudentSpec):
         lora, more = spec, {"repeat": repeat, "reasons": reasons}
@@ -141,7 +147,9 @@ def _plan(
 
     def train_outside(train: Sequence[Sample], fold: int) -> tuple[Path, _Work]:
         home = folder / external_digest(outside, prompter, train, fold, seed)
-        return home, lambda home, moved: train_external(outside, prompter, train, fold, seed, home, moved)
+        return home, lambda home, moved: train_external(
+            outside, prompter, train, fold, seed, home, moved, images=images
+        )
 
     return train_outside
 

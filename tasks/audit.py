@@ -5,6 +5,7 @@ every proposal lowered label accuracy on hard data from .9576 to .8314; hence th
 audited wins / (wins + losses) must exceed `level`.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import sqrt
@@ -125,12 +126,12 @@ def _spread(rng: np.random.Generator, items: Ints, by: Values, weights: Values, 
     if count >= len(items):
         return items
     order: Ints = np.argsort(by[items], kind="stable")
-    ends: Values = np.cumsum(weights[order])
+    ends: list[float] = np.cumsum(weights[order]).tolist()
     drawn: list[int] = []
     free = np.ones(len(items), dtype=bool)
-    points = (np.arange(count) + rng.random(count)) * ends[-1] / count
-    hits: Ints = np.minimum(np.searchsorted(ends, points), len(items) - 1)
-    for place in map(int, hits):
+    points: list[float] = ((np.arange(count) + rng.random(count)) * ends[-1] / count).tolist()
+    for point in points:
+        place = min(bisect_left(ends, point), len(items) - 1)
         if not free[place]:  # so heavy that it was drawn before: its nearest neighbour that is free
             left = np.flatnonzero(free)
             place = int(left[np.abs(left - place).argmin()])

@@ -157,6 +157,7 @@ def _train(
         reported.rename(done / "runs")  # tensorboard's
     facts |= {
         "seed": seed,
+        "resumed_from": int(checkpoint.name.rpartition("-")[2]) if checkpoint else None,
         "steps": trainer.state.global_step,
         "seconds": round(watch.spent, 1),
         **asdict(curve),
