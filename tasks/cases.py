@@ -114,11 +114,7 @@ def _unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
 
 
 def _why(record: Correction, decisions: Decisions) -> str:
-    student = f"student (p={record.student_given or 0:.2f}) agrees with the given label"
-    if record.predicted != record.given:
-        student = f"student says {record.predicted} (given label p={record.student_given or 0:.2f})"
-    told = f", teacher, asked blind, {record.adjudicated}" if record.adjudicated else ""
-    evidence = student + told
+    evidence = _evidence(record)
     if record.verdict == NEITHER:
         return f"reviewer: none of the labels is right; {evidence}"
     if record.verdict is not None:
@@ -126,6 +122,16 @@ def _why(record: Correction, decisions: Decisions) -> str:
     if record.action is Action.RELABEL:
         return f"{evidence}; P({record.candidate})={record.p_candidate:.2f}; {decisions.gate.summary}"
     return evidence
+
+
+def _evidence(record: Correction) -> str:
+    """What the models say: all that a person who judges the item is told."""
+    if record.predicted is None:
+        return record.why
+    student = f"student (p={record.student_given or 0:.2f}) agrees with the given label"
+    if record.predicted != record.given:
+        student = f"student says {record.predicted} (given label p={record.student_given or 0:.2f})"
+    return student + (f", teacher, asked blind, {record.adjudicated}" if record.adjudicated else "")
 
 
 def _row(table: Floats | None, labels: Sequence[str], item: int | None, sample: Sample) -> dict[str, float]:
@@ -146,7 +152,7 @@ def _case(sample: Sample, record: Correction, student: dict[str, float], teacher
         student=student,
         teacher=teacher,
         reason=record.reason,
-        why=record.why,
+        why=_evidence(record),
         gain=record.gain,
     )
 

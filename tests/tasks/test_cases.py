@@ -1,0 +1,100 @@
+"""Decisions as records and as questions to a person."""
+
+import numpy as np
+import pytest
+
+from tasks.cases import all_labels, corrections, judged_samples, known_verdicts, review_queue
+from tasks.correction import Decisions, Policy, correct
+from tasks.judgements import Judgements
+from tasks.records import Action, Correction, Sample
+from tests.tasks.judging import judged, nobody, says, teaches
+from tests.tasks.making import prediction, sample
+
+COUNT = 30
+LABELS = ("a", "b", "c")
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    return [sample(f"i{n}", labels=LABELS, given="a") for n in range(COUNT)] + [
+        sample("rare", labels=LABELS, given="c"),
+        sample("mute", labels=LABELS, given="a"),
+    ]
+
+
+def judgements() -> Judgements:
+    """The first six items are doubted: the students say b."""
+    table = np.tile([0.9, 0.05, 0.05], (COUNT, 1))
+    table[:6] = [0.1, 0.8, 0.1]
+    return judged([0] * COUNT, table)
+
+
+def records(samples: list[Sample], decisions: Decisions, verdicts: dict[str, str] | None = None) -> list[Correction]:
+    ids = decisions.judgements.ids
+    unjudged = {"rare": "its class has too few items", "mute": "the student gave no usable answer (malformed)"}
+    teacher = {"i0": prediction("i0", "b", reason="看到“b”")}
+    fold_of, models = dict.fromkeys(ids, 2), dict.fromkeys(ids, "base+fold2")
+    return corrections(samples, decisions, fold_of, models, teacher, unjudged, verdicts or {})
+
+
+def test_every_sample_has_its_record_with_the_evidence(samples: list[Sample]) -> None:
+    decisions = correct(judgements(), Policy(reviews=0), teaches(np.tile([0.1, 0.7, 0.2], (COUNT, 1))), nobody)
+    found = records(samples, decisions)
+    assert [r.sample_id for r in found] == [s.id for s in samples]
+    first, sure, rare = found[0], found[20], found[COUNT]
+    assert (first.given, first.predicted, first.adjudicated, first.candidate) == ("a", "b", "b", "b")
+    assert first.action is Action.REVIEW and first.flagged and first.label == "a" and not first.reviewed
+    assert (first.fold, first.model, first.reason) == (2, "base+fold2", "看到“b”")
+    assert first.student_given == pytest.approx(0.1) and first.student_candidate == pytest.approx(0.8)
+    assert first.teacher_given == pytest.approx(0.1) and first.teacher_candidate == pytest.approx(0.7)
+    assert (first.p_given or 0) + (first.p_candidate or 0) + (first.p_neither or 0) == pytest.approx(1)
+    assert "student says b" in first.why and "teacher, asked blind, b" in first.why
+    assert sure.action is Action.KEEP and sure.teacher_given is None and "agrees" in sure.why
+    assert rare.action is Action.REVIEW and rare.fold is None and rare.p_given is None and rare.label == "c"
+
+
+def test_verdicts_show_in_records_of_judged_and_unjudged_items(samples: list[Sample]) -> None:
+    said = {"i0": "b", "i1": "neither", "i2": "a", "rare": "neither", "mute": "b"}
+    table = judgements()
+    decisions = correct(table, Policy(reviews=0), None, nobody, known_verdicts(table, said))
+    found = {r.sample_id: r for r in records(samples, decisions, said)}
+    expected = {
+        "i0": (Action.RELABEL, "b"), "i1": (Action.DROP, None), "i2": (Action.KEEP, "a"),
+        "rare": (Action.DROP, None), "mute": (Action.RELABEL, "b"),
+    }  # fmt: skip
+    for identity, (action, label) in expected.items():
+        record = found[identity]
+        assert (record.action, record.label, record.reviewed) == (action, label, True)
+        assert record.verdict == said[identity] and record.why.startswith("reviewer")
+        assert record.flagged is (label != record.given)
+    assert not any(r.reviewed for i, r in found.items() if i not in said)
+
+
+def test_the_queue_holds_the_audit_and_what_waits_within_the_budget_by_gain(samples: list[Sample]) -> None:
+    decisions = correct(judgements(), Policy(reviews=8, audit=8), None, says(dict.fromkeys(range(COUNT), 0)))
+    found = records(samples, decisions)
+    by_id = {s.id: s for s in samples}
+    queue = review_queue(by_id, found, decisions, 8)
+    assert {c.sample_id for c in queue} == {decisions.judgements.ids[i] for i in decisions.person_asked}
+    longer = review_queue(by_id, found, decisions, 20)
+    assert {"rare", "mute"} <= {c.sample_id for c in longer}
+    assert [c.gain for c in longer] == sorted((c.gain for c in longer), reverse=True)
+    case = next(c for c in longer if c.sample_id == "i0")
+    assert case.candidate == "b" and case.student == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.1})
+    assert case.teacher == {} and "reviewer" not in case.why  # what others said of it must not lead a person
+    assert review_queue(by_id, found, decisions, 0) == []
+
+
+def test_who_was_never_held_out_or_never_answered_for_is_not_judged(samples: list[Sample]) -> None:
+    runs = [
+        {s.id: prediction(s.id, None if s.id == "mute" else "a") for s in samples if s.id != "rare"},
+        {s.id: prediction(s.id, "a") for s in samples if s.id not in ("rare", "i3")},
+    ]
+    kept, unjudged = judged_samples(samples, runs, ["rare"])
+    assert {s.id for s in samples} - {s.id for s in kept} == {"rare", "mute", "i3"} == unjudged.keys()
+    assert "training set" in unjudged["rare"] and "malformed" in unjudged["mute"]
+
+
+def test_labels_of_all_tasks_in_order() -> None:
+    some = [sample("x", labels=("b", "a")), sample("y", labels=("c", "a"))]
+    assert all_labels(some) == ["b", "a", "c"]
