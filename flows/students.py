@@ -16,12 +16,13 @@ from tasks.duplicates import near_duplicates
 from tasks.engines.identity import model_identity
 from tasks.engines.spec import EngineSpec
 from tasks.errors import ConfigError
+from tasks.fold_files import recorded_folds, write_folds
 from tasks.folds import Folds, make_folds
 from tasks.images import ImageCache
 from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling
-from tasks.stages import read_rows, write_bytes
+from tasks.stages import read_rows
 from tasks.students import StudentSpec
 from tasks.students.external import ExternalSpec, external_checkpoint, external_digest, train_external
 from tasks.students.lora import student_digest, train_student
@@ -62,9 +63,10 @@ def out_of_fold(
     folds: list[Folds] = []
     runs: list[dict[str, Prediction]] = []
     for repeat in range(config.student.repeats):
-        recorded = _recorded(folder, repeat, config.student.folds)
+        recorded = recorded_folds(folder, repeat, config.student.folds)
         split = make_folds(samples, config.student.folds, config.seed, repeat=repeat, recorded=recorded, links=links)
-        _record(split, folder, repeat)
+        write_folds(split, folder, repeat)
+        _report(split)
         students, ask = _kinds(config, pack, samples, split, repeat, folder / "students", asking)
         check_out_of_fold(samples, split.fold_of, {s.fold: set(_facts(s)["trained_on_content"]) for s in students})
         predictions: dict[str, Prediction] = {}
@@ -244,6 +246,18 @@ def _probes(
     return students, ask
 
 
+def _report(split: Folds) -> None:
+    log = get_run_logger()
+    if split.rare:
+        log.warning(
+            "labels with too few items to be held out are in every training set and go to review: %s", split.rare
+        )
+    if split.largest:
+        log.info("%d groups of alike items; the largest: %s", split.groups, [len(ids) for ids in split.largest])
+    if split.moved:
+        log.info("%d items could not keep their recorded fold", len(split.moved))
+
+
 def show_losses(students: Sequence[_Student]) -> None:
     """The students' loss curves as one table artifact, some thirty points each."""
     rows: list[dict[str, object]] = []
@@ -257,31 +271,3 @@ def show_losses(students: Sequence[_Student]) -> None:
 
 def _facts(student: _Student) -> dict[str, Any]:
     return orjson.loads((student.folder / "student.json").read_bytes())
-
-
-def _recorded(folder: Path, repeat: int, k: int) -> dict[str, int] | None:
-    file = folder / _name(repeat)
-    if not file.exists():
-        return None
-    facts = orjson.loads(file.read_bytes())
-    return facts["fold_of"] if facts["k"] == k else None
-
-
-def _record(split: Folds, folder: Path, repeat: int) -> None:
-    if split.rare:
-        get_run_logger().warning(
-            "labels with fewer items than folds stay in every training set and go to review: %s", split.rare
-        )
-    facts = {
-        "k": split.k,
-        "groups": split.groups,
-        "group_sizes": {str(size): n for size, n in sorted(split.group_sizes.items())},
-        "rare": split.rare,
-        "always_train": sorted(split.always_train),
-        "fold_of": split.fold_of,
-    }
-    write_bytes(folder / _name(repeat), orjson.dumps(facts, option=orjson.OPT_INDENT_2))
-
-
-def _name(repeat: int) -> str:
-    return f"folds-{repeat}.json" if repeat else "folds.json"

@@ -23,8 +23,8 @@ Flags = NDArray[np.bool_]
 
 # Means and precisions (1/variance) of normal priors: intercept and slopes. What fits to many audited items gave, about:
 # weak enough that 20 verdicts move them, strong enough that without any the flags are those of a margin of 0.1 to 0.3.
-_WRONG = (np.array([-1.1, 1.3, 0.0]), np.array([2.0, 4.0, 1e6]))
-_WRONG_WITH_TEACHER = (np.array([-1.3, 0.8, 1.2]), np.array([2.0, 4.0, 2.0]))
+_WRONG = (np.array([-1.1, 1.3, 0.0, 0.5]), np.array([2.0, 4.0, 1e6, 4.0]))
+_WRONG_WITH_TEACHER = (np.array([-1.3, 0.8, 1.2, 0.2]), np.array([2.0, 4.0, 2.0, 4.0]))
 _CANDIDATE = (np.array([0.8, 0.5]), np.array([2.0, 4.0]))
 
 
@@ -118,7 +118,8 @@ def _prior(prior: tuple[Values, Values], shaken: np.random.Generator | None) -> 
 
 
 def _about_given(evidence: Suspicion) -> Values:
-    return np.column_stack([np.ones(len(evidence.log_ratio)), evidence.log_ratio, evidence.teacher_log_ratio])
+    known = (evidence.log_ratio, evidence.teacher_log_ratio, evidence.asymmetry)
+    return np.column_stack([np.ones(len(evidence.log_ratio)), *known])
 
 
 def _about_candidate(evidence: Suspicion) -> Values:

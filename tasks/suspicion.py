@@ -38,6 +38,11 @@ class Suspicion:
     """log(p_candidate / p_given) after tempering: what suspicion is calibrated on."""
     teacher_log_ratio: NDArray[np.float64]
     """The same of the teacher; 0 where it was not asked."""
+    asymmetry: NDArray[np.float64]
+    """[N] log of how much oftener items given this label look like the candidate than the other way round (counts + 1).
+
+    Labels that are confused both ways are hard; a pair that goes one way only is a habit of whoever labelled.
+    """
     others: NDArray[np.float64]
     """log odds of the candidate among all labels but the given one."""
 
@@ -93,5 +98,13 @@ def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Fl
         dissent=judgements.dissent,
         log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
         teacher_log_ratio=np.log(np.where(some, told[items, candidate], told[items, given]) / told[items, given]),
+        asymmetry=_asymmetry(judgements, np.where(some, candidate, given)),
         others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
     )
+
+
+def _asymmetry(judgements: Judgements, candidate: Ints) -> NDArray[np.float64]:
+    given, width = judgements.given, len(judgements.labels)
+    counts = np.zeros((width, width))
+    np.add.at(counts, (given, judgements.students.argmax(axis=1)), 1)
+    return np.log((counts[given, candidate] + 1) / (counts[candidate, given] + 1)) * (candidate != given)

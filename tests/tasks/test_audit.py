@@ -98,7 +98,7 @@ def test_a_verdict_does_not_speak_for_itself(asked: int) -> None:
         tosses = np.random.default_rng(seed).random(asked) < 0.5
         found = gate(judgements, {i: int(toss) for i, toss in enumerate(tosses)})
         wins, losses = wins + found.wins, losses + found.losses
-    assert losses and wins <= losses
+    assert losses and wins <= 1.25 * losses  # chance; with its own verdict seen it was two to one
 
 
 def test_the_counts_are_numbers_that_json_holds() -> None:
