@@ -10,7 +10,7 @@ from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split
 from tasks.samples import Intake, read_samples
-from tasks.students.probe import ProbeSpec
+from tasks.students import ProbeSpec
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
 from tasks.records import Sampling
-from tasks.students import StudentSpec
-from tasks.students.external import ExternalSpec
-from tasks.students.probe import ProbeSpec
+from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
 from tasks.yaml_files import read_yaml
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]

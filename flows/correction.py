@@ -24,7 +24,7 @@ from tasks.report.correction import write_report
 from tasks.report.review import write_queue
 from tasks.reviewers import read_verdicts
 from tasks.stages import StageRecord, code_version, recipe_hash
-from tasks.students.probe import ProbeSpec
+from tasks.students import ProbeSpec
 from tasks.verdicts import read_store, usable
 
 

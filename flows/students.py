@@ -23,10 +23,10 @@ from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling
 from tasks.stages import read_rows
-from tasks.students import StudentSpec
-from tasks.students.external import ExternalSpec, external_checkpoint, external_digest, train_external
+from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students.external import external_checkpoint, external_digest, train_external
 from tasks.students.lora import student_digest, train_student
-from tasks.students.probe import ProbeSpec, predict_probe, probe_digest, probe_images, train_probe
+from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
 
 STAGE = "correction"
 _SEEDS_A_REPEAT = 1000

@@ -28,10 +28,10 @@ class DemoFigures:
     """Disagreements where the teacher, asked blind, also departs from the given label."""
     adjudicated_precision: float
     adjudicated_recall: float
-    flagged: int
-    """Items held to be wrong that no person looked at: figures of verdicts would be perfect by themselves."""
-    flagged_precision: float
-    flagged_recall: float
+    held_wrong: int
+    """Items whose given label is wrong by students' and teacher's evidence (P(given) < 0.5), verdicts on them aside."""
+    held_wrong_precision: float
+    held_wrong_recall: float
     changed: int
     changed_right: int
     changed_wrong: int
@@ -52,9 +52,7 @@ def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
     planted = {c.sample_id for c in cases if c.given != label_of[c.sample_id]}
     disagree = {c.sample_id for c in cases if c.predicted is not None and c.predicted != c.given}
     departs = {c.sample_id for c in cases if c.adjudicated is not None and c.adjudicated != c.given}
-    alone = [c for c in cases if not c.reviewed]
-    flagged = {c.sample_id for c in alone if c.flagged}
-    planted_alone = planted & {c.sample_id for c in alone}
+    held_wrong = {c.sample_id for c in cases if c.p_given is not None and c.p_given < 0.5}
     changed = [c for c in cases if c.action is Action.RELABEL]
     unreviewed = [c for c in changed if not c.reviewed]
     after = [c for c in cases if c.label is not None]
@@ -70,9 +68,9 @@ def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
         adjudicated=len(departs),
         adjudicated_precision=len(departs & planted) / max(len(departs), 1),
         adjudicated_recall=len(departs & planted) / max(len(planted), 1),
-        flagged=len(flagged),
-        flagged_precision=len(flagged & planted) / max(len(flagged), 1),
-        flagged_recall=len(flagged & planted) / max(len(planted_alone), 1),
+        held_wrong=len(held_wrong),
+        held_wrong_precision=len(held_wrong & planted) / max(len(held_wrong), 1),
+        held_wrong_recall=len(held_wrong & planted) / max(len(planted), 1),
         changed=len(changed),
         changed_right=sum(c.label == label_of[c.sample_id] for c in changed),
         changed_wrong=sum(c.label != label_of[c.sample_id] for c in changed),
@@ -95,10 +93,10 @@ def describe(figures: DemoFigures) -> str:
             f"- planted wrong labels: {f.planted}",
             f"- out-of-fold disagreements: {f.disagreements}, precision {f.disagreement_precision:.1%}, "
             f"recall {f.disagreement_recall:.1%}",
-            f"- after the teacher's adjudication: {f.adjudicated}, precision {f.adjudicated_precision:.1%}, "
+            f"- suspicious labels that the teacher, asked blind, departs from: {f.adjudicated}, precision {f.adjudicated_precision:.1%}, "
             f"recall {f.adjudicated_recall:.1%}",
-            f"- flagged among items that nobody reviewed: {f.flagged}, precision {f.flagged_precision:.1%}, "
-            f"recall {f.flagged_recall:.1%}",
+            f"- held to be wrong by students and teacher together (P(given) < 0.5): {f.held_wrong}, "
+            f"precision {f.held_wrong_precision:.1%}, recall {f.held_wrong_recall:.1%}",
             f"- changes applied: {f.changed}: {f.changed_right} right, {f.changed_wrong} wrong "
             f"(right per wrong: {ratio}); without a person: {f.changed_unreviewed}, of them right "
             f"{f.changed_unreviewed_right}; the stand-in reviewer, which knows the truth, judged {f.reviewed}",

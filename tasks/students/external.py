@@ -6,10 +6,8 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.engines import EngineSpec
 from tasks.engines.identity import model_identity
@@ -19,10 +17,11 @@ from tasks.packs import TEMPLATES
 from tasks.prompts import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.stages import write_bytes
+from tasks.students import ExternalSpec, Plain
 from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
 from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log
 from tasks.students.curves import Curve, draw_curve
-from tasks.students.trainer_files import Plain, filled, label_examples, write_configuration, write_data
+from tasks.students.trainer_files import filled, label_examples, write_configuration, write_data
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -33,54 +32,6 @@ _COMMANDS = {
     "llamafactory": ("llamafactory-cli", "train", "${config}"),
     "swift": ("swift", "sft", "${config}"),
 }
-
-
-class ExternalSpec(BaseModel):
-    """How a foreign trainer makes the students: the `student:` key of a configuration, with `kind: external`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    kind: Literal["external"] = Field(default="external", description="A trainer's own command line")
-    trainer: Literal["llamafactory", "swift"] = Field(description="LLaMA-Factory, or ms-swift 4")
-    base: str = Field(
-        description="Hugging Face name or local folder of the Qwen-VL checkpoint that students start from"
-    )
-    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
-    trust_remote_code: bool = Field(default=False, description="Allow the base's own code to run; off unless asked for")
-    adapter: bool = Field(default=True, description="Low-rank adapters; false: the whole language model is tuned")
-    template: str | None = Field(
-        default=None, description="A configuration in templates/students/, or a path; none: by `trainer` and `adapter`"
-    )
-    settings: dict[str, Plain] = Field(
-        default_factory=dict, description="The trainer's options that differ from the template's; null leaves one out"
-    )
-    command: tuple[str, ...] = Field(
-        default=(), description="Command line, with ${config} for the configuration; none: the trainer's usual one"
-    )
-    environment: dict[str, str] = Field(
-        default_factory=dict, description="Added to the environment, e.g. CUDA_VISIBLE_DEVICES or NPROC_PER_NODE"
-    )
-    deepspeed: str | None = Field(default=None, description="zero2, zero3, or the path of a DeepSpeed configuration")
-    timeout_seconds: float | None = Field(default=None, gt=0, description="Longest time for a fold; none: no limit")
-    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
-    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
-    seed: int = Field(default=0, description="Seed of folds and training")
-    max_tokens: int = Field(default=32768, ge=256, description="Longest example, in tokens")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Weights' type when the student is asked"
-    )
-    scoring_engine: Literal["local", "vllm"] = Field(
-        default="local", description="What asks the students; vllm serves the adapters of all folds by one server"
-    )
-    scoring_batch_size: int = Field(default=8, ge=1, description="Items a batch when the student is asked")
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Images are shrunk to at most this area")
-
-    @model_validator(mode="after")
-    def _command_knows_its_configuration(self) -> Self:
-        if self.command and not any("${config}" in word for word in self.command):
-            raise ValueError("`command` must name the configuration, e.g. [llamafactory-cli, train, ${config}]")
-        return self
 
 
 def external_digest(spec: ExternalSpec, prompter: Prompter, train: Sequence[Sample], fold: int, seed: int) -> str:

@@ -10,16 +10,16 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.errors import ConfigError, EngineError
 from tasks.folds import make_folds
 from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
 from tasks.stages import write_bytes
+from tasks.students import ProbeSpec
 from tasks.students.classifier import Blocks, Fitted, Weighing, fit, opened, saved
 from tasks.students.features import (
     Progress,
@@ -32,35 +32,6 @@ from tasks.students.features import (
 )
 
 _INNER_FOLDS = 3
-
-
-class ProbeSpec(BaseModel):
-    """How probe students are trained: the `student:` key of a configuration, with `kind: probe`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    kind: Literal["probe"] = Field(default="probe", description="A classifier on frozen features; minutes on a CPU")
-    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
-    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
-    seed: int = Field(default=0, description="Seed of folds and of the inner split")
-    ngrams: tuple[int, int] = Field(default=(1, 3), description="Shortest and longest character n-gram of texts")
-    images: Literal["histograms", "embeddings", "none"] = Field(
-        default="histograms", description="What is seen of images: colours and edges, or a model's vision tower"
-    )
-    embedding_model: str | None = Field(
-        default=None, description="Name or folder of the Qwen-VL checkpoint whose vision tower is used (embeddings)"
-    )
-    regularisation: float | None = Field(
-        default=None, gt=0, description="C of the logistic regression; none: the best of a few on an inner split"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.images == "embeddings") != (self.embedding_model is not None):
-            raise ValueError("`images: embeddings` and `embedding_model` go together: set both or neither")
-        if not 1 <= self.ngrams[0] <= self.ngrams[1]:
-            raise ValueError("`ngrams` must be two lengths, the shorter first, e.g. [1, 3]")
-        return self
 
 
 def probe_images(spec: ProbeSpec, samples: Sequence[Sample], progress: Progress | None = None) -> dict[str, Vector]:

@@ -14,10 +14,9 @@ from tasks.images import ImageCache
 from tasks.prompts import Prompter
 from tasks.records import Example, Message, Origin, Sample, Sampling
 from tasks.stages import write_bytes
+from tasks.students import Plain
 from tasks.user_turn import IMAGE_TOKEN, escape_placeholder, user_text
 from tasks.yaml_files import read_yaml
-
-Plain = str | int | float | bool | None
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
 

@@ -49,9 +49,9 @@ def test_the_figures_are_those_of_a_run_counted_by_hand(figures: DemoFigures) ->
         adjudicated=3,  # b, c, e
         adjudicated_precision=2 / 3,
         adjudicated_recall=0.5,
-        flagged=2,  # b, c: nobody looked at these
-        flagged_precision=0.5,
-        flagged_recall=0.5,  # of c and d
+        held_wrong=3,  # b, c, e
+        held_wrong_precision=2 / 3,
+        held_wrong_recall=0.5,
         changed=2,
         changed_right=1,
         changed_wrong=1,

@@ -17,8 +17,9 @@ from tasks.folds import make_folds
 from tasks.packs import load_pack
 from tasks.records import Outcome, Prediction, Sample, Split, content_digest
 from tasks.samples import read_samples
+from tasks.students import ProbeSpec
 from tasks.students.features import Vector, image_features
-from tasks.students.probe import ProbeSpec, predict_probe, probe_digest, probe_images, train_probe
+from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
 from tests.tasks.making import image, sample
 
 SPEC = ProbeSpec(folds=4, seed=3)
