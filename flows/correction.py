@@ -10,7 +10,7 @@ from prefect import flow, get_run_logger
 from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.running import Stage, file_state, intake, most_images, prompter_for, reused, run_as_task, show_table
-from flows.students import STAGE, out_of_fold, scoring_spec
+from flows.students import STAGE, out_of_fold
 from flows.teacher import teacher_labels
 from tasks.cases import all_labels, corrections, judged_samples, known_verdicts, review_queue
 from tasks.correction import AskTeacher, Decisions, LookUp, Policy, correct
@@ -24,7 +24,7 @@ from tasks.report.correction import write_report
 from tasks.report.review import write_queue
 from tasks.reviewers import read_verdicts
 from tasks.stages import StageRecord, code_version, recipe_hash
-from tasks.students import ProbeSpec
+from tasks.students import ProbeSpec, base_spec
 from tasks.verdicts import read_store, usable
 
 
@@ -98,7 +98,7 @@ def policy_of(config: CorrectionConfig) -> Policy:
 
 def _base(config: CorrectionConfig) -> str:
     student = config.student
-    return "probe" if isinstance(student, ProbeSpec) else model_identity(scoring_spec(student))
+    return "probe" if isinstance(student, ProbeSpec) else model_identity(base_spec(student))
 
 
 def _people(store: Path, samples: Sequence[Sample]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling
 from tasks.stages import read_rows
-from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students import ExternalSpec, ProbeSpec, StudentSpec, base_spec
 from tasks.students.external import external_checkpoint, external_digest, train_external
 from tasks.students.lora import student_digest, train_student
 from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
@@ -98,7 +98,7 @@ def _kinds(
     spec = config.student
     if isinstance(spec, ProbeSpec):
         return _probes(spec, config, pack, samples, split, repeat, folder)
-    asked = scoring_spec(spec)
+    asked = base_spec(spec)
     prompter = prompter_for(config, pack, model_identity(asked), asked, samples)
     texts = prompter.texts
 
@@ -154,20 +154,6 @@ def _plan(
         )
 
     return train_outside
-
-
-def scoring_spec(spec: StudentSpec | ExternalSpec) -> EngineSpec:
-    """The engine that asks the students: `engine: vllm` serves all adapters by one server."""
-    return EngineSpec(
-        engine=spec.scoring_engine,
-        model=spec.base,
-        revision=spec.revision,
-        trust_remote_code=spec.trust_remote_code,
-        dtype=spec.dtype,
-        batch_size=spec.scoring_batch_size,
-        min_pixels=spec.min_pixels,
-        max_pixels=spec.max_pixels,
-    )
 
 
 def _weights(

@@ -93,8 +93,8 @@ def describe(figures: DemoFigures) -> str:
             f"- planted wrong labels: {f.planted}",
             f"- out-of-fold disagreements: {f.disagreements}, precision {f.disagreement_precision:.1%}, "
             f"recall {f.disagreement_recall:.1%}",
-            f"- suspicious labels that the teacher, asked blind, departs from: {f.adjudicated}, precision {f.adjudicated_precision:.1%}, "
-            f"recall {f.adjudicated_recall:.1%}",
+            f"- suspicious labels that the teacher, asked blind, departs from: {f.adjudicated}, "
+            f"precision {f.adjudicated_precision:.1%}, recall {f.adjudicated_recall:.1%}",
             f"- held to be wrong by students and teacher together (P(given) < 0.5): {f.held_wrong}, "
             f"precision {f.held_wrong_precision:.1%}, recall {f.held_wrong_recall:.1%}",
             f"- changes applied: {f.changed}: {f.changed_right} right, {f.changed_wrong} wrong "

@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.engines.spec import EngineSpec
+
 Plain = str | int | float | bool | None
 """A value of a trainer's option."""
 
@@ -126,3 +128,17 @@ class ExternalSpec(BaseModel):
         if self.command and not any("${config}" in word for word in self.command):
             raise ValueError("`command` must name the configuration, e.g. [llamafactory-cli, train, ${config}]")
         return self
+
+
+def base_spec(spec: StudentSpec | ExternalSpec) -> EngineSpec:
+    """The engine that asks `spec`'s base; a student's adapter is added with `model_copy`."""
+    return EngineSpec(
+        engine=spec.scoring_engine,
+        model=spec.base,
+        revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code,
+        dtype=spec.dtype,
+        batch_size=spec.scoring_batch_size,
+        min_pixels=spec.min_pixels,
+        max_pixels=spec.max_pixels,
+    )

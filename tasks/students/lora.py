@@ -22,12 +22,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCall
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
-from tasks.engines import EngineSpec
 from tasks.engines.identity import model_identity
 from tasks.prompts import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.stages import write_bytes
-from tasks.students import StudentSpec
+from tasks.students import StudentSpec, base_spec
 from tasks.students.curves import check_reporters, curve_of, draw_curve
 from tasks.students.lessons import dataset, taught_items
 from tasks.students.resuming import KEPT, Progress, Watch, newest_checkpoint
@@ -39,20 +38,6 @@ _TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|
 
 _NOT_OF_A_STUDENT = {"scoring_engine", "scoring_batch_size", "folds", "repeats", "checkpoint_seconds", "report_to"}
 """Fields of the specification that change no weight."""
-
-
-def base_spec(spec: StudentSpec) -> EngineSpec:
-    """The local engine that asks `spec`'s base (an adapter is added with `model_copy`)."""
-    return EngineSpec(
-        engine="local",
-        model=spec.base,
-        revision=spec.revision,
-        trust_remote_code=spec.trust_remote_code,
-        dtype=spec.dtype,
-        batch_size=spec.scoring_batch_size,
-        min_pixels=spec.min_pixels,
-        max_pixels=spec.max_pixels,
-    )
 
 
 def student_digest(

@@ -22,9 +22,9 @@ from tasks.packs import load_pack
 from tasks.prompts import Prompter
 from tasks.records import Sample, Sampling, Split
 from tasks.samples import read_samples
-from tasks.students import StudentSpec
+from tasks.students import StudentSpec, base_spec
 from tasks.students.lessons import dataset, taught_items
-from tasks.students.lora import base_spec, student_digest, train_student
+from tasks.students.lora import student_digest, train_student
 from tasks.students.resuming import Watch, newest_checkpoint
 from tasks.user_turn import user_content
 
