@@ -21,6 +21,12 @@ GOAL = 0.98
 PIXELS = 112 * 168
 
 
+def base_of(demo: Path) -> Path:
+    """The checkpoint that the students were trained on."""
+    facts = next((demo / "run/correction/students").glob("*/student.json"))
+    return demo / "models" / Path(json.loads(facts.read_text("utf-8"))["spec"]["base"]).name
+
+
 def questions(run: Path) -> dict[Path, list[Request]]:
     """By student: the label questions about the items of its own fold, as the demo asks them."""
     samples = read_rows(run / "samples/labelled/kept.parquet", Sample)
@@ -44,7 +50,7 @@ def main(demo: Path) -> int:
         print(f"no finished demo in {demo}: run `make demo` first; skipped")
         return 0
     asked = questions(demo / "run")
-    common = {"model": str(demo / "models/base"), "dtype": "float32", "min_pixels": PIXELS, "max_pixels": PIXELS}
+    common = {"model": str(base_of(demo)), "dtype": "float32", "min_pixels": PIXELS, "max_pixels": PIXELS}
     adapters = tuple(map(str, asked))
     place = Workplace(ImageCache(demo / "images"), demo / "logs", most_images=4)
     started = time.monotonic()
