@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tasks.engines import EngineSpec
 from tasks.errors import BooksError
+from tasks.patches import Change
 from tasks.records import (
+    Action,
     Dropped,
     Example,
     FreeText,
@@ -20,6 +22,7 @@ from tasks.records import (
     Origin,
     Record,
     Request,
+    ReviewCase,
     Sample,
     Sampling,
     TextPart,
@@ -35,6 +38,7 @@ from tasks.stages import (
     write_rows,
     write_stage,
 )
+from tasks.verdicts import Verdict
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 
@@ -66,6 +70,15 @@ ROWS: dict[str, list[Record]] = {
     "predictions with empty dicts only": [prediction("a"), prediction("b")],
     "corrections": [correction("a"), proposal("b"), correction("c", label=None, reviewed=True, verdict="neither")],
     "corrections with nothing known": [correction("a", predicted=None)],
+    "review cases": [
+        ReviewCase(sample_id="a", parts=(TextPart(text="文"),), labels=("x", "y"), given="x", candidate="y", gain=0.5),
+        ReviewCase(sample_id="b", parts=(), labels=("x",), given="x", candidate=None, student={"x": 1.0}),
+    ],
+    "verdicts": [Verdict(id="a", content="c", verdict=None, given="x", at="2026-01-01T00:00:00Z", by="Ann")],
+    "changes": [
+        Change(id="a", given="x", label="y", action=Action.RELABEL, reviewed=True, verdict="y", why="w", p_given=0.1),
+        Change(id="b", given="x", label=None, action=Action.DROP, reviewed=True, verdict="neither", why="w"),
+    ],
     "examples": [example(), example(images=(), messages=()), example(weight=0.5)],
     "examples without images": [example(images=()), example(images=())],
     "dropped": [Dropped(sample_id="a", stage="s", reason="image_missing", detail="“x”，\n")],
