@@ -26,7 +26,7 @@ from tasks.records import Request, Sampling
 from tests.benchmarks.clients.bare import send, teacher
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples
 
-ROUNDS, ITEMS, CONCURRENCY, GOAL = 5, 400, 64, 0.95
+ROUNDS, ITEMS, CONCURRENCY, GOAL = 11, 400, 64, 0.95
 
 
 def body(request: Request, engine: VllmEngine, cache: ImageCache) -> bytes:
