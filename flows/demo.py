@@ -69,6 +69,7 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
             dtype="float32",
             seconds_a_fold=75,
             scoring_batch_size=32,
+            scoring_engine="local",  # a vLLM takes longer to start than these take to answer
             min_pixels=_PIXELS,
             max_pixels=_PIXELS,
         ),

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.engines.spec import EngineSpec
+from tasks.engines.vllm_options import installed_build
 
 Plain = str | int | float | bool | None
 """A value of a trainer's option."""
@@ -45,8 +46,9 @@ class StudentSpec(BaseModel):
         default=(),
         description="Where transformers also sends the loss: swanlab, wandb, tensorboard … (installed apart)",
     )
-    scoring_engine: Literal["local", "vllm"] = Field(
-        default="local", description="What asks the students; vllm serves the adapters of all folds by one server"
+    scoring_engine: Literal["auto", "local", "vllm"] = Field(
+        default="auto",
+        description="What asks the students; vllm serves all folds' adapters by one server; auto: vllm on a GPU",
     )
     scoring_batch_size: int = Field(default=8, ge=1, description="Items a batch when the student is asked")
     min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
@@ -116,8 +118,9 @@ class ExternalSpec(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Weights' type when the student is asked"
     )
-    scoring_engine: Literal["local", "vllm"] = Field(
-        default="local", description="What asks the students; vllm serves the adapters of all folds by one server"
+    scoring_engine: Literal["auto", "local", "vllm"] = Field(
+        default="auto",
+        description="What asks the students; vllm serves all folds' adapters by one server; auto: vllm on a GPU",
     )
     scoring_batch_size: int = Field(default=8, ge=1, description="Items a batch when the student is asked")
     min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
@@ -132,8 +135,10 @@ class ExternalSpec(BaseModel):
 
 def base_spec(spec: StudentSpec | ExternalSpec) -> EngineSpec:
     """The engine that asks `spec`'s base; a student's adapter is added with `model_copy`."""
+    build = installed_build()
+    fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
     return EngineSpec(
-        engine=spec.scoring_engine,
+        engine=fast if spec.scoring_engine == "auto" else spec.scoring_engine,
         model=spec.base,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,

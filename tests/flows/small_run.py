@@ -45,6 +45,7 @@ def small_config(folder: Path, *, items: int = 60, slow: float = 0.0) -> Distill
             gradient_accumulation=1,
             gradient_checkpointing=False,
             dtype="float32",
+            scoring_engine="local",
             min_pixels=PIXELS,
             max_pixels=PIXELS,
         ),
