@@ -341,6 +341,15 @@ class Origin(StrEnum):
     CORRECTION = "correction"
     GIVEN = "given"
     PSEUDO = "pseudo"
+    MIX = "mix"
+    """A general-purpose example, mixed in against forgetting; it has no label."""
+
+
+class Subset(StrEnum):
+    """Which part of the emitted set an example is in."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
 
 
 class Message(Record):
@@ -357,9 +366,14 @@ class Example(Record):
     messages: tuple[Message, ...]
     images: tuple[ImageRef, ...]
     label: str
+    """The label; a caption, where the pack's task has no label set; empty for MIX."""
     reason: str = ""
     origin: Origin
     why: str
     """Why this label, in one sentence."""
     source: str
+    """Manifest file (absolute path) the item was read from."""
+    task: str = ""
+    """Name of the pack's task; empty for MIX."""
+    subset: Subset = Subset.TRAIN
     weight: float = 1.0
