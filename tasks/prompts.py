@@ -20,6 +20,7 @@ from tasks.records import (
     FreeText,
     ImagePart,
     LabelAnswer,
+    Message,
     Part,
     Request,
     Sample,
@@ -27,6 +28,7 @@ from tasks.records import (
     TextPart,
     digest_of,
 )
+from tasks.user_turn import user_text
 
 # Private-use characters stand for the two values while an answer template is cut around them.
 _REASON, _LABEL = "\ue000", "\ue001"
@@ -144,6 +146,17 @@ class Prompter:
     def answer(self, label: str, reason: str = "") -> str:
         """What a student is trained to say for `label`: the pack's answer template."""
         return self._render("answer", None, pack=self.pack, label=label, reason=reason).strip()
+
+    def training_turns(self, sample: Sample, label: str, reason: str = "") -> tuple[Message, ...]:
+        """The conversation a student is trained on: what it is asked about `sample`, and the answer it should give.
+
+        A user turn, then the assistant's. With a `reason` the question asks for one, without it for the bare label.
+        """
+        request = self.classify(sample, Sampling(), with_reason=bool(reason))
+        return (
+            Message(role="user", content=user_text(request)),
+            Message(role="assistant", content=self.answer(label, reason)),
+        )
 
     @cached_property
     def answer_form(self) -> AnswerForm:

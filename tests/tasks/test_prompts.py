@@ -76,6 +76,16 @@ def test_the_question_asked_blind_does_not_hold_the_given_label() -> None:
     assert a == b
 
 
+@pytest.mark.parametrize("reason", ["看到“漏”字", ""])
+def test_what_is_trained_is_what_is_asked(reason: str) -> None:
+    asking, subject = prompter(), sample("x", image("c"), "这个<image>漏水", labels=("反馈破损", "申请退款"))
+    user, assistant = asking.training_turns(subject, "反馈破损", reason)
+    assert (user.role, assistant.role) == ("user", "assistant")
+    assert user.content == user_text(asking.classify(subject, GREEDY, with_reason=bool(reason)))
+    assert user.content.count(IMAGE_TOKEN) == 1
+    assert json.loads(assistant.content) == ({"理由": reason} if reason else {}) | {"所属类别": "反馈破损"}
+
+
 # --- the pack's files are other people's ---------------------------------------------------------------------
 
 
