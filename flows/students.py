@@ -102,8 +102,8 @@ def _kinds(
     prompter = prompter_for(config, pack, model_identity(asked), asked, samples)
     texts = prompter.texts
 
-    with_reason = isinstance(spec, StudentSpec) and spec.reasons
-    reasons = _reasons(config) if with_reason else {}
+    reasons = _reasons(config) if isinstance(spec, StudentSpec) and spec.reasons != "never" else {}
+    with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
     students = _train(samples, split, repeat, _plan(spec, prompter, reasons, repeat, folder, ImageCache(config.images)))
 
     def ask(student: _Student, students: Sequence[_Student], items: Sequence[Sample]) -> Sequence[Prediction]:

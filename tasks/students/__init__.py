@@ -24,10 +24,13 @@ class StudentSpec(BaseModel):
     trust_remote_code: bool = Field(default=False, description="Allow the base's own code to run; off unless asked for")
     folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
     repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
-    reasons: bool = Field(
-        default=False, description="Teach and ask the reason before the label; items without a reason are not taught"
+    reasons: Literal["never", "always", "where_given"] = Field(
+        default="never",
+        description="always: reason before label, in teaching and asking, and items without a reason are not taught; "
+        "where_given: taught with the reasons that there are, as the emitted set is, and asked for the label alone",
     )
     epochs: float = Field(default=3.0, gt=0, description="Passes over the training part")
+    steps: int | None = Field(default=None, ge=1, description="Updates, instead of `epochs`")
     batch_size: int = Field(default=4, ge=1, description="Items a step on the device")
     gradient_accumulation: int = Field(default=4, ge=1, description="Steps added up before an update")
     learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the cosine schedule")

@@ -19,27 +19,30 @@ from tasks.user_turn import user_content
 def taught_items(spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]) -> list[tuple[Sample, str]]:
     """The items that are taught, by id, each with the reason that it is taught with ("" in label-only answers).
 
-    With `spec.reasons`, those without a reason are left out; raises ConfigError when none is left.
+    With `spec.reasons` always, those without a reason are left out; raises ConfigError when none is left.
     """
     items = sorted(train, key=lambda s: s.id)
-    if not spec.reasons:
+    if spec.reasons == "never":
         return [(s, "") for s in items]
-    taught = [(s, reason) for s in items if (reason := reasons.get(s.id, "").strip())]
+    given = [(s, reasons.get(s.id, "").strip()) for s in items]
+    if spec.reasons == "where_given":
+        return given
+    taught = [(s, reason) for s, reason in given if reason]
     if not taught:
         raise ConfigError(
             f"student.reasons: none of the {len(items)} items of a training part has a reason; "
-            "run `rationales` on the labelled set first, or set `reasons: false`"
+            "run `rationales` on the labelled set first, or set `reasons: never`"
         )
     return taught
 
 
-def dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], with_reason: bool, patch_size: int) -> Dataset:
-    """Rows of prompt, completion and images, one an item, for trl's SFTTrainer.
+def dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch_size: int) -> Dataset:
+    """Rows of prompt, completion and images, one an item, for trl's SFTTrainer: asked for a reason where it has one.
 
     They are made when they are asked for, so that no decoded image is held.
     """
     limits = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
-    requests = [prompter.classify(s, Sampling(), with_reason=with_reason) for s, _ in taught]
+    requests = [prompter.classify(s, Sampling(), with_reason=bool(reason)) for s, reason in taught]
     answers = [prompter.answer(s.given or "", reason) for s, reason in taught]
 
     def row(i: int) -> dict[str, Any]:

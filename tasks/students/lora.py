@@ -17,7 +17,7 @@ from pathlib import Path
 import orjson
 import torch
 from filelock import FileLock
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, set_seed
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
@@ -48,6 +48,7 @@ def student_digest(
     *,
     repeat: int = 0,
     reasons: Mapping[str, str] | None = None,
+    start: Path | None = None,
 ) -> str:
     """Identity of a student: what it is made from, by which recipe, with which seed. Arguments as in `train_student`.
 
@@ -57,7 +58,8 @@ def student_digest(
     taught = taught_items(spec, train, reasons or {})
     items = [[s.id, content_digest(s), s.given, reason] for s, reason in taught]
     base = model_identity(base_spec(spec))
-    return digest_of([ingredients, base, prompter.pack.digest, items, fold, repeat])[:16]
+    origin = [start.name] if start else []
+    return digest_of([ingredients, base, prompter.pack.digest, items, fold, repeat, *origin])[:16]
 
 
 def train_student(
@@ -70,12 +72,13 @@ def train_student(
     *,
     repeat: int = 0,
     reasons: Mapping[str, str] | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Train one student on `train` (each with its given label) and return its adapter's folder.
 
     The student learns the very form in which it is then scored: the classify prompt's answer, without a reason or,
-    with `spec.reasons`, behind the one that `reasons` has for the item's id; items for which it has none are left out
-    and named in student.json. Images go through qwen_vl_utils' resizing, as in the local engine. `progress` is called
+    if `spec.reasons` says so, behind the one that `reasons` has for the item's id; items that are left out for having
+    none are named in student.json. `start` is the folder of a finished student whose adapter is trained further. Images go through qwen_vl_utils' resizing, as in the local engine. `progress` is called
     after each update.
 
     A finished folder (one with student.json) is returned as it is, and a half-trained folder is never taken for one: a
@@ -94,20 +97,21 @@ def train_student(
     facts: dict[str, object] = {
         "fold": fold,
         "repeat": repeat,
+        "start": start.name if start else None,
         "items": len(taught),
         "without_reason": without,
         "spec": spec.model_dump(mode="json"),
         "trained_on": [s.id for s, _ in taught],
         "trained_on_content": sorted({content_digest(s) for s, _ in taught}),
     }
-    recipe = student_digest(spec, prompter, train, fold, repeat=repeat, reasons=reasons)
+    recipe = student_digest(spec, prompter, train, fold, repeat=repeat, reasons=reasons, start=start)
     seed = (spec.seed * 1000 + repeat * 1_000_000 + fold) % 2**32
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
     with FileLock(lock):
         if not _is_finished(folder):
             checkpoint = newest_checkpoint(_work_of(folder), recipe)
-            _train(spec, prompter, taught, seed, folder, checkpoint, Watch.of(spec, progress), facts)
+            _train(spec, prompter, taught, seed, folder, start, checkpoint, Watch.of(spec, progress), facts)
         lock.unlink(missing_ok=True)  # whoever still waits for it finds a finished folder
     return folder
 
@@ -118,6 +122,7 @@ def _train(
     taught: Sequence[tuple[Sample, str]],
     seed: int,
     folder: Path,
+    start: Path | None,
     checkpoint: Path | None,
     watch: Watch,
     facts: dict[str, object],
@@ -127,7 +132,7 @@ def _train(
     set_seed(seed)
     transformers_logging.disable_progress_bar()
     work = _work_of(folder)
-    trainer = _trainer(spec, prompter, taught, seed, work / "trainer", name, watch)
+    trainer = _trainer(spec, prompter, taught, seed, start, work / "trainer", name, watch)
     if checkpoint is not None:
         log.info("%s: training goes on from %s", name, checkpoint.name)
     with warnings.catch_warnings():
@@ -166,6 +171,7 @@ def _trainer(
     prompter: Prompter,
     taught: Sequence[tuple[Sample, str]],
     seed: int,
+    start: Path | None,
     output: Path,
     name: str,
     watch: Watch,
@@ -186,6 +192,7 @@ def _trainer(
         output_dir=str(output),
         run_name=name,
         num_train_epochs=spec.epochs,
+        max_steps=spec.steps or -1,
         per_device_train_batch_size=spec.batch_size,
         gradient_accumulation_steps=spec.gradient_accumulation,
         gradient_checkpointing=spec.gradient_checkpointing,
@@ -208,14 +215,13 @@ def _trainer(
         dataloader_num_workers=0,
         log_level="error",
     )
+    adapter = LoraConfig(r=spec.lora_rank, lora_alpha=spec.lora_alpha, target_modules=_TARGETS, task_type="CAUSAL_LM")
     trainer = SFTTrainer(
-        model=model,
+        model=PeftModel.from_pretrained(model, start, is_trainable=True) if start else model,
         args=arguments,
-        train_dataset=dataset(prompter, taught, spec.reasons, processor.image_processor.patch_size),
+        train_dataset=dataset(prompter, taught, processor.image_processor.patch_size),
         processing_class=processor,
-        peft_config=LoraConfig(
-            r=spec.lora_rank, lora_alpha=spec.lora_alpha, target_modules=_TARGETS, task_type="CAUSAL_LM"
-        ),
+        peft_config=None if start else adapter,
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)  # `watch` speaks for it

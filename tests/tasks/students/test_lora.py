@@ -215,11 +215,11 @@ def test_two_that_want_the_same_student_train_it_once(
 def test_with_reasons_a_student_learns_the_form_in_which_it_is_asked(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
 ) -> None:
-    reasoned = spec.model_copy(update={"reasons": True, "epochs": 1})
+    reasoned = spec.model_copy(update={"reasons": "always", "epochs": 1})
     taught, untaught = samples[:6], samples[6:]
     reasons = {s.id: f"用户提到{s.given}" for s in taught} | {untaught[0].id: " "}
     items = taught_items(reasoned, samples, reasons)
-    rows = dataset(prompter, items, reasoned.reasons, patch_size=14)
+    rows = dataset(prompter, items, patch_size=14)
     for (sample, reason), row in zip(items, rows, strict=True):
         answer = row["completion"][0]["content"][0]["text"]
         form = prompter.answer_form
@@ -270,7 +270,7 @@ def test_the_digest_follows_what_a_student_is_made_of(
         student_digest(spec.model_copy(update={"epochs": 1}), prompter, samples, 0),
         student_digest(spec, prompter, samples, 0, repeat=1),
         *(
-            student_digest(spec.model_copy(update={"reasons": True}), prompter, samples, 0, reasons=reasons)
+            student_digest(spec.model_copy(update={"reasons": "always"}), prompter, samples, 0, reasons=reasons)
             for reasons in ({samples[0].id: "因为"}, {samples[0].id: "所以"}, {s.id: "因为" for s in samples})
         ),
     ]
