@@ -1,0 +1,212 @@
+"""What a run's files say, gathered for its card: counts, samples of items, and nothing that grows with the items.
+
+Every file is optional. What is drawn is drawn with a seed: the same run gives the same card.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter
+
+from tasks.records import Action, Origin, Part, Subset
+from tasks.report.card_rows import Draw, rows_of
+from tasks.report.summary import stage_records
+from tasks.stages import StageRecord
+
+Row = dict[str, Any]
+"""A row of one of the run's Parquet files (see artifacts/README.md)."""
+BINS = 20
+"""Steps of the confidences' histogram."""
+_PER_ORIGIN = 4
+_PER_REASON = 2
+_CHANGED = 24
+_REASONS = 5000
+"""So many reasons are measured; n-grams of a million would not fit into memory."""
+_LABELS = 2000
+"""With more different labels than these they are free text (captions), which nobody counts."""
+_PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The training set."""
+
+    origins: Counter[str]
+    subsets: Counter[str]
+    tasks: Counter[str]
+    labels: dict[str, Counter[str]] | None
+    """Label → examples by origin, the mix aside; None where the labels are free text."""
+    examples: dict[str, tuple[Row, ...]]
+    """Drawn rows of emit/kept.parquet by origin, strongest first."""
+    reasons: tuple[str, ...]
+    """All, or an even sample."""
+    with_reason: int
+
+    @property
+    def count(self) -> int:
+        """Examples in the set."""
+        return self.origins.total()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Given labels that correction changed."""
+
+    pairs: Counter[tuple[str, str | None]]
+    """(given, new); None: dropped, as no label is right."""
+    drawn: tuple[Row, ...]
+    """Rows of correction/kept.parquet, those of the commonest pairs first."""
+    report: dict[str, Any]
+    """correction/report.json; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class Drops:
+    """The items that left a stage for one reason."""
+
+    stage: str
+    reason: str
+    count: int
+    drawn: tuple[Row, ...]
+    """Rows of its dropped.parquet."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the card tells."""
+
+    records: dict[str, StageRecord]
+    """By stage, in order."""
+    before: Counter[str]
+    """Usable labelled items by given label; empty where the labels are free text."""
+    emitted: Emitted
+    changes: Changes
+    confidence: tuple[tuple[int, int], ...]
+    """(all, kept) pseudo-labels by the teacher's confidence, in BINS equal steps from 0 to 1; empty without any."""
+    drops: tuple[Drops, ...]
+    contents: dict[str, tuple[Part, ...]]
+    """What the drawn items show and say, by id; nothing of those that were refused on the way in."""
+    files: tuple[tuple[str, int], ...]
+    """What emit wrote: path under emit/, bytes."""
+
+    def figure(self, stage: str, name: str) -> float | None:
+        """A figure of a stage's record; None where it has none of that name."""
+        record = self.records.get(stage)
+        return None if record is None else record.figures.get(name)
+
+
+def gather(output: Path, seed: int = 0) -> Facts:
+    """Read what a run left under `output`; whatever is missing is empty."""
+    records = {record.stage: record for record in stage_records(output)}
+    emitted = _emitted(output / "emit" / "kept.parquet", seed)
+    changes = _changes(output / "correction", seed)
+    drops = tuple(d for stage in records for d in _drops(stage, output / stage / "dropped.parquet", seed))
+    drawn = [*changes.drawn, *(row for d in drops for row in d.drawn)]
+    drawn += [row for rows in emitted.examples.values() for row in rows]
+    return Facts(
+        records=records,
+        before=_given(output / "samples" / "labelled" / "kept.parquet"),
+        emitted=emitted,
+        changes=changes,
+        confidence=_confidence(output / "pseudo_labels"),
+        drops=drops,
+        contents=_contents(output / "samples", {row["sample_id"] for row in drawn}),
+        files=tuple(_files(output / "emit")),
+    )
+
+
+def _emitted(file: Path, seed: int) -> Emitted:
+    columns = ("sample_id", "messages", "images", "label", "reason", "origin", "why", "task", "subset", "weight")
+    origins: Counter[str] = Counter()
+    subsets: Counter[str] = Counter()
+    tasks: Counter[str] = Counter()
+    labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_ORIGIN, seed))
+    reasons = Draw[str](_REASONS, seed)
+    for row in rows_of(file, *columns):
+        origin = str(row["origin"])
+        origins[origin] += 1
+        subsets[row["subset"] or Subset.TRAIN.value] += 1
+        tasks[row["task"] or ""] += 1
+        draws[origin].add(row)
+        if row["reason"]:
+            reasons.add(row["reason"])
+        if origin != Origin.MIX and len(labels) <= _LABELS:
+            labels[row["label"]][origin] += 1
+    examples = {o.value: tuple(draws[o.value].drawn) for o in Origin if o.value in draws}
+    counted = dict(labels) if len(labels) <= _LABELS else None
+    return Emitted(origins, subsets, tasks, counted, examples, tuple(reasons.drawn), reasons.seen)
+
+
+def _given(file: Path) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for row in rows_of(file, "given"):
+        found[row["given"] or ""] += 1
+        if len(found) > _LABELS:
+            return Counter()
+    return found
+
+
+def _changes(stage: Path, seed: int) -> Changes:
+    columns = ("sample_id", "given", "label", "action", "reviewed", "p_given", "p_candidate", "reason", "why")
+    pairs: Counter[tuple[str, str | None]] = Counter()
+    draw = Draw[Row](_CHANGED, seed)
+    for row in rows_of(stage / "kept.parquet", *columns):
+        if row["action"] == Action.DROP or row["label"] != row["given"]:
+            pairs[row["given"], row["label"]] += 1
+            draw.add(row)
+    place = {pair: n for n, (pair, _) in enumerate(pairs.most_common())}
+    drawn = tuple(sorted(draw.drawn, key=lambda row: (place[row["given"], row["label"]], row["sample_id"])))
+    return Changes(pairs, drawn, _json(stage / "report.json"))
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return orjson.loads(file.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+
+
+def _confidence(stage: Path) -> tuple[tuple[int, int], ...]:
+    """By probability of the label, else by its share of votes: the teacher's own word, before any calibration."""
+    counted: list[list[int]] = []
+    for name in ("predictions.parquet", "kept.parquet"):
+        bins = [0] * BINS
+        for row in rows_of(stage / name, "label", "probabilities", "votes"):
+            if row["label"] is not None:
+                said = orjson.loads(row["probabilities"] or "{}") or _shares(orjson.loads(row["votes"] or "{}"))
+                bins[min(int(said.get(row["label"], 0.0) * BINS), BINS - 1)] += 1
+        counted.append(bins)
+    return tuple(zip(*counted, strict=True)) if any(counted[0]) else ()
+
+
+def _shares(votes: Mapping[str, int]) -> dict[str, float]:
+    return {label: n / sum(votes.values()) for label, n in votes.items()}
+
+
+def _drops(stage: str, file: Path, seed: int) -> Iterable[Drops]:
+    draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_REASON, seed))
+    for row in rows_of(file, "sample_id", "reason", "detail"):
+        draws[row["reason"]].add(row)
+    for reason, draw in sorted(draws.items(), key=lambda pair: (-pair[1].seen, pair[0])):
+        yield Drops(stage, reason, draw.seen, tuple(draw.drawn))
+
+
+def _contents(samples: Path, ids: set[str]) -> dict[str, tuple[Part, ...]]:
+    """The parts of those items, in one pass over each file of samples."""
+    return {
+        row["id"]: _PARTS.validate_json(row["parts"])
+        for folder in (sorted(samples.glob("*")) if ids else ())
+        for row in rows_of(folder / "kept.parquet", "id", "parts")
+        if row["id"] in ids
+    }
+
+
+def _files(emit: Path) -> Iterable[tuple[str, int]]:
+    for file in sorted(emit.rglob("*")):
+        if file.is_file() and not file.name.startswith("."):
+            yield file.relative_to(emit).as_posix(), file.stat().st_size

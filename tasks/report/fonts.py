@@ -1,0 +1,100 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false
+# (fontTools has types for some of its modules only)
+"""Fonts for pages and charts that must show Chinese, Japanese and Korean where no such font is installed.
+
+A bare machine's browser has no CJK font at all, and matplotlib ships none. Noto Sans CJK (SIL Open Font License 1.1)
+comes in a wheel; DejaVu Sans, which matplotlib brings along, has the symbols and scripts that Noto's lacks. A page gets
+subsets of both, of the very characters that stand on it.
+"""
+
+import base64
+import io
+import unicodedata
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import matplotlib
+from fontTools import subset
+from fontTools.ttLib import TTFont
+from matplotlib.font_manager import fontManager
+
+PAGE_FONTS = '"Card Sans", "Card Symbols"'
+"""The embedded families, as CSS names them."""
+CHART_FONTS = ("Noto Sans CJK SC", "DejaVu Sans")
+"""The same fonts, as matplotlib names them."""
+_FACES = {"ja": 0, "ko": 1, "zh": 2}
+"""Faces of Noto's collection: the same characters, drawn as each language's readers are used to."""
+_FEATURES = ["ccmp", "kern", "locl", "mark", "mkmk"]
+_DRAWN_BY_READERS = ("L", "M")
+"""Letters of scripts that neither font has are left to the reader's own fonts: their names would be unreadable."""
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def know_chart_fonts() -> None:
+    """Make `CHART_FONTS` known to matplotlib; does nothing the second time."""
+    if CHART_FONTS[0] not in {entry.name for entry in fontManager.ttflist}:
+        fontManager.addfont(_noto())
+
+
+def legible(text: str) -> str:
+    """`text` with each symbol that no embedded font can draw as its name in brackets, and without invisible characters.
+
+    Line breaks and tabs stay; so do letters of other scripts, which the reader's own fonts draw.
+    """
+    for character in sorted(set(text) - _drawable() - {"\n", "\t"}):
+        category = unicodedata.category(character)
+        if category in _UNSEEN or 0xFE00 <= ord(character) <= 0xFE0F:  # the latter choose an emoji's style
+            text = text.replace(character, "")
+        elif not category.startswith(_DRAWN_BY_READERS):
+            name = unicodedata.name(character, f"U+{ord(character):04X}")
+            text = text.replace(character, f"[{name.lower() if name[:2] != 'U+' else name}]")
+    return text
+
+
+def font_faces(text: str, language: str = "zh") -> str:
+    """The CSS that embeds both fonts, cut down to the characters of `text`, with all weights of Noto's.
+
+    About 0.4 kB a Chinese character. WOFF, since WOFF2 would need one more package.
+    """
+    wanted = {ord(c) for c in text}
+    noto = TTFont(_noto(), fontNumber=_FACES.get(language[:2].lower(), _FACES["zh"]), lazy=True)
+    rest = wanted - set(noto.getBestCmap() or ())
+    faces = [_face("Card Sans", "100 900", noto, wanted)]
+    if rest & _characters_of(_dejavu(), 0):
+        faces.append(_face("Card Symbols", "400", TTFont(_dejavu(), lazy=True), rest))
+    return "\n".join(faces)
+
+
+def _face(family: str, weights: str, font: TTFont, wanted: set[int]) -> str:
+    options = subset.Options(flavor="woff", hinting=False, layout_features=_FEATURES, name_IDs=[0, 1, 2, 13, 14])
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(unicodes=wanted)
+    subsetter.subset(font)
+    buffer = io.BytesIO()
+    font.flavor = "woff"
+    font.save(buffer)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'@font-face {{ font-family: "{family}"; font-weight: {weights}; '
+        f"src: url(data:font/woff;base64,{data}) format('woff'); }}"
+    )
+
+
+@cache
+def _drawable() -> frozenset[str]:
+    return frozenset(map(chr, _characters_of(_noto(), _FACES["zh"]) | _characters_of(_dejavu(), 0)))
+
+
+@cache
+def _characters_of(font: Path, face: int) -> frozenset[int]:
+    return frozenset(TTFont(font, fontNumber=face, lazy=True).getBestCmap() or ())
+
+
+def _noto() -> Path:
+    return Path(str(files("manimgx_fonts_cjk"))) / "NotoSansCJK-VF.otf.ttc"
+
+
+def _dejavu() -> Path:
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
