@@ -1,0 +1,202 @@
+"""Versions of the emitted set: what it holds as a digest, a log of them, and a snapshot of each to compare with.
+
+``<output>/versions/versions.jsonl`` has a line a version, oldest first; ``<output>/versions/<12 hex>.parquet`` says of
+every example what `SnapshotRow` holds, so that a version can be compared after `<output>/emit` was written anew.
+"""
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import orjson
+from pydantic import Field, ValidationError
+
+from tasks.errors import ManifestError
+from tasks.records import Example, Origin, Record, Subset
+from tasks.stages import RowWriter, code_version, write_bytes
+
+FOLDER = "versions"
+LOG = "versions.jsonl"
+
+_SHORT = 12
+
+
+class SnapshotRow(Record):
+    """What a snapshot keeps of an example. Made by `VersionWriter`; read by version_diff, as columns."""
+
+    sample_id: str
+    label: str
+    reason: str
+    origin: Origin
+    why: str
+    subset: Subset
+    task: str
+    source: str
+    content: str
+    """Digest (32 hex) of the words and images that are trained on."""
+
+
+class Version(Record):
+    """A line of the log. Made by `VersionWriter`; read by version_diff and reports."""
+
+    version: str
+    """Content digest of the set (64 hex)."""
+    parent: str | None
+    """The version that was emitted before it into the same folder; None for the first."""
+    made_at: float = Field(default_factory=time.time)
+    """Seconds since 1970."""
+    rows: int
+    origins: dict[Origin, int]
+    """Examples by where their label comes from."""
+    recipe: str
+    """Recipe hash of the emission (tasks/stages.py)."""
+    code: str
+
+    @property
+    def short(self) -> str:
+        """The first 12 hex digits: what people and files call it."""
+        return self.version[:_SHORT]
+
+
+def content_of(turns: Iterable[tuple[str, str]], images: Iterable[str]) -> str:
+    """Digest of what is trained on: (role, words) of each turn, and the sha256 of each image, in order."""
+    return hashlib.sha256(orjson.dumps([list(turns), list(images)])).hexdigest()[:32]
+
+
+class SetDigest:
+    """The digest of a set of examples, whatever their order; constant memory.
+
+    The sum of the rows' sha256 modulo 2**256: rows may come in any order, and one that occurs twice counts twice. Such
+    a sum can be forged by somebody who tries to (Wagner, "A Generalized Birthday Problem", 2002); it names versions,
+    and proves nothing about them.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sum = 0
+
+    def add(self, sample_id: str, content: str, label: str, subset: str) -> None:
+        """Count one example."""
+        row = hashlib.sha256(orjson.dumps([sample_id, content, label, subset])).digest()
+        self._sum = (self._sum + int.from_bytes(row)) % (1 << 256)
+        self.rows += 1
+
+    @property
+    def hex(self) -> str:
+        """The digest so far (64 hex)."""
+        return hashlib.sha256(f"{self.rows}:{self._sum:064x}".encode()).hexdigest()
+
+
+def version_of(examples: Iterable[Example]) -> str:
+    """The content digest of a set: ids, words, images, labels and subsets, whatever the order of the examples."""
+    total = SetDigest()
+    for example in examples:
+        total.add(example.sample_id, _content(example), example.label, example.subset)
+    return total.hex
+
+
+class VersionWriter:
+    """Records the set that is being emitted as a version of `output`; memory stays flat.
+
+    A context manager: tell it every example with `add`. When the block ends without an error, `version` is set, the
+    snapshot is in place and the log has a line more, unless the set is the one of the last line.
+    """
+
+    version: Version
+
+    def __init__(self, output: Path, recipe: str) -> None:
+        self._output, self._recipe = output, recipe
+        self._total = SetDigest()
+        self._origins: Counter[Origin] = Counter()
+        folder = output / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        self._unnamed = folder / f".snapshot.{os.getpid()}.parquet"
+        self._rows = RowWriter(self._unnamed, SnapshotRow)
+
+    def __enter__(self) -> "VersionWriter":
+        self._rows.__enter__()
+        return self
+
+    def __exit__(self, failed: object, *others: object) -> None:
+        self._rows.__exit__(failed, *others)
+        if not failed:
+            self.version = self._log()
+
+    def add(self, example: Example) -> None:
+        """Count one example of the set."""
+        content = _content(example)
+        self._total.add(example.sample_id, content, example.label, example.subset)
+        self._origins[example.origin] += 1
+        self._rows.write(
+            SnapshotRow.model_construct(
+                sample_id=example.sample_id, label=example.label, reason=example.reason, origin=example.origin,
+                why=example.why, subset=example.subset, task=example.task, source=example.source, content=content,
+            )
+        )  # fmt: skip
+
+    def _log(self) -> Version:
+        log = read_versions(self._output)
+        last = log[-1] if log else None
+        made = Version(
+            version=self._total.hex,
+            parent=last.version if last else None,
+            rows=self._total.rows,
+            origins=dict(sorted(self._origins.items())),
+            recipe=self._recipe,
+            code=code_version(),
+        )
+        # The log comes last: a version that it names has its snapshot.
+        os.replace(self._unnamed, snapshot_path(self._output, made))
+        if last is not None and last.version == made.version:
+            return last
+        write_bytes(self._output / FOLDER / LOG, _lines([*log, made]))
+        return made
+
+
+def record_version(output: Path, recipe: str, examples: Iterable[Example]) -> Version:
+    """Record `examples` as a version of `output` (see `VersionWriter`)."""
+    with VersionWriter(output, recipe) as writer:
+        for example in examples:
+            writer.add(example)
+    return writer.version
+
+
+def read_versions(output: Path) -> list[Version]:
+    """The log of `output`, oldest first; empty where nothing was recorded. Raises ManifestError for a broken line."""
+    path = output / FOLDER / LOG
+    if not path.exists():
+        return []
+    versions: list[Version] = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            versions.append(Version.model_validate_json(line))
+        except ValidationError as error:
+            raise ManifestError(f"{path}, line {number}: is no version; take the line out") from error
+    return versions
+
+
+def find_version(output: Path, prefix: str) -> Version:
+    """The version of `output` whose digest begins with `prefix`; raises ManifestError if none or several do."""
+    log = read_versions(output)
+    found = {v.version: v for v in log if v.version.startswith(prefix)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    known = ", ".join(dict.fromkeys(v.short for v in log)) or "none; run emit first"
+    many = f"{len(found)} versions begin with" if found else "no version begins with"
+    raise ManifestError(f"{output / FOLDER / LOG}: {many} `{prefix}`; there are: {known}")
+
+
+def snapshot_path(output: Path, version: Version) -> Path:
+    """Where the snapshot of a version lies."""
+    return output / FOLDER / f"{version.short}.parquet"
+
+
+def _content(example: Example) -> str:
+    return content_of(((m.role, m.content) for m in example.messages), (image.sha256 for image in example.images))
+
+
+def _lines(versions: Sequence[Version]) -> bytes:
+    return b"".join(orjson.dumps(v.model_dump(mode="json"), option=orjson.OPT_APPEND_NEWLINE) for v in versions)
