@@ -11,6 +11,7 @@ from rich.table import Table
 from flows.correct_cli import correct_command
 from flows.corrections_cli import app as corrections_app
 from flows.diff_cli import diff_command
+from flows.evaluate_cli import compare_command, evaluate_command
 from flows.ledger_cli import app as ledger_app
 from flows.review_cli import app as review_app
 from flows.server import apply_environment
@@ -26,6 +27,8 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(corrections_app, name="corrections")
 app.add_typer(review_app, name="review")
 app.command("correct")(correct_command)
+app.command("evaluate")(evaluate_command)
+app.command("compare")(compare_command)
 app.command("diff")(diff_command)
 console = Console()
 errors = Console(stderr=True)

@@ -12,6 +12,7 @@ from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
 from tasks.records import Sampling
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.variants import Variant
 from tasks.yaml_files import read_yaml
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
@@ -90,7 +91,29 @@ class VoteSettings(Settings):
 class PseudoLabelSettings(VoteSettings):
     """How the pool is labelled, and what is kept."""
 
-    target_precision: float = Field(default=0.95, gt=0, le=1, description="Expected precision of the kept set")
+    target_precision: float = Field(default=0.95, gt=0, le=1, description="Share of right labels in the kept set")
+    assurance: float = Field(
+        default=0.9, ge=0.5, lt=1, description="How probable it must be that the kept set reaches that share"
+    )
+    ask_students: bool = Field(
+        default=True, description="Ask correction's students about the pool; their agreement is evidence"
+    )
+    cap: int | None = Field(default=None, ge=1, description="At most this many pseudo-labels of a class")
+    quotas: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="At most this many of the classes named"
+    )
+    floor: int = Field(
+        default=0, ge=0, description="The surest so many of each class go first, while the target is still reached"
+    )
+    temperature_of_classes: float = Field(
+        default=1.0, ge=0, le=1, description="Classes beyond the median size are thinned: 1 not at all, 0 down to it"
+    )
+    review_budget: int = Field(
+        default=0, ge=0, description="At most this many uncertain items are put before a person (review_pool/review)"
+    )
+    second_teacher: EngineSpec | None = Field(
+        default=None, description="Another model, asked about what the first leaves uncertain"
+    )
 
 
 class ReviewerConfig(Settings):
@@ -172,7 +195,13 @@ class PseudoLabelsConfig(CommonConfig):
     """Parameters of the flow `pseudo_labels`."""
 
     unlabelled: SourceConfig = Field(description="The pool")
+    labelled: SourceConfig | None = Field(
+        default=None, description="The labelled set, which the teacher labels too, blind: trust is calibrated on it"
+    )
     teacher: EngineSpec = Field(description="The model that labels it")
+    student: AnyStudent | None = Field(
+        default=None, description="The students that `correction` trained under `output`, to be asked about the pool"
+    )
     pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How, and what is kept")
 
 
@@ -208,6 +237,13 @@ class DistillConfig(CommonConfig):
     pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How the pool is labelled")
     correction: CorrectionSettings = Field(default=CorrectionSettings(), description="How labels are corrected")
     emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
+    evaluation: SourceConfig | None = Field(
+        default=None, description="Held-out items: kept out of training, and what students are measured on"
+    )
+    test: SourceConfig | None = Field(default=None, description="Items that `evaluate` predicts to a CSV file")
+    evaluate: "EvaluateSettings" = Field(
+        default_factory=lambda: EvaluateSettings(), description="How students are compared (`labelstill evaluate`)"
+    )
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
@@ -227,12 +263,6 @@ class DistillConfig(CommonConfig):
             stages.append(
                 RationalesConfig(**common, labelled=self.labelled, generator=self.generator, rationales=self.rationales)
             )
-        if self.unlabelled and self.teacher:
-            stages.append(
-                PseudoLabelsConfig(
-                    **common, unlabelled=self.unlabelled, teacher=self.teacher, pseudo_labels=self.pseudo_labels
-                )
-            )
         if self.labelled and self.teacher and self.student:
             stages.append(
                 CorrectionConfig(
@@ -241,6 +271,17 @@ class DistillConfig(CommonConfig):
                     teacher=self.teacher,
                     student=self.student,
                     correction=self.correction,
+                )
+            )
+        if self.unlabelled and self.teacher:
+            stages.append(
+                PseudoLabelsConfig(
+                    **common,
+                    unlabelled=self.unlabelled,
+                    labelled=self.labelled,
+                    teacher=self.teacher,
+                    student=self.student,
+                    pseudo_labels=self.pseudo_labels,
                 )
             )
         done: list[StageName] = []
@@ -255,6 +296,47 @@ class DistillConfig(CommonConfig):
             EmitConfig(**common, labelled=self.labelled, unlabelled=self.unlabelled, emit=self.emit, stages=tuple(done))
         )
         return tuple(stages)
+
+    def evaluate_config(self) -> "EvaluateConfig":
+        """The configuration that measures what this one makes; raises ConfigError where it says too little for that."""
+        if self.evaluation is None:
+            raise ConfigError("evaluate needs `evaluation`: manifest and images of held-out items with labels")
+        if not isinstance(self.student, StudentSpec):
+            raise ConfigError("evaluate needs `student` of kind lora: base and how it is trained")
+        names = {*CommonConfig.model_fields, "labelled", "unlabelled", "evaluation", "test", "student", "evaluate"}
+        return EvaluateConfig(**{name: getattr(self, name) for name in names})
+
+
+class EvaluateSettings(Settings):
+    """How students are compared."""
+
+    variants: tuple[Variant, ...] = Field(
+        default=tuple(Variant), description="Sets that students are trained on; those without items are left out"
+    )
+    seeds: int = Field(default=3, ge=1, description="Students a variant")
+    steps: int | None = Field(
+        default=None, ge=1, description="Updates, the same for all; none: the student's `epochs` over the emitted set"
+    )
+    parallel: int = Field(default=1, ge=1, description="Students trained at once, each in a process of its own")
+    ask_reasons: bool = Field(
+        default=True, description="Students that were taught reasons say one too: does it agree with the label?"
+    )
+    truth: Path | None = Field(
+        default=None,
+        description="True labels as JSON Lines {id, label}, where they are known: of held-out items without a label in "
+        "their manifest, and of emitted items for the variant `ceiling`",
+    )
+
+
+class EvaluateConfig(CommonConfig):
+    """Parameters of the flow `evaluate`; it reads what a run has left under `output`."""
+
+    labelled: SourceConfig | None = Field(default=None, description="The labelled set of the run")
+    unlabelled: SourceConfig | None = Field(default=None, description="The pool of the run")
+    evaluation: SourceConfig = Field(description="Held-out items, with labels or with `truth`")
+    test: SourceConfig | None = Field(default=None, description="Items to be predicted to a CSV file")
+    student: StudentSpec = Field(description="The student that is trained on each variant")
+    evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Variants, seeds, steps")
 
 
 class DemoConfig(Settings):

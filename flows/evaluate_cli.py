@@ -1,0 +1,51 @@
+"""`labelstill evaluate` and `labelstill compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console()
+
+
+def evaluate_command(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml", help="A run's configuration, with `evaluation` (and `evaluate`)")
+    ],
+) -> None:
+    """Train the student on each variant of the set that a run made, with several seeds, and measure it held out."""
+    from flows.config import load_config
+    from flows.server import find_or_start_server
+
+    loaded = load_config(config).evaluate_config()
+    find_or_start_server()
+    from flows.evaluate import STAGE, evaluate
+    from tasks.report.evaluation import describe, report_of
+    from tasks.scores import Scored
+    from tasks.stages import read_rows
+
+    evaluate(loaded)
+    console.print(describe(report_of(read_rows(loaded.output / STAGE / "kept.parquet", Scored))), markup=False)
+
+
+def compare_command(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run's folder: `output` of its configuration")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other's")],
+) -> None:
+    """Whose student is better, and where: two evaluated runs on the held-out items that both answered."""
+    from tasks.errors import ConfigError
+    from tasks.report.evaluation import compare
+    from tasks.scores import Scored
+    from tasks.stages import read_rows
+
+    sides: list[list[Scored]] = []
+    for run in (run_a, run_b):
+        file = run / "evaluate" / "kept.parquet"
+        if not file.exists():
+            raise ConfigError(f"{file}: no evaluation; run `labelstill evaluate CONFIG.yaml` for this run first")
+        sides.append(read_rows(file, Scored))
+    try:
+        console.print(compare(str(run_a), sides[0], str(run_b), sides[1]), markup=False)
+    except ValueError as error:
+        raise ConfigError(f"{run_a} and {run_b}: {error}") from error

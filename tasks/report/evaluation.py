@@ -1,0 +1,109 @@
+"""Students by what they were taught: the table that an evaluation and a comparison print."""
+
+from collections.abc import Iterable, Sequence
+
+from tasks.records import Record
+from tasks.scores import Interval, Lift, Score, Scored, gap_closed, lift, score
+from tasks.variants import Variant
+
+
+class Report(Record):
+    """What an evaluation found; `scores.json` holds it."""
+
+    scores: tuple[Score, ...]
+    lifts: tuple[Lift, ...]
+    """Each variant against RAW (or the first there is)."""
+    gap_closed: Interval | None
+    """Share of the way from RAW to CEILING that ALL goes; None unless all three were measured."""
+
+    def figures(self) -> dict[str, float]:
+        """The figures for the stage's record."""
+        found = {f"accuracy of {s.variant}": s.accuracy.value for s in self.scores}
+        found |= {f"lift of {x.variant}": x.points.value for x in self.lifts}
+        if self.gap_closed is not None:
+            found["gap closed"] = self.gap_closed.value
+        return found
+
+
+def report_of(rows: Iterable[Scored]) -> Report:
+    """Scores of each variant in `rows`, and its lift on the first of them, which is RAW where it was measured."""
+    answers: dict[str, list[Scored]] = {}
+    for row in rows:
+        answers.setdefault(row.variant, []).append(row)
+    base = Variant.RAW if Variant.RAW in answers else next(iter(answers), "")
+    wanted = (Variant.RAW, Variant.ALL, Variant.CEILING)
+    return Report(
+        scores=tuple(score(variant, found) for variant, found in answers.items()),
+        lifts=tuple(lift(base, answers[base], v, found) for v, found in answers.items() if v != base),
+        gap_closed=gap_closed(*(answers[v] for v in wanted)) if all(v in answers for v in wanted) else None,
+    )
+
+
+def describe(report: Report) -> str:
+    """The report as a Markdown table: accuracy, macro F1 and lift with 95 % intervals."""
+    lifts = {x.variant: x for x in report.lifts}
+    lines = [
+        "| taught | accuracy | macro F1 | lift, points | reason and label agree | by seed |",
+        "|---|---|---|---|--:|---|",
+    ]
+    for s in report.scores:
+        gain = points(lifts[s.variant].points) if s.variant in lifts else "–"
+        agree = "–" if s.agreement is None else f"{s.agreement:.1%}"
+        seeds = ", ".join(f"{x:.1%}" for x in s.by_seed)
+        lines.append(f"| {s.variant} | {s.accuracy} | {s.macro_f1} | {gain} | {agree} | {seeds} |")
+    if report.scores:
+        first = report.scores[0]
+        lines += ["", f"{first.items} held-out items, {first.seeds} students each; intervals are 95 %."]
+    if report.gap_closed is not None:
+        lines.append(f"`all` closes {report.gap_closed} of the gap between `raw` and `ceiling`.")
+    return "\n".join(lines)
+
+
+def points(interval: Interval) -> str:
+    """A difference of shares, in points."""
+    value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) -> str:
+    """Two runs side by side, on the items that both answered, as Markdown: each variant, then classes of the last one.
+
+    Raises ValueError when they have no item or no variant in common.
+    """
+    shared_items = {x.sample_id for x in a} & {x.sample_id for x in b}
+    of_a = [x for x in a if x.sample_id in shared_items]
+    of_b = [x for x in b if x.sample_id in shared_items]
+    variants = [v for v in dict.fromkeys(x.variant for x in of_a) if any(x.variant == v for x in of_b)]
+    if not variants:
+        raise ValueError("the two runs have no held-out item, or no variant, in common")
+    lines = [
+        f"A: {name_a}",
+        f"B: {name_b}",
+        "",
+        f"{len(shared_items)} held-out items in common; intervals are 95 %.",
+        "",
+        "| taught | A | B | B − A, points |",
+        "|---|---|---|---|",
+    ]
+    best: tuple[Score, Score] | None = None
+    for variant in variants:
+        ours, theirs = ([x for x in side if x.variant == variant] for side in (of_a, of_b))
+        best = score(variant, ours), score(variant, theirs)
+        difference = lift(variant, ours, variant, theirs).points
+        lines.append(f"| {variant} | {best[0].accuracy} | {best[1].accuracy} | {points(difference)} |")
+        if variant == Variant.ALL:
+            break
+    assert best is not None
+    f1 = {c.label: c.f1 for c in best[1].classes}
+    rows = sorted(best[0].classes, key=lambda c: f1.get(c.label, 0.0) - c.f1)
+    lines += [
+        "",
+        f"F1 by class, taught `{best[0].variant}`:",
+        "",
+        "| label | items | A | B | B − A |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for c in rows:
+        other = f1.get(c.label, 0.0)
+        lines.append(f"| {c.label} | {c.items} | {c.f1:.1%} | {other:.1%} | {100 * (other - c.f1):+.1f} |")
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+# (scikit-learn publishes few types)
+"""How good students are on held-out items, and how sure that is: scores, lifts between training sets, intervals.
+
+Intervals are percentiles of a bootstrap over items and seeds at once: items are drawn with replacement, and so are the
+students of each side (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; two factors crossed as in Owen,
+"The pigeonhole bootstrap", Annals of Applied Statistics 2007).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from tasks.records import Record
+
+Labels = NDArray[np.int64]
+"""Seeds × items: the position of a label among the classes, −1 for no answer."""
+_DRAWS = 2000
+_TAILS = (2.5, 97.5)
+
+
+class Interval(Record):
+    """A figure and the 95 % interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+class ClassScore(Record):
+    """One class, all seeds together."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    items: int
+    """Held-out items of this class."""
+
+
+class Scored(Record):
+    """One student's answer about one held-out item. Made by evaluate; read by `scores` and `labelstill compare`."""
+
+    sample_id: str
+    variant: str
+    """What the student was taught (tasks/variants.py)."""
+    seed: int
+    truth: str
+    """The label it is measured against."""
+    label: str | None
+    """None where the answer could not be read."""
+    p: float | None = None
+    """The student's probability of `label`."""
+    reason: str = ""
+    """The reason that it gave when asked for one."""
+    reasoned: str | None = None
+    """The label that it gave after that reason."""
+
+
+class Score(Record):
+    """How a variant's students did on the held-out items."""
+
+    variant: str
+    seeds: int
+    items: int
+    accuracy: Interval
+    macro_f1: Interval
+    by_seed: tuple[float, ...]
+    """Each student's accuracy."""
+    agreement: float | None
+    """Share of items where the label after the student's own reason is the one that it gives without; None: unasked."""
+    classes: tuple[ClassScore, ...]
+    confusion: dict[str, dict[str, int]]
+    """True label → given label → answers, seeds added up; `(none)` is an answer that could not be read."""
+
+
+class Lift(Record):
+    """What `variant` gains on `base`, in accuracy."""
+
+    base: str
+    variant: str
+    points: Interval
+
+
+def score(variant: str, answers: Sequence[Scored]) -> Score:
+    """The score of one variant's answers; each seed must have answered the same items (ValueError otherwise)."""
+    table = _Table.of(answers)
+    rng = np.random.default_rng(0)
+    right = table.given == table.truth
+    items, seeds = _draws(rng, right.shape)
+    accuracies = np.array([right[np.ix_(s, i)].mean() for i, s in zip(items, seeds, strict=True)])
+    f1s = np.array([_macro_f1(table.truth[i], table.given[np.ix_(s, i)]) for i, s in zip(items, seeds, strict=True)])
+    flat_truth, flat = np.tile(table.truth, len(table.given)), table.given.ravel()
+    places = range(len(table.classes))
+    measured: Any = precision_recall_fscore_support(flat_truth, flat, labels=list(places), zero_division=cast(Any, 0.0))
+    precision, recall, f1, support = measured
+    reasoned = [a for a in answers if a.reasoned is not None]
+    return Score(
+        variant=variant,
+        seeds=len(table.given),
+        items=len(table.truth),
+        accuracy=_interval(float(right.mean()), accuracies),
+        macro_f1=_interval(_macro_f1(table.truth, table.given), f1s),
+        by_seed=tuple(float(x) for x in right.mean(1)),
+        agreement=sum(a.reasoned == a.label for a in reasoned) / len(reasoned) if reasoned else None,
+        classes=tuple(
+            ClassScore(
+                label=table.classes[c],
+                precision=float(precision[c]),
+                recall=float(recall[c]),
+                f1=float(f1[c]),
+                items=int(support[c]) // len(table.given),
+            )
+            for c in places
+        ),
+        confusion=_confusion(table, flat_truth, flat),
+    )
+
+
+def lift(base: str, base_answers: Sequence[Scored], variant: str, answers: Sequence[Scored]) -> Lift:
+    """The difference in accuracy on the items that both answered; raises ValueError where there is none."""
+    a, b = _right_together(base_answers, answers)
+    rng = np.random.default_rng(0)
+    items, seeds_a = _draws(rng, a.shape)
+    _, seeds_b = _draws(rng, b.shape)
+    drawn = zip(items, seeds_a, seeds_b, strict=True)
+    differences = np.array([b[np.ix_(t, i)].mean() - a[np.ix_(s, i)].mean() for i, s, t in drawn])
+    return Lift(base=base, variant=variant, points=_interval(float(b.mean() - a.mean()), differences))
+
+
+def gap_closed(raw: Sequence[Scored], best: Sequence[Scored], ceiling: Sequence[Scored]) -> Interval:
+    """The share of the way from `raw` to `ceiling` that `best` has gone, with its interval.
+
+    Raises ValueError where the three did not answer the same items.
+    """
+    a, b = _right_together(raw, best)
+    _, c = _right_together(raw, ceiling)
+    if a.shape[1] != c.shape[1] or a.shape[1] != b.shape[1]:
+        raise ValueError("raw, best and ceiling must have answered the same items")
+    rng = np.random.default_rng(0)
+    items, seeds_a = _draws(rng, a.shape)
+    (_, seeds_b), (_, seeds_c) = _draws(rng, b.shape), _draws(rng, c.shape)
+    shares: list[float] = []
+    for i, s, t, u in zip(items, seeds_a, seeds_b, seeds_c, strict=True):
+        low, mid, high = a[np.ix_(s, i)].mean(), b[np.ix_(t, i)].mean(), c[np.ix_(u, i)].mean()
+        if high > low:
+            shares.append(float((mid - low) / (high - low)))
+    room = float(c.mean() - a.mean())
+    value = float(b.mean() - a.mean()) / room if room > 0 else float("nan")
+    return _interval(value, np.array(shares or [float("nan")]))
+
+
+class _Table:
+    """Answers as arrays."""
+
+    def __init__(self, classes: tuple[str, ...], truth: NDArray[np.int64], given: Labels) -> None:
+        self.classes, self.truth, self.given = classes, truth, given
+
+    @classmethod
+    def of(cls, answers: Sequence[Scored]) -> "_Table":
+        seeds = sorted({a.seed for a in answers})
+        truth = {a.sample_id: a.truth for a in answers}
+        ids = sorted(truth)
+        said = {(a.seed, a.sample_id): a.label for a in answers}
+        if missing := [(s, i) for s in seeds for i in ids if (s, i) not in said]:
+            raise ValueError(
+                f"seed {missing[0][0]} has no answer about item {missing[0][1]}: {len(missing)} are missing"
+            )
+        classes = tuple(sorted({*truth.values(), *(label for label in said.values() if label is not None)}))
+        place: Mapping[str | None, int] = {label: i for i, label in enumerate(classes)} | {None: -1}
+        return cls(
+            classes,
+            np.array([place[truth[i]] for i in ids], dtype=np.int64),
+            np.array([[place[said[s, i]] for i in ids] for s in seeds], dtype=np.int64),
+        )
+
+
+def _right_together(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each answer is right, seeds × items, of the items that both sides answered."""
+    shared = {x.sample_id for x in a} & {x.sample_id for x in b}
+    if not shared:
+        raise ValueError("the two have answered no item in common")
+    sides = [_Table.of([x for x in side if x.sample_id in shared]) for side in (a, b)]
+    first, second = (table.given == table.truth for table in sides)
+    return first, second
+
+
+def _draws(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    seeds, items = shape
+    return (
+        [rng.integers(0, items, items) for _ in range(_DRAWS)],
+        [rng.integers(0, seeds, seeds) for _ in range(_DRAWS)],
+    )
+
+
+def _macro_f1(truth: NDArray[np.int64], given: Labels) -> float:
+    """Mean over the classes that occur in `truth`; `given` may be items or seeds × items."""
+    rows = np.atleast_2d(given)
+    classes = int(max(truth.max(), rows.max())) + 1
+    hits = np.bincount(np.broadcast_to(truth, rows.shape)[rows == truth], minlength=classes)
+    actual = np.bincount(truth, minlength=classes) * len(rows)
+    claimed = np.bincount(rows[rows >= 0], minlength=classes)
+    present = actual > 0
+    return float((2 * hits[present] / (actual + claimed)[present]).mean())
+
+
+def _interval(value: float, draws: NDArray[np.float64]) -> Interval:
+    low, high = np.percentile(draws, _TAILS)
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+def _confusion(table: _Table, truth: NDArray[np.int64], given: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+    places = [*range(len(table.classes)), -1]
+    names = [*table.classes, "(none)"]
+    counts = confusion_matrix(truth, given, labels=places)
+    return {
+        names[row]: {names[column]: int(n) for column, n in enumerate(counts[row]) if n}
+        for row in range(len(table.classes))
+    }

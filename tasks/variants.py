@@ -1,0 +1,106 @@
+"""What a student is taught in each step of the ablation: the same way from raw labels to the emitted set and beyond."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tasks.records import Correction, Example, Origin, Prediction, Sample, Subset
+
+
+class Variant(StrEnum):
+    """A training set that a student is measured on, from the poorest on."""
+
+    RAW = "raw"
+    """The labelled set as it came."""
+    RATIONALES = "rationales"
+    """The same with the reasons that passed the gate."""
+    PSEUDO = "pseudo"
+    """The labelled set as it came, and the trusted pseudo-labels."""
+    CORRECTED = "corrected"
+    """The labelled set after correction."""
+    ALL = "all"
+    """The emitted set."""
+    PHASED = "phased"
+    """The emitted set, then its pseudo-labelled part once more."""
+    CEILING = "ceiling"
+    """The emitted items with their true labels: what no pipeline can beat by labels. Only where the truth is known."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training: items, each with the label it is taught with as `given`, and reasons by id."""
+
+    items: tuple[Sample, ...]
+    reasons: Mapping[str, str]
+    share: float = 1.0
+    """Of the variant's steps."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run left, as far as it is taught: samples by id, and the stages' decisions."""
+
+    labelled: Mapping[str, Sample]
+    pool: Mapping[str, Sample]
+    reasons: Mapping[str, str]
+    """Of the given label, by labelled id."""
+    pseudo: Mapping[str, Prediction]
+    """The trusted ones, by pool id."""
+    corrections: Mapping[str, Correction]
+    emitted: Sequence[Example]
+    barred: frozenset[str] = frozenset()
+    """Items that must not be taught in any variant: they are too near to the evaluation set."""
+
+
+_SECOND_PHASE = 0.3
+"""Share of the steps in PHASED that goes to the pseudo-labelled part alone."""
+
+
+def phases(variant: Variant, results: Results, truth: Mapping[str, str] | None = None) -> tuple[Phase, ...]:
+    """The trainings that make the student of `variant`, in order; none where the run left nothing for it.
+
+    `truth` (true label by sample id) is for CEILING alone and must know each emitted item: KeyError otherwise.
+    """
+    allowed = {i: s for i, s in results.labelled.items() if i not in results.barred}
+    raw = tuple(allowed.values())
+    trusted = tuple(
+        _with(results.pool[i], p.label)
+        for i, p in results.pseudo.items()
+        if i in results.pool and i not in results.barred
+    )
+    emitted, reasons = _emitted(results)
+    match variant:
+        case Variant.RAW:
+            return (Phase(raw, {}),) if raw else ()
+        case Variant.RATIONALES:
+            return (Phase(raw, results.reasons),) if results.reasons else ()
+        case Variant.PSEUDO:
+            return (Phase(raw + trusted, {}),) if trusted else ()
+        case Variant.CORRECTED:
+            decided = ((s, results.corrections.get(i)) for i, s in allowed.items())
+            kept = tuple(_with(s, c.label) if c else s for s, c in decided if c is None or c.label is not None)
+            return (Phase(kept, {}),) if results.corrections else ()
+        case Variant.ALL:
+            return (Phase(emitted, reasons),) if emitted else ()
+        case Variant.PHASED:
+            origins = {e.sample_id: e.origin for e in results.emitted}
+            second = tuple(s for s in emitted if origins[s.id] is Origin.PSEUDO)
+            if not second:
+                return ()
+            return Phase(emitted, reasons, 1 - _SECOND_PHASE), Phase(second, reasons, _SECOND_PHASE)
+        case Variant.CEILING:
+            if truth is None or not emitted:
+                return ()
+            return (Phase(tuple(_with(s, truth[s.id]) for s in emitted), {}),)
+
+
+def _emitted(results: Results) -> tuple[tuple[Sample, ...], dict[str, str]]:
+    """The emitted training part, its mix aside (it has no label to be scored on), and the reasons in it."""
+    samples = dict(results.pool) | dict(results.labelled)
+    taught = [e for e in results.emitted if e.origin is not Origin.MIX and e.subset is Subset.TRAIN]
+    items = tuple(_with(samples[e.sample_id], e.label) for e in taught)
+    return items, {e.sample_id: e.reason for e in taught if e.reason}
+
+
+def _with(sample: Sample, label: str | None) -> Sample:
+    return sample.model_copy(update={"given": label})
