@@ -1,8 +1,9 @@
 """LLaMA-Factory's sharegpt format: `<name>.json` and `dataset_info.json`.
 
-Its reader skips or misreads silently, so the rules are enforced here (LLaMA-Factory, src/llamafactory/data): once
+Its reader skips or misreads silently, so the rules are enforced here (LLaMA-Factory 0.9.5, llamafactory/data): once
 `columns` or `tags` is present every omitted key becomes None, hence all are written; user and assistant alternate in
-even number; the count of `<image>` over all turns equals `len(images)`; content is a string.
+even number, else the row is skipped; the count of `<image>` over all turns equals `len(images)`; content is a string.
+A relative image is looked for under `media_dir`, which is the data set's folder unless set.
 """
 
 from collections.abc import Sequence
@@ -10,17 +11,18 @@ from pathlib import Path
 
 import orjson
 
-from tasks.records import Example, Message
+from tasks.export.conversation import conversation
+from tasks.records import Example
 from tasks.stages import write_bytes
-from tasks.user_turn import IMAGE_TOKEN, escape_placeholder
 
 
-def write_llamafactory(folder: Path, name: str, examples: Sequence[Example]) -> list[Path]:
-    """Write `folder/<name>.json` and `folder/dataset_info.json`; returns their paths.
+def llamafactory_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+    """A row of `<name>.json`, its images by the given names; raises NotHeld if the reader would skip or misread it."""
+    return {"messages": conversation(example).messages(), "images": list(images)}
 
-    Raises ValueError naming the item if an example would be skipped or misread by the reader.
-    """
-    rows = [_row(example) for example in examples]
+
+def write_dataset_info(folder: Path, names: Sequence[str]) -> Path:
+    """Write `folder/dataset_info.json`, which says where the sets of these names are and how to read them."""
     info = {
         name: {
             "file_name": f"{name}.json",
@@ -34,25 +36,19 @@ def write_llamafactory(folder: Path, name: str, examples: Sequence[Example]) -> 
                 "system_tag": "system",
             },
         }
+        for name in names
     }
-    data, index = folder / f"{name}.json", folder / "dataset_info.json"
+    file = folder / "dataset_info.json"
+    write_bytes(file, orjson.dumps(info, option=orjson.OPT_INDENT_2))
+    return file
+
+
+def write_llamafactory(folder: Path, name: str, examples: Sequence[Example]) -> list[Path]:
+    """Write `folder/<name>.json`, with absolute images, and `folder/dataset_info.json`; returns their paths.
+
+    Raises NotHeld, a ValueError naming the item, if an example would be skipped or misread by the reader.
+    """
+    rows = [llamafactory_row(example, [image.path for image in example.images]) for example in examples]
+    data = folder / f"{name}.json"
     write_bytes(data, orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-    write_bytes(index, orjson.dumps(info, option=orjson.OPT_INDENT_2))
-    return [data, index]
-
-
-def _row(example: Example) -> dict[str, object]:
-    turns = example.messages[1:] if example.messages[:1] and example.messages[0].role == "system" else example.messages
-    roles = [m.role for m in turns]
-    if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
-        raise ValueError(f"item {example.sample_id}: turns must alternate user, assistant; they are {roles}")
-    messages = [{"role": m.role, "content": _content(m)} for m in example.messages]
-    placeholders = sum(m["content"].count(IMAGE_TOKEN) for m in messages if m["role"] != "system")
-    if placeholders != len(example.images):
-        raise ValueError(f"item {example.sample_id}: {placeholders} `<image>` for {len(example.images)} images")
-    return {"messages": messages, "images": [image.path for image in example.images]}
-
-
-def _content(message: Message) -> str:
-    # An answer holds no images: a literal placeholder there (from OCR text, say) would be counted as one.
-    return escape_placeholder(message.content) if message.role == "assistant" else message.content
+    return [data, write_dataset_info(folder, [name])]
