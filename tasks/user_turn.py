@@ -5,7 +5,7 @@ import re
 from tasks.records import ImagePart, Request
 
 IMAGE_TOKEN = "<image>"
-_PLACEHOLDER = re.compile("<(image|video|audio)>")
+_READ_AS_MORE = re.compile(r"<(image|video|audio|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\}")
 
 
 def user_content(request: Request) -> list[dict[str, str]]:
@@ -26,8 +26,9 @@ def user_content(request: Request) -> list[dict[str, str]]:
 def user_text(request: Request) -> str:
     """The same user turn as one string, each image as the token `<image>`.
 
-    A literal `<image>` in the item's own text or in a template would be counted as an image by trainers' readers, so
-    it stands in full-width brackets here and in `user_content` alike: what is trained is what is asked.
+    A literal `<image>` in the item's own text or in a template would be counted as an image by trainers' readers, and
+    a literal `<|im_end|>` ends the turn, so both stand in full-width brackets here and in `user_content` alike: what is
+    trained is what is asked.
     """
     pieces = [escape_placeholder(request.prefix)]
     pieces += [IMAGE_TOKEN if isinstance(p, ImagePart) else escape_placeholder(p.text) for p in request.parts]
@@ -36,8 +37,14 @@ def user_text(request: Request) -> str:
 
 
 def escape_placeholder(text: str) -> str:
-    """`text` with each literal `<image>` in full-width brackets, so that no reader takes it for a picture.
+    """`text` in which nothing is read as more than text: such words get full-width brackets.
 
-    LLaMA-Factory counts `<video>` and `<audio>` in the same way, so these too.
+    They are the placeholders `<image>`, `<video>` and `<audio>`, which LLaMA-Factory and ms-swift count in any text;
+    `<img>` and `</img>`, between which ms-swift looks for a file; special tokens, `<|im_end|>` and its kin, which every
+    tokenizer takes for the real ones; and `{{idx}}`, in whose place LLaMA-Factory puts the turn's number.
     """
-    return _PLACEHOLDER.sub(r"＜\1＞", text)
+    return _READ_AS_MORE.sub(_in_full_width, text)
+
+
+def _in_full_width(found: re.Match[str]) -> str:
+    return f"＜{found[1]}＞" if found[1] else "｛｛idx｝｝"
