@@ -18,7 +18,7 @@ from tasks.cutting import cut
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS
 from tasks.packs import load_pack
 from tasks.records import ImageRef, Sample, Split
-from tests.planted_reason_parts import SAID, SCREENS, SLOTS
+from tests.planted_reason_parts import AROUND, SAID, SCREENS, SLOTS
 from tests.planted_reason_sets import BARE, FAMILIES, FOREIGN, RESTATED, SWAPS, TRICKY
 from tests.planted_reason_wrong import EMPTY_CLOSINGS, EMPTY_OPENINGS, LEAKS, OTHERS
 
@@ -85,7 +85,8 @@ def _pairs(text: str) -> frozenset[str]:
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    return len(a & b) / max(1, len(a | b))
+    both = len(a & b)
+    return both / max(1, len(a) + len(b) - both)
 
 
 def _digest(text: str) -> str:
@@ -177,7 +178,8 @@ class _Maker:
         """The turns of an item and what can be said of it: the first n of abef tell the label, x and y do not."""
         slots = self._slots()
         if label in IMAGE_LABELS:
-            turns, seen = [], self.rng.sample(SCREENS[label], n) + self.rng.sample(SCREENS[""], 2)
+            around = AROUND if label == "实物照片" else SCREENS[""]
+            turns, seen = [], self.rng.sample(SCREENS[label], n) + self.rng.sample(around, 2)
         else:
             late, early = self.rng.sample(SAID[label], n), self.rng.sample(SAID[""], 2)
             turns = [turn for turn, _ in early] + [f"用户: {said[0]}" for said in reversed(late)]
