@@ -1,5 +1,6 @@
 """The demo: makes its data and its tiny Qwen2-VL models, runs `distill` on them, and compares with the truth."""
 
+import os
 import resource
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from flows.config import (
     DemoConfig,
     DistillConfig,
     EmitSettings,
+    EvaluateConfig,
+    EvaluateSettings,
     PseudoLabelSettings,
     ReviewerConfig,
     SourceConfig,
@@ -54,6 +57,7 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
         pack="demo",
         labelled=SourceConfig(manifest=paths.labelled_manifest, images=paths.labelled_images),
         unlabelled=SourceConfig(manifest=paths.unlabelled_manifest, images=paths.unlabelled_images),
+        evaluation=SourceConfig(manifest=paths.test_manifest, images=paths.test_images),
         generator=EngineSpec(model=str(models.generator), **local),  # pyright: ignore
         teacher=EngineSpec(model=str(models.teacher), **local),  # pyright: ignore
         student=StudentSpec(
@@ -90,6 +94,15 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
         shard_size=100,  # some 10 s a shard: shorter than on real data, so that there is something to watch
         seed=config.seed,
     )
+
+
+def evaluation_config(config: DemoConfig, *, seeds: int, steps: int) -> EvaluateConfig:
+    """The configuration that measures a demo that has been run: each variant's students on the test set."""
+    paths, models = _data(config), _models(config)
+    at_once = max(1, os.cpu_count() or 1)
+    settings = EvaluateSettings(seeds=seeds, steps=steps, parallel=at_once, truth=paths.truth)
+    run = demo_config(config, paths, models).evaluate_config()
+    return run.model_copy(update={"evaluate": settings})
 
 
 def _data(config: DemoConfig) -> DemoPaths:

@@ -23,7 +23,7 @@ class Variant(StrEnum):
     PHASED = "phased"
     """The emitted set, then its pseudo-labelled part once more."""
     CEILING = "ceiling"
-    """The emitted items with their true labels: what no pipeline can beat by labels. Only where the truth is known."""
+    """The emitted items with their true labels, all else alike: what no pipeline can beat by labels. Where known."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def phases(variant: Variant, results: Results, truth: Mapping[str, str] | None =
         case Variant.CEILING:
             if truth is None or not emitted:
                 return ()
-            return (Phase(tuple(_with(s, truth[s.id]) for s in emitted), {}),)
+            fitting = {s.id: reasons[s.id] for s in emitted if s.id in reasons and s.given == truth[s.id]}
+            return (Phase(tuple(_with(s, truth[s.id]) for s in emitted), fitting),)
 
 
 def _emitted(results: Results) -> tuple[tuple[Sample, ...], dict[str, str]]:

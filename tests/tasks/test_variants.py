@@ -1,0 +1,100 @@
+import pytest
+
+from tasks.records import (
+    Action,
+    Correction,
+    Example,
+    Message,
+    Origin,
+    Outcome,
+    Prediction,
+    Sample,
+    Split,
+    Subset,
+    TextPart,
+)
+from tasks.variants import Results, Variant, phases
+
+
+def sample(name: str, given: str | None) -> Sample:
+    split = Split.LABELLED if given else Split.UNLABELLED
+    return Sample(
+        id=name, task="t", parts=(TextPart(text=name),), labels=("x", "y"), given=given, split=split, source="s"
+    )
+
+
+def example(name: str, label: str, origin: Origin, reason: str = "", subset: Subset = Subset.TRAIN) -> Example:
+    turns = (Message(role="user", content=name), Message(role="assistant", content=label))
+    return Example(
+        sample_id=name, messages=turns, images=(), label=label, reason=reason, origin=origin, why="", source="s",
+        subset=subset,
+    )  # fmt: skip
+
+
+def corrected(name: str, label: str | None) -> Correction:
+    action = Action.DROP if label is None else Action.RELABEL
+    return Correction(
+        sample_id=name, given="x", predicted=None, adjudicated=None, candidate=label, action=action, label=label, why=""
+    )
+
+
+RESULTS = Results(
+    labelled={n: sample(n, "x") for n in ("a", "b", "c")},
+    pool={n: sample(n, None) for n in ("p", "q")},
+    reasons={"a": "because"},
+    pseudo={"p": Prediction(sample_id="p", source="teacher", outcome=Outcome.OK, label="y")},
+    corrections={"b": corrected("b", "y"), "c": corrected("c", None)},
+    emitted=(
+        example("a", "x", Origin.GIVEN, "because"),
+        example("b", "y", Origin.CORRECTION),
+        example("p", "y", Origin.PSEUDO),
+        example("q", "x", Origin.PSEUDO, subset=Subset.VALIDATION),
+        example("m", "", Origin.MIX),
+    ),
+)
+TRUTH = dict.fromkeys("abcpqm", "y")
+
+
+def taught(variant: Variant, results: Results = RESULTS) -> list[dict[str, str | None]]:
+    return [{s.id: s.given for s in phase.items} for phase in phases(variant, results, TRUTH)]
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        (Variant.RAW, [{"a": "x", "b": "x", "c": "x"}]),
+        (Variant.RATIONALES, [{"a": "x", "b": "x", "c": "x"}]),
+        (Variant.PSEUDO, [{"a": "x", "b": "x", "c": "x", "p": "y"}]),
+        (Variant.CORRECTED, [{"a": "x", "b": "y"}]),
+        (Variant.ALL, [{"a": "x", "b": "y", "p": "y"}]),
+        (Variant.PHASED, [{"a": "x", "b": "y", "p": "y"}, {"p": "y"}]),
+        (Variant.CEILING, [{"a": "y", "b": "y", "p": "y"}]),
+    ],
+)
+def test_each_variant_teaches_its_items_with_its_labels(variant: Variant, expected: list[dict[str, str]]) -> None:
+    assert taught(variant) == expected
+
+
+def test_reasons_go_only_where_the_variant_has_them() -> None:
+    assert [p.reasons for p in phases(Variant.RATIONALES, RESULTS)] == [{"a": "because"}]
+    assert [p.reasons for p in phases(Variant.ALL, RESULTS)] == [{"a": "because"}]
+    assert [p.reasons for p in phases(Variant.RAW, RESULTS)] == [{}]
+    assert [p.reasons for p in phases(Variant.CEILING, RESULTS, TRUTH | {"a": "x"})] == [{"a": "because"}]
+    assert [p.reasons for p in phases(Variant.CEILING, RESULTS, TRUTH)] == [{}]  # it spoke for another label
+
+
+def test_the_phases_share_the_steps() -> None:
+    for variant in Variant:
+        assert sum(p.share for p in phases(variant, RESULTS, TRUTH)) == pytest.approx(1)
+
+
+def test_what_is_too_near_to_the_evaluation_set_is_taught_in_no_variant() -> None:
+    barred = Results(**{**vars(RESULTS), "barred": frozenset("ap")})
+    assert taught(Variant.RAW, barred) == [{"b": "x", "c": "x"}]
+    assert taught(Variant.PSEUDO, barred) == []
+
+
+def test_a_variant_for_which_the_run_left_nothing_has_no_phases() -> None:
+    bare = Results(RESULTS.labelled, {}, {}, {}, {}, ())
+    assert {v for v in Variant if phases(v, bare)} == {Variant.RAW}
+    assert phases(Variant.CEILING, RESULTS, None) == ()
