@@ -4,6 +4,9 @@ How a test uses them: all 1,200 of `planted()` are given to the gate as one set,
 characters, language zh). A bad one counts as caught when it is refused for whatever cause. An alike one is only bad
 beside its kin: of each `family` one may stay, all the others must be refused. `judge` counts both ways of being wrong.
 
+Reasons of screens tell what a real screen might show: the images are references without a file. Dialogues stand whole
+in the samples, and a reason repeats what is said in its own one.
+
 But within a family no two reasons of `planted()` share more than 40 % of their character pairs (Jaccard), so that
 nothing but the fault itself gives a bad one away; bare and restated labels, being that short, are exempt.
 """
