@@ -35,8 +35,8 @@ _PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
 class Emitted:
     """The training set."""
 
-    origins: Counter[str]
-    subsets: Counter[str]
+    parts: Counter[tuple[str, str]]
+    """(origin, subset)."""
     tasks: Counter[str]
     labels: dict[str, Counter[str]] | None
     """Label → examples by origin, the mix aside; None where the labels are free text."""
@@ -49,7 +49,15 @@ class Emitted:
     @property
     def count(self) -> int:
         """Examples in the set."""
-        return self.origins.total()
+        return self.parts.total()
+
+    @property
+    def origins(self) -> Counter[str]:
+        """Examples by origin."""
+        found: Counter[str] = Counter()
+        for (origin, _), count in self.parts.items():
+            found[origin] += count
+        return found
 
 
 @dataclass(frozen=True)
@@ -121,16 +129,14 @@ def gather(output: Path, seed: int = 0) -> Facts:
 
 def _emitted(file: Path, seed: int) -> Emitted:
     columns = ("sample_id", "messages", "images", "label", "reason", "origin", "why", "task", "subset", "weight")
-    origins: Counter[str] = Counter()
-    subsets: Counter[str] = Counter()
+    parts: Counter[tuple[str, str]] = Counter()
     tasks: Counter[str] = Counter()
     labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
     draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_ORIGIN, seed))
     reasons = Draw[str](_REASONS, seed)
     for row in rows_of(file, *columns):
         origin = str(row["origin"])
-        origins[origin] += 1
-        subsets[row["subset"] or Subset.TRAIN.value] += 1
+        parts[origin, row["subset"] or Subset.TRAIN.value] += 1
         tasks[row["task"] or ""] += 1
         draws[origin].add(row)
         if row["reason"]:
@@ -139,7 +145,7 @@ def _emitted(file: Path, seed: int) -> Emitted:
             labels[row["label"]][origin] += 1
     examples = {o.value: tuple(draws[o.value].drawn) for o in Origin if o.value in draws}
     counted = dict(labels) if len(labels) <= _LABELS else None
-    return Emitted(origins, subsets, tasks, counted, examples, tuple(reasons.drawn), reasons.seen)
+    return Emitted(parts, tasks, counted, examples, tuple(reasons.drawn), reasons.seen)
 
 
 def _given(file: Path) -> Counter[str]:

@@ -1,0 +1,101 @@
+"""The card as README.md: metadata as the Hugging Face Hub reads them, then the same facts as tables."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from huggingface_hub import DatasetCardData
+
+from tasks.report.card_page import Card
+from tasks.report.card_warnings import TRANSDUCTIVE, is_transductive, warnings_of
+from tasks.report.correction_tables import counted
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_LARGEST = "1M<n<10M"
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_LABELS = 100
+
+
+def readme_of(card: Card) -> str:
+    """The whole file. What comes from data is escaped, so that it is neither markup nor HTML."""
+    return f"---\n{_metadata(card).to_yaml()}\n---\n\n" + "\n".join(_lines(card)) + "\n"
+
+
+def _metadata(card: Card) -> DatasetCardData:
+    count = card.facts.emitted.count
+    licence, name = _licence(card.licence)
+    return DatasetCardData(
+        pretty_name=card.title,
+        license=licence,
+        license_name=name,
+        language=None if card.language == "und" else card.language,
+        task_categories=["image-text-to-text"],
+        size_categories=next((size for most, size in _SIZES if count < most), _LARGEST),
+        annotations_creators=_creators(card),
+        tags=["labelstill", *(["transductive"] if is_transductive(card.facts) else [])],
+    )
+
+
+def _licence(licence: str | None) -> tuple[str, str | None]:
+    """The Hub's identifier, and, where it has none, `other` with a name."""
+    if licence is None:
+        return "unknown", None
+    if _IDENTIFIER.fullmatch(licence.lower()):
+        return licence.lower(), None
+    return "other", re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-") or "unnamed"
+
+
+def _creators(card: Card) -> list[str]:
+    origins = card.facts.emitted.origins
+    people = any(origins[o] for o in ("review", "given"))
+    return [*(["expert-generated"] if people else []), *(["machine-generated"] if origins["pseudo"] else [])]
+
+
+def _lines(card: Card) -> Iterator[str]:
+    facts = card.facts
+    if is_transductive(facts):
+        yield f"**{TRANSDUCTIVE}**\n"
+    yield f"# {plain(card.title)}\n"
+    labels = "free text" if facts.emitted.labels is None else counted(len(facts.emitted.labels), "label")
+    yield f"{counted(facts.emitted.count, 'training example')}, {labels}. Made by labelstill."
+    yield "The whole card, with charts and examples, is the page `index.html` beside this file.\n"
+    if cautions := warnings_of(facts, card.licence, card.diversity):
+        yield "## Read this first\n"
+        yield from (f"- {plain(caution)}" for caution in cautions)
+        yield ""
+    yield "## Flow\n"
+    rows = [(r.stage, r.read, r.kept, r.dropped, f"{r.seconds:.0f}") for r in facts.records.values()]
+    yield from _table(("stage", "in", "kept", "left out", "seconds"), rows)
+    yield "## Where labels come from\n"
+    parts = sorted(facts.emitted.parts.items())
+    yield from _table(("origin", "subset", "examples"), [(o, s, n) for (o, s), n in parts])
+    if facts.emitted.labels:
+        yield "## Labels\n"
+        after = {label: found.total() for label, found in facts.emitted.labels.items()}
+        ranked = sorted({*after, *facts.before}, key=lambda x: (-after.get(x, 0), x))
+        yield from _table(
+            ("label", "before", "after"), [(x, facts.before[x], after.get(x, 0)) for x in ranked[:_LABELS]]
+        )
+    if facts.drops:
+        yield "## Left out\n"
+        yield from _table(("stage", "reason", "items"), [(d.stage, d.reason, d.count) for d in facts.drops])
+    yield "## Models and recipe\n"
+    rows = [
+        (r.stage, ", ".join(f"{role}: {name}" for role, name in r.models.items()) or "–", r.recipe, r.code)
+        for r in facts.records.values()
+    ]
+    yield from _table(("stage", "models", "recipe", "code"), rows)
+    yield f"## Licence\n\n{plain(card.licence or 'Not named.')}"
+
+
+def plain(text: str) -> str:
+    """`text` so that Markdown shows it as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield "|" + " --- |" * len(heads)
+    for row in rows:
+        yield f"| {' | '.join(plain(f'{c:,}' if isinstance(c, int) else str(c)) for c in row)} |"
+    yield ""

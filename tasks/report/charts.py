@@ -1,0 +1,203 @@
+# pyright: reportUnknownMemberType=false
+# (matplotlib's keyword arguments have no types)
+"""The card's plots, as SVG elements whose colours and fonts are the page's: light and dark, Chinese labels too.
+
+Text stays text (selectable, found by a search) and is measured with the font that the page embeds (tasks/report/fonts).
+Labels come from data; matplotlib escapes them, and is told to read no mathematics into a `$`.
+"""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+
+from tasks.records import Origin
+from tasks.report.fonts import CHART_FONTS, know_chart_fonts, legible
+
+# Colours that nothing else has stand for the page's variables, so that the plots follow its light and dark.
+_VARIABLES = ("ink", "muted", "grid", "accent", "warn", "good", "second", "third", "card")
+COLOURS = {name: f"#0102{number:02d}" for number, name in enumerate(_VARIABLES, 3)}
+ORIGINS = {
+    Origin.REVIEW.value: "good",
+    Origin.CORRECTION.value: "warn",
+    Origin.GIVEN.value: "accent",
+    Origin.PSEUDO.value: "second",
+    Origin.MIX.value: "third",
+}
+"""The colour of what comes from where, on every chart of the card."""
+_INK, _MUTED, _GRID, _ACCENT, _WARN = (COLOURS[name] for name in _VARIABLES[:5])
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "labelstill",
+    "font.family": list(CHART_FONTS),
+    "font.size": 9.5,
+    "text.parse_math": False,
+    "axes.unicode_minus": False,
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "text.color": _INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+WIDTH = 8.6
+"""Inches, at 72 points each, that fill the card's column; half of it fills one of two columns."""
+_LONGEST = 18
+"""Characters of a label on an axis: all of it is in the table beside."""
+
+
+def balance_chart(before: Mapping[str, int], after: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> str:
+    """Two bars a label: the usable labelled items, and the emitted examples by origin."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(WIDTH, 0.8 + 0.36 * len(labels))
+        places = range(len(labels))
+        tips: dict[str, str] = {}
+        given = axes.barh([p - 0.19 for p in places], [before.get(x, 0) for x in labels], 0.34, color=_MUTED, alpha=0.6)
+        given.set_label("before: given labels")
+        for bar, label in zip(given.patches, labels, strict=True):
+            tip(tips, bar, f"{label}: {before.get(label, 0):,} before")
+        left = [0] * len(labels)
+        for origin, colour in ORIGINS.items():
+            counts = [after.get(x, {}).get(origin, 0) for x in labels]
+            if not any(counts):
+                continue
+            bars = axes.barh([p + 0.19 for p in places], counts, 0.34, left=left, color=COLOURS[colour])
+            bars.set_label(f"after: {origin}")
+            for bar, label, count in zip(bars.patches, labels, counts, strict=True):
+                tip(tips, bar, f"{label}: {count:,} from {origin}")
+            left = [a + b for a, b in zip(left, counts, strict=True)]
+        axes.set(yticks=list(places), yticklabels=[short(x) for x in labels], ylim=(len(labels) - 0.4, -0.6))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        counted(axes, "x")
+        figure.legend(loc="outside upper left", ncols=6, borderpad=0.1, handlelength=1.1, columnspacing=1.4)
+        return svg(figure, "balance", tips)
+
+
+def confidence_chart(bins: Sequence[tuple[int, int]]) -> str:
+    """How many pseudo-labels the teacher gave with which confidence, and which of them are kept."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(WIDTH / 2, 2.9)
+        width, tips = 1 / len(bins), dict[str, str]()
+        for name, colour, alpha, column in (("left out", _MUTED, 0.55, 0), ("kept", COLOURS["second"], 1.0, 1)):
+            for n, found in enumerate(bins):
+                bar = axes.bar(n * width, found[column], width * 0.88, align="edge", color=colour, alpha=alpha)
+                bar.set_label(name if n == 0 else "_")
+                tip(
+                    tips,
+                    bar.patches[0],
+                    f"{n * width:.0%} to {(n + 1) * width:.0%}: {found[0]:,} labels, {found[1]:,} kept",
+                )
+        axes.set(xlim=(0, 1), xlabel="the teacher's own confidence", ylabel="pseudo-labels")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        counted(axes, "y")
+        axes.legend(loc="upper left")
+        return svg(figure, "confidence", tips)
+
+
+def lengths_chart(lengths: Counter[int]) -> str:
+    """How many reasons have how many characters."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(WIDTH / 2, 2.9)
+        longest = max(lengths)
+        step = max(1, -(-longest // 30))
+        binned: Counter[int] = Counter()
+        for length, count in lengths.items():
+            binned[length // step * step] += count
+        axes.bar(list(binned), list(binned.values()), step * 0.88, align="edge", color=_ACCENT)
+        axes.set(xlim=(0, longest + step), xlabel="characters", ylabel="reasons")
+        counted(axes, "x")
+        counted(axes, "y")
+        return svg(figure, "lengths")
+
+
+def confusion_chart(pairs: Mapping[tuple[str, str | None], int], nothing: str) -> str:
+    """Changed labels: given ones down, new ones across; `nothing` names the column of those without a new label."""
+    given = sorted({g for g, _ in pairs})
+    new = sorted({n for _, n in pairs if n is not None}) + ([nothing] if any(n is None for _, n in pairs) else [])
+    most = max(pairs.values())
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(min(WIDTH, 2.2 + 0.44 * len(new)), 1.5 + 0.3 * len(given))
+        tips: dict[str, str] = {}
+        for (old, now), count in pairs.items():
+            x, y = new.index(nothing if now is None else now), given.index(old)
+            cell = Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=_WARN, alpha=0.18 + 0.6 * count / most)
+            tip(tips, axes.add_patch(cell), f"{old} → {now or nothing}: {count:,}")
+            axes.text(x, y, f"{count:,}", ha="center", va="center")
+        axes.grid(visible=False)
+        axes.set(xlim=(-0.5, len(new) - 0.5), ylim=(len(given) - 0.5, -0.5))
+        axes.set_xticks(range(len(new)), [short(x) for x in new], rotation=40, ha="left", rotation_mode="anchor")
+        axes.set_yticks(range(len(given)), [short(x) for x in given])
+        axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+        axes.set_ylabel("given")
+        for edge in axes.spines.values():
+            edge.set_visible(False)
+        axes.set_xticks([x - 0.5 for x in range(1, len(new))], minor=True)
+        axes.set_yticks([y - 0.5 for y in range(1, len(given))], minor=True)
+        axes.grid(which="minor", color=_GRID)
+        axes.tick_params(which="minor", length=0)
+        return svg(figure, "confusion", tips)
+
+
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure of so many inches; under the style that the caller has set."""
+    know_chart_fonts()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def counted(axes: Axes, name: str) -> None:
+    """Whole numbers with separators on that axis."""
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def svg(figure: Figure, name: str, tips: Mapping[str, str] | None = None) -> str:
+    """The figure as an element whose ids no other chart on the page has; `tips` are tooltips by an artist's gid."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    for variable, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{variable})")
+    for gid, said in (tips or {}).items():
+        text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(legible(said))}</title>', 1)
+    points = figure.get_size_inches()[0] * 72
+    shape = rf'<svg class="chart" role="img" style="--points: {points:.0f}" viewBox="\1">'
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', shape, text, count=1)
+    text = text.replace("xlink:href=", "href=")
+    return re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", text)
+
+
+def tip(tips: dict[str, str], artist: Any, text: str) -> None:
+    """Give the artist a tooltip: `svg` writes those of `tips`."""
+    gid = f"tip{len(tips)}"
+    artist.set_gid(gid)
+    tips[gid] = text
+
+
+def short(label: str) -> str:
+    """A label as it fits beside a chart: one line, cut."""
+    label = " ".join(legible(label).split())
+    return label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"
