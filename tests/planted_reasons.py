@@ -8,7 +8,7 @@ Reasons of screens tell what a real screen might show: the images are references
 in the samples, and a reason repeats what is said in its own one.
 
 But within a family no two reasons of `planted()` share more than 40 % of their character pairs (Jaccard), so that
-nothing but the fault itself gives a bad one away; bare and restated labels, being that short, are exempt.
+nothing but the fault itself gives a bad one away; exempt are the foreign ones, and the bare and restated labels.
 """
 
 from collections.abc import Collection, Iterator, Sequence
