@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from tasks.alikeness import NEAR
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
 from tasks.records import Sampling
@@ -57,7 +58,19 @@ class RationaleSettings(Settings):
     max_tokens: int = Field(default=96, ge=8, description="Longest answer, in tokens")
     temperature: float = Field(default=0.0, ge=0, description="0 is greedy")
     attempts: int = Field(
-        default=2, ge=1, description="A refused reason is asked again, sampled, up to this many times"
+        default=2, ge=1, description="A refused reason is asked again, with the complaint and sampled, so often in all"
+    )
+    support: bool = Field(
+        default=True, description="Ask, blind to the label, for the label after each reason that passed all else"
+    )
+    alike: float = Field(
+        default=NEAR, gt=0, le=1, description="From which share of common character pairs on two reasons are alike"
+    )
+    opening_share: float = Field(
+        default=0.1, gt=0, le=1, description="At most this share of a class's reasons may begin with the same words"
+    )
+    without_reason: Literal["keep_item", "drop_item"] = Field(
+        default="keep_item", description="Items without a good reason: taught with the label alone, or left out"
     )
 
 
@@ -105,7 +118,7 @@ class PseudoLabelSettings(VoteSettings):
     floor: int = Field(
         default=0, ge=0, description="The surest so many of each class go first, while the target is still reached"
     )
-    temperature_of_classes: float = Field(
+    class_temperature: float = Field(
         default=1.0, ge=0, le=1, description="Classes beyond the median size are thinned: 1 not at all, 0 down to it"
     )
     review_budget: int = Field(

@@ -6,22 +6,21 @@ a misspelt variable is an error at the first item, not a literal `{{ }}` in ten 
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tasks.answer_forms import LABEL, REASON, AnswerForm, cut_answer, cut_bare_answer
 from tasks.errors import PackError
-from tasks.packs import Pack, TaskPack
+from tasks.item_parts import latest_user_turn, with_texts
+from tasks.packs import Pack
 from tasks.records import (
     Constraint,
     FreeText,
-    ImagePart,
     LabelAnswer,
     Message,
-    Part,
     Request,
     Sample,
     Sampling,
@@ -30,13 +29,10 @@ from tasks.records import (
 )
 from tasks.user_turn import user_text
 
-# Private-use characters stand for the two values while an answer template is cut around them.
-_REASON, _LABEL = "\ue000", "\ue001"
-
 LONG_PROMPT = 2500
 """Fixed prompts beyond about so many characters made answers worse (reported by people who competed, FACTS)."""
 
-_OF_THE_ITEM = ("label", "description")
+_OF_THE_ITEM = ("label", "description", "complaint")
 
 _AGAIN_TEMPERATURE = 0.7
 """A greedy answer asked again would come out the same."""
@@ -50,15 +46,6 @@ def _json_text(value: object) -> str:
 
 def _json_string(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)[1:-1]
-
-
-@dataclass(frozen=True)
-class AnswerForm:
-    """The answer template cut at its values (see `records.LabelAnswer`)."""
-
-    opening: str
-    between: str | None
-    closing: str
 
 
 def reseeded(request: Request, attempt: int) -> Request:
@@ -116,9 +103,12 @@ class Prompter:
         self._templates: dict[str, Template] = {}
         self._prefixes: dict[tuple[object, ...], str] = {}
 
-    def rationale(self, sample: Sample, label: str, sampling: Sampling) -> Request:
-        """Ask why `sample` has `label`; the answer is free text of at most the pack's `reason_max_chars`."""
-        return self._request(sample, "rationale", FreeText(), sampling, label=label)
+    def rationale(self, sample: Sample, label: str, sampling: Sampling, complaint: str = "") -> Request:
+        """Ask why `sample` has `label`; the answer is free text of at most the pack's `reason_max_chars`.
+
+        `complaint` says what was wrong with an answer before; the template's suffix may show it.
+        """
+        return self._request(sample, "rationale", FreeText(), sampling, label=label, complaint=complaint)
 
     def describe(self, sample: Sample, sampling: Sampling) -> Request:
         """Ask what `sample` shows, without a label in mind: the first of two steps (packs with `describe_first`)."""
@@ -131,6 +121,7 @@ class Prompter:
 
         `description` is the answer to `describe`; the template's suffix may show it.
         """
+        self.pack.require_labels("asking for a label")
         form = self.answer_form if with_reason else self.bare_answer_form
         constraint = LabelAnswer(
             labels=sample.labels,
@@ -143,16 +134,38 @@ class Prompter:
         variables = {"with_reason": with_reason, "description": description}
         return self._request(sample, "classify", constraint, sampling, **variables)
 
+    def conclude(self, sample: Sample, reason: str, sampling: Sampling) -> Request:
+        """Ask for the label of `sample` after an answer that has begun with `reason`, which no prompt mentions.
+
+        The label is scored behind the reason as the pack writes it (`label_probabilities`), as a student will be asked.
+        """
+        form = self.answer_form
+        opening = form.opening + _json_string(reason) + (form.between or "")
+        constraint = LabelAnswer(
+            labels=sample.labels, reason_key=None, label_key=self.pack.label_key,
+            opening=opening, between=None, closing=form.closing,
+        )  # fmt: skip
+        request = self._request(sample, "classify", constraint, sampling, with_reason=True, description="")
+        return request.model_copy(update={"purpose": "support"})
+
+    def write(self, sample: Sample, sampling: Sampling) -> Request:
+        """Ask for the text of `sample` (a caption, say): what `classify` is to a task with labels."""
+        return self._request(sample, "write", FreeText(), sampling)
+
     def answer(self, label: str, reason: str = "") -> str:
-        """What a student is trained to say for `label`: the pack's answer template."""
+        """What a student is trained to say for `label` (of free text: that text): the pack's answer template."""
         return self._render("answer", None, pack=self.pack, label=label, reason=reason).strip()
 
     def training_turns(self, sample: Sample, label: str, reason: str = "") -> tuple[Message, ...]:
         """The conversation a student is trained on: what it is asked about `sample`, and the answer it should give.
 
-        A user turn, then the assistant's. With a `reason` the question asks for one, without it for the bare label.
+        A user turn, then the assistant's. With a `reason` the question asks for one, without it for the bare label; of
+        free text `label` is the text, and there is no reason.
         """
-        request = self.classify(sample, Sampling(), with_reason=bool(reason))
+        if self.pack.task(sample.task).free_text:
+            request = self.write(sample, Sampling())
+        else:
+            request = self.classify(sample, Sampling(), with_reason=bool(reason))
         return (
             Message(role="user", content=user_text(request)),
             Message(role="assistant", content=self.answer(label, reason)),
@@ -161,25 +174,12 @@ class Prompter:
     @cached_property
     def answer_form(self) -> AnswerForm:
         """The answer with a reason, cut at reason and label; raises PackError if the label comes first."""
-        text = self.answer(_LABEL, _REASON)
-        opening, found_reason, rest = text.partition(_REASON)
-        between, found_label, closing = rest.partition(_LABEL)
-        if not (found_reason and found_label) or _REASON in rest or _LABEL in closing:
-            raise PackError(
-                f"{self.pack.folder}/answer.jinja: must write `reason | json_string` once and after it "
-                "`label | json_string` once (reason before label)"
-            )
-        return AnswerForm(opening, between, closing)
+        return cut_answer(self.answer(LABEL, REASON), f"{self.pack.folder}/answer.jinja")
 
     @cached_property
     def bare_answer_form(self) -> AnswerForm:
         """The answer without a reason, cut at the label."""
-        opening, found, closing = self.answer(_LABEL).partition(_LABEL)
-        if not found or _LABEL in closing:
-            raise PackError(
-                f"{self.pack.folder}/answer.jinja: must write `label | json_string` once when reason is empty"
-            )
-        return AnswerForm(opening, None, closing)
+        return cut_bare_answer(self.answer(LABEL), f"{self.pack.folder}/answer.jinja")
 
     def _request(
         self, sample: Sample, purpose: str, constraint: Constraint, sampling: Sampling, **variables: Any
@@ -197,7 +197,7 @@ class Prompter:
                 purpose, "prefix", **{name: value for name, value in context.items() if name not in _OF_THE_ITEM}
             )
         suffix = self._render(purpose, "suffix", **context)
-        parts = self._with_texts(sample.parts)
+        parts = with_texts(sample.parts, self.texts, self.pack.ocr)
         key = digest_of(
             {
                 "prefix": prefix,
@@ -222,22 +222,8 @@ class Prompter:
             sampling=sampling,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
-            keep_from_turn=_latest_user_turn(sample, task),
+            keep_from_turn=latest_user_turn(sample, task),
         )
-
-    def _with_texts(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
-        """The parts with the text on each image behind it, delimited as the pack says."""
-        option = self.pack.ocr
-        if option is None:
-            return parts
-        shown: list[Part] = []
-        for part in parts:
-            shown.append(part)
-            if isinstance(part, ImagePart) and (text := self.texts.get(part.image.sha256, "").strip()):
-                # what stands on an image must not end its own brackets
-                text = text.replace(option.before, " ").replace(option.after, " ")[: option.max_chars]
-                shown.append(TextPart(text=option.before + text + option.after, turn=part.turn))
-        return tuple(shown)
 
     def _render(self, name: str, block: str | None, **context: Any) -> str:
         file = f"{name}.jinja"
@@ -254,12 +240,3 @@ class Prompter:
             where = getattr(error, "lineno", None)
             line = f", line {where}" if where else ""
             raise PackError(f"{self.pack.folder}/{file}{line}: {error}") from error
-
-
-def _latest_user_turn(sample: Sample, task: TaskPack) -> int:
-    """The number of the user's latest turn, 0 where the item has no turns."""
-    turns = {part.turn for part in sample.parts}
-    if task.user_turn is None:
-        return max(turns, default=0)
-    spoken = [p.turn for p in sample.parts if isinstance(p, TextPart) and task.user_turn.search(p.text)]
-    return max(spoken, default=max(turns, default=0))

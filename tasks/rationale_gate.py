@@ -1,36 +1,200 @@
-"""Which rationales to keep, and why not: cheap checks on the text itself."""
+"""Which rationales to keep, and why not: what a reason's own text shows.
+
+Reasons that give the label away, argue for another one or would fit any item teach a student nothing, or worse: people
+who competed saw contradicting reasons hurt. What can only be seen beside the others' is judged in tasks/alikeness.py.
+"""
 
 import re
-from enum import StrEnum
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from tasks.records import Sample
+from tasks.packs import Pack
+from tasks.records import Prediction, Sample
+from tasks.wording import OTHER, RIGHT, BadReason, ReasonWords, reason_words
 
-_LEAK = re.compile(r"(给定|已知|所给|正确)的?标签|根据标签|标签(是|为)|正确答案|the given label", re.IGNORECASE)
 _MIN_CHARS = 4
+_OWN_LETTERS = 0.6
+"""Least share of a reason's words that must be of the pack's language: names of goods are Latin everywhere."""
+_CHARS_A_WORD = 1.7
+"""Chinese characters that weigh as much as a spaced word: about the length of one (segmented corpora: 1.6–1.8)."""
+_LOOP = re.compile(r"(.)\1{4,}|(.{2,12}?)\2{2,}", re.DOTALL)
+_MARKUP = re.compile(r"\ufffd|[{}]|\"\s*:|```|^\s*(?:[-*#]|\d+[.、)])\s|\n\s*\n|</?\w+>", re.MULTILINE)
+_QUOTED = re.compile(r"[“\"「『‘'《]([^”\"」』’'》]{1,40})[”\"」』’'》]")
+_SHORT_LABEL = 2
+"""A label of so few characters is an ordinary word too: it counts as named only where it is given as the answer."""
+_NOTHING = 3
+"""A reason with fewer characters (words) of its own than this says nothing, praise or not."""
+_LITTLE, _LITTLE_SHARE = 6, 0.4
+"""With praise in it, so few, and so small a share of it, are nothing too."""
 
 
-class BadReason(StrEnum):
-    """Why a rationale is refused."""
+@dataclass(frozen=True)
+class Marked:
+    """A reason as the lists of words see it. Made by `marked`."""
 
-    TOO_SHORT = "reason_too_short"
-    TOO_LONG = "reason_too_long"
-    LEAKS_LABEL = "reason_says_the_label_was_given"
-    NAMES_OTHER_LABEL = "reason_names_another_label"
+    text: str
+    """NFKC, lower case; RIGHT and OTHER stand for mentions of labels."""
+    others: tuple[str, ...]
+    """The other labels, in the order of their OTHERs."""
 
 
-def judge_reason(reason: str, sample: Sample, label: str, max_chars: int) -> BadReason | None:
-    """What is wrong with `reason` as an explanation of `label`, or None when nothing is.
+def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReason | None:
+    """What is wrong with `reason` as an explanation of `label`, or None when its text shows nothing.
 
-    Another label counts as named only where it stands whole and is no part of the right label or of the item's text.
+    Language by script only: two languages in Latin letters are not told apart. What is wrong with its wording is
+    looked for where the pack's language has lists (tasks/wording).
     """
     if len(reason.strip()) < _MIN_CHARS:
         return BadReason.TOO_SHORT
-    if len(reason) > max_chars:
+    if len(reason) > pack.reason_max_chars:
         return BadReason.TOO_LONG
-    if _LEAK.search(reason):
+    if _MARKUP.search(reason) or _LOOP.search(reason):
+        return BadReason.GARBLED
+    words = reason_words(pack.language)
+    if _own_share(reason, sample, words) < _OWN_LETTERS:
+        return BadReason.OTHER_LANGUAGE
+    seen = marked(reason, sample.labels, label)
+    text = words.physical.sub("物" if not words.spaced else "thing", _unquoted(seen.text, sample))
+    if words.leaks.search(text):
         return BadReason.LEAKS_LABEL
-    said = "".join(p.text for p in sample.parts if p.type == "text")
-    for other in sample.labels:
-        if other != label and other in reason and other not in label and other not in said:
-            return BadReason.NAMES_OTHER_LABEL
-    return None
+    if _names_other(seen, sample, words):
+        return BadReason.NAMES_OTHER_LABEL
+    if len(label) > _SHORT_LABEL and _denied(seen.text, RIGHT, words):
+        return BadReason.DENIES_LABEL
+    return BadReason.SAYS_NOTHING if _says_nothing(seen.text, words) else None
+
+
+def supports(answer: Prediction, label: str) -> bool | None:
+    """Whether a model that was asked for the label after a reason came to `label`; None where it can't say.
+
+    Without label probabilities a server has chosen its label before our reason, so that proves nothing.
+    """
+    return answer.label == label if answer.probabilities else None
+
+
+def complaint(bad: BadReason, reason: str, pack: Pack) -> str:
+    """What a model is told when it is asked again, in the pack's language; empty where that has no words for it."""
+    words = reason_words(pack.language)
+    fault = dict(words.faults).get(bad)
+    return words.complaint.format(reason=reason[: pack.reason_max_chars], fault=fault) if fault else ""
+
+
+def marked(reason: str, labels: Sequence[str], label: str) -> Marked:
+    """`reason` with marks for labels: whole, without what they have in brackets, or their part behind a dash."""
+    names: dict[str, str] = {}
+    for other in labels:
+        if other != label:
+            for name in _names(other):
+                # a name that two labels share says nothing
+                names[name] = other if name not in names else ""
+    for name in _names(label):
+        names[name] = label
+    # a word of the right label is no other label
+    known = {name: owner for name, owner in names.items() if owner == label or (owner and name not in _plain(label))}
+    text = _plain(reason)
+    if not known:
+        return Marked(text, ())
+    others: list[str] = []
+
+    def mark(match: re.Match[str]) -> str:
+        owner = known[match[0]]
+        if owner == label:
+            return RIGHT
+        others.append(owner)
+        return OTHER
+
+    longest_first = sorted(known, key=len, reverse=True)
+    return Marked(re.sub("|".join(map(re.escape, longest_first)), mark, text), tuple(others))
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+def _names(label: str) -> Iterator[str]:
+    """The names that a label goes by: `物流页面-物流跟踪页面` is `物流跟踪页面` and `物流跟踪页` as well."""
+    whole = _plain(label)
+    bare = re.sub(r"[(（][^)）]*[)）]", "", whole)
+    for name in dict.fromkeys((whole, bare, bare.split("-")[-1])):
+        yield name
+        shorter = name.removesuffix("面") if name.endswith("页面") else name.removesuffix("截图")
+        if shorter != name and len(shorter) > _SHORT_LABEL:
+            yield shorter
+
+
+def _said(sample: Sample) -> str:
+    return _plain("".join(part.text for part in sample.parts if part.type == "text"))
+
+
+def _unquoted(text: str, sample: Sample) -> str:
+    """Without the quotations that really stand in the item: what its people say gives nothing away."""
+    said = _said(sample)
+    return _QUOTED.sub(lambda quote: "“”" if quote[1] in said else quote[0], text)
+
+
+def _own_share(reason: str, sample: Sample, words: ReasonWords) -> float:
+    """The share of the reason's words that are in the language's script, quotations and the item's own words aside."""
+    if not words.scripts:
+        return 1.0
+    own = foreign = 0.0
+    for word in re.findall(r"[^\W\d_]+", _QUOTED.sub(" ", reason)):
+        for script, letters in _scripts(word):
+            spaced = script in {"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HANGUL"}
+            weight = 1.0 if spaced else len(letters) / _CHARS_A_WORD
+            if script in words.scripts:
+                own += weight
+            elif letters.lower() not in _said(sample) and not (letters.isupper() and spaced):  # abbreviations: APP, SKU
+                foreign += weight
+    return own / (own + foreign) if own + foreign else 1.0
+
+
+def _scripts(word: str) -> Iterator[tuple[str, str]]:
+    """The runs of letters of one script in `word`, each with its script's name."""
+    run, before = "", ""
+    for letter in word:
+        script = unicodedata.name(letter, "").partition(" ")[0]
+        if script != before and run:
+            yield before, run
+            run = ""
+        run, before = run + letter, script
+    if run:
+        yield before, run
+
+
+def _names_other(seen: Marked, sample: Sample, words: ReasonWords) -> bool:
+    said = _said(sample)
+    for number, mention in enumerate(re.finditer(OTHER, seen.text)):
+        before, after = seen.text[: mention.start()], seen.text[mention.end() :]
+        name = _plain(seen.others[number])
+        if any(p.search(before) for p in (words.denies, words.compares, words.turns)) or words.denied.search(after):
+            continue
+        if words.asserts.search(before):
+            return True
+        if len(name) > _SHORT_LABEL and name not in said and RIGHT not in after:
+            return True
+    return False
+
+
+def _denied(text: str, mark: str, words: ReasonWords) -> bool:
+    return any(words.denies.search(text[: mention.start()]) for mention in re.finditer(mark, text))
+
+
+def _says_nothing(text: str, words: ReasonWords) -> bool:
+    """Whether too little is left of it without labels and words that fit any item."""
+    if words.idle.pattern == "(?!)":
+        return False
+    whole = _weight(text.replace(RIGHT, "").replace(OTHER, ""), words)
+    quotes = [quote for quote in _QUOTED.findall(text) if not re.fullmatch(f"[{RIGHT}{OTHER}]", quote)]
+    rest = words.idle.sub(" ", _QUOTED.sub(" ", text)).replace(RIGHT, " ").replace(OTHER, " ")
+    left = _weight(rest, words) + sum(_weight(quote, words) for quote in quotes)
+    if left < _NOTHING:
+        return True
+    return bool(words.praise.search(text)) and left < _LITTLE and left < _LITTLE_SHARE * whole
+
+
+def _weight(text: str, words: ReasonWords) -> int:
+    """Characters (words in a spaced language); a number counts as two."""
+    numbers = len(re.findall(r"\d+", text))
+    letters = re.findall(r"[^\W\d_]+" if words.spaced else r"[^\W\d_]", text)
+    return 2 * numbers + len(letters)
