@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.card_cli import card_command
 from flows.correct_cli import correct_command
 from flows.corrections_cli import app as corrections_app
 from flows.diff_cli import diff_command
@@ -27,6 +28,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(corrections_app, name="corrections")
 app.add_typer(review_app, name="review")
 app.command("correct")(correct_command)
+app.command("card")(card_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("diff")(diff_command)

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-from tasks.packs import Pack
+from pydantic import Field, ValidationError
+
+from tasks.errors import ConfigError
+from tasks.packs import load_pack
+from tasks.records import Record
 from tasks.report.card_facts import gather
 from tasks.report.card_page import Card, page_of
 from tasks.report.card_prompts import rendered_prompts
@@ -10,22 +14,34 @@ from tasks.report.card_readme import readme_of
 from tasks.report.card_reasons import diversity_of
 from tasks.stages import write_bytes
 
-FOLDER, PAGE, README = "card", "index.html", "README.md"
+FOLDER, PAGE, README, SETTINGS = "card", "index.html", "README.md", "settings.json"
 """The card's folder under the run's, and its files."""
 
 
-def write_card(output: Path, pack: Pack | None, *, title: str, licence: str | None = None, seed: int = 0) -> Path:
+class CardSettings(Record):
+    """What a card tells that stands in no other file of the run. Kept beside the card, so that it can be made anew."""
+
+    title: str = Field(min_length=1)
+    licence: str | None = None
+    """An SPDX identifier, or the name of another licence; None: not named."""
+    pack: str | None = None
+    """Name or folder of the run's pack, with which prompts are rendered; None leaves them out."""
+
+
+def write_card(output: Path, settings: CardSettings, *, seed: int = 0) -> Path:
     """Write `output`/card/index.html and README.md (atomically) of the run under `output`; returns the page.
 
-    What the run lacks the card leaves out. `pack` is the one the run was made with: prompts are rendered with it; None
-    leaves them out. `licence` is an SPDX identifier, or the name of another licence. `seed` draws the examples.
-    Raises PackError, naming the file, when one of the pack's templates does not render.
+    What the run lacks the card leaves out. `seed` draws the examples. Raises ConfigError where there is no such folder,
+    PackError, naming the file, when the pack or one of its templates is unusable.
     """
+    if not output.is_dir():
+        raise ConfigError(f"{output}: no such folder; give the `output` of a run's configuration")
+    pack = None if settings.pack is None else load_pack(settings.pack)
     facts = gather(output, seed)
     card = Card(
-        title=title,
-        licence=licence,
-        language="und" if pack is None else pack.language,
+        title=settings.title,
+        licence=settings.licence,
+        language=None if pack is None else pack.language,
         facts=facts,
         diversity=diversity_of(facts.emitted.reasons) if facts.emitted.reasons else None,
         prompts=() if pack is None else rendered_prompts(pack, output),
@@ -33,4 +49,17 @@ def write_card(output: Path, pack: Pack | None, *, title: str, licence: str | No
     folder = output / FOLDER
     write_bytes(folder / PAGE, page_of(card).encode())
     write_bytes(folder / README, readme_of(card).encode())
+    write_bytes(folder / SETTINGS, settings.model_dump_json(indent=2).encode())
     return folder / PAGE
+
+
+def settings_of(output: Path) -> CardSettings | None:
+    """What the run's card was last written with; None where it has none. Raises ConfigError for a broken file."""
+    file = output / FOLDER / SETTINGS
+    try:
+        return CardSettings.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        why = error.errors()[0]["msg"]
+        raise ConfigError(f"{file}: {why}; remove it and name title, licence and pack anew") from error

@@ -101,10 +101,11 @@ def _label(content: Markup) -> Markup:
 
 
 def _said(text: str, pictured: bool) -> Markup:
-    text = cut(text.strip(), _CHARACTERS)
-    if pictured and not text.replace(IMAGE_TOKEN, "").strip():
+    """The text, each image in it as a mark; nothing where there is no word in it beside pictures that are shown."""
+    pieces = cut(text.strip(), _CHARACTERS).split(IMAGE_TOKEN)
+    if not any(piece.strip() for piece in pieces) and (pictured or len(pieces) == 1):
         return _NOTHING
-    return Markup('<div class="said">{}</div>').format(text) if text else _NOTHING
+    return Markup('<div class="said">{}</div>').format(Markup('<span class="mark">picture</span>').join(pieces))
 
 
 def _text(parts: Sequence[Part]) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,17 @@ from tasks.report.card_flow import flow_chart, links_of
 from tasks.report.card_items import change_item, cut, dropped_item, example_item, grid
 from tasks.report.card_prompts import RenderedPrompt
 from tasks.report.card_reasons import Diversity
-from tasks.report.card_sections import balance, confidence, corrections, costs, drops, flow_table, reasons, recipe
+from tasks.report.card_sections import (
+    balance,
+    confidence,
+    corrections,
+    costs,
+    drops,
+    flow_table,
+    models,
+    reasons,
+    recipe,
+)
 from tasks.report.card_warnings import TRANSDUCTIVE, is_transductive, warnings_of
 from tasks.report.correction_tables import counted
 from tasks.report.fonts import PAGE_FONTS, font_faces, legible
@@ -21,7 +32,7 @@ from tasks.report.fonts import PAGE_FONTS, font_faces, legible
 _NOTHING = Markup("")
 _PROMPT = 20_000
 _ORIGINS = {
-    "review": "Label by a person’s verdict",
+    "review": "Label by a person's verdict",
     "correction": "Label corrected without a person",
     "given": "Label as given",
     "pseudo": "Pseudo-label of the teacher",
@@ -35,7 +46,8 @@ class Card:
 
     title: str
     licence: str | None
-    language: str
+    language: str | None
+    """Of the data; None: unknown."""
     facts: Facts
     diversity: Diversity | None
     """Of the emitted reasons; None where there are none."""
@@ -46,7 +58,8 @@ def page_of(card: Card) -> str:
     """The whole HTML page, with the fonts that it needs."""
     frame = Path(__file__).with_name("card_page.html").read_text("utf-8")
     values = {"title": str(Markup.escape(legible(card.title))), "body": legible(_body(card))}
-    values |= {"families": PAGE_FONTS, "fonts": font_faces(frame + values["title"] + values["body"], card.language)}
+    shown = frame + values["title"] + values["body"]
+    values |= {"families": PAGE_FONTS, "fonts": font_faces(shown, card.language or "zh")}
     return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], frame)
 
 
@@ -78,8 +91,10 @@ def _sections(card: Card) -> Iterator[tuple[str, Markup]]:
     yield "Examples", _examples(facts)
     yield "Left out", drops(facts) + _dropped(facts)
     yield "Cost and time", costs(facts)
+    yield "Models", models(facts)
     yield "Prompts", _prompts(card.prompts)
-    yield "Recipe", recipe(facts, card.licence)
+    yield "Licence", _licence(card.licence)
+    yield "Recipe", recipe(facts)
 
 
 def _chart(element: str) -> Markup:
@@ -125,7 +140,7 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
         if (expected := facts.figure("pseudo_labels", "expected precision")) is not None and record.kept:
             low, high = (facts.figure("pseudo_labels", name) for name in ("lower", "upper"))
             interval = "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
-            yield "their expected precision", f"{expected:.1%}", interval or "the teacher’s own word"
+            yield "their expected precision", f"{expected:.1%}", interval or "the teacher's own word"
     if emitted.with_reason:
         yield "with a reason", f"{emitted.with_reason:,}", f"{emitted.with_reason / emitted.count:.0%} of the examples"
     seconds = sum(r.seconds for r in records.values())
@@ -159,15 +174,14 @@ def _examples(facts: Facts) -> Markup:
 
 
 def _dropped(facts: Facts) -> Markup:
-    parts: list[Markup] = []
+    """Items of each reason, folded up by stage."""
+    stages: defaultdict[str, list[Markup]] = defaultdict(list)
     for found in facts.drops:
-        items = grid(dropped_item(row, facts.contents.get(row["sample_id"], ())) for row in found.drawn)
-        parts.append(
-            Markup("<details><summary>{}: {} ({:,})</summary>{}</details>").format(
-                found.stage, found.reason.replace("_", " "), found.count, items
-            )
-        )
-    return Markup("<h3>Items of each reason</h3>{}").format(_NOTHING.join(parts)) if parts else _NOTHING
+        name = Markup("<h3>{} ({:,})</h3>").format(found.reason.replace("_", " "), found.count)
+        rows = (dropped_item(row, facts.contents.get(row["sample_id"], ())) for row in found.drawn)
+        stages[found.stage].append(name + grid(rows))
+    shape = Markup("<details><summary>{}: items of each reason</summary>{}</details>")
+    return _NOTHING.join(shape.format(stage, _NOTHING.join(parts)) for stage, parts in stages.items())
 
 
 def _prompts(prompts: Sequence[RenderedPrompt]) -> Markup:
@@ -184,9 +198,15 @@ def _prompt(prompt: RenderedPrompt) -> Markup:
     )
 
 
+def _licence(licence: str | None) -> Markup:
+    return Markup("<p>{}</p>").format(
+        licence or "Not named. The key licence, under emit in the configuration, names it."
+    )
+
+
 def _foot() -> Markup:
     return Markup(
         "<footer>This page loads nothing: its pictures, charts and fonts are in it. Chinese, Japanese and Korean text "
-        "is set in Noto Sans CJK, symbols in DejaVu Sans; letters of scripts that neither has are drawn by the reader’s "
-        "own fonts. The run’s files are described in artifacts/README.md.</footer>"
+        "is set in Noto Sans CJK, symbols in DejaVu Sans; letters of scripts that neither has are drawn by the "
+        "reader's own fonts. The run's files are described in artifacts/README.md.</footer>"
     )

@@ -37,7 +37,7 @@ def rendered_prompts(pack: Pack, output: Path) -> tuple[RenderedPrompt, ...]:
 
 
 def _prompts(prompter: Prompter, sample: Sample) -> Iterator[RenderedPrompt]:
-    about = f"task `{sample.task}`, item {sample.id}"
+    about = f"task {sample.task}, item {sample.id}"
     if sample.labels:
         label = sample.given or sample.labels[0]
         yield _asked(f"Generator, why the label: {about}", prompter.rationale(sample, label, Sampling()))

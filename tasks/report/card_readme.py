@@ -1,3 +1,5 @@
+# pyright: reportUnknownMemberType=false
+# (huggingface_hub's card data have types in part)
 """The card as README.md: metadata as the Hugging Face Hub reads them, then the same facts as tables."""
 
 import re
@@ -28,7 +30,7 @@ def _metadata(card: Card) -> DatasetCardData:
         pretty_name=card.title,
         license=licence,
         license_name=name,
-        language=None if card.language == "und" else card.language,
+        language=card.language,
         task_categories=["image-text-to-text"],
         size_categories=next((size for most, size in _SIZES if count < most), _LARGEST),
         annotations_creators=_creators(card),

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
 
 from markupsafe import Markup
 
@@ -27,7 +26,7 @@ def flow_table(facts: Facts) -> Markup:
         (r.stage, f"{r.read:,}", f"{r.kept:,}", f"{r.dropped:,}", _top(r.drops), f"{r.seconds:,.0f} s")
         for r in facts.records.values()
     ]
-    return table(("stage", "in", "kept", "left out", "why", "time"), rows, "tnnntn")
+    return table(("stage", "in", "kept", "left out", "why", "time"), rows, "knnntn")
 
 
 def _top(drops: dict[str, int]) -> str:
@@ -116,7 +115,7 @@ def reasons(facts: Facts, diversity: Diversity | None) -> Markup:
     if diversity is None:
         return _NOTHING
     d, emitted = diversity, facts.emitted
-    whole = "all of them" if d.reasons == emitted.with_reason else f"measured on {d.reasons:,}, drawn evenly"
+    whole = "all are measured" if d.reasons == emitted.with_reason else f"measured on {d.reasons:,}, drawn evenly"
     note = Markup('<p class="note">{} have a reason; {}.</p>').format(counted(emitted.with_reason, "example"), whole)
     rows = [(f"distinct-{n}", f"{value:.1%}") for n, value in enumerate(d.distinct, 1)]
     rows.append(("word for word as another", f"{d.repeated:.1%}"))
@@ -138,7 +137,7 @@ def drops(facts: Facts) -> Markup:
         for d in facts.drops
     ]
     note = Markup('<p class="note">In every stage, kept and left out add up to what came in.</p>')
-    return note + table(("stage", "reason", "", "items"), rows, "tttn")
+    return note + table(("stage", "reason", "", "items"), rows, "kttn")
 
 
 def costs(facts: Facts) -> Markup:
@@ -156,22 +155,27 @@ def costs(facts: Facts) -> Markup:
     return table(("", *(r.stage for r in stages)), rows, "t" + "n" * len(stages)) + seconds
 
 
-def recipe(facts: Facts, licence: str | None) -> Markup:
-    """What decides the outcome: recipes, models, inputs; each stage's own figures; the files."""
+def models(facts: Facts) -> Markup:
+    """Who was asked, in which role, by which stage."""
+    rows = [(role, code(name), r.stage) for r in facts.records.values() for role, name in r.models.items()]
+    return table(("role", "model (name and digest)", "stage"), rows, "ktk") if rows else _NOTHING
+
+
+def recipe(facts: Facts) -> Markup:
+    """What decides the outcome: recipes and inputs; each stage's own figures; the files."""
     rows = [
-        (
-            r.stage, code(r.recipe), code(r.code), time.strftime("%Y-%m-%d %H:%M", time.gmtime(r.finished_at)),
-            _listed(r.models), _listed(r.inputs),
-        )
+        (r.stage, time.strftime("%Y-%m-%d %H:%M", time.gmtime(r.finished_at)), code(r.recipe), code(r.code))
         for r in facts.records.values()
-    ]  # fmt: skip
+    ]
+    inputs = [(r.stage, name, code(digest)) for r in facts.records.values() for name, digest in r.inputs.items()]
     figures = [(r.stage, name, _number(v)) for r in facts.records.values() for name, v in r.figures.items()]
     files = [(code(name), f"{size:,}") for name, size in facts.files]
+    folded = Markup("<details><summary>{}</summary>{}</details>")
     return _NOTHING.join(
         [
-            Markup("<p>Licence: {}.</p>").format(licence or "not named"),
-            table(("stage", "recipe", "code", "finished (UTC)", "models", "inputs"), rows, "tttttt"),
-            Markup("<h3>Figures of each stage</h3>") + table(("stage", "figure", "value"), figures, "ttn"),
+            table(("stage", "finished (UTC)", "recipe", "code"), rows, "kkkk"),
+            folded.format("Inputs and their digests", table(("stage", "input", "digest"), inputs, "kkt")),
+            folded.format("Figures of each stage", table(("stage", "figure", "value"), figures, "ktn")),
             Markup("<h3>Files of the set</h3>") + table(("file under emit/", "bytes"), files, "tn"),
         ]
     )
@@ -185,14 +189,6 @@ def box(element: str) -> Markup:
 def code(text: str) -> Markup:
     """A name that is no word."""
     return Markup("<code>{}</code>").format(text)
-
-
-def _listed(values: dict[str, str]) -> Markup:
-    lines: Iterable[Markup] = (
-        Markup('<div title="{}">{} {}</div>').format(v, k, code(v if len(v) < 48 else v[:12] + "…"))
-        for k, v in values.items()
-    )
-    return _NOTHING.join(lines) or Markup("–")
 
 
 def _number(value: float) -> str:

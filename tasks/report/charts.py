@@ -110,7 +110,7 @@ def confidence_chart(bins: Sequence[tuple[int, int]]) -> str:
         axes.set(xlim=(0, 1), xlabel="the teacher's own confidence", ylabel="pseudo-labels")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         counted(axes, "y")
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside upper left", ncols=2, borderpad=0.1, handlelength=1.1)
         return svg(figure, "confidence", tips)
 
 
@@ -149,6 +149,8 @@ def confusion_chart(pairs: Mapping[tuple[str, str | None], int], nothing: str) -
         axes.set_yticks(range(len(given)), [short(x) for x in given])
         axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
         axes.set_ylabel("given")
+        axes.set_xlabel("new")
+        axes.xaxis.set_label_position("top")
         for edge in axes.spines.values():
             edge.set_visible(False)
         axes.set_xticks([x - 0.5 for x in range(1, len(new))], minor=True)

@@ -1,0 +1,29 @@
+"""`labelstill card`: a run's card, written anew."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console()
+
+
+def card_command(
+    run: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The run's folder: `output` of its configuration")],
+    title: Annotated[str | None, typer.Option(help="Name of the set; default: as last time, or the folder's")] = None,
+    licence: Annotated[str | None, typer.Option(help="SPDX identifier or name; default: as last time, or none")] = None,
+    pack: Annotated[
+        str | None, typer.Option(help="Pack that the prompts are rendered with; default: as last time, or none")
+    ] = None,
+) -> None:
+    """Write OUTPUT/card: a page (index.html) of what the run did, and a README.md for the Hugging Face Hub."""
+    from tasks.report.card import CardSettings, settings_of, write_card
+
+    known = settings_of(run) or CardSettings(title=run.resolve().name)
+    named = {"title": title, "licence": licence, "pack": pack}
+    settings = known.model_copy(update={key: value for key, value in named.items() if value is not None})
+    with console.status("writing"):
+        page = write_card(run, settings)
+    size = page.stat().st_size / (1 << 20)
+    console.print(f"{size:.1f} MB: {page}", markup=False, highlight=False, soft_wrap=True)
