@@ -200,7 +200,7 @@ def _prompt(prompt: RenderedPrompt) -> Markup:
 
 def _licence(licence: str | None) -> Markup:
     return Markup("<p>{}</p>").format(
-        licence or "Not named. The key licence, under emit in the configuration, names it."
+        licence or "Not named; the configuration names it (licence, under emit)."
     )
 
 
