@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from flows.config import DistillConfig, SourceConfig
+from flows.config import DistillConfig, EmitConfig, SourceConfig
 from tasks.budget import estimate_prompt_tokens
 from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter, fixed_chars
@@ -52,6 +52,9 @@ def check(config: DistillConfig, progress: Callable[[str, int, int], None] | Non
     Raises ManifestError or PackError for a file that is unusable as a whole.
     """
     pack = load_pack(config.pack)
+    *_, last = config.stage_configs()
+    for stage in last.stages if isinstance(last, EmitConfig) else ():
+        pack.require_labels(stage)
     intakes: dict[Split, Intake] = {}
     for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled)):
         if source is not None:

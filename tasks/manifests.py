@@ -19,7 +19,26 @@ import pyarrow.parquet as pq
 from tasks.errors import ManifestError
 from tasks.reasons import Reason, Unusable
 
-FIELDS = ("id", "instruction", "image", "output")
+
+@dataclass(frozen=True)
+class Columns:
+    """What a manifest calls an item's fields; None for one that it doesn't have."""
+
+    id: str | None = "id"
+    instruction: str | None = "instruction"
+    image: str | None = "image"
+    output: str | None = "output"
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns there are."""
+        return tuple(name for name in (self.id, self.instruction, self.image, self.output) if name is not None)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Those without which there is no item; where it has no text, its image is all it has."""
+        first = (self.id, self.instruction if self.instruction is not None else self.image)
+        return tuple(name for name in first if name is not None)
 
 
 @dataclass(frozen=True)
@@ -40,9 +59,10 @@ class RawItem:
         return cast(dict[str, object], self.value) if isinstance(self.value, dict) else None
 
 
-def read_items(manifest: Path) -> list[RawItem]:
+def read_items(manifest: Path, columns: Columns = Columns()) -> list[RawItem]:
     """All items of a manifest in order; the extension names the format, `.json` may hold an array or lines.
 
+    `columns` are what it calls the fields, in CSV and Parquet by their header, in JSON the objects' keys.
     Raises ManifestError when the file is missing, of an unknown kind, not readable as its format, or has no items.
     """
     reader = _READERS.get(manifest.suffix.lower())
@@ -51,7 +71,7 @@ def read_items(manifest: Path) -> list[RawItem]:
     if not manifest.is_file():
         raise ManifestError(f"{manifest}: no such file; correct the manifest's path")
     try:
-        items = list(reader(manifest))
+        items = list(reader(manifest, columns))
     except OSError as error:
         raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error
     if not items:
@@ -69,7 +89,7 @@ def _text(manifest: Path) -> str:
 # --- JSON ----------------------------------------------------------------------------------------------------
 
 
-def _read_json(manifest: Path) -> Iterator[RawItem]:
+def _read_json(manifest: Path, columns: Columns) -> Iterator[RawItem]:
     text = _text(manifest)
     if not text.strip():
         raise ManifestError(f"{manifest}: is empty; expected a JSON array of items, or one item a line")
@@ -83,13 +103,13 @@ def _read_json(manifest: Path) -> Iterator[RawItem]:
     if isinstance(content, list):
         for number, value in enumerate(cast(list[object], content), 1):
             yield RawItem(f"item-{number}", f"item {number}", value)
-    elif isinstance(content, dict) and ("id" in content or "instruction" in content):
+    elif isinstance(content, dict) and any(name in content for name in columns.needed):
         yield RawItem("item-1", "item 1", cast(object, content))
     else:
         raise ManifestError(f"{manifest}, line 1: holds one {kind_of(content)}; expected an array of items")
 
 
-def _read_lines(manifest: Path) -> Iterator[RawItem]:
+def _read_lines(manifest: Path, columns: Columns) -> Iterator[RawItem]:
     yield from _lines(manifest, _text(manifest))
 
 
@@ -127,7 +147,7 @@ def _not_json(manifest: Path, error: Exception, line: int | None = None) -> Mani
 # --- tables --------------------------------------------------------------------------------------------------
 
 
-def _read_csv(manifest: Path) -> Iterator[RawItem]:
+def _read_csv(manifest: Path, columns: Columns) -> Iterator[RawItem]:
     # Python's default of 131,072 characters a cell is less than a long dialogue may have.
     csv.field_size_limit(2**31 - 1)
     rows = csv.reader(io.StringIO(_text(manifest), newline=""), strict=True)
@@ -139,7 +159,7 @@ def _read_csv(manifest: Path) -> Iterator[RawItem]:
                 continue
             if header is None:
                 header = [name.strip() for name in row]
-                _check_columns(manifest, header)
+                _check_columns(manifest, header, columns)
                 continue
             number += 1
             name, where = f"item-{number}", f"row {number} (line {rows.line_num})"
@@ -152,19 +172,19 @@ def _read_csv(manifest: Path) -> Iterator[RawItem]:
         raise ManifestError(f"{manifest}, line {rows.line_num}: not CSV: {error}; mend the quotes there") from error
 
 
-def _read_parquet(manifest: Path) -> Iterator[RawItem]:
+def _read_parquet(manifest: Path, columns: Columns) -> Iterator[RawItem]:
     try:
         table = pq.ParquetFile(manifest)
         names: list[str] = table.schema_arrow.names
-        _check_columns(manifest, names)
+        _check_columns(manifest, names, columns)
         number = 0
-        for batch in table.iter_batches(columns=[name for name in FIELDS if name in names]):
-            columns: dict[str, list[object]] = {
+        for batch in table.iter_batches(columns=[name for name in columns.named if name in names]):
+            read: dict[str, list[object]] = {
                 name: _cells(batch.column(name)) for name in cast(list[str], batch.schema.names)
             }
             for i in range(batch.num_rows):
                 number += 1
-                yield RawItem(f"item-{number}", f"row {number}", {name: cells[i] for name, cells in columns.items()})
+                yield RawItem(f"item-{number}", f"row {number}", {name: cells[i] for name, cells in read.items()})
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{manifest}: not Parquet: {str(error).splitlines()[0]}; write it anew") from error
 
@@ -183,11 +203,14 @@ def _cell(cell: pa.Scalar) -> object:
         return "\udcff"
 
 
-def _check_columns(manifest: Path, names: list[str]) -> None:
-    missing = [name for name in ("id", "instruction") if name not in names]
+def _check_columns(manifest: Path, names: list[str], columns: Columns) -> None:
+    missing = [name for name in columns.needed if name not in names]
     if missing:
         there = ", ".join(names[:8])
-        raise ManifestError(f"{manifest}: no column `{missing[0]}`, only {there}; name them {', '.join(FIELDS)}")
+        raise ManifestError(
+            f"{manifest}: no column `{missing[0]}`, only {there}; name them {', '.join(columns.named)}, or say in "
+            "`columns` of pack.yaml what they are called"
+        )
 
 
 def kind_of(value: object) -> str:
@@ -212,7 +235,7 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-_READERS: dict[str, Callable[[Path], Iterator[RawItem]]] = {
+_READERS: dict[str, Callable[[Path, Columns], Iterator[RawItem]]] = {
     ".json": _read_json,
     ".jsonl": _read_lines,
     ".ndjson": _read_lines,

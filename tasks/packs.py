@@ -8,16 +8,16 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import PackError
+from tasks.manifests import Columns
+from tasks.pack_files import read_pack_file
 from tasks.records import Sample
-from tasks.yaml_files import read_yaml
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 TEMPLATE_FILES = ("rationale.jinja", "classify.jinja", "answer.jinja")
+FREE_TEXT_FILES = ("write.jinja", "answer.jinja")
+_ANYTHING = re.compile("")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TaskPack:
     recognise: re.Pattern[str]
     """Searched for in the instruction; the first task of a pack that matches owns the item."""
     labels: dict[str, str]
-    """Label -> gloss, in the order of the file."""
+    """Label -> gloss, in the order of the file; none for free text."""
     strip: tuple[re.Pattern[str], ...]
     """Removed from the instruction in this order, after the label list."""
     label_list: re.Pattern[str] | None
@@ -39,6 +39,8 @@ class TaskPack:
     """What a turn of the user's holds; the latest such turn is never shortened. None: the last turn is the user's."""
     examples: tuple["FewShot", ...] = ()
     """Answered examples that the templates may show."""
+    free_text: bool = False
+    """It has no label set: an item's answer is a text, such as a caption."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Pack:
     language: str
     tasks: tuple[TaskPack, ...]
     reason_key: str
+    """This and the next are empty for free text, whose answers are no JSON."""
     label_key: str
     reason_max_chars: int
     describe_first: bool
@@ -76,12 +79,24 @@ class Pack:
     """How an adjudicating teacher says that none of an item's labels is right; None: it has to choose one."""
     ocr: OcrOption | None
     """Whether and how the text on images is shown."""
+    free_text: bool
+    """Its tasks have no label set: an item's `given` is the text itself (a caption, say)."""
+    columns: Columns
+    """Where a manifest has an item's fields."""
     digest: str
     """sha256 over the names and bytes of all the folder's files (hidden ones aside)."""
 
     def with_neither(self, sample: Sample) -> Sample:
         """The sample with "none of these" among its labels, if the pack has a word for it."""
         return sample if self.neither is None else sample.model_copy(update={"labels": (*sample.labels, self.neither)})
+
+    def require_labels(self, stage: str) -> None:
+        """Raise PackError, which says what does work, if `stage` can't be run: it needs tasks with a label set."""
+        if self.free_text:
+            raise PackError(
+                f"{self.folder / 'pack.yaml'}: free_text: {stage} needs a label set, and this pack has none; leave out "
+                "`generator`, `teacher` and `student`: reading, merging and exporting (emit) work without labels"
+            )
 
     def task(self, name: str) -> TaskPack:
         """The task of that name; raises PackError, naming those there are."""
@@ -99,25 +114,24 @@ def load_pack(name_or_folder: str | Path) -> Pack:
     """
     folder = _folder(name_or_folder)
     file = folder / "pack.yaml"
-    try:
-        content = _PackFile.model_validate(read_yaml(file, PackError, "a pack is a folder with a pack.yaml"))
-    except ValidationError as error:
-        raise PackError("\n".join(_explain(file, dict(e)) for e in error.errors()[:5])) from error
-    for template in TEMPLATE_FILES:
+    content = read_pack_file(file)
+    needed = FREE_TEXT_FILES if content.free_text else TEMPLATE_FILES
+    for template in needed:
         if not (folder / template).is_file():
-            raise PackError(f"{folder / template}: missing; a pack needs {', '.join(TEMPLATE_FILES)}")
+            raise PackError(f"{folder / template}: missing; such a pack needs {', '.join(needed)}")
     if content.describe_first and not (folder / "describe.jinja").is_file():
         raise PackError(f"{folder / 'describe.jinja'}: missing; `describe_first: true` in pack.yaml needs it")
     tasks = tuple(
         TaskPack(
             name,
-            t.recognise,
+            t.recognise or _ANYTHING,
             dict(t.labels),
             tuple(t.strip),
             t.label_list,
             t.turn,
             t.user_turn,
             tuple(FewShot(e.text, e.label, e.reason) for e in t.examples),
+            t.free_text,
         )
         for name, t in content.tasks.items()
     )
@@ -128,104 +142,16 @@ def load_pack(name_or_folder: str | Path) -> Pack:
         folder=folder,
         language=content.language,
         tasks=tasks,
-        reason_key=content.reason_key,
-        label_key=content.label_key,
+        reason_key=content.reason_key or "",
+        label_key=content.label_key or "",
         reason_max_chars=content.reason_max_chars,
         describe_first=content.describe_first,
         neither=content.neither,
         ocr=None if content.ocr is None else OcrOption(**content.ocr.model_dump()),
+        free_text=content.free_text,
+        columns=Columns() if content.columns is None else Columns(**content.columns.model_dump()),
         digest=_digest(folder),
     )
-
-
-# --- pack.yaml -----------------------------------------------------------------------------------------------
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip() or text != text.strip():
-        raise ValueError("must not be empty, nor begin or end with a space")
-    return text
-
-
-def _pattern(value: object) -> object:
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be a regular expression in quotes")
-    try:
-        return re.compile(value, re.MULTILINE)
-    except re.error as error:
-        raise ValueError(f"not a valid regular expression: {error}") from error
-
-
-_Text = Annotated[str, AfterValidator(_not_blank)]
-_Regex = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _ExampleFile(_Strict):
-    text: _Text
-    label: _Text
-    reason: str = ""
-
-
-class _OcrFile(_Strict):
-    before: _Text
-    after: _Text
-    max_chars: int = Field(default=400, ge=1)
-
-
-class _TaskFile(_Strict):
-    recognise: _Regex
-    strip: list[_Regex] = []
-    label_list: _Regex | None = None
-    turn: _Regex | None = None
-    user_turn: _Regex | None = None
-    labels: dict[_Text, str] = Field(min_length=1)
-    examples: list[_ExampleFile] = []
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "_TaskFile":
-        if self.label_list is not None and self.label_list.groups < 1:
-            raise ValueError("label_list: needs one pair of round brackets around the list itself")
-        if unknown := [e.label for e in self.examples if e.label not in self.labels]:
-            raise ValueError(f"examples: `{unknown[0]}` is none of the labels")
-        return self
-
-
-class _PackFile(_Strict):
-    name: _Text
-    language: _Text
-    reason_key: _Text
-    label_key: _Text
-    reason_max_chars: int = Field(default=50, ge=1)
-    describe_first: bool = False
-    neither: _Text | None = None
-    ocr: _OcrFile | None = None
-    tasks: dict[_Text, _TaskFile] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _two_keys(self) -> "_PackFile":
-        if self.reason_key == self.label_key:
-            raise ValueError("label_key: must differ from reason_key")
-        if any(self.neither in task.labels for task in self.tasks.values()):
-            raise ValueError("neither: is one of the labels already; give it other words")
-        return self
-
-
-_ADVICE = {
-    "missing": "the key is missing; add it",
-    "extra_forbidden": "unknown key; remove it or correct its spelling",
-    "string_type": "must be text; put it in quotes",
-    "too_short": "must not be empty",
-}
-
-
-def _explain(file: Path, error: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part != "[key]") or "top level"
-    message = _ADVICE.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
-    return f"{file}: {key}: {message}"
 
 
 # --- the folder ----------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ class Reason(StrEnum):
     MISSING_LABEL = "missing_label"
     UNKNOWN_LABEL = "unknown_label"
     LABEL_NOT_OFFERED = "label_not_offered"
+    OUTPUT_NOT_TEXT = "output_not_text"
+    """Of a task that is free text."""
     IMAGE_NOT_A_NAME = "image_not_a_name"
     """`image` is neither a file name nor a list of them."""
     PLACEHOLDER_MISMATCH = "placeholder_mismatch"

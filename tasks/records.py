@@ -67,16 +67,16 @@ class Sample(Record):
     """One item that passed the checks on the way in. Made by samples; read by every later room.
 
     `parts` is what the item itself holds (dialogue and images), without role sentence or label list: prompts are
-    built anew from it. `labels` are the labels this very item may get, in order.
+    built anew from it. `labels` are the labels this very item may get, in order; none where its task is free text.
     """
 
     id: str
     task: str
     """Name of the pack's task that recognised the item."""
     parts: tuple[Part, ...]
-    labels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...]
     given: str | None = None
-    """The label it came with; None when unlabelled."""
+    """The label (or text) it came with; None when unlabelled."""
     split: Split
     source: str
     """Manifest file (absolute path) it was read from."""

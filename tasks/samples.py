@@ -11,10 +11,10 @@ from typing import cast
 
 from PIL import Image
 
-from tasks.cutting import Cut, cut, literal_list
+from tasks.cutting import PLACEHOLDER, Cut, cut, literal_list
 from tasks.errors import ManifestError
 from tasks.image_files import check_image, locate
-from tasks.manifests import FIELDS, RawItem, is_utf8, kind_of, read_items
+from tasks.manifests import RawItem, is_utf8, kind_of, read_items
 from tasks.packs import Pack, TaskPack
 from tasks.reasons import Reason, Unusable
 from tasks.records import Dropped, ImageRef, Sample, Split
@@ -57,13 +57,14 @@ def read_samples(
 ) -> Intake:
     """Read a manifest and the images it names; `progress` is told items done and items in all.
 
-    Labels are demanded in LABELLED, checked where present in TEST, and ignored in UNLABELLED. Of items with one id
-    the first counts. Raises ManifestError when the file or the image folder as a whole is unusable; no bad item
+    Labels (of a pack of free text: texts) are demanded in LABELLED, checked where present in TEST, and ignored in
+    UNLABELLED. Of items with one id the first counts; where the manifest has no ids, an item is called after its
+    images. Raises ManifestError when the file or the image folder as a whole is unusable; no bad item
     raises: it is in `dropped`, and an intake that kept nothing is still an intake.
     """
     if not images.is_dir():
         raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path of `images`")
-    items = read_items(manifest)
+    items = read_items(manifest, pack.columns)
     reader = _Reader(pack, split, images.resolve())
     drafts = [reader.draft(item) for item in items]
     kept: list[Sample] = []
@@ -128,12 +129,13 @@ class _Reader:
 
     def __init__(self, pack: Pack, split: Split, root: Path) -> None:
         self._pack = pack
+        self._columns = pack.columns
         self._split = split
         self._root = root
         self._seen: dict[str, str] = {}
 
     def draft(self, item: RawItem) -> _Draft | Dropped:
-        sample_id = _id_of(item) or item.fallback_id
+        sample_id = self._id_of(item) or item.fallback_id
         try:
             return self._check(item, sample_id)
         except Unusable as why:
@@ -145,33 +147,41 @@ class _Reader:
         fields = item.fields
         if fields is None:
             raise Unusable(Reason.NOT_AN_OBJECT, f"is a {kind_of(item.value)}, expected an object")
-        own_id = _id_of(item)
+        own_id = self._id_of(item)
         if own_id is not None:
             first = self._seen.setdefault(own_id, item.where)
             if first != item.where:
                 raise Unusable(Reason.DUPLICATE_ID, f"id `{own_id}` was taken by {first}")
-        bad = [key for key in FIELDS if not _all_utf8(fields.get(key))]
+        bad = [key for key in self._columns.named if not _all_utf8(fields.get(key))]
         if bad:
             raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` holds bytes that are not UTF-8")
+        names = _image_names(fields.get(self._columns.image or ""))
         if own_id is None:
-            raise Unusable(Reason.MISSING_FIELD, "has no `id`")
-        if "instruction" not in fields:
-            raise Unusable(Reason.MISSING_FIELD, "has no `instruction`")
-        instruction = fields["instruction"]
-        if not isinstance(instruction, str):
-            raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`instruction` is a {kind_of(instruction)}, expected text")
-        names = _image_names(fields.get("image"))
+            raise Unusable(Reason.MISSING_FIELD, f"has no `{self._columns.id or self._columns.image}`")
+        instruction = self._instruction(fields, len(names))
         task = self._recognise(instruction)
         content = cut(instruction, task)
-        labels = content.offered or tuple(task.labels)
-        given = None if self._split is Split.UNLABELLED else self._given(fields.get("output"), task, labels)
+        labels = () if task.free_text else content.offered or tuple(task.labels)
+        given = None if self._split is Split.UNLABELLED else self._given(fields, task, labels)
         if content.slots != len(names):
-            detail = f"{content.slots} `<image>` in the text, {len(names)} in `image`"
+            detail = f"{content.slots} `<image>` in the text, {len(names)} in `{self._columns.image}`"
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "nothing is left of the instruction but role sentence and labels")
         paths = tuple(locate(name, self._root) for name in names)
         return _Draft(sample_id, item.where, task.name, content, labels, given, paths)
+
+    def _instruction(self, fields: dict[str, object], images: int) -> str:
+        """The item's own; the places of its images alone where the manifest has no instructions."""
+        column = self._columns.instruction
+        if column is None:
+            return PLACEHOLDER * images
+        if column not in fields:
+            raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`")
+        instruction = fields[column]
+        if not isinstance(instruction, str):
+            raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {kind_of(instruction)}, expected text")
+        return instruction
 
     def _recognise(self, instruction: str) -> TaskPack:
         for task in self._pack.tasks:
@@ -179,28 +189,37 @@ class _Reader:
                 return task
         raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} begins like `{instruction[:40]!r}`")
 
-    def _given(self, output: object, task: TaskPack, labels: tuple[str, ...]) -> str | None:
+    def _given(self, fields: dict[str, object], task: TaskPack, labels: tuple[str, ...]) -> str | None:
+        output = fields.get(self._columns.output or "")
         label = output.strip() if isinstance(output, str) else output
         if label is None or label == "" or label != label:  # a table's empty cell may be NaN
             if self._split is Split.LABELLED:
-                raise Unusable(Reason.MISSING_LABEL, "has no `output`")
+                raise Unusable(Reason.MISSING_LABEL, f"has no `{self._columns.output}`")
             return None
-        if isinstance(label, str) and label in labels:
+        if isinstance(label, str) and (task.free_text or label in labels):
             return label
+        if task.free_text:
+            raise Unusable(Reason.OUTPUT_NOT_TEXT, f"`{self._columns.output}` is a {kind_of(label)}, expected text")
         if isinstance(label, str) and label in task.labels:
             raise Unusable(Reason.LABEL_NOT_OFFERED, f"label `{label}` is not in the item's own list")
         raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is none of task {task.name}")
 
-
-def _id_of(item: RawItem) -> str | None:
-    """The item's own id as text, or None when it has none that can be used."""
-    value = (item.fields or {}).get("id")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    text = str(value)
-    return text if text.strip() and is_utf8(text) else None
+    def _id_of(self, item: RawItem) -> str | None:
+        """The item's own id as text, or its images' names where there are no ids; None when it has none to use."""
+        fields = item.fields or {}
+        if self._columns.id is not None:
+            value = fields.get(self._columns.id)
+        else:
+            try:
+                value = ",".join(_image_names(fields.get(self._columns.image or "")))
+            except Unusable:
+                return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            return None
+        text = str(value)
+        return text if text.strip() and is_utf8(text) else None
 
 
 def _all_utf8(value: object) -> bool:
@@ -223,4 +242,4 @@ def _image_names(value: object) -> list[str]:
         names = [name for name in entries if isinstance(name, str)]
         if len(names) == len(entries):
             return names
-    raise Unusable(Reason.IMAGE_NOT_A_NAME, f"`image` is {repr(cast(object, value))[:80]}, expected file names")
+    raise Unusable(Reason.IMAGE_NOT_A_NAME, f"its image is {repr(cast(object, value))[:80]}, expected file names")

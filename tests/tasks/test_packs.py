@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tasks.errors import PackError
+from tasks.manifests import Columns
 from tasks.packs import TEMPLATES, load_pack
 
 
@@ -74,7 +75,7 @@ def test_no_labels_and_no_group_are_errors(folder: Path) -> None:
     content["tasks"]["image"]["labels"] = {}
     content["tasks"]["dialogue"]["label_list"] = "标签.*"
     (folder / "pack.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    with pytest.raises(PackError, match=r"tasks\.image\.labels: must not be empty") as error:
+    with pytest.raises(PackError, match=r"tasks\.image: labels: must not be empty") as error:
         load_pack(folder)
     assert "tasks.dialogue: label_list: needs one pair" in str(error.value)
 
@@ -83,10 +84,67 @@ def test_a_missing_template_or_pack_or_task_is_named(folder: Path) -> None:
     (folder / "classify.jinja").unlink()
     with pytest.raises(PackError, match=r"classify\.jinja: missing"):
         load_pack(folder)
-    with pytest.raises(PackError, match="give one of demo, www2025"):
+    with pytest.raises(PackError, match="give one of captions, demo, www2025"):
         load_pack("www2024")
     with pytest.raises(PackError, match="no task `video`; there are: image, dialogue"):
         load_pack("demo").task("video")
     (folder / "pack.yaml").unlink()
     with pytest.raises(PackError, match=r"pack\.yaml: missing"):
         load_pack(folder)
+
+
+# --- without a label set -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TEMPLATES / "captions", tmp_path / "captions"))
+
+
+def test_a_pack_of_free_text_has_neither_labels_nor_their_keys() -> None:
+    pack = load_pack("captions")
+    assert pack.free_text and [(t.name, t.labels, t.free_text) for t in pack.tasks] == [("caption", {}, True)]
+    assert pack.columns == Columns(id=None, instruction=None, image="image_path", output="caption")
+    with pytest.raises(PackError, match=r"rationales needs a label set.*leave out `generator`.*emit"):
+        pack.require_labels("rationales")
+    load_pack("demo").require_labels("rationales")
+    assert load_pack("demo").columns == Columns()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "    free_text: true\n",
+            "    labels: {}\n",
+            "tasks.caption: labels: must not be empty; or say `free_text: true`",
+        ),
+        ("free_text: true\n", "free_text: true\n    labels: {a: b}\n", "free_text: has no labels"),
+        ("free_text: true\n", "free_text: true\n  other:\n    free_text: true\n", "can only be of one task"),
+        ("name: captions\n", "name: captions\nreason_key: r\n", "reason_key: means nothing"),
+        ("name: captions\n", "name: captions\nneither: none\n", "neither: means nothing"),
+        ("  image: image_path\n", "", "name the column of `image`, of `instruction`"),
+        ("  image: image_path\n", "  instruction: text\n", "id: name its column"),
+        ("  image: image_path\n", "  image: caption\n", "one column stands for two fields"),
+        ("  image: image_path\n", "  image: image_path\n  picture: x\n", "columns.picture: unknown key"),
+        (
+            "columns:\n  image: image_path\n  output: caption\n\ntasks:\n",
+            "tasks:\n  other:\n    labels: {a: b}\n",
+            "some have labels, some are free text",
+        ),
+        ("columns:\n  image: image_path\n  output: caption\n", "", "tasks.caption.recognise: the key is missing"),
+    ],
+)
+def test_a_wrong_pack_of_free_text_is_refused(captions: Path, old: str, new: str, says: str) -> None:
+    change(captions, old, new)
+    if "label" in says and "some" in says:
+        change(captions, "language: zh\n", "language: zh\nreason_key: r\nlabel_key: l\n")
+    with pytest.raises(PackError, match=re.escape(says)):
+        load_pack(captions)
+
+
+def test_what_asks_for_a_text_is_needed_instead_of_what_asks_for_a_label(captions: Path) -> None:
+    assert not (captions / "classify.jinja").exists()
+    (captions / "write.jinja").unlink()
+    with pytest.raises(PackError, match=r"write\.jinja: missing; such a pack needs write\.jinja, answer\.jinja"):
+        load_pack(captions)

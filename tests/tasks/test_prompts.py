@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasks.errors import PackError
 from tasks.packs import TEMPLATES, load_pack
 from tasks.prompts import Prompter
-from tasks.records import LabelAnswer, Request, Sample, Sampling
+from tasks.records import FreeText, LabelAnswer, Request, Sample, Sampling
 from tasks.user_turn import IMAGE_TOKEN, user_content, user_text
 from tests.tasks.making import image, parts, prompter, sample
 
@@ -84,6 +84,19 @@ def test_what_is_trained_is_what_is_asked(reason: str) -> None:
     assert user.content == user_text(asking.classify(subject, GREEDY, with_reason=bool(reason)))
     assert user.content.count(IMAGE_TOKEN) == 1
     assert json.loads(assistant.content) == ({"理由": reason} if reason else {}) | {"所属类别": "反馈破损"}
+
+
+def test_a_free_text_is_asked_for_and_answered_with_nothing_around_it() -> None:
+    asking = prompter("captions")
+    subject = sample("x", image("c"), task="caption", labels=(), given="一张“红色”的杯子")
+    request = asking.write(subject, GREEDY)
+    assert isinstance(request.constraint, FreeText)
+    turns = asking.training_turns(subject, "一张“红色”的杯子")
+    assert [(m.role, m.content) for m in turns] == [("user", user_text(request)), ("assistant", "一张“红色”的杯子")]
+    assert user_text(request).startswith(IMAGE_TOKEN + "\n")
+    assert "红色" not in user_text(request)
+    with pytest.raises(PackError, match="free_text: asking for a label needs a label set"):
+        asking.classify(subject, GREEDY)
 
 
 # --- the pack's files are other people's ---------------------------------------------------------------------

@@ -1,13 +1,17 @@
 import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
-from tasks.packs import load_pack
+from tasks.errors import ManifestError
+from tasks.packs import TEMPLATES, load_pack
 from tasks.records import ImagePart, Part, Split
 from tasks.samples import Intake, Reason, read_samples
 from tests.planted_manifest import write_planted
@@ -242,3 +246,81 @@ def test_only_a_list_outside_the_dialogue_counts(images: Path) -> None:
     assert shape(inside.parts) == [(1, '用户: 为什么写着 分类标签:["退款"]')]
     assert ahead.labels == ("询问尺码", "查询物流")
     assert shape(ahead.parts) == [(1, "用户: 在吗")]
+
+
+# --- other columns, other kinds of answer --------------------------------------------------------------------
+
+CAPTIONS = load_pack("captions")
+
+
+def read_csv(images: Path, *lines: str, pack: Any = CAPTIONS, split: Split = Split.LABELLED) -> Intake:
+    manifest = images.parent / "captions.csv"
+    manifest.write_text("\n".join(lines), encoding="utf-8")
+    return read_samples(manifest, images, pack, split)
+
+
+def test_captions_are_read_from_two_columns(images: Path) -> None:
+    (images / "sub").mkdir()
+    (images / "sub" / "b.png").write_bytes((images / "a.png").read_bytes())
+    intake = read_csv(
+        images,
+        "caption,note,image_path",
+        "一只杯子,x,a.png",
+        '"红的, 大的",x,sub/b.png',
+        "又一句,x,a.png",
+        " ,x,c.png",
+        "没有图,x,",
+        "少一格,x",
+        "不在,x,d.png",
+    )
+    assert [(s.id, s.task, s.labels, s.given, shape(s.parts)) for s in intake.kept] == [
+        ("a.png", "caption", (), "一只杯子", [(0, "IMAGE")]),
+        ("sub/b.png", "caption", (), "红的, 大的", [(0, "IMAGE")]),
+    ]
+    assert [(d.sample_id, d.reason) for d in intake.dropped] == [
+        ("a.png", Reason.DUPLICATE_ID),
+        ("c.png", Reason.MISSING_LABEL),
+        ("item-5", Reason.MISSING_FIELD),
+        ("item-6", Reason.MALFORMED),
+        ("d.png", Reason.IMAGE_MISSING),
+    ]
+    assert "has no `caption`" in intake.dropped[1].detail and "has no `image_path`" in intake.dropped[2].detail
+
+
+def test_captions_may_be_lines_of_json_with_several_images(images: Path) -> None:
+    (images / "b.png").write_bytes((images / "a.png").read_bytes())
+    rows = [{"image_path": ["a.png", "b.png"], "caption": "两张"}, {"image_path": "a.png", "caption": 5}]
+    intake = read(images, *rows, {"image_path": 7, "caption": "x"}, pack=CAPTIONS)
+    assert [(s.id, len(s.images), s.given) for s in intake.kept] == [("a.png,b.png", 2, "两张")]
+    assert reasons(intake) == [("a.png", Reason.OUTPUT_NOT_TEXT), ("item-3", Reason.IMAGE_NOT_A_NAME)]
+    pool = read(images, {"image_path": "a.png", "caption": "x"}, pack=CAPTIONS, split=Split.UNLABELLED)
+    assert [s.given for s in pool.kept] == [None]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_a_column_that_is_not_there_is_named_with_the_pack_that_names_it(images: Path, name: str) -> None:
+    manifest = images.parent / name
+    frame = pd.DataFrame({"file": ["a.png"], "caption": ["x"]})
+    frame.to_csv(manifest, index=False) if name.endswith("csv") else frame.to_parquet(manifest)
+    with pytest.raises(ManifestError, match=r"no column `image_path`, only file, caption;.*`columns` of pack\.yaml"):
+        read_samples(manifest, images, CAPTIONS, Split.LABELLED)
+
+
+def test_captions_come_from_parquet_too(images: Path) -> None:
+    manifest = images.parent / "m.parquet"
+    pd.DataFrame({"image_path": ["a.png"], "caption": ["一只杯子"], "vector": [[1.0]]}).to_parquet(manifest)
+    intake = read_samples(manifest, images, CAPTIONS, Split.LABELLED)
+    assert [(s.id, s.given) for s in intake.kept] == [("a.png", "一只杯子")]
+
+
+def test_labelled_images_need_neither_id_nor_instruction(images: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TEMPLATES / "demo", tmp_path / "mine"))
+    content = yaml.safe_load((folder / "pack.yaml").read_text(encoding="utf-8"))
+    content["columns"] = {"image": "file", "output": "class"}
+    content["tasks"] = {"image": {"labels": content["tasks"]["image"]["labels"]}}
+    (folder / "pack.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    intake = read_csv(images, "file,class", "a.png,商品页", "b.png,别的", pack=load_pack(folder))
+    assert [(s.id, s.given, len(s.labels), shape(s.parts)) for s in intake.kept] == [
+        ("a.png", "商品页", 10, [(0, "IMAGE")])
+    ]
+    assert reasons(intake) == [("b.png", Reason.UNKNOWN_LABEL)]
