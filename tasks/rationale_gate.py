@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tasks.alikeness import Crowds, Worded, find_alike
 from tasks.packs import Pack
 from tasks.records import Prediction, Sample
 from tasks.wording import OTHER, RIGHT, BadReason, ReasonWords, reason_words
@@ -39,6 +40,19 @@ class Marked:
     """The other labels, in the order of their OTHERs."""
 
 
+@dataclass(frozen=True)
+class Explained:
+    """A reason for `label` of `sample`. Made by whoever has reasons; read by `judge_reasons`."""
+
+    sample: Sample
+    label: str
+    reason: str
+
+    def worded(self) -> Worded:
+        """The reason as alikeness sees it."""
+        return Worded(marked(self.reason, self.sample.labels, self.label).text, self.label)
+
+
 def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReason | None:
     """What is wrong with `reason` as an explanation of `label`, or None when its text shows nothing.
 
@@ -63,6 +77,21 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
     if len(label) > _SHORT_LABEL and _denied(seen.text, RIGHT, words):
         return BadReason.DENIES_LABEL
     return BadReason.SAYS_NOTHING if _says_nothing(seen.text, words) else None
+
+
+def judge_reasons(
+    explained: Sequence[Explained], pack: Pack, crowds: Crowds, *, standing: Sequence[Worded] = (), last: bool
+) -> list[BadReason | None]:
+    """What is wrong with each reason, in order: by its own text, and beside the others that have no such fault.
+
+    `standing` are reasons that were kept before; `last` as in `alikeness.find_alike`.
+    """
+    faults = [judge_reason(e.reason, e.sample, e.label, pack) for e in explained]
+    sound = [i for i, fault in enumerate(faults) if fault is None]
+    alike = find_alike([explained[i].worded() for i in sound], standing, crowds, last=last)
+    for at, fault in alike.items():
+        faults[sound[at]] = fault
+    return faults
 
 
 def supports(answer: Prediction, label: str) -> bool | None:
