@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from tasks.alikeness import NEAR
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
+from tasks.export import ExportSpec
 from tasks.records import Sampling
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
 from tasks.variants import Variant
@@ -169,6 +170,18 @@ class CorrectionSettings(VoteSettings):
     )
 
 
+class MixSettings(Settings):
+    """General-purpose conversations, mixed in against forgetting."""
+
+    file: Path = Field(
+        description='JSON array or JSON Lines of {"messages": [{"role", "content"}], "images": [file names]}'
+    )
+    images: Path | None = Field(
+        default=None, description="Folder that image names are relative to; default: the file's own"
+    )
+    share: float = Field(default=0.1, gt=0, le=0.9, description="Of the whole training set")
+
+
 class EmitSettings(Settings):
     """What is written."""
 
@@ -176,6 +189,17 @@ class EmitSettings(Settings):
     waiting: Literal["keep", "drop"] = Field(
         default="keep", description="Items that wait for review: taught with the given label, or left out"
     )
+    transductive: bool = Field(
+        default=False, description="Teach items of `evaluation` and nearly equal ones too; the card then says so first"
+    )
+    near_duplicates: Literal["drop", "keep"] = Field(
+        default="drop", description="Of items nearly equal in image and text, teach one, or all"
+    )
+    mix: MixSettings | None = Field(default=None, description="General-purpose examples against forgetting")
+    validation_share: float = Field(
+        default=0.0, ge=0, le=0.5, description="Held out for validation: by label, nearly equal items on one side"
+    )
+    export: ExportSpec = Field(default=ExportSpec(), description="What is written for which trainer")
 
 
 class CommonConfig(Settings):
@@ -232,6 +256,7 @@ class EmitConfig(CommonConfig):
 
     labelled: SourceConfig | None = Field(default=None, description="The labelled set")
     unlabelled: SourceConfig | None = Field(default=None, description="The pool")
+    evaluation: SourceConfig | None = Field(default=None, description="Held-out items, which are never taught")
     emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
     stages: tuple[StageName, ...] = Field(
         default=("rationales", "pseudo_labels", "correction"), description="Stages whose results count"
@@ -243,6 +268,9 @@ class DistillConfig(CommonConfig):
 
     labelled: SourceConfig | None = Field(default=None, description="The labelled set (rationales, correction)")
     unlabelled: SourceConfig | None = Field(default=None, description="The pool (pseudo-labels)")
+    evaluation: SourceConfig | None = Field(
+        default=None, description="Held-out items: neither they nor nearly equal ones are taught"
+    )
     generator: EngineSpec | None = Field(default=None, description="Says why an item has its label (rationales)")
     teacher: EngineSpec | None = Field(default=None, description="Labels the pool, adjudicates corrections")
     student: AnyStudent | None = Field(default=None, description="Fold students (correction)")
@@ -306,7 +334,14 @@ class DistillConfig(CommonConfig):
             else:
                 done.append("correction")
         stages.append(
-            EmitConfig(**common, labelled=self.labelled, unlabelled=self.unlabelled, emit=self.emit, stages=tuple(done))
+            EmitConfig(
+                **common,
+                labelled=self.labelled,
+                unlabelled=self.unlabelled,
+                evaluation=self.evaluation,
+                emit=self.emit,
+                stages=tuple(done),
+            )
         )
         return tuple(stages)
 

@@ -2,40 +2,124 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 from prefect import flow, get_run_logger
 
-from flows.config import EmitConfig
-from flows.running import Stage, intake, read_texts, reused, run_as_task, show_table
+from flows.config import EmitConfig, SourceConfig
+from flows.running import file_state, intake, read_texts, reused, run_as_task, show_counts, show_table
+from tasks.decisions import pseudo_decision
 from tasks.errors import ConfigError
-from tasks.export.llamafactory import write_llamafactory
-from tasks.merge import merge
-from tasks.packs import load_pack
+from tasks.export import write_exports
+from tasks.looks import Looks
+from tasks.merge import STAGE, conflicts, drops, examples, input_ids
+from tasks.merge_plan import Plan, Rules, Sources, plan_merge
+from tasks.mixing import draw_mix
+from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter
-from tasks.records import Correction, Dropped, Example, Prediction, Sample, Split
-from tasks.stages import StageRecord, code_version, read_record, read_rows, recipe_hash
+from tasks.records import Correction, Dropped, Example, Origin, Prediction, Sample, Split, Subset
+from tasks.report.review import write_queue
+from tasks.shuffling import shuffled
+from tasks.stages import (
+    RowWriter,
+    StageRecord,
+    StoredRows,
+    check_books,
+    close_stage,
+    code_version,
+    open_stage,
+    read_record,
+    recipe_hash,
+)
+from tasks.verdicts import read_store
 
-STAGE = "emit"
+CONFLICTS = Path("review_conflicts/review")
+"""Under `output`: the queue of conflicting duplicates. `labelstill review import <output>/review_conflicts FILE` takes
+in what people said; the next run applies it."""
 
 
 @flow(name="emit", flow_run_name="emit: {config.pack}")
 def emit(config: EmitConfig) -> StageRecord:
     """Merge what the earlier stages left under `output` and write `output`/emit.
 
-    Kept: the examples with their provenance (kept.parquet); beside them the same set for LLaMA-Factory. Raises
-    ConfigError if a stage that should count has left no record.
+    Kept: the examples with their provenance (kept.parquet), shuffled; beside them the same set for each trainer. Items
+    in conflict with others like them are asked about in `output`/review_conflicts. Raises ConfigError if a stage that
+    should count has left no record.
     """
     began = time.monotonic()
     pack = load_pack(config.pack)
-    labelled: list[Sample] = []
-    pool: list[Sample] = []
+    inputs = _read(config, pack)
+    folder = config.output / STAGE
+    said = config.output / CONFLICTS / "verdicts.jsonl"
+    mix = config.emit.mix
+    recipe = recipe_hash(
+        settings=config.emit,
+        pack=pack.digest,
+        inputs=inputs,
+        seed=config.seed,
+        code=code_version(),
+        files=[file_state(path) for path in (said, *([mix.file] if mix else []))],
+    )
+    if (record := reused(folder, recipe)) is not None:
+        return record
+    sources = _sources(config)
+    samples = (s for part in (sources.labelled, sources.pool) for s in part)
+    # No model is asked here, so neither its identity nor pixel bounds matter to the text.
+    prompter = Prompter(pack, "", max_pixels=1, min_pixels=1, texts=read_texts(config, pack, samples))
+    what = f"merge {len(sources.labelled)} labelled and {len(sources.pool)} pool items"
+    begun = StageRecord(stage=STAGE, recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs)
+    record = run_as_task("merge and export", what, lambda: write_merged(config, sources, prompter, begun, began))
+    show_counts(record)
+    return record
+
+
+def write_merged(
+    config: EmitConfig, sources: Sources, prompter: Prompter, record: StageRecord, began: float
+) -> StageRecord:
+    """Merge `sources` into `output`/emit without holding the samples; returns the finished record."""
+    settings = config.emit
+    rules = Rules(
+        waiting=settings.waiting,
+        transductive=settings.transductive,
+        near_duplicates=settings.near_duplicates,
+        mix_share=settings.mix.share if settings.mix else 0.0,
+        validation_share=settings.validation_share,
+        seed=config.seed,
+    )
+    plan = plan_merge(sources, rules, Looks(config.images / "hashes.sqlite"))
+    folder = config.output / STAGE
+    open_stage(folder)
+    tally = _Tally()
+    dropped: Counter[str] = Counter()
+    with RowWriter(folder / "dropped.parquet", Dropped) as writer:
+        for drop in drops(plan, sources):
+            writer.write(drop)
+            dropped[drop.reason] += 1
+            tally.ids.append(drop.sample_id)
+    kept = len(input_ids(plan, sources)) - dropped.total()
+    with RowWriter(folder / "kept.parquet", Example) as writer:
+        ordered = shuffled(examples(plan, sources, rules, prompter), kept, config.seed, folder)
+        exported = write_exports(folder, settings.name, tally.through(ordered, writer), settings.export)
+    check_books(STAGE, tally.ids, (), input_ids(plan, sources))
+    _ask(config, sources, rules, plan)
+    figures = _figures(tally, plan, settings.transductive, len(sources.evaluation))
+    seconds = time.monotonic() - began
+    record = record.model_copy(update={"seconds": seconds, "figures": figures})
+    get_run_logger().info("wrote %s", ", ".join(str(f) for f in exported.files[:20]))
+    balance = [{"label": k, "examples": n} for k, n in tally.labels.most_common(200)]
+    show_table("class-balance", balance, "Emitted by label")
+    return close_stage(folder, record, kept, dropped)
+
+
+def _read(config: EmitConfig, pack: Pack) -> dict[str, str]:
+    """Read what is to be merged, where that is not done yet; returns the inputs' digests."""
     inputs: dict[str, str] = {}
-    if config.labelled:
-        labelled, read = intake(config.labelled, pack, Split.LABELLED, config.output)
-        inputs["labelled"] = read.digest
-    if config.unlabelled:
-        pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output)
-        inputs["unlabelled"] = read.digest
+    for split, source in _sets(config):
+        name = "evaluation" if split is Split.TEST else split.value
+        inputs[name] = intake(source, pack, split, config.output)[1].digest
     for stage in config.stages:
         record = read_record(config.output / stage)
         if record is None:
@@ -43,39 +127,85 @@ def emit(config: EmitConfig) -> StageRecord:
                 f"{config.output / stage}: no finished stage; run `{stage}` first or take it out of `stages`"
             )
         inputs[stage] = record.digest
-    folder = config.output / STAGE
-    recipe = recipe_hash(settings=config.emit, pack=pack.digest, inputs=inputs, code=code_version())
-    if (record := reused(folder, recipe)) is not None:
-        return record
-
-    stage = Stage(STAGE, folder, recipe, inputs, {}, began)
-    # No model is asked here, so neither its identity nor pixel bounds matter to the text.
-    prompter = Prompter(pack, "", max_pixels=1, min_pixels=1, texts=read_texts(config, pack, [*labelled, *pool]))
-
-    def work() -> tuple[list[Example], list[Dropped]]:
-        reasons = {p.sample_id: p.reason for p in _kept(config, "rationales", Prediction)}
-        kept, dropped = merge(
-            labelled,
-            pool,
-            {c.sample_id: c for c in _kept(config, "correction", Correction)},
-            {p.sample_id: p for p in _kept(config, "pseudo_labels", Prediction)},
-            reasons,
-            prompter,
-            waiting=config.emit.waiting,
-        )
-        files = write_llamafactory(folder / "llamafactory", config.emit.name, kept)
-        get_run_logger().info("wrote %s", ", ".join(str(f) for f in files))
-        return kept, dropped
-
-    kept, dropped = run_as_task("merge and export", f"merge {len(labelled)} labelled and {len(pool)} pool items", work)
-    origins = Counter(e.origin for e in kept)
-    figures = {f"from {origin}": float(n) for origin, n in sorted(origins.items())}
-    figures["with a reason"] = sum(bool(e.reason) for e in kept)
-    record = stage.finish(kept, dropped, [s.id for s in labelled] + [s.id for s in pool], figures)
-    balance = Counter(e.label for e in kept)
-    show_table("class-balance", [{"label": k, "examples": n} for k, n in balance.most_common()], "Emitted by label")
-    return record
+    return inputs
 
 
-def _kept(config: EmitConfig, stage: str, kind: type[Prediction] | type[Correction]) -> list:  # pyright: ignore
-    return read_rows(config.output / stage / "kept.parquet", kind) if stage in config.stages else []
+def _sets(config: EmitConfig) -> list[tuple[Split, SourceConfig]]:
+    sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)
+    return [(split, source) for split, source in sets if source is not None]
+
+
+def _sources(config: EmitConfig) -> Sources:
+    def samples(split: Split) -> StoredRows[Sample] | tuple[Sample, ...]:
+        given = split in dict(_sets(config))
+        return StoredRows(config.output / "samples" / split / "kept.parquet", Sample) if given else ()
+
+    labelled, pool = samples(Split.LABELLED), samples(Split.UNLABELLED)
+    mix = config.emit.mix
+    # As many as are needed if nothing else is dropped, and some for those that are.
+    most = round((len(labelled) + len(pool)) * mix.share / (1 - mix.share) * 1.1) + 20 if mix else 0
+    return Sources(
+        labelled=labelled,
+        pool=pool,
+        evaluation=samples(Split.TEST),
+        mix=draw_mix(mix.file, mix.images or mix.file.parent, most, config.seed) if mix else (),
+        corrections={c.sample_id: c for c in _kept(config, "correction", Correction)},
+        pseudo={p.sample_id: pseudo_decision(p) for p in _kept(config, "pseudo_labels", Prediction)},
+        reasons={p.sample_id: p.reason for p in _kept(config, "rationales", Prediction)},
+        verdicts=read_store(config.output / CONFLICTS / "verdicts.jsonl"),
+    )
+
+
+_Kept = TypeVar("_Kept", Correction, Prediction)
+
+
+def _kept(config: EmitConfig, stage: str, kind: type[_Kept]) -> Iterable[_Kept]:
+    return StoredRows(config.output / stage / "kept.parquet", kind) if stage in config.stages else ()
+
+
+def _ask(config: EmitConfig, sources: Sources, rules: Rules, plan: Plan) -> None:
+    """Leave the conflicts where a person finds them, or nothing where there are none."""
+    folder = config.output / CONFLICTS
+    cases = conflicts(plan, sources, rules)
+    if cases or folder.exists():
+        said = {identity: verdict.verdict or "" for identity, verdict in sources.verdicts.items()}
+        write_queue(cases, folder, said, title="Duplicates with different labels")
+    if cases:
+        get_run_logger().info(
+            "%d items equal or near to others have other labels than these: judge them in %s, then: "
+            "labelstill review import %s FILE", len(cases), folder / "review.html", folder.parent,
+        )  # fmt: skip
+
+
+@dataclass
+class _Tally:
+    """What is counted while examples stream by."""
+
+    ids: list[str] = field(default_factory=list[str])
+    origins: Counter[Origin] = field(default_factory=Counter[Origin])
+    labels: Counter[str] = field(default_factory=Counter[str])
+    reasons: int = 0
+    validation: int = 0
+
+    def through(self, examples: Iterable[Example], writer: RowWriter) -> Iterator[Example]:
+        """The same examples, counted and written."""
+        for example in examples:
+            self.ids.append(example.sample_id)
+            self.origins[example.origin] += 1
+            self.reasons += bool(example.reason)
+            self.validation += example.subset is Subset.VALIDATION
+            if example.origin is not Origin.MIX:
+                self.labels[example.label] += 1
+            writer.write(example)
+            yield example
+
+
+def _figures(tally: _Tally, plan: Plan, transductive: bool, evaluation: int) -> dict[str, float]:
+    figures = {f"from {origin}": float(n) for origin, n in sorted(tally.origins.items())}
+    return figures | {
+        "with a reason": float(tally.reasons),
+        "validation": float(tally.validation),
+        "evaluation items": float(evaluation),
+        "of or near evaluation": float(plan.contaminating),
+        "transductive": float(transductive),
+    }

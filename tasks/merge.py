@@ -1,22 +1,13 @@
-"""One decision a sample: which label it is taught with, and why (review > correction > given > pseudo)."""
+"""Labelled items, pool and mix merged into one training set: review > correction > given > pseudo, nothing twice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+from tasks.decisions import Decision, Reason, pseudo_decision
+from tasks.looks import Looks
+from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.prompts import Prompter
-from tasks.records import (
-    Action,
-    Correction,
-    Dropped,
-    Example,
-    Message,
-    Origin,
-    Prediction,
-    Sample,
-    Sampling,
-    content_digest,
-)
-from tasks.user_turn import user_text
+from tasks.records import Correction, Dropped, Example, Prediction, ReviewCase, Sample, Subset
 
 STAGE = "emit"
 
@@ -31,108 +22,115 @@ def merge(
     *,
     waiting: Literal["keep", "drop"] = "keep",
 ) -> tuple[list[Example], list[Dropped]]:
-    """Decide about every sample; kept and dropped together are `labelled` + `pool`.
+    """Merge a set that fits in memory; kept and dropped together are `labelled` + `pool`, each in this order.
 
     `corrections` and `reasons` (rationales of the *given* label) go by labelled id, `pseudo` (the kept pseudo-labels)
-    by pool id. Any of them may be empty when its stage was left out. A pool item of the same content as a labelled
-    one is dropped. Of equal labelled items the one decided with the strongest origin stands; where two of the same
-    strength have different labels, none is taught. `waiting` says what becomes of items that still wait for review:
-    taught with the given label, or dropped.
+    by pool id. Any of them may be empty when its stage was left out. What becomes of equal and of nearly equal items is
+    `decisions.fates`' to say. `waiting` says what becomes of items that still wait for review: taught with the given
+    label, or dropped.
     """
-    kept: list[Example] = []
-    dropped: list[Dropped] = []
-    decided = {s.id: _labelled_decision(s, corrections.get(s.id), reasons) for s in labelled}
-    strongest, contradictory = _standing(labelled, decided)
-    seen: dict[str, str] = {}
-    for sample in labelled:
-        label, origin, why, reason = decided[sample.id]
-        content = content_digest(sample)
-        correction = corrections.get(sample.id)
-        if waiting == "drop" and correction is not None and correction.action is Action.REVIEW:
-            dropped.append(_drop(sample, "waits_for_review", why))
-        elif label is None:
-            dropped.append(_drop(sample, "reviewer_said_neither", why))
-        elif origin is not strongest[content]:
-            dropped.append(_drop(sample, "overruled_duplicate", f"an equal item's label: {strongest[content]}"))
-        elif content in contradictory:
-            dropped.append(_drop(sample, "conflicting_duplicate", f"equal items have labels {contradictory[content]}"))
-        elif content in seen:
-            dropped.append(_drop(sample, "duplicate", f"same content as {seen[content]}"))
+    decided = {identity: pseudo_decision(prediction) for identity, prediction in pseudo.items()}
+    sources = Sources(labelled, pool, corrections=corrections, pseudo=decided, reasons=reasons)
+    rules = Rules(waiting=waiting)
+    plan = plan_merge(sources, rules, Looks())
+    return list(examples(plan, sources, rules, prompter)), list(drops(plan, sources))
+
+
+def examples(plan: Plan, sources: Sources, rules: Rules, prompter: Prompter) -> Iterator[Example]:
+    """The examples, one by one, in the order of their items; those of the mix last."""
+    everything = zip(sources.decided(rules.waiting), plan.fates, plan.validation.tolist(), strict=True)
+    for place, ((sample, decision), fate, held_out) in enumerate(everything):
+        if place == plan.own:
+            break
+        if fate.reason is None:
+            yield _example(sample, decision, prompter, Subset.VALIDATION if held_out else Subset.TRAIN)
+    fates = iter(plan.fates[plan.own :])
+    for row in sources.mix[: plan.mixed]:
+        if row.example is not None and next(fates).reason is None:
+            yield row.example
+
+
+def drops(plan: Plan, sources: Sources) -> Iterator[Dropped]:
+    """The items that are left out, and why, in order; those of the mix last."""
+    for place in range(plan.own):
+        yield from _dropped(plan, place)
+    place = plan.own
+    for row in sources.mix[: plan.mixed]:
+        if row.example is None:
+            yield Dropped(sample_id=row.id, stage=STAGE, reason=row.reason, detail=row.detail)
         else:
-            seen[content] = sample.id
-            kept.append(_example(sample, label, reason, origin, why, prompter))
-    # What was refused above must not come back by its duplicate in the pool.
-    seen = {content_digest(s): s.id for s in labelled} | seen
-    for sample in pool:
-        prediction = pseudo.get(sample.id)
-        content = content_digest(sample)
-        if prediction is None or prediction.label is None:
-            dropped.append(_drop(sample, "no_trusted_pseudo_label", "see the pseudo_labels stage"))
-        elif content in seen:
-            dropped.append(_drop(sample, "duplicate", f"same content as {seen[content]}"))
-        else:
-            seen[content] = sample.id
-            p = prediction.probabilities.get(prediction.label)
-            why = "teacher's label" + (f", p={p:.3f}" if p is not None else "")
-            kept.append(_example(sample, prediction.label, prediction.reason, Origin.PSEUDO, why, prompter))
-    return kept, dropped
+            yield from _dropped(plan, place)
+            place += 1
 
 
-def _labelled_decision(
-    sample: Sample, correction: Correction | None, reasons: Mapping[str, str]
-) -> tuple[str | None, Origin, str, str]:
-    """(label, origin, why, reason) of a labelled item; a reason only where it speaks for the final label."""
-    given = sample.given or ""
-    if correction is None:
-        return given, Origin.GIVEN, "given label", reasons.get(sample.id, "")
-    origin = Origin.GIVEN
-    if correction.reviewed:
-        origin = Origin.REVIEW
-    elif correction.action is Action.RELABEL:
-        origin = Origin.CORRECTION
-    label = correction.label
-    reason = ""
-    if label == given:
-        reason = reasons.get(sample.id, "")
-    elif label == correction.adjudicated:
-        reason = correction.reason
-    return label, origin, correction.why, reason
+def input_ids(plan: Plan, sources: Sources) -> list[str]:
+    """The ids of all items that are kept or dropped."""
+    return [*plan.ids[: plan.own], *(row.id for row in sources.mix[: plan.mixed])]
 
 
-def _standing(
-    samples: Sequence[Sample], decided: Mapping[str, tuple[str | None, Origin, str, str]]
-) -> tuple[dict[str, Origin], dict[str, list[str]]]:
-    """By content: the strongest origin among equal items, and their labels where those of that origin differ."""
-    strength = list(Origin)
-    strongest: dict[str, Origin] = {}
-    for sample in samples:
-        content, origin = content_digest(sample), decided[sample.id][1]
-        strongest[content] = min(origin, strongest.get(content, origin), key=strength.index)
-    labels: dict[str, set[str]] = {}
-    for sample in samples:
-        label, origin, *_ = decided[sample.id]
-        content = content_digest(sample)
-        if label is not None and origin is strongest[content]:
-            labels.setdefault(content, set()).add(label)
-    return strongest, {content: sorted(found) for content, found in labels.items() if len(found) > 1}
+def conflicts(plan: Plan, sources: Sources, rules: Rules) -> list[ReviewCase]:
+    """The questions to a person about items that conflict with others like them, and about those they have judged."""
+    places = {
+        place
+        for place in range(plan.own)
+        if plan.fates[place].reason is Reason.CONFLICTING or plan.ids[place] in sources.verdicts
+    }
+    cases: list[ReviewCase] = []
+    for place, sample in sources.at(places):
+        labelled = place < len(sources.labelled)
+        decision = sources.of_labelled(sample, rules.waiting) if labelled else sources.of_pool(sample)
+        pseudo = sources.pseudo.get(sample.id)
+        given = sample.given or (pseudo.label if pseudo is not None else None) or ""
+        others = [label for label in plan.fates[place].labels if label != given]
+        cases.append(
+            ReviewCase(
+                sample_id=sample.id,
+                parts=sample.parts,
+                labels=sample.labels,
+                given=given,
+                candidate=others[0] if others else None,
+                reason=decision.reason,
+                why="; ".join(filter(None, (decision.why, _detail(plan, place)))),
+            )
+        )
+    return cases
 
 
-def _example(sample: Sample, label: str, reason: str, origin: Origin, why: str, prompter: Prompter) -> Example:
-    request = prompter.classify(sample, Sampling(), with_reason=bool(reason))
+def _example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset) -> Example:
+    assert decision.label is not None
     return Example(
         sample_id=sample.id,
-        messages=(
-            Message(role="user", content=user_text(request)),
-            Message(role="assistant", content=prompter.answer(label, reason)),
-        ),
+        messages=prompter.training_turns(sample, decision.label, decision.reason),
         images=sample.images,
-        label=label,
-        reason=reason,
-        origin=origin,
-        why=why,
+        label=decision.label,
+        reason=decision.reason,
+        origin=decision.origin,
+        why=decision.why,
         source=sample.source,
+        task=sample.task,
+        subset=subset,
     )
 
 
-def _drop(sample: Sample, reason: str, detail: str) -> Dropped:
-    return Dropped(sample_id=sample.id, stage=STAGE, reason=reason, detail=detail)
+def _dropped(plan: Plan, place: int) -> Iterator[Dropped]:
+    reason = plan.fates[place].reason
+    if reason is not None:
+        yield Dropped(sample_id=plan.ids[place], stage=STAGE, reason=reason, detail=_detail(plan, place))
+
+
+def _detail(plan: Plan, place: int) -> str:
+    fate = plan.fates[place]
+    if fate.other is None:
+        return ""
+    other = plan.ids[fate.other]
+    match fate.reason:
+        case Reason.CONTAMINATES:
+            return f"is, or is nearly, evaluation item {other}"
+        case Reason.DUPLICATE:
+            return f"same content as {other}"
+        case Reason.OVERRULED:
+            return f"the label of {other}, equal or nearly so, has the stronger origin"
+        case Reason.CONFLICTING:
+            return f"items equal or nearly so, such as {other}, have labels {list(fate.labels)}"
+        case _:
+            return f"nearly the same as {other}"

@@ -11,11 +11,11 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 import orjson
 import pyarrow as pa
@@ -101,16 +101,30 @@ def write_stage(
     Raises BooksError unless the sample ids of `kept` and `dropped` together are exactly `input_ids`.
     """
     check_books(record.stage, (_sample_id(k) for k in kept), (d.sample_id for d in dropped), input_ids)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "record.json").unlink(missing_ok=True)
+    open_stage(folder)
     write_rows(folder / "kept.parquet", kept)
     write_rows(folder / "dropped.parquet", dropped)
+    return close_stage(folder, record, len(kept), Counter(d.reason for d in dropped))
+
+
+def open_stage(folder: Path) -> None:
+    """Make the folder ready to be written: without its record it isn't whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "record.json").unlink(missing_ok=True)
+
+
+def close_stage(folder: Path, record: StageRecord, kept: int, drops: Mapping[str, int]) -> StageRecord:
+    """Write the record of a stage whose two other files are written, with its counts filled in; returns it.
+
+    For stages too large to be held in memory; they check their books themselves (`check_books`).
+    """
+    dropped = sum(drops.values())
     record = record.model_copy(
         update={
-            "read": len(kept) + len(dropped),
-            "kept": len(kept),
-            "dropped": len(dropped),
-            "drops": dict(sorted(Counter(d.reason for d in dropped).items())),
+            "read": kept + dropped,
+            "kept": kept,
+            "dropped": dropped,
+            "drops": dict(sorted(drops.items())),
             "code": code_version(),
         }
     )
@@ -182,9 +196,35 @@ def write_rows(path: Path, rows: Sequence[Record]) -> None:
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
     """Read records that `write_rows` wrote."""
-    nested = _nested(kind)
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return [kind.model_validate({k: orjson.loads(v) if k in nested else v for k, v in row.items()}) for row in rows]
+    return list(StoredRows(path, kind))
+
+
+class StoredRows(Generic[R]):
+    """The records of a file that `write_rows` wrote, read anew, a few thousand in memory, each time they are gone
+    through."""
+
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self._path, self._kind = path, kind
+
+    def __len__(self) -> int:
+        return int(pq.read_metadata(self._path).num_rows)
+
+    def __iter__(self) -> Iterator[R]:
+        return (row for _, row in self.at(None))
+
+    def at(self, places: Collection[int] | None) -> Iterator[tuple[int, R]]:
+        """(place, record) of the records at these places (None: all), ascending; the others are not decoded."""
+        nested, first = _nested(self._kind), 0
+        with pq.ParquetFile(self._path) as file:
+            for batch in file.iter_batches(_ROW_GROUP):
+                wanted = range(batch.num_rows)
+                if places is not None:
+                    wanted = [i for i in wanted if first + i in places]
+                    batch = batch.take(pa.array(wanted, pa.int64()))
+                for i, row in zip(wanted, batch.to_pylist(), strict=True):
+                    values = {k: orjson.loads(v) if k in nested else v for k, v in row.items()}
+                    yield first + i, self._kind.model_validate(values)
+                first += _ROW_GROUP
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -115,7 +115,7 @@ def test_of_equal_items_one_is_taught_the_labelled_one_first() -> None:
     kept, dropped = merged(
         [sample("a", same), sample("b", same)],
         [sample("p", same), sample("q", "用户: 异"), sample("r", "用户: 异")],
-        pseudo=[prediction("p", OTHER), prediction("q"), prediction("r", OTHER)],
+        pseudo=[prediction("p", OTHER), prediction("q"), prediction("r")],
     )
     assert [e.sample_id for e in kept] == ["a", "q"]
     assert drops(dropped) == {"b": "duplicate", "p": "duplicate", "r": "duplicate"}

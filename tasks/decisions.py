@@ -1,0 +1,194 @@
+"""One decision a sample: the label it is taught with (review > correction > given > pseudo), or why it is left out."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from tasks.judgements import NEITHER
+from tasks.records import Action, Correction, Origin, Prediction, Sample
+
+
+class Reason(StrEnum):
+    """Why an item is not in the training set: the reason codes of the stage `emit`."""
+
+    CONTAMINATES = "contaminates_evaluation"
+    """It is an item of the evaluation split, or nearly."""
+    WAITING = "waits_for_review"
+    NEITHER = "reviewer_said_neither"
+    UNTRUSTED = "no_trusted_pseudo_label"
+    OVERRULED = "overruled_duplicate"
+    """An equal or near item's label has the stronger origin."""
+    CONFLICTING = "conflicting_duplicate"
+    """Equal or near items whose labels have the same origin have different ones; all of them go to review."""
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+
+
+class Decision(NamedTuple):
+    """What an item would be taught with, taken by itself."""
+
+    label: str | None
+    """None: there is nothing to teach."""
+    origin: Origin
+    why: str
+    reason: str = ""
+    """Why it has that label, as the student is to say it; empty where nobody said."""
+    refused: Reason | None = None
+    """Set where it is left out, whatever other items say."""
+
+
+def labelled_decision(
+    sample: Sample,
+    correction: Correction | None,
+    reason: str = "",
+    *,
+    verdict: str | None = None,
+    waiting: Literal["keep", "drop"] = "keep",
+) -> Decision:
+    """Of a labelled item; `reason` is of its *given* label, and stays only where that is the final one.
+
+    `verdict` is what a person said about it when it conflicted with an item near it: a label, or `neither`.
+    """
+    given = sample.given or ""
+    if verdict is not None:
+        return _by_verdict(verdict, reason if verdict == given else "")
+    if correction is None:
+        return Decision(given, Origin.GIVEN, "given label", reason)
+    origin = Origin.GIVEN
+    if correction.reviewed:
+        origin = Origin.REVIEW
+    elif correction.action is Action.RELABEL:
+        origin = Origin.CORRECTION
+    label = correction.label
+    spoken = reason if label == given else correction.reason if label == correction.adjudicated else ""
+    refused = Reason.NEITHER if label is None else None
+    if waiting == "drop" and correction.action is Action.REVIEW:
+        refused = Reason.WAITING
+    return Decision(label, origin, correction.why, spoken, refused)
+
+
+def pseudo_decision(prediction: Prediction) -> Decision:
+    """Of a pool item, by its pseudo-label."""
+    label = prediction.label
+    if label is None:
+        return UNTRUSTED
+    p = prediction.probabilities.get(label)
+    why = "teacher's label" + (f", p={p:.3f}" if p is not None else "")
+    return Decision(label, Origin.PSEUDO, why, prediction.reason)
+
+
+def pool_decision(pseudo: Decision | None, verdict: str | None) -> Decision:
+    """Of a pool item: a person's verdict before its pseudo-label, and nothing where it has neither."""
+    if verdict is not None:
+        return _by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
+    return pseudo or UNTRUSTED
+
+
+UNTRUSTED = Decision(None, Origin.PSEUDO, "see the pseudo_labels stage", refused=Reason.UNTRUSTED)
+
+
+def _by_verdict(verdict: str, reason: str) -> Decision:
+    if verdict == NEITHER:
+        return Decision(None, Origin.REVIEW, "reviewer: none of the labels is right", refused=Reason.NEITHER)
+    return Decision(verdict, Origin.REVIEW, f"reviewer says {verdict}", reason)
+
+
+# --- duplicates ----------------------------------------------------------------------------------------------
+
+
+class Stand(NamedTuple):
+    """How an item stands among those like it."""
+
+    content: int
+    """Number of its content: equal items have the same."""
+    label: str | None
+    origin: Origin
+    refused: Reason | None
+    labelled: bool
+    """It is of the labelled set: what was refused there must not come back by its duplicate in the pool."""
+    open: bool
+    """Its task has no label set: another text for the same picture is no conflict."""
+
+
+class Fate(NamedTuple):
+    """Why an item is left out, and the item that it must yield to; `reason` None: it is taught."""
+
+    reason: Reason | None
+    other: int | None = None
+    labels: tuple[str, ...] = ()
+    """The labels in conflict."""
+
+
+_STRENGTH = {origin: i for i, origin in enumerate(Origin)}
+TAUGHT = Fate(None)
+
+
+@dataclass
+class _Around:
+    """The items of one content and of those near it."""
+
+    strongest: int
+    labels: dict[Origin, dict[str, int]]
+    """The labels that rest on an origin, each with the first item that has it."""
+    contents: tuple[int, ...]
+
+
+def fates(stands: Sequence[Stand], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int]) -> list[Fate]:
+    """What becomes of each item, in order.
+
+    `near` holds the contents near each content, both ways; `forbidden` those of, or near, an evaluation item (content →
+    that item). Of equal or near items, the one whose label has the strongest origin stands, and of these the first; if
+    these have different labels, none does. Items of open tasks yield to equal ones only.
+    """
+    often = Counter(stand.content for stand in stands)
+    items: dict[int, list[int]] = {}
+    for i, stand in enumerate(stands):
+        if (often[stand.content] > 1 or stand.content in near) and (stand.labelled or stand.refused is None):
+            items.setdefault(stand.content, []).append(i)
+    around: dict[int, _Around] = {}
+    taught: dict[int, int] = {}
+    decided: list[Fate] = []
+    for i, stand in enumerate(stands):
+        fate = TAUGHT
+        if stand.content in forbidden:
+            fate = Fate(Reason.CONTAMINATES, forbidden[stand.content])
+        elif stand.refused is not None:
+            fate = Fate(stand.refused)
+        elif stand.content in items and stand.open:
+            fate = Fate(Reason.DUPLICATE, taught[stand.content]) if stand.content in taught else TAUGHT
+        elif stand.content in items:
+            if stand.content not in around:
+                around[stand.content] = _around(stand.content, stands, items, near.get(stand.content, ()))
+            fate = _among_others(stand, stands, around[stand.content], taught)
+        if fate.reason is None and stand.content in items:
+            taught[stand.content] = i
+        decided.append(fate)
+    return decided
+
+
+def _around(content: int, stands: Sequence[Stand], items: Mapping[int, list[int]], near: Sequence[int]) -> _Around:
+    contents = (content, *near)
+    like = [i for c in contents for i in items.get(c, ()) if not stands[i].open]
+    labels: dict[Origin, dict[str, int]] = {}
+    for i in like:
+        if (label := stands[i].label) is not None:
+            labels.setdefault(stands[i].origin, {}).setdefault(label, i)
+    return _Around(min(like, key=lambda i: _STRENGTH[stands[i].origin]), labels, contents)
+
+
+def _among_others(stand: Stand, stands: Sequence[Stand], around: _Around, taught: Mapping[int, int]) -> Fate:
+    strongest = stands[around.strongest]
+    if _STRENGTH[strongest.origin] < _STRENGTH[stand.origin]:
+        return Fate(Reason.OVERRULED if stand.labelled else _kind(stand, strongest), around.strongest)
+    rivals = around.labels[stand.origin]
+    if len(rivals) > 1:
+        other = next(i for label, i in rivals.items() if label != stand.label)
+        return Fate(Reason.CONFLICTING, other, tuple(sorted(rivals)))
+    first = next((taught[c] for c in around.contents if c in taught), None)
+    return TAUGHT if first is None else Fate(_kind(stand, stands[first]), first)
+
+
+def _kind(stand: Stand, other: Stand) -> Reason:
+    return Reason.DUPLICATE if stand.content == other.content else Reason.NEAR_DUPLICATE

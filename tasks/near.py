@@ -1,0 +1,148 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+"""Near-duplicates among many items: signatures propose pairs, the items themselves decide.
+
+Image and text are judged together: screens of one kind look alike, and a greeting opens thousands of dialogues.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.looks import picture_hashes, same_picture, thumbnail
+from tasks.records import ImageRef, Sample
+from tasks.signatures import PERMUTATIONS, Signatures, comparable_text, trigrams
+
+Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+ALONE = 0.85
+"""Least Jaccard similarity of the trigrams of items without images, where no picture has to agree as well."""
+WITH_IMAGES = 0.6
+"""The same where all images are the same pictures: one word of a short question may differ."""
+ENOUGH_TEXT = 20
+"""Characters from which on a text alone proposes pairs: `user: hello` opens thousands of dialogues."""
+_ROWS = 5
+"""MinHash values a band: 12 bands of 5 propose 99 % of the pairs at 0.8, 17 % of those at 0.4."""
+_SLACK = 0.2
+"""So far may a MinHash estimate be too low: three deviations."""
+_BITS, _CROPPED_BITS, _ANY_CROP_BITS = 3, 8, 24
+"""Most differing bits of hashes of one picture: saved anew; cropped by up to 3 %, against the nearest of 81 cuts;
+cropped, against the whole. Measured on the demo's screens: at most 2 of JPEG and scaling, 6, and 18."""
+_CROWD = 64
+"""In a bucket of more items than that, each is compared with the next so many in the order of their text and hash."""
+_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Item:
+    """What of an item decides whether it is near another."""
+
+    text: str
+    images: tuple[ImageRef, ...]
+
+
+def item_of(sample: Sample) -> Item:
+    """The comparable text and the images of a sample."""
+    return Item(comparable_text(sample), sample.images)
+
+
+def near(one: Item, other: Item) -> bool:
+    """Whether two items show and say nearly the same: near texts, as many images, each the same picture in order."""
+    if len(one.images) != len(other.images):
+        return False
+    a, b = set(trigrams(one.text)), set(trigrams(other.text))
+    if len(a & b) < (WITH_IMAGES if one.images else ALONE) * len(a | b):
+        return False
+    return all(same_picture(x, y) for x, y in zip(one.images, other.images, strict=True))
+
+
+def near_pairs(
+    signatures: Signatures, count: int, fetch: Callable[[Collection[int]], Mapping[int, Item]]
+) -> list[tuple[int, int]]:
+    """Pairs of places (lower first, ascending) of items that are near each other.
+
+    The first `count` are what is merged, the others the evaluation split: pairs among those are left out, and their
+    images are looked for cropped as well. Of items of equal content only the first of either side is compared. `fetch`
+    brings the items at some places; it is called twice.
+    """
+    usable = np.concatenate([_distinct(signatures, 0, count), _distinct(signatures, count, len(signatures))])
+    held_out = usable[usable >= count]
+    items = dict(fetch(set(held_out[signatures.images[held_out] > 0].tolist())))
+    proposed = [*_by_text(signatures, usable), *_by_image(signatures, usable)]
+    proposed += [_cropped(signatures, usable, place, item.images[0]) for place, item in items.items()]
+    size = max(len(signatures), 1)
+    coded = [np.minimum(a, b) * size + np.maximum(a, b) for a, b in proposed]
+    codes = np.unique(np.concatenate([np.empty(0, np.int64), *coded]))
+    a, b = codes // size, codes % size
+    fit = (a != b) & (a < count) & (signatures.images[a] == signatures.images[b])
+    a, b = a[fit], b[fit]
+    least = np.where(signatures.images[a] > 0, WITH_IMAGES, ALONE) - _SLACK
+    fit = signatures.likeness(a, b) >= least
+    pairs = list(zip(a[fit].tolist(), b[fit].tolist(), strict=True))
+    items |= fetch({place for pair in pairs for place in pair} - items.keys())
+    return [(i, j) for i, j in pairs if near(items[i], items[j])]
+
+
+def _distinct(signatures: Signatures, start: int, stop: int) -> Ints:
+    """Places from `start` to `stop` of the first items of each content, without those that are near nothing."""
+    first = start + np.unique(signatures.content[start:stop], return_index=True)[1].astype(np.int64)
+    return np.sort(first[signatures.images[first] >= 0])
+
+
+def _by_text(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs whose texts are equal (without images) or share a band of MinHash values (long ones)."""
+    bare = usable[signatures.images[usable] == 0]
+    yield from _bucketed(bare, signatures.said[bare], signatures.said[bare])
+    long = usable[signatures.length[usable] >= ENOUGH_TEXT]
+    order = signatures.said[long] ^ signatures.shown[long]
+    for start in range(0, PERMUTATIONS - _ROWS + 1, _ROWS):
+        key = signatures.images[long].astype(np.uint64)
+        for column in range(start, start + _ROWS):
+            key = _mixed(key ^ signatures.words[long, column].astype(np.uint64))
+        yield from _bucketed(long, key, order)
+
+
+def _by_image(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs whose first images' hashes differ in at most 3 of 64 bits: at least one of four bands is then equal."""
+    seeing = usable[signatures.images[usable] > 0]
+    shown = signatures.shown[seeing]
+    for shift in range(0, 64, 16):
+        band = (shown >> np.uint64(shift)) & np.uint64(0xFFFF)
+        for a, b in _bucketed(seeing, band, shown):
+            fit = np.bitwise_count(signatures.shown[a] ^ signatures.shown[b]) <= _BITS
+            yield a[fit], b[fit]
+
+
+def _cropped(signatures: Signatures, usable: Ints, place: int, image: ImageRef) -> tuple[Ints, Ints]:
+    """Pairs of an evaluation item with those whose first image may be a cut of its own."""
+    others = usable[np.bitwise_count(signatures.shown[usable] ^ signatures.shown[place]) <= _ANY_CROP_BITS]
+    picture = thumbnail(image)
+    cuts = np.empty(0, np.uint64) if picture is None else np.unique(picture_hashes(picture))
+    distance = np.full(len(others), 64, np.uint8)
+    for cut in cuts:
+        np.minimum(distance, np.bitwise_count(signatures.shown[others] ^ cut), out=distance)
+    others = others[distance <= _CROPPED_BITS]
+    return np.full(len(others), place, np.int64), others
+
+
+def _bucketed(items: Ints, key: Hashes, order: Hashes) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs of items with equal keys, in pieces; in a crowd, of each with the next ones only."""
+    by_key = np.lexsort((items, order, key))
+    items, key = items[by_key], key[by_key]
+    for step in range(1, _CROWD + 1):
+        equal = np.flatnonzero(key[step:] == key[:-step]) if step < len(key) else np.empty(0, np.int64)
+        if not len(equal):
+            return
+        for start in range(0, len(equal), _CHUNK):
+            left = equal[start : start + _CHUNK]
+            yield items[left], items[left + step]
+
+
+def _mixed(key: Hashes) -> Hashes:
+    """SplitMix64's finalizer: every bit of the key decides every bit of the outcome."""
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return key ^ (key >> np.uint64(31))

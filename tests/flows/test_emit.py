@@ -1,0 +1,183 @@
+"""The stage `emit` by itself: labelled items, pool, evaluation split and mix in, the training set out."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from flows.config import EmitConfig, EmitSettings, MixSettings, SourceConfig
+from tasks.demo.dataset import draw_items
+from tasks.export import ExportSpec, Format
+from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
+from tasks.report.review import read_queue
+from tasks.stages import StageRecord, read_record, read_rows, write_stage
+from tests.conftest import PrefectServer
+
+pytestmark = pytest.mark.timeout(300)
+EXPORT = ExportSpec(formats=(Format.LLAMAFACTORY,))
+
+
+def write_set(folder: Path, seed: int, count: int, *, copies: dict[str, str] | None = None) -> SourceConfig:
+    """A set of drawn items with true labels; of each id in `copies` there is one more, with that label."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for item in draw_items(count, seed, prefix=f"s{seed}"):
+        names = [f"{item.id}-{i}.png" for i in range(len(item.images))]
+        for name, image in zip(names, item.images, strict=True):
+            image.save(images / name)
+        rows.append({"id": item.id, "instruction": item.instruction, "image": names, "output": item.label})
+    rows += [
+        row | {"id": f"copy-{row['id']}", "output": label}
+        for row in rows
+        for i, label in (copies or {}).items()
+        if row["id"] == i
+    ]
+    (folder / "x.json").write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    return SourceConfig(manifest=folder / "x.json", images=images)
+
+
+def with_items_of(source: SourceConfig, other: SourceConfig, count: int) -> None:
+    """Add the first `count` items of another set, under other names."""
+    rows = json.loads(source.manifest.read_text("utf-8"))
+    for row in json.loads(other.manifest.read_text("utf-8"))[:count]:
+        for name in row["image"]:
+            shutil.copy(other.images / name, source.images / name)
+        rows.append(row | {"id": f"leaked-{row['id']}"})
+    source.manifest.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+
+
+def trusted(config: EmitConfig, label: str = "商品页") -> None:
+    """A pseudo_labels stage that believes in one label for each item of the pool that may have it."""
+    assert config.unlabelled is not None
+    rows = json.loads(config.unlabelled.manifest.read_text("utf-8"))
+    kept = [
+        Prediction(sample_id=row["id"], source="teacher", outcome=Outcome.OK, label=label, probabilities={label: 0.9})
+        for row in rows
+    ]
+    record = StageRecord(stage="pseudo_labels", recipe="r", read=0, kept=0, dropped=0)
+    write_stage(config.output / "pseudo_labels", record, kept, [], [row["id"] for row in rows])
+
+
+@pytest.fixture
+def config(tmp_path: Path, prefect_server: PrefectServer) -> EmitConfig:
+    labelled, pool = write_set(tmp_path / "train", 1, 24), write_set(tmp_path / "pool", 2, 12)
+    evaluation = write_set(tmp_path / "test", 3, 10)
+    with_items_of(pool, evaluation, 3)
+    with_items_of(labelled, evaluation, 1)
+    config = EmitConfig(
+        pack="demo",
+        labelled=labelled,
+        unlabelled=pool,
+        evaluation=evaluation,
+        output=tmp_path / "run",
+        images=tmp_path / "images",
+        texts=tmp_path / "texts",
+        emit=EmitSettings(validation_share=0.25, export=EXPORT),
+        stages=("pseudo_labels",),
+        seed=5,
+    )
+    trusted(config)
+    return config
+
+
+def emitted(config: EmitConfig) -> tuple[StageRecord, list[Example], Counter[str]]:
+    from flows.emit import emit
+
+    record = emit(config)
+    folder = config.output / "emit"
+    dropped = read_rows(folder / "dropped.parquet", Dropped)
+    return record, read_rows(folder / "kept.parquet", Example), Counter(d.reason for d in dropped)
+
+
+def test_nothing_of_the_evaluation_split_is_taught_unless_the_run_says_so(config: EmitConfig) -> None:
+    record, examples, reasons = emitted(config)
+    assert reasons == {"contaminates_evaluation": 4}
+    assert not any(e.sample_id.startswith("leaked") for e in examples)
+    assert record.figures["transductive"] == 0
+    assert record.figures["of or near evaluation"] == 4
+    assert record.figures["evaluation items"] == 10
+
+    open_ = config.model_copy(update={"emit": config.emit.model_copy(update={"transductive": True})})
+    record, examples, reasons = emitted(open_)
+    # the labelled one and its copy in the pool are one example
+    assert reasons == {"duplicate": 1}
+    assert sum(e.sample_id.startswith("leaked") for e in examples) == 3
+    assert record.figures["transductive"] == 1
+    assert record.figures["of or near evaluation"] == 4
+
+
+def test_what_is_written_is_shuffled_split_and_the_same_again(config: EmitConfig) -> None:
+    record, examples, _ = emitted(config)
+    ids = [e.sample_id for e in examples]
+    assert record.kept == len(ids) == 36
+    labelled = [e.origin is Origin.GIVEN for e in examples]
+    assert labelled != sorted(labelled, reverse=True)
+    held_out = [e for e in examples if e.subset is Subset.VALIDATION]
+    assert len(held_out) == record.figures["validation"] == 9
+    rows = json.loads((config.output / "emit/llamafactory/labelstill.json").read_text("utf-8"))
+    assert len(rows) == 27
+
+    (config.output / "emit" / "record.json").unlink()
+    assert [e.sample_id for e in emitted(config)[1]] == ids
+    other = config.model_copy(update={"seed": 6})
+    assert [e.sample_id for e in emitted(other)[1]] != ids
+
+
+def test_a_mix_has_its_share_and_its_broken_rows_their_reasons(config: EmitConfig, tmp_path: Path) -> None:
+    good = {"messages": [{"role": "user", "content": "问{}"}, {"role": "assistant", "content": "答"}]}
+    rows = [json.dumps(good, ensure_ascii=False).replace("{}", str(i) * 5) for i in range(200)]
+    (tmp_path / "mix.jsonl").write_text("\n".join([*rows, *(["{"] * 100)]), "utf-8")
+    mix = MixSettings(file=tmp_path / "mix.jsonl", share=0.25)
+    mixed = config.model_copy(update={"emit": config.emit.model_copy(update={"mix": mix})})
+    record, examples, reasons = emitted(mixed)
+    taught = [e for e in examples if e.origin is Origin.MIX]
+    assert len(taught) == 12 == record.figures["from mix"]
+    assert {e.subset for e in taught} == {Subset.TRAIN}
+    assert 0 < reasons["mix_malformed"] < 100
+
+
+def test_equal_items_with_different_labels_are_asked_about_and_a_verdict_settles_it(
+    config: EmitConfig, tmp_path: Path
+) -> None:
+    from tasks.report.review import case_digest
+    from tasks.verdicts import Answer, import_verdicts
+
+    item = next(i for i in draw_items(24, 1, prefix="s1") if i.task == "image" and i.label != "支付页")
+    labelled = write_set(tmp_path / "twice", 1, 24, copies={item.id: "支付页"})
+    config = config.model_copy(update={"labelled": labelled, "unlabelled": None, "stages": ()})
+    _, _, reasons = emitted(config)
+    assert reasons == {"conflicting_duplicate": 2}
+    folder = config.output / "review_conflicts" / "review"
+    cases = read_queue(folder)
+    assert [(c.sample_id, c.given, c.candidate) for c in cases] == [
+        (item.id, item.label, "支付页"),
+        (f"copy-{item.id}", "支付页", item.label),
+    ]
+    assert (folder / "review.html").is_file()
+
+    answer = Answer(id=item.id, verdict=item.label, given=None, content=None, where="line 1")
+    labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: case_digest(c) for c in cases}
+    import_verdicts(folder / "verdicts.jsonl", tmp_path / "said.jsonl", labels, contents, "Ann", answers=[answer])
+    _, examples, reasons = emitted(config)
+    assert reasons == {"overruled_duplicate": 1}
+    settled = next(e for e in examples if e.sample_id == item.id)
+    assert (settled.label, settled.origin) == (item.label, Origin.REVIEW)
+    assert [c.sample_id for c in read_queue(folder)] == [item.id]
+
+
+def test_a_stage_that_should_count_must_have_run(config: EmitConfig) -> None:
+    from flows.emit import emit
+    from tasks.errors import ConfigError
+
+    shutil.rmtree(config.output / "pseudo_labels")
+    with pytest.raises(ConfigError, match="no finished stage; run `pseudo_labels` first"):
+        emit(config)
+    assert read_record(config.output / "emit") is None
+
+
+def test_samples_are_read_as_what_they_are(config: EmitConfig) -> None:
+    emitted(config)
+    assert {p.name for p in (config.output / "samples").iterdir()} == {Split.LABELLED, Split.UNLABELLED, Split.TEST}
