@@ -26,10 +26,13 @@ CHART_FONTS = ("Card Sans", "DejaVu Sans")
 """The same fonts, as matplotlib names them."""
 _FACES = {"ja": 0, "ko": 1, "zh": 2}
 """Faces of Noto's collection: the same characters, drawn as each language's readers are used to."""
-_FEATURES = ["ccmp", "kern", "locl", "mark", "mkmk"]
+_FEATURES = ["ccmp", "kern", "mark"]
+_NEEDLESS = ["BASE", "FFTM", "VORG", "VVAR", "vhea", "vmtx"]
+"""Tables for vertical text, a third of what is left of the font; and FontForge's time stamp."""
 _DRAWN_BY_READERS = ("L", "M")
 """Letters of scripts that neither font has are left to the reader's own fonts: their names would be unreadable."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_KEPT = frozenset("\n\t\u200c\u200d")
 
 
 def know_chart_fonts() -> None:
@@ -44,15 +47,16 @@ def know_chart_fonts() -> None:
 def legible(text: str) -> str:
     """`text` with each symbol that no embedded font can draw as its name in brackets, and without invisible characters.
 
-    Line breaks and tabs stay; so do letters of other scripts, which the reader's own fonts draw.
+    Line breaks and tabs stay, and so do the joiners that some scripts need; letters of scripts that the fonts lack are
+    left to the reader's own. What turns the direction of text goes: it makes text look like another.
     """
-    for character in sorted(set(text) - _drawable() - {"\n", "\t"}):
+    for character in sorted(set(text) - _KEPT):
         category = unicodedata.category(character)
-        if category in _UNSEEN or 0xFE00 <= ord(character) <= 0xFE0F:  # the latter choose an emoji's style
+        if category in _UNSEEN:
             text = text.replace(character, "")
-        elif not category.startswith(_DRAWN_BY_READERS):
-            name = unicodedata.name(character, f"U+{ord(character):04X}")
-            text = text.replace(character, f"[{name.lower() if name[:2] != 'U+' else name}]")
+        elif character not in _drawable() and not category.startswith(_DRAWN_BY_READERS):
+            name = unicodedata.name(character, "")
+            text = text.replace(character, f"[{name.lower() or f'U+{ord(character):04X}'}]")
     return text
 
 
@@ -64,17 +68,17 @@ def font_faces(text: str, language: str = "zh") -> str:
     wanted = {ord(c) for c in text}
     face = _FACES.get(language[:2].lower(), _FACES["zh"])
     rest = wanted - _characters_of(_noto(), face)
-    with TTFont(_noto(), fontNumber=face, lazy=True) as noto:
+    with TTFont(_noto(), fontNumber=face, lazy=True, recalcTimestamp=False, recalcBBoxes=False) as noto:
         faces = [_face("Card Sans", "100 900", noto, wanted)]
     if rest & _characters_of(_dejavu(), 0):
-        with TTFont(_dejavu(), lazy=True) as dejavu:
+        with TTFont(_dejavu(), lazy=True, recalcTimestamp=False, recalcBBoxes=False) as dejavu:
             faces.append(_face("Card Symbols", "400", dejavu, rest))
     return "\n".join(faces)
 
 
 def _face(family: str, weights: str, font: TTFont, wanted: set[int]) -> str:
-    options = subset.Options(flavor="woff", hinting=False, layout_features=_FEATURES, name_IDs=[0, 1, 2, 13, 14])
-    options.drop_tables += ["FFTM"]  # FontForge's time stamp, which the subsetter drops with a warning
+    options = subset.Options(flavor="woff", layout_features=_FEATURES, name_IDs=[0, 1, 2, 13, 14])
+    options.drop_tables += _NEEDLESS
     subsetter = subset.Subsetter(options)
     subsetter.populate(unicodes=wanted)
     subsetter.subset(font)

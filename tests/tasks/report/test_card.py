@@ -1,0 +1,177 @@
+"""A run's card, read as its readers read it: the page parsed as HTML, README.md by the Hub's own parser."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from huggingface_hub import DatasetCard
+
+from tasks.errors import ConfigError
+from tasks.report.card import CardSettings, settings_of, write_card
+from tasks.report.card_warnings import TRANSDUCTIVE
+from tests.tasks.report.made_run import ATTACK, LABELS, make_run
+
+SETTINGS = CardSettings(title="Dialogues <1>", licence="cc-by-4.0", pack="demo")
+
+_A_THOUSAND_ITEMS = 3 << 20
+"""Bytes; ten million are allowed."""
+
+
+class Page(HTMLParser):
+    """The page's elements and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._style = False
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._style = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._style = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._style else data
+
+
+def page_of(run: Path, settings: CardSettings = SETTINGS) -> Page:
+    return Page(write_card(run, settings).read_text("utf-8"))
+
+
+def section_of(page: Page, name: str) -> bool:
+    return any(tag == "section" and attributes.get("id") == name for tag, attributes in page.elements)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("card") / "run", said=ATTACK)
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return page_of(run)
+
+
+def test_the_page_has_every_section_and_the_contents_lead_to_each(page: Page) -> None:
+    sections = [a["id"] for tag, a in page.elements if tag == "section"]
+    assert sections == [
+        "flow", "class-balance", "confidence", "corrections", "changed-labels", "reasons", "examples", "left-out",
+        "cost-and-time", "models", "prompts", "licence", "recipe",
+    ]  # fmt: skip
+    links = [a["href"] for tag, a in page.elements if tag == "a"]
+    assert links == ["#summary", *(f"#{name}" for name in sections)]
+
+
+def test_what_data_say_is_text_and_nothing_else(page: Page) -> None:
+    assert page.text.count(ATTACK) > 10
+    assert not [tag for tag, _ in page.elements if tag == "script"]
+    images = [a for tag, a in page.elements if tag == "img"]
+    assert images and all((a["src"] or "").startswith("data:image/webp;base64,") for a in images)
+    assert not [name for _, a in page.elements for name in a if name.startswith("on")]
+
+
+def test_the_same_run_gives_the_same_card(run: Path, page: Page) -> None:
+    before = (run / "card" / "index.html").read_bytes()
+    assert write_card(run, SETTINGS).read_bytes() == before
+
+
+def test_nothing_is_loaded_from_elsewhere(run: Path, page: Page) -> None:
+    loads = [a[name] or "" for _, a in page.elements for name in ("src", "href", "xlink:href") if name in a]
+    assert loads and not [x for x in loads if not x.startswith(("#", "data:"))]
+    source = (run / "card" / "index.html").read_text("utf-8")
+    assert "@import" not in source
+    assert not [u for u in re.findall(r"url\(([^)]*)\)", source) if not u.startswith(("#", "data:"))]
+
+
+def test_ids_are_unique_over_all_charts(page: Page) -> None:
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids)) > 100
+
+
+def test_counts_prompts_models_and_intervals_are_on_the_page(page: Page) -> None:
+    text = page.text
+    assert "109 training examples, 3 labels" in text
+    assert "96.0%" in text and "93.0% to 98.0%" in text
+    assert "Teacher, which label: task dialogue, item given-0" in text and "申请退款" in text
+    assert "teacher#1" in text and "Licence: cc-by-4.0" in text
+    assert "1.25" in text
+
+
+def test_every_origin_has_examples_with_pictures(page: Page) -> None:
+    for name in ("a person's verdict (20)", "corrected without a person (20)", "as given (20)", "Pseudo-label"):
+        assert name in page.text
+    assert "What is <b>bold</b>?" in page.text
+
+
+def test_transductive_is_the_first_line_of_page_and_readme(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 6, figures={"transductive": 1.0})
+    page = page_of(run)
+    assert page.text[page.text.index(SETTINGS.title) + len(SETTINGS.title) :].strip().startswith(TRANSDUCTIVE)
+    card = DatasetCard.load(run / "card" / "README.md")
+    assert card.text.strip().startswith(f"**{TRANSDUCTIVE}**")
+    assert "transductive" in (card.data.tags or [])
+
+
+def test_a_run_that_is_not_transductive_does_not_say_so(page: Page) -> None:
+    assert "ransductive" not in page.text
+
+
+def test_the_readme_is_a_dataset_card_for_the_hub(run: Path, page: Page) -> None:
+    card = DatasetCard.load(run / "card" / "README.md")
+    data = card.data.to_dict()
+    assert data["pretty_name"] == SETTINGS.title
+    assert data["license"] == "cc-by-4.0" and data["language"] == "zh" and data["size_categories"] == "n<1K"
+    assert data["task_categories"] == ["image-text-to-text"]
+    assert f"| {LABELS[0]} | 20 |" in card.text
+    assert "<script" not in card.text and "\\<1\\>" in card.text
+
+
+@pytest.mark.parametrize(
+    ("licence", "identifier", "name"),
+    [(None, "unknown", None), ("Apache-2.0", "apache-2.0", None), ("Our own, 2026", "other", "our-own-2026")],
+)
+def test_licences_are_those_that_the_hub_knows(
+    tmp_path: Path, licence: str | None, identifier: str, name: str | None
+) -> None:
+    (tmp_path / "run").mkdir()
+    page = page_of(tmp_path / "run", CardSettings(title="t", licence=licence))
+    card = DatasetCard.load(tmp_path / "run" / "card" / "README.md")
+    assert (card.data.to_dict()["license"], card.data.to_dict().get("license_name")) == (identifier, name)
+    assert ("No licence is named" in page.text) == (licence is None)
+
+
+def test_no_missing_stage_stops_the_card(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 6)
+    for missing in (("samples", "pictures", "pseudo_labels"), ("emit", "correction")):
+        for name in missing:
+            shutil.rmtree(tmp_path / name if name == "pictures" else run / name)
+        page = page_of(run)
+        assert section_of(page, "cost-and-time") and not [tag for tag, _ in page.elements if tag == "img"]
+        assert ("no picture" in page.text, "is not finished" in page.text) == ("emit" not in missing, "emit" in missing)
+
+
+def test_an_empty_folder_has_a_card_that_says_so(tmp_path: Path) -> None:
+    assert "is not finished" in page_of(tmp_path).text
+
+
+def test_a_folder_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere: no such folder"):
+        write_card(tmp_path / "nowhere", SETTINGS)
+
+
+def test_what_a_card_was_written_with_is_kept_for_the_next_time(run: Path, page: Page) -> None:
+    assert settings_of(run) == SETTINGS
+    (run / "card" / "settings.json").write_text('{"title": ""}')
+    with pytest.raises(ConfigError, match=r"settings\.json: .*remove it"):
+        settings_of(run)
+
+
+def test_a_card_of_a_thousand_items_is_small(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 1000)
+    assert write_card(run, SETTINGS).stat().st_size < _A_THOUSAND_ITEMS

@@ -1,0 +1,100 @@
+"""The card's charts and fonts: text that stays text, colours that the page sets, and no character without a glyph."""
+
+import base64
+import io
+import re
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fontTools.ttLib import TTFont
+from markupsafe import escape
+
+from tasks.report.card_flow import flow_chart, links_of
+from tasks.report.charts import balance_chart, confidence_chart, confusion_chart, lengths_chart
+from tasks.report.fonts import font_faces, legible
+
+ATTACK = "$x_1$</text><script>alert(1)</script>"
+LABELS = ["申请退款", ATTACK, "反馈破损"]
+
+
+def charts() -> dict[str, str]:
+    after = {label: Counter({"given": 3, "pseudo": 2}) for label in LABELS}
+    return {
+        "balance": balance_chart(dict.fromkeys(LABELS, 4), after, LABELS),
+        "confidence": confidence_chart([(3, 1), (9, 9)]),
+        "lengths": lengths_chart(Counter({3: 5, 20: 1, 400: 2})),
+        "confusion": confusion_chart({(LABELS[0], ATTACK): 3, (LABELS[2], None): 1}, "none"),
+    }
+
+
+@pytest.mark.parametrize("name", ["balance", "confidence", "lengths", "confusion"])
+def test_colours_are_the_pages_and_text_is_text(name: str) -> None:
+    chart = charts()[name]
+    assert not re.findall(r"#[0-9a-fA-F]{6}", chart)
+    assert "var(--ink)" in chart and "<text" in chart
+    assert "<script" not in chart
+
+
+def test_labels_stand_in_the_chart_as_they_are() -> None:
+    chart = charts()["balance"]
+    assert ">申请退款</text>" in chart
+    assert f"<title>{escape(ATTACK)}: 4 before</title>" in chart
+
+
+def run(**records: tuple[int, int]) -> Any:
+    parts = Counter({("given", "train"): 50, ("review", "validation"): 7, ("pseudo", "train"): 30, ("mix", "train"): 5})
+    origins = Counter({origin: n for (origin, _), n in parts.items()})
+    kept = {name.replace("__", "/"): SimpleNamespace(kept=k, dropped=d) for name, (k, d) in records.items()}
+    return SimpleNamespace(records=kept, emitted=SimpleNamespace(parts=parts, origins=origins))
+
+
+def test_the_flow_keeps_every_item() -> None:
+    facts = run(samples__labelled=(60, 4), samples__unlabelled=(50, 0), pseudo_labels=(35, 15), emit=(92, 18))
+    links = links_of(facts)
+    into: Counter[Any] = Counter()
+    out: Counter[Any] = Counter()
+    for link in links:
+        out[link.source] += link.count
+        into[link.target] += link.count
+    for node in into.keys() & out.keys():
+        assert into[node] == out[node], node
+    assert {(n.lane, n.name): out[n] for n in out if n.column == 0} == {
+        ("labelled", "labelled"): 64,
+        ("pool", "pool"): 50,
+    }
+    assert {n.name: into[n] for n in into if n.column == 4} == {"train": 85, "validation": 7}
+    assert {(n.lane, n.name): into[n] for n in into if n.name == "left out"} == {
+        ("labelled", "left out"): 3,
+        ("pool", "left out"): 5,
+    }
+    chart = flow_chart(links)
+    assert "<title>labelled: usable → given: 50</title>" in chart
+
+
+def test_a_run_without_a_pool_flows_too() -> None:
+    links = links_of(run(samples__labelled=(60, 4)))
+    assert not [k for k in links if k.source.lane == "pool" and k.source.column < 3]
+    assert flow_chart(links)
+
+
+def test_symbols_without_a_glyph_are_named_and_invisible_ones_go() -> None:
+    assert legible("好😀▣\n\tก\u202e") == "好😀▣\n\tก"
+    assert legible("龙🦖\U000f0000") == "龙[t-rex][U+F0000]"
+
+
+def test_the_embedded_fonts_hold_the_texts_characters_and_no_others() -> None:
+    text = "查询物流：退款 abc ✓ 😀 한국어 日本語 ←→"
+    found: set[int] = set()
+    for data in re.findall(r"url\(data:font/woff;base64,([^)]+)\)", font_faces(text)):
+        with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+            found |= set(font.getBestCmap() or ())
+    assert found == {ord(c) for c in text}
+
+
+def test_all_weights_are_in_the_font() -> None:
+    data = re.findall(r"base64,([^)]+)\)", font_faces("粗"))[0]
+    with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+        (axis,) = font["fvar"].axes
+    assert (axis.axisTag, axis.minValue, axis.maxValue) == ("wght", 100, 900)

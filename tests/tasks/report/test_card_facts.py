@@ -1,0 +1,83 @@
+"""What the card measures: samples of items, how varied reasons are, what it warns of."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.report.card_facts import gather
+from tasks.report.card_reasons import diversity_of
+from tasks.report.card_rows import Draw, rows_of
+from tasks.report.card_sections import balance
+from tasks.report.card_warnings import warnings_of
+from tests.tasks.report.made_run import make_run
+
+
+def test_a_draw_is_even_and_repeatable() -> None:
+    counts = [0] * 20
+    for seed in range(2000):
+        draw = Draw[int](5, seed)
+        for thing in range(20):
+            draw.add(thing)
+        assert draw.seen == 20 and len(set(draw.drawn)) == 5
+        for thing in draw.drawn:
+            counts[thing] += 1
+    assert all(420 < n < 580 for n in counts)  # 500 expected, 19 the standard deviation
+
+
+def test_columns_that_a_file_lacks_are_none_and_no_file_is_no_row(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", 3)
+    rows = list(rows_of(tmp_path / "run" / "correction" / "kept.parquet", "sample_id", "from_the_future"))
+    assert [(r["sample_id"], r["from_the_future"]) for r in rows] == [(f"given-{n}", None) for n in range(3)]
+    assert list(rows_of(tmp_path / "none.parquet", "sample_id")) == []
+
+
+def test_counts_are_those_of_the_files(tmp_path: Path) -> None:
+    facts = gather(make_run(tmp_path / "run", 60))
+    assert facts.before == {"申请退款": 20, "查询物流": 20, "反馈破损": 20}
+    assert facts.emitted.origins == {"review": 20, "correction": 20, "given": 20, "pseudo": 48, "mix": 1}
+    assert facts.emitted.with_reason == 60 and facts.emitted.tasks == {"dialogue": 108, "": 1}
+    assert facts.changes.pairs.total() == 10
+    assert sum(n for (_, new), n in facts.changes.pairs.items() if new is None) == 5
+    assert [(n, kept) for n, kept in facts.confidence if n] == [(60, 48)]
+    assert [(d.stage, d.reason, d.count) for d in facts.drops] == [
+        ("samples/labelled", "image_missing", 1),
+        ("pseudo_labels", "not_trusted", 12),
+        ("emit", "no_trusted_pseudo_label", 12),
+    ]
+    assert all(len(rows) <= 4 for rows in facts.emitted.examples.values())
+    drawn = {row["sample_id"] for rows in facts.emitted.examples.values() for row in rows}
+    assert drawn - facts.contents.keys() == {"mix-1"}
+
+
+def test_captions_are_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.report.card_facts._LABELS", 2)
+    facts = gather(make_run(tmp_path / "run", 9))
+    assert facts.emitted.labels is None and not facts.before
+    assert "no classes" in balance(facts)
+
+
+def test_distinct_shares_count_characters_of_chinese_and_words_of_the_rest() -> None:
+    found = diversity_of(["红色按钮", "红色按钮", "a red button here", "a red shirt here"])
+    assert found.distinct[0] == pytest.approx((4 + 5) / 16)
+    assert found.distinct[1] == pytest.approx((3 + 5) / 12)
+    assert found.repeated == 0.25
+    assert found.openings == (("红色按钮", 2),)
+    assert found.lengths == {4: 2, 17: 1, 16: 1}
+
+
+def test_openings_are_quoted_as_written() -> None:
+    found = diversity_of(["图中，有 一个红色的圆", "图中，有 一个蓝色的方"])
+    assert found.openings == (("图中，有 一", 2),)
+
+
+def test_what_speaks_for_caution_is_said(tmp_path: Path) -> None:
+    facts = gather(make_run(tmp_path / "run", 60))
+    assert warnings_of(facts, "cc0-1.0", diversity_of(facts.emitted.reasons)) == []
+    few = gather(make_run(tmp_path / "few", 6))
+    said = " ".join(warnings_of(few, None, diversity_of(["同"] * 9)))
+    for part in ("with fewer than 5 examples", "No licence", "89% of the reasons repeat"):
+        assert part in said
+    (tmp_path / "few" / "correction" / "record.json").unlink()
+    (tmp_path / "few" / "emit" / "record.json").unlink()
+    said = " ".join(warnings_of(gather(tmp_path / "few"), None, None))
+    assert "is not finished" in said and "The given labels were not checked" in said
