@@ -19,9 +19,9 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from tasks.wording import BadReason
 
-NEAR = 0.8
-"""Jaccard index of two reasons' character bigrams from which on they are near-duplicates: of 20 characters, one that
-differs. Two reasons in the same words that name another number, colour and thing are below."""
+NEAR = 0.7
+"""Jaccard index of two reasons' character bigrams from which on they are near-duplicates: one character in 13 differs,
+or a word of two in 19. Two reasons in the same words that name another number, colour and thing are below."""
 _BLOCK = 512
 """Reasons compared with the others at a time; bounds memory to 512 × reasons."""
 
@@ -137,8 +137,8 @@ def _near(texts: Sequence[str], least: float) -> Iterator[tuple[int, int]]:
         return
     options: dict[str, Any] = {"norm": None, "dtype": np.float32, "alternate_sign": False, "lowercase": False}
     counter = HashingVectorizer(analyzer="char", ngram_range=(2, 2), n_features=2**18, binary=True, **options)
-    # a mark at the end gives a text of one character, and an empty one, a bigram
-    grams: Any = counter.transform([f"{text}\3\3" for text in texts])
+    # a mark at the end gives a text of one character a bigram
+    grams: Any = counter.transform([f"{text}\3" for text in texts])
     sizes = np.asarray(grams.sum(axis=1)).ravel()
     for start in range(0, len(texts), _BLOCK):
         stop = min(start + _BLOCK, len(texts))

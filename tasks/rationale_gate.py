@@ -19,6 +19,9 @@ _OWN_LETTERS = 0.6
 """Least share of a reason's words that must be of the pack's language: names of goods are Latin everywhere."""
 _CHARS_A_WORD = 1.7
 """Chinese characters that weigh as much as a spaced word: about the length of one (segmented corpora: 1.6–1.8)."""
+_NEVER_A_NAME = 3.0
+"""Weight of a word in a script that, unlike Latin, names of goods are not written in."""
+_SPACED = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HANGUL"})
 _LOOP = re.compile(r"(.)\1{4,}|(.{2,12}?)\2{2,}", re.DOTALL)
 _MARKUP = re.compile(r"\ufffd|[{}]|\"\s*:|```|^\s*(?:[-*#]|\d+[.、)])\s|\n\s*\n|</?\w+>", re.MULTILINE)
 _QUOTED = re.compile(r"[“\"「『‘'《]([^”\"」』’'》]{1,40})[”\"」』’'》]")
@@ -169,11 +172,14 @@ def _own_share(reason: str, sample: Sample, words: ReasonWords) -> float:
     own = foreign = 0.0
     for word in re.findall(r"[^\W\d_]+", _QUOTED.sub(" ", reason)):
         for script, letters in _scripts(word):
-            spaced = script in {"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HANGUL"}
+            spaced = script in _SPACED
             weight = 1.0 if spaced else len(letters) / _CHARS_A_WORD
             if script in words.scripts:
                 own += weight
-            elif letters.lower() not in _said(sample) and not (letters.isupper() and spaced):  # abbreviations: APP, SKU
+            elif script != "LATIN":
+                foreign += _NEVER_A_NAME * weight
+            # abbreviations (APP, SKU) and what the item itself says are at home in every language
+            elif letters.lower() not in _said(sample) and not letters.isupper():
                 foreign += weight
     return own / (own + foreign) if own + foreign else 1.0
 

@@ -1,31 +1,152 @@
 import pytest
 
-from tasks.rationale_gate import BadReason, judge_reason
-from tests.tasks.making import sample
+from tasks.alikeness import Crowds
+from tasks.packs import Pack, load_pack
+from tasks.rationale_gate import Explained, complaint, judge_reason, judge_reasons, marked, supports
+from tasks.records import Sample
+from tasks.wording import OTHER, RIGHT, BadReason, has_words, reason_words
+from tests.tasks.making import image, prediction, sample
 
-LABELS = ("退款页", "退款", "商品页", "物流")
+LABELS = ("退款页", "退款", "商品页", "物流", "物流页面-物流跟踪页面", "订单详情页")
+DEMO = load_pack("demo")
+
+
+def pack(language: str) -> Pack:
+    values = {**DEMO.__dict__, "language": language, "reason_max_chars": 120 if language == "en" else 30}
+    return Pack(**values)
+
+
+CHINESE, ENGLISH = pack("zh"), pack("en")
+
+
+def screen(**fields: object) -> Sample:
+    return sample("s", image("a"), task="image", labels=LABELS, given="退款页", **fields)
+
+
+def judged(reason: str) -> BadReason | None:
+    return judge_reason(reason, screen(), "退款页", CHINESE)
 
 
 @pytest.mark.parametrize(
-    ("reason", "verdict"),
+    "reason",
     [
-        ("图中有退款进度条和金额", None),
-        ("这是退款页，有进度条", None),
-        ("看图", BadReason.TOO_SHORT),
-        ("   \n  ", BadReason.TOO_SHORT),
-        ("图" * 31, BadReason.TOO_LONG),
-        ("图" * 30, None),
-        ("给定标签说明它是退款", BadReason.LEAKS_LABEL),
-        ("符合正确标签的含义", BadReason.LEAKS_LABEL),
-        ("根据标签，图中是退款", BadReason.LEAKS_LABEL),
-        ("因为正确的标签是这个", BadReason.LEAKS_LABEL),
-        ("As The Given Label says", BadReason.LEAKS_LABEL),
-        ("图中的标签贴在衣服上", None),
-        ("布局像商品页一样有价格", BadReason.NAMES_OTHER_LABEL),
-        ("图中有退款字样", None),  # another label, but part of the right one
-        ("用户问物流到哪了", None),  # another label, but the user says it
+        "图中有进度条，写着“商家处理中”和35.9元",
+        "这是退款页，有三个节点的进度条",
+        "顶部红字“等待退款”，下方是撤销按钮",
+        "衣服上的标签贴在领口，页面写着退款中",
+        "用户用红圈标注了退款失败的提示",
+        "iPhone 15 Pro Max的订单显示退款中",
+        "只退钱不寄回，不是商品页",
+        "有金额和原因，与商品页不同",
+        "先是商品页的大图，往下有退款进度和编号",
+        "写着退款去向为余额，无物流跟踪页的轨迹",
     ],
 )
-def test_a_reason_is_judged_by_its_text(reason: str, verdict: BadReason | None) -> None:
-    subject = sample("s", "用户: 物流到哪了", labels=LABELS)
-    assert judge_reason(reason, subject, "退款页", 30) == verdict
+def test_good_reasons_pass(reason: str) -> None:
+    assert judged(reason) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "fault"),
+    [
+        ("看图", BadReason.TOO_SHORT),
+        ("   \n  ", BadReason.TOO_SHORT),
+        ("图中有进度条和金额，" * 4, BadReason.TOO_LONG),
+        ('{"理由": "有进度条和金额"}', BadReason.GARBLED),
+        ("有进度条\ufffd和金额", BadReason.GARBLED),
+        ("进度条金额进度条金额进度条金额", BadReason.GARBLED),
+        ("The page shows a refund bar", BadReason.OTHER_LANGUAGE),
+        ("图中shows the refund amount", BadReason.OTHER_LANGUAGE),
+        ("返金の進捗と金額です", BadReason.OTHER_LANGUAGE),
+        ("给定标签说明它有金额", BadReason.LEAKS_LABEL),
+        ("符合正确标签的含义，有金额", BadReason.LEAKS_LABEL),
+        ("因为标签是这个，有金额", BadReason.LEAKS_LABEL),
+        ("答案是退款页，有金额", BadReason.LEAKS_LABEL),
+        ("已知这是退款页，所以有金额", BadReason.LEAKS_LABEL),
+        ("已被人工标为退款页，有金额", BadReason.LEAKS_LABEL),
+        ("题目告诉我们它有退款金额", BadReason.LEAKS_LABEL),
+        ("布局像商品页一样有价格", BadReason.NAMES_OTHER_LABEL),
+        ("有运输轨迹，是物流跟踪页", BadReason.NAMES_OTHER_LABEL),
+        ("不是退款页，而是商品页", BadReason.NAMES_OTHER_LABEL),
+        ("虽有退款金额，其实是订单详情页", BadReason.NAMES_OTHER_LABEL),
+        ("有红色按钮，但不像退款页", BadReason.DENIES_LABEL),
+        ("特征非常明显，一看就知道", BadReason.SAYS_NOTHING),
+        ("这是一张退款页的截图", BadReason.SAYS_NOTHING),
+        ("内容清晰完整，十分典型，令人信服", BadReason.SAYS_NOTHING),
+    ],
+)
+def test_bad_reasons_are_found(reason: str, fault: BadReason) -> None:
+    assert judged(reason) is fault
+
+
+def test_a_reason_as_long_as_allowed_passes() -> None:
+    reason = "红色进度条亮了两格写着金额三十五元九角以及撤销申请与查看钱款去向共三个灰色圆钮"[:30]
+    assert len(reason) == 30
+    assert judged(reason) is None
+    assert judged(reason + "多") is BadReason.TOO_LONG
+
+
+def test_what_the_user_says_may_be_quoted() -> None:
+    subject = sample("s", "用户: 标签是什么料子，物流到哪了", labels=LABELS)
+    assert judge_reason("用户问“标签是什么料子”和厚薄", subject, "退款页", CHINESE) is None
+    assert judge_reason("用户问物流走到哪个站了", subject, "退款页", CHINESE) is None
+    assert judge_reason("他说“标签是棉的”和厚薄", subject, "退款页", CHINESE) is BadReason.LEAKS_LABEL
+
+
+def test_a_short_label_counts_only_as_the_answer() -> None:
+    assert judged("下方有物流和撤销两个按钮") is None
+    assert judged("有运单号和站点，属于物流") is BadReason.NAMES_OTHER_LABEL
+
+
+def test_labels_are_marked_by_all_their_names() -> None:
+    found = marked("像物流跟踪页，不是物流页面-物流跟踪页面，是退款页", LABELS, "退款页")
+    assert found.text == f"像{OTHER},不是{OTHER},是{RIGHT}"
+    assert found.others == ("物流页面-物流跟踪页面",) * 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "fault"),
+    [
+        ("A progress bar with two lit nodes and the sum 35.90", None),
+        ("The white price label reads 35.90 above a red button", None),
+        ("Not a product page: no price, but a refund bar with two nodes", None),
+        ("The given label says that money goes back", BadReason.LEAKS_LABEL),
+        ("It shows a bar, as the label indicates", BadReason.LEAKS_LABEL),
+        ("A big picture and a price, so it is a product page", BadReason.NAMES_OTHER_LABEL),
+        ("This is a very clear and typical example", BadReason.SAYS_NOTHING),
+        ("图中有退款进度条和金额", BadReason.OTHER_LANGUAGE),
+    ],
+)
+def test_english_has_lists_of_its_own(reason: str, fault: BadReason | None) -> None:
+    subject = sample("s", image("a"), labels=("refund page", "product page"))
+    assert judge_reason(reason, subject, "refund page", ENGLISH) is fault
+
+
+def test_a_language_without_lists_is_judged_by_the_rest() -> None:
+    assert not has_words("fr")
+    assert judge_reason("une barre de progrès", screen(), "退款页", pack("fr")) is None
+    assert judge_reason("une", screen(), "退款页", pack("fr")) is BadReason.TOO_SHORT
+    assert complaint(BadReason.TOO_SHORT, "une", pack("fr")) == ""
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_every_fault_has_words_for_the_model(language: str) -> None:
+    assert {fault for fault, _ in reason_words(language).faults} == set(BadReason)
+    said = [complaint(fault, "原来的话", pack(language)) for fault in BadReason]
+    assert len(set(said)) == len(BadReason)
+    assert all("原来的话" in s for s in said)
+
+
+def test_a_set_is_judged_by_text_first_and_then_for_alikeness() -> None:
+    texts = [f"第{i}行红字写着等待商家处理" for i in range(4)] + ["看图", "银行卡尾号3321收到退回的钱"]
+    explained = [Explained(screen(), "退款页", text) for text in texts]
+    faults = judge_reasons(explained, CHINESE, Crowds(), last=False)
+    assert faults == [BadReason.ALIKE] * 4 + [BadReason.TOO_SHORT, None]
+    assert judge_reasons(explained, CHINESE, Crowds(), last=True)[:2] == [None, BadReason.ALIKE]
+
+
+def test_support_is_known_only_by_probabilities() -> None:
+    sure = prediction(label="退款页", probabilities={"退款页": 0.9, "商品页": 0.1})
+    assert supports(sure, "退款页") is True
+    assert supports(sure, "商品页") is False
+    assert supports(prediction(label="商品页", votes={"商品页": 1}), "退款页") is None

@@ -1,0 +1,154 @@
+"""Asking, judging and asking again, with an engine of a few lines."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from tasks.parsing import parse
+from tasks.rationales import Asked, Reasoner, Reasons
+from tasks.records import FreeText, Generation, LabelAnswer, Outcome, Prediction, Request, Sample
+from tests.tasks.making import generation, prompter, sample
+
+SAMPLES = [sample(f"s{i}", f"用户: 我要退{i}号的货") for i in range(5)]
+LEAK, GOOD = "给定标签是申请退款", "用户说要退这一件的货，编号"
+
+
+class Model:
+    """Answers a first question about the items `bad` badly, and better ones when the complaint reaches it."""
+
+    def __init__(self, bad: Mapping[str, str], *, mends: bool = True, concludes: str = "", told: bool = True) -> None:
+        self.bad, self.mends, self.concludes, self.told = bad, mends, concludes, told
+        self.asked: list[Request] = []
+
+    def answers(self, requests: Sequence[Request], what: str) -> dict[str, Generation]:
+        return {r.key: self._answer(r) for r in requests}
+
+    def labels(self, requests: Sequence[Request], what: str) -> list[Prediction]:
+        return [parse(r, self._answer(r), source="support", model="m") for r in requests]
+
+    def find(self, **asked: int | bool) -> Reasons:
+        return Reasoner(prompter(), Asked(**asked), self.answers, self.labels).find(SAMPLES)  # pyright: ignore
+
+    def _answer(self, request: Request) -> Generation:
+        self.asked.append(request)
+        constraint = request.constraint
+        if isinstance(constraint, LabelAnswer):
+            label = self.concludes or "申请退款"
+            logprobs = {name: -0.1 if name == label else -4.0 for name in constraint.labels}
+            text = constraint.opening + label + constraint.closing
+            return generation(request.key, texts=(text,), label_logprobs=logprobs if self.told else None)
+        complained = "不行" in request.suffix
+        bad = self.bad.get(request.sample_id)
+        if bad is not None and not (self.mends and complained):
+            return generation(request.key, texts=(bad,))
+        return generation(request.key, texts=(f"{GOOD[:7]}{int(request.sample_id[1:]) * 1111}号红色外衣",))
+
+
+UNLIKE = {
+    "s0": "用户说收到的杯子是裂开的",
+    "s1": "追问押金几时回到银行卡",
+    "s2": "尺码偏小穿不进，想寄走",
+    "s3": "颜色与照片差得远，不愿留",
+    "s4": "下单多拍一双袜子要撤掉",
+}
+
+
+def reasons_of(found: Reasons) -> dict[str, str]:
+    return {i: p.reason for i, p in found.kept.items()}
+
+
+def test_every_item_is_kept_or_dropped() -> None:
+    model = Model(UNLIKE | {"s1": LEAK, "s2": LEAK}, mends=False)
+    found = model.find(attempts=2)
+    assert set(found.kept) == {"s0", "s3", "s4"}
+    assert {i: d.reason for i, d in found.dropped.items()} == dict.fromkeys(
+        ("s1", "s2"), "reason_says_the_label_was_given"
+    )
+    assert found.dropped["s1"].detail == LEAK
+    assert found.first_faults == {"reason_says_the_label_was_given": 2}
+
+
+def test_the_complaint_reaches_the_model_and_mends() -> None:
+    model = Model(UNLIKE | {"s1": LEAK})
+    found = model.find(attempts=2, support=False)
+    again = [r for r in model.asked if r.sampling.temperature > 0]
+    assert [r.sample_id for r in again] == ["s1"]
+    assert f"上次写的“{LEAK}”不行" in again[0].suffix
+    assert found.kept["s1"].attempt == 1
+    assert found.kept["s0"].attempt == 0
+    assert found.dropped == {}
+
+
+def test_one_attempt_asks_nothing_again() -> None:
+    model = Model(UNLIKE | {"s1": LEAK})
+    assert set(model.find(attempts=1, support=False).dropped) == {"s1"}
+    assert len(model.asked) == len(SAMPLES)
+
+
+def test_items_all_alike_are_asked_for_something_of_their_own() -> None:
+    model = Model(dict.fromkeys(UNLIKE, "用户说东西不合适要退回去"), mends=False)
+    found = model.find(attempts=2, support=False)
+    assert found.first_faults == {"reason_like_others": 5}
+    assert reasons_of(found) == {"s0": "用户说东西不合适要退回去"}
+    before, after = found.diversity(0.7)
+    assert (before.near_duplicates, after.near_duplicates) == (1.0, 0.0)
+
+
+def test_support_is_asked_blind_and_only_for_what_passed() -> None:
+    model = Model(UNLIKE | {"s1": LEAK}, mends=False)
+    found = model.find(attempts=1)
+    asked = [r for r in model.asked if not isinstance(r.constraint, FreeText)]
+    assert {r.sample_id for r in asked} == {"s0", "s2", "s3", "s4"}
+    for request in asked:
+        assert isinstance(request.constraint, LabelAnswer)
+        assert UNLIKE[request.sample_id] in request.constraint.opening
+        assert UNLIKE[request.sample_id] not in request.suffix
+        assert "属于“申请退款”" not in request.suffix
+        assert request.sampling.label_probabilities
+    assert found.kept["s0"].probabilities["申请退款"] == pytest.approx(0.905, abs=0.001)
+
+
+def test_a_reason_that_leads_elsewhere_is_refused() -> None:
+    found = Model(UNLIKE, mends=False, concludes="查询物流").find(attempts=1)
+    assert found.kept == {}
+    assert {d.reason for d in found.dropped.values()} == {"reason_does_not_lead_to_the_label"}
+
+
+def test_a_server_without_probabilities_can_not_tell() -> None:
+    found = Model(UNLIKE, mends=False, concludes="查询物流", told=False).find(attempts=1)
+    assert len(found.kept) == found.unsure == len(SAMPLES)
+
+
+def test_no_support_asks_no_label() -> None:
+    model = Model(UNLIKE)
+    found = model.find(support=False)
+    assert all(isinstance(r.constraint, FreeText) for r in model.asked)
+    assert found.kept["s0"].probabilities == {}
+
+
+def test_what_the_engine_could_not_answer_is_dropped_as_such() -> None:
+    def answers(requests: Sequence[Request], what: str) -> dict[str, Generation]:
+        asked.extend(requests)
+        outcomes = {"s0": Outcome.BAD_MEDIA, "s1": Outcome.FAILED}
+        return {
+            r.key: generation(r.key, outcome=outcomes[r.sample_id], texts=(), detail="broken")
+            if r.sample_id in outcomes
+            else generation(r.key, texts=(UNLIKE[r.sample_id],))
+            for r in requests
+        }
+
+    asked: list[Request] = []
+    found = Reasoner(prompter(), Asked(support=False), answers, lambda r, w: []).find(SAMPLES)
+    assert {i: (d.reason, d.detail) for i, d in found.dropped.items()} == {
+        "s0": ("bad_media", "broken"),
+        "s1": ("failed", "broken"),
+    }
+    assert [r.sample_id for r in asked[len(SAMPLES) :]] == ["s1"]  # nothing cures a broken image
+
+
+def test_first_questions_are_what_they_were_without_complaints() -> None:
+    model = Model(UNLIKE)
+    model.find(attempts=1, support=False)
+    subject: Sample = SAMPLES[0]
+    plain = prompter().rationale(subject, "申请退款", Asked().sampling(0))
+    assert model.asked[0].key == plain.key
