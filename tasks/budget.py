@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.images import TooThin, resized_sides
 from tasks.records import ImagePart, ImageRef, Request
-from tasks.user_turn import user_content
+from tasks.user_turn import system_turn, user_content
 
 _WRAPPER_TOKENS = 24
 """The chat template's own tokens around one user turn with the default system turn."""
@@ -32,7 +32,7 @@ def image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_siz
 
 def estimate_prompt_tokens(request: Request) -> int:
     """About how many tokens the request's prompt has: images exactly (for 14-pixel patches), text by its length."""
-    chars = len(request.prefix) + len(request.suffix)
+    chars = len(request.system) + len(request.prefix) + len(request.suffix)
     images = 0
     for part in request.parts:
         if isinstance(part, ImagePart):
@@ -58,7 +58,7 @@ class Fitted:
 class PromptBudget:
     """Exact prompt lengths under one processor, and requests shortened to fit.
 
-    The length is that of the user turn in the processor's chat template, with the generation prompt: text by the
+    The length is that of system and user turn in the processor's chat template, with the generation prompt: text by the
     processor's tokenizer, images by arithmetic. Any thread may ask.
     """
 
@@ -105,8 +105,8 @@ class PromptBudget:
         return Fitted(shorter, tokens, "; ".join(notes))
 
     def _rendered(self, request: Request) -> str:
-        message = {"role": "user", "content": user_content(request)}
-        return self._processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+        return self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def _tokenised(self, text: str) -> int:
         # half the time of a call of the tokenizer, which also finds out where in the text each token stands

@@ -91,6 +91,7 @@ class PackFile(_Strict):
 
     name: _Text
     language: _Text
+    system: _Text | None = None
     reason_key: _Text | None = None
     label_key: _Text | None = None
     reason_max_chars: int = Field(default=50, ge=1)

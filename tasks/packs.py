@@ -68,6 +68,8 @@ class Pack:
     name: str
     folder: Path
     language: str
+    system: str
+    """The system turn before every question; empty: the model's own."""
     tasks: tuple[TaskPack, ...]
     reason_key: str
     """This and the next are empty for free text, whose answers are no JSON."""
@@ -141,6 +143,7 @@ def load_pack(name_or_folder: str | Path) -> Pack:
         name=content.name,
         folder=folder,
         language=content.language,
+        system=content.system or "",
         tasks=tasks,
         reason_key=content.reason_key or "",
         label_key=content.label_key or "",

@@ -27,7 +27,7 @@ from tasks.records import (
     TextPart,
     digest_of,
 )
-from tasks.user_turn import user_text
+from tasks.user_turn import system_turn, user_text
 
 LONG_PROMPT = 2500
 """Fixed prompts beyond about so many characters made answers worse (reported by people who competed, FACTS)."""
@@ -60,7 +60,7 @@ def reseeded(request: Request, attempt: int) -> Request:
 
 def fixed_chars(request: Request) -> int:
     """Characters of the prompt that are the pack's and not the item's."""
-    return len(request.prefix) + len(request.suffix)
+    return len(request.system) + len(request.prefix) + len(request.suffix)
 
 
 class Prompter:
@@ -159,14 +159,15 @@ class Prompter:
     def training_turns(self, sample: Sample, label: str, reason: str = "") -> tuple[Message, ...]:
         """The conversation a student is trained on: what it is asked about `sample`, and the answer it should give.
 
-        A user turn, then the assistant's. With a `reason` the question asks for one, without it for the bare label; of
-        free text `label` is the text, and there is no reason.
+        The pack's system turn, if it has one, a user turn, and the assistant's. With a `reason` the question asks for
+        one, without it for the bare label; of free text `label` is the text, and there is no reason.
         """
         if self.pack.task(sample.task).free_text:
             request = self.write(sample, Sampling())
         else:
             request = self.classify(sample, Sampling(), with_reason=bool(reason))
         return (
+            *(Message(role="system", content=turn["content"]) for turn in system_turn(request)),
             Message(role="user", content=user_text(request)),
             Message(role="assistant", content=self.answer(label, reason)),
         )
@@ -209,6 +210,8 @@ class Prompter:
                 "min_pixels": self.min_pixels,
                 "model": self.model,
                 "context_length": self._context_length,
+                # only where there is one: a key that every question has would ask them all again
+                **({"system": self.pack.system} if self.pack.system else {}),
             }
         )
         return Request(
@@ -220,6 +223,7 @@ class Prompter:
             suffix=suffix,
             constraint=constraint,
             sampling=sampling,
+            system=self.pack.system,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
             keep_from_turn=latest_user_turn(sample, task),

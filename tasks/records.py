@@ -163,6 +163,8 @@ class Request(Record):
     suffix: str
     constraint: Constraint
     sampling: Sampling
+    system: str = ""
+    """The turn before the user's; where it is empty, the model's chat template puts its own there, or none."""
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
     keep_from_turn: int = 0

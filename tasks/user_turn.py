@@ -1,4 +1,4 @@
-"""A request's one user turn, as a content list and as text: the same words in training, asking and export."""
+"""A request's turns, as content list and as text: the same words in training, asking and export."""
 
 import re
 
@@ -6,6 +6,11 @@ from tasks.records import ImagePart, Request
 
 IMAGE_TOKEN = "<image>"
 _READ_AS_MORE = re.compile(r"<(image|video|audio|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\}")
+
+
+def system_turn(request: Request) -> list[dict[str, str]]:
+    """The turns before the user's: none, or the one ``{"role": "system", "content": text}`` of a pack that has it."""
+    return [{"role": "system", "content": escape_placeholder(request.system)}] if request.system else []
 
 
 def user_content(request: Request) -> list[dict[str, str]]:

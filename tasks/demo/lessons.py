@@ -20,7 +20,7 @@ from tasks.demo.training import Lesson
 from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
-from tasks.user_turn import user_content
+from tasks.user_turn import system_turn, user_content
 
 CAPTION, POINT = "\n一句话。", "\n一处要点。"
 """What the base is asked beside the pack's own question."""
@@ -100,7 +100,7 @@ class School:
             sample = as_sample(item, self.pack)
             for word, stage in product((self._base, self._teacher, self._generator), Stage):
                 request, answer = word(item, sample, Random(item.id), stage)
-                total.update(repr((user_content(request), answer)).encode())
+                total.update(repr((system_turn(request), user_content(request), answer)).encode())
             for image in item.images:
                 total.update(image.tobytes())
         return total.hexdigest()
@@ -126,6 +126,7 @@ class School:
             for item in draw_items(_DRAWN_AT_ONCE, seed):
                 request, answer = word(item, as_sample(item, self.pack), rng, stage)
                 turns = [
+                    *system_turn(request),
                     {"role": "user", "content": user_content(request)},
                     {"role": "assistant", "content": [{"type": "text", "text": answer}]},
                 ]

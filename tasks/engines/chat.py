@@ -10,7 +10,7 @@ import orjson
 import pybase64
 
 from tasks.records import LabelAnswer, Outcome, Request
-from tasks.user_turn import user_content
+from tasks.user_turn import system_turn, user_content
 
 ANSWER_TOKENS = 64
 """Room for keys, label and the white space that JSON-schema output of weak models pads with, beside the reason."""
@@ -79,12 +79,12 @@ def chat_body(request: Request, model: str, images: Sequence[bytes], can: Capabi
         elif can.choice and constraint.between is None:
             texts = [constraint.opening + _inside(label) + constraint.closing for label in constraint.labels]
             fields["structured_outputs"] = {"choice": texts}
-    return _with_images({"model": model, "messages": [_user(request)], **fields}, images)
+    return _with_images({"model": model, "messages": _turns(request), **fields}, images)
 
 
 def probe_body(request: Request, model: str, images: Sequence[bytes], probe: Probe) -> bytes:
     """The body that asks for the log-probabilities of `probe.tokens` right after the begun answer `probe.stem`."""
-    messages = [_user(request), {"role": "assistant", "content": probe.stem}]
+    messages = [*_turns(request), {"role": "assistant", "content": probe.stem}]
     return _with_images({"model": model, "messages": messages, **probe_fields(probe.tokens)}, images)
 
 
@@ -150,7 +150,7 @@ def token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
     return {int(t.removeprefix("token_id:")): p for t, p in pairs if t.removeprefix("token_id:").isdecimal()}
 
 
-def _user(request: Request) -> dict[str, Any]:
+def _turns(request: Request) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = []
     images = 0
     for element in user_content(request):
@@ -159,7 +159,7 @@ def _user(request: Request) -> dict[str, Any]:
             images += 1
         else:
             content.append(dict(element))
-    return {"role": "user", "content": content}
+    return [*system_turn(request), {"role": "user", "content": content}]
 
 
 def _with_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:

@@ -231,7 +231,7 @@ def _answer_room(request: Request) -> int:
 
 def _at_most(request: Request) -> int:
     """A bound on the prompt's tokens that costs nothing: a token of a byte-level vocabulary is a byte at least."""
-    texts = [request.prefix, request.suffix, *(p.text for p in request.parts if p.type == "text")]
+    texts = [request.system, request.prefix, request.suffix, *(p.text for p in request.parts if p.type == "text")]
     pixels = sum(min(max(i.width * i.height, request.min_pixels), request.max_pixels) for i in request.images)
     return 64 + sum(len(t.encode()) for t in texts) + pixels // 392 + 8 * len(request.images)
 

@@ -26,7 +26,7 @@ from tasks.engines.scoring import Answers, score_answers, split_answers
 from tasks.errors import EngineError
 from tasks.images import TooThin
 from tasks.records import Generation, LabelAnswer, Outcome, Request
-from tasks.user_turn import user_content
+from tasks.user_turn import system_turn, user_content
 
 WINDOW = 8
 """Batches' worth of requests pulled from the stream at a time and sorted by length."""
@@ -161,8 +161,8 @@ class LocalEngine:
         except Exception as error:
             return self._ended(request, Outcome.BAD_MEDIA, first_line(error))
         try:
-            message = {"role": "user", "content": user_content(request)}
-            text = self._processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+            turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+            text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
                 text += constraint.opening
             # resized already, by qwen_vl_utils: the same route as in training

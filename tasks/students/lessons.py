@@ -13,7 +13,7 @@ from tasks.images import open_images
 from tasks.prompts import Prompter
 from tasks.records import Sample, Sampling
 from tasks.students import StudentSpec
-from tasks.user_turn import user_content
+from tasks.user_turn import system_turn, user_content
 
 
 def taught_items(spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]) -> list[tuple[Sample, str]]:
@@ -49,7 +49,7 @@ def dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch_size
         request = requests[i]
         content = [{"type": "image"} if e["type"] == "image" else e for e in user_content(request)]
         return {
-            "prompt": [{"role": "user", "content": content}],
+            "prompt": [*system_turn(request), {"role": "user", "content": content}],
             "completion": [{"role": "assistant", "content": [{"type": "text", "text": answers[i]}]}],
             "images": open_images(request.images, patch_size=patch_size, **limits) or [],
         }

@@ -12,10 +12,10 @@ from tasks.errors import ConfigError
 from tasks.export.llamafactory import write_llamafactory
 from tasks.images import ImageCache
 from tasks.prompts import Prompter
-from tasks.records import Example, Message, Origin, Sample, Sampling
+from tasks.records import Example, Origin, Sample
 from tasks.stages import write_bytes
 from tasks.students import Plain
-from tasks.user_turn import IMAGE_TOKEN, escape_placeholder, user_text
+from tasks.user_turn import IMAGE_TOKEN, escape_placeholder
 from tasks.yaml_files import read_yaml
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
@@ -81,18 +81,14 @@ def label_examples(prompter: Prompter, train: Sequence[Sample], images: ImageCac
     bounds = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
     examples: list[Example] = []
     for sample in train:
-        request = prompter.classify(sample, Sampling(), with_reason=False)
-        seen = request.images
+        seen = sample.images
         if images is not None:
             seen = tuple(i.model_copy(update={"path": str(images.file(i, **bounds).resolve())}) for i in seen)
         label = sample.given or ""
         examples.append(
             Example(
                 sample_id=sample.id,
-                messages=(
-                    Message(role="user", content=user_text(request)),
-                    Message(role="assistant", content=prompter.answer(label)),
-                ),
+                messages=prompter.training_turns(sample, label),
                 images=seen,
                 label=label,
                 origin=Origin.GIVEN,

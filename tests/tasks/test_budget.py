@@ -13,7 +13,7 @@ from tasks.budget import PromptBudget, estimate_prompt_tokens, image_tokens
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.images import TooThin, open_images
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
-from tasks.user_turn import user_content
+from tasks.user_turn import system_turn, user_content
 from tests.tasks.making import image, prompter, sample
 
 rng = random.Random(0)
@@ -35,7 +35,9 @@ def budget(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return PromptBudget(processor)
 
 
-def asked(*parts: Part, prefix: str = "看图并回答。\n", suffix: str = "\n回答：", **fields: int) -> Request:
+def asked(
+    *parts: Part, prefix: str = "看图并回答。\n", suffix: str = "\n回答：", system: str = "", **fields: int
+) -> Request:
     return Request(
         key="k",
         sample_id="s",
@@ -43,6 +45,7 @@ def asked(*parts: Part, prefix: str = "看图并回答。\n", suffix: str = "\n�
         prefix=prefix,
         parts=parts,
         suffix=suffix,
+        system=system,
         constraint=FreeText(),
         sampling=Sampling(),
         **{"max_pixels": 30 * 784, "min_pixels": 4 * 784, **fields},
@@ -57,8 +60,8 @@ def made(budget: PromptBudget, request: Request) -> dict[str, list[list[int]]]:
         fetch_image({"image": Image.new("RGB", (i.width, i.height)), **bounds}, image_patch_size=patch)
         for i in request.images
     ]
-    message = {"role": "user", "content": user_content(request)}
-    prompt = processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+    prompt = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     return processor(text=[prompt], images=pictures or None, do_resize=False)
 
 
@@ -119,9 +122,11 @@ contents = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(parts=contents, prefix=texts, suffix=texts, most=st.integers(4, 40))
-def test_the_count_is_the_processors_own(budget: PromptBudget, parts: list[Part], prefix: str, suffix: str, most: int):
-    request = asked(*parts, prefix=prefix, suffix=suffix, max_pixels=most * 1024, min_pixels=4 * 1024)
+@given(parts=contents, prefix=texts, suffix=texts, system=texts, most=st.integers(4, 40))
+def test_the_count_is_the_processors_own(
+    budget: PromptBudget, parts: list[Part], prefix: str, suffix: str, system: str, most: int
+):
+    request = asked(*parts, prefix=prefix, suffix=suffix, system=system, max_pixels=most * 1024, min_pixels=4 * 1024)
     assume(all(max(i.width, i.height) < most * min(i.width, i.height) for i in request.images))
     assert budget.count(request) == len(made(budget, request)["input_ids"][0])
 
@@ -140,10 +145,13 @@ def test_several_threads_may_ask(budget: PromptBudget):
         assert list(pool.map(ask, range(39 * 5))) == expected * 5
 
 
-def test_a_spelt_image_token_is_one_more_token(budget: PromptBudget):
+def test_a_spelt_image_token_is_no_image(budget: PromptBudget):
     plain = asked(TextPart(text="看图"), ImagePart(image=sized(300, 300)))
     poisoned = asked(TextPart(text="看<|image_pad|>图"), ImagePart(image=sized(300, 300)))
-    assert budget.count(plain) < budget.count(poisoned) < budget.count(plain) + 4
+    pad = budget._processor.tokenizer.convert_tokens_to_ids(budget._processor.image_token)
+    ids = [list(made(budget, request)["input_ids"][0]) for request in (plain, poisoned)]
+    assert ids[0].count(pad) == ids[1].count(pad) > 0
+    assert budget.count(poisoned) == len(ids[1])
 
 
 def test_an_image_that_cannot_be_resized_is_named(budget: PromptBudget):

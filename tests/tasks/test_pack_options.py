@@ -1,16 +1,20 @@
 """Options of a pack: describe first, few-shot examples, text on images, the user's latest turn."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tasks.engines.chat import Capabilities, Probe, chat_body, probe_body
 from tasks.errors import PackError
 from tasks.packs import TEMPLATES, Pack, load_pack
 from tasks.prompts import Prompter, fixed_chars, reseeded
 from tasks.records import FreeText, Sampling, TextPart
-from tasks.user_turn import user_content, user_text
+from tasks.students.lessons import dataset
+from tasks.students.trainer_files import label_examples
+from tasks.user_turn import system_turn, user_content, user_text
 from tests.tasks.making import image, sample
 
 GREEDY = Sampling()
@@ -29,6 +33,31 @@ def pack_with(folder: Path, *, top: str = "", dialogue: str = "", **templates: s
 
 def prompter(pack: Pack, **names: object) -> Prompter:
     return Prompter(pack, "m", max_pixels=784, min_pixels=784, **names)  # pyright: ignore[reportArgumentType]
+
+
+# --- a system turn -------------------------------------------------------------------------------------------
+
+
+def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
+    plain, pack = load_pack("demo"), pack_with(tmp_path / "p", top="system: 你是<image>网店助手。")
+    asking, subject = prompter(pack), sample("s", "用户: 在吗", image("c"))
+    request = asking.classify(subject, GREEDY, with_reason=False)
+    turn = {"role": "system", "content": "你是＜image＞网店助手。"}
+    assert (
+        system_turn(request) == [turn] and user_text(request) == asking.training_turns(subject, "申请退款")[1].content
+    )
+    body = json.loads(chat_body(request, "m", [b"data:x"], Capabilities(), n=1, seed=0))
+    begun = json.loads(probe_body(request, "m", [b"data:x"], Probe("{", (1,))))
+    assert body["messages"][0] == begun["messages"][0] == turn
+    assert [m["role"] for m in begun["messages"]] == ["system", "user", "assistant"]
+    trained = asking.training_turns(subject, "申请退款")
+    assert [m.role for m in trained] == ["system", "user", "assistant"] and trained[0].content == turn["content"]
+    assert dataset(asking, [(sample(), "")], 14)[0]["prompt"][0] == turn
+    assert label_examples(asking, [subject], None)[0].messages == trained
+    assert fixed_chars(request) == len(request.system + request.prefix + request.suffix)
+    without = prompter(plain).classify(subject, GREEDY, with_reason=False)
+    assert system_turn(without) == [] and without.key != request.key
+    assert "system" not in chat_body(without, "m", [b"data:x"], Capabilities(), n=1, seed=0).decode()
 
 
 # --- describe first ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from qwen_vl_utils import process_vision_info
 
 from tasks.engines.local import LocalEngine
 from tasks.records import FreeText, Generation, ImagePart, ImageRef, LabelAnswer, Request, Sampling, TextPart
-from tasks.user_turn import user_content
+from tasks.user_turn import system_turn, user_content
 
 LABELS = ("订单", "物流", "物流-派送中", "退款", "优惠券A", "优惠券B")
 OPENING, BETWEEN, CLOSING = '{"理由": "', '", "所属类别": "', '"}'
@@ -57,7 +57,7 @@ def inputs_of(engine: LocalEngine, asked: Request, answer: str = ""):
     """What the processor makes of the prompt and the answer's beginning, by the shortest way."""
     limits = {"max_pixels": asked.max_pixels, "min_pixels": asked.min_pixels}
     content = [e | limits if e["type"] == "image" else e for e in user_content(asked)]
-    messages = [{"role": "user", "content": content}]
+    messages = [*system_turn(asked), {"role": "user", "content": content}]
     prompt = engine._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     pictures = process_vision_info(messages)[0]
     return engine._processor(text=[prompt + answer], images=pictures, do_resize=False, return_tensors="pt")

@@ -61,8 +61,11 @@ def test_label_probabilities_equal_plain_full_passes(engine: LocalEngine, images
         assert generation.texts == (shown + start + best + CLOSING,)
 
 
-def test_a_greedy_text_is_the_one_of_transformers_own_generate(engine: LocalEngine, images: list[ImageRef]):
-    asked = request("greedy", images[:2], kind="text", max_tokens=5)
+@pytest.mark.parametrize("system", ["", "你是客服助手。"])
+def test_a_greedy_text_is_the_one_of_transformers_own_generate(
+    engine: LocalEngine, images: list[ImageRef], system: str
+):
+    asked = request("greedy", images[:2], kind="text", max_tokens=5).model_copy(update={"system": system})
     text = answers(engine, [asked])["greedy"].texts[0]
     made = inputs_of(engine, asked)
     banned = engine._decoder.banned.tolist()
