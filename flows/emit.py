@@ -1,9 +1,7 @@
 """Stage 4: one decision a sample, merged into one training set and written as trainers read it."""
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,21 +11,18 @@ from flows.config import EmitConfig, SourceConfig
 from flows.running import file_state, intake, read_texts, reused, run_as_task, show_counts, show_table
 from tasks.decisions import pseudo_decision
 from tasks.errors import ConfigError
-from tasks.export import write_exports
 from tasks.looks import Looks
-from tasks.merge import STAGE, conflicts, drops, examples, input_ids
+from tasks.merge import STAGE, conflicts
+from tasks.merge_files import Emitted, write_merged
 from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.mixing import draw_mix
 from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter
-from tasks.records import Correction, Dropped, Example, Origin, Prediction, Sample, Split, Subset
+from tasks.records import Correction, Prediction, Sample, Split
 from tasks.report.review import write_queue
-from tasks.shuffling import shuffled
 from tasks.stages import (
-    RowWriter,
     StageRecord,
     StoredRows,
-    check_books,
     close_stage,
     code_version,
     open_stage,
@@ -39,6 +34,9 @@ from tasks.verdicts import read_store
 CONFLICTS = Path("review_conflicts/review")
 """Under `output`: the queue of conflicting duplicates. `labelstill review import <output>/review_conflicts FILE` takes
 in what people said; the next run applies it."""
+
+_ROWS_SHOWN = 200
+"""Of the table of labels: captions are all different."""
 
 
 @flow(name="emit", flow_run_name="emit: {config.pack}")
@@ -71,16 +69,14 @@ def emit(config: EmitConfig) -> StageRecord:
     prompter = Prompter(pack, "", max_pixels=1, min_pixels=1, texts=read_texts(config, pack, samples))
     what = f"merge {len(sources.labelled)} labelled and {len(sources.pool)} pool items"
     begun = StageRecord(stage=STAGE, recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs)
-    record = run_as_task("merge and export", what, lambda: write_merged(config, sources, prompter, begun, began))
+    record = run_as_task("merge and export", what, lambda: _merged(config, sources, prompter, begun, began))
     show_counts(record)
     return record
 
 
-def write_merged(
-    config: EmitConfig, sources: Sources, prompter: Prompter, record: StageRecord, began: float
-) -> StageRecord:
-    """Merge `sources` into `output`/emit without holding the samples; returns the finished record."""
-    settings = config.emit
+def _merged(config: EmitConfig, sources: Sources, prompter: Prompter, record: StageRecord, began: float) -> StageRecord:
+    """Merge `sources` into `output`/emit; returns the finished record."""
+    settings, folder = config.emit, config.output / STAGE
     rules = Rules(
         waiting=settings.waiting,
         transductive=settings.transductive,
@@ -90,28 +86,18 @@ def write_merged(
         seed=config.seed,
     )
     plan = plan_merge(sources, rules, Looks(config.images / "hashes.sqlite"))
-    folder = config.output / STAGE
     open_stage(folder)
-    tally = _Tally()
-    dropped: Counter[str] = Counter()
-    with RowWriter(folder / "dropped.parquet", Dropped) as writer:
-        for drop in drops(plan, sources):
-            writer.write(drop)
-            dropped[drop.reason] += 1
-            tally.ids.append(drop.sample_id)
-    kept = len(input_ids(plan, sources)) - dropped.total()
-    with RowWriter(folder / "kept.parquet", Example) as writer:
-        ordered = shuffled(examples(plan, sources, rules, prompter), kept, config.seed, folder)
-        exported = write_exports(folder, settings.name, tally.through(ordered, writer), settings.export)
-    check_books(STAGE, tally.ids, (), input_ids(plan, sources))
+    emitted = write_merged(folder, plan, sources, rules, prompter, settings.name, settings.export)
     _ask(config, sources, rules, plan)
-    figures = _figures(tally, plan, settings.transductive, len(sources.evaluation))
-    seconds = time.monotonic() - began
-    record = record.model_copy(update={"seconds": seconds, "figures": figures})
-    get_run_logger().info("wrote %s", ", ".join(str(f) for f in exported.files[:20]))
-    balance = [{"label": k, "examples": n} for k, n in tally.labels.most_common(200)]
+    log = get_run_logger()
+    log.info("wrote %s", ", ".join(str(f) for f in emitted.exported.files[:20]))
+    for left in emitted.exported.left_out[:5]:
+        log.warning("%s can't hold item %s: %s", left.format, left.sample_id, left.detail)
+    balance = [{"label": label, "examples": n} for label, n in emitted.labels.most_common(_ROWS_SHOWN)]
     show_table("class-balance", balance, "Emitted by label")
-    return close_stage(folder, record, kept, dropped)
+    figures = _figures(emitted, plan, config)
+    record = record.model_copy(update={"seconds": time.monotonic() - began, "figures": figures})
+    return close_stage(folder, record, emitted.kept, emitted.dropped)
 
 
 def _read(config: EmitConfig, pack: Pack) -> dict[str, str]:
@@ -177,35 +163,12 @@ def _ask(config: EmitConfig, sources: Sources, rules: Rules, plan: Plan) -> None
         )  # fmt: skip
 
 
-@dataclass
-class _Tally:
-    """What is counted while examples stream by."""
-
-    ids: list[str] = field(default_factory=list[str])
-    origins: Counter[Origin] = field(default_factory=Counter[Origin])
-    labels: Counter[str] = field(default_factory=Counter[str])
-    reasons: int = 0
-    validation: int = 0
-
-    def through(self, examples: Iterable[Example], writer: RowWriter) -> Iterator[Example]:
-        """The same examples, counted and written."""
-        for example in examples:
-            self.ids.append(example.sample_id)
-            self.origins[example.origin] += 1
-            self.reasons += bool(example.reason)
-            self.validation += example.subset is Subset.VALIDATION
-            if example.origin is not Origin.MIX:
-                self.labels[example.label] += 1
-            writer.write(example)
-            yield example
-
-
-def _figures(tally: _Tally, plan: Plan, transductive: bool, evaluation: int) -> dict[str, float]:
-    figures = {f"from {origin}": float(n) for origin, n in sorted(tally.origins.items())}
+def _figures(emitted: Emitted, plan: Plan, config: EmitConfig) -> dict[str, float]:
+    figures = {f"from {origin}": float(n) for origin, n in sorted(emitted.origins.items())}
     return figures | {
-        "with a reason": float(tally.reasons),
-        "validation": float(tally.validation),
-        "evaluation items": float(evaluation),
-        "of or near evaluation": float(plan.contaminating),
-        "transductive": float(transductive),
+        "with a reason": emitted.reasons,
+        "validation": emitted.validation,
+        "of or near evaluation": plan.contaminating,
+        "transductive": float(config.emit.transductive),
+        "left out of an export": len(emitted.exported.left_out),
     }

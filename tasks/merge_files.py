@@ -1,0 +1,68 @@
+"""A planned merge as files: what is kept, what is dropped, and the same set for each trainer, none of it held."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.export import Exported, ExportSpec, write_exports
+from tasks.merge import STAGE, drops, examples, input_ids
+from tasks.merge_plan import Plan, Rules, Sources
+from tasks.prompts import Prompter
+from tasks.records import Dropped, Example, Origin, Subset
+from tasks.shuffling import shuffled
+from tasks.stages import RowWriter, check_books
+
+
+@dataclass
+class Emitted:
+    """What was written, counted on its way."""
+
+    origins: Counter[Origin] = field(default_factory=Counter[Origin])
+    labels: Counter[str] = field(default_factory=Counter[str])
+    """Of examples that have one: not of the mix."""
+    dropped: Counter[str] = field(default_factory=Counter[str])
+    """By reason code."""
+    reasons: int = 0
+    """Examples that say why."""
+    validation: int = 0
+    exported: Exported = field(default_factory=lambda: Exported((), {}, ()))
+
+    @property
+    def kept(self) -> int:
+        """How many examples were written."""
+        return self.origins.total()
+
+
+def write_merged(
+    folder: Path, plan: Plan, sources: Sources, rules: Rules, prompter: Prompter, name: str, export: ExportSpec
+) -> Emitted:
+    """Write kept.parquet (shuffled), dropped.parquet and the exports called `name` to `folder`.
+
+    Raises BooksError unless what was kept and dropped is what was to be merged, id for id.
+    """
+    emitted = Emitted()
+    ids: list[str] = []
+    with RowWriter(folder / "dropped.parquet", Dropped) as writer:
+        for drop in drops(plan, sources):
+            writer.write(drop)
+            emitted.dropped[drop.reason] += 1
+            ids.append(drop.sample_id)
+    expected = input_ids(plan, sources)
+    kept = shuffled(examples(plan, sources, rules, prompter), len(expected) - len(ids), rules.seed, folder)
+    with RowWriter(folder / "kept.parquet", Example) as writer:
+        emitted.exported = write_exports(folder, name, _counted(kept, emitted, ids, writer), export)
+    check_books(STAGE, ids, (), expected)
+    return emitted
+
+
+def _counted(examples: Iterable[Example], emitted: Emitted, ids: list[str], writer: RowWriter) -> Iterator[Example]:
+    for example in examples:
+        ids.append(example.sample_id)
+        emitted.origins[example.origin] += 1
+        emitted.reasons += bool(example.reason)
+        emitted.validation += example.subset is Subset.VALIDATION
+        if example.origin is not Origin.MIX:
+            emitted.labels[example.label] += 1
+        writer.write(example)
+        yield example
