@@ -76,9 +76,9 @@ def conflicts(plan: Plan, sources: Sources, rules: Rules) -> list[ReviewCase]:
         if plan.fates[place].reason is Reason.CONFLICTING or plan.ids[place] in sources.verdicts
     }
     cases: list[ReviewCase] = []
+    labelled = len(sources.labelled)
     for place, sample in sources.at(places):
-        labelled = place < len(sources.labelled)
-        decision = sources.of_labelled(sample, rules.waiting) if labelled else sources.of_pool(sample)
+        decision = sources.of_labelled(sample, rules.waiting) if place < labelled else sources.of_pool(sample)
         pseudo = sources.pseudo.get(sample.id)
         given = sample.given or (pseudo.label if pseudo is not None else None) or ""
         others = [label for label in plan.fates[place].labels if label != given]

@@ -132,10 +132,10 @@ def plan_merge(sources: Sources, rules: Rules, looks: Looks) -> Plan:
 
 def _noted(sources: Sources, rules: Rules, ids: list[str], stands: list[Stand]) -> Iterator[Sample]:
     """All items in order of place; ids, and how they stand, are added to the lists on the way."""
+    labelled = len(sources.labelled)
     for i, (sample, decision) in enumerate(sources.decided(rules.waiting)):
         ids.append(sample.id)
-        labelled = i < len(sources.labelled)
-        stands.append(Stand(0, decision.label, decision.origin, decision.refused, labelled, not sample.labels))
+        stands.append(Stand(0, decision.label, decision.origin, decision.refused, i < labelled, not sample.labels))
         yield sample
     for sample in sources.evaluation:
         ids.append(sample.id)
