@@ -67,8 +67,10 @@ def out_of_fold(
         split = make_folds(samples, config.student.folds, config.seed, repeat=repeat, recorded=recorded, links=links)
         write_folds(split, folder, repeat)
         _report(split)
-        students, ask = _kinds(config, pack, samples, split, repeat, folder / "students", asking)
-        check_out_of_fold(samples, split.fold_of, {s.fold: set(_facts(s)["trained_on_content"]) for s in students})
+        students, ask = trained_students(config, pack, samples, split, repeat, folder / "students", asking)
+        check_out_of_fold(
+            samples, split.fold_of, {s.fold: set(student_facts(s)["trained_on_content"]) for s in students}
+        )
         predictions: dict[str, Prediction] = {}
         for student in students:
             held_out = [s for s in samples if split.fold_of.get(s.id) == student.fold]
@@ -85,7 +87,7 @@ _Plan = Callable[[Sequence[Sample], int], tuple[Path, _Work]]
 _Ask = Callable[[_Student, Sequence[_Student], Sequence[Sample]], Sequence[Prediction]]
 
 
-def _kinds(
+def trained_students(
     config: CorrectionConfig,
     pack: Pack,
     samples: Sequence[Sample],
@@ -94,7 +96,7 @@ def _kinds(
     folder: Path,
     asking: Asking,
 ) -> tuple[list[_Student], _Ask]:
-    """The trained students of a split, and how one of them is asked about items."""
+    """The students of a split, trained under `folder` if need be, and how one of them is asked about items."""
     spec = config.student
     if isinstance(spec, ProbeSpec):
         return _probes(spec, config, pack, samples, split, repeat, folder)
@@ -248,12 +250,13 @@ def show_losses(students: Sequence[_Student]) -> None:
     """The students' loss curves as one table artifact, some thirty points each."""
     rows: list[dict[str, object]] = []
     for student in students:
-        facts = _facts(student)
+        facts = student_facts(student)
         curve = list(zip(facts.get("steps_logged", []), facts.get("losses", []), strict=False))
         rows += [{"fold": student.fold, "step": s, "loss": loss} for s, loss in curve[:: max(1, len(curve) // 30)]]
     if rows:
         show_table("student-losses", rows, "Loss of the fold students by step")
 
 
-def _facts(student: _Student) -> dict[str, Any]:
+def student_facts(student: _Student) -> dict[str, Any]:
+    """What the student's own record says of its training."""
     return orjson.loads((student.folder / "student.json").read_bytes())

@@ -30,11 +30,12 @@ def test_the_example_is_read_as_written(file: Path) -> None:
     assert config.labelled is not None and config.labelled.manifest == Path("data/train/train.json")
     assert config.teacher is not None and config.teacher.tensor_parallel_size == 4
     assert config.student is not None and config.student.folds == 5
-    rationales, pseudo_labels, correction, emit = config.stage_configs()
+    rationales, correction, pseudo_labels, emit = config.stage_configs()
     assert isinstance(rationales, RationalesConfig) and rationales.generator == config.generator
     assert isinstance(pseudo_labels, PseudoLabelsConfig) and pseudo_labels.teacher == config.teacher
+    assert (pseudo_labels.labelled, pseudo_labels.student) == (config.labelled, config.student)
     assert isinstance(correction, CorrectionConfig) and correction.student == config.student
-    assert isinstance(emit, EmitConfig) and emit.stages == ("rationales", "pseudo_labels", "correction")
+    assert isinstance(emit, EmitConfig) and emit.stages == ("rationales", "correction", "pseudo_labels")
     assert {stage.output for stage in config.stage_configs()} == {Path("artifacts/www2025")}
 
 
@@ -44,7 +45,7 @@ def test_the_example_is_read_as_written(file: Path) -> None:
         (LABELLED, ()),
         (LABELLED + "generator: {model: g}\n", ("rationales",)),
         (POOL + "teacher: {model: t}\n", ("pseudo_labels",)),
-        (LABELLED + POOL + "teacher: {model: t}\nstudent: {base: b}\n", ("pseudo_labels", "correction")),
+        (LABELLED + POOL + "teacher: {model: t}\nstudent: {base: b}\n", ("correction", "pseudo_labels")),
         (LABELLED + "teacher: {model: t}\nstudent: {base: b}\n", ("correction",)),
         (LABELLED + "teacher: {model: t}\n", ()),
     ],

@@ -1,0 +1,165 @@
+"""Pseudo-labels: calibrated on the labelled set, with corrections, students, a person and a second teacher."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from flows.config import CorrectionSettings, DistillConfig, PseudoLabelSettings, ReviewerConfig, SourceConfig
+from tasks.engines import EngineSpec
+from tasks.records import Prediction
+from tasks.report.review import read_queue
+from tasks.stages import StageRecord, read_rows
+from tasks.students import ProbeSpec
+from tasks.trust import Decision, Trusted
+from tests.conftest import PrefectServer
+from tests.flows.test_review_page import call
+
+pytestmark = pytest.mark.timeout(600)
+
+WORDS = {"申请退款": "钱什么时候退回来", "查询物流": "包裹走到哪里了", "催发货": "怎么还没有发出"}
+
+
+def item(name: str, seed: int, rightly: float) -> tuple[dict[str, object], str]:
+    """A dialogue whose list of labels begins with the right one in a share `rightly`: `scripted:first` then is."""
+    rng = random.Random(seed)
+    truth = rng.choice(list(WORDS))
+    others = [label for label in WORDS if label != truth]
+    rng.shuffle(others)
+    labels = [truth, *others] if rng.random() < rightly else [*others, truth]
+    said = "".join(rng.choices("的了吗呢我你好请问", k=6))
+    text = (
+        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {said}{WORDS[truth]}{seed}\n<用户与客服的对话 END>\n"
+        "请直接只输出分类标签结果，不需要其他多余的话。以下是可以参考的分类标签为："
+        + json.dumps(labels, ensure_ascii=False)
+    )
+    return {"id": name, "instruction": text, "image": []}, truth
+
+
+def config_in(folder: Path, *, rightly: float = 0.9, **settings: object) -> DistillConfig:
+    """90 labelled items, every tenth wrongly, and a pool of 60 that uses the same ids; probes as students."""
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
+    labelled: list[dict[str, object]] = []
+    for n in range(90):
+        row, truth = item(f"{n}", n, rightly)
+        wrong = next(label for label in WORDS if label != truth)
+        labelled.append(row | {"output": wrong if n % 10 == 0 else truth})
+    pool = [item(f"{n}", 1000 + n, rightly) for n in range(60)]
+    for name, rows in (("train", labelled), ("pool", [row for row, _ in pool]), ("truth", [t for _, t in pool])):
+        (folder / f"{name}.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    return DistillConfig(
+        pack="demo",
+        labelled=SourceConfig(manifest=folder / "train.json", images=images),
+        unlabelled=SourceConfig(manifest=folder / "pool.json", images=images),
+        teacher=EngineSpec(engine="scripted", model="scripted:first"),
+        student=ProbeSpec(folds=3, images="none"),
+        correction=CorrectionSettings(review_budget=20, audit=20, reviewer=ReviewerConfig()),
+        pseudo_labels=PseudoLabelSettings(target_precision=0.93, assurance=0.6).model_copy(update=settings),
+        output=folder / "run",
+        ledger=folder / "ledger.sqlite",
+        images=folder / "cache",
+        texts=folder / "texts",
+    )
+
+
+def run(config: DistillConfig) -> StageRecord:
+    from flows.distill import distill
+
+    return distill(config)["pseudo_labels"]
+
+
+def trusted(config: DistillConfig) -> dict[str, Trusted]:
+    return {t.sample_id: t for t in read_rows(config.output / "pseudo_labels/trust.parquet", Trusted)}
+
+
+@pytest.fixture(scope="module")
+def finished(
+    prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DistillConfig, StageRecord]:
+    config = config_in(tmp_path_factory.mktemp("trust"), review_budget=4)
+    return config, run(config)
+
+
+def test_the_pool_is_judged_by_how_the_teacher_did_on_the_labelled_set(
+    finished: tuple[DistillConfig, StageRecord],
+) -> None:
+    config, record = finished
+    truth = json.loads((config.output.parent / "truth.json").read_text("utf-8"))
+    found = trusted(config)
+    kept = read_rows(config.output / "pseudo_labels/kept.parquet", Prediction)
+    right = sum(p.label == truth[int(p.sample_id)] for p in kept) / len(kept)
+    assert record.figures["calibrated"] == 1 and len(kept) >= 30
+    assert record.figures["lower"] <= right <= record.figures["upper"]
+    assert record.figures["kept share"] == len(kept) / 60
+    assert {i for i, t in found.items() if t.decision is Decision.KEPT} == {p.sample_id for p in kept}
+    assert all(t.evidence.students is not None for t in found.values())
+    wrong = [t.expected or 0 for i, t in found.items() if t.label != truth[int(i)]]
+    good = [t.expected or 0 for i, t in found.items() if t.label == truth[int(i)]]
+    assert sum(good) / len(good) > sum(wrong) / len(wrong)  # the students notice
+    assert len(read_rows(config.output / "pseudo_labels/labelled.parquet", Prediction)) == 90
+    assert set(record.inputs) >= {"samples", "labelled", "correction", "verdicts"}
+
+
+def test_an_unchanged_rerun_decides_nothing_anew_and_another_target_asks_nothing(
+    finished: tuple[DistillConfig, StageRecord],
+) -> None:
+    config, record = finished
+    assert run(config).finished_at == record.finished_at
+    stricter = config.model_copy(
+        update={"pseudo_labels": config.pseudo_labels.model_copy(update={"target_precision": 0.999})}
+    )
+    again = run(stricter)
+    assert again.costs.asked == 0 and again.costs.reused == 150 and again.kept < record.kept
+    run(config)  # later tests expect its files
+
+
+def test_a_persons_verdicts_on_the_pool_count_and_stay(finished: tuple[DistillConfig, StageRecord]) -> None:
+    config, _ = finished
+    review = config.output / "review_pool"
+    cases = read_queue(review / "review")
+    before = trusted(config)
+    assert 0 < len(cases) <= 4 and all(before[c.sample_id].decision is Decision.NOT_TRUSTED for c in cases)
+    assert all(c.given == before[c.sample_id].label and c.candidate for c in cases)
+    file = config.output.parent / "verdicts.jsonl"
+    said = [{"id": c.sample_id, "verdict": c.candidate if n else "neither"} for n, c in enumerate(cases)]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in said), encoding="utf-8")
+    assert f"{len(cases)} new" in call("import", review, file).output
+    record = run(config)
+    kept = {p.sample_id: p for p in read_rows(config.output / "pseudo_labels/kept.parquet", Prediction)}
+    assert record.drops["reviewer_said_neither"] == 1 and cases[0].sample_id not in kept
+    for case in cases[1:]:
+        assert (kept[case.sample_id].label, kept[case.sample_id].source) == (case.candidate, "review")
+    assert {c.sample_id for c in cases} <= {c.sample_id for c in read_queue(review / "review")}
+    assert record.costs.asked == 0 and record.figures["reviewed"] == len(cases)
+
+
+def test_without_corrections_wrong_given_labels_count_against_the_teacher(
+    prefect_server: PrefectServer, tmp_path: Path, finished: tuple[DistillConfig, StageRecord]
+) -> None:
+    bare = config_in(tmp_path).model_copy(update={"student": None})
+    record = run(bare)
+    assert record.figures["calibrated"] == 1 and "correction" not in record.inputs
+    assert record.figures["expected precision of all"] < finished[1].figures["expected precision of all"]
+    assert all(t.evidence.students is None for t in trusted(bare).values())
+
+
+def test_without_a_labelled_set_it_is_the_teachers_own_word(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    alone = config_in(tmp_path).model_copy(update={"student": None, "labelled": None})
+    record = run(alone)
+    assert record.figures["calibrated"] == 0 and record.kept == 60  # scripted: sure to 0.9
+    assert record.figures["expected precision"] == pytest.approx(0.9)
+
+
+def test_a_second_teacher_is_asked_about_what_is_uncertain_and_its_like(
+    prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    second = EngineSpec(engine="scripted", model="scripted:hash")
+    config = config_in(tmp_path, rightly=0.6, target_precision=0.95, second_teacher=second)
+    record = run(config)
+    asked = {i for i, t in trusted(config).items() if t.evidence.second is not None}
+    untrusted = {i for i, t in trusted(config).items() if t.decision is Decision.NOT_TRUSTED}
+    assert asked >= untrusted and len(asked) > 10
+    assert record.costs.asked > 150 + len(asked)  # labelled items with evidence as weak, too
+    assert set(record.models) == {"teacher", "second teacher"}
