@@ -15,7 +15,7 @@ from tasks.records import Prediction, Sample
 from tasks.wording import OTHER, RIGHT, BadReason, ReasonWords, reason_words
 
 _MIN_CHARS = 4
-_OWN_LETTERS = 0.6
+_OWN_LETTERS = 0.5
 """Least share of a reason's words that must be of the pack's language: names of goods are Latin everywhere."""
 _CHARS_A_WORD = 1.7
 """Chinese characters that weigh as much as a spaced word: about the length of one (segmented corpora: 1.6–1.8)."""
@@ -71,15 +71,14 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
     words = reason_words(pack.language)
     if _own_share(reason, sample, words) < _OWN_LETTERS:
         return BadReason.OTHER_LANGUAGE
-    seen = marked(reason, sample.labels, label)
-    text = words.physical.sub("物" if not words.spaced else "thing", _unquoted(seen.text, sample))
-    if words.leaks.search(text):
+    seen = marked(_unquoted(reason, sample), sample.labels, label)
+    if words.leaks.search(words.physical.sub("thing" if words.spaced else "物", seen.text)):
         return BadReason.LEAKS_LABEL
     if _names_other(seen, sample, words):
         return BadReason.NAMES_OTHER_LABEL
     if len(label) > _SHORT_LABEL and _denied(seen.text, RIGHT, words):
         return BadReason.DENIES_LABEL
-    return BadReason.SAYS_NOTHING if _says_nothing(seen.text, words) else None
+    return BadReason.SAYS_NOTHING if _says_nothing(marked(reason, sample.labels, label).text, words) else None
 
 
 def judge_reasons(
@@ -159,10 +158,19 @@ def _said(sample: Sample) -> str:
     return _plain("".join(part.text for part in sample.parts if part.type == "text"))
 
 
-def _unquoted(text: str, sample: Sample) -> str:
-    """Without the quotations that really stand in the item: what its people say gives nothing away."""
+def _unquoted(reason: str, sample: Sample) -> str:
+    """Without quotations from the item, which give nothing away: what its text says, or may stand on its images.
+
+    A label alone in quotation marks is no quotation.
+    """
     said = _said(sample)
-    return _QUOTED.sub(lambda quote: "“”" if quote[1] in said else quote[0], text)
+    names = {name for label in sample.labels for name in _names(label)}
+
+    def taken_out(quote: re.Match[str]) -> str:
+        text = _plain(quote[1])
+        return "“”" if text not in names and (text in said or sample.images) else quote[0]
+
+    return _QUOTED.sub(taken_out, reason)
 
 
 def _own_share(reason: str, sample: Sample, words: ReasonWords) -> float:
