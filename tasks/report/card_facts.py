@@ -4,7 +4,7 @@ Every file is optional. What is drawn is drawn with a seed: the same run gives t
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import orjson
 from pydantic import TypeAdapter
 
 from tasks.records import Action, Origin, Part, Subset
+from tasks.report.card_confidence import Confidence, confidence_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.summary import stage_records
-from tasks.stages import StageRecord
+from tasks.stages import StageRecord, read_record
+from tasks.versions import Version, read_versions
 
 Row = dict[str, Any]
 """A row of one of the run's Parquet files (see artifacts/README.md)."""
-BINS = 20
-"""Steps of the confidences' histogram."""
+_EVALUATION = "samples/test"
 _PER_ORIGIN = 4
 _PER_REASON = 2
 _CHANGED = 24
@@ -28,6 +29,8 @@ _REASONS = 5000
 """So many reasons are measured; n-grams of a million would not fit into memory."""
 _LABELS = 2000
 """With more different labels than these they are free text (captions), which nobody counts."""
+_FILES = 20
+"""A folder of more files (copied images) is one line."""
 _PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
 
 
@@ -93,13 +96,14 @@ class Facts:
     """Usable labelled items by given label; empty where the labels are free text."""
     emitted: Emitted
     changes: Changes
-    confidence: tuple[tuple[int, int], ...]
-    """(all, kept) pseudo-labels by the teacher's confidence, in BINS equal steps from 0 to 1; empty without any."""
+    confidence: Confidence
     drops: tuple[Drops, ...]
     contents: dict[str, tuple[Part, ...]]
     """What the drawn items show and say, by id; nothing of those that were refused on the way in."""
-    files: tuple[tuple[str, int], ...]
-    """What emit wrote: path under emit/, bytes."""
+    files: tuple[tuple[str, int, int], ...]
+    """What emit wrote: path under emit/, files (many in a folder are one line), bytes."""
+    version: Version | None
+    """The set's version and its parent; None where versions were not recorded."""
 
     def figure(self, stage: str, name: str) -> float | None:
         """A figure of a stage's record; None where it has none of that name."""
@@ -110,6 +114,8 @@ class Facts:
 def gather(output: Path, seed: int = 0) -> Facts:
     """Read what a run left under `output`; whatever is missing is empty."""
     records = {record.stage: record for record in stage_records(output)}
+    if (evaluation := read_record(output / _EVALUATION)) is not None:
+        records = {_EVALUATION: evaluation} | records
     emitted = _emitted(output / "emit" / "kept.parquet", seed)
     changes = _changes(output / "correction", seed)
     drops = tuple(d for stage in records for d in _drops(stage, output / stage / "dropped.parquet", seed))
@@ -120,10 +126,11 @@ def gather(output: Path, seed: int = 0) -> Facts:
         before=_given(output / "samples" / "labelled" / "kept.parquet"),
         emitted=emitted,
         changes=changes,
-        confidence=_confidence(output / "pseudo_labels"),
+        confidence=confidence_of(output / "pseudo_labels"),
         drops=drops,
         contents=_contents(output / "samples", {row["sample_id"] for row in drawn}),
         files=tuple(_files(output / "emit")),
+        version=next(reversed(read_versions(output)), None),
     )
 
 
@@ -177,23 +184,6 @@ def _json(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _confidence(stage: Path) -> tuple[tuple[int, int], ...]:
-    """By probability of the label, else by its share of votes: the teacher's own word, before any calibration."""
-    counted: list[list[int]] = []
-    for name in ("predictions.parquet", "kept.parquet"):
-        bins = [0] * BINS
-        for row in rows_of(stage / name, "label", "probabilities", "votes"):
-            if row["label"] is not None:
-                said = orjson.loads(row["probabilities"] or "{}") or _shares(orjson.loads(row["votes"] or "{}"))
-                bins[min(int(said.get(row["label"], 0.0) * BINS), BINS - 1)] += 1
-        counted.append(bins)
-    return tuple(zip(*counted, strict=True)) if any(counted[0]) else ()
-
-
-def _shares(votes: Mapping[str, int]) -> dict[str, float]:
-    return {label: n / sum(votes.values()) for label, n in votes.items()}
-
-
 def _drops(stage: str, file: Path, seed: int) -> Iterable[Drops]:
     draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_REASON, seed))
     for row in rows_of(file, "sample_id", "reason", "detail"):
@@ -212,7 +202,13 @@ def _contents(samples: Path, ids: set[str]) -> dict[str, tuple[Part, ...]]:
     }
 
 
-def _files(emit: Path) -> Iterable[tuple[str, int]]:
+def _files(emit: Path) -> Iterable[tuple[str, int, int]]:
+    folders: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
     for file in sorted(emit.rglob("*")):
         if file.is_file() and not file.name.startswith("."):
-            yield file.relative_to(emit).as_posix(), file.stat().st_size
+            folders[file.parent.relative_to(emit).as_posix()].append((file.name, file.stat().st_size))
+    for folder, files in folders.items():
+        if len(files) > _FILES:
+            yield f"{folder}/*", len(files), sum(size for _, size in files)
+        else:
+            yield from ((f"{folder}/{name}".removeprefix("./"), 1, size) for name, size in files)

@@ -199,9 +199,7 @@ def _prompt(prompt: RenderedPrompt) -> Markup:
 
 
 def _licence(licence: str | None) -> Markup:
-    return Markup("<p>{}</p>").format(
-        licence or "Not named; the configuration names it (licence, under emit)."
-    )
+    return Markup("<p>{}</p>").format(licence or "Not named; the configuration names it (licence, under emit).")
 
 
 def _foot() -> Markup:

@@ -7,10 +7,11 @@ from markupsafe import Markup
 
 from tasks.report.card_facts import Facts
 from tasks.report.card_reasons import Diversity
-from tasks.report.charts import balance_chart, confidence_chart, confusion_chart, lengths_chart
+from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
 from tasks.report.correction_charts import reliability_chart, suspicion_chart
 from tasks.report.correction_figures import Bar, Bin, Share
 from tasks.report.correction_tables import counted, table
+from tasks.versions import Version
 
 _NOTHING = Markup("")
 _CHARTED = 60
@@ -60,22 +61,31 @@ def balance(facts: Facts) -> Markup:
 def confidence(facts: Facts) -> Markup:
     """Of the teacher about the pool, and of suspicion about given labels."""
     parts: list[Markup] = []
-    if facts.confidence:
-        kept, read = sum(k for _, k in facts.confidence), sum(n for n, _ in facts.confidence)
-        note = Markup("<h3>Pseudo-labels</h3><p class='note'>{} of {} answers are kept.{}</p>")
-        parts.append(note.format(f"{kept:,}", f"{read:,}", _expected(facts)) + box(confidence_chart(facts.confidence)))
+    own, expected = facts.confidence.own, facts.confidence.expected
+    if own:
+        note = f"{sum(s.kept for s in own):,} of {sum(s.count for s in own):,} answers are kept.{_expected(facts)}"
+        chart = confidence_chart([(s.count, s.kept) for s in own], "the teacher's own confidence", "own")
+        parts.append(_part("Pseudo-labels: own confidence", note, chart))
+    if expected:
+        note = "What each is worth, calibrated on labelled items that the teacher labelled blind."
+        chart = confidence_chart([(s.count, s.kept) for s in expected], "expected precision", "expected")
+        parts.append(_part("Pseudo-labels: expected precision", note, chart))
+        points = [(s.own / s.count, s.expected / s.count, s.count) for s in own if s.count]
+        note = (
+            "The teacher's own confidence against what is expected of such labels; the larger a dot, the more of them."
+        )
+        parts.append(_part("Pseudo-labels: reliability", note, calibration_chart(points)))
     report = facts.changes.report
     if bins := [Bin(b["low"], b["high"], b["predicted"], Share(**b["wrong"])) for b in report.get("reliability", [])]:
         note = "P(wrong) of given labels, by models that did not know the verdict, against what people found."
-        parts.append(_part("Reliability", note, reliability_chart(bins)))
+        parts.append(_part("Given labels: reliability", note, reliability_chart(bins)))
     if bars := [Bar(**b) for b in report.get("histogram", [])]:
         note = "How wrong the given labels are held to be, over all labelled items."
-        parts.append(_part("Suspicion", note, suspicion_chart(bars, report.get("threshold"))))
-    return (
-        Markup('<div class="pair">{}</div>').format(_NOTHING.join(Markup("<div>{}</div>").format(p) for p in parts))
-        if parts
-        else _NOTHING
-    )
+        parts.append(_part("Given labels: suspicion", note, suspicion_chart(bars, report.get("threshold"))))
+    if not parts:
+        return _NOTHING
+    shown = _NOTHING.join(Markup("<div>{}</div>").format(p) for p in parts)
+    return Markup('<div class="pair">{}</div>').format(shown)
 
 
 def _expected(facts: Facts) -> str:
@@ -122,8 +132,19 @@ def reasons(facts: Facts, diversity: Diversity | None) -> Markup:
     measures = table(("measure", "value"), rows, "tn")
     openings = table(("shared opening", "reasons"), [(f"{text} …", f"{n:,}") for text, n in d.openings], "tn")
     left = Markup("<div><h3>Diversity</h3>{}{}</div>").format(measures, openings if d.openings else _NOTHING)
-    right = Markup("<div><h3>Lengths</h3>{}</div>").format(box(lengths_chart(d.lengths)))
+    right = Markup("<div><h3>Lengths</h3>{}{}</div>").format(box(lengths_chart(d.lengths)), _gate(facts))
     return note + Markup('<div class="pair">{}{}</div>').format(left, right)
+
+
+def _gate(facts: Facts) -> Markup:
+    """What the stage rationales measured of the first answers and of the kept ones."""
+    record = facts.records.get("rationales")
+    figures = {} if record is None else record.figures
+    names = [name.removesuffix(" before") for name in figures if name.endswith(" before")]
+    rows = [(n, _number(figures[f"{n} before"]), _number(figures.get(f"{n} after", float("nan")))) for n in names]
+    if not rows:
+        return _NOTHING
+    return Markup("<h3>The gate</h3>") + table(("measure", "first answers", "kept"), rows, "tnn")
 
 
 def drops(facts: Facts) -> Markup:
@@ -169,16 +190,23 @@ def recipe(facts: Facts) -> Markup:
     ]
     inputs = [(r.stage, name, code(digest)) for r in facts.records.values() for name, digest in r.inputs.items()]
     figures = [(r.stage, name, _number(v)) for r in facts.records.values() for name, v in r.figures.items()]
-    files = [(code(name), f"{size:,}") for name, size in facts.files]
+    files = [(code(name), f"{n:,}", f"{size:,}") for name, n, size in facts.files]
+    version = facts.version
     folded = Markup("<details><summary>{}</summary>{}</details>")
     return _NOTHING.join(
         [
+            _NOTHING if version is None else _versions(version),
             table(("stage", "finished (UTC)", "recipe", "code"), rows, "kkkk"),
             folded.format("Inputs and their digests", table(("stage", "input", "digest"), inputs, "kkt")),
             folded.format("Figures of each stage", table(("stage", "figure", "value"), figures, "ktn")),
-            Markup("<h3>Files of the set</h3>") + table(("file under emit/", "bytes"), files, "tn"),
+            Markup("<h3>Files of the set</h3>") + table(("under emit/", "files", "bytes"), files, "tnn"),
         ]
     )
+
+
+def _versions(version: Version) -> Markup:
+    parent = Markup(", after {}").format(code(version.parent[:12])) if version.parent else ", the first one"
+    return Markup('<p title="{}">Version {}{}.</p>').format(version.version, code(version.short), parent)
 
 
 def box(element: str) -> Markup:
@@ -192,4 +220,6 @@ def code(text: str) -> Markup:
 
 
 def _number(value: float) -> str:
+    if value != value:  # a figure that one of two columns lacks
+        return "–"
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"

@@ -41,6 +41,8 @@ def _about_the_run(facts: Facts) -> Iterator[str]:
         return
     if not facts.emitted.count:
         yield "The training set is empty."
+    if left_out := facts.figure("emit", "left out of an export"):
+        yield f"{counted(int(left_out), 'example')} could not be written in some format: see emit/left_out.jsonl."
     for stage in ("rationales", "pseudo_labels", "correction"):
         record = facts.records.get(stage)
         if record is not None and emit.inputs.get(stage, record.digest) != record.digest:
@@ -83,7 +85,7 @@ def _about_pseudo_labels(facts: Facts) -> Iterator[str]:
         return
     if record.kept == 0:
         yield f"None of {counted(record.read, 'pseudo-label')} could be trusted: the pool adds nothing to the set."
-    elif facts.figure("pseudo_labels", "lower") is None:
+    elif facts.figure("pseudo_labels", "lower") is None or facts.figure("pseudo_labels", "calibrated") == 0:
         yield "The pseudo-labels' expected precision is the teacher's own word: it was not calibrated on known labels."
 
 
@@ -93,6 +95,9 @@ def _about_reasons(facts: Facts, diversity: Diversity | None) -> Iterator[str]:
             f"{diversity.repeated:.0%} of the reasons repeat another word for word: reasons too alike make a student "
             "worse."
         )
+    near = facts.figure("rationales", "near-duplicates after")
+    if near is not None and near > _ALIKE:
+        yield f"{near:.0%} of the kept reasons are near-duplicates of another."
 
 
 def _listed(labels: list[str]) -> str:

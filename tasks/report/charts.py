@@ -93,25 +93,41 @@ def balance_chart(before: Mapping[str, int], after: Mapping[str, Mapping[str, in
         return svg(figure, "balance", tips)
 
 
-def confidence_chart(bins: Sequence[tuple[int, int]]) -> str:
-    """How many pseudo-labels the teacher gave with which confidence, and which of them are kept."""
+def confidence_chart(counts: Sequence[tuple[int, int]], what: str, name: str) -> str:
+    """How many pseudo-labels have which `what`, in equal steps from 0 to 1, as (all, kept): kept ones in colour."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(WIDTH / 2, 2.9)
-        width, tips = 1 / len(bins), dict[str, str]()
-        for name, colour, alpha, column in (("left out", _MUTED, 0.55, 0), ("kept", COLOURS["second"], 1.0, 1)):
-            for n, found in enumerate(bins):
+        width, tips = 1 / len(counts), dict[str, str]()
+        for label, colour, alpha, column in (("left out", _MUTED, 0.55, 0), ("kept", COLOURS["second"], 1.0, 1)):
+            for n, found in enumerate(counts):
                 bar = axes.bar(n * width, found[column], width * 0.88, align="edge", color=colour, alpha=alpha)
-                bar.set_label(name if n == 0 else "_")
-                tip(
-                    tips,
-                    bar.patches[0],
-                    f"{n * width:.0%} to {(n + 1) * width:.0%}: {found[0]:,} labels, {found[1]:,} kept",
-                )
-        axes.set(xlim=(0, 1), xlabel="the teacher's own confidence", ylabel="pseudo-labels")
+                bar.set_label(label if n == 0 else "_")
+                said = f"{n * width:.0%} to {(n + 1) * width:.0%}: {found[0]:,} labels, {found[1]:,} kept"
+                tip(tips, bar.patches[0], said)
+        axes.set(xlim=(0, 1), xlabel=what, ylabel="pseudo-labels")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         counted(axes, "y")
         figure.legend(loc="outside upper left", ncols=2, borderpad=0.1, handlelength=1.1)
-        return svg(figure, "confidence", tips)
+        return svg(figure, name, tips)
+
+
+def calibration_chart(points: Sequence[tuple[float, float, int]]) -> str:
+    """What the teacher says of its labels against what is expected of them: (own, expected, labels) a point."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(WIDTH / 2, 2.9)
+        axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as the teacher says")
+        axes.plot([p[0] for p in points], [p[1] for p in points], color=_ACCENT, linewidth=1.4, label="as calibrated")
+        tips: dict[str, str] = {}
+        most = max(n for _, _, n in points)
+        for own, expected, n in points:
+            (dot,) = axes.plot([own], [expected], "o", color=_ACCENT, markersize=3 + 6 * (n / most) ** 0.5)
+            tip(tips, dot, f"{n:,} labels: the teacher says {own:.1%}, expected are {expected:.1%}")
+        axes.set(xlim=(-0.02, 1.03), ylim=(-0.02, 1.03))
+        axes.set(xlabel="the teacher's own confidence", ylabel="expected precision")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        figure.legend(loc="outside upper left", ncols=2, borderpad=0.1, handlelength=1.6)
+        return svg(figure, "calibration", tips)
 
 
 def lengths_chart(lengths: Counter[int]) -> str:

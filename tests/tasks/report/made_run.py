@@ -30,19 +30,26 @@ ATTACK = "</p><script>document.title='taken'</script><img src=x onerror=alert(1)
 _PICTURES = 12
 
 
-def make_run(output: Path, items: int = 60, *, said: str = "怎么退款", figures: dict[str, float] | None = None) -> Path:
-    """A run of so many labelled items and as many in the pool; `figures` are added to emit's.
+def make_run(
+    output: Path,
+    items: int = 60,
+    *,
+    said: str = "怎么退款",
+    figures: dict[str, float] | None = None,
+    size: tuple[int, int] = (54, 120),
+) -> Path:
+    """A run of so many labelled items and as many in the pool; `figures` are emit's, `size` is the pictures'.
 
     Every sixth label is corrected, every fifth pseudo-label is not trusted; `said` stands in every dialogue.
     """
-    shown = pictures(output.with_name("pictures"))
+    shown = pictures(output.with_name("pictures"), size)
     labelled = [_sample(f"given-{n}", n, said, shown, Split.LABELLED) for n in range(items)]
     pool = [_sample(f"pool-{n}", n, said, shown, Split.UNLABELLED) for n in range(items)]
     refused = [Dropped(sample_id="broken-1", stage="samples", reason="image_missing", detail=f"no such file {ATTACK}")]
     _stage(output, "samples/labelled", labelled, refused)
     _stage(output, "samples/unlabelled", pool, [])
     reasons = [prediction(s.id, s.given, reason=_reason(n)) for n, s in enumerate(labelled)]
-    _stage(output, "rationales", reasons, [], {"distinct reasons": 0.9}, Costs(asked=items, tokens_in=9000))
+    _stage(output, "rationales", reasons, [], _GATE, Costs(asked=items, tokens_in=9000))
     answers = [
         prediction(s.id, LABELS[n % 3], probabilities={x: 0.9 if x == LABELS[n % 3] else 0.05 for x in LABELS})
         for n, s in enumerate(pool)
@@ -52,6 +59,7 @@ def make_run(output: Path, items: int = 60, *, said: str = "怎么退款", figur
     expected = {"expected precision": 0.96, "lower": 0.93, "upper": 0.98}
     _stage(output, "pseudo_labels", trusted, untrusted, expected, Costs(asked=items, cost=1.25))
     write_rows(output / "pseudo_labels" / "predictions.parquet", answers)
+    write_rows(output / "pseudo_labels" / "trust.parquet", [_trusted(n, p.sample_id) for n, p in enumerate(answers)])
     _stage(output, "correction", [_corrected(n, s) for n, s in enumerate(labelled)], [], {"reviewed": 3.0})
     (output / "correction" / "report.json").write_bytes(orjson.dumps(_REPORT))
     examples = [*(_given(n, s) for n, s in enumerate(labelled)), *(_pseudo(p, pool) for p in trusted)]
@@ -61,7 +69,7 @@ def make_run(output: Path, items: int = 60, *, said: str = "怎么退款", figur
     return output
 
 
-def pictures(folder: Path, size: tuple[int, int] = (270, 600)) -> list[ImageRef]:
+def pictures(folder: Path, size: tuple[int, int]) -> list[ImageRef]:
     """A dozen noisy pictures, which compress badly."""
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(_PICTURES):
@@ -114,6 +122,29 @@ def _mixed() -> Example:
     )
 
 
+class Said(Record):
+    """The part of tasks/votes.py's evidence that the card reads."""
+
+    probability: float | None
+    vote_share: float | None = None
+
+
+class Judged(Record):
+    """The columns of pseudo_labels/trust.parquet that the card reads."""
+
+    sample_id: str
+    decision: str
+    expected: float | None
+    evidence: Said
+
+
+def _trusted(n: int, identity: str) -> Judged:
+    if n == 0:
+        return Judged(sample_id=identity, decision="no_answer", expected=None, evidence=Said(probability=None))
+    said = Said(probability=0.9) if n % 2 else Said(probability=None, vote_share=0.6)
+    return Judged(sample_id=identity, decision="kept" if n % 5 else "not_trusted", expected=0.7, evidence=said)
+
+
 def _stage(
     output: Path,
     name: str,
@@ -130,6 +161,7 @@ def _stage(
     write_stage(output / name, record, kept, dropped, [*ids, *(d.sample_id for d in dropped)])
 
 
+_GATE = {"near-duplicates before": 0.2, "near-duplicates after": 0.01}
 _WRONG = {"hits": 1, "of": 4, "value": 0.25, "low": 0.1, "high": 0.6}
 _REPORT = {
     "gate_why": "The gate is closed: too few verdicts.",

@@ -173,5 +173,5 @@ def test_what_a_card_was_written_with_is_kept_for_the_next_time(run: Path, page:
 
 
 def test_a_card_of_a_thousand_items_is_small(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", 1000)
+    run = make_run(tmp_path / "run", 1000, size=(540, 1200))
     assert write_card(run, SETTINGS).stat().st_size < _A_THOUSAND_ITEMS

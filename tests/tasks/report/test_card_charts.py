@@ -12,7 +12,7 @@ from fontTools.ttLib import TTFont
 from markupsafe import escape
 
 from tasks.report.card_flow import flow_chart, links_of
-from tasks.report.charts import balance_chart, confidence_chart, confusion_chart, lengths_chart
+from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
 from tasks.report.fonts import font_faces, legible
 
 ATTACK = "$x_1$</text><script>alert(1)</script>"
@@ -23,13 +23,14 @@ def charts() -> dict[str, str]:
     after = {label: Counter({"given": 3, "pseudo": 2}) for label in LABELS}
     return {
         "balance": balance_chart(dict.fromkeys(LABELS, 4), after, LABELS),
-        "confidence": confidence_chart([(3, 1), (9, 9)]),
+        "confidence": confidence_chart([(3, 1), (9, 9)], "confidence", "own"),
+        "calibration": calibration_chart([(0.4, 0.3, 20), (0.9, 0.95, 400)]),
         "lengths": lengths_chart(Counter({3: 5, 20: 1, 400: 2})),
         "confusion": confusion_chart({(LABELS[0], ATTACK): 3, (LABELS[2], None): 1}, "none"),
     }
 
 
-@pytest.mark.parametrize("name", ["balance", "confidence", "lengths", "confusion"])
+@pytest.mark.parametrize("name", ["balance", "confidence", "calibration", "lengths", "confusion"])
 def test_colours_are_the_pages_and_text_is_text(name: str) -> None:
     chart = charts()[name]
     assert not re.findall(r"#[0-9a-fA-F]{6}", chart)

@@ -4,12 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from tasks.records import Example, Message, Origin
+from tasks.report.card_confidence import confidence_of
 from tasks.report.card_facts import gather
 from tasks.report.card_reasons import diversity_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.card_sections import balance
 from tasks.report.card_warnings import warnings_of
+from tasks.versions import record_version
 from tests.tasks.report.made_run import make_run
+
+EXAMPLE = Example(
+    sample_id="a", messages=(Message(role="user", content="?"),), images=(), label="x", origin=Origin.GIVEN, why="w",
+    source="s",
+)  # fmt: skip
 
 
 def test_a_draw_is_even_and_repeatable() -> None:
@@ -38,7 +46,6 @@ def test_counts_are_those_of_the_files(tmp_path: Path) -> None:
     assert facts.emitted.with_reason == 60 and facts.emitted.tasks == {"dialogue": 108, "": 1}
     assert facts.changes.pairs.total() == 10
     assert sum(n for (_, new), n in facts.changes.pairs.items() if new is None) == 5
-    assert [(n, kept) for n, kept in facts.confidence if n] == [(60, 48)]
     assert [(d.stage, d.reason, d.count) for d in facts.drops] == [
         ("samples/labelled", "image_missing", 1),
         ("pseudo_labels", "not_trusted", 12),
@@ -47,6 +54,36 @@ def test_counts_are_those_of_the_files(tmp_path: Path) -> None:
     assert all(len(rows) <= 4 for rows in facts.emitted.examples.values())
     drawn = {row["sample_id"] for rows in facts.emitted.examples.values() for row in rows}
     assert drawn - facts.contents.keys() == {"mix-1"}
+
+
+def test_confidence_is_the_teachers_own_and_what_it_is_worth(tmp_path: Path) -> None:
+    stage = make_run(tmp_path / "run", 60) / "pseudo_labels"
+    found = confidence_of(stage)
+    assert [(n, s.count, s.kept) for n, s in enumerate(found.own) if s.count] == [(12, 29, 24), (18, 30, 24)]
+    assert [(n, s.count, s.kept) for n, s in enumerate(found.expected) if s.count] == [(14, 59, 48)]
+    (stage / "trust.parquet").unlink()
+    found = confidence_of(stage)
+    assert [(n, s.count, s.kept) for n, s in enumerate(found.own) if s.count] == [(18, 60, 48)]
+    assert found.expected == () and confidence_of(tmp_path).own == ()
+
+
+def test_a_folder_of_many_files_is_one_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 3)
+    images = run / "emit" / "trl" / "images"
+    images.mkdir(parents=True)
+    for n in range(30):
+        (images / f"{n}.png").write_bytes(b"four")
+    assert ("trl/images/*", 30, 120) in gather(run).files
+    assert ("kept.parquet", 1) in [(name, n) for name, n, _ in gather(run).files]
+
+
+def test_the_sets_version_is_the_last_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 3)
+    assert gather(run).version is None
+    first = record_version(run, "r", [])
+    second = record_version(run, "r", [EXAMPLE])
+    assert second.parent == first.version
+    assert gather(run).version == second
 
 
 def test_captions_are_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
