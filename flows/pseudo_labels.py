@@ -108,16 +108,19 @@ def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
     labelled, read = intake(config.labelled, pack, Split.LABELLED, config.output)
     digests["labelled"] = read.digest
     record = read_record(config.output / "correction")
-    if record is None or record.inputs.get("samples") != read.digest:
-        what = "there are no corrections" if record is None else "the corrections are of another labelled set"
+    corrections: dict[str, Correction] = {}
+    if record is not None:
+        digests["correction"] = record.digest
+        label_of = {s.id: s.given for s in labelled}
+        rows = read_rows(config.output / "correction" / "kept.parquet", Correction)
+        corrections = {c.sample_id: c for c in rows if label_of.get(c.sample_id) == c.given}
+    if len(corrections) < len(labelled):
         log.warning(
-            "%s: wrong given labels count as the teacher's errors, so its precision is underestimated and fewer "
-            "pseudo-labels are kept; run `correction` first (set `student`)", what,
+            "%d of %d labelled items have no correction: a wrong given label counts as the teacher's error there, so "
+            "its precision is underestimated and fewer pseudo-labels are kept; run `correction` first (set `student`)",
+            len(labelled) - len(corrections), len(labelled),
         )  # fmt: skip
-        return _Given(pool, labelled, {}, verdicts, digests)
-    digests["correction"] = record.digest
-    rows = read_rows(config.output / "correction" / "kept.parquet", Correction)
-    return _Given(pool, labelled, {c.sample_id: c for c in rows}, verdicts, digests)
+    return _Given(pool, labelled, corrections, verdicts, digests)
 
 
 def _trust(config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opinions) -> tuple[Trust, Belief | None]:

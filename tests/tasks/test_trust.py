@@ -161,14 +161,8 @@ def test_expected_precision_never_falls_when_the_evidence_grows() -> None:
     belief = fit(draw(World(), 2).targets, 0, 40)
     least = Evidence(probability=0.5, margin=0.1, vote_share=0.4, described=-2, students=-2, second=-2)
     rungs = [least]
-    for step in (
-        {"probability": 0.8},
-        {"margin": 0.7},
-        {"vote_share": 1.0},
-        {"described": 2},
-        {"students": 2},
-        {"second": 2},
-    ):
+    steps = {"probability": 0.8, "margin": 0.7, "vote_share": 1.0, "described": 2, "students": 2, "second": 2}
+    for name, value in steps.items():
         rungs.append(rungs[-1].model_copy(update={name: value}))
     expected = belief.expected(rungs, ["class-0"] * len(rungs))
     assert np.all(np.diff(expected) >= 0) and expected[-1] > expected[0] + 0.1
