@@ -42,7 +42,7 @@ class ExportSpec(BaseModel):
     image_paths: ImagePaths = Field(
         default="absolute",
         description="How images are named: absolute; relative to the format's folder; copy: hard links or copies in "
-        "`images/` beside it, named relative, so that the whole folder can be moved",
+        "`images/` beside it, named relative, so that the folder can be moved; rotated photos are written upright",
     )
     base: str = Field(
         default="Qwen/Qwen2-VL-7B-Instruct",
@@ -60,7 +60,7 @@ class Reason(StrEnum):
 
     TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
     IMAGES_DO_NOT_MATCH = "images_do_not_match"
-    IMAGE_MISSING = "image_missing"
+    IMAGE_UNREADABLE = "image_unreadable"
     NOT_ONE_IMAGE = "not_one_image"
     NOT_ONE_TURN = "not_one_turn"
     SYSTEM_TURN = "system_turn"

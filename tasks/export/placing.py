@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
+from PIL import ExifTags, Image, ImageOps
 
 from tasks.export import Format, ImagePaths, LeftOut, NotHeld, Reason
 from tasks.records import Example
@@ -25,7 +26,7 @@ class ImageNames:
         self._copied: set[str] = set()
 
     def of(self, example: Example) -> list[str]:
-        """Names in order; raises NotHeld when a file to be copied is not there."""
+        """Names in order; raises NotHeld when a file to be copied can't be read."""
         if self._how == "absolute":
             return [image.path for image in example.images]
         if self._how == "relative":
@@ -38,11 +39,26 @@ class ImageNames:
             target = self._scratch / _IMAGES / name
             target.parent.mkdir(exist_ok=True)
             try:
-                _link_or_copy(os.path.realpath(path), target)
+                if not _turned(path, target):
+                    _link_or_copy(os.path.realpath(path), target)
             except OSError as error:
-                raise NotHeld(example, Reason.IMAGE_MISSING, f"{path}: {error.strerror}") from error
+                raise NotHeld(example, Reason.IMAGE_UNREADABLE, f"{path}: {error.strerror or error}") from error
             self._copied.add(name)
         return f"../{_IMAGES}/{name}"
+
+
+def _turned(source: str, target: Path) -> bool:
+    """Write a photo that carries a rotation upright, as it is asked and as `datasets` shows it.
+
+    LLaMA-Factory and qwen-vl-utils, which ms-swift uses, would show it lying on its side. False: it carries none, and
+    nothing was written.
+    """
+    with Image.open(source) as image:
+        # getexif decodes a whole PNG that has none
+        if "exif" not in image.info or image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return False
+        ImageOps.exif_transpose(image).save(target, format=image.format, quality=95)
+        return True
 
 
 def _link_or_copy(source: str, target: Path) -> None:

@@ -87,6 +87,7 @@ def _words(spec: ExportSpec, folder: Path, trainer: Format) -> dict[str, Plain]:
         "revision": spec.revision,
         "trust_remote_code": False,
         "seed": spec.seed,
+        "fold": 0,
         "min_pixels": spec.min_pixels,
         "max_pixels": spec.max_pixels,
         "max_tokens": spec.max_tokens,

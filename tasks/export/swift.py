@@ -25,7 +25,7 @@ def swift_row(example: Example, images: Sequence[str]) -> dict[str, object]:
 def swift2_row(example: Example, images: Sequence[str]) -> dict[str, object]:
     """A line for ms-swift 2: each `<image>` is written as `<img>name</img>`; raises NotHeld for what it can't hold.
 
-    Version 4 reads these lines too.
+    Version 4 reads these lines too. Relative images are looked for from the folder in which the trainer is started.
     """
     held = conversation(example)
     if unfit := [name for name in images if "<" in name or "\n" in name]:

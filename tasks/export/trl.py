@@ -97,4 +97,4 @@ def _bytes(example: Example, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise NotHeld(example, Reason.IMAGE_MISSING, f"{path}: {error.strerror}") from error
+        raise NotHeld(example, Reason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error

@@ -1,6 +1,6 @@
 """Demo items of every shape that an export must carry, and what a model should see of each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,15 +54,15 @@ class Case:
     shape: str
 
 
-def draw_cases(folder: Path, count: int) -> Iterator[Case]:
-    """`count` demo items, written below `folder`; shapes by turns, every tenth item in the validation part."""
+def draw_cases(folder: Path, count: int, shapes: Sequence[str]) -> Iterator[Case]:
+    """`count` demo items, written below `folder`; `shapes` by turns, every tenth item in the validation part."""
     paths = write_demo(folder / "demo", labelled=count, unlabelled=1, test=1, broken=0)
     pack = load_pack("demo")
     samples = read_samples(paths.labelled_manifest, paths.labelled_images, pack, Split.LABELLED).kept
     prompter = Prompter(pack, "any", max_pixels=112 * 168, min_pixels=56 * 56)
     pictures = [image for sample in samples for image in sample.images]
     for i, sample in enumerate(samples):
-        shape = SHAPES[i % len(SHAPES)]
+        shape = shapes[i % len(shapes)]
         subset = Subset.VALIDATION if i % 10 == 9 else Subset.TRAIN
         shaped = _shaped(sample, shape, (pictures * 2)[i : i + 3])
         yield _case(prompter, shaped, shape, pictures[-1 - i % len(pictures)], subset)

@@ -11,10 +11,10 @@ from pathlib import Path
 from transformers import AutoProcessor
 
 from tasks.demo.checkpoint import new_checkpoint
-from tasks.export import ExportSpec, Format, write_exports
+from tasks.export import ExportSpec, Format, ImagePaths, write_exports
 from tasks.records import Subset
 from tests.benchmarks.clients.peers import QUIET, python_of
-from tests.benchmarks.readers.items import Case, draw_cases, expected
+from tests.benchmarks.readers.items import SHAPES, Case, draw_cases, expected
 from tests.benchmarks.readers.read import Read, load_read
 from tests.stub_server import ROOT
 
@@ -60,13 +60,20 @@ class Result:
 class Set:
     """The drawn items, a checkpoint that fits them, and their exports."""
 
-    def __init__(self, folder: Path, count: int = COUNT, image_paths: str = "absolute") -> None:
-        cases = list(draw_cases(folder, count))
+    def __init__(
+        self,
+        folder: Path,
+        count: int = COUNT,
+        *,
+        shapes: Sequence[str] = SHAPES,
+        image_paths: ImagePaths = "absolute",
+    ) -> None:
+        cases = list(draw_cases(folder, count, shapes))
         self.cases = [c for s in Subset for c in cases if c.example.subset is s]
         texts = [message.content for case in cases for message in case.example.messages]
         self.base = new_checkpoint(folder / "base", texts)
         self.exports = folder / "exports"
-        spec = ExportSpec(formats=tuple(Format), base=str(self.base), image_paths=image_paths, max_tokens=8192)  # pyright: ignore[reportArgumentType]
+        spec = ExportSpec(formats=tuple(Format), base=str(self.base), image_paths=image_paths, max_tokens=8192)
         self.written = write_exports(self.exports, NAME, (case.example for case in cases), spec)
         processor = AutoProcessor.from_pretrained(self.base)
         self.expected = [expected(case, processor) for case in self.cases]
