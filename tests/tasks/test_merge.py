@@ -5,9 +5,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merge import merge
-from tasks.records import Action, Correction, Dropped, Example, Origin, Prediction, Sample, Sampling
+from tasks.decisions import pseudo_decision
+from tasks.looks import Looks
+from tasks.merge import conflicts, examples, input_ids, merge
+from tasks.merge import drops as merge_drops
+from tasks.merge_plan import Rules, Sources, plan_merge
+from tasks.mixing import MixRow
+from tasks.records import (
+    Action,
+    Correction,
+    Dropped,
+    Example,
+    Message,
+    Origin,
+    Prediction,
+    ReviewCase,
+    Sample,
+    Sampling,
+    Subset,
+    content_digest,
+)
 from tasks.stages import check_books
+from tasks.verdicts import Verdict
 from tests.tasks.making import correction, image, prediction, prompter, sample
 
 GIVEN, OTHER, THIRD = "申请退款", "查询物流", "反馈破损"
@@ -140,6 +159,137 @@ def test_of_equal_items_the_strongest_origin_stands() -> None:
     kept, dropped = merged(labelled, corrections=[relabelled("b")])
     assert [e.sample_id for e in kept] == ["b", "c"]
     assert drops(dropped) == {"a": "overruled_duplicate"}
+
+
+ASKS = "用户: 上周买的这件外套我穿着有点小，想换大一号的，可是页面上找不到换货的入口，请问我要怎么申请才好？订单{}"
+
+
+def test_of_nearly_equal_items_one_is_taught() -> None:
+    kept, dropped = merged(
+        [sample("a", ASKS.format(1)), sample("b", ASKS.format(2))],
+        [sample("p", ASKS.format(3)), sample("q", "用户: 什么时候发货")],
+        pseudo=[prediction("p", OTHER), prediction("q")],
+    )
+    assert [e.sample_id for e in kept] == ["a", "q"]
+    assert {d.sample_id: (d.reason, d.detail) for d in dropped} == {
+        "b": ("near_duplicate", "nearly the same as a"),
+        "p": ("near_duplicate", "nearly the same as a"),
+    }
+
+
+def test_nearly_equal_items_with_different_labels_of_one_origin_are_not_taught() -> None:
+    kept, dropped = merged(
+        [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)],
+        [sample("p", "用户: 在吗"), sample("q", "用户: 在吗")],
+        pseudo=[prediction("p", OTHER), prediction("q")],
+    )
+    assert kept == []
+    assert set(drops(dropped).values()) == {"conflicting_duplicate"}
+    assert dropped[0].detail == f"items equal or nearly so, such as b, have labels ['{OTHER}', '{GIVEN}']"
+
+
+def test_the_stronger_origin_stands_among_nearly_equal_items_too() -> None:
+    labelled = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
+    kept, dropped = merged(labelled, corrections=[relabelled("b", THIRD)])
+    assert [(e.sample_id, e.label) for e in kept] == [("b", THIRD)]
+    assert drops(dropped) == {"a": "overruled_duplicate"}
+
+
+def planned(sources: Sources, **rules: object) -> tuple[dict[str, str], list[ReviewCase]]:
+    chosen = Rules(**rules)  # type: ignore[arg-type]
+    plan = plan_merge(sources, chosen, Looks())
+    taught = [e.sample_id for e in examples(plan, sources, chosen, PROMPTER)]
+    reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
+    check_books("emit", taught, list(reasons), input_ids(plan, sources))
+    return reasons | dict.fromkeys(taught, "taught"), conflicts(plan, sources, chosen)
+
+
+def said(of: Sample, verdict: str) -> Verdict:
+    return Verdict(id=of.id, content=content_digest(of), verdict=verdict, given=GIVEN, at="", by="Ann")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "fate"),
+    [
+        pytest.param({}, {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}, id="nobody"),
+        pytest.param({"a": GIVEN}, {"a": "taught", "b": "overruled_duplicate"}, id="one"),
+        pytest.param({"a": OTHER, "b": OTHER}, {"a": "taught", "b": "near_duplicate"}, id="both, the same"),
+        pytest.param({"a": GIVEN, "b": OTHER}, dict.fromkeys("ab", "conflicting_duplicate"), id="both, different"),
+        pytest.param({"a": "neither"}, {"a": "reviewer_said_neither", "b": "overruled_duplicate"}, id="neither"),
+    ],
+)
+def test_conflicts_are_asked_about_and_people_settle_them(verdicts: dict[str, str], fate: dict[str, str]) -> None:
+    pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
+    answers = {s.id: said(s, verdicts[s.id]) for s in pair if s.id in verdicts}
+    found, cases = planned(Sources(labelled=pair, verdicts=answers))
+    assert found == fate
+    asked = {"a", "b"} if "conflicting_duplicate" in fate.values() else set(verdicts)
+    assert {c.sample_id: c.given for c in cases} == {s.id: s.given for s in pair if s.id in asked}
+    if not verdicts:
+        assert [c.candidate for c in cases] == [OTHER, GIVEN]
+
+
+def test_a_verdict_on_what_an_item_no_longer_says_does_not_count() -> None:
+    now, before = sample("a", ASKS.format(1)), sample("a", ASKS.format(7))
+    pair = [now, sample("b", ASKS.format(2), given=OTHER)]
+    found, _ = planned(Sources(labelled=pair, verdicts={"a": said(before, OTHER)}))
+    assert found == dict.fromkeys("ab", "conflicting_duplicate")
+
+
+def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
+    labelled = [sample(f"{i}", ASKS.format(i)) for i in range(6)]
+    labelled += [sample(f"x{i}", f"用户: 第{'一二三四五六'[i]}个问题") for i in range(6)]
+    sources = Sources(labelled=labelled)
+    rules = Rules(near_duplicates="keep", validation_share=0.3)
+    plan = plan_merge(sources, rules, Looks())
+    kept = list(examples(plan, sources, rules, PROMPTER))
+    assert len(kept) == 12
+    assert len({e.subset for e in kept[:6]}) == 1
+    assert Subset.VALIDATION in {e.subset for e in kept}
+
+
+def test_several_captions_of_one_picture_are_no_conflict() -> None:
+    def caption(id: str, text: str) -> Sample:
+        return sample(id, image("1"), labels=(), given=text)
+
+    sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
+    plan = plan_merge(sources, Rules(), Looks())
+    assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
+    assert conflicts(plan, sources, Rules()) == []
+
+
+def test_contamination_comes_before_all_else_and_is_of_the_mix_too() -> None:
+    held_out = [sample("e", ASKS.format(1)), sample("f", "用户: 在吗")]
+    spoken = (Message(role="user", content=ASKS.format(5)), Message(role="assistant", content="好"))
+    row = Example(sample_id="m", messages=spoken, images=(), label="", origin=Origin.MIX, why="", source="mix.jsonl")
+    sources = Sources(
+        labelled=[sample("a", ASKS.format(2)), sample("b")],
+        pool=[sample("p", "用户: 在吗"), sample("q", "用户: 在么")],
+        evaluation=held_out,
+        pseudo={"q": pseudo_decision(prediction("q"))},
+        mix=[MixRow("m", row)],
+    )
+    stopped = {"a": "contaminates_evaluation", "p": "contaminates_evaluation", "m": "contaminates_evaluation"}
+    assert planned(sources, mix_share=0.4)[0] == {"b": "taught", "q": "taught"} | stopped
+    allowed = {"a": "taught", "p": "no_trusted_pseudo_label", "m": "taught"}
+    assert planned(sources, mix_share=0.4, transductive=True)[0] == {"b": "taught", "q": "taught"} | allowed
+
+
+def test_a_mix_is_taken_in_its_order_until_it_has_its_share() -> None:
+    def row(i: int) -> MixRow:
+        spoken = (Message(role="user", content=f"第{'一二三四五六七八'[i]}问"), Message(role="assistant", content="好"))
+        example = Example(
+            sample_id=f"m{i}", messages=spoken, images=(), label="", origin=Origin.MIX, why="", source="mix.jsonl"
+        )
+        return MixRow(f"m{i}", example)
+
+    again = row(0).example
+    assert again is not None
+    twice = MixRow("again", again.model_copy(update={"sample_id": "again"}))
+    rows = [row(0), MixRow("bad", None, "mix_malformed"), twice, row(1), row(2), row(3)]
+    found, _ = planned(Sources(labelled=[sample(i) for i in "abcdef"], mix=rows), mix_share=0.25)
+    mixed = {i: fate for i, fate in found.items() if i not in "abcdef"}
+    assert mixed == {"m0": "taught", "bad": "mix_malformed", "again": "duplicate", "m1": "taught"}
 
 
 @pytest.mark.parametrize("why", ["neither", "conflict", "waiting"])

@@ -29,6 +29,7 @@ from tasks.records import (
 )
 from tasks.stages import (
     StageRecord,
+    StoredRows,
     check_books,
     finished,
     read_record,
@@ -223,3 +224,14 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
         assert reader.read() == b"old"
     assert target.read_bytes() == b"new"
     assert os.listdir(target.parent) == ["file"]
+
+
+def test_stored_rows_can_be_gone_through_again_and_picked(tmp_path: Path) -> None:
+    rows = [sample(f"s{i}") for i in range(12_000)]
+    write_rows(tmp_path / "rows.parquet", rows)
+    stored = StoredRows(tmp_path / "rows.parquet", Sample)
+    assert len(stored) == 12_000
+    assert list(stored) == list(stored) == rows
+    wanted = {0, 4999, 5000, 11_999}
+    assert list(stored.at(wanted)) == [(i, rows[i]) for i in sorted(wanted)]
+    assert list(stored.at(set())) == []
