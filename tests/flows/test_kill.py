@@ -79,9 +79,9 @@ def moment(folder: Path, stage: str) -> Callable[[], bool]:
     return {
         "samples": lambda: (run / "samples").exists(),
         "rationales": lambda: answers(folder) >= 20,
-        "pseudo_labels": lambda: (run / "rationales" / "record.json").exists() and answers(folder) >= 80,
         "correction": lambda: any((run / "correction" / "students").glob("*/student.json")),
-        "emit": lambda: (run / "correction" / "record.json").exists(),
+        "pseudo_labels": lambda: (run / "correction" / "record.json").exists(),
+        "emit": lambda: (run / "pseudo_labels" / "record.json").exists(),
     }[stage]
 
 
