@@ -145,9 +145,9 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
         yield "with a reason", f"{emitted.with_reason:,}", f"{emitted.with_reason / emitted.count:.0%} of the examples"
     seconds = sum(r.seconds for r in records.values())
     asked = sum(r.costs.asked + r.costs.reused for r in records.values())
-    yield "time", _duration(seconds), f"{counted(asked, 'answer')} of models"
-    if any(r.costs.cost is not None for r in records.values()):
-        yield "cost", f"{sum(r.costs.cost or 0 for r in records.values()):,.2f}", "in the currency of the prices given"
+    priced = [r.costs.cost for r in records.values() if r.costs.cost is not None]
+    cost = f", cost {sum(priced):,.2f}" if priced else ""
+    yield "time", _duration(seconds), f"{counted(asked, 'answer')} of models{cost}"
 
 
 def _duration(seconds: float) -> str:
