@@ -135,12 +135,14 @@ class _Around:
     contents: tuple[int, ...]
 
 
-def fates(stands: Sequence[Stand], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int]) -> list[Fate]:
+def fates(
+    stands: Sequence[Stand], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int | None]
+) -> list[Fate]:
     """What becomes of each item, in order.
 
     `near` holds the contents near each content, both ways; `forbidden` those of, or near, an evaluation item (content →
-    that item). Of equal or near items, the one whose label has the strongest origin stands, and of these the first; if
-    these have different labels, none does. Items of open tasks yield to equal ones only.
+    that item, where it is one alone). Of equal or near items, the one whose label has the strongest origin stands, and
+    of these the first; if these have different labels, none does. Items of open tasks yield to equal ones only.
     """
     often = Counter(stand.content for stand in stands)
     items: dict[int, list[int]] = {}

@@ -121,7 +121,7 @@ def _dropped(plan: Plan, place: int) -> Iterator[Dropped]:
 def _detail(plan: Plan, place: int) -> str:
     fate = plan.fates[place]
     if fate.other is None:
-        return ""
+        return "shows a picture of the evaluation split" if fate.reason is Reason.CONTAMINATES else ""
     other = plan.ids[fate.other]
     match fate.reason:
         case Reason.CONTAMINATES:

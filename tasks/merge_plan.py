@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tasks.decisions import Decision, Fate, Stand, fates, labelled_decision, pool_decision
 from tasks.looks import Looks
 from tasks.mixing import MixRow, as_sample
-from tasks.near import item_of, near_pairs
+from tasks.near import item_of, near_pairs, shown_pictures
 from tasks.records import Correction, Origin, Sample, content_digest
 from tasks.signatures import sign
 from tasks.splitting import groups_of, validation_part
@@ -117,6 +117,7 @@ def plan_merge(sources: Sources, rules: Rules, looks: Looks) -> Plan:
     contents: list[int] = np.unique(signatures.content, return_inverse=True)[1].tolist()
     stands = [stand._replace(content=content) for stand, content in zip(stands, contents, strict=False)]
     near, forbidden = _neighbours(contents, pairs, len(stands))
+    forbidden |= _pictured(sources, contents, looks)
     decided = fates(stands, near if rules.near_duplicates == "drop" else {}, {} if rules.transductive else forbidden)
     own = len(sources.labelled) + len(sources.pool)
     mixed = _needed(sources.mix, decided[own:], _wanted(decided[:own], rules))
@@ -144,9 +145,9 @@ def _noted(sources: Sources, rules: Rules, ids: list[str], stands: list[Stand]) 
 
 def _neighbours(
     contents: Sequence[int], pairs: Iterable[tuple[int, int]], count: int
-) -> tuple[dict[int, list[int]], dict[int, int]]:
+) -> tuple[dict[int, list[int]], dict[int, int | None]]:
     """(contents near each content, both ways; contents of or near an evaluation item → that item)."""
-    forbidden = {content: place for place, content in enumerate(contents) if place >= count}
+    forbidden: dict[int, int | None] = {content: place for place, content in enumerate(contents) if place >= count}
     near: dict[int, list[int]] = {}
     for a, b in pairs:
         if b >= count:
@@ -155,6 +156,17 @@ def _neighbours(
             near.setdefault(contents[a], []).append(contents[b])
             near.setdefault(contents[b], []).append(contents[a])
     return near, forbidden
+
+
+def _pictured(sources: Sources, contents: Sequence[int], looks: Looks) -> dict[int, int | None]:
+    """Contents of the mix that show a picture of the evaluation split, whatever is asked about it."""
+    rows = [row.example for row in sources.mix if row.example is not None]
+    images = [image for row in rows for image in row.images]
+    if not images or not sources.evaluation:
+        return {}
+    shown = shown_pictures(images, [image for sample in sources.evaluation for image in sample.images], looks)
+    first = len(sources.labelled) + len(sources.pool)
+    return {contents[first + i]: None for i, row in enumerate(rows) if any(x.sha256 in shown for x in row.images)}
 
 
 def _wanted(decided: Sequence[Fate], rules: Rules) -> int:

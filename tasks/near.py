@@ -5,13 +5,13 @@
 Image and text are judged together: screens of one kind look alike, and a greeting opens thousands of dialogues.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.looks import picture_hashes, same_picture, thumbnail
+from tasks.looks import Looks, picture_hashes, same_picture, thumbnail
 from tasks.records import ImageRef, Sample
 from tasks.signatures import PERMUTATIONS, Signatures, comparable_text, trigrams
 
@@ -86,6 +86,19 @@ def near_pairs(
     return [(i, j) for i, j in pairs if near(items[i], items[j])]
 
 
+def shown_pictures(images: Sequence[ImageRef], held_out: Sequence[ImageRef], looks: Looks) -> set[str]:
+    """Digests of those `images` that show one of the `held_out` pictures, saved anew or cropped, whatever is said."""
+    hashes = looks.hashes(images)
+    known = {image.sha256: image for image in images if image.sha256 in hashes}
+    shown = np.array([hashes[sha256] for sha256 in known], dtype=np.uint64)
+    refs = list(known.values())
+    found = {image.sha256 for image in held_out} & {image.sha256 for image in images}
+    for image in {image.sha256: image for image in held_out}.values():
+        maybe = _cut_from(image, shown)
+        found |= {refs[i].sha256 for i in np.flatnonzero(maybe).tolist() if same_picture(refs[i], image)}
+    return found
+
+
 def _distinct(signatures: Signatures, start: int, stop: int) -> Ints:
     """Places from `start` to `stop` of the first items of each content, without those that are near nothing."""
     first = start + np.unique(signatures.content[start:stop], return_index=True)[1].astype(np.int64)
@@ -118,14 +131,23 @@ def _by_image(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Ints
 
 def _cropped(signatures: Signatures, usable: Ints, place: int, image: ImageRef) -> tuple[Ints, Ints]:
     """Pairs of an evaluation item with those whose first image may be a cut of its own."""
-    others = usable[np.bitwise_count(signatures.shown[usable] ^ signatures.shown[place]) <= _ANY_CROP_BITS]
-    picture = thumbnail(image)
-    cuts = np.empty(0, np.uint64) if picture is None else np.unique(picture_hashes(picture))
-    distance = np.full(len(others), 64, np.uint8)
-    for cut in cuts:
-        np.minimum(distance, np.bitwise_count(signatures.shown[others] ^ cut), out=distance)
-    others = others[distance <= _CROPPED_BITS]
+    others = usable[_cut_from(image, signatures.shown[usable])]
     return np.full(len(others), place, np.int64), others
+
+
+def _cut_from(image: ImageRef, shown: Hashes) -> NDArray[np.bool_]:
+    """Whether pictures of these hashes may be the image, or a cut of it; none, where it can't be read."""
+    picture = thumbnail(image)
+    if picture is None:
+        return np.zeros(len(shown), bool)
+    whole, *cuts = picture_hashes(picture)
+    maybe = np.flatnonzero(np.bitwise_count(shown ^ whole) <= _ANY_CROP_BITS)
+    distance = np.bitwise_count(shown[maybe] ^ whole)
+    for cut in set(cuts):
+        np.minimum(distance, np.bitwise_count(shown[maybe] ^ cut), out=distance)
+    found = np.zeros(len(shown), bool)
+    found[maybe[distance <= _CROPPED_BITS]] = True
+    return found
 
 
 def _bucketed(items: Ints, key: Hashes, order: Hashes) -> Iterator[tuple[Ints, Ints]]:

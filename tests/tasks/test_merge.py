@@ -275,6 +275,19 @@ def test_contamination_comes_before_all_else_and_is_of_the_mix_too() -> None:
     assert planned(sources, mix_share=0.4, transductive=True)[0] == {"b": "taught", "q": "taught"} | allowed
 
 
+def test_a_mix_that_shows_a_picture_of_the_evaluation_split_is_stopped_whatever_it_asks() -> None:
+    spoken = (Message(role="user", content="<image>画里有什么"), Message(role="assistant", content="鞋"))
+    shown = Example(
+        sample_id="m", messages=spoken, images=(image("1"),), label="", origin=Origin.MIX, why="", source="mix.jsonl"
+    )
+    other = shown.model_copy(update={"sample_id": "n", "images": (image("2"),)})
+    mix = [MixRow("m", shown), MixRow("n", other)]
+    sources = Sources(labelled=[sample("a")], mix=mix, evaluation=[sample("e", "用户: 看", image("1"))])
+    assert planned(sources, mix_share=0.5)[0] == {"a": "taught", "m": "contaminates_evaluation", "n": "taught"}
+    kept, _ = planned(sources, mix_share=0.5, transductive=True)
+    assert kept == {"a": "taught", "m": "taught"}
+
+
 def test_a_mix_is_taken_in_its_order_until_it_has_its_share() -> None:
     def row(i: int) -> MixRow:
         spoken = (Message(role="user", content=f"第{'一二三四五六七八'[i]}问"), Message(role="assistant", content="好"))

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from tasks.looks import Looks
-from tasks.near import Item, item_of, near, near_pairs
+from tasks.near import Item, item_of, near, near_pairs, shown_pictures
 from tasks.records import ImageRef, Sample
 from tasks.signatures import comparable_text, sign
 from tests.tasks.making import image, sample
@@ -71,6 +71,15 @@ def test_crops_are_looked_for_against_the_evaluation_split(tmp_path: Path) -> No
     ]
     held_out = [sample(f"e{i}", saved(tmp_path, f"e{i}.png", screen(i))) for i in range(6)]
     assert pairs_of([*samples, *held_out], evaluation=6) == [(i, 12 + i) for i in range(6)]
+
+
+def test_pictures_are_found_whatever_is_said(tmp_path: Path) -> None:
+    held_out = [saved(tmp_path, f"{i}.png", screen(i)) for i in range(3)]
+    copy = saved(tmp_path, "copy.jpg", cropped(screen(1), 0, 0.03, 0, 0), quality=80)
+    other, gone = saved(tmp_path, "other.png", screen(9)), image("gone")
+    assert shown_pictures([other, copy, held_out[2], gone], held_out, Looks()) == {"copy.jpg", "2.png"}
+    assert shown_pictures([gone], [gone], Looks()) == {"gone"}
+    assert shown_pictures([], held_out, Looks()) == shown_pictures([other], [], Looks()) == set()
 
 
 def test_evaluation_items_are_not_compared_with_each_other() -> None:
