@@ -12,6 +12,7 @@ from tasks.alikeness import NEAR
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
 from tasks.export import ExportSpec
+from tasks.rationales import Support
 from tasks.records import Sampling
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
 from tasks.variants import Variant
@@ -61,8 +62,8 @@ class RationaleSettings(Settings):
     attempts: int = Field(
         default=2, ge=1, description="A refused reason is asked again, with the complaint and sampled, so often in all"
     )
-    support: bool = Field(
-        default=True, description="Ask, blind to the label, for the label after each reason that passed all else"
+    support: Support = Field(
+        default=Support.NO, description="Ask, blind to it, for the label after each reason that passed all else"
     )
     alike: float = Field(
         default=NEAR, gt=0, le=1, description="From which share of common character pairs on two reasons are alike"

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from tasks.wording import BadReason
 
@@ -135,6 +134,8 @@ def _near(texts: Sequence[str], least: float) -> Iterator[tuple[int, int]]:
     """Pairs of rows of different plain texts."""
     if len(texts) < 2:
         return
+    from sklearn.feature_extraction.text import HashingVectorizer  # 1 s, and the settings import this room
+
     options: dict[str, Any] = {"norm": None, "dtype": np.float32, "alternate_sign": False, "lowercase": False}
     counter = HashingVectorizer(analyzer="char", ngram_range=(2, 2), n_features=2**18, binary=True, **options)
     # a mark at the end gives a text of one character a bigram

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from tasks.alikeness import Crowds, Diversity, Worded, diversity
 from tasks.parsing import parse_reason
@@ -24,14 +25,25 @@ _RETRY_TEMPERATURE = 0.8
 _HOPELESS = {Outcome.BAD_MEDIA, Outcome.TOO_LONG}
 
 
+class Support(StrEnum):
+    """Whether a model is asked, blind, for the label after a reason, and what it sees beside it.
+
+    Measured on the demo's models, 300 right reasons and 300 of another class (P(label) as the score, area under ROC):
+    beside its item 0.59, alone 0.70; they look at the item and were never asked without. A question costs a prefill.
+    """
+
+    NO = "no"
+    WITH_ITEM = "with_item"
+    REASON_ALONE = "reason_alone"
+
+
 @dataclass(frozen=True)
 class Asked:
     """How reasons are asked for and judged. Made from the settings."""
 
     attempts: int = 2
     """A refused reason is asked for so often in all."""
-    support: bool = True
-    """Ask for the label after each reason."""
+    support: Support = Support.NO
     temperature: float = 0.0
     max_tokens: int = 96
     seed: int = 0
@@ -95,7 +107,7 @@ class Reasoner:
         judged = judge_reasons(explained, pack, crowds, standing=self._standing, last=last)
         sound = [e for e, bad in zip(explained, judged, strict=True) if bad is None]
         faults |= {e.sample.id: bad for e, bad in zip(explained, judged, strict=True) if bad is not None}
-        concluded = self._conclude(sound, what) if self._asked.support else {}
+        concluded = self._conclude(sound, what) if self._asked.support is not Support.NO else {}
         for one in sound:
             answer = concluded.get(one.sample.id)
             supported = None if answer is None else supports(answer, one.label)
@@ -134,7 +146,8 @@ class Reasoner:
     def _conclude(self, sound: Sequence[Explained], what: str) -> dict[str, Prediction]:
         """To which label the model comes after each reason, by id: one scored token an item."""
         sampling = Sampling(max_tokens=1, seed=self._asked.seed, label_probabilities=True)
-        requests = [self._prompter.conclude(e.sample, e.reason, sampling) for e in sound]
+        bare = {"parts": ()} if self._asked.support is Support.REASON_ALONE else {}
+        requests = [self._prompter.conclude(e.sample.model_copy(update=bare), e.reason, sampling) for e in sound]
         return {p.sample_id: p for p in self._labels(requests, f"support of {what}")}
 
     def _keep(self, one: Explained, answer: Prediction | None, attempt: int) -> None:

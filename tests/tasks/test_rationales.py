@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tasks.parsing import parse
-from tasks.rationales import Asked, Reasoner, Reasons
+from tasks.rationales import Asked, Reasoner, Reasons, Support
 from tasks.records import FreeText, Generation, LabelAnswer, Outcome, Prediction, Request, Sample
 from tests.tasks.making import generation, prompter, sample
 
@@ -26,8 +26,9 @@ class Model:
     def labels(self, requests: Sequence[Request], what: str) -> list[Prediction]:
         return [parse(r, self._answer(r), source="support", model="m") for r in requests]
 
-    def find(self, **asked: int | bool) -> Reasons:
-        return Reasoner(prompter(), Asked(**asked), self.answers, self.labels).find(SAMPLES)  # pyright: ignore
+    def find(self, attempts: int = 2, support: Support = Support.NO) -> Reasons:
+        asked = Asked(attempts=attempts, support=support)
+        return Reasoner(prompter(), asked, self.answers, self.labels).find(SAMPLES)
 
     def _answer(self, request: Request) -> Generation:
         self.asked.append(request)
@@ -70,7 +71,7 @@ def test_every_item_is_kept_or_dropped() -> None:
 
 def test_the_complaint_reaches_the_model_and_mends() -> None:
     model = Model(UNLIKE | {"s1": LEAK})
-    found = model.find(attempts=2, support=False)
+    found = model.find(attempts=2)
     again = [r for r in model.asked if r.sampling.temperature > 0]
     assert [r.sample_id for r in again] == ["s1"]
     assert f"上次写的“{LEAK}”不行" in again[0].suffix
@@ -81,13 +82,13 @@ def test_the_complaint_reaches_the_model_and_mends() -> None:
 
 def test_one_attempt_asks_nothing_again() -> None:
     model = Model(UNLIKE | {"s1": LEAK})
-    assert set(model.find(attempts=1, support=False).dropped) == {"s1"}
+    assert set(model.find(attempts=1).dropped) == {"s1"}
     assert len(model.asked) == len(SAMPLES)
 
 
 def test_items_all_alike_are_asked_for_something_of_their_own() -> None:
     model = Model(dict.fromkeys(UNLIKE, "用户说东西不合适要退回去"), mends=False)
-    found = model.find(attempts=2, support=False)
+    found = model.find(attempts=2)
     assert found.first_faults == {"reason_like_others": 5}
     assert reasons_of(found) == {"s0": "用户说东西不合适要退回去"}
     before, after = found.diversity(0.7)
@@ -96,7 +97,7 @@ def test_items_all_alike_are_asked_for_something_of_their_own() -> None:
 
 def test_support_is_asked_blind_and_only_for_what_passed() -> None:
     model = Model(UNLIKE | {"s1": LEAK}, mends=False)
-    found = model.find(attempts=1)
+    found = model.find(attempts=1, support=Support.WITH_ITEM)
     asked = [r for r in model.asked if not isinstance(r.constraint, FreeText)]
     assert {r.sample_id for r in asked} == {"s0", "s2", "s3", "s4"}
     for request in asked:
@@ -105,23 +106,31 @@ def test_support_is_asked_blind_and_only_for_what_passed() -> None:
         assert UNLIKE[request.sample_id] not in request.suffix
         assert "属于“申请退款”" not in request.suffix
         assert request.sampling.label_probabilities
+        assert request.parts
     assert found.kept["s0"].probabilities["申请退款"] == pytest.approx(0.905, abs=0.001)
 
 
 def test_a_reason_that_leads_elsewhere_is_refused() -> None:
-    found = Model(UNLIKE, mends=False, concludes="查询物流").find(attempts=1)
+    found = Model(UNLIKE, mends=False, concludes="查询物流").find(1, Support.WITH_ITEM)
     assert found.kept == {}
     assert {d.reason for d in found.dropped.values()} == {"reason_does_not_lead_to_the_label"}
 
 
 def test_a_server_without_probabilities_can_not_tell() -> None:
-    found = Model(UNLIKE, mends=False, concludes="查询物流", told=False).find(attempts=1)
+    found = Model(UNLIKE, mends=False, concludes="查询物流", told=False).find(1, Support.WITH_ITEM)
     assert len(found.kept) == found.unsure == len(SAMPLES)
+
+
+def test_a_reason_alone_is_asked_about_without_the_item() -> None:
+    model = Model(UNLIKE, mends=False)
+    assert len(model.find(1, Support.REASON_ALONE).kept) == len(SAMPLES)
+    asked = [r for r in model.asked if isinstance(r.constraint, LabelAnswer)]
+    assert [r.parts for r in asked] == [()] * len(SAMPLES)
 
 
 def test_no_support_asks_no_label() -> None:
     model = Model(UNLIKE)
-    found = model.find(support=False)
+    found = model.find()
     assert all(isinstance(r.constraint, FreeText) for r in model.asked)
     assert found.kept["s0"].probabilities == {}
 
@@ -138,7 +147,7 @@ def test_what_the_engine_could_not_answer_is_dropped_as_such() -> None:
         }
 
     asked: list[Request] = []
-    found = Reasoner(prompter(), Asked(support=False), answers, lambda r, w: []).find(SAMPLES)
+    found = Reasoner(prompter(), Asked(), answers, lambda r, w: []).find(SAMPLES)
     assert {i: (d.reason, d.detail) for i, d in found.dropped.items()} == {
         "s0": ("bad_media", "broken"),
         "s1": ("failed", "broken"),
@@ -148,7 +157,7 @@ def test_what_the_engine_could_not_answer_is_dropped_as_such() -> None:
 
 def test_first_questions_are_what_they_were_without_complaints() -> None:
     model = Model(UNLIKE)
-    model.find(attempts=1, support=False)
+    model.find(attempts=1)
     subject: Sample = SAMPLES[0]
     plain = prompter().rationale(subject, "申请退款", Asked().sampling(0))
     assert model.asked[0].key == plain.key
