@@ -4,7 +4,7 @@
 # Targets run in the order they are named: the project goes in after what it is built with.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help env-base env-test env-gpu demo test test-slow check bench bench-correction bench-readers serve lock clean
+.PHONY: help env-base env-test env-gpu demo test test-slow check bench bench-correction bench-readers bench-lift serve lock clean
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -25,7 +25,7 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export TOKENIZERS_PARALLELISM = false
 # `serve` must be able to fetch real models on a GPU machine; nothing else here needs the Hugging Face hub.
-demo test test-slow check bench bench-correction bench-readers: export HF_HUB_OFFLINE = 1
+demo test test-slow check bench bench-correction bench-readers bench-lift: export HF_HUB_OFFLINE = 1
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-correction: env-test ## Label-error detection beside cleanlab and plain ru
 
 bench-readers: env-test ## Every export read back through its reader: LLaMA-Factory, ms-swift, trl, datasets
 	@$(PY) -m tests.benchmarks.readers.main
+
+bench-lift: env-test ## Students on each variant of the demo's set, five seeds: what each step is worth (ARGS="--seeds 2")
+	@$(PY) -m tests.benchmarks.lift.main $(ARGS)
 
 env-base: $(or $(LARGER),$(BASE)) $(SELF) ## What `make demo` needs
 env-test: $(or $(wildcard $(GPU)),$(TEST)) $(SELF) ## The same with the CPU build of vLLM and the test tools

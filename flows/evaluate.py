@@ -15,6 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.asking import Asking
 from flows.config import EvaluateConfig
 from flows.running import Progress, Stage, intake, most_images, read_texts, reused, run_as_task, show_table
+from tasks.decisions import Reason
 from tasks.engines.identity import model_identity
 from tasks.engines.spec import EngineSpec
 from tasks.errors import ConfigError
@@ -47,11 +48,11 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     pack = load_pack(config.pack)
     settings = config.evaluate
     folder = config.output / STAGE
-    held_out, read = intake(config.evaluation, pack, Split.TEST, config.output / "samples" / "evaluation")
+    held_out, read = intake(config.evaluation, pack, Split.TEST, config.output)
     inputs = {"evaluation": read.digest}
     tested: list[Sample] = []
     if config.test is not None:
-        tested, read = intake(config.test, pack, Split.TEST, config.output)
+        tested, read = intake(config.test, pack, Split.TEST, folder)
         inputs["test"] = read.digest
     for stage in _INPUTS:
         if (record := read_record(config.output / stage)) is not None:
@@ -113,7 +114,7 @@ def _results(config: EvaluateConfig, pack: Pack) -> Results:
         pseudo={p.sample_id: p for p in _rows(kept["pseudo_labels"], there, Prediction)},
         corrections={c.sample_id: c for c in _rows(kept["correction"], there, Correction)},
         emitted=read_rows(kept["emit"], Example),
-        barred=frozenset(d.sample_id for d in drops if d.reason.startswith("contaminated")),
+        barred=frozenset(d.sample_id for d in drops if d.reason == Reason.CONTAMINATES),
     )
 
 
