@@ -12,13 +12,14 @@ from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.running import Progress, prompter_for, read_texts, run_as_task, show_table
 from tasks.correction import check_out_of_fold
-from tasks.duplicates import near_duplicates
 from tasks.engines.identity import model_identity
 from tasks.engines.spec import EngineSpec
 from tasks.errors import ConfigError
 from tasks.fold_files import recorded_folds, write_folds
 from tasks.folds import Folds, make_folds
 from tasks.images import ImageCache
+from tasks.looks import Looks
+from tasks.near import near_duplicates
 from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling
@@ -58,7 +59,7 @@ def out_of_fold(
     """Train all students under `folder`/students and ask them; raises LeakageError before a student is asked about an
     item that its own record says it saw."""
     links = run_as_task("near-duplicates", f"look for near-duplicates among {len(samples)} items", lambda: (
-        near_duplicates(samples)
+        near_duplicates(samples, Looks(config.images / "hashes.sqlite"))
     ))  # fmt: skip
     folds: list[Folds] = []
     runs: list[dict[str, Prediction]] = []

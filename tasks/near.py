@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.looks import Looks, picture_hashes, same_picture, thumbnail
 from tasks.records import ImageRef, Sample
-from tasks.signatures import PERMUTATIONS, Signatures, comparable_text, trigrams
+from tasks.signatures import PERMUTATIONS, Signatures, comparable_text, sign, trigrams
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -57,6 +57,18 @@ def near(one: Item, other: Item) -> bool:
     if len(a & b) < (WITH_IMAGES if one.images else ALONE) * len(a | b):
         return False
     return all(same_picture(x, y) for x, y in zip(one.images, other.images, strict=True))
+
+
+def near_duplicates(samples: Sequence[Sample], looks: Looks) -> list[tuple[int, int]]:
+    """Pairs of positions (lower first, ascending) of `samples` that are equal or near, whatever their task and label.
+
+    Equal ones are paired with the first of them only, so that n copies make n - 1 pairs.
+    """
+    signatures = sign(samples, looks)
+    pairs = near_pairs(signatures, len(samples), lambda places: {i: item_of(samples[i]) for i in places})
+    first = np.unique(signatures.content, return_index=True, return_inverse=True)[1:]
+    copies = [(int(i), j) for j, i in enumerate(first[0][first[1]]) if i != j]
+    return sorted(pairs + copies)
 
 
 def near_pairs(

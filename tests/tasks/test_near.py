@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from tasks.looks import Looks
-from tasks.near import Item, item_of, near, near_pairs, shown_pictures
+from tasks.near import Item, item_of, near, near_duplicates, near_pairs, shown_pictures
 from tasks.records import ImageRef, Sample
 from tasks.signatures import comparable_text, sign
 from tests.tasks.making import image, sample
@@ -95,6 +95,14 @@ def test_an_evaluation_item_that_is_in_the_pool_still_finds_its_other_copies(tmp
 def test_an_unreadable_image_makes_an_item_near_nothing() -> None:
     gone = image("gone")
     assert pairs_of([sample("a", ASKS, gone), sample("b", ASKS + "!", gone)]) == []
+
+
+def test_copies_make_one_pair_each_whatever_their_label() -> None:
+    samples = [sample(f"s{i}", ASKS, image("gone")) for i in range(5)]
+    assert near_duplicates(samples, Looks()) == [(0, i) for i in range(1, 5)]
+    others = [sample("a", ASKS), sample("b", OTHER), sample("c", ASKS + "。", given="查询物流"), sample("d", OTHER)]
+    assert near_duplicates(others, Looks()) == [(0, 2), (1, 3)]
+    assert near_duplicates([], Looks()) == []
 
 
 def test_every_near_pair_among_many_is_found() -> None:
