@@ -1,6 +1,5 @@
 """Training sets in the formats that trainers read; each room enforces its reader's own rules."""
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.records import Example
 
@@ -54,6 +53,13 @@ class ExportSpec(BaseModel):
     max_tokens: int = Field(default=32768, ge=256, description="Ready configurations: longest example, in tokens")
     seed: int = Field(default=0, description="Ready configurations: seed of the training")
 
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        if len(set(formats)) < len(formats):
+            raise ValueError("each format may be named once")
+        return formats
+
 
 class Reason(StrEnum):
     """Why a format can't hold an example."""
@@ -92,6 +98,7 @@ class Exported:
     """What `write_exports` wrote."""
 
     files: tuple[Path, ...]
+    """All but the copied images."""
     rows: dict[Format, int]
     """Rows of each format, both subsets together."""
     left_out: tuple[LeftOut, ...]
@@ -111,7 +118,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     from tasks.export.writers import open_writer
 
     folder = folder.resolve()
-    scratch = folder / f".exports.{os.getpid()}"
+    scratch = folder / ".exports"  # what a killed run left there goes too
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     left_out: list[LeftOut] = []

@@ -48,6 +48,7 @@ def mixed(tmp_path: Path) -> list[Example]:
 
 def test_every_format_holds_every_example_or_says_why_not(mixed: list[Example], tmp_path: Path) -> None:
     out = tmp_path / "out"
+    (out / ".exports" / "swift").mkdir(parents=True)  # left by a run that was killed
     made = write_exports(out, "set", mixed, ExportSpec(formats=ALL))
     assert made.rows == dict.fromkeys(ALL, 5) | {Format.QWEN: 4, Format.VISION_START: 1, Format.LABELS: 4}
     left = {(x.sample_id, x.format): x.reason for x in made.left_out}
@@ -215,6 +216,7 @@ def test_an_empty_set_is_written_too(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_or_key_is_an_error() -> None:
-    for wrong in ({"formats": ("parquet",)}, {"image_path": "copy"}, {"image_paths": "moved"}):
+    twice = {"formats": ("trl", "trl")}
+    for wrong in ({"formats": ("parquet",)}, twice, {"image_path": "copy"}, {"image_paths": "moved"}):
         with pytest.raises(ValidationError):
             ExportSpec.model_validate(wrong)
