@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.judgements import NEITHER
 from tasks.quotas import Balance, allowed, floors_first
-from tasks.records import Dropped, Prediction, Record
+from tasks.records import Dropped, Outcome, Prediction, Record
 from tasks.trust_model import ROUNDS, Belief, Values
 from tasks.votes import Evidence, confidence, is_usable
 
@@ -156,6 +156,7 @@ def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[
         if item.decision is Decision.REVIEWED:
             reason = p.reason if p.label == item.label else ""
             update: dict[str, object] = {
+                "outcome": Outcome.OK,
                 "label": item.label,
                 "source": "review",
                 "probabilities": {},

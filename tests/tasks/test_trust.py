@@ -110,6 +110,7 @@ def test_what_a_person_says_stands() -> None:
     assert {p.sample_id: (p.label, p.source) for p in stay} == {
         "a": (LABEL, "review"), "b": (OTHER, "review"), "d": (OTHER, "review"),
     }  # fmt: skip
+    assert all(is_usable(p) and not p.probabilities for p in stay)
     assert [(d.sample_id, d.reason) for d in gone] == [("c", "reviewer_said_neither")]
 
 
