@@ -1,16 +1,13 @@
 """How sure the teacher is of its pseudo-labels, and how sure the run is of them, counted by steps from 0 to 1."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from tasks.report.card_rows import rows_of
+from tasks.trust import KEEPS
+from tasks.votes import Evidence
 
 BINS = 20
-_KEPT = ("kept", "reviewed")
-"""Decisions of tasks/trust.py that keep a pseudo-label."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Step:
     own: float = 0.0
     """Sum of the teacher's own probabilities (or shares of votes)."""
     expected: float = 0.0
-    """Sum of the expected precisions, where they are known."""
+    """Sum of the expected precisions."""
 
     def plus(self, kept: bool, own: float, expected: float) -> "Step":
         """With one more pseudo-label."""
@@ -36,44 +33,23 @@ class Confidence:
     own: tuple[Step, ...] = ()
     """By the teacher's own word, BINS steps."""
     expected: tuple[Step, ...] = ()
-    """By expected precision, as calibrated on the labelled set; empty where that was not done."""
+    """By expected precision."""
 
 
 def confidence_of(stage: Path) -> Confidence:
-    """Read the folder of the stage pseudo_labels; what it has not is empty."""
+    """Read trust.parquet of the stage pseudo_labels; labels of which nothing is known are left out."""
     own, expected = [Step()] * BINS, [Step()] * BINS
-    for kept, said, known in _trusted(stage / "trust.parquet"):
-        own[_bin(said)] = own[_bin(said)].plus(kept, said, known)
-        expected[_bin(known)] = expected[_bin(known)].plus(kept, said, known)
-    if any(step.count for step in own):
-        return Confidence(tuple(own), tuple(expected))
-    for said in _answers(stage / "predictions.parquet"):
-        own[_bin(said)] = own[_bin(said)].plus(False, said, 0.0)
-    for said in _answers(stage / "kept.parquet"):
-        own[_bin(said)] = replace(own[_bin(said)], kept=own[_bin(said)].kept + 1)
-    return Confidence(tuple(own)) if any(step.count for step in own) else Confidence()
+    for row in rows_of(stage / "trust.parquet", "decision", "expected", "evidence"):
+        said = _own(Evidence.model_validate_json(row["evidence"] or "{}"))
+        if said is not None and row["expected"] is not None:
+            kept, known = row["decision"] in KEEPS, row["expected"]
+            own[_bin(said)] = own[_bin(said)].plus(kept, said, known)
+            expected[_bin(known)] = expected[_bin(known)].plus(kept, said, known)
+    return Confidence(tuple(own), tuple(expected)) if any(step.count for step in own) else Confidence()
 
 
-def _trusted(file: Path) -> Iterator[tuple[bool, float, float]]:
-    """(kept, own confidence, expected precision) of every pseudo-label that has them."""
-    for row in rows_of(file, "decision", "expected", "evidence"):
-        evidence = orjson.loads(row["evidence"] or "{}")
-        own = evidence.get("probability")
-        own = evidence.get("vote_share") if own is None else own
-        if own is not None and row["expected"] is not None:
-            yield row["decision"] in _KEPT, own, row["expected"]
-
-
-def _answers(file: Path) -> Iterator[float]:
-    """The own confidence of every label."""
-    for row in rows_of(file, "label", "probabilities", "votes"):
-        if row["label"] is not None:
-            said = orjson.loads(row["probabilities"] or "{}") or _shares(orjson.loads(row["votes"] or "{}"))
-            yield said.get(row["label"], 0.0)
-
-
-def _shares(votes: Mapping[str, int]) -> dict[str, float]:
-    return {label: n / sum(votes.values()) for label, n in votes.items()}
+def _own(evidence: Evidence) -> float | None:
+    return evidence.vote_share if evidence.probability is None else evidence.probability
 
 
 def _bin(value: float) -> int:

@@ -66,7 +66,7 @@ def confidence(facts: Facts) -> Markup:
         note = f"{sum(s.kept for s in own):,} of {sum(s.count for s in own):,} answers are kept.{_expected(facts)}"
         chart = confidence_chart([(s.count, s.kept) for s in own], "the teacher's own confidence", "own")
         parts.append(_part("Pseudo-labels: own confidence", note, chart))
-    if expected:
+    if expected and facts.figure("pseudo_labels", "calibrated"):
         note = "What each is worth, calibrated on labelled items that the teacher labelled blind."
         chart = confidence_chart([(s.count, s.kept) for s in expected], "expected precision", "expected")
         parts.append(_part("Pseudo-labels: expected precision", note, chart))

@@ -95,6 +95,8 @@ def _about_reasons(facts: Facts, diversity: Diversity | None) -> Iterator[str]:
             f"{diversity.repeated:.0%} of the reasons repeat another word for word: reasons too alike make a student "
             "worse."
         )
+    if broken := sum("\ufffd" in reason for reason in facts.emitted.reasons):
+        yield f"{counted(broken, 'reason')} of those measured with broken characters (U+FFFD)."
     near = facts.figure("rationales", "near-duplicates after")
     if near is not None and near > _ALIKE:
         yield f"{near:.0%} of the kept reasons are near-duplicates of another."

@@ -202,7 +202,7 @@ def svg(figure: Figure, name: str, tips: Mapping[str, str] | None = None) -> str
     for gid, said in (tips or {}).items():
         text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(legible(said))}</title>', 1)
     points = figure.get_size_inches()[0] * 72
-    shape = rf'<svg class="chart" role="img" style="--points: {points:.0f}" viewBox="\1">'
+    shape = rf'<svg class="chart" role="img" aria-label="chart: {name}" style="--points: {points:.0f}" viewBox="\1">'
     text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', shape, text, count=1)
     text = text.replace("xlink:href=", "href=")
     return re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", text)

@@ -32,6 +32,8 @@ _NEEDLESS = ["BASE", "FFTM", "VORG", "VVAR", "vhea", "vmtx"]
 _DRAWN_BY_READERS = ("L", "M")
 """Letters of scripts that neither font has are left to the reader's own fonts: their names would be unreadable."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_BROKEN = "\ufffd"
+"""Stands in data for bytes that are no text; drawn as it is, it would look like a glyph that is missing here."""
 _KEPT = frozenset("\n\t\u200c\u200d")
 
 
@@ -54,7 +56,7 @@ def legible(text: str) -> str:
         category = unicodedata.category(character)
         if category in _UNSEEN:
             text = text.replace(character, "")
-        elif character not in _drawable() and not category.startswith(_DRAWN_BY_READERS):
+        elif character == _BROKEN or (character not in _drawable() and not category.startswith(_DRAWN_BY_READERS)):
             name = unicodedata.name(character, "")
             text = text.replace(character, f"[{name.lower() or f'U+{ord(character):04X}'}]")
     return text

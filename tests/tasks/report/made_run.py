@@ -23,6 +23,8 @@ from tasks.records import (
     TextPart,
 )
 from tasks.stages import StageRecord, write_rows, write_stage
+from tasks.trust import Decision, Trusted
+from tasks.votes import Evidence
 from tests.tasks.making import correction, parts, prediction, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
@@ -56,7 +58,7 @@ def make_run(
     ]
     trusted = [p for n, p in enumerate(answers) if n % 5]
     untrusted = [Dropped(sample_id=p.sample_id, stage="p", reason="not_trusted", detail="p=0.5") for p in answers[::5]]
-    expected = {"expected precision": 0.96, "lower": 0.93, "upper": 0.98}
+    expected = {"expected precision": 0.96, "lower": 0.93, "upper": 0.98, "calibrated": 1.0}
     _stage(output, "pseudo_labels", trusted, untrusted, expected, Costs(asked=items, cost=1.25))
     write_rows(output / "pseudo_labels" / "predictions.parquet", answers)
     write_rows(output / "pseudo_labels" / "trust.parquet", [_trusted(n, p.sample_id) for n, p in enumerate(answers)])
@@ -122,27 +124,14 @@ def _mixed() -> Example:
     )
 
 
-class Said(Record):
-    """The part of tasks/votes.py's evidence that the card reads."""
-
-    probability: float | None
-    vote_share: float | None = None
-
-
-class Judged(Record):
-    """The columns of pseudo_labels/trust.parquet that the card reads."""
-
-    sample_id: str
-    decision: str
-    expected: float | None
-    evidence: Said
-
-
-def _trusted(n: int, identity: str) -> Judged:
+def _trusted(n: int, identity: str) -> Trusted:
     if n == 0:
-        return Judged(sample_id=identity, decision="no_answer", expected=None, evidence=Said(probability=None))
-    said = Said(probability=0.9) if n % 2 else Said(probability=None, vote_share=0.6)
-    return Judged(sample_id=identity, decision="kept" if n % 5 else "not_trusted", expected=0.7, evidence=said)
+        return Trusted(
+            sample_id=identity, label=None, expected=None, evidence=Evidence(), decision=Decision.NO_ANSWER, why=""
+        )
+    said = Evidence(probability=0.9) if n % 2 else Evidence(vote_share=0.6)
+    decision = Decision.KEPT if n % 5 else Decision.NOT_TRUSTED
+    return Trusted(sample_id=identity, label=LABELS[n % 3], expected=0.7, evidence=said, decision=decision, why="")
 
 
 def _stage(

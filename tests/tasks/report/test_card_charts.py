@@ -83,6 +83,7 @@ def test_a_run_without_a_pool_flows_too() -> None:
 def test_symbols_without_a_glyph_are_named_and_invisible_ones_go() -> None:
     assert legible("好😀▣\n\tก\u202e") == "好😀▣\n\tก"
     assert legible("龙🦖\U000f0000") == "龙[t-rex][U+F0000]"
+    assert legible("红\ufffd色") == "红[replacement character]色"
 
 
 def test_the_embedded_fonts_hold_the_texts_characters_and_no_others() -> None:
