@@ -1,4 +1,4 @@
-"""The whole DAG as one flow with four subflows: rationales, pseudo-labels, correction, emit."""
+"""The whole DAG as one flow with four subflows: rationales, correction, pseudo-labels (which reads it), emit."""
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -20,7 +20,7 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     Stages whose keys the configuration leaves out are skipped; a stage whose recipe and inputs are unchanged is reused.
     Returns each stage's record by name.
     """
-    for spec in (config.generator, config.teacher):
+    for spec in (config.generator, config.teacher, config.pseudo_labels.second_teacher):
         if spec is not None:
             check_engine(spec)
     log = get_run_logger()
