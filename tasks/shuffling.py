@@ -1,9 +1,9 @@
 """A seeded shuffle of examples too many to hold: through files of some thousands, each shuffled in memory."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -16,11 +16,15 @@ _A_FILE = 20_000
 def shuffled(examples: Iterable[Example], count: int, seed: int, folder: Path) -> Iterator[Example]:
     """The `count` examples in an order that count and seed alone decide, every order being as likely as any other.
 
-    Temporary files go to `folder` and are removed at the end. Raises ValueError unless there are `count` examples.
+    Temporary files go to `folder`/.shuffle, which is removed at the end; one that a killed run has left is, too. Raises
+    ValueError unless there are `count` examples.
     """
     places = np.random.default_rng(seed).permutation(count)
-    with TemporaryDirectory(prefix=".shuffle-", dir=folder) as scratch:
-        files = [Path(scratch) / str(i) for i in range(-(-count // _A_FILE))]
+    scratch = folder / ".shuffle"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        files = [scratch / str(i) for i in range(-(-count // _A_FILE))]
         with ExitStack() as stack:
             opened = [stack.enter_context(file.open("wb")) for file in files]
             for place, example in zip(map(int, places), examples, strict=True):
@@ -29,3 +33,5 @@ def shuffled(examples: Iterable[Example], count: int, seed: int, folder: Path) -
         for file in files:
             yield from (Example.model_validate_json(line[8:]) for line in sorted(file.read_bytes().splitlines()))
             file.unlink()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -14,14 +14,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.columns import column_type, nested_fields
 from tasks.costs import Costs
 from tasks.errors import BooksError
 from tasks.records import Dropped, Record, digest_of
@@ -149,11 +149,11 @@ class RowWriter:
 
     def __init__(self, path: Path, kind: type[Record]) -> None:
         self._path, self._kind = path, kind
-        self._nested = _nested(kind)
+        self._nested = nested_fields(kind)
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}")
         self._rows: list[dict[str, Any]] = []
         self._file: pq.ParquetWriter | None = None
-        self._schema = pa.schema([(name, _column_type(field.annotation)) for name, field in kind.model_fields.items()])
+        self._schema = pa.schema([(name, column_type(field.annotation)) for name, field in kind.model_fields.items()])
 
     def __enter__(self) -> "RowWriter":
         return self
@@ -214,7 +214,7 @@ class StoredRows(Generic[R]):
 
     def at(self, places: Collection[int] | None) -> Iterator[tuple[int, R]]:
         """(place, record) of the records at these places (None: all), ascending; the others are not decoded."""
-        nested, first = _nested(self._kind), 0
+        nested, first = nested_fields(self._kind), 0
         with pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(_ROW_GROUP):
                 wanted = range(batch.num_rows)
@@ -239,31 +239,6 @@ def _move_into_place(temporary: Path, path: Path) -> None:
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
     os.replace(temporary, path)
-
-
-def _nested(kind: type[Record]) -> set[str]:
-    """The fields that stand as JSON text. By their type, not by their values: a column may hold nothing but None."""
-    return {name for name, field in kind.model_fields.items() if not _plain(field.annotation)}
-
-
-def _column_type(annotation: Any) -> Any:
-    if not _plain(annotation):
-        return pa.string()
-    parts = (
-        [p for p in get_args(annotation) if p is not NoneType] if get_origin(annotation) in (Union, UnionType) else []
-    )
-    kind = parts[0] if parts else annotation
-    if get_origin(kind) is Literal or issubclass(kind, str):
-        return pa.string()
-    return pa.bool_() if issubclass(kind, bool) else pa.int64() if issubclass(kind, int) else pa.float64()
-
-
-def _plain(annotation: Any) -> bool:
-    if get_origin(annotation) in (Union, UnionType):
-        return all(_plain(part) for part in get_args(annotation))
-    if get_origin(annotation) is Literal:
-        return True
-    return isinstance(annotation, type) and issubclass(annotation, (str, int, float, NoneType))
 
 
 def _sample_id(row: Record) -> str:

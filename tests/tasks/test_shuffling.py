@@ -35,6 +35,8 @@ def test_the_seed_decides_the_order(tmp_path: Path) -> None:
 
 
 def test_examples_come_back_whole_and_no_file_is_left(tmp_path: Path) -> None:
+    (tmp_path / ".shuffle").mkdir()
+    (tmp_path / ".shuffle" / "7").write_text("left by a killed run")
     assert set(shuffled(map(example, range(20)), 20, 1, tmp_path)) == {example(i) for i in range(20)}
     assert list(tmp_path.iterdir()) == []
 
