@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 
-from tasks.records import Action, Origin, Part, Subset
+from tasks.records import Action, Origin, Part, Split, Subset
 from tasks.report.card_confidence import Confidence, confidence_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.summary import stage_records
@@ -27,8 +27,6 @@ _PER_REASON = 2
 _CHANGED = 24
 _REASONS = 5000
 """So many reasons are measured; n-grams of a million would not fit into memory."""
-_LABELS = 2000
-"""With more different labels than these they are free text (captions), which nobody counts."""
 _FILES = 20
 """A folder of more files (copied images) is one line."""
 _PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
@@ -42,7 +40,7 @@ class Emitted:
     """(origin, subset)."""
     tasks: Counter[str]
     labels: dict[str, Counter[str]] | None
-    """Label → examples by origin, the mix aside; None where the labels are free text."""
+    """Label → examples by origin; the mix and tasks without a label set aside. None where that leaves none."""
     examples: dict[str, tuple[Row, ...]]
     """Drawn rows of emit/kept.parquet by origin, strongest first."""
     reasons: tuple[str, ...]
@@ -93,7 +91,7 @@ class Facts:
     records: dict[str, StageRecord]
     """By stage, in order."""
     before: Counter[str]
-    """Usable labelled items by given label; empty where the labels are free text."""
+    """Usable labelled items by given label; tasks without a label set aside."""
     emitted: Emitted
     changes: Changes
     confidence: Confidence
@@ -116,14 +114,15 @@ def gather(output: Path, seed: int = 0) -> Facts:
     records = {record.stage: record for record in stage_records(output)}
     if (evaluation := read_record(output / _EVALUATION)) is not None:
         records = {_EVALUATION: evaluation} | records
-    emitted = _emitted(output / "emit" / "kept.parquet", seed)
+    before, free = _given(output / "samples")
+    emitted = _emitted(output / "emit" / "kept.parquet", free, seed)
     changes = _changes(output / "correction", seed)
     drops = tuple(d for stage in records for d in _drops(stage, output / stage / "dropped.parquet", seed))
     drawn = [*changes.drawn, *(row for d in drops for row in d.drawn)]
     drawn += [row for rows in emitted.examples.values() for row in rows]
     return Facts(
         records=records,
-        before=_given(output / "samples" / "labelled" / "kept.parquet"),
+        before=before,
         emitted=emitted,
         changes=changes,
         confidence=confidence_of(output / "pseudo_labels"),
@@ -134,7 +133,7 @@ def gather(output: Path, seed: int = 0) -> Facts:
     )
 
 
-def _emitted(file: Path, seed: int) -> Emitted:
+def _emitted(file: Path, free: set[str], seed: int) -> Emitted:
     columns = ("sample_id", "messages", "images", "label", "reason", "origin", "why", "task", "subset", "weight")
     parts: Counter[tuple[str, str]] = Counter()
     tasks: Counter[str] = Counter()
@@ -148,20 +147,25 @@ def _emitted(file: Path, seed: int) -> Emitted:
         draws[origin].add(row)
         if row["reason"]:
             reasons.add(row["reason"])
-        if origin != Origin.MIX and len(labels) <= _LABELS:
+        if origin != Origin.MIX and row["task"] not in free:
             labels[row["label"]][origin] += 1
     examples = {o.value: tuple(draws[o.value].drawn) for o in Origin if o.value in draws}
-    counted = dict(labels) if len(labels) <= _LABELS else None
-    return Emitted(parts, tasks, counted, examples, tuple(reasons.drawn), reasons.seen)
+    return Emitted(
+        parts, tasks, None if free and not labels else dict(labels), examples, tuple(reasons.drawn), reasons.seen
+    )
 
 
-def _given(file: Path) -> Counter[str]:
+def _given(samples: Path) -> tuple[Counter[str], set[str]]:
+    """Usable labelled items by given label, and the tasks that have no label set, whose items are not counted."""
     found: Counter[str] = Counter()
-    for row in rows_of(file, "given"):
-        found[row["given"] or ""] += 1
-        if len(found) > _LABELS:
-            return Counter()
-    return found
+    free: set[str] = set()
+    for split in (Split.LABELLED, Split.UNLABELLED):
+        for row in rows_of(samples / split / "kept.parquet", "task", "labels", "given"):
+            if row["labels"] == "[]":
+                free.add(row["task"])
+            elif row["given"] is not None:
+                found[row["given"]] += 1
+    return found, free
 
 
 def _changes(stage: Path, seed: int) -> Changes:

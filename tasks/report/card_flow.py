@@ -19,7 +19,8 @@ from tasks.report.card_facts import Facts
 from tasks.report.charts import COLOURS, ORIGINS, STYLE, WIDTH, canvas, svg, tip
 from tasks.stages import StageRecord
 
-_HEIGHT = 4.3
+_LANE, _REST = 1.8, 0.7
+"""Inches: height of a lane, and of everything else."""
 _TOP, _NODE, _GAP, _LEAST = 24.0, 9.0, 17.0, 0.8
 """Points: room for the headings, width of a node, between nodes of a column, thinnest band."""
 _COLUMNS = ("read", "checked", "pseudo-labels", "emitted, by origin", "the set")
@@ -91,26 +92,30 @@ def flow_chart(links: Sequence[Link]) -> str:
         out[link.source] += link.count
         into[link.target] += link.count
     sizes = {node: max(into[node], out[node]) for link in links for node in (link.source, link.target)}
+    height = _REST + _LANE * len({node.lane for node in sizes if node.lane in (_LABELLED, _POOL)})
     tips: dict[str, str] = {}
     with matplotlib.rc_context(STYLE):
-        figure, axes = canvas(WIDTH, _HEIGHT)
+        figure, axes = canvas(WIDTH, height)
         figure.set_layout_engine("none")
-        axes.set(position=(0, 0, 1, 1), xlim=(0, WIDTH * 72), ylim=(_HEIGHT * 72, 0))
+        axes.set(position=(0, 0, 1, 1), xlim=(0, WIDTH * 72), ylim=(height * 72, 0))
         axes.axis("off")
-        scale, places = _layout(sizes)
+        scale, places = _layout(sizes, height * 72)
         for column in {node.column for node in sizes}:
-            axes.text(_x(column), 10, _COLUMNS[column], color=COLOURS["muted"], fontsize=9, va="center")
+            axes.text(_x(column), 13, _COLUMNS[column], color=COLOURS["muted"], fontsize=9, va="baseline")
         for node, y in places.items():
-            x, height = _x(node.column), max(sizes[node] * scale, _LEAST)
-            box = Rectangle((x, y), _NODE, height, facecolor=COLOURS[node.colour], linewidth=0, zorder=3)
+            x, tall = _x(node.column), max(sizes[node] * scale, _LEAST)
+            box = Rectangle((x, y), _NODE, tall, facecolor=COLOURS[node.colour], linewidth=0, zorder=3)
             tip(tips, axes.add_patch(box), f"{node.name}: {sizes[node]:,}")
-            axes.text(x + _NODE + 4, y + height / 2, f"{node.name}  {sizes[node]:,}", va="center", fontsize=9, zorder=4)
+            axes.text(x + _NODE + 4, y + tall / 2, f"{node.name}  {sizes[node]:,}", va="center", fontsize=9, zorder=4)
         _bands(axes, links, places, scale, tips)
         return svg(figure, "flow", tips)
 
 
-def _layout(sizes: dict[Node, int]) -> tuple[float, dict[Node, float]]:
-    """Points an item, and the top of each place: a lane below the other, so that no band has to cross one."""
+def _layout(sizes: dict[Node, int], room: float) -> tuple[float, dict[Node, float]]:
+    """Points an item, so that all fit into `room` points, and the top of each place.
+
+    A lane stands below the other, so that no band has to cross one.
+    """
     lanes = {lane: [n for n in sizes if n.lane == lane] for lane in dict.fromkeys(n.lane for n in sizes)}
     columns = {
         lane: [sorted((n for n in nodes if n.column == c), key=lambda n: n.colour == "muted") for c in _ORDER]
@@ -118,7 +123,7 @@ def _layout(sizes: dict[Node, int]) -> tuple[float, dict[Node, float]]:
     }
     tall = {lane: max(sum(sizes[n] for n in c) for c in columns[lane]) for lane in lanes if lane}
     gaps = {lane: max(len(c) for c in columns[lane]) * _GAP for lane in lanes if lane}
-    scale = max(_HEIGHT * 72 - _TOP - 4 - sum(gaps.values()), 40) / max(sum(tall.values()), 1)
+    scale = max(room - _TOP - 4 - sum(gaps.values()), 40) / max(sum(tall.values()), 1)
     places: dict[Node, float] = {}
     top = _TOP
     for lane in lanes:

@@ -57,7 +57,7 @@ def _about_the_run(facts: Facts) -> Iterator[str]:
 
 
 def _about_labels(facts: Facts) -> Iterator[str]:
-    if "samples/labelled" in facts.records and "correction" not in facts.records:
+    if facts.before and "correction" not in facts.records:
         yield "The given labels were not checked: the stage correction was left out."
     waiting = facts.figure("correction", "waiting for review")
     if waiting:

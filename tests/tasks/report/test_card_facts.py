@@ -5,14 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from tasks.packs import load_pack
 from tasks.records import Example, Message, Origin
 from tasks.report.card_confidence import confidence_of
 from tasks.report.card_facts import gather
+from tasks.report.card_prompts import rendered_prompts
 from tasks.report.card_reasons import diversity_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.card_sections import balance
 from tasks.report.card_warnings import warnings_of
+from tasks.stages import StageRecord, write_stage
 from tasks.versions import record_version
+from tests.tasks.making import image, sample
 from tests.tasks.report.made_run import make_run
 
 EXAMPLE = Example(
@@ -84,11 +88,20 @@ def test_the_sets_version_is_the_last_one(tmp_path: Path) -> None:
     assert gather(run).version == second
 
 
-def test_captions_are_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.report.card_facts._LABELS", 2)
-    facts = gather(make_run(tmp_path / "run", 9))
-    assert facts.emitted.labels is None and not facts.before
+def test_captions_are_no_classes_and_have_prompts_too(tmp_path: Path) -> None:
+    captions = [sample(f"c{n}", image(), task="caption", labels=(), given=f"一只杯子{n}") for n in range(6)]
+    record = StageRecord(stage="samples/labelled", recipe="r", read=0, kept=0, dropped=0)
+    write_stage(tmp_path / "samples" / "labelled", record, captions, [], [c.id for c in captions])
+    taught = [EXAMPLE.model_copy(update={"sample_id": c.id, "label": c.given, "task": "caption"}) for c in captions]
+    write_stage(
+        tmp_path / "emit", record.model_copy(update={"stage": "emit"}), taught, [], [c.id for c in captions]
+    )  # fmt: skip
+    facts = gather(tmp_path)
+    assert facts.emitted.count == 6 and facts.emitted.labels is None and not facts.before
     assert "no classes" in balance(facts)
+    assert not [w for w in warnings_of(facts, "cc0-1.0", None) if "label" in w]
+    (prompt,) = rendered_prompts(load_pack("captions"), tmp_path)
+    assert "<image>" in prompt.text and prompt.answer == "一只杯子0"
 
 
 def test_distinct_shares_count_characters_of_chinese_and_words_of_the_rest() -> None:
