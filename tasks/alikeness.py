@@ -10,7 +10,7 @@ score plunges").
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,14 @@ from tasks.wording import BadReason
 NEAR = 0.6
 """Jaccard index of two reasons' character bigrams from which on they are near-duplicates: a word of two characters in
 13 differs, or two such words in 25: a template with other things in it. At 0.7 one in eight of planted ones got by."""
+_STRETCH = 20_000
 _BLOCK = 512
 """Reasons compared with the others at a time; bounds memory to 512 × reasons."""
 
 
 @dataclass(frozen=True)
 class Worded:
-    """A reason and the class it speaks for; `text` has its labels marked (rationale_gate.marked)."""
+    """A reason and the class it speaks for; `text` has its labels marked (reason_text.marked)."""
 
     text: str
     label: str
@@ -85,6 +86,28 @@ def find_alike(
     for i in _crowded_openings(every, settled, bad, crowds, last=last):
         bad[i] = BadReason.BEGINS_ALIKE
     return {i - settled: reason for i, reason in sorted(bad.items())}
+
+
+def crowded_out(worded: Mapping[str, Worded], crowds: Crowds) -> set[str]:
+    """The ids whose reason has to go so that no two of those left are alike; the first of each crowd stay.
+
+    For sets of any size: a class is taken in stretches of 20,000, and across them, as across classes, only copies are
+    found. Openings count by class.
+    """
+    gone: set[str] = set()
+    seen: set[str] = set()
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for name, one in worded.items():
+        by_label[one.label].append(name)
+        if (plain := _plain(one.text)) in seen:
+            gone.add(name)
+        seen.add(plain)
+    for names in by_label.values():
+        for start in range(0, len(names), _STRETCH):
+            stretch = [name for name in names[start : start + _STRETCH] if name not in gone]
+            bad = find_alike([worded[name] for name in stretch], [], crowds, last=True)
+            gone |= {stretch[i] for i in bad}
+    return gone
 
 
 def diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:

@@ -5,42 +5,25 @@ who competed saw contradicting reasons hurt. What can only be seen beside the ot
 """
 
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.alikeness import Crowds, Worded, find_alike
 from tasks.packs import Pack
+from tasks.reason_text import QUOTED, SHORT_LABEL, Marked, marked, own_share, plain, said_in, unquoted
 from tasks.records import Prediction, Sample
-from tasks.wording import OTHER, RIGHT, BadReason, ReasonWords, reason_words
+from tasks.wording import NEVER, OTHER, RIGHT, BadReason, ReasonWords, reason_words
 
 _MIN_CHARS = 4
 _OWN_LETTERS = 0.5
 """Least share of a reason's words that must be of the pack's language: names of goods are Latin everywhere."""
-_CHARS_A_WORD = 1.7
-"""Chinese characters that weigh as much as a spaced word: about the length of one (segmented corpora: 1.6–1.8)."""
-_NEVER_A_NAME = 3.0
-"""Weight of a word in a script that, unlike Latin, names of goods are not written in."""
-_SPACED = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HANGUL"})
 _LOOP = re.compile(r"(.)\1{4,}|(.{2,12}?)\2{2,}", re.DOTALL)
 _MARKUP = re.compile(r"\ufffd|[{}]|\"\s*:|```|^\s*(?:[-*#]|\d+[.、)])\s|\n\s*\n|</?\w+>", re.MULTILINE)
-_QUOTED = re.compile(r"[“\"「『‘'《]([^”\"」』’'》]{1,40})[”\"」』’'》]")
-_SHORT_LABEL = 2
-"""A label of so few characters is an ordinary word too: it counts as named only where it is given as the answer."""
 _NOTHING = 3
 """A reason with fewer characters (words) of its own than this says nothing, praise or not."""
 _LITTLE, _LITTLE_SHARE = 6, 0.4
 """With praise in it, so few, and so small a share of it, are nothing too."""
-
-
-@dataclass(frozen=True)
-class Marked:
-    """A reason as the lists of words see it. Made by `marked`."""
-
-    text: str
-    """NFKC, lower case; RIGHT and OTHER stand for mentions of labels."""
-    others: tuple[str, ...]
-    """The other labels, in the order of their OTHERs."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +52,14 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
     if _MARKUP.search(reason) or _LOOP.search(reason):
         return BadReason.GARBLED
     words = reason_words(pack.language)
-    if _own_share(reason, sample, words) < _OWN_LETTERS:
+    if own_share(reason, sample, words) < _OWN_LETTERS:
         return BadReason.OTHER_LANGUAGE
-    seen = marked(_unquoted(reason, sample), sample.labels, label)
+    seen = marked(unquoted(reason, sample), sample.labels, label)
     if words.leaks.search(words.physical.sub("thing" if words.spaced else "物", seen.text)):
         return BadReason.LEAKS_LABEL
     if _names_other(seen, sample, words):
         return BadReason.NAMES_OTHER_LABEL
-    if len(label) > _SHORT_LABEL and _denied(seen.text, RIGHT, words):
+    if len(label) > SHORT_LABEL and _denied(seen.text, RIGHT, words):
         return BadReason.DENIES_LABEL
     return BadReason.SAYS_NOTHING if _says_nothing(marked(reason, sample.labels, label).text, words) else None
 
@@ -104,6 +87,26 @@ def supports(answer: Prediction, label: str) -> bool | None:
     return answer.label == label if answer.probabilities else None
 
 
+def with_good_reasons(
+    predictions: Sequence[Prediction], samples: Mapping[str, Sample], pack: Pack
+) -> tuple[list[Prediction], Counter[str]]:
+    """The predictions, without their reason where its text is bad, and how many lost it for what.
+
+    For a teacher's reasons, which came with its labels: they are not asked for again.
+    """
+    faults: Counter[str] = Counter()
+    checked: list[Prediction] = []
+    for prediction in predictions:
+        bad = None
+        if prediction.reason and prediction.label is not None:
+            bad = judge_reason(prediction.reason, samples[prediction.sample_id], prediction.label, pack)
+        if bad is not None:
+            faults[bad] += 1
+            prediction = prediction.model_copy(update={"reason": ""})
+        checked.append(prediction)
+    return checked, faults
+
+
 def complaint(bad: BadReason, reason: str, pack: Pack) -> str:
     """What a model is told when it is asked again, in the pack's language; empty where that has no words for it."""
     words = reason_words(pack.language)
@@ -111,110 +114,16 @@ def complaint(bad: BadReason, reason: str, pack: Pack) -> str:
     return words.complaint.format(reason=reason[: pack.reason_max_chars], fault=fault) if fault else ""
 
 
-def marked(reason: str, labels: Sequence[str], label: str) -> Marked:
-    """`reason` with marks for labels: whole, without what they have in brackets, or their part behind a dash."""
-    names: dict[str, str] = {}
-    for other in labels:
-        if other != label:
-            for name in _names(other):
-                # a name that two labels share says nothing
-                names[name] = other if name not in names else ""
-    for name in _names(label):
-        names[name] = label
-    # a word of the right label is no other label
-    known = {name: owner for name, owner in names.items() if owner == label or (owner and name not in _plain(label))}
-    text = _plain(reason)
-    if not known:
-        return Marked(text, ())
-    others: list[str] = []
-
-    def mark(match: re.Match[str]) -> str:
-        owner = known[match[0]]
-        if owner == label:
-            return RIGHT
-        others.append(owner)
-        return OTHER
-
-    longest_first = sorted(known, key=len, reverse=True)
-    return Marked(re.sub("|".join(map(re.escape, longest_first)), mark, text), tuple(others))
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).lower()
-
-
-def _names(label: str) -> Iterator[str]:
-    """The names that a label goes by: `物流页面-物流跟踪页面` is `物流跟踪页面` and `物流跟踪页` as well."""
-    whole = _plain(label)
-    bare = re.sub(r"[(（][^)）]*[)）]", "", whole)
-    for name in dict.fromkeys((whole, bare, bare.split("-")[-1])):
-        yield name
-        shorter = name.removesuffix("面") if name.endswith("页面") else name.removesuffix("截图")
-        if shorter != name and len(shorter) > _SHORT_LABEL:
-            yield shorter
-
-
-def _said(sample: Sample) -> str:
-    return _plain("".join(part.text for part in sample.parts if part.type == "text"))
-
-
-def _unquoted(reason: str, sample: Sample) -> str:
-    """Without quotations from the item, which give nothing away: what its text says, or may stand on its images.
-
-    A label alone in quotation marks is no quotation.
-    """
-    said = _said(sample)
-    names = {name for label in sample.labels for name in _names(label)}
-
-    def taken_out(quote: re.Match[str]) -> str:
-        text = _plain(quote[1])
-        return "“”" if text not in names and (text in said or sample.images) else quote[0]
-
-    return _QUOTED.sub(taken_out, reason)
-
-
-def _own_share(reason: str, sample: Sample, words: ReasonWords) -> float:
-    """The share of the reason's words that are in the language's script, quotations and the item's own words aside."""
-    if not words.scripts:
-        return 1.0
-    own = foreign = 0.0
-    for word in re.findall(r"[^\W\d_]+", _QUOTED.sub(" ", reason)):
-        for script, letters in _scripts(word):
-            spaced = script in _SPACED
-            weight = 1.0 if spaced else len(letters) / _CHARS_A_WORD
-            if script in words.scripts:
-                own += weight
-            elif script != "LATIN":
-                foreign += _NEVER_A_NAME * weight
-            # abbreviations (APP, SKU) and what the item itself says are at home in every language
-            elif letters.lower() not in _said(sample) and not letters.isupper():
-                foreign += weight
-    return own / (own + foreign) if own + foreign else 1.0
-
-
-def _scripts(word: str) -> Iterator[tuple[str, str]]:
-    """The runs of letters of one script in `word`, each with its script's name."""
-    run, before = "", ""
-    for letter in word:
-        script = unicodedata.name(letter, "").partition(" ")[0]
-        if script != before and run:
-            yield before, run
-            run = ""
-        run, before = run + letter, script
-    if run:
-        yield before, run
-
-
 def _names_other(seen: Marked, sample: Sample, words: ReasonWords) -> bool:
-    said = _said(sample)
+    said = said_in(sample)
     for number, mention in enumerate(re.finditer(OTHER, seen.text)):
         before, after = seen.text[: mention.start()], seen.text[mention.end() :]
-        name = _plain(seen.others[number])
+        name = plain(seen.others[number])
         if any(p.search(before) for p in (words.denies, words.compares, words.turns)) or words.denied.search(after):
             continue
         if words.asserts.search(before):
             return True
-        if len(name) > _SHORT_LABEL and name not in said and RIGHT not in after:
+        if len(name) > SHORT_LABEL and name not in said and RIGHT not in after:
             return True
     return False
 
@@ -225,11 +134,11 @@ def _denied(text: str, mark: str, words: ReasonWords) -> bool:
 
 def _says_nothing(text: str, words: ReasonWords) -> bool:
     """Whether too little is left of it without labels and words that fit any item."""
-    if words.idle.pattern == "(?!)":
+    if words.idle is NEVER:
         return False
     whole = _weight(text.replace(RIGHT, "").replace(OTHER, ""), words)
-    quotes = [quote for quote in _QUOTED.findall(text) if not re.fullmatch(f"[{RIGHT}{OTHER}]", quote)]
-    rest = words.idle.sub(" ", _QUOTED.sub(" ", text)).replace(RIGHT, " ").replace(OTHER, " ")
+    quotes = [quote for quote in QUOTED.findall(text) if not re.fullmatch(f"[{RIGHT}{OTHER}]", quote)]
+    rest = words.idle.sub(" ", QUOTED.sub(" ", text)).replace(RIGHT, " ").replace(OTHER, " ")
     left = _weight(rest, words) + sum(_weight(quote, words) for quote in quotes)
     if left < _NOTHING:
         return True

@@ -7,9 +7,9 @@ from functools import lru_cache
 
 from tasks.wording.chinese import CHINESE
 from tasks.wording.english import ENGLISH
-from tasks.wording.words import OTHER, RIGHT, BadReason, ReasonWords
+from tasks.wording.words import NEVER, OTHER, RIGHT, BadReason, ReasonWords
 
-__all__ = ["OTHER", "RIGHT", "BadReason", "ReasonWords", "has_words", "reason_words"]
+__all__ = ["NEVER", "OTHER", "RIGHT", "BadReason", "ReasonWords", "has_words", "reason_words"]
 
 _KNOWN = {"zh": CHINESE, "en": ENGLISH}
 

@@ -28,7 +28,7 @@ class BadReason(StrEnum):
 
 @dataclass(frozen=True)
 class ReasonWords:
-    """One language's lists. Patterns are tried on a marked reason (`rationale_gate.marked`): RIGHT and OTHER stand for
+    """One language's lists. Patterns are tried on a marked reason (`reason_text.marked`): RIGHT and OTHER stand for
     labels, words of the item itself are taken out, letters are lower case.
     """
 

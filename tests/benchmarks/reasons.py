@@ -22,7 +22,7 @@ from tasks.ledger import Ledger
 from tasks.packs import load_pack
 from tasks.prompts import Prompter
 from tasks.rationale_gate import supports
-from tasks.rationales import Asked, Reasoner, Reasons, Support
+from tasks.rationales import Asked, Reasoner, Reasons
 from tasks.records import Generation, Prediction, Request, Sample, Sampling
 from tasks.stages import read_rows
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from tasks.alikeness import Crowds, Worded, diversity, find_alike, near_pairs
+from tasks.alikeness import Crowds, Worded, crowded_out, diversity, find_alike, near_pairs
 from tasks.wording import BadReason
 
 
@@ -94,3 +94,10 @@ def test_diversity_in_figures() -> None:
     assert found.near_duplicates == 2 / 3
     assert found.mean_chars == 7 / 3
     assert diversity([]).count == 0
+
+
+def test_of_a_crowd_the_first_stays_when_nothing_is_asked_again() -> None:
+    crowd = {f"a{i}": one for i, one in enumerate(worded(*(f"左上角有红色按钮和三行{c}字" for c in "大小黑白")))}
+    copies = {"b0": Worded("写着退回银行卡尾号3321", "b"), "c0": Worded("写着退回，银行卡尾号3321", "c")}
+    assert crowded_out(crowd | copies, Crowds()) == {"a1", "a2", "a3", "c0"}
+    assert crowded_out({}, Crowds()) == set()

@@ -2,7 +2,8 @@ import pytest
 
 from tasks.alikeness import Crowds
 from tasks.packs import Pack, load_pack
-from tasks.rationale_gate import Explained, complaint, judge_reason, judge_reasons, marked, supports
+from tasks.rationale_gate import Explained, complaint, judge_reason, judge_reasons, supports, with_good_reasons
+from tasks.reason_text import marked
 from tasks.records import Sample
 from tasks.wording import OTHER, RIGHT, BadReason, has_words, reason_words
 from tests.tasks.making import image, prediction, sample
@@ -150,3 +151,12 @@ def test_support_is_known_only_by_probabilities() -> None:
     assert supports(sure, "退款页") is True
     assert supports(sure, "商品页") is False
     assert supports(prediction(label="商品页", votes={"商品页": 1}), "退款页") is None
+
+
+def test_a_teacher_keeps_its_label_when_its_reason_is_bad() -> None:
+    good = prediction("s", "退款页", reason="有三个节点的进度条和35.9元")
+    leaking = prediction("s", "退款页", reason="给定标签说明它有金额")
+    silent, unread = prediction("s", "退款页"), prediction("s", None)
+    checked, faults = with_good_reasons([good, leaking, silent, unread], {"s": screen()}, CHINESE)
+    assert checked == [good, leaking.model_copy(update={"reason": ""}), silent, unread]
+    assert faults == {BadReason.LEAKS_LABEL: 1}
