@@ -18,7 +18,7 @@ from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.mixing import draw_mix
 from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter
-from tasks.records import Correction, Prediction, Sample, Split
+from tasks.records import Correction, Dropped, Prediction, Sample, Split
 from tasks.report.review import write_queue
 from tasks.stages import (
     StageRecord,
@@ -30,6 +30,7 @@ from tasks.stages import (
     recipe_hash,
 )
 from tasks.verdicts import read_store
+from tasks.versions import VersionWriter
 
 CONFLICTS = Path("review_conflicts/review")
 """Under `output`: the queue of conflicting duplicates. `labelstill review import <output>/review_conflicts FILE` takes
@@ -59,6 +60,7 @@ def emit(config: EmitConfig) -> StageRecord:
         inputs=inputs,
         seed=config.seed,
         code=code_version(),
+        without_reason=config.without_reason,
         files=[file_state(path) for path in (said, *([mix.file] if mix else []))],
     )
     if (record := reused(folder, recipe)) is not None:
@@ -87,9 +89,11 @@ def _merged(config: EmitConfig, sources: Sources, prompter: Prompter, record: St
     )
     plan = plan_merge(sources, rules, Looks(config.images / "hashes.sqlite"))
     open_stage(folder)
-    emitted = write_merged(folder, plan, sources, rules, prompter, settings.name, settings.export)
+    with VersionWriter(config.output, record.recipe) as versions:
+        emitted = write_merged(folder, plan, sources, rules, prompter, settings.name, settings.export, versions)
     _ask(config, sources, rules, plan)
     log = get_run_logger()
+    log.info("version %s of the set", versions.version.short)
     log.info("wrote %s", ", ".join(str(f) for f in emitted.exported.files[:20]))
     for left in emitted.exported.left_out[:5]:
         log.warning("%s can't hold item %s: %s", left.format, left.sample_id, left.detail)
@@ -138,8 +142,16 @@ def _sources(config: EmitConfig) -> Sources:
         corrections={c.sample_id: c for c in _kept(config, "correction", Correction)},
         pseudo={p.sample_id: pseudo_decision(p) for p in _kept(config, "pseudo_labels", Prediction)},
         reasons={p.sample_id: p.reason for p in _kept(config, "rationales", Prediction)},
+        unreasoned=_unreasoned(config),
         verdicts=read_store(config.output / CONFLICTS / "verdicts.jsonl"),
     )
+
+
+def _unreasoned(config: EmitConfig) -> frozenset[str]:
+    """The labelled items that are left out because nobody gave a good reason."""
+    if config.without_reason == "keep_item" or "rationales" not in config.stages:
+        return frozenset()
+    return frozenset(d.sample_id for d in StoredRows(config.output / "rationales" / "dropped.parquet", Dropped))
 
 
 _Kept = TypeVar("_Kept", Correction, Prediction)

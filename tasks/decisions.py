@@ -17,6 +17,8 @@ class Reason(StrEnum):
     """It is an item of the evaluation split, or nearly."""
     WAITING = "waits_for_review"
     NEITHER = "reviewer_said_neither"
+    UNREASONED = "no_good_reason"
+    """The rationales gate let no reason pass, and the run leaves such items out."""
     UNTRUSTED = "no_trusted_pseudo_label"
     OVERRULED = "overruled_duplicate"
     """An equal or near item's label has the stronger origin."""

@@ -12,6 +12,7 @@ from tasks.prompts import Prompter
 from tasks.records import Dropped, Example, Origin, Subset
 from tasks.shuffling import shuffled
 from tasks.stages import RowWriter, check_books
+from tasks.versions import VersionWriter
 
 
 @dataclass
@@ -35,9 +36,16 @@ class Emitted:
 
 
 def write_merged(
-    folder: Path, plan: Plan, sources: Sources, rules: Rules, prompter: Prompter, name: str, export: ExportSpec
+    folder: Path,
+    plan: Plan,
+    sources: Sources,
+    rules: Rules,
+    prompter: Prompter,
+    name: str,
+    export: ExportSpec,
+    versions: VersionWriter | None = None,
 ) -> Emitted:
-    """Write kept.parquet (shuffled), dropped.parquet and the exports called `name` to `folder`.
+    """Write kept.parquet (shuffled), dropped.parquet and the exports called `name` to `folder`; `versions` is told too.
 
     Raises BooksError unless what was kept and dropped is what was to be merged, id for id.
     """
@@ -51,7 +59,10 @@ def write_merged(
     expected = input_ids(plan, sources)
     kept = shuffled(examples(plan, sources, rules, prompter), len(expected) - len(ids), rules.seed, folder)
     with RowWriter(folder / "kept.parquet", Example) as writer:
-        emitted.exported = write_exports(folder, name, _counted(kept, emitted, ids, writer), export)
+        counted = _counted(kept, emitted, ids, writer)
+        if versions is not None:
+            counted = _recorded(counted, versions)
+        emitted.exported = write_exports(folder, name, counted, export)
     check_books(STAGE, ids, (), expected)
     return emitted
 
@@ -65,4 +76,10 @@ def _counted(examples: Iterable[Example], emitted: Emitted, ids: list[str], writ
         if example.origin is not Origin.MIX:
             emitted.labels[example.label] += 1
         writer.write(example)
+        yield example
+
+
+def _recorded(examples: Iterable[Example], versions: VersionWriter) -> Iterator[Example]:
+    for example in examples:
+        versions.add(example)
         yield example

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.decisions import Decision, Fate, Stand, fates, labelled_decision, pool_decision
+from tasks.decisions import Decision, Fate, Reason, Stand, fates, labelled_decision, pool_decision
 from tasks.looks import Looks
 from tasks.mixing import MixRow, as_sample
 from tasks.near import item_of, near_pairs, shown_pictures
@@ -35,6 +35,8 @@ class Sources:
     pseudo: Mapping[str, Decision] = field(default_factory=dict[str, Decision])
     """By trusted pseudo-labels."""
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    unreasoned: Collection[str] = ()
+    """Labelled items that are left out unless they have a reason all the same: their label's corrector's."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
     """What people said about items in conflict, by id; those on content that has changed since don't count."""
 
@@ -51,7 +53,10 @@ class Sources:
     def of_labelled(self, sample: Sample, waiting: Literal["keep", "drop"]) -> Decision:
         """What a labelled item would be taught with, by itself."""
         reason, verdict = self.reasons.get(sample.id, ""), self._verdict(sample)
-        return labelled_decision(sample, self.corrections.get(sample.id), reason, verdict=verdict, waiting=waiting)
+        decision = labelled_decision(sample, self.corrections.get(sample.id), reason, verdict=verdict, waiting=waiting)
+        if sample.id in self.unreasoned and not decision.reason and decision.refused is None:
+            return decision._replace(refused=Reason.UNREASONED)
+        return decision
 
     def of_pool(self, sample: Sample) -> Decision:
         """What a pool item would be taught with, by itself."""

@@ -13,6 +13,7 @@ from tasks.export import ExportSpec, Format
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
 from tasks.report.review import read_queue
 from tasks.stages import StageRecord, read_record, read_rows, write_stage
+from tasks.versions import read_versions
 from tests.conftest import PrefectServer
 
 pytestmark = pytest.mark.timeout(300)
@@ -119,8 +120,11 @@ def test_what_is_written_is_shuffled_split_and_the_same_again(config: EmitConfig
     rows = json.loads((config.output / "emit/llamafactory/labelstill.json").read_text("utf-8"))
     assert len(rows) == 27
 
+    (version,) = read_versions(config.output)
+
     (config.output / "emit" / "record.json").unlink()
     assert [e.sample_id for e in emitted(config)[1]] == ids
+    assert read_versions(config.output) == [version]
     other = config.model_copy(update={"seed": 6})
     assert [e.sample_id for e in emitted(other)[1]] != ids
 

@@ -248,6 +248,16 @@ def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
     assert Subset.VALIDATION in {e.subset for e in kept}
 
 
+def test_items_without_a_good_reason_are_left_out_where_the_run_says_so() -> None:
+    sources = Sources(
+        labelled=[sample("a"), sample("b"), sample("c"), sample("d")],
+        corrections={"c": relabelled("c"), "d": correction("d", action=Action.DROP, label=None, reviewed=True)},
+        reasons={"a": "看图便知"},
+        unreasoned={"b", "c", "d"},
+    )
+    assert planned(sources)[0] == {"a": "taught", "b": "no_good_reason", "c": "taught", "d": "reviewer_said_neither"}
+
+
 def test_several_captions_of_one_picture_are_no_conflict() -> None:
     def caption(id: str, text: str) -> Sample:
         return sample(id, image("1"), labels=(), given=text)
