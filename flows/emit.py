@@ -36,6 +36,8 @@ CONFLICTS = Path("review_conflicts/review")
 """Under `output`: the queue of conflicting duplicates. `labelstill review import <output>/review_conflicts FILE` takes
 in what people said; the next run applies it."""
 
+_ASKED = 200
+"""Conflicts on one page, which holds their images: the next ones follow when these are settled."""
 _ROWS_SHOWN = 200
 """Of the table of labels: captions are all different."""
 
@@ -164,7 +166,7 @@ def _kept(config: EmitConfig, stage: str, kind: type[_Kept]) -> Iterable[_Kept]:
 def _ask(config: EmitConfig, sources: Sources, rules: Rules, plan: Plan) -> None:
     """Leave the conflicts where a person finds them, or nothing where there are none."""
     folder = config.output / CONFLICTS
-    cases = conflicts(plan, sources, rules)
+    cases = conflicts(plan, sources, rules, _ASKED)
     if cases or folder.exists():
         said = {identity: verdict.verdict or "" for identity, verdict in sources.verdicts.items()}
         write_queue(cases, folder, said, title="Duplicates with different labels")

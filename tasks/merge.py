@@ -1,6 +1,7 @@
 """Labelled items, pool and mix merged into one training set: review > correction > given > pseudo, nothing twice."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 from tasks.decisions import Decision, Reason, pseudo_decision
@@ -68,13 +69,14 @@ def input_ids(plan: Plan, sources: Sources) -> list[str]:
     return [*plan.ids[: plan.own], *(row.id for row in sources.mix[: plan.mixed])]
 
 
-def conflicts(plan: Plan, sources: Sources, rules: Rules) -> list[ReviewCase]:
-    """The questions to a person about items that conflict with others like them, and about those they have judged."""
-    places = {
-        place
-        for place in range(plan.own)
-        if plan.fates[place].reason is Reason.CONFLICTING or plan.ids[place] in sources.verdicts
-    }
+def conflicts(plan: Plan, sources: Sources, rules: Rules, most: int) -> list[ReviewCase]:
+    """The questions to a person about items that conflict with others like them, `most` at a time.
+
+    Those they have judged stay among them, so that a verdict can be taken back.
+    """
+    judged = [place for place in range(plan.own) if plan.ids[place] in sources.verdicts]
+    torn = (place for place in range(plan.own) if plan.fates[place].reason is Reason.CONFLICTING)
+    places = {*judged, *islice((place for place in torn if plan.ids[place] not in sources.verdicts), most)}
     cases: list[ReviewCase] = []
     labelled = len(sources.labelled)
     for place, sample in sources.at(places):

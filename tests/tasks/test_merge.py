@@ -201,7 +201,7 @@ def planned(sources: Sources, **rules: object) -> tuple[dict[str, str], list[Rev
     taught = [e.sample_id for e in examples(plan, sources, chosen, PROMPTER)]
     reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
     check_books("emit", taught, list(reasons), input_ids(plan, sources))
-    return reasons | dict.fromkeys(taught, "taught"), conflicts(plan, sources, chosen)
+    return reasons | dict.fromkeys(taught, "taught"), conflicts(plan, sources, chosen, 50)
 
 
 def said(of: Sample, verdict: str) -> Verdict:
@@ -227,6 +227,14 @@ def test_conflicts_are_asked_about_and_people_settle_them(verdicts: dict[str, st
     assert {c.sample_id: c.given for c in cases} == {s.id: s.given for s in pair if s.id in asked}
     if not verdicts:
         assert [c.candidate for c in cases] == [OTHER, GIVEN]
+
+
+def test_so_many_conflicts_are_asked_about_at_a_time_and_judged_ones_stay() -> None:
+    torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二三" for side in (GIVEN, OTHER)]
+    answers = {torn[5].id: said(torn[5], THIRD)}
+    sources, rules = Sources(labelled=torn, verdicts=answers), Rules()
+    plan = plan_merge(sources, rules, Looks())
+    assert [c.sample_id for c in conflicts(plan, sources, rules, 3)] == [torn[i].id for i in (0, 1, 2, 5)]
 
 
 def test_a_verdict_on_what_an_item_no_longer_says_does_not_count() -> None:
@@ -265,7 +273,7 @@ def test_several_captions_of_one_picture_are_no_conflict() -> None:
     sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
     plan = plan_merge(sources, Rules(), Looks())
     assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
-    assert conflicts(plan, sources, Rules()) == []
+    assert conflicts(plan, sources, Rules(), 50) == []
 
 
 def test_contamination_comes_before_all_else_and_is_of_the_mix_too() -> None:
