@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from tasks.alikeness import NEAR
+from tasks.alikeness import NEAR, Crowds
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
 from tasks.export import ExportSpec
@@ -69,11 +69,15 @@ class RationaleSettings(Settings):
         default=NEAR, gt=0, le=1, description="From which share of common character pairs on two reasons are alike"
     )
     opening_share: float = Field(
-        default=0.1, gt=0, le=1, description="At most this share of a class's reasons may begin with the same words"
+        default=0.1, gt=0, le=1, description="At most this share of a class (half of it: of all) may begin alike"
     )
     without_reason: Literal["keep_item", "drop_item"] = Field(
         default="keep_item", description="Items without a good reason: taught with the label alone, or left out"
     )
+
+    def crowds(self) -> Crowds:
+        """What is too alike, for the gate."""
+        return Crowds(near=self.alike, opening_share=self.opening_share)
 
 
 class VoteSettings(Settings):

@@ -9,7 +9,6 @@ from prefect import flow, get_run_logger
 from flows.asking import Asking
 from flows.config import RationalesConfig
 from flows.running import Stage, intake, most_images, prompter_for, reused, show_table
-from tasks.alikeness import Crowds
 from tasks.engines.identity import model_identity
 from tasks.ledger import Ledger
 from tasks.packs import load_pack
@@ -53,7 +52,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,
         seed=config.seed,
-        crowds=Crowds(near=settings.alike, opening_share=settings.opening_share),
+        crowds=settings.crowds(),
     )
     with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images(samples)) as asking:
         reasoner = Reasoner(

@@ -22,6 +22,7 @@ NEAR = 0.6
 """Jaccard index of two reasons' character bigrams from which on they are near-duplicates: a word of two characters in
 13 differs, or two such words in 25: a template with other things in it. At 0.7 one in eight of planted ones got by."""
 _STRETCH = 20_000
+"""Reasons compared with each other by `crowded_out`: 8 s of a busy core."""
 _BLOCK = 512
 """Reasons compared with the others at a time; bounds memory to 512 × reasons."""
 
@@ -42,10 +43,9 @@ class Crowds:
     opening_chars: int = 6
     """Characters (letters and digits) that are an opening."""
     opening_share: float = 0.1
-    """The largest share of a class that may begin alike, but always `opening_few`."""
+    """The largest share of a class that may begin alike, but always `opening_few`; of the whole set half that share, but
+    always three times as many."""
     opening_few: int = 3
-    opening_share_of_all: float = 0.05
-    """The same over all classes, but always three times `opening_few`."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,20 @@ def find_alike(
 def crowded_out(worded: Mapping[str, Worded], crowds: Crowds) -> set[str]:
     """The ids whose reason has to go so that no two of those left are alike; the first of each crowd stay.
 
-    For sets of any size: a class is taken in stretches of 20,000, and across them, as across classes, only copies are
-    found. Openings count by class.
+    More than 20,000 reasons are compared class by class, a class in stretches of 20,000; beyond that only copies are
+    found.
     """
-    gone: set[str] = set()
-    seen: set[str] = set()
-    by_label: dict[str, list[str]] = defaultdict(list)
+    first: dict[str, str] = {}
     for name, one in worded.items():
-        by_label[one.label].append(name)
-        if (plain := _plain(one.text)) in seen:
-            gone.add(name)
-        seen.add(plain)
+        first.setdefault(_plain(one.text), name)
+    kept = list(first.values())
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for name in kept:
+        by_label[worded[name].label if len(kept) > _STRETCH else ""].append(name)
+    gone = set(worded) - set(kept)
     for names in by_label.values():
         for start in range(0, len(names), _STRETCH):
-            stretch = [name for name in names[start : start + _STRETCH] if name not in gone]
+            stretch = names[start : start + _STRETCH]
             bad = find_alike([worded[name] for name in stretch], [], crowds, last=True)
             gone |= {stretch[i] for i in bad}
     return gone
@@ -188,7 +188,7 @@ def _crowded_openings(
     for (_, label), members in by_opening.items():
         share, few = crowds.opening_share, crowds.opening_few
         if not label:
-            share, few = crowds.opening_share_of_all, 3 * crowds.opening_few
+            share, few = crowds.opening_share / 2, 3 * crowds.opening_few
         allowed = max(few, int(share * sizes[label]))
         if len(members) > allowed:
             crowded |= set(members[allowed if last else 0 :])
