@@ -10,12 +10,12 @@ import yaml
 
 from tasks.errors import ConfigError
 from tasks.export.llamafactory import write_llamafactory
+from tasks.export.swift import swift_row
 from tasks.images import ImageCache
 from tasks.prompts import Prompter
 from tasks.records import Example, Origin, Sample
 from tasks.stages import write_bytes
 from tasks.students import Plain
-from tasks.user_turn import IMAGE_TOKEN, escape_placeholder
 from tasks.yaml_files import read_yaml
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
@@ -69,7 +69,7 @@ def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example
     if trainer == "llamafactory":
         return write_llamafactory(folder, name, examples)[0]
     file = folder / f"{name}.jsonl"
-    write_bytes(file, b"".join(orjson.dumps(_swift_row(example)) + b"\n" for example in examples))
+    write_bytes(file, b"".join(orjson.dumps(swift_row(e, [i.path for i in e.images])) + b"\n" for e in examples))
     return file
 
 
@@ -97,13 +97,3 @@ def label_examples(prompter: Prompter, train: Sequence[Sample], images: ImageCac
             )
         )
     return examples
-
-
-def _swift_row(example: Example) -> dict[str, object]:
-    """A line for ms-swift 4, which puts missing `<image>` tags in front and only warns about too many."""
-    messages = [{"role": m.role, "content": m.content} for m in example.messages]
-    messages[-1]["content"] = escape_placeholder(example.messages[-1].content)
-    tags = sum(message["content"].count(IMAGE_TOKEN) for message in messages)
-    if tags != len(example.images):
-        raise ValueError(f"item {example.sample_id}: {tags} `<image>` for {len(example.images)} images")
-    return {"messages": messages, "images": [image.path for image in example.images]}
