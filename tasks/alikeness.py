@@ -43,8 +43,8 @@ class Crowds:
     opening_chars: int = 6
     """Characters (letters and digits) that are an opening."""
     opening_share: float = 0.1
-    """The largest share of a class that may begin alike, but always `opening_few`; of the whole set half that share, but
-    always three times as many."""
+    """The largest share of a class that may begin alike, but always `opening_few`; of the whole set half that share,
+    but always three times as many."""
     opening_few: int = 3
 
 
