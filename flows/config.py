@@ -191,6 +191,9 @@ class EmitSettings(Settings):
     """What is written."""
 
     name: str = Field(default="labelstill", pattern=r"^[\w-]+$", description="Name of the data set and of its files")
+    licence: str | None = Field(
+        default=None, description="Licence of the set, an SPDX identifier or a name; the card warns where none is named"
+    )
     waiting: Literal["keep", "drop"] = Field(
         default="keep", description="Items that wait for review: taught with the given label, or left out"
     )

@@ -25,6 +25,7 @@ from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models
 from tasks.engines import EngineSpec
+from tasks.export import ExportSpec
 from tasks.report.summary import run_summary
 from tasks.students import StudentSpec
 
@@ -86,7 +87,11 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
             audit=2 * config.review_budget // 3,
             reviewer=ReviewerConfig(kind="demo_stand_in", path=paths.truth),
         ),
-        emit=EmitSettings(name="demo"),
+        emit=EmitSettings(
+            name="demo",
+            licence="Apache-2.0",
+            export=ExportSpec(base=str(models.base), min_pixels=_PIXELS, max_pixels=_PIXELS),
+        ),
         output=config.output / "run",
         ledger=config.output / "ledger.sqlite",
         images=config.output / "images",

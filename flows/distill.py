@@ -8,7 +8,9 @@ from flows.correction import correction
 from flows.emit import emit
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
+from flows.running import run_as_task
 from tasks.engines import check_engine
+from tasks.report.card import CardSettings, write_card
 from tasks.report.summary import run_summary
 from tasks.stages import StageRecord
 
@@ -40,5 +42,8 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     for stage in ("rationales", "pseudo_labels", "correction"):
         if stage not in records:
             log.info("%s: skipped, the configuration leaves out its keys", stage)
+    settings = CardSettings(title=config.emit.name, licence=config.emit.licence, pack=config.pack)
+    page = run_as_task("card", "write the run's card", lambda: write_card(config.output, settings))
+    log.info("card: %s", page)
     create_markdown_artifact(run_summary(config.output), key="summary", description="What this run did")
     return records

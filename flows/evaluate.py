@@ -46,6 +46,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     """
     began = time.monotonic()
     pack = load_pack(config.pack)
+    pack.require_labels(STAGE)
     settings = config.evaluate
     folder = config.output / STAGE
     held_out, read = intake(config.evaluation, pack, Split.TEST, config.output)

@@ -78,8 +78,8 @@ def train_student(
 
     The student learns the very form in which it is then scored: the classify prompt's answer, without a reason or,
     if `spec.reasons` says so, behind the one that `reasons` has for the item's id; items that are left out for having
-    none are named in student.json. `start` is the folder of a finished student whose adapter is trained further. Images go through qwen_vl_utils' resizing, as in the local engine. `progress` is called
-    after each update.
+    none are named in student.json. `start` is the folder of a finished student whose adapter is trained further.
+    Images go through qwen_vl_utils' resizing, as in the local engine. `progress` is called after each update.
 
     A finished folder (one with student.json) is returned as it is, and a half-trained folder is never taken for one: a
     training that was killed goes on from its newest whole checkpoint (`spec.checkpoint_seconds`) when this is called
