@@ -49,6 +49,42 @@ def test_good_reasons_pass(reason: str) -> None:
     assert judged(reason) is None
 
 
+WWW = load_pack("www2025")
+SCREENS = """
+    页面上方是“全部、待付款、待发货”分类栏，下方列出三笔交易
+    系统提示“库存不足，下单失败”，弹窗居中
+    左侧为类别导航，右侧是女装商品
+    任务中心列出每日签到和红包奖励
+    红笔标注了裂缝位置，杯口缺了一角
+    审核结果已告知买家：商家同意退款
+    数据线接口处断裂，附有包装盒照片
+    指定快递为顺丰，单号末四位3381
+    平台已判定责任归商家，显示举证记录
+    已选颜色“雾霾蓝”，尺码XL，底部有确定按钮
+    投诉单编号与处理进度，显示待商家回应
+    商品主图是白色电饭煲，右下角1/5
+    订单状态为已完成，收货人和地址完整列出
+""".split()
+QUESTIONS = """
+    想知道两个型号功率差多少
+    问灯的亮度能不能用遥控器调
+    说杯盖拧紧了还是漏水
+    孕妇能不能用，一天抹几次
+    贴膜后有小泡赶不掉，问怎么办
+    要求推荐一款适合油皮的面霜
+    用户要求客服说明容量是多少毫升
+    用户说别人都能用，自己的打不开
+""".split()
+
+
+@pytest.mark.parametrize(("task", "label"), [("image", "外部APP截图"), ("dialogue", "用法用量")])
+def test_ordinary_reasons_of_the_challenge_pass(task: str, label: str) -> None:
+    labels = tuple(WWW.task(task).labels)
+    subject = sample("s", image("a") if task == "image" else "用户: 你好", task=task, labels=labels, given=label)
+    for reason in SCREENS if task == "image" else QUESTIONS:
+        assert judge_reason(reason, subject, label, WWW) is None, reason
+
+
 @pytest.mark.parametrize(
     ("reason", "fault"),
     [
