@@ -56,7 +56,8 @@ def check(config: DistillConfig, progress: Callable[[str, int, int], None] | Non
     for stage in last.stages if isinstance(last, EmitConfig) else ():
         pack.require_labels(stage)
     intakes: dict[Split, Intake] = {}
-    for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled)):
+    sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)
+    for split, source in sets:
         if source is not None:
             intakes[split] = _read(source, pack, split, progress)
     return CheckReport(intakes, tuple(_estimates(config, pack, intakes)))
@@ -89,6 +90,9 @@ def _estimates(config: DistillConfig, pack: Pack, intakes: dict[Split, Intake]) 
                 estimates.append(_estimate("pseudo-labels: descriptions", described))
             requests = [prompter.classify(s, sampling) for s in pool]
             estimates.append(_estimate("pseudo-labels", requests))
+            if labelled:
+                checked = [prompter.classify(s, sampling) for s in labelled]
+                estimates.append(_estimate("pseudo-labels: calibration", checked))
         if config.student and labelled:
             estimates.extend(_correction_estimates(config, pack, prompter, labelled))
     return estimates

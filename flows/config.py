@@ -266,8 +266,8 @@ class EmitConfig(CommonConfig):
     unlabelled: SourceConfig | None = Field(default=None, description="The pool")
     evaluation: SourceConfig | None = Field(default=None, description="Held-out items, which are never taught")
     emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
-    without_reason: Literal["keep_item", "drop_item"] = Field(
-        default="keep_item", description="Labelled items that `rationales` gave no good reason: taught, or left out"
+    rationales: RationaleSettings = Field(
+        default=RationaleSettings(), description="What reasons are too alike, and what becomes of items without one"
     )
     stages: tuple[StageName, ...] = Field(
         default=("rationales", "pseudo_labels", "correction"), description="Stages whose results count"
@@ -351,7 +351,7 @@ class DistillConfig(CommonConfig):
                 unlabelled=self.unlabelled,
                 evaluation=self.evaluation,
                 emit=self.emit,
-                without_reason=self.rationales.without_reason,
+                rationales=self.rationales,
                 stages=tuple(done),
             )
         )

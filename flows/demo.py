@@ -16,6 +16,7 @@ from flows.config import (
     EvaluateConfig,
     EvaluateSettings,
     PseudoLabelSettings,
+    RationaleSettings,
     ReviewerConfig,
     SourceConfig,
 )
@@ -78,6 +79,8 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
             min_pixels=_PIXELS,
             max_pixels=_PIXELS,
         ),
+        # a model of this size begins every reason alike, and knows few words
+        rationales=RationaleSettings(attempts=3, alike=0.8, opening_share=1.0),
         # a model of this size words its reasons loosely: cooler and more votes than the default
         pseudo_labels=PseudoLabelSettings(votes=5, temperature=0.4),
         correction=CorrectionSettings(

@@ -1,7 +1,7 @@
 """Stage 4: one decision a sample, merged into one training set and written as trainers read it."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,7 +9,8 @@ from prefect import flow, get_run_logger
 
 from flows.config import EmitConfig, SourceConfig
 from flows.running import file_state, intake, read_texts, reused, run_as_task, show_counts, show_table
-from tasks.decisions import pseudo_decision
+from tasks.alikeness import Worded, crowded_out
+from tasks.decisions import Decision, pseudo_decision
 from tasks.errors import ConfigError
 from tasks.looks import Looks
 from tasks.merge import STAGE, conflicts
@@ -62,7 +63,7 @@ def emit(config: EmitConfig) -> StageRecord:
         inputs=inputs,
         seed=config.seed,
         code=code_version(),
-        without_reason=config.without_reason,
+        reasons=[config.rationales.without_reason, *vars(config.rationales.crowds()).values()],
         files=[file_state(path) for path in (said, *([mix.file] if mix else []))],
     )
     if (record := reused(folder, recipe)) is not None:
@@ -136,22 +137,45 @@ def _sources(config: EmitConfig) -> Sources:
     mix = config.emit.mix
     # As many as are needed if nothing else is dropped, and some for those that are.
     most = round((len(labelled) + len(pool)) * mix.share / (1 - mix.share) * 1.1) + 20 if mix else 0
+    corrections = {c.sample_id: c for c in _kept(config, "correction", Correction)}
+    pseudo = {p.sample_id: pseudo_decision(p) for p in _kept(config, "pseudo_labels", Prediction)}
+    reasons = {p.sample_id: p for p in _kept(config, "rationales", Prediction)}
+    alike = _alike(config, corrections, pseudo, reasons)
     return Sources(
         labelled=labelled,
         pool=pool,
         evaluation=samples(Split.TEST),
         mix=draw_mix(mix.file, mix.images or mix.file.parent, most, config.seed) if mix else (),
-        corrections={c.sample_id: c for c in _kept(config, "correction", Correction)},
-        pseudo={p.sample_id: pseudo_decision(p) for p in _kept(config, "pseudo_labels", Prediction)},
-        reasons={p.sample_id: p.reason for p in _kept(config, "rationales", Prediction)},
+        corrections={i: c.model_copy(update={"reason": ""}) if i in alike else c for i, c in corrections.items()},
+        pseudo={i: d._replace(reason="") if i in alike else d for i, d in pseudo.items()},
+        reasons={i: p.reason for i, p in reasons.items() if i not in alike},
         unreasoned=_unreasoned(config),
         verdicts=read_store(config.output / CONFLICTS / "verdicts.jsonl"),
     )
 
 
+def _alike(
+    config: EmitConfig,
+    corrections: Mapping[str, Correction],
+    pseudo: Mapping[str, Decision],
+    reasons: Mapping[str, Prediction],
+) -> set[str]:
+    """Items whose reason is too like another's, generator's and teacher's together: they are taught without."""
+    worded = {i: Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
+    for i, c in corrections.items():
+        if c.label is not None and c.label != c.given:
+            worded.pop(i, None)
+            if c.reason and c.label == c.adjudicated:
+                worded[i] = Worded(c.reason, c.label)
+    worded |= {i: Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
+    gone = crowded_out(worded, config.rationales.crowds())
+    get_run_logger().info("%d of %d reasons are too like another and are left out", len(gone), len(worded))
+    return gone
+
+
 def _unreasoned(config: EmitConfig) -> frozenset[str]:
     """The labelled items that are left out because nobody gave a good reason."""
-    if config.without_reason == "keep_item" or "rationales" not in config.stages:
+    if config.rationales.without_reason == "keep_item" or "rationales" not in config.stages:
         return frozenset()
     return frozenset(d.sample_id for d in StoredRows(config.output / "rationales" / "dropped.parquet", Dropped))
 

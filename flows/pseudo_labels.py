@@ -20,6 +20,7 @@ from tasks.ledger import Ledger
 from tasks.packs import Pack, load_pack
 from tasks.pool_cases import pool_cases
 from tasks.quotas import Balance
+from tasks.rationale_gate import with_good_reasons
 from tasks.records import Correction, Sample, Split, content_digest
 from tasks.report.review import write_queue
 from tasks.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_rows
@@ -82,6 +83,9 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
         costs = asking.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
     kept, dropped = split(trust, predictions, STAGE)
+    kept, faults = with_good_reasons(kept, {s.id: s for s in given.pool}, pack)
+    if faults:
+        get_run_logger().info("reasons that go, their labels stay: %s", dict(faults))
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "predictions.parquet", predictions)
     write_rows(folder / "labelled.parquet", [there.teacher[s.id] for s in given.labelled])

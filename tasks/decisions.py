@@ -76,6 +76,8 @@ def pseudo_decision(prediction: Prediction) -> Decision:
     label = prediction.label
     if label is None:
         return UNTRUSTED
+    if prediction.source == "review":
+        return Decision(label, Origin.REVIEW, f"reviewer says {label}", prediction.reason)
     p = prediction.probabilities.get(label)
     why = "teacher's label" + (f", p={p:.3f}" if p is not None else "")
     return Decision(label, Origin.PSEUDO, why, prediction.reason)

@@ -5,7 +5,15 @@ from pathlib import Path
 
 from tasks.stages import StageRecord, read_record
 
-_STAGES = ("samples/labelled", "samples/unlabelled", "rationales", "pseudo_labels", "correction", "emit")
+_STAGES = (
+    "samples/labelled",
+    "samples/unlabelled",
+    "samples/test",
+    "rationales",
+    "correction",
+    "pseudo_labels",
+    "emit",
+)
 
 
 def stage_records(output: Path) -> Iterator[StageRecord]:

@@ -95,6 +95,7 @@ def test_what_would_be_asked_is_estimated_and_no_model_is_needed(planted: tuple[
     assert [(e.stage, e.requests) for e in report.estimates] == [
         ("rationales", 20),
         ("pseudo-labels", pool),
+        ("pseudo-labels: calibration", 20),
         ("correction: students", 20),
         ("correction: teacher", 5),
     ]

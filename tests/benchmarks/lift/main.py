@@ -15,7 +15,7 @@ apply_environment()
 from flows.config import DemoConfig  # noqa: E402
 from flows.server import find_or_start_server  # noqa: E402
 
-STEPS = 120
+STEPS = 100
 
 
 def main() -> None:
