@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from flows.config import DistillConfig, EmitConfig, SourceConfig
+from flows.config import DistillConfig, EmitConfig
+from flows.settings import SourceConfig
 from tasks.budget import estimate_prompt_tokens
 from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter, fixed_chars

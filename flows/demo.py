@@ -8,20 +8,18 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.config import (
+from flows.config import DemoConfig, DistillConfig, EvaluateConfig
+from flows.distill import distill
+from flows.running import Progress, run_as_task
+from flows.settings import (
     CorrectionSettings,
-    DemoConfig,
-    DistillConfig,
     EmitSettings,
-    EvaluateConfig,
     EvaluateSettings,
     PseudoLabelSettings,
     RationaleSettings,
     ReviewerConfig,
     SourceConfig,
 )
-from flows.distill import distill
-from flows.running import Progress, run_as_task
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models

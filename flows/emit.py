@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from prefect import flow, get_run_logger
 
-from flows.config import EmitConfig, SourceConfig
+from flows.config import EmitConfig
 from flows.running import file_state, intake, read_texts, reused, run_as_task, show_counts, show_table
+from flows.settings import SourceConfig
 from tasks.alikeness import Worded, crowded_out
 from tasks.decisions import Decision, pseudo_decision
 from tasks.errors import ConfigError

@@ -10,8 +10,9 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.config import CommonConfig, SourceConfig
+from flows.config import CommonConfig
 from flows.live import LiveLine
+from flows.settings import SourceConfig
 from tasks.costs import Costs
 from tasks.engines import EngineSpec
 from tasks.ocr import OcrReader

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from flows.asking import Asking
-from flows.config import VoteSettings
+from flows.settings import VoteSettings
 from tasks.engines import EngineSpec
 from tasks.parsing import parse_reason
 from tasks.prompts import Prompter

@@ -12,7 +12,8 @@ apply_environment()
 
 from filelock import FileLock  # noqa: E402
 
-from flows.config import CorrectionSettings, DistillConfig, ReviewerConfig, SourceConfig  # noqa: E402
+from flows.config import DistillConfig  # noqa: E402
+from flows.settings import CorrectionSettings, ReviewerConfig, SourceConfig  # noqa: E402
 from tasks.demo.checkpoint import new_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
 from tasks.engines import EngineSpec  # noqa: E402

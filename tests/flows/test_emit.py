@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import EmitConfig, EmitSettings, MixSettings, SourceConfig
+from flows.config import EmitConfig
+from flows.settings import EmitSettings, MixSettings, SourceConfig
 from tasks.demo.dataset import draw_items
 from tasks.export import ExportSpec, Format
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.config import DistillConfig, EvaluateConfig, EvaluateSettings, PseudoLabelSettings, SourceConfig
+from flows.config import DistillConfig, EvaluateConfig
+from flows.settings import EvaluateSettings, PseudoLabelSettings, SourceConfig
 from tasks.errors import ConfigError
 from tasks.records import Example
 from tasks.report.evaluation import Report

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.config import PseudoLabelsConfig, VoteSettings
+from flows.config import PseudoLabelsConfig
+from flows.settings import VoteSettings
 from tasks.engines import EngineSpec
 from tasks.packs import TEMPLATES
 from tasks.records import Prediction

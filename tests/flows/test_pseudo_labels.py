@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import CorrectionSettings, DistillConfig, PseudoLabelSettings, ReviewerConfig, SourceConfig
+from flows.config import DistillConfig
+from flows.settings import CorrectionSettings, PseudoLabelSettings, ReviewerConfig, SourceConfig
 from tasks.engines import EngineSpec
 from tasks.records import Prediction
 from tasks.report.review import read_queue

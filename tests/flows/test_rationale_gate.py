@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from flows.config import DistillConfig, RationalesConfig, RationaleSettings
+from flows.config import DistillConfig, RationalesConfig
+from flows.settings import RationaleSettings
 from tasks.rationales import Support
 from tasks.records import Dropped, Outcome, Prediction
 from tasks.stages import StageRecord, read_rows

@@ -7,7 +7,8 @@ import orjson
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from flows.config import CorrectionSettings, DistillConfig, ReviewerConfig
+from flows.config import DistillConfig
+from flows.settings import CorrectionSettings, ReviewerConfig
 from tasks.errors import LeakageError
 from tasks.patches import read_patch
 from tasks.records import Action, Correction, Example
