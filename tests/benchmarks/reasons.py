@@ -1,6 +1,6 @@
 """The rationale gate on the demo: what it lets through, how alike that is, and what its questions cost.
 
-`python -m tests.benchmarks.reasons FOLDER` with a finished demo in FOLDER (artifacts/demo). Asks the demo's generator
+`python tests/benchmarks/reasons.py [FOLDER]` with a finished demo in FOLDER (artifacts/demo). Asks the demo's generator
 anew, in a ledger of its own, in one to three attempts, with the gate as it is by default and with one that lets a class
 begin alike and speak in the same words; then puts right reasons, and those of another class, to the support question;
 then times `near_pairs`. About five minutes.
@@ -13,6 +13,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sklearn.metrics import roc_auc_score
 
@@ -135,4 +137,8 @@ def support(bench: Bench, kind: Support) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    demo = Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/demo")
+    if (demo / "run/rationales/record.json").exists():
+        main(demo)
+    else:
+        print(f"no finished demo in {demo} (make demo): skipped")
