@@ -24,6 +24,7 @@ from tasks.ledger import Ledger
 from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter
 from tasks.records import Correction, Dropped, Example, Prediction, Sample, Sampling, Split
+from tasks.report.card import settings_of, write_card
 from tasks.report.evaluation import describe, report_of
 from tasks.scores import Scored
 from tasks.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
@@ -95,7 +96,10 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     _show(rows)
     ids = [s.id for s in measured for _ in trials] + [d.sample_id for d in dropped]
     stage = Stage(STAGE, folder, recipe, inputs, {"base": model_identity(asked)}, began)
-    return stage.finish(rows, dropped, ids, report.figures(), costs)
+    record = stage.finish(rows, dropped, ids, report.figures(), costs)
+    if (card := settings_of(config.output)) is not None:
+        run_as_task("card", "put the students on the run's card", lambda: write_card(config.output, card))
+    return record
 
 
 def _results(config: EvaluateConfig, pack: Pack) -> Results:

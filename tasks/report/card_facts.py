@@ -14,14 +14,15 @@ from pydantic import TypeAdapter
 
 from tasks.records import Action, Origin, Part, Split, Subset
 from tasks.report.card_confidence import Confidence, confidence_of
+from tasks.report.card_evaluation import evaluation_of
 from tasks.report.card_rows import Draw, rows_of
+from tasks.report.evaluation import Report
 from tasks.report.summary import stage_records
-from tasks.stages import StageRecord, read_record
+from tasks.stages import StageRecord
 from tasks.versions import Version, read_versions
 
 Row = dict[str, Any]
 """A row of one of the run's Parquet files (see artifacts/README.md)."""
-_EVALUATION = "samples/test"
 _PER_ORIGIN = 4
 _PER_REASON = 2
 _CHANGED = 24
@@ -102,6 +103,8 @@ class Facts:
     """What emit wrote: path under emit/, files (many in a folder are one line), bytes."""
     version: Version | None
     """The set's version and its parent; None where versions were not recorded."""
+    evaluation: Report | None = None
+    """What students learnt from it; None where that was not measured."""
 
     def figure(self, stage: str, name: str) -> float | None:
         """A figure of a stage's record; None where it has none of that name."""
@@ -112,8 +115,6 @@ class Facts:
 def gather(output: Path, seed: int = 0) -> Facts:
     """Read what a run left under `output`; whatever is missing is empty."""
     records = {record.stage: record for record in stage_records(output)}
-    if (evaluation := read_record(output / _EVALUATION)) is not None:
-        records = {_EVALUATION: evaluation} | records
     before, free = _given(output / "samples")
     emitted = _emitted(output / "emit" / "kept.parquet", free, seed)
     changes = _changes(output / "correction", seed)
@@ -130,6 +131,7 @@ def gather(output: Path, seed: int = 0) -> Facts:
         contents=_contents(output / "samples", {row["sample_id"] for row in drawn}),
         files=tuple(_files(output / "emit")),
         version=next(reversed(read_versions(output)), None),
+        evaluation=evaluation_of(output),
     )
 
 

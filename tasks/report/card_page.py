@@ -9,6 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from tasks.report.card_evaluation import students
 from tasks.report.card_facts import Facts
 from tasks.report.card_flow import flow_chart, links_of
 from tasks.report.card_items import change_item, cut, dropped_item, example_item, grid
@@ -82,6 +83,7 @@ def _sections(card: Card) -> Iterator[tuple[str, Markup]]:
     facts = card.facts
     links = links_of(facts)
     yield "Flow", (_chart(flow_chart(links)) if links else _NOTHING) + flow_table(facts)
+    yield "Students", students(facts.evaluation)
     yield "Class balance", balance(facts)
     yield "Confidence", confidence(facts)
     yield "Corrections", corrections(facts)
