@@ -20,6 +20,7 @@ from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.mixing import draw_mix
 from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter
+from tasks.rationale_gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split
 from tasks.report.review import write_queue
 from tasks.stages import (
@@ -69,7 +70,7 @@ def emit(config: EmitConfig) -> StageRecord:
     )
     if (record := reused(folder, recipe)) is not None:
         return record
-    sources = _sources(config)
+    sources = _sources(config, pack)
     samples = (s for part in (sources.labelled, sources.pool) for s in part)
     # No model is asked here, so neither its identity nor pixel bounds matter to the text.
     prompter = Prompter(pack, "", max_pixels=1, min_pixels=1, texts=read_texts(config, pack, samples))
@@ -129,7 +130,7 @@ def _sets(config: EmitConfig) -> list[tuple[Split, SourceConfig]]:
     return [(split, source) for split, source in sets if source is not None]
 
 
-def _sources(config: EmitConfig) -> Sources:
+def _sources(config: EmitConfig, pack: Pack) -> Sources:
     def samples(split: Split) -> StoredRows[Sample] | tuple[Sample, ...]:
         given = split in dict(_sets(config))
         return StoredRows(config.output / "samples" / split / "kept.parquet", Sample) if given else ()
@@ -141,6 +142,8 @@ def _sources(config: EmitConfig) -> Sources:
     corrections = {c.sample_id: c for c in _kept(config, "correction", Correction)}
     pseudo = {p.sample_id: pseudo_decision(p) for p in _kept(config, "pseudo_labels", Prediction)}
     reasons = {p.sample_id: p for p in _kept(config, "rationales", Prediction)}
+    bad = {s.id for s in labelled if not _speaks_well(corrections.get(s.id), s, pack)}
+    corrections = {i: c.model_copy(update={"reason": ""}) if i in bad else c for i, c in corrections.items()}
     alike = _alike(config, corrections, pseudo, reasons)
     return Sources(
         labelled=labelled,
@@ -153,6 +156,13 @@ def _sources(config: EmitConfig) -> Sources:
         unreasoned=_unreasoned(config),
         verdicts=read_store(config.output / CONFLICTS / "verdicts.jsonl"),
     )
+
+
+def _speaks_well(correction: Correction | None, sample: Sample, pack: Pack) -> bool:
+    """Whether the teacher's reason for a changed label passes the gate; the other reasons have passed it before."""
+    if correction is None or correction.label is None or not correction.reason:
+        return True
+    return judge_reason(correction.reason, sample, correction.label, pack) is None
 
 
 def _alike(

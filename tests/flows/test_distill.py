@@ -56,9 +56,13 @@ def test_predictions_are_out_of_fold(finished_run: DistillConfig) -> None:
         trained_on[facts["fold"]] = set(facts["trained_on"])
     decisions = read_rows(stage / "kept.parquet", Correction)
     assert len(decisions) == 60
+    assert {d.sample_id: d.fold for d in decisions if d.fold is not None} == folds
+    assert len(folds) > 50  # the others are of classes with fewer items than folds, and are predicted by nobody
     for decision in decisions:
-        assert decision.fold == folds[decision.sample_id]
-        assert decision.sample_id not in trained_on[decision.fold]
+        if decision.fold is None:
+            assert decision.predicted is None
+        else:
+            assert decision.sample_id not in trained_on[decision.fold]
     assert any(d.reviewed for d in decisions)
 
 
