@@ -91,6 +91,7 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
         emit=EmitSettings(
             name="demo",
             licence="Apache-2.0",
+            reason_share=0.15,  # so small a student can't do both: with all of them it is right about half of the time
             export=ExportSpec(base=str(models.base), min_pixels=_PIXELS, max_pixels=_PIXELS),
         ),
         output=config.output / "run",

@@ -21,7 +21,7 @@ from tasks.mixing import draw_mix
 from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter
 from tasks.rationale_gate import judge_reason
-from tasks.records import Correction, Dropped, Prediction, Sample, Split
+from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
 from tasks.report.review import write_queue
 from tasks.stages import (
     StageRecord,
@@ -144,15 +144,15 @@ def _sources(config: EmitConfig, pack: Pack) -> Sources:
     reasons = {p.sample_id: p for p in _kept(config, "rationales", Prediction)}
     bad = {s.id for s in labelled if not _speaks_well(corrections.get(s.id), s, pack)}
     corrections = {i: c.model_copy(update={"reason": ""}) if i in bad else c for i, c in corrections.items()}
-    alike = _alike(config, corrections, pseudo, reasons)
+    silent = _silent(config, corrections, pseudo, reasons)
     return Sources(
         labelled=labelled,
         pool=pool,
         evaluation=samples(Split.TEST),
         mix=draw_mix(mix.file, mix.images or mix.file.parent, most, config.seed) if mix else (),
-        corrections={i: c.model_copy(update={"reason": ""}) if i in alike else c for i, c in corrections.items()},
-        pseudo={i: d._replace(reason="") if i in alike else d for i, d in pseudo.items()},
-        reasons={i: p.reason for i, p in reasons.items() if i not in alike},
+        corrections={i: c.model_copy(update={"reason": ""}) if i in silent else c for i, c in corrections.items()},
+        pseudo={i: d._replace(reason="") if i in silent else d for i, d in pseudo.items()},
+        reasons={i: p.reason for i, p in reasons.items() if i not in silent},
         unreasoned=_unreasoned(config),
         verdicts=read_store(config.output / CONFLICTS / "verdicts.jsonl"),
     )
@@ -165,13 +165,14 @@ def _speaks_well(correction: Correction | None, sample: Sample, pack: Pack) -> b
     return judge_reason(correction.reason, sample, correction.label, pack) is None
 
 
-def _alike(
+def _silent(
     config: EmitConfig,
     corrections: Mapping[str, Correction],
     pseudo: Mapping[str, Decision],
     reasons: Mapping[str, Prediction],
 ) -> set[str]:
-    """Items whose reason is too like another's, generator's and teacher's together: they are taught without."""
+    """Items that are taught without their reason: it is too like another's, generator's and teacher's together, or
+    beyond `reason_share`."""
     worded = {i: Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
     for i, c in corrections.items():
         if c.label is not None and c.label != c.given:
@@ -181,7 +182,12 @@ def _alike(
     worded |= {i: Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
     gone = crowded_out(worded, config.rationales.crowds())
     get_run_logger().info("%d of %d reasons are too like another and are left out", len(gone), len(worded))
-    return gone
+    return gone | {i for i in worded if _draw(config.seed, i) >= config.emit.reason_share}
+
+
+def _draw(seed: int, sample_id: str) -> float:
+    """A number from 0 to 1 that is the item's own, whatever else is merged."""
+    return int(digest_of(["reason", seed, sample_id])[:8], 16) / 2**32
 
 
 def _unreasoned(config: EmitConfig) -> frozenset[str]:

@@ -112,13 +112,15 @@ def _results(config: EvaluateConfig, pack: Pack) -> Results:
     kept = {stage: output / stage / "kept.parquet" for stage in _INPUTS}
     there = {stage for stage, file in kept.items() if file.exists()}
     drops = read_rows(output / "emit" / "dropped.parquet", Dropped)
+    emitted = read_rows(kept["emit"], Example)
+    taught = {e.sample_id for e in emitted if e.reason}
     return Results(
         labelled=sets[Split.LABELLED],
         pool=sets[Split.UNLABELLED],
-        reasons={p.sample_id: p.reason for p in _rows(kept["rationales"], there, Prediction)},
+        reasons={p.sample_id: p.reason for p in _rows(kept["rationales"], there, Prediction) if p.sample_id in taught},
         pseudo={p.sample_id: p for p in _rows(kept["pseudo_labels"], there, Prediction)},
         corrections={c.sample_id: c for c in _rows(kept["correction"], there, Correction)},
-        emitted=read_rows(kept["emit"], Example),
+        emitted=emitted,
         barred=frozenset(d.sample_id for d in drops if d.reason == Reason.CONTAMINATES),
     )
 

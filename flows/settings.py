@@ -169,6 +169,13 @@ class EmitSettings(Settings):
     licence: str | None = Field(
         default=None, description="Licence of the set, an SPDX identifier or a name; the card warns where none is named"
     )
+    reason_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Of the examples with a reason, this share is taught with it, the others with the label alone; a "
+        "small student that is asked for labels alone learns them worse beside many reasons",
+    )
     waiting: Literal["keep", "drop"] = Field(
         default="keep", description="Items that wait for review: taught with the given label, or left out"
     )

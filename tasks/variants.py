@@ -43,7 +43,7 @@ class Results:
     labelled: Mapping[str, Sample]
     pool: Mapping[str, Sample]
     reasons: Mapping[str, str]
-    """Of the given label, by labelled id."""
+    """Of the given label, by labelled id; those that are emitted."""
     pseudo: Mapping[str, Prediction]
     """The trusted ones, by pool id."""
     corrections: Mapping[str, Correction]
