@@ -54,8 +54,10 @@ def test_a_cache_that_cannot_be_written_is_no_fault_of_the_items(
 
 
 def test_an_item_that_breaks_the_batch_fails_alone(engine: LocalEngine, images: list[ImageRef]):
-    # a dialogue that spells the image token has more places for images than images
-    poisoned = request("poison", images[:1], text="看<|image_pad|>图")
+    # half a surrogate pair, which no reader of manifests lets in: the tokenizer refuses the whole batch
+    poisoned = request("poison", images[:1])
+    torn = TextPart.model_construct(type="text", text="看\ud800图", turn=0)
+    poisoned = poisoned.model_copy(update={"parts": (*poisoned.parts, torn)})
     generations = answers(engine, [*varied(images, "label"), poisoned])
     assert generations["poison"].outcome is Outcome.FAILED
     assert generations["poison"].detail
