@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.config import EmitConfig
-from flows.settings import EmitSettings, MixSettings, SourceConfig
+from flows.settings import EmitSettings, MixSettings, RationaleSettings, SourceConfig
 from tasks.demo.dataset import draw_items
 from tasks.export import ExportSpec, Format
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
@@ -185,3 +185,29 @@ def test_a_stage_that_should_count_must_have_run(config: EmitConfig) -> None:
 def test_samples_are_read_as_what_they_are(config: EmitConfig) -> None:
     emitted(config)
     assert {p.name for p in (config.output / "samples").iterdir()} == {Split.LABELLED, Split.UNLABELLED, Split.TEST}
+
+
+def test_reasons_that_are_alike_and_those_beyond_the_share_are_not_taught(config: EmitConfig) -> None:
+    assert config.unlabelled is not None
+    rows = json.loads(config.unlabelled.manifest.read_text("utf-8"))
+    said = ["底部的橙色按钮写着立即购买", "底部的橙色按钮写着立刻购买", "价格38元在大图下面", "右上角有一颗收藏的心"]
+    kept = [
+        Prediction(
+            sample_id=row["id"], source="teacher", outcome=Outcome.OK, label="商品页", reason=reason,
+            probabilities={"商品页": 0.9},
+        )
+        for row, reason in zip(rows, [*said, *[""] * len(rows)], strict=False)
+    ]  # fmt: skip
+    record = StageRecord(stage="pseudo_labels", recipe="with reasons", read=0, kept=0, dropped=0)
+    write_stage(config.output / "pseudo_labels", record, kept, [], [row["id"] for row in rows])
+    loose = config.model_copy(update={"rationales": RationaleSettings(opening_share=1.0)})
+    _, examples, _ = emitted(loose)
+    reasons = [e.reason for e in examples if e.reason]
+    assert sorted(reasons) == sorted([said[0], *said[2:]])
+    for share, expected in ((0.0, 0), (0.5, None)):
+        changed = loose.model_copy(update={"emit": loose.emit.model_copy(update={"reason_share": share})})
+        _, examples, _ = emitted(changed)
+        left = [e for e in examples if e.reason]
+        assert {e.reason for e in left} < set(reasons)
+        assert expected is None or len(left) == expected
+        assert all(e.reason in e.messages[-1].content for e in left)
