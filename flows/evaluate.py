@@ -146,7 +146,8 @@ def _trials(
     emitted = sum(bool(e.label) for e in results.emitted)
     passes = student.epochs * emitted / (student.batch_size * student.gradient_accumulation)
     steps = settings.steps or student.steps or max(1, round(passes))
-    spec = student.model_copy(update={"steps": steps})
+    # by the clock, a busy machine would give one variant fewer steps than another
+    spec = student.model_copy(update={"steps": steps, "seconds_a_fold": None})
     for seed in range(settings.seeds):
         for variant, plan in plans.items():
             yield Trial(variant, config.seed + seed, plan, spec, config.pack, texts, folder)
