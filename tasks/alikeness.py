@@ -18,7 +18,7 @@ import numpy as np
 
 from tasks.wording import BadReason
 
-NEAR = 0.6
+NEAR = 0.5
 """Jaccard index of two reasons' character bigrams from which on they are near-duplicates: a word of two characters in
 13 differs, or two such words in 25: a template with other things in it. At 0.7 one in eight of planted ones got by."""
 _STRETCH = 20_000
