@@ -9,9 +9,9 @@ from markupsafe import Markup
 from matplotlib.ticker import PercentFormatter
 from pydantic import ValidationError
 
-from tasks.report.charts import COLOURS, STYLE, WIDTH, canvas, svg, tip
 from tasks.report.correction_tables import table
 from tasks.report.evaluation import Report, points
+from tasks.report.plots import COLOURS, STYLE, WIDTH, canvas, svg, tip
 from tasks.scores import Score
 
 

@@ -16,7 +16,8 @@ from matplotlib.path import Path as Outline
 
 from tasks.records import Origin
 from tasks.report.card_facts import Facts
-from tasks.report.charts import COLOURS, ORIGINS, STYLE, WIDTH, canvas, svg, tip
+from tasks.report.charts import ORIGINS
+from tasks.report.plots import COLOURS, STYLE, WIDTH, canvas, svg, tip
 from tasks.stages import StageRecord
 
 _LANE, _REST = 1.8, 0.7

@@ -1,30 +1,17 @@
 # pyright: reportUnknownMemberType=false
 # (matplotlib's keyword arguments have no types)
-"""The card's plots, as SVG elements whose colours and fonts are the page's: light and dark, Chinese labels too.
+"""The card's plots."""
 
-Text stays text (selectable, found by a search) and is measured with the font that the page embeds (tasks/report/fonts).
-Labels come from data; matplotlib escapes them, and is told to read no mathematics into a `$`.
-"""
-
-import io
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
-from markupsafe import escape
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import PercentFormatter
 
 from tasks.records import Origin
-from tasks.report.fonts import CHART_FONTS, know_chart_fonts, legible
+from tasks.report.plots import ACCENT, COLOURS, GRID, MUTED, STYLE, WARN, WIDTH, canvas, counted, short, svg, tip
 
-# Colours that nothing else has stand for the page's variables, so that the plots follow its light and dark.
-_VARIABLES = ("ink", "muted", "grid", "accent", "warn", "good", "second", "third", "card")
-COLOURS = {name: f"#0102{number:02d}" for number, name in enumerate(_VARIABLES, 3)}
 ORIGINS = {
     Origin.REVIEW.value: "good",
     Origin.CORRECTION.value: "warn",
@@ -33,35 +20,6 @@ ORIGINS = {
     Origin.MIX.value: "third",
 }
 """The colour of what comes from where, on every chart of the card."""
-_INK, _MUTED, _GRID, _ACCENT, _WARN = (COLOURS[name] for name in _VARIABLES[:5])
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "labelstill",
-    "font.family": list(CHART_FONTS),
-    "font.size": 9.5,
-    "text.parse_math": False,
-    "axes.unicode_minus": False,
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "text.color": _INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
-WIDTH = 8.6
-"""Inches, at 72 points each, that fill the card's column; half of it fills one of two columns."""
-_LONGEST = 18
-"""Characters of a label on an axis: all of it is in the table beside."""
 
 
 def balance_chart(before: Mapping[str, int], after: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> str:
@@ -70,7 +28,7 @@ def balance_chart(before: Mapping[str, int], after: Mapping[str, Mapping[str, in
         figure, axes = canvas(WIDTH, 0.8 + 0.36 * len(labels))
         places = range(len(labels))
         tips: dict[str, str] = {}
-        given = axes.barh([p - 0.19 for p in places], [before.get(x, 0) for x in labels], 0.34, color=_MUTED, alpha=0.6)
+        given = axes.barh([p - 0.19 for p in places], [before.get(x, 0) for x in labels], 0.34, color=MUTED, alpha=0.6)
         given.set_label("before: given labels")
         for bar, label in zip(given.patches, labels, strict=True):
             tip(tips, bar, f"{label}: {before.get(label, 0):,} before")
@@ -98,7 +56,7 @@ def confidence_chart(counts: Sequence[tuple[int, int]], what: str, name: str) ->
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(WIDTH / 2, 2.9)
         width, tips = 1 / len(counts), dict[str, str]()
-        for label, colour, alpha, column in (("left out", _MUTED, 0.55, 0), ("kept", COLOURS["second"], 1.0, 1)):
+        for label, colour, alpha, column in (("left out", MUTED, 0.55, 0), ("kept", COLOURS["second"], 1.0, 1)):
             for n, found in enumerate(counts):
                 bar = axes.bar(n * width, found[column], width * 0.88, align="edge", color=colour, alpha=alpha)
                 bar.set_label(label if n == 0 else "_")
@@ -115,12 +73,12 @@ def calibration_chart(points: Sequence[tuple[float, float, int]]) -> str:
     """What the teacher says of its labels against what is expected of them: (own, expected, labels) a point."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(WIDTH / 2, 2.9)
-        axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as the teacher says")
-        axes.plot([p[0] for p in points], [p[1] for p in points], color=_ACCENT, linewidth=1.4, label="as calibrated")
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as the teacher says")
+        axes.plot([p[0] for p in points], [p[1] for p in points], color=ACCENT, linewidth=1.4, label="as calibrated")
         tips: dict[str, str] = {}
         most = max(n for _, _, n in points)
         for own, expected, n in points:
-            (dot,) = axes.plot([own], [expected], "o", color=_ACCENT, markersize=3 + 6 * (n / most) ** 0.5)
+            (dot,) = axes.plot([own], [expected], "o", color=ACCENT, markersize=3 + 6 * (n / most) ** 0.5)
             tip(tips, dot, f"{n:,} labels: the teacher says {own:.1%}, expected are {expected:.1%}")
         axes.set(xlim=(-0.02, 1.03), ylim=(-0.02, 1.03))
         axes.set(xlabel="the teacher's own confidence", ylabel="expected precision")
@@ -139,7 +97,7 @@ def lengths_chart(lengths: Counter[int]) -> str:
         binned: Counter[int] = Counter()
         for length, count in lengths.items():
             binned[length // step * step] += count
-        axes.bar(list(binned), list(binned.values()), step * 0.88, align="edge", color=_ACCENT)
+        axes.bar(list(binned), list(binned.values()), step * 0.88, align="edge", color=ACCENT)
         axes.set(xlim=(0, longest + step), xlabel="characters", ylabel="reasons")
         counted(axes, "x")
         counted(axes, "y")
@@ -156,7 +114,7 @@ def confusion_chart(pairs: Mapping[tuple[str, str | None], int], nothing: str) -
         tips: dict[str, str] = {}
         for (old, now), count in pairs.items():
             x, y = new.index(nothing if now is None else now), given.index(old)
-            cell = Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=_WARN, alpha=0.18 + 0.6 * count / most)
+            cell = Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=WARN, alpha=0.18 + 0.6 * count / most)
             tip(tips, axes.add_patch(cell), f"{old} → {now or nothing}: {count:,}")
             axes.text(x, y, f"{count:,}", ha="center", va="center")
         axes.grid(visible=False)
@@ -171,51 +129,6 @@ def confusion_chart(pairs: Mapping[tuple[str, str | None], int], nothing: str) -
             edge.set_visible(False)
         axes.set_xticks([x - 0.5 for x in range(1, len(new))], minor=True)
         axes.set_yticks([y - 0.5 for y in range(1, len(given))], minor=True)
-        axes.grid(which="minor", color=_GRID)
+        axes.grid(which="minor", color=GRID)
         axes.tick_params(which="minor", length=0)
         return svg(figure, "confusion", tips)
-
-
-def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure of so many inches; under the style that the caller has set."""
-    know_chart_fonts()
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def counted(axes: Axes, name: str) -> None:
-    """Whole numbers with separators on that axis."""
-    axis = axes.xaxis if name == "x" else axes.yaxis
-    axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-
-
-def svg(figure: Figure, name: str, tips: Mapping[str, str] | None = None) -> str:
-    """The figure as an element whose ids no other chart on the page has; `tips` are tooltips by an artist's gid."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].strip()
-    for variable, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{variable})")
-    for gid, said in (tips or {}).items():
-        text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(legible(said))}</title>', 1)
-    points = figure.get_size_inches()[0] * 72
-    shape = rf'<svg class="chart" role="img" aria-label="chart: {name}" style="--points: {points:.0f}" viewBox="\1">'
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', shape, text, count=1)
-    text = text.replace("xlink:href=", "href=")
-    return re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", text)
-
-
-def tip(tips: dict[str, str], artist: Any, text: str) -> None:
-    """Give the artist a tooltip: `svg` writes those of `tips`."""
-    gid = f"tip{len(tips)}"
-    artist.set_gid(gid)
-    tips[gid] = text
-
-
-def short(label: str) -> str:
-    """A label as it fits beside a chart: one line, cut."""
-    label = " ".join(legible(label).split())
-    return label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"
