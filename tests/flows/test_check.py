@@ -10,7 +10,7 @@ from flows.check import check
 from flows.config import load_config
 from tasks.errors import LabelstillError
 from tasks.records import Split
-from tests.planted_manifest import KINDS, write_planted
+from tests.planted.manifest import KINDS, write_planted
 
 
 def config(folder: Path, **more: object) -> Path:

@@ -11,7 +11,7 @@ from tasks.decisions import Decision, Reason
 from tasks.looks import Looks
 from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.records import Origin
-from tests.planted_contamination import OTHERS, PlantedPool, plant
+from tests.planted.contamination import OTHERS, PlantedPool, plant
 
 
 def planned(planted: PlantedPool, *, transductive: bool = False) -> Plan:

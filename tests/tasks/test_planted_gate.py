@@ -1,5 +1,4 @@
-"""The gate against reasons that people planted without having seen it (tests/planted_reasons.py, second_reasons.py,
-third_reasons.py, fourth_reasons.py).
+"""The gate against reasons that people planted without having seen it (tests/planted/).
 
 When it first met them it caught 560 of 600 (93.3 %: leakage 82, alike 88, empty 90, the others all) and stopped 4 of
 600 good ones. Near-duplicates began at 0.7 then instead of 0.6, and the Chinese lists have been widened since: figures
@@ -19,8 +18,9 @@ from tasks.alikeness import Crowds, Worded, find_alike
 from tasks.packs import load_pack
 from tasks.rationale_gate import Explained, judge_reasons
 from tasks.wording import BadReason
-from tests import fourth_reasons, second_reasons, third_reasons
-from tests.planted_reasons import EACH, GOOD, BadKind, Planted, judge, planted
+from tests.planted import fourth, second, third
+from tests.planted.first import planted
+from tests.planted.reasons import EACH, GOOD, BadKind, Planted, judge
 
 ITEMS = planted()
 
@@ -62,14 +62,9 @@ def test_what_stands_at_the_end_is_not_alike() -> None:
     assert BadReason.ALIKE not in find_alike(standing, [], Crowds(), last=True).values()
 
 
-@pytest.mark.parametrize("author", [second_reasons, third_reasons, fourth_reasons])
+@pytest.mark.parametrize("author", [second, third, fourth])
 def test_other_authors_are_caught_too(author: ModuleType) -> None:
     items = author.planted()
-    explained = [Explained(p.sample, p.label, p.reason) for p in items]
-    faults = judge_reasons(explained, load_pack("demo"), Crowds(), last=True)
-    standing = [p for p, fault in zip(items, faults, strict=True) if fault is None]
-    families = {p.family for p in standing if p.family is not None}
-    missed = sum(p.kind is not None for p in standing) - len(families)
-    good = sum(p.kind is None for p in items)
-    assert missed <= 0.05 * (len(items) - good)
-    assert sum(p.kind is None for p in standing) >= 0.97 * good
+    missed, stopped = judge(items, refused(items, last=True))
+    assert len(missed) <= 0.05 * 6 * EACH
+    assert len(stopped) <= 0.03 * GOOD

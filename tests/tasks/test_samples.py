@@ -14,7 +14,7 @@ from tasks.errors import ManifestError
 from tasks.packs import TEMPLATES, load_pack
 from tasks.records import ImagePart, Part, Split
 from tasks.samples import Intake, Reason, read_samples
-from tests.planted_manifest import write_planted
+from tests.planted.manifest import write_planted
 from tests.tasks.intake import SAID, SHOWN, item, reasons
 
 DEMO, WWW = load_pack("demo"), load_pack("www2025")

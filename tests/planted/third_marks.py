@@ -2,20 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 
 from tasks.demo.dataset import DemoItem
-from tests.third_reason_screens import FIELDS
-
-
-def pairs(text: str) -> frozenset[str]:
-    """The pairs of neighbouring characters."""
-    return frozenset(a + b for a, b in pairwise(text))
-
-
-def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """What two sets share of what they hold together."""
-    return len(a & b) / (len(a | b) or 1)
+from tests.planted.third_screens import FIELDS
 
 
 def fields_of(item: DemoItem, marks: str) -> dict[str, str]:

@@ -5,24 +5,15 @@ from collections import Counter
 from random import Random
 
 from tasks.demo.dataset import DemoItem
-from tests.second_reason_screens import JOINERS, OPENINGS, clauses
-from tests.second_reason_talks import around, cores, facts
+from tests.planted.reasons import jaccard, pairs
+from tests.planted.second_screens import JOINERS, OPENINGS, clauses
+from tests.planted.second_talks import around, cores, facts
 
 MOST_ALIKE = 0.42
 """The highest Jaccard index of character pairs between two good reasons."""
 MOST_USES = 8
 """How often a clause, and thus any shape, may be used."""
 _CLOSINGS = ("，故为{label}", "，应是{label}", "，合{label}的样子", "——{label}无疑", "，正是{label}")
-
-
-def pairs(text: str) -> frozenset[str]:
-    """The character pairs of a text."""
-    return frozenset(text[i : i + 2] for i in range(len(text) - 1))
-
-
-def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    """Shared pairs over all pairs."""
-    return len(one & other) / max(1, len(one | other))
 
 
 def screen_parts(item: DemoItem, rng: Random) -> list[tuple[str, str]]:

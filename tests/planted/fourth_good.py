@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
-from tests.fourth_reason_marks import ASKS, EARLY, JOINS, MARKS, NOTES, OPENINGS, TALKS, TOPIC
+from tests.planted.fourth_marks import ASKS, EARLY, JOINS, MARKS, NOTES, OPENINGS, TALKS, TOPIC
+from tests.planted.reasons import jaccard, pairs
 
 MOST_ALIKE = 0.42
 MOST_USES = 8
@@ -28,16 +29,6 @@ class Seen:
     tail: str = ""
     greeted: bool = False
     last: bool = True
-
-
-def pairs(text: str) -> frozenset[str]:
-    """The pairs of neighbouring characters."""
-    return frozenset(text[i : i + 2] for i in range(len(text) - 1))
-
-
-def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """The Jaccard index of two sets."""
-    return len(a & b) / max(1, len(a | b))
 
 
 def phrase(text: str, table: dict[str, str], rng: Random) -> tuple[str, str]:

@@ -7,8 +7,6 @@ drawn by the demo; every good reason names what its own item shows or says.
 import functools
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from enum import StrEnum
 from random import Random
 
 from tasks.demo import dialogues
@@ -18,39 +16,17 @@ from tasks.demo.lessons import as_sample
 from tasks.demo.screens import draw_screen
 from tasks.packs import load_pack
 from tasks.records import Sample
-from tests.fourth_reason_alike import FAMILIES, SWAPS, VALUES
-from tests.fourth_reason_bad import EMPTY, LEAKAGE, OTHER, SHORT
-from tests.fourth_reason_good import Seen, good_reasons, phrase
-from tests.fourth_reason_language import COLOURS, KINDS
-from tests.fourth_reason_marks import ASKS, MARKS, NOTES
+from tests.planted.fourth_alike import FAMILIES, SWAPS, VALUES
+from tests.planted.fourth_bad import EMPTY, LEAKAGE, OTHER, SHORT
+from tests.planted.fourth_good import Seen, good_reasons, phrase
+from tests.planted.fourth_language import COLOURS, KINDS
+from tests.planted.fourth_marks import ASKS, MARKS, NOTES
+from tests.planted.reasons import EACH, BadKind, Planted
 
 SEED = 20_411
 DRAWN = 1500
-EACH = 100
 _TOPICS = ["发货", "大小", "料子", "退钱", "坏了", "活动", "快递", "用法"]
 _NEAR = NEAR_KINDS | NEAR_INTENTS
-
-
-class Kind(StrEnum):
-    """What is wrong with a reason."""
-
-    LEAKAGE = "leakage"
-    OTHER_LABEL = "other_label"
-    EMPTY = "empty"
-    LANGUAGE = "language"
-    LENGTH = "length"
-    ALIKE = "alike"
-
-
-@dataclass(frozen=True)
-class Planted:
-    """A reason for an item's label; `kind` is None for a good one, `family` is set for those that are alike."""
-
-    sample: Sample
-    label: str
-    reason: str
-    kind: Kind | None
-    family: int | None = None
 
 
 def _seen(item: DemoItem, i: int) -> Seen:
@@ -185,14 +161,14 @@ def _spread(ids: list[str], items: dict[str, Seen], n: int) -> list[str]:
     return taken
 
 
-def _bad(kind: Kind, seen: Seen, n: int, rng: Random) -> str:
-    if kind is Kind.EMPTY:
+def _bad(kind: BadKind, seen: Seen, n: int, rng: Random) -> str:
+    if kind is BadKind.EMPTY:
         return EMPTY[n]
-    if kind is Kind.LENGTH:
+    if kind is BadKind.LENGTH:
         return _long(seen, rng) if n < EACH // 2 else _short(seen, rng, n)
-    if kind is Kind.LANGUAGE:
+    if kind is BadKind.LANGUAGE:
         return _foreign(seen, rng)
-    ways = LEAKAGE if kind is Kind.LEAKAGE else OTHER
+    ways = LEAKAGE if kind is BadKind.LEAKAGE else OTHER
     other = _other(seen.label, rng)
     while True:
         more = "，{d}" if n >= len(ways) and "{d}" not in ways[n % len(ways)] else ""
@@ -213,11 +189,13 @@ def _all() -> tuple[Planted, ...]:
     quota = dict.fromkeys(IMAGE_LABELS, 33) | dict.fromkeys(DIALOGUE_LABELS, 34)
     quota["询问尺码"] -= 2
     good = good_reasons([(ident, seen) for ident, seen in items.items() if ident not in alike], quota, rng)
-    chosen: dict[str, tuple[str, Kind | None, int | None]] = {ident: (text, None, None) for ident, text in good.items()}
-    chosen |= {ident: (text, Kind.ALIKE, family) for ident, (text, family) in alike.items()}
+    chosen: dict[str, tuple[str, BadKind | None, int | None]] = {
+        ident: (text, None, None) for ident, text in good.items()
+    }
+    chosen |= {ident: (text, BadKind.ALIKE, family) for ident, (text, family) in alike.items()}
     ids = [ident for ident in items if ident not in chosen]
     seen_texts: Counter[str] = Counter()
-    for kind in (Kind.LEAKAGE, Kind.OTHER_LABEL, Kind.EMPTY, Kind.LANGUAGE, Kind.LENGTH):
+    for kind in (BadKind.LEAKAGE, BadKind.OTHER_LABEL, BadKind.EMPTY, BadKind.LANGUAGE, BadKind.LENGTH):
         for n, ident in enumerate(_spread(ids, items, EACH)):
             for _ in range(50):
                 text = _bad(kind, items[ident], n, rng)

@@ -2,7 +2,8 @@
 
 How a test uses them: all 1,200 of `planted()` are given to the gate as one set, under the demo's pack (limit 50
 characters, language zh). A bad one counts as caught when it is refused for whatever cause. An alike one is only bad
-beside its kin: of each `family` one may stay, all the others must be refused. `judge` counts both ways of being wrong.
+beside its kin: of each `family` one may stay, all the others must be refused. `reasons.judge` counts both
+ways of being wrong.
 
 Reasons of screens tell what a real screen might show: the images are references without a file. Dialogues stand whole
 in the samples, and a reason repeats what is said in its own one.
@@ -11,9 +12,7 @@ But within a family no two reasons of `planted()` share more than 40 % of their 
 nothing but the fault itself gives a bad one away; exempt are the foreign ones, and the bare and restated labels.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from random import Random
 
@@ -21,42 +20,18 @@ from tasks.cutting import cut
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS
 from tasks.packs import load_pack
 from tasks.records import ImageRef, Sample, Split
-from tests.planted_reason_parts import AROUND, SAID, SCREENS, SLOTS
-from tests.planted_reason_sets import BARE, FAMILIES, FOREIGN, RESTATED, SWAPS, TRICKY
-from tests.planted_reason_wrong import EMPTY_CLOSINGS, EMPTY_OPENINGS, LEAKS, OTHERS
+from tests.planted.first_parts import AROUND, SAID, SCREENS, SLOTS
+from tests.planted.first_sets import BARE, FAMILIES, FOREIGN, RESTATED, SWAPS, TRICKY
+from tests.planted.first_wrong import EMPTY_CLOSINGS, EMPTY_OPENINGS, LEAKS, OTHERS
+from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
 
 SEED = 20240611
 LIMIT = 50
 """Characters, of the pack."""
-GOOD = 600
-EACH = 100
-"""Bad ones of a kind."""
 ALIKE = 0.4
 """Jaccard of character pairs that no two reasons of different families exceed."""
 
 LABELS = (*IMAGE_LABELS, *DIALOGUE_LABELS)
-
-
-class BadKind(StrEnum):
-    """What is wrong with a reason."""
-
-    LEAKAGE = "leakage"
-    OTHER_LABEL = "other_label"
-    EMPTY = "empty"
-    LANGUAGE = "language"
-    LENGTH = "length"
-    ALIKE = "alike"
-
-
-@dataclass(frozen=True)
-class Planted:
-    """A reason for a sample's label; `kind` is None when it is good, `family` is set for the alike ones only."""
-
-    sample: Sample
-    label: str
-    reason: str
-    kind: BadKind | None
-    family: int | None = None
 
 
 def planted() -> list[Planted]:
@@ -65,31 +40,6 @@ def planted() -> list[Planted]:
     made = [*maker.alike(), *maker.tricky(), *maker.wrong(), *maker.good(GOOD - len(TRICKY))]
     maker.rng.shuffle(made)
     return made
-
-
-def judge(items: Sequence[Planted], refused: Collection[str]) -> tuple[list[Planted], list[Planted]]:
-    """Bad ones that passed and good ones that were stopped, given the ids of the refused samples.
-
-    One of each family may pass.
-    """
-    passed = [item for item in items if item.kind and item.sample.id not in refused]
-    alone = {item.family: item.sample.id for item in passed if item.family is not None}
-    missed = [item for item in passed if item.family is None or alone[item.family] != item.sample.id]
-    return missed, [item for item in items if item.kind is None and item.sample.id in refused]
-
-
-def likeness(a: str, b: str) -> float:
-    """Jaccard of the pairs of neighbouring characters, 0 … 1."""
-    return _jaccard(_pairs(a), _pairs(b))
-
-
-def _pairs(text: str) -> frozenset[str]:
-    return frozenset(text[i : i + 2] for i in range(len(text) - 1))
-
-
-def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    both = len(a & b)
-    return both / max(1, len(a) + len(b) - both)
 
 
 def _digest(text: str) -> str:
@@ -120,7 +70,7 @@ class _Maker:
                 seen.add(reason)
                 turns = [family.said.format(**slots)] if family.said else []
                 yield self._planted(family.label, turns, reason, BadKind.ALIKE, number)
-            self.known += [_pairs(reason) for reason in seen]
+            self.known += [pairs(reason) for reason in seen]
 
     def tricky(self) -> Iterator[Planted]:
         for label, said, reason in TRICKY:
@@ -198,10 +148,10 @@ class _Maker:
         return {name: self.rng.choice(values) for name, values in SLOTS.items()}
 
     def _is_new(self, reason: str) -> bool:
-        pairs = _pairs(reason)
-        if any(_jaccard(pairs, other) > ALIKE for other in self.known):
+        found = pairs(reason)
+        if any(jaccard(found, other) > ALIKE for other in self.known):
             return False
-        self.known.append(pairs)
+        self.known.append(found)
         return True
 
     # --- its item

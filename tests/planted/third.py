@@ -6,8 +6,6 @@ It is test data for what refuses reasons. Its author had not seen the gate, its 
 import functools
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from enum import StrEnum
 from random import Random
 
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS, NEAR_KINDS, DemoItem, draw_items
@@ -15,40 +13,16 @@ from tasks.demo.dialogues import NEAR_INTENTS
 from tasks.demo.lessons import as_sample
 from tasks.demo.screens import draw_screen
 from tasks.packs import Pack, load_pack
-from tasks.records import Sample
-from tests.third_reason_foreign import ENGLISH, JAPANESE, KOREAN, MIXED
-from tests.third_reason_marks import clauses_of, fields_of, filled, jaccard, pairs
-from tests.third_reason_screens import CLAUSES
-from tests.third_reason_talks import PLAIN, QUOTES, WANTS
-from tests.third_reason_tricky import TRICKY
-from tests.third_reason_wrong import EMPTY, FAMILIES, LEAKAGE, OTHER, SHORT
+from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
+from tests.planted.third_foreign import ENGLISH, JAPANESE, KOREAN, MIXED
+from tests.planted.third_marks import clauses_of, fields_of, filled
+from tests.planted.third_screens import CLAUSES
+from tests.planted.third_talks import PLAIN, QUOTES, WANTS
+from tests.planted.third_tricky import TRICKY
+from tests.planted.third_wrong import EMPTY, FAMILIES, LEAKAGE, OTHER, SHORT
 
-GOOD, EACH = 600, 100
 _NEAR = NEAR_KINDS | NEAR_INTENTS
 _LABELS = (*IMAGE_LABELS, *DIALOGUE_LABELS)
-
-
-class Kind(StrEnum):
-    """What is wrong with a reason."""
-
-    LEAKAGE = "leakage"
-    OTHER_LABEL = "other_label"
-    EMPTY = "empty"
-    LANGUAGE = "language"
-    LENGTH = "length"
-    ALIKE = "alike"
-
-
-@dataclass(frozen=True)
-class Planted:
-    """A reason for an item's label; `kind` is what is wrong with it, None where nothing is."""
-
-    sample: Sample
-    label: str
-    reason: str
-    kind: Kind | None
-    family: int | None = None
-    """Reasons of one family are alike: all but one of them should be refused."""
 
 
 class _Author:
@@ -74,7 +48,7 @@ class _Author:
     def fields(self, item: DemoItem) -> dict[str, str]:
         return fields_of(item, self.marks.get(item.id, ""))
 
-    def planted(self, item: DemoItem, reason: str, kind: Kind | None, family: int | None = None) -> Planted:
+    def planted(self, item: DemoItem, reason: str, kind: BadKind | None, family: int | None = None) -> Planted:
         return Planted(as_sample(item, self.pack), item.label, reason, kind, family)
 
     def shown(self, item: DemoItem) -> list[tuple[str, str]]:
@@ -147,7 +121,7 @@ class _Author:
         item = self.items[self.turn(i)].pop()
         form = LEAKAGE[i % len(LEAKAGE)]
         room = 49 - len(form.format(m="", l=item.label))
-        return self.planted(item, form.format(m=self.detail(item, min(room, 22)), l=item.label), Kind.LEAKAGE)
+        return self.planted(item, form.format(m=self.detail(item, min(room, 22)), l=item.label), BadKind.LEAKAGE)
 
     def other_label(self, i: int) -> Planted:
         item = self.items[self.turn(i)].pop()
@@ -157,7 +131,7 @@ class _Author:
         form = OTHER[i % len(OTHER)]
         room = 49 - len(form.format(m="", l=item.label, o=other))
         reason = form.format(m=self.detail(item, min(room, 20)), l=item.label, o=other)
-        return self.planted(item, reason, Kind.OTHER_LABEL)
+        return self.planted(item, reason, BadKind.OTHER_LABEL)
 
     def empty(self, i: int) -> Planted:
         """Words about a picture go to one, words about a customer to a dialogue."""
@@ -166,19 +140,19 @@ class _Author:
             labels = IMAGE_LABELS
         elif re.search("对话|用户|客户|语|诉求|对方", EMPTY[i]):
             labels = DIALOGUE_LABELS
-        return self.planted(self.items[labels[i % len(labels)]].pop(), EMPTY[i], Kind.EMPTY)
+        return self.planted(self.items[labels[i % len(labels)]].pop(), EMPTY[i], BadKind.EMPTY)
 
     def foreign(self, i: int) -> Planted:
         label, text = (*ENGLISH, *JAPANESE, *KOREAN, *MIXED)[i]
         fitting = [item for item in self.items[label] if any(filled([text], self.fields(item)))]
         item = fitting[-1]
         self.items[label].remove(item)
-        return self.planted(item, next(filled([text], self.fields(item)))[1], Kind.LANGUAGE)
+        return self.planted(item, next(filled([text], self.fields(item)))[1], BadKind.LANGUAGE)
 
     def length(self, i: int) -> Planted:
         item = self.items[self.turn(i)].pop()
         if i >= 50:
-            return self.planted(item, SHORT[i - 50].format(l=item.label), Kind.LENGTH)
+            return self.planted(item, SHORT[i - 50].format(l=item.label), BadKind.LENGTH)
         most = self.rng.randint(51, 80)
         text = ""
         for _, clause in self.shown(item):
@@ -186,7 +160,7 @@ class _Author:
             if len(text) >= most:
                 break
         assert len(text) > 50, text
-        return self.planted(item, text, Kind.LENGTH)
+        return self.planted(item, text, BadKind.LENGTH)
 
     def family(self, number: int) -> list[Planted]:
         """The items of a family, each with its own words in the same sentence."""
@@ -199,7 +173,7 @@ class _Author:
             if texts and texts[0] not in seen and len(mine) < size:
                 seen.add(texts[0])
                 self.items[label].remove(item)
-                mine.append(self.planted(item, texts[0], Kind.ALIKE, number))
+                mine.append(self.planted(item, texts[0], BadKind.ALIKE, number))
         assert len(mine) == size, (label, len(mine))
         return mine
 

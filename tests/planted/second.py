@@ -9,53 +9,29 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from random import Random
 
 from tasks.demo.dataset import NEAR_KINDS, DemoItem, draw_items
 from tasks.demo.dialogues import NEAR_INTENTS
 from tasks.demo.lessons import as_sample
 from tasks.packs import load_pack
-from tasks.records import Sample
-from tests.second_reason_foreign import BARE, FOREIGN, MORE, SHORT
-from tests.second_reason_good import Writer, jaccard, pairs, screen_parts
-from tests.second_reason_talks import facts
-from tests.second_reason_wrong import EMPTY, FAMILIES, LEAKAGE, OTHER_LABEL, SLIPS
+from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
+from tests.planted.second_foreign import BARE, FOREIGN, MORE, SHORT
+from tests.planted.second_good import Writer, screen_parts
+from tests.planted.second_talks import facts
+from tests.planted.second_wrong import EMPTY, FAMILIES, LEAKAGE, OTHER_LABEL, SLIPS
 
 SEED = 20_417
-GOOD, BAD = 600, 100
 MOST = 50
 """Characters a reason may have."""
 _NEAR = NEAR_KINDS | NEAR_INTENTS
-
-
-class Kind(StrEnum):
-    """How a reason is bad."""
-
-    LEAKAGE = "leakage"
-    OTHER_LABEL = "other_label"
-    EMPTY = "empty"
-    LANGUAGE = "language"
-    LENGTH = "length"
-    ALIKE = "alike"
-
-
-@dataclass(frozen=True)
-class Planted:
-    """A reason for an item's label; `kind` is None for a good one, `family` numbers those that are alike."""
-
-    sample: Sample
-    label: str
-    reason: str
-    kind: Kind | None
-    family: int | None = None
 
 
 @dataclass(frozen=True)
 class _Bad:
     item: DemoItem
     reason: str
-    kind: Kind
+    kind: BadKind
     family: int | None = None
 
 
@@ -101,43 +77,43 @@ def _seen(item: DemoItem, rng: Random) -> str:
 
 def _leakage(items: _Items) -> Iterator[_Bad]:
     lines = LEAKAGE.split("\n")[1:-1]
-    for line in lines[:BAD]:
+    for line in lines[:EACH]:
         item = items.take()
-        yield _Bad(item, line.format(label=item.label, seen=_seen(item, items.rng)), Kind.LEAKAGE)
+        yield _Bad(item, line.format(label=item.label, seen=_seen(item, items.rng)), BadKind.LEAKAGE)
 
 
 def _other_label(items: _Items) -> Iterator[_Bad]:
     lines = OTHER_LABEL.split("\n")[1:-1]
-    for i in range(BAD):
+    for i in range(EACH):
         item = items.take()
         near = items.rng.random() < 0.7
         listed = (*_NEAR[item.label],) if near else (*(NEAR_KINDS if item.task == "image" else NEAR_INTENTS),)
         other = items.rng.choice([name for name in listed if name != item.label])
         text = lines[i % len(lines)].format(label=item.label, other=other, seen=_seen(item, items.rng))
-        yield _Bad(item, text, Kind.OTHER_LABEL)
+        yield _Bad(item, text, BadKind.OTHER_LABEL)
 
 
 def _empty(items: _Items) -> Iterator[_Bad]:
-    for line in items.rng.sample(EMPTY.split(), BAD):
+    for line in items.rng.sample(EMPTY.split(), EACH):
         # what speaks of a talk stands with a talk, what speaks of a picture with a picture
         talk, picture = (
             re.search("对话|用户|客|语气|语义|说法|意图|原文|上下文|最后一句", line),
             re.search("图|画面|页|界面|视觉|观", line),
         )
         item = items.take(among=NEAR_INTENTS if talk else NEAR_KINDS if picture else ())
-        yield _Bad(item, line.format(label=item.label), Kind.EMPTY)
+        yield _Bad(item, line.format(label=item.label), BadKind.EMPTY)
 
 
 def _language(items: _Items) -> Iterator[_Bad]:
     lines = [(label, line) for label, text in FOREIGN.items() for line in text.strip().split("\n")]
     lines += [(items.rng.choice(list(FOREIGN)), line) for line in MORE.strip().split("\n")]
-    for label, line in lines[:BAD]:
-        yield _Bad(items.take(label), line, Kind.LANGUAGE)
+    for label, line in lines[:EACH]:
+        yield _Bad(items.take(label), line, BadKind.LANGUAGE)
 
 
 def _length(items: _Items) -> Iterator[_Bad]:
     short = SHORT.split()
-    for i in range(BAD):
+    for i in range(EACH):
         item = items.take()
         if i < len(short):
             text = short[i]
@@ -145,7 +121,7 @@ def _length(items: _Items) -> Iterator[_Bad]:
             text = BARE[i % len(BARE)].format(item.label)
         else:
             text = _long(item, MOST + 1 + (i - 50) // 2, items.rng)
-        yield _Bad(item, text, Kind.LENGTH)
+        yield _Bad(item, text, BadKind.LENGTH)
 
 
 def _long(item: DemoItem, least: int, rng: Random) -> str:
@@ -177,7 +153,7 @@ def _alike(items: _Items) -> Iterator[_Bad]:
             own = pairs(text or "")
             if text and len(text) <= MOST and text not in texts and all(jaccard(own, pairs(t)) >= 0.55 for t in texts):
                 texts.add(text)
-                yield _Bad(item, text, Kind.ALIKE, family)
+                yield _Bad(item, text, BadKind.ALIKE, family)
 
 
 def _filled(item: DemoItem, sentence: str, pattern: str) -> str | None:
