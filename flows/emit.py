@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,7 +66,7 @@ def emit(config: EmitConfig) -> StageRecord:
         inputs=inputs,
         seed=config.seed,
         code=code_version(),
-        reasons=[config.rationales.without_reason, *vars(config.rationales.crowds()).values()],
+        reasons=[config.rationales.without_reason, config.rationales.opening_share],
         files=[file_state(path) for path in (said, *([mix.file] if mix else []))],
     )
     if (record := reused(folder, recipe)) is not None:
@@ -171,8 +172,7 @@ def _silent(
     pseudo: Mapping[str, Decision],
     reasons: Mapping[str, Prediction],
 ) -> set[str]:
-    """Items that are taught without their reason: it is too like another's, generator's and teacher's together, or
-    beyond `reason_share`."""
+    """Items that are taught without their reason: beyond `reason_share`, or too like another's of those within it."""
     worded = {i: Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
     for i, c in corrections.items():
         if c.label is not None and c.label != c.given:
@@ -180,9 +180,10 @@ def _silent(
             if c.reason and c.label == c.adjudicated:
                 worded[i] = Worded(c.reason, c.label)
     worded |= {i: Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
-    gone = crowded_out(worded, config.rationales.crowds())
-    get_run_logger().info("%d of %d reasons are too like another and are left out", len(gone), len(worded))
-    return gone | {i for i in worded if _draw(config.seed, i) >= config.emit.reason_share}
+    within = {i: w for i, w in worded.items() if _draw(config.seed, i) < config.emit.reason_share}
+    gone = crowded_out(within, replace(config.rationales.crowds(), near=config.emit.reasons_alike))
+    get_run_logger().info("%d of %d reasons are too like another and are left out", len(gone), len(within))
+    return gone | (worded.keys() - within.keys())
 
 
 def _draw(seed: int, sample_id: str) -> float:

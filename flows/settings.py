@@ -176,6 +176,13 @@ class EmitSettings(Settings):
         description="Of the examples with a reason, this share is taught with it, the others with the label alone; a "
         "small student that is asked for labels alone learns them worse beside many reasons",
     )
+    reasons_alike: float = Field(
+        default=NEAR,
+        gt=0,
+        le=1,
+        description="Of reasons with at least this share of common character pairs, the generator's and the teacher's, "
+        "one is taught",
+    )
     waiting: Literal["keep", "drop"] = Field(
         default="keep", description="Items that wait for review: taught with the given label, or left out"
     )
