@@ -5,7 +5,9 @@ ends and another begins, so no barrier ever empties it.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
@@ -22,8 +24,29 @@ from tasks.ledger import Ledger
 from tasks.parsing import rung_counts
 from tasks.prompts import LONG_PROMPT, fixed_chars
 from tasks.records import Generation, Prediction, Request
+from tasks.spending import Budget, Purse
 
 T = TypeVar("T")
+
+
+_BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
+"""Of the run under way: its stages are flows of their own, but spend together."""
+
+
+@contextmanager
+def spending(budget: Budget) -> Generator[Budget]:
+    """All asking within the block, subflows included, is paid from `budget`; BudgetSpent ends it."""
+    before = _BUDGET.set(budget)
+    try:
+        yield budget
+    finally:
+        _BUDGET.reset(before)
+
+
+def purse_at(spec: EngineSpec) -> Purse | None:
+    """The run's budget at the prices of this engine; None where nothing is limited."""
+    budget = _BUDGET.get()
+    return None if budget is None else Purse(budget, spec.prices)
 
 
 @dataclass
@@ -60,7 +83,7 @@ class Asking:
 
     def answers(self, requests: Sequence[Request], spec: EngineSpec, what: str) -> dict[str, Generation]:
         """The answer of each request by key: from the ledger, else from the engine."""
-        stream = ask(lambda: self._engine(spec), self.ledger, requests, self._tally)
+        stream = ask(lambda: self._engine(spec), self.ledger, requests, self._tally, purse_at(spec))
         pairs = self._in_shards(stream, requests, what)
         return {request.key: generation for request, generation in pairs}
 
@@ -70,7 +93,7 @@ class Asking:
         """The prediction of each label request, in order; unreadable ones are asked for up to `attempts` times."""
         stream = ask_for_labels(
             lambda: self._engine(spec), self.ledger, requests, self._tally,
-            source=source, model=model, attempts=attempts,
+            source=source, model=model, attempts=attempts, purse=purse_at(spec),
         )  # fmt: skip
         found = {p.sample_id: p for p in self._in_shards(stream, requests, what)}
         predictions = [found[request.sample_id] for request in requests]

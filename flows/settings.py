@@ -13,6 +13,7 @@ from tasks.engines import EngineSpec
 from tasks.export import ExportSpec
 from tasks.rationales import Support
 from tasks.records import Sampling
+from tasks.spending import Budget
 from tasks.variants import Variant
 
 
@@ -197,6 +198,19 @@ class EmitSettings(Settings):
         default=0.0, ge=0, le=0.5, description="Held out for validation: by label, nearly equal items on one side"
     )
     export: ExportSpec = Field(default=ExportSpec(), description="What is written for which trainer")
+
+
+class BudgetSettings(Settings):
+    """What one run may spend; then it stops cleanly, and the next run goes on from there. Reused answers are free."""
+
+    requests: int | None = Field(default=None, ge=1, description="Questions put to models")
+    tokens: int | None = Field(default=None, ge=1, description="Tokens read and written")
+    cost: float | None = Field(default=None, gt=0, description="Price of these tokens, by the engines' `prices`")
+    hours: float | None = Field(default=None, gt=0, description="Hours from the run's start, of the clock")
+
+    def budget(self) -> Budget:
+        """A budget of which nothing is spent yet."""
+        return Budget(requests=self.requests, tokens=self.tokens, cost=self.cost, hours=self.hours)
 
 
 class EvaluateSettings(Settings):

@@ -10,11 +10,12 @@ from queue import Queue
 
 from tasks.costs import Tally
 from tasks.engines import Engine
-from tasks.errors import EngineError
+from tasks.errors import BudgetSpent, EngineError
 from tasks.ledger import Ledger
 from tasks.parsing import ASK_AGAIN, parse
 from tasks.prompts import reseeded
 from tasks.records import Generation, Prediction, Request
+from tasks.spending import Purse
 
 _LOOK_UP = 128
 """Keys looked up in the ledger at a time."""
@@ -23,16 +24,20 @@ _WAITING = 256
 
 
 def ask(
-    open_engine: Callable[[], Engine], ledger: Ledger, requests: Iterable[Request], tally: Tally
+    open_engine: Callable[[], Engine],
+    ledger: Ledger,
+    requests: Iterable[Request],
+    tally: Tally,
+    purse: Purse | None = None,
 ) -> Iterator[tuple[Request, Generation]]:
     """Each request with its answer, unordered: from the ledger, else from the engine and then kept in the ledger.
 
     Equal questions (same key) in flight are asked once. `open_engine` is called in the caller's thread at the first
     question that the ledger can't answer; requests are drawn from their iterable in another thread. Raises EngineError
-    when the engine died, LedgerError when an answer can't be kept, and what `requests` raises; what was answered
-    before stays in the ledger.
+    when the engine died, LedgerError when an answer can't be kept, BudgetSpent when `purse` allows no further question
+    and those in flight are answered, and what `requests` raises; what was answered before stays in the ledger.
     """
-    pump = _Pump(ledger, requests, tally)
+    pump = _Pump(ledger, requests, tally, purse)
     pump.start()
     try:
         while (item := pump.out.get()) is not _END:
@@ -42,6 +47,8 @@ def ask(
                 raise item
             else:
                 yield item  # pyright: ignore[reportReturnType]
+        if purse is not None and pump.refused:
+            raise BudgetSpent(f"the budget is spent: {purse.budget.words()}; the next run goes on from here")
     finally:
         pump.stop()
         ledger.flush()
@@ -56,6 +63,7 @@ def ask_for_labels(
     source: str,
     model: str,
     attempts: int,
+    purse: Purse | None = None,
 ) -> Iterator[Prediction]:
     """The prediction of each label request; one that can't be read is asked again with a new seed.
 
@@ -63,7 +71,7 @@ def ask_for_labels(
     """
     for attempt in range(attempts):
         again: list[Request] = []
-        for request, generation in ask(open_engine, ledger, requests, tally):
+        for request, generation in ask(open_engine, ledger, requests, tally, purse):
             prediction = parse(request, generation, source=source, model=model)
             if prediction.outcome in ASK_AGAIN and attempt + 1 < attempts:
                 again.append(reseeded(request, attempt + 1))
@@ -83,11 +91,15 @@ class _Pump(threading.Thread):
     A thread, because the engine draws the stream itself: answers found in the ledger must get past it.
     """
 
-    def __init__(self, ledger: Ledger, requests: Iterable[Request], tally: Tally) -> None:
+    refused = False
+    """Whether a question was not put because the budget is spent."""
+
+    def __init__(self, ledger: Ledger, requests: Iterable[Request], tally: Tally, purse: Purse | None) -> None:
         super().__init__(name="asking", daemon=True)
         self.out: Queue[object] = Queue(_WAITING)
         self.engine: Queue[Engine | None] = Queue()
         self._ledger, self._requests, self._tally = ledger, iter(requests), tally
+        self._purse = purse
         self._asked: dict[str, list[Request]] = {}
         self._stopped = False
 
@@ -124,6 +136,8 @@ class _Pump(threading.Thread):
                 raise EngineError(f"{engine.fingerprint} answered {generation.key}, which is not being asked")
             self._ledger.put(requests[0], generation)
             self._tally.add(generation)
+            if self._purse is not None:
+                self._purse.budget.charge(generation, self._purse.prices)
             for request in requests:
                 self.out.put((request, generation))
             if self._stopped:
@@ -146,7 +160,12 @@ class _Pump(threading.Thread):
                 if request.key in known:
                     self._tally.reused += 1
                     self.out.put((request, known[request.key]))
-            for request in missing:
+            for place, request in enumerate(missing):
                 if self._stopped:
+                    return
+                if self._purse is not None and not self._purse.budget.allow():
+                    self.refused = True
+                    for unasked in missing[place:]:
+                        del self._asked[unasked.key]
                     return
                 yield request

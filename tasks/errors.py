@@ -9,6 +9,7 @@
     ├── EngineError                 an engine cannot be opened or has died; never raised for a single item
     ├── LedgerError                 the ledger cannot be opened or written
     ├── JudgementError              a file of probabilities or verdicts is unusable: names file, line and item
+    ├── BudgetSpent                 the run's budget is spent: nothing is wrong, it goes on the next time
     ├── LeakageError                a prediction comes from a model that saw the item (rule 4)
     └── BooksError                  kept + dropped ≠ input in a stage: a defect of ours, never of the data
 
@@ -42,6 +43,10 @@ class LedgerError(LabelstillError):
 
 class JudgementError(LabelstillError):
     """A file of probabilities or verdicts cannot be used, not even in part."""
+
+
+class BudgetSpent(LabelstillError):
+    """The run has spent what it may; all that was answered is in the ledger."""
 
 
 class LeakageError(LabelstillError):
