@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger
 
 from flows.asking import Asking
 from flows.config import CorrectionConfig
+from flows.one_run import one_run
 from flows.running import Stage, file_state, intake, most_images, prompter_for, reused, run_as_task, show_table
 from flows.students import STAGE, out_of_fold
 from flows.teacher import teacher_labels
@@ -28,7 +29,8 @@ from tasks.students import ProbeSpec, base_spec
 from tasks.verdicts import read_store, usable
 
 
-@flow(name="correction", flow_run_name="correction: {config.pack}")
+@flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
+@one_run
 def correction(config: CorrectionConfig) -> StageRecord:
     """Judge every given label, under `output`/correction.
 

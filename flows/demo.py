@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.config import DemoConfig, DistillConfig, EvaluateConfig
 from flows.distill import distill
+from flows.one_run import one_run
 from flows.running import Progress, run_as_task
 from flows.settings import (
     CorrectionSettings,
@@ -32,7 +33,8 @@ _PIXELS = 112 * 168
 """The demo's screens are drawn at this size, so that the models see them as they are."""
 
 
-@flow(name="demo", flow_run_name="demo: seed {config.seed}")
+@flow(name="demo", flow_run_name="demo: seed {config.seed}", timeout_seconds=6 * 3600)
+@one_run
 def demo(config: DemoConfig) -> str:
     """Run the whole way on synthetic shop screens and dialogues; returns the summary it prints, as Markdown."""
     began = time.monotonic()

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.asking import Asking
 from flows.config import EvaluateConfig
+from flows.one_run import one_run
 from flows.running import Progress, Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from tasks.decisions import Reason
 from tasks.engines.identity import model_identity
@@ -38,7 +39,8 @@ _INPUTS = ("rationales", "pseudo_labels", "correction", "emit")
 _REASON_TOKENS = 96
 
 
-@flow(name="evaluate", flow_run_name="evaluate: {config.pack}")
+@flow(name="evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
+@one_run
 def evaluate(config: EvaluateConfig) -> StageRecord:
     """Train students on each variant of what the run under `output` left, and measure them: `output`/evaluate.
 

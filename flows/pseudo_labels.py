@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger
 
 from flows.asking import Asking
 from flows.config import PseudoLabelsConfig
+from flows.one_run import one_run
 from flows.pool_evidence import Opinions, ask_second, opinions
 from flows.running import Stage, file_state, intake, most_images, reused, run_as_task, show_table
 from tasks.engines.identity import model_identity
@@ -48,7 +49,8 @@ class _Given:
     digests: dict[str, str]
 
 
-@flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}")
+@flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
+@one_run
 def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     """Label the pool under `output`/pseudo_labels.
 

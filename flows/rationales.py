@@ -8,6 +8,7 @@ from prefect import flow, get_run_logger
 
 from flows.asking import Asking
 from flows.config import RationalesConfig
+from flows.one_run import one_run
 from flows.running import Stage, intake, most_images, prompter_for, reused, show_table
 from tasks.engines.identity import model_identity
 from tasks.ledger import Ledger
@@ -18,7 +19,8 @@ from tasks.stages import StageRecord, code_version, recipe_hash
 from tasks.wording import has_words
 
 
-@flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True)
+@flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)
+@one_run
 def rationales(config: RationalesConfig) -> StageRecord:
     """Write a reason for each labelled item under `output`/rationales.
 
