@@ -65,18 +65,23 @@ def read_items(manifest: Path, columns: Columns = Columns()) -> list[RawItem]:
     `columns` are what it calls the fields, in CSV and Parquet by their header, in JSON the objects' keys.
     Raises ManifestError when the file is missing, of an unknown kind, not readable as its format, or has no items.
     """
-    reader = _READERS.get(manifest.suffix.lower())
-    if reader is None:
-        raise ManifestError(f"{manifest}: unknown kind of manifest; use {', '.join(_READERS)}")
-    if not manifest.is_file():
-        raise ManifestError(f"{manifest}: no such file; correct the manifest's path")
-    try:
-        items = list(reader(manifest, columns))
-    except OSError as error:
-        raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error
+    items = items_of(manifest, columns)
     if not items:
         raise ManifestError(f"{manifest}: holds no items; point to a manifest that has some")
     return items
+
+
+def items_of(manifest: Path, columns: Columns) -> list[RawItem]:
+    """The same as `read_items`, but a manifest that is whole and holds no items is no error."""
+    reader = _READERS.get(manifest.suffix.lower())
+    if reader is None:
+        raise ManifestError(f"{manifest}: unknown kind of manifest; use {', '.join(KINDS)}")
+    if not manifest.is_file():
+        raise ManifestError(f"{manifest}: no such file; correct the manifest's path")
+    try:
+        return list(reader(manifest, columns))
+    except OSError as error:
+        raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error
 
 
 def _text(manifest: Path) -> str:
@@ -124,7 +129,7 @@ def _lines(manifest: Path, text: str) -> Iterator[RawItem]:
             continue
         if not is_utf8(line):
             good += 1
-            yield RawItem(name, where, None, Unusable(Reason.NOT_UTF8, f"{where} holds bytes that are not UTF-8"))
+            yield RawItem(name, where, None, Unusable(Reason.NOT_UTF8, "holds bytes that are not UTF-8"))
             continue
         try:
             value: object = json.loads(line)
@@ -132,7 +137,7 @@ def _lines(manifest: Path, text: str) -> Iterator[RawItem]:
             yield RawItem(name, where, value)
         except (ValueError, RecursionError) as error:
             first_error = first_error or (number, error)
-            yield RawItem(name, where, None, Unusable(Reason.MALFORMED, f"{where} is not JSON: {error}"))
+            yield RawItem(name, where, None, Unusable(Reason.MALFORMED, f"is not JSON: {error}"))
     if first_error and not good:
         raise _not_json(manifest, first_error[1], first_error[0]) from first_error[1]
 
@@ -166,7 +171,7 @@ def _read_csv(manifest: Path, columns: Columns) -> Iterator[RawItem]:
             if len(row) == len(header):
                 yield RawItem(name, where, dict(zip(header, row, strict=True)))
             else:
-                detail = f"{where} has {len(row)} cells, the header {len(header)}; put texts with commas in quotes"
+                detail = f"has {len(row)} cells, the header {len(header)}; put texts with commas in quotes"
                 yield RawItem(name, where, None, Unusable(Reason.MALFORMED, detail))
     except csv.Error as error:
         raise ManifestError(f"{manifest}, line {rows.line_num}: not CSV: {error}; mend the quotes there") from error
@@ -242,3 +247,4 @@ _READERS: dict[str, Callable[[Path, Columns], Iterator[RawItem]]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
+KINDS = tuple(_READERS)  # endings of file names

@@ -1,20 +1,16 @@
 """Manifest -> samples: every item checked on its way in, and each that fails leaves with its reason."""
 
-import os
-import warnings
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from PIL import Image
-
 from tasks.cutting import PLACEHOLDER, Cut, cut, literal_list
 from tasks.errors import ManifestError
-from tasks.image_files import check_image, locate
-from tasks.manifests import RawItem, is_utf8, kind_of, read_items
+from tasks.image_checks import checking
+from tasks.image_files import locate
+from tasks.manifest_folders import read_set
+from tasks.manifests import RawItem, is_utf8, kind_of
 from tasks.packs import Pack, TaskPack
 from tasks.reasons import Reason, Unusable
 from tasks.records import Dropped, ImageRef, Sample, Split
@@ -39,6 +35,7 @@ class _Draft:
 
     id: str
     where: str
+    source: str
     task: str
     content: Cut
     labels: tuple[str, ...]
@@ -53,10 +50,13 @@ def read_samples(
     split: Split,
     *,
     max_image_pixels: int = 50_000_000,
+    known: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Intake:
-    """Read a manifest and the images it names; `progress` is told items done and items in all.
+    """Read a manifest, or the set of those in a folder, and the images it names.
 
+    `progress` is told items done and items in all. `known` is a file that remembers images between intakes (see
+    tasks/known_files.py): those that have not changed are not opened again, and the outcome is the same.
     Labels (of a pack of free text: texts) are demanded in LABELLED, checked where present in TEST, and ignored in
     UNLABELLED. Of items with one id the first counts; where the manifest has no ids, an item is called after its
     images. Raises ManifestError when the file or the image folder as a whole is unusable; no bad item
@@ -64,14 +64,15 @@ def read_samples(
     """
     if not images.is_dir():
         raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path of `images`")
-    items = read_items(manifest, pack.columns)
+    items = read_set(manifest, pack.columns)
     reader = _Reader(pack, split, images.resolve())
-    drafts = [reader.draft(item) for item in items]
+    drafts = [reader.draft(item, source) for source, item in items]
+    paths = (path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
     kept: list[Sample] = []
     dropped: list[Dropped] = []
-    with _checks(drafts, max_image_pixels) as checks:
+    with checking(paths, max_image_pixels, known) as check:
         for done, draft in enumerate(drafts, 1):
-            result = draft if isinstance(draft, Dropped) else _finish(draft, checks, split, str(manifest.resolve()))
+            result = draft if isinstance(draft, Dropped) else _finish(draft, check, split)
             if isinstance(result, Sample):
                 kept.append(result)
             else:
@@ -82,32 +83,14 @@ def read_samples(
 
 
 def _dropped(sample_id: str, where: str, why: Unusable) -> Dropped:
-    detail = why.detail if why.detail.startswith(where) else f"{where}: {why.detail}"
     # A file name may hold what is not UTF-8; the books must be writable all the same.
-    return Dropped(sample_id=sample_id, stage=STAGE, reason=why.reason, detail=detail.encode(errors="replace").decode())
+    detail = f"{where}: {why.detail}".encode(errors="replace").decode()
+    return Dropped(sample_id=sample_id, stage=STAGE, reason=why.reason, detail=detail)
 
 
-# --- images --------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _checks(drafts: list[_Draft | Dropped], max_pixels: int) -> Generator[dict[Path, Future[ImageRef]]]:
-    """The check of every distinct file, under way on a few threads."""
-    # Few threads, since each may hold one decoded image of `max_pixels`.
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        # Filters are the process's own, so they are set here, around all threads, and not in each of them.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        paths = dict.fromkeys(path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
-        try:
-            yield {path: pool.submit(check_image, path, max_pixels) for path in paths}
-        finally:
-            # An interrupted read must not first finish all the files that are still waiting.
-            pool.shutdown(cancel_futures=True)
-
-
-def _finish(draft: _Draft, checks: dict[Path, Future[ImageRef]], split: Split, source: str) -> Sample | Dropped:
+def _finish(draft: _Draft, check: Callable[[Path], ImageRef], split: Split) -> Sample | Dropped:
     try:
-        images = [checks[path].result() for path in draft.paths]
+        images = [check(path) for path in draft.paths]
     except Unusable as why:
         return _dropped(draft.id, draft.where, why)
     return Sample(
@@ -117,7 +100,7 @@ def _finish(draft: _Draft, checks: dict[Path, Future[ImageRef]], split: Split, s
         labels=draft.labels,
         given=draft.given,
         split=split,
-        source=source,
+        source=draft.source,
     )
 
 
@@ -134,14 +117,14 @@ class _Reader:
         self._root = root
         self._seen: dict[str, str] = {}
 
-    def draft(self, item: RawItem) -> _Draft | Dropped:
+    def draft(self, item: RawItem, source: str) -> _Draft | Dropped:
         sample_id = self._id_of(item) or item.fallback_id
         try:
-            return self._check(item, sample_id)
+            return self._check(item, sample_id, source)
         except Unusable as why:
             return _dropped(sample_id, item.where, why)
 
-    def _check(self, item: RawItem, sample_id: str) -> _Draft:
+    def _check(self, item: RawItem, sample_id: str, source: str) -> _Draft:
         if item.flaw is not None:
             raise item.flaw
         fields = item.fields
@@ -169,7 +152,7 @@ class _Reader:
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "nothing is left of the instruction but role sentence and labels")
         paths = tuple(locate(name, self._root) for name in names)
-        return _Draft(sample_id, item.where, task.name, content, labels, given, paths)
+        return _Draft(sample_id, item.where, source, task.name, content, labels, given, paths)
 
     def _instruction(self, fields: dict[str, object], images: int) -> str:
         """The item's own; the places of its images alone where the manifest has no instructions."""
