@@ -15,15 +15,16 @@ from typing import TypeVar
 from prefect import get_run_logger
 
 from flows.config import CommonConfig
-from flows.running import Progress, run_as_task
+from flows.progress import Progress
+from flows.running import run_as_task
 from tasks.asking import ask, ask_for_labels
 from tasks.costs import Costs, Session, Tally, add_up
-from tasks.engines import Engine, EngineSpec, ManyAdapters, Workplace, open_engine
+from tasks.engines import Engine, EngineSpec, ManyAdapters, Usage, Workplace, open_engine
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
 from tasks.parsing import rung_counts
 from tasks.prompts import LONG_PROMPT, fixed_chars
-from tasks.records import Generation, Prediction, Request
+from tasks.records import USABLE, Generation, Prediction, Request
 from tasks.spending import Budget, Purse
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class _Open:
     since: float
     before: Tally
     """The stage's tally when it was opened."""
+    gpus: int
 
 
 @dataclass
@@ -102,6 +104,14 @@ class Asking:
         self._again += sum(p.attempt for p in predictions)
         return predictions
 
+    def so_far(self) -> Costs:
+        """The bill up to now, safe in any thread; how full the open engine is kept is known when it is closed."""
+        sessions = list(self._sessions)
+        if (opened := self._open) is not None:
+            usage, held = Usage(gpus=opened.gpus), time.monotonic() - opened.since
+            sessions.append(Session(opened.spec.prices, usage, held, self._tally.since(opened.before)))
+        return add_up(self._tally, sessions, self._again, dict(self._rungs))
+
     def costs(self) -> Costs:
         """The bill so far; closes the engine, whose time is part of it."""
         self._close()
@@ -113,22 +123,21 @@ class Asking:
         self._warn_of_long_prompt(requests[0])
         found: list[T] = []
         reused = self._tally.reused
-        progress = Progress(self.stage, what, len(requests))
 
         def take() -> list[T]:
             taken: list[T] = []
             for item in islice(stream, self.config.shard_size):
                 taken.append(item)
-                progress.advance()
+                progress.advance(dropped=_came_to_nothing(item))
             return taken
 
-        while len(found) < len(requests):
-            last = min(len(found) + self.config.shard_size, len(requests))
-            title = f"{what}: {len(found) + 1} to {last} of {len(requests)}"  # the graph's font has no dash
-            found += run_as_task(f"ask: {self.stage}", title, take)
-        for _ in stream:  # the stream's own end: what it still has to put away
-            raise AssertionError(f"{what}: more answers than questions")
-        progress.close()
+        with Progress(self.stage, what, len(requests), lambda: self.so_far().cost) as progress:
+            while len(found) < len(requests):
+                last = min(len(found) + self.config.shard_size, len(requests))
+                title = f"{what}: {len(found) + 1} to {last} of {len(requests)}"  # the graph's font has no dash
+                found += run_as_task(f"ask: {self.stage}", title, take)
+            for _ in stream:  # the stream's own end: what it still has to put away
+                raise AssertionError(f"{what}: more answers than questions")
         if self._tally.reused > reused:
             log = get_run_logger()
             log.info("%s: %d of %d answers reused from the ledger", what, self._tally.reused - reused, len(requests))
@@ -159,7 +168,7 @@ class Asking:
             engine = open_engine(spec, place)
             for note in engine.notes:
                 log.info("%s", note)
-            self._open = _Open(spec, engine, since, replace(self._tally))
+            self._open = _Open(spec, engine, since, replace(self._tally), engine.usage().gpus)
         return self._open.engine
 
     def _close(self) -> None:
@@ -169,3 +178,9 @@ class Asking:
             opened.engine.close()
             held = time.monotonic() - opened.since
             self._sessions.append(Session(opened.spec.prices, usage, held, self._tally.since(opened.before)))
+
+
+def _came_to_nothing(found: object) -> bool:
+    """Whether this answer or prediction holds nothing that a stage can keep."""
+    answer = found[1] if isinstance(found, tuple) else found  # pyright: ignore[reportUnknownVariableType]
+    return isinstance(answer, Generation | Prediction) and answer.outcome not in USABLE

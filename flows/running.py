@@ -1,31 +1,31 @@
 """What the four stage flows share: intake, asking in shards, progress and tables in the web UI."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.config import CommonConfig
-from flows.live import LiveLine
+from flows.progress import Progress, show_in_ui
 from flows.settings import SourceConfig
 from tasks.costs import Costs
 from tasks.engines import EngineSpec
+from tasks.manifest_folders import manifest_files
 from tasks.ocr import OcrReader
 from tasks.packs import Pack
 from tasks.prompts import Prompter
-from tasks.records import Dropped, Record, Sample, Split
+from tasks.records import Dropped, Record, Sample, Split, digest_of
 from tasks.samples import read_samples
 from tasks.stages import StageRecord, code_version, finished, read_rows, recipe_hash, write_stage
 
 T = TypeVar("T")
-
-_PROGRESS_SECONDS = 2.0
-"""A progress update is one request to Prefect's API; more often than this nobody can see."""
 
 
 def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
@@ -41,52 +41,13 @@ def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
     return step()
 
 
-class Progress:
-    """A progress artifact of the running flow that moves at most every two seconds, a log line at each tenth, and, on a
-    terminal, a live line with items a second and the time left."""
+def intake(
+    source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path | None = None
+) -> tuple[list[Sample], StageRecord]:
+    """Read and check a manifest as a task run, or reuse the reading when neither it nor an image has changed.
 
-    def __init__(self, stage: str, what: str, total: int) -> None:
-        self.total = max(total, 1)
-        self.done = 0
-        self._what = what
-        self._shown = 0.0
-        self._tenth = 0
-        self._said = 0.0
-        self._began = time.monotonic()
-        key = f"{stage.replace('_', '-')}-progress"
-        self._artifact = create_progress_artifact(progress=0.0, key=key, description=f"{stage}: {what}")
-        self._log = get_run_logger()
-        self._live = LiveLine(what, self.total)
-
-    def advance(self, by: int = 1) -> None:
-        """Count `by` more done."""
-        self.to(self.done + by)
-
-    def to(self, done: int) -> None:
-        """Set the count."""
-        self.done = done
-        now = time.monotonic()
-        self._live.to(done, self.total)
-        if now - self._shown >= _PROGRESS_SECONDS or done >= self.total:
-            self._shown = now
-            update_progress_artifact(self._artifact, progress=min(100.0, 100.0 * done / self.total))  # pyright: ignore
-        tenth = 10 * done // self.total
-        if tenth > self._tenth and (now - self._said >= _PROGRESS_SECONDS or done >= self.total):
-            self._tenth, self._said = tenth, now
-            seconds = now - self._began
-            rate = done / seconds if seconds > 0 else 0.0
-            left = (self.total - done) / rate if rate else 0.0
-            self._log.info("%s: %d/%d, %.1f/s, %.0f s left", self._what, done, self.total, rate, left)
-        if done >= self.total:
-            self.close()
-
-    def close(self) -> None:
-        """Take the live line off the terminal."""
-        self._live.close()
-
-
-def intake(source: SourceConfig, pack: Pack, split: Split, output: Path) -> tuple[list[Sample], StageRecord]:
-    """Read and check a manifest as a task run, or reuse the reading when neither it nor an image has changed."""
+    `images` is `CommonConfig.images`, where files that were checked are remembered; None: all are opened.
+    """
 
     def work() -> tuple[list[Sample], StageRecord]:
         log = get_run_logger()
@@ -98,7 +59,8 @@ def intake(source: SourceConfig, pack: Pack, split: Split, output: Path) -> tupl
             log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)
             return read_rows(folder / "kept.parquet", Sample), record
         began = time.monotonic()
-        result = read_samples(source.manifest, source.images, pack, split)
+        known = None if images is None else known_files(images)
+        result = read_samples(source.manifest, source.images, pack, split, known=known)
         seconds = time.monotonic() - began
         record = StageRecord(
             stage=f"samples/{split}", recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs, seconds=seconds
@@ -118,10 +80,9 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
     images = list({image.sha256: image for sample in samples for image in sample.images}.values())
 
     def work() -> dict[str, str]:
-        progress = Progress("ocr", "read the text on images", len(images))
         reader = OcrReader(config.texts)
-        texts = reader.read(images, progress=lambda done, total: progress.to(done))
-        progress.close()
+        with Progress("ocr", "read the text on images", len(images)) as progress:
+            texts = reader.read(images, progress=lambda done, total: progress.to(done))
         for unread in reader.unread.values():
             get_run_logger().warning("no text read off %s: %s, %s", unread.path, unread.fault, unread.detail)
         return texts
@@ -183,17 +144,38 @@ class Stage:
         return record
 
 
+def known_files(images: Path) -> Path:
+    """The file under `CommonConfig.images` that remembers checked image files (tasks/known_files.py)."""
+    return images / "known.sqlite"
+
+
 def file_state(path: Path) -> str:
-    """Size and time of change of a file: a cheap stand-in for its digest."""
+    """Size and time of change of a file, or those of all manifests in a folder: a cheap stand-in for its digest."""
+    if path.is_dir():
+        return digest_of([[os.fsencode(file.name).hex(), file_state(file)] for file in manifest_files(path)])[:16]
     state = path.stat() if path.exists() else None
     return f"{state.st_size}:{state.st_mtime_ns}" if state else "missing"
 
 
 def folder_state(folder: Path) -> str:
-    """Count, total size and latest change of a folder's files (the folder itself included)."""
-    files = [p.stat() for p in folder.rglob("*") if p.is_file()] if folder.is_dir() else []
-    latest = max((s.st_mtime_ns for s in files), default=0)
-    return f"{len(files)}:{sum(s.st_size for s in files)}:{latest}"
+    """Count and a digest of names, sizes and times of change of a folder's files; those of linked folders are left out.
+
+    The digest is a sum of the files' own, so that neither their order nor their number costs memory.
+    """
+    count = total = 0
+    root = os.path.join(folder, "")
+    waiting = [root] if folder.is_dir() else []
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_file():
+                    state, name = entry.stat(), entry.path[len(root) :]
+                    line = f"{name}\0{state.st_size}:{state.st_mtime_ns}".encode(errors="surrogateescape")
+                    total += int.from_bytes(blake2b(line, digest_size=16).digest())
+                    count += 1
+    return f"{count}:{total % (1 << 128):032x}"
 
 
 def show_counts(record: StageRecord) -> None:
@@ -208,7 +190,8 @@ def show_counts(record: StageRecord) -> None:
 def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
     """A table artifact; `key` may hold underscores and slashes, which Prefect's keys may not."""
     clean = key.replace("_", "-").replace("/", "-")
-    create_table_artifact(table=[dict(row) for row in rows], key=clean, description=description)
+    table = [dict(row) for row in rows]
+    show_in_ui(clean, lambda: create_table_artifact(table=table, key=clean, description=description))
 
 
 def reused(folder: Path, recipe: str) -> StageRecord | None:
