@@ -40,7 +40,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
     began = time.monotonic()
     pack = load_pack(config.pack)
     pack.require_labels(STAGE)
-    samples, read = intake(config.labelled, pack, Split.LABELLED, config.output)
+    samples, read = intake(config.labelled, pack, Split.LABELLED, config.output, config.images)
     folder, review = config.output / STAGE, config.output / "review"
     models = {"teacher": model_identity(config.teacher), "base": _base(config)}
     recipe = recipe_hash(

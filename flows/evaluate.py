@@ -52,11 +52,11 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     pack.require_labels(STAGE)
     settings = config.evaluate
     folder = config.output / STAGE
-    held_out, read = intake(config.evaluation, pack, Split.TEST, config.output)
+    held_out, read = intake(config.evaluation, pack, Split.TEST, config.output, config.images)
     inputs = {"evaluation": read.digest}
     tested: list[Sample] = []
     if config.test is not None:
-        tested, read = intake(config.test, pack, Split.TEST, folder)
+        tested, read = intake(config.test, pack, Split.TEST, folder, config.images)
         inputs["test"] = read.digest
     for stage in _INPUTS:
         if (record := read_record(config.output / stage)) is not None:
@@ -110,7 +110,7 @@ def _results(config: EvaluateConfig, pack: Pack) -> Results:
     sets: dict[Split, dict[str, Sample]] = {Split.LABELLED: {}, Split.UNLABELLED: {}}
     for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled)):
         if source is not None:
-            sets[split] = {s.id: s for s in intake(source, pack, split, output)[0]}
+            sets[split] = {s.id: s for s in intake(source, pack, split, output, config.images)[0]}
     kept = {stage: output / stage / "kept.parquet" for stage in _INPUTS}
     there = {stage for stage, file in kept.items() if file.exists()}
     drops = read_rows(output / "emit" / "dropped.parquet", Dropped)

@@ -102,7 +102,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
 def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
     """Everything that decides about the pool but the models, and the digest of each part."""
     log = get_run_logger()
-    pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output)
+    pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output, config.images)
     store = config.output / REVIEW / "verdicts.jsonl"
     digests = {"samples": read.digest, "verdicts": file_state(store)}
     labels, contents = {s.id: s.labels for s in pool}, {s.id: content_digest(s) for s in pool}
@@ -111,7 +111,7 @@ def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
         log.warning("%d verdicts are of pool items that have changed since; not used: %s", len(stale), stale[:10])
     if config.labelled is None:
         return _Given(pool, [], {}, verdicts, digests)
-    labelled, read = intake(config.labelled, pack, Split.LABELLED, config.output)
+    labelled, read = intake(config.labelled, pack, Split.LABELLED, config.output, config.images)
     digests["labelled"] = read.digest
     record = read_record(config.output / "correction")
     corrections: dict[str, Correction] = {}

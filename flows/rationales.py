@@ -31,7 +31,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
     began = time.monotonic()
     pack = load_pack(config.pack)
     pack.require_labels(STAGE)
-    samples, read = intake(config.labelled, pack, Split.LABELLED, config.output)
+    samples, read = intake(config.labelled, pack, Split.LABELLED, config.output, config.images)
     model = model_identity(config.generator)
     folder = config.output / STAGE
     settings = config.rationales
