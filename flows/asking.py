@@ -15,6 +15,7 @@ from typing import TypeVar
 from prefect import get_run_logger
 
 from flows.config import CommonConfig
+from flows.metrics import account
 from flows.progress import Progress
 from flows.running import run_as_task
 from tasks.asking import ask, ask_for_labels
@@ -78,6 +79,7 @@ class Asking:
     def __enter__(self) -> "Asking":
         if self.ledger.notice:
             get_run_logger().warning("%s", self.ledger.notice)
+        account(self.config.output, self.stage, self.so_far)
         return self
 
     def __exit__(self, *_: object) -> None:

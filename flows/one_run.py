@@ -12,6 +12,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.config import CommonConfig
+from flows.metrics import watched
 from flows.output_lock import output_lock
 from tasks.errors import EngineError, LabelstillError, LedgerError
 
@@ -35,7 +36,7 @@ def one_run(function: Callable[P, R]) -> Callable[P, R]:
         config = cast(CommonConfig, kwargs["config"] if "config" in kwargs else args[0])
         run = _current_run()
         try:
-            with output_lock(config.output, run.name if run else "", get_run_logger().info):
+            with output_lock(config.output, run.name if run else "", get_run_logger().info), watched(config.output):
                 return function(*args, **kwargs)
         except Exception as error:
             if run is not None and _is_final(error, run):
