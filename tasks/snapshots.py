@@ -17,7 +17,11 @@ import pyarrow.parquet as pq
 from tasks.errors import ManifestError
 from tasks.versions import FOLDER, SetDigest, SnapshotRow, content_of, find_version, read_versions, snapshot_path
 
+MOST_BYTES = 16 << 30
+"""Of a version's columns, unpacked: 20 million examples. A small file can say that it has more."""
 _SLICE = 50_000
+_LEAST = 100
+"""Bytes a row takes however well it is packed: ids, digests, places."""
 _EMITTED_SLICE = 5_000
 """Of rows with their whole prompts: 50,000 took 600 MB."""
 _NAMES = tuple(SnapshotRow.model_fields)
@@ -68,6 +72,7 @@ def open_snapshot(name: str, output: Path | None = None) -> Snapshot:
 
 def _read(path: Path) -> Snapshot:
     try:
+        _check_size(path)
         names = set(pq.read_schema(path).names)
         if names >= set(_NAMES):
             table = pq.read_table(path, columns=list(_NAMES), read_dictionary=list(_REPEATED)).unify_dictionaries()
@@ -80,6 +85,13 @@ def _read(path: Path) -> Snapshot:
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}; run emit") from error
     return Snapshot(str(path), _version(table), table)
+
+
+def _check_size(path: Path) -> None:
+    about = pq.read_metadata(path)
+    size = max(sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)), about.num_rows * _LEAST)
+    if size > MOST_BYTES:
+        raise ManifestError(f"{path}: would take {size >> 30} GiB of memory: no version of a set; give another file")
 
 
 def _emitted(path: Path) -> Any:

@@ -19,6 +19,9 @@ from tasks.judgements import NEITHER
 from tasks.records import Record
 from tasks.stages import write_bytes
 
+MOST_BYTES = 1 << 28
+"""Of a file of verdicts: about a million. A larger one is something else, and would fill the memory."""
+
 
 class Verdict(Record):
     """What a person said about one item. Made by `import_verdicts`; read by correction and the review page."""
@@ -215,9 +218,18 @@ def _answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
     return Answer(str(identity), verdict.strip() or None, *stated, where)
 
 
-def _lines(path: Path) -> list[tuple[int, bytes]]:
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a file of verdicts; raises JudgementError if it can't be read or has over MOST_BYTES."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise JudgementError(f"{path}: verdicts can't be read: {error.strerror or error}") from error
+        raise JudgementError(f"{path}: verdicts can't be read: {error.strerror or error}; correct the path") from error
+    if len(data) > MOST_BYTES:
+        raise JudgementError(f"{path}: is over {MOST_BYTES >> 20} MiB: no file of verdicts; correct the path")
+    return data
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    data = read_bounded(path)
     return [(n, line) for n, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1) if line.strip()]

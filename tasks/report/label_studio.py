@@ -21,7 +21,7 @@ from tasks.judgements import NEITHER
 from tasks.records import ReviewCase
 from tasks.report.review import case_digest, image_url
 from tasks.stages import write_bytes
-from tasks.verdicts import Answer
+from tasks.verdicts import Answer, read_bounded
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
 """Names of the control and of what it is about, in the configuration and in every result."""
@@ -86,9 +86,7 @@ def read_export(file: Path) -> dict[str, Answer]:
     naming the task that isn't one of ours, or whose annotation has no or several choices.
     """
     try:
-        exported: Any = orjson.loads(file.read_bytes())
-    except OSError as error:
-        raise JudgementError(f"{file}: can't be read: {error.strerror or error}") from error
+        exported: Any = orjson.loads(read_bounded(file))
     except orjson.JSONDecodeError as error:
         raise JudgementError(f"{file}: is not JSON: {error}; export the project again, as JSON") from error
     answers: dict[str, Answer] = {}

@@ -165,3 +165,14 @@ def test_answers_are_read_through_a_byte_order_mark_and_numbers_as_ids(tmp_path:
     (answer,) = read_answers(file)
     assert (answer.id, answer.verdict, answer.given, answer.content) == ("7", "neither", None, None)
     assert answer.where == "line 2"
+
+
+def test_a_file_too_large_for_verdicts_is_not_read_into_memory(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "v", page_line("a", "neither"))
+    monkeypatch.setattr("tasks.verdicts.MOST_BYTES", file.stat().st_size)
+    assert take(store, file).new == ("a",)
+    file.write_bytes(file.read_bytes() + b"\n")
+    with pytest.raises(JudgementError, match=r"v: is over 0 MiB: no file of verdicts; correct the path"):
+        take(store, file)

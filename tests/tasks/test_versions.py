@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -251,6 +253,16 @@ def test_what_is_no_version_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     pd.DataFrame({"id": [1]}).to_parquet("other.parquet")
     with pytest.raises(ManifestError, match=words):
         open_snapshot(name)
+
+
+def test_a_small_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path) -> None:
+    rows = pa.table({"sample_id": pa.nulls(10_000_000)})
+    with pq.ParquetWriter(tmp_path / "x.parquet", rows.schema) as file:
+        for _ in range(18):
+            file.write_table(rows, row_group_size=len(rows))
+    assert (tmp_path / "x.parquet").stat().st_size < 1 << 20
+    with pytest.raises(ManifestError, match=r"x\.parquet: would take 16 GiB of memory: no version"):
+        open_snapshot(str(tmp_path / "x.parquet"))
 
 
 def test_changes_are_written_as_lines_and_as_a_table(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_torn_export_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(JudgementError, match=r"export\.json: is not JSON: .*; export the project again"):
         read_export(file)
-    with pytest.raises(JudgementError, match=r"none\.json: can't be read"):
+    with pytest.raises(JudgementError, match=r"none\.json: verdicts can't be read"):
         read_export(tmp_path / "none.json")
 
 
