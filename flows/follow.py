@@ -31,6 +31,8 @@ _WARNING = 30
 _LATE = timedelta(seconds=20)
 # Workers and runners write into a run's log too; of theirs only what went wrong is of interest in a terminal.
 _OWN_LOGGERS = frozenset({"prefect.flow_runs", "prefect.task_runs"})
+_WORKER_LABEL = "prefect.worker.name"
+"""Set by every Prefect worker on a run before it starts the run's process."""
 _AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -146,11 +148,12 @@ def crash_rest(client: SyncPrefectClient, run_id: UUID) -> None:
             client.set_flow_run_state(below.id, Crashed(message="Its process is gone."), force=True)
 
 
-def crash_stale_runs(client: SyncPrefectClient, pool: str, *, worker_lives: bool) -> list[FlowRun]:
-    """Mark Crashed what the server takes for running though its process is gone; gives back those runs.
+def crash_stale_runs(client: SyncPrefectClient, pool: str, worker: str, *, worker_lives: bool) -> list[FlowRun]:
+    """Mark Crashed what the server takes for running in `pool` though its process is gone; gives back those runs.
 
     Prefect has no eye for that itself once worker and engine died together: the run would stay Running for ever.
-    While a worker lives, a Pending run may be on its way to a process and is left alone.
+    Judged are the runs of the worker of that name, which is this machine's: another machine's processes can't be seen
+    from here. While the worker lives, a Pending run may be on its way to a process and is left alone.
     """
     at_work = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_WORK)))
     of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
@@ -160,6 +163,7 @@ def crash_stale_runs(client: SyncPrefectClient, pool: str, *, worker_lives: bool
         run
         for run in runs
         if run.id not in living
+        and run.labels.get(_WORKER_LABEL) == worker
         and not (worker_lives and run.state_type is StateType.PENDING)
         # An engine that ended between the two looks has left its final state.
         and client.read_flow_run(run.id).state_type in _AT_WORK

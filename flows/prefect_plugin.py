@@ -1,13 +1,17 @@
-"""A Prefect plugin: lets `prefect deployment run distill` mean `prefect deployment run distill/distill`.
+"""A Prefect plugin: three of Prefect's own commands, mended for this project.
 
-Prefect's own command wants `flow/deployment`. Its plugin entry point (`[project.entry-points."prefect.plugins"]` and
-`[tool.prefect.plugins]`, both in pyproject.toml) calls `setup_environment` when Prefect is imported; for that one
-command the client's look-up by name is wrapped. Every other command and process is left as Prefect made it.
+`prefect deployment run distill` may mean `prefect deployment run distill/distill`; `prefect deploy --all` makes the
+work pools that prefect.yaml names where they are missing; and a flow's process goes on when the server forgets its
+place under the deployment's concurrency limit. Prefect's plugin entry point
+(`[project.entry-points."prefect.plugins"]` and `[tool.prefect.plugins]`, both in pyproject.toml) calls
+`setup_environment` when Prefect is imported; for these commands one method of the client is wrapped. Every other
+command and process is left as Prefect made it.
 """
 
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,36 +19,70 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 from prefect.plugins import HookContext, SetupResult, register_hook
 
+from flows.pools import POOLS, new_pool
 from flows.server import prefect_environment, project_root
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient, SyncPrefectClient
+    from prefect.client.schemas.objects import WorkPool
     from prefect.client.schemas.responses import DeploymentResponse
 
     LookUp = Callable[[PrefectClient, str], Coroutine[Any, Any, DeploymentResponse]]
+    PoolLookUp = Callable[[PrefectClient, str], Coroutine[Any, Any, WorkPool]]
+    Renewal = Callable[[SyncPrefectClient, UUID, float], object]
 
 
 @register_hook
 def setup_environment(*, ctx: HookContext) -> SetupResult | None:
     """Prefect calls this once a process, on import. `LABELSTILL_PORT` moves the client as it moves the server."""
-    if is_deployment_run(sys.orig_argv):
+    words = words_after_prefect(sys.orig_argv)
+    if is_deployment_run(words):
         from prefect.client.orchestration import PrefectClient
 
         wrapped = accepting_bare_names(PrefectClient.read_deployment_by_name)
         setattr(PrefectClient, "read_deployment_by_name", wrapped)  # noqa: B010  a checker refuses the assignment
+    elif is_deploy(words):
+        from prefect.client.orchestration import PrefectClient
+
+        setattr(PrefectClient, "read_work_pool", making_our_pools(PrefectClient.read_work_pool))  # noqa: B010
+    elif is_flow_process(words):
+        from prefect.client.orchestration import SyncPrefectClient
+
+        outliving = outliving_its_lease(SyncPrefectClient.renew_concurrency_lease)
+        setattr(SyncPrefectClient, "renew_concurrency_lease", outliving)  # noqa: B010
     if "LABELSTILL_PORT" not in os.environ:
         return None
     moved = {name: value for name, value in prefect_environment(project_root()).items() if name not in os.environ}
     return SetupResult(env=moved) if moved else None
 
 
-def is_deployment_run(command: Sequence[str]) -> bool:
-    """Whether the command line that started this process is `prefect … deployment run …`, as a script or by -m."""
-    program = next((at for at, word in enumerate(command[:4]) if Path(word).stem == "prefect"), None)
-    if program is None:
-        return False
-    words = command[program + 1 :]
+def words_after_prefect(command: Sequence[str]) -> Sequence[str]:
+    """What follows `prefect`, run as a script or by -m, in the command line that started this process.
+
+    Of `python -m prefect.engine` it is ["engine"]; of another program nothing.
+    """
+    for at, word in enumerate(command[:4]):
+        name = Path(word).name
+        if name in {"prefect", "prefect.engine"}:
+            return [*name.split(".")[1:], *command[at + 1 :]]
+    return []
+
+
+def is_deployment_run(words: Sequence[str]) -> bool:
+    """Whether the command is `prefect … deployment run …`."""
     return any(pair in {("deployment", "run"), ("deployments", "run")} for pair in pairwise(words))
+
+
+def is_deploy(words: Sequence[str]) -> bool:
+    """Whether the command is `prefect … deploy …`."""
+    return next((word for word in words if not word.startswith("-")), "") == "deploy"
+
+
+def is_flow_process(words: Sequence[str]) -> bool:
+    """Whether the command executes a flow run: a worker's `python -m prefect.engine` or `prefect flow-run execute`."""
+    return list(words[:1]) == ["engine"] or list(words[:2]) == ["flow-run", "execute"]
 
 
 def accepting_bare_names(look_up: "LookUp") -> "LookUp":
@@ -61,6 +99,47 @@ def accepting_bare_names(look_up: "LookUp") -> "LookUp":
             _end(f"No Prefect server answers at {client.api_url}. Start it with: make serve")
 
     return read_deployment_by_name
+
+
+def making_our_pools(look_up: "PoolLookUp") -> "PoolLookUp":
+    """`look_up`, which also makes a pool of this project that is missing. For the command line only."""
+
+    async def read_work_pool(client: "PrefectClient", work_pool_name: str) -> "WorkPool":
+        from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+        try:
+            return await look_up(client, work_pool_name)
+        except ObjectNotFound:
+            if work_pool_name not in POOLS:
+                raise
+            with suppress(ObjectAlreadyExists):  # another command was quicker
+                await client.create_work_pool(new_pool(work_pool_name))
+            return await look_up(client, work_pool_name)
+        except httpx.ConnectError:
+            _end(f"No Prefect server answers at {client.api_url}. Start it with: make serve")
+
+    return read_work_pool
+
+
+def outliving_its_lease(renew: "Renewal") -> "Renewal":
+    """`renew`, whose failure is a warning.
+
+    Prefect 3.7.7 ends a run whose place under its deployment's concurrency limit can't be renewed, as when the server
+    was away for five minutes. Two runs at once do no harm here: one waits for the other's output folder.
+    """
+
+    def renew_concurrency_lease(client: "SyncPrefectClient", lease_id: "UUID", lease_duration: float) -> object:
+        try:
+            return renew(client, lease_id, lease_duration)
+        except Exception as error:
+            from prefect.logging import get_logger
+
+            get_logger("labelstill").warning(
+                "the server does not renew this run's place under its concurrency limit, the run goes on: %s", error
+            )
+            return None
+
+    return renew_concurrency_lease
 
 
 async def full_name(client: "PrefectClient", name: str) -> str:

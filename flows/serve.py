@@ -5,64 +5,83 @@ Importing this imports Prefect: call `flows.server.apply_environment` first.
 
 import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import httpx
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from flows.follow import crash_rest, crash_stale_runs, follow_run
+from flows.pools import CPU, POOLS
 from flows.processes import tail
 from flows.server import find_or_start_server, project_root, server_child, stop_server
 from flows.service import (
-    POOL,
     Service,
     ServiceError,
     open_service,
     register_deployments,
     runs_not_done,
     start_worker,
-    stop_worker,
+    stop_workers,
+    worker_name,
     worker_running,
 )
 
 DEMO = "demo/demo"
 _TEND_SECONDS = 8.0
 _WORKER_STARTS = 4
+_WORKER_STARTS_WITHIN = 600.0
 
 
 class Tender:
-    """Keeps the server and the worker alive while something else waits for them."""
+    """Keeps the server and the workers of `pools` alive while something else waits for them."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, pools: Iterable[str] = tuple(POOLS)) -> None:
         self._service = service
         self._looked = 0.0
-        self._starts = 0
+        self._starts: dict[str, deque[float]] = {pool: deque(maxlen=_WORKER_STARTS) for pool in pools}
 
     def __call__(self, run: FlowRun | None) -> None:
         """Look after both, every few seconds, or at once when the server did not answer (`run` is None).
 
-        Raises `ServiceError` when the worker dies again and again, `ServerError` when the server cannot be started.
+        Raises `ServiceError` when a worker dies again and again, `ServerError` when the server cannot be started.
         """
         if run is not None and time.monotonic() - self._looked < _TEND_SECONDS:
             return
-        find_or_start_server(root=self._service.root)
-        self.tend_worker()
+        if self._service.owns_server:
+            find_or_start_server(root=self._service.root)
+        self.tend_workers()
         self._looked = time.monotonic()
 
-    def tend_worker(self) -> None:
-        """Mark the runs whose process is gone, and start a worker if there is none."""
-        with self._service.client() as client:
-            for run in crash_stale_runs(client, POOL, worker_lives=worker_running(self._service)):
-                print(f"The process of run {run.name} is gone: marked Crashed.", flush=True)
-        if worker_running(self._service):
-            return
-        if self._starts == _WORKER_STARTS:
-            log = self._service.root / ".prefect" / "worker.log"
-            raise ServiceError(f"The Prefect worker ended {self._starts} times. The last lines of {log}:\n{tail(log)}")
-        self._starts += start_worker(self._service)
+    def tend_workers(self) -> None:
+        """Mark the runs whose process is gone, and start the workers that are missing.
+
+        A server that answers too late, or whose database is locked, is asked again the next time.
+        """
+        for pool, starts in self._starts.items():
+            lives = worker_running(self._service, pool)
+            try:
+                with self._service.client() as client:
+                    for run in crash_stale_runs(client, pool, worker_name(pool), worker_lives=lives):
+                        print(f"The process of run {run.name} is gone: marked Crashed.", flush=True)
+            except (httpx.TransportError, PrefectHTTPStatusError) as error:
+                print(f"The server did not answer ({type(error).__name__}), which is tried again.", flush=True)
+            if not lives:
+                self._start_worker(pool, starts)
+
+    def _start_worker(self, pool: str, starts: deque[float]) -> None:
+        if len(starts) == _WORKER_STARTS and time.monotonic() - starts[0] < _WORKER_STARTS_WITHIN:
+            log = self._service.worker_log(pool)
+            raise ServiceError(
+                f"The Prefect worker for pool {pool} ended {len(starts)} times within {_WORKER_STARTS_WITHIN:.0f} s. "
+                f"The last lines of {log}:\n{tail(log)}"
+            )
+        if start_worker(self._service, pool):
+            starts.append(time.monotonic())
 
 
 def run_deployment_and_follow(
@@ -105,37 +124,38 @@ def demo_in_service(config: dict[str, Any], root: Path | None = None) -> int:
     service = open_service(root)
     if register_deployments(service):
         print(f"Registered the deployments at {service.ui_url}/deployments", flush=True)
-    found_worker = worker_running(service)
-    tender = Tender(service)
-    tender.tend_worker()
+    found_worker = worker_running(service, CPU)
+    tender = Tender(service, [CPU])
+    tender.tend_workers()
     try:
         run = run_deployment_and_follow(service, DEMO, {"config": config}, _print_state, tender)
     except KeyboardInterrupt:
         return 130
     if not found_worker and not _more_to_do(service):
-        stop_worker(service)
+        stop_workers(service, [CPU])
     print(f"The run in the web UI: {service.run_address(run.id)}", flush=True)
     return 0 if run.state is not None and run.state.is_completed() else 1
 
 
 def serve(root: Path | None = None) -> None:
-    """Keep server, deployments and worker up until Ctrl-C or SIGTERM; what was started here is ended then."""
+    """Keep server, deployments and workers up until Ctrl-C or SIGTERM; what was started here is ended then."""
     signal.signal(signal.SIGTERM, _interrupt)
     found_server = server_child(root or project_root()).process() is not None
     service = open_service(root)
     try:
         register_deployments(service)
         tender = Tender(service)
-        tender.tend_worker()
+        tender.tend_workers()
         print(f"Web UI: {service.ui_url}   Start a run there, or with: prefect deployment run distill", flush=True)
         print("Ctrl-C ends the service.", flush=True)
         while True:
             time.sleep(_TEND_SECONDS)
             tender(None)
     except KeyboardInterrupt:
-        print("\nEnding the worker …", flush=True)
+        print("\nEnding the workers …", flush=True)
     finally:
-        stop_worker(service)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not leave half of it running
+        stop_workers(service)
         if not found_server:
             stop_server(service.root)
 
@@ -146,7 +166,7 @@ def _print_state(state: State) -> None:
 
 def _more_to_do(service: Service) -> bool:
     with service.client() as client:
-        ours = [d for d in client.read_deployments() if d.work_pool_name == POOL]
+        ours = [d for d in client.read_deployments() if d.work_pool_name == CPU]
         return any(runs_not_done(client, deployment.id) for deployment in ours)
 
 

@@ -1,20 +1,21 @@
-"""The deployments on the project's server, and the worker process that executes their runs."""
+"""The deployments on the project's server, and the worker processes that execute their runs."""
 
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -23,14 +24,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 
 from flows.follow import crash_stale_runs
+from flows.pools import POOLS, new_pool
 from flows.processes import Child, start_detached, stop_child
 from flows.server import find_or_start_server, prefect_environment, project_root
 from tasks.errors import LabelstillError
 
-POOL = "labelstill"
 _STOP_SECONDS = 20.0
 _NOT_DONE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
@@ -52,14 +53,22 @@ class Service:
         return self.api_url.removesuffix("/api")
 
     @property
+    def owns_server(self) -> bool:
+        """Whether the server is the project's own, which this may start; else PREFECT_API_URL names another's."""
+        return self.api_url == prefect_environment(self.root)["PREFECT_API_URL"]
+
+    @property
     def environment(self) -> dict[str, str]:
         """The Prefect settings of every process started for this service."""
         return {**prefect_environment(self.root), "PREFECT_API_URL": self.api_url}
 
-    @property
-    def worker(self) -> Child:
-        """The record of the worker process that was last started."""
-        return Child(self.root / ".prefect" / "labelstill-worker.json", words=("prefect", "worker", "start", POOL))
+    def worker(self, pool: str) -> Child:
+        """The record of the worker process of a pool that was last started."""
+        return Child(self.root / ".prefect" / f"labelstill-worker-{pool}.json", ("prefect", "worker", "start", pool))
+
+    def worker_log(self, pool: str) -> Path:
+        """What the pool's worker and its runs print."""
+        return self.root / ".prefect" / f"worker-{pool}.log"
 
     def run_address(self, run_id: UUID) -> str:
         """Where the web UI shows a flow run."""
@@ -85,7 +94,7 @@ def deployment_names(root: Path) -> list[str]:
 
 
 def register_deployments(service: Service) -> bool:
-    """Bring the work pool and prefect.yaml's deployments onto the server; False if they were there unchanged.
+    """Bring the work pools and prefect.yaml's deployments onto the server; False if they were there unchanged.
 
     "Unchanged" is the digest of prefect.yaml and of the modules that the parameters' form is made from. Raises
     `ServiceError` with Prefect's own message when a deployment is refused.
@@ -95,14 +104,8 @@ def register_deployments(service: Service) -> bool:
     with service.client() as client:
         if _noted(note) == {"digest": digest, "deployments": _deployed_ids(client, service.root)}:
             return False
-        try:
-            client.read_work_pool(POOL)
-        except ObjectNotFound:
-            # Slow to import, and needed once in the life of a server.
-            from prefect.workers.process import ProcessWorker
-
-            template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+        for pool in POOLS:
+            _make_pool(client, pool)
         _prefect_deploy(service)
         deployed = _deployed_ids(client, service.root)
     missing = [name for name, deployment_id in deployed.items() if deployment_id is None]
@@ -113,6 +116,14 @@ def register_deployments(service: Service) -> bool:
     note.parent.mkdir(exist_ok=True)
     note.write_text(json.dumps({"digest": digest, "deployments": deployed}), encoding="utf-8")
     return True
+
+
+def _make_pool(client: SyncPrefectClient, pool: str) -> None:
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        with suppress(ObjectAlreadyExists):  # another process was quicker
+            client.create_work_pool(new_pool(pool))
 
 
 def _deployment_digest(root: Path) -> str:
@@ -159,28 +170,35 @@ def _prefect_deploy(service: Service) -> None:
         raise ServiceError(f"`prefect deploy --all` failed, mend prefect.yaml or the flow it names:\n{tail}")
 
 
-def worker_running(service: Service) -> bool:
-    """Whether a worker that this project started is alive."""
-    return service.worker.process() is not None
+def worker_name(pool: str) -> str:
+    """The name of this machine's worker for a pool; the server keeps it with each run that the worker executes."""
+    return f"{socket.gethostname()}-{pool}"
 
 
-def start_worker(service: Service) -> bool:
-    """Start a worker that outlives this process; False if there is one. It executes one run at a time."""
-    if worker_running(service):
+def worker_running(service: Service, pool: str) -> bool:
+    """Whether a worker for `pool` that this project started is alive."""
+    return service.worker(pool).process() is not None
+
+
+def start_worker(service: Service, pool: str) -> bool:
+    """Start a worker for `pool` that outlives this process; False if there is one. It executes one run at a time."""
+    if worker_running(service, pool):
         return False
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1"]
-    log = service.root / ".prefect" / "worker.log"
-    start_detached(service.worker, command, cwd=service.root, environment=service.environment, log=log)
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    command += ["--name", worker_name(pool), "--limit", "1"]
+    child, log = service.worker(pool), service.worker_log(pool)
+    start_detached(child, command, cwd=service.root, environment=service.environment, log=log)
     return True
 
 
-def stop_worker(service: Service) -> bool:
-    """End the worker and the runs that it executes, which are marked Crashed; False if there is none."""
-    if not stop_child(service.worker, _STOP_SECONDS):
-        return False
-    with service.client() as client:
-        crash_stale_runs(client, POOL, worker_lives=False)
-    return True
+def stop_workers(service: Service, pools: Iterable[str] = tuple(POOLS)) -> bool:
+    """End this project's workers and the runs that they execute, which are marked Crashed; False if there is none."""
+    ended = [pool for pool in pools if stop_child(service.worker(pool), _STOP_SECONDS)]
+    # a server that is gone as well learns of it at the next start
+    with suppress(httpx.TransportError, PrefectHTTPStatusError), service.client() as client:
+        for pool in ended:
+            crash_stale_runs(client, pool, worker_name(pool), worker_lives=False)
+    return bool(ended)
 
 
 def runs_not_done(client: SyncPrefectClient, deployment_id: UUID) -> list[FlowRun]:

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from flows.prefect_plugin import is_deployment_run
+from flows.pools import POOLS
+from flows.prefect_plugin import is_deploy, is_deployment_run, is_flow_process, outliving_its_lease, words_after_prefect
+from flows.service import deployment_names
 from tests.conftest import ROOT, PrefectServer
 
 PREFECT = Path(sys.executable).parent / "prefect"
@@ -62,14 +65,59 @@ def test_an_unknown_name_with_a_slash_is_left_to_prefect(deployments: SyncPrefec
 
 
 @pytest.mark.parametrize(
-    ("command", "expected"),
+    ("command", "changed"),
     [
-        (["/v/bin/python", "/v/bin/prefect", "deployment", "run", "distill"], True),
-        (["python", "-m", "prefect", "--no-prompt", "deployment", "run", "distill"], True),
-        (["/v/bin/python", "/v/bin/prefect", "deployment", "delete", "distill"], False),
-        (["python", "-m", "prefect.engine"], False),
-        (["python", "app.py", "deployment", "run"], False),
+        (["/v/bin/python", "/v/bin/prefect", "deployment", "run", "distill"], is_deployment_run),
+        (["python", "-m", "prefect", "--no-prompt", "deployment", "run", "distill"], is_deployment_run),
+        (["/v/bin/python", "/v/bin/prefect", "deploy", "--all"], is_deploy),
+        (["python", "-m", "prefect", "--no-prompt", "deploy", "--all"], is_deploy),
+        (["/v/bin/python", "-m", "prefect.engine"], is_flow_process),
+        (["/v/bin/python", "/v/bin/prefect", "flow-run", "execute"], is_flow_process),
+        (["/v/bin/python", "/v/bin/prefect", "deployment", "delete", "deploy"], None),
+        (["python", "-m", "prefect", "worker", "start", "--pool", "gpu"], None),
+        (["python", "app.py", "deployment", "run"], None),
+        (["python", "-m", "pytest", "prefect"], None),
     ],
 )
-def test_only_the_run_command_is_changed(command: list[str], expected: bool) -> None:
-    assert is_deployment_run(command) is expected
+def test_only_three_commands_are_changed(command: list[str], changed: object) -> None:
+    words = words_after_prefect(command)
+    assert [one for one in (is_deployment_run, is_deploy, is_flow_process) if one(words)] == [changed] * bool(changed)
+
+
+@pytest.mark.timeout(400)
+def test_deploy_all_of_a_fresh_clone_makes_the_pools(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, clone], check=True)
+    for name in ("prefect.yaml", "pyproject.toml"):  # as they are here, committed or not
+        (clone / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run([PREFECT, "deploy", "--all"], cwd=clone, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with SyncPrefectClient(prefect_server.api_url) as client:
+        assert {pool.name for pool in client.read_work_pools()} >= set(POOLS)
+        for full_name in deployment_names(clone):
+            deployment = client.read_deployment_by_name(full_name)
+            assert not deployment.paused
+            assert deployment.enforce_parameter_schema
+            assert deployment.work_pool_name in POOLS
+            assert deployment.concurrency_options is not None
+            assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
+            assert deployment.global_concurrency_limit is not None
+            assert deployment.global_concurrency_limit.limit == 1
+            assert not [one for one in deployment.schedules if one.active]
+
+
+def test_a_lease_that_is_lost_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[object] = []
+
+    def gone(*arguments: object) -> object:
+        asked.append(arguments)
+        raise OSError("410 Gone")
+
+    logger = logging.getLogger("prefect.labelstill")
+    logger.addHandler(caplog.handler)
+    try:
+        outliving_its_lease(gone)("the client", "a lease", 300)  # pyright: ignore[reportArgumentType]
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert asked == [("the client", "a lease", 300)]
+    assert "410 Gone" in caplog.text

@@ -1,45 +1,122 @@
 import importlib
 import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
-from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, WorkPoolConfig
+from prefect.cli.deploy._models import (
+    ConcurrencyLimitSpec,
+    DeploymentConfig,
+    PrefectYamlModel,
+    RawScheduleConfig,
+    WorkPoolConfig,
+)
 from prefect.flows import Flow
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.config import DemoConfig, DistillConfig
-from flows.service import POOL, deployment_names
+from flows.config import (
+    CorrectionConfig,
+    DemoConfig,
+    DistillConfig,
+    EmitConfig,
+    EvaluateConfig,
+    PseudoLabelsConfig,
+    RationalesConfig,
+)
+from flows.pools import POOLS
+from flows.service import deployment_names
 from tests.conftest import ROOT
 
 DECLARED: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
-CONFIGS = {"distill": DistillConfig, "demo": DemoConfig}
+CONFIGS = {
+    "distill": DistillConfig,
+    "rationales": RationalesConfig,
+    "correct": CorrectionConfig,
+    "pseudo-labels": PseudoLabelsConfig,
+    "emit": EmitConfig,
+    "evaluate": EvaluateConfig,
+    "demo": DemoConfig,
+}
+HOUR = 3600
 each_deployment = pytest.mark.parametrize("one", DECLARED["deployments"], ids=lambda one: one["name"])
 
 
+def flow_of(one: dict[str, Any]) -> Flow[..., Any]:
+    module, _, name = one["entrypoint"].partition(":")
+    flow = getattr(importlib.import_module(module), name)
+    assert isinstance(flow, Flow)
+    return flow
+
+
 def test_there_is_no_key_that_prefect_would_ignore() -> None:
-    assert set(DECLARED) <= {field.alias or name for name, field in PrefectYamlModel.model_fields.items()}
+    known = {field.alias or name for name, field in PrefectYamlModel.model_fields.items()}
+    assert set(DECLARED) <= known | {"definitions"}  # the pieces that YAML's anchors repeat
     for one in DECLARED["deployments"]:
         assert set(one) <= set(DeploymentConfig.model_fields)
         assert set(one["work_pool"]) <= set(WorkPoolConfig.model_fields)
+        assert set(one["concurrency_limit"]) <= set(ConcurrencyLimitSpec.model_fields)
+        for schedule in one.get("schedules", []):
+            RawScheduleConfig.model_validate(schedule)
 
 
 def test_the_names_are_those_that_people_type() -> None:
-    assert deployment_names(ROOT) == ["distill/distill", "demo/demo"]
-    assert {one["work_pool"]["name"] for one in DECLARED["deployments"]} == {POOL}
+    assert [one["name"] for one in DECLARED["deployments"]] == list(CONFIGS)
+    assert "correction/correct" in deployment_names(ROOT)
+    for one, full_name in zip(DECLARED["deployments"], deployment_names(ROOT), strict=True):
+        assert full_name == f"{flow_of(one).name}/{one['name']}"
+
+
+@each_deployment
+def test_what_loads_a_model_waits_for_a_gpu(one: dict[str, Any]) -> None:
+    assert one["work_pool"]["name"] in POOLS
+    assert one["work_pool"]["name"] == ("cpu" if one["name"] in {"emit", "demo"} else "gpu")
 
 
 @each_deployment
 def test_the_entrypoint_is_a_flow_that_takes_the_parameters(one: dict[str, Any]) -> None:
-    module, _, name = one["entrypoint"].partition(":")
-    flow = getattr(importlib.import_module(module), name)
-    assert isinstance(flow, Flow)
-    checked = flow.validate_parameters(one["parameters"])
+    checked = flow_of(one).validate_parameters(one["parameters"])
     assert isinstance(checked["config"], CONFIGS[one["name"]])
 
 
 @each_deployment
-def test_the_configuration_is_valid(one: dict[str, Any]) -> None:
-    CONFIGS[one["name"]].model_validate(one["parameters"]["config"])
+def test_the_server_accepts_the_example_and_refuses_an_unknown_key(one: dict[str, Any]) -> None:
+    schema = parameter_schema(flow_of(one)).model_dump_for_openapi()
+    validate(one["parameters"], schema, raise_on_error=True)
+    wrong = {"config": {**one["parameters"]["config"], "no_such_key": 1}}
+    with pytest.raises(ValidationError, match="no_such_key"):
+        validate(wrong, schema, raise_on_error=True)
+
+
+@each_deployment
+def test_the_form_describes_every_field(one: dict[str, Any]) -> None:
+    schema = parameter_schema(flow_of(one)).model_dump_for_openapi()
+    assert set(schema["properties"]) == {"config"}
+    assert all("description" in definition for definition in schema["definitions"].values() if "enum" not in definition)
+    assert list(undescribed(schema["definitions"])) == []
+
+
+def undescribed(definitions: dict[str, Any]) -> Iterator[str]:
+    for name, definition in definitions.items():
+        for key, field in definition.get("properties", {}).items():
+            if not field.get("description"):
+                yield f"{name}.{key}"
+
+
+@each_deployment
+def test_one_run_at_a_time_described_tagged_and_limited(one: dict[str, Any]) -> None:
+    assert one["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert one["enforce_parameter_schema"] is True
+    assert len(one["description"]) > 40
+    assert "labelstill" in one["tags"]
+    flow = flow_of(one)
+    assert flow.timeout_seconds is not None
+    assert (2 * HOUR if one["name"] == "demo" else 12 * HOUR) <= flow.timeout_seconds <= 14 * 24 * HOUR
+    assert flow.retries == 0  # a command in a terminal fails at once; deployments are tried again:
+    tries = one["work_pool"]["job_variables"].get("env", {}).get("PREFECT_FLOWS_DEFAULT_RETRIES")
+    assert tries == (None if one["name"] == "demo" else "2")
+    assert all(not schedule["active"] for schedule in one.get("schedules", []))
 
 
 def test_the_servers_address_and_port_agree() -> None:

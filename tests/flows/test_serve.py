@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from flows.follow import crash_stale_runs, living_run_ids
+from flows.pools import CPU
 from flows.serve import demo_in_service
 from flows.service import (
-    POOL,
     Service,
     ServiceError,
     register_deployments,
     runs_not_done,
     start_worker,
-    stop_worker,
+    stop_workers,
+    worker_name,
     worker_running,
 )
 from tests.conftest import ROOT, PrefectServer
@@ -42,7 +43,7 @@ deployments:
   - name: demo
     entrypoint: throwaway.py:demo
     parameters: {config: {}}
-    work_pool: {name: labelstill, job_variables: {working_dir: .}}
+    work_pool: {name: cpu, job_variables: {working_dir: .}}
 """
 
 
@@ -55,7 +56,7 @@ def service(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFact
     (root / "prefect.yaml").write_text(DEPLOYMENTS, encoding="utf-8")
     service = Service(root, prefect_server.api_url)
     yield service
-    stop_worker(service)
+    stop_workers(service)
 
 
 def test_a_run_is_followed_to_its_end(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +65,7 @@ def test_a_run_is_followed_to_its_end(service: Service, capsys: pytest.CaptureFi
     assert "outer works" in printed
     assert "inner works" in printed
     assert f"{service.ui_url}/runs/flow-run/" in printed.splitlines()[-1]
-    assert not worker_running(service)
+    assert not worker_running(service, CPU)
 
 
 def test_deployments_are_registered_once(service: Service) -> None:
@@ -84,18 +85,19 @@ def test_a_run_whose_processes_were_killed_is_crashed_and_started_anew(service: 
     with service.client() as client:
         deployment = client.read_deployment_by_name("demo/demo")
         run = client.create_flow_run_from_deployment(deployment.id, parameters={"config": {"seconds": 300}})
-        start_worker(service)
+        start_worker(service, CPU)
         deadline = time.monotonic() + 120
         while run.id not in living_run_ids() or client.read_flow_run(run.id).state_name != "Running":
             assert time.monotonic() < deadline
             time.sleep(0.5)
-        assert crash_stale_runs(client, POOL, worker_lives=True) == []
-        worker = service.worker.process()
+        assert crash_stale_runs(client, CPU, worker_name(CPU), worker_lives=True) == []
+        worker = service.worker(CPU).process()
         assert worker is not None
         for process in (worker, *worker.children(recursive=True)):
             process.kill()
         while run.id in living_run_ids():
             time.sleep(0.1)
+        assert crash_stale_runs(client, CPU, "another machine's worker", worker_lives=True) == []
         assert [one.id for one in runs_not_done(client, deployment.id)] == [run.id]
         assert demo_in_service({}, service.root) == 0
         assert client.read_flow_run(run.id).state_name == "Crashed"
