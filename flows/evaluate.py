@@ -3,8 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import orjson
@@ -15,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.asking import Asking
 from flows.config import EvaluateConfig
 from flows.one_run import one_run
+from flows.processes import worker_pool
 from flows.running import Progress, Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from tasks.decisions import Reason
 from tasks.engines.identity import model_identity
@@ -166,7 +166,7 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
     def work() -> None:
         progress = Progress(STAGE, f"train {len(waiting)} students", len(waiting))
         threads = max(1, (os.cpu_count() or 1) // parallel)
-        with ProcessPoolExecutor(parallel, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        with worker_pool(parallel, torch.set_num_threads, threads) as pool:
             for done in as_completed([pool.submit(train_trial, trial) for trial in waiting]):
                 done.result()
                 progress.advance()

@@ -1,11 +1,17 @@
-"""Processes that outlive the command that starts them: started detached, found again, ended only if they are ours."""
+"""Processes that outlive the command that starts them, found again and ended only if they are ours; and a pool of such
+that do not."""
 
 import json
 import os
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import psutil
@@ -13,6 +19,7 @@ import psutil
 _LOG_LIMIT = 5_000_000
 _POLL_SECONDS = 0.25
 _PROGRESS_SECONDS = 10.0
+_OWNER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,3 +107,33 @@ def stop_child(child: Child, patience: float) -> bool:
 def tail(log: Path, lines: int = 15) -> str:
     """The last lines of a log file, for an error message."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+@contextmanager
+def worker_pool(count: int, initializer: Callable[..., object], *arguments: object) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `count` fresh processes, each begun with `initializer(*arguments)`, that never outlives us.
+
+    The executor itself would let its processes finish what they do, for hours, before a cancelled run ends, and leave
+    them running when we are killed. When an exception leaves the block they are killed, and when we are gone they end.
+    """
+    others = set(active_children())
+    start = (os.getpid(), initializer, *arguments)
+    with ProcessPoolExecutor(count, get_context("spawn"), _begin, start) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for child in set(active_children()) - others:
+                child.kill()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin(owner: int, initializer: Callable[..., object], *arguments: object) -> None:
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    initializer(*arguments)
+
+
+def _end_with(owner: int) -> None:
+    while os.getppid() == owner:
+        time.sleep(_OWNER_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -25,9 +25,10 @@ from typing import Any
 import psutil
 
 _POLL_SECONDS = 0.3
-PATIENCE_SECONDS = 15.0
-"""How long a server may take to end by itself; vLLM's takes 1 to 5."""
-_AFTERMATH_SECONDS = 3.0
+PATIENCE_SECONDS = 6.0
+"""How long a server may take to end by itself; vLLM's takes 1 to 5. With what comes after, the processes of a cancelled
+run are gone within 10 s."""
+_AFTERMATH_SECONDS = 2.0
 """How long what it started may outlast it."""
 
 

@@ -1,0 +1,70 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.processes import worker_pool
+from tests.conftest import ROOT
+
+
+def begun(folder: Path) -> None:
+    (folder / f"{os.getpid()}.begun").touch()
+
+
+def work(folder: Path, seconds: float) -> int:
+    (folder / f"{os.getpid()}.works").touch()
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def at_work(folder: Path, count: int) -> list[psutil.Process]:
+    """The pool's processes, once all of them are at work."""
+    deadline = time.monotonic() + 60
+    while len(found := list(folder.glob("*.works"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return [psutil.Process(int(file.stem)) for file in found]
+
+
+def test_the_work_is_done_in_begun_processes(tmp_path: Path) -> None:
+    with worker_pool(1, begun, tmp_path) as pool:
+        pid = pool.submit(work, tmp_path, 0).result()
+    assert pid != os.getpid()
+    assert (tmp_path / f"{pid}.begun").exists()
+    assert not psutil.pid_exists(pid)
+
+
+def test_an_exception_ends_what_is_at_work(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
+        with worker_pool(2, begun, tmp_path) as pool:
+            futures = [pool.submit(work, tmp_path, 300) for _ in range(4)]
+            processes = at_work(tmp_path, 2)
+            raised = time.monotonic()
+            raise KeyboardInterrupt
+    assert time.monotonic() - raised < 5
+    assert not any(process.is_running() for process in processes)
+    assert all(future.done() for future in futures)
+
+
+_OWNER = """
+import sys
+from pathlib import Path
+from flows.processes import worker_pool
+from tests.flows.test_processes import begun, work
+if __name__ == "__main__":
+    with worker_pool(1, begun, Path(sys.argv[1])) as pool:
+        pool.submit(work, Path(sys.argv[1]), 300).result()
+"""
+
+
+def test_a_killed_owner_leaves_nothing_running(tmp_path: Path) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", _OWNER, str(tmp_path)], cwd=ROOT)
+    (process,) = at_work(tmp_path, 1)
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    assert psutil.wait_procs([process], timeout=10)[1] == []
