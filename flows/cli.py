@@ -14,6 +14,7 @@ from flows.corrections_cli import app as corrections_app
 from flows.diff_cli import diff_command
 from flows.evaluate_cli import compare_command, evaluate_command
 from flows.ledger_cli import app as ledger_app
+from flows.relabel_cli import relabel_command
 from flows.review_cli import app as review_app
 from flows.server import apply_environment
 from tasks.errors import LabelstillError
@@ -32,6 +33,7 @@ app.command("card")(card_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("diff")(diff_command)
+app.command("relabel")(relabel_command)
 console = Console()
 errors = Console(stderr=True)
 

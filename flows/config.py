@@ -1,12 +1,15 @@
 """The configuration: one pydantic model a flow, the same keys in YAML and in the web UI's form."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from flows.settings import (
+    ApprovalSettings,
+    BudgetSettings,
     CorrectionSettings,
+    DriftSettings,
     EmitSettings,
     EvaluateSettings,
     PseudoLabelSettings,
@@ -14,6 +17,7 @@ from flows.settings import (
     Settings,
     SourceConfig,
 )
+from tasks.cluster import Runner
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
@@ -58,6 +62,9 @@ class CommonConfig(Settings):
     )
     shard_size: int = Field(default=500, ge=1, description="Answers a task run; aim at half a minute or more")
     seed: int = Field(default=0, description="Seed of folds, sampling and audit")
+    runner: Runner = Field(
+        default="threads", description="threads: this machine; or a Ray cluster, for shards and engine replicas"
+    )
 
 
 class RationalesConfig(CommonConfig):
@@ -98,6 +105,9 @@ class EmitConfig(CommonConfig):
     unlabelled: SourceConfig | None = Field(default=None, description="The pool")
     evaluation: SourceConfig | None = Field(default=None, description="Held-out items, which are never taught")
     emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
+    candidate: bool = Field(
+        default=False, description="Only merge, into <output>/candidate: nothing for trainers, and no version"
+    )
     rationales: RationaleSettings = Field(
         default=RationaleSettings(), description="What reasons are too alike, and what becomes of items without one"
     )
@@ -106,14 +116,14 @@ class EmitConfig(CommonConfig):
     )
 
 
+AnyStage = RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig
+
+
 class DistillConfig(CommonConfig):
     """Parameters of the flow `distill`: the whole way. Stages whose keys are left out are skipped."""
 
     labelled: SourceConfig | None = Field(default=None, description="The labelled set (rationales, correction)")
     unlabelled: SourceConfig | None = Field(default=None, description="The pool (pseudo-labels)")
-    evaluation: SourceConfig | None = Field(
-        default=None, description="Held-out items: neither they nor nearly equal ones are taught"
-    )
     generator: EngineSpec | None = Field(default=None, description="Says why an item has its label (rationales)")
     teacher: EngineSpec | None = Field(default=None, description="Labels the pool, adjudicates corrections")
     student: AnyStudent | None = Field(default=None, description="Fold students (correction)")
@@ -129,6 +139,8 @@ class DistillConfig(CommonConfig):
         default=EvaluateSettings(), description="How students are compared (`labelstill evaluate`)"
     )
 
+    budget: BudgetSettings = Field(default=BudgetSettings(), description="What this run may spend")
+
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
         if self.labelled is None and self.unlabelled is None:
@@ -139,10 +151,10 @@ class DistillConfig(CommonConfig):
             raise ValueError("`student` (correction) needs `labelled` and a `teacher` to adjudicate")
         return self
 
-    def stage_configs(self) -> tuple["RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig", ...]:
+    def stage_configs(self) -> tuple[AnyStage, ...]:
         """The configuration of each stage that is to run, in order."""
         common = {name: getattr(self, name) for name in CommonConfig.model_fields}
-        stages: list[RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig] = []
+        stages: list[AnyStage] = []
         if self.labelled and self.generator:
             stages.append(
                 RationalesConfig(**common, labelled=self.labelled, generator=self.generator, rationales=self.rationales)
@@ -199,6 +211,14 @@ class DistillConfig(CommonConfig):
         return EvaluateConfig(**{name: getattr(self, name) for name in names})
 
 
+class RelabelConfig(DistillConfig):
+    """Parameters of the flow `relabel`: those of `distill`, and when what it makes is published."""
+
+    drift: DriftSettings = Field(default=DriftSettings(), description="From where on a new version is held back")
+    approval: ApprovalSettings = Field(default=ApprovalSettings(), description="Whether a person is asked")
+    publish: bool = Field(default=False, description="Publish whatever the drift: to release what is held back")
+
+
 class EvaluateConfig(CommonConfig):
     """Parameters of the flow `evaluate`; it reads what a run has left under `output`."""
 
@@ -222,13 +242,16 @@ class DemoConfig(Settings):
     training: float = Field(default=1.0, gt=0, le=1, description="Share of the models' usual training (tests: less)")
 
 
-def load_config(path: Path) -> DistillConfig:
+Loaded = TypeVar("Loaded", bound=DistillConfig)
+
+
+def load_config(path: Path, kind: type[Loaded] = DistillConfig) -> Loaded:
     """Read a YAML configuration; raises ConfigError naming file, key and mend."""
     data = read_yaml(path, ConfigError, "give the path of a YAML configuration (README, 'Your own data', shows one)")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping with keys such as pack, labelled, output")
     try:
-        return DistillConfig.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         lines = [f"{'.'.join(str(x) for x in e['loc']) or 'configuration'}: {e['msg']}" for e in error.errors()]
         raise ConfigError(f"{path}: " + "; ".join(lines)) from error

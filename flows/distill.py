@@ -1,11 +1,15 @@
 """The whole DAG as one flow with four subflows: rationales, correction, pseudo-labels (which reads it), emit."""
 
+from collections.abc import Iterable
+
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.config import CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
+from flows.asking import spending
+from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
 from flows.correction import correction
 from flows.emit import emit
+from flows.one_run import one_run
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
 from flows.running import run_as_task
@@ -15,7 +19,8 @@ from tasks.report.summary import run_summary
 from tasks.stages import StageRecord
 
 
-@flow(name="distill", flow_run_name="distill: {config.pack}")
+@flow(name="distill", flow_run_name="distill: {config.pack}", timeout_seconds=336 * 3600)
+@one_run
 def distill(config: DistillConfig) -> dict[str, StageRecord]:
     """Turn a labelled set and an unlabelled pool into one training set under `config.output`.
 
@@ -25,9 +30,20 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     for spec in (config.generator, config.teacher, config.pseudo_labels.second_teacher):
         if spec is not None:
             check_engine(spec)
+    with spending(config.budget.budget()):
+        records = run_stages(config.stage_configs())
     log = get_run_logger()
+    for stage in ("rationales", "pseudo_labels", "correction"):
+        if stage not in records:
+            log.info("%s: skipped, the configuration leaves out its keys", stage)
+    write_up(config)
+    return records
+
+
+def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
+    """Run each stage as a subflow, in order; each one's record by name."""
     records: dict[str, StageRecord] = {}
-    for stage in config.stage_configs():
+    for stage in stages:
         match stage:
             case RationalesConfig():
                 record = rationales(stage)
@@ -38,12 +54,13 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
             case EmitConfig():
                 record = emit(stage)
         records[record.stage] = record
-        log.info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
-    for stage in ("rationales", "pseudo_labels", "correction"):
-        if stage not in records:
-            log.info("%s: skipped, the configuration leaves out its keys", stage)
+        get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
+    return records
+
+
+def write_up(config: DistillConfig) -> None:
+    """The run's card, and what it did as an artifact."""
     settings = CardSettings(title=config.emit.name, licence=config.emit.licence, pack=config.pack)
     page = run_as_task("card", "write the run's card", lambda: write_card(config.output, settings))
-    log.info("card: %s", page)
+    get_run_logger().info("card: %s", page)
     create_markdown_artifact(run_summary(config.output), key="summary", description="What this run did")
-    return records

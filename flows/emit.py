@@ -9,6 +9,7 @@ from typing import TypeVar
 from prefect import flow, get_run_logger
 
 from flows.config import EmitConfig
+from flows.one_run import one_run
 from flows.running import file_state, intake, read_texts, reused, run_as_task, show_counts, show_table
 from flows.settings import SourceConfig
 from tasks.alikeness import Worded, crowded_out
@@ -36,6 +37,8 @@ from tasks.stages import (
 from tasks.verdicts import read_store
 from tasks.versions import VersionWriter
 
+CANDIDATE = "candidate"
+"""Under `output`: a set that is not published (flows/relabel.py)."""
 CONFLICTS = Path("review_conflicts/review")
 """Under `output`: the queue of conflicting duplicates. `labelstill review import <output>/review_conflicts FILE` takes
 in what people said; the next run applies it."""
@@ -46,7 +49,8 @@ _ROWS_SHOWN = 200
 """Of the table of labels: captions are all different."""
 
 
-@flow(name="emit", flow_run_name="emit: {config.pack}")
+@flow(name="emit", flow_run_name="emit: {config.pack}", timeout_seconds=12 * 3600)
+@one_run
 def emit(config: EmitConfig) -> StageRecord:
     """Merge what the earlier stages left under `output` and write `output`/emit.
 
@@ -57,7 +61,7 @@ def emit(config: EmitConfig) -> StageRecord:
     began = time.monotonic()
     pack = load_pack(config.pack)
     inputs = _read(config, pack)
-    folder = config.output / STAGE
+    folder = config.output / (CANDIDATE if config.candidate else STAGE)
     said = config.output / CONFLICTS / "verdicts.jsonl"
     mix = config.emit.mix
     recipe = recipe_hash(
@@ -84,7 +88,7 @@ def emit(config: EmitConfig) -> StageRecord:
 
 def _merged(config: EmitConfig, sources: Sources, prompter: Prompter, record: StageRecord, began: float) -> StageRecord:
     """Merge `sources` into `output`/emit; returns the finished record."""
-    settings, folder = config.emit, config.output / STAGE
+    settings, folder = config.emit, config.output / (CANDIDATE if config.candidate else STAGE)
     rules = Rules(
         waiting=settings.waiting,
         transductive=settings.transductive,
@@ -95,11 +99,15 @@ def _merged(config: EmitConfig, sources: Sources, prompter: Prompter, record: St
     )
     plan = plan_merge(sources, rules, Looks(config.images / "hashes.sqlite"))
     open_stage(folder)
-    with VersionWriter(config.output, record.recipe) as versions:
-        emitted = write_merged(folder, plan, sources, rules, prompter, settings.name, settings.export, versions)
-    _ask(config, sources, rules, plan)
     log = get_run_logger()
-    log.info("version %s of the set", versions.version.short)
+    if config.candidate:
+        nothing = settings.export.model_copy(update={"formats": ()})
+        emitted = write_merged(folder, plan, sources, rules, prompter, settings.name, nothing)
+    else:
+        with VersionWriter(config.output, record.recipe) as versions:
+            emitted = write_merged(folder, plan, sources, rules, prompter, settings.name, settings.export, versions)
+        log.info("version %s of the set", versions.version.short)
+    _ask(config, sources, rules, plan)
     log.info("wrote %s", ", ".join(str(f) for f in emitted.exported.files[:20]))
     for left in emitted.exported.left_out[:5]:
         log.warning("%s can't hold item %s: %s", left.format, left.sample_id, left.detail)
@@ -115,7 +123,7 @@ def _read(config: EmitConfig, pack: Pack) -> dict[str, str]:
     inputs: dict[str, str] = {}
     for split, source in _sets(config):
         name = "evaluation" if split is Split.TEST else split.value
-        inputs[name] = intake(source, pack, split, config.output)[1].digest
+        inputs[name] = intake(source, pack, split, config.output, config.images)[1].digest
     for stage in config.stages:
         record = read_record(config.output / stage)
         if record is None:

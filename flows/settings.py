@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.alikeness import NEAR, Crowds
+from tasks.drift import Limits
 from tasks.engines import EngineSpec
 from tasks.export import ExportSpec
 from tasks.rationales import Support
@@ -26,7 +27,9 @@ class Settings(BaseModel):
 class SourceConfig(Settings):
     """A manifest and the folder its image names are relative to."""
 
-    manifest: Path = Field(description="JSON array, JSON Lines, CSV or Parquet with id, instruction, image, output")
+    manifest: Path = Field(
+        description="JSON array, JSON Lines, CSV or Parquet with id, instruction, image, output; or a folder of such files"
+    )
     images: Path = Field(description="Folder of the images; names that leave it are refused")
 
 
@@ -211,6 +214,37 @@ class BudgetSettings(Settings):
     def budget(self) -> Budget:
         """A budget of which nothing is spent yet."""
         return Budget(requests=self.requests, tokens=self.tokens, cost=self.cost, hours=self.hours)
+
+
+class DriftSettings(Settings):
+    """How far a new version may be from the last published one before it is held back for a person."""
+
+    relabelled: float = Field(default=0.05, ge=0, le=1, description="Share of the common items with another label")
+    removed: float = Field(default=0.1, ge=0, le=1, description="Share of the items that are gone")
+    balance: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Total variation distance of the label distributions: 0 the same, 1 disjoint",
+    )
+    confidence: float = Field(
+        default=0.05, ge=0, le=1, description="Fall of the mean expected precision of the pool's labels"
+    )
+
+    def limits(self) -> Limits:
+        """The same for tasks/drift.py."""
+        return Limits(**self.model_dump())
+
+
+class ApprovalSettings(Settings):
+    """Whether a person decides on a new version."""
+
+    ask: Literal["drift", "always", "never"] = Field(
+        default="never",
+        description="Pause for an answer in the web UI: when the set moved too far, before every version, or never "
+        "(what moved too far is held back at once)",
+    )
+    hours: float = Field(default=12.0, gt=0, description="How long the run waits; without an answer it is held back")
 
 
 class EvaluateSettings(Settings):

@@ -1,0 +1,37 @@
+"""`labelstill relabel`: one re-labelling now, or the release of a version that is held back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console()
+
+
+def relabel_command(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run's configuration; README shows one")],
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Publish whatever the drift: to release what is held back")
+    ] = False,
+) -> None:
+    """Bring a run up to date: ask only for what is new or stale, publish the new version or hold it back.
+
+    Exit code 0 if it is published or nothing has changed, 3 if it is held back, 4 if the budget is spent.
+    """
+    from flows.config import RelabelConfig, load_config
+    from flows.server import find_or_start_server
+    from tasks.relabel_state import RelabelOutcome, RelabelState
+
+    loaded = load_config(config, RelabelConfig)
+    find_or_start_server()
+    from flows.relabel import relabel
+
+    state = relabel(loaded.model_copy(update={"publish": publish or loaded.publish}))
+    assert isinstance(state, RelabelState)
+    console.print("; ".join((state.outcome, *state.why)), markup=False, highlight=False)
+    if state.outcome is RelabelOutcome.BUDGET_SPENT:
+        raise typer.Exit(4)
+    if state.outcome is RelabelOutcome.HELD_BACK or state.why:
+        console.print(f"to release it: labelstill relabel {config} --publish", markup=False, highlight=False)
+        raise typer.Exit(3)
