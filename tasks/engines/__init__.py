@@ -29,6 +29,8 @@ class Workplace:
     """Folder for the logs of servers it starts."""
     most_images: int = 0
     """The most images that one request of this run holds; 0: not known."""
+    ray_address: str = ""
+    """The Ray cluster that a vLLM with Ray options of its own joins."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from tasks.engines import EngineSpec
@@ -42,6 +42,21 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
     if spec.adapter is not None:
         model = _with_adapter(model, spec.adapter)
     return model.eval(), processor
+
+
+def patch_size(spec: EngineSpec) -> int:
+    """Side of the model's image patches, in pixels; 14, Qwen2-VL's, where the model is not at hand."""
+    at_hand = spec.engine == "server" and spec.tokenizer is None  # a server's own name for a model is no path
+    try:
+        reader: Any = AutoImageProcessor.from_pretrained(
+            spec.tokenizer or spec.model,
+            revision=None if spec.tokenizer else spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            local_files_only=at_hand,
+        )
+    except Exception:  # whoever opens the engine is told why
+        return 14
+    return int(reader.patch_size)
 
 
 def _with_adapter(model: Any, adapter: str) -> Any:

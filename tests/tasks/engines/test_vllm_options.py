@@ -1,8 +1,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tasks.engines import EngineSpec, Workplace
-from tasks.engines.vllm_options import Build, serve_command, serve_environment
+from tasks.engines.vllm import check_vllm
+from tasks.engines.vllm_options import Build, serve_command, serve_environment, spans_nodes
+from tasks.errors import EngineError
 from tasks.images import ImageCache
 
 GPU, CPU = Build("0.32.0", cpu=False), Build("0.32.0", cpu=True)
@@ -94,3 +98,17 @@ def test_the_server_has_no_key_and_sends_nothing(tmp_path: Path):
     assert "HF_HUB_OFFLINE" not in found and "VLLM_CPU_KVCACHE_SPACE" not in found
     assert serve_environment(spec, CPU, {"VLLM_CPU_KVCACHE_SPACE": "4"})["VLLM_CPU_KVCACHE_SPACE"] == "4"
     assert "VLLM_CPU_KVCACHE_SPACE" not in serve_environment(spec, GPU, {})
+
+
+def test_a_model_over_several_machines_is_vllms_own_affair(monkeypatch: pytest.MonkeyPatch):
+    wide = EngineSpec(
+        model="m", tensor_parallel_size=64, extra_args=("--pipeline-parallel-size", "2", "--data-parallel-backend=ray")
+    )
+    assert spans_nodes(wide)
+    assert spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "ray")}))
+    assert not spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "mp")}))
+    monkeypatch.setattr("tasks.engines.vllm.installed_build", lambda: GPU)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    check_vllm(wide)  # they are on the cluster, not here
+    with pytest.raises(EngineError, match="is 64, this machine has 1 CUDA device"):
+        check_vllm(wide.model_copy(update={"extra_args": ()}))
