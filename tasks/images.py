@@ -106,6 +106,22 @@ class ImageCache:
             return _decoded(self.file(image, **bounds).read_bytes())
 
 
+def prepare(
+    cache: ImageCache, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
+) -> int:
+    """Make each image's file in `cache` unless it is there, and return how many could not be made.
+
+    Raises EngineError when the cache can't be written.
+    """
+    faults = 0
+    for image in images:
+        try:
+            cache.file(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
+        except (OSError, TooThin):  # the engine meets it again, and says so of its item
+            faults += 1
+    return faults
+
+
 def _source(image: ImageRef) -> bytes:
     try:
         return Path(image.path).read_bytes()

@@ -1,13 +1,11 @@
 # pyright: reportMissingTypeStubs=false
-"""The text on images, by RapidOCR, read once per image digest. Run as a program, this file is one of its readers.
+"""The text on images, by RapidOCR, read once per image digest.
 
 A phone screenshot takes 2 to 4 s of one core, so readers are processes of one thread each: several threads on one
 image gain little, and an image that brings a reader down is then the only one lost. They read their questions from a
 pipe, and so end by themselves when whoever started them is killed.
 """
 
-import hashlib
-import io
 import os
 import sqlite3
 import subprocess
@@ -21,22 +19,15 @@ from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import orjson
-from PIL import Image, ImageOps
 
 from tasks.errors import EngineError
+from tasks.ocr_child import MODELS
 from tasks.records import ImageRef
 
 MOST_PROCESSES = 8
 """Each holds 0.4 GB."""
-_MODELS = {
-    "Det": "PP-OCRv6_det_small.onnx",
-    "Rec": "PP-OCRv6_rec_small.onnx",
-    "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
-}
-"""The files in rapidocr's wheel. Named, because it would try to download one that it can't find."""
 
 
 class Fault(StrEnum):
@@ -57,17 +48,25 @@ class Unread:
     detail: str
 
 
+Found = tuple[ImageRef, str | Unread]
+"""An image with its text, or why it has none."""
+Reading = Callable[[Sequence[ImageRef], int], Iterator[Found]]
+"""Images and the number of processes → each image's text, in any order."""
+
+
 class OcrReader:
     """Text on images, remembered in `folder`/ocr.sqlite by the images' digests; several runs may share the folder."""
 
-    def __init__(self, folder: Path, processes: int | None = None) -> None:
-        """`processes`: readers at work at once; by default one a core, at most MOST_PROCESSES."""
+    def __init__(self, folder: Path, processes: int | None = None, reading: Reading | None = None) -> None:
+        """`processes`: readers at work at once; by default one a core, at most MOST_PROCESSES. `reading`: how images
+        are read, by default `read_images`."""
+        self._reading = reading or read_images
         self.file = folder / "ocr.sqlite"
         self.processes = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
         self.unread: dict[str, Unread] = {}
         """What could not be read since this reader was made, by digest."""
         # another version may read other text
-        self._recipe = f"rapidocr-{version('rapidocr')}/{_MODELS['Rec']}"
+        self._recipe = f"rapidocr-{version('rapidocr')}/{MODELS['Rec']}"
 
     def read(self, images: Sequence[ImageRef], progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
         """The text on each image by its digest: a line a row of text, in reading order, spaces between its pieces.
@@ -84,7 +83,7 @@ class OcrReader:
                 self.unread = {digest: why for digest, why in self.unread.items() if digest not in wanted}
                 if progress:
                     progress(len(texts), len(wanted))
-                for image, found in _read_all(missing, self.processes):
+                for image, found in self._reading(missing, self.processes):
                     if isinstance(found, str):
                         store.execute(
                             "INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", (image.sha256, self._recipe, found)
@@ -117,8 +116,11 @@ class OcrReader:
         return known
 
 
-def _read_all(images: Sequence[ImageRef], processes: int) -> Iterator[tuple[ImageRef, str | Unread]]:
-    """Each image with its text or why it has none, as they get done."""
+def read_images(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:
+    """Each image with its text or why it has none, as they get done by so many processes of this machine.
+
+    Raises EngineError when RapidOCR does not start.
+    """
     if not images:
         return
     readers = [_Reader() for _ in range(min(processes, len(images)))]
@@ -126,7 +128,7 @@ def _read_all(images: Sequence[ImageRef], processes: int) -> Iterator[tuple[Imag
     for reader in readers:
         idle.put(reader)
 
-    def read(image: ImageRef) -> tuple[ImageRef, str | Unread]:
+    def read(image: ImageRef) -> Found:
         reader = idle.get()
         try:
             return image, reader.read(image)
@@ -145,7 +147,7 @@ def _read_all(images: Sequence[ImageRef], processes: int) -> Iterator[tuple[Imag
 
 
 class _Reader:
-    """This file as a child process, started at its first image, and again after it died."""
+    """tasks/ocr_child.py as a child process, started at its first image, and again after it died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -170,7 +172,7 @@ class _Reader:
             # -P: a folder `tasks` where the user happens to stand is not ours
             path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
             process = self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tasks.ocr"],
+                [sys.executable, "-P", "-m", "tasks.ocr_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -198,53 +200,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     with suppress(BrokenPipeError), process:  # closes the pipes and waits
         pass
-
-
-def main() -> None:
-    """Answer each line of standard input, ``[path, digest]``, with a line ``{"text": …, "fault": …}``."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not stand between the answers
-    recognise = _recogniser()
-    for line in sys.stdin.buffer:
-        question = orjson.loads(line)
-        answer = {"text": "", "fault": ""}
-        try:
-            if question:
-                answer["text"] = _text(recognise, *question)
-        except Exception as error:  # one image's fault must not end the reader
-            answer["fault"] = f"{type(error).__name__}: {error}"[:500]
-        answers.write(orjson.dumps(answer) + b"\n")
-        answers.flush()
-
-
-def _recogniser() -> Any:
-    import cv2
-    import rapidocr
-
-    cv2.setNumThreads(1)
-    models = Path(rapidocr.__file__).parent / "models"
-    if lacking := [name for name in _MODELS.values() if not (models / name).is_file()]:
-        raise FileNotFoundError(
-            f"{models} lacks {', '.join(lacking)}: install the version of rapidocr in requirements/"
-        )
-    threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
-    paths = {f"{stage}.model_path": str(models / name) for stage, name in _MODELS.items()}
-    return rapidocr.RapidOCR(params={"Global.log_level": "error", **threads, **paths})
-
-
-def _text(recognise: Any, path: str, sha256: str) -> str:
-    data = Path(path).read_bytes()
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise OSError("changed since it was read")
-    with Image.open(io.BytesIO(data)) as file:
-        upright = ImageOps.exif_transpose(file).convert("RGBA" if file.has_transparency_data else "RGB")
-    found = recognise(upright)
-    if not getattr(found, "txts", None):
-        return ""
-    # its Markdown puts pieces of one height into one line, with spaces for the gaps
-    lines = (" ".join(line.split()) for line in found.to_markdown().splitlines())
-    return "\n".join(filter(None, lines))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ from PIL import Image
 from qwen_vl_utils import fetch_image
 
 from tasks.errors import EngineError
-from tasks.images import ImageCache, TooThin, open_images, resized_sides
+from tasks.images import ImageCache, TooThin, open_images, prepare, resized_sides
 from tasks.records import ImageRef
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784}
@@ -163,3 +163,11 @@ def test_threads_and_processes_make_the_same_images_at_once(tmp_path: Path):
     assert all(made == expected * 3 for made in results)
     files = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
     assert len(files) == len(images)
+
+
+def test_preparing_makes_what_is_lacking_and_counts_what_cannot_be(cache: ImageCache, tmp_path: Path):
+    good, torn = saved(tmp_path, "a.png"), saved(tmp_path, "b.bmp")
+    Path(torn.path).write_bytes(b"no image")
+    assert prepare(cache, [good, torn, good], **BOUNDS) == 1
+    (made,) = [file for file in cache.folder.rglob("*") if file.is_file()]
+    assert made == cache.file(good, **BOUNDS)

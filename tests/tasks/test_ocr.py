@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.errors import EngineError
-from tasks.ocr import Fault, OcrReader
+from tasks.ocr import Fault, Found, OcrReader, Unread
 from tasks.records import ImageRef
 
 
@@ -33,7 +34,7 @@ def drawn(path: Path, *lines: str, **how: object) -> ImageRef:
 
 
 def readers() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "tasks.ocr" in p.cmdline()]
+    return [p for p in psutil.Process().children() if "tasks.ocr_child" in p.cmdline()]
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,19 @@ def test_a_reader_that_does_not_start_says_why(
     with pytest.raises(EngineError, match=r"does not start: ImportError: libGL\.so\.1: not found"):
         OcrReader(tmp_path, processes=2).read(list(images.values()))
     assert not readers()
+
+
+def test_images_may_be_read_elsewhere(images: dict[str, ImageRef], tmp_path: Path):
+    sent: list[str] = []
+
+    def reading(missing: Sequence[ImageRef], processes: int) -> Iterator[Found]:
+        for image in missing:
+            sent.append(image.sha256)
+            yield image, Unread(image.path, Fault.CRASHED, "its node is gone") if image == images["blank"] else "seen"
+
+    rows, blank = images["rows"], images["blank"]
+    reader = OcrReader(tmp_path, reading=reading)
+    assert reader.read([rows, blank]) == {rows.sha256: "seen", blank.sha256: ""}
+    assert reader.unread[blank.sha256].detail == "its node is gone"
+    reader.read([rows, blank])
+    assert sent == [rows.sha256, blank.sha256, blank.sha256]  # what was read is known, the other is tried again
