@@ -17,10 +17,10 @@ from prefect import get_run_logger
 from flows.config import CommonConfig
 from flows.metrics import account
 from flows.progress import Progress
-from flows.running import run_as_task
+from flows.runners import open_where_configured, run_as_task
 from tasks.asking import ask, ask_for_labels
 from tasks.costs import Costs, Session, Tally, add_up
-from tasks.engines import Engine, EngineSpec, ManyAdapters, Usage, Workplace, open_engine
+from tasks.engines import Engine, EngineSpec, ManyAdapters, Usage, Workplace
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
 from tasks.parsing import rung_counts
@@ -119,6 +119,10 @@ class Asking:
         self._close()
         return add_up(self._tally, self._sessions, self._again, self._rungs)
 
+    def rest(self) -> None:
+        """Close the engine: what comes next needs the devices itself."""
+        self._close()
+
     def _in_shards(self, stream: Iterator[T], requests: Sequence[Request], what: str) -> list[T]:
         if not requests:
             return []
@@ -167,7 +171,7 @@ class Asking:
             log.info("opening %s engine with %s", spec.engine, spec.adapter or spec.model)
             since = time.monotonic()
             place = Workplace(ImageCache(self.config.images), self.config.output / "logs", self.most_images)
-            engine = open_engine(spec, place)
+            engine = open_where_configured(self.config, spec, place)
             for note in engine.notes:
                 log.info("%s", note)
             self._open = _Open(spec, engine, since, replace(self._tally), engine.usage().gpus)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.correction import STAGE
-from flows.students import student_facts, trained_students
+from flows.students import trained_students
+from flows.training import student_facts
 from tasks.correction import check_out_of_fold
 from tasks.fold_files import recorded_folds
 from tasks.folds import Folds

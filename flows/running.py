@@ -2,18 +2,19 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from flows.config import CommonConfig
+from flows.preparing import prepare_images, reading_for
 from flows.progress import Progress, show_in_ui
+from flows.runners import run_as_task
 from flows.settings import SourceConfig
 from tasks.costs import Costs
 from tasks.engines import EngineSpec
@@ -26,19 +27,6 @@ from tasks.samples import read_samples
 from tasks.stages import StageRecord, code_version, finished, read_rows, recipe_hash, write_stage
 
 T = TypeVar("T")
-
-
-def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
-    """Run `work` as one Prefect task run titled `title`; what it raises is raised here.
-
-    The work is a closure, so that Prefect neither walks through nor hashes thousands of requests.
-    """
-
-    @task(name=name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
-    def step() -> T:
-        return work()
-
-    return step()
 
 
 def intake(
@@ -74,24 +62,27 @@ def intake(
 
 
 def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
-    """The text on each image by digest, as a task run; none for a pack that doesn't show it."""
+    """The text on each image by digest, as a task run, on a cluster several; none for a pack that doesn't show it."""
     if pack.ocr is None:
         return {}
     images = list({image.sha256: image for sample in samples for image in sample.images}.values())
 
     def work() -> dict[str, str]:
-        reader = OcrReader(config.texts)
+        reader = OcrReader(config.texts, reading=reading_for(config))
         with Progress("ocr", "read the text on images", len(images)) as progress:
             texts = reader.read(images, progress=lambda done, total: progress.to(done))
         for unread in reader.unread.values():
             get_run_logger().warning("no text read off %s: %s, %s", unread.path, unread.fault, unread.detail)
         return texts
 
+    if config.runner != "threads":
+        return work()
     return run_as_task("read text", f"read the text on {len(images)} images", work)
 
 
 def prompter_for(config: CommonConfig, pack: Pack, model: str, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
-    """The prompts of `pack` for the model of that identity, run as `spec` says."""
+    """The prompts of `pack` for the model of that identity, run as `spec` says; a cluster prepares the images first."""
+    prepare_images(config, spec, samples)
     return Prompter(
         pack,
         model,

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import orjson
 from prefect import get_run_logger
 
 from flows.asking import Asking
 from flows.config import CorrectionConfig
-from flows.running import Progress, prompter_for, read_texts, run_as_task, show_table
+from flows.runners import Shard, parts, run_as_task, run_shards
+from flows.running import prompter_for, read_texts
+from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
 from tasks.correction import check_out_of_fold
 from tasks.engines.identity import model_identity
 from tasks.engines.spec import EngineSpec
@@ -26,11 +27,13 @@ from tasks.records import Prediction, Sample, Sampling
 from tasks.stages import read_rows
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec, base_spec
 from tasks.students.external import external_checkpoint, external_digest, train_external
+from tasks.students.features import Vector
 from tasks.students.lora import student_digest, train_student
 from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
 
-STAGE = "correction"
 _SEEDS_A_REPEAT = 1000
+_LOOKS_A_SHARD = 500
+"""Half a minute, with the decoding."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,6 @@ class OutOfFold:
     def models(self, identity: str) -> str:
         """The students that judged this item, one a repeat."""
         return "; ".join(run[identity].model for run in self.runs if identity in run)
-
-
-@dataclass(frozen=True)
-class _Student:
-    fold: int
-    folder: Path
 
 
 def out_of_fold(
@@ -81,11 +78,7 @@ def out_of_fold(
     return OutOfFold(tuple(folds), tuple(runs))
 
 
-_Work = Callable[[Path, Callable[..., None]], object]
-"""Trains one student into a folder and reports its steps."""
-_Plan = Callable[[Sequence[Sample], int], tuple[Path, _Work]]
-"""Training items and fold → the student's folder, named by all that goes into it, and the work that fills it."""
-_Ask = Callable[[_Student, Sequence[_Student], Sequence[Sample]], Sequence[Prediction]]
+_Ask = Callable[[Student, Sequence[Student], Sequence[Sample]], Sequence[Prediction]]
 
 
 def trained_students(
@@ -96,20 +89,21 @@ def trained_students(
     repeat: int,
     folder: Path,
     asking: Asking,
-) -> tuple[list[_Student], _Ask]:
+) -> tuple[list[Student], _Ask]:
     """The students of a split, trained under `folder` if need be, and how one of them is asked about items."""
     spec = config.student
     if isinstance(spec, ProbeSpec):
-        return _probes(spec, config, pack, samples, split, repeat, folder)
+        return _probes(spec, config, pack, samples, split, repeat, folder, asking)
     asked = base_spec(spec)
     prompter = prompter_for(config, pack, model_identity(asked), asked, samples)
     texts = prompter.texts
 
     reasons = _reasons(config) if isinstance(spec, StudentSpec) and spec.reasons != "never" else {}
     with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-    students = _train(samples, split, repeat, _plan(spec, prompter, reasons, repeat, folder, ImageCache(config.images)))
+    plan = _plan(spec, prompter, reasons, repeat, folder, ImageCache(config.images))
+    students = train_students(config, asking, samples, split, repeat, plan, gpus=gpus_a_fold(config))
 
-    def ask(student: _Student, students: Sequence[_Student], items: Sequence[Sample]) -> Sequence[Prediction]:
+    def ask(student: Student, students: Sequence[Student], items: Sequence[Sample]) -> Sequence[Prediction]:
         mine = _weights(asked, spec, student, students)
         model = model_identity(mine)
         prompts = Prompter(
@@ -139,18 +133,18 @@ def _plan(
     repeat: int,
     folder: Path,
     images: ImageCache,
-) -> _Plan:
+) -> Plan:
     if isinstance(spec, StudentSpec):
         lora, more = spec, {"repeat": repeat, "reasons": reasons}
 
-        def train_lora(train: Sequence[Sample], fold: int) -> tuple[Path, _Work]:
+        def train_lora(train: Sequence[Sample], fold: int) -> tuple[Path, Work]:
             home = folder / student_digest(lora, prompter, train, fold, **more)
             return home, lambda home, moved: train_student(lora, prompter, train, fold, home, moved, **more)
 
         return train_lora
     outside, seed = spec, spec.seed + _SEEDS_A_REPEAT * repeat
 
-    def train_outside(train: Sequence[Sample], fold: int) -> tuple[Path, _Work]:
+    def train_outside(train: Sequence[Sample], fold: int) -> tuple[Path, Work]:
         home = folder / external_digest(outside, prompter, train, fold, seed)
         return home, lambda home, moved: train_external(
             outside, prompter, train, fold, seed, home, moved, images=images
@@ -160,7 +154,7 @@ def _plan(
 
 
 def _weights(
-    asked: EngineSpec, spec: StudentSpec | ExternalSpec, student: _Student, students: Sequence[_Student]
+    asked: EngineSpec, spec: StudentSpec | ExternalSpec, student: Student, students: Sequence[Student]
 ) -> EngineSpec:
     """The engine for one student: its adapter on the base, or its own full weights."""
     if isinstance(spec, StudentSpec):
@@ -174,36 +168,6 @@ def _weights(
     return asked.model_copy(update={"adapter": path, "adapters": several})
 
 
-def _train(
-    samples: Sequence[Sample],
-    split: Folds,
-    repeat: int,
-    plan: _Plan,
-) -> list[_Student]:
-    """A student for each fold, one task run each; finished ones are reused."""
-    log = get_run_logger()
-    students: list[_Student] = []
-    for fold in range(split.k):
-        train = [s for s in samples if split.fold_of.get(s.id) != fold]
-        home, work = plan(train, fold)
-        if (home / "student.json").exists():
-            log.info("fold %d of %d: finished student reused (%s)", fold + 1, split.k, home.name)
-        else:
-            which = f"{fold + 1} of {split.k}" + (f", repeat {repeat + 1}" if repeat else "")
-            what = f"train student {which} on {len(train)} items"
-            progress = Progress(STAGE, what, 1)
-
-            def moved(done: int, total: int, loss: float = 0.0, progress: Progress = progress) -> None:
-                progress.total = max(total, 1)
-                progress.to(done)
-
-            run_as_task("train student", what, lambda work=work, home=home, moved=moved: work(home, moved))
-            progress.close()
-        students.append(_Student(fold, home))
-    show_losses(students)
-    return students
-
-
 def _probes(
     spec: ProbeSpec,
     config: CorrectionConfig,
@@ -212,25 +176,32 @@ def _probes(
     split: Folds,
     repeat: int,
     folder: Path,
-) -> tuple[list[_Student], _Ask]:
+    asking: Asking,
+) -> tuple[list[Student], _Ask]:
     texts = read_texts(config, pack, samples)
-    images: dict[str, object] = {}
+    images: dict[str, Vector] = {}
 
-    def features() -> Mapping[str, object]:
+    def features() -> Mapping[str, Vector]:
         if not images:
-            images.update(run_as_task("image features", "look at the images", lambda: probe_images(spec, samples)))
+            several = [samples] if config.runner == "threads" else parts(samples, _LOOKS_A_SHARD)
+            looks = [Shard("look at the images", partial(probe_images, spec, part)) for part in several]
+            gpus = gpus_a_fold(config) if spec.embedding_model else 0
+            if gpus:
+                asking.rest()
+            for found in run_shards(config, "image features", looks, gpus=gpus):
+                images.update(found)
         return images
 
     seed = spec.seed + _SEEDS_A_REPEAT * repeat
 
-    def plan(train: Sequence[Sample], fold: int) -> tuple[Path, _Work]:
+    def plan(train: Sequence[Sample], fold: int) -> tuple[Path, Work]:
         home = folder / probe_digest(spec, train, texts, fold, seed)
-        return home, lambda home, _: train_probe(spec, train, texts, fold, seed, home, images=features())  # pyright: ignore
+        return home, lambda home, _: train_probe(spec, train, texts, fold, seed, home, images=images)
 
-    students = _train(samples, split, repeat, plan)
+    students = train_students(config, asking, samples, split, repeat, plan, before=features)
 
-    def ask(student: _Student, students: Sequence[_Student], items: Sequence[Sample]) -> Sequence[Prediction]:
-        return list(predict_probe(student.folder, items, texts, images=features()))  # pyright: ignore
+    def ask(student: Student, students: Sequence[Student], items: Sequence[Sample]) -> Sequence[Prediction]:
+        return list(predict_probe(student.folder, items, texts, images=features()))
 
     return students, ask
 
@@ -245,19 +216,3 @@ def _report(split: Folds) -> None:
         log.info("%d groups of alike items; the largest: %s", split.groups, [len(ids) for ids in split.largest])
     if split.moved:
         log.info("%d items could not keep their recorded fold", len(split.moved))
-
-
-def show_losses(students: Sequence[_Student]) -> None:
-    """The students' loss curves as one table artifact, some thirty points each."""
-    rows: list[dict[str, object]] = []
-    for student in students:
-        facts = student_facts(student)
-        curve = list(zip(facts.get("steps_logged", []), facts.get("losses", []), strict=False))
-        rows += [{"fold": student.fold, "step": s, "loss": loss} for s, loss in curve[:: max(1, len(curve) // 30)]]
-    if rows:
-        show_table("student-losses", rows, "Loss of the fold students by step")
-
-
-def student_facts(student: _Student) -> dict[str, Any]:
-    """What the student's own record says of its training."""
-    return orjson.loads((student.folder / "student.json").read_bytes())
