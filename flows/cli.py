@@ -60,7 +60,7 @@ def run(config: ConfigPath) -> None:
 
     loaded = load_config(config)
     for spec in (loaded.generator, loaded.teacher):
-        if spec is not None:
+        if spec is not None and loaded.runner == "threads":  # else the nodes say what they lack
             check_engine(spec)
     find_or_start_server()
     from flows.distill import distill
