@@ -15,6 +15,7 @@ from flows.asking import spending
 from flows.config import EmitConfig, RelabelConfig
 from flows.distill import run_stages, write_up
 from flows.emit import CANDIDATE, CONFLICTS
+from flows.one_run import one_run
 from flows.pseudo_labels import REVIEW
 from flows.running import file_state, folder_state, show_table
 from tasks.drift import Drift, drift_between
@@ -37,7 +38,8 @@ class Approval(RunInput):
     note: str = Field(default="", description="Why, for those who come later", max_length=500)
 
 
-@flow(name="relabel", flow_run_name="relabel: {config.pack}")
+@flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)
+@one_run
 def relabel(config: RelabelConfig) -> State[RelabelState]:
     """Bring `output` up to date: new items, changed templates, teacher or label set, and what review has decided.
 

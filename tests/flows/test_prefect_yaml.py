@@ -24,6 +24,7 @@ from flows.config import (
     EvaluateConfig,
     PseudoLabelsConfig,
     RationalesConfig,
+    RelabelConfig,
 )
 from flows.pools import POOLS
 from flows.service import deployment_names
@@ -37,6 +38,7 @@ CONFIGS = {
     "pseudo-labels": PseudoLabelsConfig,
     "emit": EmitConfig,
     "evaluate": EvaluateConfig,
+    "relabel": RelabelConfig,
     "demo": DemoConfig,
 }
 HOUR = 3600
