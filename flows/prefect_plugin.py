@@ -1,13 +1,14 @@
-"""A Prefect plugin: three of Prefect's own commands, mended for this project.
+"""A Prefect plugin: four of Prefect's own commands, mended for this project.
 
 `prefect deployment run distill` may mean `prefect deployment run distill/distill`; `prefect deploy --all` makes the
-work pools that prefect.yaml names where they are missing; and a flow's process goes on when the server forgets its
-place under the deployment's concurrency limit. Prefect's plugin entry point
+work pools that prefect.yaml names where they are missing; a flow's process goes on when the server forgets its place
+under the deployment's concurrency limit; and the server survives a changed automation. Prefect's plugin entry point
 (`[project.entry-points."prefect.plugins"]` and `[tool.prefect.plugins]`, both in pyproject.toml) calls
-`setup_environment` when Prefect is imported; for these commands one method of the client is wrapped. Every other
-command and process is left as Prefect made it.
+`setup_environment` when Prefect is imported; for these commands one function is wrapped. Every other command and
+process is left as Prefect made it.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -52,6 +53,10 @@ def setup_environment(*, ctx: HookContext) -> SetupResult | None:
 
         outliving = outliving_its_lease(SyncPrefectClient.renew_concurrency_lease)
         setattr(SyncPrefectClient, "renew_concurrency_lease", outliving)  # noqa: B010
+    elif list(words[:2]) == ["server", "start"]:
+        from prefect.server.events.models import automations
+
+        setattr(automations, "run_coro_as_sync", run_in_this_loop)  # noqa: B010
     if "LABELSTILL_PORT" not in os.environ:
         return None
     moved = {name: value for name, value in prefect_environment(project_root()).items() if name not in os.environ}
@@ -140,6 +145,21 @@ def outliving_its_lease(renew: "Renewal") -> "Renewal":
             return None
 
     return renew_concurrency_lease
+
+
+_UNDER_WAY: set[asyncio.Task[None]] = set()
+"""A loop keeps no hold of its tasks."""
+
+
+def run_in_this_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`, by which a server on SQLite notes a changed automation, in its event loop, not in another thread.
+
+    Prefect 3.7.7 has the loop wait for that thread, which waits for a lock that the loop holds every five seconds: the
+    whole server hung for good at one of some dozens of changes (PrefectHQ/prefect#23055).
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    _UNDER_WAY.add(task)
+    task.add_done_callback(_UNDER_WAY.discard)
 
 
 async def full_name(client: "PrefectClient", name: str) -> str:

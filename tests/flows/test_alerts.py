@@ -1,0 +1,215 @@
+"""Automations on the real server: what happens to a run arrives once where the block says; a silent run is marked."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect import flow
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.blocks.system import Secret
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events import emit_event
+from prefect.flow_engine import run_flow_sync
+from prefect.states import Crashed, Pending, Running, Suspended
+
+from flows.alerts import (
+    ALERTS,
+    FLOWS,
+    AlertError,
+    Registered,
+    find_block,
+    register_automations,
+    tell_empty,
+    tell_held_back,
+)
+from tests.conftest import ROOT, PrefectServer
+
+
+@dataclass
+class Receiver:
+    """What a webhook was sent."""
+
+    url: str
+    bodies: list[str] = field(default_factory=list[str])
+
+    def subjects(self) -> list[str]:
+        return sorted(json.loads(body)["subject"] for body in self.bodies)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        received = Receiver(f"http://127.0.0.1:{server.server_port}/hook")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield received
+        server.shutdown()
+
+
+@pytest.fixture
+def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
+    with SyncPrefectClient(prefect_server.api_url) as client:
+        yield client
+        for automation in client.read_automations():
+            client.delete_automation(automation.id)
+
+
+def custom(receiver: Receiver) -> str:
+    block = CustomWebhookNotificationBlock(
+        name="team", url=receiver.url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    )
+    block.save("team", overwrite=True)  # pyright: ignore
+    return "custom-webhook/team"
+
+
+def deployed(client: SyncPrefectClient, name: str, work: Callable[[], None]) -> FlowRun:
+    """A run of a deployment of a flow, executed here."""
+    made = flow(name=name)(work)
+    deployment = client.create_deployment(client.create_flow(made), name="test", enforce_parameter_schema=False)
+    run = client.create_flow_run_from_deployment(deployment, name=f"{name}-run")
+    run_flow_sync(made, flow_run=run, return_type="state")
+    return run
+
+
+def wait(until: Callable[[], bool], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def fail() -> None:
+    @flow(name="emit")
+    def subflow() -> None:
+        raise ValueError("the disk is full")
+
+    subflow()
+
+
+def test_each_thing_is_told_once(client: SyncPrefectClient, receiver: Receiver, tmp_path: Path) -> None:
+    register_automations(client, find_block(client, custom(receiver)))
+
+    def well() -> None:
+        tell_held_back(tmp_path, "31 % of the labels changed")
+        tell_empty(tmp_path, "pseudo_labels")
+
+    deployed(client, "distill", fail)
+    deployed(client, "relabel", well)
+    crashed = client.create_flow_run_from_deployment(client.read_deployment_by_name("relabel/test").id, name="gone")
+    for state in (Pending(), Running(), Crashed(message="Its process is gone.")):
+        client.set_flow_run_state(crashed.id, state)
+    flow(name="distill")(lambda: 1 / 0)(return_state=True)  # in a terminal
+    wait(lambda: len(receiver.bodies) >= 4)
+    time.sleep(2)
+    assert receiver.subjects() == [
+        f"labelstill: a version of {tmp_path} is held back",
+        "labelstill: distill-run failed",
+        "labelstill: gone crashed",
+        "labelstill: pseudo_labels kept nothing",
+    ]
+    bodies = {json.loads(body)["subject"]: json.loads(body)["body"] for body in receiver.bodies}
+    assert "the disk is full" in bodies["labelstill: distill-run failed"]
+    assert f"/flow-run/{crashed.id}" in bodies["labelstill: gone crashed"]
+    held = bodies[f"labelstill: a version of {tmp_path} is held back"]
+    assert "31 % of the labels changed" in held and "/flow-run/" in held
+
+
+def test_a_plain_webhook_will_do(client: SyncPrefectClient, receiver: Receiver, tmp_path: Path) -> None:
+    Webhook(url=receiver.url).save("plain", overwrite=True)  # pyright: ignore
+    register_automations(client, find_block(client, "webhook/plain"))
+
+    @flow(name="relabel")
+    def held() -> None:
+        tell_held_back(tmp_path, "too much changed")
+
+    held()
+    wait(lambda: bool(receiver.bodies))
+    (body,) = receiver.bodies
+    assert "is held back" in body and "too much changed" in body
+
+
+def test_twice_gives_no_second_set_and_keeps_what_people_chose(client: SyncPrefectClient, receiver: Receiver) -> None:
+    names = {f"labelstill: {alert.name}" for alert in ALERTS} | {"labelstill: heartbeats"}
+    assert register_automations(client) == dict.fromkeys(names, Registered.CREATED)
+    assert register_automations(client) == dict.fromkeys(names, Registered.UNCHANGED)
+    block = find_block(client, custom(receiver))
+    changed = register_automations(client, block)
+    assert changed.pop("labelstill: heartbeats") is Registered.UNCHANGED
+    assert set(changed.values()) == {Registered.UPDATED}
+    (late,) = client.read_automations_by_name("labelstill: late")
+    client.pause_automation(late.id)
+    assert set(register_automations(client).values()) == {Registered.UNCHANGED}
+    assert set(register_automations(client, block).values()) == {Registered.UNCHANGED}
+    found = {a.name: a for a in client.read_automations()}
+    assert len(client.read_automations()) == len(found) == len(names)
+    assert not found["labelstill: late"].enabled
+    assert [action.type for action in found["labelstill: failed"].actions] == ["send-notification"]
+
+
+def test_a_block_that_is_not_there_or_cannot_send_is_named(client: SyncPrefectClient) -> None:
+    Secret(value="geheim").save("team", overwrite=True)  # pyright: ignore
+    with pytest.raises(AlertError, match=r"no block 'slack-webhook/nobody'.*Save one in the web UI"):
+        find_block(client, "slack-webhook/nobody")
+    with pytest.raises(AlertError, match="'secret/team' can't send"):
+        find_block(client, "secret/team")
+
+
+def test_every_deployed_flow_is_looked_after() -> None:
+    entries = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    assert {e["entrypoint"].rpartition(":")[2].replace("_", "-") for e in entries} <= set(FLOWS)
+
+
+@pytest.mark.slow
+def test_a_run_without_heartbeats_is_marked_and_a_waiting_one_is_not(
+    client: SyncPrefectClient, receiver: Receiver
+) -> None:
+    block = find_block(client, custom(receiver))
+    register_automations(client, block, heartbeat_seconds=4)
+    made = flow(name="relabel")(lambda: None)
+    deployment = client.create_deployment(client.create_flow(made), name="test", enforce_parameter_schema=False)
+
+    def start(name: str) -> UUID:
+        run = client.create_flow_run_from_deployment(deployment, name=name)
+        for state in (Pending(), Running()):
+            client.set_flow_run_state(run.id, state)
+        return run.id
+
+    def beat(run: UUID) -> None:
+        related = [
+            {
+                "prefect.resource.id": "prefect.flow.x",
+                "prefect.resource.role": "flow",
+                "prefect.resource.name": "relabel",
+            }
+        ]
+        emit_event("prefect.flow-run.heartbeat", {"prefect.resource.id": f"prefect.flow-run.{run}"}, related=related)
+
+    dead, waiting, living, mute = (start(name) for name in ("dead", "waiting", "living", "mute"))
+    for run in (dead, waiting, living):
+        beat(run)
+    time.sleep(1)
+    client.set_flow_run_state(waiting, Suspended(timeout_seconds=600))
+    for _ in range(12):
+        time.sleep(2)
+        beat(living)
+    wait(lambda: client.read_flow_run(dead).state_type is StateType.CRASHED)
+    states = [client.read_flow_run(run).state_type for run in (dead, waiting, living, mute)]
+    assert states == [StateType.CRASHED, StateType.PAUSED, StateType.RUNNING, StateType.RUNNING]
+    wait(lambda: bool(receiver.bodies), 15)
+    assert receiver.subjects() == ["labelstill: dead crashed"]
