@@ -5,7 +5,6 @@ A shard that is lost with its node is run again by Ray on another; what it wrote
 folders, and not made twice.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -99,35 +98,34 @@ def _checked(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) ->
 
 def _on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[Shard[T]], gpus: int) -> Iterator[T]:
     ray = join_cluster(runner)
+    futures = _submitted(runner, [_step(name, shard, ground) for shard in shards], gpus)
+    try:
+        while futures:
+            done, _ = ray.wait(list(futures), timeout=_WAIT_SECONDS)
+            for reference in done:
+                try:
+                    yield futures.pop(reference).result()
+                except ray.exceptions.RayTaskError as error:
+                    raise EngineError(f"a shard of `{name}` failed on its node: {last_line(error)}") from error
+                except ray.exceptions.RayError as error:
+                    raise EngineError(
+                        f"a shard of `{name}` was begun {_TRIES} times, and each time its process or node died: "
+                        f"{last_line(error)}; see Ray's log there (memory?), and run again"
+                    ) from error
+    finally:
+        for reference in futures:  # whoever broke off does not want the others
+            ray.cancel(reference, force=True)
+
+
+def _submitted(runner: RayRunner, steps: Sequence[Any], gpus: int) -> dict[Any, Any]:
+    """Prefect's futures by Ray's references; a step whose process or node dies is run again by Ray."""
     from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
 
-    # it says "already initialized" at each use
-    logging.getLogger("prefect.task_runner.ray").setLevel(logging.WARNING)
-    with (
-        RayTaskRunner(address=runner.address) as nodes,
-        remote_options(num_cpus=1, num_gpus=gpus, max_retries=_TRIES - 1, scheduling_strategy="SPREAD"),
-    ):
-        futures: dict[Any, Any] = {}
-        for shard in shards:
-            future = nodes.submit(_step(name, shard, ground), parameters={})
-            futures[future.wrapped_future] = future
-        try:
-            while futures:
-                done, _ = ray.wait(list(futures), timeout=_WAIT_SECONDS)
-                for reference in done:
-                    try:
-                        yield futures.pop(reference).result()
-                    except ray.exceptions.RayTaskError as error:
-                        raise EngineError(f"a shard of `{name}` failed on its node: {last_line(error)}") from error
-                    except ray.exceptions.RayError as error:
-                        raise EngineError(
-                            f"a shard of `{name}` was begun {_TRIES} times, and each time its process or node died: "
-                            f"{last_line(error)}; see Ray's log there (memory?), and run again"
-                        ) from error
-        finally:
-            for reference in futures:  # whoever broke off does not want the others
-                ray.cancel(reference, force=True)
+    options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": _TRIES - 1, "scheduling_strategy": "SPREAD"}
+    with RayTaskRunner(address=runner.address) as nodes, remote_options(**options):
+        futures = [nodes.submit(step, parameters={}) for step in steps]
+    return {future.wrapped_future: future for future in futures}
 
 
 def _step(name: str, shard: Shard[T], ground: Ground) -> Any:
