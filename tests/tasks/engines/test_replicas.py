@@ -17,6 +17,7 @@ from tasks.records import FreeText, Generation, LabelAnswer, Request, Sampling, 
 from tests.ray_cluster import kill_other_node, ray_nodes
 
 LABELS = ("订单", "物流", "退款")
+pytestmark = pytest.mark.slow
 
 
 def requests(count: int) -> list[Request]:
