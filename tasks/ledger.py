@@ -165,7 +165,8 @@ class Ledger:
                 (text,) = self._reader.execute(_SELECT, (orjson.dumps(keys).decode(),)).fetchone()
             return [] if text is None else _GENERATIONS.validate_json(text)
         except (sqlite3.Error, ValidationError) as error:
-            raise LedgerError(f"{self.path}: answers can't be read: {error}; move the file away, run again") from error
+            why = str(error).splitlines()[0]
+            raise LedgerError(f"{self.path}: answers can't be read: {why}; move the file away, run again") from error
 
     def _keep_writing(self) -> None:
         while not self._closing.is_set():

@@ -5,6 +5,7 @@ numbers and broken lines stay, and `undo_edits` gives the very bytes back. For P
 """
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -57,6 +58,12 @@ def undo_edits(data: bytes, suffix: str, lines: Sequence[UndoLine]) -> bytes:
         return restore_table(data, cast(TableUndo, lines[0]))
     back = [_Splice(line["at"], line["at"] + line["length"], line["text"]) for line in lines]
     return _apply(_decode(data), back)[0]
+
+
+def digest_of_lines(lines: Sequence[UndoLine]) -> str:
+    """Digest (64 hex) of what `undo_edits` is given: a fault in it would spoil the file in silence."""
+    # Not `records.digest_of`: an undone text may hold bytes that are not UTF-8.
+    return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
 
 
 def _decode(data: bytes) -> str:

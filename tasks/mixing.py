@@ -108,8 +108,9 @@ def _rows(file: Path) -> Iterator[object]:
                         yield _Unfit(MixReason.MALFORMED, f"is not JSON: {error}")
     except OSError as error:
         raise ManifestError(f"{file}: cannot be read: {error.strerror or error}; correct the mix's `file`") from error
-    except ijson.JSONError as error:
-        raise ManifestError(f"{file}: not JSON: {error}; mend the file, or write it anew") from error
+    except (ijson.JSONError, UnicodeError) as error:
+        why = str(error).splitlines()[0]  # the parser draws the place below it
+        raise ManifestError(f"{file}: not JSON: {why}; mend the file, or write it anew") from error
 
 
 def _checked(identity: str, row: object, file: Path, root: Path) -> MixRow:

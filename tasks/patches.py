@@ -17,7 +17,7 @@ import orjson
 from pydantic import ValidationError, model_validator
 
 from tasks.errors import ManifestError
-from tasks.manifest_edits import UndoLine, edit, undo_edits
+from tasks.manifest_edits import UndoLine, digest_of_lines, edit, undo_edits
 from tasks.manifests import RawItem, read_items
 from tasks.records import Action, Correction, Record, digest_of
 from tasks.stages import write_bytes
@@ -113,7 +113,7 @@ def apply_patch(patch: Path, manifest: Path, out: Path) -> Applied:
     _check_names(out, manifest, patch)
     edits = _edits(manifest, items, wanted, {c.id: (c.given, c.label) for c in wanted}, "already applied")
     data, lines = edit(manifest.read_bytes(), manifest.suffix, edits)
-    head = {"patch": _digest(wanted), "copy": hashlib.sha256(data).hexdigest()}
+    head = {"patch": _digest(wanted), "copy": hashlib.sha256(data).hexdigest(), "lines": digest_of_lines(lines)}
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *lines))
     # What undoes the copy is there before the copy is.
     write_bytes(undo_path(out), text.encode("utf-8", "surrogateescape"))
@@ -242,8 +242,10 @@ def _undo_lines(undo: Path, manifest: Path, patch: str, copy: str) -> tuple[list
         head, *lines = [
             json.loads(line) for line in undo.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
         ]
-        of_patch, of_copy = head["patch"], head["copy"]
-    except (ValueError, KeyError, TypeError, OSError):
+        of_patch, of_copy, of_lines = head["patch"], head["copy"], head["lines"]
+        if of_lines != digest_of_lines(lines):
+            raise ValueError("other lines than apply wrote")
+    except (ValueError, RecursionError, KeyError, TypeError, OSError):
         return None, f"{undo}: is not what apply leaves beside its copy; name the right one (--undo)"
     if of_patch != patch:
         return None, f"{undo}: is of another patch; revert that one first, or name the right one (--undo)"

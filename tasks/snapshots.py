@@ -82,8 +82,8 @@ def _read(path: Path) -> Snapshot:
             table = _SCHEMA.empty_table()  # what an empty stage leaves
         else:
             raise ManifestError(f"{path}: holds no examples; give emit/kept.parquet or a snapshot of versions/")
-    except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}; run emit") from error
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{path}: cannot be read as Parquet: {_first_line(error)}; run emit") from error
     return Snapshot(str(path), _version(table), table)
 
 
@@ -106,6 +106,10 @@ def _emitted(path: Path) -> Any:
         arrays = [pa.array(digests) if name == "content" else batch.column(name) for name in _NAMES]
         batches.append(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
     return pa.Table.from_batches(batches, schema=_SCHEMA)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _version(table: Any) -> str:

@@ -160,7 +160,7 @@ def _dialogue(case: ReviewCase) -> tuple[str, list[str]]:
 
 
 def _read_task(file: Path, where: str, task: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    fields: Mapping[str, Any] = cast(dict[str, Any], task) if isinstance(task, dict) else {}
+    fields = _object(task)
     data, annotations = fields.get("data"), fields.get("annotations")
     if not isinstance(data, dict) or not isinstance(annotations, list):
         raise JudgementError(
@@ -182,11 +182,18 @@ def _updated(annotation: Mapping[str, Any]) -> datetime:
 
 
 def _choice(file: Path, where: str, annotation: Mapping[str, Any]) -> str:
-    results = cast(list[dict[str, Any]], annotation.get("result") or [])
-    values = [cast(dict[str, Any], r["value"]) for r in results if r.get("from_name") == _CHOICES and "value" in r]
-    chosen = [choice for value in values for choice in cast(list[Any], value.get("choices", []))]
+    ours = (r for r in map(_object, _list(annotation.get("result"))) if r.get("from_name") == _CHOICES)
+    chosen = [choice for r in ours for choice in _list(_object(r.get("value")).get("choices"))]
     if len(chosen) != 1 or not isinstance(chosen[0], str):
         raise JudgementError(
             f"{file}, {where}: {len(chosen)} choices instead of one; open it in Label Studio and choose"
         )
     return chosen[0]
+
+
+def _object(value: object) -> dict[str, Any]:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return cast(list[Any], value) if isinstance(value, list) else []

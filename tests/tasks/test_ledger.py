@@ -374,8 +374,9 @@ def test_an_answer_that_no_record_can_hold_is_an_error_that_says_what_to_do(path
         other.execute('UPDATE answers SET generation = \'{"key": "k"}\'')
         other.commit()
         other.close()
-        with pytest.raises(LedgerError, match="move the file away"):
+        with pytest.raises(LedgerError, match="move the file away") as error:
             ledger.get(["k"])
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_full_disk_is_an_error_and_what_was_kept_before_is_there(path: Path) -> None:

@@ -97,14 +97,22 @@ def test_rows_are_drawn_at_random_and_fewer_are_the_first_of_more(folder: Path) 
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("", "holds no rows"), ("[]", "holds no rows"), ('[{"a": 1}, {', "not JSON"), (None, "cannot be read")],
+    [
+        ("", "holds no rows"),
+        ("[]", "holds no rows"),
+        ('[{"a": 1}, {', "not JSON"),
+        ('[{"a": "\udcff"}]', "not JSON"),
+        ("[12345678901234567890123]", "not JSON: parse error: integer overflow; mend the file"),
+        (None, "cannot be read"),
+    ],
 )
 def test_a_file_that_is_none_is_an_error_that_names_it(folder: Path, content: str | None, says: str) -> None:
     file = folder / "mix.json"
     if content is not None:
-        file.write_text(content)
-    with pytest.raises(ManifestError, match=f"mix.json: .*{says}"):
+        file.write_text(content, errors="surrogateescape")
+    with pytest.raises(ManifestError, match=f"mix.json: .*{says}") as error:
         draw_mix(file, folder, 3, seed=1)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_image_folder_must_be_there(folder: Path) -> None:

@@ -321,6 +321,20 @@ def test_removed_items_come_back_into_the_unchanged_copy_only(tmp_path: Path) ->
     assert back.read_text() == TWO
 
 
+def test_an_undo_file_with_a_fault_in_its_text_is_not_believed(tmp_path: Path) -> None:
+    patch, manifest = put(tmp_path, TWO, change("1", None))
+    copy = apply_patch(patch, manifest, tmp_path / "copy.json").out
+    undo = undo_path(copy)
+    for damage in (('"text"', '"txet"'), ("1", "2"), ('"at": ', '"at": 1')):
+        whole = undo.read_text(encoding="utf-8")
+        head, lines = whole.split("\n", 1)
+        undo.write_text(head + "\n" + lines.replace(*damage), encoding="utf-8")
+        with pytest.raises(ManifestError, match=r"copy\.json\.undo\.jsonl: is not what apply leaves"):
+            revert_patch(patch, copy, tmp_path / "back.json")
+        undo.write_text(whole, encoding="utf-8")
+    assert not (tmp_path / "back.json").exists()
+
+
 def test_of_two_patches_the_last_is_reverted_first(tmp_path: Path) -> None:
     first, manifest = put(tmp_path, TWO, change("1", None))
     one = apply_patch(first, manifest, tmp_path / "one.json").out

@@ -255,6 +255,16 @@ def test_what_is_no_version_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         open_snapshot(name)
 
 
+def test_an_emission_whose_messages_are_broken_is_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "kept.parquet", [example("a")])
+    whole = pq.read_table(tmp_path / "kept.parquet")
+    for column, text in (("messages", '[{"role"'), ("messages", "[{}]"), ("messages", "[3]"), ("images", "[7]")):
+        table = whole.set_column(whole.schema.get_field_index(column), column, pa.array([text]))
+        pq.write_table(table, tmp_path / "kept.parquet")
+        with pytest.raises(ManifestError, match=r"kept\.parquet: cannot be read as Parquet: .*; run emit"):
+            open_snapshot(str(tmp_path))
+
+
 def test_a_small_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path) -> None:
     rows = pa.table({"sample_id": pa.nulls(10_000_000)})
     with pq.ParquetWriter(tmp_path / "x.parquet", rows.schema) as file:

@@ -151,6 +151,12 @@ def test_results_of_other_controls_are_not_verdicts(tmp_path: Path) -> None:
         (task("b", annotation("x", "y")), "task 2: 2 choices instead of one"),
         ({"id": 3, "item": "b", "verdict": "x"}, r'task 2: has no "data" and "annotations"; .* not JSON-MIN'),
         (task("b", annotation("x"), data={"text": "?"}), "task 2: is no task of ours"),
+        (task("b", annotation() | {"result": "x"}), "task 2: 0 choices"),
+        (task("b", annotation() | {"result": ["x", 7, {"from_name": "verdict", "value": "x"}]}), "task 2: 0 choices"),
+        (
+            task("b", annotation() | {"result": [{"from_name": "verdict", "value": {"choices": 1}}]}),
+            "task 2: 0 choices",
+        ),
         (3, r"task 2: has no"),
     ],
 )
