@@ -12,6 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and none that fails because the machine was busy.
+settings.register_profile("labelstill", derandomize=True, database=None, deadline=None)
+settings.load_profile("labelstill")
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 120

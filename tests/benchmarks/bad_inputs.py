@@ -1,0 +1,111 @@
+"""10,000 generated bad inputs into every room that reads what others wrote. Goal: 0 crashes, 0 silent losses.
+
+    python tests/benchmarks/bad_inputs.py [--count 10000] [--seed 1] [--room manifests]
+
+Manifests of each format and folders of them, images, dialogues, prompts over their budget, model answers, files of
+verdicts, probabilities, patches, versions, mixes, and ledgers, with faults in their fields and in their bytes (the
+makers are in tests/properties). A crash is an exception that is none of ours, or the death of the process; a silent
+loss is an item that is neither kept nor dropped with a reason, a store or copy that lost what it held, or an error
+that doesn't name its file. Each room runs in a process of its own. Prints the outcomes by room, and exits with 1
+unless the goal is met.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+SLOW_SECONDS = 5.0
+"""An input that takes longer hangs, for those who wait."""
+
+
+def enter_all(name: str, count: int, seed: int, first: int) -> None:
+    """Enter a room `count` times; a line of JSON an input."""
+    from tests.properties.rooms import ROOMS
+
+    room = ROOMS[name]
+    with TemporaryDirectory() as folder:
+        room.enter(Random("warm"), Path(folder))  # the first makes models and files
+        for number in range(first, count):
+            print(json.dumps({"began": number}), flush=True)
+            began, crash = time.monotonic(), ""
+            reasons: dict[str, int] = {}
+            lost: list[str] = []
+            try:
+                told = room.enter(Random(f"{seed}:{name}:{number}"), Path(folder))
+                reasons, lost = dict(told.reasons), told.lost
+            except Exception:
+                crash = "".join(traceback.format_exc().splitlines(keepends=True)[-5:])
+            seconds = time.monotonic() - began
+            print(json.dumps({"reasons": reasons, "lost": lost, "crash": crash, "seconds": seconds}), flush=True)
+
+
+def watched(name: str, count: int, seed: int) -> tuple[Counter[str], list[str], list[str], float]:
+    """Outcomes, crashes, losses and the longest time (s) of a room, whose process is started again if it dies."""
+    reasons: Counter[str] = Counter()
+    crashes: list[str] = []
+    lost: list[str] = []
+    first, slowest = 0, 0.0
+    while first < count:
+        command = [sys.executable, __file__, "--enter", name, "--count", str(count), "--seed", str(seed)]
+        done = subprocess.run([*command, "--first", str(first)], capture_output=True)
+        for line in done.stdout.splitlines():
+            row = json.loads(line)
+            if "began" in row:
+                first = row["began"] + 1
+                continue
+            reasons.update(row["reasons"])
+            slowest = max(slowest, row["seconds"])
+            crashes += [f"{name} {first - 1}: {row['crash']}"] if row["crash"] else []
+            lost += [f"{name} {first - 1}: {what}" for what in row["lost"]]
+        if done.returncode != 0:
+            crashes.append(f"{name} {first - 1}: ended with {done.returncode}: {done.stderr[-500:].decode()}")
+            first += not done.stdout
+    return reasons, crashes, lost, slowest
+
+
+def main() -> None:
+    """Run it."""
+    from tests.properties.rooms import ROOMS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--room", choices=sorted(ROOMS))
+    parser.add_argument("--enter", choices=sorted(ROOMS), help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.enter:
+        return enter_all(options.enter, options.count, options.seed, options.first)
+    began, inputs = time.monotonic(), 0
+    crashes: list[str] = []
+    lost: list[str] = []
+    slow: list[str] = []
+    print("| room | inputs | outcomes | crashes | lost | slowest, s |\n|---|--:|---|--:|--:|--:|")
+    for room in ROOMS.values():
+        if options.room not in (None, room.name):
+            continue
+        count = options.count if options.room else options.count * room.share // 100
+        reasons, broke, vanished, slowest = watched(room.name, count, options.seed)
+        outcomes = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+        print(f"| {room.name} | {count} | {outcomes} | {len(broke)} | {len(vanished)} | {slowest:.2f} |", flush=True)
+        inputs, crashes, lost = inputs + count, crashes + broke, lost + vanished
+        slow += [room.name] if slowest > SLOW_SECONDS else []
+    seconds = time.monotonic() - began
+    print(f"{inputs} bad inputs in {seconds:.0f} s: {len(crashes)} crashes, {len(lost)} silent losses")
+    for text in [*crashes[:10], *lost[:10], *(f"{name}: an input took over {SLOW_SECONDS} s" for name in slow)]:
+        print(text)
+    sys.exit(bool(crashes or lost or slow))
+
+
+if __name__ == "__main__":
+    main()

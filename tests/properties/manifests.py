@@ -1,0 +1,137 @@
+"""Bad manifests, of every format and as folders, into the intake."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tasks.errors import ManifestError
+from tasks.packs import load_pack
+from tasks.records import Split
+from tasks.samples import Intake, Reason, read_samples
+from tests.properties.damage import Row, damaged_bytes, damaged_row, odd_value, sometimes
+from tests.properties.told import Told
+from tests.tasks.intake import SAID, SHOWN, item
+
+PACKS = tuple(load_pack(name) for name in ("demo", "captions", "www2025"))
+FORMATS = ("m.json", "lines.json", "m.jsonl", "m.csv", "m.parquet")
+_COLUMNS = ("id", "instruction", "image", "output", "image_path", "caption")
+
+
+def write_images(folder: Path) -> Path:
+    """The image folder of the bad manifests: two good files, two broken ones, and ways out of it."""
+    images = folder / "images"
+    if not images.exists():
+        (images / "sub").mkdir(parents=True)
+        for name in ("a.png", "b.jpg"):
+            Image.linear_gradient("L").convert("RGB").resize((40, 30)).save(images / name)
+        (images / "cut.png").write_bytes((images / "a.png").read_bytes()[:100])
+        (images / "page.png").write_text("<html>", encoding="utf-8")
+        (images / "out.png").symlink_to("/etc/hosts")
+        (images / "out").symlink_to("/etc")
+    return images
+
+
+def rows(rng: Random) -> list[Any]:
+    """One to five items, most of them with faults."""
+    names = (
+        "a.png",
+        "b.jpg",
+        "cut.png",
+        "page.png",
+        "none.png",
+        "out.png",
+        "out/hosts",
+        "../images/a.png",
+        "sub/../a.png",
+    )
+    found: list[Any] = []
+    for number in range(rng.randint(1, 5)):
+        shown = rng.choice(names)
+        row = item(id=rng.choice((f"i{number}", "same", number)), image=rng.choice((shown, [shown])))
+        row |= {"image_path": shown, "caption": "一只杯子"}
+        if rng.random() < 0.4:
+            row |= {"instruction": SAID, "image": [], "output": "询问尺码"}
+        elif rng.random() < 0.2:
+            row |= {"instruction": SHOWN * 2, "image": [shown, shown]}
+        found.append(sometimes(rng, 0.7, damaged_row, row))
+    return found
+
+
+def encoded(rng: Random, name: str, items: Sequence[Any]) -> bytes:
+    """The items as a file of that format, as far as it can hold them."""
+    if name == "m.json":
+        return json.dumps(items, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")
+    if name in ("lines.json", "m.jsonl"):
+        return b"\n".join(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") for row in items)
+    fields: list[Row] = [row if isinstance(row, dict) else {"id": row} for row in items]
+    if name == "m.csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, _COLUMNS, extrasaction="ignore", restval="")
+        writer.writeheader()
+        writer.writerows(fields)
+        return out.getvalue().encode(errors="surrogatepass")
+    columns = {column: [row.get(column) for row in fields] for column in _COLUMNS if rng.random() < 0.97}
+    return _parquet(columns)
+
+
+def _parquet(columns: dict[str, list[Any]]) -> bytes:
+    arrays: dict[str, pa.Array] = {}
+    for name, cells in columns.items():
+        try:
+            arrays[name] = pa.array(cells)
+        except (pa.ArrowException, UnicodeError, OverflowError):
+            # What no column of one type holds; and bytes that are not UTF-8, as other writers leave them.
+            raw = [None if cell is None else str(cell).encode(errors="surrogatepass") for cell in cells]
+            arrays[name] = pa.array(raw, pa.binary()).view(pa.string())
+    out = io.BytesIO()
+    pq.write_table(pa.table(arrays), out)
+    return out.getvalue()
+
+
+def bad_manifest(rng: Random, folder: Path) -> Told:
+    """Write a bad manifest, or a folder with two, read it, and look whether every item came out."""
+    images, pack, split = write_images(folder), rng.choice(PACKS), rng.choice(tuple(Split))
+    watched = folder / "watched"
+    watched.mkdir(exist_ok=True)
+    for old in watched.iterdir():
+        old.unlink()
+    total: int | None = 0
+    files: list[Path] = []
+    for name in rng.sample(FORMATS, 2 if rng.random() < 0.2 else 1):
+        items = rows(rng)
+        data = encoded(rng, name, items)
+        whole = rng.random() < 0.6
+        files.append(watched / name)
+        files[-1].write_bytes(data if whole else damaged_bytes(rng, data))
+        total = total + len(items) if whole and total is not None else None
+    if len(files) > 1 and rng.random() < 0.3:
+        (watched / "notes.txt").write_text(str(odd_value(rng)), encoding="utf-8", errors="replace")
+    manifest = files[0] if len(files) == 1 else watched
+    told = Told()
+    try:
+        intake = read_samples(manifest, images, pack, split)
+    except ManifestError as error:
+        return told.refused(error, watched)
+    return _judged(told, intake, total)
+
+
+def _judged(told: Told, intake: Intake, total: int | None) -> Told:
+    told.count(*("kept" for _ in intake.kept), *(d.reason for d in intake.dropped))
+    told.must(len(intake.kept) + len(intake.dropped) == intake.read, "kept + dropped is not what was read")
+    told.must(total is None or intake.read == total, f"{intake.read} read of {total} written")
+    told.must({d.reason for d in intake.dropped} <= set(Reason), "a reason that is none")
+    told.must(all(d.sample_id and d.detail for d in intake.dropped), "a drop without its item or its place")
+    told.must(len({s.id for s in intake.kept}) == len(intake.kept), "an id twice")
+    for record in (*intake.kept, *intake.dropped):
+        record.model_dump_json()  # what can't be written would be lost with its stage
+    for image in (image for sample in intake.kept for image in sample.images):
+        told.must("/images/" in image.path, f"{image.path} is outside the folder")
+    return told

@@ -1,0 +1,44 @@
+"""Never a crash, never a silent loss: bad inputs made by hypothesis, into each room that reads what others wrote.
+
+`python tests/benchmarks/bad_inputs.py` makes ten thousand of them.
+"""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.properties.rooms import ROOMS, Room
+
+EXAMPLES = {"answers": 200, "dialogues": 200, "manifests": 100, "ledgers": 20, "prompts": 30}
+"""Of the others 50, as they write files and wait for the disk."""
+
+randoms = st.randoms(use_true_random=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bad")
+
+
+@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS.keys())
+def test_nothing_bad_is_lost_or_ends_a_run(room: Room, folder: Path) -> None:
+    @settings(
+        max_examples=EXAMPLES.get(room.name, 50),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(randoms)
+    def holds(rng: Random) -> None:
+        told = room.enter(rng, folder)
+        assert not told.lost and told.reasons
+
+    holds()
+
+
+@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS.keys())
+def test_each_room_meets_good_and_bad(room: Room, folder: Path) -> None:
+    """A generator whose inputs all end alike would show nothing."""
+    found = [set(room.enter(Random(seed), folder).reasons) for seed in range(30)]
+    assert len(set().union(*found)) > 1

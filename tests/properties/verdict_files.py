@@ -1,0 +1,175 @@
+"""Bad files of verdicts, probabilities, patches and versions, into the rooms that read them."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tasks.errors import LabelstillError
+from tasks.judgements import read_probabilities, read_teacher, read_verdicts
+from tasks.manifests import read_items
+from tasks.patches import apply_patch, read_patch, revert_patch, undo_path
+from tasks.report.label_studio import is_export, read_export
+from tasks.reviewers import read_verdicts as read_reviewer
+from tasks.truth import read_truth
+from tasks.verdicts import import_verdicts, read_answers, read_store
+from tasks.versions import FOLDER, LOG, read_versions
+from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
+from tests.properties.told import Told
+
+LABELS = ("申请退款", "查询物流", "反馈破损")
+IDS = tuple("abcdef")
+
+
+def _lines(rng: Random, rows: Sequence[Row]) -> bytes:
+    """JSON Lines of the rows, some with faults in their fields, the file sometimes with faults in its bytes."""
+    damaged = [sometimes(rng, 0.25, damaged_row, row) for row in rows]
+    data = b"".join(
+        json.dumps(row, ensure_ascii=rng.random() < 0.7).encode(errors="surrogatepass") + b"\n" for row in damaged
+    )
+    return sometimes(rng, 0.4, damaged_bytes, data)
+
+
+def _page(rng: Random) -> list[Row]:
+    return [
+        {"id": i, "verdict": rng.choice((*LABELS, "neither", None, "")), "given": LABELS[0], "content": f"{i}1"}
+        for i in rng.sample(IDS, rng.randint(1, 5))
+    ]
+
+
+def _export(rng: Random) -> bytes:
+    tasks: list[Any] = []
+    for i in rng.sample(IDS, rng.randint(1, 4)):
+        result: Row = {"from_name": "verdict", "type": "choices", "value": {"choices": [rng.choice(LABELS)]}}
+        annotation: Row = {"result": [result], "updated_at": "2026-01-01T00:00:00Z", "was_cancelled": False}
+        task: Row = {"data": {"item": i, "content": f"{i}1", "given": LABELS[0]}, "annotations": [annotation]}
+        for part in (result, annotation, task):
+            if rng.random() < 0.3:
+                made = damaged_row(rng, part)
+                part.clear()
+                part.update(made if isinstance(made, dict) else {"odd": made})
+        if rng.random() < 0.2:
+            annotation["result"] = damaged_row(rng, {"x": [result]})
+        tasks.append(sometimes(rng, 0.1, damaged_row, task))
+    data = json.dumps(tasks).encode()
+    return sometimes(rng, 0.3, damaged_bytes, data)
+
+
+def bad_verdicts(rng: Random, folder: Path) -> Told:
+    """Import a bad file into a store: all of it or nothing, and what a person said before stays."""
+    store, file, told = folder / "verdicts.jsonl", folder / "file", Told()
+    labels, contents, givens = dict.fromkeys(IDS, LABELS), {i: f"{i}1" for i in IDS}, dict.fromkeys(IDS, LABELS[0])
+    store.unlink(missing_ok=True)
+    file.write_bytes(f'{{"id": "a", "verdict": "neither"}}\n{{"id": "b", "verdict": "{LABELS[1]}"}}\n'.encode())
+    import_verdicts(store, file, labels, contents, "Ann", givens=givens)
+    if rng.random() < 0.2:
+        store.write_bytes(damaged_bytes(rng, store.read_bytes()))
+    before = store.read_bytes()
+    file.write_bytes(_export(rng) if rng.random() < 0.4 else _lines(rng, _page(rng)))
+    try:
+        answers = list(read_export(file).values()) if is_export(file) else read_answers(file)
+        done = import_verdicts(store, file, labels, contents, "Bob", givens=givens, answers=answers)
+    except LabelstillError as error:
+        told.must(store.read_bytes() == before, "a refused file changed the store")
+        return told.refused(error, file, store)
+    after, told_of = read_store(store), (*done.new, *done.changed, *done.same, *done.withdrawn)
+    told.must(store.read_bytes().startswith(before), "what was said before is gone")
+    told.must({answer.id for answer in answers} == set(told_of), "an answer without a word")
+    told.must(
+        all(answer.verdict is None or after[answer.id].verdict == answer.verdict for answer in answers), "not kept"
+    )
+    return told.count(*("kept" for _ in told_of), *(["nothing open"] if not told_of else []))
+
+
+def _probabilities(rng: Random) -> list[Row]:
+    return [
+        {"id": i, "given": rng.choice(LABELS), "probabilities": {label: rng.random() for label in LABELS}} for i in IDS
+    ]
+
+
+def bad_lines(rng: Random, folder: Path) -> Told:
+    """Read a bad file of probabilities, verdicts, truth or changes: every line counts, or the file is refused."""
+    good, file = folder / "good.jsonl", folder / "bad.jsonl"
+    good.write_text("".join(json.dumps(row) + "\n" for row in _probabilities(rng)), encoding="utf-8")
+    readers: dict[str, tuple[list[Row], Callable[[], int]]] = {
+        "probabilities": (_probabilities(rng), lambda: len(read_probabilities([file]).ids)),
+        "teacher": (_probabilities(rng), lambda: len(read_teacher(file, read_probabilities([good])))),
+        "verdicts": (
+            [{"id": i, "verdict": rng.choice((*LABELS, "neither"))} for i in IDS],
+            lambda: len(read_verdicts(file, read_probabilities([good]))),
+        ),
+        "truth": ([{"id": i, "label": rng.choice(LABELS)} for i in IDS], lambda: len(read_truth(file))),
+        "reviewer": (_page(rng), lambda: len(read_reviewer("verdict_file", file, dict.fromkeys(IDS, LABELS)))),
+        "patch": ([_change(i) for i in IDS], lambda: len(read_patch(file))),
+    }
+    name = rng.choice(sorted(readers))
+    rows, read = readers[name]
+    file.write_bytes(_lines(rng, rows))
+    told = Told()
+    try:
+        count = read()
+    except LabelstillError as error:
+        return told.refused(error, file, good)
+    lines = sum(bool(line.strip()) for line in file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+    # An item may stand twice with one truth, and a verdict that is open or of another run is left out by design.
+    told.must(count == lines or (name in ("truth", "reviewer") and count < lines), f"{name}: {count} of {lines} lines")
+    return told.count(f"{name} read")
+
+
+def _change(identity: str) -> Row:
+    return {
+        "id": identity,
+        "given": LABELS[0],
+        "label": LABELS[1],
+        "action": "relabel",
+        "reviewed": True,
+        "why": "because",
+    }
+
+
+def bad_patch(rng: Random, folder: Path) -> Told:
+    """Apply a bad patch to a bad manifest and take it back, with a bad undo file: the bytes of before, or a refusal."""
+    manifest, patch = folder / rng.choice(("m.json", "m.jsonl")), folder / "patch.jsonl"
+    out, back = folder / f"out{manifest.suffix}", folder / f"back{manifest.suffix}"
+    for old in (out, back, undo_path(out)):
+        old.unlink(missing_ok=True)
+    rows = [sometimes(rng, 0.15, damaged_row, {"id": i, "instruction": "x", "output": LABELS[0]}) for i in IDS]
+    text = json.dumps(rows) if manifest.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
+    manifest.write_bytes(sometimes(rng, 0.15, damaged_bytes, text.encode()))
+    chosen = [
+        _change(i) | ({"label": None, "action": "drop"} if rng.random() < 0.3 else {}) for i in rng.sample(IDS, 2)
+    ]
+    damaged = [sometimes(rng, 0.1, damaged_row, change) for change in chosen]
+    patch.write_bytes(b"".join(json.dumps(change).encode() + b"\n" for change in damaged))
+    told, spoilt = Told(), rng.random() < 0.4
+    try:
+        apply_patch(patch, manifest, out)
+        if spoilt:
+            undo_path(out).write_bytes(damaged_bytes(rng, undo_path(out).read_bytes()))
+        revert_patch(patch, out, back)
+    except LabelstillError as error:
+        told.must(not back.exists(), "a refused revert wrote a file")
+        return told.refused(error, manifest, patch, out, undo_path(out))
+    # Without a sound undo file labels are taken back one by one, and may be spelled otherwise.
+    same = [item.value for item in read_items(back)] == [item.value for item in read_items(manifest)]
+    told.must(spoilt or back.read_bytes() == manifest.read_bytes(), "not the bytes of before")
+    told.must(same or "nan" in str(read_items(manifest)), "not the items of before")
+    return told.count("taken back")
+
+
+def bad_version_log(rng: Random, folder: Path) -> Told:
+    """Read a bad log of versions."""
+    log = folder / FOLDER / LOG
+    log.parent.mkdir(exist_ok=True)
+    row: Row = {
+        "version": "ab" * 32, "parent": None, "rows": 3, "origins": {"given": 3}, "recipe": "r", "code": "c",
+        "made_at": 1.0,
+    }  # fmt: skip
+    log.write_bytes(_lines(rng, [row] * rng.randint(1, 3)))
+    told = Told()
+    try:
+        found = read_versions(folder)
+    except LabelstillError as error:
+        return told.refused(error, log)
+    return told.count(*("kept" for _ in found), *([] if found else ["nothing"]))
