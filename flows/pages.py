@@ -1,0 +1,217 @@
+"""The finished pages of runs over HTTP, read-only: the web UI can link to them, where browsers follow no `file://`.
+
+Served are cards, review pages, correction reports and logs under one folder, and nothing else: not the ledger, not the
+data, no listing. Review pages show users' data: so the server listens on loopback unless told otherwise, answers only
+to its own names (a foreign page that has its own name point here, DNS rebinding, gets nothing), follows no symlink, and
+tells the browser to load nothing from anywhere. `python -m flows.pages` serves until it is ended.
+"""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import BinaryIO, cast
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from flows.processes import Child, start_detached, stop_child, tail, wait_until
+from flows.server import ServerError, prefect_environment, project_root
+
+PAGES = {
+    "card": Path("card/index.html"),
+    "review": Path("review/review.html"),
+    "review-pool": Path("review_pool/review/review.html"),
+    "review-conflicts": Path("review_conflicts/review/review.html"),
+    "corrections": Path("correction/report.html"),
+}
+"""The pages of a run, by the key of their link, under its output folder."""
+
+_NAME = "labelstill-pages"
+_SERVED = re.compile(
+    r"/(?:[^/.\\][^/\\]*/)*(?:card/index\.html|review/\w[\w-]*\.html|correction/report\.html|logs/\w[\w.-]*\.log)"
+)
+"""No part of the way begins with a dot: neither `..` nor files that are being written."""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
+_POLICY += "form-action 'none'; frame-ancestors 'none'"
+_SCRIPTS = "; script-src 'unsafe-inline'"
+"""For review pages, whose own policy narrows it to their one script."""
+_AWAY_FROM_SERVER = 10
+"""The pages' port is the Prefect server's plus this."""
+_START_SECONDS = 30
+_STOP_SECONDS = 5
+_MOST_LOGS = 20
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """Where pages are served, and from which folder."""
+
+    folder: Path
+    host: str
+    port: int
+    url: str
+    """What links begin with."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a request may call this server: loopback, what it listens on, and what links say."""
+        listens = {f"{host}:{self.port}" for host in ("127.0.0.1", "localhost", self.host)}
+        return frozenset({*listens, urlsplit(self.url).netloc.lower()})
+
+
+def page_settings(root: Path | None = None, environment: Mapping[str, str] = os.environ) -> PageSettings:
+    """`LABELSTILL_PAGES_FOLDER` (default: artifacts/), `_HOST` (127.0.0.1), `_PORT` (the server's plus 10) and `_URL`
+    (that host and port), the last for links through a proxy. Raises ServerError for a port that is none."""
+    root = root or project_root()
+    own = environment.get("PREFECT_SERVER_API_PORT") or prefect_environment(root)["PREFECT_SERVER_API_PORT"]
+    port = environment.get("LABELSTILL_PAGES_PORT") or str(int(own) + _AWAY_FROM_SERVER)
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ServerError(f"LABELSTILL_PAGES_PORT is {port!r}, which is not a port. Set it to a number such as 4288.")
+    host = environment.get("LABELSTILL_PAGES_HOST") or "127.0.0.1"
+    folder = Path(environment.get("LABELSTILL_PAGES_FOLDER") or root / "artifacts")
+    url = environment.get("LABELSTILL_PAGES_URL") or f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    return PageSettings(folder.resolve(), host, int(port), url.rstrip("/"))
+
+
+def link_to(page: Path, settings: PageSettings | None = None) -> str | None:
+    """The address of a page; None for what lies outside the served folder or is no page."""
+    settings = settings or page_settings()
+    page = page.resolve()
+    if not page.is_relative_to(settings.folder):
+        return None
+    way = "/" + page.relative_to(settings.folder).as_posix()
+    return settings.url + quote(way) if _SERVED.fullmatch(way) else None
+
+
+def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool = False) -> None:
+    """Link the running flow to those pages of the run in `output` that there are, and to its newest logs.
+
+    A page outside the served folder has no address: the log says where it lies.
+    """
+    from prefect import get_run_logger
+    from prefect.artifacts import create_link_artifact
+
+    from flows.progress import show_in_ui
+
+    pages = {name: output / PAGES[name] for name in names}
+    if logs:
+        newest = sorted((output / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)[-_MOST_LOGS:]
+        pages |= {f"log-{re.sub('[^a-z0-9]+', '-', log.stem.lower())}": log for log in newest}
+    settings = page_settings()
+    for name, page in pages.items():
+        if not page.exists():
+            continue
+        link = link_to(page, settings)
+        if link is None:
+            get_run_logger().info("%s: %s (no link: LABELSTILL_PAGES_FOLDER is %s)", name, page, settings.folder)
+        else:
+            words = str(page.relative_to(output))
+            show_in_ui(name, lambda link=link, words=words, name=name: create_link_artifact(link, words, key=name))
+
+
+class PageServer(ThreadingHTTPServer):
+    """Serves the pages of `settings`; `serve_forever` and `shutdown` as in the standard library."""
+
+    daemon_threads = True
+
+    def __init__(self, settings: PageSettings) -> None:
+        self.settings = settings
+        super().__init__((settings.host, settings.port), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer  # pyright: ignore[reportIncompatibleVariableOverride]
+    server_version = _NAME
+    sys_version = ""
+    timeout = 30
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: what is asked for names users' data."""
+
+    def _answer(self, *, with_body: bool) -> None:
+        if self.headers.get("Host", "").lower() not in self.server.settings.names:
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+            return
+        page = self._page()
+        if page is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        with page.open("rb") as file:
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", f"text/{'plain' if page.suffix == '.log' else 'html'}; charset=utf-8")
+            self.end_headers()
+            if with_body:  # without its length, which a log may outgrow: the end of the connection is its end
+                shutil.copyfileobj(file, cast(BinaryIO, self.wfile))
+
+    def end_headers(self) -> None:
+        """Every answer, errors too, says what a browser may do with it."""
+        scripts = _SCRIPTS if "/review/" in self.path else ""
+        self.send_header("Content-Security-Policy", _POLICY + scripts)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+    def _page(self) -> Path | None:
+        """The file that is asked for, if it is a page and no symlink leads to it."""
+        way = unquote(urlsplit(self.path).path)
+        if not _SERVED.fullmatch(way) or "\0" in way:
+            return None
+        page = self.server.settings.folder / way[1:]
+        try:
+            return page if page.resolve(strict=True) == page and page.is_file() else None
+        except OSError:
+            return None
+
+
+def pages_child(root: Path) -> Child:
+    """The record of the page server that was last started for `root`."""
+    return Child(root / ".prefect" / "labelstill-pages.json", words=("-m", "flows.pages"))
+
+
+def find_or_start_pages(root: Path | None = None) -> str:
+    """The address of the page server, started if need be and left running; raises ServerError where it can't be."""
+    root = root or project_root()
+    settings, child, log = page_settings(root), pages_child(root), root / ".prefect" / "pages.log"
+    if _answers(settings):
+        return settings.url
+    if child.process() is None:
+        (root / ".prefect").mkdir(exist_ok=True)
+        start_detached(child, [sys.executable, "-m", "flows.pages"], cwd=root, environment={}, log=log)
+    if not wait_until(lambda: _answers(settings), child, _START_SECONDS, what="the page server"):
+        raise ServerError(
+            f"The page server does not start on port {settings.port}; LABELSTILL_PAGES_PORT chooses another. "
+            f"The last lines of {log}:\n{tail(log)}"
+        )
+    return settings.url
+
+
+def stop_pages(root: Path | None = None) -> bool:
+    """End the page server that `find_or_start_pages` started for this project; False when there is none."""
+    return stop_child(pages_child(root or project_root()), _STOP_SECONDS)
+
+
+def _answers(settings: PageSettings) -> bool:
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+    try:
+        found = httpx.get(f"http://{host}:{settings.port}/", timeout=5, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return found.headers.get("Server", "").startswith(_NAME)
+
+
+if __name__ == "__main__":
+    PageServer(page_settings()).serve_forever()

@@ -1,0 +1,193 @@
+"""The page server gives out finished pages and nothing else, to nobody but the machine's own browsers."""
+
+import http.client
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect import flow
+
+from flows.pages import PageServer, PageSettings, find_or_start_pages, link_to, page_settings, show_links, stop_pages
+from flows.server import ServerError
+from tests.conftest import PrefectServer, free_port
+
+PAGE = "<p>第一件</p>"
+SERVED = (
+    "run/card/index.html",
+    "run/review/review.html",
+    "run/review_pool/review/review.html",
+    "run/correction/report.html",
+    "run/logs/vllm-7b.log",
+    "tuesday's run/card/index.html",
+)
+PRIVATE = (
+    "ledger.sqlite",
+    "run/review/verdicts.jsonl",
+    "run/review/cases.jsonl",
+    "run/review/.review.html.4711",
+    "run/card/settings.json",
+    "run/emit/llamafactory/train.json",
+    "run/metrics.prom",
+    "run/.hidden/card/index.html",
+    "data/images/index.html",
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> PageSettings:
+    folder = tmp_path / "artifacts"
+    for name in (*SERVED, *PRIVATE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(PAGE, encoding="utf-8")
+    port = free_port()
+    return PageSettings(folder.resolve(), "127.0.0.1", port, f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+def site(settings: PageSettings) -> Iterator[PageSettings]:
+    with PageServer(settings) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield settings
+        server.shutdown()
+
+
+def ask(
+    site: PageSettings, way: str, method: str = "GET", host: str | None = None
+) -> tuple[int, bytes, dict[str, str]]:
+    """A request whose path is sent as it is written; a client such as httpx would tidy it up."""
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=5)
+    connection.putrequest(method, way, skip_host=True)
+    connection.putheader("Host", host or f"127.0.0.1:{site.port}")
+    connection.endheaders()
+    answer = connection.getresponse()
+    found = answer.status, answer.read(), dict(answer.getheaders())
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_page_is_served_under_its_link(site: PageSettings, name: str) -> None:
+    link = link_to(site.folder / name, site)
+    assert link is not None
+    answer = httpx.get(link, trust_env=False)
+    assert (answer.status_code, answer.text) == (200, PAGE)
+    kind = "text/plain" if name.endswith(".log") else "text/html"
+    assert answer.headers["Content-Type"] == f"{kind}; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert ("script-src" in answer.headers["Content-Security-Policy"]) == ("/review/" in name)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert httpx.head(link, trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_nothing_else_is_served_or_linked(site: PageSettings, name: str) -> None:
+    assert ask(site, f"/{name}")[0] == 404
+    assert link_to(site.folder / name, site) is None
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "/../outside/card/index.html",
+        "/run/../../outside/card/index.html",
+        "/%2e%2e/outside/card/index.html",
+        "/run/%2e%2e/%2e%2e/outside/card/index.html",
+        "/..%2foutside/card/index.html",
+        "/%252e%252e/outside/card/index.html",
+        "/..\\outside\\card\\index.html",
+        "//outside/card/index.html",
+        "/run/card/index.html%00.log",
+        "/run/card/index.html/",
+        "/run/card/",
+        "/",
+        "/" + "a/" * 20_000 + "card/index.html",
+    ],
+)
+def test_no_way_leads_out(site: PageSettings, way: str) -> None:
+    outside = site.folder.parent / "outside" / "card"
+    outside.mkdir(parents=True)
+    (outside / "index.html").write_text("geheim", encoding="utf-8")
+    status, body, _ = ask(site, way)
+    assert status in (404, 414)
+    assert b"geheim" not in body
+
+
+def test_no_symlink_is_followed(site: PageSettings) -> None:
+    secret = site.folder.parent / "secret"
+    (secret / "card").mkdir(parents=True)
+    (secret / "card" / "index.html").write_text("geheim", encoding="utf-8")
+    (site.folder / "linked").symlink_to(secret)
+    (site.folder / "run" / "logs" / "ledger.log").symlink_to(site.folder / "ledger.sqlite")
+    assert ask(site, "/linked/card/index.html")[0] == 404
+    assert ask(site, "/run/logs/ledger.log")[0] == 404
+
+
+def test_a_foreign_name_for_this_machine_gets_nothing(site: PageSettings) -> None:
+    for host in ("evil.example", f"evil.example:{site.port}", "127.0.0.1:1", ""):
+        status, body, headers = ask(site, "/run/review/review.html", host=host or " ")
+        assert status == 421
+        assert PAGE.encode() not in body
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert ask(site, "/run/review/review.html", host=f"LOCALHOST:{site.port}")[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_it_is_read_only(site: PageSettings, method: str) -> None:
+    assert ask(site, "/run/card/index.html", method)[0] == 501
+
+
+def test_settings_come_from_the_environment(tmp_path: Path) -> None:
+    plain = page_settings(environment={"PREFECT_SERVER_API_PORT": "5000"})
+    assert (plain.host, plain.port, plain.url) == ("127.0.0.1", 5010, "http://127.0.0.1:5010")
+    assert plain.folder.name == "artifacts"
+    told = page_settings(
+        environment={
+            "PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_FOLDER": str(tmp_path),
+            "LABELSTILL_PAGES_HOST": "0.0.0.0", "LABELSTILL_PAGES_PORT": "81",
+            "LABELSTILL_PAGES_URL": "https://box.example/",
+        }
+    )  # fmt: skip
+    assert told == PageSettings(tmp_path.resolve(), "0.0.0.0", 81, "https://box.example")
+    assert "box.example" in told.names and "evil.example" not in told.names
+    with pytest.raises(ServerError, match="LABELSTILL_PAGES_PORT is 'x'"):
+        page_settings(environment={"PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_PORT": "x"})
+
+
+def test_a_run_links_to_the_pages_that_it_has(
+    prefect_server: PrefectServer, settings: PageSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELSTILL_PAGES_FOLDER", str(settings.folder))
+    monkeypatch.setenv("LABELSTILL_PAGES_URL", settings.url)
+
+    @flow
+    def work() -> None:
+        show_links(settings.folder / "run", logs=True)
+
+    state = work(return_state=True)
+    body = {"artifacts": {"flow_run_id": {"any_": [str(state.state_details.flow_run_id)]}}}
+    found = httpx.post(f"{prefect_server.api_url}/artifacts/filter", json=body).raise_for_status().json()
+    links = {one["key"]: one["data"] for one in found}
+    assert links.keys() == {"card", "review", "review-pool", "corrections", "log-vllm-7b"}
+    assert f"({settings.url}/run/review_pool/review/review.html)" in links["review-pool"]
+
+
+def test_the_server_is_a_process_that_is_found_again_and_ended(
+    settings: PageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.server import project_root
+
+    monkeypatch.setenv("LABELSTILL_PAGES_FOLDER", str(settings.folder))
+    monkeypatch.setenv("LABELSTILL_PAGES_PORT", str(settings.port))
+    monkeypatch.setenv("PYTHONPATH", str(project_root()))
+    (tmp_path / "pyproject.toml").write_bytes((project_root() / "pyproject.toml").read_bytes())
+    try:
+        url = find_or_start_pages(tmp_path)
+        assert find_or_start_pages(tmp_path) == url == settings.url
+        assert httpx.get(f"{url}/run/card/index.html", trust_env=False).text == PAGE
+    finally:
+        assert stop_pages(tmp_path)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/run/card/index.html", trust_env=False)
