@@ -43,10 +43,11 @@ test: env-test ## The tests (all but the slow ones)
 test-slow: env-test ## The kill, stall and outage tests
 	@$(PY) -m pytest -m slow $(ARGS)
 
-check: env-test ## Linter, formatter, type checker, tests
+check: env-test ## Linter, formatter, type checker, dependency audit, tests
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
+	@$(PY) requirements/audit.py
 	@$(PY) -m pytest $(ARGS)
 
 bench: env-test ## The side-by-side measurements in tests/benchmarks
