@@ -8,8 +8,10 @@ from typing import TypeVar
 
 from prefect import flow, get_run_logger
 
+from flows.alerts import tell_empty
 from flows.config import EmitConfig
 from flows.one_run import one_run
+from flows.pages import show_links
 from flows.running import file_state, intake, read_texts, reused, run_as_task, show_counts, show_table
 from flows.settings import SourceConfig
 from tasks.alikeness import Worded, crowded_out
@@ -83,6 +85,9 @@ def emit(config: EmitConfig) -> StageRecord:
     begun = StageRecord(stage=STAGE, recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs)
     record = run_as_task("merge and export", what, lambda: _merged(config, sources, prompter, begun, began))
     show_counts(record)
+    if not record.kept and not config.candidate:
+        tell_empty(config.output, STAGE)
+    show_links(config.output, ["review-conflicts"])
     return record
 
 

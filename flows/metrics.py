@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from tasks.costs import Costs
+from tasks.errors import BudgetSpent
 from tasks.stages import StageRecord, read_record
 
 FILE = "metrics.prom"
@@ -87,6 +88,9 @@ def watched(output: Path) -> Generator[None]:
     try:
         yield
         meter.succeeded = time.time()
+    except BudgetSpent:  # it stopped as it was told to
+        meter.succeeded = time.time()
+        raise
     finally:
         del _METERS[place]
         meter.ended.set()

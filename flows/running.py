@@ -11,7 +11,9 @@ from typing import TypeVar
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from flows.alerts import tell_empty
 from flows.config import CommonConfig
+from flows.pages import show_links
 from flows.preparing import prepare_images, reading_for
 from flows.progress import Progress, show_in_ui
 from flows.runners import run_as_task
@@ -98,6 +100,10 @@ def most_images(samples: Iterable[Sample]) -> int:
     return max((len(s.images) for s in samples), default=0)
 
 
+_PAGES_OF = {"correction": ("review", "corrections"), "pseudo_labels": ("review-pool",)}
+"""What each stage writes for people to read."""
+
+
 @dataclass
 class Stage:
     """A stage flow under way: what decides its outcome, and its record at the end."""
@@ -132,6 +138,9 @@ class Stage:
         )
         record = write_stage(self.folder, record, kept, dropped, ids)
         show_counts(record)
+        if not record.kept:
+            tell_empty(self.folder.parent, self.name)
+        show_links(self.folder.parent, _PAGES_OF.get(self.name, ()))
         return record
 
 

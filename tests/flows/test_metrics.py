@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import flows.metrics as room
 from flows.metrics import account, watched
 from tasks.costs import Costs
+from tasks.errors import BudgetSpent
 from tasks.records import Dropped, Sample
 from tasks.stages import StageRecord, write_stage
 from tests.tasks.making import sample
@@ -93,6 +94,15 @@ def test_a_failed_run_keeps_the_time_of_the_last_good_one(tmp_path: Path) -> Non
     assert bad[success] == good[success]
     assert bad["labelstill_running",] == 0
     assert bad["labelstill_started_timestamp_seconds",] > good["labelstill_started_timestamp_seconds",]
+
+
+def test_a_run_that_has_spent_its_budget_has_gone_well(tmp_path: Path) -> None:
+    def spend() -> None:
+        raise BudgetSpent("the budget is spent")
+
+    with pytest.raises(BudgetSpent):
+        run(tmp_path, spend)
+    assert ("labelstill_last_success_timestamp_seconds",) in read(tmp_path)
 
 
 def test_a_stage_of_a_larger_run_does_not_end_it(tmp_path: Path) -> None:
