@@ -1,0 +1,116 @@
+"""`labelstill serve` on a machine that loses its power: all its processes die at once, and it is started again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import psutil
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
+
+from flows.follow import living_run_ids
+from flows.pools import POOLS
+from flows.server import prefect_environment, server_child
+from flows.service import Service
+from tests.conftest import ROOT, free_port
+from tests.flows.test_serve import DEPLOYMENTS, FLOW
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+PATIENCE = 300
+_SERVE = "import sys; from pathlib import Path; from flows.serve import serve; serve(Path(sys.argv[1]))"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder whose server has a port of its own; its one deployment runs once at a time."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "throwaway.py").write_text(FLOW, encoding="utf-8")
+    limit = "    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}\n"
+    (tmp_path / "prefect.yaml").write_text(DEPLOYMENTS + limit, encoding="utf-8")
+    monkeypatch.setenv("LABELSTILL_PORT", str(free_port()))
+    for name, value in prefect_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@contextmanager
+def serving(project: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (project / "serve.log").open("ab") as log:
+        process = subprocess.Popen([sys.executable, "-c", _SERVE, str(project)], cwd=ROOT, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        for one in family(project, process):
+            one.kill()
+        process.wait()
+
+
+def family(project: Path, serve: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """All processes of the service: `serve` itself, the server, the workers and their runs."""
+    service = Service(project, os.environ["PREFECT_API_URL"])
+    heads = [server_child(project).process(), *(service.worker(pool).process() for pool in POOLS)]
+    heads += [psutil.Process(serve.pid)] if serve.poll() is None else []
+    return [one for head in heads if head is not None for one in (head, *head.children(recursive=True))]
+
+
+def until(moment: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            if moment():
+                return
+        except (httpx.HTTPError, PrefectHTTPStatusError):
+            pass  # the server starts, or has not got its deployments yet
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def run_of(seconds: float) -> FlowRun:
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        deployment = client.read_deployment_by_name("demo/demo")
+        return client.create_flow_run_from_deployment(deployment.id, parameters={"config": {"seconds": seconds}})
+
+
+def state_of(run_id: UUID) -> str | None:
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        return client.read_flow_run(run_id).state_name
+
+
+def ready(log: Path) -> bool:
+    return "Ctrl-C ends the service" in log.read_text(encoding="utf-8", errors="replace")
+
+
+def test_after_a_power_cut_the_waiting_run_goes_on_and_the_dead_one_is_crashed(project: Path) -> None:
+    log = project / "serve.log"
+    with serving(project) as serve:
+        until(lambda: ready(log))
+        dead = run_of(3600)
+        until(lambda: dead.id in living_run_ids() and state_of(dead.id) == "Running")
+        waiting = run_of(0)
+        assert state_of(waiting.id) in {"Scheduled", "Late"}  # the worker executes one run at a time
+        for process in family(project, serve):
+            process.kill()
+        serve.wait()
+    until(lambda: dead.id not in living_run_ids())
+    log.unlink()
+    with serving(project) as serve:
+        until(lambda: ready(log))
+        until(lambda: state_of(dead.id) == "Crashed")
+        until(lambda: state_of(waiting.id) == "Completed")
+        with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+            assert not client.read_deployment_by_name("demo/demo").paused
+        started = family(project, serve)
+        assert len(started) > len(POOLS) + 1
+        serve.send_signal(signal.SIGTERM)
+        assert serve.wait(timeout=90) == 0
+        assert psutil.wait_procs(started, timeout=10)[1] == []
