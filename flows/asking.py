@@ -21,6 +21,7 @@ from flows.runners import open_where_configured, run_as_task
 from tasks.asking import ask, ask_for_labels
 from tasks.costs import Costs, Session, Tally, add_up
 from tasks.engines import Engine, EngineSpec, ManyAdapters, Usage, Workplace
+from tasks.errors import BudgetSpent
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
 from tasks.parsing import rung_counts
@@ -43,6 +44,12 @@ def spending(budget: Budget) -> Generator[Budget]:
         yield budget
     finally:
         _BUDGET.reset(before)
+
+
+def spent() -> BudgetSpent:
+    """What a run says of a stage that had to stop."""
+    budget = _BUDGET.get()
+    return BudgetSpent(f"the budget is spent: {budget.words() if budget else '?'}; the next run goes on from here")
 
 
 def purse_at(spec: EngineSpec) -> Purse | None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.alerts_cli import alerts_command
 from flows.card_cli import card_command
 from flows.correct_cli import correct_command
 from flows.corrections_cli import app as corrections_app
@@ -33,6 +34,7 @@ app.command("card")(card_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("diff")(diff_command)
+app.command("alerts")(alerts_command)
 app.command("relabel")(relabel_command)
 console = Console()
 errors = Console(stderr=True)
@@ -66,8 +68,11 @@ def run(config: ConfigPath) -> None:
     from flows.distill import distill
     from tasks.report.summary import run_summary
 
-    distill(loaded)
+    finished = distill(loaded)
     console.print(run_summary(loaded.output), markup=False)
+    if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/one_run.py
+        console.print("The budget is spent; run the same command again to go on.")
+        raise typer.Exit(4)
 
 
 @app.command()

@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.asking import spending
+from flows.asking import spending, spent
 from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
 from flows.correction import correction
 from flows.emit import emit
 from flows.one_run import one_run
+from flows.pages import show_links
+from flows.progress import show_in_ui
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
 from flows.running import run_as_task
@@ -25,7 +27,7 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     """Turn a labelled set and an unlabelled pool into one training set under `config.output`.
 
     Stages whose keys the configuration leaves out are skipped; a stage whose recipe and inputs are unchanged is reused.
-    Returns each stage's record by name.
+    Returns each stage's record by name; None when `budget` was spent before the end.
     """
     for spec in (config.generator, config.teacher, config.pseudo_labels.second_teacher):
         if spec is not None and config.runner == "threads":  # else the nodes say what they lack
@@ -41,7 +43,7 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
 
 
 def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
-    """Run each stage as a subflow, in order; each one's record by name."""
+    """Run each stage as a subflow, in order; each one's record by name. Raises BudgetSpent when one had to stop."""
     records: dict[str, StageRecord] = {}
     for stage in stages:
         match stage:
@@ -53,6 +55,8 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
                 record = correction(stage)
             case EmitConfig():
                 record = emit(stage)
+        if record is None:  # pyright: ignore[reportUnnecessaryComparison]  what one_run made of it
+            raise spent()
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
     return records
@@ -63,4 +67,6 @@ def write_up(config: DistillConfig) -> None:
     settings = CardSettings(title=config.emit.name, licence=config.emit.licence, pack=config.pack)
     page = run_as_task("card", "write the run's card", lambda: write_card(config.output, settings))
     get_run_logger().info("card: %s", page)
-    create_markdown_artifact(run_summary(config.output), key="summary", description="What this run did")
+    summary = run_summary(config.output)
+    show_in_ui("summary", lambda: create_markdown_artifact(summary, key="summary", description="What this run did"))
+    show_links(config.output, logs=True)

@@ -10,11 +10,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Completed
 
 from flows.config import CommonConfig
 from flows.metrics import watched
 from flows.output_lock import output_lock
-from tasks.errors import EngineError, LabelstillError, LedgerError
+from tasks.errors import BudgetSpent, EngineError, LabelstillError, LedgerError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +29,8 @@ def one_run(function: Callable[P, R]) -> Callable[P, R]:
     """Make a flow's function, whose `config` has an `output`, the only one at work in that folder (`output_lock`).
 
     A run that fails is tried again as its deployment says (PREFECT_FLOWS_DEFAULT_RETRIES in prefect.yaml), but not
-    with an error that would come again, and not as part of a larger flow, which is tried again as a whole.
+    with an error that would come again, and not as part of a larger flow, which is tried again as a whole. One whose
+    budget is spent ends Completed, by the name of BudgetSpent, and gives None.
     """
 
     @wraps(function)
@@ -38,6 +40,9 @@ def one_run(function: Callable[P, R]) -> Callable[P, R]:
         try:
             with output_lock(config.output, run.name if run else "", get_run_logger().info), watched(config.output):
                 return function(*args, **kwargs)
+        except BudgetSpent as spent:
+            # nothing broke: a failure would be alerted, and tried again on a new budget
+            return cast(R, Completed(name="BudgetSpent", message=str(spent)))
         except Exception as error:
             if run is not None and _is_final(error, run):
                 _fail_for_good(run)

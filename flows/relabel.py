@@ -4,13 +4,16 @@ from html import escape
 from pathlib import Path
 
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
-from prefect.states import Completed
+from prefect.states import Completed, Running
 from pydantic import Field
 
+from flows.alerts import tell_empty, tell_held_back
 from flows.asking import spending
 from flows.config import EmitConfig, RelabelConfig
 from flows.distill import run_stages, write_up
@@ -65,6 +68,8 @@ def relabel(config: RelabelConfig) -> State[RelabelState]:
     drift = drift_between(_published(config.output), candidate, (last.confidence, confidence))
     against = ("nothing is left to train on",) if not candidate.rows else drift.beyond(config.drift.limits())
     _show(drift)
+    if not candidate.rows:
+        tell_empty(config.output, CANDIDATE)
     if refused := _refused(config, drift, against):
         change = {"watched": watched, "outcome": RelabelOutcome.HELD_BACK, "why": refused}
         return _ended(write_state(config.output, last.model_copy(update=change)))
@@ -117,6 +122,7 @@ def _refused(config: RelabelConfig, drift: Drift, against: tuple[str, ...]) -> t
     asks = config.approval.ask == "always" or (against and config.approval.ask == "drift")
     if config.publish or not (against or asks):
         return ()
+    tell_held_back(config.output, "; ".join(against or ("every version is put before a person",)))
     if not asks:
         return against
     get_run_logger().info("waiting up to %g hours for an answer in the web UI", config.approval.hours)
@@ -126,9 +132,18 @@ def _refused(config: RelabelConfig, drift: Drift, against: tuple[str, ...]) -> t
             wait_for_input=form, timeout=round(config.approval.hours * 3600), poll_interval=_POLL_SECONDS
         )
     except FlowPauseTimeout:
+        _take_up()
         return (*against, f"nobody answered within {config.approval.hours:g} hours")
     get_run_logger().info("answered: publish %s; %s", answer.publish, answer.note or "no note")
     return () if answer.publish else (*against, f"a person said no: {answer.note or 'no note'}")
+
+
+def _take_up() -> None:
+    """Put the run back to work: the server fails one that would end from a pause whose time is over."""
+    run = FlowRunContext.get()
+    assert run is not None and run.flow_run is not None
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.flow_run.id, Running(), force=True)
 
 
 def _question(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
