@@ -1,0 +1,103 @@
+"""`prefect deploy --all` and a worker: relabel on a schedule of seconds, three times."""
+
+import os
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+
+from tasks.relabel_state import RelabelOutcome, read_state
+from tasks.snapshots import open_snapshot
+from tasks.version_diff import Kind, Tally, differences
+from tasks.versions import read_versions
+from tests.conftest import ROOT, PrefectServer
+from tests.flows.test_relabel import Watched, pool
+
+__all__ = ["pool"]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+_EVERY = timedelta(seconds=15)
+
+
+def prefect(*words: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", *words]
+
+
+def test_first_all_then_nothing_then_what_was_added(
+    pool: Watched, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    done = subprocess.run(prefect("--no-prompt", "deploy", "--all"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (tmp_path / "worker.log").open("wb") as log, get_client(sync_client=True) as client:
+        worker = subprocess.Popen(
+            prefect("worker", "start", "--pool", "gpu", "--limit", "1"),
+            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "2"},
+        )  # fmt: skip
+        try:
+            schedule(client, pool)
+            first = ended(client, 1)
+            assert pool.asked() == 30
+            second = ended(client, 2)
+            assert pool.asked() == 30
+            pool.add(seed=6, count=10)
+            found = third(client, pool)
+        finally:
+            client.update_deployment(deployment(client), DeploymentUpdate(paused=True))
+            worker.terminate()
+            worker.wait(timeout=60)
+    assert [run.state_name for run in (first, second, found)] == ["Published", "Unchanged", "Published"]
+    assert pool.asked() == 40
+    log_of_versions = read_versions(pool.config.output)
+    tally = Tally()
+    for change in differences(*(open_snapshot(v.version, pool.config.output) for v in log_of_versions)):
+        tally.add(change)
+    assert set(tally.kinds) <= {Kind.ADDED, Kind.MOVED}
+    assert tally.kinds[Kind.ADDED] > 0
+    state = read_state(pool.config.output)
+    assert state is not None and state.outcome is RelabelOutcome.PUBLISHED
+    for run in (first, second, found):
+        print(f"{run.name}: {run.state_name}, {run.total_run_time.total_seconds():.1f} s")
+    print(f"asked 30, 0, 10; the diff: {dict(tally.kinds)}")
+
+
+def deployment(client: SyncPrefectClient) -> UUID:
+    return client.read_deployment_by_name("relabel/relabel").id
+
+
+def schedule(client: SyncPrefectClient, pool: Watched) -> None:
+    """Let the deployment re-label the test's pool every few seconds."""
+    config = pool.config.model_copy(update={"drift": pool.config.drift.model_copy(update={"balance": 1.0})})
+    parameters = {"config": config.model_dump(mode="json", exclude_defaults=True)}
+    client.update_deployment(deployment(client), DeploymentUpdate(parameters=parameters))
+    client.create_deployment_schedules(deployment(client), [(IntervalSchedule(interval=_EVERY), True)])
+
+
+def ended(client: SyncPrefectClient, number: int) -> FlowRun:
+    """The `number`th run that has ended, as soon as it has."""
+    mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment(client)]))
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        runs = client.read_flow_runs(flow_run_filter=mine, sort=FlowRunSort.START_TIME_ASC)
+        over = [run for run in runs if run.state is not None and run.state.is_final()]
+        if len(over) >= number:
+            return over[number - 1]
+        time.sleep(1)
+    raise AssertionError(f"no run number {number}")
+
+
+def third(client: SyncPrefectClient, pool: Watched) -> FlowRun:
+    """The first run that began after items were added and did something (one may have looked a moment before)."""
+    for number in range(3, 7):
+        run = ended(client, number)
+        if run.state_name != "Unchanged":
+            return run
+    raise AssertionError("what was added was not found")
