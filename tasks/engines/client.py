@@ -49,10 +49,12 @@ class Client:
         self._room = asyncio.Semaphore(spec.concurrency)
         self._few, self._alone = asyncio.Semaphore(8), asyncio.Semaphore(1)
         self._heard = time.monotonic()
+        self._key = _key(spec)
+        authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=spec.timeout_seconds, sock_connect=30),
-            headers={"Content-Type": "application/json", **_authorization(spec)},
+            headers={"Content-Type": "application/json", **authorization},
         )
         self.in_flight = 0
         self.busy_seconds = 0.0
@@ -114,7 +116,7 @@ class Client:
             return None
         except (aiohttp.ClientError, TimeoutError) as error:
             tries.faults += 1
-            tries.last = f"no answer within {self._spec.timeout_seconds:g} s" if _late(error) else _words(error)
+            tries.last = f"no answer within {self._spec.timeout_seconds:g} s" if _late(error) else self._words(error)
             self._check_patience(address)
             await asyncio.sleep(tries.wait())
             return None
@@ -126,16 +128,17 @@ class Client:
                 if isinstance(found.get(key), list) and found[key]:
                     return found
             tries.faults += 1
-            tries.last = f"an answer without `{key}`: {content[:200].decode(errors='replace')}"
+            tries.last = f"an answer without `{key}`: {self._hushed(content)[:200].decode(errors='replace')}"
             await asyncio.sleep(tries.wait())
             return None
-        await self._turned_down(address, response.status, response.headers.get("Retry-After"), answer, content, tries)
+        await self._turned_down(address, response.status, response.headers.get("Retry-After"), content, tries)
         return None
 
     async def _turned_down(
-        self, address: _Address, status: int, retry_after: str | None, answer: Any, content: bytes, tries: Tries
+        self, address: _Address, status: int, retry_after: str | None, content: bytes, tries: Tries
     ) -> None:
-        message, param = complaint(answer, content)
+        content = self._hushed(content)
+        message, param = complaint(_json(content), content)
         tries.last = f"HTTP {status}: {message}"
         if status < 500 and status not in CURABLE:
             if status in (401, 403):
@@ -167,7 +170,7 @@ class Client:
             await asyncio.sleep(min(a.resting_until for a in self._addresses) - now + 0.01)
 
     async def _unreachable(self, address: _Address, error: BaseException, tries: Tries) -> None:
-        tries.last = _words(error)
+        tries.last = self._words(error)
         if self._keeper is not None:
             async with address.mending:
                 await asyncio.to_thread(self._keeper.revive, address.url)
@@ -192,6 +195,14 @@ class Client:
         address.in_flight += change
         self.in_flight += change
 
+    def _words(self, error: BaseException) -> str:
+        said = f"{type(error).__name__}: {str(error) or 'connection lost'}"
+        return self._hushed(said.encode(errors="replace")).decode()[:300]
+
+    def _hushed(self, text: bytes) -> bytes:
+        """`text`, whole, without the key: it goes into logs, the ledger and errors, and some servers quote us in it."""
+        return text.replace(self._key.encode(), b"(key)") if self._key else text
+
     def settle(self) -> None:
         """Bring `busy_seconds` (request-seconds in flight) up to now."""
         now = time.monotonic()
@@ -199,13 +210,13 @@ class Client:
         self._changed = now
 
 
-def _authorization(spec: EngineSpec) -> dict[str, str]:
+def _key(spec: EngineSpec) -> str:
     if spec.api_key_env is None:
-        return {}
+        return ""
     key = os.environ.get(spec.api_key_env)
     if not key:
         raise EngineError(f"the environment variable {spec.api_key_env} (`api_key_env`) is not set")
-    return {"Authorization": f"Bearer {key}"}
+    return key
 
 
 def _json(content: bytes) -> Any:
@@ -217,7 +228,3 @@ def _json(content: bytes) -> Any:
 
 def _late(error: BaseException) -> bool:
     return isinstance(error, TimeoutError)
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error) or 'connection lost'}"[:300]
