@@ -1,4 +1,4 @@
-"""A key reaches no log, ledger, artifact or file, though a server quotes it; nor do the bytes of an image reach a log."""
+"""A key reaches no log, ledger, artifact or file, though a server quotes it; nor do an image's bytes reach a log."""
 
 import base64
 import json
