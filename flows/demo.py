@@ -3,6 +3,7 @@
 import os
 import resource
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -11,7 +12,8 @@ from prefect.artifacts import create_markdown_artifact
 from flows.config import DemoConfig, DistillConfig, EvaluateConfig
 from flows.distill import distill
 from flows.one_run import one_run
-from flows.running import Progress, run_as_task
+from flows.progress import Progress
+from flows.running import run_as_task
 from flows.settings import (
     CorrectionSettings,
     EmitSettings,
@@ -120,9 +122,11 @@ def _data(config: DemoConfig) -> DemoPaths:
 
 def _models(config: DemoConfig) -> TinyModels:
     bars: dict[str, Progress] = {}
+    with ExitStack() as under_way:
 
-    def moved(name: str, step: int, steps: int, loss: float) -> None:
-        bar = bars.get(name) or bars.setdefault(name, Progress("models", f"train {name}", steps))
-        bar.to(step)
+        def moved(name: str, step: int, steps: int, loss: float) -> None:
+            if name not in bars:
+                bars[name] = under_way.enter_context(Progress("models", f"train {name}", steps))
+            bars[name].to(step)
 
-    return make_models(Path(config.output) / "models", progress=moved, scale=config.training)
+        return make_models(Path(config.output) / "models", progress=moved, scale=config.training)

@@ -15,7 +15,8 @@ from flows.asking import Asking
 from flows.config import EvaluateConfig
 from flows.one_run import one_run
 from flows.processes import worker_pool
-from flows.running import Progress, Stage, intake, most_images, read_texts, reused, run_as_task, show_table
+from flows.progress import Progress
+from flows.running import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from tasks.decisions import Reason
 from tasks.engines.identity import model_identity
 from tasks.engines.spec import EngineSpec
@@ -164,13 +165,14 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
         return
 
     def work() -> None:
-        progress = Progress(STAGE, f"train {len(waiting)} students", len(waiting))
         threads = max(1, (os.cpu_count() or 1) // parallel)
-        with worker_pool(parallel, torch.set_num_threads, threads) as pool:
+        with (
+            Progress(STAGE, f"train {len(waiting)} students", len(waiting)) as progress,
+            worker_pool(parallel, torch.set_num_threads, threads) as pool,
+        ):
             for done in as_completed([pool.submit(train_trial, trial) for trial in waiting]):
                 done.result()
                 progress.advance()
-        progress.close()
 
     sets = len({t.variant for t in waiting})
     run_as_task("train students", f"train {len(waiting)} students on {sets} variants", work)
