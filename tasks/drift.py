@@ -63,7 +63,7 @@ class Drift:
         return [
             ("examples before", f"{self.before:,}"), ("examples now", f"{self.after:,}"), ("added", f"{self.added:,}"),
             ("removed", f"{self.removed:,}"), ("relabelled", f"{self.relabelled:,}"),
-            ("class balance moved", f"{100 * self.balance:.1f} %"), ("mean expected precision", confidence),
+            ("class balance moved", f"{100 * self.balance:.1f} %"), ("change of mean expected precision", confidence),
         ]  # fmt: skip
 
 

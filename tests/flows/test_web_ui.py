@@ -5,6 +5,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -28,8 +29,9 @@ def run_id(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFacto
     return str(state.state_details.flow_run_id)
 
 
-@pytest.fixture
-def page(run_id: str, tmp_path: Path) -> Iterator[Page]:
+@contextmanager
+def opened() -> Iterator[Page]:
+    """A page of a headless Chromium; without one the test is skipped, loudly."""
     if CHROMIUM is None:
         warnings.warn("NO CHROMIUM: the web UI was not looked at; install chromium or set $CHROMIUM", stacklevel=1)
         pytest.skip("no Chromium on PATH or in $CHROMIUM")
@@ -43,6 +45,12 @@ def page(run_id: str, tmp_path: Path) -> Iterator[Page]:
         )
         yield browser.new_page(viewport={"width": 1500, "height": 1000})
         browser.close()
+
+
+@pytest.fixture
+def page(run_id: str) -> Iterator[Page]:
+    with opened() as page:
+        yield page
 
 
 def picture(page: Page, name: str, tmp_path: Path) -> Path:
