@@ -25,6 +25,7 @@ from tasks.stages import code_version, write_bytes
 _MARK = ".labelstill-shared"
 _CHECK_SECONDS = 120.0
 """A worker's first start on a busy node takes some 20 s."""
+_KNOCK_SECONDS = 10.0
 _NEEDS = "`runner: {kind: ray}` needs the packages ray and prefect-ray: run `make env-test` or `make env-gpu`"
 
 
@@ -106,6 +107,7 @@ def join_cluster(runner: RayRunner) -> Any:
         raise EngineError(_NEEDS) from error
     if not ray.is_initialized():
         try:
+            _knock(runner.address)
             # the shards' lines reach the run's log through Prefect; raw output of workers would only be in the way
             ray.init(runner.address, namespace="labelstill", log_to_driver=False, logging_level=logging.WARNING)
         except Exception as error:
@@ -115,6 +117,13 @@ def join_cluster(runner: RayRunner) -> Any:
                 f"no Ray cluster at `{runner.address}`: {why}; {mend}, or set `runner: threads`"
             ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def check_nodes(ray: Any, ground: Ground) -> int:

@@ -21,6 +21,7 @@ os.environ.update(
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_enable_metrics_collection": "0",
+        "RAY_worker_niceness": "0",  # workers would wait for whatever else the machine does
     }
 )
 
@@ -31,11 +32,13 @@ def ray_nodes(nodes: int = 2, cpus: int = 1) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    small = {"num_cpus": cpus, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "_system_config": _QUICK_TO_NOTICE})
+    small = {"num_cpus": cpus, "object_store_memory": _STORE_BYTES}
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**small, "include_dashboard": False, "_system_config": _QUICK_TO_NOTICE}
+    )
     try:
         for _ in range(nodes - 1):
-            cluster.add_node(**{k: v for k, v in small.items() if k != "include_dashboard"})
+            cluster.add_node(**small)
         yield cluster
     finally:
         ray.shutdown()

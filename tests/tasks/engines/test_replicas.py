@@ -127,7 +127,7 @@ def test_a_killed_node_costs_only_what_it_had_in_flight(
     engine.close()
 
 
-def test_no_cluster_is_one_sentence(cluster: Any) -> None:
+def test_no_cluster_is_one_sentence() -> None:
     import ray
 
     ray.shutdown()
