@@ -30,7 +30,8 @@ EMPTY = "labelstill.result.empty"
 _MISSED_HEARTBEATS = 3
 """Prefect's own advice; two are missed by a process that the system swaps out, or a server that starts again."""
 _ALIVE_OR_ENDED = ["heartbeat", "Completed", "Failed", "TimedOut", "Crashed", "Cancelled", "Paused", "Suspended"]
-"""A final state by another name does no harm: the server refuses to mark a run Crashed that has ended."""
+_ALIVE_OR_ENDED += ["BudgetSpent", "Published", "Unchanged", "HeldBack"]
+"""A final state by a name that is not here would be refused the mark, and the web UI would show that as a failure."""
 
 
 class AlertError(LabelstillError):

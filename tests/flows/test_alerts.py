@@ -18,8 +18,10 @@ from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
+from prefect.events.schemas.automations import EventTrigger
 from prefect.flow_engine import run_flow_sync
 from prefect.states import Crashed, Pending, Running, Suspended
+from typer.testing import CliRunner
 
 from flows.alerts import (
     ALERTS,
@@ -31,6 +33,8 @@ from flows.alerts import (
     tell_empty,
     tell_held_back,
 )
+from tasks.errors import BudgetSpent
+from tasks.relabel_state import RelabelOutcome
 from tests.conftest import ROOT, PrefectServer
 
 
@@ -170,9 +174,29 @@ def test_a_block_that_is_not_there_or_cannot_send_is_named(client: SyncPrefectCl
         find_block(client, "secret/team")
 
 
+def test_the_command_says_what_became_of_each(client: SyncPrefectClient, receiver: Receiver) -> None:
+    from flows.cli import app
+
+    said = CliRunner().invoke(app, ["alerts"]).output
+    assert "labelstill: heartbeats: created" in said and "Nobody was added" in said
+    said = CliRunner().invoke(app, ["alerts", "--block", custom(receiver)]).output
+    assert "labelstill: failed: updated" in said and "Nobody was added" not in said
+
+
 def test_every_deployed_flow_is_looked_after() -> None:
     entries = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     assert {e["entrypoint"].rpartition(":")[2].replace("_", "-") for e in entries} <= set(FLOWS)
+
+
+def test_a_run_that_ends_by_a_name_of_its_own_is_not_waited_for(client: SyncPrefectClient) -> None:
+    register_automations(client)
+    (marker,) = client.read_automations_by_name("labelstill: heartbeats")
+    assert isinstance(marker.trigger, EventTrigger)
+    names = {"".join(word.capitalize() for word in outcome.split()) for outcome in RelabelOutcome} | {
+        BudgetSpent.__name__
+    }
+    assert {f"prefect.flow-run.{name}" for name in names} <= marker.trigger.expect
+    assert marker.trigger.within.total_seconds() == 3 * 180
 
 
 @pytest.mark.slow

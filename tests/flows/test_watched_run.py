@@ -1,0 +1,79 @@
+"""A small stage with the real server: what it shows while and after it runs, and that it says when it kept nothing."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect import flow
+from prometheus_client.parser import text_string_to_metric_families
+
+from flows.asking import Asking
+from flows.config import CommonConfig
+from flows.running import Stage
+from tasks.engines import EngineSpec, Prices
+from tasks.ledger import Ledger
+from tasks.records import Dropped, Sampling
+from tests.conftest import PrefectServer
+from tests.tasks.making import prompter, sample
+
+
+def events(server: PrefectServer, name: str) -> list[dict[str, Any]]:
+    body = {"filter": {"event": {"name": [name]}}, "limit": 50}
+    return httpx.post(f"{server.api_url}/events/filter", json=body, timeout=30).raise_for_status().json()["events"]
+
+
+def artifacts(server: PrefectServer, run: object) -> dict[str, str]:
+    body = {"artifacts": {"flow_run_id": {"any_": [str(run)]}}}
+    found = httpx.post(f"{server.api_url}/artifacts/filter", json=body).raise_for_status().json()
+    return {one["key"]: one["description"] or "" for one in found}
+
+
+def test_asking_says_what_it_cost_and_metrics_count_it(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    from flows.metrics import watched
+
+    config = CommonConfig(
+        pack="demo", output=tmp_path / "run", ledger=tmp_path / "ledger.sqlite", images=tmp_path / "images"
+    )
+    spec = EngineSpec(engine="scripted", model="scripted:hash", prices=Prices(prompt=1e6, output=0))
+    requests = [prompter().classify(sample(f"item-{n}", f"第{n}件"), Sampling()) for n in range(5)]
+
+    @flow
+    def work() -> None:
+        with watched(config.output), Ledger(config.ledger) as ledger, Asking(config, "pool", ledger) as asking:
+            asking.labels(requests, spec, "teacher labels", source="teacher", model="m")
+            before = asking.so_far()
+            asking.labels(requests, spec, "teacher labels again", source="teacher", model="m")
+            after = asking.costs()
+            assert before.cost and before.cost == pytest.approx(after.cost)
+            assert (after.asked, after.reused) == (5, 5)
+
+    state = work(return_state=True)
+    assert state.is_completed()
+    words = artifacts(prefect_server, state.state_details.flow_run_id)["pool-progress"]
+    assert "5/5" in words and "cost " in words
+    text = (config.output / "metrics.prom").read_text(encoding="utf-8")
+    counted = {
+        (s.name, s.labels.get("outcome")): s.value for f in text_string_to_metric_families(text) for s in f.samples
+    }
+    assert counted["labelstill_running", None] == 0
+    assert counted["labelstill_answers_total", "asked"] == counted["labelstill_answers_total", "reused"] == 5
+
+
+def test_a_stage_that_keeps_nothing_says_so_once(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    @flow
+    def work() -> None:
+        stage = Stage("pseudo_labels", tmp_path / "run" / "pseudo_labels", "recipe", {})
+        gone = [Dropped(sample_id="a", stage="pseudo_labels", reason="not_trusted", detail="")]
+        stage.finish([], gone, ["a"], {})
+        Stage("rationales", tmp_path / "run" / "rationales", "recipe", {}).finish([sample("a")], [], ["a"], {})
+
+    work()
+    deadline = time.monotonic() + 30
+    while not (found := events(prefect_server, "labelstill.result.empty")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    (event,) = found
+    assert event["payload"]["stage"] == "pseudo_labels"
+    assert event["payload"]["output"] == str(tmp_path / "run")
+    assert "/flow-run/" in event["payload"]["run"]
