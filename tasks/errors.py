@@ -18,7 +18,13 @@ One bad *item* raises none of these beyond the room that met it: it becomes a `r
 
 
 class LabelstillError(Exception):
-    """Base of all errors raised on purpose; the command line prints its text and exits with 2."""
+    """Base of all errors raised on purpose; the command line prints its text and exits with 2.
+
+    What a terminal would obey or can't print, as names and ids from data may hold it, is spelled out in the text.
+    """
+
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in super().__str__())
 
 
 class ConfigError(LabelstillError):

@@ -142,8 +142,8 @@ def import_verdicts(
             first = wanted.setdefault(answer.id, answer)
             if first.verdict != answer.verdict:
                 raise JudgementError(
-                    f"{file}, {answer.where}: item {answer.id} is `{answer.verdict}` here and `{first.verdict}` in "
-                    f"{first.where}; keep one of them"
+                    f"{file}, {answer.where}: item {_on_a_line(answer.id)} is `{answer.verdict}` here and "
+                    f"`{first.verdict}` in {first.where}; keep one of them"
                 )
         imported = _sorted(wanted, held, contents)
         at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -185,11 +185,13 @@ def _check(
     contents: Mapping[str, str],
     givens: Mapping[str, str],
 ) -> None:
-    place, item = f"{file}, {answer.where}", f"item {answer.id}"
+    place, item = f"{file}, {answer.where}", f"item {_on_a_line(answer.id)}"
     if answer.id not in contents:
         raise JudgementError(f"{place}: {item} was not asked about in this run; remove it, or name the run it is of")
     if answer.verdict is not None and not _fits(answer.verdict, labels[answer.id]):
-        raise JudgementError(f"{place}: `{answer.verdict}` is no label of {item}; write one, or `{NEITHER}`")
+        raise JudgementError(
+            f"{place}: `{_on_a_line(answer.verdict)}` is no label of {item}; write one, or `{NEITHER}`"
+        )
     if answer.content is not None and answer.content != contents[answer.id]:
         raise JudgementError(f"{place}: {item} has changed since it was judged; remove it, and judge it again")
     given = givens.get(answer.id)
@@ -198,6 +200,10 @@ def _check(
             f"{place}: {item} was judged when its given label was `{answer.given}`, it is `{given}` now; "
             "remove it, and judge it again"
         )
+
+
+def _on_a_line(text: str) -> str:
+    return text.replace("\n", "\\n")
 
 
 def _fits(verdict: str | None, labels: Sequence[str]) -> bool:

@@ -176,3 +176,9 @@ def test_a_file_too_large_for_verdicts_is_not_read_into_memory(
     file.write_bytes(file.read_bytes() + b"\n")
     with pytest.raises(JudgementError, match=r"v: is over 0 MiB: no file of verdicts; correct the path"):
         take(store, file)
+
+
+def test_an_id_that_breaks_lines_or_steers_terminals_does_neither(store: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "v", page_line("a\n\x1b[2J", "neither"))
+    with pytest.raises(JudgementError, match=r"line 1: item a\\n\\x1b\[2J was not asked about"):
+        take(store, file)
