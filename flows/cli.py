@@ -124,7 +124,7 @@ def demo() -> None:
 
 @app.command()
 def serve() -> None:
-    """Keep the Prefect server (with its web UI) and a runner up until Ctrl-C."""
+    """Keep the Prefect server (with its web UI), the deployments and a worker for each pool up until Ctrl-C."""
     from flows.serve import serve as serve_forever
 
     serve_forever()
@@ -132,10 +132,10 @@ def serve() -> None:
 
 @app.command()
 def stop() -> None:
-    """Stop the project's Prefect server."""
-    from flows.server import stop_server
+    """Stop the project's workers, with the runs that they execute, and its Prefect server."""
+    from flows.serve import stop as stop_service
 
-    console.print("stopped" if stop_server() else "no server of this project was running")
+    console.print("stopped" if stop_service() else "no server or worker of this project was running")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Importing this imports Prefect: call `flows.server.apply_environment` first.
 """
 
+import os
 import signal
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from flows.follow import crash_rest, crash_stale_runs, follow_run
 from flows.pools import CPU, POOLS
 from flows.processes import tail
-from flows.server import find_or_start_server, project_root, server_child, stop_server
+from flows.server import find_or_start_server, prefect_environment, project_root, server_child, stop_server
 from flows.service import (
     Service,
     ServiceError,
@@ -158,6 +159,14 @@ def serve(root: Path | None = None) -> None:
         stop_workers(service)
         if not found_server:
             stop_server(service.root)
+
+
+def stop(root: Path | None = None) -> bool:
+    """End the workers, whose runs are marked Crashed, and the server that were left running; False if there is none."""
+    root = root or project_root()
+    own = prefect_environment(root)["PREFECT_API_URL"]
+    ended = stop_workers(Service(root, os.environ.get("PREFECT_API_URL", own)))
+    return stop_server(root) or ended
 
 
 def _print_state(state: State) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from flows.follow import crash_stale_runs, living_run_ids
 from flows.pools import CPU
-from flows.serve import demo_in_service
+from flows.serve import demo_in_service, stop
 from flows.service import (
     Service,
     ServiceError,
@@ -23,6 +23,7 @@ from tests.conftest import ROOT, PrefectServer
 FLOW = """
 import time
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import SyncPrefectClient
 
 @flow
 def inner(seconds: float):
@@ -31,7 +32,7 @@ def inner(seconds: float):
 
 @flow
 def demo(config: dict):
-    get_run_logger().info("outer works")
+    get_run_logger().info("outer works, its lease renewed by %s", SyncPrefectClient.renew_concurrency_lease.__module__)
     inner(config.get("seconds", 0))
     if config.get("fails"):
         raise ValueError("as asked")
@@ -62,7 +63,7 @@ def service(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFact
 def test_a_run_is_followed_to_its_end(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo_in_service({}, service.root) == 0
     printed = capsys.readouterr().out
-    assert "outer works" in printed
+    assert "outer works, its lease renewed by flows.prefect_plugin" in printed
     assert "inner works" in printed
     assert f"{service.ui_url}/runs/flow-run/" in printed.splitlines()[-1]
     assert not worker_running(service, CPU)
@@ -73,6 +74,14 @@ def test_deployments_are_registered_once(service: Service) -> None:
     started = time.monotonic()
     assert not register_deployments(service)
     assert time.monotonic() - started < 5
+
+
+def test_a_worker_that_was_left_running_is_stopped(service: Service) -> None:
+    start_worker(service, CPU)
+    assert worker_running(service, CPU)
+    assert stop(service.root)
+    assert not worker_running(service, CPU)
+    assert not stop(service.root)
 
 
 def test_a_failed_run_is_a_non_zero_exit_code(service: Service) -> None:
