@@ -158,7 +158,7 @@ def _register(client: SyncPrefectClient, wanted: AutomationCore, *, with_actions
 
 def _plain(automation: AutomationCore) -> dict[str, object]:
     """What decides what it does; the server fills in the rest."""
-    return automation.model_dump(mode="json", include={"name", "description", "enabled", "trigger", "actions"})
+    return automation.model_dump(include={"name", "description", "enabled", "trigger", "actions"})
 
 
 def _crash_marker(heartbeat_seconds: float) -> AutomationCore:
