@@ -19,7 +19,7 @@ settings.register_profile("labelstill", derandomize=True, database=None, deadlin
 settings.load_profile("labelstill")
 
 ROOT = Path(__file__).resolve().parent.parent
-_START_SECONDS = 120
+_START_SECONDS = 240
 
 
 def free_port() -> int:

@@ -50,6 +50,9 @@ def test_first_all_then_nothing_then_what_was_added(
             assert pool.asked() == 30
             pool.add(seed=6, count=10)
             found = third(client, pool)
+        except AssertionError:
+            print((tmp_path / "worker.log").read_text("utf-8", "replace")[-3000:])
+            raise
         finally:
             client.update_deployment(deployment(client), DeploymentUpdate(paused=True))
             worker.terminate()
@@ -84,14 +87,15 @@ def schedule(client: SyncPrefectClient, pool: Watched) -> None:
 def ended(client: SyncPrefectClient, number: int) -> FlowRun:
     """The `number`th run that has ended, as soon as it has."""
     mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment(client)]))
-    deadline = time.monotonic() + 300
+    deadline, runs = time.monotonic() + 300, list[FlowRun]()
     while time.monotonic() < deadline:
         runs = client.read_flow_runs(flow_run_filter=mine, sort=FlowRunSort.START_TIME_ASC)
         over = [run for run in runs if run.state is not None and run.state.is_final()]
         if len(over) >= number:
             return over[number - 1]
         time.sleep(1)
-    raise AssertionError(f"no run number {number}")
+    found = [(run.name, run.state_name, run.state.message if run.state else "") for run in runs]
+    raise AssertionError(f"run number {number} has not ended; there are {found}")
 
 
 def third(client: SyncPrefectClient, pool: Watched) -> FlowRun:
