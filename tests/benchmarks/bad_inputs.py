@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 SLOW_SECONDS = 5.0
-"""An input that takes longer hangs, for those who wait."""
+"""Of one core: an input that takes longer hangs, for those who wait."""
 
 
 def enter_all(name: str, count: int, seed: int, first: int) -> None:
@@ -37,7 +37,7 @@ def enter_all(name: str, count: int, seed: int, first: int) -> None:
         room.enter(Random("warm"), Path(folder))  # the first makes models and files
         for number in range(first, count):
             print(json.dumps({"began": number}), flush=True)
-            began, crash = time.monotonic(), ""
+            began, crash = time.process_time(), ""
             reasons: dict[str, int] = {}
             lost: list[str] = []
             try:
@@ -45,12 +45,12 @@ def enter_all(name: str, count: int, seed: int, first: int) -> None:
                 reasons, lost = dict(told.reasons), told.lost
             except Exception:
                 crash = "".join(traceback.format_exc().splitlines(keepends=True)[-5:])
-            seconds = time.monotonic() - began
+            seconds = time.process_time() - began
             print(json.dumps({"reasons": reasons, "lost": lost, "crash": crash, "seconds": seconds}), flush=True)
 
 
 def watched(name: str, count: int, seed: int) -> tuple[Counter[str], list[str], list[str], float]:
-    """Outcomes, crashes, losses and the longest time (s) of a room, whose process is started again if it dies."""
+    """Outcomes, crashes, losses and the most time of an input (s of one core); a process that dies is started again."""
     reasons: Counter[str] = Counter()
     crashes: list[str] = []
     lost: list[str] = []
@@ -90,7 +90,7 @@ def main() -> None:
     crashes: list[str] = []
     lost: list[str] = []
     slow: list[str] = []
-    print("| room | inputs | outcomes | crashes | lost | slowest, s |\n|---|--:|---|--:|--:|--:|")
+    print("| room | inputs | outcomes | crashes | lost | most time, s |\n|---|--:|---|--:|--:|--:|")
     for room in ROOMS.values():
         if options.room not in (None, room.name):
             continue
