@@ -27,6 +27,9 @@ FLOWS = ["distill", "rationales", "pseudo-labels", "correction", "emit", "evalua
 HELD_BACK = "labelstill.version.held-back"
 EMPTY = "labelstill.result.empty"
 
+_ONCE_IN = timedelta(minutes=1)
+"""Of one run or folder. A server whose SQLite is locked for a moment hands an event out again, to the alerts that have
+told it already too: 3 of 6 test runs on a busy machine got a message twice."""
 _MISSED_HEARTBEATS = 3
 """Prefect's own advice; two are missed by a process that the system swaps out, or a server that starts again."""
 _ALIVE_OR_ENDED = ["heartbeat", "Completed", "Failed", "TimedOut", "Crashed", "Cancelled", "Paused", "Suspended"]
@@ -86,21 +89,22 @@ ALERTS = (
 
 def tell_held_back(output: Path, why: str) -> None:
     """Alert that the version made in `output` waits for approval; `why` is for people. Never raises."""
-    _tell(HELD_BACK, output, {"why": why})
+    _tell(HELD_BACK, output, output, {"why": why})
 
 
 def tell_empty(output: Path, stage: str) -> None:
     """Alert that a stage of the run in `output` kept nothing. Never raises."""
-    _tell(EMPTY, output, {"stage": stage, "why": f"{output / stage}/dropped.parquet says why of each item"})
+    folder = output / stage
+    _tell(EMPTY, output, folder, {"stage": stage, "why": f"{folder}/dropped.parquet says why of each item"})
 
 
-def _tell(event: str, output: Path, words: dict[str, str]) -> None:
+def _tell(event: str, output: Path, about: Path, words: dict[str, str]) -> None:
     from prefect.context import FlowRunContext
     from prefect.utilities.urls import url_for
 
     context = FlowRunContext.get()
     run = url_for(context.flow_run) if context is not None and context.flow_run is not None else None
-    resource = {"prefect.resource.id": f"labelstill.output.{output}", "prefect.resource.name": str(output)}
+    resource = {"prefect.resource.id": f"labelstill.output.{about}", "prefect.resource.name": str(about)}
     # it only puts the event into a queue, and logs what goes wrong there
     emit_event(event, resource, payload={"output": str(output), "run": run or "", **words})
 
@@ -196,7 +200,7 @@ def _automation(alert: _Alert, block: BlockDocument | None) -> AutomationCore:
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
-            within=timedelta(0),
+            within=_ONCE_IN,
         ),
         actions=[_action(alert, block)],
     )
