@@ -28,7 +28,7 @@ class SourceConfig(Settings):
     """A manifest and the folder its image names are relative to."""
 
     manifest: Path = Field(
-        description="JSON array, JSON Lines, CSV or Parquet with id, instruction, image, output; or a folder of such files"
+        description="JSON array, JSON Lines, CSV or Parquet of id, instruction, image, output, or a folder of them"
     )
     images: Path = Field(description="Folder of the images; names that leave it are refused")
 
