@@ -3,16 +3,11 @@
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
-from prefect.exceptions import FlowPauseTimeout
-from prefect.flow_runs import pause_flow_run
-from prefect.input import RunInput
-from prefect.states import Completed, Running
-from pydantic import Field
+from prefect.states import Completed
 
 from flows.alerts import tell_empty, tell_held_back
+from flows.approval import ask_person
 from flows.asking import spending
 from flows.config import EmitConfig, RelabelConfig
 from flows.distill import run_stages, write_up
@@ -29,15 +24,6 @@ from tasks.relabel_state import RelabelOutcome, RelabelState, read_state, write_
 from tasks.snapshots import Snapshot, open_snapshot
 from tasks.stages import code_version, read_record
 from tasks.versions import read_versions
-
-_POLL_SECONDS = 5
-
-
-class Approval(RunInput):
-    """What a person answers in the web UI while the run is paused."""
-
-    publish: bool = Field(description="Write this version for trainers? No: it is held back, nothing is lost")
-    note: str = Field(default="", description="Why, for those who come later", max_length=500)
 
 
 @flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)
@@ -91,9 +77,9 @@ def watched_digest(config: RelabelConfig) -> str:
     """
     sources = [s for s in (config.labelled, config.unlabelled, config.evaluation) if s is not None]
     stores = [config.output / folder / "verdicts.jsonl" for folder in (Path("review"), REVIEW, CONFLICTS)]
-    mix = [config.emit.mix.file] if config.emit.mix else []
+    given = [config.emit.mix.file if config.emit.mix else None, config.correction.reviewer.path]
     specs = (config.generator, config.teacher, config.pseudo_labels.second_teacher)
-    unimportant = {"budget", "approval", "drift", "publish", "evaluate", "test"}
+    unimportant = {"budget", "approval", "drift", "publish", "evaluate", "test", "runner", "shard_size"}
     return digest_of(
         [
             config.model_dump(mode="json", exclude=unimportant),
@@ -101,7 +87,7 @@ def watched_digest(config: RelabelConfig) -> str:
             code_version(),
             [model_identity(spec) for spec in specs if spec is not None],
             [[file_state(source.manifest), folder_state(source.images)] for source in sources],
-            [file_state(path) for path in (*stores, *mix)],
+            [file_state(path) for path in (*stores, *given) if path is not None],
         ]
     )
 
@@ -124,55 +110,10 @@ def _refused(config: RelabelConfig, drift: Drift, against: tuple[str, ...]) -> t
     tell_held_back(config.output, "; ".join(against or ("every version is put before a person",)))
     if not asks:
         return against
-    get_run_logger().info("waiting up to %g hours for an answer in the web UI", config.approval.hours)
-    form = Approval.with_initial_data(description=_question(config.output, drift, against))
-    try:
-        answer = pause_flow_run(
-            wait_for_input=form, timeout=round(config.approval.hours * 3600), poll_interval=_POLL_SECONDS
-        )
-    except FlowPauseTimeout:
-        _take_up()
+    answer = ask_person(config.output, drift, against, config.approval.hours)
+    if answer is None:
         return (*against, f"nobody answered within {config.approval.hours:g} hours")
-    get_run_logger().info("answered: publish %s; %s", answer.publish, answer.note or "no note")
     return () if answer.publish else (*against, f"a person said no: {answer.note or 'no note'}")
-
-
-def _take_up() -> None:
-    """Put the run back to work: the server fails one that would end from a pause whose time is over."""
-    run = FlowRunContext.get()
-    assert run is not None and run.flow_run is not None
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.flow_run.id, Running(), force=True)
-
-
-def _question(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
-    """What the form says above its fields, as Markdown."""
-    facts = "\n".join(f"| {name} | {value} |" for name, value in drift.rows())
-    rows = [
-        f"| {_cell(c.id)} | {_cell(c.before.label)} | {_cell(c.after.label)} | {_cell(c.after.why)} |"
-        for c in drift.changed
-        if c.before and c.after
-    ]
-    changed = "\n".join(["| item | was | is | why |", "|---|---|---|---|", *rows]) if rows else "No label has changed."
-    return "\n\n".join(
-        [
-            "## A new version waits",
-            "**" + "; ".join(against or ("every version is put before a person",)) + "**",
-            "| what | figure |\n|---|---|\n" + facts,
-            changed,
-            f"Items to be judged: `{output / 'review' / 'review.html'}`. All changes: "
-            f"`labelstill diff {output} {output / CANDIDATE}`.",
-        ]
-    )
-
-
-_MARKS = str.maketrans({"|": "¦", "`": "'", "<": "‹", ">": "›", "[": "(", "]": ")", "*": "∗", "&": "＆"})
-"""What Markdown or HTML would take for its own; the web UI shows entities as they are written."""
-
-
-def _cell(text: str) -> str:
-    """Text of users as a cell of a Markdown table: it stays text."""
-    return " ".join(text.split())[:80].translate(_MARKS)
 
 
 def _show(drift: Drift) -> None:
