@@ -16,10 +16,12 @@ import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from flows.alerts import register_automations
 from flows.follow import crash_rest, crash_stale_runs, follow_run
+from flows.pages import find_or_start_pages, stop_pages
 from flows.pools import CPU, POOLS
 from flows.processes import tail
-from flows.server import find_or_start_server, prefect_environment, project_root, server_child, stop_server
+from flows.server import ServerError, find_or_start_server, prefect_environment, project_root, server_child, stop_server
 from flows.service import (
     Service,
     ServiceError,
@@ -125,6 +127,7 @@ def demo_in_service(config: dict[str, Any], root: Path | None = None) -> int:
     service = open_service(root)
     if register_deployments(service):
         print(f"Registered the deployments at {service.ui_url}/deployments", flush=True)
+    _serve_pages(service)
     found_worker = worker_running(service, CPU)
     tender = Tender(service, [CPU])
     tender.tend_workers()
@@ -145,6 +148,9 @@ def serve(root: Path | None = None) -> None:
     service = open_service(root)
     try:
         register_deployments(service)
+        with service.client() as client:
+            register_automations(client)  # of missing heartbeats; alerts keep the block they have
+        _serve_pages(service)
         tender = Tender(service)
         tender.tend_workers()
         print(f"Web UI: {service.ui_url}   Start a run there, or with: prefect deployment run distill", flush=True)
@@ -157,6 +163,7 @@ def serve(root: Path | None = None) -> None:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not leave half of it running
         stop_workers(service)
+        stop_pages(service.root)
         if not found_server:
             stop_server(service.root)
 
@@ -166,7 +173,16 @@ def stop(root: Path | None = None) -> bool:
     root = root or project_root()
     own = prefect_environment(root)["PREFECT_API_URL"]
     ended = stop_workers(Service(root, os.environ.get("PREFECT_API_URL", own)))
+    ended = stop_pages(root) or ended
     return stop_server(root) or ended
+
+
+def _serve_pages(service: Service) -> None:
+    """Give out cards, review pages and logs; a run without links is still a run."""
+    try:
+        print(f"Cards, review pages and logs: {find_or_start_pages(service.root)}", flush=True)
+    except ServerError as error:
+        print(f"The web UI will have no links to cards and review pages. {error}", flush=True)
 
 
 def _print_state(state: State) -> None:
