@@ -10,6 +10,7 @@ from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, 
 from flows.correction import correction
 from flows.emit import emit
 from flows.one_run import one_run
+from flows.outage import through_outages
 from flows.pages import show_links
 from flows.progress import show_in_ui
 from flows.pseudo_labels import pseudo_labels
@@ -43,23 +44,30 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
 
 
 def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
-    """Run each stage as a subflow, in order; each one's record by name. Raises BudgetSpent when one had to stop."""
+    """Run each stage as a subflow, in order; each one's record by name. Raises BudgetSpent when one had to stop.
+
+    A stage that ends because Prefect's API is away is begun again once it answers (flows/outage.py).
+    """
     records: dict[str, StageRecord] = {}
     for stage in stages:
-        match stage:
-            case RationalesConfig():
-                record = rationales(stage)
-            case PseudoLabelsConfig():
-                record = pseudo_labels(stage)
-            case CorrectionConfig():
-                record = correction(stage)
-            case EmitConfig():
-                record = emit(stage)
+        record = through_outages(lambda stage=stage: _run_stage(stage), type(stage).__name__.removesuffix("Config"))
         if record is None:  # pyright: ignore[reportUnnecessaryComparison]  what one_run made of it
             raise spent()
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
     return records
+
+
+def _run_stage(stage: AnyStage) -> StageRecord:
+    match stage:
+        case RationalesConfig():
+            return rationales(stage)
+        case PseudoLabelsConfig():
+            return pseudo_labels(stage)
+        case CorrectionConfig():
+            return correction(stage)
+        case EmitConfig():
+            return emit(stage)
 
 
 def write_up(config: DistillConfig) -> None:

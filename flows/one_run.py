@@ -14,8 +14,10 @@ from prefect.states import Completed
 
 from flows.config import CommonConfig
 from flows.metrics import watched
+from flows.outage import wait_for_api
 from flows.output_lock import output_lock
 from tasks.errors import BudgetSpent, EngineError, LabelstillError, LedgerError
+from tasks.storage import writing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,15 +40,23 @@ def one_run(function: Callable[P, R]) -> Callable[P, R]:
         config = cast(CommonConfig, kwargs["config"] if "config" in kwargs else args[0])
         run = _current_run()
         try:
-            with output_lock(config.output, run.name if run else "", get_run_logger().info), watched(config.output):
-                return function(*args, **kwargs)
+            say = get_run_logger().info
+            with (
+                output_lock(config.output, run.name if run else "", say),
+                watched(config.output),
+                writing(config.output),
+            ):
+                result = function(*args, **kwargs)
         except BudgetSpent as spent:
             # nothing broke: a failure would be alerted, and tried again on a new budget
-            return cast(R, Completed(name="BudgetSpent", message=str(spent)))
+            result = cast(R, Completed(name="BudgetSpent", message=str(spent)))
         except Exception as error:
+            wait_for_api()
             if run is not None and _is_final(error, run):
                 _fail_for_good(run)
             raise
+        wait_for_api()  # Prefect would fail a finished run whose end it can't tell the server
+        return result
 
     return alone
 

@@ -8,6 +8,7 @@
     ├── PackError                   a pack is incomplete or contradicts itself: names the pack's file and the key
     ├── EngineError                 an engine cannot be opened or has died; never raised for a single item
     ├── LedgerError                 the ledger cannot be opened or written
+    ├── StorageError                a file cannot be written, as on a full disk: names the file and the mend
     ├── JudgementError              a file of probabilities or verdicts is unusable: names file, line and item
     ├── BudgetSpent                 the run's budget is spent: nothing is wrong, it goes on the next time
     ├── LeakageError                a prediction comes from a model that saw the item (rule 4)
@@ -45,6 +46,10 @@ class EngineError(LabelstillError):
 
 class LedgerError(LabelstillError):
     """The ledger cannot be opened or written."""
+
+
+class StorageError(LabelstillError):
+    """A file cannot be written; nothing half written is left in its place."""
 
 
 class JudgementError(LabelstillError):

@@ -23,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.columns import column_type, nested_fields
 from tasks.costs import Costs
-from tasks.errors import BooksError
+from tasks.errors import BooksError, StorageError
 from tasks.records import Dropped, Record, digest_of
+from tasks.storage import writing
 
 R = TypeVar("R", bound=Record)
 
@@ -159,21 +160,29 @@ class RowWriter:
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:
-        if not failed:
-            self._flush(last=True)
-        if self._file is not None:
-            self._file.close()
-        if failed:
+        try:
+            with writing(self._path):
+                try:
+                    if not failed:
+                        self._flush(last=True)
+                finally:
+                    if self._file is not None:
+                        self._file.close()
+                if not failed:
+                    _move_into_place(self._temporary, self._path)
+        except StorageError:
+            if not failed:  # else it is the block's own error that is raised
+                raise
+        finally:
             self._temporary.unlink(missing_ok=True)
-        else:
-            _move_into_place(self._temporary, self._path)
 
     def write(self, row: Record) -> None:
         """Add one record."""
         dumped = row.model_dump(mode="json")
         self._rows.append({k: orjson.dumps(v).decode() if k in self._nested else v for k, v in dumped.items()})
         if len(self._rows) >= _ROW_GROUP:
-            self._flush()
+            with writing(self._path):
+                self._flush()
 
     def _flush(self, *, last: bool = False) -> None:
         if self._file is None:
@@ -228,11 +237,15 @@ class StoredRows(Generic[R]):
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: temporary name, fsync, move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file atomically: temporary name, fsync, move. Raises StorageError for a full disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    _move_into_place(temporary, path)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            _move_into_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _move_into_place(temporary: Path, path: Path) -> None:

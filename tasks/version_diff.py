@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from tasks.errors import ManifestError
 from tasks.snapshots import Snapshot
+from tasks.storage import writing
 
 _SLICE = 50_000
 
@@ -117,7 +118,7 @@ def change_file(path: Path) -> Generator[Callable[[Change], None]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with writing(path), temporary.open("w", encoding="utf-8", newline="") as file:
             yield sink(file)
             file.flush()
             os.fsync(file.fileno())

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.records import Example
+from tasks.storage import writing
 
 ImagePaths = Literal["absolute", "relative", "copy"]
 
@@ -111,7 +112,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     which the ready configurations name. Beside each format's data lies provenance.jsonl: a line a row, in the rows'
     order, `row` counted from 0 within its subset. What a format can't hold is in left_out.jsonl of `folder`. Nothing
     is seen of all this before the end; then `images/` and the formats' folders are replaced as wholes, and those of
-    formats that are not written any more go.
+    formats that are not written any more go. Raises StorageError for a full disk; what was there before then stays.
     """
     from tasks.export.placing import ImageNames, put_in_place, write_left_out
     from tasks.export.ready import write_ready
@@ -125,7 +126,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     rows: Counter[Format] = Counter()
     try:
         names = ImageNames(spec.image_paths, folder, scratch)
-        with ExitStack() as stack:
+        with writing(folder), ExitStack() as stack:
             writers = {f: stack.enter_context(closing(open_writer(f, scratch / f, name, names))) for f in spec.formats}
             for example in examples:
                 for format, writer in writers.items():

@@ -27,10 +27,10 @@ class JsonLines:
         self._file.write(orjson.dumps(row) + b"\n")
 
     def close(self) -> None:
-        """Sync and close the file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Sync and close the file, which is closed whatever the disk says."""
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class JsonArray:
@@ -48,11 +48,11 @@ class JsonArray:
         self._before = b",\n"
 
     def close(self) -> None:
-        """Write the array's end, sync and close the file."""
-        self._file.write(b"[]\n" if self._before == b"[\n" else b"\n]\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Write the array's end, sync and close the file, which is closed whatever the disk says."""
+        with self._file as file:
+            file.write(b"[]\n" if self._before == b"[\n" else b"\n]\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Provenance:

@@ -31,9 +31,9 @@ class LabelWriter:
 
     def close(self) -> None:
         """Finish both files."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
         self._lines.close()
 
 

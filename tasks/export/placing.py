@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 from tasks.export import Format, ImagePaths, LeftOut, NotHeld, Reason
 from tasks.records import Example
 from tasks.stages import write_bytes
+from tasks.storage import full_disk
 
 _IMAGES = "images"
 
@@ -26,7 +27,7 @@ class ImageNames:
         self._copied: set[str] = set()
 
     def of(self, example: Example) -> list[str]:
-        """Names in order; raises NotHeld when a file to be copied can't be read."""
+        """Names in order; raises NotHeld when a file to be copied can't be read, OSError for a full disk."""
         if self._how == "absolute":
             return [image.path for image in example.images]
         if self._how == "relative":
@@ -42,6 +43,8 @@ class ImageNames:
                 if not _turned(path, target):
                     _link_or_copy(os.path.realpath(path), target)
             except OSError as error:
+                if full_disk(error):  # nothing is wrong with the image: no export may go without it
+                    raise
                 raise NotHeld(example, Reason.IMAGE_UNREADABLE, f"{path}: {error.strerror or error}") from error
             self._copied.add(name)
         return f"../{_IMAGES}/{name}"

@@ -21,6 +21,7 @@ from tasks.judgements import NEITHER
 from tasks.records import ReviewCase
 from tasks.report.review import case_digest, image_url
 from tasks.stages import write_bytes
+from tasks.storage import writing
 from tasks.verdicts import Answer, read_bounded
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
@@ -35,7 +36,7 @@ def write_tasks(cases: Sequence[ReviewCase], file: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as out:
+        with writing(file), temporary.open("wb") as out:
             for number, case in enumerate(cases):
                 out.write((b",\n" if number else b"[\n") + orjson.dumps(_task(case)))
             out.write(b"\n]\n" if cases else b"[]\n")

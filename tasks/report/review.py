@@ -25,6 +25,7 @@ from tasks.errors import ConfigError, ManifestError
 from tasks.image_files import FORMATS
 from tasks.records import ImageRef, ReviewCase, Sample, Split, content_digest, digest_of
 from tasks.stages import write_bytes
+from tasks.storage import writing
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
 """The files of a review folder: the questions, the page that asks them, what people said (`tasks.verdicts`)."""
@@ -98,7 +99,7 @@ def write_review_page(
     page.parent.mkdir(parents=True, exist_ok=True)
     temporary = page.with_name(f".{page.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with writing(page), temporary.open("w", encoding="utf-8") as file:
             file.write(before)
             for element in _data(cases, page.parent, verdicts, inline):
                 file.write(element)

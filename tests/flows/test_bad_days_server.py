@@ -1,0 +1,49 @@
+"""Prefect's server is stopped, or its database locked, in the middle of a stage: the run waits, goes on, completes."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.flows.bad_days import asked_again, lost, own_server, report, said, start_light, wait_for
+from tests.flows.test_kill import answers
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+STOPPED_SECONDS = 60
+LOCKED_SECONDS = 30
+
+
+def test_server_stopped_for_a_minute(tmp_path: Path) -> None:
+    with own_server(tmp_path / "prefect") as server:
+        process = start_light(tmp_path, server.environment)
+        wait_for(lambda: answers(tmp_path) >= 20, process=process)
+        server.stop()
+        stopped = answers(tmp_path)
+        time.sleep(STOPPED_SECONDS)
+        assert answers(tmp_path) > stopped  # the stage under way needs no server
+        server.start()
+        assert process.wait(timeout=600) == 0
+        assert server.states("distill") == ["Completed"]
+        assert set(server.states()) <= {"Completed", "Crashed", "Failed"}  # a stage begun again; none left Running
+    again, missing = asked_again(tmp_path), lost(tmp_path / "run")
+    seen = said(tmp_path, "waits for (it|Prefect's API)") + "; " + said(tmp_path, "goes on after")
+    report("server stopped for 60 s in a stage", seen, again, missing)
+    assert (again, missing) == (0, 0)
+
+
+def test_database_locked_for_half_a_minute(tmp_path: Path) -> None:
+    with own_server(tmp_path / "prefect") as server:
+        process = start_light(tmp_path, server.environment)
+        wait_for(lambda: answers(tmp_path) >= 20, process=process)
+        database = sqlite3.connect(tmp_path / "prefect/prefect.db", timeout=30, isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        time.sleep(LOCKED_SECONDS)
+        database.execute("ROLLBACK")
+        database.close()
+        assert process.wait(timeout=600) == 0
+        assert server.states("distill") == ["Completed"]
+        assert set(server.states()) <= {"Completed", "Crashed", "Failed"}
+    again, missing = asked_again(tmp_path), lost(tmp_path / "run")
+    report("server's database locked for 30 s", "states come late in the web UI; Completed", again, missing)
+    assert (again, missing) == (0, 0)

@@ -1,0 +1,170 @@
+"""`labelstill serve` with a run under it: cancelled from the web UI, its process killed, its worker killed."""
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Cancelling
+
+from flows.follow import living_run_ids, subflow_runs
+from flows.pools import CPU
+from flows.server import prefect_environment
+from flows.service import Service
+from tasks.engines.vllm_options import installed_build
+from tests.conftest import ROOT, free_port
+from tests.flows.bad_days import SLOW, asked_again, lost, report
+from tests.flows.small_run import PIXELS, small_config
+from tests.flows.test_kill import answers
+from tests.flows.test_serve_restart import ready, serving, state_of, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+GONE_SECONDS = 10
+_DEPLOYMENT = f"""
+pull:
+  - prefect.deployments.steps.set_working_directory: {{directory: {ROOT}}}
+deployments:
+  - name: distill
+    entrypoint: flows.distill:distill
+    work_pool: {{name: cpu, job_variables: {{working_dir: {ROOT}}}}}
+    concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project folder that is served: its own Prefect server, and workers that run the real `distill`."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "prefect.yaml").write_text(_DEPLOYMENT, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABELSTILL_PORT", str(free_port()))
+        for name, value in prefect_environment(folder).items():
+            patch.setenv(name, value)
+        with serving(folder):
+            until(lambda: ready(folder / "serve.log"))
+            yield folder
+
+
+def light(folder: Path, **changes: object) -> dict[str, Any]:
+    return small_config(folder, slow=SLOW).model_dump(mode="json") | {"student": None} | changes
+
+
+def run_of(config: dict[str, Any]) -> UUID:
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        deployment = client.read_deployment_by_name("distill/distill")
+        return client.create_flow_run_from_deployment(deployment.id, parameters={"config": config}).id
+
+
+def cancel(run: UUID) -> None:
+    """What the button in the web UI does."""
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        client.set_flow_run_state(run, Cancelling())
+
+
+def states_below(run: UUID) -> set[str | None]:
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        return {below.state_name for below in subflow_runs(client, run)}
+
+
+def engine_of(run: UUID) -> psutil.Process:
+    """The process that executes the run."""
+    for process in psutil.process_iter():
+        try:
+            if "prefect.engine" in process.cmdline() and process.environ()["PREFECT__FLOW_RUN_ID"] == str(run):
+                return process
+        except (psutil.Error, KeyError, OSError):
+            continue
+    raise AssertionError(f"no process executes {run}")
+
+
+def seconds_until_gone(family: list[psutil.Process]) -> float:
+    began = time.monotonic()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive, alive
+    return time.monotonic() - began
+
+
+def is_whole(folder: Path) -> bool:
+    with sqlite3.connect(folder / "ledger.sqlite") as connection:
+        return connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def check_next_run(folder: Path, config: dict[str, Any], fault: str, seen: str) -> None:
+    """The next run resumes and completes: nothing asked again that the ledger has, nothing lost."""
+    assert is_whole(folder)
+    kept, since = answers(folder), time.time()
+    run = run_of(config)
+    until(lambda: state_of(run) == "Completed")
+    again, missing = asked_again(folder, kept, since), lost(folder / "run")
+    report(fault, seen, again, missing)
+    assert (again, missing) == (0, 0)
+
+
+def test_the_process_of_a_run_is_killed(project: Path, tmp_path: Path) -> None:
+    config = light(tmp_path)
+    run = run_of(config)
+    until(lambda: answers(tmp_path) >= 20)
+    engine_of(run).kill()
+    until(lambda: state_of(run) == "Crashed")
+    until(lambda: not {"Running", "Pending"} & states_below(run))
+    check_next_run(tmp_path, config, "kill -9 of the flow process", "the run is Crashed; the next one goes on")
+
+
+def test_the_worker_is_killed(project: Path, tmp_path: Path) -> None:
+    config = light(tmp_path)
+    run = run_of(config)
+    until(lambda: answers(tmp_path) >= 20)
+    service = Service(project, os.environ["PREFECT_API_URL"])
+    worker = service.worker(CPU).process()
+    assert worker is not None
+    worker.kill()
+    until(lambda: service.worker(CPU).process() is not None)
+    until(lambda: state_of(run) in {"Completed", "Crashed"})
+    seen = f"serve starts another worker; the run is {state_of(run)}"
+    until(lambda: run not in living_run_ids())
+    check_next_run(tmp_path, config, "kill -9 of the worker", seen)
+
+
+def test_cancelled_while_a_student_is_trained(project: Path, tmp_path: Path) -> None:
+    student = small_config(tmp_path, slow=SLOW).student
+    assert student is not None
+    longer = student.model_copy(update={"epochs": 200}).model_dump(mode="json")
+    run = run_of(light(tmp_path, student=longer))
+    until(lambda: any((tmp_path / "run/correction/students").glob(".*.part/trainer/*")))
+    engine = engine_of(run)
+    family = [engine, *engine.children(recursive=True)]
+    cancel(run)
+    gone = seconds_until_gone(family)
+    until(lambda: state_of(run) == "Cancelled")
+    until(lambda: not {"Running", "Pending", "Cancelling"} & states_below(run))
+    fault = "cancelled in the web UI while a student is trained"
+    check_next_run(tmp_path, light(tmp_path), fault, f"Cancelled; its processes gone after {gone:.1f} s")
+    assert gone < GONE_SECONDS
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(installed_build() is None, reason="no vLLM here")
+def test_cancelled_while_vllm_answers(project: Path, tmp_path: Path) -> None:
+    base = tmp_path / "shared" / "base"
+    vllm = {"engine": "vllm", "model": str(base), "dtype": "float32", "min_pixels": PIXELS, "max_pixels": PIXELS}
+    small_config(tmp_path)
+    run = run_of(light(tmp_path, generator=vllm, teacher=vllm))
+    until(lambda: answers(tmp_path) >= 5)
+    engine = engine_of(run)
+    family = [engine, *engine.children(recursive=True)]
+    assert any(process.name().startswith("VLLM::Engine") for process in family)
+    cancel(run)
+    gone = seconds_until_gone(family)
+    until(lambda: state_of(run) == "Cancelled")
+    seen = f"Cancelled; its processes gone after {gone:.1f} s"
+    check_next_run(tmp_path, light(tmp_path), "cancelled in the web UI while vLLM answers", seen)
+    assert gone < GONE_SECONDS
+    assert not [p for p in psutil.process_iter(["name"]) if p.pid in {one.pid for one in family}]
