@@ -11,11 +11,14 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
+    FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     LogFilter,
     LogFilterFlowRunId,
     LogFilterTimestamp,
+    TaskRunFilter,
+    TaskRunFilterId,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
@@ -172,3 +175,23 @@ def crash_stale_runs(client: SyncPrefectClient, pool: str, worker: str, *, worke
         crash_rest(client, run.id)
         client.set_flow_run_state(run.id, Crashed(message="Its process is gone."), force=True)
     return stale
+
+
+def crash_orphans(client: SyncPrefectClient) -> list[FlowRun]:
+    """Mark Crashed the subflow runs that are at work though the run they belong to has ended; gives back those runs.
+
+    A worker marks a run whose process was killed, and only that: its subflows would stay Running for ever.
+    """
+    at_work = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_WORK)),
+        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=False),
+    )
+    orphans: list[FlowRun] = []
+    for run in client.read_flow_runs(flow_run_filter=at_work):
+        assert run.parent_task_run_id is not None, "asked for"
+        of_task = TaskRunFilter(id=TaskRunFilterId(any_=[run.parent_task_run_id]))
+        larger = client.read_flow_runs(task_run_filter=of_task)
+        if larger and larger[0].state is not None and larger[0].state.is_final():
+            client.set_flow_run_state(run.id, Crashed(message="The run it belongs to has ended."), force=True)
+            orphans.append(run)
+    return orphans

@@ -48,7 +48,7 @@ def through_outages(stage: Callable[[], T], what: str) -> T:
 def wait_for_api() -> None:
     """Return once Prefect's API answers, after a day at the latest; says so in the run's log when it has to wait."""
     began, said = time.monotonic(), -_SAY_SECONDS
-    while (error := _unanswered()) is not None:
+    while (error := unanswered()) is not None:
         waited = time.monotonic() - began
         if waited > _PATIENCE_SECONDS:
             return  # the next call says what is wrong
@@ -60,8 +60,12 @@ def wait_for_api() -> None:
         get_run_logger().info("goes on after %.0f s: Prefect's API answers", time.monotonic() - began)
 
 
-def _unanswered() -> Exception | None:
-    # settings of its own, so that this is a new client, which does not try again for a minute itself
+def unanswered() -> Exception | None:
+    """Why Prefect's API does not answer now; None when it does.
+
+    The client of a running flow, connected before, would try for a minute before it says so.
+    """
+    # settings of its own make it a new client
     with get_client(sync_client=True, httpx_settings={"timeout": 10.0}) as client:
         return client.api_healthcheck()
 

@@ -18,6 +18,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 from flows.live import LiveLine
+from flows.outage import unanswered
 
 T = TypeVar("T")
 
@@ -155,6 +156,8 @@ def show_in_ui(what: str, show: Callable[[], T]) -> T | None:
     does not answer for some seconds."""
     for wait in _WAITS:
         try:
+            if (away := unanswered()) is not None:
+                raise away
             return show()
         except Exception as error:  # the same data are in the run's files
             if wait is None:

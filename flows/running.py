@@ -13,6 +13,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.alerts import tell_empty
 from flows.config import CommonConfig
+from flows.outage import wait_for_api
 from flows.pages import show_links
 from flows.preparing import prepare_images, reading_for
 from flows.progress import Progress, show_in_ui
@@ -137,6 +138,7 @@ class Stage:
             figures=dict(figures),
         )
         record = write_stage(self.folder, record, kept, dropped, ids)
+        wait_for_api()  # the stage's end must be told to it in any case
         show_counts(record)
         if not record.kept:
             tell_empty(self.folder.parent, self.name)

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from flows.alerts import register_automations
-from flows.follow import crash_rest, crash_stale_runs, follow_run
+from flows.follow import crash_orphans, crash_rest, crash_stale_runs, follow_run
 from flows.pages import find_or_start_pages, stop_pages
 from flows.pools import CPU, POOLS
 from flows.processes import tail
@@ -71,6 +71,7 @@ class Tender:
                 with self._service.client() as client:
                     for run in crash_stale_runs(client, pool, worker_name(pool), worker_lives=lives):
                         print(f"The process of run {run.name} is gone: marked Crashed.", flush=True)
+                    crash_orphans(client)
             except (httpx.TransportError, PrefectHTTPStatusError) as error:
                 print(f"The server did not answer ({type(error).__name__}), which is tried again.", flush=True)
             if not lives:
