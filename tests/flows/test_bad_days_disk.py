@@ -1,6 +1,7 @@
 """The disk is full in the ledger, or in an export: said in words, nothing half written, and the rerun goes on."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,11 +47,11 @@ def test_disk_full_in_the_ledger(prefect_server: PrefectServer, tmp_path: Path) 
         assert start_light(tmp_path, ledger=str(ledger)).wait(timeout=600) != 0
         seen = said(tmp_path, "LedgerError: .*free disk space, run again")
         assert str(ledger) in seen
-        kept = answers(disk)
+        kept, since = answers(disk), time.time()
         assert kept > 0  # what was written before stays
         grow(disk, 20_000)
         assert start_light(tmp_path, ledger=str(ledger)).wait(timeout=600) == 0
-        again, missing = asked_again(tmp_path, kept, ledger=ledger), lost(tmp_path / "run")
+        again, missing = asked_again(tmp_path, kept, since, ledger=ledger), lost(tmp_path / "run")
     report(f"disk full in the ledger (after {kept} answers)", seen, again, missing)
     assert (again, missing) == (0, 0)
 
