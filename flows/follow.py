@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
@@ -25,7 +25,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, Log, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 POLL_SECONDS = 1.5
 _PAGE = 200
@@ -36,6 +36,8 @@ _LATE = timedelta(seconds=20)
 _OWN_LOGGERS = frozenset({"prefect.flow_runs", "prefect.task_runs"})
 _WORKER_LABEL = "prefect.worker.name"
 """Set by every Prefect worker on a run before it starts the run's process."""
+_CANCEL_SECONDS = 300.0
+"""A worker imports the flow, for its hooks, between the end of a cancelled run and the mark: 53 s were seen."""
 _AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -156,7 +158,8 @@ def crash_stale_runs(client: SyncPrefectClient, pool: str, worker: str, *, worke
 
     Prefect has no eye for that itself once worker and engine died together: the run would stay Running for ever.
     Judged are the runs of the worker of that name, which is this machine's: another machine's processes can't be seen
-    from here. While the worker lives, a Pending run may be on its way to a process and is left alone.
+    from here. While the worker lives, a Pending run may be on its way to a process and is left alone, and so is a
+    Cancelling one for some minutes; after them it becomes Cancelled.
     """
     at_work = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_WORK)))
     of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
@@ -167,14 +170,22 @@ def crash_stale_runs(client: SyncPrefectClient, pool: str, worker: str, *, worke
         for run in runs
         if run.id not in living
         and run.labels.get(_WORKER_LABEL) == worker
-        and not (worker_lives and run.state_type is StateType.PENDING)
+        and not (worker_lives and _is_in_good_hands(run))
         # An engine that ended between the two looks has left its final state.
         and client.read_flow_run(run.id).state_type in _AT_WORK
     ]
     for run in stale:
         crash_rest(client, run.id)
-        client.set_flow_run_state(run.id, Crashed(message="Its process is gone."), force=True)
+        final = Cancelled if run.state_type is StateType.CANCELLING else Crashed
+        client.set_flow_run_state(run.id, final(message="Its process is gone."), force=True)
     return stale
+
+
+def _is_in_good_hands(run: FlowRun) -> bool:
+    """Whether a living worker will say itself what becomes of a run without a process."""
+    if run.state is None or run.state_type is not StateType.CANCELLING:
+        return run.state_type is StateType.PENDING
+    return abs((datetime.now(UTC) - run.state.timestamp).total_seconds()) < _CANCEL_SECONDS
 
 
 def crash_orphans(client: SyncPrefectClient) -> list[FlowRun]:
