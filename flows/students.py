@@ -96,14 +96,14 @@ def trained_students(
         return _probes(spec, config, pack, samples, split, repeat, folder, asking)
     asked = base_spec(spec)
     prompter = prompter_for(config, pack, model_identity(asked), asked, samples)
-    texts = prompter.texts
-
+    texts = dict(prompter.texts)
     reasons = _reasons(config) if isinstance(spec, StudentSpec) and spec.reasons != "never" else {}
     with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
     plan = _plan(spec, prompter, reasons, repeat, folder, ImageCache(config.images))
     students = train_students(config, asking, samples, split, repeat, plan, gpus=gpus_a_fold(config))
 
     def ask(student: Student, students: Sequence[Student], items: Sequence[Sample]) -> Sequence[Prediction]:
+        _read_more(config, pack, items, texts)
         mine = _weights(asked, spec, student, students)
         model = model_identity(mine)
         prompts = Prompter(
@@ -116,6 +116,13 @@ def trained_students(
         return asking.labels(requests, mine, what, source=f"student/fold={student.fold}", model=model)
 
     return students, ask
+
+
+def _read_more(config: CorrectionConfig, pack: Pack, items: Sequence[Sample], texts: dict[str, str]) -> None:
+    """Add the text on images that are not among the training items': those of the pool."""
+    new = [s for s in items if any(image.sha256 not in texts for image in s.images)]
+    if pack.ocr is not None and new:
+        texts.update(read_texts(config, pack, new))
 
 
 def _reasons(config: CorrectionConfig) -> dict[str, str]:
@@ -180,10 +187,13 @@ def _probes(
 ) -> tuple[list[Student], _Ask]:
     texts = read_texts(config, pack, samples)
     images: dict[str, Vector] = {}
+    looked_at: set[str] = set()  # more than `images`: some can't be read
 
-    def features() -> Mapping[str, Vector]:
-        if not images:
-            several = [samples] if config.runner == "threads" else parts(samples, _LOOKS_A_SHARD)
+    def features(items: Sequence[Sample] = samples) -> Mapping[str, Vector]:
+        new = [s for s in items if any(image.sha256 not in looked_at for image in s.images)]
+        looked_at.update(image.sha256 for s in new for image in s.images)
+        if new:
+            several = [new] if config.runner == "threads" else parts(new, _LOOKS_A_SHARD)
             looks = [Shard("look at the images", partial(probe_images, spec, part)) for part in several]
             gpus = gpus_a_fold(config) if spec.embedding_model else 0
             if gpus:
@@ -201,7 +211,8 @@ def _probes(
     students = train_students(config, asking, samples, split, repeat, plan, before=features)
 
     def ask(student: Student, students: Sequence[Student], items: Sequence[Sample]) -> Sequence[Prediction]:
-        return list(predict_probe(student.folder, items, texts, images=features()))
+        _read_more(config, pack, items, texts)
+        return list(predict_probe(student.folder, items, texts, images=features(items)))
 
     return students, ask
 

@@ -1,0 +1,50 @@
+"""Students asked about the pool see its images, which are not among those that they were trained on."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.asking import Asking
+from flows.config import CorrectionConfig
+from flows.running import intake
+from flows.students import trained_students
+from tasks.folds import make_folds
+from tasks.ledger import Ledger
+from tasks.packs import load_pack
+from tasks.records import Prediction, Split
+from tasks.students import ProbeSpec
+from tasks.students.probe import predict_probe, probe_images
+from tests.conftest import PrefectServer
+from tests.flows.small_run import small_config
+
+
+def test_a_probe_looks_at_the_pools_images(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    whole = small_config(tmp_path)
+    assert whole.labelled and whole.unlabelled and whole.teacher
+    spec = ProbeSpec(folds=2, images="histograms")
+    config = CorrectionConfig(
+        pack="demo", labelled=whole.labelled, teacher=whole.teacher, student=spec,
+        output=whole.output, ledger=whole.ledger, images=whole.images, texts=whole.texts,
+    )  # fmt: skip
+    found: list[tuple[list[Prediction], ...]] = []
+
+    @flow(name="probe")
+    def probe() -> None:
+        pack = load_pack("demo")
+        labelled, _ = intake(whole.labelled, pack, Split.LABELLED, config.output)  # pyright: ignore
+        pool, _ = intake(whole.unlabelled, pack, Split.UNLABELLED, config.output)  # pyright: ignore
+        pictured = [s for s in pool if s.images]
+        assert pictured
+        with Ledger(config.ledger) as ledger, Asking(config, "correction", ledger) as asking:
+            folds = make_folds(labelled, 2, 0)
+            students, ask = trained_students(config, pack, labelled, folds, 0, tmp_path / "students", asking)
+            said = list(ask(students[0], students, pictured))
+            folder = students[0].folder
+            seen = list(predict_probe(folder, pictured, {}, images=probe_images(spec, pictured)))
+            blind = list(predict_probe(folder, pictured, {}, images={}))
+        found.append((said, seen, blind))
+
+    probe()
+    said, seen, blind = found[0]
+    assert said == seen
+    assert seen != blind
