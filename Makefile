@@ -12,6 +12,9 @@ UV_VERSION := 0.13.8
 STAMPS := .venv/.stamps
 INSTALL := $(UV) pip install --quiet --python $(PY) --override requirements/overrides.txt
 
+# tests/flows beside the others (tests/conftest.py): 13 minutes on two cores where one after the other takes 20
+SIDE_BY_SIDE := -n 2 --dist loadgroup
+
 sum = $(shell cat requirements/$(1).lock requirements/overrides.txt 2>/dev/null | cksum | cut -d' ' -f1)
 BOOT := $(STAMPS)/uv-$(UV_VERSION)
 BASE := $(STAMPS)/base-$(call sum,base)
@@ -38,7 +41,7 @@ serve: env-base ## Keep the Prefect server, the deployments and a worker up unti
 	@.venv/bin/labelstill serve
 
 test: env-test ## The tests (all but the slow ones)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-slow: env-test ## The kill, stall and outage tests
 	@$(PY) -m pytest -m slow $(ARGS)
@@ -48,7 +51,7 @@ check: env-test ## Linter, formatter, type checker, dependency audit, tests
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
 	@$(PY) requirements/audit.py
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 bench: env-test ## The side-by-side measurements in tests/benchmarks
 	@found=0; for file in tests/benchmarks/*.py; do \

@@ -85,3 +85,10 @@ def _healthy(api_url: str) -> bool:
         return httpx.get(f"{api_url}/health", timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two groups for `make test`: what starts servers and flows of the project in one process, the rest in another."""
+    for item in items:
+        flows = "flows" in item.path.relative_to(ROOT).parts
+        item.add_marker(pytest.mark.xdist_group("flows" if flows else "rest"))
