@@ -20,7 +20,7 @@ from flows.server import prefect_environment
 from flows.service import Service
 from tasks.engines.vllm_options import installed_build
 from tests.conftest import ROOT, free_port
-from tests.flows.bad_days import SLOW, asked_again, lost, report
+from tests.flows.bad_days import SLOW, asked_again, lost, report, wait_for
 from tests.flows.small_run import PIXELS, small_config
 from tests.flows.test_kill import answers
 from tests.flows.test_serve_restart import ready, serving, state_of, until
@@ -160,7 +160,7 @@ def test_cancelled_while_vllm_answers(project: Path, tmp_path: Path) -> None:
     vllm = {"engine": "vllm", "model": str(base), "dtype": "float32", "min_pixels": PIXELS, "max_pixels": PIXELS}
     small_config(tmp_path)
     run = run_of(light(tmp_path, generator=vllm, teacher=vllm))
-    until(lambda: answers(tmp_path) >= 5)
+    wait_for(lambda: answers(tmp_path) >= 5, seconds=600)  # vLLM takes minutes to start on a busy machine
     engine = engine_of(run)
     children = engine.children(recursive=True)
     assert any(process.name().startswith("VLLM::Engine") for process in children)
