@@ -32,6 +32,7 @@ def relabel_command(
     console.print("; ".join((state.outcome, *state.why)), markup=False, highlight=False)
     if state.outcome is RelabelOutcome.BUDGET_SPENT:
         raise typer.Exit(4)
-    if state.outcome is RelabelOutcome.HELD_BACK or state.why:
+    still_held_back = state.outcome is RelabelOutcome.UNCHANGED and state.why
+    if state.outcome is RelabelOutcome.HELD_BACK or still_held_back:
         console.print(f"to release it: labelstill relabel {config} --publish", markup=False, highlight=False)
         raise typer.Exit(3)

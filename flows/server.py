@@ -92,7 +92,9 @@ def ask_server(api_url: str, home: str) -> Answer:
         health = httpx.get(f"{api_url}/health", timeout=10)
         if health.status_code != 200:
             return Answer.FOREIGN
-        theirs = httpx.get(f"{api_url}/admin/settings", timeout=10).json()["home"]
+        name, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        answer = httpx.get(f"{api_url}/admin/settings", timeout=10, auth=(name, password) if name else None)
+        theirs = answer.json()["home"]
         return Answer.OURS if os.path.realpath(theirs) == os.path.realpath(home) else Answer.FOREIGN
     except (httpx.ConnectError, httpx.TimeoutException):
         # A server that is starting, or is too busy for a moment, is not there yet.

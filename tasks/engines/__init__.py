@@ -90,6 +90,10 @@ def check_engine(spec: EngineSpec) -> None:
         from tasks.engines.vllm import check_vllm
 
         check_vllm(spec)
+    if spec.engine == "server":
+        from tasks.engines.client import key_of
+
+        key_of(spec)
 
 
 def open_engine(spec: EngineSpec, place: Workplace) -> Engine:

@@ -49,7 +49,7 @@ class Client:
         self._room = asyncio.Semaphore(spec.concurrency)
         self._few, self._alone = asyncio.Semaphore(8), asyncio.Semaphore(1)
         self._heard = time.monotonic()
-        self._key = _key(spec)
+        self._key = key_of(spec)
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -210,7 +210,8 @@ class Client:
         self._changed = now
 
 
-def _key(spec: EngineSpec) -> str:
+def key_of(spec: EngineSpec) -> str:
+    """The server's key from the environment, empty where none is named; raises EngineError when it is not set."""
     if spec.api_key_env is None:
         return ""
     key = os.environ.get(spec.api_key_env)

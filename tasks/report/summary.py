@@ -38,6 +38,10 @@ def run_summary(output: Path) -> str:
         if r.figures:
             figures = ", ".join(f"{name} {value:g}" for name, value in ((k, round(v, 3)) for k, v in r.figures.items()))
             details.append(f"- **{r.stage}**: {figures}")
-    files = sorted(p for p in (output / "emit").rglob("*") if p.is_file() and not p.name.startswith("."))
-    details += [f"- `{file}` ({file.stat().st_size:,} bytes)" for file in files]
+    written = [p for p in (output / "emit").rglob("*") if p.is_file() and not p.name.startswith(".")]
+    images = [p for p in written if p.is_relative_to(output / "emit" / "images")]
+    details += [f"- `{file}` ({file.stat().st_size:,} bytes)" for file in sorted({*written} - {*images})]
+    if images:
+        total = sum(p.stat().st_size for p in images)
+        details.append(f"- `{output / 'emit' / 'images'}`: {len(images):,} images ({total:,} bytes)")
     return "\n".join([*lines, "", *details, ""])
