@@ -11,7 +11,7 @@ from prefect.input import RunInput
 from prefect.states import Running
 from pydantic import Field
 
-from flows.emit import CANDIDATE
+from flows.folders import CANDIDATE
 from flows.pages import PAGES, link_to
 from tasks.drift import Drift
 from tasks.stages import read_record

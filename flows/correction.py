@@ -10,13 +10,14 @@ from prefect import flow, get_run_logger
 from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.one_run import one_run
-from flows.running import Stage, file_state, intake, most_images, prompter_for, reused, run_as_task, show_table
+from flows.running import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
 from flows.students import out_of_fold
 from flows.teacher import teacher_labels
 from flows.training import STAGE
 from tasks.cases import all_labels, corrections, judged_samples, known_verdicts, review_queue
 from tasks.correction import AskTeacher, Decisions, LookUp, Policy, correct
 from tasks.engines.identity import model_identity
+from tasks.file_states import file_state
 from tasks.judgements import NEITHER, Floats, Ints, from_predictions, predicted
 from tasks.ledger import Ledger
 from tasks.packs import Pack, load_pack

@@ -3,20 +3,21 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from prefect import flow, get_run_logger
 
 from flows.alerts import tell_empty
 from flows.config import EmitConfig
+from flows.folders import CANDIDATE, CONFLICTS
 from flows.one_run import one_run
 from flows.pages import show_links
-from flows.running import file_state, intake, read_texts, reused, run_as_task, show_counts, show_table
+from flows.running import intake, read_texts, reused, run_as_task, show_counts, show_table
 from flows.settings import SourceConfig
 from tasks.alikeness import Worded, crowded_out
 from tasks.decisions import Decision, pseudo_decision
 from tasks.errors import ConfigError
+from tasks.file_states import file_state
 from tasks.looks import Looks
 from tasks.merge import STAGE, conflicts
 from tasks.merge_files import Emitted, write_merged
@@ -38,12 +39,6 @@ from tasks.stages import (
 )
 from tasks.verdicts import read_store
 from tasks.versions import VersionWriter
-
-CANDIDATE = "candidate"
-"""Under `output`: a set that is not published (flows/relabel.py)."""
-CONFLICTS = Path("review_conflicts/review")
-"""Under `output`: the queue of conflicting duplicates. `labelstill review import <output>/review_conflicts FILE` takes
-in what people said; the next run applies it."""
 
 _ASKED = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""

@@ -7,16 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import flow, get_run_logger
 
 from flows.asking import Asking
 from flows.config import PseudoLabelsConfig
+from flows.folders import REVIEW_POOL
 from flows.one_run import one_run
 from flows.pool_evidence import Opinions, ask_second, opinions
-from flows.running import Stage, file_state, intake, most_images, reused, run_as_task, show_table
+from flows.running import Stage, intake, most_images, reused, run_as_task, show_table
 from tasks.engines.identity import model_identity
+from tasks.file_states import file_state
 from tasks.ledger import Ledger
 from tasks.packs import Pack, load_pack
 from tasks.pool_cases import pool_cases
@@ -31,8 +32,6 @@ from tasks.trust_targets import checked, targets
 from tasks.verdicts import read_store, usable
 
 STAGE = "pseudo_labels"
-REVIEW = Path("review_pool") / "review"
-"""Under `output`: a run's folder of its own for `labelstill review`, which looks for `review` in what it is given."""
 _ENOUGH = 20
 """Checked items below which the teacher is not calibrated: a handful of a person's verdicts and no labelled set."""
 
@@ -103,7 +102,7 @@ def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
     """Everything that decides about the pool but the models, and the digest of each part."""
     log = get_run_logger()
     pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output, config.images)
-    store = config.output / REVIEW / "verdicts.jsonl"
+    store = config.output / REVIEW_POOL / "verdicts.jsonl"
     digests = {"samples": read.digest, "verdicts": file_state(store)}
     labels, contents = {s.id: s.labels for s in pool}, {s.id: content_digest(s) for s in pool}
     verdicts, stale = usable(read_store(store), labels, contents)
@@ -171,7 +170,7 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
     if not budget and not given.verdicts:
         return
     cases = pool_cases(given.pool, trust.items, here.teacher, here.students, budget)
-    folder = config.output / REVIEW
+    folder = config.output / REVIEW_POOL
     run_as_task("review page", "write the review page of the pool", lambda: (
         write_queue(cases, folder, given.verdicts, title="Review: pool")
     ))  # fmt: skip

@@ -87,6 +87,7 @@ def _healthy(api_url: str) -> bool:
         return False
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook of this name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two groups for `make test`: what starts servers and flows of the project in one process, the rest in another."""
     for item in items:

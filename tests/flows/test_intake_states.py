@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.running import file_state, folder_state
+from tasks.file_states import file_state, folder_state
 
 
 @pytest.fixture

@@ -1,0 +1,85 @@
+"""What a re-labelling does once something has changed: the stages, the comparison, and the decision to publish."""
+
+from pathlib import Path
+
+from flows.alerts import tell_empty, tell_held_back
+from flows.approval import ask_person
+from flows.asking import spending
+from flows.config import EmitConfig, RelabelConfig
+from flows.distill import run_stages, write_up
+from flows.folders import CANDIDATE
+from flows.running import show_table
+from tasks.drift import Drift, drift_between
+from tasks.errors import BudgetSpent
+from tasks.relabel_state import RelabelOutcome, RelabelState
+from tasks.snapshots import Snapshot, open_snapshot
+from tasks.stages import read_record
+from tasks.versions import read_versions
+
+
+def bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -> RelabelState:
+    """Run the stages, compare what they make with the published version, and publish it or not; the state to be kept.
+
+    `watched` is the digest of what the set is made from, `last` the state that the last re-labelling left.
+    """
+    try:
+        with spending(config.budget.budget()):
+            *asking, emission = config.stage_configs()
+            assert isinstance(emission, EmitConfig)
+            run_stages([*asking, emission.model_copy(update={"candidate": True})])
+    except BudgetSpent as spent:
+        change = {"watched": "", "outcome": RelabelOutcome.BUDGET_SPENT, "why": (str(spent),)}
+        return last.model_copy(update=change)
+    candidate, confidence = open_snapshot(str(config.output / CANDIDATE)), _confidence(config.output)
+    drift = drift_between(_published(config.output), candidate, (last.confidence, confidence))
+    against = ("nothing is left to train on",) if not candidate.rows else drift.beyond(config.drift.limits())
+    _show(drift)
+    if not candidate.rows:
+        tell_empty(config.output, CANDIDATE)
+    if refused := _refused(config, drift, against):
+        change = {"watched": watched, "outcome": RelabelOutcome.HELD_BACK, "why": refused}
+        return last.model_copy(update=change)
+    run_stages([emission])
+    write_up(config)
+    return RelabelState(
+        watched=watched,
+        outcome=RelabelOutcome.PUBLISHED,
+        why=against,
+        version=read_versions(config.output)[-1].version,
+        confidence=confidence,
+    )
+
+
+def _published(output: Path) -> Snapshot | None:
+    return open_snapshot(str(output)) if read_versions(output) else None
+
+
+def _confidence(output: Path) -> float | None:
+    """Mean expected precision of the pool's labels, as the stage left it; None where no pool is labelled."""
+    record = read_record(output / "pseudo_labels")
+    return record.figures.get("expected precision of all") if record else None
+
+
+def _refused(config: RelabelConfig, drift: Drift, against: tuple[str, ...]) -> tuple[str, ...]:
+    """Why the set is not published; empty if it is."""
+    asks = config.approval.ask == "always" or (against and config.approval.ask == "drift")
+    if config.publish or not (against or asks):
+        return ()
+    tell_held_back(config.output, "; ".join(against or ("every version is put before a person",)))
+    if not asks:
+        return against
+    answer = ask_person(config.output, drift, against, config.approval.hours)
+    if answer is None:
+        return (*against, f"nobody answered within {config.approval.hours:g} hours")
+    return () if answer.publish else (*against, f"a person said no: {answer.note or 'no note'}")
+
+
+def _show(drift: Drift) -> None:
+    show_table("relabel-drift", [{"what": a, "figure": b} for a, b in drift.rows()], "Against the published version")
+    rows = [
+        {"item": c.id, "was": c.before.label, "is": c.after.label, "why": c.after.why}
+        for c in drift.changed
+        if c.before and c.after
+    ]
+    if rows:
+        show_table("relabel-changes", rows, "Relabelled items (the first of them)")
