@@ -51,6 +51,8 @@ os.environ.update(
     }
 )
 os.environ.pop("LABELSTILL_PORT", None)
+# pytest-xdist's processes have one, and a rich console keeps the width that it finds when it is made
+os.environ.pop("COLUMNS", None)
 
 
 @dataclass(frozen=True)
