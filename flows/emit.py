@@ -14,7 +14,7 @@ from flows.one_run import one_run
 from flows.pages import show_links
 from flows.running import intake, read_texts, reused, run_as_task, show_counts, show_table
 from flows.settings import SourceConfig
-from tasks.alikeness import Worded, crowded_out
+from tasks.alikeness import Worded, crowded_out, diversity
 from tasks.decisions import Decision, pseudo_decision
 from tasks.errors import ConfigError
 from tasks.file_states import file_state
@@ -231,6 +231,7 @@ def _figures(emitted: Emitted, plan: Plan, config: EmitConfig) -> dict[str, floa
     figures = {f"from {origin}": float(n) for origin, n in sorted(emitted.origins.items())}
     return figures | {
         "with a reason": emitted.reasons,
+        "near-duplicate reasons": diversity(emitted.said).near_duplicates,
         "validation": emitted.validation,
         "of or near evaluation": plan.contaminating,
         "transductive": float(config.emit.transductive),

@@ -15,6 +15,10 @@ from tasks.stages import RowWriter, check_books
 from tasks.versions import VersionWriter
 
 
+_MEASURED = 20_000
+"""Reasons that are compared with each other: 8 s of a busy core."""
+
+
 @dataclass
 class Emitted:
     """What was written, counted on its way."""
@@ -26,6 +30,8 @@ class Emitted:
     """By reason code."""
     reasons: int = 0
     """Examples that say why."""
+    said: list[str] = field(default_factory=list[str])
+    """What they say; of more than 20,000 the first, which are any, the examples being shuffled."""
     validation: int = 0
     exported: Exported = field(default_factory=lambda: Exported((), {}, ()))
 
@@ -72,6 +78,8 @@ def _counted(examples: Iterable[Example], emitted: Emitted, ids: list[str], writ
         ids.append(example.sample_id)
         emitted.origins[example.origin] += 1
         emitted.reasons += bool(example.reason)
+        if example.reason and len(emitted.said) < _MEASURED:
+            emitted.said.append(example.reason)
         emitted.validation += example.subset is Subset.VALIDATION
         if example.origin is not Origin.MIX:
             emitted.labels[example.label] += 1

@@ -201,7 +201,8 @@ def test_reasons_that_are_alike_and_those_beyond_the_share_are_not_taught(config
     record = StageRecord(stage="pseudo_labels", recipe="with reasons", read=0, kept=0, dropped=0)
     write_stage(config.output / "pseudo_labels", record, kept, [], [row["id"] for row in rows])
     loose = config.model_copy(update={"rationales": RationaleSettings(opening_share=1.0)})
-    _, examples, _ = emitted(loose)
+    record, examples, _ = emitted(loose)
+    assert record.figures["near-duplicate reasons"] == 0
     reasons = [e.reason for e in examples if e.reason]
     assert sorted(reasons) == sorted([said[0], *said[2:]])
     for share, expected in ((0.0, 0), (0.5, None)):
@@ -212,5 +213,6 @@ def test_reasons_that_are_alike_and_those_beyond_the_share_are_not_taught(config
         assert expected is None or len(left) == expected
         assert all(e.reason in e.messages[-1].content for e in left)
     lenient = loose.model_copy(update={"emit": loose.emit.model_copy(update={"reasons_alike": 1.0})})
-    _, examples, _ = emitted(lenient)
+    record, examples, _ = emitted(lenient)
+    assert record.figures["near-duplicate reasons"] == 2 / len(said)
     assert sorted(e.reason for e in examples if e.reason) == sorted(said)
