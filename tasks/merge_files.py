@@ -14,7 +14,6 @@ from tasks.shuffling import shuffled
 from tasks.stages import RowWriter, check_books
 from tasks.versions import VersionWriter
 
-
 _MEASURED = 20_000
 """Reasons that are compared with each other: 8 s of a busy core."""
 
