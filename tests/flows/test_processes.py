@@ -46,7 +46,7 @@ def test_an_exception_ends_what_is_at_work(tmp_path: Path) -> None:
             processes = at_work(tmp_path, 2)
             raised = time.monotonic()
             raise KeyboardInterrupt
-    assert time.monotonic() - raised < 5
+    assert time.monotonic() - raised < 60  # of the 300 s that their work takes
     assert not any(process.is_running() for process in processes)
     assert all(future.done() for future in futures)
 

@@ -164,7 +164,7 @@ def test_neither_put_nor_get_waits_for_another_runs_write(path: Path) -> None:
         for key in numbers(1000):
             keep(ledger, key)
         assert len(ledger.get(["old", "first", *numbers(1000)])) == 1002
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10  # waiting for the lock takes LOCK_SECONDS, 60
         other.execute("ROLLBACK")
         other.close()
         ledger.flush()
@@ -191,14 +191,14 @@ while True:
     assert child.stdout is not None
     first = child.stdout.readline()
     began = float(first.split()[1])
-    time.sleep(max(0.0, began + 2.4 - time.monotonic()))
+    time.sleep(max(0.0, began + 5 - time.monotonic()))
     child.kill()
     killed = time.monotonic()
     puts = dict(line.split() for line in [first, *child.stdout.read().splitlines()] if line.count(" ") == 1)
     child.communicate()
     with Ledger(path) as ledger:
         kept = ledger.get(puts)
-    old = {key for key, at in puts.items() if killed - float(at) > 1.2}
+    old = {key for key, at in puts.items() if killed - float(at) > 3}  # two more for a busy machine
     assert len(old) > 10
     assert old <= set(kept)
     assert ledger.set_aside is None
@@ -207,7 +207,7 @@ while True:
 def test_a_killed_run_that_was_waiting_for_its_engine_has_kept_its_last_batch(path: Path) -> None:
     child = start('for n in range(20): keep(ledger, f"{n}")\nprint("put", flush=True)\ntime.sleep(60)', path)
     assert child.stdout is not None and child.stdout.readline() == "put\n"
-    time.sleep(1.8)
+    time.sleep(4)  # three of them for a busy machine
     child.kill()
     child.communicate()
     with Ledger(path) as ledger:
