@@ -63,7 +63,7 @@ bench: env-test ## The side-by-side measurements in tests/benchmarks
 bench-correction: env-test ## Label-error detection beside cleanlab and plain rules, on noisy sets (ARGS="--quick")
 	@$(PY) -m tests.benchmarks.correction.main $(ARGS)
 
-bench-readers: env-test ## Every export read back through its reader: LLaMA-Factory, ms-swift, trl, datasets
+bench-readers: env-test ## Exports read back through their readers: LLaMA-Factory, ms-swift, trl, datasets
 	@$(PY) -m tests.benchmarks.readers.main
 
 bench-lift: env-test ## Students on each variant of the demo's set, five seeds: what each step is worth (ARGS="--seeds 2")

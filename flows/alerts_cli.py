@@ -16,8 +16,8 @@ def alerts_command(
 ) -> None:
     """Send alerts to a block (saved in the web UI, under Blocks); without one, only add what is missing.
 
-    Failed, crashed, late and held-back runs of deployments and empty results are told. Runs whose heartbeats are
-    missing are marked Crashed, with or without a block. Running it again changes nothing.
+    Failed, crashed and late runs of deployments are told, versions held back and empty results of any run. Runs whose
+    heartbeats are missing are marked Crashed, with or without a block. Running it again changes nothing.
     """
     from flows.alerts import find_block, register_automations
     from flows.service import open_service

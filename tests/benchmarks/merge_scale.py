@@ -7,7 +7,8 @@ in the cache (no image is opened). 1 % are copies of others, 2 % near-copies, an
 samples and the pseudo-labels are files that a run would have left; making them is not measured. The merge is a process
 of its own, so that its memory is its own.
 
-Measured on two cores that others were using too (load 4 to 6): 600 s, of them 383 s of one core, peak 2.26 GiB.
+Measured on two cores that others were using too (load 4 to 6): 600 s, of them 383 s of one core, peak 2.26 GiB; later
+713 s and 2.25 GiB on a fresh clone.
 """
 
 import argparse

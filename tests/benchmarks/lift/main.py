@@ -1,6 +1,6 @@
 """Is the student better? The demo's student on each variant of the demo's set, five seeds, held-out accuracy.
 
-`make bench-lift` runs the demo first (artifacts/demo), which takes a minute where nothing changed. Goal: `all` at
+`make bench-lift` runs the demo first (artifacts/demo), which takes 40 s where nothing changed. Goal: `all` at
 least 5 points above `raw` and at least 60 % of the way to `ceiling`, no single step below `raw` by more than its
 interval.
 """
