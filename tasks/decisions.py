@@ -18,7 +18,8 @@ class Reason(StrEnum):
     WAITING = "waits_for_review"
     NEITHER = "reviewer_said_neither"
     UNREASONED = "no_good_reason"
-    """The rationales gate let no reason pass, and the run leaves such items out."""
+    """The rationales gate let no reason for its given label pass, nobody else spoke for it, and the run leaves such
+    items out."""
     UNTRUSTED = "no_trusted_pseudo_label"
     OVERRULED = "overruled_duplicate"
     """An equal or near item's label has the stronger origin."""
@@ -114,6 +115,8 @@ class Stand(NamedTuple):
     """It is of the labelled set: what was refused there must not come back by its duplicate in the pool."""
     open: bool
     """Its task has no label set: another text for the same picture is no conflict."""
+    task: str
+    """Items of different tasks are asked different things: however alike, none yields to the other."""
 
 
 class Fate(NamedTuple):
@@ -125,18 +128,20 @@ class Fate(NamedTuple):
     """The labels in conflict."""
 
 
+_Question = tuple[int, str]
+"""Content and task: to equal items, the same is shown and asked."""
 _STRENGTH = {origin: i for i, origin in enumerate(Origin)}
 TAUGHT = Fate(None)
 
 
 @dataclass
 class _Around:
-    """The items of one content and of those near it."""
+    """The items of one question and of those near it."""
 
     strongest: int
     labels: dict[Origin, dict[str, int]]
     """The labels that rest on an origin, each with the first item that has it."""
-    contents: tuple[int, ...]
+    questions: tuple[_Question, ...]
 
 
 def fates(
@@ -145,46 +150,50 @@ def fates(
     """What becomes of each item, in order.
 
     `near` holds the contents near each content, both ways; `forbidden` those of, or near, an evaluation item (content →
-    that item, where it is one alone). Of equal or near items, the one whose label has the strongest origin stands, and
-    of these the first; if these have different labels, none does. Items of open tasks yield to equal ones only.
+    that item, where it is one alone), whatever its task. Of equal or near items of one task, the one whose label has
+    the strongest origin stands, and of these the first; if these have different labels, none does. Items of open tasks
+    yield to equal ones only. To a forbidden item none yields, unless that was refused.
     """
     often = Counter(stand.content for stand in stands)
-    items: dict[int, list[int]] = {}
+    items: dict[_Question, list[int]] = {}
     for i, stand in enumerate(stands):
-        if (often[stand.content] > 1 or stand.content in near) and (stand.labelled or stand.refused is None):
-            items.setdefault(stand.content, []).append(i)
-    around: dict[int, _Around] = {}
-    taught: dict[int, int] = {}
+        counts = stand.labelled if stand.refused is not None else stand.content not in forbidden
+        if counts and (often[stand.content] > 1 or stand.content in near):
+            items.setdefault((stand.content, stand.task), []).append(i)
+    around: dict[_Question, _Around] = {}
+    taught: dict[_Question, int] = {}
     decided: list[Fate] = []
     for i, stand in enumerate(stands):
-        fate = TAUGHT
+        fate, question = TAUGHT, (stand.content, stand.task)
         if stand.content in forbidden:
             fate = Fate(Reason.CONTAMINATES, forbidden[stand.content])
         elif stand.refused is not None:
             fate = Fate(stand.refused)
-        elif stand.content in items and stand.open:
-            fate = Fate(Reason.DUPLICATE, taught[stand.content]) if stand.content in taught else TAUGHT
-        elif stand.content in items:
-            if stand.content not in around:
-                around[stand.content] = _around(stand.content, stands, items, near.get(stand.content, ()))
-            fate = _among_others(stand, stands, around[stand.content], taught)
-        if fate.reason is None and stand.content in items:
-            taught[stand.content] = i
+        elif question in items and stand.open:
+            fate = Fate(Reason.DUPLICATE, taught[question]) if question in taught else TAUGHT
+        elif question in items:
+            if question not in around:
+                around[question] = _around(question, stands, items, near.get(stand.content, ()))
+            fate = _among_others(stand, stands, around[question], taught)
+        if fate.reason is None and question in items:
+            taught[question] = i
         decided.append(fate)
     return decided
 
 
-def _around(content: int, stands: Sequence[Stand], items: Mapping[int, list[int]], near: Sequence[int]) -> _Around:
-    contents = (content, *near)
-    like = [i for c in contents for i in items.get(c, ()) if not stands[i].open]
+def _around(
+    question: _Question, stands: Sequence[Stand], items: Mapping[_Question, list[int]], near: Sequence[int]
+) -> _Around:
+    questions = (question, *((content, question[1]) for content in near))
+    like = [i for q in questions for i in items.get(q, ()) if not stands[i].open]
     labels: dict[Origin, dict[str, int]] = {}
     for i in like:
         if (label := stands[i].label) is not None:
             labels.setdefault(stands[i].origin, {}).setdefault(label, i)
-    return _Around(min(like, key=lambda i: _STRENGTH[stands[i].origin]), labels, contents)
+    return _Around(min(like, key=lambda i: _STRENGTH[stands[i].origin]), labels, questions)
 
 
-def _among_others(stand: Stand, stands: Sequence[Stand], around: _Around, taught: Mapping[int, int]) -> Fate:
+def _among_others(stand: Stand, stands: Sequence[Stand], around: _Around, taught: Mapping[_Question, int]) -> Fate:
     strongest = stands[around.strongest]
     if _STRENGTH[strongest.origin] < _STRENGTH[stand.origin]:
         return Fate(Reason.OVERRULED if stand.labelled else _kind(stand, strongest), around.strongest)
@@ -192,7 +201,7 @@ def _among_others(stand: Stand, stands: Sequence[Stand], around: _Around, taught
     if len(rivals) > 1:
         other = next(i for label, i in rivals.items() if label != stand.label)
         return Fate(Reason.CONFLICTING, other, tuple(sorted(rivals)))
-    first = next((taught[c] for c in around.contents if c in taught), None)
+    first = next((taught[q] for q in around.questions if q in taught), None)
     return TAUGHT if first is None else Fate(_kind(stand, stands[first]), first)
 
 

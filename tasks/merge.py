@@ -72,11 +72,12 @@ def input_ids(plan: Plan, sources: Sources) -> list[str]:
 def conflicts(plan: Plan, sources: Sources, rules: Rules, most: int) -> list[ReviewCase]:
     """The questions to a person about items that conflict with others like them, `most` at a time.
 
-    Those they have judged stay among them, so that a verdict can be taken back.
+    Those they have judged stay among them, so that a verdict can be taken back; one that no longer holds doesn't count.
     """
-    judged = [place for place in range(plan.own) if plan.ids[place] in sources.verdicts]
+    said = {place for place in range(plan.own) if plan.ids[place] in sources.verdicts}
+    judged = {place for place, sample in sources.at(said) if sources.verdict(sample) is not None}
     torn = (place for place in range(plan.own) if plan.fates[place].reason is Reason.CONFLICTING)
-    places = {*judged, *islice((place for place in torn if plan.ids[place] not in sources.verdicts), most)}
+    places = judged | set(islice((place for place in torn if place not in judged), most))
     cases: list[ReviewCase] = []
     labelled = len(sources.labelled)
     for place, sample in sources.at(places):

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from tasks.records import Correction, Origin, Sample, content_digest
 from tasks.signatures import sign
 from tasks.splitting import groups_of, validation_part
 from tasks.stages import StoredRows
-from tasks.verdicts import Verdict
+from tasks.verdicts import Verdict, usable
 
 Samples = Sequence[Sample] | StoredRows[Sample]
 """Samples that can be gone through more than once."""
@@ -36,9 +37,10 @@ class Sources:
     """By trusted pseudo-labels."""
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     unreasoned: Collection[str] = ()
-    """Labelled items that are left out unless they have a reason all the same: their label's corrector's."""
+    """Labelled items that are left out where they would be taught their given label: nobody gave a good reason for it.
+    Another label, or one that a person confirmed, needs none."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
-    """What people said about items in conflict, by id; those on content that has changed since don't count."""
+    """What people said about items in conflict, by id; `verdict` says which of them hold."""
 
     def decided(self, waiting: Literal["keep", "drop"]) -> Iterator[tuple[Sample, Decision]]:
         """Every item with the decision it would get by itself: labelled, pool, mix."""
@@ -52,15 +54,24 @@ class Sources:
 
     def of_labelled(self, sample: Sample, waiting: Literal["keep", "drop"]) -> Decision:
         """What a labelled item would be taught with, by itself."""
-        reason, verdict = self.reasons.get(sample.id, ""), self._verdict(sample)
+        reason, verdict = self.reasons.get(sample.id, ""), self.verdict(sample)
         decision = labelled_decision(sample, self.corrections.get(sample.id), reason, verdict=verdict, waiting=waiting)
-        if sample.id in self.unreasoned and not decision.reason and decision.refused is None:
+        as_given = decision.origin is Origin.GIVEN and decision.label == sample.given and decision.refused is None
+        if sample.id in self.unreasoned and as_given and not decision.reason:
             return decision._replace(refused=Reason.UNREASONED)
         return decision
 
     def of_pool(self, sample: Sample) -> Decision:
         """What a pool item would be taught with, by itself."""
-        return pool_decision(self.pseudo.get(sample.id), self._verdict(sample))
+        return pool_decision(self.pseudo.get(sample.id), self.verdict(sample))
+
+    def verdict(self, sample: Sample) -> str | None:
+        """What a person said about the item: a label, or `neither`; None where nobody did, or it no longer holds."""
+        said = self.verdicts.get(sample.id)
+        if said is None:
+            return None
+        held, _ = usable({sample.id: said}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
+        return held.get(sample.id)
 
     def at(self, places: Collection[int]) -> Iterator[tuple[int, Sample]]:
         """(place, sample) of items, evaluation last; only what holds a wanted place is read."""
@@ -73,10 +84,6 @@ class Sources:
             else:
                 yield from ((start + i, samples[i]) for i in sorted(wanted))
             start += len(samples)
-
-    def _verdict(self, sample: Sample) -> str | None:
-        said = self.verdicts.get(sample.id)
-        return said.verdict if said is not None and said.content == content_digest(sample) else None
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,10 @@ def _noted(sources: Sources, rules: Rules, ids: list[str], stands: list[Stand]) 
     labelled = len(sources.labelled)
     for i, (sample, decision) in enumerate(sources.decided(rules.waiting)):
         ids.append(sample.id)
-        stands.append(Stand(0, decision.label, decision.origin, decision.refused, i < labelled, not sample.labels))
+        task = intern(sample.task)  # a million rows would bring as many copies
+        stands.append(
+            Stand(0, decision.label, decision.origin, decision.refused, i < labelled, not sample.labels, task)
+        )
         yield sample
     for sample in sources.evaluation:
         ids.append(sample.id)

@@ -32,7 +32,8 @@ _BITS, _CROPPED_BITS, _ANY_CROP_BITS = 3, 8, 24
 """Most differing bits of hashes of one picture: saved anew; cropped by up to 3 %, against the nearest of 81 cuts;
 cropped, against the whole. Measured on the demo's screens: at most 2 of JPEG and scaling, 6, and 18."""
 _CROWD = 64
-"""In a bucket of more items than that, each is compared with the next so many in the order of their text and hash."""
+"""In a bucket of more items than that, each is compared with the next so many in the order of their text and hash, and
+with the evaluation items in it, of which none may be missed."""
 _CHUNK = 2_000_000
 
 
@@ -77,8 +78,9 @@ def near_pairs(
     """Pairs of places (lower first, ascending) of items that are near each other.
 
     The first `count` are what is merged, the others the evaluation split: pairs among those are left out, and their
-    images are looked for cropped as well. Of items of equal content only the first of either side is compared. `fetch`
-    brings the items at some places; it is called twice.
+    images are looked for cropped as well. Of items of equal content only the first of either side is compared. Of a
+    crowd, not every pair is found, but each item that is near evaluation items is found with one of them at least.
+    `fetch` brings the items at some places; it is called twice.
     """
     usable = np.concatenate([_distinct(signatures, 0, count), _distinct(signatures, count, len(signatures))])
     held_out = usable[usable >= count]
@@ -94,8 +96,13 @@ def near_pairs(
     least = np.where(signatures.images[a] > 0, WITH_IMAGES, ALONE) - _SLACK
     fit = signatures.likeness(a, b) >= least
     pairs = list(zip(a[fit].tolist(), b[fit].tolist(), strict=True))
-    items |= fetch({place for pair in pairs for place in pair} - items.keys())
-    return [(i, j) for i, j in pairs if near(items[i], items[j])]
+    crowds = _crowds(signatures, usable, count)
+    wanted = {place for pair in pairs for place in pair}
+    for place, others in crowds.items():
+        wanted.update((place,), others.tolist())
+    items |= fetch(wanted - items.keys())
+    found = [(i, j) for i, j in pairs if near(items[i], items[j])]
+    return sorted(found + _stopped_in_crowds(crowds, {i for i, j in found if j >= count}, items))
 
 
 def shown_pictures(images: Sequence[ImageRef], held_out: Sequence[ImageRef], looks: Looks) -> set[str]:
@@ -119,15 +126,55 @@ def _distinct(signatures: Signatures, start: int, stop: int) -> Ints:
 
 def _by_text(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Ints]]:
     """Pairs whose texts are equal (without images) or share a band of MinHash values (long ones)."""
+    for items, key, order in _text_keys(signatures, usable):
+        yield from _bucketed(items, key, order)
+
+
+def _text_keys(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Hashes, Hashes]]:
+    """For each kind of key: items, their keys, of which near ones are likely to share one, and their order in a key."""
     bare = usable[signatures.images[usable] == 0]
-    yield from _bucketed(bare, signatures.said[bare], signatures.said[bare])
+    yield bare, signatures.said[bare], signatures.said[bare]
     long = usable[signatures.length[usable] >= ENOUGH_TEXT]
     order = signatures.said[long] ^ signatures.shown[long]
     for start in range(0, PERMUTATIONS - _ROWS + 1, _ROWS):
         key = signatures.images[long].astype(np.uint64)
         for column in range(start, start + _ROWS):
             key = _mixed(key ^ signatures.words[long, column].astype(np.uint64))
-        yield from _bucketed(long, key, order)
+        yield long, key, order
+
+
+def _crowds(signatures: Signatures, usable: Ints, count: int) -> dict[int, Ints]:
+    """The items to be merged that may be near each evaluation item without images, where `_bucketed` pairs only some.
+
+    Those with images need no such search: `_cropped` misses none. Of equal texts the first stands for all.
+    """
+    crowds: dict[int, Ints] = {}
+    bare = usable[signatures.images[usable] == 0]
+    asked = bare[bare >= count]
+    asked = asked[np.unique(signatures.said[asked], return_index=True)[1]]
+    for items, key, _ in _text_keys(signatures, usable) if len(asked) else ():
+        by_key, held_out = np.argsort(key, kind="stable"), np.isin(items, asked)
+        starts = np.searchsorted(key, key[held_out], "left", by_key)
+        stops = np.searchsorted(key, key[held_out], "right", by_key)
+        for place, start, stop in zip(items[held_out].tolist(), starts.tolist(), stops.tolist(), strict=True):
+            if stop - start > _CROWD:
+                others = items[by_key[start:stop]]
+                others = others[(others < count) & (signatures.images[others] == 0)]
+                fit = signatures.likeness(others, np.full_like(others, place)) >= ALONE - _SLACK
+                crowds[place] = np.union1d(crowds.get(place, others[:0]), others[fit])
+    return crowds
+
+
+def _stopped_in_crowds(
+    crowds: Mapping[int, Ints], stopped: Collection[int], items: Mapping[int, Item]
+) -> list[tuple[int, int]]:
+    """Pairs of the items of `crowds` that are near an evaluation item, each with one: one is enough to stop it."""
+    found: dict[int, int] = {}
+    for place, others in sorted(crowds.items()):
+        for i in others.tolist():
+            if i not in stopped and i not in found and near(items[i], items[place]):
+                found[i] = place
+    return list(found.items())
 
 
 def _by_image(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Ints]]:

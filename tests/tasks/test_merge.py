@@ -11,6 +11,7 @@ from tasks.merge import conflicts, examples, input_ids, merge
 from tasks.merge import drops as merge_drops
 from tasks.merge_plan import Rules, Sources, plan_merge
 from tasks.mixing import MixRow
+from tasks.near import item_of, near
 from tasks.records import (
     Action,
     Correction,
@@ -244,6 +245,81 @@ def test_a_verdict_on_what_an_item_no_longer_says_does_not_count() -> None:
     assert found == dict.fromkeys("ab", "conflicting_duplicate")
 
 
+def test_a_verdict_for_a_label_that_the_item_no_longer_has_does_not_count() -> None:
+    pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
+    pool = [sample("p", "用户: 在吗", given=None)]
+    answers = {s.id: said(s, "改名前的类别") for s in (pair[0], pool[0])}
+    found, _ = planned(Sources(labelled=pair, pool=pool, verdicts=answers))
+    assert found == dict.fromkeys("ab", "conflicting_duplicate") | {"p": "no_trusted_pseudo_label"}
+
+
+def test_what_was_judged_before_it_changed_is_asked_about_anew_if_it_conflicts() -> None:
+    torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二" for side in (GIVEN, OTHER)]
+    settled = sample("x", "用户: 别的")
+    answers = {torn[0].id: said(settled, GIVEN), torn[3].id: said(torn[3], "改名前的类别"), "x": said(torn[0], OTHER)}
+    sources, rules = Sources(labelled=[*torn, settled], verdicts=answers), Rules()
+    plan = plan_merge(sources, rules, Looks())
+    assert [c.sample_id for c in conflicts(plan, sources, rules, 2)] == [torn[0].id, torn[1].id]
+    assert len(conflicts(plan, sources, rules, 50)) == 4
+
+
+def test_items_of_two_tasks_over_the_same_dialogues_do_not_compete() -> None:
+    def asked(task: str, i: int, given: str) -> Sample:
+        return sample(f"{task}{i}", ASKS.format(i), task=task, labels=(given, "其他"), given=given)
+
+    labelled = [asked("dialogue", 1, "换货"), asked("image", 1, "生气"), asked("dialogue", 2, "换货")]
+    pool = [asked("image", 2, "生气")]
+    trusted = {"image2": pseudo_decision(prediction("image2", "生气"))}
+    found, cases = planned(Sources(labelled=labelled, pool=pool, pseudo=trusted))
+    yielding = {"dialogue2": "near_duplicate", "image2": "near_duplicate"}
+    assert found == {"dialogue1": "taught", "image1": "taught"} | yielding
+    assert cases == []
+
+
+def test_two_tasks_without_label_sets_may_say_the_same_of_one_picture() -> None:
+    def caption(id: str, task: str) -> Sample:
+        return sample(id, image("1"), labels=(), given="红鞋", task=task)
+
+    plan = plan_merge(
+        Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")]), Rules(), Looks()
+    )
+    assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
+
+
+def test_an_item_of_any_task_is_not_taught_where_the_evaluation_split_has_its_content() -> None:
+    labelled = [sample("a", ASKS.format(1), task="mood"), sample("b")]
+    sources = Sources(labelled=labelled, evaluation=[sample("e", ASKS.format(1), task="intent")])
+    assert planned(sources)[0] == {"a": "contaminates_evaluation", "b": "taught"}
+
+
+BESIDE = ASKS.replace("申请", "办理")
+BEYOND = BESIDE.replace("外套", "衬衫")
+"""Near the one before, and no longer near the first."""
+
+
+@pytest.mark.parametrize(
+    ("given", "refused", "fate"),
+    [
+        pytest.param(GIVEN, False, "taught", id="the same label"),
+        pytest.param(OTHER, False, "taught", id="another label"),
+        pytest.param(GIVEN, True, "near_duplicate", id="that was refused"),
+    ],
+)
+def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: str, refused: bool, fate: str) -> None:
+    held_out, beside, beyond = sample("e", ASKS), sample("a", BESIDE, given=given), sample("p", BEYOND, given=None)
+    one, other, third = map(item_of, (held_out, beside, beyond))
+    assert (near(one, other), near(other, third), near(one, third)) == (True, True, False)
+    neither = correction("a", action=Action.DROP, label=None, reviewed=True, verdict="neither")
+    sources = Sources(
+        labelled=[beside],
+        pool=[beyond],
+        evaluation=[held_out],
+        corrections={"a": neither} if refused else {},
+        pseudo={"p": pseudo_decision(prediction("p"))},
+    )
+    assert planned(sources)[0] == {"a": "contaminates_evaluation", "p": fate}
+
+
 def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
     labelled = [sample(f"{i}", ASKS.format(i)) for i in range(6)]
     labelled += [sample(f"x{i}", f"用户: 第{'一二三四五六'[i]}个问题") for i in range(6)]
@@ -264,6 +340,26 @@ def test_items_without_a_good_reason_are_left_out_where_the_run_says_so() -> Non
         unreasoned={"b", "c", "d"},
     )
     assert planned(sources)[0] == {"a": "taught", "b": "no_good_reason", "c": "taught", "d": "reviewer_said_neither"}
+
+
+def test_a_label_that_was_changed_or_confirmed_needs_no_reason() -> None:
+    ids = ("changed", "chosen", "confirmed", "judged", "kept", "waits")
+    labelled = [sample(i) for i in ids]
+    cases = [
+        relabelled("changed"),
+        relabelled("chosen", THIRD, reviewed=True),
+        correction("confirmed", reviewed=True),
+        correction("kept"),
+        correction("waits", action=Action.REVIEW),
+    ]
+    sources = Sources(
+        labelled=labelled,
+        corrections={c.sample_id: c.model_copy(update={"reason": ""}) for c in cases},
+        unreasoned=set(ids),
+        verdicts={"judged": said(labelled[3], OTHER)},
+    )
+    left_out = {"kept": "no_good_reason", "waits": "no_good_reason"}
+    assert planned(sources)[0] == dict.fromkeys(ids, "taught") | left_out
 
 
 def test_several_captions_of_one_picture_are_no_conflict() -> None:

@@ -1,4 +1,4 @@
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from random import Random
 
@@ -123,3 +123,29 @@ def test_a_crowd_of_one_greeting_costs_little_and_still_hangs_together() -> None
     found = pairs_of(samples)
     assert len(found) < 500 * 65
     assert {j for _, j in found} | {0} == set(range(500))
+
+
+@pytest.mark.parametrize("held_out", [1, 100])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(lambda i: "", id="equal but for the number"),
+        pytest.param(lambda i: chr(0x4E00 + i), id="each of another name"),
+    ],
+)
+def test_no_item_of_a_crowd_that_is_near_an_evaluation_item_is_missed(
+    held_out: int, name: Callable[[int], str]
+) -> None:
+    samples = [sample(f"{i}", f"用户: 我是{name(i)}，{ASKS}{i}") for i in range(200 + held_out)]
+    items = [item_of(s) for s in samples]
+    expected = {i for i in range(200) if any(near(items[i], item) for item in items[200:])}
+    found = pairs_of(samples, evaluation=held_out)
+    assert expected == set(range(200))
+    assert {i for i, j in found if j >= 200} == expected
+    assert len(found) == len(set(found))
+    assert all(near(items[i], items[j]) and i < min(j, 200) for i, j in found)
+
+
+def test_a_short_text_of_which_there_are_many_is_found_in_all_of_them() -> None:
+    samples = [sample(f"{i}", f"用户: 订单{i}") for i in range(150)] + [sample("x", OTHER), sample("e", "用户: 订单8")]
+    assert {i for i, j in pairs_of(samples, evaluation=1) if j == 151} == set(range(150))
