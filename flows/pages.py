@@ -33,10 +33,12 @@ PAGES = {
 """The pages of a run, by the key of their link, under its output folder."""
 
 _NAME = "labelstill-pages"
+_PART = r"[^/.\\][^/\\]*"
+"""A part of a way, which does not begin with a dot: neither `..` nor files that are being written."""
 _SERVED = re.compile(
-    r"/(?:[^/.\\][^/\\]*/)*(?:card/index\.html|review/\w[\w-]*\.html|correction/report\.html|logs/\w[\w.-]*\.log)"
+    rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|correction/report\.html|logs/(?:{_PART}/)?{_PART}\.log)"
 )
-"""No part of the way begins with a dot: neither `..` nor files that are being written."""
+"""Logs bear the names of models, and those of a cluster lie in a folder of their node."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
 _POLICY += "form-action 'none'; frame-ancestors 'none'"
 _SCRIPTS = "; script-src 'unsafe-inline'"
@@ -101,8 +103,10 @@ def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool 
 
     pages = {name: output / PAGES[name] for name in names}
     if logs:
-        newest = sorted((output / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)[-_MOST_LOGS:]
-        pages |= {f"log-{re.sub('[^a-z0-9]+', '-', log.stem.lower())}": log for log in newest}
+        folder = output / "logs"
+        found = [*folder.glob("*.log"), *folder.glob("*/*.log")]
+        newest = sorted(found, key=lambda log: log.stat().st_mtime)[-_MOST_LOGS:]
+        pages |= {_log_key(log.relative_to(folder)): log for log in newest}
     settings = page_settings()
     for name, page in pages.items():
         if not page.exists():
@@ -113,6 +117,10 @@ def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool 
         else:
             words = str(page.relative_to(output))
             show_in_ui(name, lambda link=link, words=words, name=name: create_link_artifact(link, words, key=name))
+
+
+def _log_key(log: Path) -> str:
+    return f"log-{re.sub('[^a-z0-9]+', '-', log.with_suffix('').as_posix().lower())}"
 
 
 class PageServer(ThreadingHTTPServer):

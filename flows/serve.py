@@ -46,19 +46,33 @@ class Tender:
     def __init__(self, service: Service, pools: Iterable[str] = tuple(POOLS)) -> None:
         self._service = service
         self._looked = 0.0
+        self._told = False
         self._starts: dict[str, deque[float]] = {pool: deque(maxlen=_WORKER_STARTS) for pool in pools}
 
     def __call__(self, run: FlowRun | None) -> None:
         """Look after both, every few seconds, or at once when the server did not answer (`run` is None).
 
-        Raises `ServiceError` when a worker dies again and again, `ServerError` when the server cannot be started.
+        A server that cannot be started now is said once, and tried again the next time: the workers' runs go on
+        without it. Raises `ServiceError` when a worker dies again and again.
         """
         if run is not None and time.monotonic() - self._looked < _TEND_SECONDS:
             return
-        if self._service.owns_server:
-            find_or_start_server(root=self._service.root)
-        self.tend_workers()
+        if self._server_is_up():
+            self.tend_workers()
         self._looked = time.monotonic()
+
+    def _server_is_up(self) -> bool:
+        if not self._service.owns_server:
+            return True
+        try:
+            find_or_start_server(root=self._service.root)
+        except ServerError as error:
+            if not self._told:
+                print(f"{error}\nThis is tried again; runs that are at work go on.", flush=True)
+            self._told = True
+            return False
+        self._told = False
+        return True
 
     def tend_workers(self) -> None:
         """Mark the runs whose process is gone, and start the workers that are missing.
@@ -72,6 +86,8 @@ class Tender:
                     for run in crash_stale_runs(client, pool, worker_name(pool), worker_lives=lives):
                         print(f"The process of run {run.name} is gone: marked Crashed.", flush=True)
                     crash_orphans(client)
+            except ObjectNotFound:
+                pass  # a run was deleted in the web UI between its listing and its mark: the next list is without it
             except (httpx.TransportError, PrefectHTTPStatusError) as error:
                 print(f"The server did not answer ({type(error).__name__}), which is tried again.", flush=True)
             if not lives:

@@ -18,6 +18,8 @@ from flows.processes import Child, start_detached, stop_child, tail, wait_until
 from tasks.errors import LabelstillError
 
 _STOP_SECONDS = 15.0
+_NO_HTTP = "illegal"
+"""In the message about an answer that is not HTTP at all, for which httpx has no type of its own."""
 
 
 class ServerError(LabelstillError):
@@ -96,9 +98,9 @@ def ask_server(api_url: str, home: str) -> Answer:
         answer = httpx.get(f"{api_url}/admin/settings", timeout=10, auth=(name, password) if name else None)
         theirs = answer.json()["home"]
         return Answer.OURS if os.path.realpath(theirs) == os.path.realpath(home) else Answer.FOREIGN
-    except (httpx.ConnectError, httpx.TimeoutException):
-        # A server that is starting, or is too busy for a moment, is not there yet.
-        return Answer.NOTHING
+    except httpx.TransportError as error:
+        # A server that is starting, is too busy for a moment, or drops the connection as it ends, is not there.
+        return Answer.FOREIGN if _NO_HTTP in str(error) else Answer.NOTHING
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return Answer.FOREIGN
 

@@ -195,7 +195,7 @@ def stop_workers(service: Service, pools: Iterable[str] = tuple(POOLS)) -> bool:
     """End this project's workers and the runs that they execute, which are marked Crashed; False if there is none."""
     ended = [pool for pool in pools if stop_child(service.worker(pool), _STOP_SECONDS)]
     # a server that is gone as well learns of it at the next start
-    with suppress(httpx.TransportError, PrefectHTTPStatusError), service.client() as client:
+    with suppress(httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound), service.client() as client:
         for pool in ended:
             crash_stale_runs(client, pool, worker_name(pool), worker_lives=False)
     return bool(ended)

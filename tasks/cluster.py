@@ -88,11 +88,26 @@ def mark_ground(written: Sequence[Path], read: Sequence[Path]) -> Ground:
     """Leave a mark in each of the `written` folders, which are made if need be, for the nodes to find."""
     marks: list[tuple[Path, str]] = []
     for folder in dict.fromkeys(path.resolve() for path in written):
-        if not (token := _token(folder)):
-            write_bytes(folder / _MARK, uuid4().hex.encode())
-            token = _token(folder)  # another run may have been as quick
-        marks.append((folder, token))
+        if not _token(folder):
+            _leave_mark(folder)
+        marks.append((folder, _token(folder)))
     return Ground(Path.cwd(), tuple(marks), tuple(path.resolve() for path in read), code_version())
+
+
+def _leave_mark(folder: Path) -> None:
+    """Mark the folder, unless another run does so first: what one of them has read stays what the mark says."""
+    mark, token = folder / _MARK, uuid4().hex
+    whole = folder / f"{_MARK}.{token}"
+    try:
+        write_bytes(whole, token.encode())
+        try:
+            os.link(whole, mark)  # which, unlike a move, replaces nothing
+        except OSError:
+            # without a mark that can be read, it is illegible, or the file system knows no links: then the last wins
+            if not _token(folder):
+                whole.replace(mark)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def join_cluster(runner: RayRunner) -> Any:

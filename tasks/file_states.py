@@ -1,37 +1,72 @@
 """Whether files have changed since they were last looked at, by size and time of change, without reading them."""
 
 import os
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+from stat import S_ISDIR
 
 from tasks.manifest_folders import manifest_files
 from tasks.records import digest_of
 
+_UNREACHABLE = "unreachable"
+"""The state of what is there and can't be looked at; who reads it later says why, and what to do."""
+_GONE = (FileNotFoundError, NotADirectoryError)
+
 
 def file_state(path: Path) -> str:
-    """Size and time of change of a file, or those of all manifests in a folder: a cheap stand-in for its digest."""
-    if path.is_dir():
-        return digest_of([[os.fsencode(file.name).hex(), file_state(file)] for file in manifest_files(path)])[:16]
-    state = path.stat() if path.exists() else None
-    return f"{state.st_size}:{state.st_mtime_ns}" if state else "missing"
+    """Size and time of change of a file, or those of all manifests in a folder: a cheap stand-in for its digest.
+
+    A word stands for what is missing, or can't be looked at.
+    """
+    try:
+        state = path.stat()
+        if S_ISDIR(state.st_mode):
+            return digest_of([[os.fsencode(file.name).hex(), file_state(file)] for file in manifest_files(path)])[:16]
+    except _GONE:
+        return "missing"
+    except OSError:
+        return _UNREACHABLE
+    return _size_and_time(state)
 
 
 def folder_state(folder: Path) -> str:
     """Count and a digest of names, sizes and times of change of a folder's files; those of linked folders are left out.
 
-    The digest is a sum of the files' own, so that neither their order nor their number costs memory.
+    A file or folder that can't be looked at counts as one file, with a word for its size and time. The digest is a sum
+    of the files' own, so that neither their order nor their number costs memory.
     """
     count = total = 0
     root = os.path.join(folder, "")
-    waiting = [root] if folder.is_dir() else []
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif entry.is_file():
-                    state, name = entry.stat(), entry.path[len(root) :]
-                    line = f"{name}\0{state.st_size}:{state.st_mtime_ns}".encode(errors="surrogateescape")
-                    total += int.from_bytes(blake2b(line, digest_size=16).digest())
-                    count += 1
+    for path, state in _files(root):
+        line = f"{path[len(root) :]}\0{state}".encode(errors="surrogateescape")
+        total += int.from_bytes(blake2b(line, digest_size=16).digest())
+        count += 1
     return f"{count}:{total % (1 << 128):032x}"
+
+
+def _files(root: str) -> Iterator[tuple[str, str]]:
+    """(path, state) of every file below `root`, and of what can't be looked at; what goes meanwhile was never there."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    try:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                        elif entry.is_file():
+                            yield entry.path, _size_and_time(entry.stat())
+                    except _GONE:
+                        continue
+                    except OSError:
+                        yield entry.path, _UNREACHABLE
+        except _GONE:
+            continue
+        except OSError:
+            yield folder, _UNREACHABLE
+
+
+def _size_and_time(state: os.stat_result) -> str:
+    return f"{state.st_size}:{state.st_mtime_ns}"

@@ -1,5 +1,6 @@
 """A manifest that is a folder: all manifest files in it, by name, are one set that grows as files are put there."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def read_set(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
     items. Raises ManifestError as `read_items` does, and for a folder that holds no items at all: one file that can't
     be read stops the set, since nothing says how many items it had.
     """
-    if not manifest.is_dir():
+    if not os.path.isdir(manifest):  # Path.is_dir raises where a folder above can't be entered
         source = _legible(str(manifest.resolve()))
         return [(source, item) for item in read_items(manifest, columns)]
     try:

@@ -76,9 +76,9 @@ def items_of(manifest: Path, columns: Columns) -> list[RawItem]:
     reader = _READERS.get(manifest.suffix.lower())
     if reader is None:
         raise ManifestError(f"{manifest}: unknown kind of manifest; use {', '.join(KINDS)}")
-    if not manifest.is_file():
-        raise ManifestError(f"{manifest}: no such file; correct the manifest's path")
     try:
+        if not manifest.is_file():
+            raise ManifestError(f"{manifest}: no such file; correct the manifest's path")
         return list(reader(manifest, columns))
     except OSError as error:
         raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error

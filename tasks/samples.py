@@ -1,5 +1,6 @@
 """Manifest -> samples: every item checked on its way in, and each that fails leaves with its reason."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def read_samples(
     images. Raises ManifestError when the file or the image folder as a whole is unusable; no bad item
     raises: it is in `dropped`, and an intake that kept nothing is still an intake.
     """
-    if not images.is_dir():
+    if not os.path.isdir(images):
         raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path of `images`")
     items = read_set(manifest, pack.columns)
     reader = _Reader(pack, split, images.resolve())

@@ -1,5 +1,9 @@
+import errno
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +58,103 @@ def test_links_and_files_that_are_gone_are_no_trouble(folder: Path, tmp_path: Pa
     (folder / "link.png").symlink_to(folder / "a.png")
     (folder / os.fsdecode(b"\xff.png")).touch()
     assert folder_state(folder).startswith("5:") and folder_state(folder) != before
+
+
+class Entry:
+    """An entry of a folder whose file is looked at in vain."""
+
+    def __init__(self, entry: os.DirEntry[str], fault: OSError) -> None:
+        self._entry, self._fault, self.path = entry, fault, entry.path
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        return self._entry.is_dir(follow_symlinks=follow_symlinks)
+
+    def is_file(self) -> bool:
+        return self._entry.is_file()
+
+    def stat(self) -> os.stat_result:
+        raise self._fault
+
+
+@pytest.fixture
+def barred(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Let the system refuse, with that error, to list the folder of a name or to look at the file; tests may be root,
+    whom no permission stops."""
+    really = os.scandir
+
+    def bar(name: str, number: int) -> None:
+        fault = OSError(number, os.strerror(number), name)
+
+        @contextmanager
+        def scandir(folder: Any) -> Iterator[Iterator[Any]]:
+            if Path(folder).name == name:
+                raise fault
+            with really(folder) as entries:
+                yield (Entry(one, fault) if one.name == name and one.is_file() else one for one in entries)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    return bar
+
+
+@pytest.mark.parametrize("name", ["sub", "a.png", "images"])
+def test_what_cannot_be_looked_at_is_told_from_what_is_not_there(
+    folder: Path, barred: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    there = folder_state(folder)
+    barred(name, errno.EACCES)
+    unreachable = folder_state(folder)
+    assert folder_state(folder) == unreachable
+    monkeypatch.undo()
+    assert folder_state(folder) == there
+    if name == "images":
+        gone = folder_state(folder / "none")
+    else:
+        (folder / name).rename(folder.parent / name)
+        gone = folder_state(folder)
+    assert len({there, unreachable, gone}) == 3
+
+
+@pytest.mark.parametrize("name", ["sub", "a.png"])
+def test_what_goes_while_the_folder_is_read_was_never_there(
+    folder: Path, barred: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    barred(name, errno.ENOENT)
+    before = folder_state(folder)
+    monkeypatch.undo()
+    (folder / name).rename(folder.parent / name)
+    assert folder_state(folder) == before
+
+
+def test_a_link_to_itself_is_no_end(folder: Path) -> None:
+    before = folder_state(folder)
+    (folder / "loop").symlink_to("loop")
+    looping = folder_state(folder)
+    (folder / "loop").unlink()
+    (folder / "loop").touch()
+    assert len({before, looping, folder_state(folder)}) == 3
+    assert folder_state(folder) != looping
+    (folder / "loop.json").symlink_to("loop.json")
+    assert file_state(folder / "loop.json") == "unreachable"
+
+
+def test_a_manifest_in_a_folder_of_somebody_else_is_unreachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, really = tmp_path / "home" / "a.json", Path.stat
+    manifest.parent.mkdir()
+    manifest.write_text("[1]", encoding="utf-8")
+
+    def stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.parent == manifest.parent:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path, follow_symlinks=follow_symlinks)
+
+    there = file_state(manifest), file_state(manifest.parent)
+    monkeypatch.setattr(Path, "stat", stat)
+    assert (file_state(manifest), file_state(manifest.parent)) == ("unreachable", "unreachable")
+    monkeypatch.undo()
+    assert (file_state(manifest), file_state(manifest.parent)) == there
 
 
 def test_a_folder_of_manifests_changes_with_each_of_them_and_nothing_else(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The page server gives out finished pages and nothing else, to nobody but the machine's own browsers."""
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,12 @@ from prefect import flow
 
 from flows.pages import PageServer, PageSettings, find_or_start_pages, link_to, page_settings, show_links, stop_pages
 from flows.server import ServerError
+from tasks.cluster import mark_ground
+from tasks.engines import EngineSpec, Workplace
+from tasks.engines.replica import Replica
+from tasks.engines.vllm import _process  # pyright: ignore[reportPrivateUsage]
+from tasks.engines.vllm_options import Build
+from tasks.images import ImageCache
 from tests.conftest import PrefectServer, free_port
 
 PAGE = "<p>第一件</p>"
@@ -20,6 +27,7 @@ SERVED = (
     "run/review_pool/review/review.html",
     "run/correction/report.html",
     "run/logs/vllm-7b.log",
+    "run/logs/node-1.local/vllm-7b@4711.2.log",
     "tuesday's run/card/index.html",
 )
 PRIVATE = (
@@ -31,6 +39,10 @@ PRIVATE = (
     "run/emit/llamafactory/train.json",
     "run/metrics.prom",
     "run/.hidden/card/index.html",
+    "run/logs/.vllm-7b@4711.1.log",
+    "run/logs/.node/vllm-7b@4711.1.log",
+    "run/logs/node/deeper/vllm-7b@4711.1.log",
+    "run/logs/node/vllm-7b@4711.1.json",
     "data/images/index.html",
 )
 
@@ -82,6 +94,34 @@ def test_a_page_is_served_under_its_link(site: PageSettings, name: str) -> None:
     assert httpx.head(link, trust_env=False).status_code == 200
 
 
+@pytest.mark.parametrize("model", ["Qwen/Qwen2-VL-7B-Instruct", "/models/my 7B+fold=0 (合)"])
+def test_the_log_of_a_vllm_here_or_on_a_node_is_served(
+    site: PageSettings, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the names that engine and replica give it."""
+    monkeypatch.chdir(site.folder)
+    spec = EngineSpec(engine="vllm", model=model)
+    place = Workplace(ImageCache(site.folder / "images"), site.folder / "run" / "logs")
+    places = [place]
+
+    class Opened:
+        fingerprint, notes = "", ()
+
+        def __init__(self, _spec: EngineSpec, on_node: Workplace) -> None:
+            places.append(on_node)
+
+    monkeypatch.setattr("tasks.engines.replica.open_engine", Opened)
+    Replica().open(spec, place, mark_ground([site.folder], []), continuous=False)
+    assert [one.logs.name for one in places] == ["logs", socket.gethostname()]
+    for one in places:
+        log = _process(spec, one, Build("0.32.0", cpu=False)).log
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(PAGE, encoding="utf-8")
+        link = link_to(log, site)
+        assert link is not None, log
+        assert httpx.get(link, trust_env=False).text == PAGE
+
+
 @pytest.mark.parametrize("name", PRIVATE)
 def test_nothing_else_is_served_or_linked(site: PageSettings, name: str) -> None:
     assert ask(site, f"/{name}")[0] == 404
@@ -100,6 +140,9 @@ def test_nothing_else_is_served_or_linked(site: PageSettings, name: str) -> None
         "/..\\outside\\card\\index.html",
         "//outside/card/index.html",
         "/run/card/index.html%00.log",
+        "/run/logs/../../../outside/logs/node/vllm-7b@1.1.log",
+        "/run/logs/%2e%2e/vllm-7b@1.1.log",
+        "/run/logs/node%2f..%2f..%2f..%2f..%2foutside%2fvllm-7b@1.1.log",
         "/run/card/index.html/",
         "/run/card/",
         "/",
@@ -110,6 +153,9 @@ def test_no_way_leads_out(site: PageSettings, way: str) -> None:
     outside = site.folder.parent / "outside" / "card"
     outside.mkdir(parents=True)
     (outside / "index.html").write_text("geheim", encoding="utf-8")
+    for log in (outside.parent / "logs" / "node", outside.parent, site.folder / "run"):
+        log.mkdir(parents=True, exist_ok=True)
+        (log / "vllm-7b@1.1.log").write_text("geheim", encoding="utf-8")
     status, body, _ = ask(site, way)
     assert status in (404, 414)
     assert b"geheim" not in body
@@ -170,7 +216,8 @@ def test_a_run_links_to_the_pages_that_it_has(
     body = {"artifacts": {"flow_run_id": {"any_": [str(state.state_details.flow_run_id)]}}}
     found = httpx.post(f"{prefect_server.api_url}/artifacts/filter", json=body).raise_for_status().json()
     links = {one["key"]: one["data"] for one in found}
-    assert links.keys() == {"card", "review", "review-pool", "corrections", "log-vllm-7b"}
+    of_logs = {"log-vllm-7b", "log-node-1-local-vllm-7b-4711-2"}
+    assert links.keys() == {"card", "review", "review-pool", "corrections"} | of_logs
     assert f"({settings.url}/run/review_pool/review/review.html)" in links["review-pool"]
 
 

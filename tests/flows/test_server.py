@@ -1,9 +1,12 @@
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -75,6 +78,78 @@ def test_who_answers(prefect_server: PrefectServer, stranger: int, tmp_path: Pat
     assert ask_server(prefect_server.api_url, str(tmp_path)) is Answer.FOREIGN
     assert ask_server(f"http://127.0.0.1:{stranger}/api", str(tmp_path)) is Answer.FOREIGN
     assert ask_server(f"http://127.0.0.1:{free_port()}/api", str(tmp_path)) is Answer.NOTHING
+
+
+@contextmanager
+def talker(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The API address of a program that hears what is asked, says what `talk` says, and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def listen() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    talk(connection)
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(timeout=10)
+
+
+def hangs_up(connection: socket.socket) -> None:
+    """Close without an answer, as a server that ends does."""
+
+
+def resets(connection: socket.socket) -> None:
+    """Cut the connection, as the system does for a process that was killed."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def breaks_off(connection: socket.socket) -> None:
+    """End amid an answer."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\ntr")
+
+
+def says_no_http(connection: socket.socket) -> None:
+    """Answer as another protocol does."""
+    connection.sendall(b"220 mail.example ESMTP\r\n500 what is GET?\r\n\r\n")
+
+
+def wants_tls(connection: socket.socket) -> None:
+    """Answer as a TLS server does to what is not encrypted."""
+    connection.sendall(bytes.fromhex("15030100020246"))
+
+
+@pytest.mark.parametrize(
+    ("talk", "answer"),
+    [
+        (hangs_up, Answer.NOTHING),
+        (resets, Answer.NOTHING),
+        (breaks_off, Answer.NOTHING),
+        (says_no_http, Answer.FOREIGN),
+        (wants_tls, Answer.FOREIGN),
+    ],
+)
+def test_a_dropped_connection_is_no_answer_and_another_protocol_is_a_strangers(
+    talk: Callable[[socket.socket], None], answer: Answer, tmp_path: Path
+) -> None:
+    with talker(talk) as api_url:
+        assert ask_server(api_url, str(tmp_path)) is answer
+
+
+def test_a_port_whose_owner_only_hangs_up_is_named_at_the_start(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with talker(hangs_up) as api_url:
+        port = api_url.removesuffix("/api").rpartition(":")[2]
+        monkeypatch.setenv("LABELSTILL_PORT", port)
+        monkeypatch.delenv("PREFECT_API_URL")
+        with pytest.raises(ServerError, match=rf"(?s)ended at its start.*{port} is already in\s+use"):
+            find_or_start_server(timeout=60, root=project)
 
 
 def test_a_taken_port_is_an_error_with_the_mend(project: Path, stranger: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
+import errno
+import os
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.cluster import RayRunner, Runner, mark_ground
+from tasks.cluster import Ground, RayRunner, Runner, mark_ground
 from tasks.errors import EngineError
 
 RUNNER: TypeAdapter[Runner] = TypeAdapter(Runner)
@@ -28,6 +31,36 @@ def test_a_node_stands_where_the_driver_stands(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir("/")
     ground.enter()
     assert Path.cwd() == tmp_path
+
+
+def test_two_first_runs_at_once_hold_the_same_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quicker: list[Ground] = []
+
+    def late() -> UUID:
+        """Called by a run that has found no mark, and has not left its own."""
+        monkeypatch.undo()
+        quicker.append(mark_ground([tmp_path / "out"], []))
+        return uuid4()
+
+    monkeypatch.setattr("tasks.cluster.uuid4", late)
+    assert mark_ground([tmp_path / "out"], []).marks == quicker[0].marks
+    quicker[0].enter()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".labelstill-shared"]
+
+
+def test_a_mark_is_left_without_links_and_in_place_of_an_illegible_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".labelstill-shared").write_bytes(b"\xff")
+    ((_, over_another),) = mark_ground([tmp_path], []).marks
+
+    def link(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "link", link)
+    ((_, without_links),) = mark_ground([tmp_path / "out"], []).marks
+    assert len(over_another) == len(without_links) == 32
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".labelstill-shared"]
 
 
 @pytest.mark.parametrize("lost", ["out", "pictures"])

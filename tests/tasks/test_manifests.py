@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,18 @@ def test_a_bad_file_names_itself_and_the_mend(images: Path, tmp_path: Path, name
 def test_a_missing_image_folder_is_a_file_error(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no such image folder"):
         read_samples(tmp_path / "m.json", tmp_path / "pictures", DEMO, Split.LABELLED)
+
+
+def test_a_manifest_in_a_folder_that_cannot_be_entered_names_itself(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.stat
+
+    def refused(self: Path, **how: bool) -> os.stat_result:
+        if self.name == "x.json":  # the tests run as root, who may enter any folder
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **how)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(ManifestError, match=r"x\.json: cannot be read: Permission denied; check its permissions"):
+        read_samples(tmp_path / "x.json", images, DEMO, Split.LABELLED)
