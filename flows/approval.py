@@ -1,17 +1,21 @@
 """A new version put before a person: a run pauses and shows a form in the web UI."""
 
+import time
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
-from prefect.exceptions import FlowPauseTimeout
+from prefect.exceptions import FlowPauseTimeout, PrefectHTTPStatusError
 from prefect.flow_runs import pause_flow_run
-from prefect.input import RunInput
-from prefect.states import Running
-from pydantic import Field
+from prefect.input import RunInput, keyset_from_paused_state
+from prefect.states import Paused, Running
+from pydantic import Field, ValidationError
 
 from flows.folders import CANDIDATE
+from flows.outage import is_outage, wait_for_api
 from flows.pages import PAGES, link_to
 from tasks.drift import Drift
 from tasks.stages import read_record
@@ -33,13 +37,46 @@ def ask_person(output: Path, drift: Drift, against: tuple[str, ...], hours: floa
     """
     get_run_logger().info("waiting up to %g hours for an answer in the web UI", hours)
     form = Approval.with_initial_data(description=_question(output, drift, against))
+    key = uuid4().hex  # by default a number, under which a run that is tried again has asked before
+    until = time.monotonic() + hours * 3600
     try:
-        answer = pause_flow_run(wait_for_input=form, timeout=round(hours * 3600), poll_interval=_POLL_SECONDS)
+        answer = pause_flow_run(wait_for_input=form, timeout=round(hours * 3600), poll_interval=_POLL_SECONDS, key=key)
     except FlowPauseTimeout:
+        answer = None
+    except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        if not is_outage(error):
+            raise
+        answer = _answer_after_outage(key, until)
+    if answer is None:
         _take_up()
         return None
     get_run_logger().info("answered: publish %s; %s", answer.publish, answer.note or "no note")
     return answer
+
+
+def _answer_after_outage(key: str, until: float) -> Approval | None:
+    """What is answered by `until` to the form of that key, which waits on the server whatever becomes of the API."""
+    keyset = keyset_from_paused_state(Paused(pause_key=key))
+    while time.monotonic() < until:
+        wait_for_api()
+        try:
+            if _goes_on():
+                return Approval.load(keyset)  # pyright: ignore[reportReturnType]  a coroutine only where one runs
+        except ValidationError:  # the API went before the form was there
+            return None
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            if not is_outage(error):
+                raise
+        time.sleep(_POLL_SECONDS)
+    return None
+
+
+def _goes_on() -> bool:
+    run = FlowRunContext.get()
+    assert run is not None and run.flow_run is not None
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run.flow_run.id).state
+    return state is not None and state.is_running()
 
 
 def _take_up() -> None:

@@ -11,8 +11,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
+from uuid import UUID
 
 from prefect import get_run_logger
+from prefect.context import FlowRunContext
 
 from flows.config import CommonConfig
 from flows.metrics import account
@@ -36,9 +38,19 @@ _BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
 """Of the run under way: its stages are flows of their own, but spend together."""
 
 
+_OF_RUNS: dict[UUID, Budget] = {}
+"""By flow run: Prefect tries a failed run again in the same process, and that try goes on with what is left."""
+
+
 @contextmanager
 def spending(budget: Budget) -> Generator[Budget]:
-    """All asking within the block, subflows included, is paid from `budget`; BudgetSpent ends it."""
+    """All asking within the block, subflows included, is paid from `budget`; BudgetSpent ends it.
+
+    A flow run that is tried again gets the budget of its first try, not `budget`.
+    """
+    run = FlowRunContext.get()
+    if run is not None and run.flow_run is not None:
+        budget = _OF_RUNS.setdefault(run.flow_run.id, budget)
     before = _BUDGET.set(budget)
     try:
         yield budget

@@ -149,6 +149,9 @@ class DistillConfig(CommonConfig):
             raise ValueError("`generator` gives reasons for labelled items: add `labelled`, or leave it out")
         if self.student is not None and (self.labelled is None or self.teacher is None):
             raise ValueError("`student` (correction) needs `labelled` and a `teacher` to adjudicate")
+        specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
+        if self.budget.cost is not None and not any(s is not None and s.prices.of_tokens for s in specs):
+            raise ValueError("`budget.cost` limits nothing without `prices` of an engine: add {prompt: …, output: …}")
         return self
 
     def stage_configs(self) -> tuple[AnyStage, ...]:

@@ -15,7 +15,7 @@ from flows.pages import show_links
 from flows.progress import show_in_ui
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
-from flows.running import run_as_task
+from flows.running import one_reading, run_as_task
 from tasks.engines import check_engine
 from tasks.report.card import CardSettings, write_card
 from tasks.report.summary import run_summary
@@ -33,7 +33,7 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     for spec in (config.generator, config.teacher, config.pseudo_labels.second_teacher):
         if spec is not None and config.runner == "threads":  # else the nodes say what they lack
             check_engine(spec)
-    with spending(config.budget.budget()):
+    with spending(config.budget.budget()), one_reading():
         records = run_stages(config.stage_configs())
     log = get_run_logger()
     for stage in ("rationales", "pseudo_labels", "correction"):

@@ -27,7 +27,7 @@ from tasks.packs import Pack, load_pack
 from tasks.prompts import Prompter
 from tasks.rationale_gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
-from tasks.report.review import write_queue
+from tasks.report.review import case_digest, write_queue
 from tasks.stages import (
     StageRecord,
     StoredRows,
@@ -37,7 +37,7 @@ from tasks.stages import (
     read_record,
     recipe_hash,
 )
-from tasks.verdicts import read_store
+from tasks.verdicts import read_store, usable
 from tasks.versions import VersionWriter
 
 _ASKED = 200
@@ -119,11 +119,16 @@ def _merged(config: EmitConfig, sources: Sources, prompter: Prompter, record: St
 
 
 def _read(config: EmitConfig, pack: Pack) -> dict[str, str]:
-    """Read what is to be merged, where that is not done yet; returns the inputs' digests."""
+    """Read what is to be merged, where that is not done yet; returns the inputs' digests.
+
+    Raises ConfigError where a stage has left no record, or decided about other items than stand in the manifest now: a
+    label that was mended since would give way to a decision about the former one.
+    """
     inputs: dict[str, str] = {}
     for split, source in _sets(config):
         name = "evaluation" if split is Split.TEST else split.value
         inputs[name] = intake(source, pack, split, config.output, config.images)[1].digest
+    sources = dict(_sets(config))
     for stage in config.stages:
         record = read_record(config.output / stage)
         if record is None:
@@ -131,6 +136,12 @@ def _read(config: EmitConfig, pack: Pack) -> dict[str, str]:
                 f"{config.output / stage}: no finished stage; run `{stage}` first or take it out of `stages`"
             )
         inputs[stage] = record.digest
+        split = Split.UNLABELLED if stage == "pseudo_labels" else Split.LABELLED
+        if split in sources and record.inputs.get("samples", inputs[split.value]) != inputs[split.value]:
+            raise ConfigError(
+                f"{config.output / stage}: decided about other items than {sources[split].manifest} holds now; run "
+                f"`{stage}` again, or the whole way: answers that were paid for are reused"
+            )
     return inputs
 
 
@@ -152,19 +163,24 @@ def _sources(config: EmitConfig, pack: Pack) -> Sources:
     pseudo = {p.sample_id: pseudo_decision(p) for p in _kept(config, "pseudo_labels", Prediction)}
     reasons = {p.sample_id: p for p in _kept(config, "rationales", Prediction)}
     bad = {s.id for s in labelled if not _speaks_well(corrections.get(s.id), s, pack)}
-    corrections = {i: c.model_copy(update={"reason": ""}) if i in bad else c for i, c in corrections.items()}
+    corrections = {i: _said(c, i not in bad) for i, c in corrections.items()}
     silent = _silent(config, corrections, pseudo, reasons)
     return Sources(
         labelled=labelled,
         pool=pool,
         evaluation=samples(Split.TEST),
         mix=draw_mix(mix.file, mix.images or mix.file.parent, most, config.seed) if mix else (),
-        corrections={i: c.model_copy(update={"reason": ""}) if i in silent else c for i, c in corrections.items()},
-        pseudo={i: d._replace(reason="") if i in silent else d for i, d in pseudo.items()},
-        reasons={i: p.reason for i, p in reasons.items() if i not in silent},
+        corrections={i: _said(c, (Split.LABELLED, i) not in silent) for i, c in corrections.items()},
+        pseudo={i: d._replace(reason="") if (Split.UNLABELLED, i) in silent else d for i, d in pseudo.items()},
+        reasons={i: p.reason for i, p in reasons.items() if (Split.LABELLED, i) not in silent},
         unreasoned=_unreasoned(config),
         verdicts=read_store(config.output / CONFLICTS / "verdicts.jsonl"),
     )
+
+
+def _said(correction: Correction, aloud: bool) -> Correction:
+    """The correction, without its reason unless `aloud`."""
+    return correction if aloud else correction.model_copy(update={"reason": ""})
 
 
 def _speaks_well(correction: Correction | None, sample: Sample, pack: Pack) -> bool:
@@ -179,16 +195,19 @@ def _silent(
     corrections: Mapping[str, Correction],
     pseudo: Mapping[str, Decision],
     reasons: Mapping[str, Prediction],
-) -> set[str]:
-    """Items that are taught without their reason: beyond `reason_share`, or too like another's of those within it."""
-    worded = {i: Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
+) -> set[tuple[Split, str]]:
+    """Items that are taught without their reason: beyond `reason_share`, or too like another's of those within it.
+
+    By their set too: the manifests of both may count from 1.
+    """
+    worded = {(Split.LABELLED, i): Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
     for i, c in corrections.items():
         if c.label is not None and c.label != c.given:
-            worded.pop(i, None)
+            worded.pop((Split.LABELLED, i), None)
             if c.reason and c.label == c.adjudicated:
-                worded[i] = Worded(c.reason, c.label)
-    worded |= {i: Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
-    within = {i: w for i, w in worded.items() if _draw(config.seed, i) < config.emit.reason_share}
+                worded[Split.LABELLED, i] = Worded(c.reason, c.label)
+    worded |= {(Split.UNLABELLED, i): Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
+    within = {key: w for key, w in worded.items() if _draw(config.seed, key[1]) < config.emit.reason_share}
     gone = crowded_out(within, replace(config.rationales.crowds(), near=config.emit.reasons_alike))
     get_run_logger().info("%d of %d reasons are too like another and are left out", len(gone), len(within))
     return gone | (worded.keys() - within.keys())
@@ -218,8 +237,9 @@ def _ask(config: EmitConfig, sources: Sources, rules: Rules, plan: Plan) -> None
     folder = config.output / CONFLICTS
     cases = conflicts(plan, sources, rules, _ASKED)
     if cases or folder.exists():
-        said = {identity: verdict.verdict or "" for identity, verdict in sources.verdicts.items()}
-        write_queue(cases, folder, said, title="Duplicates with different labels")
+        labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: case_digest(c) for c in cases}
+        held, _ = usable(sources.verdicts, labels, contents)
+        write_queue(cases, folder, held, title="Duplicates with different labels")
     if cases:
         get_run_logger().info(
             "%d items equal or near to others have other labels than these: judge them in %s, then: "

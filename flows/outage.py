@@ -36,7 +36,7 @@ def through_outages(stage: Callable[[], T], what: str) -> T:
         try:
             return stage()
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
-            if not _is_outage(error) or tried == _TRIES:
+            if not is_outage(error) or tried == _TRIES:
                 raise
             log = get_run_logger()
             log.warning("%s: Prefect's API is away (%s); waits for it, then goes on", what, type(error).__name__)
@@ -70,7 +70,8 @@ def unanswered() -> Exception | None:
         return client.api_healthcheck()
 
 
-def _is_outage(error: httpx.TransportError | PrefectHTTPStatusError) -> bool:
+def is_outage(error: httpx.TransportError | PrefectHTTPStatusError) -> bool:
+    """Whether the API is away, or answers that it can't: not that the call was wrong."""
     return isinstance(error, httpx.TransportError) or error.response.status_code >= 500
 
 

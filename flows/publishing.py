@@ -8,10 +8,10 @@ from flows.asking import spending
 from flows.config import EmitConfig, RelabelConfig
 from flows.distill import run_stages, write_up
 from flows.folders import CANDIDATE
-from flows.running import show_table
+from flows.running import one_reading, show_table
 from tasks.drift import Drift, drift_between
 from tasks.errors import BudgetSpent
-from tasks.relabel_state import RelabelOutcome, RelabelState
+from tasks.relabel_state import RelabelOutcome, RelabelState, write_state
 from tasks.snapshots import Snapshot, open_snapshot
 from tasks.stages import read_record
 from tasks.versions import read_versions
@@ -22,27 +22,40 @@ def bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) ->
 
     `watched` is the digest of what the set is made from, `last` the state that the last re-labelling left.
     """
+    with one_reading():  # what arrives while a person is asked is not in what they look at: the next run takes it
+        return _brought_up_to_date(config, watched, last)
+
+
+def _brought_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -> RelabelState:
     try:
         with spending(config.budget.budget()):
             *asking, emission = config.stage_configs()
             assert isinstance(emission, EmitConfig)
-            run_stages([*asking, emission.model_copy(update={"candidate": True})])
+            records = run_stages([*asking, emission.model_copy(update={"candidate": True})])
     except BudgetSpent as spent:
         change = {"watched": "", "outcome": RelabelOutcome.BUDGET_SPENT, "why": (str(spent),)}
         return last.model_copy(update=change)
+    # What no server answered is asked again by the next run, though nothing changes until then.
+    seen = "" if any(record.costs.failed for record in records.values()) else watched
     candidate, confidence = open_snapshot(str(config.output / CANDIDATE)), _confidence(config.output)
     drift = drift_between(_published(config.output), candidate, (last.confidence, confidence))
     against = ("nothing is left to train on",) if not candidate.rows else drift.beyond(config.drift.limits())
     _show(drift)
     if not candidate.rows:
         tell_empty(config.output, CANDIDATE)
-    if refused := _refused(config, drift, against):
-        change = {"watched": watched, "outcome": RelabelOutcome.HELD_BACK, "why": refused}
+    if not candidate.rows:
+        refused = against
+        tell_held_back(config.output, "; ".join(against))
+    else:
+        refused = () if last.approved == watched else _refused(config, drift, against)
+    if refused:
+        change = {"watched": seen, "outcome": RelabelOutcome.HELD_BACK, "why": refused, "approved": ""}
         return last.model_copy(update=change)
+    write_state(config.output, last.model_copy(update={"watched": "", "approved": watched}))
     run_stages([emission])
     write_up(config)
     return RelabelState(
-        watched=watched,
+        watched=seen,
         outcome=RelabelOutcome.PUBLISHED,
         why=against,
         version=read_versions(config.output)[-1].version,

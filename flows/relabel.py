@@ -1,5 +1,6 @@
 """The scheduled re-labelling: asks only for what is new or stale, and publishes a new version or holds it back."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -9,12 +10,12 @@ from prefect.states import Completed
 from flows.config import RelabelConfig
 from flows.folders import CONFLICTS, REVIEW_POOL
 from flows.one_run import one_run
-from tasks.engines.identity import model_identity
+from tasks.engines.identity import checkpoint_identity, model_identity
 from tasks.file_states import file_state, folder_state
 from tasks.packs import load_pack
 from tasks.records import digest_of
 from tasks.relabel_state import RelabelOutcome, RelabelState, read_state, write_state
-from tasks.stages import code_version
+from tasks.stages import code_version, read_record
 
 
 @flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)
@@ -30,7 +31,8 @@ def relabel(config: RelabelConfig) -> State[RelabelState]:
     watched = watched_digest(config)
     last = read_state(config.output) or RelabelState(watched="", outcome=RelabelOutcome.UNCHANGED)
     waits = last.outcome is RelabelOutcome.HELD_BACK
-    if last.watched == watched and not (waits and config.publish):
+    there = last.version is None or read_record(config.output / "emit") is not None
+    if last.watched == watched and there and not (waits and config.publish):
         return _ended(last.model_copy(update={"outcome": RelabelOutcome.UNCHANGED, "why": last.why if waits else ()}))
     # Only now: the stages bring torch and the trainers, 30 s on a busy machine for nothing on most nights.
     from flows.publishing import bring_up_to_date
@@ -48,13 +50,16 @@ def watched_digest(config: RelabelConfig) -> str:
     stores = [config.output / folder / "verdicts.jsonl" for folder in (Path("review"), REVIEW_POOL, CONFLICTS)]
     given = [config.emit.mix.file if config.emit.mix else None, config.correction.reviewer.path]
     specs = (config.generator, config.teacher, config.pseudo_labels.second_teacher)
+    pack, student = load_pack(config.pack), config.student
     unimportant = {"budget", "approval", "drift", "publish", "evaluate", "test", "runner", "shard_size"}
     return digest_of(
         [
             config.model_dump(mode="json", exclude=unimportant),
-            load_pack(config.pack).digest,
+            pack.digest,
             code_version(),
             [model_identity(spec) for spec in specs if spec is not None],
+            "" if student is None or student.kind == "probe" else checkpoint_identity(student.base, student.revision),
+            version("rapidocr") if pack.ocr else "",
             [[file_state(source.manifest), folder_state(source.images)] for source in sources],
             [file_state(path) for path in (*stores, *given) if path is not None],
         ]

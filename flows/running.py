@@ -1,7 +1,9 @@
 """What the four stage flows share: intake, asking in shards, progress and tables in the web UI."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -25,9 +27,22 @@ from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Dropped, Record, Sample, Split
 from tasks.samples import read_samples
-from tasks.stages import StageRecord, code_version, finished, read_rows, recipe_hash, write_stage
+from tasks.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
 
 T = TypeVar("T")
+
+_READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", default=None)
+
+
+@contextmanager
+def one_reading() -> Generator[None]:
+    """Within the block, subflows included, each set is read once: the stages of a run then decide about, and merge, the
+    same items, whatever is written to its manifest and images meanwhile. The next run sees that."""
+    before = _READINGS.set({})
+    try:
+        yield
+    finally:
+        _READINGS.reset(before)
 
 
 def intake(
@@ -35,31 +50,43 @@ def intake(
 ) -> tuple[list[Sample], StageRecord]:
     """Read and check a manifest as a task run, or reuse the reading when neither it nor an image has changed.
 
-    `images` is `CommonConfig.images`, where files that were checked are remembered; None: all are opened.
+    `images` is `CommonConfig.images`, where files that were checked are remembered; None: all are opened. Within
+    `one_reading` the first reading of a set stands.
     """
+    folder, readings = output / "samples" / split, _READINGS.get()
 
     def work() -> tuple[list[Sample], StageRecord]:
-        log = get_run_logger()
-        folder = output / "samples" / split
-        inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
-        recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs, code=code_version())
-        record = finished(folder, recipe)
-        if record is not None:
-            log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)
-            return read_rows(folder / "kept.parquet", Sample), record
-        began = time.monotonic()
-        known = None if images is None else known_files(images)
-        result = read_samples(source.manifest, source.images, pack, split, known=known)
-        seconds = time.monotonic() - began
-        record = StageRecord(
-            stage=f"samples/{split}", recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs, seconds=seconds
-        )
-        ids = [s.id for s in result.kept] + [d.sample_id for d in result.dropped]
-        record = write_stage(folder, record, result.kept, result.dropped, ids)
-        log.info("%s items: %d read, %d kept, dropped %s", split, record.read, record.kept, record.drops or "none")
-        return list(result.kept), record
+        if readings is not None and folder in readings and read_record(folder) == readings[folder]:
+            return read_rows(folder / "kept.parquet", Sample), readings[folder]
+        samples, record = _read_set(source, pack, split, folder, images)
+        if readings is not None:
+            readings[folder] = record
+        return samples, record
 
     return run_as_task("read items", f"read {split} items from {source.manifest.name}", work)
+
+
+def _read_set(
+    source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path | None
+) -> tuple[list[Sample], StageRecord]:
+    log = get_run_logger()
+    inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
+    recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs, code=code_version())
+    record = finished(folder, recipe)
+    if record is not None:
+        log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)
+        return read_rows(folder / "kept.parquet", Sample), record
+    began = time.monotonic()
+    known = None if images is None else known_files(images)
+    result = read_samples(source.manifest, source.images, pack, split, known=known)
+    seconds = time.monotonic() - began
+    record = StageRecord(
+        stage=f"samples/{split}", recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs, seconds=seconds
+    )
+    ids = [s.id for s in result.kept] + [d.sample_id for d in result.dropped]
+    record = write_stage(folder, record, result.kept, result.dropped, ids)
+    log.info("%s items: %d read, %d kept, dropped %s", split, record.read, record.kept, record.drops or "none")
+    return list(result.kept), record
 
 
 def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:

@@ -209,7 +209,9 @@ class BudgetSettings(Settings):
     requests: int | None = Field(default=None, ge=1, description="Questions put to models")
     tokens: int | None = Field(default=None, ge=1, description="Tokens read and written")
     cost: float | None = Field(default=None, gt=0, description="Price of these tokens, by the engines' `prices`")
-    hours: float | None = Field(default=None, gt=0, description="Hours from the run's start, of the clock")
+    hours: float | None = Field(
+        default=None, gt=0, description="Hours from the run's start after which nothing more is asked"
+    )
 
     def budget(self) -> Budget:
         """A budget of which nothing is spent yet."""
@@ -244,7 +246,9 @@ class ApprovalSettings(Settings):
         description="Pause for an answer in the web UI: when the set moved too far, before every version, or never "
         "(what moved too far is held back at once)",
     )
-    hours: float = Field(default=12.0, gt=0, description="How long the run waits; without an answer it is held back")
+    hours: float = Field(
+        default=12.0, gt=0, le=240, description="How long the run waits; without an answer it is held back"
+    )
 
 
 class EvaluateSettings(Settings):

@@ -34,6 +34,8 @@ class RelabelState(Record):
     """Sentences for people."""
     version: str | None = None
     """Digest of the published set."""
+    approved: str = ""
+    """The `watched` that is being published: a run that finds it here was broken off, and nobody is asked again."""
     confidence: float | None = None
     """Mean expected precision of the pool's labels when it was published."""
     at: float = Field(default_factory=time.time)

@@ -60,7 +60,8 @@ class StageRecord(BaseModel):
     @property
     def digest(self) -> str:
         """Identity of the stage's output, for the recipe of the stage after it."""
-        return digest_of([self.stage, self.recipe, self.kept, self.dropped])
+        again = self.finished_at if self.costs.failed else 0  # by the same recipe it may be other items that fail
+        return digest_of([self.stage, self.recipe, self.kept, self.dropped, again])
 
 
 @cache
@@ -80,10 +81,13 @@ def recipe_hash(**parts: object) -> str:
 
 
 def finished(folder: Path, recipe: str) -> StageRecord | None:
-    """The record of a whole stage made by this very recipe, or None if the stage must be done (again)."""
+    """The record of a whole stage made by this very recipe, or None if the stage must be done (again).
+
+    So it must while questions failed: what was answered is in the ledger, and the server may be up by now.
+    """
     record = read_record(folder)
     whole = (folder / "kept.parquet").exists() and (folder / "dropped.parquet").exists()
-    return record if record is not None and whole and record.recipe == recipe else None
+    return record if record is not None and whole and record.recipe == recipe and not record.costs.failed else None
 
 
 def read_record(folder: Path) -> StageRecord | None:

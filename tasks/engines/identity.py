@@ -33,13 +33,14 @@ def folder_digest(folder: Path) -> str:
 
 def model_identity(spec: EngineSpec) -> str:
     """`folder#digest` of a local checkpoint or `name@revision` of a hub one, with `+adapter#digest` if it has one."""
-    identities = [_one(spec.model, spec.revision)]
+    identities = [checkpoint_identity(spec.model, spec.revision)]
     if spec.adapter is not None:
-        identities.append(_one(spec.adapter, None))
+        identities.append(checkpoint_identity(spec.adapter, None))
     return "+".join(identities)
 
 
-def _one(model: str, revision: str | None) -> str:
+def checkpoint_identity(model: str, revision: str | None) -> str:
+    """`folder#digest` of a local checkpoint, `name@revision` of a hub one."""
     folder = Path(model)
     if folder.is_dir():
         return f"{folder.resolve().name}#{folder_digest(folder)}"

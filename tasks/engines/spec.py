@@ -15,6 +15,11 @@ class Prices(BaseModel):
     output: float = Field(default=0.0, ge=0, description="A million generated tokens")
     gpu_hour: float = Field(default=0.0, ge=0, description="An hour of one GPU (vllm and local engines)")
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether tokens cost anything."""
+        return self.prompt > 0 or self.output > 0
+
 
 class EngineSpec(BaseModel):
     """Which model answers, and how it is run."""

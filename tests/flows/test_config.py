@@ -78,6 +78,7 @@ def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, .
             HEAD + LABELLED + "correction: {reviewer: {kind: nobody, path: x}}\n", "correction.reviewer", id="idle path"
         ),
         pytest.param(HEAD + LABELLED + "emit: {name: ../x}\n", "emit.name", id="name that is a path"),
+        pytest.param(HEAD + LABELLED + "generator: {model: g}\nbudget: {cost: 5}\n", "prices", id="cost, no prices"),
         pytest.param("pack: [\n", "line 2", id="not YAML"),
         pytest.param("- pack\n", "mapping", id="a list"),
         pytest.param("", "mapping", id="empty"),

@@ -182,6 +182,24 @@ def test_a_stage_that_should_count_must_have_run(config: EmitConfig) -> None:
     assert read_record(config.output / "emit") is None
 
 
+def test_decisions_about_what_an_item_was_before_are_not_merged(config: EmitConfig) -> None:
+    from flows.emit import emit
+    from tasks.errors import ConfigError
+
+    emit(config)
+    folder = config.output / "pseudo_labels"
+    record, rows = read_record(folder), read_rows(folder / "kept.parquet", Prediction)
+    read = read_record(config.output / "samples" / Split.UNLABELLED)
+    assert record is not None and read is not None and config.unlabelled is not None
+    seen = record.model_copy(update={"inputs": {"samples": read.digest}})
+    write_stage(folder, seen, rows, [], [p.sample_id for p in rows])
+    emit(config)
+    manifest = config.unlabelled.manifest
+    manifest.write_text(manifest.read_text("utf-8").replace("，", "。", 1), "utf-8")
+    with pytest.raises(ConfigError, match=r"other items than .*x\.json holds now; run `pseudo_labels` again"):
+        emit(config)
+
+
 def test_samples_are_read_as_what_they_are(config: EmitConfig) -> None:
     emitted(config)
     assert {p.name for p in (config.output / "samples").iterdir()} == {Split.LABELLED, Split.UNLABELLED, Split.TEST}

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.costs import Costs
 from tasks.engines import EngineSpec
 from tasks.errors import BooksError
 from tasks.patches import Change
@@ -168,6 +169,16 @@ def test_a_stage_leaves_three_files_and_its_counts(tmp_path: Path) -> None:
     assert written.code and written.figures == {"x": 0.5}
     assert read_record(tmp_path / "stage") == finished(tmp_path / "stage", "r1") == written
     assert read_rows(tmp_path / "stage" / "dropped.parquet", Dropped) == DROPPED
+
+
+def test_a_stage_some_of_whose_questions_failed_is_to_be_done_again(tmp_path: Path) -> None:
+    def once(kept: str) -> StageRecord:
+        failed = record().model_copy(update={"costs": Costs(asked=3, failed=1)})
+        return write_stage(tmp_path, failed, [prediction(kept)], DROPPED, [kept, "c", "d"])
+
+    first = once("a")
+    assert finished(tmp_path, "r1") is None
+    assert once("b").digest != first.digest
 
 
 def test_another_recipe_is_to_be_done_again(tmp_path: Path) -> None:

@@ -1,0 +1,180 @@
+"""What is published is what was compared and approved, though files come, servers fail and processes die meanwhile."""
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+
+import flows.publishing as publishing
+from flows.relabel import watched_digest
+from flows.settings import ApprovalSettings, PseudoLabelSettings
+from tasks.engines.scripted import ScriptedEngine
+from tasks.records import Example, Generation, Outcome, Request
+from tasks.relabel_state import RelabelOutcome, read_state
+from tasks.spending import Budget
+from tasks.stages import read_rows
+from tasks.students import StudentSpec
+from tasks.versions import read_versions
+from tests.conftest import PrefectServer
+from tests.flows.test_relabel import Watched, answer, pool, teacher
+
+__all__ = ["pool"]
+pytestmark = pytest.mark.timeout(300)
+ASKS = ApprovalSettings(ask="always", hours=0.05)
+YES = {"publish": True, "note": ""}
+
+
+def taught(folder: Path) -> set[str]:
+    return {example.sample_id for example in read_rows(folder / "kept.parquet", Example)}
+
+
+def test_what_comes_while_a_person_looks_is_left_to_the_next_run(pool: Watched) -> None:
+    def add_and_answer() -> None:
+        publishing_now.wait(120)
+        pool.add(seed=6, count=10)
+        answer(YES)
+
+    publishing_now = threading.Event()
+    real = publishing.ask_person
+
+    def asked(*what: Any) -> Any:
+        publishing_now.set()
+        return real(*what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "ask_person", asked)
+        person = threading.Thread(target=add_and_answer)
+        person.start()
+        state = pool.relabel(approval=ASKS)
+        person.join()
+    assert (state.outcome, pool.asked()) == (RelabelOutcome.PUBLISHED, 30)
+    output = pool.config.output
+    assert taught(output / "emit") == taught(output / "candidate")
+    pool.relabel()
+    assert pool.asked() == 40
+
+
+def test_an_answer_is_heard_though_the_api_was_away(pool: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, cut = SyncPrefectClient.read_flow_run, list[str]()
+
+    def read(self: SyncPrefectClient, run: Any) -> FlowRun:
+        found = real(self, run)
+        if found.state is not None and found.state.is_paused() and len(cut) < 2:
+            cut.append("away")
+            raise httpx.ConnectError("away")
+        return found
+
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_run", read)
+    monkeypatch.setattr("flows.approval._POLL_SECONDS", 1)
+
+    def answer_late() -> None:
+        while len(cut) < 2:
+            threading.Event().wait(0.2)
+        answer(YES)
+
+    person = threading.Thread(target=answer_late)
+    person.start()
+    state = pool.relabel(approval=ASKS)
+    person.join()
+    assert (state.outcome, cut) == (RelabelOutcome.PUBLISHED, ["away", "away"])
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+def test_a_publication_that_was_broken_off_is_finished_without_asking(
+    held_back: bool, pool: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if held_back:
+        pool.relabel()
+        assert pool.relabel(teacher=teacher("first")).outcome is RelabelOutcome.HELD_BACK
+    changes = {"teacher": teacher("first" if held_back else "hash")}
+    before = len(read_versions(pool.config.output))
+    real = publishing.run_stages
+
+    def killed(stages: Any) -> Any:
+        stages = list(stages)
+        if len(stages) == 1:
+            shutil.rmtree(pool.config.output / "emit", ignore_errors=True)
+            raise KeyboardInterrupt
+        return real(stages)
+
+    with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
+        patch.setattr(publishing, "run_stages", killed)
+        pool.relabel(**changes, publish=True)
+    state = pool.relabel(**changes)
+    assert state.outcome is RelabelOutcome.PUBLISHED
+    assert len(read_versions(pool.config.output)) == before + 1
+    assert (pool.config.output / "emit" / "record.json").exists()
+    assert pool.relabel(**changes).outcome is RelabelOutcome.UNCHANGED
+
+
+def test_a_set_that_is_gone_is_made_again(pool: Watched) -> None:
+    pool.relabel()
+    before = pool.emitted()
+    shutil.rmtree(pool.config.output / "emit")
+    assert pool.relabel().outcome is RelabelOutcome.PUBLISHED
+    assert (pool.emitted(), pool.asked()) == (before, 30)
+
+
+def test_nothing_is_not_published_even_if_it_is_asked_for(pool: Watched) -> None:
+    pool.relabel()
+    before = pool.emitted()
+    strict = PseudoLabelSettings(votes=1, temperature=0.0, target_precision=0.999999, assurance=0.999)
+    state = pool.relabel(pseudo_labels=strict, publish=True)
+    assert (state.outcome, state.why) == (RelabelOutcome.HELD_BACK, ("nothing is left to train on",))
+    assert pool.emitted() == before
+
+
+def test_questions_that_failed_are_asked_again_though_nothing_has_changed(
+    pool: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ScriptedEngine._answer
+
+    def failing(self: ScriptedEngine, request: Request, *, malformed: bool) -> Generation:
+        found = real(self, request, malformed=malformed)
+        fails = request.sample_id.endswith("1")
+        return found.model_copy(update={"outcome": Outcome.FAILED, "texts": ()}) if fails else found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScriptedEngine, "_answer", failing)
+        pool.relabel()
+    failed = 30 - pool.asked()
+    assert 0 < failed < 10
+    assert pool.relabel(publish=True).outcome is RelabelOutcome.PUBLISHED
+    assert pool.asked() == 30
+    state = read_state(pool.config.output)
+    assert state is not None and state.watched
+
+
+def test_a_student_that_starts_from_another_base_is_seen(pool: Watched, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    config = pool.config.model_copy(update={"student": StudentSpec(base=str(base))})
+    before = watched_digest(config)
+    assert watched_digest(config) == before
+    (base / "config.json").write_text('{"trained": "again"}')
+    assert watched_digest(config) != before
+
+
+def test_a_run_that_is_tried_again_goes_on_with_what_is_left_of_its_budget(prefect_server: PrefectServer) -> None:
+    from flows.asking import spending
+
+    put: list[int] = []
+
+    @flow(retries=1)
+    def tried_twice() -> None:
+        with spending(Budget(requests=5)) as budget:
+            put.append(budget.put)
+            assert budget.allow()
+            if len(put) == 1:
+                raise ValueError("the engine died")
+
+    tried_twice()
+    tried_twice()
+    assert put == [0, 1, 0]
