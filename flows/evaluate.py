@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
 
@@ -16,16 +17,17 @@ from flows.config import EvaluateConfig
 from flows.one_run import one_run
 from flows.processes import worker_pool
 from flows.progress import Progress
+from flows.run_left import STAGES, check_unseen, results_of
 from flows.running import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
-from tasks.decisions import Reason
 from tasks.engines.identity import model_identity
 from tasks.engines.spec import EngineSpec
 from tasks.errors import ConfigError
 from tasks.export.labels import write_predictions
 from tasks.ledger import Ledger
 from tasks.packs import Pack, load_pack
+from tasks.predictions import own_ids, predicted
 from tasks.prompts import Prompter
-from tasks.records import Correction, Dropped, Example, Prediction, Sample, Sampling, Split
+from tasks.records import Dropped, Prediction, Sample, Sampling, Split
 from tasks.report.card import settings_of, write_card
 from tasks.report.evaluation import describe, report_of
 from tasks.scores import Scored
@@ -36,7 +38,6 @@ from tasks.truth import read_truth
 from tasks.variants import Phase, Results, Variant, phases
 
 STAGE = "evaluate"
-_INPUTS = ("rationales", "pseudo_labels", "correction", "emit")
 _REASON_TOKENS = 96
 
 
@@ -46,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     """Train students on each variant of what the run under `output` left, and measure them: `output`/evaluate.
 
     Kept: one row an answer (`Scored`); beside it scores.json, and predictions.csv of the test set. Raises ConfigError
-    when `emit` has left nothing, or no held-out item has a label.
+    when `emit` has left nothing, or has not kept these very held-out items out, or none of them has a label.
     """
     began = time.monotonic()
     pack = load_pack(config.pack)
@@ -59,11 +60,12 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     if config.test is not None:
         tested, read = intake(config.test, pack, Split.TEST, folder, config.images)
         inputs["test"] = read.digest
-    for stage in _INPUTS:
+    for stage in STAGES:
         if (record := read_record(config.output / stage)) is not None:
             inputs[stage] = record.digest
     if "emit" not in inputs:
         raise ConfigError(f"{config.output / 'emit'}: no finished stage; run `labelstill run` with this output first")
+    check_unseen(config, inputs["evaluation"])
     truth = read_truth(settings.truth) if settings.truth else {}
     asked = base_spec(config.student)
     recipe = recipe_hash(
@@ -79,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             "`evaluate.truth`"
         )
 
-    results = _results(config, pack)
+    results = results_of(config, pack)
     texts = read_texts(config, pack, [*held_out, *tested, *results.labelled.values(), *results.pool.values()])
     trials = list(_trials(config, results, truth, texts, folder / "students"))
     _train(trials, settings.parallel)
@@ -87,7 +89,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images([*measured, *tested])) as asking:
         rows = [row for t in trials for row in _score(t, trials, pack, asking, measured, labels, settings.ask_reasons)]
         if tested:
-            write_predictions(folder / "predictions.csv", _predict(trials, pack, asking, tested).items())
+            _predict(config, results, trials, pack, asking, tested)
         costs = asking.costs()
     report = report_of(rows)
     write_bytes(folder / "scores.json", orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
@@ -105,33 +107,6 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     return record
 
 
-def _results(config: EvaluateConfig, pack: Pack) -> Results:
-    """What the run's stages left."""
-    output = config.output
-    sets: dict[Split, dict[str, Sample]] = {Split.LABELLED: {}, Split.UNLABELLED: {}}
-    for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled)):
-        if source is not None:
-            sets[split] = {s.id: s for s in intake(source, pack, split, output, config.images)[0]}
-    kept = {stage: output / stage / "kept.parquet" for stage in _INPUTS}
-    there = {stage for stage, file in kept.items() if file.exists()}
-    drops = read_rows(output / "emit" / "dropped.parquet", Dropped)
-    emitted = read_rows(kept["emit"], Example)
-    taught = {e.sample_id for e in emitted if e.reason}
-    return Results(
-        labelled=sets[Split.LABELLED],
-        pool=sets[Split.UNLABELLED],
-        reasons={p.sample_id: p.reason for p in _rows(kept["rationales"], there, Prediction) if p.sample_id in taught},
-        pseudo={p.sample_id: p for p in _rows(kept["pseudo_labels"], there, Prediction)},
-        corrections={c.sample_id: c for c in _rows(kept["correction"], there, Correction)},
-        emitted=emitted,
-        barred=frozenset(d.sample_id for d in drops if d.reason == Reason.CONTAMINATES),
-    )
-
-
-def _rows(file: Path, there: set[str], kind: type) -> Iterable:  # pyright: ignore
-    return read_rows(file, kind) if file.parent.name in there else ()
-
-
 def _trials(
     config: EvaluateConfig, results: Results, truth: Mapping[str, str], texts: Mapping[str, str], folder: Path
 ) -> Iterator[Trial]:
@@ -139,8 +114,10 @@ def _trials(
     log = get_run_logger()
     settings = config.evaluate
     plans: dict[Variant, tuple[Phase, ...]] = {}
+    ids = Counter(e.sample_id for e in results.emitted if e.label)
+    # the truth goes by id, so of two items with one id it knows neither
+    known = truth if ids.keys() <= truth.keys() and ids.total() == len(ids) else None
     for variant in settings.variants:
-        known = truth if {e.sample_id for e in results.emitted if e.label} <= truth.keys() else None
         if plan := phases(variant, results, known):
             plans[variant] = plan
         else:
@@ -232,19 +209,37 @@ def _engine(trial: Trial, trials: Sequence[Trial]) -> EngineSpec:
     return asked.model_copy(update={"adapter": str(student_folder(trial)), "adapters": every})
 
 
-def _predict(trials: Sequence[Trial], pack: Pack, asking: Asking, items: Sequence[Sample]) -> dict[str, str]:
-    """The label of each test item by the students of the best set that the run made: probabilities averaged."""
+def _predict(
+    config: EvaluateConfig,
+    results: Results,
+    trials: Sequence[Trial],
+    pack: Pack,
+    asking: Asking,
+    items: Sequence[Sample],
+) -> None:
+    """Write predictions.csv: each test item's label, by the students of the best set that the run made."""
+    assert config.test is not None
+    folder = config.output / STAGE
     there = {t.variant for t in trials}
     made = [v for v in (Variant.ALL, Variant.CORRECTED, Variant.PSEUDO, Variant.RAW) if v in there]
     if not made:
-        return {}
-    sums: dict[str, dict[str, float]] = {s.id: dict.fromkeys(s.labels, 0.0) for s in items}
-    for trial in (t for t in trials if t.variant is made[0]):
-        for sample_id, answer in _ask(trial, trials, pack, asking, items, with_reason=False).items():
-            said = answer.probabilities or ({answer.label: 1.0} if answer.label else {})
-            for label, p in said.items():
-                sums[sample_id][label] += p
-    return {sample_id: max(p, key=lambda label, p=p: p[label]) for sample_id, p in sums.items()}
+        write_predictions(folder / "predictions.csv", ())
+        return
+    judges = [t for t in trials if t.variant is made[0]]
+    answers = [a for t in judges for a in _ask(t, trials, pack, asking, items, with_reason=False).values()]
+    refused = [d.sample_id for d in read_rows(folder / "samples" / Split.TEST / "dropped.parquet", Dropped)]
+    named = own_ids(refused, config.test.manifest, pack.columns) if refused else []
+    given = (s.given for s in results.labelled.values() if s.given)
+    usual = Counter(e.label for e in results.emitted if e.label) or Counter(given)
+    found = predicted(items, answers, named, usual)
+    write_predictions(folder / "predictions.csv", found.labels.items())
+    log = get_run_logger()
+    for ids, why in ((found.unread, "could not be read"), (found.unanswered, "got no answer from any student")):
+        if ids:
+            few = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+            log.warning("predictions.csv: %d items %s and have the commonest label: %s", len(ids), why, few)
+    if nameless := len(refused) - len(named):
+        log.warning("predictions.csv: %d items that could not be read have no id, and so no row", nameless)
 
 
 def _show(rows: Sequence[Scored]) -> None:

@@ -1,10 +1,11 @@
 """What a student is taught in each step of the ablation: the same way from raw labels to the emitted set and beyond."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tasks.records import Correction, Example, Origin, Prediction, Sample, Subset
+from tasks.records import Correction, Example, Origin, Prediction, Sample, Split, Subset
 
 
 class Variant(StrEnum):
@@ -38,7 +39,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Results:
-    """What a run left, as far as it is taught: samples by id, and the stages' decisions."""
+    """What a run left, as far as it is taught: samples by id, and the stages' decisions.
+
+    An item of the labelled set and one of the pool may have the same id.
+    """
 
     labelled: Mapping[str, Sample]
     pool: Mapping[str, Sample]
@@ -68,7 +72,9 @@ def phases(variant: Variant, results: Results, truth: Mapping[str, str] | None =
         for i, p in results.pseudo.items()
         if i in results.pool and i not in results.barred
     )
-    emitted, reasons = _emitted(results)
+    taught = _emitted(results)
+    emitted = tuple(item for item, _ in taught)
+    reasons = {item.id: example.reason for item, example in taught if example.reason}
     match variant:
         case Variant.RAW:
             return (Phase(raw, {}),) if raw else ()
@@ -83,8 +89,7 @@ def phases(variant: Variant, results: Results, truth: Mapping[str, str] | None =
         case Variant.ALL:
             return (Phase(emitted, reasons),) if emitted else ()
         case Variant.PHASED:
-            origins = {e.sample_id: e.origin for e in results.emitted}
-            second = tuple(s for s in emitted if origins[s.id] is Origin.PSEUDO)
+            second = tuple(item for item, example in taught if example.origin is Origin.PSEUDO)
             if not second:
                 return ()
             return Phase(emitted, reasons, 1 - _SECOND_PHASE), Phase(second, reasons, _SECOND_PHASE)
@@ -95,12 +100,19 @@ def phases(variant: Variant, results: Results, truth: Mapping[str, str] | None =
             return (Phase(tuple(_with(s, truth[s.id]) for s in emitted), fitting),)
 
 
-def _emitted(results: Results) -> tuple[tuple[Sample, ...], dict[str, str]]:
-    """The emitted training part, its mix aside (it has no label to be scored on), and the reasons in it."""
-    samples = dict(results.pool) | dict(results.labelled)
-    taught = [e for e in results.emitted if e.origin is not Origin.MIX and e.subset is Subset.TRAIN]
-    items = tuple(_with(samples[e.sample_id], e.label) for e in taught)
-    return items, {e.sample_id: e.reason for e in taught if e.reason}
+def _emitted(results: Results) -> list[tuple[Sample, Example]]:
+    """The emitted training part with its items as they are taught, its mix aside (it has no label to be scored on)."""
+    samples = {(s.source, s.id): s for s in (*results.pool.values(), *results.labelled.values())}
+    examples = [e for e in results.emitted if e.origin is not Origin.MIX and e.subset is Subset.TRAIN]
+    count = Counter(e.sample_id for e in examples)
+    taught: list[tuple[Sample, Example]] = []
+    for example in examples:
+        item = _with(samples[example.source, example.sample_id], example.label)
+        if count[item.id] > 1 and item.split is not Split.LABELLED:
+            # reasons go by id: the item of the labelled set keeps it, and its reason
+            item = item.model_copy(update={"id": f"{item.id} ({item.split})"})
+        taught.append((item, example))
+    return taught
 
 
 def _with(sample: Sample, label: str | None) -> Sample:

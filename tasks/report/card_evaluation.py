@@ -23,15 +23,18 @@ def evaluation_of(output: Path) -> Report | None:
         return None
 
 
-def students(report: Report | None) -> Markup:
-    """Held-out accuracy of each variant's students as a chart and a table; nothing without an evaluation."""
+def students(report: Report | None, *, transductive: bool = False) -> Markup:
+    """Held-out accuracy of each variant's students as a chart and a table; nothing without an evaluation.
+
+    `transductive`: emit let evaluation items into the set, so they may have been taught.
+    """
     if report is None or not report.scores:
         return Markup("")
     first = report.scores[0]
     note = Markup(
         '<p class="note">The same student, trained on each variant of the set with the same number of steps: {} seeds, '
-        "{:,} held-out items that were never taught. Intervals are 95 %.</p>"
-    ).format(first.seeds, first.items)
+        "{:,} held-out items that {}. Intervals are 95 %.</p>"
+    ).format(first.seeds, first.items, "may have been taught" if transductive else "were never taught")
     closed = Markup("")
     if report.gap_closed is not None:
         closed = Markup("<p>The emitted set closes {} of the gap between raw and true labels.</p>").format(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import TypeAdapter
 
-from tasks.records import Action, Origin, Part, Split, Subset
+from tasks.records import Action, Origin, Split, Subset
 from tasks.report.card_confidence import Confidence, confidence_of
+from tasks.report.card_contents import Contents, of_pool, read_contents
 from tasks.report.card_evaluation import evaluation_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.evaluation import Report
@@ -30,7 +30,6 @@ _REASONS = 5000
 """So many reasons are measured; n-grams of a million would not fit into memory."""
 _FILES = 20
 """A folder of more files (copied images) is one line."""
-_PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ class Emitted:
     reasons: tuple[str, ...]
     """All, or an even sample."""
     with_reason: int
+    judged_pool: int = 0
+    """Examples of origin REVIEW that are items of the pool."""
 
     @property
     def count(self) -> int:
@@ -97,8 +98,8 @@ class Facts:
     changes: Changes
     confidence: Confidence
     drops: tuple[Drops, ...]
-    contents: dict[str, tuple[Part, ...]]
-    """What the drawn items show and say, by id; nothing of those that were refused on the way in."""
+    contents: Contents
+    """What the drawn items show and say."""
     files: tuple[tuple[str, int, int], ...]
     """What emit wrote: path under emit/, files (many in a folder are one line), bytes."""
     version: Version | None
@@ -116,7 +117,7 @@ def gather(output: Path, seed: int = 0) -> Facts:
     """Read what a run left under `output`; whatever is missing is empty."""
     records = {record.stage: record for record in stage_records(output)}
     before, free = _given(output / "samples")
-    emitted = _emitted(output / "emit" / "kept.parquet", free, seed)
+    emitted = _emitted(output, free, seed)
     changes = _changes(output / "correction", seed)
     drops = tuple(d for stage in records for d in _drops(stage, output / stage / "dropped.parquet", seed))
     drawn = [*changes.drawn, *(row for d in drops for row in d.drawn)]
@@ -128,22 +129,27 @@ def gather(output: Path, seed: int = 0) -> Facts:
         changes=changes,
         confidence=confidence_of(output / "pseudo_labels"),
         drops=drops,
-        contents=_contents(output / "samples", {row["sample_id"] for row in drawn}),
+        contents=read_contents(output / "samples", {row["sample_id"] for row in drawn}),
         files=tuple(_files(output / "emit")),
         version=next(reversed(read_versions(output)), None),
         evaluation=evaluation_of(output),
     )
 
 
-def _emitted(file: Path, free: set[str], seed: int) -> Emitted:
-    columns = ("sample_id", "messages", "images", "label", "reason", "origin", "why", "task", "subset", "weight")
+def _emitted(output: Path, free: set[str], seed: int) -> Emitted:
+    columns = (
+        "sample_id", "messages", "images", "label", "reason", "origin", "why", "source", "task", "subset", "weight",
+    )  # fmt: skip
+    judged: set[tuple[str, str]] = set()
     parts: Counter[tuple[str, str]] = Counter()
     tasks: Counter[str] = Counter()
     labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
     draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_ORIGIN, seed))
     reasons = Draw[str](_REASONS, seed)
-    for row in rows_of(file, *columns):
+    for row in rows_of(output / "emit" / "kept.parquet", *columns):
         origin = str(row["origin"])
+        if origin == Origin.REVIEW:
+            judged.add((row["source"], row["sample_id"]))
         parts[origin, row["subset"] or Subset.TRAIN.value] += 1
         tasks[row["task"] or ""] += 1
         draws[origin].add(row)
@@ -152,8 +158,9 @@ def _emitted(file: Path, free: set[str], seed: int) -> Emitted:
         if origin != Origin.MIX and row["task"] not in free:
             labels[row["label"]][origin] += 1
     examples = {o.value: tuple(draws[o.value].drawn) for o in Origin if o.value in draws}
+    named = None if free and not labels else dict(labels)
     return Emitted(
-        parts, tasks, None if free and not labels else dict(labels), examples, tuple(reasons.drawn), reasons.seen
+        parts, tasks, named, examples, tuple(reasons.drawn), reasons.seen, of_pool(output / "samples", judged)
     )
 
 
@@ -196,16 +203,6 @@ def _drops(stage: str, file: Path, seed: int) -> Iterable[Drops]:
         draws[row["reason"]].add(row)
     for reason, draw in sorted(draws.items(), key=lambda pair: (-pair[1].seen, pair[0])):
         yield Drops(stage, reason, draw.seen, tuple(draw.drawn))
-
-
-def _contents(samples: Path, ids: set[str]) -> dict[str, tuple[Part, ...]]:
-    """The parts of those items, in one pass over each file of samples."""
-    return {
-        row["id"]: _PARTS.validate_json(row["parts"])
-        for folder in (sorted(samples.glob("*")) if ids else ())
-        for row in rows_of(folder / "kept.parquet", "id", "parts")
-        if row["id"] in ids
-    }
 
 
 def _files(emit: Path) -> Iterable[tuple[str, int, int]]:

@@ -54,15 +54,16 @@ class Link:
 
 def links_of(facts: Facts) -> list[Link]:
     """The run's flow; empty for a run of which nothing was read."""
-    origins = facts.emitted.origins
+    origins, judged_pool = facts.emitted.origins, facts.emitted.judged_pool
+    of_labelled = {o: origins[o] - (judged_pool if o is Origin.REVIEW else 0) for o in _OF_LABELLED}
     emitted = {o: Node(o, _LANES.get(o, o), 3, ORIGINS.get(o, "muted")) for o in (*ORIGINS, *origins)}
     links: list[Link] = []
     if (record := facts.records.get("samples/labelled")) is not None:
         usable = Node("usable", _LABELLED, 1, "accent")
         links += _read(record, usable)
-        links += [Link(usable, emitted[o], origins[o]) for o in _OF_LABELLED]
+        links += [Link(usable, emitted[o], count) for o, count in of_labelled.items()]
         if "emit" in facts.records:
-            rest = record.kept - sum(origins[o] for o in _OF_LABELLED)
+            rest = record.kept - sum(of_labelled.values())
             links.append(Link(usable, Node("left out", _LABELLED, 3, "muted"), rest))
     if (record := facts.records.get("samples/unlabelled")) is not None:
         usable, trusted = Node("usable", _POOL, 1, "second"), Node("trusted", _POOL, 2, "second")
@@ -71,8 +72,9 @@ def links_of(facts: Facts) -> list[Link]:
             links.append(Link(usable, trusted, judged.kept))
             links.append(Link(usable, Node("not trusted", _POOL, 2, "muted"), judged.dropped))
             links.append(Link(trusted, emitted[Origin.PSEUDO], origins[Origin.PSEUDO]))
+        links.append(Link(usable if judged is None else trusted, emitted[Origin.REVIEW], judged_pool))
         if judged is not None and "emit" in facts.records:
-            rest = judged.kept - origins[Origin.PSEUDO]
+            rest = judged.kept - origins[Origin.PSEUDO] - judged_pool
             links.append(Link(trusted, Node("left out", _POOL, 3, "muted"), rest))
     for (origin, subset), count in sorted(facts.emitted.parts.items()):
         links.append(Link(emitted[origin], Node(subset, "", 4, "ink"), count))

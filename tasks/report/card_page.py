@@ -83,7 +83,7 @@ def _sections(card: Card) -> Iterator[tuple[str, Markup]]:
     facts = card.facts
     links = links_of(facts)
     yield "Flow", (_chart(flow_chart(links)) if links else _NOTHING) + flow_table(facts)
-    yield "Students", students(facts.evaluation)
+    yield "Students", students(facts.evaluation, transductive=is_transductive(facts))
     yield "Class balance", balance(facts)
     yield "Confidence", confidence(facts)
     yield "Corrections", corrections(facts)
@@ -162,7 +162,7 @@ def _changed(facts: Facts) -> Markup:
     shown, total = len(facts.changes.drawn), facts.changes.pairs.total()
     which = "All changed labels" if shown == total else f"{shown} drawn of {total:,} changed labels"
     note = Markup('<p class="note">{}, the commonest changes first.</p>').format(which)
-    return note + grid(change_item(row, facts.contents.get(row["sample_id"], ())) for row in facts.changes.drawn)
+    return note + grid(change_item(row, facts.contents.of(row, "correction")) for row in facts.changes.drawn)
 
 
 def _examples(facts: Facts) -> Markup:
@@ -170,7 +170,7 @@ def _examples(facts: Facts) -> Markup:
     for origin, rows in facts.emitted.examples.items():
         count = facts.emitted.origins[origin]
         parts.append(Markup("<h3>{} ({:,})</h3>").format(_ORIGINS.get(origin, origin), count))
-        parts.append(grid(example_item(row, facts.contents.get(row["sample_id"], ())) for row in rows))
+        parts.append(grid(example_item(row, facts.contents.of(row, "emit")) for row in rows))
     note = Markup('<p class="note">Drawn evenly, with a fixed seed, from each origin of labels.</p>')
     return note + _NOTHING.join(parts) if parts else _NOTHING
 
@@ -180,7 +180,7 @@ def _dropped(facts: Facts) -> Markup:
     stages: defaultdict[str, list[Markup]] = defaultdict(list)
     for found in facts.drops:
         name = Markup("<h3>{} ({:,})</h3>").format(found.reason.replace("_", " "), found.count)
-        rows = (dropped_item(row, facts.contents.get(row["sample_id"], ())) for row in found.drawn)
+        rows = (dropped_item(row, facts.contents.of(row, found.stage, found.reason)) for row in found.drawn)
         stages[found.stage].append(name + grid(rows))
     shape = Markup("<details><summary>{}: items of each reason</summary>{}</details>")
     return _NOTHING.join(shape.format(stage, _NOTHING.join(parts)) for stage, parts in stages.items())

@@ -66,7 +66,9 @@ def points(interval: Interval) -> str:
 
 
 def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) -> str:
-    """Two runs side by side, on the items that both answered, as Markdown: each variant, then classes of the last one.
+    """Two runs side by side, on the items that both answered, as Markdown: each variant, then the classes of one.
+
+    That one is ALL, or the last where ALL is not in both; a class is listed if either run was asked for it or gave it.
 
     Raises ValueError when they have no item or no variant in common.
     """
@@ -85,25 +87,24 @@ def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) 
         "| taught | A | B | B − A, points |",
         "|---|---|---|---|",
     ]
-    best: tuple[Score, Score] | None = None
+    scores: dict[str, tuple[Score, Score]] = {}
     for variant in variants:
         ours, theirs = ([x for x in side if x.variant == variant] for side in (of_a, of_b))
-        best = score(variant, ours), score(variant, theirs)
+        scores[variant] = both = score(variant, ours), score(variant, theirs)
         difference = lift(variant, ours, variant, theirs).points
-        lines.append(f"| {variant} | {best[0].accuracy} | {best[1].accuracy} | {points(difference)} |")
-        if variant == Variant.ALL:
-            break
-    assert best is not None
-    f1 = {c.label: c.f1 for c in best[1].classes}
-    rows = sorted(best[0].classes, key=lambda c: f1.get(c.label, 0.0) - c.f1)
+        lines.append(f"| {variant} | {both[0].accuracy} | {both[1].accuracy} | {points(difference)} |")
+    best = Variant.ALL if Variant.ALL in scores else variants[-1]
+    f1_a, f1_b = ({c.label: c.f1 for c in side.classes} for side in scores[best])
+    items = {c.label: c.items for side in reversed(scores[best]) for c in side.classes}
+    labels = sorted(items, key=lambda x: (f1_b.get(x, 0.0) - f1_a.get(x, 0.0), x))
     lines += [
         "",
-        f"F1 by class, taught `{best[0].variant}`:",
+        f"F1 by class, taught `{best}`:",
         "",
         "| label | items | A | B | B − A |",
         "|---|--:|--:|--:|--:|",
     ]
-    for c in rows:
-        other = f1.get(c.label, 0.0)
-        lines.append(f"| {c.label} | {c.items} | {c.f1:.1%} | {other:.1%} | {100 * (other - c.f1):+.1f} |")
+    for label in labels:
+        first, second = f1_a.get(label, 0.0), f1_b.get(label, 0.0)
+        lines.append(f"| {label} | {items[label]} | {first:.1%} | {second:.1%} | {100 * (second - first):+.1f} |")
     return "\n".join(lines)

@@ -73,15 +73,19 @@ def svg(figure: Figure, name: str, tips: Mapping[str, str] | None = None) -> str
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
-    for variable, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{variable})")
     for gid, said in (tips or {}).items():
         text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(legible(said))}</title>', 1)
     points = figure.get_size_inches()[0] * 72
     shape = rf'<svg class="chart" role="img" aria-label="chart: {name}" style="--points: {points:.0f}" viewBox="\1">'
     text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', shape, text, count=1)
-    text = text.replace("xlink:href=", "href=")
-    return re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", text)
+    return re.sub(r"<[^>]*>", lambda tag: _on_the_page(tag[0], name), text)  # not in the texts, which are data
+
+
+def _on_the_page(tag: str, name: str) -> str:
+    """A tag with the page's colours and with ids that begin with the chart's name."""
+    for variable, colour in COLOURS.items():
+        tag = tag.replace(colour, f"var(--{variable})")
+    return re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", tag.replace("xlink:href=", "href="))
 
 
 def tip(tips: dict[str, str], artist: Any, text: str) -> None:

@@ -2,15 +2,17 @@
 
 import csv
 import json
+import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from flows.config import DistillConfig, EvaluateConfig
+from flows.config import CommonConfig, DistillConfig, EmitConfig, EvaluateConfig
 from flows.settings import EvaluateSettings, PseudoLabelSettings, SourceConfig
 from tasks.errors import ConfigError
-from tasks.records import Example
+from tasks.records import Dropped, Example, Sample
 from tasks.report.evaluation import Report
 from tasks.scores import Scored
 from tasks.stages import read_record, read_rows
@@ -19,21 +21,49 @@ from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 
 
+class Warnings(logging.Handler):
+    """What flows warn of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
 @pytest.fixture(scope="module")
-def evaluated(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
+def warnings() -> list[str]:
+    """What the evaluation of `evaluated` warned of."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory, warnings: list[str]
+) -> EvaluateConfig:
     from flows.distill import distill
     from flows.evaluate import evaluate
 
     config = small_config(tmp_path_factory.mktemp("evaluated"), items=40)
     data = next((config.output.parent / "shared").glob("data*"))
     held_out = SourceConfig(manifest=data / "test" / "x.json", images=data / "test" / "images")
+    nameless = {"instruction": "an item without an id", "image": []}
+    rows = [nameless, *json.loads(held_out.manifest.read_text("utf-8"))]
+    (config.output.parent / "test.json").write_text(json.dumps(rows), "utf-8")
+    test = held_out.model_copy(update={"manifest": config.output.parent / "test.json"})
     settings = EvaluateSettings(seeds=2, steps=2, parallel=2, truth=data / "truth.jsonl", variants=VARIANTS)
     believing = PseudoLabelSettings(target_precision=0.001, assurance=0.5)  # the scripted teacher is right by chance
-    more = {"evaluation": held_out, "test": held_out, "evaluate": settings, "pseudo_labels": believing}
+    more = {"evaluation": held_out, "test": test, "evaluate": settings, "pseudo_labels": believing}
     whole = DistillConfig.model_validate(config.model_dump() | more)
     distill(whole)
     wanted = whole.evaluate_config()
+    # only now: with its first run, Prefect takes other handlers away
+    logger, handler = logging.getLogger("prefect.flow_runs"), Warnings()
+    logger.addHandler(handler)
     evaluate(wanted)
+    logger.removeHandler(handler)
+    warnings += handler.said
     return wanted
 
 
@@ -71,12 +101,30 @@ def test_students_are_taught_the_same_number_of_steps(evaluated: EvaluateConfig)
     assert not seen & {r.sample_id for r in read_rows(evaluated.output / "evaluate" / "kept.parquet", Scored)}
 
 
-def test_the_test_set_is_predicted_to_a_csv_file(evaluated: EvaluateConfig) -> None:
+def test_every_item_of_the_test_set_that_has_an_id_is_predicted_to_a_csv_file(
+    evaluated: EvaluateConfig, warnings: list[str]
+) -> None:
     with (evaluated.output / "evaluate" / "predictions.csv").open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert len(rows) == 20
+    assert evaluated.test is not None
+    items = json.loads(evaluated.test.manifest.read_text("utf-8"))
+    refused = {d.sample_id for d in read_rows(_tested(evaluated) / "dropped.parquet", Dropped)}
+    sound = {s.id for s in read_rows(_tested(evaluated) / "kept.parquet", Sample)}
+    assert len(sound) == 20 and len(refused - sound) == 6
+    ids = {str(item["id"]) for item in items if "id" in item}
+    assert sorted(row["id"] for row in rows) == sorted(ids)
+    labels = Counter(e.label for e in read_rows(evaluated.output / "emit" / "kept.parquet", Example) if e.label)
+    given = {row["predict"] for row in rows if row["id"] not in sound}
+    assert len(given) == 1 and labels[given.pop()] == max(labels.values())
+    said = [w for w in warnings if w.startswith("predictions.csv")]
+    assert any("5 items could not be read" in w and all(i in w for i in ids - sound) for w in said), warnings
+    assert any("1 items that could not be read have no id" in w for w in said), warnings
     assert set(rows[0]) == {"id", "predict"}
     assert all(row["predict"] for row in rows)
+
+
+def _tested(config: EvaluateConfig) -> Path:
+    return config.output / "evaluate" / "samples" / "test"
 
 
 def test_a_second_evaluation_is_reused_and_a_changed_one_trains_only_what_is_new(evaluated: EvaluateConfig) -> None:
@@ -94,6 +142,38 @@ def test_a_second_evaluation_is_reused_and_a_changed_one_trains_only_what_is_new
     assert record.costs.asked == 0
     assert before == {p: p.stat().st_mtime_ns for p in students.glob("*/student.json")}
     evaluate(evaluated)
+
+
+def test_held_out_items_that_emit_has_not_seen_are_refused(evaluated: EvaluateConfig, tmp_path: Path) -> None:
+    from flows.emit import emit
+    from flows.evaluate import evaluate
+
+    common = {name: getattr(evaluated, name) for name in CommonConfig.model_fields}
+    run = EmitConfig(**common, labelled=evaluated.labelled, stages=()).model_copy(update={"output": tmp_path / "run"})
+    rows = json.loads(evaluated.evaluation.manifest.read_text("utf-8"))
+    manifest = tmp_path / "dev.json"
+    manifest.write_text(json.dumps(rows[1:]), "utf-8")
+    dev = evaluated.evaluation.model_copy(update={"manifest": manifest})
+    unlabelled = evaluated.evaluate.model_copy(update={"truth": None})
+    changes = {"output": tmp_path / "run", "unlabelled": None, "evaluation": dev, "evaluate": unlabelled}
+    wanted = evaluated.model_copy(update=changes)
+    emit(run)
+    with pytest.raises(ConfigError, match=r"has not seen .*dev\.json.* run `labelstill run` again"):
+        evaluate(wanted)
+    emit(run.model_copy(update={"evaluation": dev}))
+    with pytest.raises(ConfigError, match="no held-out item has a label"):  # it is past the check
+        evaluate(wanted)
+    manifest.write_text(json.dumps(rows[2:]), "utf-8")
+    with pytest.raises(ConfigError, match="has not seen"):
+        evaluate(wanted)
+
+
+def test_an_emitted_item_that_is_in_no_set_any_more_is_named(evaluated: EvaluateConfig) -> None:
+    from flows.evaluate import evaluate
+
+    other = evaluated.evaluate.model_copy(update={"seeds": 3})
+    with pytest.raises(ConfigError, match="is in neither set now; run `labelstill run` again"):
+        evaluate(evaluated.model_copy(update={"unlabelled": None, "evaluate": other}))
 
 
 def test_compare_prints_both_runs(evaluated: EvaluateConfig) -> None:

@@ -88,3 +88,14 @@ def test_two_runs_are_compared_on_what_both_answered() -> None:
     assert "F1 by class" in text
     with pytest.raises(ValueError, match="no variant"):
         compare("old", old, "new", answers("raw", 0.7))
+
+
+def test_every_variant_is_compared_and_every_class_that_either_run_gave() -> None:
+    order = ("raw", "all", "phased", "ceiling")
+    old = [x for v in order for x in answers(v, 0.9, items=60)]
+    new = [x.model_copy(update={"label": "d"}) if x.sample_id == "i0" else x for x in old]
+    text = compare("old", old, "new", new)
+    taught = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if "] | " in line]
+    assert taught == list(order)
+    assert "F1 by class, taught `all`" in text
+    assert "| d | 0 | 0.0% | 0.0% | +0.0 |" in text

@@ -13,7 +13,7 @@ from tasks.records import (
     Subset,
     TextPart,
 )
-from tasks.variants import Results, Variant, phases
+from tasks.variants import Phase, Results, Variant, phases
 
 
 def sample(name: str, given: str | None) -> Sample:
@@ -98,3 +98,22 @@ def test_a_variant_for_which_the_run_left_nothing_has_no_phases() -> None:
     bare = Results(RESULTS.labelled, {}, {}, {}, {}, ())
     assert {v for v in Variant if phases(v, bare)} == {Variant.RAW}
     assert phases(Variant.CEILING, RESULTS, None) == ()
+
+
+def test_two_items_of_one_id_are_taught_each_as_itself() -> None:
+    pooled = sample("a", None).model_copy(update={"parts": (TextPart(text="the pool's"),), "source": "pool"})
+    emitted = (
+        example("a", "y", Origin.PSEUDO).model_copy(update={"source": "pool"}),
+        example("a", "x", Origin.GIVEN, "because"),
+    )
+    shared = Results(**{**vars(RESULTS), "pool": {"a": pooled}, "pseudo": {}, "emitted": emitted})
+
+    def said(phase: Phase) -> list[tuple[str, str | None, str | None]]:
+        texts = ["".join(p.text for p in s.parts if isinstance(p, TextPart)) for s in phase.items]
+        return [(text, s.given, phase.reasons.get(s.id)) for text, s in zip(texts, phase.items, strict=True)]
+
+    (everything,) = phases(Variant.ALL, shared)
+    assert said(everything) == [("the pool's", "y", None), ("a", "x", "because")]
+    first, second = phases(Variant.PHASED, shared)
+    assert said(first) == said(everything)
+    assert said(second) == [("the pool's", "y", None)]

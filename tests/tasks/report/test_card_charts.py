@@ -44,11 +44,20 @@ def test_labels_stand_in_the_chart_as_they_are() -> None:
     assert f"<title>{escape(ATTACK)}: 4 before</title>" in chart
 
 
-def run(**records: tuple[int, int]) -> Any:
+def test_ids_and_colours_are_changed_in_tags_and_not_in_texts() -> None:
+    odd = ['"#1"', ' id="x', "url(#y", "#010203"]
+    chart = balance_chart(dict.fromkeys(odd, 4), {}, odd)
+    for label in odd:
+        assert f">{label.strip()}</text>" in chart
+        assert f"<title>{escape(label)}: 4 before</title>" in chart
+    assert ' id="balance-tip0"' in chart and 'href="#balance-' in chart and "url(#balance-" in chart
+
+
+def run(judged_pool: int = 0, **records: tuple[int, int]) -> Any:
     parts = Counter({("given", "train"): 50, ("review", "validation"): 7, ("pseudo", "train"): 30, ("mix", "train"): 5})
     origins = Counter({origin: n for (origin, _), n in parts.items()})
     kept = {name.replace("__", "/"): SimpleNamespace(kept=k, dropped=d) for name, (k, d) in records.items()}
-    return SimpleNamespace(records=kept, emitted=SimpleNamespace(parts=parts, origins=origins))
+    return SimpleNamespace(records=kept, emitted=SimpleNamespace(parts=parts, origins=origins, judged_pool=judged_pool))
 
 
 def test_the_flow_keeps_every_item() -> None:
@@ -72,6 +81,17 @@ def test_the_flow_keeps_every_item() -> None:
     }
     chart = flow_chart(links)
     assert "<title>labelled: usable → given: 50</title>" in chart
+
+
+def test_what_people_said_of_the_pool_comes_from_its_lane() -> None:
+    stages = {"samples__labelled": (60, 4), "samples__unlabelled": (50, 0), "emit": (92, 18)}
+    links = links_of(run(judged_pool=3, pseudo_labels=(35, 15), **stages))
+    review = {(k.source.lane, k.source.name): k.count for k in links if k.target.name == "review"}
+    assert review == {("labelled", "usable"): 4, ("pool", "trusted"): 3}
+    assert {k.source.lane: k.count for k in links if k.target.name == "left out"} == {"labelled": 6, "pool": 2}
+    assert "<title>pool: trusted → review: 3</title>" in flow_chart(links)
+    untrusted = links_of(run(judged_pool=3, **stages))
+    assert ("pool", "usable", 3) in [(k.source.lane, k.source.name, k.count) for k in untrusted]
 
 
 def test_a_run_without_a_pool_flows_too() -> None:

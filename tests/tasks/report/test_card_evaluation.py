@@ -27,9 +27,14 @@ def test_the_section_names_each_variant_with_its_lift_and_the_gap() -> None:
     assert f"closes {report.gap_closed.value:.0%}" in shown
     for s in report.scores:
         assert f"{s.accuracy.value:.1%}" in shown
-    assert "3 seeds, 200 held-out items" in shown
+    assert "3 seeds, 200 held-out items that were never taught" in shown
     assert 'class="chart"' in shown
     assert "By class, taught <code>all</code>" in shown
+
+
+def test_a_transductive_set_is_not_said_to_hold_no_evaluation_item() -> None:
+    shown = students(made(), transductive=True)
+    assert "200 held-out items that may have been taught" in shown and "never taught" not in shown
 
 
 def test_without_an_evaluation_there_is_no_section() -> None:

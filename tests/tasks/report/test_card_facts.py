@@ -1,12 +1,13 @@
 """What the card measures: samples of items, how varied reasons are, what it warns of."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tasks.packs import load_pack
-from tasks.records import Example, Message, Origin
+from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
 from tasks.report.card_confidence import confidence_of
 from tasks.report.card_facts import gather
 from tasks.report.card_prompts import rendered_prompts
@@ -16,7 +17,7 @@ from tasks.report.card_sections import balance
 from tasks.report.card_warnings import warnings_of
 from tasks.stages import StageRecord, write_stage
 from tasks.versions import record_version
-from tests.tasks.making import image, sample
+from tests.tasks.making import correction, image, sample
 from tests.tasks.report.made_run import make_run
 
 EXAMPLE = Example(
@@ -58,7 +59,59 @@ def test_counts_are_those_of_the_files(tmp_path: Path) -> None:
     ]
     assert all(len(rows) <= 4 for rows in facts.emitted.examples.values())
     drawn = {row["sample_id"] for rows in facts.emitted.examples.values() for row in rows}
-    assert drawn - facts.contents.keys() == {"mix-1"}
+    assert drawn - facts.contents.items.keys() == {"mix-1"}
+
+
+def test_two_items_of_one_id_show_each_its_own(tmp_path: Path) -> None:
+    record = StageRecord(stage="s", recipe="r", read=0, kept=0, dropped=0)
+
+    def stage(name: str, kept: Sequence[Record], *reasons: str) -> None:
+        gone = [Dropped(sample_id="7", stage=name, reason=reason) for reason in reasons]
+        ids = [*(getattr(k, "sample_id", None) or getattr(k, "id", "") for k in kept), *("7" for _ in gone)]
+        write_stage(tmp_path / name, record.model_copy(update={"stage": name}), kept, gone, ids)
+
+    ours = sample("7", "ours", source="/a.json")
+    theirs = sample("7", "theirs", source="/b.json", split=Split.UNLABELLED, given=None)
+    stage("samples/labelled", [ours], "image_missing")
+    stage("samples/unlabelled", [theirs])
+    stage("correction", [correction("7", label="查询物流", action=Action.RELABEL)])
+    stage("pseudo_labels", [], "not_trusted")
+    examples = [
+        EXAMPLE.model_copy(update={"sample_id": "7", "source": s.source, "origin": origin})
+        for s in (ours, theirs)
+        for origin in (Origin.REVIEW, Origin.GIVEN)
+    ]
+    stage("emit", examples, "waits_for_review", "no_trusted_pseudo_label", "near_duplicate")
+    facts = gather(tmp_path)
+    of = facts.contents.of
+    assert of(facts.changes.drawn[0], "correction") == ours.parts
+    drawn = facts.emitted.examples["given"]
+    assert [of(row, "emit") for row in drawn] == [
+        {"/a.json": ours, "/b.json": theirs}[r["source"]].parts for r in drawn
+    ]
+    assert {(d.stage, d.reason): of(d.drawn[0], d.stage, d.reason) for d in facts.drops} == {
+        ("samples/labelled", "image_missing"): (),
+        ("pseudo_labels", "not_trusted"): theirs.parts,
+        ("emit", "waits_for_review"): ours.parts,
+        ("emit", "no_trusted_pseudo_label"): theirs.parts,
+        ("emit", "near_duplicate"): (),
+    }
+    assert facts.emitted.origins["review"] == 2 and facts.emitted.judged_pool == 1
+
+
+def test_an_item_that_is_in_both_sets_counts_as_labelled_when_judged(tmp_path: Path) -> None:
+    record = StageRecord(stage="s", recipe="r", read=0, kept=0, dropped=0)
+    both, pool = sample("1", source="/one.json"), sample("2", source="/one.json")
+    write_stage(tmp_path / "samples" / "labelled", record, [both], [], ["1"])
+    write_stage(tmp_path / "samples" / "unlabelled", record, [both, pool], [], ["1", "2"])
+    judged = [
+        EXAMPLE.model_copy(update={"sample_id": s.id, "source": s.source, "origin": Origin.REVIEW})
+        for s in (both, pool)
+    ]
+    write_stage(tmp_path / "emit", record, judged, [], ["1", "2"])
+    facts = gather(tmp_path)
+    assert facts.emitted.judged_pool == 1
+    assert facts.contents.of(facts.emitted.examples["review"][0], "emit") == both.parts
 
 
 def test_confidence_is_the_teachers_own_and_what_it_is_worth(tmp_path: Path) -> None:

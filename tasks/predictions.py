@@ -1,0 +1,54 @@
+"""The label of every item of a test set, as a leaderboard wants it: also of those that nobody could answer."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.manifest_folders import read_set
+from tasks.manifests import Columns
+from tasks.records import Prediction, Sample
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What predictions.csv holds."""
+
+    labels: dict[str, str]
+    """By id: the items that were read, in order, then the others."""
+    unanswered: tuple[str, ...]
+    """Items that were read, about which no student said anything."""
+    unread: tuple[str, ...]
+    """Items that were refused on the way in."""
+
+
+def predicted(
+    items: Sequence[Sample], answers: Iterable[Prediction], refused: Iterable[str], usual: Counter[str]
+) -> Predicted:
+    """The likeliest label of each item, the probabilities of all `answers` about it added up.
+
+    Without an answer it is the commonest label in `usual` that the item offers, or its first. The ids in `refused`,
+    whose items' own labels nobody has read, get the commonest of all; with an empty `usual` they are left out.
+    """
+    sums: dict[str, dict[str, float]] = {s.id: dict.fromkeys(s.labels, 0.0) for s in items}
+    for answer in answers:
+        said = answer.probabilities or ({answer.label: 1.0} if answer.label else {})
+        for label, p in said.items():
+            sums[answer.sample_id][label] += p
+    ranked = sorted(usual, key=lambda label: (-usual[label], label))
+    unanswered = tuple(i for i, p in sums.items() if not any(p.values()))
+    unread = tuple(i for i in dict.fromkeys(refused) if i not in sums) if ranked else ()
+    labels = {i: max(p, key=lambda label, p=p: p[label]) for i, p in sums.items()}
+    labels |= {i: next((label for label in ranked if label in sums[i]), labels[i]) for i in unanswered}
+    return Predicted(labels | dict.fromkeys(unread, ranked[0] if ranked else ""), unanswered, unread)
+
+
+def own_ids(ids: Iterable[str], manifest: Path, columns: Columns) -> list[str]:
+    """Those of the `ids` by which the intake calls a manifest's items that are the items' own.
+
+    The others are what it calls items that have none, by their place. Raises ManifestError as `read_set` does.
+    """
+    items = [item for _, item in read_set(manifest, columns)]
+    places = {item.fallback_id for item in items}
+    own = {str((item.fields or {}).get(columns.id or "")) for item in items}
+    return [i for i in ids if i not in places or i in own]
