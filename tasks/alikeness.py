@@ -12,9 +12,10 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.wording import BadReason
 
@@ -24,7 +25,10 @@ NEAR = 0.5
 _STRETCH = 20_000
 """Reasons compared with each other by `crowded_out`: 8 s of a busy core."""
 _BLOCK = 512
-"""Reasons compared with the others at a time; bounds memory to 512 × reasons."""
+"""Reasons compared with as many others at a time: its square bounds memory, however many of them are alike."""
+
+_Rows = NDArray[np.intp]
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -71,34 +75,40 @@ def find_alike(
     ALIKE: a near-duplicate of a standing one, or of two or more others; of a pair only the second. BEGINS_ALIKE: its
     opening is shared by more than a class, or the whole set, may have. All of a crowd are refused, so that all are
     asked for something of their own; the `last` time the first of them stand, as many as are allowed.
+
+    Near-duplicates are found exactly, not by MinHash: at 50 characters its error (0.05 at 128 permutations) is one or
+    two characters. Not weighted by rarity (TF-IDF): where all of a class use a template, its words would count for
+    nothing. Measured: tests/benchmarks/reasons.py.
     """
+    if not fresh:
+        return {}
     every = [*standing, *fresh]
     settled = len(standing)
-    near: dict[int, list[int]] = defaultdict(list)
-    for a, b in near_pairs([w.text for w in every], crowds.near):
-        near[a].append(b)
-        near[b].append(a)
-    bad: dict[int, BadReason] = {}
-    for i in range(settled, len(every)):
-        earlier = [j for j in near[i] if j < i and j not in bad]
-        if earlier or (len(near[i]) > 1 and not last):
-            bad[i] = BadReason.ALIKE
+    texts, row_of = _different([_plain(worded.text) for worded in every])
+    grams = _Grams(texts, crowds.near)
+    first = int(row_of[:settled].max(initial=-1)) + 1
+    rows = np.arange(first, len(texts))
+    if not last:
+        rows = rows[_others(grams, rows, np.bincount(row_of))[rows] < 2]
+    places = np.unique(row_of, return_index=True)[1][_standing(grams, first, rows)]
+    stand = set(places.tolist())  # of copies the first at most
+    bad = {i: BadReason.ALIKE for i in range(settled, len(every)) if i not in stand}
     for i in _crowded_openings(every, settled, bad, crowds, last=last):
         bad[i] = BadReason.BEGINS_ALIKE
     return {i - settled: reason for i, reason in sorted(bad.items())}
 
 
-def crowded_out(worded: Mapping[str, Worded], crowds: Crowds) -> set[str]:
-    """The ids whose reason has to go so that no two of those left are alike; the first of each crowd stay.
+def crowded_out(worded: Mapping[K, Worded], crowds: Crowds) -> set[K]:
+    """The keys whose reason has to go so that no two of those left are alike; the first of each crowd stay.
 
     More than 20,000 reasons are compared class by class, a class in stretches of 20,000; beyond that only copies are
     found.
     """
-    first: dict[str, str] = {}
+    first: dict[str, K] = {}
     for name, one in worded.items():
         first.setdefault(_plain(one.text), name)
     kept = list(first.values())
-    by_label: dict[str, list[str]] = defaultdict(list)
+    by_label: dict[str, list[K]] = defaultdict(list)
     for name in kept:
         by_label[worded[name].label if len(kept) > _STRETCH else ""].append(name)
     gone = set(worded) - set(kept)
@@ -119,58 +129,78 @@ def diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:
     if not texts:
         return Diversity(0, 0.0, 0.0, 0.0, 0.0, 0)
     plain = [_plain(text) for text in texts]
-    twins = {i for pair in near_pairs(plain, near) for i in pair}
+    different, row_of = _different(plain)
+    copies = np.bincount(row_of)
+    twins = _others(_Grams(different, near), np.arange(len(different)), copies) > 0
     lengths = [len(text) for text in texts]
     return Diversity(
         count=len(texts),
         distinct_1=_distinct(plain, 1),
         distinct_2=_distinct(plain, 2),
-        near_duplicates=len(twins) / len(texts),
+        near_duplicates=int(copies[twins].sum()) / len(texts),
         mean_chars=sum(lengths) / len(texts),
         most_chars=max(lengths),
     )
 
 
-def near_pairs(texts: Sequence[str], least: float) -> list[tuple[int, int]]:
-    """Pairs of positions (the lower first, ascending) of texts whose character bigrams have a Jaccard index >= `least`.
+class _Grams:
+    """The character bigrams of plain texts, a row each, and which texts are near: Jaccard index >= `least`."""
 
-    Exact, not by MinHash: at 50 characters its error (0.05 at 128 permutations) is one or two characters. Of equal
-    texts each is paired with every other one up to 50 copies, beyond that with the first 50. Not weighted by rarity
-    (TF-IDF): where all of a class use a template, its words would count for
-    nothing. Measured: tests/benchmarks/reasons.py.
-    """
-    copies: dict[str, list[int]] = defaultdict(list)
-    for i, text in enumerate(texts):
-        copies[_plain(text)].append(i)
-    pairs = {(first, i) for same in copies.values() for at, i in enumerate(same) for first in same[: min(at, _COPIES)]}
-    different = list(copies)
-    for a, b in _near(different, least):
-        for i in copies[different[a]][:_COPIES]:
-            pairs |= {(min(i, j), max(i, j)) for j in copies[different[b]][:_COPIES]}
-    return sorted(pairs)
+    def __init__(self, texts: Sequence[str], least: float) -> None:
+        from sklearn.feature_extraction.text import HashingVectorizer  # 1 s, and the settings import this room
+
+        options: dict[str, Any] = {"norm": None, "dtype": np.float32, "alternate_sign": False, "lowercase": False}
+        counter = HashingVectorizer(analyzer="char", ngram_range=(2, 2), n_features=2**18, binary=True, **options)
+        # a mark at the end gives a text of one character a bigram
+        self._grams: Any = counter.transform([f"{text}\3" for text in texts])
+        self._sizes = np.asarray(self._grams.sum(axis=1)).ravel()
+        self._least = least
+        self.count = len(texts)
+
+    def near(self, rows: _Rows, columns: _Rows) -> tuple[_Rows, _Rows]:
+        """Where in `rows` and where in `columns` a near pair's texts are; a text is near itself."""
+        common = (self._grams[rows] @ self._grams[columns].T).tocoo()
+        sizes = self._sizes[rows][common.row] + self._sizes[columns][common.col]
+        near = common.data / (sizes - common.data) >= self._least - 1e-6
+        return common.row[near], common.col[near]
 
 
-_COPIES = 50
+def _others(grams: _Grams, rows: _Rows, copies: _Rows) -> _Rows:
+    """How many others each of `rows` (ascending) is near to among them, copies counted; by row."""
+    others = copies - 1
+    for block in _blocks(rows):
+        for later in _blocks(rows[rows >= block[0]]):
+            at, to = grams.near(block, later)
+            a, b = block[at], later[to]
+            once = a < b
+            np.add.at(others, a[once], copies[b[once]])
+            np.add.at(others, b[once], copies[a[once]])
+    return others
 
 
-def _near(texts: Sequence[str], least: float) -> Iterator[tuple[int, int]]:
-    """Pairs of rows of different plain texts."""
-    if len(texts) < 2:
-        return
-    from sklearn.feature_extraction.text import HashingVectorizer  # 1 s, and the settings import this room
+def _standing(grams: _Grams, first: int, rows: _Rows) -> NDArray[np.bool_]:
+    """By row, whether it stands: all before `first`; then of `rows` (ascending) each that is near none that stands."""
+    stands = np.arange(grams.count) < first
+    for block in _blocks(rows):
+        left = block
+        for earlier in _blocks(np.flatnonzero(stands)):
+            left = np.delete(left, grams.near(left, earlier)[0])
+        near = np.zeros((len(left), len(left)), dtype=np.bool_)
+        near[grams.near(left, left)] = True
+        for i, row in enumerate(left):
+            stands[row] = not (near[i, :i] & stands[left[:i]]).any()
+    return stands
 
-    options: dict[str, Any] = {"norm": None, "dtype": np.float32, "alternate_sign": False, "lowercase": False}
-    counter = HashingVectorizer(analyzer="char", ngram_range=(2, 2), n_features=2**18, binary=True, **options)
-    # a mark at the end gives a text of one character a bigram
-    grams: Any = counter.transform([f"{text}\3" for text in texts])
-    sizes = np.asarray(grams.sum(axis=1)).ravel()
-    for start in range(0, len(texts), _BLOCK):
-        stop = min(start + _BLOCK, len(texts))
-        common = (grams[start:stop] @ grams.T).tocoo()
-        a, b = common.row + start, common.col
-        jaccard = common.data / (sizes[a] + sizes[b] - common.data)
-        alike = (a < b) & (jaccard >= least - 1e-6)
-        yield from zip(a[alike].tolist(), b[alike].tolist(), strict=True)
+
+def _blocks(rows: _Rows) -> Iterator[_Rows]:
+    return (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
+
+
+def _different(texts: Sequence[str]) -> tuple[list[str], _Rows]:
+    """The different texts in order of appearance, and for each text which of them (which row) it is."""
+    rows: dict[str, int] = {}
+    row_of = [rows.setdefault(text, len(rows)) for text in texts]
+    return list(rows), np.array(row_of, dtype=np.intp)
 
 
 def _crowded_openings(

@@ -18,7 +18,8 @@ from tasks.wording import NEVER, OTHER, RIGHT, BadReason, ReasonWords, reason_wo
 _MIN_CHARS = 4
 _OWN_LETTERS = 0.5
 """Least share of a reason's words that must be of the pack's language: names of goods are Latin everywhere."""
-_LOOP = re.compile(r"(.)\1{4,}|(.{2,12}?)\2{2,}", re.DOTALL)
+_LOOP = re.compile(r"([^\d\s])\1{4,}|(?!(\d{2,12}?|\s{2,12}?)\2{2,})(.{2,12}?)\3{2,}", re.DOTALL)
+"""A character five times, a group three times; but for digits alone, as in an order's number, and white space."""
 _MARKUP = re.compile(r"\ufffd|[{}]|\"\s*:|```|^\s*(?:[-*#]|\d+[.、)])\s|\n\s*\n|</?\w+>", re.MULTILINE)
 _NOTHING = 3
 """A reason with fewer characters (words) of its own than this says nothing, praise or not."""

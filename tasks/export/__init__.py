@@ -51,7 +51,12 @@ class ExportSpec(BaseModel):
     revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
     min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Ready configurations: smallest area of an image")
     max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Ready configurations: its largest area")
-    max_tokens: int = Field(default=32768, ge=256, description="Ready configurations: longest example, in tokens")
+    max_tokens: int = Field(
+        default=32768,
+        ge=256,
+        description="Ready configurations: longest example, in tokens; what is clearly longer is left out of "
+        "llamafactory, which would cut it without a word",
+    )
     seed: int = Field(default=0, description="Ready configurations: seed of the training")
 
     @field_validator("formats")
@@ -73,6 +78,7 @@ class Reason(StrEnum):
     SYSTEM_TURN = "system_turn"
     PATH_UNFIT = "path_unfit"
     NO_LABEL = "no_label"
+    TOO_LONG = "too_long"
 
 
 class NotHeld(ValueError):
@@ -109,10 +115,11 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     """Write `examples` in every format of `spec`, each into `folder/<format>`, in one pass.
 
     Examples are taken one by one and none is held. Validation examples go to files of their own, `<name>_validation`,
-    which the ready configurations name. Beside each format's data lies provenance.jsonl: a line a row, in the rows'
-    order, `row` counted from 0 within its subset. What a format can't hold is in left_out.jsonl of `folder`. Nothing
-    is seen of all this before the end; then `images/` and the formats' folders are replaced as wholes, and those of
-    formats that are not written any more go. Raises StorageError for a full disk; what was there before then stays.
+    which the ready configurations name. Beside each format's data, but for `labels`, lies provenance.jsonl: a line a
+    row, in the rows' order, `row` counted from 0 within its subset. What a format can't hold is in left_out.jsonl of
+    `folder`. Nothing is seen of all this before the end; then `images/` and the formats' folders are replaced as
+    wholes, and those of formats that are not written any more go. Raises StorageError for a full disk; what was there
+    before then stays.
     """
     from tasks.export.placing import ImageNames, put_in_place, write_left_out
     from tasks.export.ready import write_ready
@@ -127,7 +134,9 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     try:
         names = ImageNames(spec.image_paths, folder, scratch)
         with writing(folder), ExitStack() as stack:
-            writers = {f: stack.enter_context(closing(open_writer(f, scratch / f, name, names))) for f in spec.formats}
+            writers = {
+                f: stack.enter_context(closing(open_writer(f, scratch / f, name, names, spec))) for f in spec.formats
+            }
             for example in examples:
                 for format, writer in writers.items():
                     try:

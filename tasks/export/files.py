@@ -56,7 +56,7 @@ class JsonArray:
 
 
 class Provenance:
-    """provenance.jsonl of a format: which item each row is, and where its label comes from.
+    """provenance.jsonl of a format: which item of which manifest each row is, and where its label comes from.
 
     It is a file of its own since readers drop columns that they don't know (ms-swift) or are confused by them.
     """
@@ -69,7 +69,7 @@ class Provenance:
         """Note that the next row of the example's subset is this one."""
         row = self._next[example.subset]
         facts = {"subset": example.subset, "origin": example.origin, "label": example.label}
-        self._lines.add({"id": example.sample_id, "row": row, **facts})
+        self._lines.add({"id": example.sample_id, "source": example.source, "row": row, **facts})
         self._next[example.subset] += 1
 
     def close(self) -> None:

@@ -1,13 +1,14 @@
 """What writes a format row by row: JSON here, Parquet and labels in rooms of their own."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tasks.export import Format
+from tasks.export import ExportSpec, Format
 from tasks.export.files import JsonArray, JsonLines, Provenance, subset_name
 from tasks.export.labels import LabelWriter
-from tasks.export.llamafactory import llamafactory_row
+from tasks.export.llamafactory import fitting_row
 from tasks.export.placing import ImageNames
 from tasks.export.qwen import qwen_row, vision_start_row
 from tasks.export.swift import swift2_row, swift_row
@@ -18,7 +19,6 @@ Row = Callable[[Example, Sequence[str]], dict[str, object]]
 """Makes an example's row, given its images' names; raises NotHeld."""
 
 _JSON: dict[Format, tuple[Row, type[JsonArray] | type[JsonLines]]] = {
-    Format.LLAMAFACTORY: (llamafactory_row, JsonArray),
     Format.SWIFT: (swift_row, JsonLines),
     Format.SWIFT2: (swift2_row, JsonLines),
     Format.QWEN: (qwen_row, JsonArray),
@@ -38,13 +38,15 @@ class Writer(Protocol):
         ...
 
 
-def open_writer(format: Format, folder: Path, name: str, names: ImageNames) -> Writer:
+def open_writer(format: Format, folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> Writer:
     """The writer of `format` into `folder`, which is made."""
     folder.mkdir()
     if format is Format.LABELS:
         return LabelWriter(folder)
     if format is Format.TRL:
         return TrlWriter(folder, name)
+    if format is Format.LLAMAFACTORY:
+        return JsonWriter(folder, name, partial(fitting_row, spec=spec), names, JsonArray)
     row, kind = _JSON[format]
     return JsonWriter(folder, name, row, names, kind)
 

@@ -3,7 +3,7 @@
 `python tests/benchmarks/reasons.py [FOLDER]` with a finished demo in FOLDER (artifacts/demo). Asks the demo's generator
 anew, in a ledger of its own, in one to three attempts, with the gate as it is by default and with one that lets a class
 begin alike and speak in the same words; then puts right reasons, and those of another class, to the support question;
-then times `near_pairs`. About five minutes.
+then times `diversity`. About five minutes.
 """
 
 import random
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sklearn.metrics import roc_auc_score
 
-from tasks.alikeness import Crowds, near_pairs
+from tasks.alikeness import Crowds, diversity
 from tasks.asking import ask, ask_for_labels
 from tasks.costs import Tally
 from tasks.demo.dataset import draw_items
@@ -91,8 +91,9 @@ def main(demo: Path) -> None:
             f"图中有{rng.randint(1, 999)}个{rng.choice('红橙黄绿')}色按钮和{rng.randint(1, 99)}行字" for _ in texts
         ]
         began = time.perf_counter()
-        pairs = near_pairs(texts, Crowds().near)
-        print(f"near_pairs of {n:,}: {len(pairs):,} pairs in {time.perf_counter() - began:.1f} s", flush=True)
+        found = diversity(texts)
+        seconds = time.perf_counter() - began
+        print(f"diversity of {n:,}: {found.near_duplicates:.3f} near-duplicates in {seconds:.1f} s", flush=True)
 
 
 def gate(bench: Bench, attempts: int, crowds: Crowds) -> None:

@@ -1,8 +1,11 @@
+import itertools
 import random
+import tracemalloc
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from tasks.alikeness import Crowds, Worded, crowded_out, diversity, find_alike, near_pairs
+from tasks.alikeness import Crowds, Worded, crowded_out, diversity, find_alike
 from tasks.wording import BadReason
 
 
@@ -15,24 +18,87 @@ def jaccard(a: str, b: str) -> float:
     return len(x & y) / len(x | y)
 
 
-def test_pairs_are_those_of_the_plain_definition() -> None:
-    rng = random.Random(1)
-    texts = ["".join(rng.choice("甲乙丙丁戊") for _ in range(rng.randint(2, 12))) for _ in range(300)]
-    texts += [t[:-1] + "己" for t in texts[:100]]
-    for least in (0.3, 0.6, 0.8, 1.0):
-        plain = {(i, j) for j in range(len(texts)) for i in range(j) if jaccard(texts[i], texts[j]) >= least - 1e-9}
-        assert set(near_pairs(texts, least)) == plain
-        assert plain
+def neighbours(texts: Sequence[str], least: float) -> list[set[int]]:
+    """Of each text the others that are near, by the plain definition."""
+    near: list[set[int]] = [set() for _ in texts]
+    for i, j in itertools.combinations(range(len(texts)), 2):
+        if jaccard(texts[i], texts[j]) >= least - 1e-9:
+            near[i].add(j)
+            near[j].add(i)
+    return near
+
+
+def alike(fresh: Sequence[str], standing: Sequence[str], least: float, *, last: bool) -> set[int]:
+    """Which of `fresh` are ALIKE, pair by pair."""
+    near = neighbours([*standing, *fresh], least)
+    bad: set[int] = set()
+    for i in range(len(standing), len(near)):
+        if {j for j in near[i] if j < i} - bad or (len(near[i]) > 1 and not last):
+            bad.add(i)
+    return {i - len(standing) for i in bad}
+
+
+def drawn(rng: random.Random, count: int) -> list[str]:
+    """Short texts of few characters, and some with another end, or the same again."""
+    texts = ["".join(rng.choice("甲乙丙丁戊") for _ in range(rng.randint(1, 12))) for _ in range(count)]
+    texts += [t[:-1] + rng.choice("己庚") if rng.random() < 0.7 else t for t in rng.choices(texts, k=count)]
+    return rng.sample(texts, len(texts))
+
+
+@pytest.mark.parametrize("block", [2, 7, 512])
+@pytest.mark.parametrize("least", [0.3, 0.5, 0.8, 1.0])
+def test_alike_are_those_of_the_plain_definition(block: int, least: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.alikeness._BLOCK", block)
+    crowds = Crowds(near=least, opening_few=1000)
+    rng = random.Random(f"{block} {least}")
+    found = 0
+    for _ in range(6):
+        standing, fresh = drawn(rng, rng.randint(0, 5)), drawn(rng, rng.randint(1, 15))
+        for last in (False, True):
+            bad = alike(fresh, standing, least, last=last)
+            said = find_alike(worded(*fresh), worded(*standing), crowds, last=last)
+            assert said == dict.fromkeys(sorted(bad), BadReason.ALIKE)
+            found += len(bad)
+        firsts = [i for i, text in enumerate(fresh) if text not in fresh[:i]]
+        gone = {firsts[i] for i in alike([fresh[i] for i in firsts], [], least, last=True)}
+        named = {str(i): one for i, one in enumerate(worded(*fresh))}
+        assert crowded_out(named, crowds) == {str(i) for i in gone | (set(range(len(fresh))) - set(firsts))}
+        assert diversity(fresh, least).near_duplicates == sum(map(bool, neighbours(fresh, least))) / len(fresh)
+    assert found
 
 
 def test_commas_width_and_case_are_no_difference() -> None:
-    assert near_pairs(["有ABC，和１２３", "有abc和123。", "别的内容"], 1.0) == [(0, 1)]
+    assert diversity(["有ABC，和１２３", "有abc和123。", "别的内容"], 1.0).near_duplicates == 2 / 3
 
 
-def test_many_copies_stay_few_pairs() -> None:
-    pairs = near_pairs(["一样的话"] * 2000 + ["别的内容在此"], 0.8)
-    assert {i for pair in pairs for i in pair} == set(range(2000))
-    assert len(pairs) < 2000 * 51
+@pytest.mark.parametrize("last", [False, True])
+def test_no_copy_stands_beside_what_its_text_is_alike(last: bool) -> None:
+    standing, copies = worded("左上角有红色按钮和三行小字"), worded(*["左上角有红色按钮和三行大字"] * 200)
+    assert find_alike(copies, standing, Crowds(), last=last) == dict.fromkeys(range(200), BadReason.ALIKE)
+
+
+TEMPLATED = [f"图中有{i}个红色按钮和{i % 7}行小字写着等待商家处理" for i in range(3000)]
+NAMED = {str(i): Worded(text, "a") for i, text in enumerate(TEMPLATED)}
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [
+        lambda: len(find_alike(worded(*TEMPLATED), [], Crowds(), last=False)) == 3000,
+        lambda: len(find_alike(worded(*TEMPLATED), worded(*TEMPLATED), Crowds(), last=True)) == 3000,
+        lambda: len(crowded_out(NAMED, Crowds())) == 2999,
+        lambda: diversity(TEMPLATED).near_duplicates == 1,
+    ],
+    ids=["asked again", "beside the same", "crowded out", "diversity"],
+)
+def test_memory_does_not_grow_with_the_pairs(judged: Callable[[], bool]) -> None:
+    diversity(["甲", "乙"])  # what is imported first is not counted
+    tracemalloc.start()
+    try:
+        assert judged()
+        assert tracemalloc.get_traced_memory()[1] < 50e6  # 4.5 million pairs: as tuples in a set 560 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_of_a_pair_the_second_goes_of_a_crowd_all() -> None:

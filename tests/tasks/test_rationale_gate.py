@@ -43,6 +43,11 @@ def judged(reason: str) -> BadReason | None:
         "有金额和退回银行卡的时间，与商品页不同",
         "先是商品页的大图，往下有退款进度和编号",
         "写着退款去向为余额，无物流跟踪页的轨迹",
+        "订单编号800000012，有三个节点的进度条",
+        "退款金额100000元，去向是银行卡",
+        "验证码121212，下方是撤销按钮",
+        "单号尾号000000与231231231，进度两格",
+        "订单号     和三个节点的进度条",
     ],
 )
 def test_good_reasons_pass(reason: str) -> None:
@@ -94,6 +99,9 @@ def test_ordinary_reasons_of_the_challenge_pass(task: str, label: str) -> None:
         ('{"理由": "有进度条和金额"}', BadReason.GARBLED),
         ("有进度条\ufffd和金额", BadReason.GARBLED),
         ("进度条金额进度条金额进度条金额", BadReason.GARBLED),
+        ("有进度条和金额啊啊啊啊啊", BadReason.GARBLED),
+        ("金额35元金额35元金额35元", BadReason.GARBLED),
+        ("35元，35元，35元，有进度条", BadReason.GARBLED),
         ("The page shows a refund bar", BadReason.OTHER_LANGUAGE),
         ("图中shows the refund amount", BadReason.OTHER_LANGUAGE),
         ("返金の進捗と金額です", BadReason.OTHER_LANGUAGE),

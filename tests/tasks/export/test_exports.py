@@ -40,7 +40,7 @@ def mixed(tmp_path: Path) -> list[Example]:
     return [
         asked("文字", sample_id="text"),
         asked("<image>一", sample_id="one", images=(a,), subset=Subset.VALIDATION, label="甲,乙"),
-        asked("<image>三<image><image>", sample_id="three", images=(a, b, a), origin=Origin.PSEUDO),
+        asked("<image>三<image><image>", sample_id="three", images=(a, b, a), origin=Origin.PSEUDO, source="pool"),
         example(("system", "规则"), ("user", "问"), ("assistant", "答"), sample_id="system"),
         asked("通用", sample_id="mixed", origin=Origin.MIX, label=""),
     ]
@@ -77,6 +77,7 @@ def test_rows_and_provenance_go_side_by_side_in_each_subset(mixed: list[Example]
         for origin, subject in zip(lines(where / "provenance.jsonl"), mixed, strict=True):
             assert origin == {
                 "id": subject.sample_id,
+                "source": subject.source,
                 "row": origin["row"],
                 "subset": subject.subset,
                 "origin": subject.origin,
@@ -85,6 +86,27 @@ def test_rows_and_provenance_go_side_by_side_in_each_subset(mixed: list[Example]
             row = rows[origin["subset"]][origin["row"]]
             assert [m["content"] for m in row["messages"]] == [m.content for m in subject.messages]
             assert row["images"] == [i.path for i in subject.images]
+
+
+def test_an_id_of_both_sets_is_told_apart_by_its_manifest(tmp_path: Path) -> None:
+    both = [asked(origin=Origin.REVIEW, source=f"/data/{name}.json") for name in ("train", "pool")]
+    write_exports(tmp_path, "set", both, ExportSpec(formats=(Format.SWIFT,)))
+    rows = lines(tmp_path / "swift" / "provenance.jsonl")
+    assert [(row["id"], row["source"]) for row in rows] == [("item-7", e.source) for e in both]
+
+
+def test_what_llamafactory_would_cut_is_left_out_of_it_alone(tmp_path: Path) -> None:
+    formats = (Format.LLAMAFACTORY, Format.SWIFT)
+    short, long = (asked("问" * n, sample_id=f"{n}") for n in (900, 1100))
+    made = write_exports(tmp_path, "set", [short, long, short], ExportSpec(formats=formats, max_tokens=512))
+    assert made.rows == {Format.LLAMAFACTORY: 2, Format.SWIFT: 3}
+    (left,) = made.left_out
+    assert (left.sample_id, left.format, left.reason) == ("1100", Format.LLAMAFACTORY, Reason.TOO_LONG)
+    assert "550 tokens" in left.detail and "512 are allowed" in left.detail
+    # what is held against is what the trainer is told
+    for kind in ("lora", "full"):
+        assert yaml.safe_load((tmp_path / "llamafactory" / f"train_{kind}.yaml").read_text())["cutoff_len"] == 512
+    assert [row["id"] for row in lines(tmp_path / "llamafactory" / "provenance.jsonl")] == ["900", "900"]
 
 
 def test_validation_rows_are_named_by_the_ready_configurations_and_only_then(

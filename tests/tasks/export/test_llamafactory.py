@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.export.llamafactory import llamafactory_row, write_llamafactory
+from tasks.budget import image_tokens
+from tasks.export import ExportSpec
+from tasks.export.llamafactory import least_tokens, llamafactory_row, write_llamafactory
+from tasks.records import ImageRef
 from tests.tasks.export.making import asked, example
 from tests.tasks.making import image, prompter, sample
 
@@ -47,3 +50,22 @@ def test_an_empty_set_is_an_empty_list(tmp_path: Path) -> None:
 def test_a_placeholder_may_stand_in_a_later_question() -> None:
     turns = ("user", "a"), ("assistant", "b"), ("user", "<image><image>"), ("assistant", "c")
     assert llamafactory_row(example(*turns, images=2), ["/0.png", "/1.png"])["images"] == ["/0.png", "/1.png"]
+
+
+def test_length_counts_all_turns_and_images_and_errs_to_too_few() -> None:
+    spec = ExportSpec(max_pixels=100 * 28 * 28)
+    said = (
+        ("system", "规则规则"),
+        ("user", "问" * 20),
+        ("assistant", "答答"),
+        ("user", "2024年 paid"),
+        ("assistant", "b"),
+    )
+    assert least_tokens(example(*said), spec) == (4 + 20 + 2 + 1) // 2 + 4 + 2
+    # for Qwen2's tokenizer these are one token each, or one piece at least
+    assert least_tokens(asked("internationalisation, …!?  \n\n", "😀——"), spec) == 1
+    screen = ImageRef(path="/1.png", sha256="1", width=1080, height=2400)
+    strip = ImageRef(path="/2.png", sha256="2", width=10_000, height=10)  # which LLaMA-Factory makes less thin
+    shown = asked("<image><image><image>", "", images=(screen, screen, strip))
+    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels}
+    assert least_tokens(shown, spec) == 2 * image_tokens(screen, **bounds) < 2 * 103
