@@ -43,9 +43,8 @@ def _brought_up_to_date(config: RelabelConfig, watched: str, last: RelabelState)
     _show(drift)
     if not candidate.rows:
         tell_empty(config.output, CANDIDATE)
-    if not candidate.rows:
-        refused = against
         tell_held_back(config.output, "; ".join(against))
+        refused = against
     else:
         refused = () if last.approved == watched else _refused(config, drift, against)
     if refused:

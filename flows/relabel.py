@@ -1,6 +1,5 @@
 """The scheduled re-labelling: asks only for what is new or stale, and publishes a new version or holds it back."""
 
-from importlib.metadata import version
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -12,6 +11,7 @@ from flows.folders import CONFLICTS, REVIEW_POOL
 from flows.one_run import one_run
 from tasks.engines.identity import checkpoint_identity, model_identity
 from tasks.file_states import file_state, folder_state
+from tasks.ocr import reader_identity
 from tasks.packs import load_pack
 from tasks.records import digest_of
 from tasks.relabel_state import RelabelOutcome, RelabelState, read_state, write_state
@@ -59,7 +59,7 @@ def watched_digest(config: RelabelConfig) -> str:
             code_version(),
             [model_identity(spec) for spec in specs if spec is not None],
             "" if student is None or student.kind == "probe" else checkpoint_identity(student.base, student.revision),
-            version("rapidocr") if pack.ocr else "",
+            reader_identity() if pack.ocr else "",
             [[file_state(source.manifest), folder_state(source.images)] for source in sources],
             [file_state(path) for path in (*stores, *given) if path is not None],
         ]

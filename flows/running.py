@@ -22,7 +22,7 @@ from flows.settings import SourceConfig
 from tasks.costs import Costs
 from tasks.engines import EngineSpec
 from tasks.file_states import file_state, folder_state
-from tasks.ocr import OcrReader
+from tasks.ocr import OcrReader, reader_identity
 from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Dropped, Record, Sample, Split
@@ -71,7 +71,9 @@ def _read_set(
 ) -> tuple[list[Sample], StageRecord]:
     log = get_run_logger()
     inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
-    recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs, code=code_version())
+    # every stage's recipe has this record's digest: with another reader of images, all of them decide again
+    ocr = reader_identity() if pack.ocr else ""
+    recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, code=code_version())
     record = finished(folder, recipe)
     if record is not None:
         log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)

@@ -54,6 +54,11 @@ Reading = Callable[[Sequence[ImageRef], int], Iterator[Found]]
 """Images and the number of processes → each image's text, in any order."""
 
 
+def reader_identity() -> str:
+    """What reads the text: another version or model may read other text."""
+    return f"rapidocr-{version('rapidocr')}/{MODELS['Rec']}"
+
+
 class OcrReader:
     """Text on images, remembered in `folder`/ocr.sqlite by the images' digests; several runs may share the folder."""
 
@@ -65,8 +70,7 @@ class OcrReader:
         self.processes = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
         self.unread: dict[str, Unread] = {}
         """What could not be read since this reader was made, by digest."""
-        # another version may read other text
-        self._recipe = f"rapidocr-{version('rapidocr')}/{MODELS['Rec']}"
+        self._recipe = reader_identity()
 
     def read(self, images: Sequence[ImageRef], progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
         """The text on each image by its digest: a line a row of text, in reading order, spaces between its pieces.

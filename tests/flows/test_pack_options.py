@@ -35,23 +35,24 @@ def pack(tmp_path: Path) -> Path:
     return folder
 
 
-def test_items_are_read_described_and_labelled(prefect_server: PrefectServer, pack: Path, tmp_path: Path) -> None:
+def test_items_are_read_described_and_labelled(
+    prefect_server: PrefectServer, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows.pseudo_labels import pseudo_labels
 
     whole = small_config(tmp_path, items=12)
     assert whole.unlabelled
-    record = pseudo_labels(
-        PseudoLabelsConfig(
-            pack=str(pack),
-            output=whole.output,
-            ledger=whole.ledger,
-            images=whole.images,
-            texts=whole.texts,
-            unlabelled=whole.unlabelled,
-            teacher=EngineSpec(engine="scripted", model="scripted:hash,bad=7"),
-            pseudo_labels=whole.pseudo_labels.model_copy(update=VoteSettings(votes=1, attempts=3).model_dump()),
-        )
+    config = PseudoLabelsConfig(
+        pack=str(pack),
+        output=whole.output,
+        ledger=whole.ledger,
+        images=whole.images,
+        texts=whole.texts,
+        unlabelled=whole.unlabelled,
+        teacher=EngineSpec(engine="scripted", model="scripted:hash,bad=7"),
+        pseudo_labels=whole.pseudo_labels.model_copy(update=VoteSettings(votes=1, attempts=3).model_dump()),
     )
+    record = pseudo_labels(config)
     predictions = read_rows(whole.output / "pseudo_labels" / "predictions.parquet", Prediction)
     assert len(predictions) == record.read > 6
     again = sum(p.attempt for p in predictions)
@@ -67,3 +68,10 @@ def test_items_are_read_described_and_labelled(prefect_server: PrefectServer, pa
     with_images = [r for r in asked if any(p["type"] == "image" for p in r["parts"])]
     texts = [p["text"] for r in with_images for p in r["parts"] if p["type"] == "text"]
     assert any(t.startswith("〔图中文字：") and t.endswith("〕") for t in texts)
+
+    assert pseudo_labels(config) == record
+    monkeypatch.setattr("tasks.ocr.version", lambda name: f"another {name}")
+    other = pseudo_labels(config)
+    assert other.recipe != record.recipe
+    # what it reads is the same here, so that every question but the unreadable ones is in the ledger
+    assert other.costs.asked == 0 < other.costs.reused
