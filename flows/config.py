@@ -20,8 +20,8 @@ from flows.settings import (
 from tasks.cluster import Runner
 from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
+from tasks.storage.yaml_files import read_yaml
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
-from tasks.yaml_files import read_yaml
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""

@@ -45,7 +45,7 @@ def correct_command(
     from tasks.correction import Policy, correct
     from tasks.decision_lines import decision_lines, summary_of
     from tasks.judgements import read_probabilities, read_teacher, read_verdicts
-    from tasks.stages import write_bytes
+    from tasks.storage.stages import write_bytes
 
     if reviews and verdicts is None:
         raise ConfigError("--reviews needs --verdicts, the file in which the answers are looked up")

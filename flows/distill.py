@@ -19,7 +19,7 @@ from flows.running import one_reading, run_as_task
 from tasks.engines import check_engine
 from tasks.report.card import CardSettings, write_card
 from tasks.report.summary import run_summary
-from tasks.stages import StageRecord
+from tasks.storage.stages import StageRecord
 
 
 @flow(name="distill", flow_run_name="distill: {config.pack}", timeout_seconds=336 * 3600)

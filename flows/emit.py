@@ -28,7 +28,7 @@ from tasks.prompts import Prompter
 from tasks.rationale_gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
 from tasks.report.review import case_digest, write_queue
-from tasks.stages import (
+from tasks.storage.stages import (
     StageRecord,
     StoredRows,
     close_stage,

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from tasks.costs import Costs
 from tasks.errors import BudgetSpent
-from tasks.stages import StageRecord, read_record
+from tasks.storage.stages import StageRecord, read_record
 
 FILE = "metrics.prom"
 _SECONDS = 10.0

@@ -17,7 +17,7 @@ from flows.metrics import watched
 from flows.outage import wait_for_api
 from flows.output_lock import output_lock
 from tasks.errors import BudgetSpent, EngineError, LabelstillError, LedgerError
-from tasks.storage import writing
+from tasks.storage.files import writing
 
 P = ParamSpec("P")
 R = TypeVar("R")

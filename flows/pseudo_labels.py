@@ -25,7 +25,7 @@ from tasks.quotas import Balance
 from tasks.rationale_gate import with_good_reasons
 from tasks.records import Correction, Sample, Split, content_digest
 from tasks.report.review import write_queue
-from tasks.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_rows
+from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_rows
 from tasks.trust import Bar, Decision, Trust, Trusted, decide, split
 from tasks.trust_model import Belief, fit
 from tasks.trust_targets import checked, targets

@@ -13,7 +13,7 @@ from tasks.drift import Drift, drift_between
 from tasks.errors import BudgetSpent
 from tasks.relabel_state import RelabelOutcome, RelabelState, write_state
 from tasks.snapshots import Snapshot, open_snapshot
-from tasks.stages import read_record
+from tasks.storage.stages import read_record
 from tasks.versions import read_versions
 
 

@@ -15,7 +15,7 @@ from tasks.ledger import Ledger
 from tasks.packs import load_pack
 from tasks.rationales import STAGE, Asked, Reasoner, Reasons
 from tasks.records import Sample, Split
-from tasks.stages import StageRecord, code_version, recipe_hash
+from tasks.storage.stages import StageRecord, code_version, recipe_hash
 from tasks.wording import has_words
 
 

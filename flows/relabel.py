@@ -15,7 +15,7 @@ from tasks.ocr import reader_identity
 from tasks.packs import load_pack
 from tasks.records import digest_of
 from tasks.relabel_state import RelabelOutcome, RelabelState, read_state, write_state
-from tasks.stages import code_version, read_record
+from tasks.storage.stages import code_version, read_record
 
 
 @flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)

@@ -9,7 +9,7 @@ from tasks.decisions import Reason
 from tasks.errors import ConfigError
 from tasks.packs import Pack
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Sample, Split
-from tasks.stages import read_record, read_rows
+from tasks.storage.stages import read_record, read_rows
 from tasks.variants import Results
 
 STAGES = ("rationales", "pseudo_labels", "correction", "emit")

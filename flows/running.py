@@ -27,7 +27,7 @@ from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Dropped, Record, Sample, Split
 from tasks.samples import read_samples
-from tasks.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
+from tasks.storage.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class Stage:
         figures: Mapping[str, float],
         costs: Costs | None = None,
     ) -> StageRecord:
-        """Write the stage's folder (see tasks/stages.py; raises BooksError like it) and show its counts."""
+        """Write the stage's folder (see tasks/storage/stages.py; raises BooksError like it) and show its counts."""
         record = StageRecord(
             stage=self.name,
             recipe=self.recipe,

@@ -24,7 +24,7 @@ from tasks.near import near_duplicates
 from tasks.packs import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling
-from tasks.stages import read_rows
+from tasks.storage.stages import read_rows
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec, base_spec
 from tasks.students.external import external_checkpoint, external_digest, train_external
 from tasks.students.features import Vector

@@ -20,7 +20,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.errors import EngineError
-from tasks.stages import code_version, write_bytes
+from tasks.storage.stages import code_version, write_bytes
 
 _MARK = ".labelstill-shared"
 _CHECK_SECONDS = 120.0

@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 
 from tasks.folds import Folds
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 
 
 def write_folds(split: Folds, folder: Path, repeat: int) -> None:

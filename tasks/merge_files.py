@@ -11,7 +11,7 @@ from tasks.merge_plan import Plan, Rules, Sources
 from tasks.prompts import Prompter
 from tasks.records import Dropped, Example, Origin, Subset
 from tasks.shuffling import shuffled
-from tasks.stages import RowWriter, check_books
+from tasks.storage.stages import RowWriter, check_books
 from tasks.versions import VersionWriter
 
 _MEASURED = 20_000

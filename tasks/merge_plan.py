@@ -15,7 +15,7 @@ from tasks.near import item_of, near_pairs, shown_pictures
 from tasks.records import Correction, Origin, Sample, content_digest
 from tasks.signatures import sign
 from tasks.splitting import groups_of, validation_part
-from tasks.stages import StoredRows
+from tasks.storage.stages import StoredRows
 from tasks.verdicts import Verdict, usable
 
 Samples = Sequence[Sample] | StoredRows[Sample]

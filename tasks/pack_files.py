@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import PackError
-from tasks.yaml_files import read_yaml
+from tasks.storage.yaml_files import read_yaml
 
 
 def _not_blank(text: str) -> str:

@@ -20,7 +20,7 @@ from tasks.errors import ManifestError
 from tasks.manifest_edits import UndoLine, digest_of_lines, edit, undo_edits
 from tasks.manifests import RawItem, read_items
 from tasks.records import Action, Correction, Record, digest_of
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 
 
 class Change(Record):

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tasks.errors import JudgementError
 from tasks.judgements import NEITHER
 from tasks.records import Record
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 
 MOST_BYTES = 1 << 28
 """Of a file of verdicts: about a million. A larger one is something else, and would fill the memory."""

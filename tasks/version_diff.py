@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from tasks.errors import ManifestError
 from tasks.snapshots import Snapshot
-from tasks.storage import writing
+from tasks.storage.files import writing
 
 _SLICE = 50_000
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from tasks.errors import ManifestError
 from tasks.records import Example, Origin, Record, Subset
-from tasks.stages import RowWriter, code_version, write_bytes
+from tasks.storage.stages import RowWriter, code_version, write_bytes
 
 FOLDER = "versions"
 LOG = "versions.jsonl"
@@ -52,7 +52,7 @@ class Version(Record):
     origins: dict[Origin, int]
     """Examples by where their label comes from."""
     recipe: str
-    """Recipe hash of the emission (tasks/stages.py)."""
+    """Recipe hash of the emission (tasks/storage/stages.py)."""
     code: str
 
     @property

@@ -14,8 +14,8 @@ import yaml
 from flows.server import prefect_environment
 from tasks.engines import EngineSpec
 from tasks.errors import PackError
+from tasks.storage.yaml_files import read_yaml
 from tasks.students import ExternalSpec, StudentSpec
-from tasks.yaml_files import read_yaml
 
 ROOT = Path(__file__).parent.parent
 CODE = sorted([*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")])

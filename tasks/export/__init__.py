@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.records import Example
-from tasks.storage import writing
+from tasks.storage.files import writing
 
 ImagePaths = Literal["absolute", "relative", "copy"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tasks.export import NotHeld, Reason
 from tasks.export.files import JsonLines
 from tasks.records import Example
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 
 
 class LabelWriter:

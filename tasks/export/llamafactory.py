@@ -19,7 +19,7 @@ from tasks.export import ExportSpec, NotHeld, Reason
 from tasks.export.conversation import conversation
 from tasks.images import TooThin
 from tasks.records import Example
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 from tasks.user_turn import IMAGE_TOKEN
 
 _IDEOGRAPH = re.compile("[\u3400-\u9fff]")

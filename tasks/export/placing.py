@@ -11,8 +11,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from tasks.export import Format, ImagePaths, LeftOut, NotHeld, Reason
 from tasks.records import Example
-from tasks.stages import write_bytes
-from tasks.storage import full_disk
+from tasks.storage.files import full_disk
+from tasks.storage.stages import write_bytes
 
 _IMAGES = "images"
 

@@ -12,7 +12,7 @@ from tasks.export.files import subset_name
 from tasks.export.llamafactory import write_dataset_info
 from tasks.packs import TEMPLATES
 from tasks.records import Subset
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 from tasks.students import Plain
 from tasks.students.trainer_files import write_configuration
 

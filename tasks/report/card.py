@@ -12,7 +12,7 @@ from tasks.report.card_page import Card, page_of
 from tasks.report.card_prompts import rendered_prompts
 from tasks.report.card_readme import readme_of
 from tasks.report.card_reasons import diversity_of
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 
 FOLDER, PAGE, README, SETTINGS = "card", "index.html", "README.md", "settings.json"
 """The card's folder under the run's, and its files."""

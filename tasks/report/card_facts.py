@@ -18,7 +18,7 @@ from tasks.report.card_evaluation import evaluation_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.evaluation import Report
 from tasks.report.summary import stage_records
-from tasks.stages import StageRecord
+from tasks.storage.stages import StageRecord
 from tasks.versions import Version, read_versions
 
 Row = dict[str, Any]

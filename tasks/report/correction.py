@@ -13,7 +13,7 @@ from tasks.report.cleanlab_compare import Comparison, compare
 from tasks.report.correction_figures import Figures
 from tasks.report.correction_measures import figures_of, held_out
 from tasks.report.correction_page import gate_sentence, page_of
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 
 PAGE, FIGURES = "report.html", "report.json"
 """The files of a report's folder."""

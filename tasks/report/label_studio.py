@@ -20,8 +20,8 @@ from tasks.errors import JudgementError
 from tasks.judgements import NEITHER
 from tasks.records import ReviewCase
 from tasks.report.review import case_digest, image_url
-from tasks.stages import write_bytes
-from tasks.storage import writing
+from tasks.storage.files import writing
+from tasks.storage.stages import write_bytes
 from tasks.verdicts import Answer, read_bounded
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"

@@ -24,8 +24,8 @@ from pydantic import ValidationError
 from tasks.errors import ConfigError, ManifestError
 from tasks.image_files import FORMATS
 from tasks.records import ImageRef, ReviewCase, Sample, Split, content_digest, digest_of
-from tasks.stages import write_bytes
-from tasks.storage import writing
+from tasks.storage.files import writing
+from tasks.storage.stages import write_bytes
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
 """The files of a review folder: the questions, the page that asks them, what people said (`tasks.verdicts`)."""

@@ -16,7 +16,7 @@ from tasks.images import ImageCache
 from tasks.packs import TEMPLATES
 from tasks.prompts import Prompter
 from tasks.records import Sample, content_digest, digest_of
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 from tasks.students import ExternalSpec, Plain
 from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
 from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log

@@ -25,7 +25,7 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 from tasks.engines.identity import model_identity
 from tasks.prompts import Prompter
 from tasks.records import Sample, content_digest, digest_of
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 from tasks.students import StudentSpec, base_spec
 from tasks.students.curves import check_reporters, curve_of, draw_curve
 from tasks.students.lessons import dataset, taught_items

@@ -18,7 +18,7 @@ import orjson
 from tasks.errors import ConfigError, EngineError
 from tasks.folds import make_folds
 from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 from tasks.students import ProbeSpec
 from tasks.students.classifier import Blocks, Fitted, Weighing, fit, opened, saved
 from tasks.students.features import (

@@ -21,7 +21,7 @@ import trl
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from tasks.records import digest_of
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
 from tasks.students import StudentSpec
 
 log = logging.getLogger(__name__)

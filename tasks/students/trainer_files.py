@@ -14,9 +14,9 @@ from tasks.export.swift import swift_row
 from tasks.images import ImageCache
 from tasks.prompts import Prompter
 from tasks.records import Example, Origin, Sample
-from tasks.stages import write_bytes
+from tasks.storage.stages import write_bytes
+from tasks.storage.yaml_files import read_yaml
 from tasks.students import Plain
-from tasks.yaml_files import read_yaml
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
 

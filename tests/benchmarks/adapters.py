@@ -15,7 +15,7 @@ from tasks.packs import load_pack
 from tasks.parsing import parse
 from tasks.prompts import Prompter
 from tasks.records import Request, Sample, Sampling
-from tasks.stages import read_rows
+from tasks.storage.stages import read_rows
 
 GOAL = 0.98
 PIXELS = 112 * 168

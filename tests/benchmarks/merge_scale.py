@@ -35,7 +35,7 @@ def write_inputs(folder: Path, items: int) -> None:
     """The files that intake and pseudo-labelling would have left, and the cache of hashes."""
     from tasks.looks import Looks
     from tasks.records import Outcome, Prediction, Sample, Split
-    from tasks.stages import RowWriter
+    from tasks.storage.stages import RowWriter
 
     rng = Random(1)
     looks = Looks(folder / "hashes.sqlite")
@@ -105,7 +105,7 @@ def merge(folder: Path) -> None:
     from tasks.merge_files import write_merged
     from tasks.merge_plan import Rules, Sources, plan_merge
     from tasks.records import Prediction, Sample, Split
-    from tasks.stages import StoredRows
+    from tasks.storage.stages import StoredRows
     from tests.tasks.making import prompter
 
     began = last = time.monotonic()

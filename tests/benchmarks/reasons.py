@@ -31,7 +31,7 @@ from tasks.prompts import Prompter
 from tasks.rationale_gate import supports
 from tasks.rationales import Asked, Reasoner, Reasons, Support
 from tasks.records import Generation, Prediction, Request, Sample, Sampling
-from tasks.stages import read_rows
+from tasks.storage.stages import read_rows
 
 PIXELS = 112 * 168
 LOOSE = Crowds(near=0.8, opening_share=1.0)

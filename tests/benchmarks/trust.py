@@ -33,7 +33,7 @@ from tasks.packs import load_pack
 from tasks.prompts import Prompter
 from tasks.quotas import Balance
 from tasks.records import Correction, Prediction, Sample, Sampling
-from tasks.stages import read_rows
+from tasks.storage.stages import read_rows
 from tasks.trust import Bar, Decision, Trust, decide
 from tasks.trust_model import fit
 from tasks.trust_targets import checked, targets

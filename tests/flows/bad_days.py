@@ -16,7 +16,7 @@ import pandas as pd
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from tasks.stages import StageRecord, read_record
+from tasks.storage.stages import StageRecord, read_record
 from tests.conftest import ROOT, free_port
 from tests.flows.small_run import small_config
 from tests.flows.test_kill import answers, start_server

@@ -12,7 +12,7 @@ from flows.config import load_config
 from tasks.demo.dataset import draw_items
 from tasks.errors import PackError
 from tasks.records import Example, Origin
-from tasks.stages import read_record, read_rows
+from tasks.storage.stages import read_record, read_rows
 from tests.conftest import PrefectServer
 
 TEACHER = {"engine": "scripted", "model": "scripted:hash"}

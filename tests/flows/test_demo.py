@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.config import DemoConfig
-from tasks.stages import read_record
+from tasks.storage.stages import read_record
 from tests.conftest import PrefectServer
 
 

@@ -13,7 +13,7 @@ from tasks.demo.dataset import draw_items
 from tasks.export import ExportSpec, Format
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
 from tasks.report.review import read_queue
-from tasks.stages import StageRecord, read_record, read_rows, write_stage
+from tasks.storage.stages import StageRecord, read_record, read_rows, write_stage
 from tasks.versions import read_versions
 from tests.conftest import PrefectServer
 

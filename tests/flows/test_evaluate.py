@@ -15,7 +15,7 @@ from tasks.errors import ConfigError
 from tasks.records import Dropped, Example, Sample
 from tasks.report.evaluation import Report
 from tasks.scores import Scored
-from tasks.stages import read_record, read_rows
+from tasks.storage.stages import read_record, read_rows
 from tasks.variants import Variant
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config

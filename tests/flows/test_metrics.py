@@ -13,7 +13,7 @@ from flows.metrics import account, watched
 from tasks.costs import Costs
 from tasks.errors import BudgetSpent
 from tasks.records import Dropped, Sample
-from tasks.stages import StageRecord, write_stage
+from tasks.storage.stages import StageRecord, write_stage
 from tests.tasks.making import sample
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -13,7 +13,7 @@ from flows.settings import VoteSettings
 from tasks.engines import EngineSpec
 from tasks.packs import TEMPLATES
 from tasks.records import Prediction
-from tasks.stages import read_rows
+from tasks.storage.stages import read_rows
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

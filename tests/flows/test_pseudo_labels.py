@@ -11,7 +11,7 @@ from flows.settings import CorrectionSettings, PseudoLabelSettings, ReviewerConf
 from tasks.engines import EngineSpec
 from tasks.records import Prediction
 from tasks.report.review import read_queue
-from tasks.stages import StageRecord, read_rows
+from tasks.storage.stages import StageRecord, read_rows
 from tasks.students import ProbeSpec
 from tasks.trust import Decision, Trusted
 from tests.conftest import PrefectServer

@@ -18,7 +18,7 @@ from tasks.engines.scripted import ScriptedEngine
 from tasks.records import Example, Generation, Outcome, Request
 from tasks.relabel_state import RelabelOutcome, read_state
 from tasks.spending import Budget
-from tasks.stages import read_rows
+from tasks.storage.stages import read_rows
 from tasks.students import StudentSpec
 from tasks.versions import read_versions
 from tests.conftest import PrefectServer

@@ -6,7 +6,7 @@ from flows.config import DistillConfig, RationalesConfig
 from flows.settings import RationaleSettings
 from tasks.rationales import Support
 from tasks.records import Dropped, Outcome, Prediction
-from tasks.stages import StageRecord, read_rows
+from tasks.storage.stages import StageRecord, read_rows
 from tasks.wording import BadReason
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config

@@ -10,7 +10,7 @@ import pytest
 from flows.config import DistillConfig, PseudoLabelsConfig
 from tasks.packs import TEMPLATES
 from tasks.records import Sample
-from tasks.stages import StageRecord, read_rows
+from tasks.storage.stages import StageRecord, read_rows
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

@@ -13,7 +13,7 @@ from tasks.errors import LeakageError
 from tasks.patches import read_patch
 from tasks.records import Action, Correction, Example
 from tasks.report.review import read_queue
-from tasks.stages import read_rows
+from tasks.storage.stages import read_rows
 from tasks.students import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config

@@ -11,7 +11,7 @@ from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError
 from tasks.packs import load_pack
 from tasks.records import Example, Message, Origin, Record
-from tasks.stages import StageRecord, write_stage
+from tasks.storage.stages import StageRecord, write_stage
 from tasks.students import StudentSpec
 from tasks.variants import Results
 from tests.conftest import PrefectServer

@@ -17,7 +17,7 @@ from tasks.demo.dataset import write_demo
 from tasks.engines import EngineSpec
 from tasks.errors import EngineError
 from tasks.records import Dropped, Outcome, Prediction
-from tasks.stages import read_rows
+from tasks.storage.stages import read_rows
 from tests.conftest import PrefectServer
 
 KEY = "sk-geheim-4711-abcdef-0123456789"

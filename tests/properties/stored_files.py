@@ -19,7 +19,7 @@ from tasks.mixing import draw_mix
 from tasks.reasons import Unusable
 from tasks.records import Generation
 from tasks.snapshots import open_snapshot
-from tasks.stages import write_rows
+from tasks.storage.stages import write_rows
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
 from tests.properties.told import Told
 from tests.tasks.making import generation

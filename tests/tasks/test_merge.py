@@ -26,7 +26,7 @@ from tasks.records import (
     Subset,
     content_digest,
 )
-from tasks.stages import check_books
+from tasks.storage.stages import check_books
 from tasks.verdicts import Verdict
 from tests.tasks.making import correction, image, prediction, prompter, sample
 

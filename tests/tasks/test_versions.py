@@ -16,7 +16,7 @@ from tasks import version_diff
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin, Subset
 from tasks.snapshots import open_snapshot
-from tasks.stages import write_rows
+from tasks.storage.stages import write_rows
 from tasks.version_diff import Change, Kind, Tally, change_file, differences
 from tasks.versions import VersionWriter, find_version, read_versions, record_version, snapshot_path, version_of
 from tests.tasks.making import image

@@ -31,7 +31,7 @@ def main() -> None:
     from flows.evaluate import STAGE, evaluate
     from tasks.report.evaluation import describe, report_of
     from tasks.scores import Scored
-    from tasks.stages import read_rows
+    from tasks.storage.stages import read_rows
 
     config = DemoConfig(output=options.output)
     demo(config)

@@ -22,7 +22,7 @@ from tasks.records import (
     Subset,
     TextPart,
 )
-from tasks.stages import StageRecord, write_rows, write_stage
+from tasks.storage.stages import StageRecord, write_rows, write_stage
 from tasks.trust import Decision, Trusted
 from tasks.votes import Evidence
 from tests.tasks.making import correction, parts, prediction, sample

@@ -15,7 +15,7 @@ from tasks.report.card_reasons import diversity_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.card_sections import balance
 from tasks.report.card_warnings import warnings_of
-from tasks.stages import StageRecord, write_stage
+from tasks.storage.stages import StageRecord, write_stage
 from tasks.versions import record_version
 from tests.tasks.making import correction, image, sample
 from tests.tasks.report.made_run import make_run

@@ -3,7 +3,7 @@ from pathlib import Path
 from tasks.costs import Costs
 from tasks.records import Dropped
 from tasks.report.summary import run_summary, stage_records
-from tasks.stages import StageRecord, write_stage
+from tasks.storage.stages import StageRecord, write_stage
 from tests.tasks.making import prediction
 
 

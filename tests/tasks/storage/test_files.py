@@ -11,8 +11,8 @@ import pytest
 from tasks.errors import StorageError
 from tasks.export import ExportSpec, Format, write_exports
 from tasks.records import Dropped
-from tasks.stages import RowWriter, read_rows, write_bytes, write_rows
-from tasks.storage import full_disk, writing
+from tasks.storage.files import full_disk, writing
+from tasks.storage.stages import RowWriter, read_rows, write_bytes, write_rows
 from tests.tasks.export.making import asked
 
 

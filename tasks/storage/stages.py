@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.columns import column_type, nested_fields
 from tasks.costs import Costs
 from tasks.errors import BooksError, StorageError
 from tasks.records import Dropped, Record, digest_of
-from tasks.storage import writing
+from tasks.storage.files import writing
+from tasks.storage.rows import column_type, nested_fields
 
 R = TypeVar("R", bound=Record)
 
@@ -67,7 +67,7 @@ class StageRecord(BaseModel):
 @cache
 def code_version() -> str:
     """Digest (12 hex) of the source of tasks/: a changed rule makes a stage decide again, from the answers it has."""
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     hasher = hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         hasher.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())

@@ -30,7 +30,7 @@ from tasks.records import (
     TextPart,
 )
 from tasks.scores import Scored
-from tasks.stages import (
+from tasks.storage.stages import (
     StageRecord,
     StoredRows,
     check_books,

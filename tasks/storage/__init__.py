@@ -1,0 +1,1 @@
+"""Stage folders and their records, Parquet rows, atomic writes."""
