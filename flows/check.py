@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from flows.config import DistillConfig, EmitConfig
 from flows.settings import SourceConfig
 from tasks.budget import estimate_prompt_tokens
-from tasks.packs import Pack, load_pack
+from tasks.packs.pack import Pack, load_pack
 from tasks.prompts import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split
 from tasks.samples import Intake, read_samples

@@ -20,7 +20,7 @@ from tasks.engines.identity import model_identity
 from tasks.file_states import file_state
 from tasks.judgements import NEITHER, Floats, Ints, from_predictions, predicted
 from tasks.ledger import Ledger
-from tasks.packs import Pack, load_pack
+from tasks.packs.pack import Pack, load_pack
 from tasks.patches import changes, write_patch
 from tasks.records import Action, Correction, Prediction, Sample, Split, content_digest
 from tasks.report.correction import write_report

@@ -24,7 +24,7 @@ from tasks.engines.spec import EngineSpec
 from tasks.errors import ConfigError
 from tasks.export.labels import write_predictions
 from tasks.ledger import Ledger
-from tasks.packs import Pack, load_pack
+from tasks.packs.pack import Pack, load_pack
 from tasks.predictions import own_ids, predicted
 from tasks.prompts import Prompter
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split

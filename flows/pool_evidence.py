@@ -9,7 +9,7 @@ from flows.pool_students import students_say
 from flows.running import prompter_for
 from flows.teacher import teacher_labels
 from tasks.engines.identity import model_identity
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample, Sampling
 from tasks.votes import Evidence, evidence, is_usable
 

@@ -10,7 +10,7 @@ from flows.training import student_facts
 from tasks.correction import check_out_of_fold
 from tasks.fold_files import recorded_folds
 from tasks.folds import Folds
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample, content_digest
 
 Runs = tuple[dict[str, Prediction], ...]

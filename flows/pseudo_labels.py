@@ -19,7 +19,7 @@ from flows.running import Stage, intake, most_images, reused, run_as_task, show_
 from tasks.engines.identity import model_identity
 from tasks.file_states import file_state
 from tasks.ledger import Ledger
-from tasks.packs import Pack, load_pack
+from tasks.packs.pack import Pack, load_pack
 from tasks.pool_cases import pool_cases
 from tasks.quotas import Balance
 from tasks.rationale_gate import with_good_reasons

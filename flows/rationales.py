@@ -12,7 +12,7 @@ from flows.one_run import one_run
 from flows.running import Stage, intake, most_images, prompter_for, reused, show_table
 from tasks.engines.identity import model_identity
 from tasks.ledger import Ledger
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.rationales import STAGE, Asked, Reasoner, Reasons
 from tasks.records import Sample, Split
 from tasks.storage.stages import StageRecord, code_version, recipe_hash

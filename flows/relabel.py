@@ -12,7 +12,7 @@ from flows.one_run import one_run
 from tasks.engines.identity import checkpoint_identity, model_identity
 from tasks.file_states import file_state, folder_state
 from tasks.ocr import reader_identity
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import digest_of
 from tasks.relabel_state import RelabelOutcome, RelabelState, read_state, write_state
 from tasks.storage.stages import code_version, read_record

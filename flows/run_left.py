@@ -7,7 +7,7 @@ from flows.config import EvaluateConfig
 from flows.running import intake
 from tasks.decisions import Reason
 from tasks.errors import ConfigError
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Sample, Split
 from tasks.storage.stages import read_record, read_rows
 from tasks.variants import Results

@@ -23,7 +23,7 @@ from tasks.costs import Costs
 from tasks.engines import EngineSpec
 from tasks.file_states import file_state, folder_state
 from tasks.ocr import OcrReader, reader_identity
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.prompts import Prompter
 from tasks.records import Dropped, Record, Sample, Split
 from tasks.samples import read_samples

@@ -21,7 +21,7 @@ from tasks.folds import Folds, make_folds
 from tasks.images import ImageCache
 from tasks.looks import Looks
 from tasks.near import near_duplicates
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling
 from tasks.storage.stages import read_rows

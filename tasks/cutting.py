@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from tasks.packs import TaskPack
+from tasks.packs.pack import TaskPack
 from tasks.records import ImagePart, ImageRef, Part, TextPart
 
 PLACEHOLDER = "<image>"

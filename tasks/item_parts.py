@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tasks.packs import OcrOption, TaskPack
+from tasks.packs.pack import OcrOption, TaskPack
 from tasks.records import ImagePart, Part, Sample, TextPart
 
 

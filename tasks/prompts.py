@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tasks.answer_forms import LABEL, REASON, AnswerForm, cut_answer, cut_bare_answer
 from tasks.errors import PackError
 from tasks.item_parts import latest_user_turn, with_texts
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.records import (
     Constraint,
     FreeText,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.alikeness import Crowds, Worded, find_alike
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.reason_text import QUOTED, SHORT_LABEL, Marked, marked, own_share, plain, said_in, unquoted
 from tasks.records import Prediction, Sample
 from tasks.wording import NEVER, OTHER, RIGHT, BadReason, ReasonWords, reason_words

@@ -12,7 +12,7 @@ from tasks.image_checks import checking
 from tasks.image_files import locate
 from tasks.manifest_folders import read_set
 from tasks.manifests import RawItem, is_utf8, kind_of
-from tasks.packs import Pack, TaskPack
+from tasks.packs.pack import Pack, TaskPack
 from tasks.reasons import Reason, Unusable
 from tasks.records import Dropped, ImageRef, Sample, Split
 

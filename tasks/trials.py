@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.engines.identity import model_identity
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.students import StudentSpec, base_spec
 from tasks.students.lora import student_digest, train_student

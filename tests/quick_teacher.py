@@ -16,7 +16,7 @@ from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import CAPTIONS, School, as_sample
 from tasks.demo.training import Lesson, learn_to_see, train
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, TextPart
 from tasks.user_turn import user_content

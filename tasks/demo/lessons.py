@@ -17,7 +17,7 @@ from tasks.demo.checkpoint import MAX_PIXELS, MIN_PIXELS
 from tasks.demo.dataset import IMAGE_LABELS, DemoItem, draw_items
 from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.training import Lesson
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.prompts import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
 from tasks.user_turn import system_turn, user_content

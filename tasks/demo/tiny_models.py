@@ -22,7 +22,7 @@ from tasks.demo import checkpoint, lessons, training
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.lessons import School
 from tasks.demo.training import learn_to_see, train
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import digest_of
 
 Progress = Callable[[str, int, int, float], None]

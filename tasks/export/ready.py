@@ -10,7 +10,7 @@ import yaml
 from tasks.export import ExportSpec, Format
 from tasks.export.files import subset_name
 from tasks.export.llamafactory import write_dataset_info
-from tasks.packs import TEMPLATES
+from tasks.packs.pack import TEMPLATES
 from tasks.records import Subset
 from tasks.storage.stages import write_bytes
 from tasks.students import Plain

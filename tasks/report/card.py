@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from tasks.errors import ConfigError
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import Record
 from tasks.report.card_facts import gather
 from tasks.report.card_page import Card, page_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from tasks.packs import Pack
+from tasks.packs.pack import Pack
 from tasks.prompts import Prompter
 from tasks.records import Request, Sample, Sampling
 from tasks.report.card_rows import rows_of

@@ -13,7 +13,7 @@ from tasks.engines import EngineSpec
 from tasks.engines.identity import model_identity
 from tasks.errors import ConfigError, EngineError
 from tasks.images import ImageCache
-from tasks.packs import TEMPLATES
+from tasks.packs.pack import TEMPLATES
 from tasks.prompts import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes

@@ -11,7 +11,7 @@ from tasks.engines import EngineSpec, Workplace
 from tasks.engines.local import LocalEngine
 from tasks.engines.vllm import VllmEngine
 from tasks.images import ImageCache
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.parsing import parse
 from tasks.prompts import Prompter
 from tasks.records import Request, Sample, Sampling

@@ -25,7 +25,7 @@ from tasks.demo.checkpoint import new_checkpoint
 from tasks.engines import EngineSpec, Workplace
 from tasks.engines.local import LocalEngine
 from tasks.images import ImageCache, resized_sides
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split
 

@@ -26,7 +26,7 @@ from tasks.demo.lessons import as_sample, reason_of
 from tasks.engines import Engine, EngineSpec, Workplace, open_engine
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.rationale_gate import supports
 from tasks.rationales import Asked, Reasoner, Reasons, Support

@@ -29,7 +29,7 @@ from tasks.engines import Engine, EngineSpec, Workplace, open_engine
 from tasks.engines.identity import model_identity
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.quotas import Balance
 from tasks.records import Correction, Prediction, Sample, Sampling

@@ -10,7 +10,7 @@ from flows.running import intake
 from flows.students import trained_students
 from tasks.folds import make_folds
 from tasks.ledger import Ledger
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
 from tasks.students import ProbeSpec
 from tasks.students.probe import predict_probe, probe_images

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flows.config import DistillConfig, PseudoLabelsConfig
-from tasks.packs import TEMPLATES
+from tasks.packs.pack import TEMPLATES
 from tasks.records import Sample
 from tasks.storage.stages import StageRecord, read_rows
 from tests.conftest import PrefectServer

@@ -9,7 +9,7 @@ from flows.config import EvaluateConfig
 from flows.settings import SourceConfig
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import Example, Message, Origin, Record
 from tasks.storage.stages import StageRecord, write_stage
 from tasks.students import StudentSpec

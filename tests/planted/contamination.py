@@ -23,7 +23,7 @@ from PIL import Image
 from tasks.cutting import cut
 from tasks.demo.dataset import DemoItem, draw_items
 from tasks.image_files import check_image
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import Sample, Split
 
 EVALUATION, OTHERS = 100, 400

@@ -18,7 +18,7 @@ from random import Random
 
 from tasks.cutting import cut
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import ImageRef, Sample, Split
 from tests.planted.first_parts import AROUND, SAID, SCREENS, SLOTS
 from tests.planted.first_sets import BARE, FAMILIES, FOREIGN, RESTATED, SWAPS, TRICKY

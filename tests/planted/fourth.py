@@ -14,7 +14,7 @@ from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS, NEAR_KINDS, DemoIt
 from tasks.demo.dialogues import NEAR_INTENTS
 from tasks.demo.lessons import as_sample
 from tasks.demo.screens import draw_screen
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import Sample
 from tests.planted.fourth_alike import FAMILIES, SWAPS, VALUES
 from tests.planted.fourth_bad import EMPTY, LEAKAGE, OTHER, SHORT

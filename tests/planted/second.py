@@ -14,7 +14,7 @@ from random import Random
 from tasks.demo.dataset import NEAR_KINDS, DemoItem, draw_items
 from tasks.demo.dialogues import NEAR_INTENTS
 from tasks.demo.lessons import as_sample
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
 from tests.planted.second_foreign import BARE, FOREIGN, MORE, SHORT
 from tests.planted.second_good import Writer, screen_parts

@@ -12,7 +12,7 @@ from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS, NEAR_KINDS, DemoIt
 from tasks.demo.dialogues import NEAR_INTENTS
 from tasks.demo.lessons import as_sample
 from tasks.demo.screens import draw_screen
-from tasks.packs import Pack, load_pack
+from tasks.packs.pack import Pack, load_pack
 from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
 from tests.planted.third_foreign import ENGLISH, JAPANESE, KOREAN, MIXED
 from tests.planted.third_marks import clauses_of, fields_of, filled

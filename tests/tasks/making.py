@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.records import (
     Action,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tasks.errors import EngineError
 from tasks.known_files import GRANULE_NS, KnownFiles, Seen
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.reasons import Reason, Unusable
 from tasks.records import ImageRef, Split
 from tasks.samples import Intake, read_samples

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tasks.errors import ManifestError
 from tasks.manifest_folders import manifest_files
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import Split
 from tasks.samples import Intake, read_samples
 from tests.tasks.intake import item, reasons

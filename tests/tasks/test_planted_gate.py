@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 from tasks.alikeness import Crowds, Worded, find_alike
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.rationale_gate import Explained, judge_reasons
 from tasks.wording import BadReason
 from tests.planted import fourth, second, third

@@ -3,7 +3,7 @@ from collections import Counter
 from pathlib import Path
 
 from tasks.manifests import Columns
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.predictions import own_ids, predicted
 from tasks.records import Split
 from tasks.samples import read_samples

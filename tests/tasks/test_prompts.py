@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import PackError
-from tasks.packs import TEMPLATES, load_pack
+from tasks.packs.pack import TEMPLATES, load_pack
 from tasks.prompts import Prompter
 from tasks.records import FreeText, LabelAnswer, Request, Sample, Sampling
 from tasks.user_turn import IMAGE_TOKEN, user_content, user_text

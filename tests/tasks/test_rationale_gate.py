@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.alikeness import Crowds
-from tasks.packs import Pack, load_pack
+from tasks.packs.pack import Pack, load_pack
 from tasks.rationale_gate import Explained, complaint, judge_reason, judge_reasons, supports, with_good_reasons
 from tasks.reason_text import marked
 from tasks.records import Sample

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from tasks.errors import ManifestError
-from tasks.packs import TEMPLATES, load_pack
+from tasks.packs.pack import TEMPLATES, load_pack
 from tasks.records import ImagePart, Part, Split
 from tasks.samples import Intake, Reason, read_samples
 from tests.planted.manifest import write_planted

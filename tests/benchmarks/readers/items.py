@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from tasks.demo.dataset import write_demo
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.records import (
     Example,

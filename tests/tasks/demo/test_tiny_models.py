@@ -14,7 +14,7 @@ from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import School, as_sample
 from tasks.demo.tiny_models import TinyModels, make_models
 from tasks.demo.training import Collator, Pace
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 
 CORPUS = ['{"理由": "图中有商品大图", "所属类别": "商品详情页截图"}', "反馈密封性不好"] * 20
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
 from tasks.report.card_confidence import confidence_of
 from tasks.report.card_facts import gather

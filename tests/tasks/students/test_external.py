@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from tasks.errors import ConfigError, EngineError
 from tasks.images import ImageCache
-from tasks.packs import TEMPLATES
+from tasks.packs.pack import TEMPLATES
 from tasks.records import ImageRef, Sample, content_digest
 from tasks.students import ExternalSpec
 from tasks.students.external import external_checkpoint, external_digest, train_external

@@ -18,7 +18,7 @@ from tasks.demo.dataset import draw_items, write_demo
 from tasks.engines import Workplace, open_engine
 from tasks.errors import ConfigError
 from tasks.images import ImageCache
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.records import Sample, Sampling, Split
 from tasks.samples import read_samples

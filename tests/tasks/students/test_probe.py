@@ -14,7 +14,7 @@ from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError, EngineError
 from tasks.folds import make_folds
-from tasks.packs import load_pack
+from tasks.packs.pack import load_pack
 from tasks.records import Outcome, Prediction, Sample, Split, content_digest
 from tasks.samples import read_samples
 from tasks.students import ProbeSpec

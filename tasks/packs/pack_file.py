@@ -1,4 +1,4 @@
-"""pack.yaml as it is written: its keys, checked one against the other; tasks/packs.py makes a `Pack` of them."""
+"""pack.yaml as it is written: its keys, checked one against the other; tasks/packs/pack.py makes a `Pack` of them."""
 
 import re
 from pathlib import Path

@@ -7,7 +7,7 @@ import yaml
 
 from tasks.errors import PackError
 from tasks.manifests import Columns
-from tasks.packs import TEMPLATES, load_pack
+from tasks.packs.pack import TEMPLATES, load_pack
 
 
 @pytest.fixture

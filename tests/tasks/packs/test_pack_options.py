@@ -9,7 +9,7 @@ import yaml
 
 from tasks.engines.chat import Capabilities, Probe, chat_body, probe_body
 from tasks.errors import PackError
-from tasks.packs import TEMPLATES, Pack, load_pack
+from tasks.packs.pack import TEMPLATES, Pack, load_pack
 from tasks.prompts import Prompter, fixed_chars, reseeded
 from tasks.records import FreeText, Sampling, TextPart
 from tasks.students.lessons import dataset

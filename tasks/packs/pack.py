@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tasks.errors import PackError
 from tasks.manifests import Columns
-from tasks.pack_files import read_pack_file
+from tasks.packs.pack_file import read_pack_file
 from tasks.records import Sample
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 TEMPLATE_FILES = ("rationale.jinja", "classify.jinja", "answer.jinja")
 FREE_TEXT_FILES = ("write.jinja", "answer.jinja")
 _ANYTHING = re.compile("")

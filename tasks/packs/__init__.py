@@ -1,0 +1,1 @@
+"""What a labelling task is: label set, glosses, options, columns."""
