@@ -17,8 +17,8 @@ from flows.settings import SourceConfig
 from tasks.alikeness import Worded, crowded_out, diversity
 from tasks.decisions import Decision, pseudo_decision
 from tasks.errors import ConfigError
-from tasks.file_states import file_state
-from tasks.looks import Looks
+from tasks.items.file_states import file_state
+from tasks.items.image_hashes import Looks
 from tasks.merge import STAGE, conflicts
 from tasks.merge_files import Emitted, write_merged
 from tasks.merge_plan import Plan, Rules, Sources, plan_merge

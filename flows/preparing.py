@@ -14,7 +14,7 @@ from flows.progress import Progress
 from flows.runners import Shard, parts, run_shards
 from tasks.engines import EngineSpec
 from tasks.images import ImageCache, prepare
-from tasks.ocr import Found, Reading, read_images
+from tasks.items.ocr import Found, Reading, read_images
 from tasks.records import ImageRef, Sample
 
 _IMAGES_A_SHARD = 400

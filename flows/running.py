@@ -21,12 +21,12 @@ from flows.runners import run_as_task
 from flows.settings import SourceConfig
 from tasks.costs import Costs
 from tasks.engines import EngineSpec
-from tasks.file_states import file_state, folder_state
-from tasks.ocr import OcrReader, reader_identity
+from tasks.items.file_states import file_state, folder_state
+from tasks.items.ocr import OcrReader, reader_identity
+from tasks.items.samples import read_samples
 from tasks.packs.pack import Pack
 from tasks.prompts import Prompter
 from tasks.records import Dropped, Record, Sample, Split
-from tasks.samples import read_samples
 from tasks.storage.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ class Stage:
 
 
 def known_files(images: Path) -> Path:
-    """The file under `CommonConfig.images` that remembers checked image files (tasks/known_files.py)."""
+    """The file under `CommonConfig.images` that remembers checked image files (tasks/items/known_files.py)."""
     return images / "known.sqlite"
 
 

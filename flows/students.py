@@ -19,8 +19,8 @@ from tasks.errors import ConfigError
 from tasks.fold_files import recorded_folds, write_folds
 from tasks.folds import Folds, make_folds
 from tasks.images import ImageCache
-from tasks.looks import Looks
-from tasks.near import near_duplicates
+from tasks.items.image_hashes import Looks
+from tasks.items.near_duplicates import near_duplicates
 from tasks.packs.pack import Pack
 from tasks.prompts import Prompter
 from tasks.records import Prediction, Sample, Sampling

@@ -10,8 +10,8 @@ from scipy.sparse import coo_array  # pyright: ignore[reportMissingTypeStubs]
 from scipy.sparse.csgraph import connected_components  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
 
-from tasks.duplicates import grown_dialogues
 from tasks.errors import ConfigError
+from tasks.items.duplicates import grown_dialogues
 from tasks.records import Sample, content_digest, digest_of
 
 _SHOWN = 5

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Literal
 
 from tasks.decisions import Decision, Reason, pseudo_decision
-from tasks.looks import Looks
+from tasks.items.image_hashes import Looks
 from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.prompts import Prompter
 from tasks.records import Correction, Dropped, Example, Prediction, ReviewCase, Sample, Subset

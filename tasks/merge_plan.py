@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.decisions import Decision, Fate, Reason, Stand, fates, labelled_decision, pool_decision
-from tasks.looks import Looks
+from tasks.items.image_hashes import Looks
+from tasks.items.near_duplicates import item_of, near_pairs, shown_pictures
+from tasks.items.signatures import sign
 from tasks.mixing import MixRow, as_sample
-from tasks.near import item_of, near_pairs, shown_pictures
 from tasks.records import Correction, Origin, Sample, content_digest
-from tasks.signatures import sign
 from tasks.splitting import groups_of, validation_part
 from tasks.storage.stages import StoredRows
 from tasks.verdicts import Verdict, usable

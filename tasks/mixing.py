@@ -22,8 +22,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tasks.errors import ManifestError
-from tasks.image_files import check_image, locate
-from tasks.reasons import Unusable
+from tasks.items.images import check_image, locate
+from tasks.items.refusals import Unusable
 from tasks.records import Example, ImagePart, ImageRef, Message, Origin, Part, Sample, Split, TextPart
 from tasks.user_turn import IMAGE_TOKEN, escape_placeholder
 

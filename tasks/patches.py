@@ -17,8 +17,8 @@ import orjson
 from pydantic import ValidationError, model_validator
 
 from tasks.errors import ManifestError
+from tasks.items.manifests import RawItem, read_items
 from tasks.manifest_edits import UndoLine, digest_of_lines, edit, undo_edits
-from tasks.manifests import RawItem, read_items
 from tasks.records import Action, Correction, Record, digest_of
 from tasks.storage.stages import write_bytes
 
@@ -224,7 +224,7 @@ def _problem(
 
 
 def _own_id(item: RawItem) -> str | None:
-    """As tasks/samples.py reads it: text, or a whole number."""
+    """As tasks/items/samples.py reads it: text, or a whole number."""
     value = (item.fields or {}).get("id")
     if isinstance(value, float) and value.is_integer():
         value = int(value)

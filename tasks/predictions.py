@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.manifest_folders import read_set
-from tasks.manifests import Columns
+from tasks.items.manifest_folders import read_set
+from tasks.items.manifests import Columns
 from tasks.records import Prediction, Sample
 
 

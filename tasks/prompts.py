@@ -84,7 +84,7 @@ class Prompter:
         texts: Mapping[str, str] | None = None,
     ) -> None:
         if pack.ocr is not None and texts is None:
-            raise ValueError(f"pack {pack.name} shows the text on images: read it first (tasks/ocr.py)")
+            raise ValueError(f"pack {pack.name} shows the text on images: read it first (tasks/items/ocr.py)")
         self.texts: Mapping[str, str] = texts or {}
         self._context_length = context_length
         self.pack = pack

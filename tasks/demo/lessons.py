@@ -11,12 +11,12 @@ from typing import Any
 
 from PIL import Image
 
-from tasks.cutting import ImageSlot, cut
 from tasks.demo.canvas import COLOURS, GOODS
 from tasks.demo.checkpoint import MAX_PIXELS, MIN_PIXELS
 from tasks.demo.dataset import IMAGE_LABELS, DemoItem, draw_items
 from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.training import Lesson
+from tasks.items.cutting import ImageSlot, cut
 from tasks.packs.pack import Pack
 from tasks.prompts import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart

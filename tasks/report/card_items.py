@@ -8,7 +8,7 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 from pydantic import TypeAdapter
 
-from tasks.image_files import FORMATS
+from tasks.items.images import FORMATS
 from tasks.records import ImagePart, ImageRef, Message, Part, TextPart
 from tasks.report.card_facts import Row
 from tasks.user_turn import IMAGE_TOKEN

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.image_files import FORMATS
+from tasks.items.images import FORMATS
 from tasks.records import ImageRef, ReviewCase, Sample, Split, content_digest, digest_of
 from tasks.storage.files import writing
 from tasks.storage.stages import write_bytes

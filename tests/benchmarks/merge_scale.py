@@ -33,7 +33,7 @@ HAN = "".join(chr(0x4E00 + 7 * i) for i in range(900))
 
 def write_inputs(folder: Path, items: int) -> None:
     """The files that intake and pseudo-labelling would have left, and the cache of hashes."""
-    from tasks.looks import Looks
+    from tasks.items.image_hashes import Looks
     from tasks.records import Outcome, Prediction, Sample, Split
     from tasks.storage.stages import RowWriter
 
@@ -101,7 +101,7 @@ def merge(folder: Path) -> None:
     """Merge what `write_inputs` left; prints seconds by part, then seconds in all and peak memory (GiB)."""
     from tasks.decisions import pseudo_decision
     from tasks.export import ExportSpec, Format
-    from tasks.looks import Looks
+    from tasks.items.image_hashes import Looks
     from tasks.merge_files import write_merged
     from tasks.merge_plan import Rules, Sources, plan_merge
     from tasks.records import Prediction, Sample, Split

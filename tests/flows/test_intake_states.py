@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.file_states import file_state, folder_state
+from tasks.items.file_states import file_state, folder_state
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_items_are_read_described_and_labelled(
     assert any(t.startswith("〔图中文字：") and t.endswith("〕") for t in texts)
 
     assert pseudo_labels(config) == record
-    monkeypatch.setattr("tasks.ocr.version", lambda name: f"another {name}")
+    monkeypatch.setattr("tasks.items.ocr.version", lambda name: f"another {name}")
     other = pseudo_labels(config)
     assert other.recipe != record.recipe
     # what it reads is the same here, so that every question but the unreadable ones is in the ledger

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from flows.review_cli import app
 from tasks.errors import ConfigError, JudgementError
-from tasks.image_files import check_image
+from tasks.items.images import check_image
 from tasks.records import ImagePart, ReviewCase, TextPart
 from tasks.report.review import case_digest, write_queue
 from tasks.verdicts import read_store

@@ -20,9 +20,9 @@ from random import Random
 
 from PIL import Image
 
-from tasks.cutting import cut
 from tasks.demo.dataset import DemoItem, draw_items
-from tasks.image_files import check_image
+from tasks.items.cutting import cut
+from tasks.items.images import check_image
 from tasks.packs.pack import load_pack
 from tasks.records import Sample, Split
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from random import Random
 
-from tasks.cutting import cut
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS
+from tasks.items.cutting import cut
 from tasks.packs.pack import load_pack
 from tasks.records import ImageRef, Sample, Split
 from tests.planted.first_parts import AROUND, SAID, SCREENS, SLOTS

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from tasks.budget import PromptBudget
-from tasks.cutting import PLACEHOLDER, cut, parse_list
+from tasks.items.cutting import PLACEHOLDER, cut, parse_list
 from tasks.packs.pack import load_pack
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 from tests.properties.damage import ODD_TEXTS, damaged_text, sometimes

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tasks.errors import ManifestError
+from tasks.items.samples import Intake, Reason, read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Split
-from tasks.samples import Intake, Reason, read_samples
 from tests.properties.damage import Row, damaged_bytes, damaged_row, odd_value, sometimes
 from tests.properties.told import Told
 from tests.tasks.intake import SAID, SHOWN, item

@@ -11,12 +11,12 @@ from random import Random
 from PIL import Image
 
 from tasks.errors import LabelstillError, LedgerError
-from tasks.image_files import check_image
+from tasks.items.images import check_image
+from tasks.items.refusals import Unusable
 from tasks.ledger import Ledger
 from tasks.ledger_export import export
 from tasks.ledger_tools import stats
 from tasks.mixing import draw_mix
-from tasks.reasons import Unusable
 from tasks.records import Generation
 from tasks.snapshots import open_snapshot
 from tasks.storage.stages import write_rows

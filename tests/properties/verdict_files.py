@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from tasks.errors import LabelstillError
+from tasks.items.manifests import read_items
 from tasks.judgements import read_probabilities, read_teacher, read_verdicts
-from tasks.manifests import read_items
 from tasks.patches import apply_patch, read_patch, revert_patch, undo_path
 from tasks.report.label_studio import is_export, read_export
 from tasks.reviewers import read_verdicts as read_reviewer

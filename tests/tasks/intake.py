@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.samples import Intake
+from tasks.items.samples import Intake
 
 SHOWN = 'Picture 1: <image>\n你是一个网店识图助手,请判断图片属于哪一类。分类标签:["商品页","支付页"]。'
 SAID = "你是一个网店客服助手，请判断用户的意图。\n<用户与客服的对话 START>\n用户: 在吗\n<用户与客服的对话 END>\n"

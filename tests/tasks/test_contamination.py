@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.decisions import Decision, Reason
-from tasks.looks import Looks
+from tasks.items.image_hashes import Looks
 from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.records import Origin
 from tests.planted.contamination import OTHERS, PlantedPool, plant

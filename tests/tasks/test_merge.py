@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.decisions import pseudo_decision
-from tasks.looks import Looks
+from tasks.items.image_hashes import Looks
+from tasks.items.near_duplicates import item_of, near
 from tasks.merge import conflicts, examples, input_ids, merge
 from tasks.merge import drops as merge_drops
 from tasks.merge_plan import Rules, Sources, plan_merge
 from tasks.mixing import MixRow
-from tasks.near import item_of, near
 from tasks.records import (
     Action,
     Correction,

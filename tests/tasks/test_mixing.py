@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tasks.errors import ManifestError
+from tasks.items.refusals import Reason
 from tasks.mixing import MixReason, as_sample, draw_mix
-from tasks.reasons import Reason
 from tasks.records import Message, Origin
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.errors import ManifestError
-from tasks.manifests import read_items
+from tasks.items.manifests import read_items
 from tasks.patches import Change, apply_patch, changes, read_patch, revert_patch, undo_path, write_patch
 from tasks.records import Action
 from tests.tasks.making import correction

@@ -2,11 +2,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from tasks.manifests import Columns
+from tasks.items.manifests import Columns
+from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.predictions import own_ids, predicted
 from tasks.records import Split
-from tasks.samples import read_samples
 from tests.tasks.making import prediction, sample
 
 ITEMS = [sample(i, labels=("x", "y"), given=None) for i in ("a", "b")]

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from tasks.demo.dataset import write_demo
+from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.records import (
@@ -23,7 +24,6 @@ from tasks.records import (
     Subset,
     TextPart,
 )
-from tasks.samples import read_samples
 from tasks.user_turn import IMAGE_TOKEN, escape_placeholder, user_content
 from tests.benchmarks.readers.read import Read, pixels
 

@@ -7,7 +7,7 @@ import orjson
 from PIL import Image
 
 from tasks.costs import Costs
-from tasks.image_files import check_image
+from tasks.items.images import check_image
 from tasks.records import (
     Action,
     Dropped,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tasks.errors import JudgementError
-from tasks.image_files import check_image
+from tasks.items.images import check_image
 from tasks.records import ImageRef, ReviewCase
 from tasks.report.label_studio import is_export, labelling_config, read_export, write_tasks
 from tasks.report.review import case_digest

@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.image_files import check_image
+from tasks.items.images import check_image
 from tasks.records import ImageRef, ReviewCase, content_digest
 from tasks.report.review import SHOWN_PIXELS, case_digest, image_url, read_queue, write_queue, write_review_page
 from tests.tasks.making import image, parts, sample

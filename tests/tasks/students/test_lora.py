@@ -18,10 +18,10 @@ from tasks.demo.dataset import draw_items, write_demo
 from tasks.engines import Workplace, open_engine
 from tasks.errors import ConfigError
 from tasks.images import ImageCache
+from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.prompts import Prompter
 from tasks.records import Sample, Sampling, Split
-from tasks.samples import read_samples
 from tasks.students import StudentSpec, base_spec
 from tasks.students.lessons import dataset, taught_items
 from tasks.students.lora import student_digest, train_student

@@ -14,9 +14,9 @@ from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError, EngineError
 from tasks.folds import make_folds
+from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Outcome, Prediction, Sample, Split, content_digest
-from tasks.samples import read_samples
 from tasks.students import ProbeSpec
 from tasks.students.features import Vector, image_features
 from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe

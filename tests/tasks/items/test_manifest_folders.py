@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from tasks.errors import ManifestError
-from tasks.manifest_folders import manifest_files
+from tasks.items.manifest_folders import manifest_files
+from tasks.items.samples import Intake, read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Split
-from tasks.samples import Intake, read_samples
 from tests.tasks.intake import item, reasons
 
 DEMO = load_pack("demo")

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from tasks.errors import EngineError
-from tasks.known_files import GRANULE_NS, KnownFiles, Seen
+from tasks.items.known_files import GRANULE_NS, KnownFiles, Seen
+from tasks.items.refusals import Reason, Unusable
+from tasks.items.samples import Intake, read_samples
 from tasks.packs.pack import load_pack
-from tasks.reasons import Reason, Unusable
 from tasks.records import ImageRef, Split
-from tasks.samples import Intake, read_samples
 from tests.planted.manifest import write_planted
 
 DEMO = load_pack("demo")

@@ -11,9 +11,9 @@ import yaml
 from PIL import Image
 
 from tasks.errors import ManifestError
+from tasks.items.samples import Intake, Reason, read_samples
 from tasks.packs.pack import TEMPLATES, load_pack
 from tasks.records import ImagePart, Part, Split
-from tasks.samples import Intake, Reason, read_samples
 from tests.planted.manifest import write_planted
 from tests.tasks.intake import SAID, SHOWN, item, reasons
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.looks import Looks, picture_hashes, same_picture, thumbnail
+from tasks.items.image_hashes import Looks, picture_hashes, same_picture, thumbnail
+from tasks.items.signatures import PERMUTATIONS, Signatures, comparable_text, sign, trigrams
 from tasks.records import ImageRef, Sample
-from tasks.signatures import PERMUTATIONS, Signatures, comparable_text, sign, trigrams
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]

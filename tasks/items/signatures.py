@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
-from tasks.looks import Looks
+from tasks.items.image_hashes import Looks
 from tasks.records import Sample, content_digest
 
 PERMUTATIONS = 64

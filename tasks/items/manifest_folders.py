@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.errors import ManifestError
-from tasks.manifests import KINDS, Columns, RawItem, items_of, read_items
+from tasks.items.manifests import KINDS, Columns, RawItem, items_of, read_items
 
 
 def manifest_files(folder: Path) -> list[Path]:

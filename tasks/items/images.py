@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from tasks.reasons import Reason, Unusable
+from tasks.items.refusals import Reason, Unusable
 from tasks.records import ImageRef
 
 # Only what an image of a data set is likely to be: Pillow can also open formats that start other programs (EPS).

@@ -23,7 +23,7 @@ from queue import SimpleQueue
 import orjson
 
 from tasks.errors import EngineError
-from tasks.ocr_child import MODELS
+from tasks.items.ocr_child import MODELS
 from tasks.records import ImageRef
 
 MOST_PROCESSES = 8
@@ -151,7 +151,7 @@ def read_images(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:
 
 
 class _Reader:
-    """tasks/ocr_child.py as a child process, started at its first image, and again after it died."""
+    """tasks/items/ocr_child.py as a child process, started at its first image, and again after it died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -174,9 +174,9 @@ class _Reader:
     def _started(self) -> subprocess.Popen[bytes]:
         with tempfile.TemporaryFile() as errors:
             # -P: a folder `tasks` where the user happens to stand is not ours
-            path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+            path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
             process = self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tasks.ocr_child"],
+                [sys.executable, "-P", "-m", "tasks.items.ocr_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

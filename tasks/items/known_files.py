@@ -16,9 +16,9 @@ from types import TracebackType
 import PIL
 from filelock import FileLock
 
-from tasks import image_files
 from tasks.errors import EngineError
-from tasks.reasons import Reason, Unusable
+from tasks.items import images as image_files
+from tasks.items.refusals import Reason, Unusable
 from tasks.records import ImageRef
 
 Found = ImageRef | Unusable

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.errors import EngineError
-from tasks.ocr import Fault, Found, OcrReader, Unread
+from tasks.items.ocr import Fault, Found, OcrReader, Unread
 from tasks.records import ImageRef
 
 
@@ -34,7 +34,7 @@ def drawn(path: Path, *lines: str, **how: object) -> ImageRef:
 
 
 def readers() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "tasks.ocr_child" in p.cmdline()]
+    return [p for p in psutil.Process().children() if "tasks.items.ocr_child" in p.cmdline()]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_breaking_off_keeps_what_was_read_and_ends_the_readers(images: dict[str,
 def test_readers_end_when_their_user_is_killed(images: dict[str, ImageRef], tmp_path: Path):
     call = f"""
 from pathlib import Path
-from tasks.ocr import OcrReader
+from tasks.items.ocr import OcrReader
 from tasks.records import ImageRef
 images = [ImageRef(path={images["rows"].path!r}, sha256=f"{{n:064}}", width=1, height=1) for n in range(10**5)]
 OcrReader(Path({str(tmp_path)!r}), processes=1).read(images)

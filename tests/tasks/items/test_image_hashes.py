@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tasks.demo.screens import KINDS, draw_screen
-from tasks.looks import HEIGHT, WIDTH, Looks, picture_hashes, same_picture, thumbnail
+from tasks.items.image_hashes import HEIGHT, WIDTH, Looks, picture_hashes, same_picture, thumbnail
 from tasks.records import ImageRef
 from tests.tasks.making import image
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from tasks.errors import ManifestError
+from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Split
-from tasks.samples import read_samples
 from tests.tasks.intake import SAID, SHOWN, item, reasons
 
 DEMO = load_pack("demo")

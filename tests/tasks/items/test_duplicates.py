@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.duplicates import grown_dialogues
+from tasks.items.duplicates import grown_dialogues
 from tasks.records import ImageRef, Sample
 from tests.tasks.making import image, sample
 

@@ -2,7 +2,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 """Manifest files -> raw items with their positions: JSON array, JSON Lines, CSV, Parquet.
 
-Nothing is judged here beyond what keeps an item from being read at all; tasks/samples.py checks the rest.
+Nothing is judged here beyond what keeps an item from being read at all; tasks/items/samples.py checks the rest.
 """
 
 import csv
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import ManifestError
-from tasks.reasons import Reason, Unusable
+from tasks.items.refusals import Reason, Unusable
 
 
 @dataclass(frozen=True)

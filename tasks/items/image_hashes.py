@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from scipy.fft import dct
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from tasks.image_files import FORMATS
+from tasks.items.images import FORMATS
 from tasks.records import ImageRef
 
 Floats = NDArray[np.float32]

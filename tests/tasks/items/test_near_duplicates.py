@@ -4,12 +4,12 @@ from random import Random
 
 import pytest
 
-from tasks.looks import Looks
-from tasks.near import Item, item_of, near, near_duplicates, near_pairs, shown_pictures
+from tasks.items.image_hashes import Looks
+from tasks.items.near_duplicates import Item, item_of, near, near_duplicates, near_pairs, shown_pictures
+from tasks.items.signatures import comparable_text, sign
 from tasks.records import ImageRef, Sample
-from tasks.signatures import comparable_text, sign
+from tests.tasks.items.test_image_hashes import cropped, saved, screen
 from tests.tasks.making import image, sample
-from tests.tasks.test_looks import cropped, saved, screen
 
 ASKS = "用户: 上周买的这件外套我穿着有点小，想换大一号的，可是页面上找不到换货的入口，请问我要怎么申请才好？订单12345"
 ASKS_TOO = "用户: 上周买的这件外套我穿着有点小，想换大一号，可是页面上找不到换货入口，请问我要怎么申请才好？订单9"

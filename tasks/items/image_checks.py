@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from tasks.image_files import check_image
-from tasks.known_files import Found, KnownFiles, Seen
-from tasks.reasons import Unusable
+from tasks.items.images import check_image
+from tasks.items.known_files import Found, KnownFiles, Seen
+from tasks.items.refusals import Unusable
 from tasks.records import ImageRef
 
 

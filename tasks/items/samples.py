@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from tasks.cutting import PLACEHOLDER, Cut, cut, literal_list
 from tasks.errors import ManifestError
-from tasks.image_checks import checking
-from tasks.image_files import locate
-from tasks.manifest_folders import read_set
-from tasks.manifests import RawItem, is_utf8, kind_of
+from tasks.items.cutting import PLACEHOLDER, Cut, cut, literal_list
+from tasks.items.image_checks import checking
+from tasks.items.images import locate
+from tasks.items.manifest_folders import read_set
+from tasks.items.manifests import RawItem, is_utf8, kind_of
+from tasks.items.refusals import Reason, Unusable
 from tasks.packs.pack import Pack, TaskPack
-from tasks.reasons import Reason, Unusable
 from tasks.records import Dropped, ImageRef, Sample, Split
 
 __all__ = ["STAGE", "Intake", "Reason", "read_samples"]
@@ -57,7 +57,7 @@ def read_samples(
     """Read a manifest, or the set of those in a folder, and the images it names.
 
     `progress` is told items done and items in all. `known` is a file that remembers images between intakes (see
-    tasks/known_files.py): those that have not changed are not opened again, and the outcome is the same.
+    tasks/items/known_files.py): those that have not changed are not opened again, and the outcome is the same.
     Labels (of a pack of free text: texts) are demanded in LABELLED, checked where present in TEST, and ignored in
     UNLABELLED. Of items with one id the first counts; where the manifest has no ids, an item is called after its
     images. Raises ManifestError when the file or the image folder as a whole is unusable; no bad item

@@ -1,5 +1,5 @@
 # pyright: reportMissingTypeStubs=false
-"""Reads the text on images: the program that tasks/ocr.py runs in processes of its own."""
+"""Reads the text on images: the program that tasks/items/ocr.py runs in processes of its own."""
 
 import hashlib
 import io

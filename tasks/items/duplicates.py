@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from tasks.near import ENOUGH_TEXT
+from tasks.items.near_duplicates import ENOUGH_TEXT
 from tasks.records import Sample
 
 

@@ -1,0 +1,1 @@
+"""From a manifest to samples: reading, checking, images, OCR, duplicates."""
