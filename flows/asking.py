@@ -26,8 +26,8 @@ from tasks.engines import Engine, EngineSpec, ManyAdapters, Usage, Workplace
 from tasks.errors import BudgetSpent
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
-from tasks.parsing import rung_counts
-from tasks.prompts import LONG_PROMPT, fixed_chars
+from tasks.prompts.parsing import rung_counts
+from tasks.prompts.prompter import LONG_PROMPT, fixed_chars
 from tasks.records import USABLE, Generation, Prediction, Request
 from tasks.spending import Budget, Purse
 

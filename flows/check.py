@@ -9,7 +9,7 @@ from flows.settings import SourceConfig
 from tasks.budget import estimate_prompt_tokens
 from tasks.items.samples import Intake, read_samples
 from tasks.packs.pack import Pack, load_pack
-from tasks.prompts import Prompter, fixed_chars
+from tasks.prompts.prompter import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split
 from tasks.students import ProbeSpec
 

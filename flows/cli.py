@@ -86,7 +86,7 @@ def check(
     """
     from flows.check import check as check_config
     from flows.config import load_config
-    from tasks.prompts import LONG_PROMPT
+    from tasks.prompts.prompter import LONG_PROMPT
 
     with console.status("reading") as status:
         report = check_config(

@@ -24,7 +24,7 @@ from tasks.merge_files import Emitted, write_merged
 from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.mixing import draw_mix
 from tasks.packs.pack import Pack, load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.rationale_gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
 from tasks.report.review import case_digest, write_queue

@@ -26,7 +26,7 @@ from tasks.export.labels import write_predictions
 from tasks.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.predictions import own_ids, predicted
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split
 from tasks.report.card import settings_of, write_card
 from tasks.report.evaluation import describe, report_of

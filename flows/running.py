@@ -25,7 +25,7 @@ from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import OcrReader, reader_identity
 from tasks.items.samples import read_samples
 from tasks.packs.pack import Pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Record, Sample, Split
 from tasks.storage.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
 

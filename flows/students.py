@@ -22,7 +22,7 @@ from tasks.images import ImageCache
 from tasks.items.image_hashes import Looks
 from tasks.items.near_duplicates import near_duplicates
 from tasks.packs.pack import Pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import Prediction, Sample, Sampling
 from tasks.storage.stages import read_rows
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec, base_spec

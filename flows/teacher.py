@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from flows.asking import Asking
 from flows.settings import VoteSettings
 from tasks.engines import EngineSpec
-from tasks.parsing import parse_reason
-from tasks.prompts import Prompter
+from tasks.prompts.parsing import parse_reason
+from tasks.prompts.prompter import Prompter
 from tasks.records import USABLE, Prediction, Sample, Sampling
 
 

@@ -12,8 +12,8 @@ from tasks.costs import Tally
 from tasks.engines import Engine
 from tasks.errors import BudgetSpent, EngineError
 from tasks.ledger import Ledger
-from tasks.parsing import ASK_AGAIN, parse
-from tasks.prompts import reseeded
+from tasks.prompts.parsing import ASK_AGAIN, parse
+from tasks.prompts.prompter import reseeded
 from tasks.records import Generation, Prediction, Request
 from tasks.spending import Purse
 

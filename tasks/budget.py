@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from tasks.images import TooThin, resized_sides
+from tasks.prompts.turns import system_turn, user_content
 from tasks.records import ImagePart, ImageRef, Request
-from tasks.user_turn import system_turn, user_content
 
 _WRAPPER_TOKENS = 24
 """The chat template's own tokens around one user turn with the default system turn."""

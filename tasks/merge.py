@@ -7,7 +7,7 @@ from typing import Literal
 from tasks.decisions import Decision, Reason, pseudo_decision
 from tasks.items.image_hashes import Looks
 from tasks.merge_plan import Plan, Rules, Sources, plan_merge
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import Correction, Dropped, Example, Prediction, ReviewCase, Sample, Subset
 
 STAGE = "emit"

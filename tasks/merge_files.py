@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.export import Exported, ExportSpec, write_exports
 from tasks.merge import STAGE, drops, examples, input_ids
 from tasks.merge_plan import Plan, Rules, Sources
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Example, Origin, Subset
 from tasks.shuffling import shuffled
 from tasks.storage.stages import RowWriter, check_books

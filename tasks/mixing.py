@@ -24,8 +24,8 @@ from pydantic import ValidationError
 from tasks.errors import ManifestError
 from tasks.items.images import check_image, locate
 from tasks.items.refusals import Unusable
+from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, ImagePart, ImageRef, Message, Origin, Part, Sample, Split, TextPart
-from tasks.user_turn import IMAGE_TOKEN, escape_placeholder
 
 MAX_PIXELS = 50_000_000
 

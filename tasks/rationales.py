@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tasks.alikeness import Crowds, Diversity, Worded, diversity
-from tasks.parsing import parse_reason
-from tasks.prompts import Prompter
+from tasks.prompts.parsing import parse_reason
+from tasks.prompts.prompter import Prompter
 from tasks.rationale_gate import Explained, complaint, judge_reasons, supports
 from tasks.records import USABLE, Dropped, Generation, Outcome, Prediction, Request, Sample, Sampling
 from tasks.wording import BadReason

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.engines.identity import model_identity
 from tasks.packs.pack import load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.students import StudentSpec, base_spec
 from tasks.students.lora import student_digest, train_student
 from tasks.variants import Phase, Variant

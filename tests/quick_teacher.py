@@ -17,9 +17,9 @@ from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import CAPTIONS, School, as_sample
 from tasks.demo.training import Lesson, learn_to_see, train
 from tasks.packs.pack import load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
+from tasks.prompts.turns import user_content
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, TextPart
-from tasks.user_turn import user_content
 
 SEED = 5
 MIN_PIXELS, MAX_PIXELS = 56 * 56, 1280 * 28 * 28

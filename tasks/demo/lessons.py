@@ -18,9 +18,9 @@ from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.training import Lesson
 from tasks.items.cutting import ImageSlot, cut
 from tasks.packs.pack import Pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
+from tasks.prompts.turns import system_turn, user_content
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
-from tasks.user_turn import system_turn, user_content
 
 CAPTION, POINT = "\n一句话。", "\n一处要点。"
 """What the base is asked beside the pack's own question."""

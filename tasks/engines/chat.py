@@ -9,8 +9,8 @@ from typing import Any, cast
 import orjson
 import pybase64
 
+from tasks.prompts.turns import system_turn, user_content
 from tasks.records import LabelAnswer, Outcome, Request
-from tasks.user_turn import system_turn, user_content
 
 ANSWER_TOKENS = 64
 """Room for keys, label and the white space that JSON-schema output of weak models pads with, beside the reason."""

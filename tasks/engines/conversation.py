@@ -27,7 +27,7 @@ from tasks.engines.client import Client
 from tasks.engines.label_tokens import LabelTokens, label_logprobs, label_tokens
 from tasks.engines.retries import GaveUp, Refused
 from tasks.images import ImageCache, TooThin
-from tasks.parsing import parse_reason
+from tasks.prompts.parsing import parse_reason
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 
 _MEDIA = re.compile(r"image|media|multimodal|multi-modal|pixel|PIL", re.IGNORECASE)

@@ -25,8 +25,8 @@ from tasks.engines.loading import first_line, load_model
 from tasks.engines.scoring import Answers, score_answers, split_answers
 from tasks.errors import EngineError
 from tasks.images import TooThin
+from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
-from tasks.user_turn import system_turn, user_content
 
 WINDOW = 8
 """Batches' worth of requests pulled from the stream at a time and sorted by length."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from tasks.export import NotHeld, Reason
+from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, Message
-from tasks.user_turn import IMAGE_TOKEN, escape_placeholder
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from tasks.budget import image_tokens
 from tasks.export import ExportSpec, NotHeld, Reason
 from tasks.export.conversation import conversation
 from tasks.images import TooThin
+from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
 from tasks.storage.stages import write_bytes
-from tasks.user_turn import IMAGE_TOKEN
 
 _IDEOGRAPH = re.compile("[\u3400-\u9fff]")
 _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from tasks.export import NotHeld, Reason
 from tasks.export.conversation import Conversation, conversation
+from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
-from tasks.user_turn import IMAGE_TOKEN
 
 
 def qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:

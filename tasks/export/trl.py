@@ -18,8 +18,8 @@ from datasets import Features, Image, List, Value
 from tasks.export import NotHeld, Reason
 from tasks.export.conversation import conversation
 from tasks.export.files import Provenance, subset_name
+from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example, Subset
-from tasks.user_turn import IMAGE_TOKEN
 
 _TURNS = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
 _FEATURES = Features({"prompt": _TURNS, "completion": _TURNS, "images": List(Image())})

@@ -1,7 +1,7 @@
 """A pack: what a labelling task asks for, as a folder of YAML and Jinja that non-programmers can edit.
 
 ``pack.yaml`` holds the label set with its glosses and says how an item of the data set is recognised and cut; the
-``*.jinja`` beside it hold the wording (tasks/prompts.py renders them).
+``*.jinja`` beside it hold the wording (tasks/prompts/prompter.py renders them).
 """
 
 import hashlib

@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 from pydantic import TypeAdapter
 
 from tasks.items.images import FORMATS
+from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import ImagePart, ImageRef, Message, Part, TextPart
 from tasks.report.card_facts import Row
-from tasks.user_turn import IMAGE_TOKEN
 
 _BOX = (220, 330)
 """Pixels at most: about 10 kB, so that a hundred of them fit into a page one likes to send."""

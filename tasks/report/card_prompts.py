@@ -7,10 +7,10 @@ from pathlib import Path
 import orjson
 
 from tasks.packs.pack import Pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
+from tasks.prompts.turns import user_text
 from tasks.records import Request, Sample, Sampling
 from tasks.report.card_rows import rows_of
-from tasks.user_turn import user_text
 
 _SAMPLES = ("samples/labelled", "samples/unlabelled")
 

@@ -1,7 +1,7 @@
 """The page of a correction's report: its sections in order.
 
 Text from data gets into the page through `Markup.format` only, which escapes it (markupsafe is what Jinja's autoescape
-escapes with; templates are the business of tasks/prompts.py alone).
+escapes with; templates are the business of tasks/prompts/prompter.py alone).
 """
 
 import re

@@ -14,7 +14,7 @@ from tasks.engines.identity import model_identity
 from tasks.errors import ConfigError, EngineError
 from tasks.images import ImageCache
 from tasks.packs.pack import TEMPLATES
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes
 from tasks.students import ExternalSpec, Plain

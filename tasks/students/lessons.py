@@ -10,10 +10,10 @@ from datasets import Dataset
 
 from tasks.errors import ConfigError
 from tasks.images import open_images
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
+from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Sample, Sampling
 from tasks.students import StudentSpec
-from tasks.user_turn import system_turn, user_content
 
 
 def taught_items(spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]) -> list[tuple[Sample, str]]:

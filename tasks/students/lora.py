@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from tasks.engines.identity import model_identity
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes
 from tasks.students import StudentSpec, base_spec

@@ -12,7 +12,7 @@ from tasks.errors import ConfigError
 from tasks.export.llamafactory import write_llamafactory
 from tasks.export.swift import swift_row
 from tasks.images import ImageCache
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import Example, Origin, Sample
 from tasks.storage.stages import write_bytes
 from tasks.storage.yaml_files import read_yaml

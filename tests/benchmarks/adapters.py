@@ -12,8 +12,8 @@ from tasks.engines.local import LocalEngine
 from tasks.engines.vllm import VllmEngine
 from tasks.images import ImageCache
 from tasks.packs.pack import load_pack
-from tasks.parsing import parse
-from tasks.prompts import Prompter
+from tasks.prompts.parsing import parse
+from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
 from tasks.storage.stages import read_rows
 

@@ -26,7 +26,7 @@ from tasks.engines import EngineSpec, Workplace
 from tasks.engines.local import LocalEngine
 from tasks.images import ImageCache, resized_sides
 from tasks.packs.pack import load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split
 
 ROUNDS, ITEMS, REASON_TOKENS = 3, 48, 48

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tasks.user_turn import user_text
+from tasks.prompts.turns import user_text
 from tests.benchmarks.clients.peers import measure, medians, verdict
 from tests.stub_server import running
 from tests.tasks.engines.asking_stub import questions

@@ -27,7 +27,7 @@ from tasks.engines import Engine, EngineSpec, Workplace, open_engine
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
 from tasks.packs.pack import load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.rationale_gate import supports
 from tasks.rationales import Asked, Reasoner, Reasons, Support
 from tasks.records import Generation, Prediction, Request, Sample, Sampling

@@ -21,8 +21,8 @@ from transformers.utils import logging
 
 from tasks.budget import Fitted, PromptBudget
 from tasks.demo.checkpoint import new_checkpoint
+from tasks.prompts.turns import user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
-from tasks.user_turn import user_content
 
 ITEMS, TIMED, ROUNDS = 1000, 30, 3
 COUNT_GOAL, FIT_GOAL = 40, 200

@@ -30,7 +30,7 @@ from tasks.engines.identity import model_identity
 from tasks.images import ImageCache
 from tasks.ledger import Ledger
 from tasks.packs.pack import load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.quotas import Balance
 from tasks.records import Correction, Prediction, Sample, Sampling
 from tasks.storage.stages import read_rows

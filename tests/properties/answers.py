@@ -5,7 +5,7 @@ import math
 from random import Random
 from typing import Any
 
-from tasks.parsing import parse, parse_reason
+from tasks.prompts.parsing import parse, parse_reason
 from tasks.records import USABLE, FreeText, Generation, LabelAnswer, Outcome, Request, Rung, Sampling
 from tests.properties.damage import ODD_TEXTS, damaged_row, damaged_text, sometimes
 from tests.properties.told import Told

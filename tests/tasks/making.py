@@ -3,7 +3,7 @@
 from typing import Any
 
 from tasks.packs.pack import load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
 from tasks.records import (
     Action,
     Correction,

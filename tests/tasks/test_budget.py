@@ -12,8 +12,8 @@ from transformers import AutoProcessor, Qwen2VLImageProcessor
 from tasks.budget import PromptBudget, estimate_prompt_tokens, image_tokens
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.images import TooThin, open_images
+from tasks.prompts.turns import system_turn, user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
-from tasks.user_turn import system_turn, user_content
 from tests.tasks.making import image, prompter, sample
 
 rng = random.Random(0)

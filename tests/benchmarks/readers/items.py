@@ -11,7 +11,8 @@ from transformers import AutoProcessor
 from tasks.demo.dataset import write_demo
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
+from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, user_content
 from tasks.records import (
     Example,
     ImagePart,
@@ -24,7 +25,6 @@ from tasks.records import (
     Subset,
     TextPart,
 )
-from tasks.user_turn import IMAGE_TOKEN, escape_placeholder, user_content
 from tests.benchmarks.readers.read import Read, pixels
 
 TRAPS = (

@@ -6,8 +6,8 @@ import torch
 from qwen_vl_utils import process_vision_info
 
 from tasks.engines.local import LocalEngine
+from tasks.prompts.turns import system_turn, user_content
 from tasks.records import FreeText, Generation, ImagePart, ImageRef, LabelAnswer, Request, Sampling, TextPart
-from tasks.user_turn import system_turn, user_content
 
 LABELS = ("订单", "物流", "物流-派送中", "退款", "优惠券A", "优惠券B")
 OPENING, BETWEEN, CLOSING = '{"理由": "', '", "所属类别": "', '"}'

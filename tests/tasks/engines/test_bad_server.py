@@ -9,7 +9,7 @@ import pytest
 from tasks.asking import ask, ask_for_labels
 from tasks.costs import Tally
 from tasks.ledger import Ledger
-from tasks.parsing import parse
+from tasks.prompts.parsing import parse
 from tasks.records import Outcome, Sampling
 from tests.stub_server import Fault, Gap, Options, running
 from tests.tasks.engines.asking_stub import VOTES, check_books, engine_on, questions

@@ -11,7 +11,7 @@ from tasks.engines.identity import model_identity
 from tasks.engines.local import LocalEngine
 from tasks.engines.scoring import score_answers, split_answers
 from tasks.images import ImageCache
-from tasks.parsing import parse
+from tasks.prompts.parsing import parse
 from tasks.records import Generation, ImageRef, Outcome
 from tests.tasks.engines.local_requests import (
     BETWEEN,

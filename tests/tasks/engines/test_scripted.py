@@ -10,7 +10,7 @@ import pytest
 from tasks.engines import EngineSpec, Workplace, open_engine
 from tasks.errors import EngineError
 from tasks.images import ImageCache
-from tasks.parsing import parse
+from tasks.prompts.parsing import parse
 from tasks.records import FreeText, LabelAnswer, Outcome, Request, Sampling, TextPart
 
 LABELS = ("订单", "物流", "物流-派送中", "退款")

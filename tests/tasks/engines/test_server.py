@@ -9,7 +9,7 @@ from tasks.engines import EngineSpec, Workplace, open_engine
 from tasks.engines.server import ServerEngine
 from tasks.errors import EngineError
 from tasks.images import ImageCache
-from tasks.parsing import parse
+from tasks.prompts.parsing import parse
 from tasks.records import ImageRef, Outcome, Request, Sampling
 from tests.stub_server import Fault, Gap, Options, Running, running
 from tests.tasks.making import prompter, sample

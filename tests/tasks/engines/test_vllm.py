@@ -21,7 +21,7 @@ from tasks.engines.vllm import VllmEngine
 from tasks.engines.vllm_options import installed_build
 from tasks.errors import EngineError
 from tasks.images import ImageCache
-from tasks.parsing import parse
+from tasks.prompts.parsing import parse
 from tasks.records import Generation, Outcome, Request, Sample, Sampling
 from tasks.students import StudentSpec
 from tasks.students.lora import train_student

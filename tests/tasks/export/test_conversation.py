@@ -2,8 +2,8 @@ import pytest
 
 from tasks.export import NotHeld, Reason
 from tasks.export.conversation import conversation
+from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, user_content, user_text
 from tasks.records import Sampling
-from tasks.user_turn import IMAGE_TOKEN, escape_placeholder, user_content, user_text
 from tests.tasks.export.making import asked, example
 from tests.tasks.making import image, prompter, sample
 

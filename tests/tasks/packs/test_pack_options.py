@@ -10,11 +10,11 @@ import yaml
 from tasks.engines.chat import Capabilities, Probe, chat_body, probe_body
 from tasks.errors import PackError
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
-from tasks.prompts import Prompter, fixed_chars, reseeded
+from tasks.prompts.prompter import Prompter, fixed_chars, reseeded
+from tasks.prompts.turns import system_turn, user_content, user_text
 from tasks.records import FreeText, Sampling, TextPart
 from tasks.students.lessons import dataset
 from tasks.students.trainer_files import label_examples
-from tasks.user_turn import system_turn, user_content, user_text
 from tests.tasks.making import image, sample
 
 GREEDY = Sampling()

@@ -20,13 +20,13 @@ from tasks.errors import ConfigError
 from tasks.images import ImageCache
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
+from tasks.prompts.turns import user_content
 from tasks.records import Sample, Sampling, Split
 from tasks.students import StudentSpec, base_spec
 from tasks.students.lessons import dataset, taught_items
 from tasks.students.lora import student_digest, train_student
 from tasks.students.resuming import Watch, newest_checkpoint
-from tasks.user_turn import user_content
 
 PIXELS = 112 * 168
 PICKLED = {".bin", ".pt", ".pth", ".pkl"}

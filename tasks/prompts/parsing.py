@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tasks.prompts.repairs import find_object, laxer, match_label, value_of
 from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
-from tasks.repairs import find_object, laxer, match_label, value_of
 
 ASK_AGAIN = frozenset({Outcome.MALFORMED, Outcome.UNKNOWN_LABEL, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
 """Outcomes that asking once more with a new seed may cure; the others are of the item or of the engine."""

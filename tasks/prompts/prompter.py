@@ -12,10 +12,11 @@ from typing import Any, cast
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tasks.answer_forms import LABEL, REASON, AnswerForm, cut_answer, cut_bare_answer
 from tasks.errors import PackError
-from tasks.item_parts import latest_user_turn, with_texts
 from tasks.packs.pack import Pack
+from tasks.prompts.answer_forms import LABEL, REASON, AnswerForm, cut_answer, cut_bare_answer
+from tasks.prompts.item_parts import latest_user_turn, with_texts
+from tasks.prompts.turns import system_turn, user_text
 from tasks.records import (
     Constraint,
     FreeText,
@@ -27,7 +28,6 @@ from tasks.records import (
     TextPart,
     digest_of,
 )
-from tasks.user_turn import system_turn, user_text
 
 LONG_PROMPT = 2500
 """Fixed prompts beyond about so many characters made answers worse (reported by people who competed, FACTS)."""

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tasks.errors import PackError
 from tasks.packs.pack import TEMPLATES, load_pack
-from tasks.prompts import Prompter
+from tasks.prompts.prompter import Prompter
+from tasks.prompts.turns import IMAGE_TOKEN, user_content, user_text
 from tasks.records import FreeText, LabelAnswer, Request, Sample, Sampling
-from tasks.user_turn import IMAGE_TOKEN, user_content, user_text
 from tests.tasks.making import image, parts, prompter, sample
 
-SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
+SNAPSHOTS = Path(__file__).resolve().parents[2] / "snapshots"
 GREEDY = Sampling()
 PROMPTERS = {pack: prompter(pack) for pack in ("www2025", "demo")}
 ANSWERS = {"www2025": ("商品详情页截图", "反馈密封性不好"), "demo": ("商品页", "反馈破损")}

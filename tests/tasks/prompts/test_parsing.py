@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.parsing import ASK_AGAIN, parse, parse_reason, rung_counts
+from tasks.prompts.parsing import ASK_AGAIN, parse, parse_reason, rung_counts
+from tasks.prompts.repairs import match_label
 from tasks.records import USABLE, FreeText, Generation, LabelAnswer, Outcome, Request, Rung, Sampling
-from tasks.repairs import match_label
 
 LABELS = ("订单页面", "物流页面-派送中", "退款A", "退款B", "商品详情页截图")
 CONSTRAINT = LabelAnswer(
