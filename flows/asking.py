@@ -20,16 +20,16 @@ from flows.config import CommonConfig
 from flows.metrics import account
 from flows.progress import Progress
 from flows.runners import open_where_configured, run_as_task
-from tasks.asking import ask, ask_for_labels
-from tasks.costs import Costs, Session, Tally, add_up
-from tasks.engines import Engine, EngineSpec, ManyAdapters, Usage, Workplace
 from tasks.errors import BudgetSpent
-from tasks.images import ImageCache
-from tasks.ledger import Ledger
+from tasks.models.ask import ask, ask_for_labels
+from tasks.models.costs import Costs, Session, Tally, add_up
+from tasks.models.engines.engine import Engine, EngineSpec, ManyAdapters, Usage, Workplace
+from tasks.models.image_cache import ImageCache
+from tasks.models.ledger.ledger import Ledger
+from tasks.models.spending import Budget, Purse
 from tasks.prompts.parsing import rung_counts
 from tasks.prompts.prompter import LONG_PROMPT, fixed_chars
 from tasks.records import USABLE, Generation, Prediction, Request
-from tasks.spending import Budget, Purse
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from flows.config import DistillConfig, EmitConfig
 from flows.settings import SourceConfig
-from tasks.budget import estimate_prompt_tokens
 from tasks.items.samples import Intake, read_samples
+from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split

@@ -58,7 +58,7 @@ def run(config: ConfigPath) -> None:
     """Run the whole way on your own data; a rerun goes on where the last one stopped."""
     from flows.config import load_config
     from flows.server import find_or_start_server
-    from tasks.engines import check_engine
+    from tasks.models.engines.engine import check_engine
 
     loaded = load_config(config)
     for spec in (loaded.generator, loaded.teacher):

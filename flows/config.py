@@ -17,9 +17,9 @@ from flows.settings import (
     Settings,
     SourceConfig,
 )
-from tasks.cluster import Runner
-from tasks.engines import EngineSpec
 from tasks.errors import ConfigError
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.ray.cluster import Runner
 from tasks.storage.yaml_files import read_yaml
 from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
 

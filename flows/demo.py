@@ -26,8 +26,8 @@ from flows.settings import (
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models
-from tasks.engines import EngineSpec
 from tasks.export import ExportSpec
+from tasks.models.engines.engine import EngineSpec
 from tasks.report.summary import run_summary
 from tasks.students import StudentSpec
 

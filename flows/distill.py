@@ -16,7 +16,7 @@ from flows.progress import show_in_ui
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
 from flows.running import one_reading, run_as_task
-from tasks.engines import check_engine
+from tasks.models.engines.engine import check_engine
 from tasks.report.card import CardSettings, write_card
 from tasks.report.summary import run_summary
 from tasks.storage.stages import StageRecord

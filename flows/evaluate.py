@@ -19,11 +19,11 @@ from flows.processes import worker_pool
 from flows.progress import Progress
 from flows.run_left import STAGES, check_unseen, results_of
 from flows.running import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
-from tasks.engines.identity import model_identity
-from tasks.engines.spec import EngineSpec
 from tasks.errors import ConfigError
 from tasks.export.labels import write_predictions
-from tasks.ledger import Ledger
+from tasks.models.engines.identity import model_identity
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.predictions import own_ids, predicted
 from tasks.prompts.prompter import Prompter

@@ -12,7 +12,7 @@ from rich.table import Table
 from tasks.records import Outcome
 
 if TYPE_CHECKING:
-    from tasks.ledger_tools import Stats
+    from tasks.models.ledger.tools import Stats
 
 app = typer.Typer(no_args_is_help=True, help="Every request and its raw answer: count, export, prune.")
 console = Console()
@@ -24,7 +24,7 @@ _DEFAULT = Path("artifacts/ledger.sqlite")
 @app.command()
 def stats(ledger: LedgerPath = _DEFAULT) -> None:
     """Answers and tokens by purpose, model and outcome; size; oldest and newest."""
-    from tasks.ledger_tools import stats as read_stats
+    from tasks.models.ledger.tools import stats as read_stats
 
     found = read_stats(ledger)
     _show(found)
@@ -37,7 +37,7 @@ def export(
     ledger: LedgerPath = _DEFAULT,
 ) -> None:
     """Write every question, whole, and its answer to a file."""
-    from tasks.ledger_export import export as write
+    from tasks.models.ledger.export import export as write
 
     with console.status(f"writing {escape(str(target))}"):
         count = write(ledger, target)
@@ -54,8 +54,8 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be")] = False,
 ) -> None:
     """Delete answers that meet all given conditions, and give the space back; a run would ask them again."""
-    from tasks.ledger_tools import Choice, prunable
-    from tasks.ledger_tools import prune as delete
+    from tasks.models.ledger.tools import Choice, prunable
+    from tasks.models.ledger.tools import prune as delete
 
     before = None if older_than is None else time.time() - older_than * 86_400
     choice = Choice(before, model, purpose, outcome)

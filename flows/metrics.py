@@ -17,8 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from tasks.costs import Costs
 from tasks.errors import BudgetSpent
+from tasks.models.costs import Costs
 from tasks.storage.stages import StageRecord, read_record
 
 FILE = "metrics.prom"

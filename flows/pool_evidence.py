@@ -8,7 +8,7 @@ from flows.config import CommonConfig, CorrectionConfig, PseudoLabelsConfig
 from flows.pool_students import students_say
 from flows.running import prompter_for
 from flows.teacher import teacher_labels
-from tasks.engines.identity import model_identity
+from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample, Sampling
 from tasks.votes import Evidence, evidence, is_usable

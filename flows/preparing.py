@@ -12,9 +12,9 @@ from prefect import get_run_logger
 from flows.config import CommonConfig
 from flows.progress import Progress
 from flows.runners import Shard, parts, run_shards
-from tasks.engines import EngineSpec
-from tasks.images import ImageCache, prepare
 from tasks.items.ocr import Found, Reading, read_images
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.image_cache import ImageCache, prepare
 from tasks.records import ImageRef, Sample
 
 _IMAGES_A_SHARD = 400
@@ -31,7 +31,7 @@ def prepare_images(config: CommonConfig, spec: EngineSpec, samples: Sequence[Sam
     images = list({image.sha256: image for sample in samples for image in sample.images}.values())
     if config.runner == "threads" or spec.engine == "scripted" or not images:
         return
-    from tasks.engines.loading import patch_size  # it brings torch
+    from tasks.models.engines.local.loading import patch_size  # it brings torch
 
     bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": patch_size(spec)}
     cache = ImageCache(config.images)

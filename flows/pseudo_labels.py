@@ -16,9 +16,9 @@ from flows.folders import REVIEW_POOL
 from flows.one_run import one_run
 from flows.pool_evidence import Opinions, ask_second, opinions
 from flows.running import Stage, intake, most_images, reused, run_as_task, show_table
-from tasks.engines.identity import model_identity
 from tasks.items.file_states import file_state
-from tasks.ledger import Ledger
+from tasks.models.engines.identity import model_identity
+from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.pool_cases import pool_cases
 from tasks.quotas import Balance

@@ -10,8 +10,8 @@ from flows.asking import Asking
 from flows.config import RationalesConfig
 from flows.one_run import one_run
 from flows.running import Stage, intake, most_images, prompter_for, reused, show_table
-from tasks.engines.identity import model_identity
-from tasks.ledger import Ledger
+from tasks.models.engines.identity import model_identity
+from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.rationales import STAGE, Asked, Reasoner, Reasons
 from tasks.records import Sample, Split

@@ -16,10 +16,10 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.config import CommonConfig
 from flows.settings import SourceConfig
-from tasks.cluster import Ground, RayRunner, check_nodes, join_cluster, last_line, mark_ground
-from tasks.engines import Engine, EngineSpec, Workplace, open_engine
-from tasks.engines.clustered import open_on_cluster
 from tasks.errors import EngineError
+from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, last_line, mark_ground
+from tasks.models.engines.ray.clustered import open_on_cluster
 
 T = TypeVar("T")
 

@@ -19,11 +19,11 @@ from flows.preparing import prepare_images, reading_for
 from flows.progress import Progress, show_in_ui
 from flows.runners import run_as_task
 from flows.settings import SourceConfig
-from tasks.costs import Costs
-from tasks.engines import EngineSpec
 from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import OcrReader, reader_identity
 from tasks.items.samples import read_samples
+from tasks.models.costs import Costs
+from tasks.models.engines.engine import EngineSpec
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Record, Sample, Split

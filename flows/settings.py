@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.alikeness import NEAR, Crowds
 from tasks.drift import Limits
-from tasks.engines import EngineSpec
 from tasks.export import ExportSpec
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.spending import Budget
 from tasks.rationales import Support
 from tasks.records import Sampling
-from tasks.spending import Budget
 from tasks.variants import Variant
 
 

@@ -13,14 +13,14 @@ from flows.runners import Shard, parts, run_as_task, run_shards
 from flows.running import prompter_for, read_texts
 from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
 from tasks.correction import check_out_of_fold
-from tasks.engines.identity import model_identity
-from tasks.engines.spec import EngineSpec
 from tasks.errors import ConfigError
 from tasks.fold_files import recorded_folds, write_folds
 from tasks.folds import Folds, make_folds
-from tasks.images import ImageCache
 from tasks.items.image_hashes import Looks
 from tasks.items.near_duplicates import near_duplicates
+from tasks.models.engines.identity import model_identity
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Prediction, Sample, Sampling

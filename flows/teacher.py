@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flows.asking import Asking
 from flows.settings import VoteSettings
-from tasks.engines import EngineSpec
+from tasks.models.engines.engine import EngineSpec
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.records import USABLE, Prediction, Sample, Sampling

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.engines.identity import model_identity
+from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.students import StudentSpec, base_spec

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from flows.server import prefect_environment
-from tasks.engines import EngineSpec
 from tasks.errors import PackError
+from tasks.models.engines.engine import EngineSpec
 from tasks.storage.yaml_files import read_yaml
 from tasks.students import ExternalSpec, StudentSpec
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import orjson
 
-from tasks.budget import image_tokens
 from tasks.export import ExportSpec, NotHeld, Reason
 from tasks.export.conversation import conversation
-from tasks.images import TooThin
+from tasks.models.image_cache import TooThin
+from tasks.models.token_budget import image_tokens
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
 from tasks.storage.stages import write_bytes

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.costs import Costs
 from tasks.errors import BooksError, StorageError
+from tasks.models.costs import Costs
 from tasks.records import Dropped, Record, digest_of
 from tasks.storage.files import writing
 from tasks.storage.rows import column_type, nested_fields

@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.engines.spec import EngineSpec
-from tasks.engines.vllm_options import installed_build
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.vllm.options import installed_build
 
 Plain = str | int | float | bool | None
 """A value of a trainer's option."""

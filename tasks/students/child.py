@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import orjson
 
-from tasks.engines import guard
+from tasks.models.engines.vllm import guard
 
 _POLL_SECONDS = 0.3
 _GUARD_PATIENCE = guard.PATIENCE_SECONDS + 10.0

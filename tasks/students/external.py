@@ -9,10 +9,10 @@ from pathlib import Path
 
 import orjson
 
-from tasks.engines import EngineSpec
-from tasks.engines.identity import model_identity
 from tasks.errors import ConfigError, EngineError
-from tasks.images import ImageCache
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.identity import model_identity
+from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of

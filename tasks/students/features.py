@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from tasks.engines import EngineSpec
-from tasks.engines.loading import load_model
-from tasks.images import TooThin, open_images
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.local.loading import load_model
+from tasks.models.image_cache import TooThin, open_images
 from tasks.records import ImageRef, Sample, TextPart
 
 log = logging.getLogger("labelstill")

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from tasks.errors import ConfigError
-from tasks.images import open_images
+from tasks.models.image_cache import open_images
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Sample, Sampling

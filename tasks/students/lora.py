@@ -22,7 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCall
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
-from tasks.engines.identity import model_identity
+from tasks.models.engines.identity import model_identity
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes

@@ -11,7 +11,7 @@ import yaml
 from tasks.errors import ConfigError
 from tasks.export.llamafactory import write_llamafactory
 from tasks.export.swift import swift_row
-from tasks.images import ImageCache
+from tasks.models.image_cache import ImageCache
 from tasks.prompts.prompter import Prompter
 from tasks.records import Example, Origin, Sample
 from tasks.storage.stages import write_bytes

@@ -7,10 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tasks.engines import EngineSpec, Workplace
-from tasks.engines.local import LocalEngine
-from tasks.engines.vllm import VllmEngine
-from tasks.images import ImageCache
+from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.vllm.engine import VllmEngine
+from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack
 from tasks.prompts.parsing import parse
 from tasks.prompts.prompter import Prompter

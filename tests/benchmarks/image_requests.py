@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from PIL import Image
 
-from tasks.images import ImageCache
+from tasks.models.image_cache import ImageCache
 from tasks.records import ImageRef
 from tests.benchmarks.clients.our_images import PIXELS
 from tests.benchmarks.clients.peers import measure, medians, verdict

@@ -25,7 +25,7 @@ from transformers import AutoProcessor
 from transformers.utils import logging
 
 from tasks.demo.checkpoint import new_checkpoint
-from tasks.images import ImageCache
+from tasks.models.image_cache import ImageCache
 from tasks.records import ImageRef
 
 ITEMS, ROUNDS = 5, 4

@@ -22,11 +22,11 @@ import psutil
 import torch
 from transformers import AutoTokenizer
 
-from tasks.engines import EngineSpec, Workplace
-from tasks.engines.chat import Probe, image_url, probe_body, token_logprobs
-from tasks.engines.label_tokens import label_tokens
-from tasks.engines.vllm import VllmEngine
-from tasks.images import ImageCache
+from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.server.chat import Probe, image_url, probe_body, token_logprobs
+from tasks.models.engines.server.label_tokens import label_tokens
+from tasks.models.engines.vllm.engine import VllmEngine
+from tasks.models.image_cache import ImageCache
 from tasks.records import LabelAnswer, Request, Sampling
 from tests.benchmarks.clients.bare import send, teacher
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tasks.prompts.turns import user_text
 from tests.benchmarks.clients.peers import measure, medians, verdict
 from tests.stub_server import running
-from tests.tasks.engines.asking_stub import questions
+from tests.tasks.models.engines.asking_stub import questions
 
 ROUNDS, CONCURRENCY, ITEMS = 3, 64, 10_000
 PEERS_ITEMS = 5_000

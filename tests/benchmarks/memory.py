@@ -22,11 +22,11 @@ GOAL = 1.2
 
 def label_pool(items: int) -> None:
     """Label `items` scripted items; prints seconds and peak resident memory (MiB)."""
-    from tasks.asking import ask_for_labels
-    from tasks.costs import Tally
-    from tasks.engines import EngineSpec
-    from tasks.engines.scripted import ScriptedEngine
-    from tasks.ledger import Ledger
+    from tasks.models.ask import ask_for_labels
+    from tasks.models.costs import Tally
+    from tasks.models.engines.engine import EngineSpec
+    from tasks.models.engines.scripted import ScriptedEngine
+    from tasks.models.ledger.ledger import Ledger
     from tasks.records import Prediction, Request, Sampling
     from tasks.storage.stages import RowWriter
     from tests.tasks.making import prompter, sample

@@ -22,9 +22,9 @@ from prefect import flow  # noqa: E402
 from flows.asking import Asking  # noqa: E402
 from flows.config import CommonConfig  # noqa: E402
 from flows.server import find_or_start_server, project_root, server_child, stop_server  # noqa: E402
-from tasks.engines import EngineSpec  # noqa: E402
-from tasks.engines.scripted import ScriptedEngine  # noqa: E402
-from tasks.ledger import Ledger  # noqa: E402
+from tasks.models.engines.engine import EngineSpec  # noqa: E402
+from tasks.models.engines.scripted import ScriptedEngine  # noqa: E402
+from tasks.models.ledger.ledger import Ledger  # noqa: E402
 from tasks.records import Generation, Request, Sampling  # noqa: E402
 from tests.tasks.making import prompter, sample  # noqa: E402
 

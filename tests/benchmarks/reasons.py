@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sklearn.metrics import roc_auc_score
 
 from tasks.alikeness import Crowds, diversity
-from tasks.asking import ask, ask_for_labels
-from tasks.costs import Tally
 from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import as_sample, reason_of
-from tasks.engines import Engine, EngineSpec, Workplace, open_engine
-from tasks.images import ImageCache
-from tasks.ledger import Ledger
+from tasks.models.ask import ask, ask_for_labels
+from tasks.models.costs import Tally
+from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.image_cache import ImageCache
+from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.rationale_gate import supports

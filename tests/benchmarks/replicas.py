@@ -11,12 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tasks.cluster import RayRunner, mark_ground
-from tasks.engines import EngineSpec, Workplace
-from tasks.engines.clustered import open_on_cluster
-from tasks.images import ImageCache
+from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.ray.cluster import RayRunner, mark_ground
+from tasks.models.engines.ray.clustered import open_on_cluster
+from tasks.models.image_cache import ImageCache
 from tests.ray_cluster import ray_nodes
-from tests.tasks.engines.test_replicas import requests
+from tests.tasks.models.engines.test_replicas import requests
 
 
 def main() -> None:

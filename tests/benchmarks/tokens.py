@@ -19,8 +19,8 @@ from PIL import Image
 from transformers import AutoProcessor
 from transformers.utils import logging
 
-from tasks.budget import Fitted, PromptBudget
 from tasks.demo.checkpoint import new_checkpoint
+from tasks.models.token_budget import Fitted, PromptBudget
 from tasks.prompts.turns import user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 

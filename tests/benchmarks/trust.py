@@ -23,12 +23,12 @@ import numpy as np
 import orjson
 from safetensors.torch import load_file, save_file
 
-from tasks.asking import ask_for_labels
-from tasks.costs import Tally
-from tasks.engines import Engine, EngineSpec, Workplace, open_engine
-from tasks.engines.identity import model_identity
-from tasks.images import ImageCache
-from tasks.ledger import Ledger
+from tasks.models.ask import ask_for_labels
+from tasks.models.costs import Tally
+from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.engines.identity import model_identity
+from tasks.models.image_cache import ImageCache
+from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.quotas import Balance

@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from tasks.asking import ask_for_labels
-from tasks.costs import Tally
-from tasks.engines import EngineSpec, Workplace
-from tasks.engines.chat import chat_body, image_url
-from tasks.engines.vllm import VllmEngine
-from tasks.images import ImageCache
-from tasks.ledger import Ledger
+from tasks.models.ask import ask_for_labels
+from tasks.models.costs import Tally
+from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.server.chat import chat_body, image_url
+from tasks.models.engines.vllm.engine import VllmEngine
+from tasks.models.image_cache import ImageCache
+from tasks.models.ledger.ledger import Ledger
 from tasks.records import Request, Sampling
 from tests.benchmarks.clients.bare import send, teacher
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples

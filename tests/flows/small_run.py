@@ -16,7 +16,7 @@ from flows.config import DistillConfig  # noqa: E402
 from flows.settings import CorrectionSettings, ReviewerConfig, SourceConfig  # noqa: E402
 from tasks.demo.checkpoint import new_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
-from tasks.engines import EngineSpec  # noqa: E402
+from tasks.models.engines.engine import EngineSpec  # noqa: E402
 from tasks.students import StudentSpec  # noqa: E402
 
 PIXELS = 112 * 168

@@ -18,7 +18,7 @@ from flows.follow import living_run_ids, subflow_runs
 from flows.pools import CPU
 from flows.server import prefect_environment
 from flows.service import Service
-from tasks.engines.vllm_options import installed_build
+from tasks.models.engines.vllm.options import installed_build
 from tests.conftest import ROOT, free_port
 from tests.flows.bad_days import SLOW, asked_again, lost, report, wait_for
 from tests.flows.small_run import PIXELS, small_config

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from transformers import AutoProcessor
 
-from tasks.budget import PromptBudget
 from tasks.demo.checkpoint import new_checkpoint
+from tasks.models.token_budget import PromptBudget
 from tasks.records import Dropped, Prediction, Sample, Sampling
 from tasks.storage.stages import read_rows
 from tests.conftest import PrefectServer

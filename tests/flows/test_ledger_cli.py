@@ -6,7 +6,7 @@ from typer.testing import CliRunner, Result
 
 from flows.ledger_cli import app
 from tasks.errors import LedgerError
-from tasks.ledger import Ledger
+from tasks.models.ledger.ledger import Ledger
 from tests.tasks.questions import keep
 
 

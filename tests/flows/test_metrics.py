@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import flows.metrics as room
 from flows.metrics import account, watched
-from tasks.costs import Costs
 from tasks.errors import BudgetSpent
+from tasks.models.costs import Costs
 from tasks.records import Dropped, Sample
 from tasks.storage.stages import StageRecord, write_stage
 from tests.tasks.making import sample

@@ -10,7 +10,7 @@ import pytest
 
 from flows.config import PseudoLabelsConfig
 from flows.settings import VoteSettings
-from tasks.engines import EngineSpec
+from tasks.models.engines.engine import EngineSpec
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Prediction
 from tasks.storage.stages import read_rows

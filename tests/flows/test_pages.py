@@ -12,12 +12,12 @@ from prefect import flow
 
 from flows.pages import PageServer, PageSettings, find_or_start_pages, link_to, page_settings, show_links, stop_pages
 from flows.server import ServerError
-from tasks.cluster import mark_ground
-from tasks.engines import EngineSpec, Workplace
-from tasks.engines.replica import Replica
-from tasks.engines.vllm import _process  # pyright: ignore[reportPrivateUsage]
-from tasks.engines.vllm_options import Build
-from tasks.images import ImageCache
+from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.ray.cluster import mark_ground
+from tasks.models.engines.ray.replica import Replica
+from tasks.models.engines.vllm.engine import _process  # pyright: ignore[reportPrivateUsage]
+from tasks.models.engines.vllm.options import Build
+from tasks.models.image_cache import ImageCache
 from tests.conftest import PrefectServer, free_port
 
 PAGE = "<p>第一件</p>"
@@ -110,7 +110,7 @@ def test_the_log_of_a_vllm_here_or_on_a_node_is_served(
         def __init__(self, _spec: EngineSpec, on_node: Workplace) -> None:
             places.append(on_node)
 
-    monkeypatch.setattr("tasks.engines.replica.open_engine", Opened)
+    monkeypatch.setattr("tasks.models.engines.ray.replica.open_engine", Opened)
     Replica().open(spec, place, mark_ground([site.folder], []), continuous=False)
     assert [one.logs.name for one in places] == ["logs", socket.gethostname()]
     for one in places:

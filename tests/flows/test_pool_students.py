@@ -9,7 +9,7 @@ from flows.config import CorrectionConfig
 from flows.running import intake
 from flows.students import trained_students
 from tasks.folds import make_folds
-from tasks.ledger import Ledger
+from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
 from tasks.students import ProbeSpec

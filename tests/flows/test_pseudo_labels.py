@@ -8,7 +8,7 @@ import pytest
 
 from flows.config import DistillConfig
 from flows.settings import CorrectionSettings, PseudoLabelSettings, ReviewerConfig, SourceConfig
-from tasks.engines import EngineSpec
+from tasks.models.engines.engine import EngineSpec
 from tasks.records import Prediction
 from tasks.report.review import read_queue
 from tasks.storage.stages import StageRecord, read_rows

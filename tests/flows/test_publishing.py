@@ -14,10 +14,10 @@ from prefect.client.schemas.objects import FlowRun
 import flows.publishing as publishing
 from flows.relabel import watched_digest
 from flows.settings import ApprovalSettings, PseudoLabelSettings
-from tasks.engines.scripted import ScriptedEngine
+from tasks.models.engines.scripted import ScriptedEngine
+from tasks.models.spending import Budget
 from tasks.records import Example, Generation, Outcome, Request
 from tasks.relabel_state import RelabelOutcome, read_state
-from tasks.spending import Budget
 from tasks.storage.stages import read_rows
 from tasks.students import StudentSpec
 from tasks.versions import read_versions

@@ -17,8 +17,8 @@ import pytest
 pytest.importorskip("ray")
 
 from flows.config import DemoConfig, DistillConfig
-from tasks.cluster import RayRunner
 from tasks.demo.tiny_models import TinyModels
+from tasks.models.engines.ray.cluster import RayRunner
 from tasks.storage.stages import read_record
 from tasks.students import ProbeSpec
 from tests.conftest import PrefectServer

@@ -22,9 +22,9 @@ from flows.settings import (
     SourceConfig,
 )
 from tasks.demo.dataset import draw_items
-from tasks.engines import EngineSpec
 from tasks.export import ExportSpec, Format
-from tasks.ledger import Ledger
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.ledger.ledger import Ledger
 from tasks.relabel_state import RelabelOutcome, RelabelState, read_state
 from tasks.snapshots import open_snapshot
 from tasks.version_diff import Kind, Tally, differences

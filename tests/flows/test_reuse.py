@@ -61,7 +61,7 @@ def test_parser_gate_and_template_cost_nothing_nothing_and_what_is_touched(
 
     # a parser rule: the code's version changes with it, so the stage decides again
     import flows.pseudo_labels as flow
-    import tasks.asking as asking
+    import tasks.models.ask as asking
     from tasks.prompts.parsing import parse
 
     def shorter(*args: Any, **names: Any) -> Any:

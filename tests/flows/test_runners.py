@@ -4,8 +4,8 @@ import pytest
 
 from flows.config import load_config
 from flows.runners import parts
-from tasks.cluster import RayRunner
 from tasks.errors import ConfigError
+from tasks.models.engines.ray.cluster import RayRunner
 
 LABELLED = "pack: demo\noutput: out\nlabelled: {manifest: a.json, images: a}\n"
 

@@ -14,8 +14,8 @@ import pytest
 from flows.config import PseudoLabelsConfig
 from flows.settings import SourceConfig
 from tasks.demo.dataset import write_demo
-from tasks.engines import EngineSpec
 from tasks.errors import EngineError
+from tasks.models.engines.engine import EngineSpec
 from tasks.records import Dropped, Outcome, Prediction
 from tasks.storage.stages import read_rows
 from tests.conftest import PrefectServer

@@ -13,8 +13,8 @@ from flows.alerts import EMPTY
 from flows.asking import Asking
 from flows.config import CommonConfig
 from flows.running import Stage
-from tasks.engines import EngineSpec, Prices
-from tasks.ledger import Ledger
+from tasks.models.engines.engine import EngineSpec, Prices
+from tasks.models.ledger.ledger import Ledger
 from tasks.records import Dropped, Sampling
 from tests.conftest import PrefectServer
 from tests.tasks.making import prompter, sample

@@ -5,8 +5,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tasks.budget import PromptBudget
 from tasks.items.cutting import PLACEHOLDER, cut, parse_list
+from tasks.models.token_budget import PromptBudget
 from tasks.packs.pack import load_pack
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 from tests.properties.damage import ODD_TEXTS, damaged_text, sometimes

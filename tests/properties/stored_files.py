@@ -13,10 +13,10 @@ from PIL import Image
 from tasks.errors import LabelstillError, LedgerError
 from tasks.items.images import check_image
 from tasks.items.refusals import Unusable
-from tasks.ledger import Ledger
-from tasks.ledger_export import export
-from tasks.ledger_tools import stats
 from tasks.mixing import draw_mix
+from tasks.models.ledger.export import export
+from tasks.models.ledger.ledger import Ledger
+from tasks.models.ledger.tools import stats
 from tasks.records import Generation
 from tasks.snapshots import open_snapshot
 from tasks.storage.stages import write_rows

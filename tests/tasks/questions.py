@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.ledger import Ledger
+from tasks.models.ledger.ledger import Ledger
 from tasks.records import Generation, LabelAnswer, Request, Sampling
 from tests.tasks.making import generation, image, parts
 

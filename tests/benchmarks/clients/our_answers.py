@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tasks.asking import ask
-from tasks.costs import Tally
-from tasks.ledger import Ledger
+from tasks.models.ask import ask
+from tasks.models.costs import Tally
+from tasks.models.ledger.ledger import Ledger
 from tests.benchmarks.clients.meter import measured, task
-from tests.tasks.engines.asking_stub import engine_on, questions
+from tests.tasks.models.engines.asking_stub import engine_on, questions
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.records import FreeText, ImagePart, ImageRef, Outcome, Request, Sampling, TextPart
 from tests.benchmarks.clients.meter import measured, task
-from tests.tasks.engines.asking_stub import engine_on
+from tests.tasks.models.engines.asking_stub import engine_on
 
 # The images of the benchmark are within these bounds and need no resizing.
 PIXELS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 784}

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from tasks.asking import ask_for_labels
-from tasks.costs import Tally
-from tasks.ledger import Ledger
+from tasks.models.ask import ask_for_labels
+from tasks.models.costs import Tally
+from tasks.models.ledger.ledger import Ledger
 from tasks.records import Request
 from tests.benchmarks.clients.meter import Task, measured, task
-from tests.tasks.engines.asking_stub import engine_on, questions
+from tests.tasks.models.engines.asking_stub import engine_on, questions
 
 
 def requests(todo: Task) -> Iterator[Request]:

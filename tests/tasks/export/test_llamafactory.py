@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.budget import image_tokens
 from tasks.export import ExportSpec
 from tasks.export.llamafactory import least_tokens, llamafactory_row, write_llamafactory
+from tasks.models.token_budget import image_tokens
 from tasks.records import ImageRef
 from tests.tasks.export.making import asked, example
 from tests.tasks.making import image, prompter, sample

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.engines.chat import Capabilities, Probe, chat_body, probe_body
 from tasks.errors import PackError
+from tasks.models.engines.server.chat import Capabilities, Probe, chat_body, probe_body
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars, reseeded
 from tasks.prompts.turns import system_turn, user_content, user_text

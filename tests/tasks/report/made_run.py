@@ -6,8 +6,8 @@ from pathlib import Path
 import orjson
 from PIL import Image
 
-from tasks.costs import Costs
 from tasks.items.images import check_image
+from tasks.models.costs import Costs
 from tasks.records import (
     Action,
     Dropped,

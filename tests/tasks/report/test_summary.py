@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tasks.costs import Costs
+from tasks.models.costs import Costs
 from tasks.records import Dropped
 from tasks.report.summary import run_summary, stage_records
 from tasks.storage.stages import StageRecord, write_stage

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.costs import Costs
-from tasks.engines import EngineSpec
 from tasks.errors import BooksError
+from tasks.models.costs import Costs
+from tasks.models.engines.engine import EngineSpec
 from tasks.patches import Change
 from tasks.records import (
     Action,

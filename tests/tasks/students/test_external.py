@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from tasks.errors import ConfigError, EngineError
-from tasks.images import ImageCache
+from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.records import ImageRef, Sample, content_digest
 from tasks.students import ExternalSpec

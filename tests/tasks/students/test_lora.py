@@ -15,10 +15,10 @@ from transformers import TrainerControl, TrainerState
 
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import draw_items, write_demo
-from tasks.engines import Workplace, open_engine
 from tasks.errors import ConfigError
-from tasks.images import ImageCache
 from tasks.items.samples import read_samples
+from tasks.models.engines.engine import Workplace, open_engine
+from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import user_content

@@ -1,0 +1,1 @@
+"""Asking a model: engines, ledger, token budget, costs."""

@@ -1,0 +1,58 @@
+"""Which weights answered: a short name for a model that changes when its files do."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from tasks.models.engines.engine import EngineSpec
+
+_FILES = (
+    "*config*.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template*",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.py",
+)
+_WHOLE = 64 << 20
+_END = 1 << 20
+
+
+def folder_digest(folder: Path) -> str:
+    """12 hex digits over names and contents of the files that decide what a checkpoint or adapter answers."""
+    digest = hashlib.sha256()
+    for path in sorted({p for pattern in _FILES for p in folder.glob(pattern) if p.is_file()}):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        digest.update(_content_digest(path))
+    return digest.hexdigest()[:12]
+
+
+def model_identity(spec: EngineSpec) -> str:
+    """`folder#digest` of a local checkpoint or `name@revision` of a hub one, with `+adapter#digest` if it has one."""
+    identities = [checkpoint_identity(spec.model, spec.revision)]
+    if spec.adapter is not None:
+        identities.append(checkpoint_identity(spec.adapter, None))
+    return "+".join(identities)
+
+
+def checkpoint_identity(model: str, revision: str | None) -> str:
+    """`folder#digest` of a local checkpoint, `name@revision` of a hub one."""
+    folder = Path(model)
+    if folder.is_dir():
+        return f"{folder.resolve().name}#{folder_digest(folder)}"
+    return f"{model}@{revision or 'main'}"
+
+
+def _content_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        if path.stat().st_size <= _WHOLE:
+            return hashlib.file_digest(file, "sha256").digest()
+        # shards of 5 GB would cost minutes; a retrained shard differs everywhere, so both ends tell
+        ends = hashlib.sha256(file.read(_END))
+        file.seek(-_END, os.SEEK_END)
+        ends.update(file.read(_END))
+        return ends.digest()

@@ -1,0 +1,1 @@
+"""Qwen-VL by transformers in this process."""

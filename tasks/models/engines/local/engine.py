@@ -1,0 +1,247 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+"""Qwen-VL by transformers, in this process: the engine that needs no server."""
+
+import gc
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import torch
+import transformers
+
+from tasks.errors import EngineError
+from tasks.models.engines.engine import EngineSpec, Usage, Workplace
+from tasks.models.engines.identity import model_identity
+from tasks.models.engines.local.answers import draws_for, escaped, label_fields, text_fields
+from tasks.models.engines.local.decoding import Decoder
+from tasks.models.engines.local.loading import first_line, load_model
+from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
+from tasks.models.image_cache import TooThin
+from tasks.models.token_budget import PromptBudget
+from tasks.prompts.turns import system_turn, user_content
+from tasks.records import Generation, LabelAnswer, Outcome, Request
+
+WINDOW = 8
+"""Batches' worth of requests pulled from the stream at a time and sorted by length."""
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """A request that fits, what was taken from it for that, and its prompt's length."""
+
+    request: Request
+    shortened: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A request as tensors; `ids` end with the answer's opening where a reason comes first."""
+
+    asked: _Fitting
+    ids: list[int]
+    pixels: torch.Tensor | None
+    grid: torch.Tensor | None
+
+
+class LocalEngine:
+    """Answers requests with a checkpoint loaded here: batched, left-padded, similar lengths together.
+
+    Every draw has its own source of chance (request key, seed, number), so an item's answer does not depend on
+    which items share its batch.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, spec: EngineSpec, place: Workplace) -> None:
+        """Load `spec.model` and its adapter; raises EngineError with the mend when that fails."""
+        self._batch_size, self._images = spec.batch_size, place.images
+        self._model: Any
+        self._model, self._processor = load_model(spec)
+        self._decoder: Any = Decoder(self._model, self._processor.tokenizer)
+        self._budget = PromptBudget(self._processor)
+        positions: int = self._model.config.get_text_config().max_position_embeddings
+        self._context = min(positions, spec.context_length or positions)
+        self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
+        self._answers = lru_cache(maxsize=1024)(self._tokenised_answers)
+        versions = f"transformers-{transformers.__version__}/torch-{torch.__version__}"
+        self.fingerprint = f"local/{versions}/{model_identity(spec)}"
+        self._gpus = len({p.device for p in self._model.parameters() if p.device.type == "cuda"})
+        self._busy = self._seconds = self._starved = 0.0
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        """Answer each request once, unordered; raises EngineError only when the device or the cache's disk fails."""
+        answered = self._answered(iter(requests))
+        while True:
+            began = time.perf_counter()
+            generations = next(answered, None)
+            self._seconds += time.perf_counter() - began
+            if generations is None:
+                return
+            yield from generations
+
+    def usage(self) -> Usage:
+        """How busy it was; the time in which the answers' reader holds it up is not counted."""
+        return Usage(self._batch_size, self._busy, self._seconds, self._starved, self._gpus)
+
+    def close(self) -> None:
+        """Free the model's memory; the engine answers nothing afterwards."""
+        self._openers.shutdown(cancel_futures=True)
+        self._model = self._decoder = None
+        self._answers.cache_clear()
+        _free_memory()
+
+    def _answered(self, stream: Iterator[Request]) -> Iterator[list[Generation]]:
+        while True:
+            began = time.perf_counter()
+            window = list(islice(stream, WINDOW * self._batch_size))
+            self._starved += time.perf_counter() - began
+            if not window:
+                return
+            fitted = [self._fitted(request) for request in window]
+            yield [f for f in fitted if isinstance(f, Generation)]
+            # longest first: a batch too large for the memory shows at once
+            asked = sorted((f for f in fitted if isinstance(f, _Fitting)), key=lambda f: f.tokens, reverse=True)
+            batches = [asked[i : i + self._batch_size] for i in range(0, len(asked), self._batch_size)]
+            opened = self._open(batches[0]) if batches else []
+            for number, batch in enumerate(batches):
+                # the next batch's images are read while the model works on this one
+                ahead = self._open(batches[number + 1]) if number + 1 < len(batches) else []
+                yield self._answer_batch(batch, opened)
+                opened = ahead
+
+    def _fitted(self, request: Request) -> _Fitting | Generation:
+        room = request.sampling.max_tokens
+        try:
+            if isinstance(constraint := request.constraint, LabelAnswer):
+                answer = self._answers_after(constraint, "")
+                room = len(answer.shared) + max(map(len, answer.rests))
+                if constraint.between is not None:
+                    room += len(self._tokenised([constraint.opening])[0]) + request.sampling.max_tokens
+            fit = self._budget.fit(request, self._context - room)
+        except Exception as error:
+            outcome = Outcome.BAD_MEDIA if isinstance(error, TooThin) else Outcome.FAILED
+            return self._ended(request, outcome, first_line(error))
+        if fit.request is None:
+            return self._ended(request, Outcome.TOO_LONG, f"{fit.note}: {self._context} with the answer")
+        return _Fitting(fit.request, fit.note, fit.tokens)
+
+    def _open(self, batch: Sequence[_Fitting]) -> list[Future[list[Any] | None]]:
+        return [self._openers.submit(self._opened, asked.request) for asked in batch]
+
+    def _opened(self, request: Request) -> list[Any] | None:
+        patch: int = self._processor.image_processor.patch_size
+        limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
+        return self._images.open(request.images, **limits, patch_size=patch)
+
+    def _answer_batch(self, batch: Sequence[_Fitting], opened: Sequence[Future[list[Any] | None]]) -> list[Generation]:
+        began = time.perf_counter()
+        made = [self._prompt(asked, images) for asked, images in zip(batch, opened, strict=True)]
+        share = (time.perf_counter() - began) / len(batch)
+        generations = [m for m in made if isinstance(m, Generation)]
+        if prompts := [m for m in made if isinstance(m, _Prompt)]:
+            answered = self._answer(prompts)
+            generations += [g.model_copy(update={"seconds": g.seconds + share}) for g in answered]
+        self._busy += len(batch) * (time.perf_counter() - began)
+        return generations
+
+    def _prompt(self, asked: _Fitting, opening: Future[list[Any] | None]) -> _Prompt | Generation:
+        request = asked.request
+        try:
+            images = opening.result()
+        except EngineError:
+            raise  # the cache's disk is full: no fault of the image
+        except Exception as error:
+            return self._ended(request, Outcome.BAD_MEDIA, first_line(error))
+        try:
+            turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+            text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
+                text += constraint.opening
+            # resized already, by qwen_vl_utils: the same route as in training
+            made = self._processor(text=[text], images=images, do_resize=False, return_tensors="pt")
+        except Exception as error:
+            return self._ended(request, Outcome.FAILED, first_line(error))
+        ids: list[int] = made["input_ids"][0].tolist()
+        return _Prompt(asked, ids, made.get("pixel_values"), made.get("image_grid_thw"))
+
+    def _ended(self, request: Request, outcome: Outcome, detail: str) -> Generation:
+        return Generation(key=request.key, outcome=outcome, engine=self.fingerprint, detail=detail)
+
+    def _answer(self, prompts: Sequence[_Prompt]) -> list[Generation]:
+        """Answer a batch; where it fails, smaller ones, down to the items that are to blame."""
+        try:
+            return self._run(prompts)
+        except torch.OutOfMemoryError as error:
+            size, failure = math.ceil(len(prompts) / 2), f"out of memory: lower max_pixels. {first_line(error)}"
+        except torch.AcceleratorError as error:
+            raise EngineError(f"the device failed: {first_line(error)}; run again, what is answered is kept") from error
+        except Exception as error:
+            size, failure = 1, first_line(error)
+        # outside of the handlers: there the error would keep the failed batch's tensors alive
+        _free_memory()
+        if len(prompts) == 1:
+            return [self._ended(prompts[0].asked.request, Outcome.FAILED, failure)]
+        return [g for i in range(0, len(prompts), size) for g in self._answer(prompts[i : i + size])]
+
+    @torch.inference_mode()
+    def _run(self, prompts: Sequence[_Prompt]) -> list[Generation]:
+        began = time.perf_counter()
+        draws = [draws_for(p.asked.request) for p in prompts]
+        rows = self._decoder.prefill(*self._tensors(prompts)).select([i for i, d in enumerate(draws) for _ in d])
+        flat = [d for of_prompt in draws for d in of_prompt]
+        self._decoder.decode(rows, flat)
+        requests = [p.asked.request for p, d in zip(prompts, draws, strict=True) for _ in d]
+        labelled = {i: r.constraint for i, r in enumerate(requests) if isinstance(r.constraint, LabelAnswer)}
+        scores: dict[int, torch.Tensor] = {}
+        if labelled:
+            answers = [self._answers_after(constraint, flat[i].unfed) for i, constraint in labelled.items()]
+            scored = score_answers(self._model, rows.select(list(labelled)), answers)
+            scores = {i: values.log_softmax(dim=-1).cpu() for i, values in zip(labelled, scored, strict=True)}
+        share = (time.perf_counter() - began) / len(prompts)
+        generations: list[Generation] = []
+        at = 0
+        for prompt, own in zip(prompts, draws, strict=True):
+            ours = [scores[i] for i in range(at, at + len(own)) if i in scores]
+            at += len(own)
+            asked = prompt.asked
+            fields = label_fields(asked.request, own, ours) if ours else text_fields(asked.request, own)
+            counts = {"tokens_in": len(prompt.ids), "tokens_out": sum(d.drawn for d in own), "seconds": share}
+            named = {"key": asked.request.key, "engine": self.fingerprint, "shortened": asked.shortened}
+            generations.append(Generation(**named, **counts, **fields))
+        return generations
+
+    def _tensors(self, prompts: Sequence[_Prompt]) -> tuple[Any, ...]:
+        """Token ids, their kinds (1: image) and mask, left-padded; the images of all prompts in order."""
+        width = max(len(p.ids) for p in prompts)
+        ids = torch.tensor([[0] * (width - len(p.ids)) + p.ids for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts])
+        kinds = ((ids == self._model.config.image_token_id) & (mask == 1)).long()
+        pixels = [p.pixels for p in prompts if p.pixels is not None]
+        grids = [p.grid for p in prompts if p.grid is not None]
+        return ids, kinds, mask, torch.cat(pixels) if pixels else None, torch.cat(grids) if grids else None
+
+    def _answers_after(self, constraint: LabelAnswer, unfed: str) -> Answers:
+        """The answers as they go on after the prompt, or after a reason of which `unfed` is not in the cache."""
+        start = constraint.opening if constraint.between is None else unfed + constraint.between
+        return self._answers(start, constraint.labels, constraint.closing)
+
+    def _tokenised_answers(self, start: str, labels: tuple[str, ...], closing: str) -> Answers:
+        # in one piece, as the trainer tokenises: a label's tokens may reach over its quotes
+        return split_answers(self._tokenised([start + escaped(label) + closing for label in labels]))
+
+    def _tokenised(self, texts: list[str]) -> list[list[int]]:
+        return self._processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,87 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+"""Opening a Qwen-VL checkpoint with transformers, and saying what to do when it won't."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from tasks.errors import EngineError
+from tasks.models.engines.engine import EngineSpec
+
+
+def first_line(error: BaseException) -> str:
+    """The error's kind and the first line of its text."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
+
+
+def load_model(spec: EngineSpec) -> tuple[Any, Any]:
+    """The model (adapter included, ready to answer) and its processor; raises EngineError with the mend."""
+    looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
+    if looks_local and not Path(spec.model).is_dir():
+        raise EngineError(f"model folder {spec.model} does not exist; set `model` to a checkpoint folder or a hub name")
+    device = spec.device_map or ("cuda" if torch.cuda.is_available() else "cpu")
+    transformers_logging.disable_progress_bar()  # a bar a fold would drown the run's own lines
+    shared = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    try:
+        processor = AutoProcessor.from_pretrained(spec.model, **shared)
+        model = AutoModelForImageTextToText.from_pretrained(
+            spec.model,
+            use_safetensors=True,
+            dtype=spec.dtype,
+            device_map=device,
+            attn_implementation=spec.attn_implementation,
+            **shared,
+        )
+    except Exception as error:
+        raise EngineError(f"cannot load model {spec.model}: {first_line(error)}; {_mend(spec, error)}") from error
+    if spec.adapter is not None:
+        model = _with_adapter(model, spec.adapter)
+    return model.eval(), processor
+
+
+def patch_size(spec: EngineSpec) -> int:
+    """Side of the model's image patches, in pixels; 14, Qwen2-VL's, where the model is not at hand."""
+    at_hand = spec.engine == "server" and spec.tokenizer is None  # a server's own name for a model is no path
+    try:
+        reader: Any = AutoImageProcessor.from_pretrained(
+            spec.tokenizer or spec.model,
+            revision=None if spec.tokenizer else spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            local_files_only=at_hand,
+        )
+    except Exception:  # whoever opens the engine is told why
+        return 14
+    return int(reader.patch_size)
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise EngineError(f"adapter {adapter} has no adapter_config.json; set `adapter` to a folder that peft wrote")
+    try:
+        adapted = PeftModel.from_pretrained(model, adapter)
+    except Exception as error:
+        raise EngineError(
+            f"cannot load adapter {adapter}: {first_line(error)}; it must have been trained on this `model`"
+        ) from error
+    # merged it is quicker, but 16-bit weights would round a small adapter away
+    return adapted.merge_and_unload() if model.dtype == torch.float32 else adapted.get_base_model()
+
+
+def _mend(spec: EngineSpec, error: Exception) -> str:
+    text = str(error)
+    if "flash" in text.lower():
+        return "install flash-attn or set `attn_implementation: sdpa`"
+    if "trust_remote_code" in text:
+        return "the model brings its own code; set `trust_remote_code: true` if you trust it"
+    if "safetensors" in text:
+        return "only safetensors weights are loaded; convert the checkpoint"
+    if isinstance(error, torch.OutOfMemoryError):
+        return "set `dtype: bfloat16` or `device_map: auto`, or take a smaller model"
+    if Path(spec.model).is_dir():
+        return "the folder must hold config, processor, tokenizer and safetensors of a Qwen-VL checkpoint"
+    return "check the name and `revision`, and that the hub can be reached or the model is in its cache"

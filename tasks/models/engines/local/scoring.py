@@ -1,0 +1,123 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""How likely each of a few given answers is after one cached prompt: what a label's probability is made of."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.models.engines.local.decoding import Rows
+
+LOGITS_BUDGET = 1 << 27
+"""Most logits (rows x tokens x vocabulary) that label scoring holds at a time: half a GiB in float32."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The tokens of a row's possible answers: what they share, and each one's own rest (never empty)."""
+
+    shared: tuple[int, ...]
+    rests: tuple[tuple[int, ...], ...]
+
+
+def split_answers(answers: Sequence[Sequence[int]]) -> Answers:
+    """Cut tokenised answers at the end of their common beginning, leaving each at least one token of its own."""
+    longest = min(len(a) for a in answers) - 1
+    shared = 0
+    while shared < longest and len({a[shared] for a in answers}) == 1:
+        shared += 1
+    return Answers(tuple(answers[0][:shared]), tuple(tuple(a[shared:]) for a in answers))
+
+
+def score_answers(
+    model: Any, rows: Rows, answers: Sequence[Answers], *, logits_budget: int = LOGITS_BUDGET
+) -> list[Tensor]:
+    """Log-likelihood of the own rest of each of a row's answers, given everything before it.
+
+    All answers of a row stand in one block after the cached prompt, each seeing the prompt, the shared
+    beginning and itself only: the cache is neither copied nor the prompt run again.
+    """
+    vocabulary = rows.logits.shape[-1]
+    per_label = max(len(r) for a in answers for r in a.rests)
+    shared = max(len(a.shared) for a in answers)
+    room = logits_budget // (vocabulary * len(answers)) - 1 - shared
+    step = max(1, room // per_label)
+    scores: list[list[Tensor]] = [[] for _ in answers]
+    for start in range(0, max(len(a.rests) for a in answers), step):
+        chunk = [Answers(a.shared, a.rests[start : start + step]) for a in answers]
+        for row, values in zip(scores, _score_block(model, rows, chunk), strict=True):
+            row.extend(values)
+    return [torch.stack(row) for row in scores]
+
+
+def _score_block(model: Any, rows: Rows, answers: Sequence[Answers]) -> list[list[Tensor]]:
+    device = rows.mask.device
+    tokens, groups, offsets = zip(*(_lay_out(a) for a in answers), strict=True)
+    ids, group = _padded(tokens, 0).to(device), _padded(groups, -1).to(device)
+    width = ids.shape[1]
+    order = torch.arange(width, device=device)
+    sees = (group[:, None, :] == 0) | (group[:, None, :] == group[:, :, None])
+    sees &= (order[None, None, :] <= order[None, :, None]) & (group >= 0)[:, None, :]
+    past = rows.mask.bool()[:, None, :].expand(-1, width, -1)
+    allowed = torch.cat([past, sees], dim=2)[:, None]
+    dtype = model.dtype
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill(~allowed, torch.finfo(dtype).min)
+    positions = rows.position[:, None] + _padded(offsets, 0).to(device)
+    with _masked_attention(model):
+        out = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions.expand(3, -1, -1),
+            past_key_values=rows.cache,
+            use_cache=True,
+        )
+    rows.cache.crop(-width)
+    return [
+        _rest_scores(a, torch.cat([rows.logits[i : i + 1], out.logits[i].to(device)])) for i, a in enumerate(answers)
+    ]
+
+
+def _lay_out(answers: Answers) -> tuple[list[int], list[int], list[int]]:
+    """Tokens of the block, the answer each belongs to (0: shared), and its position after the prompt."""
+    shared = len(answers.shared)
+    tokens, groups, offsets = list(answers.shared), [0] * shared, list(range(shared))
+    for number, rest in enumerate(answers.rests, start=1):
+        tokens += rest
+        groups += [number] * len(rest)
+        offsets += range(shared, shared + len(rest))
+    return tokens, groups, offsets
+
+
+def _padded(lists: Sequence[Sequence[int]], filler: int) -> Tensor:
+    return torch.tensor(list(zip_longest(*lists, fillvalue=filler)), dtype=torch.long).T.contiguous()
+
+
+def _rest_scores(answers: Answers, logits: Tensor) -> list[Tensor]:
+    """Sum of log-probabilities of each rest; `logits[i]` predicts the block's i-th token in its place."""
+    logps = logits.log_softmax(dim=-1, dtype=torch.float32)
+    scores: list[Tensor] = []
+    at = len(answers.shared)
+    for rest in answers.rests:
+        # the first token follows the shared beginning, wherever in the block the rest stands
+        places = torch.tensor([len(answers.shared), *range(at + 1, at + len(rest))], device=logits.device)
+        scores.append(logps[places, torch.tensor(rest, device=logits.device)].sum())
+        at += len(rest)
+    return scores
+
+
+@contextmanager
+def _masked_attention(model: Any) -> Generator[None]:
+    """Flash attention takes no mask of our own; sdpa computes the same and does."""
+    configured = model.config._attn_implementation
+    if not configured.startswith("flash"):
+        yield
+        return
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(configured)

@@ -1,0 +1,106 @@
+"""A small real fake: answers by rule, deterministically, without a model. For tests and dry runs."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+
+from tasks.errors import EngineError
+from tasks.models.engines.engine import EngineSpec, Usage
+from tasks.records import Generation, LabelAnswer, Outcome, Request, TextPart
+
+_CHOICES = ("first", "hash", "echo")
+_SURE = 0.9
+"""Probability of the chosen label; the others share the rest."""
+
+
+class ScriptedEngine:
+    """Answers as `spec.model` says: `scripted:` and, separated by commas,
+
+    - `first` (each item's first label), `hash` (a label by the request's key; the default) or `echo` (the label that
+      the item's text names, else by key);
+    - `slow=S`: S seconds an item; `bad=N`: every N-th answer is no JSON.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        """Read the script; raises EngineError for one that it does not know."""
+        name, _, script = spec.model.partition(":")
+        self._choice, self._slow, self._bad = "hash", 0.0, 0
+        try:
+            for word in filter(None, (w.strip() for w in script.split(","))):
+                key, _, value = word.partition("=")
+                if word in _CHOICES:
+                    self._choice = word
+                elif key == "slow":
+                    self._slow = float(value)
+                elif key == "bad":
+                    self._bad = int(value)
+                else:
+                    raise ValueError(word)
+            if name != "scripted" or self._slow < 0 or self._bad < 0:
+                raise ValueError(spec.model)
+        except ValueError as error:
+            known = "`scripted:` and, comma-separated, first, hash or echo, slow=SECONDS, bad=N"
+            raise EngineError(f"unknown script `{spec.model}` ({error}); set `model` to {known}") from error
+        self.fingerprint = f"scripted/{spec.model}"
+        self.notes = ()
+        self._seconds = 0.0
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        """Answer each request once, in order."""
+        for number, request in enumerate(requests, start=1):
+            if self._slow:
+                time.sleep(self._slow)
+                self._seconds += self._slow
+            yield self._answer(request, malformed=self._bad > 0 and number % self._bad == 0)
+
+    def usage(self) -> Usage:
+        """One request at a time, never waiting."""
+        return Usage(1, self._seconds, self._seconds)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _answer(self, request: Request, *, malformed: bool) -> Generation:
+        constraint, sampling = request.constraint, request.sampling
+        reason = f"依据{hashlib.sha256(request.key.encode()).hexdigest()[:6]}判断"
+        logprobs: dict[str, float] | None = None
+        text = reason
+        if isinstance(constraint, LabelAnswer):
+            label = self._label(request, constraint.labels)
+            before = "" if constraint.between is None else reason + constraint.between
+            text = constraint.opening + before + json.dumps(label, ensure_ascii=False)[1:-1] + constraint.closing
+            if sampling.label_probabilities:
+                logprobs = _logprobs(label, constraint.labels)
+        if malformed:
+            text = "<<<"
+        return Generation(
+            key=request.key,
+            outcome=Outcome.OK,
+            texts=(text,) * sampling.n,
+            label_logprobs=logprobs,
+            tokens_in=len(request.prefix) + len(_own_text(request)) + len(request.suffix),
+            tokens_out=len(text) * sampling.n,
+            seconds=self._slow,
+            engine=self.fingerprint,
+        )
+
+    def _label(self, request: Request, labels: tuple[str, ...]) -> str:
+        if self._choice == "first":
+            return labels[0]
+        if self._choice == "echo":
+            text = _own_text(request)
+            # the longest: a label's name may lie inside another's
+            if named := [label for label in labels if label in text]:
+                return max(named, key=len)
+        return labels[int(hashlib.sha256(request.key.encode()).hexdigest(), 16) % len(labels)]
+
+
+def _own_text(request: Request) -> str:
+    return "".join(part.text for part in request.parts if isinstance(part, TextPart))
+
+
+def _logprobs(chosen: str, labels: tuple[str, ...]) -> dict[str, float]:
+    weights = {label: _SURE if label == chosen else (1 - _SURE) / (len(labels) - 1) for label in labels}
+    return {label: math.log(weight / sum(weights.values())) for label, weight in weights.items()}

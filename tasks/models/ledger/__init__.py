@@ -1,0 +1,1 @@
+"""Every request and its raw answer, kept by the request's key."""

@@ -1,0 +1,27 @@
+"""A run that can be killed; a module of its own, so that a process forked from one that imported it starts at once."""
+
+from contextlib import closing
+from pathlib import Path
+
+from transformers import AutoProcessor, AutoTokenizer
+
+from tasks.models.ask import ask
+from tasks.models.costs import Tally
+from tasks.models.engines.engine import EngineSpec, Workplace, open_engine
+from tasks.models.image_cache import ImageCache
+from tasks.models.ledger.ledger import Ledger
+from tests.tasks.models.engines.asking_stub import questions
+
+# A server engine looks for a tokenizer when it opens; transformers' lazy imports for that take five seconds.
+PRELOADED = (AutoProcessor, AutoTokenizer)
+
+
+def run(folder: Path, url: str, count: int, concurrency: int) -> None:
+    """Ask the stub at `url` whatever of the `count` requests the ledger in `folder` does not know yet."""
+    spec = EngineSpec(engine="server", model="stub", base_urls=(url,), concurrency=concurrency)
+    with (
+        Ledger(folder / "ledger.sqlite") as ledger,
+        closing(open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))) as engine,
+    ):
+        for _ in ask(lambda: engine, ledger, questions(count), Tally()):
+            pass

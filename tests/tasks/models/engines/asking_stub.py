@@ -1,0 +1,70 @@
+"""Requests for the stub server, an engine on it, and the books that must balance afterwards."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.image_cache import ImageCache
+from tasks.records import Generation, Outcome, Request, Sampling
+from tests.stub_server import Fault
+from tests.tasks.making import prompter, sample
+
+VOTES = Sampling(n=3, temperature=0.7)
+
+# What becomes of an item to which the server always misbehaves in one way. `ignored_fields` is an answer all the same:
+# reading it is parsing's matter. More choices than asked for contain the right ones.
+FATE: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Fault} | {
+    Fault.EMPTY_CHOICES: {Outcome.EMPTY, Outcome.FAILED},
+    Fault.NULL_CONTENT: {Outcome.EMPTY, Outcome.FAILED},
+    Fault.EXTRA_CHOICES: {Outcome.OK},
+    Fault.IGNORED_FIELDS: {Outcome.OK},
+    Fault.TOO_LONG: {Outcome.TOO_LONG},
+}
+
+
+def questions(count: int, sampling: Sampling | None = None, start: int = 0) -> Iterator[Request]:
+    """Label requests whose texts name the stub's items `item-<start>` and following."""
+    prompts = prompter()
+    for number in range(start, start + count):
+        text = f"用户: 订单 item-{number} 还没有收到，可以退款吗？"
+        yield prompts.classify(sample(f"s{number}", text), sampling or Sampling())
+
+
+@contextmanager
+def engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
+    """A server engine that asks at `urls`."""
+    spec = EngineSpec(engine="server", model="stub", base_urls=urls, **fields)
+    engine = open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def check_books(
+    requests: Sequence[Request], answers: Sequence[Generation], always: dict[str, Fault], unlucky: int = 0
+) -> Counter[Outcome]:
+    """None lost, none doubled, each answered, or dropped with its reason and only where it had to be.
+
+    `always` names the stub's items that are never answered rightly; request number i asks about `item-i`. At most
+    `unlucky` others may have failed: those whose every try a crash cut short.
+    """
+    by_key = {answer.key: answer for answer in answers}
+    assert len(by_key) == len(answers), "an item was answered twice"
+    assert by_key.keys() == {request.key for request in requests}, "an item was lost, or made up"
+    failed = 0
+    for number, request in enumerate(requests):
+        answer, fault = by_key[request.key], always.get(f"item-{number}")
+        if fault is None and answer.outcome is Outcome.FAILED:
+            failed += 1
+            assert failed <= unlucky, (number, answer)
+        else:
+            assert answer.outcome in (FATE[fault] if fault else {Outcome.OK}), (number, fault, answer)
+        if answer.outcome is Outcome.OK:
+            assert len(answer.texts) == request.sampling.n or fault is Fault.IGNORED_FIELDS, answer
+        else:
+            assert answer.detail, f"dropped without a reason: {answer}"
+    return Counter(answer.outcome for answer in answers)

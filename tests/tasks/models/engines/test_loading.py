@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import EngineError
+from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.local.engine import LocalEngine
+
+
+def test_what_cannot_be_loaded_says_so(checkpoint: Path, place: Workplace, tmp_path: Path):
+    with pytest.raises(EngineError, match="does not exist"):
+        LocalEngine(EngineSpec(engine="local", model=str(tmp_path / "nowhere")), place)
+    with pytest.raises(EngineError, match="the folder must hold"):
+        LocalEngine(EngineSpec(engine="local", model=str(tmp_path)), place)
+    with pytest.raises(EngineError, match=r"adapter_config\.json"):
+        LocalEngine(EngineSpec(engine="local", model=str(checkpoint), adapter=str(tmp_path)), place)

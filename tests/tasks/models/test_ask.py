@@ -1,0 +1,211 @@
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import EngineError
+from tasks.models.ask import ask, ask_for_labels
+from tasks.models.costs import Tally
+from tasks.models.engines.engine import Engine, EngineSpec, Usage
+from tasks.models.engines.scripted import ScriptedEngine
+from tasks.models.ledger.ledger import Ledger
+from tasks.records import Generation, Outcome, Request, Sampling
+from tests.tasks.making import generation, prompter, sample
+
+
+class Small:
+    """A small engine for one test; by default it answers everything."""
+
+    fingerprint = "small"
+    notes = ()
+
+    def __init__(self) -> None:
+        self.seen: list[Request] = []
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        for number, request in enumerate(requests):
+            self.seen.append(request)
+            yield self.answer(number, request)
+
+    def answer(self, number: int, request: Request) -> Generation:
+        return generation(request.key)
+
+    def usage(self) -> Usage:
+        return Usage()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class Dying(Small):
+    """Answers the first two, then dies."""
+
+    def answer(self, number: int, request: Request) -> Generation:
+        if number == 2:
+            raise EngineError("the engine died")
+        return generation(request.key)
+
+
+class Failing(Small):
+    """Fails on every other item."""
+
+    def answer(self, number: int, request: Request) -> Generation:
+        return generation(request.key, outcome=Outcome.FAILED if number % 2 else Outcome.OK)
+
+
+class Late(Small):
+    """Draws a dozen requests before it answers the first, as an engine does that keeps many in flight."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        held: list[Request] = []
+        for request in requests:
+            held.append(request)
+            self.seen.append(request)
+            if len(held) == 12:
+                yield generation(held.pop().key)
+        yield from (generation(request.key) for request in held)
+
+
+class Forgetful(Small):
+    """Ends without an answer to the last request."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        answers = list(super().generate(requests))
+        yield from answers[:-1]
+
+
+class Improving(Small):
+    """Says nothing useful to greedy questions; a sampled one it answers rightly."""
+
+    def answer(self, number: int, request: Request) -> Generation:
+        text = '{"理由": "因为", "所属类别": "申请退款"}' if request.sampling.temperature else "<<<"
+        return generation(request.key, texts=(text,))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "ledger.sqlite") as opened:
+        yield opened
+
+
+def scripted() -> Engine:
+    return ScriptedEngine(EngineSpec(engine="scripted", model="scripted:hash"))
+
+
+def never() -> Engine:
+    raise AssertionError("nothing was left to ask")
+
+
+def questions(count: int) -> list[Request]:
+    return [prompter().classify(sample(f"s{i}"), Sampling()) for i in range(count)]
+
+
+def test_every_request_comes_back_once_with_its_own_answer(ledger: Ledger) -> None:
+    requests, tally = questions(300), Tally()
+    pairs = list(ask(scripted, ledger, requests, tally))
+    assert sorted(r.sample_id for r, _ in pairs) == sorted(r.sample_id for r in requests)
+    assert all(request.key == answer.key for request, answer in pairs)
+    assert (tally.asked, tally.reused) == (300, 0)
+    assert tally.tokens_in == sum(answer.tokens_in for _, answer in pairs) > 0
+
+
+def test_what_the_ledger_holds_is_not_asked_again(ledger: Ledger) -> None:
+    requests, tally = questions(5), Tally()
+    first = list(ask(scripted, ledger, requests[:3], Tally()))
+    small = Small()
+    again = {r.sample_id: g for r, g in ask(lambda: small, ledger, requests, tally)}
+    assert [r.sample_id for r in small.seen] == ["s3", "s4"]
+    assert {r.sample_id: g for r, g in first}.items() <= again.items()
+    assert (tally.asked, tally.reused) == (2, 3)
+
+
+def test_no_engine_is_opened_when_nothing_is_missing(ledger: Ledger) -> None:
+    list(ask(scripted, ledger, questions(3), Tally()))
+    assert len(list(ask(never, ledger, questions(3), Tally()))) == 3
+    assert list(ask(never, ledger, [], Tally())) == []
+
+
+def test_the_engine_is_opened_in_the_callers_thread(ledger: Ledger) -> None:
+    threads: list[threading.Thread] = []
+
+    def opened() -> Engine:
+        threads.append(threading.current_thread())
+        return scripted()
+
+    list(ask(opened, ledger, questions(2), Tally()))
+    assert threads == [threading.current_thread()]
+
+
+@pytest.mark.parametrize("engine", [Small, Late])
+def test_equal_questions_are_asked_once_and_answered_to_each(ledger: Ledger, engine: type[Small]) -> None:
+    requests = [prompter().classify(sample(f"s{i}", f"用户: {i % 4}"), Sampling()) for i in range(200)]
+    small = engine()
+    pairs = list(ask(lambda: small, ledger, requests, Tally()))
+    assert sorted(r.sample_id for r, _ in pairs) == sorted(r.sample_id for r in requests)
+    assert len(small.seen) == 4
+
+
+def test_what_came_before_the_engine_died_is_kept(ledger: Ledger) -> None:
+    requests, small = questions(5), Small()
+    with pytest.raises(EngineError, match="died"):
+        list(ask(Dying, ledger, requests, Tally()))
+    list(ask(lambda: small, ledger, requests, Tally()))
+    assert [r.sample_id for r in small.seen] == ["s2", "s3", "s4"]
+
+
+def test_an_unanswered_request_is_an_error_not_a_loss(ledger: Ledger) -> None:
+    with pytest.raises(EngineError, match="1 requests unanswered"):
+        list(ask(Forgetful, ledger, questions(4), Tally()))
+
+
+def test_a_failed_item_is_answered_now_and_asked_again_next_time(ledger: Ledger) -> None:
+    requests, small, tally = questions(4), Small(), Tally()
+    assert [g.outcome for _, g in ask(Failing, ledger, requests, tally)] == ["ok", "failed", "ok", "failed"]
+    assert tally.failed == 2
+    list(ask(lambda: small, ledger, requests, Tally()))
+    assert [r.sample_id for r in small.seen] == ["s1", "s3"]
+
+
+def test_an_error_in_the_requests_is_raised_to_the_caller(ledger: Ledger) -> None:
+    def broken() -> Iterator[Request]:
+        yield from questions(200)
+        raise ValueError("template")
+
+    with pytest.raises(ValueError, match="template"):
+        list(ask(scripted, ledger, broken(), Tally()))
+
+
+def test_a_caller_that_stops_early_keeps_what_was_answered_and_leaves_no_thread(ledger: Ledger) -> None:
+    endless = (prompter().classify(sample(f"s{i}"), Sampling()) for i in range(10**9))
+    stream = ask(scripted, ledger, endless, Tally())
+    answered = [next(stream)[0].key for _ in range(10)]
+    stream.close()
+    assert set(answered) <= set(ledger.get(answered))
+    assert not [t for t in threading.enumerate() if t.name == "asking"]
+
+
+def test_a_slow_caller_holds_the_engine_up_instead_of_filling_the_memory(ledger: Ledger) -> None:
+    small = Small()
+    stream = ask(lambda: small, ledger, (r for r in questions(2000)), Tally())
+    next(stream)
+    time.sleep(0.5)
+    assert len(small.seen) < 1000
+    assert len(list(stream)) == 1999
+
+
+def test_an_unreadable_answer_is_asked_for_again_with_another_seed(ledger: Ledger) -> None:
+    small = Improving()
+    ask_all = ask_for_labels(lambda: small, ledger, questions(3), Tally(), source="t", model="m", attempts=2)
+    found = list(ask_all)
+    assert [(p.outcome, p.label, p.attempt) for p in found] == [(Outcome.OK, "申请退款", 1)] * 3
+    assert len({r.key for r in small.seen}) == len(small.seen) == 6
+    assert {r.sampling.seed for r in small.seen[3:]} != {r.sampling.seed for r in small.seen[:3]}
+
+
+def test_attempts_are_bounded_and_the_last_answer_stands(ledger: Ledger) -> None:
+    engine = ScriptedEngine(EngineSpec(engine="scripted", model="scripted:bad=1"))
+    found = list(ask_for_labels(lambda: engine, ledger, questions(2), Tally(), source="t", model="m", attempts=3))
+    assert [(p.outcome, p.attempt) for p in found] == [(Outcome.MALFORMED, 2)] * 2
+    assert len(ledger) == 6

@@ -1,0 +1,173 @@
+import hashlib
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from qwen_vl_utils import fetch_image
+
+from tasks.errors import EngineError
+from tasks.models.image_cache import ImageCache, TooThin, open_images, prepare, resized_sides
+from tasks.records import ImageRef
+
+BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784}
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height))
+
+
+def ref(path: Path, width: int, height: int) -> ImageRef:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return ImageRef(path=str(path), sha256=digest, width=width, height=height)
+
+
+def saved(folder: Path, name: str, width: int = 700, height: int = 500, **how: object) -> ImageRef:
+    noise(width, height).save(folder / name, **how)
+    return ref(folder / name, width, height)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ImageCache:
+    return ImageCache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("a.png", ".png"), ("a.bmp", ".png"), ("a.webp", ".png"), ("a.jpg", ".jpg")]
+)
+@pytest.mark.parametrize("patch_size", [14, 16])
+def test_the_model_sees_what_qwen_vl_utils_makes(
+    cache: ImageCache, tmp_path: Path, name: str, suffix: str, patch_size: int
+):
+    image = saved(tmp_path, name)
+    file = cache.file(image, **BOUNDS, patch_size=patch_size)
+    assert file.suffix == suffix
+    assert file.parent == cache.folder / image.sha256[:2]
+    (opened,) = cache.open([image], **BOUNDS, patch_size=patch_size) or []
+    expected = fetch_image({"image": image.path, **BOUNDS}, image_patch_size=patch_size)
+    assert opened.mode == "RGB"
+    assert opened.size == expected.size == resized_sides(image, **BOUNDS, patch_size=patch_size)
+    assert opened.width % (2 * patch_size) == opened.height % (2 * patch_size) == 0
+    off = np.abs(pixels(opened).astype(int) - pixels(expected))
+    # JPEG at this quality is not lossless, but no detail of a screenshot's size may go
+    assert off.max() == 0 if suffix == ".png" else 0 < off.mean() < 1.5
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_students_and_engines_see_the_same_pixels(cache: ImageCache, tmp_path: Path, name: str):
+    images = [saved(tmp_path, name), saved(tmp_path, "b.png", 90, 300)]
+    for trained, asked in zip(open_images(images, **BOUNDS) or [], cache.open(images, **BOUNDS) or [], strict=True):
+        assert np.array_equal(pixels(trained), pixels(asked))
+
+
+def test_orientation_transparency_and_palette(cache: ImageCache, tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(500, 700).save(tmp_path / "sideways.png", exif=exif)
+    clear = Image.new("LA", (560, 560), (0, 0))
+    clear.save(tmp_path / "clear.png")
+    noise(560, 560).convert("P").save(tmp_path / "palette.gif")
+    sideways = ref(tmp_path / "sideways.png", 700, 500)
+    images = [sideways, ref(tmp_path / "clear.png", 560, 560), ref(tmp_path / "palette.gif", 560, 560)]
+    turned, white, colours = cache.open(images, **BOUNDS) or []
+    assert turned.size == resized_sides(sideways, **BOUNDS)
+    assert turned.width > turned.height
+    assert pixels(white).min() == 255
+    assert len(colours.getcolors(1 << 20) or []) > 100
+
+
+def test_each_bound_has_its_own_file_and_a_second_pass_reads_no_source(cache: ImageCache, tmp_path: Path):
+    image = saved(tmp_path, "a.png")
+    small, large = cache.file(image, min_pixels=3136, max_pixels=3136), cache.file(image, **BOUNDS)
+    assert small != large
+    Path(image.path).unlink()
+    assert cache.file(image, **BOUNDS) == large
+    assert (cache.open([image], **BOUNDS) or [])[0].size == resized_sides(image, **BOUNDS)
+    assert cache.open([], **BOUNDS) is None
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:2000], lambda d: b"\0" * len(d)])
+def test_a_torn_file_is_made_anew(cache: ImageCache, tmp_path: Path, name: str, damage):
+    image = saved(tmp_path, name)
+    file = cache.file(image, **BOUNDS)
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert cache.file(image, **BOUNDS).read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_file_that_does_not_decode_is_made_anew(cache: ImageCache, tmp_path: Path, name: str):
+    image = saved(tmp_path, name)
+    file = cache.file(image, **BOUNDS)
+    whole = file.read_bytes()
+    file.write_bytes(b"\0" * (len(whole) - 12) + whole[-12:])
+    assert pixels((cache.open([image], **BOUNDS) or [])[0]).max() > 0
+    assert file.read_bytes() == whole
+
+
+def test_sources_that_cannot_be_used_are_named(cache: ImageCache, tmp_path: Path):
+    whole = saved(tmp_path, "whole.png")
+    (tmp_path / "torn.png").write_bytes(Path(whole.path).read_bytes()[:500])
+    (tmp_path / "text.png").write_text("no image")
+    saved(tmp_path, "other.png", 300, 300)
+    bad = {
+        "torn.png": "cannot be decoded",
+        "text.png": "cannot be decoded",
+        "other.png": "changed since it was read",
+    }
+    refs = {name: ref(tmp_path / name, 700, 500) for name in bad}
+    refs["other.png"] = whole.model_copy(update={"path": refs["other.png"].path})
+    refs["missing.png"] = whole.model_copy(update={"path": str(tmp_path / "missing.png"), "sha256": "00"})
+    for name, image in refs.items():
+        with pytest.raises(OSError, match=rf"{name}: {bad.get(name, 'cannot be read')}"):
+            cache.file(image, **BOUNDS)
+    assert not [p for p in cache.folder.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 20_000), (10_000, 40)])
+def test_a_strip_is_refused_by_name(cache: ImageCache, tmp_path: Path, width: int, height: int):
+    """The second fits the aspect, but nothing is left of its height at so few pixels."""
+    Image.new("RGB", (width, height)).save(tmp_path / "strip.png")
+    image = ref(tmp_path / "strip.png", width, height)
+    for opening in (cache.file, lambda image, **b: open_images([image], **b)):
+        with pytest.raises(TooThin, match=rf"strip\.png: {width}×{height} pixels"):
+            opening(image, **BOUNDS)
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault_of_the_image(tmp_path: Path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(EngineError, match=r"image cache .*taken cannot be written"):
+        ImageCache(tmp_path / "taken").file(saved(tmp_path, "a.png"), **BOUNDS)
+
+
+def _make_all(folder: Path, images: list[ImageRef]) -> list[bytes]:
+    cache = ImageCache(folder)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda image: cache.file(image, **BOUNDS).read_bytes(), images * 3))
+    return made
+
+
+def test_threads_and_processes_make_the_same_images_at_once(tmp_path: Path):
+    images = [saved(tmp_path, f"{n}.{kind}", 300 + n, 200) for n in range(6) for kind in ("png", "jpg")]
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        results = pool.starmap(_make_all, [(tmp_path / "cache", images)] * 3)
+    expected = [ImageCache(tmp_path / "alone").file(image, **BOUNDS).read_bytes() for image in images]
+    assert all(made == expected * 3 for made in results)
+    files = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    assert len(files) == len(images)
+
+
+def test_preparing_makes_what_is_lacking_and_counts_what_cannot_be(cache: ImageCache, tmp_path: Path):
+    good, torn = saved(tmp_path, "a.png"), saved(tmp_path, "b.bmp")
+    Path(torn.path).write_bytes(b"no image")
+    assert prepare(cache, [good, torn, good], **BOUNDS) == 1
+    (made,) = [file for file in cache.folder.rglob("*") if file.is_file()]
+    assert made == cache.file(good, **BOUNDS)

@@ -1,0 +1,235 @@
+import csv
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.errors import LedgerError
+from tasks.models.ledger.export import COLUMNS, export
+from tasks.models.ledger.ledger import Ledger
+from tasks.models.ledger.tools import Choice, prunable, prune, stats
+from tasks.records import Generation, Outcome, Request
+from tests.tasks.making import generation, parts
+from tests.tasks.questions import question
+
+ROOT = Path(__file__).resolve().parents[3]
+DAY = 86_400
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Six answers: four by the teacher (one refused, two of them rationales), two by a student."""
+    path = tmp_path / "ledger.sqlite"
+    rows = [
+        ("a", "classify", Outcome.OK, "server/teacher"),
+        ("b", "classify", Outcome.EMPTY, "server/teacher"),
+        ("c", "rationale", Outcome.OK, "server/teacher"),
+        ("d", "rationale", Outcome.OK, "server/teacher"),
+        ("e", "classify", Outcome.OK, "local/student"),
+        ("f", "classify", Outcome.OK, "local/student"),
+    ]
+    with Ledger(path) as ledger:
+        for key, purpose, outcome, engine in rows:
+            request = question(key, purpose=purpose, suffix=f'\n{purpose},"{engine}"\n')
+            answer = generation(
+                key, outcome=outcome, engine=engine, tokens_in=100, tokens_cached=60, tokens_out=7, seconds=0.5
+            )
+            ledger.put(request, answer)
+    return path
+
+
+def change(path: Path, statement: str, *values: object) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+def keys(path: Path) -> set[str]:
+    with Ledger(path) as ledger:
+        return set(ledger.get("abcdef"))
+
+
+# --- stats ---------------------------------------------------------------------------------------------------
+
+
+def test_stats_add_up_by_purpose_model_and_outcome(path: Path) -> None:
+    change(path, "UPDATE answers SET at = 5.0 WHERE key = 'c'")
+    change(path, "UPDATE answers SET at = 9e9 WHERE key = 'e'")
+    found = stats(path)
+    groups = [(g.purpose, g.engine, g.outcome, g.rows) for g in found.groups]
+    assert groups == [
+        ("classify", "local/student", "ok", 2),
+        ("rationale", "server/teacher", "ok", 2),
+        ("classify", "server/teacher", "empty", 1),
+        ("classify", "server/teacher", "ok", 1),
+    ]
+    assert (found.rows, found.oldest, found.newest, found.size) == (6, 5.0, 9e9, path.stat().st_size)
+    first = found.groups[0]
+    assert (first.tokens_in, first.tokens_cached, first.tokens_out, first.seconds) == (200, 120, 14, 1.0)
+
+
+def test_stats_of_an_empty_ledger(tmp_path: Path) -> None:
+    Ledger(tmp_path / "new.sqlite").close()
+    found = stats(tmp_path / "new.sqlite")
+    assert (found.rows, found.oldest, found.groups) == (0, None, ())
+
+
+def test_a_missing_ledger_is_an_error_and_stays_missing(tmp_path: Path) -> None:
+    missing = tmp_path / "none.sqlite"
+    works = (stats, lambda p: export(p, tmp_path / "x.csv"), lambda p: prune(p, Choice(purpose="classify")))
+    for work in works:
+        with pytest.raises(LedgerError, match=r"none\.sqlite: there is no ledger"):
+            work(missing)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_ledger_is_an_error_and_left_alone(tmp_path: Path) -> None:
+    junk, other = tmp_path / "junk.sqlite", tmp_path / "other.sqlite"
+    junk.write_bytes(b"junk" * 1000)
+    change(other, "CREATE TABLE answers (key)")
+    for path, message in ((junk, "not a database"), (other, "no ledger of version 2")):
+        before = path.read_bytes()
+        with pytest.raises(LedgerError, match=message):
+            stats(path)
+        assert path.read_bytes() == before
+
+
+# --- export --------------------------------------------------------------------------------------------------
+
+
+def exported(path: Path, target: Path) -> list[dict[str, object]]:
+    """The rows of an exported file, `request` and `generation` as JSON text."""
+    assert export(path, target) == 6
+    if target.suffix == ".parquet":
+        return pq.read_table(target).to_pylist()
+    if target.suffix == ".csv":
+        with target.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    return [row | {name: json.dumps(row[name]) for name in ("request", "generation")} for row in rows]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
+def test_whole_requests_and_answers_are_exported(path: Path, tmp_path: Path, ending: str) -> None:
+    rows = exported(path, tmp_path / "new" / f"out.{ending}")
+    assert [tuple(row) for row in rows] == [COLUMNS] * 6
+    with Ledger(path) as ledger:
+        answers = ledger.get("abcdef")
+    for row, key in zip(rows, "abcdef", strict=True):
+        request = Request.model_validate_json(str(row["request"]))
+        assert request == question(key, purpose=request.purpose, suffix=request.suffix)
+        assert request.suffix == f'\n{row["purpose"]},"{row["engine"]}"\n'
+        assert Generation.model_validate_json(str(row["generation"])) == answers[key]
+        assert (row["key"], row["sample_id"], int(str(row["tokens_in"]))) == (key, f"sample-{key}", 100)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == [f"out.{ending}"]
+
+
+def test_more_rows_than_a_chunk_come_in_order_and_once(tmp_path: Path) -> None:
+    path, names = tmp_path / "ledger.sqlite", [f"{n:04}" for n in range(1234)]
+    with Ledger(path) as ledger:
+        for name in names:
+            ledger.put(question(name), generation(name))
+        ledger.flush()
+        assert export(path, tmp_path / "out.parquet") == 1234  # while a run has it open
+    assert pq.read_table(tmp_path / "out.parquet")["key"].to_pylist() == names
+
+
+def test_an_export_that_fails_leaves_what_was_there(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    target.write_text("before")
+    change(path, "UPDATE requests SET request = '{' WHERE id = 4")
+    with pytest.raises(LedgerError, match="malformed JSON"):
+        export(path, target)
+    with pytest.raises(LedgerError, match=r"ends in \.parquet, \.jsonl, \.csv"):
+        export(path, tmp_path / "out.xlsx")
+    assert target.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith("ledger.sqlite")] == ["out.csv"]
+
+
+def test_an_exports_memory_is_flat(tmp_path: Path) -> None:
+    small, big = tmp_path / "small.sqlite", tmp_path / "big.sqlite"
+    for path, count in ((small, 1000), (big, 5000)):
+        with Ledger(path) as ledger:
+            for n in range(count):
+                ledger.put(question(str(n), parts=parts(f"{n}" + "字" * 8_000)), generation(str(n)))
+    assert big.stat().st_size > 100 << 20
+    script = """
+import resource, sys
+from pathlib import Path
+from tasks.models.ledger.export import export
+for path in map(Path, sys.argv[1:]):
+    for ending in ("parquet", "jsonl", "csv"):
+        export(path, path.with_suffix("." + ending))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    command = [sys.executable, "-c", script, str(small), str(big)]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before + 30, "MiB: 96 MiB more of text took memory"
+
+
+# --- prune ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "left"),
+    [
+        (Choice(purpose="rationale"), "abef"),
+        (Choice(model="teach"), "ef"),
+        (Choice(outcome=Outcome.EMPTY), "acdef"),
+        (Choice(model="student", outcome=Outcome.EMPTY), "abcdef"),
+        (Choice(purpose="classify", model="teacher"), "cdef"),
+        (Choice(before=10 * DAY), "bcdef"),
+        (Choice(purpose="class_fy"), "abcdef"),
+        (Choice(model="%"), "abcdef"),
+    ],
+)
+def test_what_meets_all_conditions_is_deleted(path: Path, choice: Choice, left: str) -> None:
+    change(path, "UPDATE answers SET at = ? WHERE key = 'a'", 9 * DAY)
+    assert prunable(path, choice).rows == 6 - len(left)
+    assert keys(path) == set("abcdef")
+    assert prune(path, choice).rows == 6 - len(left)
+    assert keys(path) == set(left)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT COUNT(*) FROM requests").fetchone() == (len(left),)
+    assert connection.execute("SELECT COUNT(*) FROM questions WHERE request IS NULL").fetchone() == (0,)
+    connection.close()
+
+
+def test_pruning_everything_needs_a_condition(path: Path) -> None:
+    for work in (prune, prunable):
+        with pytest.raises(LedgerError, match="choose what to delete"):
+            work(path, Choice())
+    assert keys(path) == set("abcdef")
+
+
+def test_space_and_texts_are_given_back_while_a_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    prefixes = {"old": "旧" * 30_000, "new": "新" * 30_000}
+    with Ledger(path) as ledger:
+        for purpose, prefix in prefixes.items():
+            for n in range(300):
+                request = question(
+                    f"{purpose}{n}", purpose=purpose, prefix=prefix, suffix="字" * 3000 + purpose + str(n)
+                )
+                ledger.put(request, generation(request.key))
+        ledger.flush()
+        before = stats(path).size
+        done = prune(path, Choice(purpose="old"))
+        assert done.rows == 300
+        assert done.freed == before - stats(path).size > before * 0.4
+        # The run still believes that it has stored the old prefix; its next answer must find it all the same.
+        again = question("again", prefix=prefixes["old"])
+        ledger.put(again, generation("again"))
+    connection = sqlite3.connect(path)
+    texts = connection.execute("SELECT COUNT(*) FROM texts").fetchone()[0]
+    (text,) = connection.execute("SELECT request FROM questions WHERE key = 'again'").fetchone()
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    assert texts == 2 + 1 + 300 + 1  # prefixes, the constraint, suffixes of `new` and of `again`
+    assert Request.model_validate_json(text) == again
