@@ -14,7 +14,6 @@ from flows.one_run import one_run
 from flows.pages import show_links
 from flows.running import intake, read_texts, reused, run_as_task, show_counts, show_table
 from flows.settings import SourceConfig
-from tasks.alikeness import Worded, crowded_out, diversity
 from tasks.decisions import Decision, pseudo_decision
 from tasks.errors import ConfigError
 from tasks.items.file_states import file_state
@@ -25,7 +24,8 @@ from tasks.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.mixing import draw_mix
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.rationale_gate import judge_reason
+from tasks.rationales.diversity import Worded, crowded_out, diversity
+from tasks.rationales.gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
 from tasks.report.review import case_digest, write_queue
 from tasks.storage.stages import (

@@ -22,7 +22,7 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.pool_cases import pool_cases
 from tasks.quotas import Balance
-from tasks.rationale_gate import with_good_reasons
+from tasks.rationales.gate import with_good_reasons
 from tasks.records import Correction, Sample, Split, content_digest
 from tasks.report.review import write_queue
 from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_rows

@@ -13,10 +13,10 @@ from flows.running import Stage, intake, most_images, prompter_for, reused, show
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
-from tasks.rationales import STAGE, Asked, Reasoner, Reasons
+from tasks.rationales.reasoner import STAGE, Asked, Reasoner, Reasons
+from tasks.rationales.words.lists import has_words
 from tasks.records import Sample, Split
 from tasks.storage.stages import StageRecord, code_version, recipe_hash
-from tasks.wording import has_words
 
 
 @flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)

@@ -8,12 +8,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.alikeness import NEAR, Crowds
 from tasks.drift import Limits
 from tasks.export import ExportSpec
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.spending import Budget
-from tasks.rationales import Support
+from tasks.rationales.diversity import NEAR, Crowds
+from tasks.rationales.reasoner import Support
 from tasks.records import Sampling
 from tasks.variants import Variant
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from tasks.rationales.variety import Diversity
 from tasks.report.card_evaluation import students
 from tasks.report.card_facts import Facts
 from tasks.report.card_flow import flow_chart, links_of
 from tasks.report.card_items import change_item, cut, dropped_item, example_item, grid
 from tasks.report.card_prompts import RenderedPrompt
-from tasks.report.card_reasons import Diversity
 from tasks.report.card_sections import (
     balance,
     confidence,

@@ -5,8 +5,8 @@ from collections import Counter
 
 from markupsafe import Markup
 
+from tasks.rationales.variety import Diversity
 from tasks.report.card_facts import Facts
-from tasks.report.card_reasons import Diversity
 from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
 from tasks.report.correction_charts import reliability_chart, suspicion_chart
 from tasks.report.correction_figures import Bar, Bin, Share

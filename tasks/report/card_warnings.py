@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from tasks.rationales.variety import Diversity
 from tasks.report.card_facts import Facts
-from tasks.report.card_reasons import Diversity
 from tasks.report.correction_tables import counted
 
 TRANSDUCTIVE = (

@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sklearn.metrics import roc_auc_score
 
-from tasks.alikeness import Crowds, diversity
 from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import as_sample, reason_of
 from tasks.models.ask import ask, ask_for_labels
@@ -28,8 +27,9 @@ from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.rationale_gate import supports
-from tasks.rationales import Asked, Reasoner, Reasons, Support
+from tasks.rationales.diversity import Crowds, diversity
+from tasks.rationales.gate import supports
+from tasks.rationales.reasoner import Asked, Reasoner, Reasons, Support
 from tasks.records import Generation, Prediction, Request, Sample, Sampling
 from tasks.storage.stages import read_rows
 

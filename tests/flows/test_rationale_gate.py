@@ -4,10 +4,10 @@ from pathlib import Path
 
 from flows.config import DistillConfig, RationalesConfig
 from flows.settings import RationaleSettings
-from tasks.rationales import Support
+from tasks.rationales.reasoner import Support
+from tasks.rationales.words.lists import BadReason
 from tasks.records import Dropped, Outcome, Prediction
 from tasks.storage.stages import StageRecord, read_rows
-from tasks.wording import BadReason
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

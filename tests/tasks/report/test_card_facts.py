@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tasks.packs.pack import load_pack
+from tasks.rationales.variety import diversity_of
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
 from tasks.report.card_confidence import confidence_of
 from tasks.report.card_facts import gather
 from tasks.report.card_prompts import rendered_prompts
-from tasks.report.card_reasons import diversity_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.card_sections import balance
 from tasks.report.card_warnings import warnings_of

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.wording import BadReason
+from tasks.rationales.words.lists import BadReason
 
 NEAR = 0.5
 """Jaccard index of two reasons' character bigrams from which on they are near-duplicates: a word of two characters in

@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tasks.rationales.words.lists import OTHER, RIGHT, ReasonWords
 from tasks.records import Sample
-from tasks.wording import OTHER, RIGHT, ReasonWords
 
 SHORT_LABEL = 2
 """A label of so few characters is an ordinary word too: it counts as named only where it is given as the answer."""

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tasks.alikeness import Crowds, Diversity, Worded, diversity
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
-from tasks.rationale_gate import Explained, complaint, judge_reasons, supports
+from tasks.rationales.diversity import Crowds, Diversity, Worded, diversity
+from tasks.rationales.gate import Explained, complaint, judge_reasons, supports
+from tasks.rationales.words.lists import BadReason
 from tasks.records import USABLE, Dropped, Generation, Outcome, Prediction, Request, Sample, Sampling
-from tasks.wording import BadReason
 
 STAGE = "rationales"
 

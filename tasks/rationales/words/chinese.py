@@ -2,7 +2,7 @@
 
 import re
 
-from tasks.wording.words import RIGHT, BadReason, ReasonWords, alternation
+from tasks.rationales.words.words import RIGHT, BadReason, ReasonWords, alternation
 
 _PART = "[^，。；,;！!？?]"
 """A character of the same part of the sentence."""

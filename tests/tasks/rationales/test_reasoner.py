@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tasks.prompts.parsing import parse
-from tasks.rationales import Asked, Reasoner, Reasons, Support
+from tasks.rationales.reasoner import Asked, Reasoner, Reasons, Support
 from tasks.records import FreeText, Generation, LabelAnswer, Outcome, Prediction, Request, Sample
 from tests.tasks.making import generation, prompter, sample
 

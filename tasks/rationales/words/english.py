@@ -2,7 +2,7 @@
 
 import re
 
-from tasks.wording.words import RIGHT, BadReason, ReasonWords, alternation
+from tasks.rationales.words.words import RIGHT, BadReason, ReasonWords, alternation
 
 _LEAKS = (
     r"\b(?:given|provided|known|correct|right|true|gold|target|assigned|specified|reference|annotated|supplied|expected)\s+"

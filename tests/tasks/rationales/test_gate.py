@@ -1,11 +1,11 @@
 import pytest
 
-from tasks.alikeness import Crowds
 from tasks.packs.pack import Pack, load_pack
-from tasks.rationale_gate import Explained, complaint, judge_reason, judge_reasons, supports, with_good_reasons
-from tasks.reason_text import marked
+from tasks.rationales.diversity import Crowds
+from tasks.rationales.gate import Explained, complaint, judge_reason, judge_reasons, supports, with_good_reasons
+from tasks.rationales.reason_text import marked
+from tasks.rationales.words.lists import OTHER, RIGHT, BadReason, has_words, reason_words
 from tasks.records import Sample
-from tasks.wording import OTHER, RIGHT, BadReason, has_words, reason_words
 from tests.tasks.making import image, prediction, sample
 
 LABELS = ("退款页", "退款", "商品页", "物流", "物流页面-物流跟踪页面", "订单详情页")

@@ -14,10 +14,10 @@ from types import ModuleType
 
 import pytest
 
-from tasks.alikeness import Crowds, Worded, find_alike
 from tasks.packs.pack import load_pack
-from tasks.rationale_gate import Explained, judge_reasons
-from tasks.wording import BadReason
+from tasks.rationales.diversity import Crowds, Worded, find_alike
+from tasks.rationales.gate import Explained, judge_reasons
+from tasks.rationales.words.lists import BadReason
 from tests.planted import fourth, second, third
 from tests.planted.first import planted
 from tests.planted.reasons import EACH, GOOD, BadKind, Planted, judge

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tasks.alikeness import Crowds, Worded, crowded_out, diversity, find_alike
-from tasks.wording import BadReason
+from tasks.rationales.diversity import Crowds, Worded, crowded_out, diversity, find_alike
+from tasks.rationales.words.lists import BadReason
 
 
 def worded(*texts: str, label: str = "a") -> list[Worded]:
@@ -48,7 +48,7 @@ def drawn(rng: random.Random, count: int) -> list[str]:
 @pytest.mark.parametrize("block", [2, 7, 512])
 @pytest.mark.parametrize("least", [0.3, 0.5, 0.8, 1.0])
 def test_alike_are_those_of_the_plain_definition(block: int, least: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.alikeness._BLOCK", block)
+    monkeypatch.setattr("tasks.rationales.diversity._BLOCK", block)
     crowds = Crowds(near=least, opening_few=1000)
     rng = random.Random(f"{block} {least}")
     found = 0

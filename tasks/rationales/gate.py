@@ -1,7 +1,7 @@
 """Which rationales to keep, and why not: what a reason's own text shows.
 
 Reasons that give the label away, argue for another one or would fit any item teach a student nothing, or worse: people
-who competed saw contradicting reasons hurt. What can only be seen beside the others' is judged in tasks/alikeness.py.
+who competed saw contradicting reasons hurt. What can only be seen beside the others' is judged in tasks/rationales/diversity.py.
 """
 
 import re
@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.alikeness import Crowds, Worded, find_alike
 from tasks.packs.pack import Pack
-from tasks.reason_text import QUOTED, SHORT_LABEL, Marked, marked, own_share, plain, said_in, unquoted
+from tasks.rationales.diversity import Crowds, Worded, find_alike
+from tasks.rationales.reason_text import QUOTED, SHORT_LABEL, Marked, marked, own_share, plain, said_in, unquoted
+from tasks.rationales.words.lists import NEVER, OTHER, RIGHT, BadReason, ReasonWords, reason_words
 from tasks.records import Prediction, Sample
-from tasks.wording import NEVER, OTHER, RIGHT, BadReason, ReasonWords, reason_words
 
 _MIN_CHARS = 4
 _OWN_LETTERS = 0.5

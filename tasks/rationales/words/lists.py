@@ -5,9 +5,9 @@ A language that is not here has empty lists: then the checks that need no words 
 
 from functools import lru_cache
 
-from tasks.wording.chinese import CHINESE
-from tasks.wording.english import ENGLISH
-from tasks.wording.words import NEVER, OTHER, RIGHT, BadReason, ReasonWords
+from tasks.rationales.words.chinese import CHINESE
+from tasks.rationales.words.english import ENGLISH
+from tasks.rationales.words.words import NEVER, OTHER, RIGHT, BadReason, ReasonWords
 
 __all__ = ["NEVER", "OTHER", "RIGHT", "BadReason", "ReasonWords", "has_words", "reason_words"]
 

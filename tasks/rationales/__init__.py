@@ -1,0 +1,1 @@
+"""Ask for reasons, judge them, and measure how varied they are."""
