@@ -21,7 +21,7 @@ from tasks.errors import ConfigError
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.ray.cluster import Runner
 from tasks.storage.yaml_files import read_yaml
-from tasks.students import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students.spec import ExternalSpec, ProbeSpec, StudentSpec
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""

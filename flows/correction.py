@@ -27,7 +27,7 @@ from tasks.report.correction import write_report
 from tasks.report.review import write_queue
 from tasks.reviewers import read_verdicts
 from tasks.storage.stages import StageRecord, code_version, recipe_hash
-from tasks.students import ProbeSpec, base_spec
+from tasks.students.spec import ProbeSpec, base_spec
 from tasks.verdicts import read_store, usable
 
 

@@ -29,7 +29,7 @@ from tasks.demo.tiny_models import TinyModels, make_models
 from tasks.export import ExportSpec
 from tasks.models.engines.engine import EngineSpec
 from tasks.report.summary import run_summary
-from tasks.students import StudentSpec
+from tasks.students.spec import StudentSpec
 
 _PIXELS = 112 * 168
 """The demo's screens are drawn at this size, so that the models see them as they are."""

@@ -32,7 +32,7 @@ from tasks.report.card import settings_of, write_card
 from tasks.report.evaluation import describe, report_of
 from tasks.scores import Scored
 from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
-from tasks.students import base_spec
+from tasks.students.spec import base_spec
 from tasks.trials import Trial, is_trained, student_folder, train_trial
 from tasks.truth import read_truth
 from tasks.variants import Phase, Results, Variant, phases

@@ -8,10 +8,10 @@ from flows.correction import STAGE
 from flows.students import trained_students
 from flows.training import student_facts
 from tasks.correction import check_out_of_fold
-from tasks.fold_files import recorded_folds
-from tasks.folds import Folds
 from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample, content_digest
+from tasks.students.fold_files import recorded_folds
+from tasks.students.folds import Folds
 
 Runs = tuple[dict[str, Prediction], ...]
 """Predictions by sample id, a mapping a repeat."""

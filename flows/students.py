@@ -14,8 +14,6 @@ from flows.running import prompter_for, read_texts
 from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
 from tasks.correction import check_out_of_fold
 from tasks.errors import ConfigError
-from tasks.fold_files import recorded_folds, write_folds
-from tasks.folds import Folds, make_folds
 from tasks.items.image_hashes import Looks
 from tasks.items.near_duplicates import near_duplicates
 from tasks.models.engines.identity import model_identity
@@ -25,11 +23,13 @@ from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Prediction, Sample, Sampling
 from tasks.storage.stages import read_rows
-from tasks.students import ExternalSpec, ProbeSpec, StudentSpec, base_spec
 from tasks.students.external import external_checkpoint, external_digest, train_external
 from tasks.students.features import Vector
+from tasks.students.fold_files import recorded_folds, write_folds
+from tasks.students.folds import Folds, make_folds
 from tasks.students.lora import student_digest, train_student
 from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
+from tasks.students.spec import ExternalSpec, ProbeSpec, StudentSpec, base_spec
 
 _SEEDS_A_REPEAT = 1000
 _LOOKS_A_SHARD = 500

@@ -13,9 +13,9 @@ from flows.config import CorrectionConfig
 from flows.progress import Progress
 from flows.runners import Shard, run_shards
 from flows.running import show_table
-from tasks.folds import Folds
 from tasks.records import Sample
-from tasks.students import StudentSpec
+from tasks.students.folds import Folds
+from tasks.students.spec import StudentSpec
 
 STAGE = "correction"
 

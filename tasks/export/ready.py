@@ -13,7 +13,7 @@ from tasks.export.llamafactory import write_dataset_info
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Subset
 from tasks.storage.stages import write_bytes
-from tasks.students import Plain
+from tasks.students.spec import Plain
 from tasks.students.trainer_files import write_configuration
 
 _STUDENTS = TEMPLATES / "students"

@@ -17,10 +17,10 @@ from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes
-from tasks.students import ExternalSpec, Plain
 from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
 from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log
 from tasks.students.curves import Curve, draw_curve
+from tasks.students.spec import ExternalSpec, Plain
 from tasks.students.trainer_files import filled, label_examples, write_configuration, write_data
 
 Progress = Callable[[int, int, float], None]

@@ -16,10 +16,8 @@ import numpy as np
 import orjson
 
 from tasks.errors import ConfigError, EngineError
-from tasks.folds import make_folds
 from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes
-from tasks.students import ProbeSpec
 from tasks.students.classifier import Blocks, Fitted, Weighing, fit, opened, saved
 from tasks.students.features import (
     Progress,
@@ -30,6 +28,8 @@ from tasks.students.features import (
     ngram_counts,
     pooled_images,
 )
+from tasks.students.folds import make_folds
+from tasks.students.spec import ProbeSpec
 
 _INNER_FOLDS = 3
 

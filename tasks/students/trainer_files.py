@@ -16,7 +16,7 @@ from tasks.prompts.prompter import Prompter
 from tasks.records import Example, Origin, Sample
 from tasks.storage.stages import write_bytes
 from tasks.storage.yaml_files import read_yaml
-from tasks.students import Plain
+from tasks.students.spec import Plain
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
 

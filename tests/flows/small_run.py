@@ -17,7 +17,7 @@ from flows.settings import CorrectionSettings, ReviewerConfig, SourceConfig  # n
 from tasks.demo.checkpoint import new_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
 from tasks.models.engines.engine import EngineSpec  # noqa: E402
-from tasks.students import StudentSpec  # noqa: E402
+from tasks.students.spec import StudentSpec  # noqa: E402
 
 PIXELS = 112 * 168
 

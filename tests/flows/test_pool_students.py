@@ -8,12 +8,12 @@ from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.running import intake
 from flows.students import trained_students
-from tasks.folds import make_folds
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
-from tasks.students import ProbeSpec
+from tasks.students.folds import make_folds
 from tasks.students.probe import predict_probe, probe_images
+from tasks.students.spec import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

@@ -12,7 +12,7 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.records import Prediction
 from tasks.report.review import read_queue
 from tasks.storage.stages import StageRecord, read_rows
-from tasks.students import ProbeSpec
+from tasks.students.spec import ProbeSpec
 from tasks.trust import Decision, Trusted
 from tests.conftest import PrefectServer
 from tests.flows.test_review_page import call

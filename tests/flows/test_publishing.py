@@ -19,7 +19,7 @@ from tasks.models.spending import Budget
 from tasks.records import Example, Generation, Outcome, Request
 from tasks.relabel_state import RelabelOutcome, read_state
 from tasks.storage.stages import read_rows
-from tasks.students import StudentSpec
+from tasks.students.spec import StudentSpec
 from tasks.versions import read_versions
 from tests.conftest import PrefectServer
 from tests.flows.test_relabel import Watched, answer, pool, teacher

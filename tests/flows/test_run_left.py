@@ -12,7 +12,7 @@ from tasks.errors import ConfigError
 from tasks.packs.pack import load_pack
 from tasks.records import Example, Message, Origin, Record
 from tasks.storage.stages import StageRecord, write_stage
-from tasks.students import StudentSpec
+from tasks.students.spec import StudentSpec
 from tasks.variants import Results
 from tests.conftest import PrefectServer
 from tests.tasks.making import prediction

@@ -13,13 +13,13 @@ from sklearn.metrics import roc_auc_score
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError, EngineError
-from tasks.folds import make_folds
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Outcome, Prediction, Sample, Split, content_digest
-from tasks.students import ProbeSpec
 from tasks.students.features import Vector, image_features
+from tasks.students.folds import make_folds
 from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
+from tasks.students.spec import ProbeSpec
 from tests.tasks.making import image, sample
 
 SPEC = ProbeSpec(folds=4, seed=3)

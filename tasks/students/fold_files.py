@@ -4,8 +4,8 @@ from pathlib import Path
 
 import orjson
 
-from tasks.folds import Folds
 from tasks.storage.stages import write_bytes
+from tasks.students.folds import Folds
 
 
 def write_folds(split: Folds, folder: Path, repeat: int) -> None:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import ConfigError
-from tasks.folds import Folds, group_numbers, make_folds
 from tasks.records import Sample, content_digest
+from tasks.students.folds import Folds, group_numbers, make_folds
 from tests.tasks.making import image, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
