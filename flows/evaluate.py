@@ -20,22 +20,22 @@ from flows.progress import Progress
 from flows.run_left import STAGES, check_unseen, results_of
 from flows.running import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from tasks.errors import ConfigError
+from tasks.evaluation.scores import Scored
+from tasks.evaluation.table import describe, report_of
+from tasks.evaluation.test_set import own_ids, predicted
+from tasks.evaluation.trials import Trial, is_trained, student_folder, train_trial
+from tasks.evaluation.truth import read_truth
+from tasks.evaluation.variants import Phase, Results, Variant, phases
 from tasks.export.labels import write_predictions
 from tasks.models.engines.identity import model_identity
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
-from tasks.predictions import own_ids, predicted
 from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split
 from tasks.report.card import settings_of, write_card
-from tasks.report.evaluation import describe, report_of
-from tasks.scores import Scored
 from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
 from tasks.students.spec import base_spec
-from tasks.trials import Trial, is_trained, student_folder, train_trial
-from tasks.truth import read_truth
-from tasks.variants import Phase, Results, Variant, phases
 
 STAGE = "evaluate"
 _REASON_TOKENS = 96

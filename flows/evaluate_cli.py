@@ -21,8 +21,8 @@ def evaluate_command(
     loaded = load_config(config).evaluate_config()
     find_or_start_server()
     from flows.evaluate import STAGE, evaluate
-    from tasks.report.evaluation import describe, report_of
-    from tasks.scores import Scored
+    from tasks.evaluation.scores import Scored
+    from tasks.evaluation.table import describe, report_of
     from tasks.storage.stages import read_rows
 
     evaluate(loaded)
@@ -35,8 +35,8 @@ def compare_command(
 ) -> None:
     """Whose student is better, and where: two evaluated runs on the held-out items that both answered."""
     from tasks.errors import ConfigError
-    from tasks.report.evaluation import compare
-    from tasks.scores import Scored
+    from tasks.evaluation.scores import Scored
+    from tasks.evaluation.table import compare
     from tasks.storage.stages import read_rows
 
     sides: list[list[Scored]] = []

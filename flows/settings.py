@@ -9,13 +9,13 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.drift import Limits
+from tasks.evaluation.variants import Variant
 from tasks.export import ExportSpec
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.spending import Budget
 from tasks.rationales.diversity import NEAR, Crowds
 from tasks.rationales.reasoner import Support
 from tasks.records import Sampling
-from tasks.variants import Variant
 
 
 class Settings(BaseModel):

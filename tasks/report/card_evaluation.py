@@ -9,10 +9,10 @@ from markupsafe import Markup
 from matplotlib.ticker import PercentFormatter
 from pydantic import ValidationError
 
+from tasks.evaluation.scores import Score
+from tasks.evaluation.table import Report, points
 from tasks.report.correction_tables import table
-from tasks.report.evaluation import Report, points
 from tasks.report.plots import COLOURS, STYLE, WIDTH, canvas, svg, tip
-from tasks.scores import Score
 
 
 def evaluation_of(output: Path) -> Report | None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
+from tasks.evaluation.table import Report
 from tasks.records import Action, Origin, Split, Subset
 from tasks.report.card_confidence import Confidence, confidence_of
 from tasks.report.card_contents import Contents, of_pool, read_contents
 from tasks.report.card_evaluation import evaluation_of
 from tasks.report.card_rows import Draw, rows_of
-from tasks.report.evaluation import Report
 from tasks.report.summary import stage_records
 from tasks.storage.stages import StageRecord
 from tasks.versions import Version, read_versions

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from flows.config import CommonConfig, DistillConfig, EmitConfig, EvaluateConfig
 from flows.settings import EvaluateSettings, PseudoLabelSettings, SourceConfig
 from tasks.errors import ConfigError
+from tasks.evaluation.scores import Scored
+from tasks.evaluation.table import Report
+from tasks.evaluation.variants import Variant
 from tasks.records import Dropped, Example, Sample
-from tasks.report.evaluation import Report
-from tasks.scores import Scored
 from tasks.storage.stages import read_record, read_rows
-from tasks.variants import Variant
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

@@ -9,11 +9,11 @@ from flows.config import EvaluateConfig
 from flows.settings import SourceConfig
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError
+from tasks.evaluation.variants import Results
 from tasks.packs.pack import load_pack
 from tasks.records import Example, Message, Origin, Record
 from tasks.storage.stages import StageRecord, write_stage
 from tasks.students.spec import StudentSpec
-from tasks.variants import Results
 from tests.conftest import PrefectServer
 from tests.tasks.making import prediction
 

@@ -29,8 +29,8 @@ def main() -> None:
     find_or_start_server()
     from flows.demo import demo, evaluation_config
     from flows.evaluate import STAGE, evaluate
-    from tasks.report.evaluation import describe, report_of
-    from tasks.scores import Scored
+    from tasks.evaluation.scores import Scored
+    from tasks.evaluation.table import describe, report_of
     from tasks.storage.stages import read_rows
 
     config = DemoConfig(output=options.output)

@@ -1,8 +1,8 @@
 from pathlib import Path
 
+from tasks.evaluation.table import Report, report_of
 from tasks.report.card_evaluation import evaluation_of, students
-from tasks.report.evaluation import Report, report_of
-from tests.tasks.test_scores import answers
+from tests.tasks.evaluation.test_scores import answers
 
 
 def made() -> Report:

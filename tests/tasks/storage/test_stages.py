@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import BooksError
+from tasks.evaluation.scores import Scored
 from tasks.models.costs import Costs
 from tasks.models.engines.engine import EngineSpec
 from tasks.patches import Change
@@ -29,7 +30,6 @@ from tasks.records import (
     Subset,
     TextPart,
 )
-from tasks.scores import Scored
 from tasks.storage.stages import (
     StageRecord,
     StoredRows,

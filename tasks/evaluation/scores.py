@@ -50,7 +50,7 @@ class Scored(Record):
 
     sample_id: str
     variant: str
-    """What the student was taught (tasks/variants.py)."""
+    """What the student was taught (tasks/evaluation/variants.py)."""
     seed: int
     truth: str
     """The label it is measured against."""

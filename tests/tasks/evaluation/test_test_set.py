@@ -2,10 +2,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from tasks.evaluation.test_set import own_ids, predicted
 from tasks.items.manifests import Columns
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
-from tasks.predictions import own_ids, predicted
 from tasks.records import Split
 from tests.tasks.making import prediction, sample
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.report.evaluation import compare, describe, report_of
-from tasks.scores import Scored, gap_closed, lift, score
+from tasks.evaluation.scores import Scored, gap_closed, lift, score
+from tasks.evaluation.table import compare, describe, report_of
 
 
 def answers(variant: str, right: float, *, seeds: int = 3, items: int = 200, draw: int = 0) -> list[Scored]:

@@ -1,5 +1,6 @@
 import pytest
 
+from tasks.evaluation.variants import Phase, Results, Variant, phases
 from tasks.records import (
     Action,
     Correction,
@@ -13,7 +14,6 @@ from tasks.records import (
     Subset,
     TextPart,
 )
-from tasks.variants import Phase, Results, Variant, phases
 
 
 def sample(name: str, given: str | None) -> Sample:

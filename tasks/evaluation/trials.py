@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.evaluation.variants import Phase, Variant
 from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.students.lora import student_digest, train_student
 from tasks.students.spec import StudentSpec, base_spec
-from tasks.variants import Phase, Variant
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from tasks.evaluation.scores import Interval, Lift, Score, Scored, gap_closed, lift, score
+from tasks.evaluation.variants import Variant
 from tasks.records import Record
-from tasks.scores import Interval, Lift, Score, Scored, gap_closed, lift, score
-from tasks.variants import Variant
 
 
 class Report(Record):

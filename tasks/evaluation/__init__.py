@@ -1,0 +1,1 @@
+"""Compare students on held-out items."""
