@@ -9,7 +9,7 @@ import typer
 from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tasks.judgements import Ints
+    from tasks.correction.judgements import Ints
 
 Probabilities = Annotated[
     list[Path],
@@ -42,9 +42,9 @@ def correct_command(
     No label changes without a person's verdict unless audited verdicts open the gate; without reviews none does.
     """
     # numpy, scipy and scikit-learn take seconds to import, which `labelstill --help` need not wait for
-    from tasks.correction import Policy, correct
-    from tasks.decision_lines import decision_lines, summary_of
-    from tasks.judgements import read_probabilities, read_teacher, read_verdicts
+    from tasks.correction.decide import Policy, correct
+    from tasks.correction.decision_lines import decision_lines, summary_of
+    from tasks.correction.judgements import read_probabilities, read_teacher, read_verdicts
     from tasks.storage.stages import write_bytes
 
     if reviews and verdicts is None:

@@ -14,14 +14,14 @@ from flows.running import Stage, intake, most_images, prompter_for, reused, run_
 from flows.students import out_of_fold
 from flows.teacher import teacher_labels
 from flows.training import STAGE
-from tasks.cases import all_labels, corrections, judged_samples, known_verdicts, review_queue
-from tasks.correction import AskTeacher, Decisions, LookUp, Policy, correct
+from tasks.correction.decide import AskTeacher, Decisions, LookUp, Policy, correct
+from tasks.correction.judgements import NEITHER, Floats, Ints, from_predictions, predicted
+from tasks.correction.outcome import all_labels, corrections, judged_samples, known_verdicts, review_queue
+from tasks.correction.patches import changes, write_patch
 from tasks.items.file_states import file_state
-from tasks.judgements import NEITHER, Floats, Ints, from_predictions, predicted
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
-from tasks.patches import changes, write_patch
 from tasks.records import Action, Correction, Prediction, Sample, Split, content_digest
 from tasks.report.correction import write_report
 from tasks.report.review import write_queue

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from tasks.patches import Change
+    from tasks.correction.patches import Change
 
 app = typer.Typer(no_args_is_help=True, help="A patch of changed labels: apply it to a manifest, revert it, show it.")
 console = Console()
@@ -28,7 +28,7 @@ def apply(
 
     Beside the copy, OUT.undo.jsonl keeps what `revert` needs.
     """
-    from tasks.patches import apply_patch, undo_path
+    from tasks.correction.patches import apply_patch, undo_path
 
     done = apply_patch(patch, manifest, to)
     _say(f"{done.relabelled:,} items relabelled, {done.dropped:,} removed: {done.out}")
@@ -45,7 +45,7 @@ def revert(
     ] = None,
 ) -> None:
     """Write what the manifest was before the patch: JSON and CSV byte for byte, Parquet row for row; all or nothing."""
-    from tasks.patches import revert_patch
+    from tasks.correction.patches import revert_patch
 
     done = revert_patch(patch, manifest, to, undo)
     _say(f"{done.relabelled:,} items have their given label again, {done.dropped:,} are back: {done.out}")
@@ -57,7 +57,7 @@ def show(
     first: Annotated[int, typer.Option(metavar="N", min=0, help="At most this many changes are listed")] = 50,
 ) -> None:
     """List a patch's changes: who decided, how sure, and why."""
-    from tasks.patches import read_patch
+    from tasks.correction.patches import read_patch
 
     changes = read_patch(patch)
     if changes and first:

@@ -7,7 +7,7 @@ from flows.config import CorrectionConfig
 from flows.correction import STAGE
 from flows.students import trained_students
 from flows.training import student_facts
-from tasks.correction import check_out_of_fold
+from tasks.correction.decide import check_out_of_fold
 from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample, content_digest
 from tasks.students.fold_files import recorded_folds

@@ -12,7 +12,7 @@ from flows.config import CorrectionConfig
 from flows.runners import Shard, parts, run_as_task, run_shards
 from flows.running import prompter_for, read_texts
 from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
-from tasks.correction import check_out_of_fold
+from tasks.correction.decide import check_out_of_fold
 from tasks.errors import ConfigError
 from tasks.items.image_hashes import Looks
 from tasks.items.near_duplicates import near_duplicates

@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.judgements import NEITHER
+from tasks.correction.judgements import NEITHER
 from tasks.quotas import Balance, allowed, floors_first
 from tasks.records import Dropped, Outcome, Prediction, Record
 from tasks.trust_model import ROUNDS, Belief, Values

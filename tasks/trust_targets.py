@@ -6,7 +6,7 @@ from math import sqrt
 
 import numpy as np
 
-from tasks.judgements import NEITHER
+from tasks.correction.judgements import NEITHER
 from tasks.records import Correction, Prediction, Sample
 from tasks.trust_model import Targets
 from tasks.votes import Evidence, is_usable

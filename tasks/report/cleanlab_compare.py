@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from tasks.correction import Decisions
+from tasks.correction.decide import Decisions
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tasks.correction import Decisions
+from tasks.correction.decide import Decisions
 from tasks.report.cleanlab_compare import Comparison, compare
 from tasks.report.correction_figures import Figures
 from tasks.report.correction_measures import figures_of, held_out

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from tasks.audit import Gate
-from tasks.correction import Estimate
+from tasks.correction.decide import Estimate
+from tasks.correction.gate import Gate
 from tasks.records import Action
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.audit import wilson_lower
-from tasks.calibration import Flags, Values, best_expected_f1, calibrate
-from tasks.correction import Decisions
-from tasks.judgements import NEITHER
+from tasks.correction.calibration import Flags, Values, best_expected_f1, calibrate
+from tasks.correction.decide import Decisions
+from tasks.correction.gate import wilson_lower
+from tasks.correction.judgements import NEITHER
 from tasks.records import Action
 from tasks.report.correction_figures import Bar, Bin, Changes, ClassFigures, Figures, Pair, Share, Suspect
 

@@ -16,8 +16,8 @@ from xml.sax.saxutils import quoteattr
 
 import orjson
 
+from tasks.correction.judgements import NEITHER
 from tasks.errors import JudgementError
-from tasks.judgements import NEITHER
 from tasks.records import ReviewCase
 from tasks.report.review import case_digest, image_url
 from tasks.storage.files import writing

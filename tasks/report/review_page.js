@@ -1,5 +1,5 @@
 
-const NEITHER = "neither"; // as in tasks/judgements.py
+const NEITHER = "neither"; // as in tasks/correction/judgements.py
 const find = (id) => document.getElementById(id);
 const read = (id) => JSON.parse(find(id).textContent);
 const make = (tag, kind, text) => {

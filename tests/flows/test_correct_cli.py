@@ -14,12 +14,12 @@ import pytest
 
 from flows.cli import main
 from flows.server import prefect_environment
-from tasks.correction import Policy, correct
-from tasks.judgements import read_probabilities, read_teacher
+from tasks.correction.decide import Policy, correct
+from tasks.correction.judgements import read_probabilities, read_teacher
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write
 from tests.benchmarks.correction.students import Student
 from tests.stub_server import ROOT
-from tests.tasks.judging import nobody, noisy
+from tests.tasks.correction.judging import nobody, noisy
 
 FIELDS = {"id", "given", "flagged", "reviewed", "action", "label", "p_given", "p_candidate", "p_neither", "suspicion"}
 

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.corrections_cli import app
+from tasks.correction.patches import changes, write_patch
 from tasks.errors import ManifestError
-from tasks.patches import changes, write_patch
 from tasks.records import Action
 from tests.tasks.making import correction
 

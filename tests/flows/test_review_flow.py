@@ -9,8 +9,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from flows.config import DistillConfig
 from flows.settings import CorrectionSettings, ReviewerConfig
+from tasks.correction.patches import read_patch
 from tasks.errors import LeakageError
-from tasks.patches import read_patch
 from tasks.records import Action, Correction, Example
 from tasks.report.review import read_queue
 from tasks.storage.stages import read_rows

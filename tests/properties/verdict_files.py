@@ -6,11 +6,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tasks.correction.judgements import read_probabilities, read_teacher, read_verdicts
+from tasks.correction.patches import apply_patch, read_patch, revert_patch, undo_path
 from tasks.errors import LabelstillError
 from tasks.evaluation.truth import read_truth
 from tasks.items.manifests import read_items
-from tasks.judgements import read_probabilities, read_teacher, read_verdicts
-from tasks.patches import apply_patch, read_patch, revert_patch, undo_path
 from tasks.report.label_studio import is_export, read_export
 from tasks.reviewers import read_verdicts as read_reviewer
 from tasks.verdicts import import_verdicts, read_answers, read_store

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.judgements import NEITHER
+from tasks.correction.judgements import NEITHER
 from tasks.quotas import Balance
 from tasks.records import Outcome, Prediction
 from tasks.trust import KEEPS, Bar, Decision, Trust, decide, split

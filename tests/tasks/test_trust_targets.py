@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.judgements import NEITHER
+from tasks.correction.judgements import NEITHER
 from tasks.records import Correction, Prediction, Sample
 from tasks.trust_targets import Checked, checked, targets
 from tasks.votes import Evidence

@@ -12,9 +12,9 @@ import numpy as np
 import orjson
 import pytest
 
-from tasks.audit import Gate
-from tasks.correction import Decisions, Policy, correct
-from tasks.judgements import Ints, Judgements
+from tasks.correction.decide import Decisions, Policy, correct
+from tasks.correction.gate import Gate
+from tasks.correction.judgements import Ints, Judgements
 from tasks.report.cleanlab_compare import compare
 from tasks.report.correction import write_report
 from tasks.report.correction_figures import Figures

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.correction.patches import Change
 from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
 from tasks.models.costs import Costs
 from tasks.models.engines.engine import EngineSpec
-from tasks.patches import Change
 from tasks.records import (
     Action,
     Dropped,

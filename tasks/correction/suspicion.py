@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from tasks.judgements import Floats, Ints, Judgements
+from tasks.correction.judgements import Floats, Ints, Judgements
 
 LEAST = 1e-3
 """Probabilities below this are taken for equal: a log-ratio beyond e⁷ tells how sure a softmax is, not how right."""

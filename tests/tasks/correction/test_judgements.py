@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.correction.judgements import (
+    NEITHER,
+    from_predictions,
+    predicted,
+    read_probabilities,
+    read_teacher,
+    read_verdicts,
+)
 from tasks.errors import JudgementError
-from tasks.judgements import NEITHER, from_predictions, predicted, read_probabilities, read_teacher, read_verdicts
 from tests.tasks.making import prediction, sample
 
 A, B, C = "申请退款", "查询物流", "反馈破损"

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.correction import AskTeacher, Decisions, Policy, check_out_of_fold, correct
+from tasks.correction.decide import AskTeacher, Decisions, Policy, check_out_of_fold, correct
+from tasks.correction.judgements import Floats, Ints, Judgements
 from tasks.errors import LeakageError
-from tasks.judgements import Floats, Ints, Judgements
 from tasks.records import Action, content_digest
 from tests.benchmarks.correction.noisy_sets import NoisySet
 from tests.benchmarks.correction.students import Student
-from tests.tasks.judging import judged, nobody, noisy, of_noisy, powered, says, teaches
+from tests.tasks.correction.judging import judged, nobody, noisy, of_noisy, powered, says, teaches
 from tests.tasks.making import image, sample
 
 KEEP, RELABEL, DROP, REVIEW = Action.KEEP, Action.RELABEL, Action.DROP, Action.REVIEW

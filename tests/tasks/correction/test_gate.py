@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.audit import Gate, choose_audit, choose_by_gain, expected_gain, gate_from, wilson_lower
-from tasks.calibration import Beliefs, calibrate
-from tasks.judgements import Ints, Judgements
-from tasks.suspicion import Suspicion
-from tests.tasks.judging import evidence_of, judged, noisy, of_noisy
+from tasks.correction.calibration import Beliefs, calibrate
+from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expected_gain, gate_from, wilson_lower
+from tasks.correction.judgements import Ints, Judgements
+from tasks.correction.suspicion import Suspicion
+from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy
 
 
 @pytest.mark.parametrize(

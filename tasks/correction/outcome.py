@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tasks.correction import Decisions
-from tasks.judgements import NEITHER, Floats, Judgements
+from tasks.correction.decide import Decisions
+from tasks.correction.judgements import NEITHER, Floats, Judgements
 from tasks.records import Action, Correction, Prediction, ReviewCase, Sample
 
 

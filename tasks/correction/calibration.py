@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from tasks.judgements import Judgements
-from tasks.suspicion import Suspicion
+from tasks.correction.judgements import Judgements
+from tasks.correction.suspicion import Suspicion
 
 Values = NDArray[np.float64]
 Flags = NDArray[np.bool_]

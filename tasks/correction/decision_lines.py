@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from tasks.correction import Decisions
+from tasks.correction.decide import Decisions
 
 
 def summary_of(decisions: Decisions) -> dict[str, object]:

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tasks.correction.patches import Change, apply_patch, changes, read_patch, revert_patch, undo_path, write_patch
 from tasks.errors import ManifestError
 from tasks.items.manifests import read_items
-from tasks.patches import Change, apply_patch, changes, read_patch, revert_patch, undo_path, write_patch
 from tasks.records import Action
 from tests.tasks.making import correction
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tasks.cases import all_labels, corrections, judged_samples, known_verdicts, review_queue
-from tasks.correction import Decisions, Policy, correct
-from tasks.judgements import Judgements
+from tasks.correction.decide import Decisions, Policy, correct
+from tasks.correction.judgements import Judgements
+from tasks.correction.outcome import all_labels, corrections, judged_samples, known_verdicts, review_queue
 from tasks.records import Action, Correction, Sample
-from tests.tasks.judging import judged, nobody, says, teaches
+from tests.tasks.correction.judging import judged, nobody, says, teaches
 from tests.tasks.making import prediction, sample
 
 COUNT = 30

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.audit import choose_audit
-from tasks.calibration import Beliefs, Values, at_precision, best_expected_f1, calibrate, resampled
-from tasks.judgements import Judgements
-from tasks.suspicion import suspicion, temper
-from tests.tasks.judging import evidence_of, judged, noisy, of_noisy
+from tasks.correction.calibration import Beliefs, Values, at_precision, best_expected_f1, calibrate, resampled
+from tasks.correction.gate import choose_audit
+from tasks.correction.judgements import Judgements
+from tasks.correction.suspicion import suspicion, temper
+from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy
 
 shares = st.lists(st.floats(0.001, 0.999), min_size=1, max_size=9).map(lambda p: np.array(p))
 

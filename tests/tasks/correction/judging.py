@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.correction import AskTeacher, LookUp
-from tasks.judgements import Floats, Ints, Judgements
-from tasks.suspicion import Suspicion, suspicion, temper
+from tasks.correction.decide import AskTeacher, LookUp
+from tasks.correction.judgements import Floats, Ints, Judgements
+from tasks.correction.suspicion import Suspicion, suspicion, temper
 from tests.benchmarks.correction.noisy_sets import NoisySet, Setting, item_id, make
 from tests.benchmarks.correction.students import Student
 

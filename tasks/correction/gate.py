@@ -12,9 +12,9 @@ from math import sqrt
 
 import numpy as np
 
-from tasks.calibration import Beliefs, Values, calibrate
-from tasks.judgements import Ints, Judgements
-from tasks.suspicion import Suspicion
+from tasks.correction.calibration import Beliefs, Values, calibrate
+from tasks.correction.judgements import Ints, Judgements
+from tasks.correction.suspicion import Suspicion
 
 _DISAGREEING = 0.75
 """Of the audited items, the share where the students disagree with the given label."""

@@ -1,7 +1,7 @@
 """Edits of a manifest's bytes: labels replaced, items cut out, all else as it was; and what takes the edits back.
 
 JSON, JSON Lines and CSV are edited as text, never parsed and written anew: spaces, quotes, line ends, order of fields,
-numbers and broken lines stay, and `undo_edits` gives the very bytes back. For Parquet see tasks/table_edits.py.
+numbers and broken lines stay, and `undo_edits` gives the very bytes back. For Parquet see tasks/correction/table_edits.py.
 """
 
 import csv
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
-from tasks.table_edits import TableUndo, edit_table, restore_table
+from tasks.correction.table_edits import TableUndo, edit_table, restore_table
 
 UndoLine = dict[str, Any]
 """Fit for JSON. Of text: `{"at", "length", "text"}`: put `text` in the place of `length` characters at `at` of the

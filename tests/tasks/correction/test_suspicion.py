@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.judgements import Judgements
-from tasks.suspicion import suspicion, temper
+from tasks.correction.judgements import Judgements
+from tasks.correction.suspicion import suspicion, temper
 from tests.benchmarks.correction.students import Student
-from tests.tasks.judging import evidence_of, judged, noisy, of_noisy, powered
+from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy, powered
 
 
 @st.composite

@@ -2,7 +2,7 @@
 
 1. `check_out_of_fold`: no prediction counts whose student saw the item, or a duplicate of it (rule 4).
 2. `correct` asks the teacher, which is not shown the given label, about the most suspicious items only;
-3. has a person judge a sample of them (tasks/audit.py), calibrates on the verdicts (tasks/calibration.py), and spends
+3. has a person judge a sample of them (tasks/correction/gate.py), calibrates on the verdicts (tasks/correction/calibration.py), and spends
    what is left of the person's budget where an answer is worth most;
 4. decides: verdicts stand; unreviewed labels change only while the gate is open (rule 6); the rest waits or stays.
 """
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.audit import Gate, choose_audit, choose_by_gain, expected_gain, gate_from
-from tasks.calibration import Beliefs, Flags, at_precision, best_expected_f1, calibrate, resampled
+from tasks.correction.calibration import Beliefs, Flags, at_precision, best_expected_f1, calibrate, resampled
+from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expected_gain, gate_from
+from tasks.correction.judgements import Floats, Ints, Judgements
+from tasks.correction.suspicion import Suspicion, suspicion, temper
 from tasks.errors import LeakageError
-from tasks.judgements import Floats, Ints, Judgements
 from tasks.records import Action, Sample, content_digest
-from tasks.suspicion import Suspicion, suspicion, temper
 
 AskTeacher = Callable[[Ints], Floats]
 """Items → their probabilities by the teacher, asked blind, [n, C + 1]: the last column is "none of the labels".

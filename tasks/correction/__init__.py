@@ -1,0 +1,1 @@
+"""Find and fix wrong labels in the labelled set."""
