@@ -10,8 +10,8 @@ from flows.running import prompter_for
 from flows.teacher import teacher_labels
 from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import Pack
+from tasks.pseudo_labels.evidence import Evidence, evidence, is_usable
 from tasks.records import Prediction, Sample, Sampling
-from tasks.votes import Evidence, evidence, is_usable
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,15 @@ from tasks.items.file_states import file_state
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
-from tasks.pool_cases import pool_cases
-from tasks.quotas import Balance
+from tasks.pseudo_labels.decide import Bar, Decision, Trust, Trusted, decide, split
+from tasks.pseudo_labels.pool_cases import pool_cases
+from tasks.pseudo_labels.quotas import Balance
+from tasks.pseudo_labels.targets import checked, targets
+from tasks.pseudo_labels.trust import Belief, fit
 from tasks.rationales.gate import with_good_reasons
 from tasks.records import Correction, Sample, Split, content_digest
 from tasks.report.review import write_queue
 from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_rows
-from tasks.trust import Bar, Decision, Trust, Trusted, decide, split
-from tasks.trust_model import Belief, fit
-from tasks.trust_targets import checked, targets
 from tasks.verdicts import read_store, usable
 
 STAGE = "pseudo_labels"

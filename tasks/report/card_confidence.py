@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.pseudo_labels.decide import KEEPS
+from tasks.pseudo_labels.evidence import Evidence
 from tasks.report.card_rows import rows_of
-from tasks.trust import KEEPS
-from tasks.votes import Evidence
 
 BINS = 20
 

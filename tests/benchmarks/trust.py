@@ -4,7 +4,7 @@
    from) label the demo's labelled set and pool by the local engine. Calibrated by the demo's corrections, which the
    unspoilt teacher helped to make; students are not asked. Goals: the interval covers the truth for every
    teacher; the demo's own reaches 0.95 with at least 70 % of the pool kept.
-2. Drawn sets (tests/tasks/trusting.py): how often the 95 % interval covers, and the target is reached.
+2. Drawn sets (tests/tasks/pseudo_labels/trusting.py): how often the 95 % interval covers, and the target is reached.
 
     python tests/benchmarks/trust.py [--demo artifacts/demo] [--sets 100] [--answers LEDGER]
 """
@@ -31,14 +31,14 @@ from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.quotas import Balance
+from tasks.pseudo_labels.decide import Bar, Decision, Trust, decide
+from tasks.pseudo_labels.evidence import evidence, is_usable
+from tasks.pseudo_labels.quotas import Balance
+from tasks.pseudo_labels.targets import checked, targets
+from tasks.pseudo_labels.trust import fit
 from tasks.records import Correction, Prediction, Sample, Sampling
 from tasks.storage.stages import read_rows
-from tasks.trust import Bar, Decision, Trust, decide
-from tasks.trust_model import fit
-from tasks.trust_targets import checked, targets
-from tasks.votes import evidence, is_usable
-from tests.tasks.trusting import World, draw
+from tests.tasks.pseudo_labels.trusting import World, draw
 
 PIXELS = 112 * 168
 SHARES = (1.0, 0.5, 0.3, 0.2)

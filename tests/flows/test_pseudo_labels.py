@@ -9,11 +9,11 @@ import pytest
 from flows.config import DistillConfig
 from flows.settings import CorrectionSettings, PseudoLabelSettings, ReviewerConfig, SourceConfig
 from tasks.models.engines.engine import EngineSpec
+from tasks.pseudo_labels.decide import Decision, Trusted
 from tasks.records import Prediction
 from tasks.report.review import read_queue
 from tasks.storage.stages import StageRecord, read_rows
 from tasks.students.spec import ProbeSpec
-from tasks.trust import Decision, Trusted
 from tests.conftest import PrefectServer
 from tests.flows.test_review_page import call
 

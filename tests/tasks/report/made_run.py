@@ -8,6 +8,8 @@ from PIL import Image
 
 from tasks.items.images import check_image
 from tasks.models.costs import Costs
+from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
     Action,
     Dropped,
@@ -23,8 +25,6 @@ from tasks.records import (
     TextPart,
 )
 from tasks.storage.stages import StageRecord, write_rows, write_stage
-from tasks.trust import Decision, Trusted
-from tasks.votes import Evidence
 from tests.tasks.making import correction, parts, prediction, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")

@@ -12,6 +12,8 @@ from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
 from tasks.models.costs import Costs
 from tasks.models.engines.engine import EngineSpec
+from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
     Action,
     Dropped,
@@ -42,10 +44,8 @@ from tasks.storage.stages import (
     write_rows,
     write_stage,
 )
-from tasks.trust import Decision, Trusted
 from tasks.verdicts import Verdict
 from tasks.versions import SnapshotRow
-from tasks.votes import Evidence
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from tasks.pseudo_labels.decide import Decision, Trusted
 from tasks.records import Prediction, ReviewCase, Sample
-from tasks.trust import Decision, Trusted
 
 
 def pool_cases(

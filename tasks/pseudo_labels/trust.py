@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from tasks.votes import FEATURES, Evidence, features
+from tasks.pseudo_labels.evidence import FEATURES, Evidence, features
 
 Values = NDArray[np.float64]
 Ints = NDArray[np.int64]

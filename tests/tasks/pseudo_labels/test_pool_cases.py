@@ -1,7 +1,7 @@
-from tasks.pool_cases import pool_cases
+from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.evidence import Evidence
+from tasks.pseudo_labels.pool_cases import pool_cases
 from tasks.records import ReviewCase
-from tasks.trust import Decision, Trusted
-from tasks.votes import Evidence
 from tests.tasks.making import prediction, sample
 
 LABEL, OTHER = "申请退款", "查询物流"

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.correction.judgements import NEITHER
-from tasks.quotas import Balance
+from tasks.pseudo_labels.decide import KEEPS, Bar, Decision, Trust, decide, split
+from tasks.pseudo_labels.evidence import Evidence, evidence, is_usable
+from tasks.pseudo_labels.quotas import Balance
+from tasks.pseudo_labels.trust import Belief, fit
 from tasks.records import Outcome, Prediction
-from tasks.trust import KEEPS, Bar, Decision, Trust, decide, split
-from tasks.trust_model import Belief, fit
-from tasks.votes import Evidence, evidence, is_usable
 from tests.tasks.making import prediction
-from tests.tasks.trusting import DrawnSet, World, draw
+from tests.tasks.pseudo_labels.trusting import DrawnSet, World, draw
 
 LABEL, OTHER = "申请退款", "查询物流"
 NOBODY: Mapping[str, str] = {}

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.pseudo_labels.evidence import Evidence
+from tasks.pseudo_labels.trust import Targets
 from tasks.records import Prediction
-from tasks.trust_model import Targets
-from tasks.votes import Evidence
 from tests.tasks.making import prediction
 
 

@@ -7,9 +7,9 @@ from math import sqrt
 import numpy as np
 
 from tasks.correction.judgements import NEITHER
+from tasks.pseudo_labels.evidence import Evidence, is_usable
+from tasks.pseudo_labels.trust import Targets
 from tasks.records import Correction, Prediction, Sample
-from tasks.trust_model import Targets
-from tasks.votes import Evidence, is_usable
 
 _SAME_MISTAKE = 0.5
 """At most so often a teacher that errs on an item with a wrong given label says that very label."""

@@ -1,7 +1,7 @@
 """Which pseudo-labels to keep: the likeliest to be right, for as long as the kept set reaches the target precision.
 
 No threshold an item. What is kept depends on the whole set: on how the teacher did on labelled items with like evidence
-(tasks/trust_model.py), on how sure that is, and on what the set's size leaves to chance.
+(tasks/pseudo_labels/trust.py), on how sure that is, and on what the set's size leaves to chance.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.correction.judgements import NEITHER
-from tasks.quotas import Balance, allowed, floors_first
+from tasks.pseudo_labels.evidence import Evidence, confidence, is_usable
+from tasks.pseudo_labels.quotas import Balance, allowed, floors_first
+from tasks.pseudo_labels.trust import ROUNDS, Belief, Values
 from tasks.records import Dropped, Outcome, Prediction, Record
-from tasks.trust_model import ROUNDS, Belief, Values
-from tasks.votes import Evidence, confidence, is_usable
 
 Ints = NDArray[np.int64]
 

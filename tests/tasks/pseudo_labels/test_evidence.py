@@ -3,8 +3,8 @@ from math import log
 import numpy as np
 import pytest
 
+from tasks.pseudo_labels.evidence import FEATURES, LEAST, Evidence, confidence, evidence, features, log_ratio
 from tasks.records import Outcome
-from tasks.votes import FEATURES, LEAST, Evidence, confidence, evidence, features, log_ratio
 from tests.tasks.making import prediction
 
 LABEL, OTHER = "申请退款", "查询物流"

@@ -1,0 +1,1 @@
+"""Decide which of the teacher's labels of the pool to keep."""
