@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from flows.folders import CANDIDATE
 from flows.outage import is_outage, wait_for_api
 from flows.pages import PAGES, link_to
-from tasks.drift import Drift
+from tasks.dataset.drift import Drift
 from tasks.storage.stages import read_record
 
 _POLL_SECONDS = 5

@@ -23,10 +23,10 @@ from flows.settings import (
     ReviewerConfig,
     SourceConfig,
 )
+from tasks.dataset.export.exports import ExportSpec
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models
-from tasks.export import ExportSpec
 from tasks.models.engines.engine import EngineSpec
 from tasks.report.summary import run_summary
 from tasks.students.spec import StudentSpec

@@ -12,8 +12,8 @@ from rich.table import Table
 from tasks.errors import ManifestError
 
 if TYPE_CHECKING:
-    from tasks.snapshots import Snapshot
-    from tasks.version_diff import Change, Side, Tally
+    from tasks.dataset.diff import Change, Side, Tally
+    from tasks.dataset.snapshots import Snapshot
 
 console = Console()
 
@@ -41,8 +41,8 @@ def diff_command(
     With --in OUTPUT alone: what OUTPUT's latest version changed in the one before it. B left out: A against the latest.
     A and B may be beginnings of digests (OUTPUT/versions/versions.jsonl lists them), also after emit was run again.
     """
-    from tasks.snapshots import open_snapshot
-    from tasks.version_diff import Tally, change_file, differences
+    from tasks.dataset.diff import Tally, change_file, differences
+    from tasks.dataset.snapshots import open_snapshot
 
     names = _names(before, after, output)
     tally = Tally()
@@ -62,7 +62,7 @@ def diff_command(
 
 def _names(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
     """The two sides as named, or what `output`'s log says where one is left out."""
-    from tasks.versions import FOLDER, LOG, read_versions
+    from tasks.dataset.versions import FOLDER, LOG, read_versions
 
     if before is not None and after is not None:
         return before, after

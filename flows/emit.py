@@ -14,14 +14,15 @@ from flows.one_run import one_run
 from flows.pages import show_links
 from flows.running import intake, read_texts, reused, run_as_task, show_counts, show_table
 from flows.settings import SourceConfig
-from tasks.decisions import Decision, pseudo_decision
+from tasks.dataset.decisions import Decision, pseudo_decision
+from tasks.dataset.merge import STAGE, conflicts
+from tasks.dataset.merge_files import Emitted, write_merged
+from tasks.dataset.merge_plan import Plan, Rules, Sources, plan_merge
+from tasks.dataset.mixing import draw_mix
+from tasks.dataset.versions import VersionWriter
 from tasks.errors import ConfigError
 from tasks.items.file_states import file_state
 from tasks.items.image_hashes import Looks
-from tasks.merge import STAGE, conflicts
-from tasks.merge_files import Emitted, write_merged
-from tasks.merge_plan import Plan, Rules, Sources, plan_merge
-from tasks.mixing import draw_mix
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Worded, crowded_out, diversity
@@ -38,7 +39,6 @@ from tasks.storage.stages import (
     recipe_hash,
 )
 from tasks.verdicts import read_store, usable
-from tasks.versions import VersionWriter
 
 _ASKED = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""

@@ -19,6 +19,7 @@ from flows.processes import worker_pool
 from flows.progress import Progress
 from flows.run_left import STAGES, check_unseen, results_of
 from flows.running import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
+from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
 from tasks.evaluation.scores import Scored
 from tasks.evaluation.table import describe, report_of
@@ -26,7 +27,6 @@ from tasks.evaluation.test_set import own_ids, predicted
 from tasks.evaluation.trials import Trial, is_trained, student_folder, train_trial
 from tasks.evaluation.truth import read_truth
 from tasks.evaluation.variants import Phase, Results, Variant, phases
-from tasks.export.labels import write_predictions
 from tasks.models.engines.identity import model_identity
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger

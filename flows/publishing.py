@@ -9,12 +9,12 @@ from flows.config import EmitConfig, RelabelConfig
 from flows.distill import run_stages, write_up
 from flows.folders import CANDIDATE
 from flows.running import one_reading, show_table
-from tasks.drift import Drift, drift_between
+from tasks.dataset.drift import Drift, drift_between
+from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, write_state
+from tasks.dataset.snapshots import Snapshot, open_snapshot
+from tasks.dataset.versions import read_versions
 from tasks.errors import BudgetSpent
-from tasks.relabel_state import RelabelOutcome, RelabelState, write_state
-from tasks.snapshots import Snapshot, open_snapshot
 from tasks.storage.stages import read_record
-from tasks.versions import read_versions
 
 
 def bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -> RelabelState:

@@ -9,12 +9,12 @@ from prefect.states import Completed
 from flows.config import RelabelConfig
 from flows.folders import CONFLICTS, REVIEW_POOL
 from flows.one_run import one_run
+from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, read_state, write_state
 from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import reader_identity
 from tasks.models.engines.identity import checkpoint_identity, model_identity
 from tasks.packs.pack import load_pack
 from tasks.records import digest_of
-from tasks.relabel_state import RelabelOutcome, RelabelState, read_state, write_state
 from tasks.storage.stages import code_version, read_record
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.config import EvaluateConfig
 from flows.running import intake
-from tasks.decisions import Reason
+from tasks.dataset.decisions import Reason
 from tasks.errors import ConfigError
 from tasks.evaluation.variants import Results
 from tasks.packs.pack import Pack

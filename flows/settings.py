@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.drift import Limits
+from tasks.dataset.drift import Limits
+from tasks.dataset.export.exports import ExportSpec
 from tasks.evaluation.variants import Variant
-from tasks.export import ExportSpec
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.spending import Budget
 from tasks.rationales.diversity import NEAR, Crowds
@@ -234,7 +234,7 @@ class DriftSettings(Settings):
     )
 
     def limits(self) -> Limits:
-        """The same for tasks/drift.py."""
+        """The same for tasks/dataset/drift.py."""
         return Limits(**self.model_dump())
 
 

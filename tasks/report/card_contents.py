@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from tasks.decisions import Reason
+from tasks.dataset.decisions import Reason
 from tasks.records import Part, Split
 from tasks.report.card_rows import rows_of
 

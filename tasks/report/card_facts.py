@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from tasks.dataset.versions import Version, read_versions
 from tasks.evaluation.table import Report
 from tasks.records import Action, Origin, Split, Subset
 from tasks.report.card_confidence import Confidence, confidence_of
@@ -19,7 +20,6 @@ from tasks.report.card_evaluation import evaluation_of
 from tasks.report.card_rows import Draw, rows_of
 from tasks.report.summary import stage_records
 from tasks.storage.stages import StageRecord
-from tasks.versions import Version, read_versions
 
 Row = dict[str, Any]
 """A row of one of the run's Parquet files (see artifacts/README.md)."""

@@ -99,11 +99,11 @@ def _text(rng: Random, length: int) -> str:
 
 def merge(folder: Path) -> None:
     """Merge what `write_inputs` left; prints seconds by part, then seconds in all and peak memory (GiB)."""
-    from tasks.decisions import pseudo_decision
-    from tasks.export import ExportSpec, Format
+    from tasks.dataset.decisions import pseudo_decision
+    from tasks.dataset.export.exports import ExportSpec, Format
+    from tasks.dataset.merge_files import write_merged
+    from tasks.dataset.merge_plan import Rules, Sources, plan_merge
     from tasks.items.image_hashes import Looks
-    from tasks.merge_files import write_merged
-    from tasks.merge_plan import Rules, Sources, plan_merge
     from tasks.records import Prediction, Sample, Split
     from tasks.storage.stages import StoredRows
     from tests.tasks.making import prompter

@@ -33,8 +33,8 @@ from flows.alerts import (
     tell_empty,
     tell_held_back,
 )
+from tasks.dataset.relabel_state import RelabelOutcome
 from tasks.errors import BudgetSpent
-from tasks.relabel_state import RelabelOutcome
 from tests.conftest import ROOT, PrefectServer
 
 

@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from flows.settings import ApprovalSettings
-from tasks.relabel_state import RelabelOutcome, RelabelState
+from tasks.dataset.relabel_state import RelabelOutcome, RelabelState
 from tests.conftest import PrefectServer
 from tests.flows.test_relabel import Watched, is_paused, pool, teacher
 from tests.flows.test_web_ui import opened, picture

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows import cli
+from tasks.dataset.versions import Version, record_version
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin
-from tasks.versions import Version, record_version
 
 
 def example(id: str, label: str, why: str = "given label") -> Example:

@@ -9,12 +9,12 @@ import pytest
 
 from flows.config import EmitConfig
 from flows.settings import EmitSettings, MixSettings, RationaleSettings, SourceConfig
+from tasks.dataset.export.exports import ExportSpec, Format
+from tasks.dataset.versions import read_versions
 from tasks.demo.dataset import draw_items
-from tasks.export import ExportSpec, Format
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
 from tasks.report.review import read_queue
 from tasks.storage.stages import StageRecord, read_record, read_rows, write_stage
-from tasks.versions import read_versions
 from tests.conftest import PrefectServer
 
 pytestmark = pytest.mark.timeout(300)

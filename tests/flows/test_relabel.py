@@ -21,14 +21,14 @@ from flows.settings import (
     PseudoLabelSettings,
     SourceConfig,
 )
+from tasks.dataset.diff import Kind, Tally, differences
+from tasks.dataset.export.exports import ExportSpec, Format
+from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, read_state
+from tasks.dataset.snapshots import open_snapshot
+from tasks.dataset.versions import read_versions
 from tasks.demo.dataset import draw_items
-from tasks.export import ExportSpec, Format
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.ledger.ledger import Ledger
-from tasks.relabel_state import RelabelOutcome, RelabelState, read_state
-from tasks.snapshots import open_snapshot
-from tasks.version_diff import Kind, Tally, differences
-from tasks.versions import read_versions
 from tests.conftest import PrefectServer
 
 pytestmark = pytest.mark.timeout(300)

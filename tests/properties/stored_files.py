@@ -10,15 +10,15 @@ from random import Random
 
 from PIL import Image
 
+from tasks.dataset.mixing import draw_mix
+from tasks.dataset.snapshots import open_snapshot
 from tasks.errors import LabelstillError, LedgerError
 from tasks.items.images import check_image
 from tasks.items.refusals import Unusable
-from tasks.mixing import draw_mix
 from tasks.models.ledger.export import export
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.ledger.tools import stats
 from tasks.records import Generation
-from tasks.snapshots import open_snapshot
 from tasks.storage.stages import write_rows
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
 from tests.properties.told import Told

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from transformers import AutoProcessor
 
+from tasks.dataset.export.exports import ExportSpec, Format, ImagePaths, write_exports
 from tasks.demo.checkpoint import new_checkpoint
-from tasks.export import ExportSpec, Format, ImagePaths, write_exports
 from tasks.records import Subset
 from tests.benchmarks.clients.peers import QUIET, python_of
 from tests.benchmarks.readers.items import SHAPES, Case, draw_cases, expected

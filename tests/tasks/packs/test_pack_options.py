@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tasks.dataset.export.trainer_files import label_examples
 from tasks.errors import PackError
 from tasks.models.engines.server.chat import Capabilities, Probe, chat_body, probe_body
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
@@ -14,7 +15,6 @@ from tasks.prompts.prompter import Prompter, fixed_chars, reseeded
 from tasks.prompts.turns import system_turn, user_content, user_text
 from tasks.records import FreeText, Sampling, TextPart
 from tasks.students.lessons import dataset
-from tasks.students.trainer_files import label_examples
 from tests.tasks.making import image, sample
 
 GREEDY = Sampling()

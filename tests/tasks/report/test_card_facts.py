@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.dataset.versions import record_version
 from tasks.packs.pack import load_pack
 from tasks.rationales.variety import diversity_of
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
@@ -16,7 +17,6 @@ from tasks.report.card_rows import Draw, rows_of
 from tasks.report.card_sections import balance
 from tasks.report.card_warnings import warnings_of
 from tasks.storage.stages import StageRecord, write_stage
-from tasks.versions import record_version
 from tests.tasks.making import correction, image, sample
 from tests.tasks.report.made_run import make_run
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tasks.dataset.export.exports import ExportSpec, Format, write_exports
 from tasks.errors import StorageError
-from tasks.export import ExportSpec, Format, write_exports
 from tasks.records import Dropped
 from tasks.storage.files import full_disk, writing
 from tasks.storage.stages import RowWriter, read_rows, write_bytes, write_rows
-from tests.tasks.export.making import asked
+from tests.tasks.dataset.export.making import asked
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.correction.patches import Change
+from tasks.dataset.versions import SnapshotRow
 from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
 from tasks.models.costs import Costs
@@ -45,7 +46,6 @@ from tasks.storage.stages import (
     write_stage,
 )
 from tasks.verdicts import Verdict
-from tasks.versions import SnapshotRow
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 

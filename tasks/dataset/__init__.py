@@ -1,0 +1,1 @@
+"""Merge everything into one training set; its versions, diffs and exports."""

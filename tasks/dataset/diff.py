@@ -1,0 +1,201 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
+# (pyarrow publishes no types)
+"""Two versions of an emitted set compared, item by item: what was added, removed, relabelled, and why.
+
+It goes through both sides in slices, so what is held is the two tables (tasks/dataset/snapshots.py) and the rows' partners.
+"""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.dataset.snapshots import Snapshot
+from tasks.errors import ManifestError
+from tasks.storage.files import writing
+
+_SLICE = 50_000
+
+
+class Kind(StrEnum):
+    """What happened to an item between two versions."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    RELABELLED = "relabelled"
+    REREASONED = "re-reasoned"
+    """The same label, another reason (or one where there was none, or the reverse)."""
+    REWORDED = "reworded"
+    """The same label and reason, other words around them, or other images: a changed template or item."""
+    MOVED = "moved"
+    """Between the subsets, training and validation."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """An item as one of the two versions has it."""
+
+    label: str
+    reason: str
+    origin: str
+    why: str
+    subset: str
+    task: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """An item that differs; `before` is None for one that was added, `after` for one that was removed."""
+
+    id: str
+    kinds: tuple[Kind, ...]
+    before: Side | None
+    after: Side | None
+
+
+def differences(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    """Every item that differs: those of `before` in its order, then the added ones in the order of `after`.
+
+    Items are matched by id. Where a version has an id several times (two manifests that count from 1), they are
+    matched in the order of their sources.
+    """
+    left, right = _keys(before.table, after.table)
+    partner = np.full(before.rows, -1, dtype=np.int64)
+    found = pc.index_in(right, value_set=left)
+    matched = pc.is_valid(found).to_numpy(zero_copy_only=False)
+    partner[found.drop_null().to_numpy(zero_copy_only=False)] = np.flatnonzero(matched)
+    for start in range(0, before.rows, _SLICE):
+        rows = np.arange(start, min(start + _SLICE, before.rows))
+        both = partner[rows] >= 0
+        yield from _pairs(before.table, after.table, rows, np.where(both, partner[rows], 0), both)
+    added = np.flatnonzero(~matched)
+    for start in range(0, len(added), _SLICE):
+        some = after.table.take(added[start : start + _SLICE])
+        for id, side in zip(some.column("sample_id").to_pylist(), _sides(some), strict=True):
+            yield Change(id, (Kind.ADDED,), None, side)
+
+
+class Tally:
+    """Counts changes as they pass."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.kinds: Counter[Kind] = Counter()
+        """Items by what happened to them; one item may be counted under two."""
+        self.relabelled: Counter[tuple[str, str]] = Counter()
+        """Items by (old label, new label)."""
+
+    def add(self, change: Change) -> None:
+        """Count one."""
+        self.items += 1
+        self.kinds.update(change.kinds)
+        if change.before and change.after and Kind.RELABELLED in change.kinds:
+            self.relabelled[change.before.label, change.after.label] += 1
+
+
+@contextmanager
+def change_file(path: Path) -> Generator[Callable[[Change], None]]:
+    """A function that writes changes to `path`, by its ending as JSON Lines or CSV; it appears when it is whole.
+
+    JSON has `id`, `changes` and the two sides as objects, CSV a column for each field of a side. Raises ManifestError
+    for another ending.
+    """
+    sink = {".jsonl": _json_sink, ".csv": _csv_sink}.get(path.suffix)
+    if sink is None:
+        raise ManifestError(f"{path}: name a file that ends in .jsonl or .csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with writing(path), temporary.open("w", encoding="utf-8", newline="") as file:
+            yield sink(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --- matching and comparing ----------------------------------------------------------------------------------
+
+
+def _keys(before: Any, after: Any) -> tuple[Any, Any]:
+    """A key of each row of both tables, unique within each: the id, numbered where a table has it several times."""
+    tables = (before, after)
+    if all(pc.count_distinct(t.column("sample_id")).as_py() == t.num_rows for t in tables):
+        return tuple(t.column("sample_id").combine_chunks() for t in tables)  # pyright: ignore[reportReturnType]
+    return tuple(_numbered(t) for t in tables)  # pyright: ignore[reportReturnType]
+
+
+def _numbered(table: Any) -> Any:
+    narrow = pa.table({n: table.column(n).cast(pa.string()) for n in ("sample_id", "source", "task", "content")})
+    order = pc.sort_indices(narrow, [(name, "ascending") for name in narrow.column_names]).to_numpy()
+    ids = narrow.column("sample_id").take(order).combine_chunks()
+    first = np.ones(len(ids), dtype=bool)
+    if len(ids) > 1:
+        first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    positions = np.arange(len(ids))
+    numbers = np.empty(len(ids), dtype=np.int64)
+    numbers[order] = positions - np.maximum.accumulate(np.where(first, positions, 0))
+    return pc.binary_join_element_wise(
+        narrow.column("sample_id").combine_chunks(), pa.array(numbers).cast(pa.string()), "\0"
+    )
+
+
+def _pairs(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iterator[Change]:
+    old, new = before.take(rows), after.take(partners[both])
+    differ = {name: np.zeros(len(rows), dtype=bool) for name in ("label", "reason", "content", "subset")}
+    there = old.filter(pa.array(both))
+    for name, flags in differ.items():
+        unequal = pc.not_equal(there.column(name).cast(pa.string()), new.column(name).cast(pa.string()))
+        flags[both] = unequal.to_numpy()
+    reasoned = differ["reason"] & ~differ["label"]
+    reworded = differ["content"] & ~differ["label"] & ~differ["reason"]
+    flagged = ((Kind.RELABELLED, differ["label"]), (Kind.REREASONED, reasoned), (Kind.REWORDED, reworded))
+    flags = {Kind.REMOVED: ~both, **dict(flagged), Kind.MOVED: differ["subset"]}
+    changed = np.flatnonzero(np.any(list(flags.values()), axis=0))
+    position = np.cumsum(both) - 1
+    olds = _sides(old.take(changed))
+    news = _sides(new.take(position[changed[both[changed]]]))
+    for row, id, side in zip(changed, old.column("sample_id").take(changed).to_pylist(), olds, strict=True):
+        kinds = tuple(kind for kind, of in flags.items() if of[row])
+        yield Change(id, kinds, side, next(news) if both[row] else None)
+
+
+def _sides(table: Any) -> Iterator[Side]:
+    columns = [table.column(field.name).to_pylist() for field in fields(Side)]
+    return (Side(*values) for values in zip(*columns, strict=True))
+
+
+# --- writing -------------------------------------------------------------------------------------------------
+
+
+def _json_sink(file: Any) -> Callable[[Change], None]:
+    def write(change: Change) -> None:
+        row = {"id": change.id, "changes": change.kinds, "before": change.before, "after": change.after}
+        file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE).decode())
+
+    return write
+
+
+def _csv_sink(file: Any) -> Callable[[Change], None]:
+    names = [field.name for field in fields(Side)]
+    writer = csv.writer(file)
+    writer.writerow(["id", "changes", *(f"{name}_{side}" for name in names for side in ("before", "after"))])
+
+    def write(change: Change) -> None:
+        cells = [getattr(side, name) if side else "" for name in names for side in (change.before, change.after)]
+        writer.writerow([change.id, "+".join(change.kinds), *cells])
+
+    return write

@@ -1,0 +1,49 @@
+"""An example as the alternating conversation that every reader wants, checked and escaped."""
+
+from dataclasses import dataclass
+
+from tasks.dataset.export.exports import NotHeld, Reason
+from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
+from tasks.records import Example, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A system text or none, then questions and answers; `<image>` stands in questions only, once an image."""
+
+    system: str | None
+    turns: tuple[tuple[str, str], ...]
+
+    def messages(self) -> list[dict[str, str]]:
+        """The turns as role and content, a system turn first where there is one."""
+        first = [] if self.system is None else [{"role": "system", "content": self.system}]
+        pairs = [(("user", question), ("assistant", answer)) for question, answer in self.turns]
+        return first + [{"role": role, "content": content} for pair in pairs for role, content in pair]
+
+
+def conversation(example: Example) -> Conversation:
+    """The example's turns; what readers would take for an image or for a turn's end is escaped.
+
+    Raises NotHeld unless user and assistant alternate, after a system turn at most, and the questions hold as many
+    `<image>` as the example has images.
+    """
+    first = example.messages[:1]
+    system = first[0] if first and first[0].role == "system" else None
+    turns = example.messages[1:] if system else example.messages
+    roles = [m.role for m in turns]
+    if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
+        detail = f"turns must alternate user, assistant; they are {roles}"
+        raise NotHeld(example, Reason.TURNS_DO_NOT_ALTERNATE, detail)
+    contents = [_content(m) for m in turns]
+    tokens = sum(content.count(IMAGE_TOKEN) for content in contents)
+    if tokens != len(example.images):
+        detail = f"{tokens} `<image>` for {len(example.images)} images"
+        raise NotHeld(example, Reason.IMAGES_DO_NOT_MATCH, detail)
+    return Conversation(_content(system) if system else None, tuple(zip(contents[::2], contents[1::2], strict=True)))
+
+
+def _content(message: Message) -> str:
+    # Only a question holds images: a literal token in an answer (from OCR text, say) would be counted as one.
+    if message.role != "user":
+        return escape_placeholder(message.content)
+    return IMAGE_TOKEN.join(escape_placeholder(text) for text in message.content.split(IMAGE_TOKEN))

@@ -1,0 +1,100 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# (pyarrow and datasets publish few types)
+"""Parquet for Hugging Face `datasets` and trl: prompt, completion, and the images themselves.
+
+`load_dataset("parquet", data_files=…)` finds the columns' types in the file: images are decoded when a row is read.
+Contents are lists of elements, since with a string trl moves all images before the text (trl 1.16, data_utils.py).
+Train with `max_length=None`, so that no image's tokens are cut. Of several exchanges trl trains on the last answer.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Image, List, Value
+
+from tasks.dataset.export.conversation import conversation
+from tasks.dataset.export.exports import NotHeld, Reason
+from tasks.dataset.export.files import Provenance, subset_name
+from tasks.prompts.turns import IMAGE_TOKEN
+from tasks.records import Example, Subset
+
+_TURNS = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
+_FEATURES = Features({"prompt": _TURNS, "completion": _TURNS, "images": List(Image())})
+
+_GROUP_ROWS = 256
+_GROUP_BYTES = 32 << 20
+
+
+class TrlWriter:
+    """`<name>.parquet`, and `<name>_validation.parquet` where there are validation examples."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._files = {Subset.TRAIN: self._open(Subset.TRAIN)}
+        self._provenance = Provenance(folder)
+
+    def _open(self, subset: Subset) -> "_Groups":
+        return _Groups(self._folder / f"{subset_name(self._name, subset)}.parquet")
+
+    def write(self, example: Example) -> None:
+        """Add one example with its image files as they are; raises NotHeld, also for a file that can't be read."""
+        held = conversation(example)
+        *before, last = [
+            {"role": message["role"], "content": _elements(message["content"])} for message in held.messages()
+        ]
+        images = [{"bytes": _bytes(example, image.path), "path": Path(image.path).name} for image in example.images]
+        if example.subset not in self._files:
+            self._files[example.subset] = self._open(example.subset)
+        size = sum(len(image["bytes"]) for image in images)
+        self._files[example.subset].add({"prompt": before, "completion": [last], "images": images}, size)
+        self._provenance.add(example)
+
+    def close(self) -> None:
+        """Finish all files."""
+        for file in self._files.values():
+            file.close()
+        self._provenance.close()
+
+
+class _Groups:
+    """A Parquet file written a row group at a time, so that few images are held."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, _FEATURES.arrow_schema)
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def add(self, row: dict[str, Any], size: int) -> None:
+        self._rows.append(row)
+        self._bytes += size
+        if len(self._rows) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.write_table(pa.Table.from_pylist(self._rows, schema=_FEATURES.arrow_schema))
+        self._rows, self._bytes = [], 0
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._file.close()
+
+
+def _elements(content: str) -> list[dict[str, str | None]]:
+    """The content list: texts and images in their order, empty texts left out (as in `user_turn.user_content`)."""
+    first, *rest = content.split(IMAGE_TOKEN)
+    elements: list[dict[str, str | None]] = [{"type": "text", "text": first}]
+    for text in rest:
+        elements.append({"type": "image", "text": None})
+        elements.append({"type": "text", "text": text})
+    return [element for element in elements if element["text"] != ""]
+
+
+def _bytes(example: Example, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise NotHeld(example, Reason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error

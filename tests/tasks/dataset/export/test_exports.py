@@ -1,0 +1,244 @@
+"""`write_exports` as a whole: files, subsets, provenance, what is left out, images' names, and what stays untouched."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+
+from tasks.dataset.export.exports import ExportSpec, Format, Reason, write_exports
+from tasks.dataset.export.labels import write_predictions
+from tasks.records import Example, ImageRef, Origin, Subset
+from tests.tasks.dataset.export.making import asked, example
+
+ALL = tuple(Format)
+
+
+def picture(folder: Path, name: str, colour: str = "red") -> ImageRef:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (56, 84), colour).save(file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return ImageRef(path=str(file), sha256=digest, width=56, height=84)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[Example]:
+    """Text, one image, three images, a system turn, a mixed-in example; one of them for validation."""
+    a, b = picture(tmp_path / "in", "a.png"), picture(tmp_path / "in", "b.PNG", "blue")
+    return [
+        asked("文字", sample_id="text"),
+        asked("<image>一", sample_id="one", images=(a,), subset=Subset.VALIDATION, label="甲,乙"),
+        asked("<image>三<image><image>", sample_id="three", images=(a, b, a), origin=Origin.PSEUDO, source="pool"),
+        example(("system", "规则"), ("user", "问"), ("assistant", "答"), sample_id="system"),
+        asked("通用", sample_id="mixed", origin=Origin.MIX, label=""),
+    ]
+
+
+def test_every_format_holds_every_example_or_says_why_not(mixed: list[Example], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / ".exports" / "swift").mkdir(parents=True)  # left by a run that was killed
+    made = write_exports(out, "set", mixed, ExportSpec(formats=ALL))
+    assert made.rows == dict.fromkeys(ALL, 5) | {Format.QWEN: 4, Format.VISION_START: 1, Format.LABELS: 4}
+    left = {(x.sample_id, x.format): x.reason for x in made.left_out}
+    assert left == {
+        ("system", Format.QWEN): Reason.SYSTEM_TURN,
+        **{(i, Format.VISION_START): Reason.NOT_ONE_IMAGE for i in ("text", "three", "system", "mixed")},
+        ("mixed", Format.LABELS): Reason.NO_LABEL,
+    }
+    told = {(row["id"], row["format"]): row["reason"] for row in lines(out / "left_out.jsonl")}
+    assert told == {key: str(reason) for key, reason in left.items()}
+    assert set(made.files) == {file for file in out.rglob("*") if file.is_file()}
+    assert not [name for name in os.listdir(out) if name.startswith(".")]
+
+
+def test_rows_and_provenance_go_side_by_side_in_each_subset(mixed: list[Example], tmp_path: Path) -> None:
+    write_exports(tmp_path / "out", "set", mixed, ExportSpec(formats=(Format.SWIFT, Format.LLAMAFACTORY)))
+    for folder, suffix, read in (
+        ("swift", "jsonl", lines),
+        ("llamafactory", "json", lambda f: json.loads(f.read_text())),
+    ):
+        where = tmp_path / "out" / folder
+        rows = {
+            s: read(where / f"set{'' if s == 'train' else '_validation'}.{suffix}") for s in ("train", "validation")
+        }
+        assert [len(rows[s]) for s in ("train", "validation")] == [4, 1]
+        for origin, subject in zip(lines(where / "provenance.jsonl"), mixed, strict=True):
+            assert origin == {
+                "id": subject.sample_id,
+                "source": subject.source,
+                "row": origin["row"],
+                "subset": subject.subset,
+                "origin": subject.origin,
+                "label": subject.label,
+            }
+            row = rows[origin["subset"]][origin["row"]]
+            assert [m["content"] for m in row["messages"]] == [m.content for m in subject.messages]
+            assert row["images"] == [i.path for i in subject.images]
+
+
+def test_an_id_of_both_sets_is_told_apart_by_its_manifest(tmp_path: Path) -> None:
+    both = [asked(origin=Origin.REVIEW, source=f"/data/{name}.json") for name in ("train", "pool")]
+    write_exports(tmp_path, "set", both, ExportSpec(formats=(Format.SWIFT,)))
+    rows = lines(tmp_path / "swift" / "provenance.jsonl")
+    assert [(row["id"], row["source"]) for row in rows] == [("item-7", e.source) for e in both]
+
+
+def test_what_llamafactory_would_cut_is_left_out_of_it_alone(tmp_path: Path) -> None:
+    formats = (Format.LLAMAFACTORY, Format.SWIFT)
+    short, long = (asked("问" * n, sample_id=f"{n}") for n in (900, 1100))
+    made = write_exports(tmp_path, "set", [short, long, short], ExportSpec(formats=formats, max_tokens=512))
+    assert made.rows == {Format.LLAMAFACTORY: 2, Format.SWIFT: 3}
+    (left,) = made.left_out
+    assert (left.sample_id, left.format, left.reason) == ("1100", Format.LLAMAFACTORY, Reason.TOO_LONG)
+    assert "550 tokens" in left.detail and "512 are allowed" in left.detail
+    # what is held against is what the trainer is told
+    for kind in ("lora", "full"):
+        assert yaml.safe_load((tmp_path / "llamafactory" / f"train_{kind}.yaml").read_text())["cutoff_len"] == 512
+    assert [row["id"] for row in lines(tmp_path / "llamafactory" / "provenance.jsonl")] == ["900", "900"]
+
+
+def test_validation_rows_are_named_by_the_ready_configurations_and_only_then(
+    mixed: list[Example], tmp_path: Path
+) -> None:
+    for name, examples in (("with", mixed), ("without", mixed[2:])):
+        out = tmp_path / name
+        write_exports(out, "set", examples, ExportSpec(base="some/Qwen2-VL", max_pixels=100352))
+        ours = {f: yaml.safe_load((out / f / "train_lora.yaml").read_text("utf-8")) for f in ("llamafactory", "swift")}
+        information = json.loads((out / "llamafactory" / "dataset_info.json").read_text("utf-8"))
+        if name == "with":
+            assert ours["llamafactory"]["eval_dataset"] == "set_validation"
+            assert ours["swift"]["val_dataset"] == str(out / "swift" / "set_validation.jsonl")
+        else:
+            assert "eval_dataset" not in ours["llamafactory"] and "val_dataset" not in ours["swift"]
+        assert set(information) == ({"set", "set_validation"} if name == "with" else {"set"})
+        assert all((out / "llamafactory" / entry["file_name"]).is_file() for entry in information.values())
+        assert ours["swift"]["ENV"] == {"MIN_PIXELS": 3136, "MAX_PIXELS": 100352}
+        assert ours["llamafactory"]["image_max_pixels"] == 100352
+        assert ours["llamafactory"]["model_name_or_path"] == ours["swift"]["model"] == "some/Qwen2-VL"
+
+
+def test_ready_configurations_name_what_lies_there_and_train_outside(mixed: list[Example], tmp_path: Path) -> None:
+    write_exports(tmp_path, "set", mixed, ExportSpec())
+    merges = {"llamafactory": ("adapter_name_or_path", "export_dir"), "swift": ("adapters", "output_dir")}
+    for trainer, (adapter, merged) in merges.items():
+        folder = tmp_path / trainer
+        texts = {
+            kind: (folder / f"{kind}.yaml").read_text("utf-8") for kind in ("train_lora", "train_full", "merge_lora")
+        }
+        assert not [text for text in texts.values() if "${" in text or "None" in text]
+        assert all(str(folder / f"{kind}.yaml") in text.splitlines()[0] for kind, text in texts.items())
+        config = {kind: yaml.safe_load(text) for kind, text in texts.items()}
+        assert Path(config["train_full"]["deepspeed"]).parent == folder and "deepspeed" not in config["train_lora"]
+        assert Path(config["train_full"]["deepspeed"]).is_file()
+        trained = Path(config["train_lora"]["output_dir"])
+        assert trained.parent == tmp_path / "trained" and str(config["merge_lora"][adapter]).startswith(str(trained))
+        # without `strict` ms-swift leaves rows out in silence
+        assert trainer != "swift" or config["train_lora"]["strict"] is config["train_full"]["strict"] is True
+        assert config["merge_lora"][merged] == str(tmp_path / "trained" / f"{trainer}_lora_merged")
+
+
+@pytest.mark.parametrize("how", ["relative", "copy"])
+def test_images_may_be_named_relative_to_the_formats_folder(how: Any, mixed: list[Example], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_exports(out, "set", mixed, ExportSpec(image_paths=how, formats=(Format.SWIFT, Format.QWEN)))
+    (row,) = [row for row in lines(out / "swift" / "set.jsonl") if row["images"]]
+    assert not [name for name in row["images"] if os.path.isabs(name)]
+    shown = [(out / "swift" / name).read_bytes() for name in row["images"]]
+    assert shown == [Path(i.path).read_bytes() for i in mixed[2].images]
+    assert yaml.safe_load((out / "swift" / "train_lora.yaml").read_text())["ENV"]["ROOT_IMAGE_DIR"] == str(
+        out / "swift"
+    )
+    if how == "copy":
+        names = sorted(i.sha256 + ".png" for i in mixed[2].images[:2])
+        assert sorted(p.name for p in (out / "images").iterdir()) == names
+        write_exports(out, "set", mixed, ExportSpec(formats=(Format.SWIFT,)))
+        assert not (out / "images").exists()
+
+
+def test_an_image_that_is_gone_is_said_where_it_is_needed(mixed: list[Example], tmp_path: Path) -> None:
+    Path(mixed[1].images[0].path).unlink()
+    spec = ExportSpec(image_paths="copy", formats=(Format.SWIFT, Format.TRL, Format.LABELS))
+    made = write_exports(tmp_path / "out", "set", mixed[:3], spec)
+    assert made.rows == {Format.SWIFT: 1, Format.TRL: 1, Format.LABELS: 3}
+    assert {(x.sample_id, x.format) for x in made.left_out} == {
+        (i, f) for i in ("one", "three") for f in (Format.SWIFT, Format.TRL)
+    }
+    assert {x.reason for x in made.left_out} == {Reason.IMAGE_UNREADABLE}
+
+
+def test_a_photo_that_carries_its_rotation_is_copied_upright(tmp_path: Path) -> None:
+    sideways = Image.new("RGB", (84, 56), "red")
+    sideways.paste((0, 0, 255), (0, 0, 42, 56))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    sideways.save(tmp_path / "photo.jpg", exif=exif)
+    photo = ImageRef(path=str(tmp_path / "photo.jpg"), sha256="f" * 64, width=56, height=84)
+    spec = ExportSpec(image_paths="copy", formats=(Format.SWIFT,))
+    write_exports(tmp_path / "out", "set", [asked("<image>", images=(photo,))], spec)
+    (row,) = lines(tmp_path / "out" / "swift" / "set.jsonl")
+    with Image.open(tmp_path / "out" / "swift" / row["images"][0]) as shown:
+        assert shown.size == (56, 84) and shown.getexif().get(0x0112, 1) == 1
+        top, bottom = shown.getpixel((28, 10)), shown.getpixel((28, 74))
+    assert isinstance(top, tuple) and isinstance(bottom, tuple) and top[2] > 200 and bottom[0] > 200
+
+
+def test_nothing_changes_when_the_examples_break_off(mixed: list[Example], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_exports(out, "set", mixed[:1], ExportSpec())
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+    def breaking() -> Iterator[Example]:
+        yield mixed[2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_exports(out, "set", breaking(), ExportSpec(formats=ALL, image_paths="copy"))
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+def test_a_new_export_replaces_the_former_and_leaves_the_rest(mixed: list[Example], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_exports(out, "set", mixed, ExportSpec())
+    for other in ("trained/swift_lora/weights", "kept.parquet"):
+        (out / other).parent.mkdir(parents=True, exist_ok=True)
+        (out / other).write_text("stays")
+    write_exports(out, "set", mixed[2:], ExportSpec(formats=(Format.SWIFT,)))
+    assert sorted(p.name for p in out.iterdir()) == ["kept.parquet", "left_out.jsonl", "swift", "trained"]
+    assert (out / "trained/swift_lora/weights").read_text() == "stays"
+    # the former set's validation part would else be taken for this one's
+    assert not (out / "swift" / "set_validation.jsonl").exists()
+
+
+def test_labels_and_predictions_are_plain_csv(mixed: list[Example], tmp_path: Path) -> None:
+    write_exports(tmp_path, "set", mixed, ExportSpec(formats=(Format.LABELS,)))
+    with (tmp_path / "labels" / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == lines(tmp_path / "labels" / "labels.jsonl")
+    assert rows[1] == {"id": "one", "label": "甲,乙", "origin": "given", "subset": "validation"}
+    write_predictions(tmp_path / "p.csv", [("a", "甲"), ('b"', "乙,\n")])
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["id", "predict"], ["a", "甲"], ['b"', "乙,\n"]]
+
+
+def test_an_empty_set_is_written_too(tmp_path: Path) -> None:
+    made = write_exports(tmp_path, "set", [], ExportSpec(formats=ALL))
+    assert set(made.rows.values()) == {0} and json.loads((tmp_path / "qwen" / "set.json").read_text()) == []
+
+
+def test_an_unknown_format_or_key_is_an_error() -> None:
+    twice = {"formats": ("trl", "trl")}
+    for wrong in ({"formats": ("parquet",)}, twice, {"image_path": "copy"}, {"image_paths": "moved"}):
+        with pytest.raises(ValidationError):
+            ExportSpec.model_validate(wrong)

@@ -1,0 +1,77 @@
+"""Rows of the formats whose readers mend, drop or swap what they can't read."""
+
+import re
+
+import pytest
+
+from tasks.dataset.export.exports import NotHeld, Reason
+from tasks.dataset.export.qwen import qwen_row, vision_start_row
+from tasks.dataset.export.swift import swift2_row, swift_row
+from tests.tasks.dataset.export.making import asked, example
+
+SYSTEM = example(("system", "规则"), ("user", "问"), ("assistant", "答"))
+TWICE = example(("user", "<image>一"), ("assistant", "a"), ("user", "二<image>"), ("assistant", "b"), images=2)
+
+
+def test_swift_gets_as_many_tags_as_images_and_no_column_that_it_drops() -> None:
+    row = swift_row(TWICE, ["/0.png", "/1.png"])
+    assert set(row) == {"messages", "images"} and row["images"] == ["/0.png", "/1.png"]
+    assert str(row["messages"]).count("<image>") == 2
+    # in a row without images it looks for files between <img> tags, and drops them when there are none
+    assert "<img>" not in str(swift_row(asked("<img>/a.png</img>", "<img>/a.png</img>"), [])["messages"])
+
+
+def test_swift_2_gets_each_image_in_its_place() -> None:
+    assert swift2_row(TWICE, ["/0.png", "/1.png"]) == {
+        "conversations": [
+            {"from": "user", "value": "<img>/0.png</img>一"},
+            {"from": "assistant", "value": "a"},
+            {"from": "user", "value": "二<img>/1.png</img>"},
+            {"from": "assistant", "value": "b"},
+        ]
+    }
+    assert swift2_row(SYSTEM, [])["system"] == "规则"
+
+
+def test_swift_2_can_not_hold_a_path_that_would_end_its_tag() -> None:
+    with pytest.raises(NotHeld, match="</img>") as caught:
+        swift2_row(asked("<image>", images=1), ["/a</img>.png"])
+    assert caught.value.reason is Reason.PATH_UNFIT
+
+
+def test_qwens_script_gets_image_as_its_two_readers_want_it() -> None:
+    assert qwen_row(asked("<image>问", images=1), ["/0.png"]) == {
+        "image": "/0.png",
+        "conversations": [{"from": "human", "value": "<image>问"}, {"from": "gpt", "value": "答"}],
+    }
+    assert qwen_row(TWICE, ["/0.png", "/1.png"])["image"] == ["/0.png", "/1.png"]
+    # an empty list breaks the older one, which then trains on the next row instead
+    assert "image" not in qwen_row(asked(), [])
+
+
+@pytest.mark.parametrize("row", [qwen_row, vision_start_row])
+def test_a_system_turn_which_they_drop_or_take_for_an_answer_is_not_held(row: type[object]) -> None:
+    subject = example(("system", "规则"), ("user", "<image>"), ("assistant", "答"), images=1)
+    with pytest.raises(NotHeld) as caught:
+        row(subject, ["/0.png"])  # pyright: ignore[reportCallIssue]
+    assert caught.value.reason is Reason.SYSTEM_TURN
+
+
+def test_vision_start_rows_hold_one_image_and_one_exchange() -> None:
+    row = vision_start_row(asked("看<image>问<|vision_start|>", images=1), ["/0.png"])
+    assert row["id"] == "item-7"
+    (question, _) = row["conversations"]  # pyright: ignore[reportGeneralTypeIssues]
+    # how the tutorials read it
+    assert re.split(r"<\|vision_(?:start|end)\|>", question["value"]) == ["看", "/0.png", "问＜|vision_start|＞"]
+    for subject, names, reason in [
+        (asked(), [], Reason.NOT_ONE_IMAGE),
+        (asked("<image><image>", images=2), ["/0.png", "/1.png"], Reason.NOT_ONE_IMAGE),
+        (
+            example(("user", "<image>"), ("assistant", "a"), ("user", "b"), ("assistant", "c"), images=1),
+            ["/0.png"],
+            Reason.NOT_ONE_TURN,
+        ),
+    ]:
+        with pytest.raises(NotHeld) as caught:
+            vision_start_row(subject, names)
+        assert caught.value.reason is reason

@@ -1,0 +1,471 @@
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.dataset.decisions import pseudo_decision
+from tasks.dataset.merge import conflicts, examples, input_ids, merge
+from tasks.dataset.merge import drops as merge_drops
+from tasks.dataset.merge_plan import Rules, Sources, plan_merge
+from tasks.dataset.mixing import MixRow
+from tasks.items.image_hashes import Looks
+from tasks.items.near_duplicates import item_of, near
+from tasks.records import (
+    Action,
+    Correction,
+    Dropped,
+    Example,
+    Message,
+    Origin,
+    Prediction,
+    ReviewCase,
+    Sample,
+    Sampling,
+    Subset,
+    content_digest,
+)
+from tasks.storage.stages import check_books
+from tasks.verdicts import Verdict
+from tests.tasks.making import correction, image, prediction, prompter, sample
+
+GIVEN, OTHER, THIRD = "申请退款", "查询物流", "反馈破损"
+PROMPTER = prompter()
+
+
+def merged(
+    labelled: list[Sample],
+    pool: list[Sample] | None = None,
+    corrections: list[Correction] | None = None,
+    pseudo: list[Prediction] | None = None,
+    reasons: dict[str, str] | None = None,
+    waiting: str = "keep",
+) -> tuple[list[Example], list[Dropped]]:
+    return merge(
+        labelled,
+        pool or [],
+        {c.sample_id: c for c in corrections or []},
+        {p.sample_id: p for p in pseudo or []},
+        reasons or {},
+        PROMPTER,
+        waiting=waiting,  # type: ignore[arg-type]
+    )
+
+
+def relabelled(id: str, label: str = OTHER, **fields: object) -> Correction:
+    return correction(id, action=Action.RELABEL, label=label, adjudicated=OTHER, reason="老师的理由", **fields)
+
+
+def drops(dropped: list[Dropped]) -> dict[str, str]:
+    return {d.sample_id: d.reason for d in dropped}
+
+
+# --- the label, and what it rests on -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "label", "origin", "reason"),
+    [
+        pytest.param(None, GIVEN, Origin.GIVEN, "给定的理由", id="no correction stage"),
+        pytest.param(correction("a"), GIVEN, Origin.GIVEN, "给定的理由", id="kept"),
+        pytest.param(correction("a", action=Action.REVIEW), GIVEN, Origin.GIVEN, "给定的理由", id="waits"),
+        pytest.param(relabelled("a"), OTHER, Origin.CORRECTION, "老师的理由", id="corrected"),
+        pytest.param(relabelled("a", reviewed=True), OTHER, Origin.REVIEW, "老师的理由", id="reviewed, as the teacher"),
+        pytest.param(relabelled("a", THIRD, reviewed=True), THIRD, Origin.REVIEW, "", id="reviewed, a third label"),
+        pytest.param(
+            correction("a", adjudicated=OTHER, reason="老师的理由", reviewed=True),
+            GIVEN,
+            Origin.REVIEW,
+            "给定的理由",
+            id="reviewed, the given label",
+        ),
+    ],
+)
+def test_the_strongest_word_counts_and_a_reason_only_where_it_speaks_for_the_final_label(
+    case: Correction | None, label: str, origin: Origin, reason: str
+) -> None:
+    (example,), dropped = merged([sample("a")], [], [case] if case else [], [], {"a": "给定的理由"})
+    assert (example.label, example.origin, example.reason) == (label, origin, reason)
+    assert example.why == (case.why if case else "given label")
+    spoken = json.loads(example.messages[1].content)
+    assert spoken == ({"理由": reason} if reason else {}) | {"所属类别": label}
+    assert not dropped
+
+
+def test_the_student_is_asked_as_it_will_be_asked() -> None:
+    subject = sample("a", "用户: ", image("1"), image("2"))
+    (with_reason,), _ = merged([subject], reasons={"a": "看图便知"})
+    (without,), _ = merged([subject])
+    assert [m.role for m in without.messages] == ["user", "assistant"]
+    assert with_reason.messages[0].content != without.messages[0].content
+    assert without.images == (image("1"), image("2"))
+    assert without.messages[0].content.count("<image>") == 2
+    prefix = PROMPTER.classify(subject, Sampling(), with_reason=False).prefix
+    assert without.messages[0].content.startswith(prefix)
+    assert without.source == "train.json"
+
+
+def test_a_pseudo_label_brings_its_own_reason() -> None:
+    judged = prediction("p", OTHER, probabilities={OTHER: 0.987}, reason="问到哪了")
+    (example,), _ = merged([], [sample("p", given=None)], pseudo=[judged])
+    assert (example.label, example.origin, example.reason) == (OTHER, Origin.PSEUDO, "问到哪了")
+    assert "p=0.987" in example.why
+
+
+# --- what is left out ----------------------------------------------------------------------------------------
+
+
+def test_the_reviewers_neither_and_the_pools_untrusted_are_left_out() -> None:
+    neither = correction("a", action=Action.DROP, label=None, reviewed=True, verdict="neither")
+    kept, dropped = merged([sample("a"), sample("b")], [sample("p")], [neither], [])
+    assert [e.sample_id for e in kept] == ["b"]
+    assert drops(dropped) == {"a": "reviewer_said_neither", "p": "no_trusted_pseudo_label"}
+
+
+def test_items_that_wait_for_review_can_be_left_out() -> None:
+    cases = [correction("a", action=Action.REVIEW), correction("b")]
+    kept, dropped = merged([sample("a"), sample("b")], corrections=cases, waiting="drop")
+    assert [e.sample_id for e in kept] == ["b"]
+    assert drops(dropped) == {"a": "waits_for_review"}
+
+
+def test_of_equal_items_one_is_taught_the_labelled_one_first() -> None:
+    same = "用户: 同"
+    kept, dropped = merged(
+        [sample("a", same), sample("b", same)],
+        [sample("p", same), sample("q", "用户: 异"), sample("r", "用户: 异")],
+        pseudo=[prediction("p", OTHER), prediction("q"), prediction("r")],
+    )
+    assert [e.sample_id for e in kept] == ["a", "q"]
+    assert drops(dropped) == {"b": "duplicate", "p": "duplicate", "r": "duplicate"}
+    assert {d.sample_id: d.detail for d in dropped} == {
+        "b": "same content as a",
+        "p": "same content as a",
+        "r": "same content as q",
+    }
+
+
+def test_equal_items_with_different_final_labels_are_not_taught() -> None:
+    same = "用户: 同"
+    labelled = [sample("a", same), sample("b", same, given=OTHER), sample("c")]
+    kept, dropped = merged(labelled)
+    assert [e.sample_id for e in kept] == ["c"]
+    assert drops(dropped) == {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}
+
+
+def test_of_equal_items_the_strongest_origin_stands() -> None:
+    same = "用户: 同"
+    labelled = [sample("a", same), sample("b", same, given=OTHER), sample("c")]
+    kept, dropped = merged(labelled, corrections=[relabelled("b")])
+    assert [e.sample_id for e in kept] == ["b", "c"]
+    assert drops(dropped) == {"a": "overruled_duplicate"}
+
+
+ASKS = "用户: 上周买的这件外套我穿着有点小，想换大一号的，可是页面上找不到换货的入口，请问我要怎么申请才好？订单{}"
+
+
+def test_of_nearly_equal_items_one_is_taught() -> None:
+    kept, dropped = merged(
+        [sample("a", ASKS.format(1)), sample("b", ASKS.format(2))],
+        [sample("p", ASKS.format(3)), sample("q", "用户: 什么时候发货")],
+        pseudo=[prediction("p", OTHER), prediction("q")],
+    )
+    assert [e.sample_id for e in kept] == ["a", "q"]
+    assert {d.sample_id: (d.reason, d.detail) for d in dropped} == {
+        "b": ("near_duplicate", "nearly the same as a"),
+        "p": ("near_duplicate", "nearly the same as a"),
+    }
+
+
+def test_nearly_equal_items_with_different_labels_of_one_origin_are_not_taught() -> None:
+    kept, dropped = merged(
+        [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)],
+        [sample("p", "用户: 在吗"), sample("q", "用户: 在吗")],
+        pseudo=[prediction("p", OTHER), prediction("q")],
+    )
+    assert kept == []
+    assert set(drops(dropped).values()) == {"conflicting_duplicate"}
+    assert dropped[0].detail == f"items equal or nearly so, such as b, have labels ['{OTHER}', '{GIVEN}']"
+
+
+def test_the_stronger_origin_stands_among_nearly_equal_items_too() -> None:
+    labelled = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
+    kept, dropped = merged(labelled, corrections=[relabelled("b", THIRD)])
+    assert [(e.sample_id, e.label) for e in kept] == [("b", THIRD)]
+    assert drops(dropped) == {"a": "overruled_duplicate"}
+
+
+def planned(sources: Sources, **rules: object) -> tuple[dict[str, str], list[ReviewCase]]:
+    chosen = Rules(**rules)  # type: ignore[arg-type]
+    plan = plan_merge(sources, chosen, Looks())
+    taught = [e.sample_id for e in examples(plan, sources, chosen, PROMPTER)]
+    reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
+    check_books("emit", taught, list(reasons), input_ids(plan, sources))
+    return reasons | dict.fromkeys(taught, "taught"), conflicts(plan, sources, chosen, 50)
+
+
+def said(of: Sample, verdict: str) -> Verdict:
+    return Verdict(id=of.id, content=content_digest(of), verdict=verdict, given=GIVEN, at="", by="Ann")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "fate"),
+    [
+        pytest.param({}, {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}, id="nobody"),
+        pytest.param({"a": GIVEN}, {"a": "taught", "b": "overruled_duplicate"}, id="one"),
+        pytest.param({"a": OTHER, "b": OTHER}, {"a": "taught", "b": "near_duplicate"}, id="both, the same"),
+        pytest.param({"a": GIVEN, "b": OTHER}, dict.fromkeys("ab", "conflicting_duplicate"), id="both, different"),
+        pytest.param({"a": "neither"}, {"a": "reviewer_said_neither", "b": "overruled_duplicate"}, id="neither"),
+    ],
+)
+def test_conflicts_are_asked_about_and_people_settle_them(verdicts: dict[str, str], fate: dict[str, str]) -> None:
+    pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
+    answers = {s.id: said(s, verdicts[s.id]) for s in pair if s.id in verdicts}
+    found, cases = planned(Sources(labelled=pair, verdicts=answers))
+    assert found == fate
+    asked = {"a", "b"} if "conflicting_duplicate" in fate.values() else set(verdicts)
+    assert {c.sample_id: c.given for c in cases} == {s.id: s.given for s in pair if s.id in asked}
+    if not verdicts:
+        assert [c.candidate for c in cases] == [OTHER, GIVEN]
+
+
+def test_so_many_conflicts_are_asked_about_at_a_time_and_judged_ones_stay() -> None:
+    torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二三" for side in (GIVEN, OTHER)]
+    answers = {torn[5].id: said(torn[5], THIRD)}
+    sources, rules = Sources(labelled=torn, verdicts=answers), Rules()
+    plan = plan_merge(sources, rules, Looks())
+    assert [c.sample_id for c in conflicts(plan, sources, rules, 3)] == [torn[i].id for i in (0, 1, 2, 5)]
+
+
+def test_a_verdict_on_what_an_item_no_longer_says_does_not_count() -> None:
+    now, before = sample("a", ASKS.format(1)), sample("a", ASKS.format(7))
+    pair = [now, sample("b", ASKS.format(2), given=OTHER)]
+    found, _ = planned(Sources(labelled=pair, verdicts={"a": said(before, OTHER)}))
+    assert found == dict.fromkeys("ab", "conflicting_duplicate")
+
+
+def test_a_verdict_for_a_label_that_the_item_no_longer_has_does_not_count() -> None:
+    pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
+    pool = [sample("p", "用户: 在吗", given=None)]
+    answers = {s.id: said(s, "改名前的类别") for s in (pair[0], pool[0])}
+    found, _ = planned(Sources(labelled=pair, pool=pool, verdicts=answers))
+    assert found == dict.fromkeys("ab", "conflicting_duplicate") | {"p": "no_trusted_pseudo_label"}
+
+
+def test_what_was_judged_before_it_changed_is_asked_about_anew_if_it_conflicts() -> None:
+    torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二" for side in (GIVEN, OTHER)]
+    settled = sample("x", "用户: 别的")
+    answers = {torn[0].id: said(settled, GIVEN), torn[3].id: said(torn[3], "改名前的类别"), "x": said(torn[0], OTHER)}
+    sources, rules = Sources(labelled=[*torn, settled], verdicts=answers), Rules()
+    plan = plan_merge(sources, rules, Looks())
+    assert [c.sample_id for c in conflicts(plan, sources, rules, 2)] == [torn[0].id, torn[1].id]
+    assert len(conflicts(plan, sources, rules, 50)) == 4
+
+
+def test_items_of_two_tasks_over_the_same_dialogues_do_not_compete() -> None:
+    def asked(task: str, i: int, given: str) -> Sample:
+        return sample(f"{task}{i}", ASKS.format(i), task=task, labels=(given, "其他"), given=given)
+
+    labelled = [asked("dialogue", 1, "换货"), asked("image", 1, "生气"), asked("dialogue", 2, "换货")]
+    pool = [asked("image", 2, "生气")]
+    trusted = {"image2": pseudo_decision(prediction("image2", "生气"))}
+    found, cases = planned(Sources(labelled=labelled, pool=pool, pseudo=trusted))
+    yielding = {"dialogue2": "near_duplicate", "image2": "near_duplicate"}
+    assert found == {"dialogue1": "taught", "image1": "taught"} | yielding
+    assert cases == []
+
+
+def test_two_tasks_without_label_sets_may_say_the_same_of_one_picture() -> None:
+    def caption(id: str, task: str) -> Sample:
+        return sample(id, image("1"), labels=(), given="红鞋", task=task)
+
+    plan = plan_merge(
+        Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")]), Rules(), Looks()
+    )
+    assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
+
+
+def test_an_item_of_any_task_is_not_taught_where_the_evaluation_split_has_its_content() -> None:
+    labelled = [sample("a", ASKS.format(1), task="mood"), sample("b")]
+    sources = Sources(labelled=labelled, evaluation=[sample("e", ASKS.format(1), task="intent")])
+    assert planned(sources)[0] == {"a": "contaminates_evaluation", "b": "taught"}
+
+
+BESIDE = ASKS.replace("申请", "办理")
+BEYOND = BESIDE.replace("外套", "衬衫")
+"""Near the one before, and no longer near the first."""
+
+
+@pytest.mark.parametrize(
+    ("given", "refused", "fate"),
+    [
+        pytest.param(GIVEN, False, "taught", id="the same label"),
+        pytest.param(OTHER, False, "taught", id="another label"),
+        pytest.param(GIVEN, True, "near_duplicate", id="that was refused"),
+    ],
+)
+def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: str, refused: bool, fate: str) -> None:
+    held_out, beside, beyond = sample("e", ASKS), sample("a", BESIDE, given=given), sample("p", BEYOND, given=None)
+    one, other, third = map(item_of, (held_out, beside, beyond))
+    assert (near(one, other), near(other, third), near(one, third)) == (True, True, False)
+    neither = correction("a", action=Action.DROP, label=None, reviewed=True, verdict="neither")
+    sources = Sources(
+        labelled=[beside],
+        pool=[beyond],
+        evaluation=[held_out],
+        corrections={"a": neither} if refused else {},
+        pseudo={"p": pseudo_decision(prediction("p"))},
+    )
+    assert planned(sources)[0] == {"a": "contaminates_evaluation", "p": fate}
+
+
+def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
+    labelled = [sample(f"{i}", ASKS.format(i)) for i in range(6)]
+    labelled += [sample(f"x{i}", f"用户: 第{'一二三四五六'[i]}个问题") for i in range(6)]
+    sources = Sources(labelled=labelled)
+    rules = Rules(near_duplicates="keep", validation_share=0.3)
+    plan = plan_merge(sources, rules, Looks())
+    kept = list(examples(plan, sources, rules, PROMPTER))
+    assert len(kept) == 12
+    assert len({e.subset for e in kept[:6]}) == 1
+    assert Subset.VALIDATION in {e.subset for e in kept}
+
+
+def test_items_without_a_good_reason_are_left_out_where_the_run_says_so() -> None:
+    sources = Sources(
+        labelled=[sample("a"), sample("b"), sample("c"), sample("d")],
+        corrections={"c": relabelled("c"), "d": correction("d", action=Action.DROP, label=None, reviewed=True)},
+        reasons={"a": "看图便知"},
+        unreasoned={"b", "c", "d"},
+    )
+    assert planned(sources)[0] == {"a": "taught", "b": "no_good_reason", "c": "taught", "d": "reviewer_said_neither"}
+
+
+def test_a_label_that_was_changed_or_confirmed_needs_no_reason() -> None:
+    ids = ("changed", "chosen", "confirmed", "judged", "kept", "waits")
+    labelled = [sample(i) for i in ids]
+    cases = [
+        relabelled("changed"),
+        relabelled("chosen", THIRD, reviewed=True),
+        correction("confirmed", reviewed=True),
+        correction("kept"),
+        correction("waits", action=Action.REVIEW),
+    ]
+    sources = Sources(
+        labelled=labelled,
+        corrections={c.sample_id: c.model_copy(update={"reason": ""}) for c in cases},
+        unreasoned=set(ids),
+        verdicts={"judged": said(labelled[3], OTHER)},
+    )
+    left_out = {"kept": "no_good_reason", "waits": "no_good_reason"}
+    assert planned(sources)[0] == dict.fromkeys(ids, "taught") | left_out
+
+
+def test_several_captions_of_one_picture_are_no_conflict() -> None:
+    def caption(id: str, text: str) -> Sample:
+        return sample(id, image("1"), labels=(), given=text)
+
+    sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
+    plan = plan_merge(sources, Rules(), Looks())
+    assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
+    assert conflicts(plan, sources, Rules(), 50) == []
+
+
+def test_contamination_comes_before_all_else_and_is_of_the_mix_too() -> None:
+    held_out = [sample("e", ASKS.format(1)), sample("f", "用户: 在吗")]
+    spoken = (Message(role="user", content=ASKS.format(5)), Message(role="assistant", content="好"))
+    row = Example(sample_id="m", messages=spoken, images=(), label="", origin=Origin.MIX, why="", source="mix.jsonl")
+    sources = Sources(
+        labelled=[sample("a", ASKS.format(2)), sample("b")],
+        pool=[sample("p", "用户: 在吗"), sample("q", "用户: 在么")],
+        evaluation=held_out,
+        pseudo={"q": pseudo_decision(prediction("q"))},
+        mix=[MixRow("m", row)],
+    )
+    stopped = {"a": "contaminates_evaluation", "p": "contaminates_evaluation", "m": "contaminates_evaluation"}
+    assert planned(sources, mix_share=0.4)[0] == {"b": "taught", "q": "taught"} | stopped
+    allowed = {"a": "taught", "p": "no_trusted_pseudo_label", "m": "taught"}
+    assert planned(sources, mix_share=0.4, transductive=True)[0] == {"b": "taught", "q": "taught"} | allowed
+
+
+def test_a_mix_that_shows_a_picture_of_the_evaluation_split_is_stopped_whatever_it_asks() -> None:
+    spoken = (Message(role="user", content="<image>画里有什么"), Message(role="assistant", content="鞋"))
+    shown = Example(
+        sample_id="m", messages=spoken, images=(image("1"),), label="", origin=Origin.MIX, why="", source="mix.jsonl"
+    )
+    other = shown.model_copy(update={"sample_id": "n", "images": (image("2"),)})
+    mix = [MixRow("m", shown), MixRow("n", other)]
+    sources = Sources(labelled=[sample("a")], mix=mix, evaluation=[sample("e", "用户: 看", image("1"))])
+    assert planned(sources, mix_share=0.5)[0] == {"a": "taught", "m": "contaminates_evaluation", "n": "taught"}
+    kept, _ = planned(sources, mix_share=0.5, transductive=True)
+    assert kept == {"a": "taught", "m": "taught"}
+
+
+def test_a_mix_is_taken_in_its_order_until_it_has_its_share() -> None:
+    def row(i: int) -> MixRow:
+        spoken = (Message(role="user", content=f"第{'一二三四五六七八'[i]}问"), Message(role="assistant", content="好"))
+        example = Example(
+            sample_id=f"m{i}", messages=spoken, images=(), label="", origin=Origin.MIX, why="", source="mix.jsonl"
+        )
+        return MixRow(f"m{i}", example)
+
+    again = row(0).example
+    assert again is not None
+    twice = MixRow("again", again.model_copy(update={"sample_id": "again"}))
+    rows = [row(0), MixRow("bad", None, "mix_malformed"), twice, row(1), row(2), row(3)]
+    found, _ = planned(Sources(labelled=[sample(i) for i in "abcdef"], mix=rows), mix_share=0.25)
+    mixed = {i: fate for i, fate in found.items() if i not in "abcdef"}
+    assert mixed == {"m0": "taught", "bad": "mix_malformed", "again": "duplicate", "m1": "taught"}
+
+
+@pytest.mark.parametrize("why", ["neither", "conflict", "waiting"])
+def test_what_was_refused_does_not_come_back_by_the_pool(why: str) -> None:
+    same = "用户: 同"
+    labelled = [sample("a", same), *([sample("b", same, given=OTHER)] if why == "conflict" else [])]
+    actions = {"neither": Action.DROP, "conflict": Action.KEEP, "waiting": Action.REVIEW}
+    case = correction("a", action=actions[why], label=None if why == "neither" else GIVEN)
+    kept, dropped = merged(labelled, [sample("p", same)], [case], [prediction("p", THIRD)], waiting="drop")
+    assert kept == []
+    assert drops(dropped)["p"] == "duplicate"
+
+
+# --- the books -----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[list[Sample], list[Sample], list[Correction], list[Prediction], dict[str, str], str]:
+    labels, texts = st.sampled_from((GIVEN, OTHER, THIRD)), st.sampled_from("甲乙丙丁戊己")
+    labelled = [sample(f"l{i}", draw(texts), given=draw(labels)) for i in range(draw(st.integers(0, 6)))]
+    pool = [sample(f"p{i}", draw(texts), given=None) for i in range(draw(st.integers(0, 6)))]
+    corrections: list[Correction] = []
+    for s in labelled:
+        action = draw(st.none() | st.sampled_from(Action))
+        if action is not None:
+            label = {Action.DROP: None, Action.RELABEL: draw(labels)}.get(action, s.given)
+            reviewed = action is Action.DROP or draw(st.booleans())
+            corrections.append(
+                correction(s.id, given=s.given, action=action, label=label, reviewed=reviewed, adjudicated=draw(labels))
+            )
+    pseudo = [
+        prediction(s.id, draw(labels), reason=draw(st.sampled_from(["", "因为"]))) for s in pool if draw(st.booleans())
+    ]
+    reasons = {s.id: "理由" for s in labelled if draw(st.booleans())}
+    return labelled, pool, corrections, pseudo, reasons, draw(st.sampled_from(["keep", "drop"]))
+
+
+@settings(deadline=None)
+@given(runs())
+def test_every_item_is_kept_once_or_dropped_once_and_no_content_is_taught_twice(run) -> None:  # type: ignore[no-untyped-def]
+    labelled, pool, corrections, pseudo, reasons, waiting = run
+    kept, dropped = merged(labelled, pool, corrections, pseudo, reasons, waiting)
+    check_books("emit", [e.sample_id for e in kept], [d.sample_id for d in dropped], [s.id for s in labelled + pool])
+    taught = Counter(e.messages[0].content.split("只输出")[0].split("先写")[0] for e in kept)
+    assert set(taught.values()) <= {1}
+    given_label = {s.id: s.given for s in labelled}
+    decided = {c.sample_id: c for c in corrections}
+    for e in kept:
+        if e.label != given_label.get(e.sample_id, e.label):
+            assert decided[e.sample_id].action in (Action.RELABEL, Action.DROP) or decided[e.sample_id].label == e.label
+        if e.reason == "理由":
+            assert e.label == given_label[e.sample_id]

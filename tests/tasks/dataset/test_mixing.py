@@ -1,0 +1,120 @@
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tasks.dataset.mixing import MixReason, as_sample, draw_mix
+from tasks.errors import ManifestError
+from tasks.items.refusals import Reason
+from tasks.records import Message, Origin
+
+
+def turn(role: str, content: object) -> dict[str, object]:
+    return {"role": role, "content": content}
+
+
+def row(question: str = "问", answer: str = "答", **fields: Any) -> dict[str, Any]:
+    return {"messages": [turn("user", question), turn("assistant", answer)]} | fields
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (56, 56), "red").save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    return tmp_path
+
+
+def written(folder: Path, rows: list[Any], name: str = "mix.jsonl") -> Path:
+    file = folder / name
+    lines = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in rows]
+    file.write_text(f"[{','.join(lines)}]" if name.endswith(".json") else "\n".join(lines), "utf-8")
+    return file
+
+
+@pytest.mark.parametrize("name", ["mix.json", "mix.jsonl"])
+def test_a_conversation_becomes_an_example(folder: Path, name: str) -> None:
+    spoken = [turn("system", "你是助手"), turn("user", "<image>是什么"), turn("assistant", "红"), turn("user", "谢谢")]
+    rows = [{"messages": [*spoken, turn("assistant", "不客气")], "images": ["a.png"], "other": 1}]
+    (found,) = draw_mix(written(folder, rows, name), folder, 5, seed=1)
+    example = found.example
+    assert example is not None
+    assert example.messages[0] == Message(role="system", content="你是助手")
+    assert [m.role for m in example.messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert [i.path for i in example.images] == [str(folder / "a.png")]
+    assert (example.sample_id, example.origin, example.label) == ("mix-1", Origin.MIX, "")
+    sample = as_sample(example)
+    assert [p.type for p in sample.parts] == ["image", "text", "text"]
+    assert sample.images == example.images
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        pytest.param("{", MixReason.MALFORMED, id="not JSON"),
+        pytest.param([1], MixReason.MALFORMED, id="no object"),
+        pytest.param({"text": "a"}, MixReason.MALFORMED, id="no messages"),
+        pytest.param(row(images="a.png"), MixReason.MALFORMED, id="images no list"),
+        pytest.param({"messages": [turn("tool", "a")]}, MixReason.MALFORMED, id="unknown role"),
+        pytest.param({"messages": [turn("user", [{"type": "text"}])]}, MixReason.MALFORMED, id="content no text"),
+        pytest.param({"messages": []}, MixReason.TURNS, id="no turns"),
+        pytest.param({"messages": [turn("user", "a")]}, MixReason.TURNS, id="no answer"),
+        pytest.param({"messages": [turn("assistant", "a"), turn("user", "a")]}, MixReason.TURNS, id="wrong way round"),
+        pytest.param(row(answer=" "), MixReason.TURNS, id="empty answer"),
+        pytest.param(row("<image>"), MixReason.PLACEHOLDERS, id="no image"),
+        pytest.param(row(images=["a.png"]), MixReason.PLACEHOLDERS, id="no placeholder"),
+        pytest.param(row("a", "<image>", images=["a.png"]), MixReason.PLACEHOLDERS, id="placeholder in the answer"),
+        pytest.param(row("<image>", images=["b.png"]), Reason.IMAGE_MISSING, id="image missing"),
+        pytest.param(row("<image>", images=["cut.png"]), Reason.IMAGE_TRUNCATED, id="image cut"),
+        pytest.param(row("<image>", images=["../a.png"]), Reason.PATH_ESCAPES, id="path escapes"),
+    ],
+)
+def test_a_row_that_cannot_be_taught_says_why(folder: Path, bad: object, reason: str) -> None:
+    found = draw_mix(written(folder, [row(), bad]), folder, 2, seed=1)
+    assert {r.id: r.reason for r in found} == {"mix-1": "", "mix-2": reason}
+    assert all(r.detail.startswith("mix.jsonl: ") for r in found if r.example is None)
+
+
+def test_what_would_be_read_as_a_special_token_is_escaped(folder: Path) -> None:
+    (found,) = draw_mix(written(folder, [row("<image>甲<|im_end|>", "乙<|im_start|>", images=["a.png"])]), folder, 1, 0)
+    assert found.example is not None
+    assert [m.content for m in found.example.messages] == ["<image>甲＜|im_end|＞", "乙＜|im_start|＞"]
+
+
+def test_rows_are_drawn_at_random_and_fewer_are_the_first_of_more(folder: Path) -> None:
+    file = written(folder, [row(f"问{i}") for i in range(40)])
+    ten = [r.id for r in draw_mix(file, folder, 10, seed=1)]
+    assert [r.id for r in draw_mix(file, folder, 4, seed=1)] == ten[:4]
+    assert len(set(ten)) == 10
+    assert [r.id for r in draw_mix(file, folder, 10, seed=2)] != ten
+    drawn = Counter(r.id for seed in range(200) for r in draw_mix(file, folder, 10, seed=seed))
+    assert len(drawn) == 40
+    assert max(drawn.values()) < 90  # 50 are expected, the deviation is 6
+    assert draw_mix(file, folder, 0, seed=1) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "holds no rows"),
+        ("[]", "holds no rows"),
+        ('[{"a": 1}, {', "not JSON"),
+        ('[{"a": "\udcff"}]', "not JSON"),
+        ("[12345678901234567890123]", "not JSON: parse error: integer overflow; mend the file"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_none_is_an_error_that_names_it(folder: Path, content: str | None, says: str) -> None:
+    file = folder / "mix.json"
+    if content is not None:
+        file.write_text(content, errors="surrogateescape")
+    with pytest.raises(ManifestError, match=f"mix.json: .*{says}") as error:
+        draw_mix(file, folder, 3, seed=1)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_image_folder_must_be_there(folder: Path) -> None:
+    with pytest.raises(ManifestError, match="no such image folder"):
+        draw_mix(written(folder, [row()]), folder / "images", 1, seed=1)

@@ -1,0 +1,42 @@
+from collections import Counter
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.dataset.splitting import groups_of, validation_part
+
+
+def test_things_that_hang_together_are_one_group() -> None:
+    groups = groups_of(6, [(0, 3), (3, 5), (1, 2)])
+    assert groups[0] == groups[3] == groups[5]
+    assert groups[1] == groups[2]
+    assert len({int(groups[i]) for i in (0, 1, 4)}) == 3
+    assert groups_of(3, []).tolist() == [0, 1, 2]
+
+
+def test_each_label_gives_its_share_and_a_rare_one_nothing() -> None:
+    labels = np.array([0] * 100 + [1] * 50 + [2] * 10 + [3], dtype=np.int64)
+    held = validation_part(labels, np.arange(161), 0.1, seed=1)
+    assert Counter(labels[held].tolist()) == {0: 10, 1: 5, 2: 1}
+    assert not np.array_equal(held, validation_part(labels, np.arange(161), 0.1, seed=2))
+    assert not validation_part(labels, np.arange(161), 0.0, seed=1).any()
+    assert len(validation_part(labels[:0], labels[:0], 0.1, seed=1)) == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, max_size=200), st.floats(0.01, 0.5))
+def test_groups_are_whole_and_every_label_that_is_taught_stays_taught(
+    items: list[tuple[int, int]], share: float
+) -> None:
+    labels, groups = np.array(items, dtype=np.int64).T
+    held = validation_part(labels, groups, share, seed=0)
+    assert not {int(g) for g in groups[held]} & {int(g) for g in groups[~held]}
+    first = {int(g): int(labels[np.flatnonzero(groups == g)[0]]) for g in groups}
+    sizes = Counter(first.values())
+    chosen = Counter(first[g] for g in {int(g) for g in groups[held]})
+    for label, size in sizes.items():
+        assert chosen[label] < size
+        assert chosen[label] <= share * size + 1
+    wanted = sum(share * size for size in sizes.values())
+    assert sum(chosen.values()) <= round(wanted)
