@@ -24,11 +24,11 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Action, Correction, Prediction, Sample, Split, content_digest
 from tasks.report.correction import write_report
-from tasks.report.review import write_queue
-from tasks.reviewers import read_verdicts
+from tasks.review.page import write_queue
+from tasks.review.reviewers import read_verdicts
+from tasks.review.verdicts import read_store, usable
 from tasks.storage.stages import StageRecord, code_version, recipe_hash
 from tasks.students.spec import ProbeSpec, base_spec
-from tasks.verdicts import read_store, usable
 
 
 @flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)

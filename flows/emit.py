@@ -28,7 +28,8 @@ from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Worded, crowded_out, diversity
 from tasks.rationales.gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
-from tasks.report.review import case_digest, write_queue
+from tasks.review.page import case_digest, write_queue
+from tasks.review.verdicts import read_store, usable
 from tasks.storage.stages import (
     StageRecord,
     StoredRows,
@@ -38,7 +39,6 @@ from tasks.storage.stages import (
     read_record,
     recipe_hash,
 )
-from tasks.verdicts import read_store, usable
 
 _ASKED = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""

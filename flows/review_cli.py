@@ -27,9 +27,9 @@ def import_(
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who judged; default: the user who imports")] = None,
 ) -> None:
     """Take over verdicts, all or none. The next run of the configuration applies them."""
-    from tasks.report.label_studio import is_export, read_export
-    from tasks.report.review import case_digest
-    from tasks.verdicts import import_verdicts, read_answers, read_store
+    from tasks.review.label_studio import is_export, read_export
+    from tasks.review.page import case_digest
+    from tasks.review.verdicts import import_verdicts, read_answers, read_store
 
     cases, store = _queue(run)
     answers = list(read_export(file).values()) if is_export(file) else read_answers(file)
@@ -55,7 +55,7 @@ def export(
 ) -> None:
     """Write the questions as Label Studio tasks, with the labelling configuration for their project."""
     from tasks.errors import ConfigError
-    from tasks.report.label_studio import write_tasks
+    from tasks.review.label_studio import write_tasks
 
     if to.suffix != ".json":
         raise ConfigError(f"--to {to}: must end in .json")
@@ -74,7 +74,7 @@ def page(
     link: Annotated[bool, typer.Option("--link", help="Link images instead of taking them into the page")] = False,
 ) -> None:
     """Write the review page again, with the verdicts there are."""
-    from tasks.report.review import PAGE, write_review_page
+    from tasks.review.page import PAGE, write_review_page
 
     cases, store = _queue(run)
     target = store.with_name(PAGE)
@@ -87,8 +87,8 @@ def page(
 @app.command("list")
 def list_(run: Run) -> None:
     """The questions in their order, and what people said."""
-    from tasks.report.review import case_digest
-    from tasks.verdicts import read_store, usable
+    from tasks.review.page import case_digest
+    from tasks.review.verdicts import read_store, usable
 
     cases, store = _queue(run)
     found = read_store(store)
@@ -108,15 +108,15 @@ def list_(run: Run) -> None:
 
 def _queue(run: Path) -> "tuple[list[ReviewCase], Path]":
     """The run's cases, and the path of its store of verdicts."""
-    from tasks.report.review import STORE, read_queue
+    from tasks.review.page import STORE, read_queue
 
     folder = run / "review"
     return read_queue(folder), folder / STORE
 
 
 def _verdicts(cases: "list[ReviewCase]", store: Path) -> dict[str, str]:
-    from tasks.report.review import case_digest
-    from tasks.verdicts import read_store, usable
+    from tasks.review.page import case_digest
+    from tasks.review.verdicts import read_store, usable
 
     labels = {c.sample_id: c.labels for c in cases}
     held, _ = usable(read_store(store), labels, {c.sample_id: case_digest(c) for c in cases})

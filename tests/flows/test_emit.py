@@ -13,7 +13,7 @@ from tasks.dataset.export.exports import ExportSpec, Format
 from tasks.dataset.versions import read_versions
 from tasks.demo.dataset import draw_items
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
-from tasks.report.review import read_queue
+from tasks.review.page import read_queue
 from tasks.storage.stages import StageRecord, read_record, read_rows, write_stage
 from tests.conftest import PrefectServer
 
@@ -146,8 +146,8 @@ def test_a_mix_has_its_share_and_its_broken_rows_their_reasons(config: EmitConfi
 def test_equal_items_with_different_labels_are_asked_about_and_a_verdict_settles_it(
     config: EmitConfig, tmp_path: Path
 ) -> None:
-    from tasks.report.review import case_digest
-    from tasks.verdicts import Answer, import_verdicts
+    from tasks.review.page import case_digest
+    from tasks.review.verdicts import Answer, import_verdicts
 
     item = next(i for i in draw_items(24, 1, prefix="s1") if i.task == "image" and i.label != "支付页")
     labelled = write_set(tmp_path / "twice", 1, 24, copies={item.id: "支付页"})

@@ -11,7 +11,7 @@ from flows.settings import CorrectionSettings, PseudoLabelSettings, ReviewerConf
 from tasks.models.engines.engine import EngineSpec
 from tasks.pseudo_labels.decide import Decision, Trusted
 from tasks.records import Prediction
-from tasks.report.review import read_queue
+from tasks.review.page import read_queue
 from tasks.storage.stages import StageRecord, read_rows
 from tasks.students.spec import ProbeSpec
 from tests.conftest import PrefectServer

@@ -12,7 +12,7 @@ from flows.settings import CorrectionSettings, ReviewerConfig
 from tasks.correction.patches import read_patch
 from tasks.errors import LeakageError
 from tasks.records import Action, Correction, Example
-from tasks.report.review import read_queue
+from tasks.review.page import read_queue
 from tasks.storage.stages import read_rows
 from tasks.students.spec import ProbeSpec
 from tests.conftest import PrefectServer

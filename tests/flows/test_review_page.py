@@ -17,8 +17,8 @@ from flows.review_cli import app
 from tasks.errors import ConfigError, JudgementError
 from tasks.items.images import check_image
 from tasks.records import ImagePart, ReviewCase, TextPart
-from tasks.report.review import case_digest, write_queue
-from tasks.verdicts import read_store
+from tasks.review.page import case_digest, write_queue
+from tasks.review.verdicts import read_store
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 LABELS = ("申请退款", "查询物流", "反馈破损", "询问尺码", "询问用法")

@@ -12,9 +12,9 @@ from tasks.dataset.versions import FOLDER, LOG, read_versions
 from tasks.errors import LabelstillError
 from tasks.evaluation.truth import read_truth
 from tasks.items.manifests import read_items
-from tasks.report.label_studio import is_export, read_export
-from tasks.reviewers import read_verdicts as read_reviewer
-from tasks.verdicts import import_verdicts, read_answers, read_store
+from tasks.review.label_studio import is_export, read_export
+from tasks.review.reviewers import read_verdicts as read_reviewer
+from tasks.review.verdicts import import_verdicts, read_answers, read_store
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
 from tests.properties.told import Told
 

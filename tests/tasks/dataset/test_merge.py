@@ -26,8 +26,8 @@ from tasks.records import (
     Subset,
     content_digest,
 )
+from tasks.review.verdicts import Verdict
 from tasks.storage.stages import check_books
-from tasks.verdicts import Verdict
 from tests.tasks.making import correction, image, prediction, prompter, sample
 
 GIVEN, OTHER, THIRD = "申请退款", "查询物流", "反馈破损"

@@ -33,6 +33,7 @@ from tasks.records import (
     Subset,
     TextPart,
 )
+from tasks.review.verdicts import Verdict
 from tasks.storage.stages import (
     StageRecord,
     StoredRows,
@@ -45,7 +46,6 @@ from tasks.storage.stages import (
     write_rows,
     write_stage,
 )
-from tasks.verdicts import Verdict
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 

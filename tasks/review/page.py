@@ -28,7 +28,7 @@ from tasks.storage.files import writing
 from tasks.storage.stages import write_bytes
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
-"""The files of a review folder: the questions, the page that asks them, what people said (`tasks.verdicts`)."""
+"""The files of a review folder: the questions, the page that asks them, what people said (`tasks.review.verdicts`)."""
 SHOWN_PIXELS = 1_200_000
 """Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
 _TOP = 3
@@ -141,7 +141,7 @@ def _shown_size(image: ImageRef) -> tuple[int, int]:
 def _frame(title: str) -> tuple[str, str]:
     """The page's text before and after the data."""
     room = Path(__file__).parent
-    page, style, *scripts = (room.joinpath(f"review_page.{end}").read_text("utf-8") for end in _SOURCES)
+    page, style, *scripts = (room.joinpath(f"page.{end}").read_text("utf-8") for end in _SOURCES)
     values = {"title": html.escape(title), "style": style, "script": "".join(scripts)}
     values |= {f"{name}_hash": _policy_hash(values[name]) for name in ("style", "script")}
     before, after = (re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], half) for half in page.split("{{data}}"))

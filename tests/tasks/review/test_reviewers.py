@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import ConfigError
-from tasks.reviewers import read_verdicts
+from tasks.review.reviewers import read_verdicts
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from tasks.errors import JudgementError
-from tasks.verdicts import Imported, Verdict, import_verdicts, read_answers, read_store, usable
+from tasks.review.verdicts import Imported, Verdict, import_verdicts, read_answers, read_store, usable
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
 
@@ -171,7 +171,7 @@ def test_a_file_too_large_for_verdicts_is_not_read_into_memory(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path / "v", page_line("a", "neither"))
-    monkeypatch.setattr("tasks.verdicts.MOST_BYTES", file.stat().st_size)
+    monkeypatch.setattr("tasks.review.verdicts.MOST_BYTES", file.stat().st_size)
     assert take(store, file).new == ("a",)
     file.write_bytes(file.read_bytes() + b"\n")
     with pytest.raises(JudgementError, match=r"v: is over 0 MiB: no file of verdicts; correct the path"):

@@ -11,8 +11,8 @@ from PIL import Image
 from tasks.errors import JudgementError
 from tasks.items.images import check_image
 from tasks.records import ImageRef, ReviewCase
-from tasks.report.label_studio import is_export, labelling_config, read_export, write_tasks
-from tasks.report.review import case_digest
+from tasks.review.label_studio import is_export, labelling_config, read_export, write_tasks
+from tasks.review.page import case_digest
 from tests.tasks.making import parts
 
 LABELS = ("申请退款", '"查询" & <物流>', "反馈破损")

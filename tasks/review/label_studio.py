@@ -19,10 +19,10 @@ import orjson
 from tasks.correction.judgements import NEITHER
 from tasks.errors import JudgementError
 from tasks.records import ReviewCase
-from tasks.report.review import case_digest, image_url
+from tasks.review.page import case_digest, image_url
+from tasks.review.verdicts import Answer, read_bounded
 from tasks.storage.files import writing
 from tasks.storage.stages import write_bytes
-from tasks.verdicts import Answer, read_bounded
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
 """Names of the control and of what it is about, in the configuration and in every result."""
