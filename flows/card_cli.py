@@ -18,7 +18,7 @@ def card_command(
     ] = None,
 ) -> None:
     """Write OUTPUT/card: a page (index.html) of what the run did, and a README.md for the Hugging Face Hub."""
-    from tasks.report.card import CardSettings, settings_of, write_card
+    from tasks.report.card.card import CardSettings, settings_of, write_card
 
     known = settings_of(run) or CardSettings(title=run.resolve().name)
     named = {"title": title, "licence": licence, "pack": pack}

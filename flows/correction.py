@@ -23,7 +23,7 @@ from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Action, Correction, Prediction, Sample, Split, content_digest
-from tasks.report.correction import write_report
+from tasks.report.correction.report import write_report
 from tasks.review.page import write_queue
 from tasks.review.reviewers import read_verdicts
 from tasks.review.verdicts import read_store, usable

@@ -17,7 +17,7 @@ from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
 from flows.running import one_reading, run_as_task
 from tasks.models.engines.engine import check_engine
-from tasks.report.card import CardSettings, write_card
+from tasks.report.card.card import CardSettings, write_card
 from tasks.report.summary import run_summary
 from tasks.storage.stages import StageRecord
 

@@ -33,7 +33,7 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split
-from tasks.report.card import settings_of, write_card
+from tasks.report.card.card import settings_of, write_card
 from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
 from tasks.students.spec import base_spec
 

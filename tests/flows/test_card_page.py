@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tasks.errors import ConfigError
-from tasks.report.card import CardSettings, settings_of, write_card
+from tasks.report.card.card import CardSettings, settings_of, write_card
 from tests.tasks.report.made_run import ATTACK, make_run
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from tasks.errors import ConfigError
-from tasks.report.card import CardSettings, settings_of, write_card
-from tasks.report.card_warnings import TRANSDUCTIVE
+from tasks.report.card.card import CardSettings, settings_of, write_card
+from tasks.report.card.warnings import TRANSDUCTIVE
 from tests.tasks.report.made_run import ATTACK, LABELS, make_run
 
 SETTINGS = CardSettings(title="Dialogues <1>", licence="cc-by-4.0", pack="demo")

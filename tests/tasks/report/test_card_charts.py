@@ -11,7 +11,7 @@ import pytest
 from fontTools.ttLib import TTFont
 from markupsafe import escape
 
-from tasks.report.card_flow import flow_chart, links_of
+from tasks.report.card.flow import flow_chart, links_of
 from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
 from tasks.report.fonts import font_faces, legible
 

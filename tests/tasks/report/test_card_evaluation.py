@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from tasks.evaluation.table import Report, report_of
-from tasks.report.card_evaluation import evaluation_of, students
+from tasks.report.card.evaluation import evaluation_of, students
 from tests.tasks.evaluation.test_scores import answers
 
 

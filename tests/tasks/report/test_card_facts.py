@@ -10,12 +10,12 @@ from tasks.dataset.versions import record_version
 from tasks.packs.pack import load_pack
 from tasks.rationales.variety import diversity_of
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
-from tasks.report.card_confidence import confidence_of
-from tasks.report.card_facts import gather
-from tasks.report.card_prompts import rendered_prompts
-from tasks.report.card_rows import Draw, rows_of
-from tasks.report.card_sections import balance
-from tasks.report.card_warnings import warnings_of
+from tasks.report.card.confidence import confidence_of
+from tasks.report.card.facts import gather
+from tasks.report.card.prompts import rendered_prompts
+from tasks.report.card.rows import Draw, rows_of
+from tasks.report.card.sections import balance
+from tasks.report.card.warnings import warnings_of
 from tasks.storage.stages import StageRecord, write_stage
 from tests.tasks.making import correction, image, sample
 from tests.tasks.report.made_run import make_run

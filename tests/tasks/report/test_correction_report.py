@@ -15,11 +15,11 @@ import pytest
 from tasks.correction.decide import Decisions, Policy, correct
 from tasks.correction.gate import Gate
 from tasks.correction.judgements import Ints, Judgements
-from tasks.report.cleanlab_compare import compare
-from tasks.report.correction import write_report
-from tasks.report.correction_figures import Figures
-from tasks.report.correction_measures import figures_of, held_out, share
-from tasks.report.correction_page import gate_sentence, page_of
+from tasks.report.correction.cleanlab_compare import compare
+from tasks.report.correction.figures import Figures
+from tasks.report.correction.measures import figures_of, held_out, share
+from tasks.report.correction.page import gate_sentence, page_of
+from tasks.report.correction.report import write_report
 
 NOT_CALIBRATED = "The probabilities are not calibrated"
 

@@ -11,7 +11,7 @@ from tasks.correction.decide import Decisions
 from tasks.correction.gate import wilson_lower
 from tasks.correction.judgements import NEITHER
 from tasks.records import Action
-from tasks.report.correction_figures import Bar, Bin, Changes, ClassFigures, Figures, Pair, Share, Suspect
+from tasks.report.correction.figures import Bar, Bin, Changes, ClassFigures, Figures, Pair, Share, Suspect
 
 _PARTS = 5
 """A verdict is compared with a model that was fitted without it, a fifth of them at a time, as for the gate."""
@@ -32,7 +32,7 @@ def figures_of(
     excluded: Mapping[str, str],
     repeats: int,
 ) -> Figures:
-    """All that the report says; see `tasks.report.correction.write_report`. `unheard` is what `held_out` gives."""
+    """All that the report says; see `tasks.report.correction.report.write_report`. `unheard` is what `held_out` gives."""
     judgements, verdicts, wrong = decisions.judgements, decisions.verdicts, decisions.beliefs.p_wrong
     asked = decisions.person_asked.tolist()
     audited = [i for i in asked[: decisions.audited] if i in verdicts]

@@ -8,10 +8,10 @@ from tasks.errors import ConfigError
 from tasks.packs.pack import load_pack
 from tasks.rationales.variety import diversity_of
 from tasks.records import Record
-from tasks.report.card_facts import gather
-from tasks.report.card_page import Card, page_of
-from tasks.report.card_prompts import rendered_prompts
-from tasks.report.card_readme import readme_of
+from tasks.report.card.facts import gather
+from tasks.report.card.page import Card, page_of
+from tasks.report.card.prompts import rendered_prompts
+from tasks.report.card.readme import readme_of
 from tasks.storage.stages import write_bytes
 
 FOLDER, PAGE, README, SETTINGS = "card", "index.html", "README.md", "settings.json"

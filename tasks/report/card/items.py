@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from tasks.items.images import FORMATS
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import ImagePart, ImageRef, Message, Part, TextPart
-from tasks.report.card_facts import Row
+from tasks.report.card.facts import Row
 
 _BOX = (220, 330)
 """Pixels at most: about 10 kB, so that a hundred of them fit into a page one likes to send."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from tasks.report.correction_figures import Bar, Bin
+from tasks.report.correction.figures import Bar, Bin
 from tasks.report.plots import ACCENT, INK, MUTED, STYLE, WARN, canvas, svg
 
 _SIZE = (5.5, 3.35)

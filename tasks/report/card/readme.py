@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from huggingface_hub import DatasetCardData
 
-from tasks.report.card_page import Card
-from tasks.report.card_warnings import TRANSDUCTIVE, is_transductive, warnings_of
-from tasks.report.correction_tables import counted
+from tasks.report.card.page import Card
+from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, warnings_of
+from tasks.report.correction.tables import counted
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST = "1M<n<10M"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
 
-from tasks.report.correction_figures import Figures
+from tasks.report.correction.figures import Figures
 
 _MOST_CLASSES = 30
 """Up to here, the confusion is drawn as a map."""

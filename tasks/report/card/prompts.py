@@ -10,7 +10,7 @@ from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import user_text
 from tasks.records import Request, Sample, Sampling
-from tasks.report.card_rows import rows_of
+from tasks.report.card.rows import rows_of
 
 _SAMPLES = ("samples/labelled", "samples/unlabelled")
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from tasks.rationales.variety import Diversity
-from tasks.report.card_facts import Facts
-from tasks.report.correction_tables import counted
+from tasks.report.card.facts import Facts
+from tasks.report.correction.tables import counted
 
 TRANSDUCTIVE = (
     "Transductive: evaluation items, or near-duplicates of them, were allowed into this training set. Scores on that "

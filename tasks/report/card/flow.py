@@ -15,7 +15,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 
 from tasks.records import Origin
-from tasks.report.card_facts import Facts
+from tasks.report.card.facts import Facts
 from tasks.report.charts import ORIGINS
 from tasks.report.plots import COLOURS, STYLE, WIDTH, canvas, svg, tip
 from tasks.storage.stages import StageRecord

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from tasks.report.cleanlab_compare import Comparison
-from tasks.report.correction_charts import budget_chart, reliability_chart, suspicion_chart
-from tasks.report.correction_figures import Figures, Share
-from tasks.report.correction_tables import class_table, counted, excluded_list, pairs, suspect_table, table
+from tasks.report.correction.charts import budget_chart, reliability_chart, suspicion_chart
+from tasks.report.correction.cleanlab_compare import Comparison
+from tasks.report.correction.figures import Figures, Share
+from tasks.report.correction.tables import class_table, counted, excluded_list, pairs, suspect_table, table
 
 _NOTHING = Markup("")
 
 
 def page_of(figures: Figures, comparison: Comparison | None) -> str:
     """The whole HTML page."""
-    frame = Path(__file__).with_name("correction_page.html").read_text("utf-8")
+    frame = Path(__file__).with_name("page.html").read_text("utf-8")
     values = {"title": str(Markup.escape(figures.title)), "body": "\n".join(_sections(figures, comparison))}
     return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], frame)
 

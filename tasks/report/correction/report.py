@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from tasks.correction.decide import Decisions
-from tasks.report.cleanlab_compare import Comparison, compare
-from tasks.report.correction_figures import Figures
-from tasks.report.correction_measures import figures_of, held_out
-from tasks.report.correction_page import gate_sentence, page_of
+from tasks.report.correction.cleanlab_compare import Comparison, compare
+from tasks.report.correction.figures import Figures
+from tasks.report.correction.measures import figures_of, held_out
+from tasks.report.correction.page import gate_sentence, page_of
 from tasks.storage.stages import write_bytes
 
 PAGE, FIGURES = "report.html", "report.json"

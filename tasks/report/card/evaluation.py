@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tasks.evaluation.scores import Score
 from tasks.evaluation.table import Report, points
-from tasks.report.correction_tables import table
+from tasks.report.correction.tables import table
 from tasks.report.plots import COLOURS, STYLE, WIDTH, canvas, svg, tip
 
 

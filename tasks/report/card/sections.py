@@ -7,11 +7,11 @@ from markupsafe import Markup
 
 from tasks.dataset.versions import Version
 from tasks.rationales.variety import Diversity
-from tasks.report.card_facts import Facts
+from tasks.report.card.facts import Facts
 from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
-from tasks.report.correction_charts import reliability_chart, suspicion_chart
-from tasks.report.correction_figures import Bar, Bin, Share
-from tasks.report.correction_tables import counted, table
+from tasks.report.correction.charts import reliability_chart, suspicion_chart
+from tasks.report.correction.figures import Bar, Bin, Share
+from tasks.report.correction.tables import counted, table
 
 _NOTHING = Markup("")
 _CHARTED = 60

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tasks.pseudo_labels.decide import KEEPS
 from tasks.pseudo_labels.evidence import Evidence
-from tasks.report.card_rows import rows_of
+from tasks.report.card.rows import rows_of
 
 BINS = 20
 

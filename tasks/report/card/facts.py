@@ -14,10 +14,10 @@ import orjson
 from tasks.dataset.versions import Version, read_versions
 from tasks.evaluation.table import Report
 from tasks.records import Action, Origin, Split, Subset
-from tasks.report.card_confidence import Confidence, confidence_of
-from tasks.report.card_contents import Contents, of_pool, read_contents
-from tasks.report.card_evaluation import evaluation_of
-from tasks.report.card_rows import Draw, rows_of
+from tasks.report.card.confidence import Confidence, confidence_of
+from tasks.report.card.contents import Contents, of_pool, read_contents
+from tasks.report.card.evaluation import evaluation_of
+from tasks.report.card.rows import Draw, rows_of
 from tasks.report.summary import stage_records
 from tasks.storage.stages import StageRecord
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from tasks.dataset.decisions import Reason
 from tasks.records import Part, Split
-from tasks.report.card_rows import rows_of
+from tasks.report.card.rows import rows_of
 
 _PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
 _WHOSE = {

@@ -10,12 +10,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from tasks.rationales.variety import Diversity
-from tasks.report.card_evaluation import students
-from tasks.report.card_facts import Facts
-from tasks.report.card_flow import flow_chart, links_of
-from tasks.report.card_items import change_item, cut, dropped_item, example_item, grid
-from tasks.report.card_prompts import RenderedPrompt
-from tasks.report.card_sections import (
+from tasks.report.card.evaluation import students
+from tasks.report.card.facts import Facts
+from tasks.report.card.flow import flow_chart, links_of
+from tasks.report.card.items import change_item, cut, dropped_item, example_item, grid
+from tasks.report.card.prompts import RenderedPrompt
+from tasks.report.card.sections import (
     balance,
     confidence,
     corrections,
@@ -26,8 +26,8 @@ from tasks.report.card_sections import (
     reasons,
     recipe,
 )
-from tasks.report.card_warnings import TRANSDUCTIVE, is_transductive, warnings_of
-from tasks.report.correction_tables import counted
+from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, warnings_of
+from tasks.report.correction.tables import counted
 from tasks.report.fonts import PAGE_FONTS, font_faces, legible
 
 _NOTHING = Markup("")
@@ -57,7 +57,7 @@ class Card:
 
 def page_of(card: Card) -> str:
     """The whole HTML page, with the fonts that it needs."""
-    frame = Path(__file__).with_name("card_page.html").read_text("utf-8")
+    frame = Path(__file__).with_name("page.html").read_text("utf-8")
     values = {"title": str(Markup.escape(legible(card.title))), "body": legible(_body(card))}
     shown = frame + values["title"] + values["body"]
     values |= {"families": PAGE_FONTS, "fonts": font_faces(shown, card.language or "zh")}
