@@ -175,7 +175,7 @@ def test_a_block_that_is_not_there_or_cannot_send_is_named(client: SyncPrefectCl
 
 
 def test_the_command_says_what_became_of_each(client: SyncPrefectClient, receiver: Receiver) -> None:
-    from flows.cli import app
+    from flows.commands.main import app
 
     said = CliRunner().invoke(app, ["alerts"]).output
     assert "labelstill: heartbeats: created" in said and "Nobody was added" in said

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.check import check
+from flows.commands.check import check
 from flows.config import load_config
 from tasks.demo.dataset import draw_items
 from tasks.errors import PackError

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.commands.main import app
 from tasks.errors import ConfigError
 from tasks.report.card.card import CardSettings, settings_of, write_card
 from tests.tasks.report.made_run import ATTACK, make_run

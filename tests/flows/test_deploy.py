@@ -99,7 +99,7 @@ def test_every_command_is_one_that_prefect_and_labelstill_have() -> None:
 
 @cache
 def help_of(program: str, words: tuple[str, ...]) -> str:
-    module = {"prefect": "prefect", "labelstill": "flows.cli"}[program]
+    module = {"prefect": "prefect", "labelstill": "flows.commands.main"}[program]
     command = [sys.executable, "-m", module, *(words or ("deploy",)), "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout + ("--no-prompt" if program == "prefect" else "")

@@ -110,7 +110,7 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     }
     file.write_text(json.dumps(content), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run", str(file)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "flows.commands.main", "run", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "no answer from any address" in done.stderr.splitlines()[-1]

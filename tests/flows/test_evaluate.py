@@ -177,7 +177,7 @@ def test_an_emitted_item_that_is_in_no_set_any_more_is_named(evaluated: Evaluate
 
 
 def test_compare_prints_both_runs(evaluated: EvaluateConfig) -> None:
-    from flows.cli import app
+    from flows.commands.main import app
 
     result = CliRunner().invoke(app, ["compare", str(evaluated.output), str(evaluated.output)])
     assert result.exit_code == 0, result.output
@@ -186,7 +186,7 @@ def test_compare_prints_both_runs(evaluated: EvaluateConfig) -> None:
 
 
 def test_what_is_missing_is_named(evaluated: EvaluateConfig, tmp_path: Path) -> None:
-    from flows.cli import app
+    from flows.commands.main import app
     from flows.evaluate import evaluate
 
     result = CliRunner().invoke(app, ["compare", str(tmp_path), str(evaluated.output)])

@@ -79,7 +79,9 @@ def test_a_huge_dialogue_is_fitted_and_a_thin_image_dropped_with_its_reason(
         ),
         encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, "-m", "flows.cli", "run", str(config)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.commands.main", "run", str(config)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
     refused = {d.sample_id: d for d in read_rows(out / "samples" / "unlabelled" / "dropped.parquet", Dropped)}

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from typer.testing import CliRunner, Result
 
-from flows.review_cli import app
+from flows.commands.review import app
 from tasks.errors import ConfigError, JudgementError
 from tasks.items.images import check_image
 from tasks.records import ImagePart, ReviewCase, TextPart

@@ -19,7 +19,7 @@ from tests.benchmarks.correction.latent import NEITHER, Floats, Ints
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, item_id
 from tests.stub_server import ROOT
 
-COMMAND = (sys.executable, "-m", "flows.cli", "correct")
+COMMAND = (sys.executable, "-m", "flows.commands.main", "correct")
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def test_rows_add_up_to_one_whatever_was_written(tmp_path_factory: pytest.TempPa
             assert p == pytest.approx(probabilities.get(name, 0) / total, abs=1e-5)
 
 
-# --- faults that the command's own tests do not have (tests/flows/test_correct_cli.py has the others) ---------
+# --- faults that the command's own tests do not have (tests/flows/commands/test_correct.py has the others) ---------
 
 
 @pytest.mark.parametrize(

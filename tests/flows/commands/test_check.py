@@ -5,8 +5,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from flows import cli
-from flows.check import check
+from flows.commands import main as cli
+from flows.commands.check import check
 from flows.config import load_config
 from tasks.errors import LabelstillError
 from tasks.records import Split

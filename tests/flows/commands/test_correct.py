@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli import main
+from flows.commands.main import main
 from flows.server import prefect_environment
 from tasks.correction.decide import Policy, correct
 from tasks.correction.judgements import read_probabilities, read_teacher
@@ -210,7 +210,7 @@ def test_verdicts_are_checked_even_where_none_is_asked_for(folder: Path, correct
 
 def test_the_process_ends_with_2_and_one_line(folder: Path) -> None:
     (folder / "q.jsonl").write_text(line("x0") + "\n{\n")
-    words = [sys.executable, "-m", "flows.cli", "correct", *map(str, arguments(folder, folder / "out.jsonl"))]
+    words = [sys.executable, "-m", "flows.commands.main", "correct", *map(str, arguments(folder, folder / "out.jsonl"))]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert f"{folder / 'q.jsonl'}, line 2: not JSON" in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows.corrections_cli import app
+from flows.commands.corrections import app
 from tasks.correction.patches import changes, write_patch
 from tasks.errors import ManifestError
 from tasks.records import Action
@@ -78,5 +78,5 @@ def test_a_manifest_that_does_not_fit_is_left_alone(patch: Path, manifest: Path,
 
 
 def test_the_command_starts_without_prefect() -> None:
-    code = "import sys, flows.corrections_cli; sys.exit('prefect' in sys.modules or 'pyarrow' in sys.modules)"
+    code = "import sys, flows.commands.corrections; sys.exit('prefect' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

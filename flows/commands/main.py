@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.alerts_cli import alerts_command
-from flows.card_cli import card_command
-from flows.correct_cli import correct_command
-from flows.corrections_cli import app as corrections_app
-from flows.diff_cli import diff_command
-from flows.evaluate_cli import compare_command, evaluate_command
-from flows.ledger_cli import app as ledger_app
-from flows.relabel_cli import relabel_command
-from flows.review_cli import app as review_app
+from flows.commands.alerts import alerts_command
+from flows.commands.card import card_command
+from flows.commands.correct import correct_command
+from flows.commands.corrections import app as corrections_app
+from flows.commands.diff import diff_command
+from flows.commands.evaluate import compare_command, evaluate_command
+from flows.commands.ledger import app as ledger_app
+from flows.commands.relabel import relabel_command
+from flows.commands.review import app as review_app
 from flows.server import apply_environment
 from tasks.errors import LabelstillError
 
@@ -84,7 +84,7 @@ def check(
 
     Exit code 0 if every set has a usable item, 1 if one has none, 2 if a file as a whole is unusable.
     """
-    from flows.check import check as check_config
+    from flows.commands.check import check as check_config
     from flows.config import load_config
     from tasks.prompts.prompter import LONG_PROMPT
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows.ledger_cli import app
+from flows.commands.ledger import app
 from tasks.errors import LedgerError
 from tasks.models.ledger.ledger import Ledger
 from tests.tasks.questions import keep

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows import cli
+from flows.commands import main as cli
 from tasks.dataset.versions import Version, record_version
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin
@@ -85,5 +85,5 @@ def test_what_cannot_be_compared_is_refused(arguments: tuple[str, ...], words: s
 
 def test_help_says_what_a_side_may_be_and_needs_neither_prefect_nor_pyarrow() -> None:
     assert "digest" in call("--help").output
-    code = "import sys, flows.diff_cli; sys.exit('prefect' in sys.modules or 'pyarrow' in sys.modules)"
+    code = "import sys, flows.commands.diff; sys.exit('prefect' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,1 @@
+"""The `labelstill` command, one file per command group."""
