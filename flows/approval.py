@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from flows.folders import CANDIDATE
 from flows.outage import is_outage, wait_for_api
-from flows.pages import PAGES, link_to
+from flows.service.pages import PAGES, link_to
 from tasks.dataset.drift import Drift
 from tasks.storage.stages import read_record
 

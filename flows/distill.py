@@ -11,11 +11,11 @@ from flows.correction import correction
 from flows.emit import emit
 from flows.one_run import one_run
 from flows.outage import through_outages
-from flows.pages import show_links
 from flows.progress import show_in_ui
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
 from flows.running import one_reading, run_as_task
+from flows.service.pages import show_links
 from tasks.models.engines.engine import check_engine
 from tasks.report.card.card import CardSettings, write_card
 from tasks.report.summary import run_summary

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from prefect import flow, get_run_logger
 
-from flows.alerts import tell_empty
 from flows.config import EmitConfig
 from flows.folders import CANDIDATE, CONFLICTS
 from flows.one_run import one_run
-from flows.pages import show_links
 from flows.running import intake, read_texts, reused, run_as_task, show_counts, show_table
+from flows.service.alerts import tell_empty
+from flows.service.pages import show_links
 from flows.settings import SourceConfig
 from tasks.dataset.decisions import Decision, pseudo_decision
 from tasks.dataset.merge import STAGE, conflicts

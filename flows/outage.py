@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.follow import crash_rest
+from flows.service.follow import crash_rest
 
 T = TypeVar("T")
 

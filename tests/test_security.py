@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.server import prefect_environment
+from flows.service.server import prefect_environment
 from tasks.errors import PackError
 from tasks.models.engines.engine import EngineSpec
 from tasks.storage.yaml_files import read_yaml

@@ -19,8 +19,8 @@ def alerts_command(
     Failed, crashed and late runs of deployments are told, versions held back and empty results of any run. Runs whose
     heartbeats are missing are marked Crashed, with or without a block. Running it again changes nothing.
     """
-    from flows.alerts import find_block, register_automations
-    from flows.service import open_service
+    from flows.service.alerts import find_block, register_automations
+    from flows.service.deployments import open_service
 
     with open_service().client() as client:
         found = None if block is None else find_block(client, block)

@@ -16,7 +16,7 @@ def evaluate_command(
 ) -> None:
     """Train the student on each variant of the set that a run made, with several seeds, and measure it held out."""
     from flows.config import load_config
-    from flows.server import find_or_start_server
+    from flows.service.server import find_or_start_server
 
     loaded = load_config(config).evaluate_config()
     find_or_start_server()

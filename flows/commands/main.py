@@ -17,7 +17,7 @@ from flows.commands.evaluate import compare_command, evaluate_command
 from flows.commands.ledger import app as ledger_app
 from flows.commands.relabel import relabel_command
 from flows.commands.review import app as review_app
-from flows.server import apply_environment
+from flows.service.server import apply_environment
 from tasks.errors import LabelstillError
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ def main() -> None:
 def run(config: ConfigPath) -> None:
     """Run the whole way on your own data; a rerun goes on where the last one stopped."""
     from flows.config import load_config
-    from flows.server import find_or_start_server
+    from flows.service.server import find_or_start_server
     from tasks.models.engines.engine import check_engine
 
     loaded = load_config(config)
@@ -117,7 +117,7 @@ def check(
 @app.command()
 def demo() -> None:
     """Make demo data and tiny models, run the whole way on them in the Prefect service, compare with the truth."""
-    from flows.serve import demo_in_service
+    from flows.service.serve import demo_in_service
 
     raise typer.Exit(demo_in_service({}))
 
@@ -125,7 +125,7 @@ def demo() -> None:
 @app.command()
 def serve() -> None:
     """Keep the Prefect server (with its web UI), the deployments and a worker for each pool up until Ctrl-C."""
-    from flows.serve import serve as serve_forever
+    from flows.service.serve import serve as serve_forever
 
     serve_forever()
 
@@ -133,7 +133,7 @@ def serve() -> None:
 @app.command()
 def stop() -> None:
     """Stop the project's workers, with the runs that they execute, and its Prefect server."""
-    from flows.serve import stop as stop_service
+    from flows.service.serve import stop as stop_service
 
     console.print("stopped" if stop_service() else "no server or worker of this project was running")
 

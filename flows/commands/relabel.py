@@ -20,7 +20,7 @@ def relabel_command(
     Exit code 0 if it is published or nothing has changed, 3 if it is held back, 4 if the budget is spent.
     """
     from flows.config import RelabelConfig, load_config
-    from flows.server import find_or_start_server
+    from flows.service.server import find_or_start_server
     from tasks.dataset.relabel_state import RelabelOutcome, RelabelState
 
     loaded = load_config(config, RelabelConfig)

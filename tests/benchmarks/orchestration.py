@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from flows.server import apply_environment
+from flows.service.server import apply_environment
 
 apply_environment()
 
@@ -21,7 +21,7 @@ from prefect import flow  # noqa: E402
 
 from flows.asking import Asking  # noqa: E402
 from flows.config import CommonConfig  # noqa: E402
-from flows.server import find_or_start_server, project_root, server_child, stop_server  # noqa: E402
+from flows.service.server import find_or_start_server, project_root, server_child, stop_server  # noqa: E402
 from tasks.models.engines.engine import EngineSpec  # noqa: E402
 from tasks.models.engines.scripted import ScriptedEngine  # noqa: E402
 from tasks.models.ledger.ledger import Ledger  # noqa: E402

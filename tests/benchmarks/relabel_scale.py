@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from flows.server import apply_environment
+from flows.service.server import apply_environment
 
 apply_environment()
 
@@ -92,7 +92,7 @@ def main() -> None:
         return
     items = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     from flows.relabel import watched_digest
-    from flows.server import find_or_start_server, project_root, server_child, stop_server
+    from flows.service.server import find_or_start_server, project_root, server_child, stop_server
     from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, write_state
 
     was_up = server_child(project_root()).process() is not None

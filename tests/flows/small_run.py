@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from flows.server import apply_environment
+from flows.service.server import apply_environment
 
 apply_environment()
 

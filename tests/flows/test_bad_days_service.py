@@ -14,16 +14,16 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Cancelling
 
-from flows.follow import living_run_ids, subflow_runs
-from flows.pools import CPU
-from flows.server import prefect_environment
-from flows.service import Service
+from flows.service.deployments import Service
+from flows.service.follow import living_run_ids, subflow_runs
+from flows.service.pools import CPU
+from flows.service.server import prefect_environment
 from tasks.models.engines.vllm.options import installed_build
 from tests.conftest import ROOT, free_port
 from tests.flows.bad_days import SLOW, asked_again, lost, report, wait_for
+from tests.flows.service.test_serve_restart import ready, serving, state_of, until
 from tests.flows.small_run import PIXELS, small_config
 from tests.flows.test_kill import answers
-from tests.flows.test_serve_restart import ready, serving, state_of, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 GONE_SECONDS = 10

@@ -26,8 +26,8 @@ from flows.config import (
     RationalesConfig,
     RelabelConfig,
 )
-from flows.pools import POOLS
-from flows.service import deployment_names
+from flows.service.deployments import deployment_names
+from flows.service.pools import POOLS
 from tests.conftest import ROOT
 
 DECLARED: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))

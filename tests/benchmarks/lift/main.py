@@ -9,12 +9,12 @@ import argparse
 import time
 from pathlib import Path
 
-from flows.server import apply_environment
+from flows.service.server import apply_environment
 
 apply_environment()
 
 from flows.config import DemoConfig  # noqa: E402
-from flows.server import find_or_start_server  # noqa: E402
+from flows.service.server import find_or_start_server  # noqa: E402
 
 STEPS = 100
 

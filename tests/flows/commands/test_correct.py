@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flows.commands.main import main
-from flows.server import prefect_environment
+from flows.service.server import prefect_environment
 from tasks.correction.decide import Policy, correct
 from tasks.correction.judgements import read_probabilities, read_teacher
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write

@@ -26,10 +26,10 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 
-from flows.follow import crash_stale_runs
-from flows.pools import POOLS, new_pool
-from flows.processes import Child, start_detached, stop_child
-from flows.server import find_or_start_server, prefect_environment, project_root
+from flows.service.follow import crash_stale_runs
+from flows.service.pools import POOLS, new_pool
+from flows.service.processes import Child, start_detached, stop_child
+from flows.service.server import find_or_start_server, prefect_environment, project_root
 from tasks.errors import LabelstillError
 
 _STOP_SECONDS = 20.0

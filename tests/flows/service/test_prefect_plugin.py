@@ -8,9 +8,15 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from flows.pools import POOLS
-from flows.prefect_plugin import is_deploy, is_deployment_run, is_flow_process, outliving_its_lease, words_after_prefect
-from flows.service import deployment_names
+from flows.service.deployments import deployment_names
+from flows.service.pools import POOLS
+from flows.service.prefect_plugin import (
+    is_deploy,
+    is_deployment_run,
+    is_flow_process,
+    outliving_its_lease,
+    words_after_prefect,
+)
 from tests.conftest import ROOT, PrefectServer
 
 PREFECT = Path(sys.executable).parent / "prefect"

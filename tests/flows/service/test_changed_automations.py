@@ -8,8 +8,8 @@ import pytest
 from prefect.plugins import HookContext
 from prefect.server.events.models import automations
 
-import flows.prefect_plugin as plugin
-from flows.prefect_plugin import run_in_this_loop
+import flows.service.prefect_plugin as plugin
+from flows.service.prefect_plugin import run_in_this_loop
 
 
 def test_a_change_while_the_loop_holds_the_lock_waits_without_holding_the_loop_up() -> None:

@@ -1,6 +1,6 @@
 """`make serve` and `make demo`: the service kept up, and one run of it followed in the terminal.
 
-Importing this imports Prefect: call `flows.server.apply_environment` first.
+Importing this imports Prefect: call `flows.service.server.apply_environment` first.
 """
 
 import os
@@ -16,13 +16,8 @@ import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from flows.alerts import register_automations
-from flows.follow import crash_orphans, crash_rest, crash_stale_runs, follow_run
-from flows.pages import find_or_start_pages, stop_pages
-from flows.pools import CPU, POOLS
-from flows.processes import tail
-from flows.server import ServerError, find_or_start_server, prefect_environment, project_root, server_child, stop_server
-from flows.service import (
+from flows.service.alerts import register_automations
+from flows.service.deployments import (
     Service,
     ServiceError,
     open_service,
@@ -32,6 +27,18 @@ from flows.service import (
     stop_workers,
     worker_name,
     worker_running,
+)
+from flows.service.follow import crash_orphans, crash_rest, crash_stale_runs, follow_run
+from flows.service.pages import find_or_start_pages, stop_pages
+from flows.service.pools import CPU, POOLS
+from flows.service.processes import tail
+from flows.service.server import (
+    ServerError,
+    find_or_start_server,
+    prefect_environment,
+    project_root,
+    server_child,
+    stop_server,
 )
 
 DEMO = "demo/demo"

@@ -18,16 +18,16 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.follow import living_run_ids
-from flows.pools import POOLS
-from flows.server import prefect_environment, server_child
-from flows.service import Service
+from flows.service.deployments import Service
+from flows.service.follow import living_run_ids
+from flows.service.pools import POOLS
+from flows.service.server import prefect_environment, server_child
 from tests.conftest import ROOT, free_port
-from tests.flows.test_serve import DEPLOYMENTS, FLOW
+from tests.flows.service.test_serve import DEPLOYMENTS, FLOW
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 PATIENCE = 300
-_SERVE = "import sys; from pathlib import Path; from flows.serve import serve; serve(Path(sys.argv[1]))"
+_SERVE = "import sys; from pathlib import Path; from flows.service.serve import serve; serve(Path(sys.argv[1]))"
 
 
 @pytest.fixture

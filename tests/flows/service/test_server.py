@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from flows.processes import Child, start_detached, stop_child
-from flows.server import (
+from flows.service.processes import Child, start_detached, stop_child
+from flows.service.server import (
     Answer,
     ServerError,
     ask_server,
@@ -176,7 +176,11 @@ def test_a_server_that_ends_at_its_start_passes_on_its_log(project: Path, monkey
 
 
 def test_started_once_found_again_and_back_after_kill(project: Path) -> None:
-    start = [sys.executable, "-c", f"from flows.server import *; find_or_start_server(root=Path({str(project)!r}))"]
+    start = [
+        sys.executable,
+        "-c",
+        f"from flows.service.server import *; find_or_start_server(root=Path({str(project)!r}))",
+    ]
     both = [subprocess.Popen(start, cwd=ROOT) for _ in range(2)]
     assert [one.wait(timeout=180) for one in both] == [0, 0]
     servers = [one for one in psutil.process_iter() if _serves(one, project)]

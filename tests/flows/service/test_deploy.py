@@ -18,7 +18,7 @@ from prefect.settings.legacy import _get_settings_fields
 from prefect.settings.models.root import Settings
 from prefect.utilities.templating import find_placeholders
 
-from flows.pools import POOLS
+from flows.service.pools import POOLS
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "flows" / "deploy"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from flows.pages import PageServer, PageSettings, link_to
+from flows.service.pages import PageServer, PageSettings, link_to
 from tasks.review.page import write_queue
 from tests.conftest import free_port
 from tests.flows.test_review_page import cases

@@ -10,8 +10,16 @@ import httpx
 import pytest
 from prefect import flow
 
-from flows.pages import PageServer, PageSettings, find_or_start_pages, link_to, page_settings, show_links, stop_pages
-from flows.server import ServerError
+from flows.service.pages import (
+    PageServer,
+    PageSettings,
+    find_or_start_pages,
+    link_to,
+    page_settings,
+    show_links,
+    stop_pages,
+)
+from flows.service.server import ServerError
 from tasks.models.engines.engine import EngineSpec, Workplace
 from tasks.models.engines.ray.cluster import mark_ground
 from tasks.models.engines.ray.replica import Replica
@@ -224,7 +232,7 @@ def test_a_run_links_to_the_pages_that_it_has(
 def test_the_server_is_a_process_that_is_found_again_and_ended(
     settings: PageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.server import project_root
+    from flows.service.server import project_root
 
     monkeypatch.setenv("LABELSTILL_PAGES_FOLDER", str(settings.folder))
     monkeypatch.setenv("LABELSTILL_PAGES_PORT", str(settings.port))

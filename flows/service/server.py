@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from filelock import FileLock, Timeout
 
-from flows.processes import Child, start_detached, stop_child, tail, wait_until
+from flows.service.processes import Child, start_detached, stop_child, tail, wait_until
 from tasks.errors import LabelstillError
 
 _STOP_SECONDS = 15.0
@@ -36,7 +36,7 @@ class Answer(StrEnum):
 
 def project_root() -> Path:
     """The folder that holds pyproject.toml, prefect.yaml and flows/."""
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 
 def _flatten(table: Mapping[str, Any], prefix: str) -> dict[str, str]:

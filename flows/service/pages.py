@@ -3,7 +3,7 @@
 Served are cards, review pages, correction reports and logs under one folder, and nothing else: not the ledger, not the
 data, no listing. Review pages show users' data: so the server listens on loopback unless told otherwise, answers only
 to its own names (a foreign page that has its own name point here, DNS rebinding, gets nothing), follows no symlink, and
-tells the browser to load nothing from anywhere. `python -m flows.pages` serves until it is ended.
+tells the browser to load nothing from anywhere. `python -m flows.service.pages` serves until it is ended.
 """
 
 import os
@@ -20,8 +20,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from flows.processes import Child, start_detached, stop_child, tail, wait_until
-from flows.server import ServerError, prefect_environment, project_root
+from flows.service.processes import Child, start_detached, stop_child, tail, wait_until
+from flows.service.server import ServerError, prefect_environment, project_root
 
 PAGES = {
     "card": Path("card/index.html"),
@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def pages_child(root: Path) -> Child:
     """The record of the page server that was last started for `root`."""
-    return Child(root / ".prefect" / "labelstill-pages.json", words=("-m", "flows.pages"))
+    return Child(root / ".prefect" / "labelstill-pages.json", words=("-m", "flows.service.pages"))
 
 
 def find_or_start_pages(root: Path | None = None) -> str:
@@ -198,7 +198,7 @@ def find_or_start_pages(root: Path | None = None) -> str:
         return settings.url
     if child.process() is None:
         (root / ".prefect").mkdir(exist_ok=True)
-        start_detached(child, [sys.executable, "-m", "flows.pages"], cwd=root, environment={}, log=log)
+        start_detached(child, [sys.executable, "-m", "flows.service.pages"], cwd=root, environment={}, log=log)
     if not wait_until(lambda: _answers(settings), child, _START_SECONDS, what="the page server"):
         raise ServerError(
             f"The page server does not start on port {settings.port}; LABELSTILL_PAGES_PORT chooses another. "

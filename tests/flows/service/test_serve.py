@@ -8,11 +8,7 @@ import pytest
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Running
 
-from flows.follow import crash_stale_runs, living_run_ids
-from flows.pools import CPU
-from flows.serve import Tender, demo_in_service, stop
-from flows.server import ServerError
-from flows.service import (
+from flows.service.deployments import (
     Service,
     ServiceError,
     register_deployments,
@@ -22,6 +18,10 @@ from flows.service import (
     worker_name,
     worker_running,
 )
+from flows.service.follow import crash_stale_runs, living_run_ids
+from flows.service.pools import CPU
+from flows.service.serve import Tender, demo_in_service, stop
+from flows.service.server import ServerError
 from tests.conftest import ROOT, PrefectServer
 
 FLOW = """
@@ -67,7 +67,7 @@ def service(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFact
 def test_a_run_is_followed_to_its_end(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo_in_service({}, service.root) == 0
     printed = capsys.readouterr().out
-    assert "outer works, its lease renewed by flows.prefect_plugin" in printed
+    assert "outer works, its lease renewed by flows.service.prefect_plugin" in printed
     assert "inner works" in printed
     assert f"{service.ui_url}/runs/flow-run/" in printed.splitlines()[-1]
     assert not worker_running(service, CPU)
@@ -126,7 +126,7 @@ def test_a_server_that_cannot_be_started_now_is_said_once_and_tried_again(
             raise ServerError(fault)
         return service.api_url
 
-    monkeypatch.setattr("flows.serve.find_or_start_server", find)
+    monkeypatch.setattr("flows.service.serve.find_or_start_server", find)
     monkeypatch.setattr(Service, "owns_server", True)
     tender = Tender(service, [])
     for _ in faults:
@@ -153,8 +153,8 @@ def test_a_run_that_is_deleted_while_it_is_looked_at_ends_nothing(
             client.delete_flow_run(run.id)
             return set()
 
-        monkeypatch.setattr("flows.follow.living_run_ids", living)
-        monkeypatch.setattr("flows.serve.worker_running", lambda *_: True)
+        monkeypatch.setattr("flows.service.follow.living_run_ids", living)
+        monkeypatch.setattr("flows.service.serve.worker_running", lambda *_: True)
         Tender(service, [CPU]).tend_workers()
         assert deleted == [run.id]
         with pytest.raises(ObjectNotFound):

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 from prefect.plugins import HookContext, SetupResult, register_hook
 
-from flows.pools import POOLS, new_pool
-from flows.server import prefect_environment, project_root
+from flows.service.pools import POOLS, new_pool
+from flows.service.server import prefect_environment, project_root
 
 if TYPE_CHECKING:
     from uuid import UUID

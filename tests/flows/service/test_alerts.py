@@ -23,7 +23,7 @@ from prefect.flow_engine import run_flow_sync
 from prefect.states import Crashed, Pending, Running, Suspended
 from typer.testing import CliRunner
 
-from flows.alerts import (
+from flows.service.alerts import (
     ALERTS,
     FLOWS,
     AlertError,

@@ -1,0 +1,1 @@
+"""The Prefect server, its workers, pages, alerts and plugin."""
