@@ -14,8 +14,8 @@ from prefect.input import RunInput, keyset_from_paused_state
 from prefect.states import Paused, Running
 from pydantic import Field, ValidationError
 
+from flows.api import is_outage, wait_for_api
 from flows.folders import CANDIDATE
-from flows.outage import is_outage, wait_for_api
 from flows.service.pages import PAGES, link_to
 from tasks.dataset.drift import Drift
 from tasks.storage.stages import read_record

@@ -18,8 +18,8 @@ from prefect.context import FlowRunContext
 
 from flows.config import CommonConfig
 from flows.metrics import account
-from flows.progress import Progress
 from flows.runners import open_where_configured, run_as_task
+from flows.ui import Progress
 from tasks.errors import BudgetSpent
 from tasks.models.ask import ask, ask_for_labels
 from tasks.models.costs import Costs, Session, Tally, add_up

@@ -10,7 +10,7 @@ from prefect import flow, get_run_logger
 from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.one_run import one_run
-from flows.running import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
+from flows.stage import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
 from flows.students import out_of_fold
 from flows.teacher import teacher_labels
 from flows.training import STAGE

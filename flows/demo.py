@@ -12,8 +12,6 @@ from prefect.artifacts import create_markdown_artifact
 from flows.config import DemoConfig, DistillConfig, EvaluateConfig
 from flows.distill import distill
 from flows.one_run import one_run
-from flows.progress import Progress
-from flows.running import run_as_task
 from flows.settings import (
     CorrectionSettings,
     EmitSettings,
@@ -23,6 +21,8 @@ from flows.settings import (
     ReviewerConfig,
     SourceConfig,
 )
+from flows.stage import run_as_task
+from flows.ui import Progress
 from tasks.dataset.export.exports import ExportSpec
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo

@@ -5,17 +5,17 @@ from collections.abc import Iterable
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from flows.api import through_outages
 from flows.asking import spending, spent
 from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
 from flows.correction import correction
 from flows.emit import emit
 from flows.one_run import one_run
-from flows.outage import through_outages
-from flows.progress import show_in_ui
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
-from flows.running import one_reading, run_as_task
 from flows.service.pages import show_links
+from flows.stage import one_reading, run_as_task
+from flows.ui import show_in_ui
 from tasks.models.engines.engine import check_engine
 from tasks.report.card.card import CardSettings, write_card
 from tasks.report.summary import run_summary
@@ -46,7 +46,7 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
 def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     """Run each stage as a subflow, in order; each one's record by name. Raises BudgetSpent when one had to stop.
 
-    A stage that ends because Prefect's API is away is begun again once it answers (flows/outage.py).
+    A stage that ends because Prefect's API is away is begun again once it answers (flows/api.py).
     """
     records: dict[str, StageRecord] = {}
     for stage in stages:

@@ -10,10 +10,10 @@ from prefect import flow, get_run_logger
 from flows.config import EmitConfig
 from flows.folders import CANDIDATE, CONFLICTS
 from flows.one_run import one_run
-from flows.running import intake, read_texts, reused, run_as_task, show_counts, show_table
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
 from flows.settings import SourceConfig
+from flows.stage import intake, read_texts, reused, run_as_task, show_counts, show_table
 from tasks.dataset.decisions import Decision, pseudo_decision
 from tasks.dataset.merge import STAGE, conflicts
 from tasks.dataset.merge_files import Emitted, write_merged

@@ -15,10 +15,10 @@ from prefect.artifacts import create_markdown_artifact
 from flows.asking import Asking
 from flows.config import EvaluateConfig
 from flows.one_run import one_run
-from flows.progress import Progress
 from flows.run_left import STAGES, check_unseen, results_of
-from flows.running import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from flows.service.processes import worker_pool
+from flows.stage import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
+from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
 from tasks.evaluation.scores import Scored

@@ -12,10 +12,10 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Completed
 
+from flows.api import wait_for_api
 from flows.config import CommonConfig
 from flows.metrics import watched
-from flows.outage import wait_for_api
-from flows.output_lock import output_lock
+from flows.run_lock import output_lock
 from tasks.errors import BudgetSpent, EngineError, LabelstillError, LedgerError
 from tasks.storage.files import writing
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from flows.asking import Asking
 from flows.config import CommonConfig, CorrectionConfig, PseudoLabelsConfig
 from flows.pool_students import students_say
-from flows.running import prompter_for
+from flows.stage import prompter_for
 from flows.teacher import teacher_labels
 from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import Pack

@@ -10,8 +10,8 @@ from functools import partial
 from prefect import get_run_logger
 
 from flows.config import CommonConfig
-from flows.progress import Progress
 from flows.runners import Shard, parts, run_shards
+from flows.ui import Progress
 from tasks.items.ocr import Found, Reading, read_images
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.image_cache import ImageCache, prepare

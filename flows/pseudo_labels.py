@@ -15,7 +15,7 @@ from flows.config import PseudoLabelsConfig
 from flows.folders import REVIEW_POOL
 from flows.one_run import one_run
 from flows.pool_evidence import Opinions, ask_second, opinions
-from flows.running import Stage, intake, most_images, reused, run_as_task, show_table
+from flows.stage import Stage, intake, most_images, reused, run_as_task, show_table
 from tasks.items.file_states import file_state
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger

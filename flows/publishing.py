@@ -7,8 +7,8 @@ from flows.asking import spending
 from flows.config import EmitConfig, RelabelConfig
 from flows.distill import run_stages, write_up
 from flows.folders import CANDIDATE
-from flows.running import one_reading, show_table
 from flows.service.alerts import tell_empty, tell_held_back
+from flows.stage import one_reading, show_table
 from tasks.dataset.drift import Drift, drift_between
 from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, write_state
 from tasks.dataset.snapshots import Snapshot, open_snapshot

@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger
 from flows.asking import Asking
 from flows.config import RationalesConfig
 from flows.one_run import one_run
-from flows.running import Stage, intake, most_images, prompter_for, reused, show_table
+from flows.stage import Stage, intake, most_images, prompter_for, reused, show_table
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flows.config import EvaluateConfig
-from flows.running import intake
+from flows.stage import intake
 from tasks.dataset.decisions import Reason
 from tasks.errors import ConfigError
 from tasks.evaluation.variants import Results

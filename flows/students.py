@@ -10,7 +10,7 @@ from prefect import get_run_logger
 from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.runners import Shard, parts, run_as_task, run_shards
-from flows.running import prompter_for, read_texts
+from flows.stage import prompter_for, read_texts
 from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
 from tasks.correction.decide import check_out_of_fold
 from tasks.errors import ConfigError

@@ -10,9 +10,9 @@ from prefect import get_run_logger
 
 from flows.asking import Asking
 from flows.config import CorrectionConfig
-from flows.progress import Progress
 from flows.runners import Shard, run_shards
-from flows.running import show_table
+from flows.stage import show_table
+from flows.ui import Progress
 from tasks.records import Sample
 from tasks.students.folds import Folds
 from tasks.students.spec import StudentSpec

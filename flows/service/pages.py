@@ -99,7 +99,7 @@ def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool 
     from prefect import get_run_logger
     from prefect.artifacts import create_link_artifact
 
-    from flows.progress import show_in_ui
+    from flows.ui import show_in_ui
 
     pages = {name: output / PAGES[name] for name in names}
     if logs:

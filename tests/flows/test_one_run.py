@@ -6,7 +6,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydantic import BaseModel
 
 from flows.one_run import one_run
-from flows.output_lock import holder_of
+from flows.run_lock import holder_of
 from tasks.errors import ConfigError, EngineError
 from tests.conftest import PrefectServer
 

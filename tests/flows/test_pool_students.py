@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.asking import Asking
 from flows.config import CorrectionConfig
-from flows.running import intake
+from flows.stage import intake
 from flows.students import trained_students
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flows.asking import Asking
 from flows.config import CommonConfig
-from flows.running import Stage
 from flows.service.alerts import EMPTY
+from flows.stage import Stage
 from tasks.models.engines.engine import EngineSpec, Prices
 from tasks.models.ledger.ledger import Ledger
 from tasks.records import Dropped, Sampling

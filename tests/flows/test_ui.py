@@ -12,8 +12,8 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-import flows.progress as room
-from flows.progress import Progress, show_in_ui
+import flows.ui as room
+from flows.ui import Progress, show_in_ui
 from tests.conftest import PrefectServer, free_port
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.output_lock import holder_of, output_lock
+from flows.run_lock import holder_of, output_lock
 from tasks.errors import ConfigError
 from tests.conftest import ROOT
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from flows.output_lock import output_lock
+from flows.run_lock import output_lock
 with output_lock(Path(sys.argv[1]), "the first"):
     print("has it", flush=True)
     sys.stdin.readline()

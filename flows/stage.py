@@ -11,14 +11,14 @@ from typing import TypeVar
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from flows.api import wait_for_api
 from flows.config import CommonConfig
-from flows.outage import wait_for_api
 from flows.preparing import prepare_images, reading_for
-from flows.progress import Progress, show_in_ui
 from flows.runners import run_as_task
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
 from flows.settings import SourceConfig
+from flows.ui import Progress, show_in_ui
 from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import OcrReader, reader_identity
 from tasks.items.samples import read_samples

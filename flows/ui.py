@@ -17,8 +17,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.utilities.context import get_task_and_flow_run_ids
 
+from flows.api import unanswered
 from flows.live import LiveLine
-from flows.outage import unanswered
 
 T = TypeVar("T")
 
