@@ -45,7 +45,7 @@ def test_records_and_errors_import_no_other_room() -> None:
 
 
 def test_only_prompts_knows_jinja() -> None:
-    assert [f.name for f in modules("tasks") + modules("flows") if "jinja2" in rooms(imported(f))] == ["prompts.py"]
+    assert [f.name for f in modules("tasks") + modules("flows") if "jinja2" in rooms(imported(f))] == ["prompter.py"]
 
 
 def test_only_packs_and_the_demo_know_a_labelling_task() -> None:

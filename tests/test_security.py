@@ -1,6 +1,7 @@
 """Rules that the whole code keeps; what single rooms do against bad input is tested beside them.
 
-Paths that leave the image folder: tests/tasks/items/test_samples.py. Templates in their sandbox: tests/tasks/prompts/test_prompter.py.
+Paths that leave the image folder: tests/tasks/items/test_samples.py.
+Templates in their sandbox: tests/tasks/prompts/test_prompter.py.
 Markup in data: tests/tasks/report and tests/flows/test_review_page.py, test_card_page.py.
 """
 

@@ -2,7 +2,7 @@
 
 1. `check_out_of_fold`: no prediction counts whose student saw the item, or a duplicate of it (rule 4).
 2. `correct` asks the teacher, which is not shown the given label, about the most suspicious items only;
-3. has a person judge a sample of them (tasks/correction/gate.py), calibrates on the verdicts (tasks/correction/calibration.py), and spends
+3. has a person judge a sample of them (gate.py), calibrates on the verdicts (calibration.py), and spends
    what is left of the person's budget where an answer is worth most;
 4. decides: verdicts stand; unreviewed labels change only while the gate is open (rule 6); the rest waits or stays.
 """

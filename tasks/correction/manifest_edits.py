@@ -1,7 +1,7 @@
 """Edits of a manifest's bytes: labels replaced, items cut out, all else as it was; and what takes the edits back.
 
 JSON, JSON Lines and CSV are edited as text, never parsed and written anew: spaces, quotes, line ends, order of fields,
-numbers and broken lines stay, and `undo_edits` gives the very bytes back. For Parquet see tasks/correction/table_edits.py.
+numbers and broken lines stay, and `undo_edits` gives the very bytes back. For Parquet see table_edits.py.
 """
 
 import csv

@@ -106,7 +106,7 @@ def undo_path(out: Path) -> Path:
 def apply_patch(patch: Path, manifest: Path, out: Path) -> Applied:
     """Write to `out` the manifest with the patch's labels and without the items that it drops; all or nothing.
 
-    Same format, and all else as it was (see tasks/correction/manifest_edits.py). Raises ManifestError naming file, item and mend:
+    Same format, and all else as it was (see manifest_edits.py). Raises ManifestError naming file, item and mend:
     an item isn't in the manifest, or more than once, or has not the label that the patch says it was given.
     """
     wanted, items = read_patch(patch), read_items(manifest)

@@ -3,7 +3,7 @@
 # (pyarrow publishes no types)
 """Two versions of an emitted set compared, item by item: what was added, removed, relabelled, and why.
 
-It goes through both sides in slices, so what is held is the two tables (tasks/dataset/snapshots.py) and the rows' partners.
+It goes through both sides in slices, so what is held is the two tables (snapshots.py) and the rows' partners.
 """
 
 import csv

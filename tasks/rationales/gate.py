@@ -1,7 +1,7 @@
 """Which rationales to keep, and why not: what a reason's own text shows.
 
 Reasons that give the label away, argue for another one or would fit any item teach a student nothing, or worse: people
-who competed saw contradicting reasons hurt. What can only be seen beside the others' is judged in tasks/rationales/diversity.py.
+who competed saw contradicting reasons hurt. What can only be seen beside the others' is judged in diversity.py.
 """
 
 import re

@@ -32,7 +32,7 @@ def figures_of(
     excluded: Mapping[str, str],
     repeats: int,
 ) -> Figures:
-    """All that the report says; see `tasks.report.correction.report.write_report`. `unheard` is what `held_out` gives."""
+    """All that the report says; see `write_report` in report.py. `unheard` is what `held_out` gives."""
     judgements, verdicts, wrong = decisions.judgements, decisions.verdicts, decisions.beliefs.p_wrong
     asked = decisions.person_asked.tolist()
     audited = [i for i in asked[: decisions.audited] if i in verdicts]

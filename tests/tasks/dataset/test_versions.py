@@ -132,7 +132,8 @@ def test_a_killed_writer_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     first = record_version(tmp_path, "r", ONE)
     code = (
         "import os, pathlib, signal, sys; from tasks.dataset.versions import VersionWriter; "
-        "from tests.tasks.dataset.test_versions import TWO; w = VersionWriter(pathlib.Path(sys.argv[1]), 'r').__enter__(); "
+        "from tests.tasks.dataset.test_versions import TWO; "
+        "w = VersionWriter(pathlib.Path(sys.argv[1]), 'r').__enter__(); "
         "[w.add(e) for e in TWO]; os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9

@@ -1,4 +1,4 @@
-"""One copy of an engine, in a process of its own: what a Ray actor of tasks/models/engines/ray/replicas.py runs on its node."""
+"""One copy of an engine, in a process of its own: what a Ray actor of replicas.py runs on its node."""
 
 import socket
 import threading
