@@ -5,21 +5,17 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from flows.settings import (
-    ApprovalSettings,
-    BudgetSettings,
-    CorrectionSettings,
-    DriftSettings,
-    EmitSettings,
-    EvaluateSettings,
-    PseudoLabelSettings,
-    RationaleSettings,
-    Settings,
-    SourceConfig,
-)
+from tasks.correction.settings import CorrectionSettings
+from tasks.dataset.settings import DriftSettings, EmitSettings
 from tasks.errors import ConfigError
+from tasks.evaluation.settings import EvaluateSettings
+from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.ray.cluster import Runner
+from tasks.models.settings import BudgetSettings
+from tasks.pseudo_labels.settings import PseudoLabelSettings
+from tasks.rationales.settings import RationaleSettings
+from tasks.settings import Settings
 from tasks.storage.yaml_files import read_yaml
 from tasks.students.spec import ExternalSpec, ProbeSpec, StudentSpec
 
@@ -212,6 +208,19 @@ class DistillConfig(CommonConfig):
             raise ConfigError("evaluate needs `student` of kind lora: base and how it is trained")
         names = {*CommonConfig.model_fields, "labelled", "unlabelled", "evaluation", "test", "student", "evaluate"}
         return EvaluateConfig(**{name: getattr(self, name) for name in names})
+
+
+class ApprovalSettings(Settings):
+    """Whether a person decides on a new version."""
+
+    ask: Literal["drift", "always", "never"] = Field(
+        default="never",
+        description="Pause for an answer in the web UI: when the set moved too far, before every version, or never "
+        "(what moved too far is held back at once)",
+    )
+    hours: float = Field(
+        default=12.0, gt=0, le=240, description="How long the run waits; without an answer it is held back"
+    )
 
 
 class RelabelConfig(DistillConfig):

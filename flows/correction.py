@@ -15,16 +15,16 @@ from flows.students import out_of_fold
 from flows.teacher import teacher_labels
 from flows.training import STAGE
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, Policy, correct
-from tasks.correction.judgements import NEITHER, Floats, Ints, from_predictions, predicted
+from tasks.correction.judgements import Floats, Ints, from_predictions, predicted
 from tasks.correction.outcome import all_labels, corrections, judged_samples, known_verdicts, review_queue
 from tasks.correction.patches import changes, write_patch
 from tasks.items.file_states import file_state
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
-from tasks.records import Action, Correction, Prediction, Sample, Split, content_digest
+from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split, content_digest
 from tasks.report.correction.report import write_report
-from tasks.review.page import write_queue
+from tasks.review.queue import write_queue
 from tasks.review.reviewers import read_verdicts
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.stages import StageRecord, code_version, recipe_hash

@@ -12,22 +12,19 @@ from prefect.artifacts import create_markdown_artifact
 from flows.config import DemoConfig, DistillConfig, EvaluateConfig
 from flows.distill import distill
 from flows.one_run import one_run
-from flows.settings import (
-    CorrectionSettings,
-    EmitSettings,
-    EvaluateSettings,
-    PseudoLabelSettings,
-    RationaleSettings,
-    ReviewerConfig,
-    SourceConfig,
-)
 from flows.stage import run_as_task
 from flows.ui import Progress
+from tasks.correction.settings import CorrectionSettings, ReviewerConfig
 from tasks.dataset.export.exports import ExportSpec
+from tasks.dataset.settings import EmitSettings
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models
+from tasks.evaluation.settings import EvaluateSettings
+from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
+from tasks.pseudo_labels.settings import PseudoLabelSettings
+from tasks.rationales.settings import RationaleSettings
 from tasks.report.summary import run_summary
 from tasks.students.spec import StudentSpec
 

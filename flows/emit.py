@@ -12,7 +12,6 @@ from flows.folders import CANDIDATE, CONFLICTS
 from flows.one_run import one_run
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
-from flows.settings import SourceConfig
 from flows.stage import intake, read_texts, reused, run_as_task, show_counts, show_table
 from tasks.dataset.decisions import Decision, pseudo_decision
 from tasks.dataset.merge import STAGE, conflicts
@@ -23,12 +22,14 @@ from tasks.dataset.versions import VersionWriter
 from tasks.errors import ConfigError
 from tasks.items.file_states import file_state
 from tasks.items.image_hashes import Looks
+from tasks.items.settings import SourceConfig
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Worded, crowded_out, diversity
 from tasks.rationales.gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
-from tasks.review.page import case_digest, write_queue
+from tasks.review.page import case_digest
+from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.stages import (
     StageRecord,

@@ -27,7 +27,7 @@ from tasks.pseudo_labels.targets import checked, targets
 from tasks.pseudo_labels.trust import Belief, fit
 from tasks.rationales.gate import with_good_reasons
 from tasks.records import Correction, Sample, Split, content_digest
-from tasks.review.page import write_queue
+from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_rows
 

@@ -15,8 +15,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.config import CommonConfig
-from flows.settings import SourceConfig
 from tasks.errors import EngineError
+from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
 from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, last_line, mark_ground
 from tasks.models.engines.ray.clustered import open_on_cluster

@@ -17,11 +17,11 @@ from flows.preparing import prepare_images, reading_for
 from flows.runners import run_as_task
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
-from flows.settings import SourceConfig
 from flows.ui import Progress, show_in_ui
 from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import OcrReader, reader_identity
 from tasks.items.samples import read_samples
+from tasks.items.settings import SourceConfig
 from tasks.models.costs import Costs
 from tasks.models.engines.engine import EngineSpec
 from tasks.packs.pack import Pack

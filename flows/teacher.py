@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from flows.asking import Asking
-from flows.settings import VoteSettings
 from tasks.models.engines.engine import EngineSpec
+from tasks.models.settings import VoteSettings
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.records import USABLE, Prediction, Sample, Sampling

@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+NEITHER = "neither"
+"""A verdict: none of the offered labels is right (an unusable item)."""
+
 
 class Record(BaseModel):
     """Base of all records: immutable, and an unknown field is an error."""

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flows.config import DistillConfig, EmitConfig
-from flows.settings import SourceConfig
 from tasks.items.samples import Intake, read_samples
+from tasks.items.settings import SourceConfig
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars

@@ -74,7 +74,8 @@ def page(
     link: Annotated[bool, typer.Option("--link", help="Link images instead of taking them into the page")] = False,
 ) -> None:
     """Write the review page again, with the verdicts there are."""
-    from tasks.review.page import PAGE, write_review_page
+    from tasks.review.page import write_review_page
+    from tasks.review.queue import PAGE
 
     cases, store = _queue(run)
     target = store.with_name(PAGE)
@@ -108,7 +109,7 @@ def list_(run: Run) -> None:
 
 def _queue(run: Path) -> "tuple[list[ReviewCase], Path]":
     """The run's cases, and the path of its store of verdicts."""
-    from tasks.review.page import STORE, read_queue
+    from tasks.review.queue import STORE, read_queue
 
     folder = run / "review"
     return read_queue(folder), folder / STORE

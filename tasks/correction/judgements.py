@@ -12,10 +12,8 @@ import orjson
 from numpy.typing import NDArray
 
 from tasks.errors import JudgementError
-from tasks.records import Prediction, Sample
+from tasks.records import NEITHER, Prediction, Sample
 
-NEITHER = "neither"
-"""A verdict: none of the offered labels is right (an unusable item)."""
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tasks.correction.decide import Decisions
-from tasks.correction.judgements import NEITHER, Floats, Judgements
-from tasks.records import Action, Correction, Prediction, ReviewCase, Sample
+from tasks.correction.judgements import Floats, Judgements
+from tasks.records import NEITHER, Action, Correction, Prediction, ReviewCase, Sample
 
 
 def corrections(

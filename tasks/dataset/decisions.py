@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from tasks.correction.judgements import NEITHER
-from tasks.records import Action, Correction, Origin, Prediction, Sample
+from tasks.records import NEITHER, Action, Correction, Origin, Prediction, Sample
 
 
 class Reason(StrEnum):

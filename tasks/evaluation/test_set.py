@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.items.manifest_folders import read_set
-from tasks.items.manifests import Columns
+from tasks.packs.columns import Columns
 from tasks.records import Prediction, Sample
 
 

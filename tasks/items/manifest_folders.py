@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.errors import ManifestError
-from tasks.items.manifests import KINDS, Columns, RawItem, items_of, read_items
+from tasks.items.manifests import KINDS, RawItem, items_of, read_items
+from tasks.packs.columns import Columns
 
 
 def manifest_files(folder: Path) -> list[Path]:

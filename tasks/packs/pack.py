@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import PackError
-from tasks.items.manifests import Columns
+from tasks.packs.columns import Columns
 from tasks.packs.pack_file import read_pack_file
 from tasks.records import Sample
 

@@ -11,11 +11,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.correction.judgements import NEITHER
 from tasks.pseudo_labels.evidence import Evidence, confidence, is_usable
 from tasks.pseudo_labels.quotas import Balance, allowed, floors_first
 from tasks.pseudo_labels.trust import ROUNDS, Belief, Values
-from tasks.records import Dropped, Outcome, Prediction, Record
+from tasks.records import NEITHER, Dropped, Outcome, Prediction, Record
 
 Ints = NDArray[np.int64]
 

@@ -6,10 +6,9 @@ from math import sqrt
 
 import numpy as np
 
-from tasks.correction.judgements import NEITHER
 from tasks.pseudo_labels.evidence import Evidence, is_usable
 from tasks.pseudo_labels.trust import Targets
-from tasks.records import Correction, Prediction, Sample
+from tasks.records import NEITHER, Correction, Prediction, Sample
 
 _SAME_MISTAKE = 0.5
 """At most so often a teacher that errs on an item with a wrong given label says that very label."""

@@ -16,9 +16,8 @@ from xml.sax.saxutils import quoteattr
 
 import orjson
 
-from tasks.correction.judgements import NEITHER
 from tasks.errors import JudgementError
-from tasks.records import ReviewCase
+from tasks.records import NEITHER, ReviewCase
 from tasks.review.page import case_digest, image_url
 from tasks.review.verdicts import Answer, read_bounded
 from tasks.storage.files import writing

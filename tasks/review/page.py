@@ -19,59 +19,17 @@ from urllib.parse import quote
 
 import orjson
 from PIL import Image, ImageOps
-from pydantic import ValidationError
 
-from tasks.errors import ConfigError, ManifestError
 from tasks.items.images import FORMATS
 from tasks.records import ImageRef, ReviewCase, Sample, Split, content_digest, digest_of
 from tasks.storage.files import writing
-from tasks.storage.stages import write_bytes
 
-CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
-"""The files of a review folder: the questions, the page that asks them, what people said (`tasks.review.verdicts`)."""
 SHOWN_PIXELS = 1_200_000
 """Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
 _TOP = 3
 """So many labels of highest probability are shown of each model, besides the given label and the candidate."""
 _SOURCES = ("html", "css", "drawing.js", "js")
 _NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
-
-
-def write_queue(
-    cases: Sequence[ReviewCase],
-    folder: Path,
-    verdicts: Mapping[str, str] = _NO_VERDICTS,
-    *,
-    title: str = "Review",
-    inline: bool = True,
-) -> None:
-    """Write the queue's file and its page to `folder`, with the `verdicts` there are (id → label or `neither`)."""
-    write_bytes(folder / CASES, b"".join(orjson.dumps(c.model_dump(mode="json")) + b"\n" for c in cases))
-    write_review_page(cases, folder / PAGE, title=title, verdicts=verdicts, inline=inline)
-
-
-def read_queue(folder: Path) -> list[ReviewCase]:
-    """The cases that `write_queue` wrote, in order.
-
-    Raises ConfigError when there is no queue, ManifestError naming the line that is no case.
-    """
-    file = folder / CASES
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: there is no review queue: {error.strerror}; a run with corrections leaves one"
-        ) from error
-    cases: list[ReviewCase] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            cases.append(ReviewCase.model_validate_json(line))
-        except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise ManifestError(
-                f"{file}, line {number}: is no review case ({why}); run again to write it anew"
-            ) from error
-    return cases
 
 
 def case_digest(case: ReviewCase) -> str:

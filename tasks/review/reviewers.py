@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from tasks.correction.judgements import NEITHER
 from tasks.errors import ConfigError
+from tasks.records import NEITHER
 
 
 def read_verdicts(kind: str, path: Path, asked: Mapping[str, Sequence[str]]) -> dict[str, str]:

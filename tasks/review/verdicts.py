@@ -14,9 +14,8 @@ import orjson
 from filelock import FileLock
 from pydantic import ValidationError
 
-from tasks.correction.judgements import NEITHER
 from tasks.errors import JudgementError
-from tasks.records import Record
+from tasks.records import NEITHER, Record
 from tasks.storage.stages import write_bytes
 
 MOST_BYTES = 1 << 28

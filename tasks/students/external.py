@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from tasks.dataset.export.trainer_files import filled, label_examples, write_configuration, write_data
+from tasks.dataset.export.trainer_files import Plain, filled, label_examples, write_configuration, write_data
 from tasks.errors import ConfigError, EngineError
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import model_identity
@@ -21,7 +21,7 @@ from tasks.storage.stages import write_bytes
 from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
 from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log
 from tasks.students.curves import Curve, draw_curve
-from tasks.students.spec import ExternalSpec, Plain
+from tasks.students.spec import ExternalSpec
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""

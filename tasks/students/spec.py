@@ -4,11 +4,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.dataset.export.trainer_files import Plain
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.options import installed_build
-
-Plain = str | int | float | bool | None
-"""A value of a trainer's option."""
 
 
 class StudentSpec(BaseModel):

@@ -22,7 +22,7 @@ from flows.service.server import apply_environment
 apply_environment()
 
 from flows.config import RelabelConfig  # noqa: E402
-from flows.settings import SourceConfig  # noqa: E402
+from tasks.items.settings import SourceConfig  # noqa: E402
 from tasks.models.engines.engine import EngineSpec  # noqa: E402
 
 GOAL_SECONDS = 60.0

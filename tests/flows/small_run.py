@@ -13,9 +13,10 @@ apply_environment()
 from filelock import FileLock  # noqa: E402
 
 from flows.config import DistillConfig  # noqa: E402
-from flows.settings import CorrectionSettings, ReviewerConfig, SourceConfig  # noqa: E402
+from tasks.correction.settings import CorrectionSettings, ReviewerConfig  # noqa: E402
 from tasks.demo.checkpoint import new_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
+from tasks.items.settings import SourceConfig  # noqa: E402
 from tasks.models.engines.engine import EngineSpec  # noqa: E402
 from tasks.students.spec import StudentSpec  # noqa: E402
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-from flows.settings import ApprovalSettings
+from flows.config import ApprovalSettings
 from tasks.dataset.relabel_state import RelabelOutcome, RelabelState
 from tests.conftest import PrefectServer
 from tests.flows.test_relabel import Watched, is_paused, pool, teacher

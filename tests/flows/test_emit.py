@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from flows.config import EmitConfig
-from flows.settings import EmitSettings, MixSettings, RationaleSettings, SourceConfig
 from tasks.dataset.export.exports import ExportSpec, Format
+from tasks.dataset.settings import EmitSettings, MixSettings
 from tasks.dataset.versions import read_versions
 from tasks.demo.dataset import draw_items
+from tasks.items.settings import SourceConfig
+from tasks.rationales.settings import RationaleSettings
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
-from tasks.review.page import read_queue
+from tasks.review.queue import read_queue
 from tasks.storage.stages import StageRecord, read_record, read_rows, write_stage
 from tests.conftest import PrefectServer
 

@@ -10,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.config import CommonConfig, DistillConfig, EmitConfig, EvaluateConfig
-from flows.settings import EvaluateSettings, PseudoLabelSettings, SourceConfig
 from tasks.errors import ConfigError
 from tasks.evaluation.scores import Scored
+from tasks.evaluation.settings import EvaluateSettings
 from tasks.evaluation.table import Report
 from tasks.evaluation.variants import Variant
+from tasks.items.settings import SourceConfig
+from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Dropped, Example, Sample
 from tasks.storage.stages import read_record, read_rows
 from tests.conftest import PrefectServer

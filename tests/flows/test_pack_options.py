@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from flows.config import PseudoLabelsConfig
-from flows.settings import VoteSettings
 from tasks.models.engines.engine import EngineSpec
+from tasks.models.settings import VoteSettings
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Prediction
 from tasks.storage.stages import read_rows

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from flows.config import DistillConfig
-from flows.settings import CorrectionSettings, PseudoLabelSettings, ReviewerConfig, SourceConfig
+from tasks.correction.settings import CorrectionSettings, ReviewerConfig
+from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
 from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Prediction
-from tasks.review.page import read_queue
+from tasks.review.queue import read_queue
 from tasks.storage.stages import StageRecord, read_rows
 from tasks.students.spec import ProbeSpec
 from tests.conftest import PrefectServer

@@ -12,12 +12,13 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 import flows.publishing as publishing
+from flows.config import ApprovalSettings
 from flows.relabel import watched_digest
-from flows.settings import ApprovalSettings, PseudoLabelSettings
 from tasks.dataset.relabel_state import RelabelOutcome, read_state
 from tasks.dataset.versions import read_versions
 from tasks.models.engines.scripted import ScriptedEngine
 from tasks.models.spending import Budget
+from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Example, Generation, Outcome, Request
 from tasks.storage.stages import read_rows
 from tasks.students.spec import StudentSpec

@@ -8,11 +8,11 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from flows.config import DistillConfig
-from flows.settings import CorrectionSettings, ReviewerConfig
 from tasks.correction.patches import read_patch
+from tasks.correction.settings import CorrectionSettings, ReviewerConfig
 from tasks.errors import LeakageError
 from tasks.records import Action, Correction, Example
-from tasks.review.page import read_queue
+from tasks.review.queue import read_queue
 from tasks.storage.stages import read_rows
 from tasks.students.spec import ProbeSpec
 from tests.conftest import PrefectServer

@@ -17,7 +17,8 @@ from flows.commands.review import app
 from tasks.errors import ConfigError, JudgementError
 from tasks.items.images import check_image
 from tasks.records import ImagePart, ReviewCase, TextPart
-from tasks.review.page import case_digest, write_queue
+from tasks.review.page import case_digest
+from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from flows.config import EvaluateConfig
-from flows.settings import SourceConfig
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError
 from tasks.evaluation.variants import Results
+from tasks.items.settings import SourceConfig
 from tasks.packs.pack import load_pack
 from tasks.records import Example, Message, Origin, Record
 from tasks.storage.stages import StageRecord, write_stage

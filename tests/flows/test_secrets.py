@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from flows.config import PseudoLabelsConfig
-from flows.settings import SourceConfig
 from tasks.demo.dataset import write_demo
 from tasks.errors import EngineError
+from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
 from tasks.records import Dropped, Outcome, Prediction
 from tasks.storage.stages import read_rows

@@ -10,11 +10,10 @@ import yaml
 from tasks.dataset.export.exports import ExportSpec, Format
 from tasks.dataset.export.files import subset_name
 from tasks.dataset.export.llamafactory import write_dataset_info
-from tasks.dataset.export.trainer_files import write_configuration
+from tasks.dataset.export.trainer_files import Plain, write_configuration
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Subset
 from tasks.storage.stages import write_bytes
-from tasks.students.spec import Plain
 
 _STUDENTS = TEMPLATES / "students"
 _ZERO3 = "deepspeed_zero3.json"

@@ -16,9 +16,11 @@ from tasks.prompts.prompter import Prompter
 from tasks.records import Example, Origin, Sample
 from tasks.storage.stages import write_bytes
 from tasks.storage.yaml_files import read_yaml
-from tasks.students.spec import Plain
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
+
+Plain = str | int | float | bool | None
+"""A value of a trainer's option."""
 
 
 def filled(text: str, words: Mapping[str, Plain], where: str) -> Plain:

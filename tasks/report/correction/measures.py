@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from tasks.correction.calibration import Flags, Values, best_expected_f1, calibrate
 from tasks.correction.decide import Decisions
 from tasks.correction.gate import wilson_lower
-from tasks.correction.judgements import NEITHER
-from tasks.records import Action
+from tasks.records import NEITHER, Action
 from tasks.report.correction.figures import Bar, Bin, Changes, ClassFigures, Figures, Pair, Share, Suspect
 
 _PARTS = 5

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from flows.service.pages import PageServer, PageSettings, link_to
-from tasks.review.page import write_queue
+from tasks.review.queue import write_queue
 from tests.conftest import free_port
 from tests.flows.test_review_page import cases
 

@@ -3,8 +3,8 @@ from collections import Counter
 from pathlib import Path
 
 from tasks.evaluation.test_set import own_ids, predicted
-from tasks.items.manifests import Columns
 from tasks.items.samples import read_samples
+from tasks.packs.columns import Columns
 from tasks.packs.pack import load_pack
 from tasks.records import Split
 from tests.tasks.making import prediction, sample

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tasks.errors import PackError
-from tasks.items.manifests import Columns
+from tasks.packs.columns import Columns
 from tasks.packs.pack import TEMPLATES, load_pack
 
 

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.correction.judgements import NEITHER
 from tasks.pseudo_labels.decide import KEEPS, Bar, Decision, Trust, decide, split
 from tasks.pseudo_labels.evidence import Evidence, evidence, is_usable
 from tasks.pseudo_labels.quotas import Balance
 from tasks.pseudo_labels.trust import Belief, fit
-from tasks.records import Outcome, Prediction
+from tasks.records import NEITHER, Outcome, Prediction
 from tests.tasks.making import prediction
 from tests.tasks.pseudo_labels.trusting import DrawnSet, World, draw
 

@@ -1,9 +1,8 @@
 import pytest
 
-from tasks.correction.judgements import NEITHER
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.pseudo_labels.targets import Checked, checked, targets
-from tasks.records import Correction, Prediction, Sample
+from tasks.records import NEITHER, Correction, Prediction, Sample
 from tests.tasks.making import correction, prediction, sample
 
 GIVEN, CANDIDATE, THIRD = "申请退款", "查询物流", "反馈破损"

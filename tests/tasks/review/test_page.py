@@ -13,7 +13,8 @@ from PIL import ExifTags, Image
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.images import check_image
 from tasks.records import ImageRef, ReviewCase, content_digest
-from tasks.review.page import SHOWN_PIXELS, case_digest, image_url, read_queue, write_queue, write_review_page
+from tasks.review.page import SHOWN_PIXELS, case_digest, image_url, write_review_page
+from tasks.review.queue import read_queue, write_queue
 from tests.tasks.making import image, parts, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损", "询问尺码", "询问用法", "询问优惠")
