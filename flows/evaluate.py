@@ -34,7 +34,9 @@ from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split
 from tasks.report.card.card import settings_of, write_card
-from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
+from tasks.storage.files import write_bytes
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
 from tasks.students.spec import base_spec
 
 STAGE = "evaluate"

@@ -16,7 +16,9 @@ from pydantic import Field, ValidationError
 
 from tasks.errors import ManifestError
 from tasks.records import Example, Origin, Record, Subset
-from tasks.storage.stages import RowWriter, code_version, write_bytes
+from tasks.storage.files import write_bytes
+from tasks.storage.rows import RowWriter
+from tasks.storage.stages import code_version
 
 FOLDER = "versions"
 LOG = "versions.jsonl"

@@ -7,7 +7,6 @@ of its HyperText, and an Image tag with a list of none breaks the page. The cand
 project's settings show or hide.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,7 @@ from tasks.errors import JudgementError
 from tasks.records import NEITHER, ReviewCase
 from tasks.review.page import case_digest, image_url
 from tasks.review.verdicts import Answer, read_bounded
-from tasks.storage.files import writing
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import replacing, write_bytes
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
 """Names of the control and of what it is about, in the configuration and in every result."""
@@ -32,18 +30,10 @@ def write_tasks(cases: Sequence[ReviewCase], file: Path) -> Path:
 
     Beside it goes the labelling configuration, whose path is returned: the same name, ending in .xml.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with writing(file), temporary.open("wb") as out:
-            for number, case in enumerate(cases):
-                out.write((b",\n" if number else b"[\n") + orjson.dumps(_task(case)))
-            out.write(b"\n]\n" if cases else b"[]\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as temporary, temporary.open("wb") as out:
+        for number, case in enumerate(cases):
+            out.write((b",\n" if number else b"[\n") + orjson.dumps(_task(case)))
+        out.write(b"\n]\n" if cases else b"[]\n")
     configuration = file.with_suffix(".xml")
     write_bytes(configuration, labelling_config(cases).encode())
     return configuration

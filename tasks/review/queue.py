@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tasks.errors import ConfigError, ManifestError
 from tasks.records import ReviewCase
 from tasks.review.page import write_review_page
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
 """The files of a review folder: the questions, the page that asks them, what people said (`tasks.review.verdicts`)."""

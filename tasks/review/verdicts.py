@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, Record
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 MOST_BYTES = 1 << 28
 """Of a file of verdicts: about a million. A larger one is something else, and would fill the memory."""

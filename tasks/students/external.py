@@ -17,7 +17,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
 from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log
 from tasks.students.curves import Curve, draw_curve

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import orjson
 
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 from tasks.students.folds import Folds
 
 

@@ -25,7 +25,7 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 from tasks.models.engines.identity import model_identity
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 from tasks.students.curves import check_reporters, curve_of, draw_curve
 from tasks.students.lessons import dataset, taught_items
 from tasks.students.resuming import KEPT, Progress, Watch, newest_checkpoint

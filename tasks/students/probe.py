@@ -17,7 +17,7 @@ import orjson
 
 from tasks.errors import ConfigError, EngineError
 from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 from tasks.students.classifier import Blocks, Fitted, Weighing, fit, opened, saved
 from tasks.students.features import (
     Progress,

@@ -20,7 +20,7 @@ from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import image_tokens
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 _IDEOGRAPH = re.compile("[\u3400-\u9fff]")
 _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")

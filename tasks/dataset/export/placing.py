@@ -11,8 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from tasks.dataset.export.exports import Format, ImagePaths, LeftOut, NotHeld, Reason
 from tasks.records import Example
-from tasks.storage.files import full_disk
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import full_disk, write_bytes
 
 _IMAGES = "images"
 

@@ -14,7 +14,7 @@ from tasks.errors import ConfigError
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.prompter import Prompter
 from tasks.records import Example, Origin, Sample
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 from tasks.storage.yaml_files import read_yaml
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
