@@ -18,7 +18,7 @@ import orjson
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, ReviewCase
 from tasks.review.page import case_digest, image_url
-from tasks.review.verdicts import Answer, read_bounded
+from tasks.review.verdicts import Answer, check_size
 from tasks.storage.files import replacing, write_bytes
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
@@ -75,8 +75,9 @@ def read_export(file: Path) -> dict[str, Answer]:
     Cancelled (skipped) annotations don't count; of several the one that was updated last does. Raises JudgementError
     naming the task that isn't one of ours, or whose annotation has no or several choices.
     """
+    check_size(file)
     try:
-        exported: Any = orjson.loads(read_bounded(file))
+        exported: Any = orjson.loads(file.read_bytes())
     except orjson.JSONDecodeError as error:
         raise JudgementError(f"{file}: is not JSON: {error}; export the project again, as JSON") from error
     answers: dict[str, Answer] = {}

@@ -14,6 +14,8 @@ from tasks.storage.files import write_bytes
 M = TypeVar("M", bound=BaseModel)
 
 _BOM = b"\xef\xbb\xbf"
+_LONGEST_LINE = 1 << 28
+"""Bytes: a longer line is no JSON Lines, and would fill the memory."""
 
 
 def read_lines(file: Path, failure: type[LabelstillError], advice: str) -> Iterator[tuple[int, bytes]]:
@@ -23,7 +25,9 @@ def read_lines(file: Path, failure: type[LabelstillError], advice: str) -> Itera
     """
     try:
         with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), 1):
+                if len(line) == _LONGEST_LINE:
+                    raise failure(f"{file}, line {number}: is over {_LONGEST_LINE >> 20} MiB: not JSON Lines; {advice}")
                 text = line.removeprefix(_BOM) if number == 1 else line
                 if text.strip():
                     yield number, text
