@@ -31,15 +31,8 @@ from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest
 from tasks.review.page import case_digest
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
-from tasks.storage.stages import (
-    StageRecord,
-    StoredRows,
-    close_stage,
-    code_version,
-    open_stage,
-    read_record,
-    recipe_hash,
-)
+from tasks.storage.rows import StoredRows
+from tasks.storage.stages import StageRecord, close_stage, code_version, open_stage, read_record, recipe_hash
 
 _ASKED = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
 
-import orjson
 import torch
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -34,7 +33,9 @@ from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split
 from tasks.report.card.card import settings_of, write_card
-from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
+from tasks.storage.json_lines import write_json
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
 from tasks.students.spec import base_spec
 
 STAGE = "evaluate"
@@ -92,7 +93,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             _predict(config, results, trials, pack, asking, tested)
         costs = asking.costs()
     report = report_of(rows)
-    write_bytes(folder / "scores.json", orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+    write_json(folder / "scores.json", report)
     dropped = [
         Dropped(sample_id=s.id, stage=STAGE, reason="no_true_label", detail="neither `output` nor `evaluate.truth`")
         for s in held_out

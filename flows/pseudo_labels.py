@@ -29,7 +29,8 @@ from tasks.rationales.gate import with_good_reasons
 from tasks.records import Correction, Sample, Split, content_digest
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
-from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_rows
+from tasks.storage.rows import read_rows, write_rows
+from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
 
 STAGE = "pseudo_labels"
 _ENOUGH = 20

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tasks.errors import ConfigError
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 _LOCK = ".run.lock"
 _HOLDER = ".run.json"

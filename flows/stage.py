@@ -27,7 +27,8 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Record, Sample, Split
-from tasks.storage.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord, code_version, finished, read_record, recipe_hash, write_stage
 
 T = TypeVar("T")
 

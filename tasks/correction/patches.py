@@ -20,7 +20,7 @@ from tasks.correction.manifest_edits import UndoLine, digest_of_lines, edit, und
 from tasks.errors import ManifestError
 from tasks.items.manifests import RawItem, read_items
 from tasks.records import Action, Correction, Record, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 
 class Change(Record):

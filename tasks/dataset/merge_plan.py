@@ -16,7 +16,7 @@ from tasks.items.near_duplicates import item_of, near_pairs, shown_pictures
 from tasks.items.signatures import sign
 from tasks.records import Correction, Origin, Sample, content_digest
 from tasks.review.verdicts import Verdict, usable
-from tasks.storage.stages import StoredRows
+from tasks.storage.rows import StoredRows
 
 Samples = Sequence[Sample] | StoredRows[Sample]
 """Samples that can be gone through more than once."""

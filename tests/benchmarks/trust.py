@@ -37,7 +37,7 @@ from tasks.pseudo_labels.quotas import Balance
 from tasks.pseudo_labels.targets import checked, targets
 from tasks.pseudo_labels.trust import fit
 from tasks.records import Correction, Prediction, Sample, Sampling
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tests.tasks.pseudo_labels.trusting import World, draw
 
 PIXELS = 112 * 168

@@ -13,7 +13,7 @@ from tasks.correction.settings import CorrectionSettings, ReviewerConfig
 from tasks.errors import LeakageError
 from tasks.records import Action, Correction, Example
 from tasks.review.queue import read_queue
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tasks.students.spec import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config

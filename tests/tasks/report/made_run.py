@@ -24,7 +24,8 @@ from tasks.records import (
     Subset,
     TextPart,
 )
-from tasks.storage.stages import StageRecord, write_rows, write_stage
+from tasks.storage.rows import write_rows
+from tasks.storage.stages import StageRecord, write_stage
 from tests.tasks.making import correction, parts, prediction, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")

@@ -34,18 +34,9 @@ from tasks.records import (
     TextPart,
 )
 from tasks.review.verdicts import Verdict
-from tasks.storage.stages import (
-    StageRecord,
-    StoredRows,
-    check_books,
-    finished,
-    read_record,
-    read_rows,
-    recipe_hash,
-    write_bytes,
-    write_rows,
-    write_stage,
-)
+from tasks.storage.files import write_bytes
+from tasks.storage.rows import StoredRows, read_rows, write_rows
+from tasks.storage.stages import StageRecord, check_books, finished, read_record, recipe_hash, write_stage
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 

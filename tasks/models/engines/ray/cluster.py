@@ -20,7 +20,8 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.errors import EngineError
-from tasks.storage.stages import code_version, write_bytes
+from tasks.storage.files import write_bytes
+from tasks.storage.stages import code_version
 
 _MARK = ".labelstill-shared"
 _CHECK_SECONDS = 120.0
