@@ -11,7 +11,6 @@ from rich.table import Table
 from flows.commands.alerts import alerts_command
 from flows.commands.card import card_command
 from flows.commands.correct import correct_command
-from flows.commands.corrections import app as corrections_app
 from flows.commands.diff import diff_command
 from flows.commands.evaluate import compare_command, evaluate_command
 from flows.commands.ledger import app as ledger_app
@@ -27,7 +26,6 @@ app = typer.Typer(
     help="Turn a small noisy labelled set and a large unlabelled pool of image+text items into a better training set.",
 )
 app.add_typer(ledger_app, name="ledger")
-app.add_typer(corrections_app, name="corrections")
 app.add_typer(review_app, name="review")
 app.command("correct")(correct_command)
 app.command("card")(card_command)

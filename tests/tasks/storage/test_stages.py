@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.correction.patches import Change
 from tasks.dataset.versions import SnapshotRow
 from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
@@ -16,7 +15,6 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.pseudo_labels.decide import Decision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
-    Action,
     Dropped,
     Example,
     FreeText,
@@ -73,10 +71,6 @@ ROWS: dict[str, list[Record]] = {
         ReviewCase(sample_id="b", parts=(), labels=("x",), given="x", candidate=None, student={"x": 1.0}),
     ],
     "verdicts": [Verdict(id="a", content="c", verdict=None, given="x", at="2026-01-01T00:00:00Z", by="Ann")],
-    "changes": [
-        Change(id="a", given="x", label="y", action=Action.RELABEL, reviewed=True, verdict="y", why="w", p_given=0.1),
-        Change(id="b", given="x", label=None, action=Action.DROP, reviewed=True, verdict="neither", why="w"),
-    ],
     "examples": [example(), example(images=(), messages=()), example(weight=0.5)],
     "examples without images": [example(images=()), example(images=())],
     "dropped": [Dropped(sample_id="a", stage="s", reason="image_missing", detail="“x”，\n")],
