@@ -14,7 +14,6 @@ from prefect.states import Completed
 
 from flows.api import wait_for_api
 from flows.config import CommonConfig
-from flows.metrics import watched
 from flows.run_lock import output_lock
 from tasks.errors import BudgetSpent, EngineError, LabelstillError, LedgerError
 from tasks.storage.files import writing
@@ -41,11 +40,7 @@ def one_run(function: Callable[P, R]) -> Callable[P, R]:
         run = _current_run()
         try:
             say = get_run_logger().info
-            with (
-                output_lock(config.output, run.name if run else "", say),
-                watched(config.output),
-                writing(config.output),
-            ):
+            with output_lock(config.output, run.name if run else "", say), writing(config.output):
                 result = function(*args, **kwargs)
         except BudgetSpent as spent:
             # nothing broke: a failure would be alerted, and tried again on a new budget

@@ -45,7 +45,6 @@ PRIVATE = (
     "run/review/.review.html.4711",
     "run/card/settings.json",
     "run/emit/llamafactory/train.json",
-    "run/metrics.prom",
     "run/.hidden/card/index.html",
     "run/logs/.vllm-7b@4711.1.log",
     "run/logs/.node/vllm-7b@4711.1.log",
