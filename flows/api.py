@@ -54,10 +54,10 @@ def wait_for_api() -> None:
             return  # the next call says what is wrong
         if waited - said >= _SAY_SECONDS:
             said = waited
-            get_run_logger().warning("waits for Prefect's API, %.0f s so far: %s", waited, error)
+            get_run_logger().warning("Waiting for Prefect's API (%.0f s): %s", waited, error)
         time.sleep(_POLL_SECONDS)
     if said >= 0:
-        get_run_logger().info("goes on after %.0f s: Prefect's API answers", time.monotonic() - began)
+        get_run_logger().info("Continuing after %.0f s: Prefect's API answers", time.monotonic() - began)
 
 
 def unanswered() -> Exception | None:

@@ -14,8 +14,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.asking import Asking
 from flows.config import EvaluateConfig
-from flows.one_run import one_run
 from flows.run_left import STAGES, check_unseen, results_of
+from flows.run_lock import hold_output
 from flows.service.processes import worker_pool
 from flows.stage import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from flows.ui import Progress
@@ -42,7 +42,7 @@ _REASON_TOKENS = 96
 
 
 @flow(name="evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
-@one_run
+@hold_output
 def evaluate(config: EvaluateConfig) -> StageRecord:
     """Train students on each variant of what the run under `output` left, and measure them: `output`/evaluate.
 

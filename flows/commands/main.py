@@ -70,7 +70,7 @@ def run(config: ConfigPath) -> None:
 
     finished = distill(loaded)
     console.print(run_summary(loaded.output), markup=False)
-    if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/one_run.py
+    if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/run_lock.py
         console.print("The budget is spent; run the same command again to go on.")
         raise typer.Exit(4)
 

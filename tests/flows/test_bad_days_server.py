@@ -27,7 +27,7 @@ def test_server_stopped_for_a_minute(tmp_path: Path) -> None:
         assert server.states("distill") == ["Completed"]
         assert set(server.states()) <= {"Completed", "Crashed", "Failed"}  # a stage begun again; none left Running
     again, missing = asked_again(tmp_path), lost(tmp_path / "run")
-    seen = said(tmp_path, "waits for (it|Prefect's API)") + "; " + said(tmp_path, "goes on after")
+    seen = said(tmp_path, "(Waiting|waits) for (it|Prefect's API)") + "; " + said(tmp_path, "Continuing after")
     report("server stopped for 60 s in a stage", seen, again, missing)
     assert (again, missing) == (0, 0)
 
