@@ -16,7 +16,6 @@ from flows.asking import Asking
 from flows.config import EvaluateConfig
 from flows.run_left import STAGES, check_unseen, results_of
 from flows.run_lock import hold_output
-from flows.service.processes import worker_pool
 from flows.stage import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
@@ -27,6 +26,7 @@ from tasks.evaluation.test_set import own_ids, predicted
 from tasks.evaluation.trials import Trial, is_trained, student_folder, train_trial
 from tasks.evaluation.truth import read_truth
 from tasks.evaluation.variants import Phase, Results, Variant, phases
+from tasks.evaluation.worker_pool import worker_pool
 from tasks.models.engines.identity import model_identity
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger
