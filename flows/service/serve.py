@@ -36,7 +36,7 @@ from flows.service.server import (
     server_program,
 )
 
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 8.0
 _STOP_SECONDS = 20.0
 _WORKER_STARTS = 4
 _WORKER_STARTS_WITHIN = 600.0
