@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger
 
 from flows.asking import Asking
 from flows.config import CorrectionConfig
-from flows.one_run import one_run
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
 from flows.students import out_of_fold
 from flows.teacher import teacher_labels
@@ -32,7 +32,7 @@ from tasks.students.spec import ProbeSpec, base_spec
 
 
 @flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
-@one_run
+@hold_output
 def correction(config: CorrectionConfig) -> StageRecord:
     """Judge every given label, under `output`/correction.
 

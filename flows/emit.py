@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger
 
 from flows.config import EmitConfig
 from flows.folders import CANDIDATE, CONFLICTS
-from flows.one_run import one_run
+from flows.run_lock import hold_output
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
 from flows.stage import intake, read_texts, reused, run_as_task, show_counts, show_table
@@ -41,7 +41,7 @@ _ROWS_SHOWN = 200
 
 
 @flow(name="emit", flow_run_name="emit: {config.pack}", timeout_seconds=12 * 3600)
-@one_run
+@hold_output
 def emit(config: EmitConfig) -> StageRecord:
     """Merge what the earlier stages left under `output` and write `output`/emit.
 

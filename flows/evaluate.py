@@ -13,9 +13,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.asking import Asking
 from flows.config import EvaluateConfig
-from flows.one_run import one_run
 from flows.run_left import STAGES, check_unseen, results_of
-from flows.service.processes import worker_pool
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
@@ -26,6 +25,7 @@ from tasks.evaluation.test_set import own_ids, predicted
 from tasks.evaluation.trials import Trial, is_trained, student_folder, train_trial
 from tasks.evaluation.truth import read_truth
 from tasks.evaluation.variants import Phase, Results, Variant, phases
+from tasks.evaluation.worker_pool import worker_pool
 from tasks.models.engines.identity import model_identity
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger
@@ -43,7 +43,7 @@ _REASON_TOKENS = 96
 
 
 @flow(name="evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
-@one_run
+@hold_output
 def evaluate(config: EvaluateConfig) -> StageRecord:
     """Train students on each variant of what the run under `output` left, and measure them: `output`/evaluate.
 

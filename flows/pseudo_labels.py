@@ -13,8 +13,8 @@ from prefect import flow, get_run_logger
 from flows.asking import Asking
 from flows.config import PseudoLabelsConfig
 from flows.folders import REVIEW_POOL
-from flows.one_run import one_run
 from flows.pool_evidence import Opinions, ask_second, opinions
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, most_images, reused, run_as_task, show_table
 from tasks.items.file_states import file_state
 from tasks.models.engines.identity import model_identity
@@ -50,7 +50,7 @@ class _Given:
 
 
 @flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
-@one_run
+@hold_output
 def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     """Label the pool under `output`/pseudo_labels.
 

@@ -17,8 +17,8 @@ from flows.service.pages import (
     find_or_start_pages,
     link_to,
     page_settings,
+    pages_program,
     show_links,
-    stop_pages,
 )
 from flows.service.server import ServerError
 from tasks.models.engines.engine import EngineSpec, Workplace
@@ -44,7 +44,6 @@ PRIVATE = (
     "run/review/.review.html.4711",
     "run/card/settings.json",
     "run/emit/llamafactory/train.json",
-    "run/metrics.prom",
     "run/.hidden/card/index.html",
     "run/logs/.vllm-7b@4711.1.log",
     "run/logs/.node/vllm-7b@4711.1.log",
@@ -232,6 +231,6 @@ def test_the_server_is_a_process_that_is_found_again_and_ended(
         assert find_or_start_pages(tmp_path) == url == settings.url
         assert httpx.get(f"{url}/run/card/index.html", trust_env=False).text == PAGE
     finally:
-        assert stop_pages(tmp_path)
+        assert pages_program(tmp_path).stop()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/run/card/index.html", trust_env=False)
