@@ -1,3 +1,6 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# (scipy publishes no types)
 """What speaks for a pseudo-label, in figures: the teacher's own sureness, and what others say of the same item."""
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -5,6 +8,7 @@ from math import log
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
 
 from tasks.records import USABLE, Prediction, Record
 
@@ -113,5 +117,4 @@ def _margin(probabilities: Mapping[str, float], label: str) -> float:
 
 
 def _log_odds(p: float | None) -> float:
-    kept = min(max(0.0 if p is None else p, LEAST), 1 - LEAST)
-    return log(kept) - log(1 - kept)
+    return float(logit(min(max(p or 0.0, LEAST), 1 - LEAST)))
