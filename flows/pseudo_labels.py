@@ -145,7 +145,7 @@ def _trust(config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opi
         )
     predictions = [here.teacher[s.id] for s in given.pool]
     bar = Bar(settings.target_precision, settings.assurance)
-    balance = Balance(settings.cap, settings.quotas, settings.floor, settings.class_temperature)
+    balance = Balance(settings.cap, settings.quotas, settings.floor)
     return decide(predictions, found, belief, bar, balance, given.verdicts, config.seed), belief
 
 

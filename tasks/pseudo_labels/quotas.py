@@ -1,9 +1,8 @@
-"""How many labels of a class are kept: caps, quotas, a temperature, and floors."""
+"""How many labels of a class are kept: caps, quotas and floors."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,6 @@ class Balance:
     """At most so many of these classes."""
     floor: int = 0
     """The surest so many of each class go before all others, as long as the kept set still reaches its target."""
-    temperature: float = 1.0
-    """Classes larger than the median one keep (size / median) ** temperature times the median; 1: all."""
 
 
 def allowed(labels: Sequence[str], order: Ints, balance: Balance) -> NDArray[np.bool_]:
@@ -31,11 +28,10 @@ def allowed(labels: Sequence[str], order: Ints, balance: Balance) -> NDArray[np.
     `order` [N] has the items' places in `labels`, the surest first.
     """
     sizes = Counter(labels)
-    middle = median(sizes.values()) if sizes else 1.0
-    room: dict[str, int] = {}
-    for label, size in sizes.items():
-        tempered = round(middle * (size / middle) ** balance.temperature) if size > middle else size
-        room[label] = min(tempered, size if balance.cap is None else balance.cap, balance.quotas.get(label, size))
+    room = {
+        label: min(size if balance.cap is None else balance.cap, balance.quotas.get(label, size))
+        for label, size in sizes.items()
+    }
     fits = np.zeros(len(labels), dtype=bool)
     for i in map(int, order):
         fits[i] = room[labels[i]] > 0

@@ -127,14 +127,6 @@ def test_caps_and_quotas_leave_out_the_least_sure_of_a_class() -> None:
     assert "quota" in trust.items[1].why
 
 
-@pytest.mark.parametrize(("temperature", "of_large"), [(1.0, 40), (0.5, 20), (0.0, 10)])
-def test_temperature_thins_what_is_larger_than_the_median_class(temperature: float, of_large: int) -> None:
-    sizes = {"a": 40, "b": 10, "c": 5}
-    predictions = [sure(f"{label}{i:02}", 0.9, label) for label, n in sizes.items() for i in range(n)]
-    trust = alone(predictions, 0.5, balance=Balance(temperature=temperature))
-    assert Counter(i[0] for i in kept(trust)) == {"a": of_large, "b": 10, "c": 5}
-
-
 def test_floors_go_first_as_long_as_the_target_is_reached() -> None:
     predictions = [sure(f"a{i}", 0.99) for i in range(8)] + [sure("b0", 0.6, OTHER), sure("b1", 0.5, OTHER)]
     assert kept(alone(predictions, 0.95)) == [f"a{i}" for i in range(8)]
