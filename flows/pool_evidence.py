@@ -10,7 +10,7 @@ from flows.stage import prompter_for
 from flows.teacher import teacher_labels
 from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import Pack
-from tasks.pseudo_labels.evidence import Evidence, evidence, is_usable
+from tasks.pseudo_labels.evidence import Evidence, collect_evidence, is_usable
 from tasks.records import Prediction, Sample, Sampling
 
 
@@ -25,10 +25,10 @@ class Opinions:
     """A mapping a repeat, of students that did not see the item."""
     second: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
 
-    def evidence(self) -> dict[str, Evidence]:
+    def collect_evidence(self) -> dict[str, Evidence]:
         """The evidence for each label of the teacher's, by sample id; items without a usable answer are missing."""
         return {
-            i: evidence(
+            i: collect_evidence(
                 p,
                 direct=self.direct.get(i),
                 students=[said[i] for said in self.students if i in said],

@@ -20,11 +20,11 @@ from tasks.items.file_states import file_state
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
-from tasks.pseudo_labels.decide import Bar, Decision, Trust, Trusted, decide, split
-from tasks.pseudo_labels.pool_cases import pool_cases
+from tasks.pseudo_labels.decide import Bar, PoolDecision, Trust, Trusted, decide, split
+from tasks.pseudo_labels.pool_cases import build_review_cases
 from tasks.pseudo_labels.quotas import Balance
-from tasks.pseudo_labels.targets import checked, targets
-from tasks.pseudo_labels.trust import Belief, fit
+from tasks.pseudo_labels.targets import build_targets, find_checked
+from tasks.pseudo_labels.trust import TrustModel, fit_trust
 from tasks.rationales.gate import with_good_reasons
 from tasks.records import Correction, Sample, Split, content_digest
 from tasks.review.queue import write_queue
@@ -128,15 +128,17 @@ def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
     return _Given(pool, labelled, corrections, verdicts, digests)
 
 
-def _trust(config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opinions) -> tuple[Trust, Belief | None]:
+def _trust(
+    config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opinions
+) -> tuple[Trust, TrustModel | None]:
     """Calibrate on what can be checked, and decide."""
-    settings, found = config.pseudo_labels, here.evidence()
-    items = checked(given.labelled, there.teacher, there.evidence(), given.corrections, {})
-    items += checked(given.pool, here.teacher, found, {}, given.verdicts)
+    settings, found = config.pseudo_labels, here.collect_evidence()
+    items = find_checked(given.labelled, there.teacher, there.collect_evidence(), given.corrections, {})
+    items += find_checked(given.pool, here.teacher, found, {}, given.verdicts)
     belief = None
     if len(items) >= _ENOUGH:
         belief = run_as_task("calibrate", f"calibrate trust on {len(items)} items", lambda: (
-            fit(targets(items), config.seed)
+            fit_trust(build_targets(items), config.seed)
         ))  # fmt: skip
     else:
         get_run_logger().warning(
@@ -151,12 +153,12 @@ def _trust(config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opi
 
 def _doubtful(trust: Trust) -> dict[str, float]:
     """The untrusted items of the pool, with their expected precision."""
-    return {i.sample_id: i.expected or 0.0 for i in trust.items if i.decision is Decision.NOT_TRUSTED}
+    return {i.sample_id: i.expected or 0.0 for i in trust.items if i.decision is PoolDecision.NOT_TRUSTED}
 
 
-def _alike(there: Opinions, trust: Trust, belief: Belief | None) -> list[str]:
+def _alike(there: Opinions, trust: Trust, belief: TrustModel | None) -> list[str]:
     """The labelled items no surer than the untrusted: on these the second teacher is checked."""
-    doubtful, found = _doubtful(trust), there.evidence()
+    doubtful, found = _doubtful(trust), there.collect_evidence()
     if belief is None or not doubtful:
         return []
     ids = list(found)
@@ -169,7 +171,7 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
     budget = config.pseudo_labels.review_budget
     if not budget and not given.verdicts:
         return
-    cases = pool_cases(given.pool, trust.items, here.teacher, here.students, budget)
+    cases = build_review_cases(given.pool, trust.items, here.teacher, here.students, budget)
     folder = config.output / REVIEW_POOL
     run_as_task("review page", "write the review page of the pool", lambda: (
         write_queue(cases, folder, given.verdicts, title="Review: pool")
@@ -183,7 +185,7 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
 def _figures(trust: Trust) -> dict[str, float]:
     decisions = Counter(i.decision for i in trust.items)
     known = [i.expected for i in trust.items if i.expected is not None]
-    kept = decisions[Decision.KEPT]
+    kept = decisions[PoolDecision.KEPT]
     return {
         "expected precision": trust.precision.expected,
         "lower": trust.precision.lower,
@@ -191,13 +193,13 @@ def _figures(trust: Trust) -> dict[str, float]:
         "kept share": kept / max(len(trust.items), 1),
         "expected precision of all": sum(known) / max(len(known), 1),
         "calibrated": float(trust.calibrated),
-        "reviewed": float(decisions[Decision.REVIEWED] + decisions[Decision.REVIEWER_SAID_NEITHER]),
+        "reviewed": float(decisions[PoolDecision.REVIEWED] + decisions[PoolDecision.REVIEWER_SAID_NEITHER]),
     }
 
 
 def _show(config: PseudoLabelsConfig, trust: Trust) -> None:
     log, settings, p = get_run_logger(), config.pseudo_labels, trust.precision
-    kept = [i for i in trust.items if i.decision is Decision.KEPT]
+    kept = [i for i in trust.items if i.decision is PoolDecision.KEPT]
     log.info(
         "kept %d of %d pseudo-labels: expected precision %.3f, between %.3f and %.3f",
         len(kept), len(trust.items), p.expected, p.lower, p.upper,
@@ -218,7 +220,7 @@ def _by_class(items: Sequence[Trusted]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for label in sorted({i.label for i in items if i.label is not None}):
         mine = [i for i in items if i.label == label]
-        kept = [i.expected or 0.0 for i in mine if i.decision is Decision.KEPT]
+        kept = [i.expected or 0.0 for i in mine if i.decision is PoolDecision.KEPT]
         rows.append(
             {
                 "label": label,
@@ -226,7 +228,7 @@ def _by_class(items: Sequence[Trusted]) -> list[dict[str, object]]:
                 "kept": len(kept),
                 "expected precision of all": round(sum(i.expected or 0.0 for i in mine) / len(mine), 4),
                 "expected precision of kept": round(sum(kept) / len(kept), 4) if kept else None,
-                "over quota": sum(i.decision is Decision.OVER_QUOTA for i in mine),
+                "over quota": sum(i.decision is PoolDecision.OVER_QUOTA for i in mine),
             }
         )
     return rows

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.pseudo_labels.evidence import Evidence, confidence, is_usable
 from tasks.pseudo_labels.quotas import Balance, allowed, floors_first
-from tasks.pseudo_labels.trust import ROUNDS, Belief, Values
+from tasks.pseudo_labels.trust import ROUNDS, TrustModel, Values
 from tasks.records import NEITHER, Dropped, Outcome, Prediction, Record
 
 Ints = NDArray[np.int64]
@@ -22,7 +22,7 @@ _ROUNDING = 1e-9
 """Three times .95 add up to less than 2.85 in floating point: a set exactly at the target must not be cut for that."""
 
 
-class Decision(StrEnum):
+class PoolDecision(StrEnum):
     """What became of a pseudo-label."""
 
     KEPT = "kept"
@@ -36,7 +36,7 @@ class Decision(StrEnum):
     NO_ANSWER = "no_answer"
 
 
-KEEPS = frozenset({Decision.KEPT, Decision.REVIEWED})
+KEEPS = frozenset({PoolDecision.KEPT, PoolDecision.REVIEWED})
 
 
 class Trusted(Record):
@@ -48,7 +48,7 @@ class Trusted(Record):
     expected: float | None
     """Expected precision: probability that the label is right; None without an answer."""
     evidence: Evidence
-    decision: Decision
+    decision: PoolDecision
     why: str
     """One sentence for people."""
 
@@ -86,7 +86,7 @@ class Trust:
 def decide(
     predictions: Sequence[Prediction],
     found: Mapping[str, Evidence],
-    belief: Belief | None,
+    belief: TrustModel | None,
     bar: Bar,
     balance: Balance,
     verdicts: Mapping[str, str],
@@ -122,7 +122,9 @@ def decide(
     for p in predictions:
         if p.sample_id in place:
             i = place[p.sample_id]
-            decision = Decision.KEPT if chosen[i] else Decision.NOT_TRUSTED if fits[i] else Decision.OVER_QUOTA
+            decision = (
+                PoolDecision.KEPT if chosen[i] else PoolDecision.NOT_TRUSTED if fits[i] else PoolDecision.OVER_QUOTA
+            )
             why = _why(decision, float(expected[i]), labels[i], bar, belief is not None)
             items.append(Trusted(
                 sample_id=p.sample_id, label=p.label, expected=float(expected[i]), evidence=evidence[i],
@@ -152,7 +154,7 @@ def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[
     kept: list[Prediction] = []
     dropped: list[Dropped] = []
     for item, p in zip(trust.items, predictions, strict=True):
-        if item.decision is Decision.REVIEWED:
+        if item.decision is PoolDecision.REVIEWED:
             reason = p.reason if p.label == item.label else ""
             update: dict[str, object] = {
                 "outcome": Outcome.OK,
@@ -166,7 +168,7 @@ def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[
         elif item.decision in KEEPS:
             kept.append(p)
         else:
-            reason = p.outcome if item.decision is Decision.NO_ANSWER else item.decision
+            reason = p.outcome if item.decision is PoolDecision.NO_ANSWER else item.decision
             dropped.append(Dropped(sample_id=p.sample_id, stage=stage, reason=reason, detail=item.why))
     return kept, dropped
 
@@ -178,7 +180,7 @@ def _longest(
     order: Ints,
     bar: Bar,
     balance: Balance,
-    belief: Belief | None,
+    belief: TrustModel | None,
     seed: int,
 ) -> tuple[Ints, bool]:
     """The longest beginning of `order` that reaches the bar, floors first; and whether floors could be kept."""
@@ -196,7 +198,7 @@ def _reach(
     expected: Values,
     order: Ints,
     bar: Bar,
-    belief: Belief | None,
+    belief: TrustModel | None,
     seed: int,
 ) -> int:
     """Length of the longest beginning of `order` that reaches the bar; 0 where none does."""
@@ -217,22 +219,22 @@ def _reach(
 def _settled(prediction: Prediction, verdict: str | None, evidence: Evidence) -> Trusted:
     """An item that a person has judged, or that has no usable answer."""
     if verdict is None:
-        decision, label, expected, why = Decision.NO_ANSWER, None, None, prediction.detail or "no usable answer"
+        decision, label, expected, why = PoolDecision.NO_ANSWER, None, None, prediction.detail or "no usable answer"
     elif verdict == NEITHER:
-        decision, label, expected, why = Decision.REVIEWER_SAID_NEITHER, None, 0.0, "reviewer: no label is right"
+        decision, label, expected, why = PoolDecision.REVIEWER_SAID_NEITHER, None, 0.0, "reviewer: no label is right"
     else:
-        decision, label, expected = Decision.REVIEWED, verdict, 1.0
+        decision, label, expected = PoolDecision.REVIEWED, verdict, 1.0
         why = f"reviewer says {verdict}; teacher {prediction.label or 'gave no answer'}"
     return Trusted(
         sample_id=prediction.sample_id, label=label, expected=expected, evidence=evidence, decision=decision, why=why
     )
 
 
-def _why(decision: Decision, p: float, label: str, bar: Bar, calibrated: bool) -> str:
+def _why(decision: PoolDecision, p: float, label: str, bar: Bar, calibrated: bool) -> str:
     odds = f"P(right)={p:.3f}" if calibrated else f"p={p:.3f} by the teacher's own word"
-    if decision is Decision.KEPT:
+    if decision is PoolDecision.KEPT:
         return odds
-    if decision is Decision.OVER_QUOTA:
+    if decision is PoolDecision.OVER_QUOTA:
         return f"{odds}; {label} has as many as its quota allows, all of them surer"
     if not calibrated:
         return f"{odds}; with it the kept set's expected precision falls below {bar.target}"

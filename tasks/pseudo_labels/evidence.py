@@ -16,7 +16,7 @@ LEAST = 1e-3
 """Probabilities below this are taken for equal: beyond it a softmax tells how sure it is, not how right."""
 
 FEATURES = ("confidence", "margin", "unanimity", "described", "students", "second", "second_asked")
-"""The columns of `features`, in order. All but the last can only speak for a label the more, the larger they are."""
+"""The columns of `encode_evidence`, in order. All but the last can only speak for a label the more, the larger they are."""
 
 
 class Evidence(Record):
@@ -35,7 +35,7 @@ class Evidence(Record):
     """The same ratio of the second teacher."""
 
 
-def evidence(
+def collect_evidence(
     prediction: Prediction,
     *,
     direct: Prediction | None = None,
@@ -53,9 +53,9 @@ def evidence(
         probability=prediction.probabilities.get(label, 0.0) if prediction.probabilities else None,
         margin=_margin(prediction.probabilities, label) if prediction.probabilities else None,
         vote_share=prediction.votes.get(label, 0) / total if total else None,
-        described=log_ratio([direct], label) if direct else None,
-        students=log_ratio(students, label),
-        second=log_ratio([second], label) if second else None,
+        described=compute_log_ratio([direct], label) if direct else None,
+        students=compute_log_ratio(students, label),
+        second=compute_log_ratio([second], label) if second else None,
     )
 
 
@@ -68,7 +68,7 @@ def confidence(prediction: Prediction) -> float:
     return prediction.votes.get(label, 0) / votes if votes else 0.0
 
 
-def log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
+def compute_log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
     """log(P(label) / P(likeliest other label)), averaged over `predictions` and cut at ±log(1 / LEAST).
 
     A prediction without probabilities counts as sure of its label; None where no prediction is usable.
@@ -82,10 +82,10 @@ def log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
     return log(max(mine, LEAST)) - log(max(best, LEAST))
 
 
-def features(found: Sequence[Evidence]) -> NDArray[np.float64]:
+def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
     """[N, len(FEATURES)]; what is not known is 0: it speaks neither for nor against.
 
-    Confidence is in log odds, cut like `log_ratio`; margin and unanimity are 0 at their best and negative below.
+    Confidence is in log odds, cut like `compute_log_ratio`; margin and unanimity are 0 at their best and negative below.
     """
     rows = [
         (

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.records import Prediction, ReviewCase, Sample
 
 
-def pool_cases(
+def build_review_cases(
     samples: Sequence[Sample],
     items: Sequence[Trusted],
     teacher: Mapping[str, Prediction],
@@ -19,8 +19,8 @@ def pool_cases(
     as the given one, its second as the candidate.
     """
     by_id = {s.id: s for s in samples}
-    judged = [i for i in items if i.decision in (Decision.REVIEWED, Decision.REVIEWER_SAID_NEITHER)]
-    open_ = [i for i in items if i.decision is Decision.NOT_TRUSTED]
+    judged = [i for i in items if i.decision in (PoolDecision.REVIEWED, PoolDecision.REVIEWER_SAID_NEITHER)]
+    open_ = [i for i in items if i.decision is PoolDecision.NOT_TRUSTED]
     open_.sort(key=lambda i: (-_gain(i), i.sample_id))
     chosen = [*open_[:budget], *judged]
     return [_case(by_id[i.sample_id], i, teacher[i.sample_id], students) for i in chosen if i.sample_id in teacher]
@@ -45,5 +45,5 @@ def _case(sample: Sample, item: Trusted, said: Prediction, students: Sequence[Ma
         teacher=dict(said.probabilities),
         reason=said.reason,
         why=f"the teacher's label, {item.why}",
-        gain=_gain(item) if item.decision is Decision.NOT_TRUSTED else 0.0,
+        gain=_gain(item) if item.decision is PoolDecision.NOT_TRUSTED else 0.0,
     )

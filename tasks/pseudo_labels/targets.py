@@ -28,7 +28,7 @@ class Checked:
     """A person's, whether or not there is a correction."""
 
 
-def targets(items: Sequence[Checked]) -> Targets:
+def build_targets(items: Sequence[Checked]) -> Targets:
     """What is known of the teacher's labels of `items`, all of them usable predictions.
 
     A person's verdict is certain. Else correction's probabilities count; where it did not hear the teacher, that the
@@ -50,7 +50,7 @@ def targets(items: Sequence[Checked]) -> Targets:
     )
 
 
-def checked(
+def find_checked(
     samples: Sequence[Sample],
     predictions: Mapping[str, Prediction],
     found: Mapping[str, Evidence],

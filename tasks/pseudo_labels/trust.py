@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from tasks.correction.calibration import fit_logistic
-from tasks.pseudo_labels.evidence import FEATURES, Evidence, features
+from tasks.pseudo_labels.evidence import FEATURES, Evidence, encode_evidence
 
 Values = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,7 +51,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Belief:
+class TrustModel:
     """Coefficients of `ROUNDS` fits: intercept and FEATURES [R, 1 + F], intercepts of known classes [R, C]."""
 
     slopes: Values
@@ -64,7 +64,7 @@ class Belief:
 
         A class that no labelled item was given has an intercept drawn from the prior.
         """
-        matrix = _with_intercept(features(found))
+        matrix = _with_intercept(encode_evidence(found))
         names = tuple(dict.fromkeys(labels))
         places = {label: i for i, label in enumerate(names)}
         which = np.array([places[label] for label in labels], dtype=np.int64)
@@ -83,7 +83,7 @@ class Belief:
         return total / len(self.slopes)
 
 
-def fit(targets: Targets, seed: int, rounds: int = ROUNDS) -> Belief:
+def fit_trust(targets: Targets, seed: int, rounds: int = ROUNDS) -> TrustModel:
     """The fits of `rounds` drawings of all that is uncertain.
 
     Drawn are: the items' weights (Bayesian bootstrap, D. B. Rubin, "The Bayesian Bootstrap", Annals of Statistics 9,
@@ -97,7 +97,7 @@ def fit(targets: Targets, seed: int, rounds: int = ROUNDS) -> Belief:
     of_class = np.zeros((len(targets.labels), len(classes)))
     for row, label in enumerate(targets.labels):
         of_class[row, places[label]] = 1.0
-    matrix = np.column_stack([_with_intercept(features(targets.evidence)), of_class])
+    matrix = np.column_stack([_with_intercept(encode_evidence(targets.evidence)), of_class])
     means = np.concatenate([_MEAN, np.zeros(len(classes))])
     spread = np.concatenate([_SPREAD, np.full(len(classes), _CLASS_SPREAD)])
     count, width = len(matrix), len(_MEAN)
@@ -110,7 +110,7 @@ def fit(targets: Targets, seed: int, rounds: int = ROUNDS) -> Belief:
         found[number] = start = fit_logistic(
             matrix, right, rng.normal(means, spread), spread, weights=weights, bounded=bounded, start=start
         )
-    return Belief(found[:, :width], classes, found[:, width:], seed)
+    return TrustModel(found[:, :width], classes, found[:, width:], seed)
 
 
 def _drawn(targets: Targets, rng: np.random.Generator) -> Values:

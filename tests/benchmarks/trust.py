@@ -4,7 +4,7 @@
    from) label the demo's labelled set and pool by the local engine. Calibrated by the demo's corrections, which the
    unspoilt teacher helped to make; students are not asked. Goals: the interval covers the truth for every
    teacher; the demo's own reaches 0.95 with at least 70 % of the pool kept.
-2. Drawn sets (tests/tasks/pseudo_labels/trusting.py): how often the 95 % interval covers, and the target is reached.
+2. Drawn sets (tests/tasks/pseudo_labels/drawn_sets.py): how often the 95 % interval covers, and the target is reached.
 
     python tests/benchmarks/trust.py [--demo artifacts/demo] [--sets 100] [--answers LEDGER]
 """
@@ -31,14 +31,14 @@ from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.pseudo_labels.decide import Bar, Decision, Trust, decide
-from tasks.pseudo_labels.evidence import evidence, is_usable
+from tasks.pseudo_labels.decide import Bar, PoolDecision, Trust, decide
+from tasks.pseudo_labels.evidence import collect_evidence, is_usable
 from tasks.pseudo_labels.quotas import Balance
-from tasks.pseudo_labels.targets import checked, targets
-from tasks.pseudo_labels.trust import fit
+from tasks.pseudo_labels.targets import build_targets, find_checked
+from tasks.pseudo_labels.trust import fit_trust
 from tasks.records import Correction, Prediction, Sample, Sampling
 from tasks.storage.stages import read_rows
-from tests.tasks.pseudo_labels.trusting import World, draw
+from tests.tasks.pseudo_labels.drawn_sets import World, draw
 
 PIXELS = 112 * 168
 SHARES = (1.0, 0.5, 0.3, 0.2)
@@ -143,15 +143,15 @@ def judge(
     target: float,
 ) -> Trust:
     """As the stage does, without students."""
-    known = {i: evidence(p) for i, p in there.items() if is_usable(p)}
-    found = {i: evidence(p) for i, p in here.items() if is_usable(p)}
-    belief = fit(targets(checked(labelled, there, known, corrections, {})), seed=0)
+    known = {i: collect_evidence(p) for i, p in there.items() if is_usable(p)}
+    found = {i: collect_evidence(p) for i, p in here.items() if is_usable(p)}
+    belief = fit_trust(build_targets(find_checked(labelled, there, known, corrections, {})), seed=0)
     return decide([here[s.id] for s in pool], found, belief, Bar(target, ASSURANCE), Balance(), {})
 
 
 def against(trust: Trust, truth: dict[str, str]) -> tuple[int, float, bool]:
     """How many were kept, the share of these that is right, and whether the interval covers it (nothing kept: yes)."""
-    kept = [i for i in trust.items if i.decision is Decision.KEPT]
+    kept = [i for i in trust.items if i.decision is PoolDecision.KEPT]
     right = float(np.mean([i.label == truth[i.sample_id] for i in kept])) if kept else float("nan")
     return len(kept), right, not kept or trust.precision.lower <= right <= trust.precision.upper
 
@@ -168,7 +168,7 @@ def drawn_sets(sets: int) -> None:
         for seed in range(1000 * place, 1000 * place + sets):  # worlds share no draws
             drawn = draw(world, seed)
             truth = {i: "class" if right else "other" for i, right in drawn.right.items()}
-            belief = fit(drawn.targets, seed)
+            belief = fit_trust(drawn.targets, seed)
             for target in TARGETS:
                 trust = decide(drawn.predictions, drawn.evidence, belief, Bar(target, ASSURANCE), Balance(), {}, seed)
                 # the truth of a drawn set is whether the label is right, not which one would be

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.pseudo_labels.decide import KEEPS, Bar, Decision, Trust, decide, split
-from tasks.pseudo_labels.evidence import Evidence, evidence, is_usable
+from tasks.pseudo_labels.decide import KEEPS, Bar, PoolDecision, Trust, decide, split
+from tasks.pseudo_labels.evidence import Evidence, collect_evidence, is_usable
 from tasks.pseudo_labels.quotas import Balance
-from tasks.pseudo_labels.trust import Belief, fit
+from tasks.pseudo_labels.trust import TrustModel, fit_trust
 from tasks.records import NEITHER, Outcome, Prediction
 from tests.tasks.making import prediction
-from tests.tasks.pseudo_labels.trusting import DrawnSet, World, draw
+from tests.tasks.pseudo_labels.drawn_sets import DrawnSet, World, draw
 
 LABEL, OTHER = "申请退款", "查询物流"
 NOBODY: Mapping[str, str] = {}
@@ -24,7 +24,7 @@ def sure(id: str, p: float, label: str = LABEL) -> Prediction:
 
 def alone(predictions: list[Prediction], target: float, **more: object) -> Trust:
     """Decided by the teacher's own word."""
-    found = {p.sample_id: evidence(p) for p in predictions if is_usable(p)}
+    found = {p.sample_id: collect_evidence(p) for p in predictions if is_usable(p)}
     values = {"belief": None, "bar": Bar(target, 0.9), "balance": Balance(), "verdicts": NOBODY} | more
     return decide(predictions, found, **values)  # pyright: ignore
 
@@ -34,7 +34,7 @@ def kept(trust: Trust) -> list[str]:
 
 
 def judged(drawn: DrawnSet, target: float = 0.95, rounds: int = 60, balance: Balance | None = None) -> Trust:
-    belief = fit(drawn.targets, 0, rounds)
+    belief = fit_trust(drawn.targets, 0, rounds)
     return decide(drawn.predictions, drawn.evidence, belief, Bar(target, 0.9), balance or Balance(), NOBODY)
 
 
@@ -123,7 +123,7 @@ def test_caps_and_quotas_leave_out_the_least_sure_of_a_class() -> None:
     predictions = [sure(f"{label}{i}", 0.99 - i / 100, label) for label in "abc" for i in range(5)]
     trust = alone(predictions, 0.5, balance=Balance(cap=3, quotas={"a": 1, "nobody": 4}))
     assert kept(trust) == ["a0", "b0", "b1", "b2", "c0", "c1", "c2"]
-    assert {i.decision for i in trust.items if i.sample_id not in kept(trust)} == {Decision.OVER_QUOTA}
+    assert {i.decision for i in trust.items if i.sample_id not in kept(trust)} == {PoolDecision.OVER_QUOTA}
     assert "quota" in trust.items[1].why
 
 
@@ -150,7 +150,7 @@ def test_an_overconfident_teacher_is_not_believed_and_a_modest_one_is() -> None:
 
 
 def test_expected_precision_never_falls_when_the_evidence_grows() -> None:
-    belief = fit(draw(World(), 2).targets, 0, 40)
+    belief = fit_trust(draw(World(), 2).targets, 0, 40)
     least = Evidence(probability=0.5, margin=0.1, vote_share=0.4, described=-2, students=-2, second=-2)
     rungs = [least]
     steps = {"probability": 0.8, "margin": 0.7, "vote_share": 1.0, "described": 2, "students": 2, "second": 2}
@@ -165,7 +165,7 @@ def test_a_class_the_teacher_always_gets_wrong_is_left_out_and_a_rare_one_is_shr
     t = drawn.targets
     wrong = np.array([label == "class-1" for label in t.labels])
     spoilt = type(t)(t.evidence, t.labels, np.where(wrong, 0.0, t.right), t.certain | wrong, t.shift)
-    belief = fit(spoilt, 0, 60)
+    belief = fit_trust(spoilt, 0, 60)
     same = [Evidence(probability=0.97, margin=0.94, vote_share=1.0)] * 3
     often, never, unknown = belief.expected(same, ["class-0", "class-1", "class-not-seen"]).tolist()
     assert never < 0.6 < unknown < often
@@ -206,8 +206,8 @@ def test_the_same_seed_decides_the_same() -> None:
 
 
 def test_beliefs_hold_for_classes_in_any_order() -> None:
-    belief = fit(draw(World(), 6).targets, 0, 20)
-    assert isinstance(belief, Belief)
+    belief = fit_trust(draw(World(), 6).targets, 0, 20)
+    assert isinstance(belief, TrustModel)
     found = [Evidence(probability=0.9)] * 2
     one, other = belief.expected(found, ["class-0", "class-5"]), belief.expected(found, ["class-5", "class-0"])
     assert one.tolist() == other.tolist()[::-1]
