@@ -1,9 +1,10 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 # (scipy publishes no types)
-"""What speaks for a pseudo-label, in figures: the teacher's own sureness, and what others say of the same item."""
+"""What speaks for a pseudo-label, in figures: how sure the teacher is, and what others say about the same item."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import log
 
 import numpy as np
@@ -16,7 +17,7 @@ LEAST = 1e-3
 """Probabilities below this are taken for equal: beyond it a softmax tells how sure it is, not how right."""
 
 FEATURES = ("confidence", "margin", "unanimity", "described", "students", "second", "second_asked")
-"""The columns of `encode_evidence`, in order. All but the last can only speak for a label the more, the larger they are."""
+"""The columns of `encode_evidence`, in order. All but the last speak for a label the more, the larger they are."""
 
 
 class Evidence(Record):
@@ -34,6 +35,36 @@ class Evidence(Record):
     second: float | None = None
     """The same ratio of the second teacher."""
 
+    @property
+    def confidence(self) -> float | None:
+        """The teacher's own word: the label's probability, or its share of votes where the engine gives none."""
+        return self.vote_share if self.probability is None else self.probability
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What each model says about one set, by sample id. (The pool may reuse ids of the labelled set.)"""
+
+    teacher: Mapping[str, Prediction]
+    direct: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
+    """The teacher without the description that it wrote first; empty for packs that don't have it describe."""
+    students: tuple[Mapping[str, Prediction], ...] = ()
+    """One mapping per repeat, of students that did not see the item."""
+    second: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
+
+    def collect_evidence(self) -> dict[str, Evidence]:
+        """Return the evidence for each of the teacher's labels; items without a usable answer are missing."""
+        return {
+            i: collect_evidence(
+                p,
+                direct=self.direct.get(i),
+                students=[run[i] for run in self.students if i in run],
+                second=self.second.get(i),
+            )
+            for i, p in self.teacher.items()
+            if is_usable(p)
+        }
+
 
 def collect_evidence(
     prediction: Prediction,
@@ -42,10 +73,10 @@ def collect_evidence(
     students: Sequence[Prediction] = (),
     second: Prediction | None = None,
 ) -> Evidence:
-    """The evidence for the label of a usable `prediction`.
+    """Return the evidence for the label of a usable `prediction`.
 
-    `direct` is the same teacher's answer without a description, `students` one answer a repeat, each of a student that
-    did not see the item.
+    `direct` is the same teacher's answer without a description, `students` one answer per repeat, each of a student
+    that did not see the item.
     """
     label = prediction.label or ""
     total = sum(prediction.votes.values())
@@ -59,17 +90,8 @@ def collect_evidence(
     )
 
 
-def confidence(prediction: Prediction) -> float:
-    """Probability of the predicted label; the share of votes where the engine gave no probabilities."""
-    label = prediction.label or ""
-    if prediction.probabilities:
-        return prediction.probabilities.get(label, 0.0)
-    votes = sum(prediction.votes.values())
-    return prediction.votes.get(label, 0) / votes if votes else 0.0
-
-
 def compute_log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
-    """log(P(label) / P(likeliest other label)), averaged over `predictions` and cut at ±log(1 / LEAST).
+    """Return log(P(label) / P(likeliest other label)), averaged over `predictions` and cut at ±log(1 / LEAST).
 
     A prediction without probabilities counts as sure of its label; None where no prediction is usable.
     """
@@ -83,13 +105,13 @@ def compute_log_ratio(predictions: Iterable[Prediction], label: str) -> float | 
 
 
 def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
-    """[N, len(FEATURES)]; what is not known is 0: it speaks neither for nor against.
+    """Return [N, len(FEATURES)]; what is not known is 0: it speaks neither for nor against.
 
-    Confidence is in log odds, cut like `compute_log_ratio`; margin and unanimity are 0 at their best and negative below.
+    Confidence is in log odds, cut like `compute_log_ratio`; margin and unanimity are 0 at best, negative below.
     """
     rows = [
         (
-            _log_odds(e.vote_share if e.probability is None else e.probability),
+            e.confidence or 0.0,
             0.0 if e.margin is None else e.margin - 1,
             0.0 if e.vote_share is None else e.vote_share - 1,
             e.described or 0.0,
@@ -99,11 +121,13 @@ def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
         )
         for e in found
     ]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(FEATURES))
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(FEATURES))
+    table[:, 0] = logit(table[:, 0].clip(LEAST, 1 - LEAST))
+    return table
 
 
 def is_usable(prediction: Prediction) -> bool:
-    """Whether the answer was read and names a label."""
+    """Return whether the answer was read and names a label."""
     return prediction.outcome in USABLE and prediction.label is not None
 
 
@@ -114,7 +138,3 @@ def _shares(prediction: Prediction) -> Mapping[str, float]:
 def _margin(probabilities: Mapping[str, float], label: str) -> float:
     best = max((p for other, p in probabilities.items() if other != label), default=0.0)
     return probabilities.get(label, 0.0) - best
-
-
-def _log_odds(p: float | None) -> float:
-    return float(logit(min(max(p or 0.0, LEAST), 1 - LEAST)))

@@ -9,7 +9,6 @@ from tasks.pseudo_labels.evidence import (
     Evidence,
     collect_evidence,
     compute_log_ratio,
-    confidence,
     encode_evidence,
 )
 from tasks.records import Outcome
@@ -19,10 +18,11 @@ LABEL, OTHER = "申请退款", "查询物流"
 
 
 def test_confidence_is_the_labels_probability_else_its_share_of_votes_else_none() -> None:
-    assert confidence(prediction(probabilities={LABEL: 0.6, OTHER: 0.4}, votes={LABEL: 1, OTHER: 2})) == 0.6
-    assert confidence(prediction(votes={LABEL: 1, OTHER: 3})) == 0.25
-    assert confidence(prediction()) == 0.0
-    assert confidence(prediction(label="y", probabilities={LABEL: 1.0})) == 0.0
+    both = collect_evidence(prediction(probabilities={LABEL: 0.6, OTHER: 0.4}, votes={LABEL: 1, OTHER: 2}))
+    assert both.confidence == 0.6
+    assert collect_evidence(prediction(votes={LABEL: 1, OTHER: 3})).confidence == 0.25
+    assert collect_evidence(prediction()).confidence is None
+    assert collect_evidence(prediction(label="y", probabilities={LABEL: 1.0})).confidence == 0.0
 
 
 def test_the_teachers_own_evidence() -> None:
