@@ -104,7 +104,8 @@ def fit_logistic(
     2 ms against 13 ms, with an error of 2e-7 against 2e-5.
     """
     bounded = np.zeros(len(mean), bool) if bounded is None else bounded
-    found = mean if start is None else start
+    found = (mean if start is None else start).copy()
+    found[bounded] = np.maximum(found[bounded], 0.0)
 
     def loss(at: Values) -> float:
         z = features @ at

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import entr, log_softmax
 
 from tasks.correction.judgements import Floats, Ints, Judgements
 
@@ -92,7 +92,7 @@ def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Fl
         p_given=p_given,
         p_candidate=p_candidate,
         margin=p_candidate - p_given,
-        entropy=-(mean * np.log(mean + 1e-12)).sum(axis=1),
+        entropy=entr(mean).sum(axis=1),
         dissent=judgements.dissent,
         log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
         teacher_log_ratio=np.log(np.where(some, told[items, candidate], told[items, given]) / told[items, given]),

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.pseudo_labels.evidence import Evidence, is_usable
-from tasks.pseudo_labels.trust import Targets
 from tasks.records import NEITHER, Correction, Prediction, Sample
 
 ENOUGH = 20
@@ -16,6 +16,21 @@ _SAME_MISTAKE = 0.5
 """At most so often a teacher that errs on an item with a wrong given label says that very label."""
 _SHIFT = 1.0
 """Standard deviation, in log odds, of what correction's beliefs may be off by before a person has judged any."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """N labelled items that the teacher labelled blind. Made by `build_targets`; the model of trust is fitted to it."""
+
+    evidence: tuple[Evidence, ...]
+    labels: tuple[str, ...]
+    """The teacher's."""
+    right: NDArray[np.float64]
+    """[N] probability that the teacher's label is right."""
+    certain: NDArray[np.bool_]
+    """[N] whether that is known (0 or 1) rather than believed."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """Mean and standard deviation of what, on the scale of log odds, the uncertain beliefs may all be off by."""
 
 
 @dataclass(frozen=True)

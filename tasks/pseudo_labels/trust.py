@@ -16,6 +16,7 @@ from scipy.special import expit, logit
 
 from tasks.correction.calibration import fit_logistic
 from tasks.pseudo_labels.evidence import Evidence, encode_evidence
+from tasks.pseudo_labels.targets import Targets
 
 Values = NDArray[np.float64]
 
@@ -32,21 +33,6 @@ _CLASS_SPREAD = 1.0
 where they are 0.7 apart, both cover alike."""
 _BOUNDED = (np.arange(len(_MEAN)) > 0) & (np.arange(len(_MEAN)) < len(_MEAN) - 1)
 """All but the intercept, and having been put before the second teacher at all, must not be negative."""
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What the model is fitted to: N labelled items that the teacher labelled blind."""
-
-    evidence: tuple[Evidence, ...]
-    labels: tuple[str, ...]
-    """The teacher's."""
-    right: Values
-    """[N] probability that the teacher's label is right."""
-    certain: NDArray[np.bool_]
-    """[N] whether that is known (0 or 1) rather than believed."""
-    shift: tuple[float, float] = (0.0, 0.0)
-    """Mean and standard deviation of what, on the scale of log odds, the uncertain beliefs may all be off by."""
 
 
 @dataclass(frozen=True)
