@@ -30,7 +30,7 @@ from tasks.items.manifests import items_of
 from tasks.items.samples import own_id
 from tasks.packs.columns import Columns
 from tasks.records import Action, Correction, Sample
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 FOLDER, CHANGES = "corrected", "corrections.jsonl"
 """Beside each other in the stage's folder: the manifests, and a line per changed item."""

@@ -12,7 +12,7 @@ from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
 from tasks.models.costs import Costs
 from tasks.models.engines.engine import EngineSpec
-from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
     Dropped,
@@ -87,8 +87,10 @@ ROWS: dict[str, list[Record]] = {
         Scored(sample_id="a", variant="all", seed=1, truth="x", label="y", p=0.5, reason="文", reasoned="x"),
     ],
     "trust": [
-        Trusted(sample_id="a", label=None, expected=None, evidence=Evidence(), decision=Decision.NO_ANSWER, why="w"),
-        Trusted(sample_id="b", label="x", expected=0.9, evidence=Evidence(), decision=Decision.KEPT, why="w"),
+        Trusted(
+            sample_id="a", label=None, expected=None, evidence=Evidence(), decision=PoolDecision.NO_ANSWER, why="w"
+        ),
+        Trusted(sample_id="b", label="x", expected=0.9, evidence=Evidence(), decision=PoolDecision.KEPT, why="w"),
     ],
     "snapshots": [
         SnapshotRow(
