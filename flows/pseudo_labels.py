@@ -12,8 +12,8 @@ from prefect import flow, get_run_logger
 from flows.asking import Asking
 from flows.config import CommonConfig, CorrectionConfig, PseudoLabelsConfig
 from flows.folders import REVIEW_POOL
-from flows.run_lock import hold_output
 from flows.pool_students import students_say
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
 from flows.teacher import teacher_labels
 from tasks.items.file_states import file_state
