@@ -160,8 +160,8 @@ def test_equal_items_with_different_labels_are_asked_about_and_a_verdict_settles
     folder = config.output / "review_conflicts" / "review"
     cases = read_queue(folder)
     assert [(c.sample_id, c.given, c.candidate) for c in cases] == [
-        (item.id, item.label, "支付页"),
         (f"copy-{item.id}", "支付页", item.label),
+        (item.id, item.label, "支付页"),
     ]
     assert (folder / "review.html").is_file()
 
