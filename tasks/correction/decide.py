@@ -13,11 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.correction.calibration import Beliefs, Flags, at_precision, best_expected_f1, calibrate, resampled
-from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expected_gain, gate_from
+from tasks.correction.calibration import (
+    Beliefs,
+    Flags,
+    calibrate,
+    flag_at_precision,
+    flag_for_best_f1,
+    resample_beliefs,
+)
+from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expect_gain, judge_gate
 from tasks.correction.judgements import Floats, Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
-from tasks.correction.suspicion import Suspicion, suspicion, temper
+from tasks.correction.suspicion import Suspicion, measure_suspicion, temper
 from tasks.errors import LeakageError
 from tasks.records import Action, Sample, content_digest
 
@@ -104,29 +111,29 @@ def correct(
     """
     known = dict(known or {})
     tempered = temper(judgements)
-    alone = suspicion(judgements, tempered)
+    alone = measure_suspicion(judgements, tempered)
     asked, teacher, rejected = _ask_teacher(alone, settings.teacher_share, ask_teacher, judgements)
-    evidence = alone if teacher is None else suspicion(judgements, tempered, teacher)
+    evidence = alone if teacher is None else measure_suspicion(judgements, tempered, teacher)
     never = set(np.flatnonzero(rejected).tolist())
     # whatever is known already: the same items as last time, so that a person's answers to them are not in vain
     prior = calibrate(judgements, evidence, {}).beliefs(evidence)
     audit = choose_audit(evidence, prior, min(settings.audit, settings.review_budget), seed)
     verdicts = {**look_up(audit), **known}
-    gate = gate_from(judgements, evidence, verdicts, settings.gate_level, never)
+    gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
     beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
     more = choose_by_gain(
-        expected_gain(beliefs, gate_open=gate.open), {*audit.tolist(), *verdicts}, settings.review_budget - len(audit)
+        expect_gain(beliefs, gate_open=gate.open), {*audit.tolist(), *verdicts}, settings.review_budget - len(audit)
     )
     if len(more):
         verdicts |= look_up(more)
-        gate = gate_from(judgements, evidence, verdicts, settings.gate_level, never)
+        gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
         beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
     flagged = _flag(beliefs, evidence, settings.target_precision, len(verdicts)) | rejected
     estimates = _estimate(judgements, evidence, verdicts, flagged, seed)
     for item, verdict in verdicts.items():
         flagged[item] = verdict != judgements.given[item]
     action, label = _decide(judgements, evidence, beliefs, verdicts, flagged, gate, rejected)
-    gain = expected_gain(beliefs, gate_open=gate.open)
+    gain = expect_gain(beliefs, gate_open=gate.open)
     gain[list(verdicts)] = 0.0
     people = np.concatenate([audit, more])
     return Decisions(
@@ -159,8 +166,8 @@ def _flag(beliefs: Beliefs, evidence: Suspicion, target_precision: float | None,
             return (evidence.margin > _MARGIN) & (evidence.teacher_log_ratio >= 0)
         return evidence.margin > _MARGIN
     if target_precision is not None:
-        return at_precision(beliefs.p_wrong, target_precision)
-    return best_expected_f1(beliefs.p_wrong)
+        return flag_at_precision(beliefs.p_wrong, target_precision)
+    return flag_for_best_f1(beliefs.p_wrong)
 
 
 def _estimate(
@@ -175,7 +182,7 @@ def _estimate(
         return float(wrong.mean()), caught / max(int(flagged.sum()), 1), caught / max(float(wrong.sum()), 1e-9)
 
     values = shares(calibrate(judgements, evidence, verdicts).beliefs(evidence))
-    rounds = [shares(b) for b in resampled(judgements, evidence, verdicts, _ROUNDS, seed)]
+    rounds = [shares(b) for b in resample_beliefs(judgements, evidence, verdicts, _ROUNDS, seed)]
     low, high = np.quantile(np.array(rounds), [0.025, 0.975], axis=0)
     names = ("wrong", "precision", "recall")
     return {n: Estimate(v, float(a), float(b)) for n, v, a, b in zip(names, values, low, high, strict=True)}

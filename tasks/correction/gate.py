@@ -71,7 +71,7 @@ def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> 
     return np.concatenate([even, doubtful])
 
 
-def gate_from(
+def judge_gate(
     judgements: Judgements,
     evidence: Suspicion,
     verdicts: Mapping[int, int],
@@ -99,7 +99,7 @@ def gate_from(
     return Gate(wins, losses, neither, wilson_interval(wins, wins + losses)[0], level)
 
 
-def expected_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
+def expect_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
     """[N] the probability that a person's answer mends the label that an item would otherwise end with."""
     kept = beliefs.p_given
     return 1 - (np.maximum(kept, beliefs.p_candidate) if gate_open else kept)

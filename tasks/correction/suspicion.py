@@ -66,7 +66,9 @@ def temper(judgements: Judgements) -> NDArray[np.float64]:
     return np.asarray(log_softmax(logs * np.exp(float(found.x)), axis=1))
 
 
-def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Floats | None = None) -> Suspicion:
+def measure_suspicion(
+    judgements: Judgements, tempered: NDArray[np.float64], teacher: Floats | None = None
+) -> Suspicion:
     """The figures of each item; `tempered` is what `temper` gives, `teacher` [N, C] is NaN where it was not asked."""
     mean, given, items = judgements.students, judgements.given, np.arange(len(judgements.ids))
     students = np.exp(tempered)
