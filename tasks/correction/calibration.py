@@ -55,7 +55,7 @@ class Calibration:
     candidate: Values
 
     def beliefs(self, evidence: Suspicion) -> Beliefs:
-        """What the evidence means for each item."""
+        """Return what the evidence means for each item."""
         p_wrong = expit(_describe_given(evidence) @ self.wrong)
         right = np.where(evidence.candidate < 0, 0.0, expit(_describe_candidate(evidence) @ self.candidate))
         return Beliefs(1 - p_wrong, p_wrong * right, p_wrong * (1 - right))
@@ -138,7 +138,7 @@ def fit_logistic(
 
 
 def flag_for_best_f1(p_wrong: Values) -> Flags:
-    """The items to flag so that the expected F1, 2·Σp(flagged) / (flagged + Σp), is the highest."""
+    """Return the items to flag so that the expected F1, 2·Σp(flagged) / (flagged + Σp), is the highest."""
     order = np.argsort(-p_wrong, kind="stable")
     hits = np.cumsum(p_wrong[order])
     best = int(np.argmax(2 * hits / (np.arange(1, len(order) + 1) + p_wrong.sum())))
@@ -146,7 +146,7 @@ def flag_for_best_f1(p_wrong: Values) -> Flags:
 
 
 def flag_at_precision(p_wrong: Values, target: float) -> Flags:
-    """The most items to flag so that the expected share of wrong labels among them is at least `target`."""
+    """Return the most items to flag so that the expected share of wrong labels among them is at least `target`."""
     order = np.argsort(-p_wrong, kind="stable")
     precise = np.flatnonzero(np.cumsum(p_wrong[order]) / np.arange(1, len(order) + 1) >= target)
     return _first(order, int(precise[-1]) + 1 if len(precise) else 0)
@@ -155,7 +155,7 @@ def flag_at_precision(p_wrong: Values, target: float) -> Flags:
 def resample_beliefs(
     judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], rounds: int, seed: int
 ) -> list[Beliefs]:
-    """Beliefs of `rounds` bootstrap samples of the verdicts, each under priors with drawn means.
+    """Return the beliefs of `rounds` bootstrap samples of the verdicts, each under priors with drawn means.
 
     How much beliefs hang on who happened to be asked, and on what was believed before.
     """

@@ -110,35 +110,37 @@ def correct(
     `seed` draws the audit.
     """
     known = dict(known or {})
+    # 1. the students' evidence, and the teacher's about the most suspicious items
     tempered = temper(judgements)
-    alone = measure_suspicion(judgements, tempered)
-    asked, teacher, rejected = _ask_teacher(alone, settings.teacher_share, ask_teacher, judgements)
-    evidence = alone if teacher is None else measure_suspicion(judgements, tempered, teacher)
+    evidence = measure_suspicion(judgements, tempered)
+    asked, teacher, rejected = _ask_teacher(evidence, settings.teacher_share, ask_teacher, judgements)
+    if teacher is not None:
+        evidence = measure_suspicion(judgements, tempered, teacher)
     never = set(np.flatnonzero(rejected).tolist())
-    # whatever is known already: the same items as last time, so that a person's answers to them are not in vain
+    # 2. the audit: whatever is known already, the same items as last time, so that a person's answers are not in vain
     prior = calibrate(judgements, evidence, {}).beliefs(evidence)
     audit = choose_audit(evidence, prior, min(settings.audit, settings.review_budget), seed)
     verdicts = {**look_up(audit), **known}
     gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
     beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
-    more = choose_by_gain(
-        expect_gain(beliefs, gate_open=gate.open), {*audit.tolist(), *verdicts}, settings.review_budget - len(audit)
-    )
+    # 3. what is left of the budget, where an answer gains most
+    gain = expect_gain(beliefs, gate_open=gate.open)
+    more = choose_by_gain(gain, {*audit.tolist(), *verdicts}, settings.review_budget - len(audit))
     if len(more):
         verdicts |= look_up(more)
         gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
         beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
+    # 4. the decisions
     flagged = _flag(beliefs, evidence, settings.target_precision, len(verdicts)) | rejected
     estimates = _estimate(judgements, evidence, verdicts, flagged, seed)
     for item, verdict in verdicts.items():
         flagged[item] = verdict != judgements.given[item]
-    action, label = _decide(judgements, evidence, beliefs, verdicts, flagged, gate, rejected)
+    action, label = _choose_actions(judgements, evidence, beliefs, verdicts, flagged, gate, rejected)
     gain = expect_gain(beliefs, gate_open=gate.open)
     gain[list(verdicts)] = 0.0
-    people = np.concatenate([audit, more])
     return Decisions(
-        judgements, evidence, beliefs, verdicts, action, label, flagged, gain, gate, teacher, asked, people,
-        len(audit), estimates,
+        judgements, evidence, beliefs, verdicts, action, label, flagged, gain, gate, teacher, asked,
+        np.concatenate([audit, more]), len(audit), estimates,
     )  # fmt: skip
 
 
@@ -188,7 +190,7 @@ def _estimate(
     return {n: Estimate(v, float(a), float(b)) for n, v, a, b in zip(names, values, low, high, strict=True)}
 
 
-def _decide(
+def _choose_actions(
     judgements: Judgements,
     evidence: Suspicion,
     beliefs: Beliefs,
