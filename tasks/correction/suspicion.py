@@ -97,7 +97,7 @@ def measure_suspicion(
         entropy=entr(mean).sum(axis=1),
         dissent=judgements.dissent,
         log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
-        teacher_log_ratio=np.log(np.where(some, answers[items, candidate], answers[items, given]) / answers[items, given]),
+        teacher_log_ratio=np.log(np.where(some, answers[items, candidate] / answers[items, given], 1.0)),
         asymmetry=_asymmetry(judgements, np.where(some, candidate, given)),
         others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
     )
