@@ -7,20 +7,20 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from flows.asking import Asking
+from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.one_run import one_run
-from flows.stage import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
+from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.students import out_of_fold
-from flows.teacher import teacher_labels
 from flows.training import STAGE
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, Policy, correct
 from tasks.correction.judgements import Floats, Ints, from_predictions, predicted
 from tasks.correction.outcome import all_labels, corrections, judged_samples, known_verdicts, review_queue
 from tasks.correction.patches import changes, write_patch
 from tasks.items.file_states import file_state
+from tasks.models.ask import Asker
 from tasks.models.engines.identity import model_identity
-from tasks.models.ledger.ledger import Ledger
+from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split, content_digest
 from tasks.report.correction.report import write_report
@@ -54,19 +54,19 @@ def correction(config: CorrectionConfig) -> StageRecord:
     if (record := reused(folder, recipe)) is not None:
         return record
     said = _people(review / "verdicts.jsonl", samples)
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images(samples)) as asking:
-        found = out_of_fold(config, pack, samples, asking, folder)
+    with open_asker(config, STAGE, samples) as asker:
+        found = out_of_fold(config, pack, samples, asker, folder)
         judged, unjudged = judged_samples(samples, found.runs, found.folds[0].always_train)
         answers: dict[str, Prediction] = {}
         judgements = from_predictions(judged, found.runs, all_labels(samples))
         decisions = correct(
             judgements,
             policy_of(config),
-            _teacher(config, pack, judged, asking, answers),
+            _teacher(config, pack, judged, asker, answers),
             _reviewer(config, judged, judgements.labels),
             known_verdicts(judgements, said),
         )
-        costs = asking.costs()
+        costs = asker.costs()
     fold_of = found.folds[0].fold_of
     model_of = {s.id: found.models(s.id) for s in judged}
     decided = corrections(samples, decisions, fold_of, model_of, answers, unjudged, said)
@@ -118,16 +118,15 @@ def _people(store: Path, samples: Sequence[Sample]) -> dict[str, str]:
 
 
 def _teacher(
-    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asking: Asking, answers: dict[str, Prediction]
+    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, answers: dict[str, Prediction]
 ) -> AskTeacher:
     """The teacher about some of `samples`, asked blind; what it says is left in `answers` too."""
 
     def ask(items: Ints) -> Floats:
         doubtful = [pack.with_neither(samples[i]) for i in items.tolist()]
-        identity = model_identity(config.teacher)
-        prompter = prompter_for(config, pack, identity, config.teacher, doubtful)
+        prompter = prepare_prompter(config, pack, config.teacher, doubtful)
         what = "teacher adjudicates suspicious labels"
-        told = teacher_labels(asking, prompter, doubtful, config.teacher, config.correction, config.seed, what)
+        told = label_with_teacher(asker, prompter, doubtful, config.teacher, config.correction, config.seed, what)
         answers.update({p.sample_id: p for p in told})
         return predicted(answers, doubtful, [*all_labels(samples), pack.neither or NEITHER])
 

@@ -3,12 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from flows.asking import Asking
+from flows.asking import prepare_prompter
 from flows.config import CommonConfig, CorrectionConfig, PseudoLabelsConfig
 from flows.pool_students import students_say
-from flows.stage import prompter_for
-from flows.teacher import teacher_labels
-from tasks.models.engines.identity import model_identity
+from tasks.models.ask import Asker
+from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
 from tasks.pseudo_labels.evidence import Evidence, evidence, is_usable
 from tasks.records import Prediction, Sample, Sampling
@@ -44,22 +43,22 @@ def opinions(
     pack: Pack,
     labelled: Sequence[Sample],
     pool: Sequence[Sample],
-    asking: Asking,
+    asker: Asker,
     *,
     with_students: bool,
 ) -> tuple[Opinions, Opinions]:
     """What is said of the labelled set and of the pool, both asked the same way: by the teacher, and by correction's
     students where `with_students`."""
     settings, spec = config.pseudo_labels, config.teacher
-    prompter = prompter_for(config, pack, model_identity(spec), spec, [*labelled, *pool])
+    prompter = prepare_prompter(config, pack, spec, [*labelled, *pool])
     found: list[Opinions] = []
     for items, what in ((labelled, "the labelled set, blind"), (pool, "the pool")):
-        told = teacher_labels(asking, prompter, items, spec, settings, config.seed, f"teacher labels {what}")
+        told = label_with_teacher(asker, prompter, items, spec, settings, config.seed, f"teacher labels {what}")
         direct: dict[str, Prediction] = {}
         if pack.describe_first:
             sampling = Sampling(label_probabilities=True, max_tokens=8, seed=config.seed)
             requests = [prompter.classify(s, sampling, with_reason=False) for s in items]
-            said = asking.labels(
+            said = asker.ask_for_labels(
                 requests, spec, f"teacher labels {what}, undescribed", source="teacher/direct", model=prompter.model
             )
             direct = {p.sample_id: p for p in said}
@@ -68,7 +67,7 @@ def opinions(
     if with_students and config.student is not None and settings.ask_students and config.labelled is not None:
         common = {name: getattr(config, name) for name in CommonConfig.model_fields}
         trained = CorrectionConfig(**common, labelled=config.labelled, teacher=spec, student=config.student)
-        of_labelled, of_pool = students_say(trained, pack, labelled, pool, asking)
+        of_labelled, of_pool = students_say(trained, pack, labelled, pool, asker)
         there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
     return there, here
 
@@ -78,14 +77,14 @@ def ask_second(
     pack: Pack,
     samples: Sequence[Sample],
     doubtful: Collection[str],
-    asking: Asking,
+    asker: Asker,
     said: Opinions,
 ) -> Opinions:
     """`said` and what the second teacher says of the `doubtful` among `samples`, asked as the first was."""
     spec = config.pseudo_labels.second_teacher
     assert spec is not None, "called with a second teacher only"
     items = [s for s in samples if s.id in doubtful]
-    prompter = prompter_for(config, pack, model_identity(spec), spec, items)
+    prompter = prepare_prompter(config, pack, spec, items)
     what = "second teacher labels what is uncertain"
-    told = teacher_labels(asking, prompter, items, spec, config.pseudo_labels, config.seed, what)
+    told = label_with_teacher(asker, prompter, items, spec, config.pseudo_labels, config.seed, what)
     return replace(said, second={p.sample_id: p for p in told})

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 from prefect import flow, get_run_logger
 
-from flows.asking import Asking
+from flows.asking import open_asker
 from flows.config import PseudoLabelsConfig
 from flows.folders import REVIEW_POOL
 from flows.one_run import one_run
 from flows.pool_evidence import Opinions, ask_second, opinions
-from flows.stage import Stage, intake, most_images, reused, run_as_task, show_table
+from flows.stage import Stage, intake, reused, run_as_task, show_table
 from tasks.items.file_states import file_state
 from tasks.models.engines.identity import model_identity
-from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.pseudo_labels.decide import Bar, Decision, Trust, Trusted, decide, split
 from tasks.pseudo_labels.pool_cases import pool_cases
@@ -72,16 +71,15 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     )  # fmt: skip
     if (record := reused(folder, recipe)) is not None:
         return record
-    most = most_images([*given.labelled, *given.pool])
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most) as asking:
-        there, here = opinions(config, pack, given.labelled, given.pool, asking, with_students=bool(given.corrections))
+    with open_asker(config, STAGE, [*given.labelled, *given.pool]) as asker:
+        there, here = opinions(config, pack, given.labelled, given.pool, asker, with_students=bool(given.corrections))
         trust, belief = _trust(config, given, there, here)
         if settings.second_teacher is not None:
             doubtful, alike = _doubtful(trust), _alike(there, trust, belief)
-            here = ask_second(config, pack, given.pool, doubtful, asking, here)
-            there = ask_second(config, pack, given.labelled, alike, asking, there)
+            here = ask_second(config, pack, given.pool, doubtful, asker, here)
+            there = ask_second(config, pack, given.labelled, alike, asker, there)
             trust, _ = _trust(config, given, there, here)
-        costs = asking.costs()
+        costs = asker.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
     kept, dropped = split(trust, predictions, STAGE)
     kept, faults = with_good_reasons(kept, {s.id: s for s in given.pool}, pack)

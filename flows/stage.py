@@ -12,20 +12,16 @@ from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from flows.api import wait_for_api
-from flows.config import CommonConfig
-from flows.preparing import prepare_images, reading_for
 from flows.runners import run_as_task
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
-from flows.ui import Progress, show_in_ui
+from flows.ui import show_in_ui
 from tasks.items.file_states import file_state, folder_state
-from tasks.items.ocr import OcrReader, reader_identity
+from tasks.items.ocr import reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.models.costs import Costs
-from tasks.models.engines.engine import EngineSpec
 from tasks.packs.pack import Pack
-from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Record, Sample, Split
 from tasks.storage.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
 
@@ -89,43 +85,6 @@ def _read_set(
     record = write_stage(folder, record, result.kept, result.dropped, ids)
     log.info("%s items: %d read, %d kept, dropped %s", split, record.read, record.kept, record.drops or "none")
     return list(result.kept), record
-
-
-def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
-    """The text on each image by digest, as a task run, on a cluster several; none for a pack that doesn't show it."""
-    if pack.ocr is None:
-        return {}
-    images = list({image.sha256: image for sample in samples for image in sample.images}.values())
-
-    def work() -> dict[str, str]:
-        reader = OcrReader(config.texts, reading=reading_for(config))
-        with Progress("ocr", "read the text on images", len(images)) as progress:
-            texts = reader.read(images, progress=lambda done, total: progress.to(done))
-        for unread in reader.unread.values():
-            get_run_logger().warning("no text read off %s: %s, %s", unread.path, unread.fault, unread.detail)
-        return texts
-
-    if config.runner != "threads":
-        return work()
-    return run_as_task("read text", f"read the text on {len(images)} images", work)
-
-
-def prompter_for(config: CommonConfig, pack: Pack, model: str, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
-    """The prompts of `pack` for the model of that identity, run as `spec` says; a cluster prepares the images first."""
-    prepare_images(config, spec, samples)
-    return Prompter(
-        pack,
-        model,
-        max_pixels=spec.max_pixels,
-        min_pixels=spec.min_pixels,
-        context_length=spec.context_length,
-        texts=read_texts(config, pack, samples),
-    )
-
-
-def most_images(samples: Iterable[Sample]) -> int:
-    """The most images that one sample has: what a server must be prepared for."""
-    return max((len(s.images) for s in samples), default=0)
 
 
 _PAGES_OF = {"correction": ("review", "corrections"), "pseudo_labels": ("review-pool",)}

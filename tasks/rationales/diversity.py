@@ -17,15 +17,18 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.rationales.settings import NEAR, RationaleSettings
 from tasks.rationales.words.lists import BadReason
 
-NEAR = 0.5
-"""Jaccard index of two reasons' character bigrams from which on they are near-duplicates: a word of two characters in
-13 differs, or two such words in 25: a template with other things in it. At 0.7 one in eight of planted ones got by."""
 _STRETCH = 20_000
 """Reasons compared with each other by `crowded_out`: 8 s of a busy core."""
 _BLOCK = 512
 """Reasons compared with as many others at a time: its square bounds memory, however many of them are alike."""
+
+_OPENING_CHARS = 6
+"""Characters (letters and digits) that are an opening."""
+_OPENING_FEW = 3
+"""This many of a class may always begin alike, whatever `opening_share` says; of the whole set three times as many."""
 
 _Rows = NDArray[np.intp]
 K = TypeVar("K")
@@ -37,19 +40,6 @@ class Worded:
 
     text: str
     label: str
-
-
-@dataclass(frozen=True)
-class Crowds:
-    """What counts as too alike. Made from the settings; read by `find_alike`."""
-
-    near: float = NEAR
-    opening_chars: int = 6
-    """Characters (letters and digits) that are an opening."""
-    opening_share: float = 0.1
-    """The largest share of a class that may begin alike, but always `opening_few`; of the whole set half that share,
-    but always three times as many."""
-    opening_few: int = 3
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,7 @@ class Diversity:
 
 
 def find_alike(
-    fresh: Sequence[Worded], standing: Sequence[Worded], crowds: Crowds, *, last: bool
+    fresh: Sequence[Worded], standing: Sequence[Worded], settings: RationaleSettings, *, last: bool
 ) -> dict[int, BadReason]:
     """What is wrong with which of `fresh` (by position) beside each other and beside `standing`, which is settled.
 
@@ -85,7 +75,7 @@ def find_alike(
     every = [*standing, *fresh]
     settled = len(standing)
     texts, row_of = _different([_plain(worded.text) for worded in every])
-    grams = _Grams(texts, crowds.near)
+    grams = _Grams(texts, settings.alike)
     first = int(row_of[:settled].max(initial=-1)) + 1
     rows = np.arange(first, len(texts))
     if not last:
@@ -93,12 +83,12 @@ def find_alike(
     places = np.unique(row_of, return_index=True)[1][_standing(grams, first, rows)]
     stand = set(places.tolist())  # of copies the first at most
     bad = {i: BadReason.ALIKE for i in range(settled, len(every)) if i not in stand}
-    for i in _crowded_openings(every, settled, bad, crowds, last=last):
+    for i in _crowded_openings(every, settled, bad, settings, last=last):
         bad[i] = BadReason.BEGINS_ALIKE
     return {i - settled: reason for i, reason in sorted(bad.items())}
 
 
-def crowded_out(worded: Mapping[K, Worded], crowds: Crowds) -> set[K]:
+def crowded_out(worded: Mapping[K, Worded], settings: RationaleSettings) -> set[K]:
     """The keys whose reason has to go so that no two of those left are alike; the first of each crowd stay.
 
     More than 20,000 reasons are compared class by class, a class in stretches of 20,000; beyond that only copies are
@@ -115,7 +105,7 @@ def crowded_out(worded: Mapping[K, Worded], crowds: Crowds) -> set[K]:
     for names in by_label.values():
         for start in range(0, len(names), _STRETCH):
             stretch = names[start : start + _STRETCH]
-            bad = find_alike([worded[name] for name in stretch], [], crowds, last=True)
+            bad = find_alike([worded[name] for name in stretch], [], settings, last=True)
             gone |= {stretch[i] for i in bad}
     return gone
 
@@ -204,21 +194,21 @@ def _different(texts: Sequence[str]) -> tuple[list[str], _Rows]:
 
 
 def _crowded_openings(
-    every: Sequence[Worded], settled: int, gone: dict[int, BadReason], crowds: Crowds, *, last: bool
+    every: Sequence[Worded], settled: int, gone: dict[int, BadReason], settings: RationaleSettings, *, last: bool
 ) -> Iterator[int]:
     """Positions from `settled` on whose opening too many share; the `last` time the first ones stand."""
     by_opening: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, worded in enumerate(every):
         if i not in gone:
-            opening = _plain(worded.text)[: crowds.opening_chars]
+            opening = _plain(worded.text)[:_OPENING_CHARS]
             by_opening[opening, worded.label].append(i)
             by_opening[opening, ""].append(i)
     sizes = Counter(w.label for w in every) + Counter({"": len(every)})
     crowded: set[int] = set()
     for (_, label), members in by_opening.items():
-        share, few = crowds.opening_share, crowds.opening_few
+        share, few = settings.opening_share, _OPENING_FEW
         if not label:
-            share, few = crowds.opening_share / 2, 3 * crowds.opening_few
+            share, few = settings.opening_share / 2, 3 * _OPENING_FEW
         allowed = max(few, int(share * sizes[label]))
         if len(members) > allowed:
             crowded |= set(members[allowed if last else 0 :])

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.packs.pack import Pack
-from tasks.rationales.diversity import Crowds, Worded, find_alike
+from tasks.rationales.diversity import Worded, find_alike
 from tasks.rationales.reason_text import QUOTED, SHORT_LABEL, Marked, marked, own_share, plain, said_in, unquoted
+from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words.lists import NEVER, OTHER, RIGHT, BadReason, ReasonWords, reason_words
 from tasks.records import Prediction, Sample
 
@@ -66,15 +67,20 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
 
 
 def judge_reasons(
-    explained: Sequence[Explained], pack: Pack, crowds: Crowds, *, standing: Sequence[Worded] = (), last: bool
+    explained: Sequence[Explained],
+    pack: Pack,
+    settings: RationaleSettings,
+    *,
+    standing: Sequence[Worded] = (),
+    last: bool,
 ) -> list[BadReason | None]:
     """What is wrong with each reason, in order: by its own text, and beside the others that have no such fault.
 
-    `standing` are reasons that were kept before; `last` as in `alikeness.find_alike`.
+    `standing` are reasons that were kept before; `last` as in `find_alike`.
     """
     faults = [judge_reason(e.reason, e.sample, e.label, pack) for e in explained]
     sound = [i for i, fault in enumerate(faults) if fault is None]
-    alike = find_alike([explained[i].worded() for i in sound], standing, crowds, last=last)
+    alike = find_alike([explained[i].worded() for i in sound], standing, settings, last=last)
     for at, fault in alike.items():
         faults[sound[at]] = fault
     return faults

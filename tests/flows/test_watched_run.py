@@ -9,12 +9,11 @@ import pytest
 from prefect import flow
 from prometheus_client.parser import text_string_to_metric_families
 
-from flows.asking import Asking
+from flows.asking import open_asker
 from flows.config import CommonConfig
 from flows.service.alerts import EMPTY
 from flows.stage import Stage
 from tasks.models.engines.engine import EngineSpec, Prices
-from tasks.models.ledger.ledger import Ledger
 from tasks.records import Dropped, Sampling
 from tests.conftest import PrefectServer
 from tests.tasks.making import prompter, sample
@@ -43,11 +42,11 @@ def test_asking_says_what_it_cost_and_metrics_count_it(prefect_server: PrefectSe
 
     @flow
     def work() -> None:
-        with watched(config.output), Ledger(config.ledger) as ledger, Asking(config, "pool", ledger) as asking:
-            asking.labels(requests, spec, "teacher labels", source="teacher", model="m")
-            before = asking.so_far()
-            asking.labels(requests, spec, "teacher labels again", source="teacher", model="m")
-            after = asking.costs()
+        with watched(config.output), open_asker(config, "pool") as asker:
+            asker.ask_for_labels(requests, spec, "teacher labels", source="teacher", model="m")
+            before = asker.costs_so_far()
+            asker.ask_for_labels(requests, spec, "teacher labels again", source="teacher", model="m")
+            after = asker.costs()
             assert before.cost and before.cost == pytest.approx(after.cost)
             assert (after.asked, after.reused) == (5, 5)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import EngineError
-from tasks.models.ask import ask, ask_for_labels
+from tasks.models.ask import stream_answers, stream_labels
 from tasks.models.costs import Tally
 from tasks.models.engines.engine import Engine, EngineSpec, Usage
 from tasks.models.engines.scripted import ScriptedEngine
@@ -104,7 +104,7 @@ def questions(count: int) -> list[Request]:
 
 def test_every_request_comes_back_once_with_its_own_answer(ledger: Ledger) -> None:
     requests, tally = questions(300), Tally()
-    pairs = list(ask(scripted, ledger, requests, tally))
+    pairs = list(stream_answers(scripted, ledger, requests, tally))
     assert sorted(r.sample_id for r, _ in pairs) == sorted(r.sample_id for r in requests)
     assert all(request.key == answer.key for request, answer in pairs)
     assert (tally.asked, tally.reused) == (300, 0)
@@ -113,18 +113,18 @@ def test_every_request_comes_back_once_with_its_own_answer(ledger: Ledger) -> No
 
 def test_what_the_ledger_holds_is_not_asked_again(ledger: Ledger) -> None:
     requests, tally = questions(5), Tally()
-    first = list(ask(scripted, ledger, requests[:3], Tally()))
+    first = list(stream_answers(scripted, ledger, requests[:3], Tally()))
     small = Small()
-    again = {r.sample_id: g for r, g in ask(lambda: small, ledger, requests, tally)}
+    again = {r.sample_id: g for r, g in stream_answers(lambda: small, ledger, requests, tally)}
     assert [r.sample_id for r in small.seen] == ["s3", "s4"]
     assert {r.sample_id: g for r, g in first}.items() <= again.items()
     assert (tally.asked, tally.reused) == (2, 3)
 
 
 def test_no_engine_is_opened_when_nothing_is_missing(ledger: Ledger) -> None:
-    list(ask(scripted, ledger, questions(3), Tally()))
-    assert len(list(ask(never, ledger, questions(3), Tally()))) == 3
-    assert list(ask(never, ledger, [], Tally())) == []
+    list(stream_answers(scripted, ledger, questions(3), Tally()))
+    assert len(list(stream_answers(never, ledger, questions(3), Tally()))) == 3
+    assert list(stream_answers(never, ledger, [], Tally())) == []
 
 
 def test_the_engine_is_opened_in_the_callers_thread(ledger: Ledger) -> None:
@@ -134,7 +134,7 @@ def test_the_engine_is_opened_in_the_callers_thread(ledger: Ledger) -> None:
         threads.append(threading.current_thread())
         return scripted()
 
-    list(ask(opened, ledger, questions(2), Tally()))
+    list(stream_answers(opened, ledger, questions(2), Tally()))
     assert threads == [threading.current_thread()]
 
 
@@ -142,7 +142,7 @@ def test_the_engine_is_opened_in_the_callers_thread(ledger: Ledger) -> None:
 def test_equal_questions_are_asked_once_and_answered_to_each(ledger: Ledger, engine: type[Small]) -> None:
     requests = [prompter().classify(sample(f"s{i}", f"用户: {i % 4}"), Sampling()) for i in range(200)]
     small = engine()
-    pairs = list(ask(lambda: small, ledger, requests, Tally()))
+    pairs = list(stream_answers(lambda: small, ledger, requests, Tally()))
     assert sorted(r.sample_id for r, _ in pairs) == sorted(r.sample_id for r in requests)
     assert len(small.seen) == 4
 
@@ -150,21 +150,21 @@ def test_equal_questions_are_asked_once_and_answered_to_each(ledger: Ledger, eng
 def test_what_came_before_the_engine_died_is_kept(ledger: Ledger) -> None:
     requests, small = questions(5), Small()
     with pytest.raises(EngineError, match="died"):
-        list(ask(Dying, ledger, requests, Tally()))
-    list(ask(lambda: small, ledger, requests, Tally()))
+        list(stream_answers(Dying, ledger, requests, Tally()))
+    list(stream_answers(lambda: small, ledger, requests, Tally()))
     assert [r.sample_id for r in small.seen] == ["s2", "s3", "s4"]
 
 
 def test_an_unanswered_request_is_an_error_not_a_loss(ledger: Ledger) -> None:
     with pytest.raises(EngineError, match="1 requests unanswered"):
-        list(ask(Forgetful, ledger, questions(4), Tally()))
+        list(stream_answers(Forgetful, ledger, questions(4), Tally()))
 
 
 def test_a_failed_item_is_answered_now_and_asked_again_next_time(ledger: Ledger) -> None:
     requests, small, tally = questions(4), Small(), Tally()
-    assert [g.outcome for _, g in ask(Failing, ledger, requests, tally)] == ["ok", "failed", "ok", "failed"]
+    assert [g.outcome for _, g in stream_answers(Failing, ledger, requests, tally)] == ["ok", "failed", "ok", "failed"]
     assert tally.failed == 2
-    list(ask(lambda: small, ledger, requests, Tally()))
+    list(stream_answers(lambda: small, ledger, requests, Tally()))
     assert [r.sample_id for r in small.seen] == ["s1", "s3"]
 
 
@@ -174,12 +174,12 @@ def test_an_error_in_the_requests_is_raised_to_the_caller(ledger: Ledger) -> Non
         raise ValueError("template")
 
     with pytest.raises(ValueError, match="template"):
-        list(ask(scripted, ledger, broken(), Tally()))
+        list(stream_answers(scripted, ledger, broken(), Tally()))
 
 
 def test_a_caller_that_stops_early_keeps_what_was_answered_and_leaves_no_thread(ledger: Ledger) -> None:
     endless = (prompter().classify(sample(f"s{i}"), Sampling()) for i in range(10**9))
-    stream = ask(scripted, ledger, endless, Tally())
+    stream = stream_answers(scripted, ledger, endless, Tally())
     answered = [next(stream)[0].key for _ in range(10)]
     stream.close()
     assert set(answered) <= set(ledger.get(answered))
@@ -188,7 +188,7 @@ def test_a_caller_that_stops_early_keeps_what_was_answered_and_leaves_no_thread(
 
 def test_a_slow_caller_holds_the_engine_up_instead_of_filling_the_memory(ledger: Ledger) -> None:
     small = Small()
-    stream = ask(lambda: small, ledger, (r for r in questions(2000)), Tally())
+    stream = stream_answers(lambda: small, ledger, (r for r in questions(2000)), Tally())
     next(stream)
     time.sleep(0.5)
     assert len(small.seen) < 1000
@@ -197,7 +197,7 @@ def test_a_slow_caller_holds_the_engine_up_instead_of_filling_the_memory(ledger:
 
 def test_an_unreadable_answer_is_asked_for_again_with_another_seed(ledger: Ledger) -> None:
     small = Improving()
-    ask_all = ask_for_labels(lambda: small, ledger, questions(3), Tally(), source="t", model="m", attempts=2)
+    ask_all = stream_labels(lambda: small, ledger, questions(3), Tally(), source="t", model="m", attempts=2)
     found = list(ask_all)
     assert [(p.outcome, p.label, p.attempt) for p in found] == [(Outcome.OK, "申请退款", 1)] * 3
     assert len({r.key for r in small.seen}) == len(small.seen) == 6
@@ -206,6 +206,6 @@ def test_an_unreadable_answer_is_asked_for_again_with_another_seed(ledger: Ledge
 
 def test_attempts_are_bounded_and_the_last_answer_stands(ledger: Ledger) -> None:
     engine = ScriptedEngine(EngineSpec(engine="scripted", model="scripted:bad=1"))
-    found = list(ask_for_labels(lambda: engine, ledger, questions(2), Tally(), source="t", model="m", attempts=3))
+    found = list(stream_labels(lambda: engine, ledger, questions(2), Tally(), source="t", model="m", attempts=3))
     assert [(p.outcome, p.attempt) for p in found] == [(Outcome.MALFORMED, 2)] * 2
     assert len(ledger) == 6

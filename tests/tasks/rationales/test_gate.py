@@ -1,9 +1,9 @@
 import pytest
 
 from tasks.packs.pack import Pack, load_pack
-from tasks.rationales.diversity import Crowds
 from tasks.rationales.gate import Explained, complaint, judge_reason, judge_reasons, supports, with_good_reasons
 from tasks.rationales.reason_text import marked
+from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words.lists import OTHER, RIGHT, BadReason, has_words, reason_words
 from tasks.records import Sample
 from tests.tasks.making import image, prediction, sample
@@ -187,9 +187,9 @@ def test_every_fault_has_words_for_the_model(language: str) -> None:
 def test_a_set_is_judged_by_text_first_and_then_for_alikeness() -> None:
     texts = [f"第{i}行红字写着等待商家处理" for i in range(4)] + ["看图", "银行卡尾号3321收到退回的钱"]
     explained = [Explained(screen(), "退款页", text) for text in texts]
-    faults = judge_reasons(explained, CHINESE, Crowds(), last=False)
+    faults = judge_reasons(explained, CHINESE, RationaleSettings(), last=False)
     assert faults == [BadReason.ALIKE] * 4 + [BadReason.TOO_SHORT, None]
-    assert judge_reasons(explained, CHINESE, Crowds(), last=True)[:2] == [None, BadReason.ALIKE]
+    assert judge_reasons(explained, CHINESE, RationaleSettings(), last=True)[:2] == [None, BadReason.ALIKE]
 
 
 def test_support_is_known_only_by_probabilities() -> None:
