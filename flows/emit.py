@@ -25,7 +25,7 @@ from tasks.items.image_hashes import Looks
 from tasks.items.settings import SourceConfig
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.diversity import Worded, crowded_out, diversity
+from tasks.rationales.diversity import Worded, crowded_out, measure_diversity
 from tasks.rationales.gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
 from tasks.review.page import case_digest
@@ -252,7 +252,7 @@ def _figures(emitted: Emitted, plan: Plan, config: EmitConfig) -> dict[str, floa
     figures = {f"from {origin}": float(n) for origin, n in sorted(emitted.origins.items())}
     return figures | {
         "with a reason": emitted.reasons,
-        "near-duplicate reasons": diversity(emitted.said).near_duplicates,
+        "near-duplicate reasons": measure_diversity(emitted.said).near_duplicates,
         "validation": emitted.validation,
         "of or near evaluation": plan.contaminating,
         "transductive": float(config.emit.transductive),

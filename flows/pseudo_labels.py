@@ -24,7 +24,7 @@ from tasks.pseudo_labels.pool_cases import pool_cases
 from tasks.pseudo_labels.quotas import Balance
 from tasks.pseudo_labels.targets import checked, targets
 from tasks.pseudo_labels.trust import Belief, fit
-from tasks.rationales.gate import with_good_reasons
+from tasks.rationales.gate import remove_bad_reasons
 from tasks.records import Correction, Sample, Split, content_digest
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
@@ -82,7 +82,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
         costs = asker.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
     kept, dropped = split(trust, predictions, STAGE)
-    kept, faults = with_good_reasons(kept, {s.id: s for s in given.pool}, pack)
+    kept, faults = remove_bad_reasons(kept, {s.id: s for s in given.pool}, pack)
     if faults:
         get_run_logger().info("reasons that go, their labels stay: %s", dict(faults))
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from flows.stage import Stage, intake, reused, show_table
 from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import load_pack
 from tasks.rationales.reasoner import STAGE, find_reasons
-from tasks.rationales.words.lists import has_words
+from tasks.rationales.words import has_words
 from tasks.records import Split
 from tasks.storage.stages import StageRecord, code_version, recipe_hash
 
@@ -40,7 +40,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
         return record
     if not has_words(pack.language):
         get_run_logger().warning(
-            "pack %s: no lists of words for language `%s` (tasks/wording): leaks, empty praise and the language of "
+            "pack %s: no lists of words for language `%s` (templates/words): leaks, empty praise and the language of "
             "reasons are not checked", pack.name, pack.language,
         )  # fmt: skip
     stage = Stage(STAGE, folder, recipe, {"samples": read.digest}, {"generator": model}, began)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.rationales.settings import NEAR, RationaleSettings
-from tasks.rationales.words.lists import BadReason
+from tasks.rationales.words import BadReason
 
 _STRETCH = 20_000
 """Reasons compared with each other by `crowded_out`: 8 s of a busy core."""
@@ -30,13 +30,19 @@ _OPENING_CHARS = 6
 _OPENING_FEW = 3
 """This many of a class may always begin alike, whatever `opening_share` says; of the whole set three times as many."""
 
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_UNITS = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
+_OPENING_UNITS = 4
+"""Units that two reasons share when they open alike."""
+_SHOWN = 8
+
 _Rows = NDArray[np.intp]
 K = TypeVar("K")
 
 
 @dataclass(frozen=True)
 class Worded:
-    """A reason and the class it speaks for; `text` has its labels marked (reason_text.marked)."""
+    """A reason and the class it speaks for; `text` has its labels marked (gate.mark_labels)."""
 
     text: str
     label: str
@@ -44,7 +50,7 @@ class Worded:
 
 @dataclass(frozen=True)
 class Diversity:
-    """Figures of a set of reasons. Made by `diversity`."""
+    """Figures of a set of reasons. Made by `measure_diversity`."""
 
     count: int
     distinct_1: float
@@ -60,7 +66,7 @@ class Diversity:
 def find_alike(
     fresh: Sequence[Worded], standing: Sequence[Worded], settings: RationaleSettings, *, last: bool
 ) -> dict[int, BadReason]:
-    """What is wrong with which of `fresh` (by position) beside each other and beside `standing`, which is settled.
+    """Return what is wrong with which of `fresh` (by position), beside each other and the settled `standing`.
 
     ALIKE: a near-duplicate of a standing one, or of two or more others; of a pair only the second. BEGINS_ALIKE: its
     opening is shared by more than a class, or the whole set, may have. All of a crowd are refused, so that all are
@@ -89,7 +95,7 @@ def find_alike(
 
 
 def crowded_out(worded: Mapping[K, Worded], settings: RationaleSettings) -> set[K]:
-    """The keys whose reason has to go so that no two of those left are alike; the first of each crowd stay.
+    """Return the keys whose reason has to go so that no two of those left are alike; the first of each crowd stay.
 
     More than 20,000 reasons are compared class by class, a class in stretches of 20,000; beyond that only copies are
     found.
@@ -110,8 +116,8 @@ def crowded_out(worded: Mapping[K, Worded], settings: RationaleSettings) -> set[
     return gone
 
 
-def diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:
-    """The figures of `texts`, all zero for none.
+def measure_diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:
+    """Measure `texts`; all figures are zero for none.
 
     Distinct-n: Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models" (NAACL 2016), here
     of characters, so that it needs no word boundaries. It falls as a set grows: compare sets of one size only.
@@ -137,7 +143,7 @@ class _Grams:
     """The character bigrams of plain texts, a row each, and which texts are near: Jaccard index >= `least`."""
 
     def __init__(self, texts: Sequence[str], least: float) -> None:
-        from sklearn.feature_extraction.text import HashingVectorizer  # 1 s, and the settings import this room
+        from sklearn.feature_extraction.text import HashingVectorizer  # takes 1 s
 
         options: dict[str, Any] = {"norm": None, "dtype": np.float32, "alternate_sign": False, "lowercase": False}
         counter = HashingVectorizer(analyzer="char", ngram_range=(2, 2), n_features=2**18, binary=True, **options)
@@ -223,3 +229,53 @@ def _plain(text: str) -> str:
 def _distinct(texts: Sequence[str], n: int) -> float:
     grams = [text[i : i + n] for text in texts for i in range(len(text) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+# --- for the card: whole reasons, in units of characters or words ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Variety:
+    """What the card shows of a set of reasons. Made by `measure_variety`."""
+
+    reasons: int
+    distinct: tuple[float, float, float]
+    """Distinct-1 to -3."""
+    repeated: float
+    """Share of reasons that say word for word what an earlier one says."""
+    openings: tuple[tuple[str, int], ...]
+    """The commonest openings that more than one reason shares, with how many share each."""
+    lengths: Counter[int]
+    """Reasons by length in characters."""
+
+
+def measure_variety(reasons: Sequence[str]) -> Variety:
+    """Measure `reasons`, at least one."""
+    units = [_UNITS.findall(reason) for reason in reasons]
+    distinct = tuple(_distinct_units(units, n) for n in (1, 2, 3))
+    openings: Counter[tuple[str, ...]] = Counter(tuple(u[:_OPENING_UNITS]) for u in units if len(u) >= _OPENING_UNITS)
+    first: dict[tuple[str, ...], str] = {}
+    for reason, found in zip(reasons, units, strict=True):
+        first.setdefault(tuple(found[:_OPENING_UNITS]), reason)
+    shared = [(_beginning(first[o], o), n) for o, n in openings.most_common(_SHOWN) if n > 1]
+    repeated = 1 - len(set(reasons)) / len(reasons)
+    return Variety(
+        len(reasons), (distinct[0], distinct[1], distinct[2]), repeated, tuple(shared), Counter(map(len, reasons))
+    )
+
+
+def _distinct_units(units: Sequence[Sequence[str]], n: int) -> float:
+    grams: set[tuple[str, ...]] = set()
+    total = 0
+    for found in units:
+        total += max(len(found) - n + 1, 0)
+        grams.update(tuple(found[i : i + n]) for i in range(len(found) - n + 1))
+    return len(grams) / total if total else 1.0
+
+
+def _beginning(reason: str, opening: Sequence[str]) -> str:
+    """The reason up to the end of the opening's last unit, as it is written."""
+    place = 0
+    for unit in opening:
+        place = reason.index(unit, place) + len(unit)
+    return reason[:place]

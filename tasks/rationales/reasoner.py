@@ -8,10 +8,10 @@ from tasks.models.ask import Asker
 from tasks.models.engines.engine import EngineSpec
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.diversity import Diversity, Worded, diversity
-from tasks.rationales.gate import Explained, complaint, judge_reasons, supports
+from tasks.rationales.diversity import Diversity, Worded, measure_diversity
+from tasks.rationales.gate import Explained, judge_reasons, supports, write_complaint
 from tasks.rationales.settings import RationaleSettings, Support
-from tasks.rationales.words.lists import BadReason
+from tasks.rationales.words import BadReason
 from tasks.records import USABLE, Dropped, Outcome, Prediction, Sample, Sampling
 
 STAGE = "rationales"
@@ -56,7 +56,9 @@ class Reasons:
         """Measure the first answers and what is kept; of all items, or of `ids`."""
         before = self.first if ids is None else {i: self.first[i] for i in ids if i in self.first}
         after = self.kept if ids is None else {i: self.kept[i] for i in ids if i in self.kept}
-        return diversity(list(before.values()), near), diversity([p.reason for p in after.values()], near)
+        return measure_diversity(list(before.values()), near), measure_diversity(
+            [p.reason for p in after.values()], near
+        )
 
     def figures(self, near: float) -> dict[str, float]:
         """Return the record's figures: diversity and lengths, and what the first answers were refused for."""
@@ -175,4 +177,4 @@ class _Reasoner:
     def _drop(self, sample_id: str, fault: BadReason | Outcome, said: str) -> None:
         self.found.dropped[sample_id] = Dropped(sample_id=sample_id, stage=STAGE, reason=fault, detail=said)
         if isinstance(fault, BadReason):
-            self._complaints[sample_id] = complaint(fault, said, self._prompter.pack)
+            self._complaints[sample_id] = write_complaint(fault, said, self._prompter.pack)

@@ -26,7 +26,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.diversity import diversity
+from tasks.rationales.diversity import measure_diversity
 from tasks.rationales.gate import supports
 from tasks.rationales.reasoner import Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings, Support
@@ -88,7 +88,7 @@ def main(demo: Path) -> None:
             f"图中有{rng.randint(1, 999)}个{rng.choice('红橙黄绿')}色按钮和{rng.randint(1, 99)}行字" for _ in texts
         ]
         began = time.perf_counter()
-        found = diversity(texts)
+        found = measure_diversity(texts)
         seconds = time.perf_counter() - began
         print(f"diversity of {n:,}: {found.near_duplicates:.3f} near-duplicates in {seconds:.1f} s", flush=True)
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tasks.rationales.diversity import Worded, crowded_out, diversity, find_alike
+from tasks.rationales.diversity import Worded, crowded_out, find_alike, measure_diversity
 from tasks.rationales.settings import RationaleSettings
-from tasks.rationales.words.lists import BadReason
+from tasks.rationales.words import BadReason
 
 
 def worded(*texts: str, label: str = "a") -> list[Worded]:
@@ -65,12 +65,12 @@ def test_alike_are_those_of_the_plain_definition(block: int, least: float, monke
         gone = {firsts[i] for i in alike([fresh[i] for i in firsts], [], least, last=True)}
         named = {str(i): one for i, one in enumerate(worded(*fresh))}
         assert crowded_out(named, settings) == {str(i) for i in gone | (set(range(len(fresh))) - set(firsts))}
-        assert diversity(fresh, least).near_duplicates == sum(map(bool, neighbours(fresh, least))) / len(fresh)
+        assert measure_diversity(fresh, least).near_duplicates == sum(map(bool, neighbours(fresh, least))) / len(fresh)
     assert found
 
 
 def test_commas_width_and_case_are_no_difference() -> None:
-    assert diversity(["有ABC，和１２３", "有abc和123。", "别的内容"], 1.0).near_duplicates == 2 / 3
+    assert measure_diversity(["有ABC，和１２３", "有abc和123。", "别的内容"], 1.0).near_duplicates == 2 / 3
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -89,12 +89,12 @@ NAMED = {str(i): Worded(text, "a") for i, text in enumerate(TEMPLATED)}
         lambda: len(find_alike(worded(*TEMPLATED), [], RationaleSettings(), last=False)) == 3000,
         lambda: len(find_alike(worded(*TEMPLATED), worded(*TEMPLATED), RationaleSettings(), last=True)) == 3000,
         lambda: len(crowded_out(NAMED, RationaleSettings())) == 2999,
-        lambda: diversity(TEMPLATED).near_duplicates == 1,
+        lambda: measure_diversity(TEMPLATED).near_duplicates == 1,
     ],
     ids=["asked again", "beside the same", "crowded out", "diversity"],
 )
 def test_memory_does_not_grow_with_the_pairs(judged: Callable[[], bool]) -> None:
-    diversity(["甲", "乙"])  # what is imported first is not counted
+    measure_diversity(["甲", "乙"])  # what is imported first is not counted
     tracemalloc.start()
     try:
         assert judged()
@@ -155,13 +155,13 @@ def test_an_opening_may_be_spread_over_the_classes_but_not_over_all_the_set() ->
 
 
 def test_diversity_in_figures() -> None:
-    found = diversity(["甲乙", "甲乙", "丙，丁"])
+    found = measure_diversity(["甲乙", "甲乙", "丙，丁"])
     assert (found.count, found.most_chars) == (3, 3)
     assert found.distinct_1 == 4 / 6
     assert found.distinct_2 == 2 / 3
     assert found.near_duplicates == 2 / 3
     assert found.mean_chars == 7 / 3
-    assert diversity([]).count == 0
+    assert measure_diversity([]).count == 0
 
 
 def test_of_a_crowd_the_first_stays_when_nothing_is_asked_again() -> None:

@@ -18,7 +18,7 @@ from tasks.packs.pack import load_pack
 from tasks.rationales.diversity import Worded, find_alike
 from tasks.rationales.gate import Explained, judge_reasons
 from tasks.rationales.settings import RationaleSettings
-from tasks.rationales.words.lists import BadReason
+from tasks.rationales.words import BadReason
 from tests.planted import fourth, second, third
 from tests.planted.first import planted
 from tests.planted.reasons import EACH, GOOD, BadKind, Planted, judge
