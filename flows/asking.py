@@ -15,7 +15,6 @@ from prefect import get_run_logger
 from prefect.context import FlowRunContext
 
 from flows.config import CommonConfig
-from flows.metrics import account
 from flows.runners import Shard, open_where_configured, parts, run_as_task, run_shards
 from flows.ui import Progress
 from tasks.errors import BudgetSpent
@@ -106,7 +105,6 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
         if ledger.notice:
             get_run_logger().warning("%s", ledger.notice)
         with Asker(ledger, open_engine, collect, _BUDGET.get()) as asker:
-            account(config.output, stage, asker.costs_so_far)
             yield asker
 
 

@@ -9,14 +9,14 @@ from prefect import flow, get_run_logger
 
 from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
-from flows.one_run import one_run
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.students import out_of_fold
 from flows.training import STAGE
+from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, Policy, correct
 from tasks.correction.judgements import Floats, Ints, from_predictions, predicted
 from tasks.correction.outcome import all_labels, corrections, judged_samples, known_verdicts, review_queue
-from tasks.correction.patches import changes, write_patch
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import model_identity
@@ -32,16 +32,18 @@ from tasks.students.spec import ProbeSpec, base_spec
 
 
 @flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
-@one_run
+@hold_output
 def correction(config: CorrectionConfig) -> StageRecord:
     """Judge every given label, under `output`/correction.
 
     Kept: one `Correction` an item, whatever was decided. Beside it: folds.json, students/, report.html and
-    corrections.jsonl (the changes, reversible); the queue and page for a person are in `output`/review.
+    corrected/ (the manifests with the corrected labels) and corrections.jsonl (a line per changed item); the queue and
+    page for a person are in `output`/review.
     """
     began = time.monotonic()
     pack = load_pack(config.pack)
     pack.require_labels(STAGE)
+    check_not_own_copy(config.labelled.manifest, config.output / STAGE)
     samples, read = intake(config.labelled, pack, Split.LABELLED, config.output, config.images)
     folder, review = config.output / STAGE, config.output / "review"
     models = {"teacher": model_identity(config.teacher), "base": _base(config)}
@@ -74,13 +76,18 @@ def correction(config: CorrectionConfig) -> StageRecord:
     def report() -> None:
         queue = review_queue({s.id: s for s in samples}, decided, decisions, config.correction.review_budget)
         write_queue(queue, review, said)
-        write_patch(changes(decided), folder / "corrections.jsonl")
+        changed_since = write_corrected(config.labelled.manifest, pack.columns, samples, decided, folder)
+        if changed_since:
+            get_run_logger().warning(
+                "%d items have another label in %s by now, or are gone from it; left alone in the corrected copy: %s",
+                len(changed_since), config.labelled.manifest, changed_since[:10],
+            )  # fmt: skip
         title = f"Corrections: {config.labelled.manifest.name}"
         write_report(
             decisions, folder, title=title, costs=dict(costs.rows()), excluded=unjudged, repeats=len(found.runs)
         )
 
-    run_as_task("report", "write report, review page and patch", report)
+    run_as_task("report", "write report, review page and corrected manifests", report)
     inputs = {"samples": read.digest, "folds": found.folds[0].digest}
     stage = Stage(STAGE, folder, recipe, inputs, models, began)
     record = stage.finish(decided, [], (s.id for s in samples), _figures(decided, decisions), costs)

@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
 
-import orjson
 import torch
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
-from flows.one_run import one_run
 from flows.run_left import STAGES, check_unseen, results_of
-from flows.service.processes import worker_pool
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
@@ -27,13 +25,16 @@ from tasks.evaluation.test_set import own_ids, predicted
 from tasks.evaluation.trials import Trial, is_trained, student_folder, train_trial
 from tasks.evaluation.truth import read_truth
 from tasks.evaluation.variants import Phase, Results, Variant, phases
+from tasks.evaluation.worker_pool import worker_pool
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import model_identity, prompter_for
 from tasks.models.engines.spec import EngineSpec
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split
 from tasks.report.card.card import settings_of, write_card
-from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
+from tasks.storage.json_lines import write_json
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
 from tasks.students.spec import base_spec
 
 STAGE = "evaluate"
@@ -41,7 +42,7 @@ _REASON_TOKENS = 96
 
 
 @flow(name="evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
-@one_run
+@hold_output
 def evaluate(config: EvaluateConfig) -> StageRecord:
     """Train students on each variant of what the run under `output` left, and measure them: `output`/evaluate.
 
@@ -91,7 +92,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             _predict(config, results, trials, pack, asker, tested)
         costs = asker.costs()
     report = report_of(rows)
-    write_bytes(folder / "scores.json", orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+    write_json(folder / "scores.json", report)
     dropped = [
         Dropped(sample_id=s.id, stage=STAGE, reason="no_true_label", detail="neither `output` nor `evaluate.truth`")
         for s in held_out

@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger
 
 from flows.asking import open_asker, prepare_prompter
 from flows.config import RationalesConfig
-from flows.one_run import one_run
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, reused, show_table
 from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import load_pack
@@ -17,7 +17,7 @@ from tasks.storage.stages import StageRecord, code_version, recipe_hash
 
 
 @flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)
-@one_run
+@hold_output
 def rationales(config: RationalesConfig) -> StageRecord:
     """Write a reason for each labelled item under `output`/rationales.
 

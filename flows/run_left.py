@@ -10,7 +10,8 @@ from tasks.errors import ConfigError
 from tasks.evaluation.variants import Results
 from tasks.packs.pack import Pack
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Sample, Split
-from tasks.storage.stages import read_record, read_rows
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import read_record
 
 STAGES = ("rationales", "pseudo_labels", "correction", "emit")
 """Those whose results are taught."""

@@ -1,4 +1,8 @@
-"""What the four stage flows share: intake, asking in shards, progress and tables in the web UI."""
+"""What the stage flows share, in the order in which a stage uses it: its items and its record.
+
+A stage reads its sets (`intake`), returns the record of an unchanged one (`reused`), asks models (flows/asking.py),
+and ends with `Stage.finish`, which writes its folder and shows its counts in the web UI.
+"""
 
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -23,7 +27,8 @@ from tasks.items.settings import SourceConfig
 from tasks.models.costs import Costs
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Record, Sample, Split
-from tasks.storage.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord, code_version, finished, read_record, recipe_hash, write_stage
 
 T = TypeVar("T")
 
@@ -32,8 +37,11 @@ _READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", d
 
 @contextmanager
 def one_reading() -> Generator[None]:
-    """Within the block, subflows included, each set is read once: the stages of a run then decide about, and merge, the
-    same items, whatever is written to its manifest and images meanwhile. The next run sees that."""
+    """Read each set once within the block, subflows included.
+
+    The stages of a run then decide about, and merge, the same items, whatever is written to its manifest and images
+    meanwhile. The next run sees that.
+    """
     before = _READINGS.set({})
     try:
         yield
@@ -49,7 +57,8 @@ def intake(
     `images` is `CommonConfig.images`, where files that were checked are remembered; None: all are opened. Within
     `one_reading` the first reading of a set stands.
     """
-    folder, readings = output / "samples" / split, _READINGS.get()
+    folder = output / "samples" / split
+    readings = _READINGS.get()
 
     def work() -> tuple[list[Sample], StageRecord]:
         if readings is not None and folder in readings and read_record(folder) == readings[folder]:
@@ -85,6 +94,26 @@ def _read_set(
     record = write_stage(folder, record, result.kept, result.dropped, ids)
     log.info("%s items: %d read, %d kept, dropped %s", split, record.read, record.kept, record.drops or "none")
     return list(result.kept), record
+
+
+def known_files(images: Path) -> Path:
+    """Return the file under `CommonConfig.images` that remembers checked image files (tasks/items/known_files.py)."""
+    return images / "known.sqlite"
+
+
+def reused(folder: Path, recipe: str) -> StageRecord | None:
+    """Return the record of a stage that need not be done again, and say so in the log and the web UI; else None."""
+    record = finished(folder, recipe)
+    if record is not None:
+        get_run_logger().info(
+            "%s: recipe and inputs unchanged; reused %s (%d kept, %d dropped)",
+            record.stage,
+            folder,
+            record.kept,
+            record.dropped,
+        )
+        show_counts(record)
+    return record
 
 
 _PAGES_OF = {"correction": ("review", "corrections"), "pseudo_labels": ("review-pool",)}
@@ -132,13 +161,8 @@ class Stage:
         return record
 
 
-def known_files(images: Path) -> Path:
-    """The file under `CommonConfig.images` that remembers checked image files (tasks/items/known_files.py)."""
-    return images / "known.sqlite"
-
-
 def show_counts(record: StageRecord) -> None:
-    """The stage's counts as a table artifact."""
+    """Show the stage's counts as a table artifact."""
     rows: list[list[str | int | float]] = [["read", record.read], ["kept", record.kept], ["dropped", record.dropped]]
     rows += [[f"dropped: {reason}", n] for reason, n in record.drops.items()]
     rows += [["seconds", round(record.seconds, 1)], *([name, value] for name, value in record.costs.rows())]
@@ -147,22 +171,7 @@ def show_counts(record: StageRecord) -> None:
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
-    """A table artifact; `key` may hold underscores and slashes, which Prefect's keys may not."""
+    """Show a table artifact; `key` may hold underscores and slashes, which Prefect's keys may not."""
     clean = key.replace("_", "-").replace("/", "-")
     table = [dict(row) for row in rows]
     show_in_ui(clean, lambda: create_table_artifact(table=table, key=clean, description=description))
-
-
-def reused(folder: Path, recipe: str) -> StageRecord | None:
-    """The record of a stage that need not be done again, said in the log and shown; else None."""
-    record = finished(folder, recipe)
-    if record is not None:
-        get_run_logger().info(
-            "%s: recipe and inputs unchanged; reused %s (%d kept, %d dropped)",
-            record.stage,
-            folder,
-            record.kept,
-            record.dropped,
-        )
-        show_counts(record)
-    return record

@@ -22,7 +22,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Prediction, Sample, Sampling
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tasks.students.external import external_checkpoint, external_digest, train_external
 from tasks.students.features import Vector
 from tasks.students.fold_files import recorded_folds, write_folds

@@ -45,7 +45,7 @@ def correct_command(
     from tasks.correction.decide import Policy, correct
     from tasks.correction.decision_lines import decision_lines, summary_of
     from tasks.correction.judgements import read_probabilities, read_teacher, read_verdicts
-    from tasks.storage.stages import write_bytes
+    from tasks.storage.files import write_bytes
 
     if reviews and verdicts is None:
         raise ConfigError("--reviews needs --verdicts, the file in which the answers are looked up")

@@ -1,3 +1,6 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# (scipy publishes no types)
 """The audit: which items a person is asked about, and whether the verdicts open the gate.
 
 Labels change without a person only while audited evidence says that it helps (rule 6). On human label noise, applying
@@ -8,9 +11,9 @@ audited wins / (wins + losses) must exceed `level`.
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
+from scipy.stats import binomtest
 
 from tasks.correction.calibration import Beliefs, Values, calibrate
 from tasks.correction.judgements import Ints, Judgements
@@ -93,7 +96,7 @@ def gate_from(
             wins += verdicts[i] == candidate
             losses += verdicts[i] == given
             neither += verdicts[i] not in (candidate, given)
-    return Gate(wins, losses, neither, wilson_lower(wins, wins + losses), level)
+    return Gate(wins, losses, neither, wilson_interval(wins, wins + losses)[0], level)
 
 
 def expected_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
@@ -108,17 +111,12 @@ def choose_by_gain(gain: Values, asked: Collection[int], count: int) -> Ints:
     return np.array([i for i in order[: count + len(asked)].tolist() if i not in asked][:count], dtype=np.int64)
 
 
-def wilson_lower(successes: int, trials: int, z: float = 1.96) -> float:
-    """Lower bound of the Wilson score interval (default 95 %); 0 without trials.
-
-    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
-    """
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the bounds of the 95 % Wilson score interval; from 0 to 1 without trials."""
     if trials == 0:
-        return 0.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (centre - spread) / (1 + z * z / trials)
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _spread(rng: np.random.Generator, items: Ints, by: Values, weights: Values, count: int) -> Ints:

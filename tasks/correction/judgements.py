@@ -2,17 +2,17 @@
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, Prediction, Sample
+from tasks.storage.json_lines import read_objects
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -104,7 +104,7 @@ def read_verdicts(file: Path, judgements: Judgements) -> dict[int, int]:
     places = {identity: i for i, identity in enumerate(judgements.ids)}
     labels = {label: i for i, label in enumerate(judgements.labels)} | {NEITHER: -1}
     verdicts: dict[int, int] = {}
-    for number, row in _lines(file):
+    for number, row in read_objects(file, JudgementError, "write one JSON object per item"):
         identity, verdict = row.get("id"), row.get("verdict")
         if not isinstance(identity, str) or not isinstance(verdict, str):
             raise _fault(file, number, '"id" and "verdict" must be texts')
@@ -153,7 +153,7 @@ def predicted(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: 
 def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> _Rows:
     given: dict[str, int | None] = {}
     starts, columns, values = array("q", [0]), array("q"), array("d")
-    for number, row in _lines(file):
+    for number, row in read_objects(file, JudgementError, "write one JSON object per item"):
         identity, probabilities = row.get("id"), row.get("probabilities")
         if not isinstance(identity, str):
             raise _fault(file, number, '"id" must be text')
@@ -178,29 +178,6 @@ def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> _Rows:
     if not given:
         raise JudgementError(f"{file}: no line in it; write one JSON object an item")
     return _Rows(given, starts, columns, values)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _object(file, number, line)
-    except OSError as error:
-        raise JudgementError(f"{file}: can't be read: {error.strerror or error}") from error
-
-
-def _object(file: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        # Python's own json writes NaN and Infinity, which JSON does not have.
-        odd = next((word for word in (b"NaN", b"Infinity") if word in line), None)
-        said = f"{odd.decode()} is no probability" if odd else str(error)
-        raise _fault(file, number, f"not JSON: {said}") from error
-    if not isinstance(row, dict):
-        raise _fault(file, number, "must be a JSON object")
-    return cast("dict[str, Any]", row)
 
 
 def _same_items(

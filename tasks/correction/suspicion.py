@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import entr, log_softmax
 
 from tasks.correction.judgements import Floats, Ints, Judgements
 
@@ -59,13 +59,11 @@ def temper(judgements: Judgements) -> NDArray[np.float64]:
     rows, given, classes = logs[some], judgements.given[some], logs.shape[1]
 
     def loss(log_power: float) -> float:
-        scaled = rows * np.exp(log_power)
-        fit = scaled[np.arange(len(some)), given] - np.asarray(logsumexp(scaled, axis=1))
+        fit = log_softmax(rows * np.exp(log_power), axis=1)[np.arange(len(some)), given]
         return -float(np.mean(np.logaddexp(np.log(0.98) + fit, np.log(0.02 / classes))))
 
     found = minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded")
-    scaled = logs * np.exp(float(found.x))
-    return scaled - np.asarray(logsumexp(scaled, axis=1, keepdims=True))
+    return np.asarray(log_softmax(logs * np.exp(float(found.x)), axis=1))
 
 
 def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Floats | None = None) -> Suspicion:
@@ -94,7 +92,7 @@ def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Fl
         p_given=p_given,
         p_candidate=p_candidate,
         margin=p_candidate - p_given,
-        entropy=-(mean * np.log(mean + 1e-12)).sum(axis=1),
+        entropy=entr(mean).sum(axis=1),
         dissent=judgements.dissent,
         log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
         teacher_log_ratio=np.log(np.where(some, told[items, candidate], told[items, given]) / told[items, given]),

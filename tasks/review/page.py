@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from tasks.items.images import FORMATS
 from tasks.records import ImageRef, ReviewCase, Sample, Split, content_digest, digest_of
-from tasks.storage.files import writing
+from tasks.storage.files import replacing
 
 SHOWN_PIXELS = 1_200_000
 """Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
@@ -54,19 +54,11 @@ def write_review_page(
     to the page, which then works only beside its images. A file that can't be shown becomes a note in its place.
     """
     before, after = _frame(title)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    temporary = page.with_name(f".{page.name}.{os.getpid()}")
-    try:
-        with writing(page), temporary.open("w", encoding="utf-8") as file:
-            file.write(before)
-            for element in _data(cases, page.parent, verdicts, inline):
-                file.write(element)
-            file.write(after)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, page)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(page) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(before)
+        for element in _data(cases, page.parent, verdicts, inline):
+            file.write(element)
+        file.write(after)
 
 
 def image_url(image: ImageRef) -> str:

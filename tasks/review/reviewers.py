@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from tasks.errors import ConfigError
 from tasks.records import NEITHER
+from tasks.storage.json_lines import read_objects
 
 
 def read_verdicts(kind: str, path: Path, asked: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -20,22 +18,11 @@ def read_verdicts(kind: str, path: Path, asked: Mapping[str, Sequence[str]]) -> 
     """
     field = "label" if kind == "demo_stand_in" else "verdict"
     verdicts: dict[str, str] = {}
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path}: verdicts can't be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row: dict[str, Any] = orjson.loads(line)
-            identity, verdict = str(row["id"]), row[field] or ""
-            if not isinstance(verdict, str):
-                raise TypeError(verdict)
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f'{path}, line {number}: must be a JSON object with "id" and text in "{field}"'
-            ) from error
+    needed = f'must be a JSON object with "id" and text in "{field}"'
+    for number, row in read_objects(path, ConfigError, needed):
+        identity, verdict = str(row.get("id")), row.get(field) or ""
+        if "id" not in row or field not in row or not isinstance(verdict, str):
+            raise ConfigError(f"{path}, line {number}: {needed}")
         if identity not in asked or not verdict.strip():
             continue
         if verdict.strip() not in {NEITHER, *asked[identity]}:

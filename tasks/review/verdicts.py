@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import orjson
 from filelock import FileLock
-from pydantic import ValidationError
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, Record
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
+from tasks.storage.json_lines import json_lines, read_models, read_objects
 
 MOST_BYTES = 1 << 28
 """Of a file of verdicts: about a million. A larger one is something else, and would fill the memory."""
@@ -65,14 +64,10 @@ def read_store(path: Path) -> dict[str, Verdict]:
 
     Raises JudgementError naming the line that is no verdict.
     """
-    found: dict[str, Verdict] = {}
-    for number, line in _lines(path) if path.exists() else []:
-        try:
-            verdict = Verdict.model_validate_json(line)
-        except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise JudgementError(f"{path}, line {number}: is no verdict ({why}); restore or remove the line") from error
-        found[verdict.id] = verdict
+    if not path.exists():
+        return {}
+    check_size(path)
+    found = {v.id: v for v in read_models(path, Verdict, "verdict", JudgementError, "restore or remove the line")}
     return {identity: v for identity, v in found.items() if v.verdict is not None}
 
 
@@ -96,13 +91,9 @@ def read_answers(file: Path) -> list[Answer]:
     JudgementError naming file and line.
     """
     answers: list[Answer] = []
-    for number, line in _lines(file):
-        where = f"line {number}"
-        try:
-            row: Any = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise JudgementError(f"{file}, {where}: is not JSON: {error}; save the verdicts again") from error
-        answer = _answer(file, where, cast(dict[str, Any], row) if isinstance(row, dict) else {})
+    check_size(file)
+    for number, row in read_objects(file, JudgementError, "save the verdicts again"):
+        answer = _answer(file, f"line {number}", row)
         if answer is not None:
             answers.append(answer)
     return answers
@@ -155,7 +146,7 @@ def import_verdicts(
         ]  # fmt: skip
         if lines:
             old = store.read_bytes() if store.exists() else b""
-            write_bytes(store, old + b"".join(orjson.dumps(v.model_dump()) + b"\n" for v in lines))
+            write_bytes(store, old + json_lines(lines))
     return imported
 
 
@@ -223,18 +214,11 @@ def _answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
     return Answer(str(identity), verdict.strip() or None, *stated, where)
 
 
-def read_bounded(path: Path) -> bytes:
-    """The bytes of a file of verdicts; raises JudgementError if it can't be read or has over MOST_BYTES."""
+def check_size(path: Path) -> None:
+    """Raise JudgementError if a file of verdicts can't be found or has over MOST_BYTES."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        size = path.stat().st_size
     except OSError as error:
         raise JudgementError(f"{path}: verdicts can't be read: {error.strerror or error}; correct the path") from error
-    if len(data) > MOST_BYTES:
+    if size > MOST_BYTES:
         raise JudgementError(f"{path}: is over {MOST_BYTES >> 20} MiB: no file of verdicts; correct the path")
-    return data
-
-
-def _lines(path: Path) -> list[tuple[int, bytes]]:
-    data = read_bounded(path)
-    return [(n, line) for n, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1) if line.strip()]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from tasks.errors import ConfigError
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 _PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "flyte": "flytekit", "kubeflow": "kubeflow-training"}
 """Of transformers' reporters, where their package has another name."""

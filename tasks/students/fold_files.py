@@ -4,7 +4,7 @@ from pathlib import Path
 
 import orjson
 
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import write_json
 from tasks.students.folds import Folds
 
 
@@ -20,7 +20,7 @@ def write_folds(split: Folds, folder: Path, repeat: int) -> None:
         "moved": split.moved,
         "fold_of": split.fold_of,
     }
-    write_bytes(folder / _name(repeat), orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    write_json(folder / _name(repeat), facts)
 
 
 def recorded_folds(folder: Path, repeat: int, k: int) -> dict[str, int] | None:

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import coo_array  # pyright: ignore[reportMissingTypeStubs]
-from scipy.sparse.csgraph import connected_components  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.errors import ConfigError
-from tasks.items.duplicates import grown_dialogues
+from tasks.items.duplicates import group_linked, grown_dialogues
 from tasks.records import Sample, content_digest, digest_of
 
 _SHOWN = 5
@@ -123,9 +121,7 @@ def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = 
         for i, sample in enumerate(samples)
         for key in (*(image.sha256 for image in sample.images), content_digest(sample))
     ]
-    ends = np.array([*same, *grown_dialogues(samples), *links], dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(ends.shape[1]), ends), shape=(len(samples), len(samples)))
-    return connected_components(graph, directed=False)[1].tolist()  # pyright: ignore
+    return group_linked(len(samples), [*same, *grown_dialogues(samples), *links]).tolist()
 
 
 def _in_order(samples: Sequence[Sample], links: Sequence[tuple[int, int]]) -> _Set:

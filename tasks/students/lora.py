@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
 import torch
 from filelock import FileLock
 from peft import LoraConfig, PeftModel
@@ -25,7 +24,7 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 from tasks.models.engines.identity import model_identity
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import write_json
 from tasks.students.curves import check_reporters, curve_of, draw_curve
 from tasks.students.lessons import dataset, taught_items
 from tasks.students.resuming import KEPT, Progress, Watch, newest_checkpoint
@@ -152,7 +151,7 @@ def _train(
         "seconds": round(watch.spent, 1),
         **asdict(curve),
     }
-    write_bytes(done / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    write_json(done / "student.json", facts)
     shutil.rmtree(folder, ignore_errors=True)
     done.rename(folder)
     shutil.rmtree(work)

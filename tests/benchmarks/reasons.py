@@ -31,7 +31,7 @@ from tasks.rationales.gate import supports
 from tasks.rationales.reasoner import Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings, Support
 from tasks.records import Prediction, Request, Sample, Sampling
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 
 PIXELS = 112 * 168
 LOOSE = RationaleSettings(alike=0.8, opening_share=1.0)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tasks.correction.calibration import Flags, Values, best_expected_f1, calibrate
 from tasks.correction.decide import Decisions
-from tasks.correction.gate import wilson_lower
+from tasks.correction.gate import wilson_interval
 from tasks.records import NEITHER, Action
 from tasks.report.correction.figures import Bar, Bin, Changes, ClassFigures, Figures, Pair, Share, Suspect
 
@@ -94,7 +94,7 @@ def share(hits: int, of: int) -> Share:
     """The share with its Wilson interval."""
     if of == 0:
         return Share(0, 0, None, None, None)
-    return Share(hits, of, hits / of, wilson_lower(hits, of), 1 - wilson_lower(of - hits, of))
+    return Share(hits, of, hits / of, *wilson_interval(hits, of))
 
 
 def _threshold(decisions: Decisions) -> float | None:

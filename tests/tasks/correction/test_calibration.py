@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import expit
 
-from tasks.correction.calibration import Beliefs, Values, at_precision, best_expected_f1, calibrate, resampled
+from tasks.correction.calibration import (
+    Beliefs,
+    Values,
+    at_precision,
+    best_expected_f1,
+    calibrate,
+    fit_logistic,
+    resampled,
+)
 from tasks.correction.gate import choose_audit
 from tasks.correction.judgements import Judgements
 from tasks.correction.suspicion import suspicion, temper
@@ -184,3 +194,19 @@ def test_the_interval_holds_the_true_share_in_most_sets(noise: str, rate: float)
         low, high = np.quantile(rounds, [0.025, 0.975])
         held += low <= (made.given != made.truth).mean() <= high
     assert held >= 9, f"{held} of 12"
+
+
+def test_the_fit_is_the_optimum_that_scipy_finds_within_the_bounds() -> None:
+    rng = np.random.default_rng(4)
+    features, spread = rng.normal(size=(200, 4)), np.array([2.0, 1.0, 0.5, 1.0])
+    hits, mean = rng.random(200) < expit(features @ [1.0, -2.0, 0.5, -1.0]), np.array([0.0, 1.0, 0.2, 0.0])
+    weights, bounded = rng.exponential(size=200), np.array([False, True, True, False])
+
+    def loss(at: Values) -> float:
+        z = features @ at
+        return float(weights @ (np.logaddexp(0, z) - hits * z) + 0.5 * np.sum(((at - mean) / spread) ** 2))
+
+    found = fit_logistic(features, hits, mean, spread, weights=weights, bounded=bounded)
+    best = minimize(loss, mean, method="L-BFGS-B", bounds=[(0, None) if b else (None, None) for b in bounded])
+    assert found[1] == 0 and found == pytest.approx(best.x, abs=1e-4)
+    assert loss(found) <= best.fun + 1e-9

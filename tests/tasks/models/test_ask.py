@@ -99,7 +99,8 @@ def never() -> Engine:
 
 
 def questions(count: int) -> list[Request]:
-    return [prompter().classify(sample(f"s{i}"), Sampling()) for i in range(count)]
+    prompts = prompter()
+    return [prompts.classify(sample(f"s{i}"), Sampling()) for i in range(count)]
 
 
 def test_every_request_comes_back_once_with_its_own_answer(ledger: Ledger) -> None:
@@ -140,7 +141,8 @@ def test_the_engine_is_opened_in_the_callers_thread(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("engine", [Small, Late])
 def test_equal_questions_are_asked_once_and_answered_to_each(ledger: Ledger, engine: type[Small]) -> None:
-    requests = [prompter().classify(sample(f"s{i}", f"用户: {i % 4}"), Sampling()) for i in range(200)]
+    prompts = prompter()
+    requests = [prompts.classify(sample(f"s{i}", f"用户: {i % 4}"), Sampling()) for i in range(200)]
     small = engine()
     pairs = list(stream_answers(lambda: small, ledger, requests, Tally()))
     assert sorted(r.sample_id for r, _ in pairs) == sorted(r.sample_id for r in requests)
@@ -178,7 +180,8 @@ def test_an_error_in_the_requests_is_raised_to_the_caller(ledger: Ledger) -> Non
 
 
 def test_a_caller_that_stops_early_keeps_what_was_answered_and_leaves_no_thread(ledger: Ledger) -> None:
-    endless = (prompter().classify(sample(f"s{i}"), Sampling()) for i in range(10**9))
+    prompts = prompter()
+    endless = (prompts.classify(sample(f"s{i}"), Sampling()) for i in range(10**9))
     stream = stream_answers(scripted, ledger, endless, Tally())
     answered = [next(stream)[0].key for _ in range(10)]
     stream.close()

@@ -3,7 +3,6 @@
 """Qwen-VL by transformers, in this process: the engine that needs no server."""
 
 import gc
-import json
 import math
 import os
 import time
@@ -28,6 +27,7 @@ from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
+from tasks.storage.json_lines import escape_json
 
 WINDOW = 8
 """Batches' worth of requests pulled from the stream at a time and sorted by length."""
@@ -236,7 +236,7 @@ class LocalEngine:
 
     def _tokenised_answers(self, start: str, labels: tuple[str, ...], closing: str) -> Answers:
         # in one piece, as the trainer tokenises: a label's tokens may reach over its quotes
-        return split_answers(self._tokenised([start + _escaped(label) + closing for label in labels]))
+        return split_answers(self._tokenised([start + escape_json(label) + closing for label in labels]))
 
     def _tokenised(self, texts: list[str]) -> list[list[int]]:
         return self._processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -269,7 +269,7 @@ def _label_fields(request: Request, draws: Sequence[Draw], scores: Sequence[torc
         raise ValueError("the model gives no finite label probabilities; set dtype to bfloat16 or float32")
     texts: list[str] = []
     for draw, own in zip(draws, logprobs, strict=True):
-        label = _escaped(constraint.labels[int(own.argmax())])
+        label = escape_json(constraint.labels[int(own.argmax())])
         reason = "" if constraint.between is None else _inside_json(draw.text) + constraint.between
         texts.append(constraint.opening + reason + label + constraint.closing)
     mean = (logprobs.logsumexp(dim=0) - math.log(len(scores))).tolist()
@@ -295,7 +295,3 @@ def _inside_json(reason: str) -> str:
     reason = reason.rstrip("\ufffd")
     dangling = (len(reason) - len(reason.rstrip("\\"))) % 2
     return reason[:-1] if dangling else reason
-
-
-def _escaped(label: str) -> str:
-    return json.dumps(label, ensure_ascii=False)[1:-1]
