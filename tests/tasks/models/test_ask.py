@@ -1,16 +1,17 @@
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tasks.errors import EngineError
-from tasks.models.ask import stream_answers, stream_labels
-from tasks.models.costs import Tally
+from tasks.errors import BudgetSpent, EngineError
+from tasks.models.ask import Answer, Asker, stream_answers, stream_labels
+from tasks.models.costs import Budget, Tally
 from tasks.models.engines.engine import Engine, EngineSpec, Usage
 from tasks.models.engines.scripted import ScriptedEngine
 from tasks.models.ledger.ledger import Ledger
+from tasks.models.settings import BudgetSettings
 from tasks.records import Generation, Outcome, Request, Sampling
 from tests.tasks.making import generation, prompter, sample
 
@@ -212,3 +213,58 @@ def test_attempts_are_bounded_and_the_last_answer_stands(ledger: Ledger) -> None
     found = list(stream_labels(lambda: engine, ledger, questions(2), Tally(), source="t", model="m", attempts=3))
     assert [(p.outcome, p.attempt) for p in found] == [(Outcome.MALFORMED, 2)] * 2
     assert len(ledger) == 6
+
+
+# --- the asker ---------------------------------------------------------------------------------------------------
+
+
+class Switching(Small):
+    """Serves several adapters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turned: list[str | None] = []
+        self.closed = False
+
+    def turn_to(self, adapter: str | None) -> None:
+        self.turned.append(adapter)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_asker_has_one_engine_open_at_a_time_and_counts_its_time(ledger: Ledger) -> None:
+    opened: list[Switching] = []
+
+    def open_engine(spec: EngineSpec) -> Engine:
+        assert all(engine.closed for engine in opened)
+        opened.append(Switching())
+        return opened[-1]
+
+    asked, spec = questions(4), EngineSpec(model="m", adapters=("a", "b"), prices={"gpu_hour": 1.0})
+    with Asker(ledger, open_engine) as asker:
+        assert asker.ask([], spec, "nothing") == {} and not opened
+        for number, adapter in enumerate(("a", "b")):
+            one = asked[number : number + 1]
+            assert set(asker.ask(one, spec.model_copy(update={"adapter": adapter}), "items")) == {one[0].key}
+        assert (len(opened), opened[0].turned) == (1, ["b"])
+        asker.ask(asked[2:3], EngineSpec(model="other"), "items")
+        assert (len(opened), opened[0].closed) == (2, True)
+        assert (asker.costs_so_far().asked, asker.costs().asked, opened[1].closed) == (3, 3, True)
+
+
+def test_an_asker_returns_labels_in_order_and_counts_what_it_asked_again(ledger: Ledger) -> None:
+    asked, collected = questions(3), []
+
+    def collect(stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]:
+        collected.append((len(requests), what))
+        return list(stream)
+
+    with Asker(ledger, lambda _: Improving(), collect, Budget(BudgetSettings(requests=6))) as asker:
+        spec = EngineSpec(model="m")
+        found = asker.ask_for_labels(asked, spec, "labels", source="t", model="m", attempts=2)
+        assert [p.sample_id for p in found] == ["s0", "s1", "s2"]
+        costs = asker.costs()
+        assert (costs.asked, costs.asked_again, costs.rungs, collected) == (6, 3, {"strict": 3}, [(3, "labels")])
+        with pytest.raises(BudgetSpent, match="6 of 6 requests"):
+            asker.ask_for_labels(questions(4), spec, "more", source="t", model="m")
