@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from tasks.correction.settings import CorrectionSettings
-from tasks.dataset.settings import DriftSettings, EmitSettings
+from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.items.settings import SourceConfig
@@ -208,19 +208,6 @@ class DistillConfig(CommonConfig):
             raise ConfigError("evaluate needs `student` of kind lora: base and how it is trained")
         names = {*CommonConfig.model_fields, "labelled", "unlabelled", "evaluation", "test", "student", "evaluate"}
         return EvaluateConfig(**{name: getattr(self, name) for name in names})
-
-
-class ApprovalSettings(Settings):
-    """Whether a person decides on a new version."""
-
-    ask: Literal["drift", "always", "never"] = Field(
-        default="never",
-        description="Pause for an answer in the web UI: when the set moved too far, before every version, or never "
-        "(what moved too far is held back at once)",
-    )
-    hours: float = Field(
-        default=12.0, gt=0, le=240, description="How long the run waits; without an answer it is held back"
-    )
 
 
 class RelabelConfig(DistillConfig):

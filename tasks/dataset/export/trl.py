@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
-from tasks.dataset.export.conversation import conversation
-from tasks.dataset.export.exports import NotHeld, Reason
-from tasks.dataset.export.files import Provenance, subset_name
+from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.export.files import ImageNames, Provenance, subset_name
+from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example, Subset
 
@@ -26,6 +26,11 @@ _FEATURES = Features({"prompt": _TURNS, "completion": _TURNS, "images": List(Ima
 
 _GROUP_ROWS = 256
 _GROUP_BYTES = 32 << 20
+
+
+def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> "TrlWriter":
+    """Return the writer of `<name>.parquet`, which holds the images themselves."""
+    return TrlWriter(folder, name)
 
 
 class TrlWriter:
@@ -41,7 +46,7 @@ class TrlWriter:
 
     def write(self, example: Example) -> None:
         """Add one example with its image files as they are; raises NotHeld, also for a file that can't be read."""
-        held = conversation(example)
+        held = to_conversation(example)
         *before, last = [
             {"role": message["role"], "content": _elements(message["content"])} for message in held.messages()
         ]
@@ -97,4 +102,4 @@ def _bytes(example: Example, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise NotHeld(example, Reason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error
+        raise NotHeld(example, NotHeldReason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error
