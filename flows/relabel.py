@@ -41,6 +41,8 @@ from tasks.review.queue import CONFLICTS, REVIEW_POOL, STORE
 from tasks.storage.stages import code_version, read_record
 
 _POLL_SECONDS = 5
+_CHANGE: tuple[str, ...] = ("item", "was", "is", "why")
+"""Columns of the relabelled items that a person is shown."""
 _NOTHING_AGAINST = ("every version is put before a person",)
 
 
@@ -168,12 +170,7 @@ def _show(drift: Drift) -> None:
     from flows.stage import show_table
 
     show_table("relabel-drift", [{"what": a, "figure": b} for a, b in drift.rows()], "Against the published version")
-    rows = [
-        {"item": c.id, "was": c.before.label, "is": c.after.label, "why": c.after.why}
-        for c in drift.changed
-        if c.before and c.after
-    ]
-    if rows:
+    if rows := [dict(zip(_CHANGE, row, strict=True)) for row in drift.relabellings()]:
         show_table("relabel-changes", rows, "Relabelled items (the first of them)")
 
 
@@ -248,16 +245,9 @@ def _question(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
     """What the form says above its fields, as Markdown."""
     rows = [*drift.rows(), *_gate(output)]
     facts = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    relabelled = [
-        f"| {_cell(c.id)} | {_cell(c.before.label)} | {_cell(c.after.label)} | {_cell(c.after.why)} |"
-        for c in drift.changed
-        if c.before and c.after
-    ]
-    changed = (
-        "\n".join(["| item | was | is | why |", "|---|---|---|---|", *relabelled])
-        if relabelled
-        else "No label has changed."
-    )
+    changes = [f"| {' | '.join(map(_cell, row))} |" for row in drift.relabellings()]
+    head = [f"| {' | '.join(_CHANGE)} |", "|---|---|---|---|"]
+    changed = "\n".join([*head, *changes]) if changes else "No label has changed."
     return "\n\n".join(
         [
             "## A new version waits",

@@ -58,6 +58,10 @@ class Drift:
             f"{what}: {100 * share:.1f} % (limit {100 * most:g} %)" for what, share, most in shares if share > most
         )
 
+    def relabellings(self) -> list[tuple[str, str, str, str]]:
+        """Return (item, label before, label now, why) of the first relabelled items."""
+        return [(c.id, c.before.label, c.after.label, c.after.why) for c in self.changed if c.before and c.after]
+
     def rows(self) -> list[tuple[str, str]]:
         """What a table shows."""
         confidence = "unknown" if self.confidence is None else f"{self.confidence:+.3f}"
