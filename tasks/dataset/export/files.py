@@ -38,6 +38,22 @@ class Writer(Protocol):
         ...
 
 
+class RowFile(Protocol):
+    """A file that takes rows one by one."""
+
+    suffix: str
+
+    def __init__(self, path: Path) -> None: ...
+
+    def add(self, row: Any) -> None:
+        """Add one row."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file."""
+        ...
+
+
 def subset_name(name: str, subset: Subset) -> str:
     """What a subset's file is called, without its suffix."""
     return name if subset is Subset.TRAIN else f"{name}_{subset}"
@@ -173,17 +189,15 @@ def _link_or_copy(source: str, target: Path) -> None:
 # --- a format's files -----------------------------------------------------------------------------------------
 
 
-class JsonWriter:
-    """A format whose rows are JSON objects; an array or a file of lines a subset."""
+class SubsetWriter:
+    """Writes a format that has a row per example and a file per subset, with its provenance."""
 
-    def __init__(
-        self, folder: Path, name: str, row: Row, names: ImageNames, kind: type[JsonArray] | type[JsonLines]
-    ) -> None:
+    def __init__(self, folder: Path, name: str, row: Row, names: ImageNames, kind: type[RowFile]) -> None:
         self._folder, self._name, self._row, self._names, self._kind = folder, name, row, names, kind
         self._files = {Subset.TRAIN: self._open(Subset.TRAIN)}
         self._provenance = Provenance(folder)
 
-    def _open(self, subset: Subset) -> JsonArray | JsonLines:
+    def _open(self, subset: Subset) -> RowFile:
         return self._kind(self._folder / f"{subset_name(self._name, subset)}{self._kind.suffix}")
 
     def write(self, example: Example) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
-from tasks.dataset.export.files import ImageNames, JsonArray, JsonWriter
+from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import image_tokens
@@ -26,9 +26,9 @@ _IDEOGRAPH = re.compile("[\u3400-\u9fff]")
 _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")
 
 
-def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> JsonWriter:
+def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer of `<name>.json`, without examples that are clearly too long."""
-    return JsonWriter(folder, name, partial(fitting_row, spec=spec), names, JsonArray)
+    return SubsetWriter(folder, name, partial(fitting_row, spec=spec), names, JsonArray)
 
 
 def llamafactory_row(example: Example, images: Sequence[str]) -> dict[str, object]:

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.dataset.export.conversation import Conversation, NotHeld, NotHeldReason, to_conversation
-from tasks.dataset.export.files import ImageNames, JsonArray, JsonWriter
+from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.records import Example
 
 
-def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> JsonWriter:
+def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer of `<name>.json`."""
-    return JsonWriter(folder, name, qwen_row, names, JsonArray)
+    return SubsetWriter(folder, name, qwen_row, names, JsonArray)
 
 
 def qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.dataset.export.conversation import to_conversation
-from tasks.dataset.export.files import ImageNames, JsonLines, JsonWriter
+from tasks.dataset.export.files import ImageNames, JsonLines, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.records import Example
 
 
-def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> JsonWriter:
+def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer of `<name>.jsonl`."""
-    return JsonWriter(folder, name, swift_row, names, JsonLines)
+    return SubsetWriter(folder, name, swift_row, names, JsonLines)
 
 
 def swift_row(example: Example, images: Sequence[str]) -> dict[str, object]:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.dataset.export.conversation import NotHeld, NotHeldReason
-from tasks.dataset.export.files import ImageNames, JsonArray, JsonWriter
+from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.export.qwen import without_system
 from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
 
 
-def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> JsonWriter:
+def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer of `<name>.json`."""
-    return JsonWriter(folder, name, vision_start_row, names, JsonArray)
+    return SubsetWriter(folder, name, vision_start_row, names, JsonArray)
 
 
 def vision_start_row(example: Example, images: Sequence[str]) -> dict[str, object]:
