@@ -11,7 +11,6 @@ from prefect import flow, get_run_logger
 
 from flows.asking import open_asker, prepare_prompter
 from flows.config import CommonConfig, CorrectionConfig, PseudoLabelsConfig
-from flows.folders import REVIEW_POOL
 from flows.pool_students import students_say
 from flows.run_lock import hold_output
 from flows.stage import Stage, intake, reused, run_as_task, show_table
@@ -36,7 +35,7 @@ from tasks.pseudo_labels.targets import ENOUGH, build_targets, find_checked, mat
 from tasks.pseudo_labels.trust import TrustModel, fit_trust
 from tasks.rationales.gate import remove_bad_reasons
 from tasks.records import Correction, Prediction, Sample, Sampling, Split, content_digest
-from tasks.review.queue import write_queue
+from tasks.review.queue import REVIEW_POOL, write_queue
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import read_rows, write_rows
 from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash

@@ -11,7 +11,7 @@ from random import Random
 from PIL import Image
 
 from tasks.dataset.mixing import draw_mix
-from tasks.dataset.snapshots import open_snapshot
+from tasks.dataset.versions import open_snapshot
 from tasks.errors import LabelstillError, LedgerError
 from tasks.items.images import check_image
 from tasks.items.refusals import Unusable

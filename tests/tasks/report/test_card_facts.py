@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.versions import record_version
 from tasks.packs.pack import load_pack
 from tasks.rationales.diversity import measure_variety
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
@@ -17,6 +16,7 @@ from tasks.report.card.rows import Draw, rows_of
 from tasks.report.card.sections import balance
 from tasks.report.card.warnings import warnings_of
 from tasks.storage.stages import StageRecord, write_stage
+from tests.tasks.dataset.making import record_version
 from tests.tasks.making import correction, image, sample
 from tests.tasks.report.made_run import make_run
 
