@@ -24,11 +24,11 @@ SHARED = Path(os.environ.get("LABELSTILL_SHARED", PROJECT.parent / "shared"))
 START_SECONDS = 240
 FORMATS = ["llamafactory", "swift", "swift2", "qwen", "vision_start", "trl", "labels"]
 BRIEF = (
-    "candidate/kept", "emit/kept", "metrics", "pseudo_labels/labelled", "pseudo_labels/predictions", "samples",
-    "versions/<",
-    *(f"emit/{name}/" for name in FORMATS),
+    "candidate/kept", "correction/kept", "emit/kept", "metrics", "pseudo_labels/labelled", "pseudo_labels/predictions",
+    "pseudo_labels/trust", "samples", "versions/<", *(f"emit/{name}/" for name in FORMATS),
 )  # fmt: skip
 """Files that repeat what others say; most of their rows are kept as digests."""
+CAPTIONS_BRIEF = ["versions/<", *(f"emit/{name}/labelstill" for name in FORMATS)]
 HASH = {"engine": "scripted", "model": "scripted:hash"}
 
 
@@ -92,7 +92,7 @@ class Commands:
         (self.folder / f"{title}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
         if (self.folder / "run").exists():
             self.reader.learn_volatile(self.folder / "run")
-        lines = [line for line in done.stdout.splitlines() if "PREFECT_API_URL" not in line]
+        lines = [line for line in done.stdout.splitlines() if not line.startswith(("Using the Prefect", "- `"))]
         if done.returncode not in (0, 1, 3):
             lines += [line for line in done.stderr.splitlines() if line.startswith("error: ")][-1:]
         said = self.reader.read_text("\n".join(without_seconds(line) for line in lines))
@@ -147,7 +147,7 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
         rationales={"support": "with_item", "opening_share": 0.5, "alike": 0.9, "without_reason": "keep_item"},
         correction={"votes": 3, "review_budget": 18, "audit": 10, "teacher_share": 0.4, "gate_level": 0.2},
         pseudo_labels={
-            "votes": 2, "target_precision": 0.92, "assurance": 0.7, "review_budget": 5, "floor": 1, "cap": 7,
+            "votes": 2, "target_precision": 0.95, "assurance": 0.8, "review_budget": 5, "floor": 1, "cap": 7,
             "quotas": {"支付页": 3}, "class_temperature": 0.8, "second_teacher": HASH,
         },
         emit={
@@ -159,7 +159,7 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
     output = folder / "run"
     commands.run("check", "check", config, "--show", 100)
     commands.run("first run", "run", config)
-    first = Reader(folder, brief=[*BRIEF, "correction/kept", "pseudo_labels"]).read_run(output)
+    first = Reader(folder, brief=[*BRIEF, "pseudo_labels"]).read_run(output)
     kept = ["samples", "rationales", "correction/", "pseudo_labels/", "review", "emit/kept", "emit/dropped"]
     sections = prefix_sections("first run", select_sections(first, kept))
     for queue, drawer in (("", train), ("review_pool", pool), ("review_conflicts", train)):
@@ -167,7 +167,7 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
         file = judge_queue(output / queue / "review" / "cases.jsonl", drawer.truth, folder / f"{name}.jsonl")
         commands.run(name, "review", "import", output / queue, file, "--by", "golden")
     commands.run("second run", "run", config)
-    second = Reader(folder, brief=[name for name in BRIEF if name != "emit/kept"]).read_run(output)
+    second = Reader(folder, brief=["review/", *(name for name in BRIEF if name != "emit/kept")]).read_run(output)
     sections |= prefix_sections("second run", without_same(second, first))
     sections["ledger"] = Reader(folder).read_ledger(folder / "ledger.sqlite")
     commands.run("review list", "review", "list", output)
@@ -190,7 +190,7 @@ def draw_demo(train: Drawer, pool: Drawer, held_out: Drawer) -> None:
     """Draw labelled items as a JSON array, a pool in a folder of all formats, and held-out items as JSON Lines."""
     test = held_out.draw(draw_names("h", 8), labelled=True)
     write_lines(held_out.folder / "x.jsonl", [*test, held_out.copy(test[0], "h00")], b"{", b'"no object"')
-    rows = train.draw(draw_names("t", 42), labelled=True, wrong=0.15)
+    rows = train.draw(draw_names("t", 38), labelled=True, wrong=0.15)
     rows += train.broken("bad")
     rows += [train.copy(rows[0], "t00"), train.copy(rows[1], "same-01")]
     rows.append(train.copy(rows[3], "near-03", instruction=rows[3]["instruction"].replace("请稍等", "请等等")))
@@ -202,7 +202,7 @@ def draw_demo(train: Drawer, pool: Drawer, held_out: Drawer) -> None:
     rows.append(train.copy(test[1], "leaked-1"))
     rows.append(train.copy(test[2], "leaked-2"))
     write_json(train.folder / "x.json", rows)
-    names = draw_names("p", 32)
+    names = draw_names("p", 28)
     names[3:5] = ["t03", "t04"]
     taken = pool.draw(names, labelled=False)
     shutil.copytree(train.images, pool.images, dirs_exist_ok=True)
@@ -212,10 +212,10 @@ def draw_demo(train: Drawer, pool: Drawer, held_out: Drawer) -> None:
     manifests.mkdir()
     bad = [row | {"id": f"pool-{row['id']}"} if isinstance(row, dict) and "id" in row else row for row in
            pool.broken("odd")]  # fmt: skip
-    write_json(manifests / "a.json", [*taken[:8], *bad[:3], pool.copy(rows[6], "given-06")])
-    write_lines(manifests / "b.jsonl", [*taken[8:16], *bad[7:]], b"{", b'{"id": "\xff"}', b"", b"[]")
-    write_csv(manifests / "c.csv", taken[16:24], ["too", "few"], ["c-gone", "你是一个网店识图助手 <image>", "c.png"])
-    write_parquet(manifests / "d.parquet", [*taken[24:], taken[24]])
+    write_json(manifests / "a.json", [*taken[:7], *bad[:3], pool.copy(rows[6], "given-06")])
+    write_lines(manifests / "b.jsonl", [*taken[7:14], *bad[7:]], b"{", b'{"id": "\xff"}', b"", b"[]")
+    write_csv(manifests / "c.csv", taken[14:21], ["too", "few"], ["c-gone", "你是一个网店识图助手 <image>", "c.png"])
+    write_parquet(manifests / "d.parquet", [*taken[21:], taken[21]])
     (manifests / "e.txt").write_text("no manifest")
 
 
@@ -249,8 +249,8 @@ def run_www2025(folder: Path, commands: Commands) -> Sections:
     """Re-labellings of the pack `www2025` and their diffs: at first, with new items, with another teacher."""
     train = Drawer(WWW2025, folder / "train", "www train")
     pool = Drawer(WWW2025, folder / "pool", "www pool")
-    write_csv(train.folder / "x.csv", train.draw(draw_names("t", 24), labelled=True, wrong=0.1))
-    rows = pool.draw(draw_names("p", 28), labelled=False)
+    write_csv(train.folder / "x.csv", train.draw(draw_names("t", 20), labelled=True, wrong=0.1))
+    rows = pool.draw(draw_names("p", 24), labelled=False)
     manifests = pool.folder / "manifests"
     manifests.mkdir()
     write_parquet(manifests / "first.parquet", rows[:18])
@@ -276,7 +276,10 @@ def run_www2025(folder: Path, commands: Commands) -> Sections:
     sections |= prefix_sections("first", select_sections(first, ["emit/kept", "emit/record", "relabel", "versions"]))
     write_lines(manifests / "second.jsonl", rows[18:])
     commands.run("relabel new items", "relabel", config)
-    sections |= prefix_sections("new items", Reader(folder, brief=BRIEF).read_run(output))
+    second = Reader(folder, brief=BRIEF).read_run(output)
+    sections |= prefix_sections(
+        "new items", without_same(second, first | {"candidate/kept.parquet": second.get("emit/kept.parquet")})
+    )
     commands.run("diff", "diff", "--in", output, "--to", folder / "diff.jsonl", "--show", 5)
     other = write_config(folder / "other.yaml", **settings | {"teacher": {**HASH, "model": "scripted:first"}})
     commands.run("relabel other teacher", "relabel", other)
@@ -313,7 +316,7 @@ def run_captions(folder: Path, commands: Commands) -> Sections:
     commands.run("run", "run", config)
     commands.run("card", "card", folder / "run", "--title", "Golden captions", "--licence", "mit")
     commands.run("evaluate without a student", "evaluate", config)
-    return {**commands.said, **Reader(folder, longest=400).read_run(folder / "run")}
+    return {**commands.said, **Reader(folder, longest=400, brief=CAPTIONS_BRIEF).read_run(folder / "run")}
 
 
 # --- correct --------------------------------------------------------------------------------------------------
@@ -341,7 +344,9 @@ def run_correct(folder: Path, commands: Commands) -> Sections:
         out = folder / f"{title}.out.jsonl"
         commands.run(title, "correct", *words, "--out", out)
         rows = Reader(folder).read_file(out) or {}
-        sections[f"decisions {title}"] = {key: list(row.values())[1:] for key, row in rows.items()}
+        sections[f"decisions {title}"] = (
+            {key: list(row.values()) for key, row in rows.items()} if title == "with verdicts" else abridge(rows)
+        )
     commands.run("refused", "correct", *both, "--reviews", 3, "--out", folder / "never.jsonl")
     return {**commands.said, **sections}
 

@@ -36,7 +36,7 @@ BORDER = re.compile(r"[ ─━]{2,}")
 SHORT = 12
 IN_CLEAR = 3
 """So many rows of a file that is kept in brief are not digests only."""
-DECIDED = ("action", "decision", "label", "origin", "reason")
+DECIDED = ("action", "decision", "label")
 """Fields that stay beside the digest."""
 
 
@@ -72,6 +72,8 @@ class Reader:
             case ".parquet":
                 rows = pandas.read_parquet(file).to_dict("records")
                 return self._rows(file, [{key: parse_nested(value) for key, value in row.items()} for row in rows])
+            case ".json" if file.name == "probe.json":
+                return None
             case ".jsonl" if file.name == "provenance.jsonl":
                 lines = file.read_text("utf-8").splitlines()
                 return {"rows": len(lines), "digest": digest([self.plain(json.loads(line)) for line in lines])}
@@ -254,12 +256,15 @@ def digest(value: Any) -> str:
 
 
 def abridge(section: Section) -> Section:
-    """Keep the first rows in clear, of the others what was decided and a digest."""
+    """Keep the first rows, and decisions other than `keep`, in clear; of the others what was decided and a digest."""
+    if not any(isinstance(value, dict) for value in section.values()):
+        return {"entries": len(section), "digest": digest(section)}
     rows: Section = {}
     for number, (key, value) in enumerate(section.items()):
         fields = value if isinstance(value, dict) else {}
+        in_clear = number < IN_CLEAR or fields.get("action", "keep") != "keep"
         said = [str(fields[name]) for name in DECIDED if name in fields]
-        rows[key] = value if number < IN_CLEAR else " ".join([*said, digest(value)])
+        rows[key] = value if in_clear else " ".join([*said, digest(value)[:8]])
     return rows
 
 
