@@ -17,15 +17,16 @@ from typing import Any
 import numpy
 import yaml
 from drawing import DEMO, WWW2025, Drawer, write_csv, write_json, write_lines, write_mix, write_parquet
-from reading import PROJECT, Reader, Section, Sections, abridge, prefix_sections, select_sections
+from reading import PROJECT, Reader, Section, Sections, abridge, decide_briefly, prefix_sections, select_sections
 
 COMMAND = Path(sys.executable).with_name("labelstill")
 SHARED = Path(os.environ.get("LABELSTILL_SHARED", PROJECT.parent / "shared"))
 START_SECONDS = 240
 FORMATS = ["llamafactory", "swift", "swift2", "qwen", "vision_start", "trl", "labels"]
 BRIEF = (
-    "candidate/kept", "correction/kept", "emit/kept", "metrics", "pseudo_labels/labelled", "pseudo_labels/predictions",
-    "pseudo_labels/trust", "samples", "versions/<", *(f"emit/{name}/" for name in FORMATS),
+    "candidate/kept", "correction/kept", "emit/kept", "emit/left_out", "metrics", "pseudo_labels/labelled",
+    "pseudo_labels/predictions", "pseudo_labels/trust", "samples", "versions/<",
+    *(f"emit/{name}/" for name in FORMATS),
 )  # fmt: skip
 """Files that repeat what others say; most of their rows are kept as digests."""
 CAPTIONS_BRIEF = ["versions/<", *(f"emit/{name}/labelstill" for name in FORMATS)]
@@ -95,14 +96,8 @@ class Commands:
         lines = [line for line in done.stdout.splitlines() if not line.startswith(("Using the Prefect", "- `"))]
         if done.returncode not in (0, 1, 3):
             lines += [line for line in done.stderr.splitlines() if line.startswith("error: ")][-1:]
-        said = self.reader.read_text("\n".join(without_seconds(line) for line in lines))
+        said = self.reader.read_text("\n".join(lines))
         self.said[f"command {title}"] = {"exit code": done.returncode, **said}
-
-
-def without_seconds(line: str) -> str:
-    """Take the last column, seconds, out of a line of the run's summary."""
-    cells = line.split("|")
-    return "|".join([*cells[:-2], ""]) if len(cells) == 10 else line
 
 
 def draw_names(prefix: str, count: int) -> list[str]:
@@ -344,9 +339,10 @@ def run_correct(folder: Path, commands: Commands) -> Sections:
         out = folder / f"{title}.out.jsonl"
         commands.run(title, "correct", *words, "--out", out)
         rows = Reader(folder).read_file(out) or {}
-        sections[f"decisions {title}"] = (
-            {key: list(row.values()) for key, row in rows.items()} if title == "with verdicts" else abridge(rows)
-        )
+        if title == "with verdicts":
+            sections[f"decisions {title}"] = {key: list(row.values()) for key, row in rows.items()}
+        else:
+            sections[f"decisions {title}"] = {key: decide_briefly(row) for key, row in rows.items()}
     commands.run("refused", "correct", *both, "--reviews", 3, "--out", folder / "never.jsonl")
     return {**commands.said, **sections}
 

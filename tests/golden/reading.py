@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,13 @@ LEFT_OUT = {
 PATTERNS = (
     (re.compile(r"probe#[0-9a-f]{12}"), "probe#…"),
     (re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00|Z)?)?( UTC)?"), "<time>"),
-    (re.compile(r"\b[\d.,]+ (s|MB|bytes)\b"), "… \\1"),
+    (re.compile(r"\b\d{1,2} [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC"), "<time>"),
+    (re.compile(r"\b[\d.,]+ (s|min|h|MB|bytes)\b"), "… \\1"),
     (re.compile(r"\([\d,]+ bytes\)"), "(… bytes)"),
     (re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b"), "\\1"),
 )
+NUMBER = re.compile(r">[\d.,]+<")
+"""In a card's page: there are seconds and sizes of files among them, and the card's README.md has the others too."""
 BORDER = re.compile(r"[ ─━]{2,}")
 """Of a table on the terminal, whose widths depend on the length of paths."""
 SHORT = 12
@@ -88,7 +91,8 @@ class Reader:
                     return self._rows(file, content)
                 return {key: self.shorten(value) for key, value in flatten(self.plain(content)).items()}
             case ".html" | ".svg":
-                return {"text": digest(self.normalise(file.read_text("utf-8")))}
+                text = self.normalise(file.read_text("utf-8"))
+                return {"text": digest(NUMBER.sub(">…<", text) if file.name == "index.html" else text)}
             case ".md" | ".yaml" | ".xml":
                 return self.read_text(file.read_text("utf-8"))
             case ".prom":
@@ -98,7 +102,7 @@ class Reader:
 
     def read_text(self, text: str) -> Section:
         """Read a text into its lines."""
-        lines = [BORDER.sub(" ", line).rstrip() for line in self.normalise(text).splitlines()]
+        lines = [BORDER.sub(" ", line).rstrip() for line in drop_seconds(self.normalise(text).splitlines())]
         if len(lines) == 1 and lines[0].startswith("{"):
             return self.plain(json.loads(lines[0]))
         if len("".join(lines)) > self.longest * 60:
@@ -118,7 +122,8 @@ class Reader:
             question = digest(self.plain(json.loads(request)))
             texts = list(dict.fromkeys(json.loads(generation)["texts"]))
             name = unused(section, f"{purpose} {sample_id}")
-            section[name] = f"{outcome} {key[:8]} {digest([question, *texts])[:8]}"
+            said = "" if outcome == "ok" else f"{outcome} "
+            section[name] = f"{said}{key[:8]} {digest([question, *texts])[:8]}"
         return section
 
     def plain(self, value: Any) -> Any:
@@ -261,11 +266,25 @@ def abridge(section: Section) -> Section:
         return {"entries": len(section), "digest": digest(section)}
     rows: Section = {}
     for number, (key, value) in enumerate(section.items()):
-        fields = value if isinstance(value, dict) else {}
+        fields = value if isinstance(value, dict) else {"value": value}
         in_clear = number < IN_CLEAR or fields.get("action", "keep") != "keep"
-        said = [str(fields[name]) for name in DECIDED if name in fields]
-        rows[key] = value if in_clear else " ".join([*said, digest(value)[:8]])
+        rows[key] = value if in_clear else decide_briefly(fields)
     return rows
+
+
+def decide_briefly(row: Section) -> str:
+    """Say what was decided about a row, and the beginning of the row's digest."""
+    said = [str(row[name]) for name in DECIDED if name in row]
+    return " ".join([*said, digest(row)[:8]])
+
+
+def drop_seconds(lines: Iterable[str]) -> Iterator[str]:
+    """Take the last column out of tables where it is headed `seconds`."""
+    timed = False
+    for line in lines:
+        in_table = line.startswith("|")
+        timed = in_table and (timed or line.endswith("| seconds |"))
+        yield line.rstrip("| ").rpartition("|")[0] + "|" if timed else line
 
 
 def flatten(fields: Section) -> Section:
