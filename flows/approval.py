@@ -18,7 +18,7 @@ from flows.api import is_outage, wait_for_api
 from flows.folders import CANDIDATE
 from flows.service.pages import PAGES, link_to
 from tasks.dataset.drift import Drift
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 
 _POLL_SECONDS = 5
 

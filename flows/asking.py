@@ -21,7 +21,7 @@ from flows.runners import open_where_configured, run_as_task
 from flows.ui import Progress
 from tasks.errors import BudgetSpent
 from tasks.models.ask import ask, ask_for_labels
-from tasks.models.costs import Costs, Session, Tally, add_up
+from tasks.models.costs import Session, Tally, add_up
 from tasks.models.engines.engine import Engine, EngineSpec, ManyAdapters, Usage, Workplace
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
@@ -29,6 +29,7 @@ from tasks.models.spending import Budget, Purse
 from tasks.prompts.parsing import rung_counts
 from tasks.prompts.prompter import LONG_PROMPT, fixed_chars
 from tasks.records import USABLE, Generation, Prediction, Request
+from tasks.storage.stage_record import Costs
 
 T = TypeVar("T")
 

@@ -27,7 +27,8 @@ from tasks.report.correction.report import write_report
 from tasks.review.queue import write_queue
 from tasks.review.reviewers import read_verdicts
 from tasks.review.verdicts import read_store, usable
-from tasks.storage.stages import StageRecord, code_version, recipe_hash
+from tasks.storage.stage_record import StageRecord
+from tasks.storage.stages import code_version, recipe_hash
 from tasks.students.spec import ProbeSpec, base_spec
 
 

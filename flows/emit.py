@@ -32,7 +32,8 @@ from tasks.review.page import case_digest
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import StoredRows
-from tasks.storage.stages import StageRecord, close_stage, code_version, open_stage, read_record, recipe_hash
+from tasks.storage.stage_record import StageRecord, read_record
+from tasks.storage.stages import close_stage, code_version, open_stage, recipe_hash
 
 _ASKED = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""

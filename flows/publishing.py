@@ -14,7 +14,7 @@ from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, write_stat
 from tasks.dataset.snapshots import Snapshot, open_snapshot
 from tasks.dataset.versions import read_versions
 from tasks.errors import BudgetSpent
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 
 
 def bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -> RelabelState:

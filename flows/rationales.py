@@ -16,7 +16,8 @@ from tasks.packs.pack import load_pack
 from tasks.rationales.reasoner import STAGE, Asked, Reasoner, Reasons
 from tasks.rationales.words.lists import has_words
 from tasks.records import Sample, Split
-from tasks.storage.stages import StageRecord, code_version, recipe_hash
+from tasks.storage.stage_record import StageRecord
+from tasks.storage.stages import code_version, recipe_hash
 
 
 @flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)

@@ -15,7 +15,8 @@ from tasks.items.ocr import reader_identity
 from tasks.models.engines.identity import checkpoint_identity, model_identity
 from tasks.packs.pack import load_pack
 from tasks.records import digest_of
-from tasks.storage.stages import code_version, read_record
+from tasks.storage.stage_record import read_record
+from tasks.storage.stages import code_version
 
 
 @flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)

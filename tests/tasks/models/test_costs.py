@@ -1,8 +1,9 @@
 import pytest
 
-from tasks.models.costs import Costs, Session, Tally, add_up
+from tasks.models.costs import Session, Tally, add_up
 from tasks.models.engines.engine import Prices, Usage
 from tasks.records import Outcome
+from tasks.storage.stage_record import Costs
 from tests.tasks.making import generation
 
 

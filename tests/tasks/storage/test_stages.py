@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tasks.dataset.versions import SnapshotRow
 from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
-from tasks.models.costs import Costs
 from tasks.models.engines.engine import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
@@ -34,7 +33,8 @@ from tasks.records import (
 from tasks.review.verdicts import Verdict
 from tasks.storage.files import write_bytes
 from tasks.storage.rows import StoredRows, read_rows, write_rows
-from tasks.storage.stages import StageRecord, check_books, finished, read_record, recipe_hash, write_stage
+from tasks.storage.stage_record import Costs, StageRecord, read_record
+from tasks.storage.stages import check_books, finished, recipe_hash, write_stage
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 
