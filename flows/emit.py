@@ -21,7 +21,7 @@ from tasks.dataset.mixing import draw_mix
 from tasks.dataset.versions import VersionWriter
 from tasks.errors import ConfigError
 from tasks.items.file_states import file_state
-from tasks.items.image_hashes import Looks
+from tasks.items.image_hashes import ImageHashes
 from tasks.items.settings import SourceConfig
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
@@ -92,7 +92,7 @@ def _merged(config: EmitConfig, sources: Sources, prompter: Prompter, record: St
         validation_share=settings.validation_share,
         seed=config.seed,
     )
-    plan = plan_merge(sources, rules, Looks(config.images / "hashes.sqlite"))
+    plan = plan_merge(sources, rules, ImageHashes(config.images / "hashes.sqlite"))
     open_stage(folder)
     log = get_run_logger()
     if config.candidate:

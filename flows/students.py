@@ -14,8 +14,8 @@ from flows.stage import prompter_for, read_texts
 from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
 from tasks.correction.decide import check_out_of_fold
 from tasks.errors import ConfigError
-from tasks.items.image_hashes import Looks
-from tasks.items.near_duplicates import near_duplicates
+from tasks.items.duplicates import near_duplicates
+from tasks.items.image_hashes import ImageHashes
 from tasks.models.engines.identity import model_identity
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
@@ -56,7 +56,7 @@ def out_of_fold(
     """Train all students under `folder`/students and ask them; raises LeakageError before a student is asked about an
     item that its own record says it saw."""
     links = run_as_task("near-duplicates", f"look for near-duplicates among {len(samples)} items", lambda: (
-        near_duplicates(samples, Looks(config.images / "hashes.sqlite"))
+        near_duplicates(samples, ImageHashes(config.images / "hashes.sqlite"))
     ))  # fmt: skip
     folds: list[Folds] = []
     runs: list[dict[str, Prediction]] = []

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tasks.dataset.decisions import Decision, Reason, pseudo_decision
 from tasks.dataset.merge_plan import Plan, Rules, Sources, plan_merge
-from tasks.items.image_hashes import Looks
+from tasks.items.image_hashes import ImageHashes
 from tasks.prompts.prompter import Prompter
 from tasks.records import Correction, Dropped, Example, Prediction, ReviewCase, Sample, Subset
 
@@ -33,7 +33,7 @@ def merge(
     decided = {identity: pseudo_decision(prediction) for identity, prediction in pseudo.items()}
     sources = Sources(labelled, pool, corrections=corrections, pseudo=decided, reasons=reasons)
     rules = Rules(waiting=waiting)
-    plan = plan_merge(sources, rules, Looks())
+    plan = plan_merge(sources, rules, ImageHashes())
     return list(examples(plan, sources, rules, prompter)), list(drops(plan, sources))
 
 

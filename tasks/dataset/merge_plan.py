@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from tasks.dataset.decisions import Decision, Fate, Reason, Stand, fates, labelled_decision, pool_decision
 from tasks.dataset.mixing import MixRow, as_sample
 from tasks.dataset.splitting import validation_part
-from tasks.items.duplicates import group_linked
-from tasks.items.image_hashes import Looks
-from tasks.items.near_duplicates import item_of, near_pairs, shown_pictures
+from tasks.items.duplicates import group_linked, item_of, near_pairs, shown_pictures
+from tasks.items.image_hashes import ImageHashes
 from tasks.items.signatures import sign
 from tasks.records import Correction, Origin, Sample, content_digest
 from tasks.review.verdicts import Verdict, usable
@@ -121,19 +120,19 @@ class Plan:
     """Rows of the mix that were needed, good or not; those after them are neither kept nor dropped."""
 
 
-def plan_merge(sources: Sources, rules: Rules, looks: Looks) -> Plan:
-    """Decide about every item of `sources`. `looks` holds the hashes of images, and learns those it lacks.
+def plan_merge(sources: Sources, rules: Rules, image_hashes: ImageHashes) -> Plan:
+    """Decide about every item of `sources`. `hashes` holds the hashes of images, and learns those it lacks.
 
     Measured (tests/benchmarks/merge_scale.py) on a million items, hashes known: 184 s of one core, 2.2 GiB.
     """
     ids: list[str] = []
     stands: list[Stand] = []
-    signatures = sign(_noted(sources, rules, ids, stands), looks)
+    signatures = sign(_noted(sources, rules, ids, stands), image_hashes)
     pairs = near_pairs(signatures, len(stands), lambda places: {i: item_of(s) for i, s in sources.at(places)})
     contents: list[int] = np.unique(signatures.content, return_inverse=True)[1].tolist()
     stands = [stand._replace(content=content) for stand, content in zip(stands, contents, strict=False)]
     near, forbidden = _neighbours(contents, pairs, len(stands))
-    forbidden |= _pictured(sources, contents, looks)
+    forbidden |= _pictured(sources, contents, image_hashes)
     decided = fates(stands, near if rules.near_duplicates == "drop" else {}, {} if rules.transductive else forbidden)
     own = len(sources.labelled) + len(sources.pool)
     mixed = _needed(sources.mix, decided[own:], _wanted(decided[:own], rules))
@@ -177,13 +176,13 @@ def _neighbours(
     return near, forbidden
 
 
-def _pictured(sources: Sources, contents: Sequence[int], looks: Looks) -> dict[int, int | None]:
+def _pictured(sources: Sources, contents: Sequence[int], image_hashes: ImageHashes) -> dict[int, int | None]:
     """Contents of the mix that show a picture of the evaluation split, whatever is asked about it."""
     rows = [row.example for row in sources.mix if row.example is not None]
     images = [image for row in rows for image in row.images]
     if not images or not sources.evaluation:
         return {}
-    shown = shown_pictures(images, [image for sample in sources.evaluation for image in sample.images], looks)
+    shown = shown_pictures(images, [image for sample in sources.evaluation for image in sample.images], image_hashes)
     first = len(sources.labelled) + len(sources.pool)
     return {contents[first + i]: None for i, row in enumerate(rows) if any(x.sha256 in shown for x in row.images)}
 

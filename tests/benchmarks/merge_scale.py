@@ -33,12 +33,12 @@ HAN = "".join(chr(0x4E00 + 7 * i) for i in range(900))
 
 def write_inputs(folder: Path, items: int) -> None:
     """The files that intake and pseudo-labelling would have left, and the cache of hashes."""
-    from tasks.items.image_hashes import Looks
+    from tasks.items.image_hashes import ImageHashes
     from tasks.records import Outcome, Prediction, Sample, Split
     from tasks.storage.rows import RowWriter
 
     rng = Random(1)
-    looks = Looks(folder / "hashes.sqlite")
+    image_hashes = ImageHashes(folder / "hashes.sqlite")
     sets = ((Split.TEST, EVALUATION), (Split.LABELLED, LABELLED), (Split.UNLABELLED, items - LABELLED))
     for split, count in sets:
         (folder / split).mkdir(parents=True)
@@ -59,7 +59,7 @@ def write_inputs(folder: Path, items: int) -> None:
                             probabilities=odds, reason=_text(rng, 20), model="m",
                         )
                     )  # fmt: skip
-        looks.remember(hashes)
+        image_hashes.remember(hashes)
 
 
 def _samples(rng: Random, split: str, count: int) -> Iterator[Any]:
@@ -103,7 +103,7 @@ def merge(folder: Path) -> None:
     from tasks.dataset.export.exports import ExportSpec, Format
     from tasks.dataset.merge_files import write_merged
     from tasks.dataset.merge_plan import Rules, Sources, plan_merge
-    from tasks.items.image_hashes import Looks
+    from tasks.items.image_hashes import ImageHashes
     from tasks.records import Prediction, Sample, Split
     from tasks.storage.rows import StoredRows
     from tests.tasks.making import prompter
@@ -124,7 +124,7 @@ def merge(folder: Path) -> None:
     done("read pseudo-labels")
     sources = Sources(samples[Split.LABELLED], samples[Split.UNLABELLED], evaluation=samples[Split.TEST], pseudo=pseudo)
     rules = Rules(validation_share=0.02, seed=1)
-    plan = plan_merge(sources, rules, Looks(folder / "hashes.sqlite"))
+    plan = plan_merge(sources, rules, ImageHashes(folder / "hashes.sqlite"))
     done("sign, compare, decide")
     formats = (Format.LLAMAFACTORY, Format.SWIFT, Format.SWIFT2, Format.QWEN, Format.VISION_START, Format.LABELS)
     out = folder / "emit"

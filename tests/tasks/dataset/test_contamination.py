@@ -9,7 +9,7 @@ import pytest
 
 from tasks.dataset.decisions import Decision, Reason
 from tasks.dataset.merge_plan import Plan, Rules, Sources, plan_merge
-from tasks.items.image_hashes import Looks
+from tasks.items.image_hashes import ImageHashes
 from tasks.records import Origin
 from tests.planted.contamination import OTHERS, PlantedPool, plant
 
@@ -17,7 +17,7 @@ from tests.planted.contamination import OTHERS, PlantedPool, plant
 def planned(planted: PlantedPool, *, transductive: bool = False) -> Plan:
     trusted = {s.id: Decision(s.labels[0], Origin.PSEUDO, "") for s in planted.pool}
     sources = Sources(pool=planted.pool, evaluation=planted.evaluation, pseudo=trusted)
-    return plan_merge(sources, Rules(transductive=transductive), Looks())
+    return plan_merge(sources, Rules(transductive=transductive), ImageHashes())
 
 
 def stopped(plan: Plan, planted: PlantedPool) -> set[str]:

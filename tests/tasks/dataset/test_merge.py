@@ -10,8 +10,8 @@ from tasks.dataset.merge import conflicts, examples, input_ids, merge
 from tasks.dataset.merge import drops as merge_drops
 from tasks.dataset.merge_plan import Rules, Sources, plan_merge
 from tasks.dataset.mixing import MixRow
-from tasks.items.image_hashes import Looks
-from tasks.items.near_duplicates import item_of, near
+from tasks.items.duplicates import item_of, near
+from tasks.items.image_hashes import ImageHashes
 from tasks.records import (
     Action,
     Correction,
@@ -198,7 +198,7 @@ def test_the_stronger_origin_stands_among_nearly_equal_items_too() -> None:
 
 def planned(sources: Sources, **rules: object) -> tuple[dict[str, str], list[ReviewCase]]:
     chosen = Rules(**rules)  # type: ignore[arg-type]
-    plan = plan_merge(sources, chosen, Looks())
+    plan = plan_merge(sources, chosen, ImageHashes())
     taught = [e.sample_id for e in examples(plan, sources, chosen, PROMPTER)]
     reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
     check_books("emit", taught, list(reasons), input_ids(plan, sources))
@@ -234,7 +234,7 @@ def test_so_many_conflicts_are_asked_about_at_a_time_and_judged_ones_stay() -> N
     torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二三" for side in (GIVEN, OTHER)]
     answers = {torn[5].id: said(torn[5], THIRD)}
     sources, rules = Sources(labelled=torn, verdicts=answers), Rules()
-    plan = plan_merge(sources, rules, Looks())
+    plan = plan_merge(sources, rules, ImageHashes())
     assert [c.sample_id for c in conflicts(plan, sources, rules, 3)] == [torn[i].id for i in (0, 1, 2, 5)]
 
 
@@ -258,7 +258,7 @@ def test_what_was_judged_before_it_changed_is_asked_about_anew_if_it_conflicts()
     settled = sample("x", "用户: 别的")
     answers = {torn[0].id: said(settled, GIVEN), torn[3].id: said(torn[3], "改名前的类别"), "x": said(torn[0], OTHER)}
     sources, rules = Sources(labelled=[*torn, settled], verdicts=answers), Rules()
-    plan = plan_merge(sources, rules, Looks())
+    plan = plan_merge(sources, rules, ImageHashes())
     assert [c.sample_id for c in conflicts(plan, sources, rules, 2)] == [torn[0].id, torn[1].id]
     assert len(conflicts(plan, sources, rules, 50)) == 4
 
@@ -281,7 +281,7 @@ def test_two_tasks_without_label_sets_may_say_the_same_of_one_picture() -> None:
         return sample(id, image("1"), labels=(), given="红鞋", task=task)
 
     plan = plan_merge(
-        Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")]), Rules(), Looks()
+        Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")]), Rules(), ImageHashes()
     )
     assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
 
@@ -325,7 +325,7 @@ def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
     labelled += [sample(f"x{i}", f"用户: 第{'一二三四五六'[i]}个问题") for i in range(6)]
     sources = Sources(labelled=labelled)
     rules = Rules(near_duplicates="keep", validation_share=0.3)
-    plan = plan_merge(sources, rules, Looks())
+    plan = plan_merge(sources, rules, ImageHashes())
     kept = list(examples(plan, sources, rules, PROMPTER))
     assert len(kept) == 12
     assert len({e.subset for e in kept[:6]}) == 1
@@ -367,7 +367,7 @@ def test_several_captions_of_one_picture_are_no_conflict() -> None:
         return sample(id, image("1"), labels=(), given=text)
 
     sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
-    plan = plan_merge(sources, Rules(), Looks())
+    plan = plan_merge(sources, Rules(), ImageHashes())
     assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
     assert conflicts(plan, sources, Rules(), 50) == []
 
