@@ -15,7 +15,7 @@ def version(folder: Path, labels: dict[str, str]) -> Snapshot:
     examples = [
         Example(
             sample_id=name, label=label, reason="", origin=Origin.PSEUDO, why="teacher", source="pool.json",
-            task="dialogue", subset=Subset.TRAIN, weight=1.0, images=(),
+            task="dialogue", subset=Subset.TRAIN, images=(),
             messages=(Message(role="user", content=name), Message(role="assistant", content=label)),
         )
         for name, label in labels.items()

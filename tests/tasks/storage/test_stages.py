@@ -71,7 +71,7 @@ ROWS: dict[str, list[Record]] = {
         ReviewCase(sample_id="b", parts=(), labels=("x",), given="x", candidate=None, student={"x": 1.0}),
     ],
     "verdicts": [Verdict(id="a", content="c", verdict=None, given="x", at="2026-01-01T00:00:00Z", by="Ann")],
-    "examples": [example(), example(images=(), messages=()), example(weight=0.5)],
+    "examples": [example(), example(images=(), messages=())],
     "examples without images": [example(images=()), example(images=())],
     "dropped": [Dropped(sample_id="a", stage="s", reason="image_missing", detail="“x”，\n")],
     "generations": [generation("a", label_logprobs={"x": -1.5}), generation("b", texts=())],
