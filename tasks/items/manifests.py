@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from tasks.errors import ManifestError
 from tasks.items.refusals import Reason, Unusable
-from tasks.packs.columns import Columns
+from tasks.packs.columns import DEFAULT_COLUMNS, Columns
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RawItem:
         return cast(dict[str, object], self.value) if isinstance(self.value, dict) else None
 
 
-def read_items(manifest: Path, columns: Columns = Columns()) -> list[RawItem]:
+def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS) -> list[RawItem]:
     """All items of a manifest in order; the extension names the format, `.json` may hold an array or lines.
 
     `columns` are what it calls the fields, in CSV and Parquet by their header, in JSON the objects' keys.

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from tasks.packs.pack import OcrOption, TaskPack
+from tasks.packs.pack import TaskPack
+from tasks.packs.pack_file import OcrOption
 from tasks.records import ImagePart, Part, Sample, TextPart
 
 
