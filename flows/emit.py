@@ -27,8 +27,7 @@ from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Worded, crowded_out, diversity
 from tasks.rationales.gate import judge_reason
-from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
-from tasks.review.page import case_digest
+from tasks.records import Correction, Dropped, Prediction, Sample, Split, content_digest, digest_of
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import StoredRows
@@ -232,7 +231,7 @@ def _ask(config: EmitConfig, sources: Sources, rules: Rules, plan: Plan) -> None
     folder = config.output / CONFLICTS
     cases = conflicts(plan, sources, rules, _ASKED)
     if cases or folder.exists():
-        labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: case_digest(c) for c in cases}
+        labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: content_digest(c) for c in cases}
         held, _ = usable(sources.verdicts, labels, contents)
         write_queue(cases, folder, held, title="Duplicates with different labels")
     if cases:

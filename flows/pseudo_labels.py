@@ -69,7 +69,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     began = time.monotonic()
     pack = load_pack(config.pack)
     pack.require_labels(STAGE)
-    given = _read(config, pack)
+    given = _read_inputs(config, pack)
     settings, folder = config.pseudo_labels, config.output / STAGE
     models = {"teacher": model_identity(config.teacher)}
     if settings.second_teacher is not None:
@@ -108,8 +108,8 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     return record
 
 
-def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
-    """Everything that decides about the pool but the models, and the digest of each part."""
+def _read_inputs(config: PseudoLabelsConfig, pack: Pack) -> _Given:
+    """Read everything that decides about the pool but the models, and the digest of each part."""
     log = get_run_logger()
     pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output, config.images)
     store = config.output / REVIEW_POOL / "verdicts.jsonl"
@@ -234,11 +234,13 @@ def _show(config: PseudoLabelsConfig, trust: Trust) -> None:
     if not trust.floors_kept:
         log.warning("`floor` %d is not kept: with it the target would not be reached", settings.floor)
     show_table(
-        "pseudo-label-trust", _by_class(trust.items), "Pseudo-labels by class: answered, kept, expected precision"
+        "pseudo-label-trust",
+        _tabulate_by_class(trust.items),
+        "Pseudo-labels by class: answered, kept, expected precision",
     )
 
 
-def _by_class(items: Sequence[Trusted]) -> list[dict[str, object]]:
+def _tabulate_by_class(items: Sequence[Trusted]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for label in sorted({i.label for i in items if i.label is not None}):
         mine = [i for i in items if i.label == label]

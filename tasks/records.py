@@ -86,9 +86,9 @@ class Sample(Record):
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
 
 
-def content_digest(sample: Sample) -> str:
+def content_digest(item: "Sample | ReviewCase") -> str:
     """Return the digest of what the item shows and says, whatever its id or label."""
-    return digest_of([p.text if p.type == "text" else p.image.sha256 for p in sample.parts])
+    return digest_of([p.text if p.type == "text" else p.image.sha256 for p in item.parts])
 
 
 class Dropped(Record):
@@ -288,6 +288,8 @@ class ReviewCase(Record):
     """A question to a person about one label. Made by correction, pseudo_labels and dataset; read by review."""
 
     sample_id: str
+    source: str = ""
+    """Manifest file (absolute path) of the item."""
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
     given: str
@@ -300,7 +302,7 @@ class ReviewCase(Record):
     reason: str = ""  # the teacher's
     why: str = ""  # one sentence for people
     gain: float = 0.0
-    """Expected share of this label's errors that an answer mends (0 … 1): queues are ordered by it, highest first."""
+    """Probability that an answer mends the label that the item would otherwise end with; 0 once it is answered."""
 
 
 class Origin(StrEnum):

@@ -55,9 +55,9 @@ class Calibration:
     candidate: Values
 
     def beliefs(self, evidence: Suspicion) -> Beliefs:
-        """What the evidence means for each item."""
-        p_wrong = expit(_about_given(evidence) @ self.wrong)
-        right = np.where(evidence.candidate < 0, 0.0, expit(_about_candidate(evidence) @ self.candidate))
+        """Return what the evidence means for each item."""
+        p_wrong = expit(_describe_given(evidence) @ self.wrong)
+        right = np.where(evidence.candidate < 0, 0.0, expit(_describe_candidate(evidence) @ self.candidate))
         return Beliefs(1 - p_wrong, p_wrong * right, p_wrong * (1 - right))
 
 
@@ -79,9 +79,11 @@ def calibrate(
     wrong = said != judgements.given[places]
     theirs = places[wrong]
     return Calibration(
-        fit_logistic(_about_given(evidence)[places], wrong, *_prior(prior, shaken)),
+        fit_logistic(_describe_given(evidence)[places], wrong, *_prior(prior, shaken)),
         fit_logistic(
-            _about_candidate(evidence)[theirs], said[wrong] == evidence.candidate[theirs], *_prior(_CANDIDATE, shaken)
+            _describe_candidate(evidence)[theirs],
+            said[wrong] == evidence.candidate[theirs],
+            *_prior(_CANDIDATE, shaken),
         ),
     )
 
@@ -135,25 +137,25 @@ def fit_logistic(
     return found
 
 
-def best_expected_f1(p_wrong: Values) -> Flags:
-    """The items to flag so that the expected F1, 2·Σp(flagged) / (flagged + Σp), is the highest."""
+def flag_for_best_f1(p_wrong: Values) -> Flags:
+    """Return the items to flag so that the expected F1, 2·Σp(flagged) / (flagged + Σp), is the highest."""
     order = np.argsort(-p_wrong, kind="stable")
     hits = np.cumsum(p_wrong[order])
     best = int(np.argmax(2 * hits / (np.arange(1, len(order) + 1) + p_wrong.sum())))
     return _first(order, best + 1)
 
 
-def at_precision(p_wrong: Values, target: float) -> Flags:
-    """The most items to flag so that the expected share of wrong labels among them is at least `target`."""
+def flag_at_precision(p_wrong: Values, target: float) -> Flags:
+    """Return the most items to flag so that the expected share of wrong labels among them is at least `target`."""
     order = np.argsort(-p_wrong, kind="stable")
     precise = np.flatnonzero(np.cumsum(p_wrong[order]) / np.arange(1, len(order) + 1) >= target)
     return _first(order, int(precise[-1]) + 1 if len(precise) else 0)
 
 
-def resampled(
+def resample_beliefs(
     judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], rounds: int, seed: int
 ) -> list[Beliefs]:
-    """Beliefs of `rounds` bootstrap samples of the verdicts, each under priors with drawn means.
+    """Return the beliefs of `rounds` bootstrap samples of the verdicts, each under priors with drawn means.
 
     How much beliefs hang on who happened to be asked, and on what was believed before.
     """
@@ -168,12 +170,12 @@ def _prior(prior: tuple[Values, Values], shaken: np.random.Generator | None) -> 
     return (mean if shaken is None else shaken.normal(mean, spread)), spread
 
 
-def _about_given(evidence: Suspicion) -> Values:
+def _describe_given(evidence: Suspicion) -> Values:
     known = (evidence.log_ratio, evidence.teacher_log_ratio, evidence.asymmetry)
     return np.column_stack([np.ones(len(evidence.log_ratio)), *known])
 
 
-def _about_candidate(evidence: Suspicion) -> Values:
+def _describe_candidate(evidence: Suspicion) -> Values:
     return np.column_stack([np.ones(len(evidence.others)), evidence.others])
 
 

@@ -18,6 +18,7 @@ from tasks.pseudo_labels.evidence import Evidence, is_usable
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.pseudo_labels.trust import ROUNDS, TrustModel, Values
 from tasks.records import NEITHER, Dropped, Outcome, Prediction, Record, ReviewCase, Sample
+from tasks.review.queue import order_queue
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -192,19 +193,18 @@ def build_review_cases(
     students: Sequence[Mapping[str, Prediction]],
     budget: int,
 ) -> list[ReviewCase]:
-    """Return at most `budget` of the untrusted, those nearest to even odds first: there an answer tells most.
+    """Return the queue about the untrusted: those nearest to even odds gain most, as an answer tells most there.
 
     What was asked and judged before stays in the queue, so that its verdicts can be changed. The teacher's label stands
     as the given one, its second as the candidate.
     """
     by_id = {s.id: s for s in samples}
-    judged = [i for i in items if i.decision in (PoolDecision.REVIEWED, PoolDecision.REVIEWER_SAID_NEITHER)]
-    untrusted = [i for i in items if i.decision is PoolDecision.NOT_TRUSTED]
-    untrusted.sort(key=lambda i: (-_expect_gain(i), i.sample_id))
-    chosen = [*untrusted[:budget], *judged]
-    return [
-        _build_case(by_id[i.sample_id], i, teacher[i.sample_id], students) for i in chosen if i.sample_id in teacher
-    ]
+    answered = [i for i in items if i.sample_id in teacher]
+    reviewed = (PoolDecision.REVIEWED, PoolDecision.REVIEWER_SAID_NEITHER)
+    judged = {i.sample_id for i in answered if i.decision in reviewed}
+    asked = (i for i in answered if i.decision is PoolDecision.NOT_TRUSTED or i.sample_id in judged)
+    cases = (_build_case(by_id[i.sample_id], i, teacher[i.sample_id], students) for i in asked)
+    return order_queue(cases, budget, kept=judged)
 
 
 def _expect_gain(item: Trusted) -> float:
@@ -220,6 +220,7 @@ def _build_case(
     told = [run[sample.id].probabilities for run in students if sample.id in run]
     return ReviewCase(
         sample_id=sample.id,
+        source=sample.source,
         parts=sample.parts,
         labels=sample.labels,
         given=label,

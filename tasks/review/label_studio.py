@@ -16,8 +16,8 @@ from xml.sax.saxutils import quoteattr
 import orjson
 
 from tasks.errors import JudgementError
-from tasks.records import NEITHER, ReviewCase
-from tasks.review.page import case_digest, image_url
+from tasks.records import NEITHER, ReviewCase, content_digest
+from tasks.review.page import image_url
 from tasks.review.verdicts import Answer, check_size
 from tasks.storage.files import replacing, write_bytes
 
@@ -106,7 +106,7 @@ def is_export(file: Path) -> bool:
 
 
 def _task(case: ReviewCase) -> dict[str, Any]:
-    content = case_digest(case)
+    content = content_digest(case)
     dialogue, images = _dialogue(case)
     data = {
         "item": case.sample_id,

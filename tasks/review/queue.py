@@ -1,6 +1,10 @@
-"""The review queue: its order, its file, and the page that is written with it."""
+"""The review queue: its order and length, its file, and the page that is written with it.
 
-from collections.abc import Mapping, Sequence
+Correction, pseudo-labels and the merge only say what could be asked and what each answer is expected to gain.
+"""
+
+import heapq
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,6 +16,20 @@ from tasks.storage.json_lines import read_models, write_json_lines
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
 """The files of a review folder: the questions, the page that asks them, what people said (`tasks.review.verdicts`)."""
 _NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
+
+
+def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] = ()) -> list[ReviewCase]:
+    """Return the `budget` cases with the highest expected gain, and those `kept` whatever their gain, highest first.
+
+    `kept` are sample ids of cases: the sample that an audit drew, and what was judged before, so that a verdict can be
+    changed. Equal gains are ordered by source and id. No more cases are held in memory than are returned.
+    """
+
+    def rank(case: ReviewCase) -> tuple[float, str, str]:
+        return -case.gain, case.source, case.sample_id
+
+    chosen = heapq.nsmallest(budget + len(kept), cases, key=lambda case: (case.sample_id not in kept, rank(case)))
+    return sorted(chosen, key=rank)
 
 
 def write_queue(

@@ -60,7 +60,7 @@ class Imported:
 
 
 def read_store(path: Path) -> dict[str, Verdict]:
-    """The verdict that counts on each item (by sample id); none where there is no file.
+    """Return the verdict that counts on each item (by sample id); none where there is no file.
 
     Raises JudgementError naming the line that is no verdict.
     """
@@ -74,7 +74,7 @@ def read_store(path: Path) -> dict[str, Verdict]:
 def usable(
     store: Mapping[str, Verdict], labels: Mapping[str, Sequence[str]], contents: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Verdicts (sample id → label or `neither`) that still hold, and the ids of those that don't.
+    """Return the verdicts (sample id → label or `neither`) that still hold, and the ids of those that don't.
 
     `labels` and `contents` are those of the items as they are now, by id; verdicts on other items are in neither. A
     verdict no longer holds when its item's content has changed, or its label is none of the item's any more.
@@ -85,7 +85,7 @@ def usable(
 
 
 def read_answers(file: Path) -> list[Answer]:
-    """The verdicts of a review page's file, or of one written by hand: JSON Lines ``{"id", "verdict"}``.
+    """Return the verdicts of a review page's file, or of one written by hand: JSON Lines ``{"id", "verdict"}``.
 
     Lines whose verdict is null or empty are open and left out, unless they say ``"withdrawn": true``. Raises
     JudgementError naming file and line.
@@ -97,6 +97,25 @@ def read_answers(file: Path) -> list[Answer]:
         if answer is not None:
             answers.append(answer)
     return answers
+
+
+def read_verdicts(file: Path, labels: Mapping[str, Sequence[str]], *, strict: bool = False) -> dict[str, str]:
+    """Return a file's verdicts (sample id → label or `neither`) on the items of `labels` (sample id → its labels).
+
+    Of several verdicts on an item the last counts, and those on other items are ignored; with `strict`, either is an
+    error. Raises JudgementError naming file and line, also for a verdict that is no label of its item.
+    """
+    verdicts: dict[str, str] = {}
+    for answer in read_answers(file):
+        place, item = f"{file}, {answer.where}", f"item {_on_a_line(answer.id)}"
+        if strict and answer.id not in labels:
+            raise JudgementError(f"{place}: verdict for an unknown {item}; take the line out")
+        if strict and answer.id in verdicts:
+            raise JudgementError(f"{place}: a second verdict on {item}; keep one")
+        if answer.verdict is not None and answer.id in labels:
+            _check_label(place, answer, labels[answer.id])
+            verdicts[answer.id] = answer.verdict
+    return verdicts
 
 
 def import_verdicts(
@@ -178,10 +197,7 @@ def _check(
     place, item = f"{file}, {answer.where}", f"item {_on_a_line(answer.id)}"
     if answer.id not in contents:
         raise JudgementError(f"{place}: {item} was not asked about in this run; remove it, or name the run it is of")
-    if answer.verdict is not None and not _fits(answer.verdict, labels[answer.id]):
-        raise JudgementError(
-            f"{place}: `{_on_a_line(answer.verdict)}` is no label of {item}; write one, or `{NEITHER}`"
-        )
+    _check_label(place, answer, labels[answer.id])
     if answer.content is not None and answer.content != contents[answer.id]:
         raise JudgementError(f"{place}: {item} has changed since it was judged; remove it, and judge it again")
     given = givens.get(answer.id)
@@ -189,6 +205,14 @@ def _check(
         raise JudgementError(
             f"{place}: {item} was judged when its given label was `{answer.given}`, it is `{given}` now; "
             "remove it, and judge it again"
+        )
+
+
+def _check_label(place: str, answer: Answer, labels: Sequence[str]) -> None:
+    if answer.verdict is not None and not _fits(answer.verdict, labels):
+        raise JudgementError(
+            f"{place}: `{_on_a_line(answer.verdict)}` is no label of item {_on_a_line(answer.id)}; "
+            f"write one, or `{NEITHER}`"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.correction.calibration import Flags, Values, best_expected_f1, calibrate
+from tasks.correction.calibration import Flags, Values, calibrate, flag_for_best_f1
 from tasks.correction.decide import Decisions
 from tasks.correction.gate import wilson_interval
 from tasks.records import NEITHER, Action
@@ -109,7 +109,7 @@ def _threshold(decisions: Decisions) -> float | None:
     unheard[list(decisions.verdicts)] = False
     highest = float(wrong[unheard & ~flagged].max(initial=0.0))
     by_figure = float(wrong[unheard & flagged & (wrong > highest)].min(initial=1.0))
-    usual = float(wrong[best_expected_f1(wrong)].min())
+    usual = float(wrong[flag_for_best_f1(wrong)].min())
     if highest < usual <= by_figure:
         return usual
     return by_figure if by_figure < 1 else None

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.correction.calibration import Beliefs, calibrate
-from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expected_gain, gate_from, wilson_interval
+from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expect_gain, judge_gate, wilson_interval
 from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.suspicion import Suspicion
 from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy
@@ -46,7 +46,7 @@ def contradicted(disagreeing: int, agreeing: int = 40) -> Judgements:
 
 
 def gate(judgements: Judgements, verdicts: dict[int, int], level: float = 0.5) -> Gate:
-    return gate_from(judgements, evidence_of(judgements), verdicts, level)
+    return judge_gate(judgements, evidence_of(judgements), verdicts, level)
 
 
 def test_the_gate_opens_when_candidates_were_right_and_stays_closed_when_they_were_wrong() -> None:
@@ -179,8 +179,8 @@ BELIEFS = Beliefs(np.array([0.9, 0.3, 0.2, 0.4]), np.array([0.05, 0.65, 0.3, 0.1
 
 
 def test_gain_is_the_probability_that_the_label_it_ends_with_is_wrong() -> None:
-    assert expected_gain(BELIEFS, gate_open=False) == pytest.approx([0.1, 0.7, 0.8, 0.6])
-    assert expected_gain(BELIEFS, gate_open=True) == pytest.approx([0.1, 0.35, 0.7, 0.6])
+    assert expect_gain(BELIEFS, gate_open=False) == pytest.approx([0.1, 0.7, 0.8, 0.6])
+    assert expect_gain(BELIEFS, gate_open=True) == pytest.approx([0.1, 0.35, 0.7, 0.6])
 
 
 def test_the_highest_gain_is_asked_first_and_nothing_twice() -> None:
