@@ -2,17 +2,17 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 from prefect import flow, get_run_logger
 
+from flows.asking import read_texts
 from flows.config import EmitConfig
 from flows.folders import CANDIDATE, CONFLICTS
 from flows.run_lock import hold_output
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
-from flows.stage import intake, read_texts, reused, run_as_task, show_counts, show_table
+from flows.stage import intake, reused, run_as_task, show_counts, show_table
 from tasks.dataset.decisions import Decision, pseudo_decision
 from tasks.dataset.merge import STAGE, conflicts
 from tasks.dataset.merge_files import Emitted, write_merged
@@ -25,7 +25,7 @@ from tasks.items.image_hashes import ImageHashes
 from tasks.items.settings import SourceConfig
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.diversity import Worded, crowded_out, diversity
+from tasks.rationales.diversity import Worded, crowded_out, measure_diversity
 from tasks.rationales.gate import judge_reason
 from tasks.records import Correction, Dropped, Prediction, Sample, Split, content_digest, digest_of
 from tasks.review.queue import write_queue
@@ -202,7 +202,7 @@ def _silent(
                 worded[Split.LABELLED, i] = Worded(c.reason, c.label)
     worded |= {(Split.UNLABELLED, i): Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
     within = {key: w for key, w in worded.items() if _draw(config.seed, key[1]) < config.emit.reason_share}
-    gone = crowded_out(within, replace(config.rationales.crowds(), near=config.emit.reasons_alike))
+    gone = crowded_out(within, config.rationales.model_copy(update={"alike": config.emit.reasons_alike}))
     get_run_logger().info("%d of %d reasons are too like another and are left out", len(gone), len(within))
     return gone | (worded.keys() - within.keys())
 
@@ -245,7 +245,7 @@ def _figures(emitted: Emitted, plan: Plan, config: EmitConfig) -> dict[str, floa
     figures = {f"from {origin}": float(n) for origin, n in sorted(emitted.origins.items())}
     return figures | {
         "with a reason": emitted.reasons,
-        "near-duplicate reasons": diversity(emitted.said).near_duplicates,
+        "near-duplicate reasons": measure_diversity(emitted.said).near_duplicates,
         "validation": emitted.validation,
         "of or near evaluation": plan.contaminating,
         "transductive": float(config.emit.transductive),

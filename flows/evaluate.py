@@ -11,11 +11,11 @@ import torch
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.asking import Asking
+from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
 from flows.run_left import STAGES, check_unseen, results_of
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
+from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
@@ -26,11 +26,10 @@ from tasks.evaluation.trials import Trial, is_trained, student_folder, train_tri
 from tasks.evaluation.truth import read_truth
 from tasks.evaluation.variants import Phase, Results, Variant, phases
 from tasks.evaluation.worker_pool import worker_pool
-from tasks.models.engines.identity import model_identity
+from tasks.models.ask import Asker
+from tasks.models.engines.identity import model_identity, prompter_for
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
-from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split
 from tasks.report.card.card import settings_of, write_card
 from tasks.storage.json_lines import write_json
@@ -88,11 +87,11 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     trials = list(_trials(config, results, truth, texts, folder / "students"))
     _train(trials, settings.parallel)
     measured = [s for s in held_out if s.id in labels]
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images([*measured, *tested])) as asking:
-        rows = [row for t in trials for row in _score(t, trials, pack, asking, measured, labels, settings.ask_reasons)]
+    with open_asker(config, STAGE, [*measured, *tested]) as asker:
+        rows = [row for t in trials for row in _score(t, trials, pack, asker, measured, labels, settings.ask_reasons)]
         if tested:
-            _predict(config, results, trials, pack, asking, tested)
-        costs = asking.costs()
+            _predict(config, results, trials, pack, asker, tested)
+        costs = asker.costs()
     report = report_of(rows)
     write_json(folder / "scores.json", report)
     dropped = [
@@ -161,15 +160,15 @@ def _score(
     trial: Trial,
     trials: Sequence[Trial],
     pack: Pack,
-    asking: Asking,
+    asker: Asker,
     items: Sequence[Sample],
     labels: Mapping[str, str],
     ask_reasons: bool,
 ) -> list[Scored]:
     """The student's answers about the held-out items."""
-    bare = _ask(trial, trials, pack, asking, items, with_reason=False)
+    bare = _ask(trial, trials, pack, asker, items, with_reason=False)
     taught = any(phase.reasons for phase in trial.phases)
-    reasoned = _ask(trial, trials, pack, asking, items, with_reason=True) if taught and ask_reasons else {}
+    reasoned = _ask(trial, trials, pack, asker, items, with_reason=True) if taught and ask_reasons else {}
     rows: list[Scored] = []
     for item in items:
         answer, after = bare[item.id], reasoned.get(item.id)
@@ -189,19 +188,15 @@ def _score(
 
 
 def _ask(
-    trial: Trial, trials: Sequence[Trial], pack: Pack, asking: Asking, items: Sequence[Sample], *, with_reason: bool
+    trial: Trial, trials: Sequence[Trial], pack: Pack, asker: Asker, items: Sequence[Sample], *, with_reason: bool
 ) -> dict[str, Prediction]:
     spec = _engine(trial, trials)
-    model = model_identity(spec)
-    prompter = Prompter(
-        pack, model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, context_length=spec.context_length,
-        texts=trial.texts,
-    )  # fmt: skip
+    prompter = prompter_for(pack, spec, trial.texts)
     sampling = Sampling(label_probabilities=True, max_tokens=_REASON_TOKENS if with_reason else 8)
     requests = [prompter.classify(s, sampling, with_reason=with_reason) for s in items]
     what = f"student of `{trial.variant}`, seed {trial.seed}, {'says why and what' if with_reason else 'says what'}"
     source = f"{trial.variant}/seed={trial.seed}"
-    return {p.sample_id: p for p in asking.labels(requests, spec, what, source=source, model=model)}
+    return {p.sample_id: p for p in asker.ask_for_labels(requests, spec, what, source=source, model=prompter.model)}
 
 
 def _engine(trial: Trial, trials: Sequence[Trial]) -> EngineSpec:
@@ -216,7 +211,7 @@ def _predict(
     results: Results,
     trials: Sequence[Trial],
     pack: Pack,
-    asking: Asking,
+    asker: Asker,
     items: Sequence[Sample],
 ) -> None:
     """Write predictions.csv: each test item's label, by the students of the best set that the run made."""
@@ -228,7 +223,7 @@ def _predict(
         write_predictions(folder / "predictions.csv", ())
         return
     judges = [t for t in trials if t.variant is made[0]]
-    answers = [a for t in judges for a in _ask(t, trials, pack, asking, items, with_reason=False).values()]
+    answers = [a for t in judges for a in _ask(t, trials, pack, asker, items, with_reason=False).values()]
     refused = [d.sample_id for d in read_rows(folder / "samples" / Split.TEST / "dropped.parquet", Dropped)]
     named = own_ids(refused, config.test.manifest, pack.columns) if refused else []
     given = (s.given for s in results.labelled.values() if s.given)

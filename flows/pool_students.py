@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.correction import STAGE
 from flows.students import trained_students
 from flows.training import student_facts
 from tasks.correction.decide import check_out_of_fold
+from tasks.models.ask import Asker
 from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample, content_digest
 from tasks.students.fold_files import recorded_folds
@@ -18,7 +18,7 @@ Runs = tuple[dict[str, Prediction], ...]
 
 
 def students_say(
-    config: CorrectionConfig, pack: Pack, labelled: Sequence[Sample], pool: Sequence[Sample], asking: Asking
+    config: CorrectionConfig, pack: Pack, labelled: Sequence[Sample], pool: Sequence[Sample], asker: Asker
 ) -> tuple[Runs, Runs]:
     """What the students under `output`/correction say of `labelled`, out of fold, and of `pool`.
 
@@ -36,7 +36,7 @@ def students_say(
             continue
         outside = tuple(s.id for s in labelled if s.id not in fold_of)
         split = Folds(fold_of=fold_of, k=config.student.folds, groups=0, rare={}, always_train=outside)
-        students, ask = trained_students(config, pack, labelled, split, repeat, folder / "students", asking)
+        students, ask = trained_students(config, pack, labelled, split, repeat, folder / "students", asker)
         seen = {s.fold: set(student_facts(s)["trained_on_content"]) for s in students}
         check_out_of_fold(labelled, fold_of, seen)
         asked_of = {s.id: _unseen(s, seen) for s in pool}

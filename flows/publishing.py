@@ -28,7 +28,7 @@ def bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) ->
 
 def _brought_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -> RelabelState:
     try:
-        with spending(config.budget.budget()):
+        with spending(config.budget):
             *asking, emission = config.stage_configs()
             assert isinstance(emission, EmitConfig)
             records = run_stages([*asking, emission.model_copy(update={"candidate": True})])

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from flows.asking import Asking
+from flows.asking import prepare_prompter, read_texts
 from flows.config import CorrectionConfig
 from flows.runners import Shard, parts, run_as_task, run_shards
-from flows.stage import prompter_for, read_texts
 from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
 from tasks.correction.decide import check_out_of_fold
 from tasks.errors import ConfigError
 from tasks.items.duplicates import near_duplicates
 from tasks.items.image_hashes import ImageHashes
-from tasks.models.engines.identity import model_identity
+from tasks.models.ask import Asker
+from tasks.models.engines.identity import prompter_for
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import Pack
@@ -51,7 +51,7 @@ class OutOfFold:
 
 
 def out_of_fold(
-    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asking: Asking, folder: Path
+    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, folder: Path
 ) -> OutOfFold:
     """Train all students under `folder`/students and ask them; raises LeakageError before a student is asked about an
     item that its own record says it saw."""
@@ -65,7 +65,7 @@ def out_of_fold(
         split = make_folds(samples, config.student.folds, config.seed, repeat=repeat, recorded=recorded, links=links)
         write_folds(split, folder, repeat)
         _report(split)
-        students, ask = trained_students(config, pack, samples, split, repeat, folder / "students", asking)
+        students, ask = trained_students(config, pack, samples, split, repeat, folder / "students", asker)
         check_out_of_fold(
             samples, split.fold_of, {s.fold: set(student_facts(s)["trained_on_content"]) for s in students}
         )
@@ -88,32 +88,28 @@ def trained_students(
     split: Folds,
     repeat: int,
     folder: Path,
-    asking: Asking,
+    asker: Asker,
 ) -> tuple[list[Student], _Ask]:
     """The students of a split, trained under `folder` if need be, and how one of them is asked about items."""
     spec = config.student
     if isinstance(spec, ProbeSpec):
-        return _probes(spec, config, pack, samples, split, repeat, folder, asking)
+        return _probes(spec, config, pack, samples, split, repeat, folder, asker)
     asked = base_spec(spec)
-    prompter = prompter_for(config, pack, model_identity(asked), asked, samples)
+    prompter = prepare_prompter(config, pack, asked, samples)
     texts = dict(prompter.texts)
     reasons = _reasons(config) if isinstance(spec, StudentSpec) and spec.reasons != "never" else {}
     with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
     plan = _plan(spec, prompter, reasons, repeat, folder, ImageCache(config.images))
-    students = train_students(config, asking, samples, split, repeat, plan, gpus=gpus_a_fold(config))
+    students = train_students(config, asker, samples, split, repeat, plan, gpus=gpus_a_fold(config))
 
     def ask(student: Student, students: Sequence[Student], items: Sequence[Sample]) -> Sequence[Prediction]:
         _read_more(config, pack, items, texts)
         mine = _weights(asked, spec, student, students)
-        model = model_identity(mine)
-        prompts = Prompter(
-            pack, model, max_pixels=mine.max_pixels, min_pixels=mine.min_pixels, context_length=mine.context_length,
-            texts=texts,
-        )  # fmt: skip
+        prompts = prompter_for(pack, mine, texts)
         sampling = Sampling(label_probabilities=True, max_tokens=96 if with_reason else 8)
         requests = [prompts.classify(s, sampling, with_reason=with_reason) for s in items]
         what = f"student {student.fold + 1} of {len(students)} predicts its fold"
-        return asking.labels(requests, mine, what, source=f"student/fold={student.fold}", model=model)
+        return asker.ask_for_labels(requests, mine, what, source=f"student/fold={student.fold}", model=prompts.model)
 
     return students, ask
 
@@ -183,7 +179,7 @@ def _probes(
     split: Folds,
     repeat: int,
     folder: Path,
-    asking: Asking,
+    asker: Asker,
 ) -> tuple[list[Student], _Ask]:
     texts = read_texts(config, pack, samples)
     images: dict[str, Vector] = {}
@@ -197,7 +193,7 @@ def _probes(
             looks = [Shard("look at the images", partial(probe_images, spec, part)) for part in several]
             gpus = gpus_a_fold(config) if spec.embedding_model else 0
             if gpus:
-                asking.rest()
+                asker.close_engine()
             for found in run_shards(config, "image features", looks, gpus=gpus):
                 images.update(found)
         return images
@@ -208,7 +204,7 @@ def _probes(
         home = folder / probe_digest(spec, train, texts, fold, seed)
         return home, lambda home, _: train_probe(spec, train, texts, fold, seed, home, images=images)
 
-    students = train_students(config, asking, samples, split, repeat, plan, before=features)
+    students = train_students(config, asker, samples, split, repeat, plan, before=features)
 
     def ask(student: Student, students: Sequence[Student], items: Sequence[Sample]) -> Sequence[Prediction]:
         _read_more(config, pack, items, texts)

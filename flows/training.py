@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from prefect import get_run_logger
 
-from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.runners import Shard, run_shards
 from flows.stage import show_table
 from flows.ui import Progress
+from tasks.models.ask import Asker
 from tasks.records import Sample
 from tasks.students.folds import Folds
 from tasks.students.spec import StudentSpec
@@ -36,7 +36,7 @@ Plan = Callable[[Sequence[Sample], int], tuple[Path, Work]]
 
 def train_students(
     config: CorrectionConfig,
-    asking: Asking,
+    asker: Asker,
     samples: Sequence[Sample],
     split: Folds,
     repeat: int,
@@ -63,7 +63,7 @@ def train_students(
             shards.append(Shard(what, _training(what, home, work)))
         students.append(Student(fold, home))
     if shards:
-        asking.rest()
+        asker.close_engine()
         if before is not None:
             before()
     for _ in run_shards(config, "train student", shards, gpus=gpus):

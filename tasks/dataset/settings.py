@@ -7,7 +7,7 @@ from pydantic import Field
 
 from tasks.dataset.drift import Limits
 from tasks.dataset.export.exports import ExportSpec
-from tasks.rationales.diversity import NEAR
+from tasks.rationales.settings import NEAR
 from tasks.settings import Settings
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.evaluation.variants import Phase, Variant
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import prompter_for
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.students.lora import student_digest, train_student
@@ -65,15 +65,7 @@ def _plan(trial: Trial) -> list[tuple[StudentSpec, Path]]:
 
 
 def _prompter(trial: Trial) -> Prompter:
-    asked = base_spec(trial.spec)
-    return Prompter(
-        load_pack(trial.pack),
-        model_identity(asked),
-        max_pixels=asked.max_pixels,
-        min_pixels=asked.min_pixels,
-        context_length=asked.context_length,
-        texts=trial.texts,
-    )
+    return prompter_for(load_pack(trial.pack), base_spec(trial.spec), trial.texts)
 
 
 def _unheard(done: int, total: int, loss: float) -> None:

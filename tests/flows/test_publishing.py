@@ -17,7 +17,7 @@ from flows.relabel import watched_digest
 from tasks.dataset.relabel_state import RelabelOutcome, read_state
 from tasks.dataset.versions import read_versions
 from tasks.models.engines.scripted import ScriptedEngine
-from tasks.models.spending import Budget
+from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Example, Generation, Outcome, Request
 from tasks.storage.rows import read_rows
@@ -166,16 +166,16 @@ def test_a_student_that_starts_from_another_base_is_seen(pool: Watched, tmp_path
 def test_a_run_that_is_tried_again_goes_on_with_what_is_left_of_its_budget(prefect_server: PrefectServer) -> None:
     from flows.asking import spending
 
-    put: list[int] = []
+    asked: list[int] = []
 
     @flow(retries=1)
     def tried_twice() -> None:
-        with spending(Budget(requests=5)) as budget:
-            put.append(budget.put)
+        with spending(BudgetSettings(requests=5)) as budget:
+            asked.append(budget.asked)
             assert budget.allow()
-            if len(put) == 1:
+            if len(asked) == 1:
                 raise ValueError("the engine died")
 
     tried_twice()
     tried_twice()
-    assert put == [0, 1, 0]
+    assert asked == [0, 1, 0]
