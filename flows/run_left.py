@@ -11,7 +11,7 @@ from tasks.evaluation.variants import Results
 from tasks.packs.pack import Pack
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Sample, Split
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 
 STAGES = ("rationales", "pseudo_labels", "correction", "emit")
 """Those whose results are taught."""

@@ -13,8 +13,8 @@ from flows.runners import Shard, parts, run_as_task, run_shards
 from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
 from tasks.correction.decide import check_out_of_fold
 from tasks.errors import ConfigError
-from tasks.items.image_hashes import Looks
-from tasks.items.near_duplicates import near_duplicates
+from tasks.items.duplicates import near_duplicates
+from tasks.items.image_hashes import ImageHashes
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import prompter_for
 from tasks.models.engines.spec import EngineSpec
@@ -56,7 +56,7 @@ def out_of_fold(
     """Train all students under `folder`/students and ask them; raises LeakageError before a student is asked about an
     item that its own record says it saw."""
     links = run_as_task("near-duplicates", f"look for near-duplicates among {len(samples)} items", lambda: (
-        near_duplicates(samples, Looks(config.images / "hashes.sqlite"))
+        near_duplicates(samples, ImageHashes(config.images / "hashes.sqlite"))
     ))  # fmt: skip
     folds: list[Folds] = []
     runs: list[dict[str, Prediction]] = []

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.items.manifest_folders import read_set
+from tasks.items.manifests import read_set
 from tasks.packs.columns import Columns
 from tasks.records import Prediction, Sample
 

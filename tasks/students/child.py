@@ -1,10 +1,8 @@
 """A foreign trainer as our child: run to its end and watched, and never left running, whatever becomes of us."""
 
 import contextlib
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +10,9 @@ from typing import Any, cast
 
 import orjson
 
-from tasks.models.engines.vllm import guard
+from tasks.models.engines.processes import end_guarded, end_orphans, start_guarded
 
 _POLL_SECONDS = 0.3
-_GUARD_PATIENCE = guard.PATIENCE_SECONDS + 10.0
 _LINES = 8
 _LONGEST = 300
 _ERROR = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit)\b")
@@ -42,15 +39,7 @@ def run_child(
     record = folder / "process" / "trainer.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     with (folder / "train.log").open("ab") as sink:
-        child = subprocess.Popen(
-            # -P: the folder of the script holds modules whose names are none of its business
-            [sys.executable, "-P", guard.__file__, str(record), str(os.getpid()), *command],
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        child = start_guarded(command, record, environment, sink)
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     try:
         while (code := child.poll()) is None:
@@ -61,12 +50,12 @@ def run_child(
                 child.wait(_POLL_SECONDS)
         return code
     finally:
-        _end(child, record)
+        end_guarded(child, record)
 
 
 def end_leftovers(folder: Path) -> None:
     """End what a killed run has left running in `folder`."""
-    guard.end_orphans(folder / "process")
+    end_orphans(folder / "process")
 
 
 def ending(code: int) -> str:
@@ -121,19 +110,3 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 def _age(file: Path) -> int:
     return file.stat().st_mtime_ns
-
-
-def _end(child: subprocess.Popen[bytes], record: Path) -> None:
-    if child.poll() is not None:
-        return
-    family = guard.read_record(record)
-    child.terminate()
-    try:
-        child.wait(timeout=_GUARD_PATIENCE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-    # nothing is left of it unless the guard itself was killed
-    if family is not None:
-        guard.end_family(family)
-    record.unlink(missing_ok=True)

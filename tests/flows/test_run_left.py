@@ -12,7 +12,8 @@ from tasks.evaluation.variants import Results
 from tasks.items.settings import SourceConfig
 from tasks.packs.pack import load_pack
 from tasks.records import Example, Message, Origin, Record
-from tasks.storage.stages import StageRecord, write_stage
+from tasks.storage.stage_record import StageRecord
+from tasks.storage.stages import write_stage
 from tasks.students.spec import StudentSpec
 from tests.conftest import PrefectServer
 from tests.tasks.making import prediction

@@ -79,7 +79,7 @@ BAD = {
     "unknown id": ({"id": "z", "verdict": "neither"}, r"line 2: item z was not asked about"),
     "no label of its item": (page_line("b", "询问尺码"), r"line 2: `询问尺码` is no label of item b"),
     "no JSON": (b'{"id": "b", "verd', r"line 2: not JSON"),
-    "no object": ([1], r'line 2: must be a JSON object; save the verdicts again'),
+    "no object": ([1], r"line 2: must be a JSON object; save the verdicts again"),
     "no verdict": ({"id": "b"}, r'line 2: must be a JSON object with "id" and text in "verdict"'),
     "verdict is a number": ({"id": "b", "verdict": 3}, r'line 2: must be a JSON object with "id" and text'),
     "content is a number": (page_line("b", "neither", content=3), r'line 2: "given" and "content" must be text'),
