@@ -72,7 +72,6 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
             lora_alpha=32,
             gradient_checkpointing=False,
             dtype="float32",
-            seconds_a_fold=75,
             scoring_batch_size=32,
             scoring_engine="local",  # a vLLM takes longer to start than these take to answer
             min_pixels=_PIXELS,
