@@ -28,7 +28,7 @@ from tasks.review.queue import write_queue
 from tasks.review.reviewers import read_verdicts
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.stages import StageRecord, code_version, recipe_hash
-from tasks.students.spec import ProbeSpec, base_spec
+from tasks.students.settings import ProbeSpec, base_spec
 
 
 @flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)

@@ -26,7 +26,7 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.report.summary import run_summary
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 
 _PIXELS = 112 * 168
 """The demo's screens are drawn at this size, so that the models see them as they are."""

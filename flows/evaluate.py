@@ -35,7 +35,7 @@ from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Prediction, Sample, Sampling, Split
 from tasks.report.card.card import settings_of, write_card
 from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
-from tasks.students.spec import base_spec
+from tasks.students.settings import base_spec
 
 STAGE = "evaluate"
 _REASON_TOKENS = 96

@@ -24,12 +24,12 @@ from tasks.prompts.prompter import Prompter
 from tasks.records import Prediction, Sample, Sampling
 from tasks.storage.stages import read_rows
 from tasks.students.external import external_checkpoint, external_digest, train_external
-from tasks.students.features import Vector
 from tasks.students.fold_files import recorded_folds, write_folds
 from tasks.students.folds import Folds, make_folds
 from tasks.students.lora import student_digest, train_student
 from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
-from tasks.students.spec import ExternalSpec, ProbeSpec, StudentSpec, base_spec
+from tasks.students.probe_features import Vector
+from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec, base_spec
 
 _SEEDS_A_REPEAT = 1000
 _LOOKS_A_SHARD = 500

@@ -15,7 +15,7 @@ from flows.stage import show_table
 from flows.ui import Progress
 from tasks.records import Sample
 from tasks.students.folds import Folds
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 
 STAGE = "correction"
 

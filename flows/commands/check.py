@@ -11,7 +11,7 @@ from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split
-from tasks.students.spec import ProbeSpec
+from tasks.students.settings import ProbeSpec
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.students.lora import student_digest, train_student
-from tasks.students.spec import StudentSpec, base_spec
+from tasks.students.settings import StudentSpec, base_spec
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes
-from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
-from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log
-from tasks.students.curves import Curve, draw_curve
-from tasks.students.spec import ExternalSpec
+from tasks.students.external_output import find_checkpoint, is_adapter, take_checkpoint
+from tasks.students.external_process import TimedOut, end_leftovers, ending, run_child, tail, training_log
+from tasks.students.loss_curves import Curve, draw_curve
+from tasks.students.settings import ExternalSpec
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""

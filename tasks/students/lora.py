@@ -26,10 +26,10 @@ from tasks.models.engines.identity import model_identity
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes
-from tasks.students.curves import check_reporters, curve_of, draw_curve
-from tasks.students.lessons import dataset, taught_items
-from tasks.students.resuming import KEPT, Progress, Watch, newest_checkpoint
-from tasks.students.spec import StudentSpec, base_spec
+from tasks.students.lora_checkpoints import KEPT, Progress, Watch, newest_checkpoint
+from tasks.students.lora_dataset import dataset, taught_items
+from tasks.students.loss_curves import check_reporters, curve_of, draw_curve
+from tasks.students.settings import StudentSpec, base_spec
 
 log = logging.getLogger(__name__)
 

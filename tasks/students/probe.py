@@ -18,8 +18,9 @@ import orjson
 from tasks.errors import ConfigError, EngineError
 from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
 from tasks.storage.stages import write_bytes
-from tasks.students.classifier import Blocks, Fitted, Weighing, fit, opened, saved
-from tasks.students.features import (
+from tasks.students.folds import make_folds
+from tasks.students.probe_classifier import Blocks, Fitted, Weighing, fit, opened, saved
+from tasks.students.probe_features import (
     Progress,
     Vector,
     dialogue_text,
@@ -28,8 +29,7 @@ from tasks.students.features import (
     ngram_counts,
     pooled_images,
 )
-from tasks.students.folds import make_folds
-from tasks.students.spec import ProbeSpec
+from tasks.students.settings import ProbeSpec
 
 _INNER_FOLDS = 3
 

@@ -49,7 +49,9 @@ def count_tree(revision: str | None) -> Counter[str]:
             continue
         source = _read(name, revision)
         wing = f"{path.parts[0]}/{path.parts[1] if len(path.parts) > 2 else '*'}"
-        counts[wing] += count_python(source) if path.suffix == ".py" else count_text(source, COMMENT_STARTS[path.suffix])
+        counts[wing] += (
+            count_python(source) if path.suffix == ".py" else count_text(source, COMMENT_STARTS[path.suffix])
+        )
     return counts
 
 

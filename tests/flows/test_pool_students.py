@@ -13,7 +13,7 @@ from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
 from tasks.students.folds import make_folds
 from tasks.students.probe import predict_probe, probe_images
-from tasks.students.spec import ProbeSpec
+from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

@@ -13,7 +13,7 @@ from tasks.items.settings import SourceConfig
 from tasks.packs.pack import load_pack
 from tasks.records import Example, Message, Origin, Record
 from tasks.storage.stages import StageRecord, write_stage
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 from tests.conftest import PrefectServer
 from tests.tasks.making import prediction
 

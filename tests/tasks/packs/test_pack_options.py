@@ -14,7 +14,7 @@ from tasks.packs.pack import TEMPLATES, Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars, reseeded
 from tasks.prompts.turns import system_turn, user_content, user_text
 from tasks.records import FreeText, Sampling, TextPart
-from tasks.students.lessons import dataset
+from tasks.students.lora_dataset import dataset
 from tests.tasks.making import image, sample
 
 GREEDY = Sampling()

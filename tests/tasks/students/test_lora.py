@@ -23,10 +23,10 @@ from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import user_content
 from tasks.records import Sample, Sampling, Split
-from tasks.students.lessons import dataset, taught_items
 from tasks.students.lora import student_digest, train_student
-from tasks.students.resuming import Watch, newest_checkpoint
-from tasks.students.spec import StudentSpec, base_spec
+from tasks.students.lora_checkpoints import Watch, newest_checkpoint
+from tasks.students.lora_dataset import dataset, taught_items
+from tasks.students.settings import StudentSpec, base_spec
 
 PIXELS = 112 * 168
 PICKLED = {".bin", ".pt", ".pth", ".pkl"}

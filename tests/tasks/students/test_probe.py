@@ -16,10 +16,10 @@ from tasks.errors import ConfigError, EngineError
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Outcome, Prediction, Sample, Split, content_digest
-from tasks.students.features import Vector, image_features
 from tasks.students.folds import make_folds
 from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
-from tasks.students.spec import ProbeSpec
+from tasks.students.probe_features import Vector, image_features
+from tasks.students.settings import ProbeSpec
 from tests.tasks.making import image, sample
 
 SPEC = ProbeSpec(folds=4, seed=3)

@@ -13,7 +13,7 @@ from tasks.models.image_cache import open_images
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Sample, Sampling
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 
 
 def taught_items(spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]) -> list[tuple[Sample, str]]:

@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from tasks.records import digest_of
 from tasks.storage.stages import write_bytes
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 
 log = logging.getLogger(__name__)
 
