@@ -11,9 +11,8 @@ from flows.asking import Asking
 from flows.config import CorrectionConfig
 from flows.one_run import one_run
 from flows.stage import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
-from flows.students import out_of_fold
+from flows.students import STAGE, predict_out_of_fold
 from flows.teacher import teacher_labels
-from flows.training import STAGE
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, Policy, correct
 from tasks.correction.judgements import Floats, Ints, from_predictions, predicted
 from tasks.correction.outcome import all_labels, corrections, judged_samples, known_verdicts, review_queue
@@ -28,7 +27,8 @@ from tasks.review.queue import write_queue
 from tasks.review.reviewers import read_verdicts
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.stages import StageRecord, code_version, recipe_hash
-from tasks.students.settings import ProbeSpec, base_spec
+from tasks.students.asking import choose_base_engine
+from tasks.students.settings import ProbeSpec
 
 
 @flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
@@ -55,7 +55,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         return record
     said = _people(review / "verdicts.jsonl", samples)
     with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images(samples)) as asking:
-        found = out_of_fold(config, pack, samples, asking, folder)
+        found = predict_out_of_fold(config, pack, samples, asking)
         judged, unjudged = judged_samples(samples, found.runs, found.folds[0].always_train)
         answers: dict[str, Prediction] = {}
         judgements = from_predictions(judged, found.runs, all_labels(samples))
@@ -103,7 +103,7 @@ def policy_of(config: CorrectionConfig) -> Policy:
 
 def _base(config: CorrectionConfig) -> str:
     student = config.student
-    return "probe" if isinstance(student, ProbeSpec) else model_identity(base_spec(student))
+    return "probe" if isinstance(student, ProbeSpec) else model_identity(choose_base_engine(student))
 
 
 def _people(store: Path, samples: Sequence[Sample]) -> dict[str, str]:

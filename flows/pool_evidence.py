@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flows.asking import Asking
-from flows.config import CommonConfig, CorrectionConfig, PseudoLabelsConfig
-from flows.pool_students import students_say
+from flows.config import PseudoLabelsConfig
 from flows.stage import prompter_for
+from flows.students import predict_pool
 from flows.teacher import teacher_labels
 from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import Pack
@@ -66,9 +66,7 @@ def opinions(
         found.append(Opinions({p.sample_id: p for p in told}, direct))
     there, here = found
     if with_students and config.student is not None and settings.ask_students and config.labelled is not None:
-        common = {name: getattr(config, name) for name in CommonConfig.model_fields}
-        trained = CorrectionConfig(**common, labelled=config.labelled, teacher=spec, student=config.student)
-        of_labelled, of_pool = students_say(trained, pack, labelled, pool, asking)
+        of_labelled, of_pool = predict_pool(config, config.student, pack, labelled, pool, asking)
         there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
     return there, here
 

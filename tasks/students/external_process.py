@@ -2,24 +2,16 @@
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-import orjson
 
 from tasks.models.engines.vllm import guard
 
 _POLL_SECONDS = 0.3
 _GUARD_PATIENCE = guard.PATIENCE_SECONDS + 10.0
-_LINES = 8
-_LONGEST = 300
-_ERROR = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit)\b")
-_STEP_KEY = "global_step/max_steps"
 
 
 class TimedOut(Exception):
@@ -69,58 +61,9 @@ def end_leftovers(folder: Path) -> None:
     guard.end_orphans(folder / "process")
 
 
-def ending(code: int) -> str:
-    """What an exit code of `run_child` says."""
+def describe_exit(code: int) -> str:
+    """Say what an exit code of `run_child` means."""
     return f"was killed by signal {256 - code}" if code > 191 else f"ended with exit code {code}"
-
-
-def tail(log: Path) -> str:
-    """The last error of a log, where it shows one, and its last lines; of a progress bar the last state."""
-    text = log.read_bytes().decode("utf-8", errors="replace") if log.exists() else ""
-    lines = [line.rstrip().rsplit("\r", 1)[-1][:_LONGEST] for line in text.split("\n")]
-    lines = [line for line in lines if line.strip()]
-    errors = [line for line in lines if _ERROR.match(line)]
-    return "\n".join([*errors[-1:], *(f"  {line}" for line in lines[-_LINES:])])
-
-
-def training_log(output: Path) -> list[tuple[int, int, float]]:
-    """(step, steps in all, loss) of each line of the trainer's own log under `output`, so far as it has one.
-
-    Read are LLaMA-Factory's trainer_log.jsonl, ms-swift's logging.jsonl and, where there is neither, the newest
-    trainer_state.json of transformers' trainer.
-    """
-    files = [f for name in ("trainer_log.jsonl", "logging.jsonl") for f in output.rglob(name)]
-    if files:
-        lines = [_parsed(line) for line in max(files, key=_age).read_bytes().splitlines()]
-        return [entry for line in lines if (entry := _entry(line)) is not None]
-    states = sorted(output.rglob("trainer_state.json"), key=_age)
-    state = _parsed(states[-1].read_bytes()) if states else {}
-    total, history = state.get("max_steps", 0), state.get("log_history", [])
-    return [(int(h["step"]), int(total), float(h["loss"])) for h in history if "loss" in h and "step" in h]
-
-
-def _entry(line: Mapping[str, Any]) -> tuple[int, int, float] | None:
-    if isinstance(steps := line.get(_STEP_KEY), str):
-        done, _, total = steps.partition("/")
-    else:
-        done, total = line.get("current_steps"), line.get("total_steps")
-    try:
-        return int(done or ""), int(total or ""), float(line["loss"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    """The JSON object; {} for a line that is half written."""
-    try:
-        value: Any = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return {}
-    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
-
-
-def _age(file: Path) -> int:
-    return file.stat().st_mtime_ns
 
 
 def _end(child: subprocess.Popen[bytes], record: Path) -> None:

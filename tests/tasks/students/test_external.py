@@ -22,7 +22,8 @@ from tasks.errors import ConfigError, EngineError
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.records import ImageRef, Sample, content_digest
-from tasks.students.external import external_checkpoint, external_digest, train_external
+from tasks.students.external import external_digest, train_external
+from tasks.students.external_output import external_checkpoint
 from tasks.students.settings import ExternalSpec
 from tests.tasks.making import prompter, sample
 
