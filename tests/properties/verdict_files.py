@@ -10,7 +10,7 @@ from tasks.correction.judgements import read_probabilities, read_teacher, read_v
 from tasks.correction.patches import apply_patch, read_patch, revert_patch, undo_path
 from tasks.dataset.versions import FOLDER, LOG, read_versions
 from tasks.errors import LabelstillError
-from tasks.evaluation.truth import read_truth
+from tasks.evaluation.test_set import read_truth
 from tasks.items.manifests import read_items
 from tasks.review.label_studio import is_export, read_export
 from tasks.review.reviewers import read_verdicts as read_reviewer
