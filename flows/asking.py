@@ -17,7 +17,6 @@ from prefect import get_run_logger
 from prefect.context import FlowRunContext
 
 from flows.config import CommonConfig
-from flows.metrics import account
 from flows.runners import open_where_configured, run_as_task
 from flows.ui import Progress
 from tasks.errors import BudgetSpent
@@ -98,7 +97,6 @@ class Asking:
     def __enter__(self) -> "Asking":
         if self.ledger.notice:
             get_run_logger().warning("%s", self.ledger.notice)
-        account(self.config.output, self.stage, self.so_far)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -59,7 +59,7 @@ class CommonConfig(Settings):
     shard_size: int = Field(default=500, ge=1, description="Answers a task run; aim at half a minute or more")
     seed: int = Field(default=0, description="Seed of folds, sampling and audit")
     runner: Runner = Field(
-        default="threads", description="threads: this machine; or a Ray cluster, for shards and engine replicas"
+        default="threads", description="threads: this machine; or a Ray cluster, for shards and vLLM servers"
     )
 
 

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.config import DemoConfig, DistillConfig, EvaluateConfig
 from flows.distill import distill
-from flows.one_run import one_run
+from flows.run_lock import hold_output
 from flows.stage import run_as_task
 from flows.ui import Progress
 from tasks.correction.settings import CorrectionSettings, ReviewerConfig
@@ -33,7 +33,7 @@ _PIXELS = 112 * 168
 
 
 @flow(name="demo", flow_run_name="demo: seed {config.seed}", timeout_seconds=6 * 3600)
-@one_run
+@hold_output
 def demo(config: DemoConfig) -> str:
     """Run the whole way on synthetic shop screens and dialogues; returns the summary it prints, as Markdown."""
     began = time.monotonic()

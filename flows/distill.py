@@ -10,9 +10,9 @@ from flows.asking import spending, spent
 from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
 from flows.correction import correction
 from flows.emit import emit
-from flows.one_run import one_run
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
+from flows.run_lock import hold_output
 from flows.service.pages import show_links
 from flows.stage import one_reading, run_as_task
 from flows.ui import show_in_ui
@@ -23,7 +23,7 @@ from tasks.storage.stages import StageRecord
 
 
 @flow(name="distill", flow_run_name="distill: {config.pack}", timeout_seconds=336 * 3600)
-@one_run
+@hold_output
 def distill(config: DistillConfig) -> dict[str, StageRecord]:
     """Turn a labelled set and an unlabelled pool into one training set under `config.output`.
 
@@ -51,7 +51,7 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     records: dict[str, StageRecord] = {}
     for stage in stages:
         record = through_outages(lambda stage=stage: _run_stage(stage), type(stage).__name__.removesuffix("Config"))
-        if record is None:  # pyright: ignore[reportUnnecessaryComparison]  what one_run made of it
+        if record is None:  # pyright: ignore[reportUnnecessaryComparison]  what hold_output made of it
             raise spent()
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)

@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger
 
 from flows.config import EmitConfig
 from flows.folders import CANDIDATE, CONFLICTS
-from flows.one_run import one_run
+from flows.run_lock import hold_output
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
 from flows.stage import intake, read_texts, reused, run_as_task, show_counts, show_table
@@ -27,19 +27,11 @@ from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Worded, crowded_out, diversity
 from tasks.rationales.gate import judge_reason
-from tasks.records import Correction, Dropped, Prediction, Sample, Split, digest_of
-from tasks.review.page import case_digest
+from tasks.records import Correction, Dropped, Prediction, Sample, Split, content_digest, digest_of
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
-from tasks.storage.stages import (
-    StageRecord,
-    StoredRows,
-    close_stage,
-    code_version,
-    open_stage,
-    read_record,
-    recipe_hash,
-)
+from tasks.storage.rows import StoredRows
+from tasks.storage.stages import StageRecord, close_stage, code_version, open_stage, read_record, recipe_hash
 
 _ASKED = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""
@@ -48,7 +40,7 @@ _ROWS_SHOWN = 200
 
 
 @flow(name="emit", flow_run_name="emit: {config.pack}", timeout_seconds=12 * 3600)
-@one_run
+@hold_output
 def emit(config: EmitConfig) -> StageRecord:
     """Merge what the earlier stages left under `output` and write `output`/emit.
 
@@ -238,7 +230,7 @@ def _ask(config: EmitConfig, sources: Sources, rules: Rules, plan: Plan) -> None
     folder = config.output / CONFLICTS
     cases = conflicts(plan, sources, rules, _ASKED)
     if cases or folder.exists():
-        labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: case_digest(c) for c in cases}
+        labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: content_digest(c) for c in cases}
         held, _ = usable(sources.verdicts, labels, contents)
         write_queue(cases, folder, held, title="Duplicates with different labels")
     if cases:

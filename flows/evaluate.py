@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
 
-import orjson
 import torch
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.asking import Asking
 from flows.config import EvaluateConfig
-from flows.one_run import one_run
-from flows.service.processes import worker_pool
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
@@ -25,20 +23,23 @@ from tasks.evaluation.table import describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
 from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
+from tasks.evaluation.worker_pool import worker_pool
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import settings_of, write_card
-from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_bytes
+from tasks.storage.json_lines import write_json
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests, make_prompter
 
 STAGE = "evaluate"
 
 
 @flow(name="evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
-@one_run
+@hold_output
 def evaluate(config: EvaluateConfig) -> StageRecord:
     """Train students on each variant of what the run under `output` left, and measure them: `output`/evaluate.
 
@@ -96,7 +97,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             _predict(config.test, folder, results, trials, pack, asking, tested)
         costs = asking.costs()
     report = make_report(rows)
-    write_bytes(folder / "scores.json", orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+    write_json(folder / "scores.json", report)
     dropped = [
         Dropped(sample_id=s.id, stage=STAGE, reason="no_true_label", detail="neither `output` nor `evaluate.truth`")
         for s in held_out

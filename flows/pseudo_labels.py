@@ -4,36 +4,44 @@ The teacher labels the labelled set too, blind: how it does there, by corrected 
 """
 
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from prefect import flow, get_run_logger
 
 from flows.asking import Asking
 from flows.config import PseudoLabelsConfig
 from flows.folders import REVIEW_POOL
-from flows.one_run import one_run
-from flows.pool_evidence import Opinions, ask_second, opinions
-from flows.stage import Stage, intake, most_images, reused, run_as_task, show_table
+from flows.run_lock import hold_output
+from flows.stage import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
+from flows.students import predict_pool
+from flows.teacher import teacher_labels
 from tasks.items.file_states import file_state
+from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import Pack, load_pack
-from tasks.pseudo_labels.decide import Bar, Decision, Trust, Trusted, decide, split
-from tasks.pseudo_labels.pool_cases import pool_cases
-from tasks.pseudo_labels.quotas import Balance
-from tasks.pseudo_labels.targets import checked, targets
-from tasks.pseudo_labels.trust import Belief, fit
+from tasks.pseudo_labels.decide import (
+    PoolDecision,
+    Trust,
+    Trusted,
+    build_review_cases,
+    decide,
+    list_alike,
+    list_untrusted,
+    split,
+)
+from tasks.pseudo_labels.evidence import Opinions
+from tasks.pseudo_labels.targets import ENOUGH, build_targets, find_checked, match_corrections
+from tasks.pseudo_labels.trust import TrustModel, fit_trust
 from tasks.rationales.gate import with_good_reasons
-from tasks.records import Correction, Sample, Split, content_digest
+from tasks.records import Correction, Prediction, Sample, Sampling, Split, content_digest
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store, usable
-from tasks.storage.stages import StageRecord, code_version, read_record, read_rows, recipe_hash, write_rows
+from tasks.storage.rows import read_rows, write_rows
+from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
 
 STAGE = "pseudo_labels"
-_ENOUGH = 20
-"""Checked items below which the teacher is not calibrated: a handful of a person's verdicts and no labelled set."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class _Given:
 
 
 @flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
-@one_run
+@hold_output
 def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     """Label the pool under `output`/pseudo_labels.
 
@@ -60,7 +68,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     began = time.monotonic()
     pack = load_pack(config.pack)
     pack.require_labels(STAGE)
-    given = _read(config, pack)
+    given = _read_inputs(config, pack)
     settings, folder = config.pseudo_labels, config.output / STAGE
     models = {"teacher": model_identity(config.teacher)}
     if settings.second_teacher is not None:
@@ -74,13 +82,14 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
         return record
     most = most_images([*given.labelled, *given.pool])
     with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most) as asking:
-        there, here = opinions(config, pack, given.labelled, given.pool, asking, with_students=bool(given.corrections))
-        trust, belief = _trust(config, given, there, here)
+        there, here = _ask_models(config, pack, given, asking)
+        trust, model = _decide(config, given, there, here)
         if settings.second_teacher is not None:
-            doubtful, alike = _doubtful(trust), _alike(there, trust, belief)
-            here = ask_second(config, pack, given.pool, doubtful, asking, here)
-            there = ask_second(config, pack, given.labelled, alike, asking, there)
-            trust, _ = _trust(config, given, there, here)
+            spec, untrusted = settings.second_teacher, list_untrusted(trust)
+            alike = list_alike(trust, model, there.teacher, there.collect_evidence())
+            here = _ask_second_teacher(config, pack, spec, given.pool, untrusted, asking, here)
+            there = _ask_second_teacher(config, pack, spec, given.labelled, alike, asking, there)
+            trust, _ = _decide(config, given, there, here)
         costs = asking.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
     kept, dropped = split(trust, predictions, STAGE)
@@ -93,13 +102,13 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     write_rows(folder / "trust.parquet", trust.items)
     _ask_people(config, given, trust, here)
     stage = Stage(STAGE, folder, recipe, given.digests, models, began)
-    record = stage.finish(kept, dropped, (s.id for s in given.pool), _figures(trust), costs)
+    record = stage.finish(kept, dropped, (s.id for s in given.pool), trust.summarise(), costs)
     _show(config, trust)
     return record
 
 
-def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
-    """Everything that decides about the pool but the models, and the digest of each part."""
+def _read_inputs(config: PseudoLabelsConfig, pack: Pack) -> _Given:
+    """Read everything that decides about the pool but the models, and the digest of each part."""
     log = get_run_logger()
     pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output, config.images)
     store = config.output / REVIEW_POOL / "verdicts.jsonl"
@@ -116,9 +125,8 @@ def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
     corrections: dict[str, Correction] = {}
     if record is not None:
         digests["correction"] = record.digest
-        label_of = {s.id: s.given for s in labelled}
         rows = read_rows(config.output / "correction" / "kept.parquet", Correction)
-        corrections = {c.sample_id: c for c in rows if label_of.get(c.sample_id) == c.given}
+        corrections = match_corrections(labelled, rows)
     if len(corrections) < len(labelled):
         log.warning(
             "%d of %d labelled items have no correction: a wrong given label counts as the teacher's error there, so "
@@ -128,15 +136,60 @@ def _read(config: PseudoLabelsConfig, pack: Pack) -> _Given:
     return _Given(pool, labelled, corrections, verdicts, digests)
 
 
-def _trust(config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opinions) -> tuple[Trust, Belief | None]:
+def _ask_models(config: PseudoLabelsConfig, pack: Pack, given: _Given, asking: Asking) -> tuple[Opinions, Opinions]:
+    """Ask the teacher, and correction's students, about the labelled set and about the pool, both in the same way."""
+    settings, spec = config.pseudo_labels, config.teacher
+    prompter = prompter_for(config, pack, model_identity(spec), spec, [*given.labelled, *given.pool])
+    found: list[Opinions] = []
+    for items, what in ((given.labelled, "the labelled set, blind"), (given.pool, "the pool")):
+        told = teacher_labels(asking, prompter, items, spec, settings, config.seed, f"teacher labels {what}")
+        direct: list[Prediction] = []
+        if pack.describe_first:
+            sampling = Sampling(label_probabilities=True, max_tokens=8, seed=config.seed)
+            requests = [prompter.classify(s, sampling, with_reason=False) for s in items]
+            direct = asking.labels(
+                requests, spec, f"teacher labels {what}, undescribed", source="teacher/direct", model=prompter.model
+            )
+        found.append(Opinions(_by_sample(told), _by_sample(direct)))
+    there, here = found
+    if given.corrections and settings.ask_students and config.student is not None and config.labelled is not None:
+        of_labelled, of_pool = predict_pool(config, config.student, pack, given.labelled, given.pool, asking)
+        there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
+    return there, here
+
+
+def _ask_second_teacher(
+    config: PseudoLabelsConfig,
+    pack: Pack,
+    spec: EngineSpec,
+    samples: Sequence[Sample],
+    wanted: Collection[str],
+    asking: Asking,
+    said: Opinions,
+) -> Opinions:
+    """Return `said` with what the second teacher says about the `wanted` ones of `samples`, asked as the first was."""
+    items = [s for s in samples if s.id in wanted]
+    prompter = prompter_for(config, pack, model_identity(spec), spec, items)
+    what = "second teacher labels what is uncertain"
+    told = teacher_labels(asking, prompter, items, spec, config.pseudo_labels, config.seed, what)
+    return replace(said, second=_by_sample(told))
+
+
+def _by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
+    return {p.sample_id: p for p in predictions}
+
+
+def _decide(
+    config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opinions
+) -> tuple[Trust, TrustModel | None]:
     """Calibrate on what can be checked, and decide."""
-    settings, found = config.pseudo_labels, here.evidence()
-    items = checked(given.labelled, there.teacher, there.evidence(), given.corrections, {})
-    items += checked(given.pool, here.teacher, found, {}, given.verdicts)
-    belief = None
-    if len(items) >= _ENOUGH:
-        belief = run_as_task("calibrate", f"calibrate trust on {len(items)} items", lambda: (
-            fit(targets(items), config.seed)
+    found = here.collect_evidence()
+    items = find_checked(given.labelled, there.teacher, there.collect_evidence(), given.corrections, {})
+    items += find_checked(given.pool, here.teacher, found, {}, given.verdicts)
+    model = None
+    if len(items) >= ENOUGH:
+        model = run_as_task("calibrate", f"calibrate trust on {len(items)} items", lambda: (
+            fit_trust(build_targets(items), config.seed)
         ))  # fmt: skip
     else:
         get_run_logger().warning(
@@ -144,24 +197,7 @@ def _trust(config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opi
             len(items),
         )
     predictions = [here.teacher[s.id] for s in given.pool]
-    bar = Bar(settings.target_precision, settings.assurance)
-    balance = Balance(settings.cap, settings.quotas, settings.floor, settings.class_temperature)
-    return decide(predictions, found, belief, bar, balance, given.verdicts, config.seed), belief
-
-
-def _doubtful(trust: Trust) -> dict[str, float]:
-    """The untrusted items of the pool, with their expected precision."""
-    return {i.sample_id: i.expected or 0.0 for i in trust.items if i.decision is Decision.NOT_TRUSTED}
-
-
-def _alike(there: Opinions, trust: Trust, belief: Belief | None) -> list[str]:
-    """The labelled items no surer than the untrusted: on these the second teacher is checked."""
-    doubtful, found = _doubtful(trust), there.evidence()
-    if belief is None or not doubtful:
-        return []
-    ids = list(found)
-    expected = belief.expected(list(found.values()), [there.teacher[i].label or "" for i in ids])
-    return [i for i, p in zip(ids, expected.tolist(), strict=True) if p <= max(doubtful.values())]
+    return decide(predictions, found, model, config.pseudo_labels, given.verdicts, config.seed), model
 
 
 def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: Opinions) -> None:
@@ -169,7 +205,7 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
     budget = config.pseudo_labels.review_budget
     if not budget and not given.verdicts:
         return
-    cases = pool_cases(given.pool, trust.items, here.teacher, here.students, budget)
+    cases = build_review_cases(given.pool, trust.items, here.teacher, here.students, budget)
     folder = config.output / REVIEW_POOL
     run_as_task("review page", "write the review page of the pool", lambda: (
         write_queue(cases, folder, given.verdicts, title="Review: pool")
@@ -180,27 +216,12 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
     )  # fmt: skip
 
 
-def _figures(trust: Trust) -> dict[str, float]:
-    decisions = Counter(i.decision for i in trust.items)
-    known = [i.expected for i in trust.items if i.expected is not None]
-    kept = decisions[Decision.KEPT]
-    return {
-        "expected precision": trust.precision.expected,
-        "lower": trust.precision.lower,
-        "upper": trust.precision.upper,
-        "kept share": kept / max(len(trust.items), 1),
-        "expected precision of all": sum(known) / max(len(known), 1),
-        "calibrated": float(trust.calibrated),
-        "reviewed": float(decisions[Decision.REVIEWED] + decisions[Decision.REVIEWER_SAID_NEITHER]),
-    }
-
-
 def _show(config: PseudoLabelsConfig, trust: Trust) -> None:
     log, settings, p = get_run_logger(), config.pseudo_labels, trust.precision
-    kept = [i for i in trust.items if i.decision is Decision.KEPT]
+    kept = [i for i in trust.items if i.decision is PoolDecision.KEPT]
     log.info(
         "kept %d of %d pseudo-labels: expected precision %.3f, between %.3f and %.3f",
-        len(kept), len(trust.items), p.expected, p.lower, p.upper,
+        len(kept), len(trust.items), p.value, p.low, p.high,
     )  # fmt: skip
     if not kept:
         log.warning(
@@ -210,15 +231,17 @@ def _show(config: PseudoLabelsConfig, trust: Trust) -> None:
     if not trust.floors_kept:
         log.warning("`floor` %d is not kept: with it the target would not be reached", settings.floor)
     show_table(
-        "pseudo-label-trust", _by_class(trust.items), "Pseudo-labels by class: answered, kept, expected precision"
+        "pseudo-label-trust",
+        _tabulate_by_class(trust.items),
+        "Pseudo-labels by class: answered, kept, expected precision",
     )
 
 
-def _by_class(items: Sequence[Trusted]) -> list[dict[str, object]]:
+def _tabulate_by_class(items: Sequence[Trusted]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for label in sorted({i.label for i in items if i.label is not None}):
         mine = [i for i in items if i.label == label]
-        kept = [i.expected or 0.0 for i in mine if i.decision is Decision.KEPT]
+        kept = [i.expected or 0.0 for i in mine if i.decision is PoolDecision.KEPT]
         rows.append(
             {
                 "label": label,
@@ -226,7 +249,7 @@ def _by_class(items: Sequence[Trusted]) -> list[dict[str, object]]:
                 "kept": len(kept),
                 "expected precision of all": round(sum(i.expected or 0.0 for i in mine) / len(mine), 4),
                 "expected precision of kept": round(sum(kept) / len(kept), 4) if kept else None,
-                "over quota": sum(i.decision is Decision.OVER_QUOTA for i in mine),
+                "over quota": sum(i.decision is PoolDecision.OVER_QUOTA for i in mine),
             }
         )
     return rows

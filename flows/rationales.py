@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger
 
 from flows.asking import Asking
 from flows.config import RationalesConfig
-from flows.one_run import one_run
+from flows.run_lock import hold_output
 from flows.stage import Stage, intake, most_images, prompter_for, reused, show_table
 from tasks.models.engines.identity import model_identity
 from tasks.models.ledger.ledger import Ledger
@@ -20,7 +20,7 @@ from tasks.storage.stages import StageRecord, code_version, recipe_hash
 
 
 @flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)
-@one_run
+@hold_output
 def rationales(config: RationalesConfig) -> StageRecord:
     """Write a reason for each labelled item under `output`/rationales.
 

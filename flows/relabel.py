@@ -8,7 +8,7 @@ from prefect.states import Completed
 
 from flows.config import RelabelConfig
 from flows.folders import CONFLICTS, REVIEW_POOL
-from flows.one_run import one_run
+from flows.run_lock import hold_output
 from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, read_state, write_state
 from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import reader_identity
@@ -19,7 +19,7 @@ from tasks.storage.stages import code_version, read_record
 
 
 @flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)
-@one_run
+@hold_output
 def relabel(config: RelabelConfig) -> State[RelabelState]:
     """Bring `output` up to date: new items, changed templates, teacher or label set, and what review has decided.
 

@@ -19,7 +19,7 @@ from tasks.errors import EngineError
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
 from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, last_line, mark_ground
-from tasks.models.engines.ray.clustered import open_on_cluster
+from tasks.models.engines.ray.placed import open_on_cluster
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def run_shards(config: CommonConfig, name: str, shards: Sequence[Shard[T]], *, g
 
 
 def open_where_configured(config: CommonConfig, spec: EngineSpec, place: Workplace) -> Engine:
-    """The engine that `spec` names, here or in copies on the cluster; raises EngineError with the mend."""
+    """Open the engine that `spec` names, here or in copies on the cluster; raises EngineError with the fix."""
     if config.runner == "threads":
         return open_engine(spec, place)
     return open_on_cluster(spec, place, config.runner, ground_of(config))

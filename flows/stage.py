@@ -1,4 +1,8 @@
-"""What the four stage flows share: intake, asking in shards, progress and tables in the web UI."""
+"""What the stage flows share, in the order in which a stage uses it: its items, its prompts, its record.
+
+A stage reads its sets (`intake`), returns the record of an unchanged one (`reused`), asks with `prompter_for`, and ends
+with `Stage.finish`, which writes its folder and shows its counts in the web UI.
+"""
 
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -27,7 +31,8 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Record, Sample, Split
-from tasks.storage.stages import StageRecord, code_version, finished, read_record, read_rows, recipe_hash, write_stage
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord, code_version, finished, read_record, recipe_hash, write_stage
 
 T = TypeVar("T")
 
@@ -36,8 +41,11 @@ _READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", d
 
 @contextmanager
 def one_reading() -> Generator[None]:
-    """Within the block, subflows included, each set is read once: the stages of a run then decide about, and merge, the
-    same items, whatever is written to its manifest and images meanwhile. The next run sees that."""
+    """Read each set once within the block, subflows included.
+
+    The stages of a run then decide about, and merge, the same items, whatever is written to its manifest and images
+    meanwhile. The next run sees that.
+    """
     before = _READINGS.set({})
     try:
         yield
@@ -53,7 +61,8 @@ def intake(
     `images` is `CommonConfig.images`, where files that were checked are remembered; None: all are opened. Within
     `one_reading` the first reading of a set stands.
     """
-    folder, readings = output / "samples" / split, _READINGS.get()
+    folder = output / "samples" / split
+    readings = _READINGS.get()
 
     def work() -> tuple[list[Sample], StageRecord]:
         if readings is not None and folder in readings and read_record(folder) == readings[folder]:
@@ -91,8 +100,28 @@ def _read_set(
     return list(result.kept), record
 
 
+def known_files(images: Path) -> Path:
+    """Return the file under `CommonConfig.images` that remembers checked image files (tasks/items/known_files.py)."""
+    return images / "known.sqlite"
+
+
+def reused(folder: Path, recipe: str) -> StageRecord | None:
+    """Return the record of a stage that need not be done again, and say so in the log and the web UI; else None."""
+    record = finished(folder, recipe)
+    if record is not None:
+        get_run_logger().info(
+            "%s: recipe and inputs unchanged; reused %s (%d kept, %d dropped)",
+            record.stage,
+            folder,
+            record.kept,
+            record.dropped,
+        )
+        show_counts(record)
+    return record
+
+
 def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
-    """The text on each image by digest, as a task run, on a cluster several; none for a pack that doesn't show it."""
+    """Return the text on each image by digest, read as a task run, on a cluster as several; none unless `pack.ocr`."""
     if pack.ocr is None:
         return {}
     images = list({image.sha256: image for sample in samples for image in sample.images}.values())
@@ -111,7 +140,7 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
 
 
 def prompter_for(config: CommonConfig, pack: Pack, model: str, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
-    """The prompts of `pack` for the model of that identity, run as `spec` says; a cluster prepares the images first."""
+    """Return the prompts of `pack` for that model, run as `spec` says; a cluster prepares the images first."""
     prepare_images(config, spec, samples)
     return Prompter(
         pack,
@@ -124,7 +153,7 @@ def prompter_for(config: CommonConfig, pack: Pack, model: str, spec: EngineSpec,
 
 
 def most_images(samples: Iterable[Sample]) -> int:
-    """The most images that one sample has: what a server must be prepared for."""
+    """Return the most images that one sample has: what a server must be prepared for."""
     return max((len(s.images) for s in samples), default=0)
 
 
@@ -173,13 +202,8 @@ class Stage:
         return record
 
 
-def known_files(images: Path) -> Path:
-    """The file under `CommonConfig.images` that remembers checked image files (tasks/items/known_files.py)."""
-    return images / "known.sqlite"
-
-
 def show_counts(record: StageRecord) -> None:
-    """The stage's counts as a table artifact."""
+    """Show the stage's counts as a table artifact."""
     rows: list[list[str | int | float]] = [["read", record.read], ["kept", record.kept], ["dropped", record.dropped]]
     rows += [[f"dropped: {reason}", n] for reason, n in record.drops.items()]
     rows += [["seconds", round(record.seconds, 1)], *([name, value] for name, value in record.costs.rows())]
@@ -188,22 +212,7 @@ def show_counts(record: StageRecord) -> None:
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
-    """A table artifact; `key` may hold underscores and slashes, which Prefect's keys may not."""
+    """Show a table artifact; `key` may hold underscores and slashes, which Prefect's keys may not."""
     clean = key.replace("_", "-").replace("/", "-")
     table = [dict(row) for row in rows]
     show_in_ui(clean, lambda: create_table_artifact(table=table, key=clean, description=description))
-
-
-def reused(folder: Path, recipe: str) -> StageRecord | None:
-    """The record of a stage that need not be done again, said in the log and shown; else None."""
-    record = finished(folder, recipe)
-    if record is not None:
-        get_run_logger().info(
-            "%s: recipe and inputs unchanged; reused %s (%d kept, %d dropped)",
-            record.stage,
-            folder,
-            record.kept,
-            record.dropped,
-        )
-        show_counts(record)
-    return record

@@ -21,7 +21,7 @@ from tasks.models.engines.identity import model_identity
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests, make_prompter
 from tasks.students.fold_students import (
     Student,

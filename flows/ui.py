@@ -5,6 +5,7 @@ and tried again, and never ends a run or holds it up.
 """
 
 import contextvars
+import sys
 import threading
 import time
 from collections import deque
@@ -12,13 +13,14 @@ from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
+import rich.progress
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.utilities.context import get_task_and_flow_run_ids
+from rich.console import Console
 
 from flows.api import unanswered
-from flows.live import LiveLine
 
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ class Progress:
         self._points = deque([(self._began, 0)], maxlen=round(_RATE_SECONDS / _TICK_SECONDS))
         self._tenth, self._said = 0, 0.0
         self._log = get_run_logger()
-        self._live = LiveLine(what, self.total)
+        self._live = _LiveLine(what, self.total)
         self._artifact = _Artifact(f"{stage.replace('_', '-')}-progress", self._state, self._log.warning)
 
     def __enter__(self) -> "Progress":
@@ -99,6 +101,39 @@ class Progress:
         words = self.words()
         self._points.append((time.monotonic(), self.done))
         return self.done, min(100.0, 100.0 * self.done / self.total), f"{self._stage}: {words}"
+
+
+class _LiveLine:
+    """One line on a terminal that moves: done, items per second, time left; nothing where the output is no terminal."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._bar: rich.progress.Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                rich.progress.TaskProgressColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[rate]}"),
+                rich.progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(what, total=total, rate="")
+            self._bar.start()
+
+    def to(self, done: int, total: int) -> None:
+        """Move to `done` of `total`."""
+        if self._bar is not None:
+            speed = self._bar.tasks[0].speed
+            rate = f"{speed:.1f}/s" if speed else ""
+            self._bar.update(self._task, completed=done, total=total, rate=rate)
+
+    def close(self) -> None:
+        """Take the line away; safe to call twice."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 class _Artifact:

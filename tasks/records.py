@@ -90,9 +90,9 @@ class Sample(Record):
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
 
 
-def content_digest(sample: Sample) -> str:
-    """Digest of what the item shows and says, whatever its id or label."""
-    return digest_of([p.text if p.type == "text" else p.image.sha256 for p in sample.parts])
+def content_digest(item: "Sample | ReviewCase") -> str:
+    """Return the digest of what the item shows and says, whatever its id or label."""
+    return digest_of([p.text if p.type == "text" else p.image.sha256 for p in item.parts])
 
 
 class Dropped(Record):
@@ -319,9 +319,11 @@ class Correction(Record):
 
 
 class ReviewCase(Record):
-    """A question to a person about one given label. Made by correction; read by the review page and Label Studio."""
+    """A question to a person about one label. Made by correction, pseudo_labels and dataset; read by review."""
 
     sample_id: str
+    source: str = ""
+    """Manifest file (absolute path) of the item."""
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
     given: str
@@ -336,7 +338,7 @@ class ReviewCase(Record):
     why: str = ""
     """One sentence for people."""
     gain: float = 0.0
-    """Expected share of this label's errors that an answer mends (0 … 1): queues are ordered by it, highest first."""
+    """Probability that an answer mends the label that the item would otherwise end with; 0 once it is answered."""
 
 
 class Origin(StrEnum):

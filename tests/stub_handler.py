@@ -74,6 +74,8 @@ class Stub:
         if path in ("/mark", "/clear"):
             self.book.mark() if path == "/mark" else self.book.clear()
             return self._json({})
+        if path == "/health":
+            return self._json({})
         if self.options.api_key and request.headers.get("Authorization") != f"Bearer {self.options.api_key}":
             return self._error(401, "Unauthorized")
         if path == "/v1/models":

@@ -23,7 +23,7 @@ def evaluate_command(
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.scores import Scored
     from tasks.evaluation.table import describe, make_report
-    from tasks.storage.stages import read_rows
+    from tasks.storage.rows import read_rows
 
     evaluate(loaded)
     console.print(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))), markup=False)
@@ -37,7 +37,7 @@ def compare_command(
     from tasks.errors import ConfigError
     from tasks.evaluation.scores import Scored
     from tasks.evaluation.table import compare
-    from tasks.storage.stages import read_rows
+    from tasks.storage.rows import read_rows
 
     sides: list[list[Scored]] = []
     for run in (run_a, run_b):

@@ -27,14 +27,14 @@ def import_(
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who judged; default: the user who imports")] = None,
 ) -> None:
     """Take over verdicts, all or none. The next run of the configuration applies them."""
+    from tasks.records import content_digest
     from tasks.review.label_studio import is_export, read_export
-    from tasks.review.page import case_digest
     from tasks.review.verdicts import import_verdicts, read_answers, read_store
 
     cases, store = _queue(run)
     answers = list(read_export(file).values()) if is_export(file) else read_answers(file)
     labels = {c.sample_id: c.labels for c in cases}
-    contents = {c.sample_id: case_digest(c) for c in cases}
+    contents = {c.sample_id: content_digest(c) for c in cases}
     givens = {c.sample_id: c.given for c in cases}
     done = import_verdicts(store, file, labels, contents, by or getpass.getuser(), givens=givens, answers=answers)
     _say(
@@ -88,13 +88,13 @@ def page(
 @app.command("list")
 def list_(run: Run) -> None:
     """The questions in their order, and what people said."""
-    from tasks.review.page import case_digest
+    from tasks.records import content_digest
     from tasks.review.verdicts import read_store, usable
 
     cases, store = _queue(run)
     found = read_store(store)
     labels = {c.sample_id: c.labels for c in cases}
-    held, stale = usable(found, labels, {c.sample_id: case_digest(c) for c in cases})
+    held, stale = usable(found, labels, {c.sample_id: content_digest(c) for c in cases})
     table = Table("item", "given", "candidate", "gain", "verdict", "by", "at")
     for case in cases:
         v = found.get(case.sample_id)
@@ -116,11 +116,11 @@ def _queue(run: Path) -> "tuple[list[ReviewCase], Path]":
 
 
 def _verdicts(cases: "list[ReviewCase]", store: Path) -> dict[str, str]:
-    from tasks.review.page import case_digest
+    from tasks.records import content_digest
     from tasks.review.verdicts import read_store, usable
 
     labels = {c.sample_id: c.labels for c in cases}
-    held, _ = usable(read_store(store), labels, {c.sample_id: case_digest(c) for c in cases})
+    held, _ = usable(read_store(store), labels, {c.sample_id: content_digest(c) for c in cases})
     return held
 
 

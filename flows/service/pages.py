@@ -9,7 +9,6 @@ tells the browser to load nothing from anywhere. `python -m flows.service.pages`
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from flows.service.processes import Child, start_detached, stop_child, tail, wait_until
+from flows.service.processes import Program
 from flows.service.server import ServerError, prefect_environment, project_root
 
 PAGES = {
@@ -46,7 +45,6 @@ _SCRIPTS = "; script-src 'unsafe-inline'"
 _AWAY_FROM_SERVER = 10
 """The pages' port is the Prefect server's plus this."""
 _START_SECONDS = 30
-_STOP_SECONDS = 5
 _MOST_LOGS = 20
 
 
@@ -185,31 +183,26 @@ class _Handler(BaseHTTPRequestHandler):
             return None
 
 
-def pages_child(root: Path) -> Child:
-    """The record of the page server that was last started for `root`."""
-    return Child(root / ".prefect" / "labelstill-pages.json", words=("-m", "flows.service.pages"))
+def pages_program(root: Path) -> Program:
+    """Return the program that serves the pages of the project in `root`."""
+    return Program(root, ("-m", "flows.service.pages"), root / ".prefect" / "pages.log")
 
 
 def find_or_start_pages(root: Path | None = None) -> str:
-    """The address of the page server, started if need be and left running; raises ServerError where it can't be."""
+    """Return the page server's address, started if need be and left running; raises ServerError where it can't be."""
     root = root or project_root()
-    settings, child, log = page_settings(root), pages_child(root), root / ".prefect" / "pages.log"
+    settings = page_settings(root)
+    pages = pages_program(root)
     if _answers(settings):
         return settings.url
-    if child.process() is None:
-        (root / ".prefect").mkdir(exist_ok=True)
-        start_detached(child, [sys.executable, "-m", "flows.service.pages"], cwd=root, environment={}, log=log)
-    if not wait_until(lambda: _answers(settings), child, _START_SECONDS, what="the page server"):
+    if not pages.find():
+        pages.start({})
+    if not pages.wait_until(lambda: _answers(settings), _START_SECONDS, what="the page server"):
         raise ServerError(
             f"The page server does not start on port {settings.port}; LABELSTILL_PAGES_PORT chooses another. "
-            f"The last lines of {log}:\n{tail(log)}"
+            f"The last lines of {pages.log}:\n{pages.log_tail()}"
         )
     return settings.url
-
-
-def stop_pages(root: Path | None = None) -> bool:
-    """End the page server that `find_or_start_pages` started for this project; False when there is none."""
-    return stop_child(pages_child(root or project_root()), _STOP_SECONDS)
 
 
 def _answers(settings: PageSettings) -> bool:

@@ -1,18 +1,16 @@
-"""A Prefect plugin: four of Prefect's own commands, mended for this project.
+"""A Prefect plugin: three of Prefect's own commands, fixed for this project.
 
-`prefect deployment run distill` may mean `prefect deployment run distill/distill`; `prefect deploy --all` makes the
-work pools that prefect.yaml names where they are missing; a flow's process goes on when the server forgets its place
-under the deployment's concurrency limit; and the server survives a changed automation. Prefect's plugin entry point
-(`[project.entry-points."prefect.plugins"]` and `[tool.prefect.plugins]`, both in pyproject.toml) calls
-`setup_environment` when Prefect is imported; for these commands one function is wrapped. Every other command and
-process is left as Prefect made it.
+`prefect deployment run distill` may mean `prefect deployment run distill/distill`; a flow's process goes on when the
+server forgets its place under the deployment's concurrency limit; and the server survives a changed automation.
+Prefect's plugin entry point (`[project.entry-points."prefect.plugins"]` and `[tool.prefect.plugins]`, both in
+pyproject.toml) calls `setup_environment` when Prefect is imported; for these commands one function is wrapped. Every
+other command and process is left as Prefect made it.
 """
 
 import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,18 +18,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 from prefect.plugins import HookContext, SetupResult, register_hook
 
-from flows.service.pools import POOLS, new_pool
 from flows.service.server import prefect_environment, project_root
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient, SyncPrefectClient
-    from prefect.client.schemas.objects import WorkPool
     from prefect.client.schemas.responses import DeploymentResponse
 
     LookUp = Callable[[PrefectClient, str], Coroutine[Any, Any, DeploymentResponse]]
-    PoolLookUp = Callable[[PrefectClient, str], Coroutine[Any, Any, WorkPool]]
     Renewal = Callable[[SyncPrefectClient, UUID, float], object]
 
 
@@ -44,10 +39,6 @@ def setup_environment(*, ctx: HookContext) -> SetupResult | None:
 
         wrapped = accepting_bare_names(PrefectClient.read_deployment_by_name)
         setattr(PrefectClient, "read_deployment_by_name", wrapped)  # noqa: B010  a checker refuses the assignment
-    elif is_deploy(words):
-        from prefect.client.orchestration import PrefectClient
-
-        setattr(PrefectClient, "read_work_pool", making_our_pools(PrefectClient.read_work_pool))  # noqa: B010
     elif is_flow_process(words):
         from prefect.client.orchestration import SyncPrefectClient
 
@@ -80,11 +71,6 @@ def is_deployment_run(words: Sequence[str]) -> bool:
     return any(pair in {("deployment", "run"), ("deployments", "run")} for pair in pairwise(words))
 
 
-def is_deploy(words: Sequence[str]) -> bool:
-    """Whether the command is `prefect … deploy …`."""
-    return next((word for word in words if not word.startswith("-")), "") == "deploy"
-
-
 def is_flow_process(words: Sequence[str]) -> bool:
     """Whether the command executes a flow run: a worker's `python -m prefect.engine` or `prefect flow-run execute`."""
     return list(words[:1]) == ["engine"] or list(words[:2]) == ["flow-run", "execute"]
@@ -104,26 +90,6 @@ def accepting_bare_names(look_up: "LookUp") -> "LookUp":
             _end(f"No Prefect server answers at {client.api_url}. Start it with: make serve")
 
     return read_deployment_by_name
-
-
-def making_our_pools(look_up: "PoolLookUp") -> "PoolLookUp":
-    """`look_up`, which also makes a pool of this project that is missing. For the command line only."""
-
-    async def read_work_pool(client: "PrefectClient", work_pool_name: str) -> "WorkPool":
-        from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-
-        try:
-            return await look_up(client, work_pool_name)
-        except ObjectNotFound:
-            if work_pool_name not in POOLS:
-                raise
-            with suppress(ObjectAlreadyExists):  # another command was quicker
-                await client.create_work_pool(new_pool(work_pool_name))
-            return await look_up(client, work_pool_name)
-        except httpx.ConnectError:
-            _end(f"No Prefect server answers at {client.api_url}. Start it with: make serve")
-
-    return read_work_pool
 
 
 def outliving_its_lease(renew: "Renewal") -> "Renewal":

@@ -1,139 +1,95 @@
-"""Processes that outlive the command that starts them, found again and ended only if they are ours; and a pool of such
-that do not."""
+"""The project's background programs: the server, the page server and the workers, found again, started and ended.
 
-import json
+A program outlives the command that starts it. It is known by its command line and by the project's PREFECT_HOME in its
+environment, so nothing has to be noted that a kill or a power cut would make wrong.
+"""
+
 import os
-import signal
 import subprocess
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import psutil
 
 _LOG_LIMIT = 5_000_000
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.5
 _PROGRESS_SECONDS = 10.0
-_OWNER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Child:
-    """A process known by its record on disk: `{"pid": …, "created": …}`.
+class Program:
+    """A program that runs in the background of the project in `root`; `arguments` are Python's."""
 
-    A pid alone is no proof, the system gives it out again: the time of creation and the words of the command line
-    must agree as well before the process is taken for ours.
+    root: Path
+    arguments: tuple[str, ...]
+    log: Path
+
+    def find(self) -> list[psutil.Process]:
+        """Return its living processes, whichever command started them."""
+        found: list[psutil.Process] = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):  # it has ended, or belongs to somebody else
+                ours = process.cmdline()[1:] == list(self.arguments)
+                if ours and process.environ().get("PREFECT_HOME") == str(self.root / ".prefect"):
+                    found.append(process)
+        return found
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start it in a session of its own, so that Ctrl-C in the terminal does not reach it."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        mode = "wb" if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT else "ab"
+        with self.log.open(mode) as sink:
+            subprocess.Popen(
+                [sys.executable, *self.arguments],
+                cwd=self.root,
+                env={**os.environ, **environment, "PREFECT_HOME": str(self.root / ".prefect")},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def stop(self, patience: float = 15.0) -> bool:
+        """End it; return False when it does not run."""
+        return stop_processes(self.find(), patience)
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float, *, what: str) -> bool:
+        """Poll `ready` while the program lives, for at most `timeout` seconds, with a line each ten seconds."""
+        started = reported = time.monotonic()
+        while not ready():
+            time.sleep(_POLL_SECONDS)  # before the look: a process has no command line in its first milliseconds
+            now = time.monotonic()
+            if now - started > timeout or not self.find():
+                return ready()
+            if now - reported >= _PROGRESS_SECONDS:
+                reported = now
+                print(f"  … waiting for {what}, {now - started:.0f} s", flush=True)
+        return True
+
+    def log_tail(self, lines: int = 15) -> str:
+        """Return the last lines of its log, for an error message."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def stop_processes(processes: Iterable[psutil.Process], patience: float) -> bool:
+    """Ask processes and all their children to end, and kill those that have not after `patience` seconds.
+
+    Return False when there are none.
     """
-
-    record: Path
-    words: tuple[str, ...]
-
-    def process(self) -> psutil.Process | None:
-        """The living process, or None."""
-        try:
-            noted = json.loads(self.record.read_text(encoding="utf-8"))
-            process = psutil.Process(int(noted["pid"]))
-            same = abs(process.create_time() - float(noted["created"])) < 1 and process.status() != psutil.STATUS_ZOMBIE
-            return process if same and set(self.words) <= set(process.cmdline()) else None
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-            return None
-
-
-def start_detached(
-    child: Child, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], log: Path
-) -> None:
-    """Start `command` in a session of its own, so that Ctrl-C in the terminal does not reach it, and note its pid."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    mode = "wb" if log.exists() and log.stat().st_size > _LOG_LIMIT else "ab"
-    with log.open(mode) as sink:
-        started = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    process = psutil.Process(started.pid)
-    # empty in the first milliseconds (24 of 150 starts): who looks then would take it for somebody else's
-    deadline = time.monotonic() + 1.0
-    while started.poll() is None and not process.cmdline() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    noted = {"pid": started.pid, "created": process.create_time()}
-    temporary = child.record.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(noted), encoding="utf-8")
-    temporary.replace(child.record)
-
-
-def wait_until(ready: Callable[[], bool], child: Child, timeout: float, *, what: str) -> bool:
-    """Poll `ready` while `child` lives, for at most `timeout` seconds, with a line of progress every ten seconds."""
-    started = reported = time.monotonic()
-    while not ready():
-        now = time.monotonic()
-        if now - started > timeout or child.process() is None:
-            return False
-        if now - reported >= _PROGRESS_SECONDS:
-            reported = now
-            print(f"  … waiting for {what}, {now - started:.0f} s", flush=True)
-        time.sleep(_POLL_SECONDS)
-    return True
-
-
-def stop_child(child: Child, patience: float) -> bool:
-    """End the process and its descendants, kindly first; False when there is nothing of ours to end."""
-    process = child.process()
-    if process is None:
-        child.record.unlink(missing_ok=True)
-        return False
-    family = [process, *process.children(recursive=True)]
-    process.terminate()
-    _, alive = psutil.wait_procs([process], timeout=patience)
-    for member in family if alive else family[1:]:
-        try:
-            member.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family, timeout=5)
-    child.record.unlink(missing_ok=True)
-    return True
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log file, for an error message."""
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-@contextmanager
-def worker_pool(count: int, initializer: Callable[..., object], *arguments: object) -> Iterator[ProcessPoolExecutor]:
-    """A pool of `count` fresh processes, each begun with `initializer(*arguments)`, that never outlives us.
-
-    The executor itself would let its processes finish what they do, for hours, before a cancelled run ends, and leave
-    them running when we are killed. When an exception leaves the block they are killed, and when we are gone they end.
-    """
-    others = set(active_children())
-    start = (os.getpid(), initializer, *arguments)
-    with ProcessPoolExecutor(count, get_context("spawn"), _begin, start) as pool:
-        try:
-            yield pool
-        except BaseException:
-            for child in set(active_children()) - others:
-                child.kill()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin(owner: int, initializer: Callable[..., object], *arguments: object) -> None:
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-    initializer(*arguments)
-
-
-def _end_with(owner: int) -> None:
-    while os.getppid() == owner:
-        time.sleep(_OWNER_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)
+    family: set[psutil.Process] = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            family |= {process, *process.children(recursive=True)}
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=patience)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+    return bool(family)

@@ -1,222 +1,194 @@
-"""`make serve` and `make demo`: the service kept up, and one run of it followed in the terminal.
+"""`labelstill serve` and `labelstill stop`: server, page server and workers, started again when they die, and ended.
 
 Importing this imports Prefect: call `flows.service.server.apply_environment` first.
 """
 
+import hashlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import httpx
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.workers.process import ProcessWorker
 
-from flows.service.alerts import register_automations
-from flows.service.deployments import (
-    Service,
-    ServiceError,
-    open_service,
-    register_deployments,
-    runs_not_done,
-    start_worker,
-    stop_workers,
-    worker_name,
-    worker_running,
-)
-from flows.service.follow import crash_orphans, crash_rest, crash_stale_runs, follow_run
-from flows.service.pages import find_or_start_pages, stop_pages
-from flows.service.pools import CPU, POOLS
-from flows.service.processes import tail
+from flows.service.alerts import apply_automations
+from flows.service.pages import find_or_start_pages, page_settings, pages_program
+from flows.service.processes import Program, stop_processes
 from flows.service.server import (
     ServerError,
     find_or_start_server,
     prefect_environment,
     project_root,
-    server_child,
-    stop_server,
+    server_program,
 )
 
-DEMO = "demo/demo"
-_TEND_SECONDS = 8.0
+_LOOK_SECONDS = 8.0
+_STOP_SECONDS = 20.0
 _WORKER_STARTS = 4
 _WORKER_STARTS_WITHIN = 600.0
 
 
-class Tender:
-    """Keeps the server and the workers of `pools` alive while something else waits for them."""
-
-    def __init__(self, service: Service, pools: Iterable[str] = tuple(POOLS)) -> None:
-        self._service = service
-        self._looked = 0.0
-        self._told = False
-        self._starts: dict[str, deque[float]] = {pool: deque(maxlen=_WORKER_STARTS) for pool in pools}
-
-    def __call__(self, run: FlowRun | None) -> None:
-        """Look after both, every few seconds, or at once when the server did not answer (`run` is None).
-
-        A server that cannot be started now is said once, and tried again the next time: the workers' runs go on
-        without it. Raises `ServiceError` when a worker dies again and again.
-        """
-        if run is not None and time.monotonic() - self._looked < _TEND_SECONDS:
-            return
-        if self._server_is_up():
-            self.tend_workers()
-        self._looked = time.monotonic()
-
-    def _server_is_up(self) -> bool:
-        if not self._service.owns_server:
-            return True
-        try:
-            find_or_start_server(root=self._service.root)
-        except ServerError as error:
-            if not self._told:
-                print(f"{error}\nThis is tried again; runs that are at work go on.", flush=True)
-            self._told = True
-            return False
-        self._told = False
-        return True
-
-    def tend_workers(self) -> None:
-        """Mark the runs whose process is gone, and start the workers that are missing.
-
-        A server that answers too late, or whose database is locked, is asked again the next time.
-        """
-        for pool, starts in self._starts.items():
-            lives = worker_running(self._service, pool)
-            try:
-                with self._service.client() as client:
-                    for run in crash_stale_runs(client, pool, worker_name(pool), worker_lives=lives):
-                        print(f"The process of run {run.name} is gone: marked Crashed.", flush=True)
-                    crash_orphans(client)
-            except ObjectNotFound:
-                pass  # a run was deleted in the web UI between its listing and its mark: the next list is without it
-            except (httpx.TransportError, PrefectHTTPStatusError) as error:
-                print(f"The server did not answer ({type(error).__name__}), which is tried again.", flush=True)
-            if not lives:
-                self._start_worker(pool, starts)
-
-    def _start_worker(self, pool: str, starts: deque[float]) -> None:
-        if len(starts) == _WORKER_STARTS and time.monotonic() - starts[0] < _WORKER_STARTS_WITHIN:
-            log = self._service.worker_log(pool)
-            raise ServiceError(
-                f"The Prefect worker for pool {pool} ended {len(starts)} times within {_WORKER_STARTS_WITHIN:.0f} s. "
-                f"The last lines of {log}:\n{tail(log)}"
-            )
-        if start_worker(self._service, pool):
-            starts.append(time.monotonic())
-
-
-def run_deployment_and_follow(
-    service: Service,
-    name: str,
-    parameters: dict[str, Any],
-    on_state: Callable[[State], None],
-    tender: Tender | None = None,
-) -> FlowRun:
-    """Run the deployment `flow/name` and follow it to its end, its log lines printed; gives back the finished run.
-
-    A run of the same deployment with the same parameters that waits or goes on already is followed instead of a
-    second one. Ctrl-C ends the following (KeyboardInterrupt), not the run. Raises `ServiceError` if the deployment is
-    not registered.
-    """
-    with service.client() as client:
-        try:
-            deployment = client.read_deployment_by_name(name)
-        except ObjectNotFound:
-            raise ServiceError(f"The deployment {name} is not registered; register it with: make serve") from None
-        asked = {**deployment.parameters, **parameters}
-        going = [run for run in runs_not_done(client, deployment.id) if run.parameters == asked]
-        run = going[0] if going else client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
-        print(f"{'Found' if going else 'Created'} run {run.name}: {service.run_address(run.id)}", flush=True)
-        try:
-            finished = follow_run(client, run.id, on_state=on_state, tend=tender)
-        except KeyboardInterrupt:
-            print(f"\nThe run goes on: {service.run_address(run.id)}\n  end it with: prefect flow-run cancel {run.id}")
-            raise
-        crash_rest(client, run.id)
-        return finished
-
-
-def demo_in_service(config: dict[str, Any], root: Path | None = None) -> int:
-    """Run the demo through the project's server, followed in the terminal; gives back the exit code.
-
-    Starts what is missing: server, deployments, worker. The server stays up; a worker started here is ended with the
-    run, unless another run waits for it or Ctrl-C left this one going.
-    """
-    service = open_service(root)
-    if register_deployments(service):
-        print(f"Registered the deployments at {service.ui_url}/deployments", flush=True)
-    _serve_pages(service)
-    found_worker = worker_running(service, CPU)
-    tender = Tender(service, [CPU])
-    tender.tend_workers()
-    try:
-        run = run_deployment_and_follow(service, DEMO, {"config": config}, _print_state, tender)
-    except KeyboardInterrupt:
-        return 130
-    if not found_worker and not _more_to_do(service):
-        stop_workers(service, [CPU])
-    print(f"The run in the web UI: {service.run_address(run.id)}", flush=True)
-    return 0 if run.state is not None and run.state.is_completed() else 1
-
-
 def serve(root: Path | None = None) -> None:
-    """Keep server, deployments and workers up until Ctrl-C or SIGTERM; what was started here is ended then."""
+    """Keep the server, the page server and the workers up until Ctrl-C or SIGTERM, then end what was started."""
+    root = root or project_root()
     signal.signal(signal.SIGTERM, _interrupt)
-    found_server = server_child(root or project_root()).process() is not None
-    service = open_service(root)
+    found_server = bool(server_program(root).find())
     try:
-        register_deployments(service)
-        with service.client() as client:
-            register_automations(client)  # of missing heartbeats; alerts keep the block they have
-        _serve_pages(service)
-        tender = Tender(service)
-        tender.tend_workers()
-        print(f"Web UI: {service.ui_url}   Start a run there, or with: prefect deployment run distill", flush=True)
+        api_url = find_or_start_server(root=root)
+        with SyncPrefectClient(api_url) as client:
+            register_deployments(client, root)
+            apply_automations(client)
+        keepers: list[Callable[[], object]] = [Worker(root, pool, api_url).keep_up for pool in pool_names(root)]
+        keepers.append(partial(find_or_start_pages, root))
+        if api_url == prefect_environment(root)["PREFECT_API_URL"]:  # else the server is somebody else's to start
+            keepers.append(partial(find_or_start_server, root=root))
+        failed: set[int] = set()
+        look_after(keepers, failed)
+        print(f"Cards, review pages and logs: {page_settings(root).url}", flush=True)
+        print(f"Web UI: {api_url.removesuffix('/api')}   Start a run there, or with: prefect deployment run distill")
         print("Ctrl-C ends the service.", flush=True)
         while True:
-            time.sleep(_TEND_SECONDS)
-            tender(None)
+            time.sleep(_LOOK_SECONDS)
+            look_after(keepers, failed)
     except KeyboardInterrupt:
         print("\nEnding the workers …", flush=True)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not leave half of it running
-        stop_workers(service)
-        stop_pages(service.root)
-        if not found_server:
-            stop_server(service.root)
+        stop(root, server=not found_server)
 
 
-def stop(root: Path | None = None) -> bool:
-    """End the workers, whose runs are marked Crashed, and the server that were left running; False if there is none."""
+def stop(root: Path | None = None, *, server: bool = True) -> bool:
+    """End runs and workers, the page server and, with `server`, the Prefect server; return False if none was running.
+
+    A run that is ended so has time to tell the server that it is Crashed.
+    """
     root = root or project_root()
-    own = prefect_environment(root)["PREFECT_API_URL"]
-    ended = stop_workers(Service(root, os.environ.get("PREFECT_API_URL", own)))
-    ended = stop_pages(root) or ended
-    return stop_server(root) or ended
+    engine = Program(root, ("-m", "prefect.engine"), root / ".prefect")
+    at_work = [process for pool in pool_names(root) for process in Worker(root, pool, "").program.find()]
+    ended = stop_processes([*at_work, *engine.find()], _STOP_SECONDS)
+    ended |= pages_program(root).stop()
+    return (server and server_program(root).stop()) or ended
 
 
-def _serve_pages(service: Service) -> None:
-    """Give out cards, review pages and logs; a run without links is still a run."""
-    try:
-        print(f"Cards, review pages and logs: {find_or_start_pages(service.root)}", flush=True)
-    except ServerError as error:
-        print(f"The web UI will have no links to cards and review pages. {error}", flush=True)
+def look_after(keepers: list[Callable[[], object]], failed: set[int]) -> None:
+    """Start again what has died. What can't be started now is said once, and tried again at the next look."""
+    for number, keep_up in enumerate(keepers):
+        try:
+            keep_up()
+            failed.discard(number)
+        except ServerError as error:
+            if number not in failed:
+                print(f"{error}\nThis is tried again; runs that are at work go on.", flush=True)
+            failed.add(number)
 
 
-def _print_state(state: State) -> None:
-    print(f"-- {state.name}{f': {state.message}' if state.message else ''}", flush=True)
+@dataclass
+class Worker:
+    """This machine's worker for a work pool; it executes one run at a time, each as a process of its own."""
+
+    root: Path
+    pool: str
+    api_url: str
+    _starts: deque[float] = field(default_factory=lambda: deque[float](maxlen=_WORKER_STARTS))
+
+    @property
+    def program(self) -> Program:
+        """Its process; the log has what its runs print too."""
+        arguments = ("-m", "prefect", "worker", "start", "--pool", self.pool, "--type", "process")
+        arguments += ("--name", f"{socket.gethostname()}-{self.pool}", "--limit", "1")
+        return Program(self.root, arguments, self.root / ".prefect" / f"worker-{self.pool}.log")
+
+    def keep_up(self) -> None:
+        """Start it unless it lives; raises ServerError when it has died again and again."""
+        if self.program.find():
+            return
+        starts = self._starts
+        if len(starts) == _WORKER_STARTS and time.monotonic() - starts[0] < _WORKER_STARTS_WITHIN:
+            raise ServerError(
+                f"The Prefect worker for pool {self.pool} ended {len(starts)} times within "
+                f"{_WORKER_STARTS_WITHIN:.0f} s. The last lines of {self.program.log}:\n{self.program.log_tail()}"
+            )
+        self.program.start({**prefect_environment(self.root), "PREFECT_API_URL": self.api_url})
+        starts.append(time.monotonic())
 
 
-def _more_to_do(service: Service) -> bool:
-    with service.client() as client:
-        ours = [d for d in client.read_deployments() if d.work_pool_name == CPU]
-        return any(runs_not_done(client, deployment.id) for deployment in ours)
+def deployment_names(root: Path) -> list[str]:
+    """Return the `flow/deployment` names in prefect.yaml; a flow is named like its function."""
+    return [f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}" for one in _declared(root)]
+
+
+def pool_names(root: Path) -> list[str]:
+    """Return the work pools that prefect.yaml's deployments run in."""
+    return sorted({one["work_pool"]["name"] for one in _declared(root)})
+
+
+def _declared(root: Path) -> list[dict[str, Any]]:
+    return yaml.safe_load((root / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+
+
+def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
+    """Bring prefect.yaml's pools and deployments onto the server; return False if they were there unchanged.
+
+    Registering again would switch off a schedule that somebody has switched on in the web UI. "Unchanged" is the digest
+    of prefect.yaml and of all code that the parameters' form may be made from. Raises ServerError with Prefect's own
+    message when a deployment is refused.
+    """
+    note = root / ".prefect" / "deployed"
+    digest = hashlib.sha256(str(client.api_url).encode())
+    code = [path for folder in ("flows", "tasks") for path in sorted((root / folder).rglob("*.py"))]
+    for path in (root / "prefect.yaml", *code):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    unchanged = note.exists() and note.read_text(encoding="utf-8") == digest.hexdigest()
+    if unchanged and not _unregistered(client, root):
+        return False
+    for pool in pool_names(root):
+        template = ProcessWorker.get_default_base_job_template()
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
+    _prefect_deploy(root, str(client.api_url).rstrip("/"))
+    if missing := _unregistered(client, root):
+        raise ServerError(f"prefect.yaml declares {', '.join(missing)}, which `prefect deploy --all` did not register.")
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(digest.hexdigest(), encoding="utf-8")
+    return True
+
+
+def _unregistered(client: SyncPrefectClient, root: Path) -> list[str]:
+    missing: list[str] = []
+    for name in deployment_names(root):
+        try:
+            client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            missing.append(name)
+    return missing
+
+
+def _prefect_deploy(root: Path, api_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=root,
+        env={**os.environ, **prefect_environment(root), "PREFECT_API_URL": api_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise ServerError(f"`prefect deploy --all` failed, fix prefect.yaml or the flow it names:\n{tail}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

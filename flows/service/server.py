@@ -1,10 +1,9 @@
-"""The project's own Prefect server: its settings, its start, its end.
+"""The project's own Prefect server: its settings and its start.
 
 Nothing here imports Prefect, because Prefect reads its settings when it is imported: call `apply_environment` first.
 """
 
 import os
-import sys
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -14,16 +13,16 @@ from typing import Any
 import httpx
 from filelock import FileLock, Timeout
 
-from flows.service.processes import Child, start_detached, stop_child, tail, wait_until
+from flows.service.processes import Program
 from tasks.errors import LabelstillError
 
-_STOP_SECONDS = 15.0
 _NO_HTTP = "illegal"
 """In the message about an answer that is not HTTP at all, for which httpx has no type of its own."""
 
 
 class ServerError(LabelstillError):
-    """The Prefect server cannot be reached or started; the text says what to do."""
+    """The Prefect server, a worker or the deployments cannot be reached, started or registered; the text says what to
+    do."""
 
 
 class Answer(StrEnum):
@@ -35,7 +34,7 @@ class Answer(StrEnum):
 
 
 def project_root() -> Path:
-    """The folder that holds pyproject.toml, prefect.yaml and flows/."""
+    """Return the folder that holds pyproject.toml, prefect.yaml and flows/."""
     return Path(__file__).resolve().parents[2]
 
 
@@ -53,7 +52,7 @@ def _flatten(table: Mapping[str, Any], prefix: str) -> dict[str, str]:
 
 
 def prefect_environment(root: Path) -> dict[str, str]:
-    """Prefect's settings for the project in `root`, as environment variables that hold in any working directory.
+    """Return Prefect's settings for the project in `root`, as environment variables that hold in any working directory.
 
     They are those of `[tool.prefect]` in `root`/pyproject.toml; `LABELSTILL_PORT` moves the server to another port.
     Raises `ServerError` if `LABELSTILL_PORT` is not a port.
@@ -83,13 +82,13 @@ def apply_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def server_child(root: Path) -> Child:
-    """The record of the server process that was last started for `root`."""
-    return Child(root / ".prefect" / "labelstill-server.json", words=("prefect", "server", "start"))
+def server_program(root: Path) -> Program:
+    """Return the program that serves Prefect's API and web UI for the project in `root`."""
+    return Program(root, ("-m", "prefect", "server", "start"), root / ".prefect" / "server.log")
 
 
 def ask_server(api_url: str, home: str) -> Answer:
-    """Who answers at `api_url`: a Prefect server with the state folder `home`, something else, or nothing."""
+    """Find out who answers at `api_url`: a Prefect server with the state folder `home`, something else, or nothing."""
     try:
         health = httpx.get(f"{api_url}/health", timeout=10)
         if health.status_code != 200:
@@ -106,7 +105,7 @@ def ask_server(api_url: str, home: str) -> Answer:
 
 
 def find_or_start_server(timeout: float = 180, root: Path | None = None) -> str:
-    """The API address of a server that answers: the project's own, started if need be and left running.
+    """Return the API address of a server that answers: the project's own, started if need be and left running.
 
     A `PREFECT_API_URL` that names another server is used as it is. Raises `ServerError` when the port belongs to
     something else, when the server ends at its start (with the last lines of its log), or after `timeout` seconds.
@@ -154,19 +153,18 @@ def _is_ours(own: Mapping[str, str]) -> bool:
 
 
 def _start(root: Path, own: Mapping[str, str], timeout: float) -> None:
-    child = server_child(root)
-    log = root / ".prefect" / "server.log"
-    if child.process() is None:
-        print(f"Starting the Prefect server on port {own['PREFECT_SERVER_API_PORT']} (log: {log})", flush=True)
-        command = [sys.executable, "-m", "prefect", "server", "start"]
-        start_detached(child, command, cwd=root, environment=own, log=log)
-    ready = wait_until(lambda: _is_ours(own), child, timeout, what="the Prefect server")
-    if not ready:
-        hung = child.process()
-        why = f"does not answer after {timeout:.0f} s; end it with: kill {hung.pid}" if hung else "ended at its start"
-        raise ServerError(f"The Prefect server {why}. The last lines of {log}:\n{tail(log)}")
+    server = server_program(root)
+    if not server.find():
+        print(f"Starting the Prefect server on port {own['PREFECT_SERVER_API_PORT']} (log: {server.log})", flush=True)
+        server.start(own)
+    if not server.wait_until(lambda: _is_ours(own), timeout, what="the Prefect server"):
+        why = "ended at its start"
+        if hung := server.find():
+            why = f"does not answer after {timeout:.0f} s; end it with: kill {hung[0].pid}"
+        raise ServerError(f"The Prefect server {why}. The last lines of {server.log}:\n{server.log_tail()}")
+    from prefect.client.orchestration import SyncPrefectClient
 
+    from flows.service.alerts import apply_automations
 
-def stop_server(root: Path | None = None) -> bool:
-    """End the server that `find_or_start_server` started for this project; False when there is none."""
-    return stop_child(server_child(root or project_root()), _STOP_SECONDS)
+    with SyncPrefectClient(own["PREFECT_API_URL"]) as client:
+        apply_automations(client)

@@ -13,10 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.correction.calibration import Beliefs, Flags, at_precision, best_expected_f1, calibrate, resampled
-from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expected_gain, gate_from
+from tasks.correction.calibration import (
+    Beliefs,
+    Flags,
+    calibrate,
+    flag_at_precision,
+    flag_for_best_f1,
+    resample_beliefs,
+)
+from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expect_gain, judge_gate
 from tasks.correction.judgements import Floats, Ints, Judgements
-from tasks.correction.suspicion import Suspicion, suspicion, temper
+from tasks.correction.settings import CorrectionSettings
+from tasks.correction.suspicion import Suspicion, measure_suspicion, temper
 from tasks.records import Action
 
 AskTeacher = Callable[[Ints], Floats]
@@ -31,26 +39,10 @@ _ENOUGH = 20
 """Verdicts from which on flags are set by calibrated probability instead of by the plain margin."""
 _ROUNDS = 200
 """Bootstrap samples behind an interval."""
+_MARGIN = 0.1
+"""With fewer verdicts, items are flagged whose candidate leads the given label by more than this."""
 _LEAST_DOUBT = -1.5
 """Log-ratio below which no teacher is asked: on human noise (CIFAR-10N) one such item in a hundred was wrong."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What is asked, and what is believed."""
-
-    reviews: int = 100
-    """At most this many items are put before a person."""
-    audit: int = 100
-    """Of these, the sample for calibration and gate; the rest goes where an answer gains most."""
-    teacher_share: float = 0.15
-    """At most this share of all items is put before the teacher."""
-    gate_level: float = 0.5
-    target_precision: float | None = None
-    """Flag for this expected precision instead of for the highest expected F1."""
-    margin: float = 0.1
-    """Without enough verdicts, items are flagged whose candidate leads by more than this."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,78 +81,82 @@ class Decisions:
 
 def correct(
     judgements: Judgements,
-    policy: Policy,
+    settings: CorrectionSettings,
     ask_teacher: AskTeacher | None,
     look_up: LookUp,
     known: Mapping[int, int] | None = None,
+    seed: int = 0,
 ) -> Decisions:
     """Decide about every item of `judgements`.
 
-    `look_up` is called with at most `policy.reviews` items in all, those of the audit among them whether known or not.
-    `known` are verdicts from before (item → label index, -1 for neither): they stand whatever is said now.
+    `look_up` is called with at most `settings.review_budget` items in all, those of the audit among them whether known
+    or not. `known` are verdicts from before (item → label index, -1 for neither): they stand whatever is said now.
+    `seed` draws the audit.
     """
     known = dict(known or {})
+    # 1. the students' evidence, and the teacher's about the most suspicious items
     tempered = temper(judgements)
-    alone = suspicion(judgements, tempered)
-    asked, teacher, rejected = _ask_teacher(alone, policy, ask_teacher, judgements)
-    evidence = alone if teacher is None else suspicion(judgements, tempered, teacher)
+    evidence = measure_suspicion(judgements, tempered)
+    asked, teacher, rejected = _ask_teacher(evidence, settings.teacher_share, ask_teacher, judgements)
+    if teacher is not None:
+        evidence = measure_suspicion(judgements, tempered, teacher)
     never = set(np.flatnonzero(rejected).tolist())
-    # whatever is known already: the same items as last time, so that a person's answers to them are not in vain
+    # 2. the audit: whatever is known already, the same items as last time, so that a person's answers are not in vain
     prior = calibrate(judgements, evidence, {}).beliefs(evidence)
-    audit = choose_audit(evidence, prior, min(policy.audit, policy.reviews), policy.seed)
+    audit = choose_audit(evidence, prior, min(settings.audit, settings.review_budget), seed)
     verdicts = {**look_up(audit), **known}
-    gate = gate_from(judgements, evidence, verdicts, policy.gate_level, never)
+    gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
     beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
-    more = choose_by_gain(
-        expected_gain(beliefs, gate_open=gate.open), {*audit.tolist(), *verdicts}, policy.reviews - len(audit)
-    )
+    # 3. what is left of the budget, where an answer gains most
+    gain = expect_gain(beliefs, gate_open=gate.open)
+    more = choose_by_gain(gain, {*audit.tolist(), *verdicts}, settings.review_budget - len(audit))
     if len(more):
         verdicts |= look_up(more)
-        gate = gate_from(judgements, evidence, verdicts, policy.gate_level, never)
+        gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
         beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
-    flagged = _flags(beliefs, evidence, policy, len(verdicts)) | rejected
-    estimates = _estimates(judgements, evidence, verdicts, flagged, policy.seed)
+    # 4. the decisions
+    flagged = _flag(beliefs, evidence, settings.target_precision, len(verdicts)) | rejected
+    estimates = _estimate(judgements, evidence, verdicts, flagged, seed)
     for item, verdict in verdicts.items():
         flagged[item] = verdict != judgements.given[item]
-    action, label = _decide(judgements, evidence, beliefs, verdicts, flagged, gate, rejected)
-    gain = expected_gain(beliefs, gate_open=gate.open)
+    action, label = _choose_actions(judgements, evidence, beliefs, verdicts, flagged, gate, rejected)
+    gain = expect_gain(beliefs, gate_open=gate.open)
     gain[list(verdicts)] = 0.0
-    people = np.concatenate([audit, more])
     return Decisions(
-        judgements, evidence, beliefs, verdicts, action, label, flagged, gain, gate, teacher, asked, people,
-        len(audit), estimates,
+        judgements, evidence, beliefs, verdicts, action, label, flagged, gain, gate, teacher, asked,
+        np.concatenate([audit, more]), len(audit), estimates,
     )  # fmt: skip
 
 
 def _ask_teacher(
-    evidence: Suspicion, policy: Policy, ask_teacher: AskTeacher | None, judgements: Judgements
+    evidence: Suspicion, share: float, ask_teacher: AskTeacher | None, judgements: Judgements
 ) -> tuple[Ints, Floats | None, Flags]:
-    """Whom it was asked about, what it says [N, C], and which items it finds no label for."""
+    """Return the items it was asked about, what it says [N, C], and which items it finds no label for."""
     count = len(judgements.ids)
     rejected = np.zeros(count, dtype=bool)
     if ask_teacher is None:
         return np.zeros(0, dtype=np.int64), None, rejected
-    order = np.argsort(-evidence.log_ratio, kind="stable")[: int(policy.teacher_share * count)]
+    order = np.argsort(-evidence.log_ratio, kind="stable")[: int(share * count)]
     asked = order[evidence.log_ratio[order] > _LEAST_DOUBT]
     teacher = np.full((count, len(judgements.labels)), np.nan, dtype=np.float32)
-    told = ask_teacher(asked)
-    rejected[asked] = np.nan_to_num(told).argmax(axis=1) == len(judgements.labels)
-    rest = told[:, :-1].sum(axis=1, keepdims=True)
-    teacher[asked] = np.divide(told[:, :-1], rest, out=np.full_like(told[:, :-1], np.nan), where=rest > 0)
+    answers = ask_teacher(asked)
+    rejected[asked] = np.nan_to_num(answers).argmax(axis=1) == len(judgements.labels)
+    rest = answers[:, :-1].sum(axis=1, keepdims=True)
+    teacher[asked] = np.divide(answers[:, :-1], rest, out=np.full_like(answers[:, :-1], np.nan), where=rest > 0)
     return asked, teacher, rejected
 
 
-def _flags(beliefs: Beliefs, evidence: Suspicion, policy: Policy, verdicts: int) -> Flags:
+def _flag(beliefs: Beliefs, evidence: Suspicion, target_precision: float | None, verdicts: int) -> Flags:
     if verdicts < _ENOUGH:
         if evidence.teacher_log_ratio.any():
-            return (evidence.margin > policy.margin) & (evidence.teacher_log_ratio >= 0)
-        return evidence.margin > policy.margin
-    if policy.target_precision is not None:
-        return at_precision(beliefs.p_wrong, policy.target_precision)
-    return best_expected_f1(beliefs.p_wrong)
+            return (evidence.margin > _MARGIN) & (evidence.teacher_log_ratio >= 0)
+        return evidence.margin > _MARGIN
+    if target_precision is not None:
+        return flag_at_precision(beliefs.p_wrong, target_precision)
+    return flag_for_best_f1(beliefs.p_wrong)
 
 
-def _estimates(
+def _estimate(
     judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], flagged: Flags, seed: int
 ) -> dict[str, Estimate]:
     if len(verdicts) < _ENOUGH:
@@ -172,13 +168,13 @@ def _estimates(
         return float(wrong.mean()), caught / max(int(flagged.sum()), 1), caught / max(float(wrong.sum()), 1e-9)
 
     values = shares(calibrate(judgements, evidence, verdicts).beliefs(evidence))
-    rounds = [shares(b) for b in resampled(judgements, evidence, verdicts, _ROUNDS, seed)]
+    rounds = [shares(b) for b in resample_beliefs(judgements, evidence, verdicts, _ROUNDS, seed)]
     low, high = np.quantile(np.array(rounds), [0.025, 0.975], axis=0)
     names = ("wrong", "precision", "recall")
     return {n: Estimate(v, float(a), float(b)) for n, v, a, b in zip(names, values, low, high, strict=True)}
 
 
-def _decide(
+def _choose_actions(
     judgements: Judgements,
     evidence: Suspicion,
     beliefs: Beliefs,

@@ -1,3 +1,6 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# (scipy publishes no types)
 """The audit: which items a person is asked about, and whether the verdicts open the gate.
 
 Labels change without a person only while audited evidence says that it helps (rule 6). On human label noise, applying
@@ -8,9 +11,9 @@ audited wins / (wins + losses) must exceed `level`.
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
+from scipy.stats import binomtest
 
 from tasks.correction.calibration import Beliefs, Values, calibrate
 from tasks.correction.judgements import Ints, Judgements
@@ -52,7 +55,7 @@ class Gate:
 
 
 def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> Ints:
-    """`count` items (or all, if fewer) for a person, drawn by `seed`, three quarters of them disagreements.
+    """Return `count` items (or all, if fewer) for a person, drawn by `seed`, three quarters of them disagreements.
 
     Disagreements are drawn evenly along their log-ratio; agreements by how likely they are wrong all the same, without
     which a quarter of the audit would be spent on labels that nobody doubts. Between them, what one kind cannot fill
@@ -68,14 +71,14 @@ def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> 
     return np.concatenate([even, doubtful])
 
 
-def gate_from(
+def judge_gate(
     judgements: Judgements,
     evidence: Suspicion,
     verdicts: Mapping[int, int],
     level: float,
     never: Collection[int] = frozenset(),
 ) -> Gate:
-    """The gate that `verdicts` (item → label index, -1 for neither) justify; items of `never` are changed by no gate.
+    """Return the gate that `verdicts` (item → label index, -1 for neither) justify; no gate changes items of `never`.
 
     Each verdict is counted under a model that was fitted to the other four fifths of them: a model would find its own
     verdicts in its favour.
@@ -93,36 +96,31 @@ def gate_from(
             wins += verdicts[i] == candidate
             losses += verdicts[i] == given
             neither += verdicts[i] not in (candidate, given)
-    return Gate(wins, losses, neither, wilson_lower(wins, wins + losses), level)
+    return Gate(wins, losses, neither, wilson_interval(wins, wins + losses)[0], level)
 
 
-def expected_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
-    """[N] the probability that a person's answer mends the label that an item would otherwise end with."""
+def expect_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
+    """Return the probability [N] that a person's answer mends the label that an item would otherwise end with."""
     kept = beliefs.p_given
     return 1 - (np.maximum(kept, beliefs.p_candidate) if gate_open else kept)
 
 
 def choose_by_gain(gain: Values, asked: Collection[int], count: int) -> Ints:
-    """The `count` items with the highest gain among those not `asked` yet, the highest first."""
+    """Return the `count` items with the highest gain among those not `asked` yet, the highest first."""
     order = np.argsort(-gain, kind="stable")
     return np.array([i for i in order[: count + len(asked)].tolist() if i not in asked][:count], dtype=np.int64)
 
 
-def wilson_lower(successes: int, trials: int, z: float = 1.96) -> float:
-    """Lower bound of the Wilson score interval (default 95 %); 0 without trials.
-
-    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
-    """
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the bounds of the 95 % Wilson score interval; from 0 to 1 without trials."""
     if trials == 0:
-        return 0.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (centre - spread) / (1 + z * z / trials)
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _spread(rng: np.random.Generator, items: Ints, by: Values, weights: Values, count: int) -> Ints:
-    """`count` of `items`: along `by`, cut into stretches of equal weight, one is drawn from each."""
+    """Return `count` of `items`: along `by`, cut into stretches of equal weight, one is drawn from each."""
     if count >= len(items):
         return items
     order: Ints = np.argsort(by[items], kind="stable")

@@ -2,17 +2,17 @@
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, Prediction, Sample
+from tasks.storage.json_lines import read_objects
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -55,10 +55,11 @@ class _Rows:
 
 
 def read_probabilities(files: Sequence[Path]) -> Judgements:
-    """The mean of several files, one a model or repeat, each ``{"id", "given", "probabilities": {label: p}}`` a line.
+    """Return the mean of several files, one per model or repeat.
 
-    Items keep the order of the first file. Rows are renormalised, a missing label counts as 0. Raises JudgementError
-    that names file and line when one is unusable, holds an item twice or another given label, or lacks an item.
+    A line is ``{"id", "given", "probabilities": {label: p}}``. Items keep the order of the
+    first file. Rows are renormalised, a missing label counts as 0. Raises JudgementError that names file and line when
+    one is unusable, holds an item twice or another given label, or lacks an item.
     """
     labels: dict[str, int] = {}
     runs = [_read(file, labels, needs_given=True) for file in files]
@@ -80,7 +81,7 @@ def read_probabilities(files: Sequence[Path]) -> Judgements:
 
 
 def read_teacher(file: Path, judgements: Judgements) -> Floats:
-    """The teacher's probabilities [N, C + 1] for the items of `judgements`, the last for `neither`, if it is there.
+    """Return the teacher's probabilities [N, C + 1] for the items of `judgements`, the last for `neither`.
 
     What only the teacher would say has no place among the items' labels and is left out. Raises JudgementError like
     `read_probabilities`.
@@ -91,49 +92,56 @@ def read_teacher(file: Path, judgements: Judgements) -> Floats:
     _same_items(None, known, file, dict.fromkeys(run.given))
     found = run.dense(len(labels))[_order(run.given, judgements.ids)]
     rejects = found[:, labels[NEITHER]] if NEITHER in labels else np.zeros(len(found), dtype=np.float32)
-    told = np.column_stack([found[:, : len(judgements.labels)], rejects])
-    total = told.sum(axis=1, keepdims=True)
-    return np.divide(told, total, out=np.full_like(told, np.nan), where=total > 0)
+    answers = np.column_stack([found[:, : len(judgements.labels)], rejects])
+    total = answers.sum(axis=1, keepdims=True)
+    return np.divide(answers, total, out=np.full_like(answers, np.nan), where=total > 0)
 
 
-def read_verdicts(file: Path, judgements: Judgements) -> dict[int, int]:
-    """A person's verdicts, ``{"id", "verdict": label | "neither"}`` a line, as item → label index, -1 for neither.
+def split_judged(
+    samples: Sequence[Sample], runs: Sequence[Mapping[str, Prediction]], always_train: Sequence[str]
+) -> tuple[list[Sample], dict[str, str]]:
+    """Return the samples that every run judged, and why the others were not judged (sample id → reason)."""
+    rare = set(always_train)
+    unjudged: dict[str, str] = {}
+    for sample in samples:
+        if sample.id in rare:
+            unjudged[sample.id] = "in every training set: its class, or one that shares its group, has too few items"
+            continue
+        missing = [run.get(sample.id) for run in runs if (p := run.get(sample.id)) is None or p.label is None]
+        if missing:
+            outcome = missing[0].outcome if missing[0] is not None else "nothing"
+            unjudged[sample.id] = f"the student gave no usable answer ({outcome})"
+    return [s for s in samples if s.id not in unjudged], unjudged
 
-    Raises JudgementError for an unknown id, a verdict that is no label of these items, or two verdicts on one item.
-    """
-    places = {identity: i for i, identity in enumerate(judgements.ids)}
+
+def list_labels(samples: Sequence[Sample]) -> list[str]:
+    """Return every label that some sample may get, in order of first mention."""
+    return list(dict.fromkeys(label for sample in samples for label in sample.labels))
+
+
+def index_verdicts(judgements: Judgements, verdicts: Mapping[str, str]) -> dict[int, int]:
+    """Return verdicts (sample id → label or `neither`) as item → label index, -1 for neither; of other items none."""
     labels = {label: i for i, label in enumerate(judgements.labels)} | {NEITHER: -1}
-    verdicts: dict[int, int] = {}
-    for number, row in _lines(file):
-        identity, verdict = row.get("id"), row.get("verdict")
-        if not isinstance(identity, str) or not isinstance(verdict, str):
-            raise _fault(file, number, '"id" and "verdict" must be texts')
-        if identity not in places:
-            raise _fault(file, number, f"verdict for an unknown item {identity!r}; take the line out")
-        if verdict not in labels:
-            raise _fault(file, number, f"{verdict!r} is no label of these items; write one of them or `neither`")
-        if places[identity] in verdicts:
-            raise _fault(file, number, f"a second verdict on item {identity!r}; keep one")
-        verdicts[places[identity]] = labels[verdict]
-    return verdicts
+    return {i: labels[verdicts[identity]] for i, identity in enumerate(judgements.ids) if identity in verdicts}
 
 
-def from_predictions(
+def judge_by_predictions(
     samples: Sequence[Sample], runs: Sequence[Mapping[str, Prediction]], labels: Sequence[str]
 ) -> Judgements:
-    """The mean over `runs` (sample id → out-of-fold prediction), for samples that each run has probabilities for."""
+    """Return the mean over `runs` (sample id → out-of-fold prediction); each must have predicted every sample."""
     places = {label: i for i, label in enumerate(labels)}
     given = np.array([places[s.given or ""] for s in samples], dtype=np.int64)
-    found = [predicted(run, samples, labels) for run in runs]
+    found = [tabulate(run, samples, labels) for run in runs]
     students = np.mean(found, axis=0, dtype=np.float64).astype(np.float32).reshape(len(samples), len(labels))
     dissent = np.mean([row.argmax(axis=1) != given for row in found], axis=0).astype(np.float32)
     return Judgements(tuple(s.id for s in samples), tuple(labels), given, students, dissent)
 
 
-def predicted(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: Sequence[str]) -> Floats:
-    """Probabilities [N, C] of the samples' predictions; all the weight on the label where there are no probabilities.
+def tabulate(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: Sequence[str]) -> Floats:
+    """Return the probabilities [N, C] of the samples' predictions.
 
-    What is given to labels outside `labels` is left out. NaN in the rows of samples without a usable prediction.
+    A prediction without probabilities has all the weight on its label. What is given to labels outside
+    `labels` is left out. NaN in the rows of samples without a usable prediction.
     """
     places = {label: i for i, label in enumerate(labels)}
     found = np.zeros((len(samples), len(labels)), dtype=np.float32)
@@ -153,7 +161,7 @@ def predicted(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: 
 def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> _Rows:
     given: dict[str, int | None] = {}
     starts, columns, values = array("q", [0]), array("q"), array("d")
-    for number, row in _lines(file):
+    for number, row in read_objects(file, JudgementError, "write one JSON object per item"):
         identity, probabilities = row.get("id"), row.get("probabilities")
         if not isinstance(identity, str):
             raise _fault(file, number, '"id" must be text')
@@ -178,29 +186,6 @@ def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> _Rows:
     if not given:
         raise JudgementError(f"{file}: no line in it; write one JSON object an item")
     return _Rows(given, starts, columns, values)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _object(file, number, line)
-    except OSError as error:
-        raise JudgementError(f"{file}: can't be read: {error.strerror or error}") from error
-
-
-def _object(file: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        # Python's own json writes NaN and Infinity, which JSON does not have.
-        odd = next((word for word in (b"NaN", b"Infinity") if word in line), None)
-        said = f"{odd.decode()} is no probability" if odd else str(error)
-        raise _fault(file, number, f"not JSON: {said}") from error
-    if not isinstance(row, dict):
-        raise _fault(file, number, "must be a JSON object")
-    return cast("dict[str, Any]", row)
 
 
 def _same_items(

@@ -1,15 +1,18 @@
-"""Decisions about arrays of items as records: one `Correction` a labelled item, and the queue for a person."""
+"""Decisions as others read them: a `Correction` per labelled item, questions to a person, figures, lines of JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import orjson
 
 from tasks.correction.decide import Decisions
-from tasks.correction.judgements import Floats, Judgements
+from tasks.correction.judgements import Floats
 from tasks.records import NEITHER, Action, Correction, Prediction, ReviewCase, Sample
+from tasks.review.queue import order_queue
 
 
-def corrections(
+def record_corrections(
     samples: Sequence[Sample],
     decisions: Decisions,
     fold_of: Mapping[str, int],
@@ -18,7 +21,7 @@ def corrections(
     unjudged: Mapping[str, str],
     verdicts: Mapping[str, str],
 ) -> list[Correction]:
-    """The record of each sample, in order.
+    """Return the record of each sample, in order.
 
     `unjudged` (sample id → why) are those without an out-of-fold judgement: they wait for a person, unless `verdicts`
     (sample id → label or `neither`) has theirs. `model_of` names the students that judged an item, `teacher` holds its
@@ -28,40 +31,128 @@ def corrections(
     found: list[Correction] = []
     for sample in samples:
         if sample.id in places:
-            record = _judged(decisions, places[sample.id], teacher.get(sample.id))
+            record = _record_judged(decisions, places[sample.id], teacher.get(sample.id))
             update = {"fold": fold_of[sample.id], "model": model_of[sample.id]}
             found.append(record.model_copy(update=update))
         else:
-            found.append(_unjudged(sample, unjudged[sample.id], verdicts.get(sample.id)))
+            found.append(_record_unjudged(sample, unjudged[sample.id], verdicts.get(sample.id)))
     return found
 
 
-def review_queue(
-    samples: Mapping[str, Sample], records: Sequence[Correction], decisions: Decisions, budget: int
+def choose_cases(
+    samples: Sequence[Sample], records: Sequence[Correction], decisions: Decisions, budget: int
 ) -> list[ReviewCase]:
-    """What a person is asked, at most `budget` cases: what was asked, then what gains most."""
+    """Return the queue for a person, at most `budget` cases: all that `decisions` looked up, and what else waits.
+
+    `records` are those of `samples`, in the same order.
+    """
     ids, labels = decisions.judgements.ids, decisions.judgements.labels
     places = {identity: i for i, identity in enumerate(ids)}
-    by_id = {r.sample_id: r for r in records}
-    asked: list[str] = [ids[int(i)] for i in decisions.person_asked]
-    waiting = [r.sample_id for r in records if r.action is Action.REVIEW]
-    waiting.sort(key=lambda identity: -by_id[identity].gain)
-    chosen = list(dict.fromkeys([*asked, *waiting]))[:budget]
-    chosen.sort(key=lambda identity: -by_id[identity].gain)
-    return [
-        _case(samples[i], by_id[i], _row(decisions.judgements.students, labels, places.get(i), samples[i]),
-              _row(decisions.teacher, labels, places.get(i), samples[i]))
-        for i in chosen
-    ]  # fmt: skip
+    asked = {ids[int(i)] for i in decisions.person_asked[:budget]}
+
+    def case(sample: Sample, record: Correction) -> ReviewCase:
+        place = places.get(sample.id)
+        students = _probabilities(decisions.judgements.students, labels, place, sample)
+        return _case(sample, record, students, _probabilities(decisions.teacher, labels, place, sample))
+
+    cases = (
+        case(sample, record)
+        for sample, record in zip(samples, records, strict=True)
+        if record.action is Action.REVIEW or sample.id in asked
+    )
+    return order_queue(cases, budget - len(asked), kept=asked)
 
 
-def _judged(decisions: Decisions, item: int, answer: Prediction | None) -> Correction:
+def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> dict[str, float]:
+    """Return the stage's figures: what was asked, audited and changed, and what the changes are expected to do."""
+    actions = Counter(c.action for c in corrections)
+    changed = [c for c in corrections if c.action is Action.RELABEL]
+    unreviewed = [c for c in changed if not c.reviewed]
+    return {
+        "disagreements": sum(c.predicted is not None and c.predicted != c.given for c in corrections),
+        "asked of the teacher": len(decisions.teacher_asked),
+        "asked of the reviewer": len(decisions.person_asked),
+        "reviewed": sum(c.reviewed for c in corrections),
+        "audited wins": decisions.gate.wins,
+        "audited losses": decisions.gate.losses,
+        "gate lower bound": decisions.gate.lower,
+        "flagged": sum(c.flagged for c in corrections),
+        "relabelled": len(changed),
+        "relabelled without a person": len(unreviewed),
+        "expected right to wrong": sum(c.p_given or 0.0 for c in unreviewed),
+        "expected wrong to right": sum(c.p_candidate or 0.0 for c in unreviewed),
+        "dropped by the reviewer": actions[Action.DROP],
+        "waiting for review": actions[Action.REVIEW],
+        **{f"estimated {name}": e.value for name, e in decisions.estimates.items()},
+    }
+
+
+def summarise(decisions: Decisions) -> dict[str, object]:
+    """Return counts, gate and estimates of a correction, for JSON."""
+    gate, flagged = decisions.gate, decisions.flagged
+    actions = Counter(decisions.action)
+    unreviewed = sum(
+        action == "relabel" and item not in decisions.verdicts for item, action in enumerate(decisions.action)
+    )
+    return {
+        "items": len(decisions.action),
+        "flagged": int(flagged.sum()),
+        "reviews": len(decisions.person_asked),
+        "verdicts": len(decisions.verdicts),
+        "teacher_calls": len(decisions.teacher_asked),
+        **{action.value: actions[action] for action in sorted(actions)},
+        "relabelled_unreviewed": unreviewed,
+        "gate": "open" if gate.open else "closed",
+        "gate_why": gate.summary,
+        "wins": gate.wins,
+        "losses": gate.losses,
+        "wilson_lower": round(gate.lower, 4),
+        **{
+            name: {"value": round(e.value, 4), "low": round(e.low, 4), "high": round(e.high, 4)}
+            for name, e in decisions.estimates.items()
+        },
+    }
+
+
+def dump_lines(decisions: Decisions) -> Iterator[bytes]:
+    """Yield a line of JSON per item, in order; `suspicion` is the probability that the given label is wrong.
+
+    The probabilities are the models', also where a verdict has settled the item.
+    """
+    judgements, beliefs = decisions.judgements, decisions.beliefs
+    given, label = judgements.given.tolist(), decisions.label.tolist()
+    figures = zip(
+        beliefs.p_given.tolist(), beliefs.p_candidate.tolist(), beliefs.p_neither.tolist(),
+        beliefs.p_wrong.tolist(), strict=True,
+    )  # fmt: skip
+    for item, (p_given, p_candidate, p_neither, p_wrong) in enumerate(figures):
+        yield (
+            orjson.dumps(
+                {
+                    "id": judgements.ids[item],
+                    "given": judgements.labels[given[item]],
+                    "flagged": bool(decisions.flagged[item]),
+                    "reviewed": item in decisions.verdicts,
+                    "action": decisions.action[item],
+                    "label": None if label[item] < 0 else judgements.labels[label[item]],
+                    "p_given": p_given,
+                    "p_candidate": p_candidate,
+                    "p_neither": p_neither,
+                    "suspicion": p_wrong,
+                }
+            )
+            + b"\n"
+        )
+
+
+def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -> Correction:
     judgements, evidence, beliefs = decisions.judgements, decisions.evidence, decisions.beliefs
     labels = judgements.labels
     given, students = int(judgements.given[item]), judgements.students[item]
     candidate, final = int(evidence.candidate[item]), int(decisions.label[item])
     verdict = decisions.verdicts.get(item)
-    told = None if decisions.teacher is None or np.isnan(decisions.teacher[item, 0]) else decisions.teacher[item]
+    asked = decisions.teacher is not None and not np.isnan(decisions.teacher[item, 0])
+    teacher = decisions.teacher[item] if decisions.teacher is not None and asked else None
     adjudicated = answer.label if answer is not None else None
     record = Correction(
         sample_id=judgements.ids[item],
@@ -82,16 +173,16 @@ def _judged(decisions: Decisions, item: int, answer: Prediction | None) -> Corre
         log_ratio=float(evidence.log_ratio[item]),
         entropy=float(evidence.entropy[item]),
         dissent=float(evidence.dissent[item]),
-        teacher_given=None if told is None else float(told[given]),
-        teacher_candidate=None if told is None or candidate < 0 else float(told[candidate]),
+        teacher_given=None if teacher is None else float(teacher[given]),
+        teacher_candidate=None if teacher is None or candidate < 0 else float(teacher[candidate]),
         gain=float(decisions.gain[item]),
         reason=answer.reason if answer is not None else "",
         why="",
     )
-    return record.model_copy(update={"why": _why(record, decisions)})
+    return record.model_copy(update={"why": _explain(record, decisions)})
 
 
-def _unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
+def _record_unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
     given = sample.given or ""
     action, label = Action.REVIEW, given
     if verdict is not None:
@@ -113,8 +204,8 @@ def _unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
     )
 
 
-def _why(record: Correction, decisions: Decisions) -> str:
-    evidence = _evidence(record)
+def _explain(record: Correction, decisions: Decisions) -> str:
+    evidence = _describe_evidence(record)
     if record.verdict == NEITHER:
         return f"reviewer: none of the labels is right; {evidence}"
     if record.verdict is not None:
@@ -124,8 +215,8 @@ def _why(record: Correction, decisions: Decisions) -> str:
     return evidence
 
 
-def _evidence(record: Correction) -> str:
-    """What the models say: all that a person who judges the item is told."""
+def _describe_evidence(record: Correction) -> str:
+    """Return what the models say, which is all that a person who judges the item may see."""
     if record.predicted is None:
         return record.why
     student = f"student (p={record.student_given or 0:.2f}) agrees with the given label"
@@ -134,7 +225,7 @@ def _evidence(record: Correction) -> str:
     return student + (f", teacher, asked blind, {record.adjudicated}" if record.adjudicated else "")
 
 
-def _row(table: Floats | None, labels: Sequence[str], item: int | None, sample: Sample) -> dict[str, float]:
+def _probabilities(table: Floats | None, labels: Sequence[str], item: int | None, sample: Sample) -> dict[str, float]:
     if table is None or item is None or np.isnan(table[item, 0]):
         return {}
     found = dict(zip(labels, table[item].tolist(), strict=True))
@@ -145,6 +236,7 @@ def _case(sample: Sample, record: Correction, student: dict[str, float], teacher
     better = record.candidate if (record.student_candidate or 0) > 0 or (record.teacher_candidate or 0) > 0 else None
     return ReviewCase(
         sample_id=sample.id,
+        source=sample.source,
         parts=sample.parts,
         labels=sample.labels,
         given=record.given,
@@ -152,34 +244,6 @@ def _case(sample: Sample, record: Correction, student: dict[str, float], teacher
         student=student,
         teacher=teacher,
         reason=record.reason,
-        why=_evidence(record),
+        why=_describe_evidence(record),
         gain=record.gain,
     )
-
-
-def judged_samples(
-    samples: Sequence[Sample], runs: Sequence[Mapping[str, Prediction]], always_train: Sequence[str]
-) -> tuple[list[Sample], dict[str, str]]:
-    """The samples that every run judged, and why the others were not (sample id → reason)."""
-    rare = set(always_train)
-    unjudged: dict[str, str] = {}
-    for sample in samples:
-        if sample.id in rare:
-            unjudged[sample.id] = "in every training set: its class, or one that shares its group, has too few items"
-            continue
-        missing = [run.get(sample.id) for run in runs if (p := run.get(sample.id)) is None or p.label is None]
-        if missing:
-            outcome = missing[0].outcome if missing[0] is not None else "nothing"
-            unjudged[sample.id] = f"the student gave no usable answer ({outcome})"
-    return [s for s in samples if s.id not in unjudged], unjudged
-
-
-def all_labels(samples: Sequence[Sample]) -> list[str]:
-    """Every label that some sample may get, in order of first mention."""
-    return list(dict.fromkeys(label for sample in samples for label in sample.labels))
-
-
-def known_verdicts(judgements: Judgements, verdicts: Mapping[str, str]) -> dict[int, int]:
-    """Verdicts by sample id as item → label index, -1 for neither; of other items none."""
-    labels = {label: i for i, label in enumerate(judgements.labels)} | {NEITHER: -1}
-    return {i: labels[verdicts[identity]] for i, identity in enumerate(judgements.ids) if identity in verdicts}

@@ -38,12 +38,12 @@ class CorrectionSettings(VoteSettings):
         default=0.25, ge=0, le=1, description="At most this share of the items, the most suspicious, is adjudicated"
     )
     target_precision: float | None = Field(
-        default=None, gt=0, le=1, description="Flag for this expected precision instead of for the best expected F1"
+        default=None, ge=0, le=1, description="Flag for this expected precision instead of for the best expected F1"
     )
     reviewer: ReviewerConfig = Field(default=ReviewerConfig(), description="Who answers them")
     gate_level: float = Field(
         default=0.5,
         ge=0,
-        lt=1,
+        le=1,
         description="Unreviewed proposals are applied only if the Wilson lower bound of audited wins exceeds this",
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import entr, log_softmax
 
 from tasks.correction.judgements import Floats, Ints, Judgements
 
@@ -48,7 +48,7 @@ class Suspicion:
 
 
 def temper(judgements: Judgements) -> NDArray[np.float64]:
-    """Log-probabilities [N, C] of the students at the temperature that explains the given labels best.
+    """Return the log-probabilities [N, C] of the students at the temperature that explains the given labels best.
 
     With it, over- and underconfident students are judged on one scale. A fiftieth of the labels is taken for noise,
     so that a few sure contradictions don't set the temperature. Source of temperature scaling: Guo et al., "On
@@ -59,25 +59,25 @@ def temper(judgements: Judgements) -> NDArray[np.float64]:
     rows, given, classes = logs[some], judgements.given[some], logs.shape[1]
 
     def loss(log_power: float) -> float:
-        scaled = rows * np.exp(log_power)
-        fit = scaled[np.arange(len(some)), given] - np.asarray(logsumexp(scaled, axis=1))
+        fit = log_softmax(rows * np.exp(log_power), axis=1)[np.arange(len(some)), given]
         return -float(np.mean(np.logaddexp(np.log(0.98) + fit, np.log(0.02 / classes))))
 
     found = minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded")
-    scaled = logs * np.exp(float(found.x))
-    return scaled - np.asarray(logsumexp(scaled, axis=1, keepdims=True))
+    return np.asarray(log_softmax(logs * np.exp(float(found.x)), axis=1))
 
 
-def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Floats | None = None) -> Suspicion:
+def measure_suspicion(
+    judgements: Judgements, tempered: NDArray[np.float64], teacher: Floats | None = None
+) -> Suspicion:
     """The figures of each item; `tempered` is what `temper` gives, `teacher` [N, C] is NaN where it was not asked."""
     mean, given, items = judgements.students, judgements.given, np.arange(len(judgements.ids))
     students = np.exp(tempered)
     scores, best, possible = np.log(students + LEAST), students.copy(), mean > 0
-    told = np.full_like(students, 1.0)
+    answers = np.full_like(students, 1.0)
     if teacher is not None:
         asked = ~np.isnan(teacher[:, 0])
-        told[asked] = teacher[asked] + LEAST
-        scores[asked] = _STUDENT_WEIGHT * scores[asked] + np.log(told[asked])
+        answers[asked] = teacher[asked] + LEAST
+        scores[asked] = _STUDENT_WEIGHT * scores[asked] + np.log(answers[asked])
         best[asked] = teacher[asked]  # the better judge of what else it could be
         possible[asked] |= teacher[asked] > 0
     possible[items, given] = False
@@ -94,10 +94,10 @@ def suspicion(judgements: Judgements, tempered: NDArray[np.float64], teacher: Fl
         p_given=p_given,
         p_candidate=p_candidate,
         margin=p_candidate - p_given,
-        entropy=-(mean * np.log(mean + 1e-12)).sum(axis=1),
+        entropy=entr(mean).sum(axis=1),
         dissent=judgements.dissent,
         log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
-        teacher_log_ratio=np.log(np.where(some, told[items, candidate], told[items, given]) / told[items, given]),
+        teacher_log_ratio=np.log(np.where(some, answers[items, candidate] / answers[items, given], 1.0)),
         asymmetry=_asymmetry(judgements, np.where(some, candidate, given)),
         others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
     )

@@ -7,7 +7,6 @@ It goes through both sides in slices, so what is held is the two tables (snapsho
 """
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 
 from tasks.dataset.snapshots import Snapshot
 from tasks.errors import ManifestError
-from tasks.storage.files import writing
+from tasks.storage.files import replacing
 
 _SLICE = 50_000
 
@@ -115,16 +114,8 @@ def change_file(path: Path) -> Generator[Callable[[Change], None]]:
     sink = {".jsonl": _json_sink, ".csv": _csv_sink}.get(path.suffix)
     if sink is None:
         raise ManifestError(f"{path}: name a file that ends in .jsonl or .csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with writing(path), temporary.open("w", encoding="utf-8", newline="") as file:
-            yield sink(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield sink(file)
 
 
 # --- matching and comparing ----------------------------------------------------------------------------------

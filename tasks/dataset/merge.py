@@ -1,7 +1,6 @@
 """Labelled items, pool and mix merged into one training set: review > correction > given > pseudo, nothing twice."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Literal
 
 from tasks.dataset.decisions import Decision, Reason, pseudo_decision
@@ -9,6 +8,7 @@ from tasks.dataset.merge_plan import Plan, Rules, Sources, plan_merge
 from tasks.items.image_hashes import Looks
 from tasks.prompts.prompter import Prompter
 from tasks.records import Correction, Dropped, Example, Prediction, ReviewCase, Sample, Subset
+from tasks.review.queue import order_queue
 
 STAGE = "emit"
 
@@ -70,33 +70,36 @@ def input_ids(plan: Plan, sources: Sources) -> list[str]:
 
 
 def conflicts(plan: Plan, sources: Sources, rules: Rules, most: int) -> list[ReviewCase]:
-    """The questions to a person about items that conflict with others like them, `most` at a time.
+    """Return the questions to a person about items that conflict with others like them, `most` at a time.
 
     Those they have judged stay among them, so that a verdict can be taken back; one that no longer holds doesn't count.
     """
     said = {place for place in range(plan.own) if plan.ids[place] in sources.verdicts}
     judged = {place for place, sample in sources.at(said) if sources.verdict(sample) is not None}
-    torn = (place for place in range(plan.own) if plan.fates[place].reason is Reason.CONFLICTING)
-    places = judged | set(islice((place for place in torn if place not in judged), most))
-    cases: list[ReviewCase] = []
+    torn = {place for place in range(plan.own) if plan.fates[place].reason is Reason.CONFLICTING}
     labelled = len(sources.labelled)
-    for place, sample in sources.at(places):
+
+    def case(place: int, sample: Sample) -> ReviewCase:
         decision = sources.of_labelled(sample, rules.waiting) if place < labelled else sources.of_pool(sample)
         pseudo = sources.pseudo.get(sample.id)
         given = sample.given or (pseudo.label if pseudo is not None else None) or ""
-        others = [label for label in plan.fates[place].labels if label != given]
-        cases.append(
-            ReviewCase(
-                sample_id=sample.id,
-                parts=sample.parts,
-                labels=sample.labels,
-                given=given,
-                candidate=others[0] if others else None,
-                reason=decision.reason,
-                why="; ".join(filter(None, (decision.why, _detail(plan, place)))),
-            )
+        labels = plan.fates[place].labels
+        others = [label for label in labels if label != given]
+        return ReviewCase(
+            sample_id=sample.id,
+            source=sample.source,
+            parts=sample.parts,
+            labels=sample.labels,
+            given=given,
+            candidate=others[0] if others else None,
+            reason=decision.reason,
+            why="; ".join(filter(None, (decision.why, _detail(plan, place)))),
+            # one of the labels in conflict is right, and nothing says which
+            gain=0.0 if place in judged or not labels else 1 - 1 / len(labels),
         )
-    return cases
+
+    cases = (case(place, sample) for place, sample in sources.at(judged | torn))
+    return order_queue(cases, most, kept={plan.ids[place] for place in judged})
 
 
 def _example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset) -> Example:

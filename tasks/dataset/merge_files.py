@@ -12,7 +12,8 @@ from tasks.dataset.shuffling import shuffled
 from tasks.dataset.versions import VersionWriter
 from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Example, Origin, Subset
-from tasks.storage.stages import RowWriter, check_books
+from tasks.storage.rows import RowWriter
+from tasks.storage.stages import check_books
 
 _MEASURED = 20_000
 """Reasons that are compared with each other: 8 s of a busy core."""

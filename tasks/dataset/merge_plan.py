@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from tasks.dataset.decisions import Decision, Fate, Reason, Stand, fates, labelled_decision, pool_decision
 from tasks.dataset.mixing import MixRow, as_sample
-from tasks.dataset.splitting import groups_of, validation_part
+from tasks.dataset.splitting import validation_part
+from tasks.items.duplicates import group_linked
 from tasks.items.image_hashes import Looks
 from tasks.items.near_duplicates import item_of, near_pairs, shown_pictures
 from tasks.items.signatures import sign
 from tasks.records import Correction, Origin, Sample, content_digest
 from tasks.review.verdicts import Verdict, usable
-from tasks.storage.stages import StoredRows
+from tasks.storage.rows import StoredRows
 
 Samples = Sequence[Sample] | StoredRows[Sample]
 """Samples that can be gone through more than once."""
@@ -214,7 +215,7 @@ def _validation(
 ) -> NDArray[np.bool_]:
     held = np.zeros(len(stands), bool)
     kept = np.array([place for place in range(own) if decided[place].reason is None], dtype=np.int64)
-    groups = groups_of(max(contents, default=-1) + 1, [(contents[a], contents[b]) for a, b in pairs])
+    groups = group_linked(max(contents, default=-1) + 1, [(contents[a], contents[b]) for a, b in pairs])
     numbers: dict[str, int] = {}
     names = ["" if stands[place].open else stands[place].label or "" for place in map(int, kept)]
     labels = [numbers.setdefault(name, len(numbers)) for name in names]

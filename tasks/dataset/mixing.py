@@ -26,6 +26,7 @@ from tasks.items.images import check_image, locate
 from tasks.items.refusals import Unusable
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, ImagePart, ImageRef, Message, Origin, Part, Sample, Split, TextPart
+from tasks.storage.json_lines import read_lines
 
 MAX_PIXELS = 50_000_000
 
@@ -100,12 +101,11 @@ def _rows(file: Path) -> Iterator[object]:
             if start == b"[":
                 yield from ijson.items(opened, "item", use_float=True)
                 return
-            for line in opened:
-                if line.strip():
-                    try:
-                        yield orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))
-                    except orjson.JSONDecodeError as error:
-                        yield _Unfit(MixReason.MALFORMED, f"is not JSON: {error}")
+        for _, line in read_lines(file, ManifestError, "correct the mix's `file`"):
+            try:
+                yield orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                yield _Unfit(MixReason.MALFORMED, f"is not JSON: {error}")
     except OSError as error:
         raise ManifestError(f"{file}: cannot be read: {error.strerror or error}; correct the mix's `file`") from error
     except (ijson.JSONError, UnicodeError) as error:

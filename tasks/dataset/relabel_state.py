@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from tasks.errors import ManifestError
 from tasks.records import Record
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 FILE = "relabel.json"
 

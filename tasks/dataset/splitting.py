@@ -1,21 +1,7 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (scipy publishes no types)
 """Which part of the emitted set is held out for validation: stratified by label, groups undivided."""
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-
-
-def groups_of(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """[count] the number of the group that each of `count` things is in, when `pairs` hang together."""
-    a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_matrix((np.ones(len(a), bool), (a, b)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def validation_part(labels: NDArray[np.int64], groups: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:

@@ -8,15 +8,17 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from tasks.errors import ManifestError
 from tasks.records import Example, Origin, Record, Subset
-from tasks.storage.stages import RowWriter, code_version, write_bytes
+from tasks.storage.json_lines import read_models, write_json_lines
+from tasks.storage.rows import RowWriter
+from tasks.storage.stages import code_version
 
 FOLDER = "versions"
 LOG = "versions.jsonl"
@@ -152,7 +154,7 @@ class VersionWriter:
         os.replace(self._unnamed, snapshot_path(self._output, made))
         if last is not None and last.version == made.version:
             return last
-        write_bytes(self._output / FOLDER / LOG, _lines([*log, made]))
+        write_json_lines(self._output / FOLDER / LOG, [*log, made])
         return made
 
 
@@ -169,13 +171,7 @@ def read_versions(output: Path) -> list[Version]:
     path = output / FOLDER / LOG
     if not path.exists():
         return []
-    versions: list[Version] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            versions.append(Version.model_validate_json(line))
-        except ValidationError as error:
-            raise ManifestError(f"{path}, line {number}: is no version; take the line out") from error
-    return versions
+    return list(read_models(path, Version, "version", ManifestError, "take the line out"))
 
 
 def find_version(output: Path, prefix: str) -> Version:
@@ -196,7 +192,3 @@ def snapshot_path(output: Path, version: Version) -> Path:
 
 def _content(example: Example) -> str:
     return content_of(((m.role, m.content) for m in example.messages), (image.sha256 for image in example.images))
-
-
-def _lines(versions: Sequence[Version]) -> bytes:
-    return b"".join(orjson.dumps(v.model_dump(mode="json"), option=orjson.OPT_APPEND_NEWLINE) for v in versions)

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 
 from tasks.records import Action, Correction, Prediction
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 
 
 @dataclass(frozen=True)

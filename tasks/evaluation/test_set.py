@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import orjson
 
 from tasks.errors import JudgementError
 from tasks.items.manifest_folders import read_set
 from tasks.packs.columns import Columns
 from tasks.records import Example, Prediction, Sample
+from tasks.storage.json_lines import read_objects
 
 
 def read_truth(file: Path) -> dict[str, str]:
@@ -22,19 +20,8 @@ def read_truth(file: Path) -> dict[str, str]:
 
     Raises JudgementError naming file and line.
     """
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise JudgementError(f"{file}: {error.strerror}; give JSON Lines of id and label") from error
     truth: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row: Any = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise JudgementError(f"{file}, line {number}: not JSON ({error}); mend the line") from error
-        fields = cast(dict[str, object], row) if isinstance(row, dict) else {}
+    for number, fields in read_objects(file, JudgementError, "give JSON Lines of id and label"):
         name, label = fields.get("id"), fields.get("label")
         if not isinstance(name, str) or not isinstance(label, str):
             raise JudgementError(f'{file}, line {number}: needs {{"id": …, "label": …}}, both text')

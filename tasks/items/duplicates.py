@@ -1,8 +1,16 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# (scipy publishes no types)
 """Dialogues that are the beginning of another: items that grew between two looks at the same talk."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from tasks.items.near_duplicates import ENOUGH_TEXT
 from tasks.records import Sample
@@ -26,6 +34,13 @@ def grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
         others = (whole[digest] for digest in reversed(digests) if whole.get(digest, i) != i)
         pairs += [(other, i) for other in islice(others, 1)]
     return pairs
+
+
+def group_linked(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Return [count] the group number of each item; items that `pairs` link, directly or not, share one."""
+    a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _beginnings(sample: Sample) -> Iterator[tuple[int, bytes]]:

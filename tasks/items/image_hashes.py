@@ -7,10 +7,8 @@ Screens of one kind have near hashes, so a hash only proposes; `same_picture` lo
 other, and decides.
 """
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -23,6 +21,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from tasks.items.images import FORMATS
 from tasks.records import ImageRef
+from tasks.storage.digest_cache import DigestCache
 
 Floats = NDArray[np.float32]
 
@@ -39,7 +38,9 @@ _COARSE = 4.0
 """Cells: what changes over more than that is no fine structure."""
 _TRIED = 8
 _RECIPE = 1
-"""Part of the cache's table name; to be raised when the same picture would get another hash."""
+"""To be raised when the same picture would get another hash."""
+_SIGNED = 1 << 63
+"""Moves a hash into the range of SQLite's integers, which are signed."""
 
 
 class Looks:
@@ -50,18 +51,12 @@ class Looks:
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        self._file = file
-        self._table = f"hashes_{_RECIPE}"
-        self._held: dict[str, int] = {}
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._open()) as cache, cache:
-                cache.execute(f"create table if not exists {self._table} (sha256 text primary key, hash integer)")
+        self._cache = DigestCache(file, f"picture-hash-{_RECIPE}")
 
     def hashes(self, images: Iterable[ImageRef]) -> Mapping[str, int]:
         """The hash of each image by sha256, as an unsigned number; an image that can't be read has none."""
         distinct = {image.sha256: image for image in images}
-        found = self._known(distinct)
+        found = {sha256: value + _SIGNED for sha256, value in self._cache.get(distinct).items()}
         missing = [image for sha256, image in distinct.items() if sha256 not in found]
         with ThreadPoolExecutor() as pool:  # decoding, nearly all of the work, leaves the interpreter's lock
             thumbnails = pool.map(thumbnail, missing)
@@ -75,23 +70,7 @@ class Looks:
 
     def remember(self, hashes: Mapping[str, int]) -> None:
         """Keep hashes (by sha256) for later."""
-        if self._file is None:
-            self._held.update(hashes)
-        elif hashes:
-            rows = [(sha256, value - (1 << 63)) for sha256, value in hashes.items()]  # SQLite's integers are signed
-            with closing(self._open()) as cache, cache:
-                cache.executemany(f"insert or replace into {self._table} values (?, ?)", rows)
-
-    def _known(self, digests: Iterable[str]) -> dict[str, int]:
-        if self._file is None:
-            return {sha256: self._held[sha256] for sha256 in digests if sha256 in self._held}
-        with closing(self._open()) as cache:
-            ask = f"select hash from {self._table} where sha256 = ?"
-            rows = ((sha256, cache.execute(ask, (sha256,)).fetchone()) for sha256 in digests)
-            return {sha256: row[0] + (1 << 63) for sha256, row in rows if row is not None}
-
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(str(self._file), timeout=60)
+        self._cache.put({sha256: value - _SIGNED for sha256, value in hashes.items()})
 
 
 def thumbnail(image: ImageRef) -> Floats | None:

@@ -1,25 +1,20 @@
-"""What image files were found to be, remembered: an intake of a grown set opens only new and changed files.
-
-One SQLite file that runs may share. It holds nothing that can't be found out again: one that is corrupt is begun anew.
-"""
+"""What image files were found to be, remembered: an intake of a grown set opens only new and changed files."""
 
 import hashlib
 import os
-import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
+import orjson
 import PIL
-from filelock import FileLock
 
-from tasks.errors import EngineError
 from tasks.items import images as image_files
 from tasks.items.refusals import Reason, Unusable
 from tasks.records import ImageRef
+from tasks.storage.digest_cache import DigestCache
 
 Found = ImageRef | Unusable
 """What a file is, or why it can't be used."""
@@ -28,9 +23,7 @@ GRANULE_NS = 2_000_000_000
 """Nanoseconds: file systems round a file's time of change, FAT to 2 s, and none in use to more."""
 # For a file that breaks off or can't be reached, disk or memory may be to blame: it is looked at each time.
 _LASTING = frozenset({Reason.IMAGE_EMPTY, Reason.NOT_AN_IMAGE, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_TOO_THIN})
-_TABLE = "files_1"  # the number is raised when the columns change
 _AT_ONCE = 500
-_LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,47 +57,28 @@ class Seen:
 
 
 class KnownFiles:
-    """A context manager over the file `file`; for one thread. What it says holds for this pixel limit, this Pillow and
-    this way of checking; another's is as unknown.
+    """What image files were found to be, kept in the file `file`; for this pixel limit, Pillow and way of checking.
 
     A file that is overwritten in place with as many bytes, and then given its old time of change, passes for unchanged.
     """
 
     def __init__(self, file: Path, max_pixels: int) -> None:
-        """Raises EngineError when the file can't be opened or made."""
+        """Raise StorageError when the file can't be opened or made."""
         rules = hashlib.sha256(Path(image_files.__file__).read_bytes()).hexdigest()[:12]
-        self._file = file
-        self._recipe = f"{max_pixels}/{PIL.__version__}/{rules}"
-        self._new: list[tuple[object, ...]] = []
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._store = self._opened()
-        except (OSError, sqlite3.Error) as error:
-            raise EngineError(f"{file}: can't be opened: {error}; mend the folder, or name another `images`") from error
+        self._cache = DigestCache(file, f"{max_pixels}/{PIL.__version__}/{rules}")
+        self._new: dict[bytes, bytes] = {}
 
     def __enter__(self) -> "KnownFiles":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._write()
-        self._store.close()
 
     def known(self, paths: Iterable[Path]) -> dict[Path, Found]:
-        """What is remembered of those files that are as they were then."""
-        ask = f"SELECT sha256, width, height, reason, detail FROM {_TABLE} WHERE path = ? AND state = ? AND recipe = ?"
-        found: dict[Path, Found] = {}
-        try:
-            for path in paths:
-                row = self._store.execute(ask, (os.fsencode(path), Seen.of(path).state, self._recipe)).fetchone()
-                if row is not None:
-                    found[path] = _found(path, *row)
-        except sqlite3.OperationalError:  # another run holds it, or the disk gave way
-            return {}
-        except sqlite3.DatabaseError:
-            self._store.close()
-            self._store = self._anew()
-            return {}
-        return found
+        """Return what is remembered of those files that are as they were then."""
+        by_key = {os.fsencode(path): path for path in paths}
+        known = {by_key[key]: orjson.loads(value) for key, value in self._cache.get(by_key).items()}
+        return {path: _found(path, fields) for path, (state, *fields) in known.items() if state == Seen.of(path).state}
 
     def keep(self, path: Path, seen: Seen, found: Found) -> None:
         """Remember what a file was found to be, which was looked at after it was `seen`.
@@ -115,56 +89,23 @@ class KnownFiles:
         lasting = isinstance(found, ImageRef) or found.reason in _LASTING
         if not lasting or not seen.settled or Seen.of(path).state != seen.state:
             return
-        self._new.append((os.fsencode(path), seen.state, self._recipe, *_columns(found)))
+        self._new[os.fsencode(path)] = orjson.dumps([seen.state, *_fields(found)])
         if len(self._new) >= _AT_ONCE:
             self._write()
 
     def _write(self) -> None:
-        # A full disk stops the run where it writes what can't be made anew; here the next intake opens the files again.
-        with suppress(sqlite3.Error), self._store:
-            self._store.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new)
-        self._new.clear()
-
-    def _opened(self) -> sqlite3.Connection:
-        try:
-            return _connect(self._file)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            return self._anew()
-
-    def _anew(self) -> sqlite3.Connection:
-        # One run at a time, and the log first: left beside a new store, SQLite would play it into that one.
-        with FileLock(f"{self._file}.lock", timeout=_LOCK_SECONDS):
-            for tail in ("-wal", "-shm", ""):
-                Path(f"{self._file}{tail}").unlink(missing_ok=True)
-            return _connect(self._file)
+        self._cache.put(self._new)
+        self._new = {}
 
 
-def _connect(file: Path) -> sqlite3.Connection:
-    store = sqlite3.connect(file, timeout=_LOCK_SECONDS)
-    try:
-        store.execute("PRAGMA journal_mode = WAL")
-        store.execute("PRAGMA synchronous = NORMAL")
-        store.execute(
-            f"CREATE TABLE IF NOT EXISTS {_TABLE} (path BLOB PRIMARY KEY, state TEXT NOT NULL, recipe TEXT NOT NULL, "
-            "sha256 TEXT, width INTEGER, height INTEGER, reason TEXT, detail TEXT) WITHOUT ROWID"
-        )
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def _columns(found: Found) -> tuple[object, ...]:
+def _fields(found: Found) -> list[object]:
     if isinstance(found, ImageRef):
-        return found.sha256, found.width, found.height, None, None
-    return None, None, None, found.reason.value, found.detail.encode(errors="replace").decode()
+        return [found.sha256, found.width, found.height]
+    return [found.reason.value, found.detail.encode(errors="replace").decode()]
 
 
-def _found(
-    path: Path, sha256: str | None, width: int | None, height: int | None, reason: str | None, detail: str | None
-) -> Found:
-    if sha256 is None or width is None or height is None:
-        return Unusable(Reason(reason), detail or "")
+def _found(path: Path, fields: list[Any]) -> Found:
+    if len(fields) == 2:
+        return Unusable(Reason(fields[0]), fields[1])
+    sha256, width, height = fields
     return ImageRef(path=str(path), sha256=sha256, width=width, height=height)

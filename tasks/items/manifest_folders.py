@@ -29,8 +29,7 @@ def read_set(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
     be read stops the set, since nothing says how many items it had.
     """
     if not os.path.isdir(manifest):  # Path.is_dir raises where a folder above can't be entered
-        source = _legible(str(manifest.resolve()))
-        return [(source, item) for item in read_items(manifest, columns)]
+        return [(source_of(manifest), item) for item in read_items(manifest, columns)]
     try:
         files = manifest_files(manifest)
     except OSError as error:
@@ -42,11 +41,16 @@ def read_set(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
 
 
 def _placed(file: Path, items: list[RawItem]) -> list[tuple[str, RawItem]]:
-    source, name = _legible(str(file.resolve())), _legible(file.name)
+    source, name = source_of(file), _legible(file.name)
     return [
         (source, replace(item, fallback_id=f"{name}:{item.fallback_id}", where=f"{name}, {item.where}"))
         for item in items
     ]
+
+
+def source_of(file: Path) -> str:
+    """Return what samples call the manifest file they were read from."""
+    return _legible(str(file.resolve()))
 
 
 def _legible(path: str) -> str:

@@ -210,7 +210,11 @@ def _cut_from(image: ImageRef, shown: Hashes) -> NDArray[np.bool_]:
 
 
 def _bucketed(items: Ints, key: Hashes, order: Hashes) -> Iterator[tuple[Ints, Ints]]:
-    """Pairs of items with equal keys, in pieces; in a crowd, of each with the next ones only."""
+    """Pairs of items with equal keys, in pieces; in a crowd, of each with the next ones only.
+
+    rensa's RMinHashLSH is not used: it answers with every member of a bucket. Measured on 100,000 texts of which 10,000
+    were one greeting: 50 million pairs, 14 s and 1.2 GiB, against 640,000 pairs, 1.5 s and 0.4 GiB here.
+    """
     by_key = np.lexsort((items, order, key))
     items, key = items[by_key], key[by_key]
     for step in range(1, _CROWD + 1):

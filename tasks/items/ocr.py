@@ -7,13 +7,12 @@ pipe, and so end by themselves when whoever started them is killed.
 """
 
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import version
@@ -25,6 +24,7 @@ import orjson
 from tasks.errors import EngineError
 from tasks.items.ocr_child import MODELS
 from tasks.records import ImageRef
+from tasks.storage.digest_cache import DigestCache
 
 MOST_PROCESSES = 8
 """Each holds 0.4 GB."""
@@ -64,60 +64,35 @@ class OcrReader:
 
     def __init__(self, folder: Path, processes: int | None = None, reading: Reading | None = None) -> None:
         """`processes`: readers at work at once; by default one a core, at most MOST_PROCESSES. `reading`: how images
-        are read, by default `read_images`."""
+        are read, by default `read_images`. Raises StorageError when the folder can't be written."""
         self._reading = reading or read_images
-        self.file = folder / "ocr.sqlite"
+        self._texts = DigestCache(folder / "ocr.sqlite", reader_identity())
         self.processes = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
         self.unread: dict[str, Unread] = {}
         """What could not be read since this reader was made, by digest."""
-        self._recipe = reader_identity()
 
     def read(self, images: Sequence[ImageRef], progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
         """The text on each image by its digest: a line a row of text, in reading order, spaces between its pieces.
 
         An image that can't be read has "", and its reason in `unread`. `progress` gets the number of images done and
         the number in all, in the caller's thread. What was read is kept even if the call is broken off. Raises
-        EngineError when RapidOCR does not start or the file of texts can't be used.
+        EngineError when RapidOCR does not start.
         """
         wanted = {image.sha256: image for image in images}
-        try:
-            with closing(self._store()) as store:
-                texts = self._known(store, list(wanted))
-                missing = [image for digest, image in wanted.items() if digest not in texts]
-                self.unread = {digest: why for digest, why in self.unread.items() if digest not in wanted}
-                if progress:
-                    progress(len(texts), len(wanted))
-                for image, found in self._reading(missing, self.processes):
-                    if isinstance(found, str):
-                        store.execute(
-                            "INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", (image.sha256, self._recipe, found)
-                        )
-                    else:
-                        self.unread[image.sha256] = found
-                    texts[image.sha256] = found if isinstance(found, str) else ""
-                    if progress:
-                        progress(len(texts), len(wanted))
-        except sqlite3.Error as error:
-            raise EngineError(f"the texts in {self.file} can't be used: {error}; move the file away") from error
+        texts: dict[str, str] = self._texts.get(wanted)
+        missing = [image for digest, image in wanted.items() if digest not in texts]
+        self.unread = {digest: why for digest, why in self.unread.items() if digest not in wanted}
+        if progress:
+            progress(len(texts), len(wanted))
+        for image, found in self._reading(missing, self.processes):
+            if isinstance(found, str):
+                self._texts.put({image.sha256: found})
+            else:
+                self.unread[image.sha256] = found
+            texts[image.sha256] = found if isinstance(found, str) else ""
+            if progress:
+                progress(len(texts), len(wanted))
         return texts
-
-    def _store(self) -> sqlite3.Connection:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        store = sqlite3.connect(self.file, timeout=60, isolation_level=None)
-        store.execute("PRAGMA journal_mode=WAL")
-        store.execute("PRAGMA synchronous=NORMAL")
-        store.execute(
-            "CREATE TABLE IF NOT EXISTS texts (digest TEXT, recipe TEXT, text TEXT, PRIMARY KEY (digest, recipe))"
-        )
-        return store
-
-    def _known(self, store: sqlite3.Connection, digests: list[str]) -> dict[str, str]:
-        known: dict[str, str] = {}
-        for start in range(0, len(digests), 500):  # an old SQLite takes 999 parameters
-            some = digests[start : start + 500]
-            query = f"SELECT digest, text FROM texts WHERE recipe = ? AND digest IN ({','.join('?' * len(some))})"
-            known.update(store.execute(query, (self._recipe, *some)).fetchall())
-        return known
 
 
 def read_images(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:

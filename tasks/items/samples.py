@@ -13,6 +13,7 @@ from tasks.items.images import locate
 from tasks.items.manifest_folders import read_set
 from tasks.items.manifests import RawItem, is_utf8, kind_of
 from tasks.items.refusals import Reason, Unusable
+from tasks.packs.columns import Columns
 from tasks.packs.pack import Pack, TaskPack
 from tasks.records import Dropped, ImageRef, Sample, Split
 
@@ -119,7 +120,7 @@ class _Reader:
         self._seen: dict[str, str] = {}
 
     def draft(self, item: RawItem, source: str) -> _Draft | Dropped:
-        sample_id = self._id_of(item) or item.fallback_id
+        sample_id = own_id(item, self._columns) or item.fallback_id
         try:
             return self._check(item, sample_id, source)
         except Unusable as why:
@@ -131,16 +132,16 @@ class _Reader:
         fields = item.fields
         if fields is None:
             raise Unusable(Reason.NOT_AN_OBJECT, f"is a {kind_of(item.value)}, expected an object")
-        own_id = self._id_of(item)
-        if own_id is not None:
-            first = self._seen.setdefault(own_id, item.where)
+        identity = own_id(item, self._columns)
+        if identity is not None:
+            first = self._seen.setdefault(identity, item.where)
             if first != item.where:
-                raise Unusable(Reason.DUPLICATE_ID, f"id `{own_id}` was taken by {first}")
+                raise Unusable(Reason.DUPLICATE_ID, f"id `{identity}` was taken by {first}")
         bad = [key for key in self._columns.named if not _all_utf8(fields.get(key))]
         if bad:
             raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` holds bytes that are not UTF-8")
         names = _image_names(fields.get(self._columns.image or ""))
-        if own_id is None:
+        if identity is None:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{self._columns.id or self._columns.image}`")
         instruction = self._instruction(fields, len(names))
         task = self._recognise(instruction)
@@ -188,22 +189,23 @@ class _Reader:
             raise Unusable(Reason.LABEL_NOT_OFFERED, f"label `{label}` is not in the item's own list")
         raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is none of task {task.name}")
 
-    def _id_of(self, item: RawItem) -> str | None:
-        """The item's own id as text, or its images' names where there are no ids; None when it has none to use."""
-        fields = item.fields or {}
-        if self._columns.id is not None:
-            value = fields.get(self._columns.id)
-        else:
-            try:
-                value = ",".join(_image_names(fields.get(self._columns.image or "")))
-            except Unusable:
-                return None
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int | str):
+
+def own_id(item: RawItem, columns: Columns) -> str | None:
+    """Return the item's own id as text, or its images' names where there are no ids; None when it has none to use."""
+    fields = item.fields or {}
+    if columns.id is not None:
+        value = fields.get(columns.id)
+    else:
+        try:
+            value = ",".join(_image_names(fields.get(columns.image or "")))
+        except Unusable:
             return None
-        text = str(value)
-        return text if text.strip() and is_utf8(text) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    text = str(value)
+    return text if text.strip() and is_utf8(text) else None
 
 
 def _all_utf8(value: object) -> bool:

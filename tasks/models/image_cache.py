@@ -5,16 +5,15 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from PIL import Image, ImageOps
 from qwen_vl_utils import fetch_image, smart_resize
 
-from tasks.errors import EngineError
+from tasks.errors import EngineError, StorageError
 from tasks.records import ImageRef
+from tasks.storage.files import replacing
 
 _RECIPE = 1
 """Part of a cached file's name; to be raised when the same source would be given other pixels."""
@@ -171,16 +170,10 @@ def _is_whole(path: Path) -> bool:
 
 def _written(path: Path, data: bytes) -> Path:
     # no fsync: what a power cut tears is made anew, and it would cost as much as the encoding
-    temporary = path.with_name(f".{uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        folder, why = path.parent.parent, error.strerror or error
-        raise EngineError(
-            f"the image cache {folder} cannot be written: {why}; free some space or name another"
-        ) from error
+        with replacing(path, sync=False) as temporary:
+            temporary.write_bytes(data)
+    except (OSError, StorageError) as error:
+        folder = path.parent.parent
+        raise EngineError(f"the image cache {folder} cannot be written: {error}; name another folder") from error
     return path

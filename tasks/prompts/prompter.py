@@ -28,6 +28,7 @@ from tasks.records import (
     TextPart,
     digest_of,
 )
+from tasks.storage.json_lines import escape_json
 
 LONG_PROMPT = 2500
 """Fixed prompts beyond about so many characters made answers worse (reported by people who competed, FACTS)."""
@@ -42,10 +43,6 @@ _AGAIN_SEEDS = 1000
 
 def _json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _json_string(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)[1:-1]
 
 
 def reseeded(request: Request, attempt: int) -> Request:
@@ -98,7 +95,7 @@ class Prompter:
         )
         filters = cast(dict[str, Callable[..., str]], environment.filters)  # pyright: ignore[reportUnknownMemberType]
         filters["tojson_text"] = _json_text
-        filters["json_string"] = _json_string
+        filters["json_string"] = escape_json
         self._environment = environment
         self._templates: dict[str, Template] = {}
         self._prefixes: dict[tuple[object, ...], str] = {}
@@ -140,7 +137,7 @@ class Prompter:
         The label is scored behind the reason as the pack writes it (`label_probabilities`), as a student will be asked.
         """
         form = self.answer_form
-        opening = form.opening + _json_string(reason) + (form.between or "")
+        opening = form.opening + escape_json(reason) + (form.between or "")
         constraint = LabelAnswer(
             labels=sample.labels, reason_key=None, label_key=self.pack.label_key,
             opening=opening, between=None, closing=form.closing,

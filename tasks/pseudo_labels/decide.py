@@ -1,28 +1,33 @@
 """Which pseudo-labels to keep: the likeliest to be right, for as long as the kept set reaches the target precision.
 
-No threshold an item. What is kept depends on the whole set: on how the teacher did on labelled items with like evidence
-(tasks/pseudo_labels/trust.py), on how sure that is, and on what the set's size leaves to chance.
+No threshold per item. What is kept depends on the whole set: on how the teacher did on labelled items with similar
+evidence (trust.py), on how sure that is, and on what the set's size leaves to chance.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.pseudo_labels.evidence import Evidence, confidence, is_usable
-from tasks.pseudo_labels.quotas import Balance, allowed, floors_first
-from tasks.pseudo_labels.trust import ROUNDS, Belief, Values
-from tasks.records import NEITHER, Dropped, Outcome, Prediction, Record
+from tasks.correction.decide import Estimate
+from tasks.pseudo_labels.evidence import Evidence, is_usable
+from tasks.pseudo_labels.settings import PseudoLabelSettings
+from tasks.pseudo_labels.trust import ROUNDS, TrustModel, Values
+from tasks.records import NEITHER, Dropped, Outcome, Prediction, Record, ReviewCase, Sample
+from tasks.review.queue import order_queue
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 _ROUNDING = 1e-9
 """Three times .95 add up to less than 2.85 in floating point: a set exactly at the target must not be cut for that."""
 
 
-class Decision(StrEnum):
+class PoolDecision(StrEnum):
     """What became of a pseudo-label."""
 
     KEPT = "kept"
@@ -36,11 +41,11 @@ class Decision(StrEnum):
     NO_ANSWER = "no_answer"
 
 
-KEEPS = frozenset({Decision.KEPT, Decision.REVIEWED})
+KEEPS = frozenset({PoolDecision.KEPT, PoolDecision.REVIEWED})
 
 
 class Trusted(Record):
-    """Whether a pseudo-label is trusted, and on what evidence. Made here, one a pool item; read by reports."""
+    """Whether a pseudo-label is trusted, and on what evidence. Made here, one per pool item; read by reports."""
 
     sample_id: str
     label: str | None
@@ -48,28 +53,9 @@ class Trusted(Record):
     expected: float | None
     """Expected precision: probability that the label is right; None without an answer."""
     evidence: Evidence
-    decision: Decision
+    decision: PoolDecision
     why: str
     """One sentence for people."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What the kept set must reach."""
-
-    target: float
-    """Share of right labels."""
-    assurance: float
-    """Probability that the set reaches it; an expected precision at the target alone would be missed half the time."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The precision of a set of labels that nobody has checked: expected, and a 95 % interval of what is true."""
-
-    expected: float
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True)
@@ -78,63 +64,237 @@ class Trust:
 
     items: tuple[Trusted, ...]
     precision: Estimate
+    """Expected, and a 95 % interval of what is true."""
     calibrated: bool
     """Whether labelled items stand behind the figures; else they are the teacher's own word."""
     floors_kept: bool = True
+
+    def summarise(self) -> dict[str, float]:
+        """Return the figures of the stage's record."""
+        decisions = Counter(i.decision for i in self.items)
+        known = [i.expected for i in self.items if i.expected is not None]
+        return {
+            "expected precision": self.precision.value,
+            "lower": self.precision.low,
+            "upper": self.precision.high,
+            "kept share": decisions[PoolDecision.KEPT] / max(len(self.items), 1),
+            "expected precision of all": sum(known) / max(len(known), 1),
+            "calibrated": float(self.calibrated),
+            "reviewed": float(decisions[PoolDecision.REVIEWED] + decisions[PoolDecision.REVIEWER_SAID_NEITHER]),
+        }
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """N usable predictions that nobody has judged."""
+
+    labels: list[str]
+    evidence: list[Evidence]
+    model: TrustModel | None
+
+    def draw_rounds(self) -> Iterator[Values]:
+        """Yield [N] probabilities that the labels are right, one array per round of the model."""
+        if self.model is None:
+            return repeat(self._own_word(), ROUNDS)
+        return self.model.draw_rounds(self.evidence, self.labels)
+
+    def expect_precision(self) -> Values:
+        """Return [N] the expected precision of each label."""
+        return self._own_word() if self.model is None else self.model.expect_precision(self.evidence, self.labels)
+
+    def _own_word(self) -> Values:
+        return np.array([e.confidence or 0.0 for e in self.evidence], dtype=np.float64)
 
 
 def decide(
     predictions: Sequence[Prediction],
     found: Mapping[str, Evidence],
-    belief: Belief | None,
-    bar: Bar,
-    balance: Balance,
+    model: TrustModel | None,
+    settings: PseudoLabelSettings,
     verdicts: Mapping[str, str],
     seed: int = 0,
 ) -> Trust:
     """Decide about every prediction; `found` holds the evidence of the usable ones by sample id.
 
-    Without a `belief` (no labelled set) the teacher's own probability is all there is: then the set's mean probability
+    Without a `model` (no labelled set) the teacher's own probability is all there is: then the set's mean probability
     must reach the target, whatever `assurance` says. Verdicts (sample id → label or `neither`) stand.
     """
     open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts]
-    labels = [p.label or "" for p in open_]
-    evidence = [found[p.sample_id] for p in open_]
-
-    def rounds() -> Iterator[Values]:
-        if belief is not None:
-            yield from belief.rounds(evidence, labels)
-        else:
-            own = np.array([confidence(p) for p in open_], dtype=np.float64)
-            yield from (own for _ in range(ROUNDS))
-
-    expected = np.zeros(len(open_))
-    for p in rounds():
-        expected += p / ROUNDS if belief is None else p / len(belief.slopes)
-    order = np.lexsort((np.array([p.sample_id for p in open_], dtype=str), -expected))
-    fits = allowed(labels, order, balance)
-    kept, floors_kept = _longest(rounds, expected, labels, order[fits[order]], bar, balance, belief, seed)
-    precision = estimate(rounds, expected, kept, seed)
-    place = {p.sample_id: i for i, p in enumerate(open_)}
+    ids = [p.sample_id for p in open_]
+    candidates = _Candidates([p.label or "" for p in open_], [found[i] for i in ids], model)
+    expected = candidates.expect_precision()
+    order = np.lexsort((np.array(ids, dtype=str), -expected))
+    allowed = _apply_quotas(candidates.labels, order, settings)
+    kept, floors_kept = _keep_longest(candidates, expected, order[allowed[order]], settings, seed)
+    precision = _estimate_precision(candidates, expected, kept, seed)
     chosen = np.zeros(len(open_), dtype=bool)
     chosen[kept] = True
+    place = {sample_id: i for i, sample_id in enumerate(ids)}
     items: list[Trusted] = []
     for p in predictions:
-        if p.sample_id in place:
-            i = place[p.sample_id]
-            decision = Decision.KEPT if chosen[i] else Decision.NOT_TRUSTED if fits[i] else Decision.OVER_QUOTA
-            why = _why(decision, float(expected[i]), labels[i], bar, belief is not None)
-            items.append(Trusted(
-                sample_id=p.sample_id, label=p.label, expected=float(expected[i]), evidence=evidence[i],
-                decision=decision, why=why,
-            ))  # fmt: skip
+        i = place.get(p.sample_id)
+        if i is None:
+            items.append(_settle(p, verdicts.get(p.sample_id), found.get(p.sample_id, Evidence())))
+            continue
+        decision = (
+            PoolDecision.KEPT if chosen[i] else PoolDecision.NOT_TRUSTED if allowed[i] else PoolDecision.OVER_QUOTA
+        )
+        items.append(Trusted(
+            sample_id=p.sample_id, label=p.label, expected=float(expected[i]), evidence=candidates.evidence[i],
+            decision=decision,
+            why=_explain(decision, float(expected[i]), candidates.labels[i], settings, model is not None),
+        ))  # fmt: skip
+    return Trust(tuple(items), precision, model is not None, floors_kept)
+
+
+def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[list[Prediction], list[Dropped]]:
+    """Return the predictions to keep, `source` `review` where a person gave the label, and the rest with reasons."""
+    kept: list[Prediction] = []
+    dropped: list[Dropped] = []
+    for item, p in zip(trust.items, predictions, strict=True):
+        if item.decision is PoolDecision.REVIEWED:
+            update: dict[str, object] = {
+                "outcome": Outcome.OK,
+                "label": item.label,
+                "source": "review",
+                "probabilities": {},
+                "votes": {},
+                "reason": p.reason if p.label == item.label else "",
+            }
+            kept.append(p.model_copy(update=update))
+        elif item.decision in KEEPS:
+            kept.append(p)
         else:
-            items.append(_settled(p, verdicts.get(p.sample_id), found.get(p.sample_id, Evidence())))
-    return Trust(tuple(items), precision, belief is not None, floors_kept)
+            reason = p.outcome if item.decision is PoolDecision.NO_ANSWER else item.decision
+            dropped.append(Dropped(sample_id=p.sample_id, stage=stage, reason=reason, detail=item.why))
+    return kept, dropped
 
 
-def estimate(rounds: Callable[[], Iterator[Values]], expected: Values, kept: Ints, seed: int) -> Estimate:
-    """The precision of the items `kept`: what all rounds expect, and between which bounds 95 % of them end.
+def list_untrusted(trust: Trust) -> dict[str, float]:
+    """Return the expected precision of each untrusted item by sample id: about these a second teacher is asked."""
+    return {i.sample_id: i.expected or 0.0 for i in trust.items if i.decision is PoolDecision.NOT_TRUSTED}
+
+
+def list_alike(
+    trust: Trust, model: TrustModel | None, predictions: Mapping[str, Prediction], found: Mapping[str, Evidence]
+) -> list[str]:
+    """Return the ids of the labelled items no surer than the untrusted: on these a second teacher is checked."""
+    untrusted = list_untrusted(trust)
+    if model is None or not untrusted:
+        return []
+    expected = model.expect_precision(list(found.values()), [predictions[i].label or "" for i in found])
+    return [i for i, p in zip(found, expected.tolist(), strict=True) if p <= max(untrusted.values())]
+
+
+def build_review_cases(
+    samples: Sequence[Sample],
+    items: Sequence[Trusted],
+    teacher: Mapping[str, Prediction],
+    students: Sequence[Mapping[str, Prediction]],
+    budget: int,
+) -> list[ReviewCase]:
+    """Return the queue about the untrusted: those nearest to even odds gain most, as an answer tells most there.
+
+    What was asked and judged before stays in the queue, so that its verdicts can be changed. The teacher's label stands
+    as the given one, its second as the candidate.
+    """
+    by_id = {s.id: s for s in samples}
+    answered = [i for i in items if i.sample_id in teacher]
+    reviewed = (PoolDecision.REVIEWED, PoolDecision.REVIEWER_SAID_NEITHER)
+    judged = {i.sample_id for i in answered if i.decision in reviewed}
+    asked = (i for i in answered if i.decision is PoolDecision.NOT_TRUSTED or i.sample_id in judged)
+    cases = (_build_case(by_id[i.sample_id], i, teacher[i.sample_id], students) for i in asked)
+    return order_queue(cases, budget, kept=judged)
+
+
+def _expect_gain(item: Trusted) -> float:
+    p = item.expected or 0.0
+    return min(p, 1 - p) if item.decision is PoolDecision.NOT_TRUSTED else 0.0
+
+
+def _build_case(
+    sample: Sample, item: Trusted, said: Prediction, students: Sequence[Mapping[str, Prediction]]
+) -> ReviewCase:
+    label = said.label or sample.labels[0]
+    others = {other: p for other, p in said.probabilities.items() if other != label}
+    told = [run[sample.id].probabilities for run in students if sample.id in run]
+    return ReviewCase(
+        sample_id=sample.id,
+        source=sample.source,
+        parts=sample.parts,
+        labels=sample.labels,
+        given=label,
+        candidate=max(others, key=lambda other: others[other]) if others else None,
+        student={name: sum(p.get(name, 0.0) for p in told) / len(told) for name in sample.labels} if told else {},
+        teacher=dict(said.probabilities),
+        reason=said.reason,
+        why=f"the teacher's label, {item.why}",
+        gain=_expect_gain(item),
+    )
+
+
+def _apply_quotas(labels: Sequence[str], order: Ints, settings: PseudoLabelSettings) -> Flags:
+    """Return [N] whether an item is among the surest of its class that `cap` and `quotas` leave room for.
+
+    `order` [N] has the items' places in `labels`, the surest first.
+    """
+    room = {
+        label: min(size if settings.cap is None else settings.cap, settings.quotas.get(label, size))
+        for label, size in Counter(labels).items()
+    }
+    allowed = np.zeros(len(labels), dtype=bool)
+    for i in map(int, order):
+        allowed[i] = room[labels[i]] > 0
+        room[labels[i]] -= 1
+    return allowed
+
+
+def _put_floors_first(labels: Sequence[str], order: Ints, floor: int) -> tuple[Ints, Ints]:
+    """Return `order` in two: the first `floor` items of each class, and the rest, both in that order."""
+    taken: Counter[str] = Counter()
+    first = np.zeros(len(order), dtype=bool)
+    for place, i in enumerate(map(int, order)):
+        first[place] = taken[labels[i]] < floor
+        taken[labels[i]] += 1
+    return order[first], order[~first]
+
+
+def _keep_longest(
+    candidates: _Candidates, expected: Values, order: Ints, settings: PseudoLabelSettings, seed: int
+) -> tuple[Ints, bool]:
+    """Return the longest beginning of `order` that reaches the target, floors first; and whether floors were kept."""
+    floors, rest = _put_floors_first(candidates.labels, order, settings.floor)
+    for first, after in ((floors, rest), (order[:0], order)):
+        wanted = np.concatenate([first, after])
+        size = _count_reaching(candidates, expected, wanted, settings, seed)
+        if size >= max(len(first), 1):
+            return wanted[:size], len(first) == len(floors)
+    return order[:0], not len(floors)
+
+
+def _count_reaching(
+    candidates: _Candidates, expected: Values, order: Ints, settings: PseudoLabelSettings, seed: int
+) -> int:
+    """Return the length of the longest beginning of `order` that reaches the target; 0 where none does.
+
+    It must reach the target with a probability of `assurance`: an expected precision at the target would be missed half
+    the time.
+    """
+    least = settings.target_precision * np.arange(1, len(order) + 1) - _ROUNDING
+    if candidates.model is None:
+        good = np.cumsum(expected[order]) >= least
+    else:
+        rng = np.random.default_rng([seed, 3])
+        reached = np.zeros(len(order))
+        for p in candidates.draw_rounds():
+            reached += np.cumsum(rng.random(len(order)) < p[order]) >= least
+        good = reached >= settings.assurance * len(candidates.model.slopes) - _ROUNDING
+    found = np.flatnonzero(good)
+    return int(found[-1]) + 1 if len(found) else 0
+
+
+def _estimate_precision(candidates: _Candidates, expected: Values, kept: Ints, seed: int) -> Estimate:
+    """Return the precision of the items `kept`: what all rounds expect, and between which bounds 95 % of them end.
 
     A round is one belief about each item and one outcome drawn from it, so the bounds hold what calibration leaves open
     and what chance does in a set of that size.
@@ -142,98 +302,34 @@ def estimate(rounds: Callable[[], Iterator[Values]], expected: Values, kept: Int
     if not len(kept):
         return Estimate(0.0, 0.0, 1.0)
     rng = np.random.default_rng([seed, 2])
-    shares = [float((rng.random(len(kept)) < p[kept]).mean()) for p in rounds()]
+    shares = [float((rng.random(len(kept)) < p[kept]).mean()) for p in candidates.draw_rounds()]
     low, high = np.quantile(shares, [0.025, 0.975])
     return Estimate(float(expected[kept].mean()), float(low), float(high))
 
 
-def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[list[Prediction], list[Dropped]]:
-    """Predictions to keep, those with a person's label as `source` `review`, and the rest with its reason."""
-    kept: list[Prediction] = []
-    dropped: list[Dropped] = []
-    for item, p in zip(trust.items, predictions, strict=True):
-        if item.decision is Decision.REVIEWED:
-            reason = p.reason if p.label == item.label else ""
-            update: dict[str, object] = {
-                "outcome": Outcome.OK,
-                "label": item.label,
-                "source": "review",
-                "probabilities": {},
-                "votes": {},
-                "reason": reason,
-            }
-            kept.append(p.model_copy(update=update))
-        elif item.decision in KEEPS:
-            kept.append(p)
-        else:
-            reason = p.outcome if item.decision is Decision.NO_ANSWER else item.decision
-            dropped.append(Dropped(sample_id=p.sample_id, stage=stage, reason=reason, detail=item.why))
-    return kept, dropped
-
-
-def _longest(
-    rounds: Callable[[], Iterator[Values]],
-    expected: Values,
-    labels: Sequence[str],
-    order: Ints,
-    bar: Bar,
-    balance: Balance,
-    belief: Belief | None,
-    seed: int,
-) -> tuple[Ints, bool]:
-    """The longest beginning of `order` that reaches the bar, floors first; and whether floors could be kept."""
-    floors, rest = floors_first(labels, order, balance.floor)
-    for first, after in ((floors, rest), (order[:0], order)):
-        wanted = np.concatenate([first, after])
-        size = _reach(rounds, expected, wanted, bar, belief, seed)
-        if size >= max(len(first), 1):
-            return wanted[:size], len(first) == len(floors)
-    return order[:0], not len(floors)
-
-
-def _reach(
-    rounds: Callable[[], Iterator[Values]],
-    expected: Values,
-    order: Ints,
-    bar: Bar,
-    belief: Belief | None,
-    seed: int,
-) -> int:
-    """Length of the longest beginning of `order` that reaches the bar; 0 where none does."""
-    counts = np.arange(1, len(order) + 1)
-    if belief is None:
-        good = np.cumsum(expected[order]) >= bar.target * counts - _ROUNDING
-    else:
-        rng = np.random.default_rng([seed, 3])
-        reached = np.zeros(len(order))
-        for p in rounds():
-            right = rng.random(len(order)) < p[order]
-            reached += np.cumsum(right) >= bar.target * counts - _ROUNDING
-        good = reached >= bar.assurance * len(belief.slopes) - _ROUNDING
-    found = np.flatnonzero(good)
-    return int(found[-1]) + 1 if len(found) else 0
-
-
-def _settled(prediction: Prediction, verdict: str | None, evidence: Evidence) -> Trusted:
-    """An item that a person has judged, or that has no usable answer."""
+def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence) -> Trusted:
+    """Return the decision on an item that a person has judged, or that has no usable answer."""
     if verdict is None:
-        decision, label, expected, why = Decision.NO_ANSWER, None, None, prediction.detail or "no usable answer"
+        decision, label, expected = PoolDecision.NO_ANSWER, None, None
+        why = prediction.detail or "no usable answer"
     elif verdict == NEITHER:
-        decision, label, expected, why = Decision.REVIEWER_SAID_NEITHER, None, 0.0, "reviewer: no label is right"
+        decision, label, expected = PoolDecision.REVIEWER_SAID_NEITHER, None, 0.0
+        why = "reviewer: no label is right"
     else:
-        decision, label, expected = Decision.REVIEWED, verdict, 1.0
+        decision, label, expected = PoolDecision.REVIEWED, verdict, 1.0
         why = f"reviewer says {verdict}; teacher {prediction.label or 'gave no answer'}"
     return Trusted(
         sample_id=prediction.sample_id, label=label, expected=expected, evidence=evidence, decision=decision, why=why
     )
 
 
-def _why(decision: Decision, p: float, label: str, bar: Bar, calibrated: bool) -> str:
+def _explain(decision: PoolDecision, p: float, label: str, settings: PseudoLabelSettings, calibrated: bool) -> str:
     odds = f"P(right)={p:.3f}" if calibrated else f"p={p:.3f} by the teacher's own word"
-    if decision is Decision.KEPT:
+    if decision is PoolDecision.KEPT:
         return odds
-    if decision is Decision.OVER_QUOTA:
+    if decision is PoolDecision.OVER_QUOTA:
         return f"{odds}; {label} has as many as its quota allows, all of them surer"
+    target = settings.target_precision
     if not calibrated:
-        return f"{odds}; with it the kept set's expected precision falls below {bar.target}"
-    return f"{odds}; with it the kept set reaches {bar.target} less surely than {bar.assurance:.0%}"
+        return f"{odds}; with it the kept set's expected precision falls below {target}"
+    return f"{odds}; with it the kept set reaches {target} less surely than {settings.assurance:.0%}"

@@ -1,10 +1,15 @@
-"""What speaks for a pseudo-label, in figures: the teacher's own sureness, and what others say of the same item."""
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# (scipy publishes no types)
+"""What speaks for a pseudo-label, in figures: how sure the teacher is, and what others say about the same item."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import log
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
 
 from tasks.records import USABLE, Prediction, Record
 
@@ -12,7 +17,7 @@ LEAST = 1e-3
 """Probabilities below this are taken for equal: beyond it a softmax tells how sure it is, not how right."""
 
 FEATURES = ("confidence", "margin", "unanimity", "described", "students", "second", "second_asked")
-"""The columns of `features`, in order. All but the last can only speak for a label the more, the larger they are."""
+"""The columns of `encode_evidence`, in order. All but the last speak for a label the more, the larger they are."""
 
 
 class Evidence(Record):
@@ -30,18 +35,48 @@ class Evidence(Record):
     second: float | None = None
     """The same ratio of the second teacher."""
 
+    @property
+    def confidence(self) -> float | None:
+        """The teacher's own word: the label's probability, or its share of votes where the engine gives none."""
+        return self.vote_share if self.probability is None else self.probability
 
-def evidence(
+
+@dataclass(frozen=True)
+class Opinions:
+    """What each model says about one set, by sample id. (The pool may reuse ids of the labelled set.)"""
+
+    teacher: Mapping[str, Prediction]
+    direct: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
+    """The teacher without the description that it wrote first; empty for packs that don't have it describe."""
+    students: tuple[Mapping[str, Prediction], ...] = ()
+    """One mapping per repeat, of students that did not see the item."""
+    second: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
+
+    def collect_evidence(self) -> dict[str, Evidence]:
+        """Return the evidence for each of the teacher's labels; items without a usable answer are missing."""
+        return {
+            i: collect_evidence(
+                p,
+                direct=self.direct.get(i),
+                students=[run[i] for run in self.students if i in run],
+                second=self.second.get(i),
+            )
+            for i, p in self.teacher.items()
+            if is_usable(p)
+        }
+
+
+def collect_evidence(
     prediction: Prediction,
     *,
     direct: Prediction | None = None,
     students: Sequence[Prediction] = (),
     second: Prediction | None = None,
 ) -> Evidence:
-    """The evidence for the label of a usable `prediction`.
+    """Return the evidence for the label of a usable `prediction`.
 
-    `direct` is the same teacher's answer without a description, `students` one answer a repeat, each of a student that
-    did not see the item.
+    `direct` is the same teacher's answer without a description, `students` one answer per repeat, each of a student
+    that did not see the item.
     """
     label = prediction.label or ""
     total = sum(prediction.votes.values())
@@ -49,23 +84,14 @@ def evidence(
         probability=prediction.probabilities.get(label, 0.0) if prediction.probabilities else None,
         margin=_margin(prediction.probabilities, label) if prediction.probabilities else None,
         vote_share=prediction.votes.get(label, 0) / total if total else None,
-        described=log_ratio([direct], label) if direct else None,
-        students=log_ratio(students, label),
-        second=log_ratio([second], label) if second else None,
+        described=compute_log_ratio([direct], label) if direct else None,
+        students=compute_log_ratio(students, label),
+        second=compute_log_ratio([second], label) if second else None,
     )
 
 
-def confidence(prediction: Prediction) -> float:
-    """Probability of the predicted label; the share of votes where the engine gave no probabilities."""
-    label = prediction.label or ""
-    if prediction.probabilities:
-        return prediction.probabilities.get(label, 0.0)
-    votes = sum(prediction.votes.values())
-    return prediction.votes.get(label, 0) / votes if votes else 0.0
-
-
-def log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
-    """log(P(label) / P(likeliest other label)), averaged over `predictions` and cut at ±log(1 / LEAST).
+def compute_log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
+    """Return log(P(label) / P(likeliest other label)), averaged over `predictions` and cut at ±log(1 / LEAST).
 
     A prediction without probabilities counts as sure of its label; None where no prediction is usable.
     """
@@ -78,14 +104,14 @@ def log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
     return log(max(mine, LEAST)) - log(max(best, LEAST))
 
 
-def features(found: Sequence[Evidence]) -> NDArray[np.float64]:
-    """[N, len(FEATURES)]; what is not known is 0: it speaks neither for nor against.
+def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
+    """Return [N, len(FEATURES)]; what is not known is 0: it speaks neither for nor against.
 
-    Confidence is in log odds, cut like `log_ratio`; margin and unanimity are 0 at their best and negative below.
+    Confidence is in log odds, cut like `compute_log_ratio`; margin and unanimity are 0 at best, negative below.
     """
     rows = [
         (
-            _log_odds(e.vote_share if e.probability is None else e.probability),
+            e.confidence or 0.0,
             0.0 if e.margin is None else e.margin - 1,
             0.0 if e.vote_share is None else e.vote_share - 1,
             e.described or 0.0,
@@ -95,11 +121,13 @@ def features(found: Sequence[Evidence]) -> NDArray[np.float64]:
         )
         for e in found
     ]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(FEATURES))
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(FEATURES))
+    table[:, 0] = logit(table[:, 0].clip(LEAST, 1 - LEAST))
+    return table
 
 
 def is_usable(prediction: Prediction) -> bool:
-    """Whether the answer was read and names a label."""
+    """Return whether the answer was read and names a label."""
     return prediction.outcome in USABLE and prediction.label is not None
 
 
@@ -110,8 +138,3 @@ def _shares(prediction: Prediction) -> Mapping[str, float]:
 def _margin(probabilities: Mapping[str, float], label: str) -> float:
     best = max((p for other, p in probabilities.items() if other != label), default=0.0)
     return probabilities.get(label, 0.0) - best
-
-
-def _log_odds(p: float | None) -> float:
-    kept = min(max(0.0 if p is None else p, LEAST), 1 - LEAST)
-    return log(kept) - log(1 - kept)

@@ -25,9 +25,6 @@ class PseudoLabelSettings(VoteSettings):
     floor: int = Field(
         default=0, ge=0, description="The surest so many of each class go first, while the target is still reached"
     )
-    class_temperature: float = Field(
-        default=1.0, ge=0, le=1, description="Classes beyond the median size are thinned: 1 not at all, 0 down to it"
-    )
     review_budget: int = Field(
         default=0, ge=0, description="At most this many uncertain items are put before a person (review_pool/review)"
     )

@@ -7,7 +7,6 @@ of its HyperText, and an Image tag with a list of none breaks the page. The cand
 project's settings show or hide.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +16,10 @@ from xml.sax.saxutils import quoteattr
 import orjson
 
 from tasks.errors import JudgementError
-from tasks.records import NEITHER, ReviewCase
-from tasks.review.page import case_digest, image_url
-from tasks.review.verdicts import Answer, read_bounded
-from tasks.storage.files import writing
-from tasks.storage.stages import write_bytes
+from tasks.records import NEITHER, ReviewCase, content_digest
+from tasks.review.page import image_url
+from tasks.review.verdicts import Answer, check_size
+from tasks.storage.files import replacing, write_bytes
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
 """Names of the control and of what it is about, in the configuration and in every result."""
@@ -32,18 +30,10 @@ def write_tasks(cases: Sequence[ReviewCase], file: Path) -> Path:
 
     Beside it goes the labelling configuration, whose path is returned: the same name, ending in .xml.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with writing(file), temporary.open("wb") as out:
-            for number, case in enumerate(cases):
-                out.write((b",\n" if number else b"[\n") + orjson.dumps(_task(case)))
-            out.write(b"\n]\n" if cases else b"[]\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as temporary, temporary.open("wb") as out:
+        for number, case in enumerate(cases):
+            out.write((b",\n" if number else b"[\n") + orjson.dumps(_task(case)))
+        out.write(b"\n]\n" if cases else b"[]\n")
     configuration = file.with_suffix(".xml")
     write_bytes(configuration, labelling_config(cases).encode())
     return configuration
@@ -85,8 +75,9 @@ def read_export(file: Path) -> dict[str, Answer]:
     Cancelled (skipped) annotations don't count; of several the one that was updated last does. Raises JudgementError
     naming the task that isn't one of ours, or whose annotation has no or several choices.
     """
+    check_size(file)
     try:
-        exported: Any = orjson.loads(read_bounded(file))
+        exported: Any = orjson.loads(file.read_bytes())
     except orjson.JSONDecodeError as error:
         raise JudgementError(f"{file}: is not JSON: {error}; export the project again, as JSON") from error
     answers: dict[str, Answer] = {}
@@ -115,7 +106,7 @@ def is_export(file: Path) -> bool:
 
 
 def _task(case: ReviewCase) -> dict[str, Any]:
-    content = case_digest(case)
+    content = content_digest(case)
     dialogue, images = _dialogue(case)
     data = {
         "item": case.sample_id,

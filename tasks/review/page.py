@@ -21,8 +21,8 @@ import orjson
 from PIL import Image, ImageOps
 
 from tasks.items.images import FORMATS
-from tasks.records import ImageRef, ReviewCase, Sample, Split, content_digest, digest_of
-from tasks.storage.files import writing
+from tasks.records import ImageRef, ReviewCase, content_digest, digest_of
+from tasks.storage.files import replacing
 
 SHOWN_PIXELS = 1_200_000
 """Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
@@ -30,14 +30,6 @@ _TOP = 3
 """So many labels of highest probability are shown of each model, besides the given label and the candidate."""
 _SOURCES = ("html", "css", "drawing.js", "js")
 _NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
-
-
-def case_digest(case: ReviewCase) -> str:
-    """Digest of what the case's item shows and says: `records.content_digest` of its sample."""
-    sample = Sample(
-        id=case.sample_id, task="", parts=case.parts, labels=case.labels, split=Split.LABELLED, source=""
-    )  # fmt: skip
-    return content_digest(sample)
 
 
 def write_review_page(
@@ -54,19 +46,11 @@ def write_review_page(
     to the page, which then works only beside its images. A file that can't be shown becomes a note in its place.
     """
     before, after = _frame(title)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    temporary = page.with_name(f".{page.name}.{os.getpid()}")
-    try:
-        with writing(page), temporary.open("w", encoding="utf-8") as file:
-            file.write(before)
-            for element in _data(cases, page.parent, verdicts, inline):
-                file.write(element)
-            file.write(after)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, page)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(page) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(before)
+        for element in _data(cases, page.parent, verdicts, inline):
+            file.write(element)
+        file.write(after)
 
 
 def image_url(image: ImageRef) -> str:
@@ -113,7 +97,7 @@ def _policy_hash(source: str) -> str:
 def _data(cases: Sequence[ReviewCase], folder: Path, verdicts: Mapping[str, str], inline: bool) -> Iterator[str]:
     """The script elements: the list of questions, then each case, each image before the first case that shows it."""
     listed = [
-        {"id": c.sample_id, "content": case_digest(c), "given": c.given, "verdict": verdicts.get(c.sample_id)}
+        {"id": c.sample_id, "content": content_digest(c), "given": c.given, "verdict": verdicts.get(c.sample_id)}
         for c in cases
     ]
     key = digest_of([[c["id"], c["content"], c["given"]] for c in listed])

@@ -1,20 +1,35 @@
-"""The review queue: its order, its file, and the page that is written with it."""
+"""The review queue: its order and length, its file, and the page that is written with it.
 
-from collections.abc import Mapping, Sequence
+Correction, pseudo-labels and the merge only say what could be asked and what each answer is expected to gain.
+"""
+
+import heapq
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-
-import orjson
-from pydantic import ValidationError
 
 from tasks.errors import ConfigError, ManifestError
 from tasks.records import ReviewCase
 from tasks.review.page import write_review_page
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import read_models, write_json_lines
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
 """The files of a review folder: the questions, the page that asks them, what people said (`tasks.review.verdicts`)."""
 _NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
+
+
+def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] = ()) -> list[ReviewCase]:
+    """Return the `budget` cases with the highest expected gain, and those `kept` whatever their gain, highest first.
+
+    `kept` are sample ids of cases: the sample that an audit drew, and what was judged before, so that a verdict can be
+    changed. Equal gains are ordered by source and id. No more cases are held in memory than are returned.
+    """
+
+    def rank(case: ReviewCase) -> tuple[float, str, str]:
+        return -case.gain, case.source, case.sample_id
+
+    chosen = heapq.nsmallest(budget + len(kept), cases, key=lambda case: (case.sample_id not in kept, rank(case)))
+    return sorted(chosen, key=rank)
 
 
 def write_queue(
@@ -26,7 +41,7 @@ def write_queue(
     inline: bool = True,
 ) -> None:
     """Write the queue's file and its page to `folder`, with the `verdicts` there are (id → label or `neither`)."""
-    write_bytes(folder / CASES, b"".join(orjson.dumps(c.model_dump(mode="json")) + b"\n" for c in cases))
+    write_json_lines(folder / CASES, cases)
     write_review_page(cases, folder / PAGE, title=title, verdicts=verdicts, inline=inline)
 
 
@@ -36,19 +51,6 @@ def read_queue(folder: Path) -> list[ReviewCase]:
     Raises ConfigError when there is no queue, ManifestError naming the line that is no case.
     """
     file = folder / CASES
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: there is no review queue: {error.strerror}; a run with corrections leaves one"
-        ) from error
-    cases: list[ReviewCase] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            cases.append(ReviewCase.model_validate_json(line))
-        except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise ManifestError(
-                f"{file}, line {number}: is no review case ({why}); run again to write it anew"
-            ) from error
-    return cases
+    if not file.exists():
+        raise ConfigError(f"{file}: there is no review queue; a run with corrections leaves one")
+    return list(read_models(file, ReviewCase, "review case", ManifestError, "run again to write it anew"))

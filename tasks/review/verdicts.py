@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import orjson
 from filelock import FileLock
-from pydantic import ValidationError
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, Record
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
+from tasks.storage.json_lines import json_lines, read_models, read_objects
 
 MOST_BYTES = 1 << 28
 """Of a file of verdicts: about a million. A larger one is something else, and would fill the memory."""
@@ -61,25 +60,21 @@ class Imported:
 
 
 def read_store(path: Path) -> dict[str, Verdict]:
-    """The verdict that counts on each item (by sample id); none where there is no file.
+    """Return the verdict that counts on each item (by sample id); none where there is no file.
 
     Raises JudgementError naming the line that is no verdict.
     """
-    found: dict[str, Verdict] = {}
-    for number, line in _lines(path) if path.exists() else []:
-        try:
-            verdict = Verdict.model_validate_json(line)
-        except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise JudgementError(f"{path}, line {number}: is no verdict ({why}); restore or remove the line") from error
-        found[verdict.id] = verdict
+    if not path.exists():
+        return {}
+    check_size(path)
+    found = {v.id: v for v in read_models(path, Verdict, "verdict", JudgementError, "restore or remove the line")}
     return {identity: v for identity, v in found.items() if v.verdict is not None}
 
 
 def usable(
     store: Mapping[str, Verdict], labels: Mapping[str, Sequence[str]], contents: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Verdicts (sample id → label or `neither`) that still hold, and the ids of those that don't.
+    """Return the verdicts (sample id → label or `neither`) that still hold, and the ids of those that don't.
 
     `labels` and `contents` are those of the items as they are now, by id; verdicts on other items are in neither. A
     verdict no longer holds when its item's content has changed, or its label is none of the item's any more.
@@ -90,22 +85,37 @@ def usable(
 
 
 def read_answers(file: Path) -> list[Answer]:
-    """The verdicts of a review page's file, or of one written by hand: JSON Lines ``{"id", "verdict"}``.
+    """Return the verdicts of a review page's file, or of one written by hand: JSON Lines ``{"id", "verdict"}``.
 
     Lines whose verdict is null or empty are open and left out, unless they say ``"withdrawn": true``. Raises
     JudgementError naming file and line.
     """
     answers: list[Answer] = []
-    for number, line in _lines(file):
-        where = f"line {number}"
-        try:
-            row: Any = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise JudgementError(f"{file}, {where}: is not JSON: {error}; save the verdicts again") from error
-        answer = _answer(file, where, cast(dict[str, Any], row) if isinstance(row, dict) else {})
+    check_size(file)
+    for number, row in read_objects(file, JudgementError, "save the verdicts again"):
+        answer = _answer(file, f"line {number}", row)
         if answer is not None:
             answers.append(answer)
     return answers
+
+
+def read_verdicts(file: Path, labels: Mapping[str, Sequence[str]], *, strict: bool = False) -> dict[str, str]:
+    """Return a file's verdicts (sample id → label or `neither`) on the items of `labels` (sample id → its labels).
+
+    Of several verdicts on an item the last counts, and those on other items are ignored; with `strict`, either is an
+    error. Raises JudgementError naming file and line, also for a verdict that is no label of its item.
+    """
+    verdicts: dict[str, str] = {}
+    for answer in read_answers(file):
+        place, item = f"{file}, {answer.where}", f"item {_on_a_line(answer.id)}"
+        if strict and answer.id not in labels:
+            raise JudgementError(f"{place}: verdict for an unknown {item}; take the line out")
+        if strict and answer.id in verdicts:
+            raise JudgementError(f"{place}: a second verdict on {item}; keep one")
+        if answer.verdict is not None and answer.id in labels:
+            _check_label(place, answer, labels[answer.id])
+            verdicts[answer.id] = answer.verdict
+    return verdicts
 
 
 def import_verdicts(
@@ -155,7 +165,7 @@ def import_verdicts(
         ]  # fmt: skip
         if lines:
             old = store.read_bytes() if store.exists() else b""
-            write_bytes(store, old + b"".join(orjson.dumps(v.model_dump()) + b"\n" for v in lines))
+            write_bytes(store, old + json_lines(lines))
     return imported
 
 
@@ -187,10 +197,7 @@ def _check(
     place, item = f"{file}, {answer.where}", f"item {_on_a_line(answer.id)}"
     if answer.id not in contents:
         raise JudgementError(f"{place}: {item} was not asked about in this run; remove it, or name the run it is of")
-    if answer.verdict is not None and not _fits(answer.verdict, labels[answer.id]):
-        raise JudgementError(
-            f"{place}: `{_on_a_line(answer.verdict)}` is no label of {item}; write one, or `{NEITHER}`"
-        )
+    _check_label(place, answer, labels[answer.id])
     if answer.content is not None and answer.content != contents[answer.id]:
         raise JudgementError(f"{place}: {item} has changed since it was judged; remove it, and judge it again")
     given = givens.get(answer.id)
@@ -198,6 +205,14 @@ def _check(
         raise JudgementError(
             f"{place}: {item} was judged when its given label was `{answer.given}`, it is `{given}` now; "
             "remove it, and judge it again"
+        )
+
+
+def _check_label(place: str, answer: Answer, labels: Sequence[str]) -> None:
+    if answer.verdict is not None and not _fits(answer.verdict, labels):
+        raise JudgementError(
+            f"{place}: `{_on_a_line(answer.verdict)}` is no label of item {_on_a_line(answer.id)}; "
+            f"write one, or `{NEITHER}`"
         )
 
 
@@ -223,18 +238,11 @@ def _answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
     return Answer(str(identity), verdict.strip() or None, *stated, where)
 
 
-def read_bounded(path: Path) -> bytes:
-    """The bytes of a file of verdicts; raises JudgementError if it can't be read or has over MOST_BYTES."""
+def check_size(path: Path) -> None:
+    """Raise JudgementError if a file of verdicts can't be found or has over MOST_BYTES."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        size = path.stat().st_size
     except OSError as error:
         raise JudgementError(f"{path}: verdicts can't be read: {error.strerror or error}; correct the path") from error
-    if len(data) > MOST_BYTES:
+    if size > MOST_BYTES:
         raise JudgementError(f"{path}: is over {MOST_BYTES >> 20} MiB: no file of verdicts; correct the path")
-    return data
-
-
-def _lines(path: Path) -> list[tuple[int, bytes]]:
-    data = read_bounded(path)
-    return [(n, line) for n, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1) if line.strip()]

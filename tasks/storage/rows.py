@@ -1,14 +1,119 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 # (pyarrow publishes no types)
-"""Which column a record's field stands in, by its type alone."""
+"""Records as rows of a Parquet file, a few thousand in memory at a time.
 
+A field's column follows from its type alone; a nested field is a column of JSON text, so any Parquet reader shows it.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
+import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tasks.records import Record
+from tasks.records import Dropped, Record
+from tasks.storage.files import replacing
+
+R = TypeVar("R", bound=Record)
+
+_ROW_GROUP = 5000
+
+
+class RowWriter:
+    """Writes records of one type to a Parquet file, a few thousand in memory at a time; in place when all is well.
+
+    A context manager: the file appears, atomically, when the block ends without an error. An empty file has the one
+    column `sample_id`.
+    """
+
+    def __init__(self, path: Path, kind: type[Record]) -> None:
+        self._path = path
+        self._nested = nested_fields(kind)
+        self._schema = pa.schema([(name, column_type(field.annotation)) for name, field in kind.model_fields.items()])
+        self._stack = ExitStack()
+        self._rows: list[dict[str, Any]] = []
+        self._file: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "RowWriter":
+        self._temporary = self._stack.enter_context(replacing(self._path))
+        self._stack.push(self._finish)
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
+
+    def write(self, row: Record) -> None:
+        """Add one record."""
+        dumped = row.model_dump(mode="json")
+        self._rows.append({k: orjson.dumps(v).decode() if k in self._nested else v for k, v in dumped.items()})
+        if len(self._rows) >= _ROW_GROUP:
+            self._flush(self._schema)
+
+    def _finish(self, failed: object, *_: object) -> None:
+        # Of a block that failed its own error is raised, whatever closing the file meets.
+        with suppress(OSError) if failed else nullcontext():
+            try:
+                if self._rows and not failed:
+                    self._flush(self._schema)
+                elif self._file is None and not failed:
+                    self._flush(pa.schema([("sample_id", pa.string())]))
+            finally:
+                if self._file is not None:
+                    self._file.close()
+
+    def _flush(self, schema: Any) -> None:
+        if self._file is None:
+            self._file = pq.ParquetWriter(self._temporary, schema)
+        self._file.write_table(pa.Table.from_pylist(self._rows, schema=schema))
+        self._rows = []
+
+
+def write_rows(path: Path, rows: Sequence[Record]) -> None:
+    """Write records of one type to a Parquet file, atomically (see `RowWriter`)."""
+    with RowWriter(path, type(rows[0]) if rows else Dropped) as writer:
+        for row in rows:
+            writer.write(row)
+
+
+def read_rows(path: Path, kind: type[R]) -> list[R]:
+    """Read records that `write_rows` wrote."""
+    return list(StoredRows(path, kind))
+
+
+class StoredRows(Generic[R]):
+    """The records of a file that `write_rows` wrote, read anew, a few thousand in memory, each time they are gone
+    through."""
+
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self._path, self._kind = path, kind
+
+    def __len__(self) -> int:
+        return int(pq.read_metadata(self._path).num_rows)
+
+    def __iter__(self) -> Iterator[R]:
+        return (row for _, row in self.at(None))
+
+    def at(self, places: Collection[int] | None) -> Iterator[tuple[int, R]]:
+        """(place, record) of the records at these places (None: all), ascending; the others are not decoded."""
+        nested, first = nested_fields(self._kind), 0
+        with pq.ParquetFile(self._path) as file:
+            for batch in file.iter_batches(_ROW_GROUP):
+                wanted = range(batch.num_rows)
+                if places is not None:
+                    wanted = [i for i in wanted if first + i in places]
+                    batch = batch.take(pa.array(wanted, pa.int64()))
+                for i, row in zip(wanted, batch.to_pylist(), strict=True):
+                    values = {k: orjson.loads(v) if k in nested else v for k, v in row.items()}
+                    yield first + i, self._kind.model_validate(values)
+                first += _ROW_GROUP
+
+
+# --- columns -------------------------------------------------------------------------------------------------
 
 
 def nested_fields(kind: type[Record]) -> set[str]:

@@ -8,28 +8,19 @@ whole. Columns are the record's fields; a nested field is a column of JSON text,
 """
 
 import hashlib
-import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
 
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.errors import BooksError, StorageError
+from tasks.errors import BooksError
 from tasks.models.costs import Costs
 from tasks.records import Dropped, Record, digest_of
-from tasks.storage.files import writing
-from tasks.storage.rows import column_type, nested_fields
-
-R = TypeVar("R", bound=Record)
-
-_ROW_GROUP = 5000
+from tasks.storage.json_lines import write_json
+from tasks.storage.rows import write_rows
 
 
 class StageRecord(BaseModel):
@@ -133,7 +124,7 @@ def close_stage(folder: Path, record: StageRecord, kept: int, drops: Mapping[str
             "code": code_version(),
         }
     )
-    write_bytes(folder / "record.json", orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+    write_json(folder / "record.json", record)
     return record
 
 
@@ -143,119 +134,6 @@ def check_books(stage: str, kept: Iterable[str], dropped: Iterable[str], input_i
     if out != into:
         lost, extra = into - out, out - into
         raise BooksError(f"{stage}: kept + dropped ≠ input; lost {list(lost)[:5]}, appeared {list(extra)[:5]}")
-
-
-class RowWriter:
-    """Writes records of one type to a Parquet file, a few thousand in memory at a time; in place when all is well.
-
-    A context manager: the file appears, atomically, when the block ends without an error. An empty file has the one
-    column `sample_id`.
-    """
-
-    def __init__(self, path: Path, kind: type[Record]) -> None:
-        self._path, self._kind = path, kind
-        self._nested = nested_fields(kind)
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        self._rows: list[dict[str, Any]] = []
-        self._file: pq.ParquetWriter | None = None
-        self._schema = pa.schema([(name, column_type(field.annotation)) for name, field in kind.model_fields.items()])
-
-    def __enter__(self) -> "RowWriter":
-        return self
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        try:
-            with writing(self._path):
-                try:
-                    if not failed:
-                        self._flush(last=True)
-                finally:
-                    if self._file is not None:
-                        self._file.close()
-                if not failed:
-                    _move_into_place(self._temporary, self._path)
-        except StorageError:
-            if not failed:  # else it is the block's own error that is raised
-                raise
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-    def write(self, row: Record) -> None:
-        """Add one record."""
-        dumped = row.model_dump(mode="json")
-        self._rows.append({k: orjson.dumps(v).decode() if k in self._nested else v for k, v in dumped.items()})
-        if len(self._rows) >= _ROW_GROUP:
-            with writing(self._path):
-                self._flush()
-
-    def _flush(self, *, last: bool = False) -> None:
-        if self._file is None:
-            nothing = last and not self._rows
-            schema = pa.schema([("sample_id", pa.string())]) if nothing else self._schema
-            self._file = pq.ParquetWriter(self._temporary, schema)
-            if nothing:
-                self._file.write_table(schema.empty_table())
-        if self._rows:
-            self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
-
-
-def write_rows(path: Path, rows: Sequence[Record]) -> None:
-    """Write records of one type to a Parquet file, atomically (see `RowWriter`)."""
-    with RowWriter(path, type(rows[0]) if rows else Dropped) as writer:
-        for row in rows:
-            writer.write(row)
-
-
-def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """Read records that `write_rows` wrote."""
-    return list(StoredRows(path, kind))
-
-
-class StoredRows(Generic[R]):
-    """The records of a file that `write_rows` wrote, read anew, a few thousand in memory, each time they are gone
-    through."""
-
-    def __init__(self, path: Path, kind: type[R]) -> None:
-        self._path, self._kind = path, kind
-
-    def __len__(self) -> int:
-        return int(pq.read_metadata(self._path).num_rows)
-
-    def __iter__(self) -> Iterator[R]:
-        return (row for _, row in self.at(None))
-
-    def at(self, places: Collection[int] | None) -> Iterator[tuple[int, R]]:
-        """(place, record) of the records at these places (None: all), ascending; the others are not decoded."""
-        nested, first = nested_fields(self._kind), 0
-        with pq.ParquetFile(self._path) as file:
-            for batch in file.iter_batches(_ROW_GROUP):
-                wanted = range(batch.num_rows)
-                if places is not None:
-                    wanted = [i for i in wanted if first + i in places]
-                    batch = batch.take(pa.array(wanted, pa.int64()))
-                for i, row in zip(wanted, batch.to_pylist(), strict=True):
-                    values = {k: orjson.loads(v) if k in nested else v for k, v in row.items()}
-                    yield first + i, self._kind.model_validate(values)
-                first += _ROW_GROUP
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: temporary name, fsync, move. Raises StorageError for a full disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            _move_into_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _move_into_place(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
 
 
 def _sample_id(row: Record) -> str:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import orjson
-
 from tasks.dataset.export.trainer_files import Plain, filled, label_examples, write_configuration, write_data
 from tasks.errors import ConfigError, EngineError
 from tasks.models.engines.identity import model_identity
@@ -16,7 +14,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import write_json
 from tasks.students.asking import choose_base_engine
 from tasks.students.external_output import find_checkpoint, read_log_tail, read_training_log, take_checkpoint
 from tasks.students.external_process import TimedOut, describe_exit, end_leftovers, run_child
@@ -101,7 +99,7 @@ def train_external(
     }
     curve = Curve(tuple(step for step, _, _ in lines), tuple(loss for _, _, loss in lines), (), ())
     draw_curve(curve, f"fold {fold}, {spec.trainer}", work / "loss.png")
-    write_bytes(work / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    write_json(work / "student.json", facts)
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)
     return folder

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from scipy.sparse import coo_array  # pyright: ignore[reportMissingTypeStubs]
-from scipy.sparse.csgraph import connected_components  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.errors import ConfigError, LeakageError
-from tasks.items.duplicates import grown_dialogues
+from tasks.items.duplicates import group_linked, grown_dialogues
 from tasks.records import Sample, content_digest, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import write_json
 
 _SHOWN = 5
 """Groups that are reported by their ids, the largest."""
@@ -130,9 +128,7 @@ def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = 
         for i, sample in enumerate(samples)
         for key in (*(image.sha256 for image in sample.images), content_digest(sample))
     ]
-    ends = np.array([*same, *grown_dialogues(samples), *links], dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(ends.shape[1]), ends), shape=(len(samples), len(samples)))
-    return connected_components(graph, directed=False)[1].tolist()  # pyright: ignore
+    return group_linked(len(samples), [*same, *grown_dialogues(samples), *links]).tolist()
 
 
 def write_folds(split: Folds, folder: Path, repeat: int) -> None:
@@ -147,7 +143,7 @@ def write_folds(split: Folds, folder: Path, repeat: int) -> None:
         "moved": split.moved,
         "fold_of": split.fold_of,
     }
-    write_bytes(_file(folder, repeat), orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    write_json(_file(folder, repeat), facts)
 
 
 def read_folds(folder: Path, repeat: int, k: int) -> dict[str, int] | None:

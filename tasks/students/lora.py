@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
 import torch
 from filelock import FileLock
 from peft import LoraConfig, PeftModel
@@ -27,7 +26,7 @@ from tasks.errors import ConfigError
 from tasks.models.engines.identity import model_identity
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import write_json
 from tasks.students.asking import choose_base_engine
 from tasks.students.lora_checkpoints import KEPT, Watch, newest_checkpoint
 from tasks.students.lora_dataset import choose_taught_items, make_dataset
@@ -159,7 +158,7 @@ def _train(
         "seconds": round(watch.spent, 1),
         **asdict(curve),
     }
-    write_bytes(done / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    write_json(done / "student.json", facts)
     shutil.rmtree(folder, ignore_errors=True)
     done.rename(folder)
     shutil.rmtree(work)

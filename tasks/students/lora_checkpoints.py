@@ -20,7 +20,7 @@ import trl
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from tasks.records import digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 from tasks.students.loss_curves import Progress
 
 log = logging.getLogger(__name__)

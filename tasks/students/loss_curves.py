@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""

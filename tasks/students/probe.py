@@ -17,7 +17,7 @@ import orjson
 
 from tasks.errors import ConfigError, EngineError
 from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import write_json
 from tasks.students.folds import make_folds
 from tasks.students.probe_classifier import Blocks, Classifier, Weighing, fit, from_arrays, to_arrays
 from tasks.students.probe_features import (
@@ -147,8 +147,8 @@ def _write(folder: Path, spec: ProbeSpec, classifier: Classifier, weighing: Weig
     with (work / "probe.npz").open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     plain = {"ngrams": spec.ngrams, **plain}
-    write_bytes(work / "probe.json", orjson.dumps(plain, option=orjson.OPT_INDENT_2))
-    write_bytes(work / "student.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    write_json(work / "probe.json", plain)
+    write_json(work / "student.json", facts)
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)
 

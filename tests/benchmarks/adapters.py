@@ -15,7 +15,7 @@ from tasks.packs.pack import load_pack
 from tasks.prompts.parsing import parse
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 
 GOAL = 0.98
 PIXELS = 112 * 168

@@ -28,7 +28,7 @@ def label_pool(items: int) -> None:
     from tasks.models.engines.scripted import ScriptedEngine
     from tasks.models.ledger.ledger import Ledger
     from tasks.records import Prediction, Request, Sampling
-    from tasks.storage.stages import RowWriter
+    from tasks.storage.rows import RowWriter
     from tests.tasks.making import prompter, sample
 
     prompts, sampling, tally = prompter(), Sampling(label_probabilities=True), Tally()

@@ -35,7 +35,7 @@ def write_inputs(folder: Path, items: int) -> None:
     """The files that intake and pseudo-labelling would have left, and the cache of hashes."""
     from tasks.items.image_hashes import Looks
     from tasks.records import Outcome, Prediction, Sample, Split
-    from tasks.storage.stages import RowWriter
+    from tasks.storage.rows import RowWriter
 
     rng = Random(1)
     looks = Looks(folder / "hashes.sqlite")
@@ -105,7 +105,7 @@ def merge(folder: Path) -> None:
     from tasks.dataset.merge_plan import Rules, Sources, plan_merge
     from tasks.items.image_hashes import Looks
     from tasks.records import Prediction, Sample, Split
-    from tasks.storage.stages import StoredRows
+    from tasks.storage.rows import StoredRows
     from tests.tasks.making import prompter
 
     began = last = time.monotonic()

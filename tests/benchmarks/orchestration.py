@@ -21,7 +21,7 @@ from prefect import flow  # noqa: E402
 
 from flows.asking import Asking  # noqa: E402
 from flows.config import CommonConfig  # noqa: E402
-from flows.service.server import find_or_start_server, project_root, server_child, stop_server  # noqa: E402
+from flows.service.server import find_or_start_server, project_root, server_program  # noqa: E402
 from tasks.models.engines.engine import EngineSpec  # noqa: E402
 from tasks.models.engines.scripted import ScriptedEngine  # noqa: E402
 from tasks.models.ledger.ledger import Ledger  # noqa: E402
@@ -67,7 +67,7 @@ def stage(folder: Path, shards: int, items: int, sleeper: Sleeper) -> int:
 
 def main() -> None:
     shards, items, seconds = (float(a) for a in (*sys.argv[1:], *("20", "500", "0.1")[len(sys.argv) - 1 :]))
-    was_up = server_child(project_root()).process() is not None
+    was_up = bool(server_program(project_root()).find())
     find_or_start_server()
     sleeper = Sleeper(seconds)
     with tempfile.TemporaryDirectory() as name:
@@ -79,7 +79,7 @@ def main() -> None:
     a_shard = 1e3 * (wall - sleeper.slept) / shards
     print(f"all else: {100 * over:.2f} % of the wall time (goal {100 * GOAL:.0f} %), {a_shard:.0f} ms a shard")
     if not was_up:
-        stop_server()
+        server_program(project_root()).stop()
     sys.exit(over > GOAL)
 
 

@@ -31,7 +31,7 @@ from tasks.rationales.diversity import Crowds, diversity
 from tasks.rationales.gate import supports
 from tasks.rationales.reasoner import Asked, Reasoner, Reasons, Support
 from tasks.records import Generation, Prediction, Request, Sample, Sampling
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 
 PIXELS = 112 * 168
 LOOSE = Crowds(near=0.8, opening_share=1.0)

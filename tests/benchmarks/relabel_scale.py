@@ -92,10 +92,10 @@ def main() -> None:
         return
     items = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     from flows.relabel import watched_digest
-    from flows.service.server import find_or_start_server, project_root, server_child, stop_server
+    from flows.service.server import find_or_start_server, project_root, server_program
     from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, write_state
 
-    was_up = server_child(project_root()).process() is not None
+    was_up = bool(server_program(project_root()).find())
     find_or_start_server()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -110,7 +110,7 @@ def main() -> None:
     worst = max(seconds)
     print(f"nothing changed: worst of three {worst:.1f} s (goal {GOAL_SECONDS:.0f} s)")
     if not was_up:
-        stop_server()
+        server_program(project_root()).stop()
     sys.exit(worst > GOAL_SECONDS)
 
 

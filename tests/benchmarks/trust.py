@@ -4,7 +4,7 @@
    from) label the demo's labelled set and pool by the local engine. Calibrated by the demo's corrections, which the
    unspoilt teacher helped to make; students are not asked. Goals: the interval covers the truth for every
    teacher; the demo's own reaches 0.95 with at least 70 % of the pool kept.
-2. Drawn sets (tests/tasks/pseudo_labels/trusting.py): how often the 95 % interval covers, and the target is reached.
+2. Drawn sets (tests/tasks/pseudo_labels/drawn_sets.py): how often the 95 % interval covers, and the target is reached.
 
     python tests/benchmarks/trust.py [--demo artifacts/demo] [--sets 100] [--answers LEDGER]
 """
@@ -31,14 +31,14 @@ from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.pseudo_labels.decide import Bar, Decision, Trust, decide
-from tasks.pseudo_labels.evidence import evidence, is_usable
-from tasks.pseudo_labels.quotas import Balance
-from tasks.pseudo_labels.targets import checked, targets
-from tasks.pseudo_labels.trust import fit
+from tasks.pseudo_labels.decide import PoolDecision, Trust, decide
+from tasks.pseudo_labels.evidence import collect_evidence, is_usable
+from tasks.pseudo_labels.settings import PseudoLabelSettings
+from tasks.pseudo_labels.targets import build_targets, find_checked
+from tasks.pseudo_labels.trust import fit_trust
 from tasks.records import Correction, Prediction, Sample, Sampling
-from tasks.storage.stages import read_rows
-from tests.tasks.pseudo_labels.trusting import World, draw
+from tasks.storage.rows import read_rows
+from tests.tasks.pseudo_labels.drawn_sets import World, draw
 
 PIXELS = 112 * 168
 SHARES = (1.0, 0.5, 0.3, 0.2)
@@ -127,8 +127,8 @@ def real_teachers(demo: Demo, answers: Path | None) -> bool:
                     good &= covered and (share < 1 or target < 0.5 or (right >= target and kept >= 0.7 * len(pool)))
                     p, what = trust.precision, "all" if target < 0.5 else f"{target}"
                     print(
-                        f"| {share:g} | {accuracy:.3f} | {what} | {kept} | {p.expected:.3f} | "
-                        f"{p.lower:.3f} to {p.upper:.3f} | {right:.3f} | {'yes' if covered else 'NO'} |",
+                        f"| {share:g} | {accuracy:.3f} | {what} | {kept} | {p.value:.3f} | "
+                        f"{p.low:.3f} to {p.high:.3f} | {right:.3f} | {'yes' if covered else 'NO'} |",
                         flush=True,
                     )
     return good
@@ -143,17 +143,21 @@ def judge(
     target: float,
 ) -> Trust:
     """As the stage does, without students."""
-    known = {i: evidence(p) for i, p in there.items() if is_usable(p)}
-    found = {i: evidence(p) for i, p in here.items() if is_usable(p)}
-    belief = fit(targets(checked(labelled, there, known, corrections, {})), seed=0)
-    return decide([here[s.id] for s in pool], found, belief, Bar(target, ASSURANCE), Balance(), {})
+    known = {i: collect_evidence(p) for i, p in there.items() if is_usable(p)}
+    found = {i: collect_evidence(p) for i, p in here.items() if is_usable(p)}
+    belief = fit_trust(build_targets(find_checked(labelled, there, known, corrections, {})), seed=0)
+    return decide([here[s.id] for s in pool], found, belief, settings_for(target), {})
+
+
+def settings_for(target: float) -> PseudoLabelSettings:
+    return PseudoLabelSettings(target_precision=target, assurance=ASSURANCE)
 
 
 def against(trust: Trust, truth: dict[str, str]) -> tuple[int, float, bool]:
     """How many were kept, the share of these that is right, and whether the interval covers it (nothing kept: yes)."""
-    kept = [i for i in trust.items if i.decision is Decision.KEPT]
+    kept = [i for i in trust.items if i.decision is PoolDecision.KEPT]
     right = float(np.mean([i.label == truth[i.sample_id] for i in kept])) if kept else float("nan")
-    return len(kept), right, not kept or trust.precision.lower <= right <= trust.precision.upper
+    return len(kept), right, not kept or trust.precision.low <= right <= trust.precision.high
 
 
 def drawn_sets(sets: int) -> None:
@@ -168,9 +172,9 @@ def drawn_sets(sets: int) -> None:
         for seed in range(1000 * place, 1000 * place + sets):  # worlds share no draws
             drawn = draw(world, seed)
             truth = {i: "class" if right else "other" for i, right in drawn.right.items()}
-            belief = fit(drawn.targets, seed)
+            belief = fit_trust(drawn.targets, seed)
             for target in TARGETS:
-                trust = decide(drawn.predictions, drawn.evidence, belief, Bar(target, ASSURANCE), Balance(), {}, seed)
+                trust = decide(drawn.predictions, drawn.evidence, belief, settings_for(target), {}, seed)
                 # the truth of a drawn set is whether the label is right, not which one would be
                 items = tuple(i.model_copy(update={"label": "class"}) for i in trust.items)
                 p = trust.precision
@@ -178,7 +182,7 @@ def drawn_sets(sets: int) -> None:
                 if target < 0.5:
                     whole.append((right, covered))
                 elif kept:
-                    rows.append((kept, right, covered, p.expected - right, p.upper - p.lower))
+                    rows.append((kept, right, covered, p.value - right, p.high - p.low))
         reached = [right >= TARGETS[0] for _, right, *_ in rows]
         totals += (sum(r[2] for r in rows), len(rows), sum(c for _, c in whole), len(whole))
         print(

@@ -16,6 +16,7 @@ import pandas as pd
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
+from flows.service.alerts import apply_automations
 from tasks.storage.stages import StageRecord, read_record
 from tests.conftest import ROOT, free_port
 from tests.flows.small_run import small_config
@@ -88,6 +89,8 @@ def own_server(home: Path) -> Iterator[OwnServer]:
     server = OwnServer(home)
     try:
         server.start()
+        with SyncPrefectClient(f"http://127.0.0.1:{server.port}/api") as client:
+            apply_automations(client)  # the heartbeats' mark what an outage leaves Running
         yield server
     finally:
         server.stop()

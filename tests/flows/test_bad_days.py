@@ -69,8 +69,8 @@ class Clock:
 def test_two_runs_of_one_data_set_at_once(prefect_server: PrefectServer, tmp_path: Path) -> None:
     both = [start_light(tmp_path), start_light(tmp_path)]
     assert [process.wait(timeout=600) for process in both] == [0, 0]
-    seen = said(tmp_path, "waits, .* belongs to run")
-    assert "goes on after" in log_of(tmp_path)
+    seen = said(tmp_path, "Waiting for .* locked by run")
+    assert "Continuing after" in log_of(tmp_path)
     assert log_of(tmp_path).count("recipe and inputs unchanged; reused") >= 2
     again, missing = asked_again(tmp_path), lost(tmp_path / "run")
     report("two runs of one data set at once", seen, again, missing)

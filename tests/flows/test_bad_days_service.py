@@ -12,11 +12,10 @@ from uuid import UUID
 import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.states import Cancelling
 
-from flows.service.deployments import Service
-from flows.service.follow import living_run_ids, subflow_runs
-from flows.service.pools import CPU
+from flows.service.serve import Worker
 from flows.service.server import prefect_environment
 from tasks.models.engines.vllm.options import installed_build
 from tests.conftest import ROOT, free_port
@@ -74,18 +73,25 @@ def cancel(run: UUID) -> None:
 
 def states_below(run: UUID) -> set[str | None]:
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
-        return {below.state_name for below in subflow_runs(client, run)}
+        below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run]))
+        return {subflow.state_name for subflow in client.read_flow_runs(flow_run_filter=below)}
 
 
 def engine_of(run: UUID) -> psutil.Process:
     """The process that executes the run."""
+    engine = living_engine(run)
+    assert engine is not None, f"no process executes {run}"
+    return engine
+
+
+def living_engine(run: UUID) -> psutil.Process | None:
     for process in psutil.process_iter():
         try:
             if "prefect.engine" in process.cmdline() and process.environ()["PREFECT__FLOW_RUN_ID"] == str(run):
                 return process
         except (psutil.Error, KeyError, OSError):
             continue
-    raise AssertionError(f"no process executes {run}")
+    return None
 
 
 def seconds_until_gone(family: list[psutil.Process]) -> float:
@@ -125,14 +131,14 @@ def test_the_worker_is_killed(project: Path, tmp_path: Path) -> None:
     config = light(tmp_path)
     run = run_of(config)
     until(lambda: answers(tmp_path) >= 20)
-    service = Service(project, os.environ["PREFECT_API_URL"])
-    worker = service.worker(CPU).process()
-    assert worker is not None
+    program = Worker(project, "cpu", "").program
+    (worker,) = program.find()
     worker.kill()
-    until(lambda: service.worker(CPU).process() is not None)
+    worker.wait(timeout=20)
+    until(lambda: bool(program.find()))
     until(lambda: state_of(run) in {"Completed", "Crashed"})
     seen = f"serve starts another worker; the run is {state_of(run)}"
-    until(lambda: run not in living_run_ids())
+    until(lambda: living_engine(run) is None)
     check_next_run(tmp_path, config, "kill -9 of the worker", seen)
 
 

@@ -12,7 +12,8 @@ from flows.config import load_config
 from tasks.demo.dataset import draw_items
 from tasks.errors import PackError
 from tasks.records import Example, Origin
-from tasks.storage.stages import read_record, read_rows
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import read_record
 from tests.conftest import PrefectServer
 
 TEACHER = {"engine": "scripted", "model": "scripted:hash"}

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.commands.main import app
 from flows.config import DemoConfig
 from tasks.storage.stages import read_record
 from tests.conftest import PrefectServer
 
 
 @pytest.mark.timeout(600)
-def test_demo_ends_with_its_figures(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_demo_ends_with_its_figures(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows.demo import demo
 
     config = DemoConfig(output=tmp_path, labelled=40, unlabelled=40, folds=2, training=0.02)
@@ -24,5 +28,9 @@ def test_demo_ends_with_its_figures(prefect_server: PrefectServer, tmp_path: Pat
     assert "demo.json" in text
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*.safetensors")}
     assert len(stamps) == 3
-    demo(config)
+    monkeypatch.setattr("flows.config.DemoConfig", lambda: config)
+    monkeypatch.setattr("flows.service.pages.find_or_start_pages", lambda: "http://127.0.0.1:1")
+    done = CliRunner().invoke(app, ["demo"])
+    assert done.exit_code == 0
+    assert f"The run in the web UI: {prefect_server.api_url.removesuffix('/api')}/runs/flow-run/" in done.output
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*.safetensors")}

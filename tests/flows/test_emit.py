@@ -16,7 +16,8 @@ from tasks.items.settings import SourceConfig
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
 from tasks.review.queue import read_queue
-from tasks.storage.stages import StageRecord, read_record, read_rows, write_stage
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord, read_record, write_stage
 from tests.conftest import PrefectServer
 
 pytestmark = pytest.mark.timeout(300)
@@ -148,7 +149,7 @@ def test_a_mix_has_its_share_and_its_broken_rows_their_reasons(config: EmitConfi
 def test_equal_items_with_different_labels_are_asked_about_and_a_verdict_settles_it(
     config: EmitConfig, tmp_path: Path
 ) -> None:
-    from tasks.review.page import case_digest
+    from tasks.records import content_digest
     from tasks.review.verdicts import Answer, import_verdicts
 
     item = next(i for i in draw_items(24, 1, prefix="s1") if i.task == "image" and i.label != "支付页")
@@ -159,13 +160,13 @@ def test_equal_items_with_different_labels_are_asked_about_and_a_verdict_settles
     folder = config.output / "review_conflicts" / "review"
     cases = read_queue(folder)
     assert [(c.sample_id, c.given, c.candidate) for c in cases] == [
-        (item.id, item.label, "支付页"),
         (f"copy-{item.id}", "支付页", item.label),
+        (item.id, item.label, "支付页"),
     ]
     assert (folder / "review.html").is_file()
 
     answer = Answer(id=item.id, verdict=item.label, given=None, content=None, where="line 1")
-    labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: case_digest(c) for c in cases}
+    labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: content_digest(c) for c in cases}
     import_verdicts(folder / "verdicts.jsonl", tmp_path / "said.jsonl", labels, contents, "Ann", answers=[answer])
     _, examples, reasons = emitted(config)
     assert reasons == {"overruled_duplicate": 1}

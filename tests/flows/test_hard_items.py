@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.models.token_budget import PromptBudget
 from tasks.records import Dropped, Prediction, Sample, Sampling
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tests.conftest import PrefectServer
 from tests.tasks.making import prompter
 

@@ -13,7 +13,7 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.models.settings import VoteSettings
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Prediction
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

@@ -10,11 +10,12 @@ from flows.config import DistillConfig
 from tasks.correction.settings import CorrectionSettings, ReviewerConfig
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
-from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Prediction
 from tasks.review.queue import read_queue
-from tasks.storage.stages import StageRecord, read_rows
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord
 from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.test_review_page import call
@@ -96,7 +97,7 @@ def test_the_pool_is_judged_by_how_the_teacher_did_on_the_labelled_set(
     assert record.figures["calibrated"] == 1 and len(kept) >= 30
     assert record.figures["lower"] <= right <= record.figures["upper"]
     assert record.figures["kept share"] == len(kept) / 60
-    assert {i for i, t in found.items() if t.decision is Decision.KEPT} == {p.sample_id for p in kept}
+    assert {i for i, t in found.items() if t.decision is PoolDecision.KEPT} == {p.sample_id for p in kept}
     assert all(t.evidence.students is not None for t in found.values())
     wrong = [t.expected or 0 for i, t in found.items() if t.label != truth[int(i)]]
     good = [t.expected or 0 for i, t in found.items() if t.label == truth[int(i)]]
@@ -123,7 +124,7 @@ def test_a_persons_verdicts_on_the_pool_count_and_stay(finished: tuple[DistillCo
     review = config.output / "review_pool"
     cases = read_queue(review / "review")
     before = trusted(config)
-    assert 0 < len(cases) <= 4 and all(before[c.sample_id].decision is Decision.NOT_TRUSTED for c in cases)
+    assert 0 < len(cases) <= 4 and all(before[c.sample_id].decision is PoolDecision.NOT_TRUSTED for c in cases)
     assert all(c.given == before[c.sample_id].label and c.candidate for c in cases)
     file = config.output.parent / "verdicts.jsonl"
     said = [{"id": c.sample_id, "verdict": c.candidate if n else "neither"} for n, c in enumerate(cases)]
@@ -162,7 +163,7 @@ def test_a_second_teacher_is_asked_about_what_is_uncertain_and_its_like(
     config = config_in(tmp_path, rightly=0.6, target_precision=0.95, second_teacher=second)
     record = run(config)
     asked = {i for i, t in trusted(config).items() if t.evidence.second is not None}
-    untrusted = {i for i, t in trusted(config).items() if t.decision is Decision.NOT_TRUSTED}
+    untrusted = {i for i, t in trusted(config).items() if t.decision is PoolDecision.NOT_TRUSTED}
     assert asked >= untrusted and len(asked) > 10
     assert record.costs.asked > 150 + len(asked)  # labelled items with evidence as weak, too
     assert set(record.models) == {"teacher", "second teacher"}

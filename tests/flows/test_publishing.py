@@ -20,7 +20,7 @@ from tasks.models.engines.scripted import ScriptedEngine
 from tasks.models.spending import Budget
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Example, Generation, Outcome, Request
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tasks.students.settings import StudentSpec
 from tests.conftest import PrefectServer
 from tests.flows.test_relabel import Watched, answer, pool, teacher

@@ -7,7 +7,8 @@ from tasks.rationales.reasoner import Support
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words.lists import BadReason
 from tasks.records import Dropped, Outcome, Prediction
-from tasks.storage.stages import StageRecord, read_rows
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

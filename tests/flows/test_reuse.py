@@ -10,7 +10,8 @@ import pytest
 from flows.config import DistillConfig, PseudoLabelsConfig
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Sample
-from tasks.storage.stages import StageRecord, read_rows
+from tasks.storage.rows import read_rows
+from tasks.storage.stages import StageRecord
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

@@ -8,12 +8,11 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from flows.config import DistillConfig
-from tasks.correction.patches import read_patch
 from tasks.correction.settings import CorrectionSettings, ReviewerConfig
 from tasks.errors import LeakageError
 from tasks.records import Action, Correction, Example
 from tasks.review.queue import read_queue
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
@@ -52,7 +51,10 @@ def test_what_a_person_says_in_the_page_is_what_is_emitted(prefect_server: Prefe
     assert [c.gain for c in asked] == sorted((c.gain for c in asked), reverse=True)
     first = decisions(config)
     assert all(c.label == c.given and not c.reviewed for c in first.values())  # nobody has said anything yet
-    assert read_patch(config.output / "correction/corrections.jsonl") == []
+    assert config.labelled is not None
+    manifest, copy = config.labelled.manifest, config.output / "correction/corrected" / config.labelled.manifest.name
+    assert (config.output / "correction/corrections.jsonl").read_bytes() == b""
+    assert copy.read_bytes() == manifest.read_bytes()
 
     expected: dict[str, str | None] = {}
     with sync_playwright() as playwright:
@@ -79,6 +81,10 @@ def test_what_a_person_says_in_the_page_is_what_is_emitted(prefect_server: Prefe
         assert (identity in training_set) is (label is not None)
         if label is not None:
             assert training_set[identity].label == label
+    output_of = {row["id"]: row["output"] for row in orjson.loads(copy.read_bytes())}
+    assert {i: output_of.get(i) for i in expected} == expected
+    lines = [orjson.loads(line) for line in (config.output / "correction/corrections.jsonl").open("rb")]
+    assert {line["id"] for line in lines} == {i for i, label in expected.items() if label != first[i].given}
     # students and seed change, what a person said does not
     distill(config.model_copy(update={"student": ProbeSpec(folds=3, seed=9, ngrams=(1, 2))}))
     again = decisions(config)

@@ -16,8 +16,7 @@ from typer.testing import CliRunner, Result
 from flows.commands.review import app
 from tasks.errors import ConfigError, JudgementError
 from tasks.items.images import check_image
-from tasks.records import ImagePart, ReviewCase, TextPart
-from tasks.review.page import case_digest
+from tasks.records import ImagePart, ReviewCase, TextPart, content_digest
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store
 
@@ -134,7 +133,7 @@ def test_twenty_items_are_judged_by_keyboard_saved_and_imported(page: Page, run:
     expect(counts).to_have_text("20 of 20 judged")
     first = orjson.loads(file.read_bytes().splitlines()[0])
     asked = cases(tmp_path / "data")[0]
-    assert first == {"id": "item-0", "verdict": LABELS[0], "given": LABELS[0], "content": case_digest(asked)}
+    assert first == {"id": "item-0", "verdict": LABELS[0], "given": LABELS[0], "content": content_digest(asked)}
     assert "20 new, 0 changed, 0 as before" in call("import", run, file, "--by", "Ann").output
     store = read_store(run / "review" / "verdicts.jsonl")
     assert {i: v.verdict for i, v in store.items()} == expected

@@ -10,16 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from pydantic import BaseModel
 
-from flows.run_lock import holder_of, output_lock
-from tasks.errors import ConfigError
-from tests.conftest import ROOT
+from flows.run_lock import hold_output, holder_of, lock_output
+from tasks.errors import ConfigError, EngineError
+from tests.conftest import ROOT, PrefectServer
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from flows.run_lock import output_lock
-with output_lock(Path(sys.argv[1]), "the first"):
+from flows.run_lock import lock_output
+with lock_output(Path(sys.argv[1]), "the first"):
     print("has it", flush=True)
     sys.stdin.readline()
 print("gave it back", flush=True)
@@ -57,7 +60,7 @@ def test_a_second_process_waits_says_for_whom_and_goes_on(tmp_path: Path) -> Non
                 give_back(first)
 
         began = time.monotonic()
-        with output_lock(output, "the second", say, every=0.5):
+        with lock_output(output, "the second", say, every=0.5):
             assert first.wait(timeout=10) == 0
             assert json.loads((output / ".run.json").read_bytes())["run"] == "the second"
     assert time.monotonic() - began > 1.0
@@ -76,7 +79,7 @@ def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
         first.wait()
         assert holder_of(tmp_path) is not None  # its note stays, and is believed by nobody
         said: list[str] = []
-        with output_lock(tmp_path, "the second", said.append):
+        with lock_output(tmp_path, "the second", said.append):
             holder = holder_of(tmp_path)
             assert holder is not None
             assert (holder.run, holder.pid) == ("the second", os.getpid())
@@ -86,8 +89,8 @@ def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
 def test_a_stage_does_not_wait_for_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    with output_lock(tmp_path / "out", "distill", said.append):
-        with output_lock(Path("out"), "rationales", said.append):
+    with lock_output(tmp_path / "out", "distill", said.append):
+        with lock_output(Path("out"), "rationales", said.append):
             pass
         holder = holder_of(tmp_path / "out")
         assert holder is not None
@@ -98,7 +101,7 @@ def test_a_stage_does_not_wait_for_its_parent(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_fails_inside_frees_it(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), output_lock(tmp_path, "fails"):
+    with pytest.raises(KeyError), lock_output(tmp_path, "fails"):
         raise KeyError
     with another_holding(tmp_path):
         pass
@@ -107,5 +110,58 @@ def test_what_fails_inside_frees_it(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"output: .*/file/out can't be written \(Not a directory\)"):  # noqa: SIM117
-        with output_lock(tmp_path / "file" / "out", "run"):
+        with lock_output(tmp_path / "file" / "out", "run"):
             pass
+
+
+class Config(BaseModel):
+    output: Path
+
+
+@flow(retries=2, retry_delay_seconds=0, flow_run_name="fails in {config.output.name}")
+@hold_output
+def fails(config: Config, error: str) -> None:
+    """Notes the try, and who holds the folder meanwhile."""
+    holder = holder_of(config.output)
+    with (config.output / "tries").open("a") as file:
+        print(holder.run if holder else "nobody", file=file)
+    raise {"config": ConfigError, "engine": EngineError, "foreign": ConnectionError}[error]("as asked")
+
+
+@flow(retries=1, retry_delay_seconds=0, flow_run_name="larger")
+@hold_output
+def larger(config: Config) -> None:
+    """A flow whose stage fails."""
+    fails(config, "engine")
+
+
+def tries(output: Path) -> list[str]:
+    return (output / "tries").read_text().splitlines()
+
+
+def test_an_error_that_would_come_again_is_final(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="as asked"):
+        fails(Config(output=tmp_path), "config")
+    assert tries(tmp_path) == [f"fails in {tmp_path.name}"]
+
+
+@pytest.mark.parametrize("error", ["engine", "foreign"])
+def test_another_is_tried_as_often_as_asked(prefect_server: PrefectServer, tmp_path: Path, error: str) -> None:
+    with pytest.raises((EngineError, ConnectionError)):
+        fails(Config(output=tmp_path), error)
+    assert tries(tmp_path) == [f"fails in {tmp_path.name}"] * 3
+
+
+def test_a_stage_is_tried_again_with_the_larger_flow_alone(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    with pytest.raises(EngineError):
+        larger(Config(output=tmp_path))
+    assert tries(tmp_path) == ["larger"] * 2
+    with SyncPrefectClient(prefect_server.api_url) as client:
+        newest = [run for run in client.read_flow_runs(limit=200) if run.name == "larger"]
+        assert [run.run_count for run in newest] == [2]
+
+
+def test_the_flow_keeps_its_signature_and_description() -> None:
+    assert set(fails.parameters.properties) == {"config", "error"}
+    assert fails.description is not None
+    assert fails.description.startswith("Notes the try")

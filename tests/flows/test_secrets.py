@@ -17,7 +17,7 @@ from tasks.errors import EngineError
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
 from tasks.records import Dropped, Outcome, Prediction
-from tasks.storage.stages import read_rows
+from tasks.storage.rows import read_rows
 from tests.conftest import PrefectServer
 
 KEY = "sk-geheim-4711-abcdef-0123456789"

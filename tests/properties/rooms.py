@@ -10,7 +10,7 @@ from tests.properties.dialogues import bad_dialogue, bad_prompt, budget
 from tests.properties.manifests import bad_manifest
 from tests.properties.stored_files import bad_image, bad_ledger, bad_mix, bad_snapshot
 from tests.properties.told import Told
-from tests.properties.verdict_files import bad_lines, bad_patch, bad_verdicts, bad_version_log
+from tests.properties.verdict_files import bad_lines, bad_verdicts, bad_version_log
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ ROOMS = {
         Room("prompts", 4, lambda rng, folder: bad_prompt(rng, budget(folder))),
         Room("answers", 14, lambda rng, _: bad_answer(rng)),
         Room("verdicts", 8, bad_verdicts),
-        Room("lines", 8, bad_lines),
-        Room("patches", 4, bad_patch),
+        Room("lines", 12, bad_lines),
         Room("versions", 2, bad_version_log),
         Room("snapshots", 2, bad_snapshot),
         Room("mixes", 3, bad_mix),

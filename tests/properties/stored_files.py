@@ -19,7 +19,7 @@ from tasks.models.ledger.export import export
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.ledger.tools import stats
 from tasks.records import Generation
-from tasks.storage.stages import write_rows
+from tasks.storage.rows import write_rows
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
 from tests.properties.told import Told
 from tests.tasks.making import generation

@@ -1,4 +1,4 @@
-"""Bad files of verdicts, probabilities, patches and versions, into the rooms that read them."""
+"""Bad files of verdicts, probabilities and versions, into the rooms that read them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,15 +6,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tasks.correction.judgements import read_probabilities, read_teacher, read_verdicts
-from tasks.correction.patches import apply_patch, read_patch, revert_patch, undo_path
+from tasks.correction.judgements import read_probabilities, read_teacher
 from tasks.dataset.versions import FOLDER, LOG, read_versions
 from tasks.errors import LabelstillError
 from tasks.evaluation.test_set import read_truth
-from tasks.items.manifests import read_items
 from tasks.review.label_studio import is_export, read_export
-from tasks.review.reviewers import read_verdicts as read_reviewer
-from tasks.review.verdicts import import_verdicts, read_answers, read_store
+from tasks.review.verdicts import import_verdicts, read_answers, read_store, read_verdicts
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
 from tests.properties.told import Told
 
@@ -89,7 +86,7 @@ def _probabilities(rng: Random) -> list[Row]:
 
 
 def bad_lines(rng: Random, folder: Path) -> Told:
-    """Read a bad file of probabilities, verdicts, truth or changes: every line counts, or the file is refused."""
+    """Read a bad file of probabilities, verdicts or truth: every line counts, or the file is refused."""
     good, file = folder / "good.jsonl", folder / "bad.jsonl"
     good.write_text("".join(json.dumps(row) + "\n" for row in _probabilities(rng)), encoding="utf-8")
     readers: dict[str, tuple[list[Row], Callable[[], int]]] = {
@@ -97,11 +94,10 @@ def bad_lines(rng: Random, folder: Path) -> Told:
         "teacher": (_probabilities(rng), lambda: len(read_teacher(file, read_probabilities([good])))),
         "verdicts": (
             [{"id": i, "verdict": rng.choice((*LABELS, "neither"))} for i in IDS],
-            lambda: len(read_verdicts(file, read_probabilities([good]))),
+            lambda: len(read_verdicts(file, dict.fromkeys(IDS, LABELS), strict=True)),
         ),
         "truth": ([{"id": i, "label": rng.choice(LABELS)} for i in IDS], lambda: len(read_truth(file))),
-        "reviewer": (_page(rng), lambda: len(read_reviewer("verdict_file", file, dict.fromkeys(IDS, LABELS)))),
-        "patch": ([_change(i) for i in IDS], lambda: len(read_patch(file))),
+        "reviewer": (_page(rng), lambda: len(read_verdicts(file, dict.fromkeys(IDS, LABELS)))),
     }
     name = rng.choice(sorted(readers))
     rows, read = readers[name]
@@ -113,49 +109,11 @@ def bad_lines(rng: Random, folder: Path) -> Told:
         return told.refused(error, file, good)
     lines = sum(bool(line.strip()) for line in file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"))
     # An item may stand twice with one truth, and a verdict that is open or of another run is left out by design.
-    told.must(count == lines or (name in ("truth", "reviewer") and count < lines), f"{name}: {count} of {lines} lines")
+    told.must(
+        count == lines or (name in ("truth", "reviewer", "verdicts") and count < lines),
+        f"{name}: {count} of {lines} lines",
+    )
     return told.count(f"{name} read")
-
-
-def _change(identity: str) -> Row:
-    return {
-        "id": identity,
-        "given": LABELS[0],
-        "label": LABELS[1],
-        "action": "relabel",
-        "reviewed": True,
-        "why": "because",
-    }
-
-
-def bad_patch(rng: Random, folder: Path) -> Told:
-    """Apply a bad patch to a bad manifest and take it back, with a bad undo file: the bytes of before, or a refusal."""
-    manifest, patch = folder / rng.choice(("m.json", "m.jsonl")), folder / "patch.jsonl"
-    out, back = folder / f"out{manifest.suffix}", folder / f"back{manifest.suffix}"
-    for old in (out, back, undo_path(out)):
-        old.unlink(missing_ok=True)
-    rows = [sometimes(rng, 0.15, damaged_row, {"id": i, "instruction": "x", "output": LABELS[0]}) for i in IDS]
-    text = json.dumps(rows) if manifest.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
-    manifest.write_bytes(sometimes(rng, 0.15, damaged_bytes, text.encode()))
-    chosen = [
-        _change(i) | ({"label": None, "action": "drop"} if rng.random() < 0.3 else {}) for i in rng.sample(IDS, 2)
-    ]
-    damaged = [sometimes(rng, 0.1, damaged_row, change) for change in chosen]
-    patch.write_bytes(b"".join(json.dumps(change).encode() + b"\n" for change in damaged))
-    told, spoilt = Told(), rng.random() < 0.4
-    try:
-        apply_patch(patch, manifest, out)
-        if spoilt:
-            undo_path(out).write_bytes(damaged_bytes(rng, undo_path(out).read_bytes()))
-        revert_patch(patch, out, back)
-    except LabelstillError as error:
-        told.must(not back.exists(), "a refused revert wrote a file")
-        return told.refused(error, manifest, patch, out, undo_path(out))
-    # Without a sound undo file labels are taken back one by one, and may be spelled otherwise.
-    same = [item.value for item in read_items(back)] == [item.value for item in read_items(manifest)]
-    told.must(spoilt or back.read_bytes() == manifest.read_bytes(), "not the bytes of before")
-    told.must(same or "nan" in str(read_items(manifest)), "not the items of before")
-    return told.count("taken back")
 
 
 def bad_version_log(rng: Random, folder: Path) -> Told:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tasks.dataset.export.exports import NotHeld, Reason
 from tasks.dataset.export.files import JsonLines
 from tasks.records import Example
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 
 class LabelWriter:

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import orjson
-
 from tasks.dataset.export.conversation import conversation
 from tasks.dataset.export.exports import ExportSpec, NotHeld, Reason
 from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import image_tokens
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import write_json
 
 _IDEOGRAPH = re.compile("[\u3400-\u9fff]")
 _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")
@@ -75,7 +73,7 @@ def write_dataset_info(folder: Path, names: Sequence[str]) -> Path:
         for name in names
     }
     file = folder / "dataset_info.json"
-    write_bytes(file, orjson.dumps(info, option=orjson.OPT_INDENT_2))
+    write_json(file, info)
     return file
 
 
@@ -86,5 +84,5 @@ def write_llamafactory(folder: Path, name: str, examples: Sequence[Example]) -> 
     """
     rows = [llamafactory_row(example, [image.path for image in example.images]) for example in examples]
     data = folder / f"{name}.json"
-    write_bytes(data, orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    write_json(data, rows)
     return [data, write_dataset_info(folder, [name])]

@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
 from PIL import ExifTags, Image, ImageOps
 
 from tasks.dataset.export.exports import Format, ImagePaths, LeftOut, NotHeld, Reason
 from tasks.records import Example
 from tasks.storage.files import full_disk
-from tasks.storage.stages import write_bytes
+from tasks.storage.json_lines import write_json_lines
 
 _IMAGES = "images"
 
@@ -76,7 +75,7 @@ def _link_or_copy(source: str, target: Path) -> None:
 def write_left_out(file: Path, left_out: Sequence[LeftOut]) -> None:
     """Write a line for each: id, format, reason code, detail."""
     rows = [{"id": x.sample_id, "format": x.format, "reason": x.reason, "detail": x.detail} for x in left_out]
-    write_bytes(file, b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    write_json_lines(file, rows)
 
 
 def put_in_place(scratch: Path, folder: Path) -> tuple[Path, ...]:

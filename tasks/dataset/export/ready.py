@@ -13,7 +13,7 @@ from tasks.dataset.export.llamafactory import write_dataset_info
 from tasks.dataset.export.trainer_files import Plain, write_configuration
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Subset
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 _STUDENTS = TEMPLATES / "students"
 _ZERO3 = "deepspeed_zero3.json"

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import yaml
 
 from tasks.dataset.export.llamafactory import write_llamafactory
@@ -14,7 +13,8 @@ from tasks.errors import ConfigError
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.prompter import Prompter
 from tasks.records import Example, Origin, Sample
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
+from tasks.storage.json_lines import write_json_lines
 from tasks.storage.yaml_files import read_yaml
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
@@ -71,7 +71,7 @@ def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example
     if trainer == "llamafactory":
         return write_llamafactory(folder, name, examples)[0]
     file = folder / f"{name}.jsonl"
-    write_bytes(file, b"".join(orjson.dumps(swift_row(e, [i.path for i in e.images])) + b"\n" for e in examples))
+    write_json_lines(file, (swift_row(e, [i.path for i in e.images]) for e in examples))
     return file
 
 

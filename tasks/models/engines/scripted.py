@@ -1,7 +1,6 @@
 """A small real fake: answers by rule, deterministically, without a model. For tests and dry runs."""
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -9,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from tasks.errors import EngineError
 from tasks.models.engines.engine import EngineSpec, Usage
 from tasks.records import Generation, LabelAnswer, Outcome, Request, TextPart
+from tasks.storage.json_lines import escape_json
 
 _CHOICES = ("first", "hash", "echo")
 _SURE = 0.9
@@ -70,7 +70,7 @@ class ScriptedEngine:
         if isinstance(constraint, LabelAnswer):
             label = self._label(request, constraint.labels)
             before = "" if constraint.between is None else reason + constraint.between
-            text = constraint.opening + before + json.dumps(label, ensure_ascii=False)[1:-1] + constraint.closing
+            text = constraint.opening + before + escape_json(label) + constraint.closing
             if sampling.label_probabilities:
                 logprobs = _logprobs(label, constraint.labels)
         if malformed:

@@ -12,7 +12,7 @@ from tasks.report.card.facts import gather
 from tasks.report.card.page import Card, page_of
 from tasks.report.card.prompts import rendered_prompts
 from tasks.report.card.readme import readme_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 FOLDER, PAGE, README, SETTINGS = "card", "index.html", "README.md", "settings.json"
 """The card's folder under the run's, and its files."""

@@ -40,16 +40,12 @@ def confidence_of(stage: Path) -> Confidence:
     """Read trust.parquet of the stage pseudo_labels; labels of which nothing is known are left out."""
     own, expected = [Step()] * BINS, [Step()] * BINS
     for row in rows_of(stage / "trust.parquet", "decision", "expected", "evidence"):
-        said = _own(Evidence.model_validate_json(row["evidence"] or "{}"))
+        said = Evidence.model_validate_json(row["evidence"] or "{}").confidence
         if said is not None and row["expected"] is not None:
             kept, known = row["decision"] in KEEPS, row["expected"]
             own[_bin(said)] = own[_bin(said)].plus(kept, said, known)
             expected[_bin(known)] = expected[_bin(known)].plus(kept, said, known)
     return Confidence(tuple(own), tuple(expected)) if any(step.count for step in own) else Confidence()
-
-
-def _own(evidence: Evidence) -> float | None:
-    return evidence.vote_share if evidence.probability is None else evidence.probability
 
 
 def _bin(value: float) -> int:

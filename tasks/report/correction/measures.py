@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.correction.calibration import Flags, Values, best_expected_f1, calibrate
+from tasks.correction.calibration import Flags, Values, calibrate, flag_for_best_f1
 from tasks.correction.decide import Decisions
-from tasks.correction.gate import wilson_lower
+from tasks.correction.gate import wilson_interval
 from tasks.records import NEITHER, Action
 from tasks.report.correction.figures import Bar, Bin, Changes, ClassFigures, Figures, Pair, Share, Suspect
 
@@ -94,7 +94,7 @@ def share(hits: int, of: int) -> Share:
     """The share with its Wilson interval."""
     if of == 0:
         return Share(0, 0, None, None, None)
-    return Share(hits, of, hits / of, wilson_lower(hits, of), 1 - wilson_lower(of - hits, of))
+    return Share(hits, of, hits / of, *wilson_interval(hits, of))
 
 
 def _threshold(decisions: Decisions) -> float | None:
@@ -109,7 +109,7 @@ def _threshold(decisions: Decisions) -> float | None:
     unheard[list(decisions.verdicts)] = False
     highest = float(wrong[unheard & ~flagged].max(initial=0.0))
     by_figure = float(wrong[unheard & flagged & (wrong > highest)].min(initial=1.0))
-    usual = float(wrong[best_expected_f1(wrong)].min())
+    usual = float(wrong[flag_for_best_f1(wrong)].min())
     if highest < usual <= by_figure:
         return usual
     return by_figure if by_figure < 1 else None

@@ -13,7 +13,7 @@ from tasks.report.correction.cleanlab_compare import Comparison, compare
 from tasks.report.correction.figures import Figures
 from tasks.report.correction.measures import figures_of, held_out
 from tasks.report.correction.page import gate_sentence, page_of
-from tasks.storage.stages import write_bytes
+from tasks.storage.files import write_bytes
 
 PAGE, FIGURES = "report.html", "report.json"
 """The files of a report's folder."""

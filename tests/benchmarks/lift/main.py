@@ -31,7 +31,7 @@ def main() -> None:
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.scores import Scored
     from tasks.evaluation.table import describe, make_report
-    from tasks.storage.stages import read_rows
+    from tasks.storage.rows import read_rows
 
     config = DemoConfig(output=options.output)
     demo(config)

@@ -14,8 +14,9 @@ import pytest
 
 from flows.commands.main import main
 from flows.service.server import prefect_environment
-from tasks.correction.decide import Policy, correct
+from tasks.correction.decide import correct
 from tasks.correction.judgements import read_probabilities, read_teacher
+from tasks.correction.settings import CorrectionSettings
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write
 from tests.benchmarks.correction.students import Student
 from tests.stub_server import ROOT
@@ -117,9 +118,9 @@ FAULTS = {
     "not UTF-8": (instead("p", 2, line("x1").replace("x1", "\udcff")), ["p.jsonl, line 2", "not JSON"]),
     "empty first file": (empty("p"), ["p.jsonl", "no line"]),
     "empty second file": (empty("q"), ["q.jsonl", "no line"]),
-    "verdict that is no label": (instead("v", 2, verdict("x2", "c")), ["v.jsonl, line 2", "'c'", "neither"]),
-    "verdict on an unknown item": (instead("v", 1, verdict("y1", "a")), ["v.jsonl, line 1", "'y1'", "unknown"]),
-    "two verdicts on one item": (instead("v", 3, verdict("x1", "b")), ["v.jsonl, line 3", "'x1'"]),
+    "verdict that is no label": (instead("v", 2, verdict("x2", "c")), ["v.jsonl, line 2", "`c`", "neither"]),
+    "verdict on an unknown item": (instead("v", 1, verdict("y1", "a")), ["v.jsonl, line 1", "y1", "unknown"]),
+    "two verdicts on one item": (instead("v", 3, verdict("x1", "b")), ["v.jsonl, line 3", "x1"]),
     "a verdict that is no text": (instead("v", 3, verdict("x4", 1)), ["v.jsonl, line 3", '"verdict"']),
     "verdicts that are not JSON": (instead("v", 2, "{"), ["v.jsonl, line 2", "not JSON"]),
     "teacher lacks an item": (instead("t", 8), ["t.jsonl", "'x7'", "missing"]),
@@ -326,8 +327,8 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(
     said = correct_command(*options(files, tmp_path / "out"))
     judgements = read_probabilities(files.probabilities)
     told = read_teacher(files.teacher, judgements)
-    asked = correct(judgements, Policy(reviews=0), lambda items: told[items], nobody).teacher_asked
-    assert said.summary["teacher_calls"] == len(asked) == 60
+    asked = correct(judgements, CorrectionSettings(review_budget=0), lambda items: told[items], nobody).teacher_asked
+    assert said.summary["teacher_calls"] == len(asked) == 100
     suspicious = {judgements.ids[i] for i in asked.tolist()}
     right = rows_of(files.teacher)
 

@@ -1,4 +1,4 @@
-"""Automations on the real server: what happens to a run arrives once where the block says; a silent run is marked."""
+"""Automations on the real server: what happens to a run arrives once where the block says."""
 
 import json
 import threading
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 import yaml
@@ -16,26 +15,28 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.system import Secret
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.events import emit_event
-from prefect.events.schemas.automations import EventTrigger
+from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow_sync
-from prefect.states import Crashed, Pending, Running, Suspended
+from prefect.settings import get_current_settings
+from prefect.states import Crashed, Pending, Running
 from typer.testing import CliRunner
 
 from flows.service.alerts import (
-    ALERTS,
-    FLOWS,
+    AUTOMATIONS,
     AlertError,
-    Registered,
+    Applied,
+    apply_automations,
     find_block,
-    register_automations,
     tell_empty,
     tell_held_back,
 )
 from tasks.dataset.relabel_state import RelabelOutcome
 from tasks.errors import BudgetSpent
 from tests.conftest import ROOT, PrefectServer
+
+DECLARED = yaml.safe_load(AUTOMATIONS.read_text(encoding="utf-8"))
+ALERTS = {one["name"] for one in DECLARED["automations"] if one["actions"][0]["type"] == "send-notification"}
+MARKS = {"labelstill: heartbeats", "labelstill: heartbeats are back"}
 
 
 @dataclass
@@ -107,7 +108,7 @@ def fail() -> None:
 
 
 def test_each_thing_is_told_once(client: SyncPrefectClient, receiver: Receiver, tmp_path: Path) -> None:
-    register_automations(client, find_block(client, custom(receiver)))
+    apply_automations(client, find_block(client, custom(receiver)))
 
     def well() -> None:
         tell_held_back(tmp_path, "31 % of the labels changed")
@@ -136,7 +137,7 @@ def test_each_thing_is_told_once(client: SyncPrefectClient, receiver: Receiver, 
 
 def test_a_plain_webhook_will_do(client: SyncPrefectClient, receiver: Receiver, tmp_path: Path) -> None:
     Webhook(url=receiver.url).save("plain", overwrite=True)  # pyright: ignore
-    register_automations(client, find_block(client, "webhook/plain"))
+    apply_automations(client, find_block(client, "webhook/plain"))
 
     @flow(name="relabel")
     def held() -> None:
@@ -149,17 +150,17 @@ def test_a_plain_webhook_will_do(client: SyncPrefectClient, receiver: Receiver, 
 
 
 def test_twice_gives_no_second_set_and_keeps_what_people_chose(client: SyncPrefectClient, receiver: Receiver) -> None:
-    names = {f"labelstill: {alert.name}" for alert in ALERTS} | {"labelstill: heartbeats"}
-    assert register_automations(client) == dict.fromkeys(names, Registered.CREATED)
-    assert register_automations(client) == dict.fromkeys(names, Registered.UNCHANGED)
+    names = ALERTS | MARKS
+    assert apply_automations(client) == dict.fromkeys(names, Applied.CREATED)
+    assert apply_automations(client) == dict.fromkeys(names, Applied.UNCHANGED)
     block = find_block(client, custom(receiver))
-    changed = register_automations(client, block)
-    assert changed.pop("labelstill: heartbeats") is Registered.UNCHANGED
-    assert set(changed.values()) == {Registered.UPDATED}
+    changed = apply_automations(client, block)
+    assert {name for name, applied in changed.items() if applied is Applied.UPDATED} == ALERTS
+    assert {name for name, applied in changed.items() if applied is Applied.UNCHANGED} == MARKS
     (late,) = client.read_automations_by_name("labelstill: late")
     client.pause_automation(late.id)
-    assert set(register_automations(client).values()) == {Registered.UNCHANGED}
-    assert set(register_automations(client, block).values()) == {Registered.UNCHANGED}
+    assert set(apply_automations(client).values()) == {Applied.UNCHANGED}
+    assert set(apply_automations(client, block).values()) == {Applied.UNCHANGED}
     found = {a.name: a for a in client.read_automations()}
     assert len(client.read_automations()) == len(found) == len(names)
     assert not found["labelstill: late"].enabled
@@ -185,55 +186,18 @@ def test_the_command_says_what_became_of_each(client: SyncPrefectClient, receive
 
 def test_every_deployed_flow_is_looked_after() -> None:
     entries = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    assert {e["entrypoint"].rpartition(":")[2].replace("_", "-") for e in entries} <= set(FLOWS)
+    assert {e["entrypoint"].rpartition(":")[2].replace("_", "-") for e in entries} <= set(DECLARED["flows"])
 
 
-def test_a_run_that_ends_by_a_name_of_its_own_is_not_waited_for(client: SyncPrefectClient) -> None:
-    register_automations(client)
-    (marker,) = client.read_automations_by_name("labelstill: heartbeats")
-    assert isinstance(marker.trigger, EventTrigger)
+def test_every_final_state_of_ours_ends_the_wait_for_heartbeats() -> None:
+    (marker,) = (one for one in DECLARED["automations"] if one["name"] == "labelstill: heartbeats")
     names = {"".join(word.capitalize() for word in outcome.split()) for outcome in RelabelOutcome} | {
         BudgetSpent.__name__
     }
-    assert {f"prefect.flow-run.{name}" for name in names} <= marker.trigger.expect
-    assert marker.trigger.within.total_seconds() == 3 * 180
+    assert {f"prefect.flow-run.{name}" for name in names} <= set(marker["trigger"]["expect"])
 
 
-@pytest.mark.slow
-def test_a_run_without_heartbeats_is_marked_and_a_waiting_one_is_not(
-    client: SyncPrefectClient, receiver: Receiver
-) -> None:
-    block = find_block(client, custom(receiver))
-    register_automations(client, block, heartbeat_seconds=4)
-    made = flow(name="relabel")(lambda: None)
-    deployment = client.create_deployment(client.create_flow(made), name="test", enforce_parameter_schema=False)
-
-    def start(name: str) -> UUID:
-        run = client.create_flow_run_from_deployment(deployment, name=name)
-        for state in (Pending(), Running()):
-            client.set_flow_run_state(run.id, state)
-        return run.id
-
-    def beat(run: UUID) -> None:
-        related = [
-            {
-                "prefect.resource.id": "prefect.flow.x",
-                "prefect.resource.role": "flow",
-                "prefect.resource.name": "relabel",
-            }
-        ]
-        emit_event("prefect.flow-run.heartbeat", {"prefect.resource.id": f"prefect.flow-run.{run}"}, related=related)
-
-    dead, waiting, living, mute = (start(name) for name in ("dead", "waiting", "living", "mute"))
-    for run in (dead, waiting, living):
-        beat(run)
-    time.sleep(1)
-    client.set_flow_run_state(waiting, Suspended(timeout_seconds=600))
-    for _ in range(12):
-        time.sleep(2)
-        beat(living)
-    wait(lambda: client.read_flow_run(dead).state_type is StateType.CRASHED)
-    states = [client.read_flow_run(run).state_type for run in (dead, waiting, living, mute)]
-    assert states == [StateType.CRASHED, StateType.PAUSED, StateType.RUNNING, StateType.RUNNING]
-    wait(lambda: bool(receiver.bodies), 15)
-    assert receiver.subjects() == ["labelstill: dead crashed"]
+def test_five_heartbeats_must_be_missed() -> None:
+    (marker,) = (one for one in DECLARED["automations"] if one["name"] == "labelstill: heartbeats")
+    assert get_current_settings().flows.heartbeat_frequency == 30
+    assert marker["trigger"]["within"] == 5 * 30

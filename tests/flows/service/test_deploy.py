@@ -18,7 +18,7 @@ from prefect.settings.legacy import _get_settings_fields
 from prefect.settings.models.root import Settings
 from prefect.utilities.templating import find_placeholders
 
-from flows.service.pools import POOLS
+from flows.service.serve import pool_names
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "flows" / "deploy"
@@ -53,8 +53,13 @@ def units(name: str) -> configparser.ConfigParser:
 def commands() -> Iterator[list[str]]:
     """Each command line that these files start."""
     for service in COMPOSE["services"].values():
-        if "command" in service:
-            yield service["command"]
+        match service.get("command"):
+            case None:
+                continue
+            case ["sh", "-c", script]:
+                yield from (shlex.split(line) for line in script.split(";"))
+            case command:
+                yield command
     for container in itertools.chain.from_iterable(m.get("containers", []) for doc in MANIFESTS for m in inside(doc)):
         if "command" in container:
             yield container["command"]
@@ -92,9 +97,9 @@ def test_every_command_is_one_that_prefect_and_labelstill_have() -> None:
         for option in (word for word in words if word.startswith("--")):
             assert option.replace("--no-", "--") in said.replace("--no-", "--"), f"{program} {words}"
         if "--pool" in words:
-            assert words[words.index("--pool") + 1] in POOLS
+            assert words[words.index("--pool") + 1] in pool_names(ROOT)
         seen.add(f"{program} {words[0]}")
-    assert {"prefect server", "prefect worker", "prefect --no-prompt", "labelstill serve"} <= seen
+    assert {"prefect server", "prefect worker", "prefect work-pool", "prefect --no-prompt", "labelstill serve"} <= seen
 
 
 @cache

@@ -4,6 +4,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,14 +17,12 @@ from flows.service.pages import (
     find_or_start_pages,
     link_to,
     page_settings,
+    pages_program,
     show_links,
-    stop_pages,
 )
 from flows.service.server import ServerError
 from tasks.models.engines.engine import EngineSpec, Workplace
-from tasks.models.engines.ray.cluster import mark_ground
-from tasks.models.engines.ray.replica import Replica
-from tasks.models.engines.vllm.engine import _process  # pyright: ignore[reportPrivateUsage]
+from tasks.models.engines.vllm.engine import server_name, server_process
 from tasks.models.engines.vllm.options import Build
 from tasks.models.image_cache import ImageCache
 from tests.conftest import PrefectServer, free_port
@@ -45,7 +44,6 @@ PRIVATE = (
     "run/review/.review.html.4711",
     "run/card/settings.json",
     "run/emit/llamafactory/train.json",
-    "run/metrics.prom",
     "run/.hidden/card/index.html",
     "run/logs/.vllm-7b@4711.1.log",
     "run/logs/.node/vllm-7b@4711.1.log",
@@ -106,23 +104,13 @@ def test_a_page_is_served_under_its_link(site: PageSettings, name: str) -> None:
 def test_the_log_of_a_vllm_here_or_on_a_node_is_served(
     site: PageSettings, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under the names that engine and replica give it."""
+    """Under the names that the engine gives it here and on a node."""
     monkeypatch.chdir(site.folder)
     spec = EngineSpec(engine="vllm", model=model)
     place = Workplace(ImageCache(site.folder / "images"), site.folder / "run" / "logs")
-    places = [place]
-
-    class Opened:
-        fingerprint, notes = "", ()
-
-        def __init__(self, _spec: EngineSpec, on_node: Workplace) -> None:
-            places.append(on_node)
-
-    monkeypatch.setattr("tasks.models.engines.ray.replica.open_engine", Opened)
-    Replica().open(spec, place, mark_ground([site.folder], []), continuous=False)
-    assert [one.logs.name for one in places] == ["logs", socket.gethostname()]
-    for one in places:
-        log = _process(spec, one, Build("0.32.0", cpu=False)).log
+    on_node = replace(place, logs=place.logs / socket.gethostname())  # as tasks/models/engines/ray/placed.py does
+    for one in (place, on_node):
+        log = server_process(spec, one, Build("0.32.0", cpu=False), name=server_name(spec)).log
         log.parent.mkdir(exist_ok=True)
         log.write_text(PAGE, encoding="utf-8")
         link = link_to(log, site)
@@ -243,6 +231,6 @@ def test_the_server_is_a_process_that_is_found_again_and_ended(
         assert find_or_start_pages(tmp_path) == url == settings.url
         assert httpx.get(f"{url}/run/card/index.html", trust_env=False).text == PAGE
     finally:
-        assert stop_pages(tmp_path)
+        assert pages_program(tmp_path).stop()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/run/card/index.html", trust_env=False)

@@ -8,10 +8,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from flows.service.deployments import deployment_names
-from flows.service.pools import POOLS
 from flows.service.prefect_plugin import (
-    is_deploy,
     is_deployment_run,
     is_flow_process,
     outliving_its_lease,
@@ -75,41 +72,18 @@ def test_an_unknown_name_with_a_slash_is_left_to_prefect(deployments: SyncPrefec
     [
         (["/v/bin/python", "/v/bin/prefect", "deployment", "run", "distill"], is_deployment_run),
         (["python", "-m", "prefect", "--no-prompt", "deployment", "run", "distill"], is_deployment_run),
-        (["/v/bin/python", "/v/bin/prefect", "deploy", "--all"], is_deploy),
-        (["python", "-m", "prefect", "--no-prompt", "deploy", "--all"], is_deploy),
+        (["/v/bin/python", "/v/bin/prefect", "deploy", "--all"], None),
         (["/v/bin/python", "-m", "prefect.engine"], is_flow_process),
         (["/v/bin/python", "/v/bin/prefect", "flow-run", "execute"], is_flow_process),
-        (["/v/bin/python", "/v/bin/prefect", "deployment", "delete", "deploy"], None),
+        (["/v/bin/python", "/v/bin/prefect", "deployment", "delete", "run"], None),
         (["python", "-m", "prefect", "worker", "start", "--pool", "gpu"], None),
         (["python", "app.py", "deployment", "run"], None),
         (["python", "-m", "pytest", "prefect"], None),
     ],
 )
-def test_only_three_commands_are_changed(command: list[str], changed: object) -> None:
+def test_only_two_commands_of_clients_are_changed(command: list[str], changed: object) -> None:
     words = words_after_prefect(command)
-    assert [one for one in (is_deployment_run, is_deploy, is_flow_process) if one(words)] == [changed] * bool(changed)
-
-
-@pytest.mark.timeout(400)
-def test_deploy_all_of_a_fresh_clone_makes_the_pools(prefect_server: PrefectServer, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, clone], check=True)
-    for name in ("prefect.yaml", "pyproject.toml"):  # as they are here, committed or not
-        (clone / name).write_bytes((ROOT / name).read_bytes())
-    done = subprocess.run([PREFECT, "deploy", "--all"], cwd=clone, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    with SyncPrefectClient(prefect_server.api_url) as client:
-        assert {pool.name for pool in client.read_work_pools()} >= set(POOLS)
-        for full_name in deployment_names(clone):
-            deployment = client.read_deployment_by_name(full_name)
-            assert not deployment.paused
-            assert deployment.enforce_parameter_schema
-            assert deployment.work_pool_name in POOLS
-            assert deployment.concurrency_options is not None
-            assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
-            assert deployment.global_concurrency_limit is not None
-            assert deployment.global_concurrency_limit.limit == 1
-            assert not [one for one in deployment.schedules if one.active]
+    assert [one for one in (is_deployment_run, is_flow_process) if one(words)] == [changed] * bool(changed)
 
 
 def test_a_lease_that_is_lost_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:

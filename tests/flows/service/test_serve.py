@@ -1,26 +1,15 @@
 import shutil
+import subprocess
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from prefect.exceptions import ObjectNotFound
-from prefect.states import Running
+from prefect.client.orchestration import SyncPrefectClient
 
-from flows.service.deployments import (
-    Service,
-    ServiceError,
-    register_deployments,
-    runs_not_done,
-    start_worker,
-    stop_workers,
-    worker_name,
-    worker_running,
-)
-from flows.service.follow import crash_stale_runs, living_run_ids
-from flows.service.pools import CPU
-from flows.service.serve import Tender, demo_in_service, stop
+from flows.service.serve import Worker, deployment_names, look_after, pool_names, register_deployments, stop
 from flows.service.server import ServerError
 from tests.conftest import ROOT, PrefectServer
 
@@ -38,8 +27,6 @@ def inner(seconds: float):
 def demo(config: dict):
     get_run_logger().info("outer works, its lease renewed by %s", SyncPrefectClient.renew_concurrency_lease.__module__)
     inner(config.get("seconds", 0))
-    if config.get("fails"):
-        raise ValueError("as asked")
 """
 DEPLOYMENTS = """
 pull:
@@ -53,116 +40,128 @@ deployments:
 
 
 @pytest.fixture(scope="module")
-def service(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A project with one throwaway flow, on the tests' server."""
+def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
+    with SyncPrefectClient(prefect_server.api_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def project(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project with one throwaway flow, registered on the tests' server."""
     root = tmp_path_factory.mktemp("project")
     shutil.copy(ROOT / "pyproject.toml", root)
     (root / "throwaway.py").write_text(FLOW, encoding="utf-8")
     (root / "prefect.yaml").write_text(DEPLOYMENTS, encoding="utf-8")
-    service = Service(root, prefect_server.api_url)
-    yield service
-    stop_workers(service)
+    assert register_deployments(client, root)
+    yield root
+    stop(root)
 
 
-def test_a_run_is_followed_to_its_end(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo_in_service({}, service.root) == 0
-    printed = capsys.readouterr().out
-    assert "outer works, its lease renewed by flows.service.prefect_plugin" in printed
-    assert "inner works" in printed
-    assert f"{service.ui_url}/runs/flow-run/" in printed.splitlines()[-1]
-    assert not worker_running(service, CPU)
+@pytest.fixture
+def worker(project: Path, prefect_server: PrefectServer) -> Worker:
+    return Worker(project, "cpu", prefect_server.api_url)
 
 
-def test_deployments_are_registered_once(service: Service) -> None:
-    register_deployments(service)
-    assert not register_deployments(service)
+def start_run(client: SyncPrefectClient, seconds: float) -> UUID:
+    deployment = client.read_deployment_by_name("demo/demo")
+    return client.create_flow_run_from_deployment(deployment.id, parameters={"config": {"seconds": seconds}}).id
 
 
-def test_a_worker_that_was_left_running_is_stopped(service: Service) -> None:
-    start_worker(service, CPU)
-    assert worker_running(service, CPU)
-    assert stop(service.root)
-    assert not worker_running(service, CPU)
-    assert not stop(service.root)
+def wait_for(moment: Callable[[], bool], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not moment():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
-def test_a_failed_run_is_a_non_zero_exit_code(service: Service) -> None:
-    assert demo_in_service({"fails": True}, service.root) == 1
+def state_of(client: SyncPrefectClient, run: UUID) -> str | None:
+    return client.read_flow_run(run).state_name
 
 
-@pytest.mark.slow
-def test_a_run_whose_processes_were_killed_is_crashed_and_started_anew(service: Service) -> None:
-    register_deployments(service)
-    with service.client() as client:
-        deployment = client.read_deployment_by_name("demo/demo")
-        run = client.create_flow_run_from_deployment(deployment.id, parameters={"config": {"seconds": 300}})
-        start_worker(service, CPU)
-        deadline = time.monotonic() + 120
-        while run.id not in living_run_ids() or client.read_flow_run(run.id).state_name != "Running":
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        assert crash_stale_runs(client, CPU, worker_name(CPU), worker_lives=True) == []
-        worker = service.worker(CPU).process()
-        assert worker is not None
-        for process in (worker, *worker.children(recursive=True)):
-            process.kill()
-        while run.id in living_run_ids():
-            time.sleep(0.1)
-        assert crash_stale_runs(client, CPU, "another machine's worker", worker_lives=True) == []
-        assert [one.id for one in runs_not_done(client, deployment.id)] == [run.id]
-        assert demo_in_service({}, service.root) == 0
-        assert client.read_flow_run(run.id).state_name == "Crashed"
+def test_deployments_are_registered_once(client: SyncPrefectClient, project: Path) -> None:
+    assert not register_deployments(client, project)
 
 
-def test_a_server_that_cannot_be_started_now_is_said_once_and_tried_again(
-    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_worker_executes_a_run_that_outlives_its_lease(
+    client: SyncPrefectClient, project: Path, worker: Worker
 ) -> None:
+    worker.keep_up()
+    run = start_run(client, 0)
+    wait_for(lambda: state_of(client, run) == "Completed")
+    log = worker.program.log.read_text(encoding="utf-8")
+    assert "outer works, its lease renewed by flows.service.prefect_plugin" in log
+    assert "inner works" in log
+
+
+def test_a_dead_worker_is_started_again_and_a_living_one_is_left_alone(worker: Worker) -> None:
+    worker.keep_up()
+    (process,) = worker.program.find()
+    worker.keep_up()
+    assert worker.program.find() == [process]
+    process.kill()
+    wait_for(lambda: not worker.program.find())
+    worker.keep_up()
+    wait_for(lambda: bool(worker.program.find()), seconds=10)
+    assert worker.program.find() != [process]
+
+
+def test_stopping_ends_worker_and_run_and_the_run_says_that_it_crashed(
+    client: SyncPrefectClient, project: Path, worker: Worker
+) -> None:
+    worker.keep_up()
+    run = start_run(client, 3600)
+    wait_for(lambda: state_of(client, run) == "Running" and "inner works" in worker.program.log_tail(3))
+    assert stop(project)
+    assert not worker.program.find()
+    wait_for(lambda: state_of(client, run) == "Crashed", seconds=10)
+    assert not stop(project)
+
+
+def test_a_worker_that_dies_again_and_again_is_named_with_its_last_words(worker: Worker) -> None:
+    worker.program.log.write_text("the GPU is gone\n", encoding="utf-8")
+    tired = Worker(worker.root, worker.pool, worker.api_url, deque([time.monotonic()] * 4, maxlen=4))
+    with pytest.raises(ServerError, match=r"(?s)pool cpu ended 4 times within 600 s.*the GPU is gone"):
+        tired.keep_up()
+
+
+def test_what_cannot_be_started_now_is_said_once_and_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
     faults = ["taken", "taken, says line 2 of the log", "", "taken again"]
-    tried: list[Path | None] = []
+    tried: list[str] = []
 
-    def find(timeout: float = 180, root: Path | None = None) -> str:
-        tried.append(root)
-        if fault := faults[len(tried) - 1]:
-            raise ServerError(fault)
-        return service.api_url
+    def start() -> None:
+        tried.append(faults[len(tried)])
+        if tried[-1]:
+            raise ServerError(tried[-1])
 
-    monkeypatch.setattr("flows.service.serve.find_or_start_server", find)
-    monkeypatch.setattr(Service, "owns_server", True)
-    tender = Tender(service, [])
+    failed: set[int] = set()
     for _ in faults:
-        tender(None)
-    assert tried == [service.root] * len(faults)
+        look_after([start], failed)
+    assert tried == faults
     said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("This is tried again")]
     assert said == ["taken", "taken again"]
 
 
-def test_a_run_that_is_deleted_while_it_is_looked_at_ends_nothing(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    register_deployments(service)
-    with service.client() as client:
-        deployment = client.read_deployment_by_name("demo/demo")
-        run = client.create_flow_run_from_deployment(deployment.id)
-        client.update_flow_run_labels(run.id, {"prefect.worker.name": worker_name(CPU)})
-        client.set_flow_run_state(run.id, Running(), force=True)
-        deleted: list[UUID] = []
-
-        def living() -> set[UUID]:
-            """Called between the listing of runs and their marks."""
-            deleted.append(run.id)
-            client.delete_flow_run(run.id)
-            return set()
-
-        monkeypatch.setattr("flows.service.follow.living_run_ids", living)
-        monkeypatch.setattr("flows.service.serve.worker_running", lambda *_: True)
-        Tender(service, [CPU]).tend_workers()
-        assert deleted == [run.id]
-        with pytest.raises(ObjectNotFound):
-            client.read_flow_run(run.id)
-
-
-def test_a_flow_that_cannot_be_loaded_is_named(service: Service, tmp_path: Path) -> None:
-    shutil.copytree(service.root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".prefect"))
+def test_a_flow_that_cannot_be_loaded_is_named(client: SyncPrefectClient, project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".prefect"))
     (tmp_path / "throwaway.py").write_text("import no_such_module\n", encoding="utf-8")
-    with pytest.raises(ServiceError, match=r"Could not find object 'demo' in 'throwaway\.py'"):
-        register_deployments(Service(tmp_path, service.api_url))
+    with pytest.raises(ServerError, match=r"Could not find object 'demo' in 'throwaway\.py'"):
+        register_deployments(client, tmp_path)
+
+
+@pytest.mark.timeout(400)
+def test_the_deployments_of_a_fresh_clone_and_their_pools_are_made(client: SyncPrefectClient, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, clone], check=True)
+    for name in ("prefect.yaml", "pyproject.toml"):  # as they are here, committed or not
+        (clone / name).write_bytes((ROOT / name).read_bytes())
+    assert register_deployments(client, clone)
+    assert {pool.name for pool in client.read_work_pools()} >= set(pool_names(clone)) == {"cpu", "gpu"}
+    for full_name in deployment_names(clone):
+        deployment = client.read_deployment_by_name(full_name)
+        assert not deployment.paused
+        assert deployment.enforce_parameter_schema
+        assert deployment.concurrency_options is not None
+        assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
+        assert deployment.global_concurrency_limit is not None
+        assert deployment.global_concurrency_limit.limit == 1
+        assert not [one for one in deployment.schedules if one.active]

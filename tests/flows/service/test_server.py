@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,16 +14,16 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
 
-from flows.service.processes import Child, start_detached, stop_child
+from flows.service.processes import Program
 from flows.service.server import (
     Answer,
     ServerError,
     ask_server,
     find_or_start_server,
     prefect_environment,
-    server_child,
-    stop_server,
+    server_program,
 )
 from tests.conftest import ROOT, PrefectServer, free_port
 
@@ -35,7 +36,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, value in prefect_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     yield tmp_path
-    stop_server(tmp_path)
+    server_program(tmp_path).stop()
 
 
 @pytest.fixture
@@ -183,43 +184,43 @@ def test_started_once_found_again_and_back_after_kill(project: Path) -> None:
     ]
     both = [subprocess.Popen(start, cwd=ROOT) for _ in range(2)]
     assert [one.wait(timeout=180) for one in both] == [0, 0]
-    servers = [one for one in psutil.process_iter() if _serves(one, project)]
-    assert len(servers) == 1
-    servers[0].kill()
-    servers[0].wait(timeout=20)
+    (server,) = server_program(project).find()
+    server.kill()
+    server.wait(timeout=20)
     api_url = find_or_start_server(root=project)
     assert httpx.get(f"{api_url}/health", timeout=10).status_code == 200
-    assert stop_server(project)
+    with SyncPrefectClient(api_url) as client:
+        assert client.read_automations_by_name("labelstill: heartbeats")
+    assert server_program(project).stop()
     assert ask_server(api_url, str(project / ".prefect")) is Answer.NOTHING
-    assert not stop_server(project)
+    assert not server_program(project).stop()
 
 
-def _serves(process: psutil.Process, project: Path) -> bool:
-    try:
-        home = process.environ().get("PREFECT_HOME")
-        return home == str(project / ".prefect") and "server" in process.cmdline()
-    except psutil.Error:
-        return False
-
-
-def test_a_process_that_only_has_the_noted_pid_is_not_ended(tmp_path: Path) -> None:
-    sleeper = [sys.executable, "-c", "import time; time.sleep(60)", "sleeper"]
-    child = Child(tmp_path / "child.json", words=("sleeper",))
-    start_detached(child, sleeper, cwd=tmp_path, environment={}, log=tmp_path / "log")
-    process = child.process()
-    assert process is not None
-    assert not stop_child(Child(_copied(child.record), words=("another",)), patience=1)
-    child.record.write_text(f'{{"pid": {process.pid}, "created": {process.create_time() - 60}}}', encoding="utf-8")
-    assert not stop_child(Child(_copied(child.record), words=child.words), patience=1)
+def test_only_this_projects_own_process_is_found_and_ended(tmp_path: Path) -> None:
+    sleeper = ("-c", "import time; time.sleep(60)", "sleeper")
+    program = Program(tmp_path, sleeper, tmp_path / "log")
+    program.start({})
+    program.wait_until(lambda: bool(program.find()), 10, what="the sleeper")
+    (process,) = program.find()
+    for other in (Program(tmp_path / "another", sleeper, program.log), Program(tmp_path, sleeper[:2], program.log)):
+        assert not other.find()
+        assert not other.stop()
     assert process.is_running()
-    child.record.write_text(f'{{"pid": {process.pid}, "created": {process.create_time()}}}', encoding="utf-8")
-    assert stop_child(child, patience=5)
+    assert program.stop()
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def _copied(record: Path) -> Path:
-    return Path(shutil.copy(record, record.with_name("copy.json")))
-
-
-def test_the_record_of_a_server_never_started_is_no_process(tmp_path: Path) -> None:
-    assert server_child(tmp_path).process() is None
+def test_children_are_ended_too_and_who_does_not_listen_is_killed(tmp_path: Path) -> None:
+    deaf = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    deaf += "if len(sys.argv) < 2: subprocess.Popen([sys.executable, __file__, 'child'])\ntime.sleep(60)"
+    script = tmp_path / "deaf.py"
+    script.write_text(deaf, encoding="utf-8")
+    program = Program(tmp_path, (str(script),), tmp_path / "log")
+    program.start({})
+    program.wait_until(lambda: any(one.children() for one in program.find()), 10, what="the child")
+    (process,) = program.find()
+    family = [process, *process.children()]
+    time.sleep(0.5)  # both must have come to ignore SIGTERM
+    assert program.stop(patience=1)
+    assert len(family) == 2
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tasks.correction.decide import AskTeacher, LookUp
 from tasks.correction.judgements import Floats, Ints, Judgements
-from tasks.correction.suspicion import Suspicion, suspicion, temper
+from tasks.correction.suspicion import Suspicion, measure_suspicion, temper
 from tests.benchmarks.correction.noisy_sets import NoisySet, Setting, item_id, make
 from tests.benchmarks.correction.students import Student
 
@@ -24,7 +24,7 @@ def judged(
 
 
 def evidence_of(judgements: Judgements, teacher: Floats | None = None) -> Suspicion:
-    return suspicion(judgements, temper(judgements), teacher)
+    return measure_suspicion(judgements, temper(judgements), teacher)
 
 
 def noisy(noise: str = "symmetric", rate: float = 0.2, *, seed: int = 0, **fields: object) -> NoisySet:

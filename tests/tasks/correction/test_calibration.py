@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import expit
 
-from tasks.correction.calibration import Beliefs, Values, at_precision, best_expected_f1, calibrate, resampled
+from tasks.correction.calibration import (
+    Beliefs,
+    Values,
+    calibrate,
+    fit_logistic,
+    flag_at_precision,
+    flag_for_best_f1,
+    resample_beliefs,
+)
 from tasks.correction.gate import choose_audit
 from tasks.correction.judgements import Judgements
-from tasks.correction.suspicion import suspicion, temper
+from tasks.correction.suspicion import measure_suspicion, temper
 from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy
 
 shares = st.lists(st.floats(0.001, 0.999), min_size=1, max_size=9).map(lambda p: np.array(p))
@@ -32,14 +42,14 @@ def test_no_subset_has_a_higher_expected_f1(p_wrong: Values) -> None:
     def expected(chosen: list[int]) -> float:
         return 2 * p_wrong[chosen].sum() / (len(chosen) + p_wrong.sum())
 
-    flagged = np.flatnonzero(best_expected_f1(p_wrong)).tolist()
+    flagged = np.flatnonzero(flag_for_best_f1(p_wrong)).tolist()
     assert expected(flagged) == pytest.approx(max(expected(chosen) for chosen in subsets(len(p_wrong))))
 
 
 @settings(max_examples=60, deadline=None)
 @given(shares, st.floats(0.05, 1))
 def test_no_larger_subset_is_as_precise_as_asked(p_wrong: Values, target: float) -> None:
-    flagged = at_precision(p_wrong, target)
+    flagged = flag_at_precision(p_wrong, target)
     assert not flagged.any() or p_wrong[flagged].mean() >= target - 1e-12
     precise = [len(c) for c in subsets(len(p_wrong)) if not c or p_wrong[c].mean() >= target + 1e-12]
     assert flagged.sum() >= max(precise)
@@ -47,10 +57,10 @@ def test_no_larger_subset_is_as_precise_as_asked(p_wrong: Values, target: float)
 
 def test_the_most_doubtful_are_flagged() -> None:
     p_wrong = np.array([0.1, 0.9, 0.2, 0.8, 0.05])
-    for flagged in (best_expected_f1(p_wrong), at_precision(p_wrong, 0.85)):
+    for flagged in (flag_for_best_f1(p_wrong), flag_at_precision(p_wrong, 0.85)):
         assert np.flatnonzero(flagged).tolist() == [1, 3]
-    assert at_precision(p_wrong, 0.6).sum() == 3 and not at_precision(p_wrong, 0.95).any()
-    assert at_precision(p_wrong, 0.0).all()
+    assert flag_at_precision(p_wrong, 0.6).sum() == 3 and not flag_at_precision(p_wrong, 0.95).any()
+    assert flag_at_precision(p_wrong, 0.0).all()
 
 
 # --- what verdicts teach -------------------------------------------------------------------------------------
@@ -135,7 +145,7 @@ def test_the_teacher_is_believed_as_far_as_verdicts_bear_it_out() -> None:
     judgements = judged([0] * 200, np.full((200, 2), 0.5))
     says_b = rng.random(200) < 0.5
     table = np.where(says_b[:, None], [0.1, 0.9], [0.9, 0.1]).astype(np.float32)
-    evidence = suspicion(judgements, temper(judgements), table)
+    evidence = measure_suspicion(judgements, temper(judgements), table)
     apart: list[float] = []
     for truth in (says_b, rng.random(200) < 0.5):
         verdicts = {i: int(truth[i]) for i in range(100)}
@@ -153,7 +163,7 @@ def test_bootstrap_rounds_follow_the_seed() -> None:
     evidence = evidence_of(judgements)
 
     def drawn(seed: int) -> list[float]:
-        return [float(b.p_wrong.mean()) for b in resampled(judgements, evidence, verdicts, 5, seed)]
+        return [float(b.p_wrong.mean()) for b in resample_beliefs(judgements, evidence, verdicts, 5, seed)]
 
     assert drawn(1) == drawn(1) != drawn(2)
     assert len(set(drawn(1))) == 5
@@ -166,7 +176,7 @@ def test_more_verdicts_leave_less_doubt() -> None:
 
     def spread(count: int) -> float:
         verdicts = dict(enumerate(made.truth[:count].tolist()))
-        return float(np.std([b.p_wrong.mean() for b in resampled(judgements, evidence, verdicts, 60, 0)]))
+        return float(np.std([b.p_wrong.mean() for b in resample_beliefs(judgements, evidence, verdicts, 60, 0)]))
 
     assert spread(400) < 0.6 * spread(50)
 
@@ -180,7 +190,23 @@ def test_the_interval_holds_the_true_share_in_most_sets(noise: str, rate: float)
         evidence = evidence_of(judgements)
         prior = calibrate(judgements, evidence, {}).beliefs(evidence)
         verdicts = {i: int(made.truth[i]) for i in choose_audit(evidence, prior, 100, seed).tolist()}
-        rounds = [float(b.p_wrong.mean()) for b in resampled(judgements, evidence, verdicts, 100, seed)]
+        rounds = [float(b.p_wrong.mean()) for b in resample_beliefs(judgements, evidence, verdicts, 100, seed)]
         low, high = np.quantile(rounds, [0.025, 0.975])
         held += low <= (made.given != made.truth).mean() <= high
     assert held >= 9, f"{held} of 12"
+
+
+def test_the_fit_is_the_optimum_that_scipy_finds_within_the_bounds() -> None:
+    rng = np.random.default_rng(4)
+    features, spread = rng.normal(size=(200, 4)), np.array([2.0, 1.0, 0.5, 1.0])
+    hits, mean = rng.random(200) < expit(features @ [1.0, -2.0, 0.5, -1.0]), np.array([0.0, 1.0, 0.2, 0.0])
+    weights, bounded = rng.exponential(size=200), np.array([False, True, True, False])
+
+    def loss(at: Values) -> float:
+        z = features @ at
+        return float(weights @ (np.logaddexp(0, z) - hits * z) + 0.5 * np.sum(((at - mean) / spread) ** 2))
+
+    found = fit_logistic(features, hits, mean, spread, weights=weights, bounded=bounded)
+    best = minimize(loss, mean, method="L-BFGS-B", bounds=[(0, None) if b else (None, None) for b in bounded])
+    assert found[1] == 0 and found == pytest.approx(best.x, abs=1e-4)
+    assert loss(found) <= best.fun + 1e-9

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.correction.decide import AskTeacher, Decisions, Policy, correct
+from tasks.correction.decide import AskTeacher, Decisions, correct
 from tasks.correction.judgements import Floats, Ints, Judgements
+from tasks.correction.settings import CorrectionSettings
 from tasks.records import Action
 from tests.benchmarks.correction.noisy_sets import NoisySet
 from tests.benchmarks.correction.students import Student
@@ -81,8 +82,8 @@ def test_without_reviews_no_label_changes(
 ) -> None:
     judgements, teacher, truth = case
     person = Person(truth)
-    policy = Policy(reviews=0, gate_level=level, teacher_share=1)
-    found = correct(judgements, policy, Teacher(teacher) if with_teacher else None, person)
+    settings = CorrectionSettings(review_budget=0, gate_level=level, teacher_share=1)
+    found = correct(judgements, settings, Teacher(teacher) if with_teacher else None, person)
     consistent(found)
     assert (found.label == judgements.given).all()
     assert set(found.action) <= {KEEP, REVIEW} and not found.gate.open
@@ -96,8 +97,8 @@ def test_decisions_are_consistent_and_within_the_budget(
 ) -> None:
     judgements, table, truth = case
     person, teacher, count = Person(truth), Teacher(table), len(case[0].ids)
-    policy = Policy(reviews=reviews, audit=audit, teacher_share=0.3, target_precision=target)
-    found = correct(judgements, policy, teacher if with_teacher else None, person)
+    settings = CorrectionSettings(review_budget=reviews, audit=audit, teacher_share=0.3, target_precision=target)
+    found = correct(judgements, settings, teacher if with_teacher else None, person)
     consistent(found)
     asked = [item for items in person.asked for item in items]
     assert asked == found.person_asked.tolist() and len(set(asked)) == len(asked) == min(reviews, count)
@@ -112,7 +113,7 @@ def test_decisions_are_consistent_and_within_the_budget(
 @pytest.mark.parametrize("verdict", [0, 1, 2, -1])
 def test_a_persons_verdict_stands_whatever_the_models_say(verdict: int) -> None:
     judgements = judged([0, 0, 0], [[0.01, 0.98, 0.01], [0.98, 0.01, 0.01], [0.3, 0.3, 0.4]])
-    found = correct(judgements, Policy(reviews=3), None, says(dict.fromkeys(range(3), verdict)))
+    found = correct(judgements, CorrectionSettings(review_budget=3), None, says(dict.fromkeys(range(3), verdict)))
     consistent(found)
     assert found.label.tolist() == [verdict] * 3
     assert set(found.action) == {{0: KEEP, -1: DROP}.get(verdict, RELABEL)}
@@ -121,7 +122,9 @@ def test_a_persons_verdict_stands_whatever_the_models_say(verdict: int) -> None:
 def test_a_person_who_answers_some_questions_is_not_taken_to_have_answered_the_others() -> None:
     made = noisy()
     half = {i: int(t) for i, t in enumerate(made.truth) if i % 2}
-    found = correct(of_noisy(made), Policy(), None, lambda items: {i: half[i] for i in items.tolist() if i in half})
+    found = correct(
+        of_noisy(made), CorrectionSettings(), None, lambda items: {i: half[i] for i in items.tolist() if i in half}
+    )
     consistent(found)
     assert 0 < len(found.verdicts) < 100 == len(found.person_asked)
     assert all(item % 2 for item in found.verdicts)
@@ -136,19 +139,21 @@ def test_earlier_verdicts_stand_and_are_not_asked_for_again_beyond_the_audit() -
     truth[sure] = -1
     known = dict.fromkeys(sure.tolist(), -1)
     person = Person(truth)
-    found = correct(judgements, Policy(reviews=40, audit=20), None, person, known)
+    found = correct(judgements, CorrectionSettings(review_budget=40, audit=20), None, person, known)
     consistent(found)
     assert {found.action[i] for i in known} == {DROP}
     assert [len(items) for items in person.asked] == [20, 20] and not set(person.asked[1]) & set(known)
     assert set(found.verdicts) == set(known) | set(found.person_asked.tolist())
-    alone = correct(judgements, Policy(reviews=0), None, nobody, known)
+    alone = correct(judgements, CorrectionSettings(review_budget=0), None, nobody, known)
     consistent(alone)
     assert set(alone.verdicts) == set(known) and {alone.action[i] for i in known} == {DROP}
 
 
 def test_what_is_left_of_the_budget_goes_where_labels_are_most_likely_wrong() -> None:
     made = noisy("human-like", 0.2)
-    found = correct(of_noisy(made), Policy(reviews=150, audit=50, gate_level=1), None, says(made.truth))
+    found = correct(
+        of_noisy(made), CorrectionSettings(review_budget=150, audit=50, gate_level=1), None, says(made.truth)
+    )
     more = found.person_asked[found.audited :]
     rest = np.setdiff1d(np.arange(600), found.person_asked)
     assert len(more) == 100 and found.evidence.log_ratio[more].min() >= found.evidence.log_ratio[rest].max()
@@ -167,7 +172,7 @@ def contradicted() -> Judgements:
 
 
 def test_where_the_audit_finds_candidates_wrong_nothing_changes_unreviewed() -> None:
-    found = correct(contradicted(), Policy(reviews=50), None, says(np.zeros(200, dtype=np.int64)))
+    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, says(np.zeros(200, dtype=np.int64)))
     consistent(found)
     assert not found.gate.open and (found.label == 0).all() and set(found.action) <= {KEEP, REVIEW}
     assert found.beliefs.p_given.mean() > 0.9
@@ -175,7 +180,7 @@ def test_where_the_audit_finds_candidates_wrong_nothing_changes_unreviewed() -> 
 
 def test_where_the_audit_finds_candidates_right_they_are_applied_to_the_others() -> None:
     truth = np.repeat([1, 0], 100)
-    found = correct(contradicted(), Policy(reviews=50), None, says(truth))
+    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, says(truth))
     consistent(found)
     assert found.gate.open and (found.label == truth).all()
     assert (found.flagged == (truth == 1)).all()
@@ -184,7 +189,7 @@ def test_where_the_audit_finds_candidates_right_they_are_applied_to_the_others()
 
 def test_where_the_audit_finds_both_wrong_the_others_wait_for_a_person() -> None:
     truth = np.repeat([-1, 0], 100)
-    found = correct(contradicted(), Policy(reviews=50), None, says(truth))
+    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, says(truth))
     consistent(found)
     waiting = [i for i, action in enumerate(found.action) if action is REVIEW]
     assert not found.gate.open and len(waiting) > 50 and max(waiting) < 100
@@ -192,7 +197,9 @@ def test_where_the_audit_finds_both_wrong_the_others_wait_for_a_person() -> None
 
 
 def test_a_gate_level_of_one_never_opens() -> None:
-    found = correct(contradicted(), Policy(reviews=50, gate_level=1), None, says(np.repeat([1, 0], 100)))
+    found = correct(
+        contradicted(), CorrectionSettings(review_budget=50, gate_level=1), None, says(np.repeat([1, 0], 100))
+    )
     assert not found.gate.open
     assert {i for i, label in enumerate(found.label.tolist()) if label} <= set(found.verdicts)
 
@@ -225,7 +232,7 @@ def same(one: Decisions, other: Decisions) -> bool:
 
 def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of_it_is_used(taught: NoisySet) -> None:
     judgements, table = of_noisy(taught), table_of(taught)
-    found = correct(judgements, Policy(), Teacher(table), says(taught.truth))
+    found = correct(judgements, CorrectionSettings(), Teacher(table), says(taught.truth))
     asked = found.teacher_asked
     assert len(asked) == 90
     margin = found.evidence.margin
@@ -234,17 +241,19 @@ def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of
     for poison in (0, 10):
         poisoned = table.copy()
         poisoned[others] = np.eye(11)[poison]
-        assert same(correct(judgements, Policy(), Teacher(poisoned), says(taught.truth)), found)
+        assert same(correct(judgements, CorrectionSettings(), Teacher(poisoned), says(taught.truth)), found)
     table[asked] = np.eye(11)[0]
-    assert not same(correct(judgements, Policy(), Teacher(table), says(taught.truth)), found)
+    assert not same(correct(judgements, CorrectionSettings(), Teacher(table), says(taught.truth)), found)
 
 
 def test_a_good_teacher_helps() -> None:
     more: list[float] = []
     for seed in range(3):
         made = noisy("human-like", 0.2, seed=seed, students=(Student(blur=1.2),), teacher=Student("zero-shot", 0.3))
-        judgements, policy = of_noisy(made), Policy(reviews=30, seed=seed)
-        found = [correct(judgements, policy, teacher, says(made.truth)) for teacher in (None, teacher_of(made))]
+        judgements, settings = of_noisy(made), CorrectionSettings(review_budget=30)
+        found = [
+            correct(judgements, settings, teacher, says(made.truth), seed=seed) for teacher in (None, teacher_of(made))
+        ]
         right = [float((each.label == made.truth).mean()) for each in found]
         more.append(right[1] - right[0])
     assert np.mean(more) > 0.01
@@ -252,9 +261,9 @@ def test_a_good_teacher_helps() -> None:
 
 def test_a_teacher_that_can_say_nothing_is_as_good_as_none(taught: NoisySet) -> None:
     silent = Teacher(np.full((600, 11), np.nan, dtype=np.float32))
-    with_it = correct(of_noisy(taught), Policy(), silent, says(taught.truth))
+    with_it = correct(of_noisy(taught), CorrectionSettings(), silent, says(taught.truth))
     assert len(silent.asked) == 90
-    assert same(with_it, correct(of_noisy(taught), Policy(), None, says(taught.truth)))
+    assert same(with_it, correct(of_noisy(taught), CorrectionSettings(), None, says(taught.truth)))
 
 
 def test_where_the_teacher_finds_no_label_right_the_item_waits_for_a_person() -> None:
@@ -262,21 +271,21 @@ def test_where_the_teacher_finds_no_label_right_the_item_waits_for_a_person() ->
     table = np.tile(np.array([0.05, 0.9, 0.05, 0], dtype=np.float32), (200, 1))
     table[:15] = [0.2, 0.1, 0.1, 0.6]
     # All of the first hundred are asked.
-    policy = Policy(reviews=50, teacher_share=0.5)
-    found = correct(contradicted(), policy, Teacher(table), says(truth))
+    settings = CorrectionSettings(review_budget=50, teacher_share=0.5)
+    found = correct(contradicted(), settings, Teacher(table), says(truth))
     consistent(found)
     assert set(range(15)) <= set(found.teacher_asked.tolist()) and found.gate.open
     unreviewed = [i for i in range(100) if i not in found.verdicts]
     assert {found.action[i] for i in unreviewed if i < 15} == {REVIEW}
     assert {found.action[i] for i in unreviewed if i >= 15} == {RELABEL}
-    cold = correct(contradicted(), Policy(reviews=0, teacher_share=0.5), Teacher(table), nobody)
+    cold = correct(contradicted(), CorrectionSettings(review_budget=0, teacher_share=0.5), Teacher(table), nobody)
     assert all(cold.action[i] is REVIEW for i in range(15)) and (cold.label == 0).all()
 
 
 def test_a_teacher_is_not_asked_about_labels_that_nobody_doubts() -> None:
     rows = np.tile([0.98, 0.01, 0.01], (100, 1))
     teacher = Teacher(np.full((100, 4), 0.25, dtype=np.float32))
-    found = correct(judged([0] * 100, rows), Policy(reviews=0, teacher_share=1), teacher, nobody)
+    found = correct(judged([0] * 100, rows), CorrectionSettings(review_budget=0, teacher_share=1), teacher, nobody)
     assert teacher.asked == [] and found.action == (KEEP,) * 100
 
 
@@ -286,7 +295,7 @@ def test_a_teacher_is_not_asked_about_labels_that_nobody_doubts() -> None:
 @pytest.mark.parametrize("reviews", [0, 10])
 def test_without_enough_verdicts_a_margin_flags(reviews: int) -> None:
     made = noisy()
-    found = correct(of_noisy(made), Policy(reviews=reviews), None, says(made.truth))
+    found = correct(of_noisy(made), CorrectionSettings(review_budget=reviews), None, says(made.truth))
     unseen = np.setdiff1d(np.arange(600), list(found.verdicts))
     assert (found.flagged == (found.evidence.margin > 0.1))[unseen].all() and not found.estimates
 
@@ -297,8 +306,8 @@ def test_how_sure_the_students_are_of_themselves_hardly_matters(noise: str, powe
     made = noisy(noise, 0.2, items=1000)
     judgements = of_noisy(made)
     # So few reviews that the prior, which is on the tempered scale, still has a say.
-    policy = Policy(reviews=20)
-    plain, bent = (correct(j, policy, None, says(made.truth)) for j in (judgements, powered(judgements, power)))
+    settings = CorrectionSettings(review_budget=20)
+    plain, bent = (correct(j, settings, None, says(made.truth)) for j in (judgements, powered(judgements, power)))
     assert plain.flagged.sum() > 100
     assert (plain.flagged == bent.flagged).mean() > 0.985 and (plain.label == bent.label).mean() > 0.97
 
@@ -308,7 +317,7 @@ def test_flags_are_about_as_precise_as_asked(target: float) -> None:
     precisions: list[float] = []
     for seed in range(4):
         made = noisy("human-like", 0.2, seed=seed, students=(Student(blur=1.2),), items=1000)
-        found = correct(of_noisy(made), Policy(target_precision=target, seed=seed), None, says(made.truth))
+        found = correct(of_noisy(made), CorrectionSettings(target_precision=target), None, says(made.truth), seed=seed)
         unseen = np.setdiff1d(np.flatnonzero(found.flagged), list(found.verdicts))
         assert len(unseen) > 30
         precisions.append(float((made.truth != made.given)[unseen].mean()))
@@ -317,7 +326,7 @@ def test_flags_are_about_as_precise_as_asked(target: float) -> None:
 
 def test_estimates_lie_in_their_intervals_near_the_truth() -> None:
     made = noisy("human-like", 0.2, items=1000)
-    found = correct(of_noisy(made), Policy(), None, says(made.truth))
+    found = correct(of_noisy(made), CorrectionSettings(), None, says(made.truth))
     wrong = made.truth != made.given
     caught = float((found.flagged & wrong).sum())
     truth = {"wrong": wrong.mean(), "precision": caught / found.flagged.sum(), "recall": caught / wrong.sum()}
@@ -329,7 +338,9 @@ def test_estimates_lie_in_their_intervals_near_the_truth() -> None:
 
 def test_the_same_seed_gives_the_same_decisions() -> None:
     made = noisy("human-like", 0.2)
-    first, again, other = (correct(of_noisy(made), Policy(seed=s), None, says(made.truth)) for s in (3, 3, 4))
+    first, again, other = (
+        correct(of_noisy(made), CorrectionSettings(), None, says(made.truth), seed=s) for s in (3, 3, 4)
+    )
     assert same(first, again) and first.estimates == again.estimates
     assert set(other.person_asked.tolist()) != set(first.person_asked.tolist())
 
@@ -359,7 +370,9 @@ def test_no_harm(name: str) -> None:
     points: list[float] = []
     for seed in range(4):
         made = noisy(**SETS[name], seed=seed)
-        found = correct(of_noisy(made), Policy(reviews=60, seed=seed), teacher_of(made), says(made.truth))
+        found = correct(
+            of_noisy(made), CorrectionSettings(review_budget=60), teacher_of(made), says(made.truth), seed=seed
+        )
         consistent(found)
         unseen = made.truth >= 0
         unseen[list(found.verdicts)] = False
@@ -372,7 +385,7 @@ def test_no_harm(name: str) -> None:
 def test_and_good(name: str) -> None:
     """A rule that changes nothing does no harm either."""
     made = noisy(**SETS[name])
-    found = correct(of_noisy(made), Policy(reviews=60), teacher_of(made), says(made.truth))
+    found = correct(of_noisy(made), CorrectionSettings(review_budget=60), teacher_of(made), says(made.truth))
     left = [float((labels != made.truth).mean()) for labels in (found.label, made.given)]
     assert left[0] < 0.7 * left[1]
 
@@ -396,12 +409,14 @@ def test_tiny_sets(name: str, verdict: int) -> None:
     given_labels, students = TINY[name]
     judgements, count, labels = judged(given_labels, students), len(given_labels), len(students[0])
     teacher = teaches(np.full((count, labels), 1 / labels))
-    cold = correct(judgements, Policy(reviews=0, teacher_share=1), teacher, nobody)
+    cold = correct(judgements, CorrectionSettings(review_budget=0, teacher_share=1), teacher, nobody)
     consistent(cold)
     assert cold.label.tolist() == given_labels
     expected = {"all disagree": {REVIEW}, "one item": {REVIEW}, "two items": {REVIEW, KEEP}}.get(name, {KEEP})
     assert set(cold.action) == expected
     for reviews in (1, 2, 100):
-        found = correct(judgements, Policy(reviews=reviews), teacher, says(dict.fromkeys(range(count), verdict)))
+        found = correct(
+            judgements, CorrectionSettings(review_budget=reviews), teacher, says(dict.fromkeys(range(count), verdict))
+        )
         consistent(found)
         assert len(found.verdicts) == min(reviews, count)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.correction.calibration import Beliefs, calibrate
-from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expected_gain, gate_from, wilson_lower
+from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expect_gain, judge_gate, wilson_interval
 from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.suspicion import Suspicion
 from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy
@@ -23,15 +23,16 @@ from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy
     ],
 )
 def test_known_wilson_bounds(successes: int, trials: int, lower: float) -> None:
-    assert wilson_lower(successes, trials) == pytest.approx(lower, abs=1e-4)
+    assert wilson_interval(successes, trials)[0] == pytest.approx(lower, abs=1e-4)
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
 def test_the_bound_lies_below_the_share_and_rises_with_each_success(successes: int, trials: int) -> None:
     successes = min(successes, trials)
-    assert -1e-12 <= wilson_lower(successes, trials) <= successes / trials
+    lower, upper = wilson_interval(successes, trials)
+    assert -1e-12 <= lower <= successes / trials <= upper <= 1 + 1e-12
     if successes < trials:
-        assert wilson_lower(successes, trials) < wilson_lower(successes + 1, trials)
+        assert lower < wilson_interval(successes + 1, trials)[0]
 
 
 # --- the gate ------------------------------------------------------------------------------------------------
@@ -45,14 +46,14 @@ def contradicted(disagreeing: int, agreeing: int = 40) -> Judgements:
 
 
 def gate(judgements: Judgements, verdicts: dict[int, int], level: float = 0.5) -> Gate:
-    return gate_from(judgements, evidence_of(judgements), verdicts, level)
+    return judge_gate(judgements, evidence_of(judgements), verdicts, level)
 
 
 def test_the_gate_opens_when_candidates_were_right_and_stays_closed_when_they_were_wrong() -> None:
     judgements = contradicted(80)
     right, wrong = (gate(judgements, dict.fromkeys(range(40), verdict)) for verdict in (1, 0))
     assert right.open and (right.wins, right.losses, right.neither) == (40, 0, 0)
-    assert right.lower == wilson_lower(40, 40)
+    assert right.lower == wilson_interval(40, 40)[0]
     assert "gate open" in right.summary and "40 audited wins, 0 losses" in right.summary
     assert not wrong.open and wrong.wins == 0 and "gate closed" in wrong.summary
 
@@ -79,7 +80,7 @@ def test_neither_and_third_labels_are_neither_wins_nor_losses() -> None:
     verdicts = dict.fromkeys(range(40), 1) | dict.fromkeys(range(40, 44), -1) | dict.fromkeys(range(44, 48), 2)
     found = gate(contradicted(80), verdicts)
     assert (found.wins, found.losses, found.neither) == (40, 0, 8)
-    assert found.lower == wilson_lower(40, 40)
+    assert found.lower == wilson_interval(40, 40)[0]
 
 
 def test_verdicts_on_what_would_not_be_changed_are_no_evidence() -> None:
@@ -178,8 +179,8 @@ BELIEFS = Beliefs(np.array([0.9, 0.3, 0.2, 0.4]), np.array([0.05, 0.65, 0.3, 0.1
 
 
 def test_gain_is_the_probability_that_the_label_it_ends_with_is_wrong() -> None:
-    assert expected_gain(BELIEFS, gate_open=False) == pytest.approx([0.1, 0.7, 0.8, 0.6])
-    assert expected_gain(BELIEFS, gate_open=True) == pytest.approx([0.1, 0.35, 0.7, 0.6])
+    assert expect_gain(BELIEFS, gate_open=False) == pytest.approx([0.1, 0.7, 0.8, 0.6])
+    assert expect_gain(BELIEFS, gate_open=True) == pytest.approx([0.1, 0.35, 0.7, 0.6])
 
 
 def test_the_highest_gain_is_asked_first_and_nothing_twice() -> None:

@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.correction.judgements import (
-    NEITHER,
-    from_predictions,
-    predicted,
+    index_verdicts,
+    judge_by_predictions,
+    list_labels,
     read_probabilities,
     read_teacher,
-    read_verdicts,
+    split_judged,
+    tabulate,
 )
 from tasks.errors import JudgementError
+from tasks.records import NEITHER
 from tests.tasks.making import prediction, sample
 
 A, B, C = "申请退款", "查询物流", "反馈破损"
@@ -195,10 +197,9 @@ def test_neither_is_the_last_column_and_labels_of_the_teacher_s_own_are_left_out
 # --- verdicts ------------------------------------------------------------------------------------------------
 
 
-def test_verdicts_are_read_for_the_items_that_have_one(told: Path, tmp_path: Path) -> None:
-    rows = [{"id": "z", "verdict": B, "by": "me"}, {"id": "x", "verdict": NEITHER}]
-    assert read_verdicts(written(tmp_path / "v", rows), read_probabilities([told])) == {2: 1, 0: -1}
-    assert read_verdicts(written(tmp_path / "none", []), read_probabilities([told])) == {}
+def test_verdicts_are_indexed_for_the_items_that_have_one(told: Path) -> None:
+    verdicts = {"z": B, "x": NEITHER, "of no item": A}
+    assert index_verdicts(read_probabilities([told]), verdicts) == {2: 1, 0: -1}
 
 
 # --- from predictions ----------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ def test_runs_of_predictions_are_averaged() -> None:
         # No probabilities: the label has them all.
         {"x": prediction("x", C), "y": prediction("y", B, probabilities={B: 3.0, C: 1.0})},
     ]
-    read = from_predictions(samples, runs, (A, B, C))
+    read = judge_by_predictions(samples, runs, (A, B, C))
     assert (read.ids, read.labels, read.given.tolist()) == (("x", "y"), (A, B, C), [0, 1])
     assert read.students == pytest.approx(np.array([[0.4, 0.1, 0.5], [0.5, 0.375, 0.125]]))
     assert read.dissent.tolist() == [0.5, 0.5]
@@ -219,6 +220,21 @@ def test_runs_of_predictions_are_averaged() -> None:
 
 def test_an_item_without_a_usable_prediction_is_not_a_number() -> None:
     samples = [sample("x"), sample("y"), sample("z")]
-    found = predicted({"x": prediction("x", None), "z": prediction("z", B)}, samples, (A, B, C))
+    found = tabulate({"x": prediction("x", None), "z": prediction("z", B)}, samples, (A, B, C))
     assert [math.isnan(p) for p in found[:, 0]] == [True, True, False]
     assert found[2].tolist() == [0, 1, 0]
+
+
+def test_who_was_never_held_out_or_never_answered_for_is_not_judged() -> None:
+    samples = [sample(i) for i in ("x", "y", "z", "rare", "mute")]
+    runs = [
+        {s.id: prediction(s.id, None if s.id == "mute" else A) for s in samples if s.id != "rare"},
+        {s.id: prediction(s.id, A) for s in samples if s.id not in ("rare", "y")},
+    ]
+    kept, unjudged = split_judged(samples, runs, ["rare"])
+    assert [s.id for s in kept] == ["x", "z"] and unjudged.keys() == {"rare", "mute", "y"}
+    assert "training set" in unjudged["rare"] and "malformed" in unjudged["mute"]
+
+
+def test_labels_of_all_tasks_in_order() -> None:
+    assert list_labels([sample("x", labels=("b", "a")), sample("y", labels=("c", "a"))]) == ["b", "a", "c"]

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from tasks.correction.decide import Decisions, Policy, correct
-from tasks.correction.judgements import Judgements
-from tasks.correction.outcome import all_labels, corrections, judged_samples, known_verdicts, review_queue
+from tasks.correction.decide import Decisions, correct
+from tasks.correction.judgements import Judgements, index_verdicts
+from tasks.correction.outcome import choose_cases, record_corrections
+from tasks.correction.settings import CorrectionSettings
 from tasks.records import Action, Correction, Sample
 from tests.tasks.correction.judging import judged, nobody, says, teaches
 from tests.tasks.making import prediction, sample
@@ -34,11 +35,13 @@ def records(samples: list[Sample], decisions: Decisions, verdicts: dict[str, str
     unjudged = {"rare": "its class has too few items", "mute": "the student gave no usable answer (malformed)"}
     teacher = {"i0": prediction("i0", "b", reason="看到“b”")}
     fold_of, models = dict.fromkeys(ids, 2), dict.fromkeys(ids, "base+fold2")
-    return corrections(samples, decisions, fold_of, models, teacher, unjudged, verdicts or {})
+    return record_corrections(samples, decisions, fold_of, models, teacher, unjudged, verdicts or {})
 
 
 def test_every_sample_has_its_record_with_the_evidence(samples: list[Sample]) -> None:
-    decisions = correct(judgements(), Policy(reviews=0), teaches(np.tile([0.1, 0.7, 0.2], (COUNT, 1))), nobody)
+    decisions = correct(
+        judgements(), CorrectionSettings(review_budget=0), teaches(np.tile([0.1, 0.7, 0.2], (COUNT, 1))), nobody
+    )
     found = records(samples, decisions)
     assert [r.sample_id for r in found] == [s.id for s in samples]
     first, sure, rare = found[0], found[20], found[COUNT]
@@ -56,7 +59,7 @@ def test_every_sample_has_its_record_with_the_evidence(samples: list[Sample]) ->
 def test_verdicts_show_in_records_of_judged_and_unjudged_items(samples: list[Sample]) -> None:
     said = {"i0": "b", "i1": "neither", "i2": "a", "rare": "neither", "mute": "b"}
     table = judgements()
-    decisions = correct(table, Policy(reviews=0), None, nobody, known_verdicts(table, said))
+    decisions = correct(table, CorrectionSettings(review_budget=0), None, nobody, index_verdicts(table, said))
     found = {r.sample_id: r for r in records(samples, decisions, said)}
     expected = {
         "i0": (Action.RELABEL, "b"), "i1": (Action.DROP, None), "i2": (Action.KEEP, "a"),
@@ -71,30 +74,16 @@ def test_verdicts_show_in_records_of_judged_and_unjudged_items(samples: list[Sam
 
 
 def test_the_queue_holds_the_audit_and_what_waits_within_the_budget_by_gain(samples: list[Sample]) -> None:
-    decisions = correct(judgements(), Policy(reviews=8, audit=8), None, says(dict.fromkeys(range(COUNT), 0)))
+    decisions = correct(
+        judgements(), CorrectionSettings(review_budget=8, audit=8), None, says(dict.fromkeys(range(COUNT), 0))
+    )
     found = records(samples, decisions)
-    by_id = {s.id: s for s in samples}
-    queue = review_queue(by_id, found, decisions, 8)
+    queue = choose_cases(samples, found, decisions, 8)
     assert {c.sample_id for c in queue} == {decisions.judgements.ids[i] for i in decisions.person_asked}
-    longer = review_queue(by_id, found, decisions, 20)
+    longer = choose_cases(samples, found, decisions, 20)
     assert {"rare", "mute"} <= {c.sample_id for c in longer}
     assert [c.gain for c in longer] == sorted((c.gain for c in longer), reverse=True)
     case = next(c for c in longer if c.sample_id == "i0")
     assert case.candidate == "b" and case.student == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.1})
     assert case.teacher == {} and "reviewer" not in case.why  # what others said of it must not lead a person
-    assert review_queue(by_id, found, decisions, 0) == []
-
-
-def test_who_was_never_held_out_or_never_answered_for_is_not_judged(samples: list[Sample]) -> None:
-    runs = [
-        {s.id: prediction(s.id, None if s.id == "mute" else "a") for s in samples if s.id != "rare"},
-        {s.id: prediction(s.id, "a") for s in samples if s.id not in ("rare", "i3")},
-    ]
-    kept, unjudged = judged_samples(samples, runs, ["rare"])
-    assert {s.id for s in samples} - {s.id for s in kept} == {"rare", "mute", "i3"} == unjudged.keys()
-    assert "training set" in unjudged["rare"] and "malformed" in unjudged["mute"]
-
-
-def test_labels_of_all_tasks_in_order() -> None:
-    some = [sample("x", labels=("b", "a")), sample("y", labels=("c", "a"))]
-    assert all_labels(some) == ["b", "a", "c"]
+    assert choose_cases(samples, found, decisions, 0) == []

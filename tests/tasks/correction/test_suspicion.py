@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tasks.correction.judgements import Judgements
-from tasks.correction.suspicion import suspicion, temper
+from tasks.correction.suspicion import measure_suspicion, temper
 from tests.benchmarks.correction.students import Student
 from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy, powered
 
@@ -111,9 +111,9 @@ def told(rows: dict[int, list[float]], items: int, labels: int) -> NDArray[np.fl
 def test_the_teacher_counts_where_it_was_asked_and_nowhere_else() -> None:
     judgements = judged([0, 0, 0, 1], [[0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.1, 0.8, 0.1]])
     tempered = temper(judgements)
-    alone = suspicion(judgements, tempered)
+    alone = measure_suspicion(judgements, tempered)
     # For the given label; for a third one, which becomes the candidate.
-    found = suspicion(judgements, tempered, told({0: [0.9, 0.05, 0.05], 1: [0.02, 0.08, 0.9]}, 4, 3))
+    found = measure_suspicion(judgements, tempered, told({0: [0.9, 0.05, 0.05], 1: [0.02, 0.08, 0.9]}, 4, 3))
     assert found.candidate.tolist() == [1, 2, 1, 0]
     assert found.teacher_log_ratio == pytest.approx([np.log(0.051 / 0.901), np.log(0.901 / 0.021), 0, 0], abs=1e-3)
     assert found.log_ratio[2:] == pytest.approx(alone.log_ratio[2:]) and found.others[2:] == pytest.approx(
@@ -125,13 +125,13 @@ def test_the_teacher_counts_where_it_was_asked_and_nowhere_else() -> None:
 
 def test_a_label_that_only_the_teacher_thinks_possible_can_be_the_candidate() -> None:
     judgements = judged([0, 0, 1], [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.1, 0.8, 0.1]])
-    found = suspicion(judgements, temper(judgements), told({0: [0.0, 0.0, 1.0]}, 3, 3))
+    found = measure_suspicion(judgements, temper(judgements), told({0: [0.0, 0.0, 1.0]}, 3, 3))
     assert found.candidate.tolist()[:2] == [2, -1]
 
 
 def test_a_teacher_that_was_asked_nothing_changes_nothing() -> None:
     judgements = of_noisy(noisy(students=(Student("zero-shot", blur=1.0),)))
     tempered = temper(judgements)
-    alone, found = suspicion(judgements, tempered), suspicion(judgements, tempered, told({}, 600, 10))
+    alone, found = measure_suspicion(judgements, tempered), measure_suspicion(judgements, tempered, told({}, 600, 10))
     for name in ("candidate", "log_ratio", "others", "margin", "teacher_log_ratio"):
         assert (getattr(alone, name) == getattr(found, name)).all()

@@ -4,15 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.dataset.splitting import groups_of, validation_part
-
-
-def test_things_that_hang_together_are_one_group() -> None:
-    groups = groups_of(6, [(0, 3), (3, 5), (1, 2)])
-    assert groups[0] == groups[3] == groups[5]
-    assert groups[1] == groups[2]
-    assert len({int(groups[i]) for i in (0, 1, 4)}) == 3
-    assert groups_of(3, []).tolist() == [0, 1, 2]
+from tasks.dataset.splitting import validation_part
 
 
 def test_each_label_gives_its_share_and_a_rare_one_nothing() -> None:

@@ -18,7 +18,7 @@ from tasks.dataset.snapshots import open_snapshot
 from tasks.dataset.versions import VersionWriter, find_version, read_versions, record_version, snapshot_path, version_of
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin, Subset
-from tasks.storage.stages import write_rows
+from tasks.storage.rows import write_rows
 from tests.tasks.making import image
 
 

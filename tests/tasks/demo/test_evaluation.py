@@ -5,7 +5,7 @@ import pytest
 
 from tasks.demo.evaluation import DemoFigures, describe, evaluate_demo
 from tasks.records import Action
-from tasks.storage.stages import write_rows
+from tasks.storage.rows import write_rows
 from tests.tasks.making import correction, prediction, proposal
 
 RIGHT, WRONG, THIRD = "申请退款", "查询物流", "反馈破损"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.items.duplicates import grown_dialogues
+from tasks.items.duplicates import group_linked, grown_dialogues
 from tasks.records import ImageRef, Sample
 from tests.tasks.making import image, sample
 
@@ -55,3 +55,11 @@ def test_a_dialogue_grows_through_many_items() -> None:
     lines = [f"用户: 第{n}句话，说的都是同一件外套。" for n in range(9)]
     samples: list[Sample] = [sample(f"s{n}", *(f"\n{line}" for line in lines[: n + 1])) for n in range(9)]
     assert grown_dialogues(samples) == [(n, n + 1) for n in range(9 - 1) if n]
+
+
+def test_items_linked_through_others_are_one_group() -> None:
+    groups = group_linked(6, [(0, 3), (3, 5), (1, 2)])
+    assert groups[0] == groups[3] == groups[5]
+    assert groups[1] == groups[2]
+    assert len({int(groups[i]) for i in (0, 1, 4)}) == 3
+    assert group_linked(3, []).tolist() == [0, 1, 2]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tasks.errors import EngineError
+from tasks.errors import StorageError
 from tasks.items.known_files import GRANULE_NS, KnownFiles, Seen
 from tasks.items.refusals import Reason, Unusable
 from tasks.items.samples import Intake, read_samples
@@ -154,7 +154,7 @@ def test_a_name_that_is_not_utf8_is_known_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"no database at all " * 300, b"SQLite format 3\0" + b"\1" * 9000])
-def test_a_corrupt_store_is_begun_anew(a: Path, tmp_path: Path, damage: bytes) -> None:
+def test_a_corrupt_store_is_begun_again(a: Path, tmp_path: Path, damage: bytes) -> None:
     store = tmp_path / "known.sqlite"
     store.write_bytes(damage)
     assert not is_known(a, store)
@@ -162,7 +162,7 @@ def test_a_corrupt_store_is_begun_anew(a: Path, tmp_path: Path, damage: bytes) -
     assert is_known(a, store)
 
 
-def test_a_store_that_breaks_in_the_middle_is_begun_anew(tmp_path: Path) -> None:
+def test_a_store_that_breaks_in_the_middle_is_begun_again(tmp_path: Path) -> None:
     store = tmp_path / "known.sqlite"
     files = [picture(tmp_path / f"{n}.bmp", n) for n in range(200)]
     settle(*files)
@@ -190,5 +190,5 @@ def test_several_runs_share_a_store(tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_made_names_the_mend(a: Path) -> None:
-    with pytest.raises(EngineError, match=r"known\.sqlite: can't be opened: .*; mend the folder"):
+    with pytest.raises(StorageError, match=r"known\.sqlite: can't be opened: .*; check the folder"):
         KnownFiles(a / "known.sqlite", LIMIT)

@@ -131,7 +131,7 @@ def test_breaking_off_keeps_what_was_read_and_ends_the_readers(images: dict[str,
         OcrReader(tmp_path, processes=2).read(list(images.values()), until_one)
     assert not readers()
     with sqlite3.connect(tmp_path / "ocr.sqlite") as store:
-        assert store.execute("SELECT count(*) FROM texts").fetchone() == (1,)
+        assert store.execute("SELECT count(*) FROM entries").fetchone() == (1,)
 
 
 def test_readers_end_when_their_user_is_killed(images: dict[str, ImageRef], tmp_path: Path):
@@ -151,12 +151,6 @@ OcrReader(Path({str(tmp_path)!r}), processes=1).read(images)
         user.send_signal(signal.SIGKILL)
         user.wait()
     assert psutil.wait_procs(started, timeout=20)[1] == []
-
-
-def test_a_file_of_texts_that_is_none_is_named(images: dict[str, ImageRef], tmp_path: Path):
-    (tmp_path / "ocr.sqlite").write_text("no database" * 100)
-    with pytest.raises(EngineError, match=r"ocr\.sqlite can't be used: .* move the file away"):
-        OcrReader(tmp_path).read([images["rows"]])
 
 
 def test_a_reader_that_does_not_start_says_why(

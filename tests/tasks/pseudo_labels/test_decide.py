@@ -1,18 +1,19 @@
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.pseudo_labels.decide import KEEPS, Bar, Decision, Trust, decide, split
-from tasks.pseudo_labels.evidence import Evidence, evidence, is_usable
-from tasks.pseudo_labels.quotas import Balance
-from tasks.pseudo_labels.trust import Belief, fit
-from tasks.records import NEITHER, Outcome, Prediction
-from tests.tasks.making import prediction
-from tests.tasks.pseudo_labels.trusting import DrawnSet, World, draw
+from tasks.pseudo_labels.decide import KEEPS, PoolDecision, Trust, Trusted, build_review_cases, decide, split
+from tasks.pseudo_labels.evidence import Evidence, collect_evidence, is_usable
+from tasks.pseudo_labels.settings import PseudoLabelSettings
+from tasks.pseudo_labels.trust import fit_trust
+from tasks.records import NEITHER, Outcome, Prediction, ReviewCase
+from tests.tasks.making import prediction, sample
+from tests.tasks.pseudo_labels.drawn_sets import DrawnSet, World, draw
 
 LABEL, OTHER = "申请退款", "查询物流"
 NOBODY: Mapping[str, str] = {}
@@ -22,20 +23,23 @@ def sure(id: str, p: float, label: str = LABEL) -> Prediction:
     return prediction(id, label, probabilities={label: p, "z": 1 - p})
 
 
-def alone(predictions: list[Prediction], target: float, **more: object) -> Trust:
+def settings_for(target: float, **settings: Any) -> PseudoLabelSettings:
+    return PseudoLabelSettings(target_precision=target, assurance=0.9, **settings)
+
+
+def alone(predictions: list[Prediction], target: float, verdicts: Mapping[str, str] = NOBODY, **settings: Any) -> Trust:
     """Decided by the teacher's own word."""
-    found = {p.sample_id: evidence(p) for p in predictions if is_usable(p)}
-    values = {"belief": None, "bar": Bar(target, 0.9), "balance": Balance(), "verdicts": NOBODY} | more
-    return decide(predictions, found, **values)  # pyright: ignore
+    found = {p.sample_id: collect_evidence(p) for p in predictions if is_usable(p)}
+    return decide(predictions, found, None, settings_for(target, **settings), verdicts)
 
 
 def kept(trust: Trust) -> list[str]:
     return [i.sample_id for i in trust.items if i.decision in KEEPS]
 
 
-def judged(drawn: DrawnSet, target: float = 0.95, rounds: int = 60, balance: Balance | None = None) -> Trust:
-    belief = fit(drawn.targets, 0, rounds)
-    return decide(drawn.predictions, drawn.evidence, belief, Bar(target, 0.9), balance or Balance(), NOBODY)
+def judged(drawn: DrawnSet, target: float = 0.95, rounds: int = 60) -> Trust:
+    model = fit_trust(drawn.targets, 0, rounds)
+    return decide(drawn.predictions, drawn.evidence, model, settings_for(target), NOBODY)
 
 
 # --- without a labelled set ----------------------------------------------------------------------------------
@@ -66,7 +70,7 @@ def test_repaired_answers_count() -> None:
 
 def test_nothing_to_decide() -> None:
     trust = alone([], 0.9)
-    assert trust.items == () and (trust.precision.lower, trust.precision.upper) == (0.0, 1.0)
+    assert trust.items == () and (trust.precision.low, trust.precision.high) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("count", [3, 7, 1000])
@@ -121,26 +125,18 @@ def test_a_reason_for_another_label_does_not_stay() -> None:
 
 def test_caps_and_quotas_leave_out_the_least_sure_of_a_class() -> None:
     predictions = [sure(f"{label}{i}", 0.99 - i / 100, label) for label in "abc" for i in range(5)]
-    trust = alone(predictions, 0.5, balance=Balance(cap=3, quotas={"a": 1, "nobody": 4}))
+    trust = alone(predictions, 0.5, cap=3, quotas={"a": 1, "nobody": 4})
     assert kept(trust) == ["a0", "b0", "b1", "b2", "c0", "c1", "c2"]
-    assert {i.decision for i in trust.items if i.sample_id not in kept(trust)} == {Decision.OVER_QUOTA}
+    assert {i.decision for i in trust.items if i.sample_id not in kept(trust)} == {PoolDecision.OVER_QUOTA}
     assert "quota" in trust.items[1].why
-
-
-@pytest.mark.parametrize(("temperature", "of_large"), [(1.0, 40), (0.5, 20), (0.0, 10)])
-def test_temperature_thins_what_is_larger_than_the_median_class(temperature: float, of_large: int) -> None:
-    sizes = {"a": 40, "b": 10, "c": 5}
-    predictions = [sure(f"{label}{i:02}", 0.9, label) for label, n in sizes.items() for i in range(n)]
-    trust = alone(predictions, 0.5, balance=Balance(temperature=temperature))
-    assert Counter(i[0] for i in kept(trust)) == {"a": of_large, "b": 10, "c": 5}
 
 
 def test_floors_go_first_as_long_as_the_target_is_reached() -> None:
     predictions = [sure(f"a{i}", 0.99) for i in range(8)] + [sure("b0", 0.6, OTHER), sure("b1", 0.5, OTHER)]
     assert kept(alone(predictions, 0.95)) == [f"a{i}" for i in range(8)]
-    floored = alone(predictions, 0.94, balance=Balance(floor=1))
+    floored = alone(predictions, 0.94, floor=1)
     assert kept(floored) == [*(f"a{i}" for i in range(8)), "b0"] and floored.floors_kept
-    given_up = alone(predictions, 0.985, balance=Balance(floor=2))
+    given_up = alone(predictions, 0.985, floor=2)
     assert kept(given_up) == [f"a{i}" for i in range(8)] and not given_up.floors_kept
 
 
@@ -153,35 +149,8 @@ def test_an_overconfident_teacher_is_not_believed_and_a_modest_one_is() -> None:
         trust = judged(drawn)
         truth = np.mean([drawn.right[i] for i in kept(trust)])
         assert trust.calibrated and len(kept(trust)) > 40
-        assert trust.precision.lower <= truth <= trust.precision.upper
-        assert trust.precision.expected >= 0.95 and truth >= 0.93
-
-
-def test_expected_precision_never_falls_when_the_evidence_grows() -> None:
-    belief = fit(draw(World(), 2).targets, 0, 40)
-    least = Evidence(probability=0.5, margin=0.1, vote_share=0.4, described=-2, students=-2, second=-2)
-    rungs = [least]
-    steps = {"probability": 0.8, "margin": 0.7, "vote_share": 1.0, "described": 2, "students": 2, "second": 2}
-    for name, value in steps.items():
-        rungs.append(rungs[-1].model_copy(update={name: value}))
-    expected = belief.expected(rungs, ["class-0"] * len(rungs))
-    assert np.all(np.diff(expected) >= 0) and expected[-1] > expected[0] + 0.1
-
-
-def test_a_class_the_teacher_always_gets_wrong_is_left_out_and_a_rare_one_is_shrunk() -> None:
-    drawn = draw(World(spread=0.0, accuracy=3.0, students=False), 3)
-    t = drawn.targets
-    wrong = np.array([label == "class-1" for label in t.labels])
-    spoilt = type(t)(t.evidence, t.labels, np.where(wrong, 0.0, t.right), t.certain | wrong, t.shift)
-    belief = fit(spoilt, 0, 60)
-    same = [Evidence(probability=0.97, margin=0.94, vote_share=1.0)] * 3
-    often, never, unknown = belief.expected(same, ["class-0", "class-1", "class-not-seen"]).tolist()
-    assert never < 0.6 < unknown < often
-    place = {c: i for i, c in enumerate(belief.classes)}
-    sizes = Counter(t.labels)
-    spread = {c: belief.intercepts[:, i].std() for c, i in place.items()}
-    rare = min(sizes, key=lambda c: sizes[c])
-    assert spread["class-0"] < spread[rare]
+        assert trust.precision.low <= truth <= trust.precision.high
+        assert trust.precision.value >= 0.95 and truth >= 0.93
 
 
 def test_a_worthless_teacher_gets_nothing_kept_and_the_interval_says_how_little_is_known() -> None:
@@ -189,12 +158,12 @@ def test_a_worthless_teacher_gets_nothing_kept_and_the_interval_says_how_little_
     assert len(kept(judged(drawn))) < 40
     whole = judged(drawn, target=1e-9)
     truth = np.mean(list(drawn.right.values()))
-    assert whole.precision.lower <= truth <= whole.precision.upper < 0.6
+    assert whole.precision.low <= truth <= whole.precision.high < 0.6
 
 
 def test_the_fewer_items_are_checked_the_wider_the_interval() -> None:
     few, many = (judged(draw(World(labelled=n), 5), target=1e-9).precision for n in (40, 1500))
-    assert few.upper - few.lower > 1.5 * (many.upper - many.lower)
+    assert few.high - few.low > 1.5 * (many.high - many.low)
 
 
 def test_intervals_cover_and_targets_are_reached() -> None:
@@ -203,7 +172,7 @@ def test_intervals_cover_and_targets_are_reached() -> None:
         drawn = draw(World(accuracy=2.0, labelled=300, pool=300), seed)
         trust = judged(drawn, target=0.9, rounds=50)
         truth = np.mean([drawn.right[i] for i in kept(trust)])
-        covered += bool(trust.precision.lower <= truth <= trust.precision.upper)
+        covered += bool(trust.precision.low <= truth <= trust.precision.high)
         reached += bool(truth >= 0.9)
     assert covered >= 27 and reached >= 24  # 95 % and 90 %; the benchmark draws hundreds
 
@@ -213,9 +182,45 @@ def test_the_same_seed_decides_the_same() -> None:
     assert judged(drawn) == judged(drawn)
 
 
-def test_beliefs_hold_for_classes_in_any_order() -> None:
-    belief = fit(draw(World(), 6).targets, 0, 20)
-    assert isinstance(belief, Belief)
-    found = [Evidence(probability=0.9)] * 2
-    one, other = belief.expected(found, ["class-0", "class-5"]), belief.expected(found, ["class-5", "class-0"])
-    assert one.tolist() == other.tolist()[::-1]
+# --- questions to a person ------------------------------------------------------------------------------------
+
+POOL = [sample(i, given=None) for i in "abcdef"]
+TEACHER = {s.id: prediction(s.id, probabilities={LABEL: 0.6, OTHER: 0.3, "反馈破损": 0.1}, reason="因为") for s in POOL}
+
+
+def trusted(id: str, expected: float | None, decision: PoolDecision = PoolDecision.NOT_TRUSTED) -> Trusted:
+    return Trusted(
+        sample_id=id, label=LABEL, expected=expected, evidence=Evidence(), decision=decision, why=f"why {id}"
+    )
+
+
+def asked(items: list[Trusted], budget: int) -> list[ReviewCase]:
+    run = {"b": prediction("b", OTHER, probabilities={OTHER: 1.0})}
+    return build_review_cases(POOL, items, TEACHER, [run, {"b": prediction("b")}], budget)
+
+
+def test_the_least_certain_of_the_untrusted_come_first_and_no_more_than_allowed() -> None:
+    items = [trusted("a", 0.88), trusted("b", 0.45), trusted("c", 0.1), trusted("d", 0.6)]
+    items += [trusted("e", 0.99, PoolDecision.KEPT), trusted("f", 0.5, PoolDecision.OVER_QUOTA)]
+    assert [c.sample_id for c in asked(items, 3)] == ["b", "d", "a"]
+    assert [c.sample_id for c in asked(items, 9)] == ["b", "d", "a", "c"]
+
+
+def test_what_was_judged_stays_in_the_queue_beyond_the_budget() -> None:
+    items = [
+        trusted("a", 1.0, PoolDecision.REVIEWED),
+        trusted("b", 0.4),
+        trusted("c", 0.0, PoolDecision.REVIEWER_SAID_NEITHER),
+    ]
+    assert [(c.sample_id, c.gain) for c in asked(items, 0)] == [("a", 0.0), ("c", 0.0)]
+
+
+def test_a_case_shows_what_everybody_says() -> None:
+    (case,) = asked([trusted("b", 0.4)], 1)
+    assert (case.given, case.candidate, case.reason) == (LABEL, OTHER, "因为")
+    assert case.teacher[LABEL] == 0.6 and case.student[OTHER] == 0.5
+    assert case.parts == POOL[1].parts and case.labels == POOL[1].labels and "why b" in case.why
+
+
+def test_the_teachers_silence_is_no_case() -> None:
+    assert asked([trusted("a", None, PoolDecision.NO_ANSWER)], 5) == []

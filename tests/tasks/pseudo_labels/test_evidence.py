@@ -3,7 +3,14 @@ from math import log
 import numpy as np
 import pytest
 
-from tasks.pseudo_labels.evidence import FEATURES, LEAST, Evidence, confidence, evidence, features, log_ratio
+from tasks.pseudo_labels.evidence import (
+    FEATURES,
+    LEAST,
+    Evidence,
+    collect_evidence,
+    compute_log_ratio,
+    encode_evidence,
+)
 from tasks.records import Outcome
 from tests.tasks.making import prediction
 
@@ -11,23 +18,24 @@ LABEL, OTHER = "申请退款", "查询物流"
 
 
 def test_confidence_is_the_labels_probability_else_its_share_of_votes_else_none() -> None:
-    assert confidence(prediction(probabilities={LABEL: 0.6, OTHER: 0.4}, votes={LABEL: 1, OTHER: 2})) == 0.6
-    assert confidence(prediction(votes={LABEL: 1, OTHER: 3})) == 0.25
-    assert confidence(prediction()) == 0.0
-    assert confidence(prediction(label="y", probabilities={LABEL: 1.0})) == 0.0
+    both = collect_evidence(prediction(probabilities={LABEL: 0.6, OTHER: 0.4}, votes={LABEL: 1, OTHER: 2}))
+    assert both.confidence == 0.6
+    assert collect_evidence(prediction(votes={LABEL: 1, OTHER: 3})).confidence == 0.25
+    assert collect_evidence(prediction()).confidence is None
+    assert collect_evidence(prediction(label="y", probabilities={LABEL: 1.0})).confidence == 0.0
 
 
 def test_the_teachers_own_evidence() -> None:
-    found = evidence(prediction(probabilities={LABEL: 0.7, OTHER: 0.2, "z": 0.1}, votes={LABEL: 2, OTHER: 1}))
+    found = collect_evidence(prediction(probabilities={LABEL: 0.7, OTHER: 0.2, "z": 0.1}, votes={LABEL: 2, OTHER: 1}))
     assert (found.probability, found.margin, found.vote_share) == (0.7, pytest.approx(0.5), pytest.approx(2 / 3))
     assert (found.described, found.students, found.second) == (None, None, None)
-    bare = evidence(prediction(votes={LABEL: 3}))
+    bare = collect_evidence(prediction(votes={LABEL: 3}))
     assert (bare.probability, bare.margin, bare.vote_share) == (None, None, 1.0)
 
 
 def test_others_speak_for_the_label_or_against_it() -> None:
     mine, theirs = {LABEL: 0.8, OTHER: 0.2}, {LABEL: 0.2, OTHER: 0.8}
-    said = evidence(
+    said = collect_evidence(
         prediction(),
         direct=prediction(probabilities=mine),
         students=[prediction(label=OTHER, probabilities=theirs)],
@@ -39,19 +47,19 @@ def test_others_speak_for_the_label_or_against_it() -> None:
 
 def test_repeats_are_averaged_before_they_are_compared() -> None:
     runs = [prediction(probabilities={LABEL: 0.9, OTHER: 0.1}), prediction(probabilities={LABEL: 0.3, OTHER: 0.7})]
-    assert log_ratio(runs, LABEL) == pytest.approx(log(0.6 / 0.4))
-    assert log_ratio([prediction(label=None, outcome=Outcome.FAILED)], LABEL) is None
-    assert log_ratio([], LABEL) is None
+    assert compute_log_ratio(runs, LABEL) == pytest.approx(log(0.6 / 0.4))
+    assert compute_log_ratio([prediction(label=None, outcome=Outcome.FAILED)], LABEL) is None
+    assert compute_log_ratio([], LABEL) is None
 
 
 def test_what_is_not_known_speaks_neither_way_and_all_else_only_upwards() -> None:
-    names = dict(zip(FEATURES, features([Evidence()])[0].tolist(), strict=True))
+    names = dict(zip(FEATURES, encode_evidence([Evidence()])[0].tolist(), strict=True))
     assert {n for n, v in names.items() if v} == {"confidence"} and names["confidence"] == pytest.approx(
         log(LEAST), 0.01
     )
     low = Evidence(probability=0.4, margin=0.1, vote_share=0.6, described=-1, students=-1, second=-1)
     high = Evidence(probability=0.9, margin=0.8, vote_share=1.0, described=1, students=1, second=1)
-    below, above = features([low, high])
+    below, above = encode_evidence([low, high])
     assert np.all(below[:-1] < above[:-1]) and below[-1] == above[-1] == 1
-    sure = features([Evidence(probability=1.0), Evidence(probability=1 - LEAST)])
+    sure = encode_evidence([Evidence(probability=1.0), Evidence(probability=1 - LEAST)])
     assert sure[0, 0] == sure[1, 0]

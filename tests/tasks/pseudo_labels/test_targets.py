@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.pseudo_labels.evidence import Evidence
-from tasks.pseudo_labels.targets import Checked, checked, targets
+from tasks.pseudo_labels.targets import Checked, build_targets, find_checked
 from tasks.records import NEITHER, Correction, Prediction, Sample
 from tests.tasks.making import correction, prediction, sample
 
@@ -11,7 +11,7 @@ GIVEN, CANDIDATE, THIRD = "申请退款", "查询物流", "反馈破损"
 def right(label: str, of: Correction | None, verdict: str | None = None, **others: Correction) -> tuple[float, bool]:
     """How surely the teacher's `label` is right, and whether that is certain; `others` are beside it."""
     items = [Checked(sample(), prediction(label=label), Evidence(), of, verdict)]
-    found = targets([*items, *(Checked(sample(i), prediction(i), Evidence(), c) for i, c in others.items())])
+    found = build_targets([*items, *(Checked(sample(i), prediction(i), Evidence(), c) for i, c in others.items())])
     return float(found.right[0]), bool(found.certain[0])
 
 
@@ -25,7 +25,7 @@ def test_a_persons_verdict_is_certain_in_a_correction_or_by_itself(verdict: str,
 def test_without_a_correction_the_given_label_is_taken_for_right() -> None:
     assert right(GIVEN, None) == (1.0, True)
     assert right(CANDIDATE, None) == (0.0, True)
-    assert targets([Checked(sample(), prediction(), Evidence())]).shift == (0.0, 0.0)
+    assert build_targets([Checked(sample(), prediction(), Evidence())]).shift == (0.0, 0.0)
 
 
 def test_corrections_probabilities_are_beliefs() -> None:
@@ -47,19 +47,19 @@ def test_a_teacher_that_was_not_heard_and_says_the_given_label_too_speaks_for_bo
 def test_reviewed_items_say_how_far_beliefs_are_off() -> None:
     def shift(verdict: str, count: int) -> tuple[float, float]:
         said = correction(reviewed=True, verdict=verdict, p_given=0.5, p_candidate=0.4, p_neither=0.1)
-        return targets([Checked(sample(), prediction(), Evidence(), said)] * count).shift
+        return build_targets([Checked(sample(), prediction(), Evidence(), said)] * count).shift
 
     assert shift(GIVEN, 40)[0] > 0.5 > 0 > -0.5 > shift(CANDIDATE, 40)[0]
     assert shift(GIVEN, 40)[1] < shift(GIVEN, 4)[1] < 1.0
     believed = correction(p_given=0.5, p_candidate=0.4, p_neither=0.1)
-    assert targets([Checked(sample(), prediction(), Evidence(), believed)]).shift == (0.0, 1.0)
+    assert build_targets([Checked(sample(), prediction(), Evidence(), believed)]).shift == (0.0, 1.0)
 
 
 def test_only_what_can_be_checked_counts() -> None:
     samples: list[Sample] = [sample("a"), sample("b", given=None), sample("c", given=None), sample("d")]
     told: dict[str, Prediction] = {s.id: prediction(s.id) for s in samples}
     found = {i: Evidence(probability=0.9) for i in "abc"}  # d gave no usable answer
-    items = checked(samples, told, found, {"a": correction("a")}, {"c": GIVEN})
+    items = find_checked(samples, told, found, {"a": correction("a")}, {"c": GIVEN})
     assert [(i.sample.id, i.correction is not None, i.verdict) for i in items] == [
         ("a", True, None),
         ("c", False, GIVEN),
@@ -67,5 +67,5 @@ def test_only_what_can_be_checked_counts() -> None:
 
 
 def test_no_items() -> None:
-    found = targets([])
+    found = build_targets([])
     assert found.labels == () and found.right.shape == (0,)

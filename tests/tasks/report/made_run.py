@@ -8,7 +8,7 @@ from PIL import Image
 
 from tasks.items.images import check_image
 from tasks.models.costs import Costs
-from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
     Action,
@@ -24,7 +24,8 @@ from tasks.records import (
     Subset,
     TextPart,
 )
-from tasks.storage.stages import StageRecord, write_rows, write_stage
+from tasks.storage.rows import write_rows
+from tasks.storage.stages import StageRecord, write_stage
 from tests.tasks.making import correction, parts, prediction, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
@@ -127,10 +128,10 @@ def _mixed() -> Example:
 def _trusted(n: int, identity: str) -> Trusted:
     if n == 0:
         return Trusted(
-            sample_id=identity, label=None, expected=None, evidence=Evidence(), decision=Decision.NO_ANSWER, why=""
+            sample_id=identity, label=None, expected=None, evidence=Evidence(), decision=PoolDecision.NO_ANSWER, why=""
         )
     said = Evidence(probability=0.9) if n % 2 else Evidence(vote_share=0.6)
-    decision = Decision.KEPT if n % 5 else Decision.NOT_TRUSTED
+    decision = PoolDecision.KEPT if n % 5 else PoolDecision.NOT_TRUSTED
     return Trusted(sample_id=identity, label=LABELS[n % 3], expected=0.7, evidence=said, decision=decision, why="")
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import orjson
 import pytest
 
-from tasks.correction.decide import Decisions, Policy, correct
+from tasks.correction.decide import Decisions, correct
 from tasks.correction.gate import Gate
 from tasks.correction.judgements import Ints, Judgements
+from tasks.correction.settings import CorrectionSettings
 from tasks.report.correction.cleanlab_compare import compare
 from tasks.report.correction.figures import Figures
 from tasks.report.correction.measures import figures_of, held_out, share
@@ -43,8 +44,8 @@ class Made:
     def look_up(self, items: Ints) -> dict[int, int]:
         return {i: int(self.truth[i]) for i in items.tolist()}
 
-    def decide(self, reviews: int = 120, **policy: Any) -> Decisions:
-        return correct(self.judgements, Policy(reviews=reviews, **policy), None, self.look_up)
+    def decide(self, reviews: int = 120, **settings: Any) -> Decisions:
+        return correct(self.judgements, CorrectionSettings(review_budget=reviews, **settings), None, self.look_up)
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +119,9 @@ def test_figures_are_those_of_the_decisions(decided: Decisions, tmp_path: Path) 
     assert dropped == main["dropped by verdict"] == sum(v < 0 for v in decisions.verdicts.values())
 
 
-@pytest.mark.parametrize("policy", [{}, {"target_precision": 0.6}])
-def test_the_threshold_is_where_flags_begin(policy: dict[str, Any]) -> None:
-    decisions = Made(sure=2.0).decide(60, **policy)
+@pytest.mark.parametrize("settings", [{}, {"target_precision": 0.6}])
+def test_the_threshold_is_where_flags_begin(settings: dict[str, Any]) -> None:
+    decisions = Made(sure=2.0).decide(60, **settings)
     threshold = figures(decisions).threshold
     assert threshold is not None
     unheard = [i for i in range(600) if i not in decisions.verdicts]
@@ -189,7 +190,7 @@ def test_text_from_data_stays_text(tmp_path: Path) -> None:
     bad = '<script>alert("x")</script>&amp;{{body}}'
     made = Made(60, 3, names=(bad, "'a'", "查询物流"))
     judgements = replace(made.judgements, ids=tuple(f"<b>{i}" for i in range(60)))
-    decisions = correct(judgements, Policy(reviews=30), None, made.look_up)
+    decisions = correct(judgements, CorrectionSettings(review_budget=30), None, made.look_up)
     _, plain, text = written(decisions, tmp_path, title=bad, costs={bad: 1.0}, excluded={"<i>1": bad})
     page = Page(text)
     assert not {"script", "b", "i"} & set(page.tags)

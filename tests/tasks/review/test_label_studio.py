@@ -10,9 +10,8 @@ from PIL import Image
 
 from tasks.errors import JudgementError
 from tasks.items.images import check_image
-from tasks.records import ImageRef, ReviewCase
+from tasks.records import ImageRef, ReviewCase, content_digest
 from tasks.review.label_studio import is_export, labelling_config, read_export, write_tasks
-from tasks.review.page import case_digest
 from tests.tasks.making import parts
 
 LABELS = ("申请退款", '"查询" & <物流>', "反馈破损")
@@ -58,7 +57,7 @@ def test_every_task_is_whole_and_named_as_the_configuration_wants(tmp_path: Path
     assert sorted(os.listdir(tmp_path / "out")) == ["tasks.json", "tasks.xml"]
     first, second = orjson.loads((tmp_path / "out" / "tasks.json").read_bytes())
     data = first["data"]
-    assert (data["item"], data["given"], data["content"]) == ("a", LABELS[0], case_digest(cases[0]))
+    assert (data["item"], data["given"], data["content"]) == ("a", LABELS[0], content_digest(cases[0]))
     assert data["dialogue"] == "看<b>这</b>[image 1]和[image 2]"
     assert [image["url"].split(",")[0] for image in data["images"]] == ["data:image/jpeg;base64"] * 2
     (prediction,) = first["predictions"]

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.images import check_image
 from tasks.records import ImageRef, ReviewCase, content_digest
-from tasks.review.page import SHOWN_PIXELS, case_digest, image_url, write_review_page
+from tasks.review.page import SHOWN_PIXELS, image_url, write_review_page
 from tasks.review.queue import read_queue, write_queue
 from tests.tasks.making import image, parts, sample
 
@@ -51,7 +51,7 @@ def decoded(url: str) -> Image.Image:
 
 def test_a_case_has_the_digest_of_its_sample() -> None:
     content = ("用户: 你好", image("a"), "这个")
-    assert case_digest(case("one", *content)) == content_digest(sample("other", *content))
+    assert content_digest(case("one", *content)) == content_digest(sample("other", *content))
 
 
 def test_the_page_holds_the_cases_in_order_and_the_verdicts(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_page_holds_the_cases_in_order_and_the_verdicts(tmp_path: Path) -> N
     found = elements(page)
     listed = found["queue"]["cases"]
     assert [(c["id"], c["verdict"]) for c in listed] == [("b", None), ("a", "neither")]
-    assert listed[0]["content"] == case_digest(case("b"))
+    assert listed[0]["content"] == content_digest(case("b"))
     assert found["case-0"]["parts"] == [{"turn": 0, "text": "用户: b"}]
     assert os.listdir(page.parent) == ["review.html"]
 

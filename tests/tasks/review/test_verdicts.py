@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from tasks.errors import JudgementError
-from tasks.review.verdicts import Imported, Verdict, import_verdicts, read_answers, read_store, usable
+from tasks.review.verdicts import Imported, Verdict, import_verdicts, read_answers, read_store, read_verdicts, usable
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
 
@@ -182,3 +182,55 @@ def test_an_id_that_breaks_lines_or_steers_terminals_does_neither(store: Path, t
     file = written(tmp_path / "v", page_line("a\n\x1b[2J", "neither"))
     with pytest.raises(JudgementError, match=r"line 1: item a\\n\\x1b\[2J was not asked about"):
         take(store, file)
+
+
+# --- a reviewer's file ---------------------------------------------------------------------------------------
+
+
+def asked(*ids: str) -> dict[str, tuple[str, ...]]:
+    return dict.fromkeys(ids, LABELS)
+
+
+def test_only_the_items_asked_about_are_answered_and_the_last_verdict_counts(tmp_path: Path) -> None:
+    rows = [
+        {"id": i, "verdict": v} for i, v in (("a", "neither"), ("b", "查询物流"), (7, " 反馈破损 "), ("a", "查询物流"))
+    ]
+    file = written(tmp_path / "v", *rows, b"")
+    assert read_verdicts(file, asked("a", "7", "c")) == {"a": "查询物流", "7": "反馈破损"}
+
+
+def test_an_empty_verdict_leaves_the_case_open(tmp_path: Path) -> None:
+    file = written(tmp_path / "v", {"id": "a", "verdict": None}, {"id": "b", "verdict": " "})
+    assert read_verdicts(file, asked("a", "b")) == {}
+
+
+def test_a_label_that_the_item_does_not_offer_is_named(tmp_path: Path) -> None:
+    file = written(tmp_path / "v.jsonl", {"id": "a", "verdict": "询问尺码"})
+    with pytest.raises(JudgementError, match=r"v\.jsonl, line 1: `询问尺码` is no label of item a; write one"):
+        read_verdicts(file, asked("a"))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"id": "z", "verdict": "neither"}, r"line 2: verdict for an unknown item z; take the line out"),
+        ({"id": "a", "verdict": "neither"}, r"line 2: a second verdict on item a; keep one"),
+    ],
+)
+def test_a_strict_reader_wants_each_item_once(tmp_path: Path, row: dict[str, str], says: str) -> None:
+    file = written(tmp_path / "v", {"id": "a", "verdict": "neither"}, row)
+    assert read_verdicts(file, asked("a")) == {"a": "neither"}
+    with pytest.raises(JudgementError, match=says):
+        read_verdicts(file, asked("a"), strict=True)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '"a"', '{"verdict": "x"}', '{"id": "b"}', '{"id": "b", "verdict": 3}'])
+def test_a_line_that_is_no_verdict_is_named(tmp_path: Path, line: str) -> None:
+    file = written(tmp_path / "v.jsonl", {"id": "a", "verdict": "neither"}, line.encode())
+    with pytest.raises(JudgementError, match=r"v\.jsonl, line 2: .*(verdict|JSON)"):
+        read_verdicts(file, asked("a"))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JudgementError, match=r"v\.jsonl: verdicts can't be read"):
+        read_verdicts(tmp_path / "v.jsonl", {})

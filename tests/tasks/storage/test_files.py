@@ -11,8 +11,8 @@ import pytest
 from tasks.dataset.export.exports import ExportSpec, Format, write_exports
 from tasks.errors import StorageError
 from tasks.records import Dropped
-from tasks.storage.files import full_disk, writing
-from tasks.storage.stages import RowWriter, read_rows, write_bytes, write_rows
+from tasks.storage.files import full_disk, write_bytes, writing
+from tasks.storage.rows import RowWriter, read_rows, write_rows
 from tests.tasks.dataset.export.making import asked
 
 

@@ -7,16 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.correction.patches import Change
 from tasks.dataset.versions import SnapshotRow
 from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
 from tasks.models.costs import Costs
 from tasks.models.engines.engine import EngineSpec
-from tasks.pseudo_labels.decide import Decision, Trusted
+from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
-    Action,
     Dropped,
     Example,
     FreeText,
@@ -34,18 +32,9 @@ from tasks.records import (
     TextPart,
 )
 from tasks.review.verdicts import Verdict
-from tasks.storage.stages import (
-    StageRecord,
-    StoredRows,
-    check_books,
-    finished,
-    read_record,
-    read_rows,
-    recipe_hash,
-    write_bytes,
-    write_rows,
-    write_stage,
-)
+from tasks.storage.files import write_bytes
+from tasks.storage.rows import StoredRows, read_rows, write_rows
+from tasks.storage.stages import StageRecord, check_books, finished, read_record, recipe_hash, write_stage
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 
@@ -82,10 +71,6 @@ ROWS: dict[str, list[Record]] = {
         ReviewCase(sample_id="b", parts=(), labels=("x",), given="x", candidate=None, student={"x": 1.0}),
     ],
     "verdicts": [Verdict(id="a", content="c", verdict=None, given="x", at="2026-01-01T00:00:00Z", by="Ann")],
-    "changes": [
-        Change(id="a", given="x", label="y", action=Action.RELABEL, reviewed=True, verdict="y", why="w", p_given=0.1),
-        Change(id="b", given="x", label=None, action=Action.DROP, reviewed=True, verdict="neither", why="w"),
-    ],
     "examples": [example(), example(images=(), messages=()), example(weight=0.5)],
     "examples without images": [example(images=()), example(images=())],
     "dropped": [Dropped(sample_id="a", stage="s", reason="image_missing", detail="“x”，\n")],
@@ -102,8 +87,10 @@ ROWS: dict[str, list[Record]] = {
         Scored(sample_id="a", variant="all", seed=1, truth="x", label="y", p=0.5, reason="文", reasoned="x"),
     ],
     "trust": [
-        Trusted(sample_id="a", label=None, expected=None, evidence=Evidence(), decision=Decision.NO_ANSWER, why="w"),
-        Trusted(sample_id="b", label="x", expected=0.9, evidence=Evidence(), decision=Decision.KEPT, why="w"),
+        Trusted(
+            sample_id="a", label=None, expected=None, evidence=Evidence(), decision=PoolDecision.NO_ANSWER, why="w"
+        ),
+        Trusted(sample_id="b", label="x", expected=0.9, evidence=Evidence(), decision=PoolDecision.KEPT, why="w"),
     ],
     "snapshots": [
         SnapshotRow(

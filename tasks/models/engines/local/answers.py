@@ -1,7 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """From a request to the rows the local engine decodes for it, and from decoded rows to the answer's fields."""
 
-import json
 import math
 from collections.abc import Sequence
 from random import Random
@@ -11,6 +10,7 @@ import torch
 
 from tasks.models.engines.local.decoding import Draw
 from tasks.records import LabelAnswer, Outcome, Request
+from tasks.storage.json_lines import escape_json
 
 
 def draws_for(request: Request) -> list[Draw]:
@@ -31,7 +31,7 @@ def label_fields(request: Request, draws: Sequence[Draw], scores: Sequence[torch
         raise ValueError("the model gives no finite label probabilities; set dtype to bfloat16 or float32")
     texts: list[str] = []
     for draw, own in zip(draws, logprobs, strict=True):
-        label = escaped(constraint.labels[int(own.argmax())])
+        label = escape_json(constraint.labels[int(own.argmax())])
         reason = "" if constraint.between is None else _inside_json(draw.text) + constraint.between
         texts.append(constraint.opening + reason + label + constraint.closing)
     mean = (logprobs.logsumexp(dim=0) - math.log(len(scores))).tolist()
@@ -57,7 +57,3 @@ def _inside_json(reason: str) -> str:
     reason = reason.rstrip("\ufffd")
     dangling = (len(reason) - len(reason.rstrip("\\"))) % 2
     return reason[:-1] if dangling else reason
-
-
-def escaped(label: str) -> str:
-    return json.dumps(label, ensure_ascii=False)[1:-1]

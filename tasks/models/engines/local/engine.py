@@ -19,7 +19,7 @@ import transformers
 from tasks.errors import EngineError
 from tasks.models.engines.engine import EngineSpec, Usage, Workplace
 from tasks.models.engines.identity import model_identity
-from tasks.models.engines.local.answers import draws_for, escaped, label_fields, text_fields
+from tasks.models.engines.local.answers import draws_for, label_fields, text_fields
 from tasks.models.engines.local.decoding import Decoder
 from tasks.models.engines.local.loading import first_line, load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
@@ -27,6 +27,7 @@ from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
+from tasks.storage.json_lines import escape_json
 
 WINDOW = 8
 """Batches' worth of requests pulled from the stream at a time and sorted by length."""
@@ -235,7 +236,7 @@ class LocalEngine:
 
     def _tokenised_answers(self, start: str, labels: tuple[str, ...], closing: str) -> Answers:
         # in one piece, as the trainer tokenises: a label's tokens may reach over its quotes
-        return split_answers(self._tokenised([start + escaped(label) + closing for label in labels]))
+        return split_answers(self._tokenised([start + escape_json(label) + closing for label in labels]))
 
     def _tokenised(self, texts: list[str]) -> list[list[int]]:
         return self._processor.tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -3,7 +3,7 @@
 # (ray's decorators lose what they decorate)
 """The `runner:` key of a configuration: this machine's threads, or a Ray cluster; and joining the latter.
 
-What shards and replicas write they write themselves, so the nodes share folders: `output`, `images` and the items' own,
+What shards and servers write they write themselves, so the nodes share folders: `output`, `images` and the items' own,
 under the same paths, and have the same environment. That is checked, on every node at the start and by everything that
 is sent to one. The ledger and the texts are the driver's alone: answers travel to it.
 """
@@ -20,7 +20,8 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.errors import EngineError
-from tasks.storage.stages import code_version, write_bytes
+from tasks.storage.files import write_bytes
+from tasks.storage.stages import code_version
 
 _MARK = ".labelstill-shared"
 _CHECK_SECONDS = 120.0
@@ -30,7 +31,7 @@ _NEEDS = "`runner: {kind: ray}` needs the packages ray and prefect-ray: run `mak
 
 
 class RayRunner(BaseModel):
-    """A Ray cluster that shards and engine replicas are sent to."""
+    """A Ray cluster that shards and vLLM servers are sent to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,11 +41,9 @@ class RayRunner(BaseModel):
         min_length=1,
         description="host:port of the cluster's head; auto: the one this machine is part of",
     )
-    replicas: int = Field(
-        default=1, ge=1, description="Copies of an engine (vllm, local, scripted), each keeping its `concurrency` full"
-    )
+    replicas: int = Field(default=1, ge=1, description="Copies of a vLLM engine, each keeping its `concurrency` full")
     gpus_per_replica: int = Field(
-        default=0, ge=0, description="GPUs of a replica (vllm: its `tensor_parallel_size` × `data_parallel_size`)"
+        default=0, ge=0, description="GPUs of a copy: `tensor_parallel_size` × `data_parallel_size`; also of a fold"
     )
 
 

@@ -11,6 +11,7 @@ import pybase64
 
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import LabelAnswer, Outcome, Request
+from tasks.storage.json_lines import escape_json
 
 ANSWER_TOKENS = 64
 """Room for keys, label and the white space that JSON-schema output of weak models pads with, beside the reason."""
@@ -77,7 +78,7 @@ def chat_body(request: Request, model: str, images: Sequence[bytes], can: Capabi
             schema = {"name": "answer", "strict": True, "schema": answer_schema(constraint, sampling.max_tokens)}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif can.choice and constraint.between is None:
-            texts = [constraint.opening + _inside(label) + constraint.closing for label in constraint.labels]
+            texts = [constraint.opening + escape_json(label) + constraint.closing for label in constraint.labels]
             fields["structured_outputs"] = {"choice": texts}
     return _with_images({"model": model, "messages": _turns(request), **fields}, images)
 
@@ -178,10 +179,6 @@ def _text(message: object) -> str | None:
     found = cast("dict[str, Any]", message)
     text = found.get("content") or found.get("refusal")
     return text if isinstance(text, str) else "" if found.get("content") == "" else None
-
-
-def _inside(label: str) -> str:
-    return orjson.dumps(label).decode()[1:-1]
 
 
 def _count(value: object) -> int:

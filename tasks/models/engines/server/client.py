@@ -30,8 +30,11 @@ _AFTER_MENDING = 0.1
 class Keeper(Protocol):
     """Somebody who can bring a dead server back."""
 
-    def revive(self, base_url: str) -> None:
-        """Return when the server at `base_url` answers again; raises EngineError when it can't be brought back."""
+    def revive(self, base_url: str) -> str:
+        """Return the address when the server of `base_url` answers again, which may be another one by then.
+
+        Raises EngineError when it can't be brought back.
+        """
         ...
 
 
@@ -50,14 +53,14 @@ class Client:
     EngineError when no address has answered anything for `spec.patience_seconds`.
     """
 
-    def __init__(self, spec: EngineSpec, base_urls: Sequence[str], keeper: Keeper | None = None) -> None:
+    def __init__(self, spec: EngineSpec, base_urls: Sequence[str], keeper: Keeper | None = None, key: str = "") -> None:
         self._spec = spec
         self._addresses = [_Address(url.rstrip("/")) for url in base_urls]
         self._keeper = keeper
         self._room = asyncio.Semaphore(spec.concurrency)
         self._few, self._alone = asyncio.Semaphore(8), asyncio.Semaphore(1)
         self._heard = time.monotonic()
-        self._key = key_of(spec)
+        self._key = key or key_of(spec)
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -181,7 +184,7 @@ class Client:
         tries.last = self._words(error)
         if self._keeper is not None:
             async with address.mending:
-                await asyncio.to_thread(self._keeper.revive, address.url)
+                address.url = await asyncio.to_thread(self._keeper.revive, address.url)
             self._heard = time.monotonic()
             await asyncio.sleep(_AFTER_MENDING)
             return

@@ -29,6 +29,7 @@ from tasks.models.image_cache import ImageCache, TooThin
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.parsing import parse_reason
 from tasks.records import Generation, LabelAnswer, Outcome, Request
+from tasks.storage.json_lines import escape_json
 
 _MEDIA = re.compile(r"image|media|multimodal|multi-modal|pixel|PIL", re.IGNORECASE)
 
@@ -198,7 +199,7 @@ class Conversation:
     def _label_tokens(self, context: str, labels: tuple[str, ...], closing: str) -> LabelTokens | None:
         if self._tokenizer is None:
             return None
-        return label_tokens(self._tokenizer, context, [_escaped(label) for label in labels], closing)
+        return label_tokens(self._tokenizer, context, [escape_json(label) for label in labels], closing)
 
 
 def _stem(request: Request, constraint: LabelAnswer, text: str) -> str | None:
@@ -209,7 +210,7 @@ def _stem(request: Request, constraint: LabelAnswer, text: str) -> str | None:
         _written_reason(text, constraint)
         or parse_reason(request, Generation(key=request.key, outcome=Outcome.OK, texts=(text,)))[1]
     )
-    return constraint.opening + _escaped(reason) + constraint.between if reason else None
+    return constraint.opening + escape_json(reason) + constraint.between if reason else None
 
 
 def _written_reason(text: str, constraint: LabelAnswer) -> str:
@@ -219,10 +220,6 @@ def _written_reason(text: str, constraint: LabelAnswer) -> str:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return ""
     return value if isinstance(value, str) else ""
-
-
-def _escaped(text: str) -> str:
-    return orjson.dumps(text).decode()[1:-1]
 
 
 def _answer_room(request: Request) -> int:

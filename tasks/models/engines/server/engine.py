@@ -40,7 +40,8 @@ class ServerEngine:
     """Answers requests over HTTP; raises EngineError, with the mend, when the server can't be used at all.
 
     `base_urls` (default: the spec's) share the load. `served_name` is the model's name there (default: the adapter's
-    or model's own). `keeper`, if given, is asked to bring a dead server back.
+    or model's own). `keeper`, if given, is asked to bring a dead server back. `key` is sent in place of
+    the environment's.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ServerEngine:
         base_urls: Sequence[str] | None = None,
         served_name: str | None = None,
         keeper: Keeper | None = None,
+        key: str = "",
     ) -> None:
         self._spec = spec
         self._seconds = self._starved = 0.0
@@ -64,7 +66,7 @@ class ServerEngine:
         try:
             processor = _processor(spec)
             tokenizer = None if processor is None else processor.tokenizer
-            self._client = self._call(_connect(spec, base_urls or spec.base_urls, keeper))
+            self._client = self._call(_connect(spec, base_urls or spec.base_urls, keeper, key))
             can = self._call(find_capabilities(self._client, spec, model, tokenizer, place.images.folder))
             self._client.busy_seconds = 0.0  # the probes' own
         except BaseException:
@@ -197,8 +199,8 @@ class _Crew:
                 self.results.put(self._conversation.ended(prepared.request, Outcome.FAILED, detail))
 
 
-async def _connect(spec: EngineSpec, base_urls: Sequence[str], keeper: Keeper | None) -> Client:
-    return Client(spec, base_urls, keeper)
+async def _connect(spec: EngineSpec, base_urls: Sequence[str], keeper: Keeper | None, key: str) -> Client:
+    return Client(spec, base_urls, keeper, key)
 
 
 def _processor(spec: EngineSpec) -> Any:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from itertools import count
 from os import getpid
 from pathlib import Path
+from typing import Protocol
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
@@ -24,12 +25,7 @@ _numbers = count(1)
 
 def check_vllm(spec: EngineSpec) -> None:
     """Raise EngineError, with the mend, if no vLLM is installed here or it lacks the devices that `spec` asks for."""
-    build = installed_build()
-    if build is None or find_spec("vllm") is None:
-        raise EngineError(
-            f"vLLM is not installed, which `engine: vllm` for {spec.model} needs: run `make env-gpu` (with a CUDA "
-            "device) or `make env-test` (without), or set `engine: local`"
-        )
+    build = _find_build(spec)
     if build.cpu or spans_nodes(spec):
         return
     import torch
@@ -43,17 +39,42 @@ def check_vllm(spec: EngineSpec) -> None:
         )
 
 
+class Servers(Protocol):
+    """One or several running copies of a model's server: a child process here, or actors on a Ray cluster."""
+
+    model: str
+    """The name under which they serve."""
+    key: str
+    """What they want as a bearer token; empty: nothing."""
+    gpus: int
+    """Devices they hold together."""
+
+    @property
+    def base_urls(self) -> tuple[str, ...]: ...
+
+    def start(self) -> None: ...
+
+    def context_length(self) -> int | None: ...
+
+    def answered(self) -> None: ...
+
+    def revive(self, base_url: str) -> str: ...
+
+    def close(self) -> None: ...
+
+
 class VllmEngine:
     """Starts vLLM for `spec.model` and answers requests through it; `close` ends it with all its processes."""
 
-    def __init__(self, spec: EngineSpec, place: Workplace) -> None:
-        """Start the server and wait until it is ready; raises EngineError with what vLLM said and the mend."""
-        check_vllm(spec)
-        _check_folders(spec)
-        build = installed_build()
-        assert build is not None
-        self._gpus = 0 if build.cpu else spec.tensor_parallel_size * spec.data_parallel_size
-        self.process = _process(spec, place, build)
+    def __init__(self, spec: EngineSpec, place: Workplace, servers: Servers | None = None) -> None:
+        """Start the server and wait until it is ready; raises EngineError with what vLLM said and the fix.
+
+        `servers` run elsewhere than in a child of this process.
+        """
+        if servers is None:
+            check_vllm(spec)
+        build = installed_vllm(spec)
+        self.process: Servers = servers or server_process(spec, place, build, name=server_name(spec))
         # also where nobody closes it: at the interpreter's end, or when it is forgotten
         self._finalizer = weakref.finalize(self, self.process.close)
         try:
@@ -85,17 +106,19 @@ class VllmEngine:
 
     def usage(self) -> Usage:
         """How busy the server was kept, and the GPUs it holds."""
-        return replace(_together(self._before, self._server.usage()), gpus=self._gpus)
+        return replace(_together(self._before, self._server.usage()), gpus=self.process.gpus)
 
     def _ask_as(self, adapter: str | None) -> ServerEngine:
         known = {
-            "base_urls": (self.process.base_url,),
+            "base_urls": self.process.base_urls,
+            "concurrency": self._spec.concurrency * len(self.process.base_urls),
             "context_length": self._context_length,
             "adapter": adapter,
             "adapters": (),
         }
         name = _names(self._spec, self.process.model)[adapter]
-        return ServerEngine(self._spec.model_copy(update=known), self._place, served_name=name, keeper=self.process)
+        spec = self._spec.model_copy(update=known)
+        return ServerEngine(spec, self._place, served_name=name, keeper=self.process, key=self.process.key)
 
     def close(self) -> None:
         """End the server; when this returns its processes are gone and its memory is free. Safe to call twice."""
@@ -103,18 +126,49 @@ class VllmEngine:
         self._finalizer()
 
 
-def _process(spec: EngineSpec, place: Workplace, build: Build) -> ServerProcess:
-    # a name that no other server on this machine has, so that an answer under it is ours
-    name = f"{Path(spec.model).name}@{getpid()}.{next(_numbers)}"
+def installed_vllm(spec: EngineSpec) -> Build:
+    """Return the installed build; raises EngineError where there is none, or `spec`'s folders are not there."""
+    build = _find_build(spec)
+    _check_folders(spec)
+    return build
+
+
+def _find_build(spec: EngineSpec) -> Build:
+    build = installed_build()
+    if build is None or find_spec("vllm") is None:
+        raise EngineError(
+            f"vLLM is not installed, which `engine: vllm` for {spec.model} needs: run `make env-gpu` (with a CUDA "
+            "device) or `make env-test` (without), or set `engine: local`"
+        )
+    return build
+
+
+def server_name(spec: EngineSpec) -> str:
+    """Return a name that no other server of this machine has, so that an answer under it is ours."""
+    return f"{Path(spec.model).name}@{getpid()}.{next(_numbers)}"
+
+
+def server_process(
+    spec: EngineSpec, place: Workplace, build: Build, *, name: str, host: str = "127.0.0.1", key: str = ""
+) -> ServerProcess:
+    """Return the server for `spec`, not started yet, which serves as `name` on `host` and wants `key`."""
     names = tuple(_names(spec, name).values())
 
     def command(port: int) -> list[str]:
-        return serve_command(spec, place, build, names=names, port=port)
+        return serve_command(spec, place, build, names=names, port=port, host=host)
 
+    environment = serve_environment(spec, build)
+    if key:
+        environment["VLLM_API_KEY"] = key
+    if place.ray_address:
+        environment["RAY_ADDRESS"] = place.ray_address
     return ServerProcess(
         command,
         name,
-        environment=serve_environment(spec, build) | ({"RAY_ADDRESS": place.ray_address} if place.ray_address else {}),
+        host=host,
+        key=key,
+        gpus=0 if build.cpu else spec.tensor_parallel_size * spec.data_parallel_size,
+        environment=environment,
         log=place.logs.resolve() / f"vllm-{name}.log",
         start_seconds=spec.start_seconds,
         explain=partial(explain, spec=spec),

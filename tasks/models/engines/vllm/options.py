@@ -55,14 +55,16 @@ def spans_nodes(spec: EngineSpec) -> bool:
     return spec.engine == "vllm" and any(a in backends and b == "ray" for a, b in pairwise(words))
 
 
-def serve_command(spec: EngineSpec, place: Workplace, build: Build, *, names: tuple[str, ...], port: int) -> list[str]:
+def serve_command(
+    spec: EngineSpec, place: Workplace, build: Build, *, names: tuple[str, ...], port: int, host: str = "127.0.0.1"
+) -> list[str]:
     """The command that serves `spec.model` as `names[0]`, and its adapters, in their order, as the names after it."""
     # `vllm serve` looks up its own version under a name that only the official build has; the other entry point, which
     # is to go, serves alike but starts one API process only
     start = ["vllm.entrypoints.openai.api_server"] if build.cpu else ["vllm.entrypoints.cli.main", "serve"]
     # -P: a module of ours in the working directory must not be taken for one of vLLM's
     command = [sys.executable, "-P", "-m", *start, "--model", _resolved(spec.model), "--served-model-name", names[0]]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--seed", "0"]
+    command += ["--host", host, "--port", str(port), "--seed", "0"]
     for flag, value in _settings(spec, place, build).items():
         command += [flag, str(value)]
     if adapters := spec.all_adapters():

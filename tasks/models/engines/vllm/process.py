@@ -41,11 +41,12 @@ def records_folder() -> Path:
 
 
 class ServerProcess:
-    """A model server on a loopback port of this machine, kept alive. Meets `client.Keeper`.
+    """A model server on a port of this machine, kept alive. Meets `client.Keeper` and `vllm.engine.Servers`.
 
     `command` makes the command line for a port; `model` is the name under which it serves, unlike that of any other
-    server here. `explain` turns the log of a server that ended into what was wrong and what to change. Nothing starts
-    before `start`. All methods may be called from any thread.
+    server here; `host` is the address it listens on, `key` the bearer token it wants (empty: none), `gpus` are the
+    devices it holds. `explain` turns the log of a server that ended into what was wrong and what to change. Nothing
+    starts before `start`. All methods may be called from any thread.
     """
 
     def __init__(
@@ -58,10 +59,15 @@ class ServerProcess:
         start_seconds: float,
         explain: Callable[[str], str],
         last_line: Callable[[str], str],
+        host: str = "127.0.0.1",
+        key: str = "",
+        gpus: int = 0,
         records: Path | None = None,
         restarts: int = RESTARTS,
     ) -> None:
         self.log = log
+        self.key, self.gpus = key, gpus
+        self._host = host
         self._command, self.model, self._environment = command, model, environment
         self._start_seconds, self._explain, self._last_line = start_seconds, explain, last_line
         self._records, self._restarts = records or records_folder(), restarts
@@ -76,7 +82,12 @@ class ServerProcess:
     @property
     def base_url(self) -> str:
         """The address for clients: the same after every restart."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://{self._host}:{self._port}/v1"
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The one address."""
+        return (self.base_url,)
 
     def start(self) -> None:
         """Start the server and wait until it is ready; first end what a killed run of ours has left behind.
@@ -92,7 +103,7 @@ class ServerProcess:
             for family in guard.end_orphans(self._records):
                 _log.warning("ended a server that a killed run had left: %s", " ".join(family.command)[:200])
             for attempt in range(_PORTS):
-                self._port = _free_port()
+                self._port = _free_port(self._host)
                 try:
                     self._launch()
                     return
@@ -109,20 +120,21 @@ class ServerProcess:
         """Note that an answer has come: restarts so far were not in vain."""
         self._fruitless = 0
 
-    def revive(self, base_url: str) -> None:
-        """Return when the server answers (again), started anew where it is dead; the client calls this.
+    def revive(self, base_url: str) -> str:
+        """Return the address when the server answers (again), started anew where it is dead; the client calls this.
 
         Raises EngineError when it died again and again without having answered anything in between.
         """
         with self._lock:
             if self._is_well():
-                return
+                return self.base_url
             if self._fruitless >= self._restarts:
                 raise EngineError(self._complaint(f"vLLM died {self._restarts + 1} times without answering anything"))
             self._fruitless += 1
             _log.warning("vLLM does not answer (%s); starting it again", self._ending())
             self._end()
             self._launch()
+        return self.base_url
 
     def close(self) -> None:
         """End the server and all its processes; returns when they are gone. Safe to call twice."""
@@ -189,10 +201,10 @@ class ServerProcess:
         return self._get("/health") is not None and self.model.encode() in (self._get("/v1/models") or b"")
 
     def _get(self, path: str) -> bytes | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_HEALTH_SECONDS)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_HEALTH_SECONDS)
         try:
             with contextlib.closing(connection):
-                connection.request("GET", path)
+                connection.request("GET", path, headers={"Authorization": f"Bearer {self.key}"} if self.key else {})
                 response = connection.getresponse()
                 content = response.read()
                 return content if response.status == 200 else None
@@ -243,7 +255,7 @@ class _PortTaken(EngineError):
     """Another program took the port first."""
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,244 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# (pyarrow publishes no types)
+"""Write the labelled manifests again with the corrected labels, in the format they came in.
+
+Only the labels that changed are written: JSON, JSON Lines and CSV are edited as text, never parsed and dumped, so key
+order, spaces, quotes, line ends, a BOM, long numbers, NaN and lines that are not even JSON stay as they were. Of a
+Parquet file rows, types and metadata stay; compression and row groups are pyarrow's. Items that correction drops are
+left out. Items that were refused on the way in stay. A file without a change is copied byte for byte.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import ConfigError, ManifestError
+from tasks.items.manifest_folders import manifest_files, source_of
+from tasks.items.manifests import items_of
+from tasks.items.samples import own_id
+from tasks.packs.columns import Columns
+from tasks.records import Action, Correction, Sample
+from tasks.storage.files import write_bytes
+
+FOLDER, CHANGES = "corrected", "corrections.jsonl"
+"""Beside each other in the stage's folder: the manifests, and a line per changed item."""
+
+_ARRAY = re.compile(r"\ufeff?[ \t\n\r]*\[")
+_OPENING = re.compile(r"\ufeff?[ \t\n\r]*[\[{][ \t\n\r]*")
+_NEXT = re.compile(r"[ \t\n\r]*[,:]?[ \t\n\r]*")
+_LINE = re.compile(r"[^\n]+\n?")
+_CELL = re.compile(r'("[^"]*(?:""[^"]*)*"|[^,\r\n]*)(?:,|\r|\n|$)')
+_DECODER = json.JSONDecoder()
+
+_Edits = Mapping[int, str | None]
+"""The new text in the label's field by item (its index in `items_of`), or None to leave the item out."""
+
+
+class _Span(NamedTuple):
+    start: int
+    end: int
+
+
+def check_not_own_copy(manifest: Path, folder: Path) -> None:
+    """Raise ConfigError when the manifest is a corrected copy in the stage's own `folder`, which a run writes anew."""
+    if manifest.resolve().is_relative_to((folder / FOLDER).resolve()):
+        raise ConfigError(
+            f"{manifest}: is this run's own corrected copy, which it would overwrite; move it out of {folder / FOLDER}"
+        )
+
+
+def write_corrected(
+    manifest: Path, columns: Columns, samples: Sequence[Sample], corrections: Sequence[Correction], folder: Path
+) -> list[str]:
+    """Write `folder`/corrected/<name> for each manifest file and `folder`/corrections.jsonl, each file atomically.
+
+    `corrections` are those of `samples`, in the same order. Returns the ids of items that have another label in the
+    manifest by now than the one that was judged, or are gone from it: these stay as they are, and are in no line of
+    corrections.jsonl. Raises ManifestError when a manifest can't be read any more.
+    """
+    changes: dict[str, dict[str, Correction]] = defaultdict(dict)
+    for sample, correction in zip(samples, corrections, strict=True):
+        if correction.action in (Action.RELABEL, Action.DROP):
+            changes[sample.source][sample.id] = correction
+    left_alone: list[str] = []
+    files = manifest_files(manifest) if os.path.isdir(manifest) else [manifest]
+    for file in files:
+        wanted = changes.get(source_of(file), {})
+        left_alone += _write_copy(file, columns, wanted, folder / FOLDER / file.name)
+    for copy in (folder / FOLDER).iterdir():
+        if copy.name not in {file.name for file in files} and copy.is_file():
+            copy.unlink()  # of a manifest that is no longer in the set
+    unwritten = set(left_alone)
+    lines = [
+        orjson.dumps(
+            {"source": source, "id": i, "given": c.given, "now": c.label, "why": c.why, "reviewed": c.reviewed}
+        )
+        for source, wanted in changes.items()
+        for i, c in wanted.items()
+        if i not in unwritten
+    ]
+    write_bytes(folder / CHANGES, b"".join(line + b"\n" for line in lines))
+    return left_alone
+
+
+def _write_copy(file: Path, columns: Columns, wanted: Mapping[str, Correction], copy: Path) -> list[str]:
+    """Write one manifest's copy; returns the ids in `wanted` that could not be changed."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{file}: cannot be read: {error.strerror or error}; check its permissions") from error
+    if not wanted:
+        write_bytes(copy, data)
+        return []
+    edits, missed = _find_edits(file, columns, wanted)
+    if file.read_bytes() != data:
+        raise ManifestError(f"{file}: was changed while it was read; run again")
+    column = columns.output or ""
+    if file.suffix.lower() == ".parquet":
+        write_bytes(copy, _edit_table(data, column, edits))
+    else:
+        text = _edit_text(data.decode("utf-8", "surrogateescape"), file.suffix.lower(), column, edits)
+        write_bytes(copy, text.encode("utf-8", "surrogateescape"))
+    return missed
+
+
+def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) -> tuple[_Edits, list[str]]:
+    """Return the edits, and the ids whose label is no longer the one judged. Of items with one id the first counts."""
+    edits: dict[int, str | None] = {}
+    waiting, missed = dict(wanted), list[str]()
+    for index, item in enumerate(items_of(file, columns)):
+        correction = waiting.pop(own_id(item, columns) or "", None)
+        if correction is None:
+            continue
+        output = (item.fields or {}).get(columns.output or "")
+        if not isinstance(output, str) or output.strip() != correction.given:
+            missed.append(correction.sample_id)
+            continue
+        # Spaces around the label stay.
+        edits[index] = None if correction.label is None else output.replace(correction.given, correction.label, 1)
+    return edits, [*missed, *waiting]
+
+
+# --- text ----------------------------------------------------------------------------------------------------
+
+
+def _edit_text(text: str, suffix: str, column: str, edits: _Edits) -> str:
+    ascii_only = text.isascii()
+    begin = int(text.startswith("\ufeff"))
+    number = 0
+    if suffix == ".csv":
+        number, spans = _find_records(text, column)
+    elif suffix == ".json" and _ARRAY.match(text):
+        spans = _find_array_items(text)
+    elif suffix == ".json" and _is_json(text[begin:]):
+        spans = [_Span(begin, len(text))]
+    else:
+        spans = [_Span(*line.span()) for line in _LINE.finditer(text, begin) if line[0].strip()]
+    parts = [text[: spans[0].start]]
+    for i, (start, end) in enumerate(spans):
+        label = edits.get(i, "")
+        if label is None:
+            continue
+        if len(parts) > 1:  # a comma, or blank lines; what stands before the first item is there already
+            parts.append(text[spans[i - 1].end : start])
+        if i not in edits:
+            parts.append(text[start:end])
+            continue
+        if suffix == ".csv":
+            place = _Span(*next(islice(_CELL.finditer(text, start), number, None)).span(1))
+            quoted = text[place.start] == '"' or not set(label).isdisjoint(',"\r\n')
+            spelled = '"' + label.replace('"', '""') + '"' if quoted else label
+        else:
+            place = _find_value(text, start, column)
+            spelled = json.dumps(label, ensure_ascii=ascii_only)
+        parts.append(text[start : place.start] + spelled + text[place.end : end])
+    return "".join([*parts, text[spans[-1].end :]])
+
+
+def _is_json(text: str) -> bool:
+    """Return whether it is one object, not JSON Lines, which the reader allows in a .json file too."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _find_array_items(text: str) -> list[_Span]:
+    """Return where each value of an array stands, without the spaces and commas around it."""
+    spans: list[_Span] = []
+    at = _skip(_OPENING, text, 0)
+    while text[at] != "]":
+        spans.append(_Span(at, _DECODER.raw_decode(text, at)[1]))
+        at = _skip(_NEXT, text, spans[-1].end)
+    return spans
+
+
+def _find_value(text: str, start: int, name: str) -> _Span:
+    """Return where an object's field has its value; of fields with one name the last counts, as for `json.loads`."""
+    found = _Span(0, 0)
+    at = _skip(_OPENING, text, start)
+    while text[at] != "}":
+        key, at = _DECODER.raw_decode(text, at)
+        at = _skip(_NEXT, text, at)
+        value = _Span(at, _DECODER.raw_decode(text, at)[1])
+        at = _skip(_NEXT, text, value.end)
+        if key == name:
+            found = value
+    return found
+
+
+def _skip(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def _find_records(text: str, column: str) -> tuple[int, list[_Span]]:
+    """Return the number of a CSV file's column, and where each record stands, with its line end."""
+    begin = int(text.startswith("\ufeff"))
+    lines = io.StringIO(text[begin:], newline="").readlines()
+    starts = list(accumulate((len(line) for line in lines), initial=begin))
+    rows = csv.reader(lines, strict=True)
+    header: list[str] = []
+    spans: list[_Span] = []
+    seen = 0
+    for row in rows:
+        if row and not header:
+            header = [name.strip() for name in row]
+        elif row:
+            spans.append(_Span(starts[seen], starts[rows.line_num]))
+        seen = rows.line_num
+    # Of columns with one name the last counts, as for the reader.
+    return len(header) - 1 - header[::-1].index(column), spans
+
+
+# --- Parquet -------------------------------------------------------------------------------------------------
+
+
+def _edit_table(data: bytes, name: str, edits: _Edits) -> bytes:
+    """Pass untouched cells on as Arrow slices: whatever they hold stays, text that isn't UTF-8 included."""
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    number = table.schema.get_field_index(name)
+    column, chunks, at = table.column(number), [], 0
+    for row, label in edits.items():
+        if label is not None:
+            chunks += [*column.slice(at, row - at).chunks, pa.array([label], column.type)]
+            at = row + 1
+    whole = pa.chunked_array([*chunks, *column.slice(at).chunks], column.type)
+    table = table.set_column(number, table.schema.field(number), whole).unify_dictionaries()
+    table = table.filter(pa.array(edits.get(row, "") is not None for row in range(table.num_rows)))
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
