@@ -17,7 +17,7 @@ from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.settings import Settings
 from tasks.storage.yaml_files import read_yaml
-from tasks.students.spec import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""

@@ -10,8 +10,7 @@ from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, intake, reused, run_as_task, show_table
-from flows.students import out_of_fold
-from flows.training import STAGE
+from flows.students import STAGE, predict_out_of_fold
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
 from tasks.correction.judgements import (
@@ -37,7 +36,8 @@ from tasks.review.queue import PAGE, STORE, write_queue
 from tasks.review.verdicts import read_store, read_verdicts, usable
 from tasks.storage.stage_record import StageRecord
 from tasks.storage.stages import code_version, recipe_hash
-from tasks.students.spec import ProbeSpec, base_spec
+from tasks.students.asking import choose_base_engine
+from tasks.students.settings import ProbeSpec
 
 
 @flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
@@ -66,7 +66,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         return record
     verdicts = _read_valid_verdicts(review / STORE, samples)
     with open_asker(config, STAGE, samples) as asker:
-        found = out_of_fold(config, pack, samples, asker, folder)
+        found = predict_out_of_fold(config, pack, samples, asker)
         judged, unjudged = split_judged(samples, found.runs, found.folds[0].always_train)
         answers: dict[str, Prediction] = {}
         judgements = judge_by_predictions(judged, found.runs, list_labels(samples))
@@ -102,7 +102,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
 
 def _identify_base(config: CorrectionConfig) -> str:
     student = config.student
-    return "probe" if isinstance(student, ProbeSpec) else model_identity(base_spec(student))
+    return "probe" if isinstance(student, ProbeSpec) else model_identity(choose_base_engine(student))
 
 
 def _read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.report.summary import run_summary
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 
 _PIXELS = 112 * 168
 """The demo's screens are drawn at this size, so that the models see them as they are."""
@@ -71,7 +71,6 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
             lora_alpha=32,
             gradient_checkpointing=False,
             dtype="float32",
-            seconds_a_fold=75,
             scoring_batch_size=32,
             scoring_engine="local",  # a vLLM takes longer to start than these take to answer
             min_pixels=_PIXELS,

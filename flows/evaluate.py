@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
 
@@ -13,33 +12,31 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
-from flows.run_left import STAGES, check_unseen, results_of
 from flows.run_lock import hold_output
 from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
+from tasks.evaluation.results import STAGES, Results, check_held_out, read_results
 from tasks.evaluation.scores import Scored
-from tasks.evaluation.table import describe, report_of
-from tasks.evaluation.test_set import own_ids, predicted
-from tasks.evaluation.trials import Trial, is_trained, student_folder, train_trial
-from tasks.evaluation.truth import read_truth
-from tasks.evaluation.variants import Phase, Results, Variant, phases
+from tasks.evaluation.table import describe, make_report
+from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
+from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
+from tasks.evaluation.variants import BEST_FIRST
 from tasks.evaluation.worker_pool import worker_pool
+from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import model_identity, prompter_for
-from tasks.models.engines.spec import EngineSpec
 from tasks.packs.pack import Pack, load_pack
-from tasks.records import Dropped, Prediction, Sample, Sampling, Split
+from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import settings_of, write_card
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord, read_record
 from tasks.storage.stages import code_version, recipe_hash
-from tasks.students.spec import base_spec
+from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
 
 STAGE = "evaluate"
-_REASON_TOKENS = 96
 
 
 @flow(name="evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
@@ -66,12 +63,12 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             inputs[stage] = record.digest
     if "emit" not in inputs:
         raise ConfigError(f"{config.output / 'emit'}: no finished stage; run `labelstill run` with this output first")
-    check_unseen(config, inputs["evaluation"])
+    check_held_out(config.output, config.evaluation.manifest, inputs["evaluation"])
     truth = read_truth(settings.truth) if settings.truth else {}
-    asked = base_spec(config.student)
+    base = model_identity(choose_base_engine(config.student))
     recipe = recipe_hash(
         settings=settings, student=config.student, pack=pack.digest, inputs=inputs, code=code_version(),
-        base=model_identity(asked), truth=truth, seed=config.seed,
+        base=base, truth=truth, seed=config.seed,
     )  # fmt: skip
     if (record := reused(folder, recipe)) is not None:
         return record
@@ -82,17 +79,25 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             "`evaluate.truth`"
         )
 
-    results = results_of(config, pack)
+    sets = {
+        split: intake(source, pack, split, config.output, config.images)[0] if source else []
+        for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled))
+    }
+    results = read_results(config.output, sets[Split.LABELLED], sets[Split.UNLABELLED])
     texts = read_texts(config, pack, [*held_out, *tested, *results.labelled.values(), *results.pool.values()])
-    trials = list(_trials(config, results, truth, texts, folder / "students"))
+    students = folder / "students"
+    trials = plan_trials(settings, config.student, results, truth, config.pack, texts, students, config.seed)
+    for variant in settings.variants:
+        if not any(t.variant is variant for t in trials):
+            get_run_logger().info("variant `%s` is left out: the run has left nothing for it", variant)
     _train(trials, settings.parallel)
     measured = [s for s in held_out if s.id in labels]
     with open_asker(config, STAGE, [*measured, *tested]) as asker:
         rows = [row for t in trials for row in _score(t, trials, pack, asker, measured, labels, settings.ask_reasons)]
-        if tested:
-            _predict(config, results, trials, pack, asker, tested)
+        if config.test is not None and tested:
+            _predict(config.test, folder, results, trials, pack, asker, tested)
         costs = asker.costs()
-    report = report_of(rows)
+    report = make_report(rows)
     write_json(folder / "scores.json", report)
     dropped = [
         Dropped(sample_id=s.id, stage=STAGE, reason="no_true_label", detail="neither `output` nor `evaluate.truth`")
@@ -101,42 +106,16 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     ]
     _show(rows)
     ids = [s.id for s in measured for _ in trials] + [d.sample_id for d in dropped]
-    stage = Stage(STAGE, folder, recipe, inputs, {"base": model_identity(asked)}, began)
+    stage = Stage(STAGE, folder, recipe, inputs, {"base": base}, began)
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
     if (card := settings_of(config.output)) is not None:
         run_as_task("card", "put the students on the run's card", lambda: write_card(config.output, card))
     return record
 
 
-def _trials(
-    config: EvaluateConfig, results: Results, truth: Mapping[str, str], texts: Mapping[str, str], folder: Path
-) -> Iterator[Trial]:
-    """The students to be trained: those of all variants with one seed, then with the next."""
-    log = get_run_logger()
-    settings = config.evaluate
-    plans: dict[Variant, tuple[Phase, ...]] = {}
-    ids = Counter(e.sample_id for e in results.emitted if e.label)
-    # the truth goes by id, so of two items with one id it knows neither
-    known = truth if ids.keys() <= truth.keys() and ids.total() == len(ids) else None
-    for variant in settings.variants:
-        if plan := phases(variant, results, known):
-            plans[variant] = plan
-        else:
-            log.info("variant `%s` is left out: the run has left nothing for it", variant)
-    student = config.student
-    emitted = sum(bool(e.label) for e in results.emitted)
-    passes = student.epochs * emitted / (student.batch_size * student.gradient_accumulation)
-    steps = settings.steps or student.steps or max(1, round(passes))
-    # by the clock, a busy machine would give one variant fewer steps than another
-    spec = student.model_copy(update={"steps": steps, "seconds_a_fold": None})
-    for seed in range(settings.seeds):
-        for variant, plan in plans.items():
-            yield Trial(variant, config.seed + seed, plan, spec, config.pack, texts, folder)
-
-
 def _train(trials: Sequence[Trial], parallel: int) -> None:
     """Train the students that are not there yet, `parallel` at a time; finished ones are reused after a kill."""
-    waiting = [t for t in trials if not is_trained(t)]
+    waiting = [t for t in trials if not t.is_trained]
     if len(waiting) < len(trials):
         get_run_logger().info("%d of %d students are trained already", len(trials) - len(waiting), len(trials))
     if not waiting:
@@ -165,49 +144,28 @@ def _score(
     labels: Mapping[str, str],
     ask_reasons: bool,
 ) -> list[Scored]:
-    """The student's answers about the held-out items."""
-    bare = _ask(trial, trials, pack, asker, items, with_reason=False)
-    taught = any(phase.reasons for phase in trial.phases)
-    reasoned = _ask(trial, trials, pack, asker, items, with_reason=True) if taught and ask_reasons else {}
-    rows: list[Scored] = []
-    for item in items:
-        answer, after = bare[item.id], reasoned.get(item.id)
-        rows.append(
-            Scored(
-                sample_id=item.id,
-                variant=trial.variant,
-                seed=trial.seed,
-                truth=labels[item.id],
-                label=answer.label,
-                p=answer.probabilities.get(answer.label or ""),
-                reason=after.reason if after else "",
-                reasoned=after.label if after else None,
-            )
-        )
-    return rows
+    """Return the student's answers about the held-out items."""
+    answers = _ask(trial, trials, pack, asker, items, with_reason=False)
+    reasoned: dict[str, Prediction] = {}
+    if ask_reasons and trial.has_reasons:
+        reasoned = _ask(trial, trials, pack, asker, items, with_reason=True)
+    return make_rows(trial, items, labels, answers, reasoned)
 
 
 def _ask(
     trial: Trial, trials: Sequence[Trial], pack: Pack, asker: Asker, items: Sequence[Sample], *, with_reason: bool
 ) -> dict[str, Prediction]:
-    spec = _engine(trial, trials)
-    prompter = prompter_for(pack, spec, trial.texts)
-    sampling = Sampling(label_probabilities=True, max_tokens=_REASON_TOKENS if with_reason else 8)
-    requests = [prompter.classify(s, sampling, with_reason=with_reason) for s in items]
+    engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in trials])
+    prompter = prompter_for(pack, engine, trial.texts)
+    requests = make_label_requests(prompter, items, with_reason=with_reason)
     what = f"student of `{trial.variant}`, seed {trial.seed}, {'says why and what' if with_reason else 'says what'}"
     source = f"{trial.variant}/seed={trial.seed}"
-    return {p.sample_id: p for p in asker.ask_for_labels(requests, spec, what, source=source, model=prompter.model)}
-
-
-def _engine(trial: Trial, trials: Sequence[Trial]) -> EngineSpec:
-    """The base with this student's adapter; where vLLM serves them, one server has all of them."""
-    asked = base_spec(trial.spec)
-    every = tuple(str(student_folder(t)) for t in trials) if asked.engine == "vllm" else ()
-    return asked.model_copy(update={"adapter": str(student_folder(trial)), "adapters": every})
+    return {p.sample_id: p for p in asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)}
 
 
 def _predict(
-    config: EvaluateConfig,
+    test: SourceConfig,
+    folder: Path,
     results: Results,
     trials: Sequence[Trial],
     pack: Pack,
@@ -215,20 +173,16 @@ def _predict(
     items: Sequence[Sample],
 ) -> None:
     """Write predictions.csv: each test item's label, by the students of the best set that the run made."""
-    assert config.test is not None
-    folder = config.output / STAGE
-    there = {t.variant for t in trials}
-    made = [v for v in (Variant.ALL, Variant.CORRECTED, Variant.PSEUDO, Variant.RAW) if v in there]
-    if not made:
+    best = next((v for v in BEST_FIRST if any(t.variant is v for t in trials)), None)
+    if best is None:
         write_predictions(folder / "predictions.csv", ())
         return
-    judges = [t for t in trials if t.variant is made[0]]
+    judges = [t for t in trials if t.variant is best]
     answers = [a for t in judges for a in _ask(t, trials, pack, asker, items, with_reason=False).values()]
     refused = [d.sample_id for d in read_rows(folder / "samples" / Split.TEST / "dropped.parquet", Dropped)]
-    named = own_ids(refused, config.test.manifest, pack.columns) if refused else []
-    given = (s.given for s in results.labelled.values() if s.given)
-    usual = Counter(e.label for e in results.emitted if e.label) or Counter(given)
-    found = predicted(items, answers, named, usual)
+    named = keep_own_ids(refused, test.manifest, pack.columns) if refused else []
+    usual = count_usual_labels(results.emitted, results.labelled.values())
+    found = choose_test_labels(items, answers, named, usual)
     write_predictions(folder / "predictions.csv", found.labels.items())
     log = get_run_logger()
     for ids, why in ((found.unread, "could not be read"), (found.unanswered, "got no answer from any student")):
@@ -240,7 +194,7 @@ def _predict(
 
 
 def _show(rows: Sequence[Scored]) -> None:
-    report = report_of(rows)
+    report = make_report(rows)
     text = describe(report)
     create_markdown_artifact(text, key="evaluation", description="Students by what they were taught")
     get_run_logger().info("held-out accuracy\n%s", text)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from prefect import flow, get_run_logger
 
 from flows.asking import open_asker, prepare_prompter
-from flows.config import CommonConfig, CorrectionConfig, PseudoLabelsConfig
-from flows.pool_students import students_say
+from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, intake, reused, run_as_task, show_table
+from flows.students import predict_pool
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.engine import EngineSpec
@@ -152,9 +152,7 @@ def _ask_models(config: PseudoLabelsConfig, pack: Pack, given: _Given, asker: As
         found.append(Opinions(_by_sample(told), _by_sample(direct)))
     there, here = found
     if given.corrections and settings.ask_students and config.student is not None and config.labelled is not None:
-        common = {name: getattr(config, name) for name in CommonConfig.model_fields}
-        trained = CorrectionConfig(**common, labelled=config.labelled, teacher=spec, student=config.student)
-        of_labelled, of_pool = students_say(trained, pack, given.labelled, given.pool, asker)
+        of_labelled, of_pool = predict_pool(config, config.student, pack, given.labelled, given.pool, asker)
         there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
     return there, here
 

@@ -1,39 +1,51 @@
-"""Fold students of a stage: trained a fold a task run, finished ones reused, then each asked about its own fold."""
+"""Train one student per fold, reuse finished ones, and have each predict items that it did not see.
+
+One task run per training: one after another on this machine, all at once on a cluster.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from prefect import get_run_logger
 
 from flows.asking import prepare_prompter, read_texts
-from flows.config import CorrectionConfig
+from flows.config import AnyStudent, CommonConfig, CorrectionConfig
 from flows.runners import Shard, parts, run_as_task, run_shards
-from flows.training import Plan, Student, Work, gpus_a_fold, student_facts, train_students
-from tasks.correction.decide import check_out_of_fold
+from flows.stage import show_table
+from flows.ui import Progress
 from tasks.errors import ConfigError
 from tasks.items.duplicates import near_duplicates
 from tasks.items.image_hashes import ImageHashes
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import prompter_for
-from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import Pack
-from tasks.prompts.prompter import Prompter
-from tasks.records import Prediction, Sample, Sampling
+from tasks.records import Prediction, Sample
 from tasks.storage.rows import read_rows
-from tasks.students.external import external_checkpoint, external_digest, train_external
-from tasks.students.features import Vector
-from tasks.students.fold_files import recorded_folds, write_folds
-from tasks.students.folds import Folds, make_folds
-from tasks.students.lora import student_digest, train_student
-from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
-from tasks.students.spec import ExternalSpec, ProbeSpec, StudentSpec, base_spec
+from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
+from tasks.students.fold_students import (
+    Student,
+    Training,
+    plan_external,
+    plan_lora,
+    plan_probes,
+    read_seen_content,
+    split_training_parts,
+)
+from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, read_folds, write_folds
+from tasks.students.probe import predict_probe
+from tasks.students.probe_features import Vector, describe_images
+from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
 
-_SEEDS_A_REPEAT = 1000
-_LOOKS_A_SHARD = 500
-"""Half a minute, with the decoding."""
+STAGE = "correction"
+"""The stage whose folder holds folds and students."""
+
+_IMAGES_PER_SHARD = 500
+"""Items per task run of image features: half a minute, with the decoding."""
+
+Run = dict[str, Prediction]
+"""One repeat's predictions by sample id."""
 
 
 @dataclass(frozen=True)
@@ -41,179 +53,224 @@ class OutOfFold:
     """What students say about items that they did not see."""
 
     folds: tuple[Folds, ...]
-    """One split a repeat."""
-    runs: tuple[dict[str, Prediction], ...]
-    """A repeat's predictions by sample id; none of items that are in every training set."""
+    """One split per repeat."""
+    runs: tuple[Run, ...]
+    """One per repeat; without the items that are in every training set."""
 
     def models(self, identity: str) -> str:
-        """The students that judged this item, one a repeat."""
+        """Return the students that judged this item, one per repeat."""
         return "; ".join(run[identity].model for run in self.runs if identity in run)
 
 
-def out_of_fold(
-    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, folder: Path
-) -> OutOfFold:
-    """Train all students under `folder`/students and ask them; raises LeakageError before a student is asked about an
-    item that its own record says it saw."""
+@dataclass(frozen=True)
+class Trained:
+    """The students of a split, and what was read off their items' images."""
+
+    spec: AnyStudent
+    students: tuple[Student, ...]
+    texts: Mapping[str, str]
+    """The text on each image, by digest."""
+    images: Mapping[str, Vector]
+    """The features of each image, by digest; for probes alone."""
+
+
+def predict_out_of_fold(config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker) -> OutOfFold:
+    """Split the labelled set, train the students that are not there yet, and have each predict its held-out fold.
+
+    Raises LeakageError before a student is asked about an item that its own record says it saw.
+    """
+    folder, spec = config.output / STAGE, config.student
     links = run_as_task("near-duplicates", f"look for near-duplicates among {len(samples)} items", lambda: (
         near_duplicates(samples, ImageHashes(config.images / "hashes.sqlite"))
     ))  # fmt: skip
     folds: list[Folds] = []
-    runs: list[dict[str, Prediction]] = []
-    for repeat in range(config.student.repeats):
-        recorded = recorded_folds(folder, repeat, config.student.folds)
-        split = make_folds(samples, config.student.folds, config.seed, repeat=repeat, recorded=recorded, links=links)
+    runs: list[Run] = []
+    for repeat in range(spec.repeats):
+        recorded = read_folds(folder, repeat, spec.folds)
+        split = make_folds(samples, spec.folds, config.seed, repeat=repeat, recorded=recorded, links=links)
         write_folds(split, folder, repeat)
-        _report(split)
-        students, ask = trained_students(config, pack, samples, split, repeat, folder / "students", asker)
-        check_out_of_fold(
-            samples, split.fold_of, {s.fold: set(student_facts(s)["trained_on_content"]) for s in students}
-        )
-        predictions: dict[str, Prediction] = {}
-        for student in students:
-            held_out = [s for s in samples if split.fold_of.get(s.id) == student.fold]
-            predictions |= {p.sample_id: p for p in ask(student, students, held_out)}
+        _log_split(split)
+        trained = train_students(config, spec, pack, samples, split.fold_of, repeat, asker)
+        check_out_of_fold(samples, split.fold_of, read_seen_content(trained.students))
         folds.append(split)
-        runs.append(predictions)
+        runs.append(ask_students(config, pack, trained, samples, split.fold_of, asker))
     return OutOfFold(tuple(folds), tuple(runs))
 
 
-_Ask = Callable[[Student, Sequence[Student], Sequence[Sample]], Sequence[Prediction]]
+def predict_pool(
+    config: CommonConfig,
+    spec: AnyStudent,
+    pack: Pack,
+    labelled: Sequence[Sample],
+    pool: Sequence[Sample],
+    asker: Asker,
+) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+    """Have correction's students predict `labelled`, out of fold, and `pool`, as `assign_unseen` says; both by repeat.
+
+    Items that every student saw are missing, and so is a repeat whose folds are not recorded. Raises LeakageError like
+    `predict_out_of_fold`.
+    """
+    of_labelled: list[Run] = []
+    of_pool: list[Run] = []
+    for repeat in range(spec.repeats):
+        fold_of = read_folds(config.output / STAGE, repeat, spec.folds)
+        if fold_of is None:
+            continue
+        trained = train_students(config, spec, pack, labelled, fold_of, repeat, asker)
+        seen = read_seen_content(trained.students)
+        check_out_of_fold(labelled, fold_of, seen)
+        of_labelled.append(ask_students(config, pack, trained, labelled, fold_of, asker))
+        of_pool.append(ask_students(config, pack, trained, pool, assign_unseen(pool, seen), asker))
+    return tuple(of_labelled), tuple(of_pool)
 
 
-def trained_students(
-    config: CorrectionConfig,
+def train_students(
+    config: CommonConfig,
+    spec: AnyStudent,
     pack: Pack,
     samples: Sequence[Sample],
-    split: Folds,
+    fold_of: Mapping[str, int],
     repeat: int,
-    folder: Path,
     asker: Asker,
-) -> tuple[list[Student], _Ask]:
-    """The students of a split, trained under `folder` if need be, and how one of them is asked about items."""
-    spec = config.student
+) -> Trained:
+    """Train the students of a split that are not there yet, each on all samples but its fold's."""
+    folder = config.output / STAGE / "students"
+    training_parts = split_training_parts(samples, fold_of, spec.folds)
+    images: dict[str, Vector] = {}
     if isinstance(spec, ProbeSpec):
-        return _probes(spec, config, pack, samples, split, repeat, folder, asker)
-    asked = base_spec(spec)
-    prompter = prepare_prompter(config, pack, asked, samples)
-    texts = dict(prompter.texts)
-    reasons = _reasons(config) if isinstance(spec, StudentSpec) and spec.reasons != "never" else {}
-    with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-    plan = _plan(spec, prompter, reasons, repeat, folder, ImageCache(config.images))
-    students = train_students(config, asker, samples, split, repeat, plan, gpus=gpus_a_fold(config))
-
-    def ask(student: Student, students: Sequence[Student], items: Sequence[Sample]) -> Sequence[Prediction]:
-        _read_more(config, pack, items, texts)
-        mine = _weights(asked, spec, student, students)
-        prompts = prompter_for(pack, mine, texts)
-        sampling = Sampling(label_probabilities=True, max_tokens=96 if with_reason else 8)
-        requests = [prompts.classify(s, sampling, with_reason=with_reason) for s in items]
-        what = f"student {student.fold + 1} of {len(students)} predicts its fold"
-        return asker.ask_for_labels(requests, mine, what, source=f"student/fold={student.fold}", model=prompts.model)
-
-    return students, ask
+        texts = read_texts(config, pack, samples)
+        images = _describe_images(config, spec, samples, asker)
+        trainings = plan_probes(spec, training_parts, repeat, folder, texts, images)
+    else:
+        prompter = prepare_prompter(config, pack, choose_base_engine(spec), samples)
+        texts = dict(prompter.texts)
+        if isinstance(spec, ExternalSpec):
+            cache = ImageCache(config.images)
+            trainings = plan_external(spec, training_parts, repeat, folder, prompter, cache)
+        else:
+            trainings = plan_lora(spec, training_parts, repeat, folder, prompter, _read_reasons(config, spec))
+    _run_trainings(config, spec, trainings, repeat, asker)
+    students = tuple(training.student for training in trainings)
+    _show_losses(students)
+    return Trained(spec, students, texts, images)
 
 
-def _read_more(config: CorrectionConfig, pack: Pack, items: Sequence[Sample], texts: dict[str, str]) -> None:
-    """Add the text on images that are not among the training items': those of the pool."""
-    new = [s for s in items if any(image.sha256 not in texts for image in s.images)]
-    if pack.ocr is not None and new:
-        texts.update(read_texts(config, pack, new))
+def ask_students(
+    config: CommonConfig,
+    pack: Pack,
+    trained: Trained,
+    items: Sequence[Sample],
+    fold_of: Mapping[str, int],
+    asker: Asker,
+) -> Run:
+    """Have the student of each item's fold predict it; items without a fold are not asked about."""
+    spec = trained.spec
+    items = [s for s in items if s.id in fold_of]
+    # the pool's images are not among those of the items that the students were trained on
+    texts = dict(trained.texts)
+    unread = [s for s in items if any(image.sha256 not in texts for image in s.images)]
+    if pack.ocr is not None and unread:
+        texts |= read_texts(config, pack, unread)
+    images = dict(trained.images)
+    if isinstance(spec, ProbeSpec):
+        unseen = [s for s in items if any(image.sha256 not in images for image in s.images)]
+        images |= _describe_images(config, spec, unseen, asker)
+    predictions: Run = {}
+    for student in trained.students:
+        its = [s for s in items if fold_of[s.id] == student.fold]
+        if isinstance(spec, ProbeSpec):
+            found = list(predict_probe(student.folder, its, texts, images))
+        else:
+            engine = choose_student_engine(spec, student.folder, [s.folder for s in trained.students])
+            prompter = prompter_for(pack, engine, texts)
+            with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
+            requests = make_label_requests(prompter, its, with_reason=with_reason)
+            what = f"student {student.fold + 1} of {len(trained.students)} predicts its fold"
+            source = f"student/fold={student.fold}"
+            found = asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)
+        predictions |= {p.sample_id: p for p in found}
+    return predictions
 
 
-def _reasons(config: CorrectionConfig) -> dict[str, str]:
-    """Why each item has its given label, by sample id, as the stage `rationales` found."""
+def _run_trainings(
+    config: CommonConfig, spec: AnyStudent, trainings: Sequence[Training], repeat: int, asker: Asker
+) -> None:
+    """Run the trainings whose student is not there yet, one task run each; on a cluster each holds its GPUs."""
+    log = get_run_logger()
+    shards: list[Shard[None]] = []
+    for training in trainings:
+        which = f"{training.student.fold + 1} of {len(trainings)}"
+        if training.student.is_trained:
+            log.info("fold %s: finished student reused (%s)", which, training.student.folder.name)
+        else:
+            which += f", repeat {repeat + 1}" if repeat else ""
+            what = f"train student {which} on {training.items} items"
+            shards.append(Shard(what, partial(_run_training, training.run, STAGE, what)))
+    if shards:
+        asker.close_engine()
+    gpus = 0 if isinstance(spec, ProbeSpec) else _gpus_per_fold(config, spec)
+    for _ in run_shards(config, "train student", shards, gpus=gpus):
+        pass
+
+
+def _run_training(run: Callable[[Callable[[int, int, float], None]], object], stage: str, what: str) -> None:
+    with Progress(stage, what, 1) as progress:
+
+        def show(done: int, total: int, _: float) -> None:
+            progress.total = max(total, 1)
+            progress.to(done)
+
+        run(show)
+
+
+def _gpus_per_fold(config: CommonConfig, spec: AnyStudent) -> int:
+    """Return the GPUs that a fold's training holds on a cluster: a LoRA student one, a foreign trainer a replica's."""
+    if config.runner == "threads":
+        return 0
+    most = config.runner.gpus_per_replica
+    return min(1, most) if isinstance(spec, StudentSpec) else most
+
+
+def _describe_images(
+    config: CommonConfig, spec: ProbeSpec, samples: Sequence[Sample], asker: Asker
+) -> dict[str, Vector]:
+    """Return the features of the samples' images by digest, made in task runs."""
+    pictured = [s for s in samples if s.images]
+    if not pictured or spec.images == "none":
+        return {}
+    several = [pictured] if config.runner == "threads" else parts(pictured, _IMAGES_PER_SHARD)
+    gpus = _gpus_per_fold(config, spec) if spec.embedding_model else 0
+    if gpus:
+        asker.close_engine()
+    images: dict[str, Vector] = {}
+    shards = [Shard("look at the images", partial(describe_images, spec, part)) for part in several]
+    for found in run_shards(config, "image features", shards, gpus=gpus):
+        images |= found
+    return images
+
+
+def _read_reasons(config: CommonConfig, spec: StudentSpec) -> dict[str, str]:
+    """Return why each item has its given label, by sample id, as the stage `rationales` found."""
+    if spec.reasons == "never":
+        return {}
     file = config.output / "rationales" / "kept.parquet"
     if not file.exists():
         raise ConfigError(f"student.reasons: {file} is missing; run `rationales` first (set `generator`)")
     return {p.sample_id: p.reason for p in read_rows(file, Prediction)}
 
 
-def _plan(
-    spec: StudentSpec | ExternalSpec,
-    prompter: Prompter,
-    reasons: Mapping[str, str],
-    repeat: int,
-    folder: Path,
-    images: ImageCache,
-) -> Plan:
-    if isinstance(spec, StudentSpec):
-        lora, more = spec, {"repeat": repeat, "reasons": reasons}
-
-        def train_lora(train: Sequence[Sample], fold: int) -> tuple[Path, Work]:
-            home = folder / student_digest(lora, prompter, train, fold, **more)
-            return home, lambda home, moved: train_student(lora, prompter, train, fold, home, moved, **more)
-
-        return train_lora
-    outside, seed = spec, spec.seed + _SEEDS_A_REPEAT * repeat
-
-    def train_outside(train: Sequence[Sample], fold: int) -> tuple[Path, Work]:
-        home = folder / external_digest(outside, prompter, train, fold, seed)
-        return home, lambda home, moved: train_external(
-            outside, prompter, train, fold, seed, home, moved, images=images
-        )
-
-    return train_outside
+def _show_losses(students: Sequence[Student]) -> None:
+    """Show the students' loss curves as one table artifact, some thirty points each."""
+    rows: list[dict[str, object]] = []
+    for student in students:
+        facts = student.read_facts()
+        curve = list(zip(facts.get("steps_logged", []), facts.get("losses", []), strict=False))
+        rows += [{"fold": student.fold, "step": s, "loss": loss} for s, loss in curve[:: max(1, len(curve) // 30)]]
+    if rows:
+        show_table("student-losses", rows, "Loss of the fold students by step")
 
 
-def _weights(
-    asked: EngineSpec, spec: StudentSpec | ExternalSpec, student: Student, students: Sequence[Student]
-) -> EngineSpec:
-    """The engine for one student: its adapter on the base, or its own full weights."""
-    if isinstance(spec, StudentSpec):
-        found = [(str(s.folder), True) for s in students]
-    else:
-        found = [(str(path), adapter) for path, adapter in (external_checkpoint(s.folder) for s in students)]
-    path, is_adapter = found[[s.fold for s in students].index(student.fold)]
-    if not is_adapter:
-        return asked.model_copy(update={"model": path, "revision": None})
-    several = tuple(p for p, _ in found) if asked.engine == "vllm" else ()
-    return asked.model_copy(update={"adapter": path, "adapters": several})
-
-
-def _probes(
-    spec: ProbeSpec,
-    config: CorrectionConfig,
-    pack: Pack,
-    samples: Sequence[Sample],
-    split: Folds,
-    repeat: int,
-    folder: Path,
-    asker: Asker,
-) -> tuple[list[Student], _Ask]:
-    texts = read_texts(config, pack, samples)
-    images: dict[str, Vector] = {}
-    looked_at: set[str] = set()  # more than `images`: some can't be read
-
-    def features(items: Sequence[Sample] = samples) -> Mapping[str, Vector]:
-        new = [s for s in items if any(image.sha256 not in looked_at for image in s.images)]
-        looked_at.update(image.sha256 for s in new for image in s.images)
-        if new:
-            several = [new] if config.runner == "threads" else parts(new, _LOOKS_A_SHARD)
-            looks = [Shard("look at the images", partial(probe_images, spec, part)) for part in several]
-            gpus = gpus_a_fold(config) if spec.embedding_model else 0
-            if gpus:
-                asker.close_engine()
-            for found in run_shards(config, "image features", looks, gpus=gpus):
-                images.update(found)
-        return images
-
-    seed = spec.seed + _SEEDS_A_REPEAT * repeat
-
-    def plan(train: Sequence[Sample], fold: int) -> tuple[Path, Work]:
-        home = folder / probe_digest(spec, train, texts, fold, seed)
-        return home, lambda home, _: train_probe(spec, train, texts, fold, seed, home, images=images)
-
-    students = train_students(config, asker, samples, split, repeat, plan, before=features)
-
-    def ask(student: Student, students: Sequence[Student], items: Sequence[Sample]) -> Sequence[Prediction]:
-        _read_more(config, pack, items, texts)
-        return list(predict_probe(student.folder, items, texts, images=features(items)))
-
-    return students, ask
-
-
-def _report(split: Folds) -> None:
+def _log_split(split: Folds) -> None:
     log = get_run_logger()
     if split.rare:
         log.warning(

@@ -36,7 +36,7 @@ def teach(folder: Path) -> Path:
     model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
     (folder / "model.safetensors").unlink()  # there again, and whole, once it is taught
     learn_to_see(model, processor, school.pictures(), school.screen_captions(), steps=_SEEING, seed=SEED)
-    train(model, processor, _lessons(school, processor), steps=_STEPS, seconds=300, rate=3e-3, seed=SEED)
+    train(model, processor, _lessons(school, processor), steps=_STEPS, rate=3e-3, seed=SEED)
     model.save_pretrained(folder)
     return folder
 

@@ -16,7 +16,7 @@ from flows.service.server import prefect_environment
 from tasks.errors import PackError
 from tasks.models.engines.engine import EngineSpec
 from tasks.storage.yaml_files import read_yaml
-from tasks.students.spec import ExternalSpec, StudentSpec
+from tasks.students.settings import ExternalSpec, StudentSpec
 
 ROOT = Path(__file__).parent.parent
 CODE = sorted([*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")])

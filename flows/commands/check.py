@@ -12,7 +12,8 @@ from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split
-from tasks.students.spec import ProbeSpec, base_spec
+from tasks.students.asking import choose_base_engine
+from tasks.students.settings import ProbeSpec
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _correction_estimates(
     adjudicated = replace(asked, requests=share, tokens=round(asked.tokens * config.correction.teacher_share))
     if isinstance(spec, ProbeSpec):  # asks no model
         return [adjudicated]
-    student = prompter_for(pack, base_spec(spec), texts={})
+    student = prompter_for(pack, choose_base_engine(spec), texts={})
     own = [student.classify(s, sampling, with_reason=False) for s in labelled for _ in range(spec.repeats)]
     return [_estimate("correction: students", own), adjudicated]
 

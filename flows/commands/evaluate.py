@@ -22,11 +22,11 @@ def evaluate_command(
     find_or_start_server()
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.scores import Scored
-    from tasks.evaluation.table import describe, report_of
+    from tasks.evaluation.table import describe, make_report
     from tasks.storage.rows import read_rows
 
     evaluate(loaded)
-    console.print(describe(report_of(read_rows(loaded.output / STAGE / "kept.parquet", Scored))), markup=False)
+    console.print(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))), markup=False)
 
 
 def compare_command(

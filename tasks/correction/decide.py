@@ -1,13 +1,13 @@
 """Correction of given labels: suspicion out of fold, a blind teacher, a person's audit, decisions under the gate.
 
-1. `check_out_of_fold`: no prediction counts whose student saw the item, or a duplicate of it (rule 4).
+1. No prediction counts whose student saw the item, or a duplicate of it: `students.folds.check_out_of_fold`.
 2. `correct` asks the teacher, which is not shown the given label, about the most suspicious items only;
 3. has a person judge a sample of them (gate.py), calibrates on the verdicts (calibration.py), and spends
    what is left of the person's budget where an answer is worth most;
 4. decides: verdicts stand; unreviewed labels change only while the gate is open (rule 6); the rest waits or stays.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +25,7 @@ from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expect_gai
 from tasks.correction.judgements import Floats, Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
 from tasks.correction.suspicion import Suspicion, measure_suspicion, temper
-from tasks.errors import LeakageError
-from tasks.records import Action, Sample, content_digest
+from tasks.records import Action
 
 AskTeacher = Callable[[Ints], Floats]
 """Items → their probabilities by the teacher, asked blind, [n, C + 1]: the last column is "none of the labels".
@@ -78,21 +77,6 @@ class Decisions:
     audited: int
     estimates: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
     """`wrong` (share of given labels), `precision` and `recall` of the flags; none without enough verdicts."""
-
-
-def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], seen: Mapping[int, set[str]]) -> None:
-    """Raise LeakageError if the student of a sample's fold was trained on the sample, or on equal content.
-
-    `seen` holds, by fold, the content digests (`records.content_digest`) that the student's own training record names.
-    A sample without a fold was in every training set and has no out-of-fold prediction to check.
-    """
-    for sample in samples:
-        fold = fold_of.get(sample.id)
-        if fold is not None and content_digest(sample) in seen[fold]:
-            raise LeakageError(
-                f"item {sample.id}: the student of fold {fold} was trained on it or on a duplicate of it; "
-                "delete that student's folder and run again"
-            )
 
 
 def correct(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import PIL
 from PIL import Image
 
-from tasks.demo import blocks, canvas, dialogues, pages, screens
+from tasks.demo import blocks, canvas, dialogues, purchase_screens, screens
 from tasks.demo.screens import KINDS, Screen, draw_screen
 from tasks.errors import ConfigError
 
@@ -133,7 +133,8 @@ def _seed(seed: int, what: str) -> int:
 
 @functools.cache
 def _version() -> str:
-    sources = [Path(str(module.__file__)) for module in (canvas, blocks, pages, screens, dialogues)] + [Path(__file__)]
+    modules = (canvas, blocks, purchase_screens, screens, dialogues)
+    sources = [*(Path(str(module.__file__)) for module in modules), Path(__file__)]
     texts = [PIL.__version__.encode()] + [path.read_bytes() for path in sources]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 

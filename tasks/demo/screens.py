@@ -6,7 +6,7 @@ from random import Random
 
 from PIL import Image
 
-from tasks.demo import pages
+from tasks.demo import purchase_screens
 from tasks.demo.blocks import WHITE, foot, goods_card, head, rows, ticket, tiles
 from tasks.demo.canvas import GREY, HEIGHT, PALE, WIDTH, Canvas, mix
 
@@ -156,11 +156,11 @@ def _coupons(c: Canvas) -> None:
 
 
 KINDS: dict[str, Callable[[Canvas], None]] = {
-    "商品页": pages.product,
-    "规格选择页": pages.options,
-    "订单详情页": pages.order,
-    "支付页": pages.pay,
-    "物流页": pages.logistics,
+    "商品页": purchase_screens.product,
+    "规格选择页": purchase_screens.options,
+    "订单详情页": purchase_screens.order,
+    "支付页": purchase_screens.pay,
+    "物流页": purchase_screens.logistics,
     "购物车页": _cart,
     "评价页": _reviews,
     "退款页": _refund,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.evaluation.truth import read_truth
+from tasks.evaluation.test_set import read_truth
 
 
 def answer_from_truth(truth: Path, asked: Iterable[str]) -> dict[str, str]:

@@ -5,12 +5,11 @@ reason for a given label; `teacher` (standing for the 72B) answers the pack's cl
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from filelock import FileLock
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from tasks.demo import checkpoint, lessons, training
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.lessons import School
 from tasks.demo.training import learn_to_see, train
@@ -55,11 +53,8 @@ RECIPES = {
 SEEING_STEPS = 160
 """Batches for the vision tower alone, before the base's own."""
 
-SECONDS = {"base": 200.0, "teacher": 200.0, "generator": 60.0}
-"""Upper bounds of wall time; on two free cores the steps end well before."""
-
-_RECIPE_SOURCES = (checkpoint, lessons, training)
-"""Modules that decide about a model beyond what its lessons show: sizes, order of lessons, optimiser."""
+_RECIPE_VERSION = 1
+"""Raise it with each change to checkpoint.py, lessons.py or training.py that makes other models of the same lessons."""
 
 _RECORD = "recipe.json"
 """Written last: a folder without it is not a model."""
@@ -69,20 +64,18 @@ def make_models(
     folder: Path,
     *,
     seed: int = 11,
-    seconds_each: float | Mapping[str, float] = SECONDS,
     progress: Progress | None = None,
     scale: float = 1.0,
 ) -> TinyModels:
     """Train the three models into `folder`, or find them there, and return their folders.
 
-    A model is trained again only when its recipe changed: what its lessons show, the demo pack, the training's sources,
-    `seed`, or `scale`, a factor on the steps (far below 1 for tests). `seconds_each` bounds each training's wall time;
-    `progress` hears of every step. Raises PackError when the demo pack is broken.
+    A model is trained again only when its recipe changed: what its lessons show, the demo pack, steps, learning rates,
+    `_RECIPE_VERSION`, `seed`, or `scale`, a factor on the steps (far below 1 for tests). `progress` is called after
+    every step. Raises PackError when the demo pack is broken.
     """
     folder.mkdir(parents=True, exist_ok=True)
     school = School(load_pack("demo"), seed)
-    sources = [hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in _RECIPE_SOURCES]
-    shaped_by = [school.fingerprint(), seed, SEEING_STEPS, *sources]
+    shaped_by = [school.fingerprint(), seed, SEEING_STEPS, _RECIPE_VERSION]
     made: dict[str, Path] = {}
     # two processes that start at once must not train the same model twice
     with FileLock(folder / ".lock"):
@@ -92,8 +85,7 @@ def make_models(
             origin = start.name if start else "scratch"
             target = folder / f"{name}-{digest_of([shaped_by, name, asdict(recipe), steps, origin])[:12]}"
             if not (target / _RECORD).is_file():
-                seconds = seconds_each if isinstance(seconds_each, int | float) else seconds_each[name]
-                _make(name, recipe, target, start, school, steps=steps, seconds=seconds, progress=progress)
+                _make(name, recipe, target, start, school, steps=steps, progress=progress)
             made[name] = target
     return TinyModels(**made)
 
@@ -106,7 +98,6 @@ def _make(
     school: School,
     *,
     steps: int,
-    seconds: float,
     progress: Progress | None,
 ) -> None:
     """Train one model in a temporary folder beside `target`, then rename: what has the name is whole."""
@@ -135,17 +126,16 @@ def _make(
             seed=school.seed,
             report=(lambda step, loss: progress(f"{name}'s eyes", step, seeing, loss)) if progress else None,
         )
-    done = train(
+    train(
         model,
         processor,
         school.lessons(name, processor),
         steps=steps,
-        seconds=seconds,
         rate=recipe.rate,
         seed=school.seed,
         report=(lambda step, loss: progress(name, step, steps, loss)) if progress else None,
     )
     model.save_pretrained(work)
-    record = {"name": name, "seed": school.seed, "steps": done, "planned_steps": steps, **asdict(recipe)}
+    record = {"name": name, "seed": school.seed, **asdict(recipe), "steps": steps}
     (work / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(work, target)

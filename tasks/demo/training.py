@@ -1,12 +1,15 @@
-"""Full training of a tiny Qwen2-VL on a stream of conversations, within a number of steps and of seconds."""
+"""Full training of a tiny Qwen2-VL on a stream of conversations.
+
+It is bounded by steps, never by the clock: a slow machine takes longer and makes the same model.
+"""
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -29,25 +32,10 @@ class Lesson:
     """Long lessons get batches of their own, so that the short ones are not padded to their length."""
 
 
-class Pace:
-    """The learning rate's factor: warm-up, then a cosine down to nothing at the last step *or* the last second.
-
-    A machine too slow for all the steps thus ends early with a finished schedule, not with a half-cooled model.
-    """
-
-    def __init__(self, steps: int, seconds: float) -> None:
-        self.steps, self.seconds = steps, seconds
-        self.start = time.monotonic()
-
-    def done(self, step: int) -> float:
-        """The share that is behind us, 0 to 1."""
-        return min(1.0, max(step / self.steps, (time.monotonic() - self.start) / self.seconds))
-
-    def __call__(self, step: int) -> float:
-        done = self.done(step)
-        # counted in steps: a slow first batch must not skip the warm-up
-        warm = (step + 1) / max(1.0, WARM_UP * self.steps)
-        return min(1.0, warm) * 0.5 * (1 + math.cos(math.pi * done))
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Return the learning rate's factor at `step`: a warm-up, under a cosine that ends at 0 after `steps`."""
+    warm = (step + 1) / max(1.0, WARM_UP * steps)
+    return min(1.0, warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 class _Lessons(IterableDataset[Lesson]):
@@ -102,17 +90,11 @@ class Collator:
 
 
 class _Progress(TrainerCallback):
-    def __init__(self, pace: Pace, report: Callable[[int, float], None] | None) -> None:
-        self.pace, self.report, self.loss = pace, report, math.nan
+    """Reports each step and the smoothed loss."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.pace.start = time.monotonic()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.pace.done(state.global_step) >= 1:
-            control.should_training_stop = True
+    def __init__(self, report: Callable[[int, float], None]) -> None:
+        self.report = report
+        self.loss = math.nan
 
     def on_log(
         self,
@@ -124,8 +106,7 @@ class _Progress(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             self.loss = logs["loss"] if math.isnan(self.loss) else 0.9 * self.loss + 0.1 * logs["loss"]
-            if self.report:
-                self.report(state.global_step, self.loss)
+            self.report(state.global_step, self.loss)
 
 
 def train(
@@ -134,19 +115,16 @@ def train(
     lessons: Iterable[Lesson],
     *,
     steps: int,
-    seconds: float,
     rate: float,
     seed: int,
     report: Callable[[int, float], None] | None = None,
-) -> int:
-    """Train all of `model` in place on the answers of `lessons` (which should not run out), and return the steps done.
+) -> None:
+    """Train all of `model` in place on the answers of `lessons` (which must not run out), for `steps` batches.
 
-    Stops after `steps` batches or `seconds`, whichever comes first, the schedule being finished either way.
     `report` gets the step and the smoothed loss after every step.
     """
-    pace = Pace(steps, seconds)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_factor, steps=steps))
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -164,18 +142,16 @@ def train(
             use_cpu=not torch.cuda.is_available(),
             seed=seed,
         )
-        progress = _Progress(pace, report)
         trainer = Trainer(
             model=model,
             args=arguments,
             data_collator=Collator(processor),
             train_dataset=cast(Any, _Lessons(lessons)),
             optimizers=(optimizer, schedule),
-            callbacks=[progress],
+            callbacks=[_Progress(report)] if report else [],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        return int(trainer.state.global_step)
 
 
 class _Seeing(torch.nn.Module):
@@ -249,7 +225,7 @@ def learn_to_see(
             args=arguments,
             data_collator=collate,
             train_dataset=cast(Any, _Stream(pictures)),
-            callbacks=[_Progress(Pace(steps, math.inf), report)],
+            callbacks=[_Progress(report)] if report else [],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

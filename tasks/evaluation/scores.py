@@ -9,6 +9,7 @@ students of each side (Efron and Tibshirani, "An Introduction to the Bootstrap",
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -90,7 +91,7 @@ class Lift(Record):
 
 
 def score(variant: str, answers: Sequence[Scored]) -> Score:
-    """The score of one variant's answers; each seed must have answered the same items (ValueError otherwise)."""
+    """Return the score of one variant's answers; each seed must have answered the same items (ValueError otherwise)."""
     table = _Table.of(answers)
     rng = np.random.default_rng(0)
     right = table.given == table.truth
@@ -124,8 +125,8 @@ def score(variant: str, answers: Sequence[Scored]) -> Score:
     )
 
 
-def lift(base: str, base_answers: Sequence[Scored], variant: str, answers: Sequence[Scored]) -> Lift:
-    """The difference in accuracy on the items that both answered; raises ValueError where there is none."""
+def measure_lift(base: str, base_answers: Sequence[Scored], variant: str, answers: Sequence[Scored]) -> Lift:
+    """Return the difference in accuracy on the items that both answered; raises ValueError where there is none."""
     a, b = _right_together(base_answers, answers)
     rng = np.random.default_rng(0)
     items, seeds_a = _draws(rng, a.shape)
@@ -135,8 +136,8 @@ def lift(base: str, base_answers: Sequence[Scored], variant: str, answers: Seque
     return Lift(base=base, variant=variant, points=_interval(float(b.mean() - a.mean()), differences))
 
 
-def gap_closed(raw: Sequence[Scored], best: Sequence[Scored], ceiling: Sequence[Scored]) -> Interval:
-    """The share of the way from `raw` to `ceiling` that `best` has gone, with its interval.
+def measure_gap_closed(raw: Sequence[Scored], best: Sequence[Scored], ceiling: Sequence[Scored]) -> Interval:
+    """Return the share of the way from `raw` to `ceiling` that `best` has gone, with its interval.
 
     Raises ValueError where the three did not answer the same items.
     """
@@ -157,11 +158,13 @@ def gap_closed(raw: Sequence[Scored], best: Sequence[Scored], ceiling: Sequence[
     return _interval(value, np.array(shares or [float("nan")]))
 
 
+@dataclass(frozen=True)
 class _Table:
     """Answers as arrays."""
 
-    def __init__(self, classes: tuple[str, ...], truth: NDArray[np.int64], given: Labels) -> None:
-        self.classes, self.truth, self.given = classes, truth, given
+    classes: tuple[str, ...]
+    truth: NDArray[np.int64]
+    given: Labels
 
     @classmethod
     def of(cls, answers: Sequence[Scored]) -> "_Table":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from tasks.evaluation.scores import Interval, Lift, Score, Scored, gap_closed, lift, score
+from tasks.evaluation.scores import Interval, Lift, Score, Scored, measure_gap_closed, measure_lift, score
 from tasks.evaluation.variants import Variant
 from tasks.records import Record
 
@@ -17,7 +17,7 @@ class Report(Record):
     """Share of the way from RAW to CEILING that ALL goes; None unless all three were measured."""
 
     def figures(self) -> dict[str, float]:
-        """The figures for the stage's record."""
+        """Return the figures for the stage's record."""
         found = {f"accuracy of {s.variant}": s.accuracy.value for s in self.scores}
         found |= {f"lift of {x.variant}": x.points.value for x in self.lifts}
         if self.gap_closed is not None:
@@ -25,8 +25,8 @@ class Report(Record):
         return found
 
 
-def report_of(rows: Iterable[Scored]) -> Report:
-    """Scores of each variant in `rows`, and its lift on the first of them, which is RAW where it was measured."""
+def make_report(rows: Iterable[Scored]) -> Report:
+    """Return each variant's scores, and its lift on the first variant in `rows`, which is RAW where it was measured."""
     answers: dict[str, list[Scored]] = {}
     for row in rows:
         answers.setdefault(row.variant, []).append(row)
@@ -34,20 +34,20 @@ def report_of(rows: Iterable[Scored]) -> Report:
     wanted = (Variant.RAW, Variant.ALL, Variant.CEILING)
     return Report(
         scores=tuple(score(variant, found) for variant, found in answers.items()),
-        lifts=tuple(lift(base, answers[base], v, found) for v, found in answers.items() if v != base),
-        gap_closed=gap_closed(*(answers[v] for v in wanted)) if all(v in answers for v in wanted) else None,
+        lifts=tuple(measure_lift(base, answers[base], v, found) for v, found in answers.items() if v != base),
+        gap_closed=measure_gap_closed(*(answers[v] for v in wanted)) if all(v in answers for v in wanted) else None,
     )
 
 
 def describe(report: Report) -> str:
-    """The report as a Markdown table: accuracy, macro F1 and lift with 95 % intervals."""
+    """Return the report as a Markdown table: accuracy, macro F1 and lift with 95 % intervals."""
     lifts = {x.variant: x for x in report.lifts}
     lines = [
         "| taught | accuracy | macro F1 | lift, points | reason and label agree | by seed |",
         "|---|---|---|---|--:|---|",
     ]
     for s in report.scores:
-        gain = points(lifts[s.variant].points) if s.variant in lifts else "–"
+        gain = format_points(lifts[s.variant].points) if s.variant in lifts else "–"
         agree = "–" if s.agreement is None else f"{s.agreement:.1%}"
         seeds = ", ".join(f"{x:.1%}" for x in s.by_seed)
         lines.append(f"| {s.variant} | {s.accuracy} | {s.macro_f1} | {gain} | {agree} | {seeds} |")
@@ -59,14 +59,14 @@ def describe(report: Report) -> str:
     return "\n".join(lines)
 
 
-def points(interval: Interval) -> str:
-    """A difference of shares, in points."""
+def format_points(interval: Interval) -> str:
+    """Return a difference of shares in points."""
     value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) -> str:
-    """Two runs side by side, on the items that both answered, as Markdown: each variant, then the classes of one.
+    """Put two runs side by side, on the items that both answered, as Markdown: each variant, then the classes of one.
 
     That one is ALL, or the last where ALL is not in both; a class is listed if either run was asked for it or gave it.
 
@@ -91,8 +91,8 @@ def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) 
     for variant in variants:
         ours, theirs = ([x for x in side if x.variant == variant] for side in (of_a, of_b))
         scores[variant] = both = score(variant, ours), score(variant, theirs)
-        difference = lift(variant, ours, variant, theirs).points
-        lines.append(f"| {variant} | {both[0].accuracy} | {both[1].accuracy} | {points(difference)} |")
+        difference = measure_lift(variant, ours, variant, theirs).points
+        lines.append(f"| {variant} | {both[0].accuracy} | {both[1].accuracy} | {format_points(difference)} |")
     best = Variant.ALL if Variant.ALL in scores else variants[-1]
     f1_a, f1_b = ({c.label: c.f1 for c in side.classes} for side in scores[best])
     items = {c.label: c.items for side in reversed(scores[best]) for c in side.classes}

@@ -1,72 +1,149 @@
-"""A trial: one student trained on one variant of the set with one seed, phase after phase."""
+"""A trial: one student trained on one variant of the set with one seed, training after training."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.evaluation.variants import Phase, Variant
+from tasks.evaluation.results import Results
+from tasks.evaluation.scores import Scored
+from tasks.evaluation.settings import EvaluateSettings
+from tasks.evaluation.variants import Phase, Variant, plan_phases
 from tasks.models.engines.identity import prompter_for
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
+from tasks.records import Prediction, Sample
+from tasks.students.asking import choose_base_engine
 from tasks.students.lora import student_digest, train_student
-from tasks.students.spec import StudentSpec, base_spec
+from tasks.students.settings import StudentSpec
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training of a trial: each goes on from the student that the one before it made."""
+
+    phase: Phase
+    spec: StudentSpec
+    folder: Path
+    """Named by all that makes the student."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Everything a process of its own needs to train one student."""
+    """Everything that a process of its own needs to train one student."""
 
     variant: Variant
     seed: int
-    phases: tuple[Phase, ...]
-    spec: StudentSpec
-    """Its `steps` are those of all phases together."""
     pack: str
     """Name or folder."""
     texts: Mapping[str, str]
     """Text on images by digest, for packs that show it."""
-    folder: Path
-    """Students' folders go in here, named by all that makes them."""
+    steps: tuple[Step, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the finished student is, or will be."""
+        return self.steps[-1].folder
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the student is there already, whole."""
+        return (self.folder / "student.json").exists()
+
+    @property
+    def has_reasons(self) -> bool:
+        """Whether the student is taught any reason."""
+        return any(step.phase.reasons for step in self.steps)
 
 
-def student_folder(trial: Trial) -> Path:
-    """Where the trial's finished student is, or will be."""
-    return _plan(trial)[-1][1]
+def plan_trials(
+    settings: EvaluateSettings,
+    student: StudentSpec,
+    results: Results,
+    truth: Mapping[str, str],
+    pack: str,
+    texts: Mapping[str, str],
+    folder: Path,
+    seed: int,
+) -> list[Trial]:
+    """Return the trials of all variants with one seed, then with the next; variants without items are left out.
+
+    All students get the same number of steps; their folders are under `folder`.
+    """
+    emitted = [e for e in results.emitted if e.label]
+    ids = Counter(e.sample_id for e in emitted)
+    # the truth goes by id, so of two items with one id it knows neither
+    known = truth if ids.keys() <= truth.keys() and ids.total() == len(ids) else None
+    phases = {variant: plan_phases(variant, results, known) for variant in settings.variants}
+    passes = student.epochs * len(emitted) / (student.batch_size * student.gradient_accumulation)
+    total = settings.steps or student.steps or max(1, round(passes))
+    prompter = prompter_for(load_pack(pack), choose_base_engine(student), texts)
+    return [
+        Trial(variant, s, pack, texts, _plan_steps(plan, student, total, s, prompter, folder))
+        for s in range(seed, seed + settings.seeds)
+        for variant, plan in phases.items()
+        if plan
+    ]
 
 
-def is_trained(trial: Trial) -> bool:
-    """Whether the student is there already, whole."""
-    return (student_folder(trial) / "student.json").exists()
-
-
-def train_trial(trial: Trial) -> Path:
-    """Train what is not trained yet; returns the last student's folder. Raises what `train_student` raises."""
-    prompter = _prompter(trial)
+def train_trial(trial: Trial) -> None:
+    """Train what is not trained yet. Raises what `train_student` raises."""
+    prompter = prompter_for(load_pack(trial.pack), choose_base_engine(trial.steps[0].spec), trial.texts)
     start: Path | None = None
-    for (spec, folder), phase in zip(_plan(trial), trial.phases, strict=True):
-        train_student(spec, prompter, phase.items, 0, folder, _unheard, reasons=phase.reasons, start=start)
-        start = folder
-    assert start is not None
-    return start
+    for step in trial.steps:
+        reasons = step.phase.reasons
+        train_student(step.spec, prompter, step.phase.items, 0, step.folder, _ignore, reasons=reasons, start=start)
+        start = step.folder
 
 
-def _plan(trial: Trial) -> list[tuple[StudentSpec, Path]]:
-    """Each phase's specification and folder."""
-    prompter = _prompter(trial)
-    plan: list[tuple[StudentSpec, Path]] = []
-    for phase in trial.phases:
-        steps = max(1, round((trial.spec.steps or 1) * phase.share))
-        reasons = "where_given" if phase.reasons else "never"
-        spec = trial.spec.model_copy(update={"steps": steps, "seed": trial.seed, "reasons": reasons})
-        start = plan[-1][1] if plan else None
+def make_rows(
+    trial: Trial,
+    items: Sequence[Sample],
+    labels: Mapping[str, str],
+    answers: Mapping[str, Prediction],
+    reasoned: Mapping[str, Prediction],
+) -> list[Scored]:
+    """Return the student's answers about the items, beside their true `labels`.
+
+    `answers` are those without a reason, `reasoned` those after one where it was asked for; all by id.
+    """
+    rows: list[Scored] = []
+    for item in items:
+        answer = answers[item.id]
+        after = reasoned.get(item.id)
+        rows.append(
+            Scored(
+                sample_id=item.id,
+                variant=trial.variant,
+                seed=trial.seed,
+                truth=labels[item.id],
+                label=answer.label,
+                p=answer.probabilities.get(answer.label or ""),
+                reason=after.reason if after else "",
+                reasoned=after.label if after else None,
+            )
+        )
+    return rows
+
+
+def _plan_steps(
+    phases: Sequence[Phase], student: StudentSpec, total: int, seed: int, prompter: Prompter, folder: Path
+) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    for phase in phases:
+        changes = {
+            "steps": max(1, round(total * phase.share)),
+            # by the clock, a busy machine would give one variant fewer steps than another
+            "seconds_a_fold": None,
+            "seed": seed,
+            "reasons": "where_given" if phase.reasons else "never",
+        }
+        spec = student.model_copy(update=changes)
+        start = steps[-1].folder if steps else None
         digest = student_digest(spec, prompter, phase.items, 0, reasons=phase.reasons, start=start)
-        plan.append((spec, trial.folder / digest))
-    return plan
+        steps.append(Step(phase, spec, folder / digest))
+    return tuple(steps)
 
 
-def _prompter(trial: Trial) -> Prompter:
-    return prompter_for(load_pack(trial.pack), base_spec(trial.spec), trial.texts)
-
-
-def _unheard(done: int, total: int, loss: float) -> None:
+def _ignore(done: int, total: int, loss: float) -> None:
     """Steps of a child process are not followed; finished students are."""

@@ -1,11 +1,12 @@
 """What a student is taught in each step of the ablation: the same way from raw labels to the emitted set and beyond."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tasks.records import Correction, Example, Origin, Prediction, Sample, Split, Subset
+from tasks.evaluation.results import Results
+from tasks.records import Example, Origin, Sample, Split, Subset
 
 
 class Variant(StrEnum):
@@ -27,6 +28,10 @@ class Variant(StrEnum):
     """The emitted items with their true labels, all else alike: what no pipeline can beat by labels. Where known."""
 
 
+BEST_FIRST = (Variant.ALL, Variant.CORRECTED, Variant.PSEUDO, Variant.RAW)
+"""Whose students predict a test set: those of the first that there is."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """One training: items, each with the label it is taught with as `given`, and reasons by id."""
@@ -37,31 +42,12 @@ class Phase:
     """Of the variant's steps."""
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a run left, as far as it is taught: samples by id, and the stages' decisions.
-
-    An item of the labelled set and one of the pool may have the same id.
-    """
-
-    labelled: Mapping[str, Sample]
-    pool: Mapping[str, Sample]
-    reasons: Mapping[str, str]
-    """Of the given label, by labelled id; those that are emitted."""
-    pseudo: Mapping[str, Prediction]
-    """The trusted ones, by pool id."""
-    corrections: Mapping[str, Correction]
-    emitted: Sequence[Example]
-    barred: frozenset[str] = frozenset()
-    """Items that must not be taught in any variant: they are too near to the evaluation set."""
-
-
 _SECOND_PHASE = 0.3
 """Share of the steps in PHASED that goes to the pseudo-labelled part alone."""
 
 
-def phases(variant: Variant, results: Results, truth: Mapping[str, str] | None = None) -> tuple[Phase, ...]:
-    """The trainings that make the student of `variant`, in order; none where the run left nothing for it.
+def plan_phases(variant: Variant, results: Results, truth: Mapping[str, str] | None = None) -> tuple[Phase, ...]:
+    """Return the trainings that make the student of `variant`, in order; none where the run left nothing for it.
 
     `truth` (true label by sample id) is for CEILING alone and must know each emitted item: KeyError otherwise.
     """

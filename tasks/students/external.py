@@ -4,26 +4,23 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.dataset.export.student_set import make_label_examples, write_data
 from tasks.dataset.export.trainer_files import Plain, fill_words, write_configuration
 from tasks.errors import ConfigError, EngineError
-from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import model_identity
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
-from tasks.students.checkpoints import find_checkpoint, is_adapter, take_checkpoint
-from tasks.students.child import TimedOut, end_leftovers, ending, run_child, tail, training_log
-from tasks.students.curves import Curve, draw_curve
-from tasks.students.spec import ExternalSpec
-
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss)."""
+from tasks.students.asking import choose_base_engine
+from tasks.students.external_output import find_checkpoint, read_log_tail, read_training_log, take_checkpoint
+from tasks.students.external_process import TimedOut, describe_exit, end_leftovers, run_child
+from tasks.students.loss_curves import Curve, Progress, draw_curve
+from tasks.students.settings import ExternalSpec
 
 _FOLDER = TEMPLATES / "students"
 _DATASET = "labelstill"
@@ -47,7 +44,7 @@ def external_digest(spec: ExternalSpec, prompter: Prompter, train: Sequence[Samp
     }
     deepspeed = _deepspeed(spec)
     recipe = [_template(spec).read_text("utf-8"), deepspeed.read_text("utf-8") if deepspeed else ""]
-    base = model_identity(EngineSpec(engine="local", model=spec.base, revision=spec.revision))
+    base = model_identity(choose_base_engine(spec))
     items = sorted([s.id, content_digest(s), s.given] for s in train)
     ingredients = [spec.model_dump(mode="json", exclude=left_out), recipe, base, prompter.pack.digest, items]
     return digest_of([*ingredients, prompter.min_pixels, prompter.max_pixels, fold, seed])[:16]
@@ -67,11 +64,11 @@ def train_external(
     """Have the trainer make one student from `train` (each item with its given label); returns its folder.
 
     The student learns to answer the classify prompt without a reason: the form in which it is then scored. The folder
-    holds the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see `external_checkpoint`);
-    what else the trainer wrote, optimizer states above all, is not kept. A finished folder is returned as it is; a new
-    one appears whole. With `images`, the trainer is given the very pixels that the student is later asked with.
-    Raises ConfigError for a template or command that can't be used, and EngineError with the end of the log when the
-    trainer fails, takes too long, or leaves no safetensors; the half-made folder then stays, for its log.
+    holds the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see external_output.py); what
+    else the trainer wrote, optimizer states above all, is not kept. A finished folder is returned as it is; a new one
+    appears whole. With `images`, the trainer is given the very pixels that the student is later asked with. Raises
+    ConfigError for a template or command that can't be used, and EngineError with the end of the log when the trainer
+    fails, takes too long, or leaves no safetensors; the half-made folder then stays, for its log.
     """
     if (folder / "student.json").exists():
         return folder
@@ -85,7 +82,8 @@ def train_external(
         take_checkpoint(find_checkpoint(work / "output", adapter=spec.adapter), work / "checkpoint")
     except EngineError as error:
         log = work / "train.log"
-        raise EngineError(f"fold {fold}: {spec.trainer}: {error} (log: {log})\n{tail(log)}".rstrip()) from error
+        message = f"fold {fold}: {spec.trainer}: {error} (log: {log})\n{read_log_tail(log)}"
+        raise EngineError(message.rstrip()) from error
     shutil.rmtree(work / "output")
     shutil.rmtree(work / "process")
     facts = {
@@ -106,17 +104,6 @@ def train_external(
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)
     return folder
-
-
-def external_checkpoint(folder: Path) -> tuple[Path, bool]:
-    """The checkpoint in a folder that `train_external` returned, and whether it is an adapter (else a whole model).
-
-    Raises EngineError when there is none.
-    """
-    checkpoint = folder / "checkpoint"
-    if not checkpoint.is_dir():
-        raise EngineError(f"{folder}: holds no checkpoint; remove the folder to train it again")
-    return checkpoint, is_adapter(checkpoint)
 
 
 def _prepare(
@@ -167,7 +154,7 @@ def _run(
     def look() -> None:
         nonlocal told
         with contextlib.suppress(OSError):  # the trainer is just replacing the file
-            lines = training_log(work / "output")
+            lines = read_training_log(work / "output")
             if lines and lines[-1][0] != told:
                 told = lines[-1][0]
                 progress(*lines[-1])
@@ -177,9 +164,9 @@ def _run(
     except TimedOut as error:
         raise EngineError(f"was ended after `timeout_seconds: {spec.timeout_seconds:g}`") from error
     if code != 0:
-        raise EngineError(ending(code))
+        raise EngineError(describe_exit(code))
     look()
-    return training_log(work / "output")
+    return read_training_log(work / "output")
 
 
 def _environment(spec: ExternalSpec, prompter: Prompter) -> Mapping[str, str]:

@@ -1,16 +1,23 @@
-"""Folds: who is trained without whom. scikit-learn's stratified group folds; what is alike stays together."""
+"""Folds: which items are held out together, and that no student predicts an item that it was trained on.
+
+Made by scikit-learn's stratified group folds; what is alike stays together. They are recorded, so that items that are
+added later do not move those that are there.
+"""
 
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import orjson
 from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, LeakageError
 from tasks.items.duplicates import group_linked, grown_dialogues
 from tasks.records import Sample, content_digest, digest_of
+from tasks.storage.json_lines import write_json
 
 _SHOWN = 5
 """Groups that are reported by their ids, the largest."""
@@ -122,6 +129,67 @@ def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = 
         for key in (*(image.sha256 for image in sample.images), content_digest(sample))
     ]
     return group_linked(len(samples), [*same, *grown_dialogues(samples), *links]).tolist()
+
+
+def write_folds(split: Folds, folder: Path, repeat: int) -> None:
+    """Write the split of that repeat to `folder`, with its groups: how many of which size, and the largest by ids."""
+    facts = {
+        "k": split.k,
+        "groups": split.groups,
+        "group_sizes": {str(size): n for size, n in sorted(split.group_sizes.items())},
+        "largest_groups": split.largest,
+        "rare": split.rare,
+        "always_train": split.always_train,
+        "moved": split.moved,
+        "fold_of": split.fold_of,
+    }
+    write_json(_file(folder, repeat), facts)
+
+
+def read_folds(folder: Path, repeat: int, k: int) -> dict[str, int] | None:
+    """Return the fold of each sample id that an earlier run with as many folds recorded; None where there was none."""
+    file = _file(folder, repeat)
+    if not file.exists():
+        return None
+    facts = orjson.loads(file.read_bytes())
+    return facts["fold_of"] if facts["k"] == k else None
+
+
+def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], seen: Mapping[int, set[str]]) -> None:
+    """Raise LeakageError if the student of a sample's fold was trained on the sample, or on equal content.
+
+    `seen` holds, by fold, the content digests (`records.content_digest`) that the student's own training record names.
+    A sample without a fold was in every training set and has no out-of-fold prediction to check.
+    """
+    for sample in samples:
+        fold = fold_of.get(sample.id)
+        if fold is not None and content_digest(sample) in seen[fold]:
+            raise LeakageError(
+                f"item {sample.id}: the student of fold {fold} was trained on it or on a duplicate of it; "
+                "delete that student's folder and run again"
+            )
+
+
+def assign_unseen(pool: Sequence[Sample], seen: Mapping[int, set[str]]) -> dict[str, int]:
+    """Return, by id, the fold whose student is asked about an item of the pool; none where all students saw it.
+
+    It is one student per item, chosen by content among those that saw nothing equal: an average over all would be surer
+    than the one out-of-fold prediction of a labelled item, and would be weighed wrongly. `seen` as in
+    `check_out_of_fold`.
+    """
+    folds = sorted(seen)
+    fold_of: dict[str, int] = {}
+    for sample in pool:
+        content = content_digest(sample)
+        first = int(content[:8], 16) % len(folds)
+        allowed = [fold for fold in folds[first:] + folds[:first] if content not in seen[fold]]
+        if allowed:
+            fold_of[sample.id] = allowed[0]
+    return fold_of
+
+
+def _file(folder: Path, repeat: int) -> Path:
+    return folder / (f"folds-{repeat}.json" if repeat else "folds.json")
 
 
 def _in_order(samples: Sequence[Sample], links: Sequence[tuple[int, int]]) -> _Set:

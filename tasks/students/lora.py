@@ -18,17 +18,20 @@ import torch
 from filelock import FileLock
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, set_seed
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
+from tasks.errors import ConfigError
 from tasks.models.engines.identity import model_identity
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
-from tasks.students.curves import check_reporters, curve_of, draw_curve
-from tasks.students.lessons import dataset, taught_items
-from tasks.students.resuming import KEPT, Progress, Watch, newest_checkpoint
-from tasks.students.spec import StudentSpec, base_spec
+from tasks.students.asking import choose_base_engine
+from tasks.students.lora_checkpoints import KEPT, Watch, newest_checkpoint
+from tasks.students.lora_dataset import choose_taught_items, make_dataset
+from tasks.students.loss_curves import Progress, draw_curve, read_curve
+from tasks.students.settings import StudentSpec
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,9 @@ _TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|
 
 _NOT_OF_A_STUDENT = {"scoring_engine", "scoring_batch_size", "folds", "repeats", "checkpoint_seconds", "report_to"}
 """Fields of the specification that change no weight."""
+
+_PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "flyte": "flytekit", "kubeflow": "kubeflow-training"}
+"""Of transformers' reporters, where their package has another name."""
 
 
 def student_digest(
@@ -54,9 +60,9 @@ def student_digest(
     Raises ConfigError as `train_student` does.
     """
     ingredients = spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT)
-    taught = taught_items(spec, train, reasons or {})
+    taught = choose_taught_items(spec, train, reasons or {})
     items = [[s.id, content_digest(s), s.given, reason] for s, reason in taught]
-    base = model_identity(base_spec(spec))
+    base = model_identity(choose_base_engine(spec))
     origin = [start.name] if start else []
     return digest_of([ingredients, base, prompter.pack.digest, items, fold, repeat, *origin])[:16]
 
@@ -88,8 +94,8 @@ def train_student(
     if _is_finished(folder):
         shutil.rmtree(_work_of(folder), ignore_errors=True)  # killed just after it was finished
         return folder
-    check_reporters(spec.report_to)
-    taught = taught_items(spec, train, reasons or {})
+    _check_reporters(spec.report_to)
+    taught = choose_taught_items(spec, train, reasons or {})
     without = sorted({s.id for s in train} - {s.id for s, _ in taught})
     if without:
         log.warning("fold %d: %d of %d items have no reason and are not taught", fold, len(without), len(train))
@@ -110,7 +116,8 @@ def train_student(
     with FileLock(lock):
         if not _is_finished(folder):
             checkpoint = newest_checkpoint(_work_of(folder), recipe)
-            _train(spec, prompter, taught, seed, folder, start, checkpoint, Watch.of(spec, progress), facts)
+            watch = Watch(progress, spec.seconds_a_fold, spec.checkpoint_seconds)
+            _train(spec, prompter, taught, seed, folder, start, checkpoint, watch, facts)
         lock.unlink(missing_ok=True)  # whoever still waits for it finds a finished folder
     return folder
 
@@ -140,7 +147,7 @@ def _train(
     done = work / "done"
     shutil.rmtree(done, ignore_errors=True)
     trainer.model.save_pretrained(done, safe_serialization=True)  # pyright: ignore
-    curve = curve_of(trainer.state.log_history)
+    curve = read_curve(trainer.state.log_history)
     draw_curve(curve, name, done / "loss.png")
     if (reported := work / "trainer" / "runs").exists():
         reported.rename(done / "runs")  # tensorboard's
@@ -155,6 +162,21 @@ def _train(
     shutil.rmtree(folder, ignore_errors=True)
     done.rename(folder)
     shutil.rmtree(work)
+
+
+def _check_reporters(names: Sequence[str]) -> None:
+    """Raise ConfigError unless transformers knows each name and its package is installed."""
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise ConfigError(f"student.report_to: `{name}` is not one of {known}")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (ImportError, RuntimeError) as error:
+            package = _PACKAGES.get(name, name)
+            raise ConfigError(
+                f"student.report_to: `{name}` needs its package: run `pip install {package}`, or leave it out ({error})"
+            ) from error
 
 
 def _is_finished(folder: Path) -> bool:
@@ -218,7 +240,7 @@ def _trainer(
     trainer = SFTTrainer(
         model=PeftModel.from_pretrained(model, start, is_trainable=True) if start else model,
         args=arguments,
-        train_dataset=dataset(prompter, taught, processor.image_processor.patch_size),
+        train_dataset=make_dataset(prompter, taught, processor.image_processor.patch_size),
         processing_class=processor,
         peft_config=None if start else adapter,
         callbacks=[watch],

@@ -18,27 +18,18 @@ import orjson
 from tasks.errors import ConfigError, EngineError
 from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
-from tasks.students.classifier import Blocks, Fitted, Weighing, fit, opened, saved
-from tasks.students.features import (
-    Progress,
-    Vector,
-    dialogue_text,
-    image_features,
-    image_text,
-    ngram_counts,
-    pooled_images,
-)
 from tasks.students.folds import make_folds
-from tasks.students.spec import ProbeSpec
+from tasks.students.probe_classifier import Blocks, Classifier, Weighing, fit, from_arrays, to_arrays
+from tasks.students.probe_features import (
+    Vector,
+    count_ngrams,
+    dialogue_text,
+    image_text,
+    pool_images,
+)
+from tasks.students.settings import ProbeSpec
 
 _INNER_FOLDS = 3
-
-
-def probe_images(spec: ProbeSpec, samples: Sequence[Sample], progress: Progress | None = None) -> dict[str, Vector]:
-    """The features of all images of `samples` that `spec` wants: made once, for every fold's training and asking."""
-    if spec.images == "none":
-        return {}
-    return image_features(samples, spec.embedding_model, progress=progress)
 
 
 def probe_digest(spec: ProbeSpec, samples: Sequence[Sample], texts: Mapping[str, str], fold: int, seed: int) -> str:
@@ -55,14 +46,13 @@ def train_probe(
     fold: int,
     seed: int,
     folder: Path,
-    *,
-    images: Mapping[str, Vector] | None = None,
+    images: Mapping[str, Vector],
 ) -> Path:
     """Fit a probe to `samples` and their given labels and return `folder`, which holds it.
 
-    `texts` is what was read off the images, by digest (may be empty); `images` the features from `probe_images`, made
-    here if left out. A finished folder (one with student.json) is returned as it is; a new one appears whole. Raises
-    ConfigError when no item has a label.
+    `texts` is what was read off the images and `images` what `describe_images` makes of them, both by digest. A
+    finished folder (one with student.json) is returned as it is; a new one appears whole. Raises ConfigError when no
+    item has a label.
     """
     if (folder / "student.json").exists():
         return folder
@@ -70,11 +60,11 @@ def train_probe(
     samples = sorted((s for s in samples if s.given is not None), key=lambda s: s.id)
     if not samples:
         raise ConfigError(f"fold {fold}: no labelled item is left to train on; set fewer folds")
-    blocks = _blocks(samples, texts, probe_images(spec, samples) if images is None else images, spec.ngrams)
-    weighing = Weighing.fitted(blocks)
+    blocks = _blocks(samples, texts, images, spec.ngrams)
+    weighing = Weighing.fit(blocks)
     given = [s.given or "" for s in samples]
     offered = [s.labels for s in samples]
-    fitted = fit(weighing.rows(blocks), given, offered, _inner_parts(samples, seed), spec.regularisation)
+    classifier = fit(weighing.rows(blocks), given, offered, _inner_parts(samples, seed), spec.regularisation)
     facts: dict[str, object] = {
         "fold": fold,
         "seed": seed,
@@ -84,7 +74,7 @@ def train_probe(
         "trained_on": [s.id for s in samples],
         "trained_on_content": sorted({content_digest(s) for s in samples}),
     }
-    _write(folder, spec, fitted, weighing, facts)
+    _write(folder, spec, classifier, weighing, facts)
     return folder
 
 
@@ -92,26 +82,22 @@ def predict_probe(
     folder: Path,
     samples: Sequence[Sample],
     texts: Mapping[str, str],
-    *,
-    images: Mapping[str, Vector] | None = None,
-    source: str | None = None,
+    images: Mapping[str, Vector],
 ) -> Iterator[Prediction]:
-    """The probe's prediction of each of `samples`: a probability for each label that the item offers, summing to 1.
+    """Yield a prediction of each of `samples`: a probability for each label that the item offers, summing to 1.
 
     A label that training never showed has probability 0; an item all of whose labels are such has outcome FAILED.
-    `texts` and `images` as in `train_probe`; `source` is by default `student/fold=` and the fold of the folder.
-    Raises EngineError when the folder holds no whole probe.
+    `texts` and `images` as in `train_probe`. Raises EngineError when the folder holds no whole probe.
     """
-    facts, plain, fitted, weighing = _read(folder)
-    spec = ProbeSpec.model_validate(facts["spec"])
-    source = source or f"student/fold={facts['fold']}"
+    facts, plain, classifier, weighing = _read(folder)
+    source = f"student/fold={facts['fold']}"
     identity = _identity(folder)
-    features = probe_images(spec, samples) if images is None else images
     # a thousand at a time: rows of n-gram counts of long dialogues take some 100 KB each
     for start in range(0, len(samples), 1000):
         some = samples[start : start + 1000]
-        rows = weighing.rows(_blocks(some, texts, features, plain["ngrams"], len(weighing.state["images_mean"])))
-        for sample, shares in zip(some, fitted.probabilities(rows, [s.labels for s in some]), strict=True):
+        blocks = _blocks(some, texts, images, plain["ngrams"], len(weighing.state["images_mean"]))
+        found = classifier.predict(weighing.rows(blocks), [s.labels for s in some])
+        for sample, shares in zip(some, found, strict=True):
             known = bool(shares)
             yield Prediction(
                 sample_id=sample.id,
@@ -131,15 +117,15 @@ def _blocks(
     ngrams: Sequence[int],
     width: int | None = None,
 ) -> Blocks:
-    pooled = pooled_images(samples, features)
+    pooled = pool_images(samples, features)
     if width is not None and 0 in (width, pooled.shape[1]):
         # none of these items has an image, or none of the training part's had
         pooled = np.full((len(samples), width), np.nan, np.float32)
     elif width is not None and pooled.shape[1] != width:
         raise EngineError(f"image features of {pooled.shape[1]} numbers for a probe of {width}: make them by its spec")
     return Blocks(
-        dialogue=ngram_counts([dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
-        shown=ngram_counts([image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
+        dialogue=count_ngrams([dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
+        shown=count_ngrams([image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
         images=pooled,
     )
 
@@ -153,11 +139,11 @@ def _inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
     return [parts.get(s.id, -1) for s in samples]
 
 
-def _write(folder: Path, spec: ProbeSpec, fitted: Fitted, weighing: Weighing, facts: dict[str, object]) -> None:
+def _write(folder: Path, spec: ProbeSpec, classifier: Classifier, weighing: Weighing, facts: dict[str, object]) -> None:
     work = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    arrays, plain = saved(fitted, weighing)
+    arrays, plain = to_arrays(classifier, weighing)
     with (work / "probe.npz").open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     plain = {"ngrams": spec.ngrams, **plain}
@@ -167,15 +153,15 @@ def _write(folder: Path, spec: ProbeSpec, fitted: Fitted, weighing: Weighing, fa
     work.rename(folder)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Fitted, Weighing]:
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Classifier, Weighing]:
     try:
         facts = orjson.loads((folder / "student.json").read_bytes())
         plain = orjson.loads((folder / "probe.json").read_bytes())
         with np.load(folder / "probe.npz", allow_pickle=False) as arrays:
-            fitted, weighing = opened(dict(arrays), plain)
+            classifier, weighing = from_arrays(dict(arrays), plain)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EngineError(f"{folder}: holds no whole probe ({error}); remove the folder to train it again") from error
-    return facts, plain, fitted, weighing
+    return facts, plain, classifier, weighing
 
 
 def _identity(folder: Path) -> str:

@@ -16,7 +16,7 @@ from tasks.records import Prediction
 from tasks.review.queue import read_queue
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord
-from tasks.students.spec import ProbeSpec
+from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.test_review_page import call
 

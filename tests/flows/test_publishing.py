@@ -22,7 +22,7 @@ from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Example, Generation, Outcome, Request
 from tasks.storage.rows import read_rows
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 from tests.conftest import PrefectServer
 from tests.flows.test_relabel import Watched, answer, pool, teacher
 

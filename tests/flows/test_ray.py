@@ -20,7 +20,7 @@ from flows.config import DemoConfig, DistillConfig
 from tasks.demo.tiny_models import TinyModels
 from tasks.models.engines.ray.cluster import RayRunner
 from tasks.storage.stage_record import read_record
-from tasks.students.spec import ProbeSpec
+from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 from tests.ray_cluster import kill_other_node, ray_nodes

@@ -13,7 +13,7 @@ from tasks.errors import LeakageError
 from tasks.records import Action, Correction, Example
 from tasks.review.queue import read_queue
 from tasks.storage.rows import read_rows
-from tasks.students.spec import ProbeSpec
+from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 from tests.flows.test_review_page import CHROMIUM, call, press, saved

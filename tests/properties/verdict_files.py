@@ -9,7 +9,7 @@ from typing import Any
 from tasks.correction.judgements import read_probabilities, read_teacher
 from tasks.dataset.versions import FOLDER, LOG, read_versions
 from tasks.errors import LabelstillError
-from tasks.evaluation.truth import read_truth
+from tasks.evaluation.test_set import read_truth
 from tasks.review.label_studio import is_export, read_export
 from tasks.review.verdicts import import_verdicts, read_answers, read_store, read_verdicts
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes

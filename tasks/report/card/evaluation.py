@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from pydantic import ValidationError
 
 from tasks.evaluation.scores import Score
-from tasks.evaluation.table import Report, points
+from tasks.evaluation.table import Report, format_points
 from tasks.report.correction.tables import table
 from tasks.report.plots import COLOURS, STYLE, WIDTH, canvas, svg, tip
 
@@ -40,7 +40,7 @@ def students(report: Report | None, *, transductive: bool = False) -> Markup:
         closed = Markup("<p>The emitted set closes {} of the gap between raw and true labels.</p>").format(
             f"{report.gap_closed.value:.0%} ({report.gap_closed.low:.0%} to {report.gap_closed.high:.0%})"
         )
-    lifts = {x.variant: points(x.points) for x in report.lifts}
+    lifts = {x.variant: format_points(x.points) for x in report.lifts}
     rows = [
         (s.variant, f"{s.accuracy.value:.1%}", f"{s.accuracy.low:.1%} to {s.accuracy.high:.1%}",
          f"{s.macro_f1.value:.1%}", lifts.get(s.variant, "–"), "–" if s.agreement is None else f"{s.agreement:.0%}")

@@ -30,7 +30,7 @@ def main() -> None:
     from flows.demo import demo, evaluation_config
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.scores import Scored
-    from tasks.evaluation.table import describe, report_of
+    from tasks.evaluation.table import describe, make_report
     from tasks.storage.rows import read_rows
 
     config = DemoConfig(output=options.output)
@@ -38,7 +38,7 @@ def main() -> None:
     made = time.monotonic() - began
     loaded = evaluation_config(config, seeds=options.seeds, steps=options.steps)
     evaluate(loaded)
-    print(describe(report_of(read_rows(loaded.output / STAGE / "kept.parquet", Scored))))
+    print(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))))
     print(f"{made:.0f} s for the demo's run, {time.monotonic() - began - made:.0f} s for the students")
 
 

@@ -6,15 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.correction.decide import AskTeacher, Decisions, check_out_of_fold, correct
+from tasks.correction.decide import AskTeacher, Decisions, correct
 from tasks.correction.judgements import Floats, Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
-from tasks.errors import LeakageError
-from tasks.records import Action, content_digest
+from tasks.records import Action
 from tests.benchmarks.correction.noisy_sets import NoisySet
 from tests.benchmarks.correction.students import Student
 from tests.tasks.correction.judging import judged, nobody, noisy, of_noisy, powered, says, teaches
-from tests.tasks.making import image, sample
 
 KEEP, RELABEL, DROP, REVIEW = Action.KEEP, Action.RELABEL, Action.DROP, Action.REVIEW
 
@@ -60,24 +58,6 @@ def consistent(found: Decisions) -> None:
     assert all(np.isfinite(p).all() and (p >= 0).all() for p in shares)
     assert sum(shares) == pytest.approx(np.ones(count))
     assert len(set(found.person_asked.tolist())) == len(found.person_asked)
-
-
-# --- leakage -------------------------------------------------------------------------------------------------
-
-
-def test_a_student_that_saw_the_item_or_its_duplicate_is_refused() -> None:
-    a, b = sample("a", image("1")), sample("b", image("2"))
-    seen = {0: {content_digest(b)}, 1: {content_digest(a)}}
-    check_out_of_fold([a, b], {"a": 0, "b": 1}, seen)
-    with pytest.raises(LeakageError, match="item a: the student of fold 1"):
-        check_out_of_fold([a, b], {"a": 1, "b": 1}, seen)
-    twin = sample("twin", image("2", "/another/path.png"), given="反馈破损")
-    with pytest.raises(LeakageError, match="item twin"):
-        check_out_of_fold([twin], {"twin": 0}, seen)
-
-
-def test_an_item_of_no_fold_has_nothing_to_check() -> None:
-    check_out_of_fold([sample("rare")], {}, {0: {content_digest(sample("rare"))}})
 
 
 # --- any set -------------------------------------------------------------------------------------------------

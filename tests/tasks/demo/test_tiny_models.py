@@ -13,7 +13,7 @@ from tasks.demo.checkpoint import new_checkpoint
 from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import School, as_sample
 from tasks.demo.tiny_models import TinyModels, make_models
-from tasks.demo.training import Collator, Pace
+from tasks.demo.training import Collator, learning_rate_factor
 from tasks.packs.pack import load_pack
 
 CORPUS = ['{"理由": "图中有商品大图", "所属类别": "商品详情页截图"}', "反馈密封性不好"] * 20
@@ -166,10 +166,17 @@ def test_a_drawn_item_becomes_the_sample_that_its_manifest_would_give():
         assert not any("分类标签" in part.text for part in sample.parts if part.type == "text")
 
 
-def test_a_slow_machine_still_finishes_the_schedule():
-    pace = Pace(steps=1000, seconds=10.0)
-    assert pace(100) == pytest.approx(1.0, abs=0.05)
-    pace.start -= 9.9
-    assert pace(100) < 0.01
-    pace.start -= 1.0
-    assert pace.done(100) == 1.0
+def test_the_learning_rate_rises_then_falls_to_nothing_whatever_the_clock_says():
+    factors = [learning_rate_factor(step, steps=1000) for step in range(1001)]
+    assert factors[0] == pytest.approx(1 / 60)
+    assert factors[:60] == sorted(factors[:60])
+    assert factors[60:] == sorted(factors[60:], reverse=True)
+    assert factors[-1] == 0.0
+
+
+def test_the_same_steps_make_the_same_models(made: tuple[Path, TinyModels, object], tmp_path: Path):
+    again = make_models(tmp_path, scale=0.004)
+    for name in ("base", "generator", "teacher"):
+        first, second = getattr(made[1], name), getattr(again, name)
+        assert first.name == second.name
+        assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()

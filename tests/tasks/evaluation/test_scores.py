@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.evaluation.scores import Scored, gap_closed, lift, score
-from tasks.evaluation.table import compare, describe, report_of
+from tasks.evaluation.scores import Scored, measure_gap_closed, measure_lift, score
+from tasks.evaluation.table import compare, describe, make_report
 
 
 def answers(variant: str, right: float, *, seeds: int = 3, items: int = 200, draw: int = 0) -> list[Scored]:
@@ -43,10 +43,10 @@ def test_the_agreement_of_reason_and_label_is_of_the_items_that_were_asked() -> 
 
 def test_a_lift_is_found_and_none_is_not() -> None:
     low, high, same = answers("raw", 0.8), answers("all", 0.95, draw=1), answers("b", 0.8, draw=2)
-    gain = lift("raw", low, "all", high).points
+    gain = measure_lift("raw", low, "all", high).points
     assert gain.low > 0.08
     assert 0.1 < gain.value < 0.2
-    nothing = lift("raw", low, "b", same).points
+    nothing = measure_lift("raw", low, "b", same).points
     assert nothing.low < 0 < nothing.high
 
 
@@ -59,7 +59,7 @@ def test_an_interval_covers_the_true_share_as_often_as_it_says() -> None:
 
 
 def test_the_gap_closed_is_the_share_of_the_way_from_raw_to_the_ceiling() -> None:
-    way = gap_closed(answers("raw", 0.7), answers("all", 0.85, draw=1), answers("ceiling", 1.0, draw=2))
+    way = measure_gap_closed(answers("raw", 0.7), answers("all", 0.85, draw=1), answers("ceiling", 1.0, draw=2))
     assert 0.4 < way.value < 0.6
     assert way.low < way.value < way.high
 
@@ -71,7 +71,7 @@ def test_seeds_with_missing_answers_are_refused_by_name() -> None:
 
 
 def test_a_report_compares_with_raw_and_says_so_in_a_table() -> None:
-    report = report_of([*answers("raw", 0.7), *answers("all", 0.9, draw=1), *answers("ceiling", 0.95, draw=2)])
+    report = make_report([*answers("raw", 0.7), *answers("all", 0.9, draw=1), *answers("ceiling", 0.95, draw=2)])
     assert [x.variant for x in report.lifts] == ["all", "ceiling"]
     assert report.gap_closed is not None
     assert report.figures()["gap closed"] == report.gap_closed.value

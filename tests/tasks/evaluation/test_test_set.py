@@ -2,7 +2,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from tasks.evaluation.test_set import own_ids, predicted
+from tasks.evaluation.test_set import choose_test_labels, keep_own_ids
 from tasks.items.samples import read_samples
 from tasks.packs.columns import DEFAULT_COLUMNS
 from tasks.packs.pack import load_pack
@@ -19,24 +19,24 @@ def test_probabilities_of_all_answers_are_added_up() -> None:
         prediction("a", "y", probabilities={"x": 0.1, "y": 0.9}),
         prediction("b", "x"),  # an engine that gives no probabilities
     ]
-    found = predicted(ITEMS, answers, [], USUAL)
+    found = choose_test_labels(ITEMS, answers, [], USUAL)
     assert found.labels == {"a": "y", "b": "x"}
     assert (found.unanswered, found.unread) == ((), ())
 
 
 def test_an_item_without_an_answer_gets_the_commonest_of_its_labels() -> None:
-    found = predicted(ITEMS, [prediction("a", "x"), prediction("b", None)], [], USUAL)
+    found = choose_test_labels(ITEMS, [prediction("a", "x"), prediction("b", None)], [], USUAL)
     assert found.labels == {"a": "x", "b": "y"}
     assert found.unanswered == ("b",)
-    unheard_of = predicted(ITEMS, [], [], Counter({"z": 5}))
+    unheard_of = choose_test_labels(ITEMS, [], [], Counter({"z": 5}))
     assert unheard_of.labels == {"a": "x", "b": "x"}
 
 
 def test_an_item_that_was_refused_gets_the_commonest_label_of_all_and_each_id_one_row() -> None:
-    found = predicted(ITEMS, [prediction(i, "x") for i in "ab"], ["c", "a", "c"], USUAL)
+    found = choose_test_labels(ITEMS, [prediction(i, "x") for i in "ab"], ["c", "a", "c"], USUAL)
     assert found.labels == {"a": "x", "b": "x", "c": "z"}
     assert found.unread == ("c",)
-    assert predicted(ITEMS, [], ["c"], Counter()).labels.keys() == {"a", "b"}
+    assert choose_test_labels(ITEMS, [], ["c"], Counter()).labels.keys() == {"a", "b"}
 
 
 def test_ids_are_told_from_the_names_of_items_without_one(tmp_path: Path) -> None:
@@ -46,4 +46,4 @@ def test_ids_are_told_from_the_names_of_items_without_one(tmp_path: Path) -> Non
     manifest.write_text(json.dumps(rows))
     refused = [d.sample_id for d in read_samples(manifest, tmp_path, load_pack("demo"), Split.TEST).dropped]
     assert refused == ["item-1", "item-1", "item-3", "7", "item-5", "item-6"]
-    assert own_ids(refused, manifest, DEFAULT_COLUMNS) == ["item-1", "item-1", "item-3", "7"]
+    assert keep_own_ids(refused, manifest, DEFAULT_COLUMNS) == ["item-1", "item-1", "item-3", "7"]

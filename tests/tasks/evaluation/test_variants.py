@@ -1,6 +1,7 @@
 import pytest
 
-from tasks.evaluation.variants import Phase, Results, Variant, phases
+from tasks.evaluation.results import Results
+from tasks.evaluation.variants import Phase, Variant, plan_phases
 from tasks.records import (
     Action,
     Correction,
@@ -56,7 +57,7 @@ TRUTH = dict.fromkeys("abcpqm", "y")
 
 
 def taught(variant: Variant, results: Results = RESULTS) -> list[dict[str, str | None]]:
-    return [{s.id: s.given for s in phase.items} for phase in phases(variant, results, TRUTH)]
+    return [{s.id: s.given for s in phase.items} for phase in plan_phases(variant, results, TRUTH)]
 
 
 @pytest.mark.parametrize(
@@ -76,16 +77,16 @@ def test_each_variant_teaches_its_items_with_its_labels(variant: Variant, expect
 
 
 def test_reasons_go_only_where_the_variant_has_them() -> None:
-    assert [p.reasons for p in phases(Variant.RATIONALES, RESULTS)] == [{"a": "because"}]
-    assert [p.reasons for p in phases(Variant.ALL, RESULTS)] == [{"a": "because"}]
-    assert [p.reasons for p in phases(Variant.RAW, RESULTS)] == [{}]
-    assert [p.reasons for p in phases(Variant.CEILING, RESULTS, TRUTH | {"a": "x"})] == [{"a": "because"}]
-    assert [p.reasons for p in phases(Variant.CEILING, RESULTS, TRUTH)] == [{}]  # it spoke for another label
+    assert [p.reasons for p in plan_phases(Variant.RATIONALES, RESULTS)] == [{"a": "because"}]
+    assert [p.reasons for p in plan_phases(Variant.ALL, RESULTS)] == [{"a": "because"}]
+    assert [p.reasons for p in plan_phases(Variant.RAW, RESULTS)] == [{}]
+    assert [p.reasons for p in plan_phases(Variant.CEILING, RESULTS, TRUTH | {"a": "x"})] == [{"a": "because"}]
+    assert [p.reasons for p in plan_phases(Variant.CEILING, RESULTS, TRUTH)] == [{}]  # it spoke for another label
 
 
 def test_the_phases_share_the_steps() -> None:
     for variant in Variant:
-        assert sum(p.share for p in phases(variant, RESULTS, TRUTH)) == pytest.approx(1)
+        assert sum(p.share for p in plan_phases(variant, RESULTS, TRUTH)) == pytest.approx(1)
 
 
 def test_what_is_too_near_to_the_evaluation_set_is_taught_in_no_variant() -> None:
@@ -96,8 +97,8 @@ def test_what_is_too_near_to_the_evaluation_set_is_taught_in_no_variant() -> Non
 
 def test_a_variant_for_which_the_run_left_nothing_has_no_phases() -> None:
     bare = Results(RESULTS.labelled, {}, {}, {}, {}, ())
-    assert {v for v in Variant if phases(v, bare)} == {Variant.RAW}
-    assert phases(Variant.CEILING, RESULTS, None) == ()
+    assert {v for v in Variant if plan_phases(v, bare)} == {Variant.RAW}
+    assert plan_phases(Variant.CEILING, RESULTS, None) == ()
 
 
 def test_two_items_of_one_id_are_taught_each_as_itself() -> None:
@@ -112,8 +113,8 @@ def test_two_items_of_one_id_are_taught_each_as_itself() -> None:
         texts = ["".join(p.text for p in s.parts if isinstance(p, TextPart)) for s in phase.items]
         return [(text, s.given, phase.reasons.get(s.id)) for text, s in zip(texts, phase.items, strict=True)]
 
-    (everything,) = phases(Variant.ALL, shared)
+    (everything,) = plan_phases(Variant.ALL, shared)
     assert said(everything) == [("the pool's", "y", None), ("a", "x", "because")]
-    first, second = phases(Variant.PHASED, shared)
+    first, second = plan_phases(Variant.PHASED, shared)
     assert said(first) == said(everything)
     assert said(second) == [("the pool's", "y", None)]

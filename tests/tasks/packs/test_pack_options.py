@@ -14,7 +14,7 @@ from tasks.packs.pack import TEMPLATES, Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars, reseeded
 from tasks.prompts.turns import system_turn, user_content, user_text
 from tasks.records import FreeText, Sampling, TextPart
-from tasks.students.lessons import dataset
+from tasks.students.lora_dataset import make_dataset
 from tests.tasks.making import image, sample
 
 GREEDY = Sampling()
@@ -52,7 +52,7 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
     assert [m["role"] for m in begun["messages"]] == ["system", "user", "assistant"]
     trained = asking.training_turns(subject, "申请退款")
     assert [m.role for m in trained] == ["system", "user", "assistant"] and trained[0].content == turn["content"]
-    assert dataset(asking, [(sample(), "")], 14)[0]["prompt"][0] == turn
+    assert make_dataset(asking, [(sample(), "")], 14)[0]["prompt"][0] == turn
     assert make_label_examples(asking, [subject], None)[0].messages == trained
     assert fixed_chars(request) == len(request.system + request.prefix + request.suffix)
     without = prompter(plain).classify(subject, GREEDY, with_reason=False)

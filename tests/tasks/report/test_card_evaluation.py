@@ -1,12 +1,12 @@
 from pathlib import Path
 
-from tasks.evaluation.table import Report, report_of
+from tasks.evaluation.table import Report, make_report
 from tasks.report.card.evaluation import evaluation_of, students
 from tests.tasks.evaluation.test_scores import answers
 
 
 def made() -> Report:
-    return report_of([*answers("raw", 0.7), *answers("all", 0.9, draw=1), *answers("ceiling", 0.95, draw=2)])
+    return make_report([*answers("raw", 0.7), *answers("all", 0.9, draw=1), *answers("ceiling", 0.95, draw=2)])
 
 
 def test_an_evaluation_is_read_back_and_a_missing_or_broken_one_is_none(tmp_path: Path) -> None:

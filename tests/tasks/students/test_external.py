@@ -22,8 +22,9 @@ from tasks.errors import ConfigError, EngineError
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.records import ImageRef, Sample, content_digest
-from tasks.students.external import external_checkpoint, external_digest, train_external
-from tasks.students.spec import ExternalSpec
+from tasks.students.external import external_digest, train_external
+from tasks.students.external_output import external_checkpoint
+from tasks.students.settings import ExternalSpec
 from tests.tasks.making import prompter, sample
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -240,7 +241,7 @@ def test_when_we_are_stopped_so_is_the_trainer(train: list[Sample], tmp_path: Pa
 def test_when_we_are_killed_the_trainer_ends_too(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = (
-        "import os, sys; from pathlib import Path; from tasks.students.child import run_child\n"
+        "import os, sys; from pathlib import Path; from tasks.students.external_process import run_child\n"
         "run_child(sys.argv[2:], Path(sys.argv[1]), os.environ, None, lambda: None)"
     )
     trainer = [sys.executable, str(SMALL), "hang", "-", str(pids)]

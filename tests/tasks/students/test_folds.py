@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, LeakageError
 from tasks.records import Sample, content_digest
-from tasks.students.folds import Folds, group_numbers, make_folds
+from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, group_numbers, make_folds
 from tests.tasks.making import image, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
@@ -293,3 +293,32 @@ def test_folds_of_another_number_or_of_other_items_are_not_followed() -> None:
     strangers = make_folds(many(60, "other"), 5, seed=3).fold_of
     assert make_folds(many(60), 5, seed=0, recorded=strangers) == make_folds(many(60), 5, seed=0)
     assert make_folds(many(60), 5, seed=0, recorded={}) == make_folds(many(60), 5, seed=0)
+
+
+# --- leakage -------------------------------------------------------------------------------------------------
+
+
+def test_a_student_that_saw_the_item_or_its_duplicate_is_refused() -> None:
+    a, b = sample("a", image("1")), sample("b", image("2"))
+    seen = {0: {content_digest(b)}, 1: {content_digest(a)}}
+    check_out_of_fold([a, b], {"a": 0, "b": 1}, seen)
+    with pytest.raises(LeakageError, match="item a: the student of fold 1"):
+        check_out_of_fold([a, b], {"a": 1, "b": 1}, seen)
+    twin = sample("twin", image("2", "/another/path.png"), given="反馈破损")
+    with pytest.raises(LeakageError, match="item twin"):
+        check_out_of_fold([twin], {"twin": 0}, seen)
+
+
+def test_an_item_of_no_fold_has_nothing_to_check() -> None:
+    check_out_of_fold([sample("rare")], {}, {0: {content_digest(sample("rare"))}})
+
+
+def test_an_item_of_the_pool_is_asked_of_a_student_that_did_not_see_it() -> None:
+    pool = [sample(f"p{i}", f"第{i}条") for i in range(30)]
+    free = assign_unseen(pool, {0: set(), 1: set(), 2: set()})
+    assert set(free.values()) == {0, 1, 2}
+    seen = {0: {content_digest(s) for s in pool if free[s.id] == 0}, 1: set[str](), 2: set[str]()}
+    moved = assign_unseen(pool, seen)
+    assert {i for i in free if free[i] != moved[i]} == {i for i in free if free[i] == 0}
+    everywhere = {fold: {content_digest(pool[0])} for fold in range(3)}
+    assert "p0" not in assign_unseen(pool, everywhere)

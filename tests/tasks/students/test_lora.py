@@ -23,10 +23,11 @@ from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import user_content
 from tasks.records import Sample, Sampling, Split
-from tasks.students.lessons import dataset, taught_items
+from tasks.students.asking import choose_base_engine
 from tasks.students.lora import student_digest, train_student
-from tasks.students.resuming import Watch, newest_checkpoint
-from tasks.students.spec import StudentSpec, base_spec
+from tasks.students.lora_checkpoints import Watch, newest_checkpoint
+from tasks.students.lora_dataset import choose_taught_items, make_dataset
+from tasks.students.settings import StudentSpec
 
 PIXELS = 112 * 168
 PICKLED = {".bin", ".pt", ".pth", ".pkl"}
@@ -67,7 +68,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 def surprise(spec: StudentSpec, prompter: Prompter, samples: list[Sample], adapter: Path | None, cache: Path) -> float:
     """Mean negative log-probability of the given labels."""
-    adapted = base_spec(spec).model_copy(update={"adapter": str(adapter) if adapter else None})
+    adapted = choose_base_engine(spec).model_copy(update={"adapter": str(adapter) if adapter else None})
     engine = open_engine(adapted, Workplace(ImageCache(cache), cache))
     sampling = Sampling(label_probabilities=True)
     given = {prompter.classify(s, sampling, with_reason=False).key: s.given for s in samples}
@@ -218,8 +219,8 @@ def test_with_reasons_a_student_learns_the_form_in_which_it_is_asked(
     reasoned = spec.model_copy(update={"reasons": "always", "epochs": 1})
     taught, untaught = samples[:6], samples[6:]
     reasons = {s.id: f"用户提到{s.given}" for s in taught} | {untaught[0].id: " "}
-    items = taught_items(reasoned, samples, reasons)
-    rows = dataset(prompter, items, patch_size=14)
+    items = choose_taught_items(reasoned, samples, reasons)
+    rows = make_dataset(prompter, items, patch_size=14)
     for (sample, reason), row in zip(items, rows, strict=True):
         answer = row["completion"][0]["content"][0]["text"]
         form = prompter.answer_form

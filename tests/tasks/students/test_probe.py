@@ -16,10 +16,10 @@ from tasks.errors import ConfigError, EngineError
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Outcome, Prediction, Sample, Split, content_digest
-from tasks.students.features import Vector, image_features
 from tasks.students.folds import make_folds
-from tasks.students.probe import predict_probe, probe_digest, probe_images, train_probe
-from tasks.students.spec import ProbeSpec
+from tasks.students.probe import predict_probe, probe_digest, train_probe
+from tasks.students.probe_features import Vector, describe_images
+from tasks.students.settings import ProbeSpec
 from tests.tasks.making import image, sample
 
 SPEC = ProbeSpec(folds=4, seed=3)
@@ -35,7 +35,7 @@ class Data:
         ).kept
         lines = [json.loads(line) for line in paths.truth.read_text(encoding="utf-8").splitlines()]
         self.truth: dict[str, str] = {line["id"]: line["label"] for line in lines}
-        self.images = probe_images(SPEC, self.samples)
+        self.images = describe_images(SPEC, self.samples)
 
     def few(self, n: int) -> list[Sample]:
         return self.samples[:n]
@@ -54,8 +54,8 @@ def out_of_fold(
     for fold in range(folds.k):
         train = [s for s in data.samples if folds.fold_of[s.id] != fold]
         held_out = [s for s in data.samples if folds.fold_of[s.id] == fold]
-        home = train_probe(spec, train, texts, fold, spec.seed, folder / str(fold), images=images)
-        predictions |= {p.sample_id: p for p in predict_probe(home, held_out, texts, images=images)}
+        home = train_probe(spec, train, texts, fold, spec.seed, folder / str(fold), images)
+        predictions |= {p.sample_id: p for p in predict_probe(home, held_out, texts, images)}
     return predictions
 
 
@@ -116,7 +116,7 @@ def test_each_kind_of_feature_tells_something(data: Data, tmp_path: Path) -> Non
 
 def test_a_finished_probe_is_not_trained_again_and_a_new_one_is_the_same(data: Data, tmp_path: Path) -> None:
     train = data.few(60)
-    folder = train_probe(SPEC, train, {}, 2, 5, tmp_path / "students" / "probe", images=data.images)
+    folder = train_probe(SPEC, train, {}, 2, 5, tmp_path / "students" / "probe", data.images)
     assert sorted(p.name for p in folder.iterdir()) == ["probe.json", "probe.npz", "student.json"]
     assert [p.name for p in folder.parent.iterdir()] == ["probe"]
     facts = json.loads((folder / "student.json").read_text("utf-8"))
@@ -124,33 +124,26 @@ def test_a_finished_probe_is_not_trained_again_and_a_new_one_is_the_same(data: D
     assert facts["trained_on"] == sorted(s.id for s in train)
     assert facts["trained_on_content"] == sorted({content_digest(s) for s in train})
     before = (folder / "student.json").stat().st_mtime_ns
-    assert train_probe(SPEC, train, {}, 2, 5, folder) == folder
+    assert train_probe(SPEC, train, {}, 2, 5, folder, {}) == folder
     assert (folder / "student.json").stat().st_mtime_ns == before
-    again = train_probe(SPEC, train[::-1], {}, 2, 5, tmp_path / "again", images=data.images)
+    again = train_probe(SPEC, train[::-1], {}, 2, 5, tmp_path / "again", data.images)
     asked = data.samples[60:70]
-    first, second = (list(predict_probe(f, asked, {}, images=data.images)) for f in (folder, again))
+    first, second = (list(predict_probe(f, asked, {}, data.images)) for f in (folder, again))
     assert first == second
-    fewer = train_probe(SPEC, train[:50], {}, 2, 5, tmp_path / "fewer", images=data.images)
-    assert next(predict_probe(fewer, asked, {}, images=data.images)).model != first[0].model
-
-
-def test_image_features_made_inside_are_the_same(data: Data, tmp_path: Path) -> None:
-    train, asked = data.few(40), data.samples[40:44]
-    given = train_probe(SPEC, train, {}, 0, 0, tmp_path / "given", images=data.images)
-    made = train_probe(SPEC, train, {}, 0, 0, tmp_path / "made")
-    assert list(predict_probe(given, asked, {}, images=data.images)) == list(predict_probe(made, asked, {}))
+    fewer = train_probe(SPEC, train[:50], {}, 2, 5, tmp_path / "fewer", data.images)
+    assert next(predict_probe(fewer, asked, {}, data.images)).model != first[0].model
 
 
 def test_a_label_that_training_never_showed_has_probability_zero(tmp_path: Path) -> None:
     train = [sample(f"a{i}", f"我要退款{i}") for i in range(4)]
     train += [sample(f"b{i}", f"包裹到哪了{i}", given="查询物流") for i in range(4)]
-    folder = train_probe(SPEC, train, {}, 0, 0, tmp_path / "p")
-    (shares,) = [p.probabilities for p in predict_probe(folder, [sample("x", "包裹到哪里了")], {})]
+    folder = train_probe(SPEC, train, {}, 0, 0, tmp_path / "p", {})
+    (shares,) = [p.probabilities for p in predict_probe(folder, [sample("x", "包裹到哪里了")], {}, {})]
     assert shares["反馈破损"] == 0
     assert shares["查询物流"] > shares["申请退款"] > 0
-    (strange,) = predict_probe(folder, [sample("y", "你好", labels=("甲", "乙"))], {}, source="student/r=1/fold=0")
+    (strange,) = predict_probe(folder, [sample("y", "你好", labels=("甲", "乙"))], {}, {})
     assert (strange.outcome, strange.label, strange.probabilities) == (Outcome.FAILED, None, {})
-    assert strange.source == "student/r=1/fold=0"
+    assert strange.source == "student/fold=0"
 
 
 def test_rare_labels_and_few_items_do_not_stop_it(tmp_path: Path) -> None:
@@ -158,35 +151,34 @@ def test_rare_labels_and_few_items_do_not_stop_it(tmp_path: Path) -> None:
     train += [sample(f"b{i}", f"包裹到哪了{i}", given="查询物流") for i in range(4)]
     train += [sample("c", "杯子碎了", given="反馈破损")]
     asked = [sample("x", "包裹到哪了呢"), sample("y", "我想退款"), sample("z", "杯子碎了一个")]
-    folder = train_probe(SPEC, train, {}, 0, 0, tmp_path / "p")
-    assert [p.label for p in predict_probe(folder, asked, {})] == ["查询物流", "申请退款", "反馈破损"]
-    lonely = train_probe(SPEC, [sample("a", "我要退款")], {}, 0, 0, tmp_path / "one")
-    assert [p.label for p in predict_probe(lonely, asked, {})] == ["申请退款"] * 3
+    folder = train_probe(SPEC, train, {}, 0, 0, tmp_path / "p", {})
+    assert [p.label for p in predict_probe(folder, asked, {}, {})] == ["查询物流", "申请退款", "反馈破损"]
+    lonely = train_probe(SPEC, [sample("a", "我要退款")], {}, 0, 0, tmp_path / "one", {})
+    assert [p.label for p in predict_probe(lonely, asked, {}, {})] == ["申请退款"] * 3
 
 
 def test_an_image_that_is_gone_does_not_stop_it(data: Data, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gone = sample("gone", "看图", image("f" * 64, path=str(tmp_path / "gone.png")))
-    assert image_features([gone]) == {}
+    assert describe_images(SPEC, [gone]) == {}
     assert "gone.png" in caplog.text
-    folder = train_probe(SPEC, data.few(40), {}, 0, 0, tmp_path / "p", images=data.images)
+    folder = train_probe(SPEC, data.few(40), {}, 0, 0, tmp_path / "p", data.images)
     asked = gone.model_copy(update={"labels": data.samples[0].labels})
-    assert [p.outcome for p in predict_probe(folder, [asked], {})] == [Outcome.OK]
+    assert [p.outcome for p in predict_probe(folder, [asked], {}, {})] == [Outcome.OK]
 
 
 def test_a_vision_tower_sees_images_too(data: Data, tmp_path: Path) -> None:
     base = new_checkpoint(tmp_path / "base", ["看图说话，这是一个页面"] * 20)
     spec = ProbeSpec(images="embeddings", embedding_model=str(base))
     screens = [s for s in data.samples if s.task == "image"][:60]
-    seen: list[tuple[int, int]] = []
-    features = probe_images(spec, screens, lambda done, n: seen.append((done, n)))
-    assert seen[-1] == (60, 60)
+    features = describe_images(spec, screens)
+    assert len(features) == len({s.images[0].sha256 for s in screens})
     assert {v.shape for v in features.values()} == {(128,)}
-    folder = train_probe(spec, screens[:50], {}, 0, 0, tmp_path / "p", images=features)
+    folder = train_probe(spec, screens[:50], {}, 0, 0, tmp_path / "p", features)
     # even an untrained tower tells screens apart
-    learnt = list(predict_probe(folder, screens[:50], {}, images=features))
+    learnt = list(predict_probe(folder, screens[:50], {}, features))
     assert sum(p.label == s.given for p, s in zip(learnt, screens, strict=False)) > 25
     with pytest.raises(EngineError, match="numbers for a probe of 128"):
-        list(predict_probe(folder, screens[:2], {}, images=data.images))
+        list(predict_probe(folder, screens[:2], {}, data.images))
 
 
 def test_what_cannot_be_is_said(data: Data, tmp_path: Path) -> None:
@@ -195,9 +187,9 @@ def test_what_cannot_be_is_said(data: Data, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="the shorter first"):
         ProbeSpec(ngrams=(3, 1))
     with pytest.raises(ConfigError, match="fold 1"):
-        train_probe(SPEC, [sample("a", given=None)], {}, 1, 0, tmp_path / "p")
+        train_probe(SPEC, [sample("a", given=None)], {}, 1, 0, tmp_path / "p", {})
     with pytest.raises(EngineError, match=str(tmp_path / "nothing")):
-        list(predict_probe(tmp_path / "nothing", data.few(1), {}))
+        list(predict_probe(tmp_path / "nothing", data.few(1), {}, {}))
 
 
 def test_the_digest_follows_what_a_probe_is_made_of(data: Data) -> None:

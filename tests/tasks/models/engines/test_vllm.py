@@ -24,7 +24,7 @@ from tasks.models.token_budget import PromptBudget
 from tasks.prompts.parsing import parse
 from tasks.records import Generation, Outcome, Request, Sample, Sampling
 from tasks.students.lora import train_student
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples, teach
 from tests.tasks.making import prompter
 

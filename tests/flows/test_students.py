@@ -7,12 +7,13 @@ from prefect import flow
 from flows.asking import open_asker
 from flows.config import CorrectionConfig
 from flows.stage import intake
-from flows.students import trained_students
+from flows.students import ask_students, train_students
 from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
 from tasks.students.folds import make_folds
-from tasks.students.probe import predict_probe, probe_images
-from tasks.students.spec import ProbeSpec
+from tasks.students.probe import predict_probe
+from tasks.students.probe_features import describe_images
+from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 
@@ -36,11 +37,12 @@ def test_a_probe_looks_at_the_pools_images(prefect_server: PrefectServer, tmp_pa
         assert pictured
         with open_asker(config, "correction") as asker:
             folds = make_folds(labelled, 2, 0)
-            students, ask = trained_students(config, pack, labelled, folds, 0, tmp_path / "students", asker)
-            said = list(ask(students[0], students, pictured))
-            folder = students[0].folder
-            seen = list(predict_probe(folder, pictured, {}, images=probe_images(spec, pictured)))
-            blind = list(predict_probe(folder, pictured, {}, images={}))
+            trained = train_students(config, spec, pack, labelled, folds.fold_of, 0, asker)
+            first = dict.fromkeys((s.id for s in pictured), 0)
+            said = list(ask_students(config, pack, trained, pictured, first, asker).values())
+            folder = trained.students[0].folder
+            seen = list(predict_probe(folder, pictured, {}, describe_images(spec, pictured)))
+            blind = list(predict_probe(folder, pictured, {}, {}))
         found.append((said, seen, blind))
 
     probe()

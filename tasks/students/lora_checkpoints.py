@@ -9,9 +9,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import orjson
 import peft
@@ -22,12 +21,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from tasks.records import digest_of
 from tasks.storage.files import write_bytes
-from tasks.students.spec import StudentSpec
+from tasks.students.loss_curves import Progress
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss)."""
 
 KEPT = 2
 """transformers removes old checkpoints before the new one has its list: with one kept, a kill in between loses all."""
@@ -54,11 +50,6 @@ class Watch(TrainerCallback):
         self._began = self._saved = time.monotonic()
         self._spent_before = 0.0
         self._loss = float("nan")
-
-    @classmethod
-    def of(cls, spec: StudentSpec, progress: Progress) -> Self:
-        """The watch that `spec` asks for."""
-        return cls(progress, spec.seconds_a_fold, spec.checkpoint_seconds)
 
     @property
     def spent(self) -> float:

@@ -1,22 +1,20 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (matplotlib and transformers publish few types)
-"""A fold's loss curve: its numbers for student.json, its picture beside it, and who else is told."""
+# (matplotlib publishes few types)
+"""A fold's loss curve: its numbers for student.json, and its picture beside it."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from tasks.errors import ConfigError
 from tasks.storage.files import write_bytes
 
-_PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "flyte": "flytekit", "kubeflow": "kubeflow-training"}
-"""Of transformers' reporters, where their package has another name."""
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, loss)."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class Curve:
     """Passes over the training part so far, with fraction."""
 
 
-def curve_of(log_history: Sequence[Mapping[str, Any]]) -> Curve:
-    """The curve in what a transformers trainer logged; its summary lines, which have no loss, are left out."""
+def read_curve(log_history: Sequence[Mapping[str, Any]]) -> Curve:
+    """Return the curve in what a transformers trainer logged; its summary lines, which have no loss, are left out."""
     logged = [entry for entry in log_history if "loss" in entry]
     return Curve(
         steps_logged=tuple(int(entry["step"]) for entry in logged),
@@ -56,21 +54,6 @@ def draw_curve(curve: Curve, title: str, file: Path) -> None:
     picture = io.BytesIO()
     canvas.print_png(picture)
     write_bytes(file, picture.getvalue())
-
-
-def check_reporters(names: Sequence[str]) -> None:
-    """Raise ConfigError unless transformers knows each name and its package is installed."""
-    for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-            raise ConfigError(f"student.report_to: `{name}` is not one of {known}")
-        try:
-            INTEGRATION_TO_CALLBACK[name]()
-        except (ImportError, RuntimeError) as error:
-            package = _PACKAGES.get(name, name)
-            raise ConfigError(
-                f"student.report_to: `{name}` needs its package: run `pip install {package}`, or leave it out ({error})"
-            ) from error
 
 
 def _column(logged: Sequence[Mapping[str, Any]], name: str) -> tuple[float, ...]:

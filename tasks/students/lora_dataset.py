@@ -13,11 +13,13 @@ from tasks.models.image_cache import open_images
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Sample, Sampling
-from tasks.students.spec import StudentSpec
+from tasks.students.settings import StudentSpec
 
 
-def taught_items(spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]) -> list[tuple[Sample, str]]:
-    """The items that are taught, by id, each with the reason that it is taught with ("" in label-only answers).
+def choose_taught_items(
+    spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]
+) -> list[tuple[Sample, str]]:
+    """Return the items that are taught, by id, each with the reason that it is taught with ("" in label-only answers).
 
     With `spec.reasons` always, those without a reason are left out; raises ConfigError when none is left.
     """
@@ -36,8 +38,8 @@ def taught_items(spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[st
     return taught
 
 
-def dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch_size: int) -> Dataset:
-    """Rows of prompt, completion and images, one an item, for trl's SFTTrainer: asked for a reason where it has one.
+def make_dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch_size: int) -> Dataset:
+    """Return rows of prompt, completion and images, one per item, for trl's SFTTrainer; with a reason where it has one.
 
     They are made when they are asked for, so that no decoded image is held.
     """

@@ -1,27 +1,45 @@
-"""Students: models trained on the labelled set itself, to be asked about items that they did not see."""
+"""How fold students are trained and asked: the `student:` key of a configuration, one model per `kind`."""
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tasks.dataset.export.trainer_files import Plain
-from tasks.models.engines.spec import EngineSpec
-from tasks.models.engines.vllm.options import installed_build
+from tasks.settings import Settings
 
 
-class StudentSpec(BaseModel):
-    """How fold students are trained: the `student:` key of a configuration."""
+class FoldSettings(Settings):
+    """What every kind of student has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
-    kind: Literal["lora"] = Field(default="lora", description="Qwen-VL with low-rank adapters, trained here")
+    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
+    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
+    seed: int = Field(default=0, description="Seed of folds, initialisation and order")
+
+
+class CheckpointSettings(FoldSettings):
+    """What students have that start from a Qwen-VL checkpoint."""
+
     base: str = Field(
         description="Hugging Face name or local folder of the Qwen-VL checkpoint that students start from"
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
     trust_remote_code: bool = Field(default=False, description="Allow the base's own code to run; off unless asked for")
-    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
-    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Weights' type")
+    scoring_engine: Literal["auto", "local", "vllm"] = Field(
+        default="auto",
+        description="What asks the students; vllm serves all folds' adapters by one server; auto: vllm on a GPU",
+    )
+    scoring_batch_size: int = Field(default=8, ge=1, description="Items per batch when the student is asked")
+    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
+    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Images are shrunk to at most this area")
+
+
+class StudentSpec(CheckpointSettings):
+    """How LoRA students are trained: the `student:` key of a configuration."""
+
+    kind: Literal["lora"] = Field(default="lora", description="Qwen-VL with low-rank adapters, trained here")
     reasons: Literal["never", "always", "where_given"] = Field(
         default="never",
         description="always: reason before label, in teaching and asking, and items without a reason are not taught; "
@@ -29,14 +47,12 @@ class StudentSpec(BaseModel):
     )
     epochs: float = Field(default=3.0, gt=0, description="Passes over the training part")
     steps: int | None = Field(default=None, ge=1, description="Updates, instead of `epochs`")
-    batch_size: int = Field(default=4, ge=1, description="Items a step on the device")
+    batch_size: int = Field(default=4, ge=1, description="Items per step on the device")
     gradient_accumulation: int = Field(default=4, ge=1, description="Steps added up before an update")
     learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the cosine schedule")
     lora_rank: int = Field(default=16, ge=1, description="Rank of the low-rank adapters of the language model")
     lora_alpha: int = Field(default=32, ge=1, description="Scale of the adapters (times rank⁻¹)")
     gradient_checkpointing: bool = Field(default=True, description="Less memory for a third more time")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Weights' type")
-    seed: int = Field(default=0, description="Seed of folds, initialisation and order")
     seconds_a_fold: float | None = Field(
         default=None, gt=0, description="Stop a fold's training after this many seconds; none: no limit"
     )
@@ -47,24 +63,12 @@ class StudentSpec(BaseModel):
         default=(),
         description="Where transformers also sends the loss: swanlab, wandb, tensorboard … (installed apart)",
     )
-    scoring_engine: Literal["auto", "local", "vllm"] = Field(
-        default="auto",
-        description="What asks the students; vllm serves all folds' adapters by one server; auto: vllm on a GPU",
-    )
-    scoring_batch_size: int = Field(default=8, ge=1, description="Items a batch when the student is asked")
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Images are shrunk to at most this area")
 
 
-class ProbeSpec(BaseModel):
+class ProbeSpec(FoldSettings):
     """How probe students are trained: the `student:` key of a configuration, with `kind: probe`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
     kind: Literal["probe"] = Field(default="probe", description="A classifier on frozen features; minutes on a CPU")
-    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
-    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
-    seed: int = Field(default=0, description="Seed of folds and of the inner split")
     ngrams: tuple[int, int] = Field(default=(1, 3), description="Shortest and longest character n-gram of texts")
     images: Literal["histograms", "embeddings", "none"] = Field(
         default="histograms", description="What is seen of images: colours and edges, or a model's vision tower"
@@ -85,18 +89,11 @@ class ProbeSpec(BaseModel):
         return self
 
 
-class ExternalSpec(BaseModel):
+class ExternalSpec(CheckpointSettings):
     """How a foreign trainer makes the students: the `student:` key of a configuration, with `kind: external`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     kind: Literal["external"] = Field(default="external", description="A trainer's own command line")
     trainer: Literal["llamafactory", "swift"] = Field(description="LLaMA-Factory, or ms-swift 4")
-    base: str = Field(
-        description="Hugging Face name or local folder of the Qwen-VL checkpoint that students start from"
-    )
-    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
-    trust_remote_code: bool = Field(default=False, description="Allow the base's own code to run; off unless asked for")
     adapter: bool = Field(default=True, description="Low-rank adapters; false: the whole language model is tuned")
     template: str | None = Field(
         default=None, description="A configuration in templates/students/, or a path; none: by `trainer` and `adapter`"
@@ -111,21 +108,10 @@ class ExternalSpec(BaseModel):
         default_factory=dict, description="Added to the environment, e.g. CUDA_VISIBLE_DEVICES or NPROC_PER_NODE"
     )
     deepspeed: str | None = Field(default=None, description="zero2, zero3, or the path of a DeepSpeed configuration")
-    timeout_seconds: float | None = Field(default=None, gt=0, description="Longest time for a fold; none: no limit")
-    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
-    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
-    seed: int = Field(default=0, description="Seed of folds and training")
+    timeout_seconds: float | None = Field(
+        default=None, gt=0, description="Longest time for a fold's training; none: no limit"
+    )
     max_tokens: int = Field(default=32768, ge=256, description="Longest example, in tokens")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Weights' type when the student is asked"
-    )
-    scoring_engine: Literal["auto", "local", "vllm"] = Field(
-        default="auto",
-        description="What asks the students; vllm serves all folds' adapters by one server; auto: vllm on a GPU",
-    )
-    scoring_batch_size: int = Field(default=8, ge=1, description="Items a batch when the student is asked")
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Images are shrunk to at most this area")
 
     @model_validator(mode="after")
     def _command_knows_its_configuration(self) -> Self:
@@ -134,17 +120,4 @@ class ExternalSpec(BaseModel):
         return self
 
 
-def base_spec(spec: StudentSpec | ExternalSpec) -> EngineSpec:
-    """The engine that asks `spec`'s base; a student's adapter is added with `model_copy`."""
-    build = installed_build()
-    fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
-    return EngineSpec(
-        engine=fast if spec.scoring_engine == "auto" else spec.scoring_engine,
-        model=spec.base,
-        revision=spec.revision,
-        trust_remote_code=spec.trust_remote_code,
-        dtype=spec.dtype,
-        batch_size=spec.scoring_batch_size,
-        min_pixels=spec.min_pixels,
-        max_pixels=spec.max_pixels,
-    )
+AnySpec = StudentSpec | ProbeSpec | ExternalSpec

@@ -22,12 +22,11 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.local.loading import load_model
 from tasks.models.image_cache import TooThin, open_images
 from tasks.records import ImageRef, Sample, TextPart
+from tasks.students.settings import ProbeSpec
 
 log = logging.getLogger("labelstill")
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 BUCKETS = 1 << 17
 """Hash buckets of a text: a thousand long dialogues hold about as many different n-grams up to 3."""
@@ -35,20 +34,23 @@ _SIDE = 128
 _GRID = 8
 _ORIENTATIONS = 9
 _HSV_BINS = (12, 4, 4)
+_MIN_PIXELS = 56 * 56
+_MAX_PIXELS = 256 * 28 * 28
+"""What the vision tower sees of an image."""
 
 
 def dialogue_text(sample: Sample) -> str:
-    """The item's own words, its parts apart by line ends."""
+    """Return the item's own words, its parts apart by line ends."""
     return "\n".join(part.text for part in sample.parts if isinstance(part, TextPart))
 
 
 def image_text(sample: Sample, texts: Mapping[str, str]) -> str:
-    """What was read off the item's images (`texts` by digest), in their order."""
+    """Return what was read off the item's images (`texts` by digest), in their order."""
     return "\n".join(texts.get(image.sha256, "") for image in sample.images)
 
 
-def ngram_counts(texts: Iterable[str], ngrams: tuple[int, int]) -> csr_matrix:
-    """Counts of character n-grams, one row a text, BUCKETS columns; no vocabulary is kept (scikit-learn's hashing)."""
+def count_ngrams(texts: Iterable[str], ngrams: tuple[int, int]) -> csr_matrix:
+    """Return counts of character n-grams, one row per text, BUCKETS columns; hashing keeps no vocabulary."""
     hashing: Any = HashingVectorizer(
         analyzer="char_wb",
         ngram_range=ngrams,
@@ -59,36 +61,25 @@ def ngram_counts(texts: Iterable[str], ngrams: tuple[int, int]) -> csr_matrix:
     return csr_matrix(hashing.transform(texts), dtype=np.float32)
 
 
-def image_features(
-    samples: Sequence[Sample],
-    embedding_model: str | None = None,
-    *,
-    min_pixels: int = 56 * 56,
-    max_pixels: int = 256 * 28 * 28,
-    progress: Progress | None = None,
-) -> dict[str, Vector]:
-    """A vector for each different image of `samples`, by its digest; all of one length.
+def describe_images(spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vector]:
+    """Return a vector for each different image of `samples`, by its digest; all of one length, none for `images: none`.
 
-    Colour and gradient histograms; or, where `embedding_model` names a Qwen-VL checkpoint (local folder or hub name),
-    the mean of what its vision tower makes of the image, seen at `min_pixels` to `max_pixels`. An image that can't be
-    read any more is logged and left out. Raises EngineError when the checkpoint can't be loaded.
+    Colour and gradient histograms; or the mean of what the vision tower of `embedding_model` makes of the image. An
+    image that can't be read any more is logged and left out. Raises EngineError when the model can't be loaded.
     """
+    if spec.images == "none":
+        return {}
     images = list({image.sha256: image for sample in samples for image in sample.images}.values())
-    describe = _histograms if embedding_model is None else _embedder(embedding_model, min_pixels, max_pixels)
+    describe = _histograms if spec.embedding_model is None else _embedder(spec.embedding_model)
     # Decoding, most of the work, leaves the interpreter free; the vision tower has the cores for itself.
-    workers = 1 if embedding_model is not None else os.cpu_count() or 1
-    features: dict[str, Vector] = {}
+    workers = 1 if spec.embedding_model is not None else os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        for done, (image, vector) in enumerate(zip(images, pool.map(_guarded(describe), images), strict=True), 1):
-            if vector is not None:
-                features[image.sha256] = vector
-            if progress:
-                progress(done, len(images))
-    return features
+        vectors = zip(images, pool.map(_guarded(describe), images), strict=True)
+        return {image.sha256: vector for image, vector in vectors if vector is not None}
 
 
-def pooled_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """One row a sample: the mean over its images; NaN where it has none that `features` knows."""
+def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return one row per sample: the mean over its images; NaN where it has none that `features` knows."""
     width = len(next(iter(features.values()))) if features else 0
     rows = np.full((len(samples), width), np.nan, np.float32)
     for row, sample in enumerate(samples):
@@ -151,13 +142,13 @@ def _small(image: ImageRef) -> Image.Image:
     return upright.resize((_SIDE, _SIDE), Image.Resampling.BOX)
 
 
-def _embedder(model_name: str, min_pixels: int, max_pixels: int) -> Callable[[ImageRef], Vector]:
+def _embedder(model_name: str) -> Callable[[ImageRef], Vector]:
     model, processor = load_model(EngineSpec(engine="local", model=model_name))
     reader: Any = processor.image_processor
     reader.do_resize = False  # open_images has done it
 
     def embed(image: ImageRef) -> Vector:
-        pictures = open_images([image], min_pixels=min_pixels, max_pixels=max_pixels, patch_size=reader.patch_size)
+        pictures = open_images([image], min_pixels=_MIN_PIXELS, max_pixels=_MAX_PIXELS, patch_size=reader.patch_size)
         pixels: Any = reader(images=pictures, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             seen = model.get_image_features(**pixels).pooler_output[0]

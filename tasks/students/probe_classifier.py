@@ -51,7 +51,7 @@ class Weighing:
     """Arrays by name, fit to be saved: for both texts the kept buckets and their idf; the images' mean."""
 
     @classmethod
-    def fitted(cls, blocks: Blocks) -> Self:
+    def fit(cls, blocks: Blocks) -> Self:
         """Learn which buckets occur in two items or more, how rare they are, and what the average image looks like."""
         state: dict[str, Array] = {}
         for name, counts in (("dialogue", blocks.dialogue), ("shown", blocks.shown)):
@@ -79,7 +79,7 @@ def _unit(rows: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Classifier:
     """A classifier of `classes`: ``rows @ weights + offsets`` are its scores."""
 
     classes: tuple[str, ...]
@@ -91,8 +91,8 @@ class Fitted:
     temperature: float
     prior_exponent: float
 
-    def probabilities(self, rows: Any, offered: Sequence[Sequence[str]]) -> list[dict[str, float]]:
-        """Probability of each label that the item offers, 0 for labels unknown here; empty where it knows none."""
+    def predict(self, rows: Any, offered: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        """Return the probability of each label an item offers, 0 for labels unknown here; empty where all are."""
         scores = np.asarray(rows @ self.weights) + self.offsets
         logs = scores / self.temperature + self.prior_exponent * self.log_prior
         known = {label: position for position, label in enumerate(self.classes)}
@@ -108,12 +108,12 @@ def fit(
     rows: Any,
     labels: Sequence[str],
     offered: Sequence[Sequence[str]],
-    parts: Sequence[int] | None,
+    inner_folds: Sequence[int] | None,
     regularisation: float | None,
-) -> Fitted:
+) -> Classifier:
     """Fit to `rows` (items × features, sparse) and their `labels`, each one of those that its item offers.
 
-    `parts` numbers the inner parts on which C (unless `regularisation` fixes it), temperature and the prior's weight
+    `inner_folds` numbers the parts on which C (unless `regularisation` fixes it), temperature and the prior's weight
     are measured, −1 for items that are in none; no parts at all leave them at their defaults. Multinomial, balanced
     classes, L2 (scikit-learn).
     """
@@ -123,15 +123,15 @@ def fit(
     log_prior = np.log(np.bincount(targets) / len(targets))
     inside, back = _span(rows)
     strength, temperature, prior = regularisation or _MIDDLE, 1.0, 1.0
-    if parts is not None and len(classes) > 1:
+    if inner_folds is not None and len(classes) > 1:
         allowed = np.array([[label in labels_of for label in classes] for labels_of in map(set, offered)])
         tried = [
-            (*_calibrated(_held_out(inside, targets, np.asarray(parts), c), allowed, targets, log_prior), c)
+            (*_calibrated(_held_out(inside, targets, np.asarray(inner_folds), c), allowed, targets, log_prior), c)
             for c in ((regularisation,) if regularisation else STRENGTHS)
         ]
         _, temperature, prior, strength = min(tried)
     weights, offsets = _regression(inside, targets, len(classes), strength)
-    return Fitted(classes, back @ weights, offsets, log_prior, strength, temperature, prior)
+    return Classifier(classes, back @ weights, offsets, log_prior, strength, temperature, prior)
 
 
 def _span(rows: Any) -> tuple[Array, Any]:
@@ -193,21 +193,25 @@ def _calibrated(scores: Array, allowed: Array, targets: Array, log_prior: Array)
     return float(best.fun), float(np.exp(best.x[0])), float(best.x[1])
 
 
-def saved(fitted: Fitted, weighing: Weighing) -> tuple[dict[str, Array], dict[str, object]]:
-    """Arrays for an .npz file and plain values for a JSON file, from which `opened` makes both again."""
-    arrays = {"weights": fitted.weights.astype(np.float32), "offsets": fitted.offsets, "log_prior": fitted.log_prior}
+def to_arrays(classifier: Classifier, weighing: Weighing) -> tuple[dict[str, Array], dict[str, object]]:
+    """Return arrays for an .npz file and plain values for a JSON file, from which `from_arrays` makes both again."""
+    arrays = {
+        "weights": classifier.weights.astype(np.float32),
+        "offsets": classifier.offsets,
+        "log_prior": classifier.log_prior,
+    }
     plain: dict[str, object] = {
-        "classes": fitted.classes,
-        "regularisation": fitted.regularisation,
-        "temperature": fitted.temperature,
-        "prior_exponent": fitted.prior_exponent,
+        "classes": classifier.classes,
+        "regularisation": classifier.regularisation,
+        "temperature": classifier.temperature,
+        "prior_exponent": classifier.prior_exponent,
     }
     return arrays | weighing.state, plain
 
 
-def opened(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Fitted, Weighing]:
-    """The inverse of `saved`. Raises KeyError when something is missing."""
+def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, Weighing]:
+    """Make both again from what `to_arrays` returned. Raises KeyError when something is missing."""
     own = {name: arrays[name] for name in ("weights", "offsets", "log_prior")}
     rest = {name: plain[name] for name in ("regularisation", "temperature", "prior_exponent")}
     state = {name: array for name, array in arrays.items() if name not in own}
-    return Fitted(classes=tuple(plain["classes"]), **own, **rest), Weighing(state)
+    return Classifier(classes=tuple(plain["classes"]), **own, **rest), Weighing(state)

@@ -1,0 +1,84 @@
+"""What a finished run left that students can be taught, and whether it kept the held-out items out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tasks.dataset.decisions import Reason
+from tasks.errors import ConfigError
+from tasks.records import Correction, Dropped, Example, Origin, Prediction, Record, Sample
+from tasks.storage.rows import read_rows
+from tasks.storage.stage_record import read_record
+
+STAGES = ("rationales", "pseudo_labels", "correction", "emit")
+"""Those whose results are taught."""
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run left, as far as it is taught: samples by id, and the stages' decisions.
+
+    An item of the labelled set and one of the pool may have the same id.
+    """
+
+    labelled: Mapping[str, Sample]
+    pool: Mapping[str, Sample]
+    reasons: Mapping[str, str]
+    """Of the given label, by labelled id; those that are emitted."""
+    pseudo: Mapping[str, Prediction]
+    """The trusted ones, by pool id."""
+    corrections: Mapping[str, Correction]
+    emitted: Sequence[Example]
+    barred: frozenset[str] = frozenset()
+    """Items that must not be taught in any variant: they are too near to the evaluation set."""
+
+
+def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample]) -> Results:
+    """Return what the run's stages left of these two sets.
+
+    Raises ConfigError for an emitted item that is in neither set any more.
+    """
+    emitted = read_rows(_kept(output, "emit"), Example)
+    known = {(s.source, s.id) for s in (*labelled, *pool)}
+    for e in emitted:
+        if e.origin is not Origin.MIX and (e.source, e.sample_id) not in known:
+            raise ConfigError(
+                f"{_kept(output, 'emit')}: item {e.sample_id} of {e.source} is in neither set now; "
+                "run `labelstill run` again"
+            )
+    taught = {(e.source, e.sample_id) for e in emitted if e.reason}
+    reasoned = {s.id for s in labelled if (s.source, s.id) in taught}
+    rationales = _read_if_there(output, "rationales", Prediction)
+    drops = read_rows(output / "emit" / "dropped.parquet", Dropped)
+    return Results(
+        labelled={s.id: s for s in labelled},
+        pool={s.id: s for s in pool},
+        reasons={p.sample_id: p.reason for p in rationales if p.sample_id in reasoned},
+        pseudo={p.sample_id: p for p in _read_if_there(output, "pseudo_labels", Prediction)},
+        corrections={c.sample_id: c for c in _read_if_there(output, "correction", Correction)},
+        emitted=emitted,
+        # of two items with one id, a row of dropped.parquet does not say which it is: neither is taught
+        barred=frozenset(d.sample_id for d in drops if d.reason == Reason.CONTAMINATES),
+    )
+
+
+def check_held_out(output: Path, manifest: Path, digest: str) -> None:
+    """Raise ConfigError unless emit has compared its items with the evaluation set of this digest."""
+    record = read_record(output / "emit")
+    if record is None or record.inputs.get("evaluation") != digest:
+        raise ConfigError(
+            f"{output / 'emit'}: has not seen {manifest} as it is now, so its items may be taught; "
+            "run `labelstill run` again with this `evaluation`"
+        )
+
+
+def _kept(output: Path, stage: str) -> Path:
+    return output / stage / "kept.parquet"
+
+
+def _read_if_there(output: Path, stage: str, kind: type[R]) -> Sequence[R]:
+    file = _kept(output, stage)
+    return read_rows(file, kind) if file.exists() else ()

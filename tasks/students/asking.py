@@ -1,0 +1,53 @@
+"""How a trained student is asked: by which engine, and for what."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.vllm.options import installed_build
+from tasks.prompts.prompter import Prompter
+from tasks.records import Request, Sample, Sampling
+from tasks.students.external_output import external_checkpoint
+from tasks.students.settings import CheckpointSettings, ExternalSpec
+
+_LABEL_TOKENS = 8
+_REASON_TOKENS = 96
+
+
+def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
+    """Return the engine that asks `spec`'s base, to which a student's weights are added (`choose_student_engine`)."""
+    build = installed_build()
+    fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
+    return EngineSpec(
+        engine=fast if spec.scoring_engine == "auto" else spec.scoring_engine,
+        model=spec.base,
+        revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code,
+        dtype=spec.dtype,
+        batch_size=spec.scoring_batch_size,
+        min_pixels=spec.min_pixels,
+        max_pixels=spec.max_pixels,
+    )
+
+
+def choose_student_engine(spec: CheckpointSettings, folder: Path, folders: Sequence[Path]) -> EngineSpec:
+    """Return the engine for the student in `folder`: the base with its adapter, or its own full weights.
+
+    `folders` are those of all students that are asked in turn: where vLLM serves adapters, one server has all of them.
+    """
+    base = choose_base_engine(spec)
+    path, is_adapter = _checkpoint(spec, folder)
+    if not is_adapter:
+        return base.model_copy(update={"model": str(path), "revision": None})
+    served = tuple(str(_checkpoint(spec, f)[0]) for f in folders) if base.engine == "vllm" else ()
+    return base.model_copy(update={"adapter": str(path), "adapters": served})
+
+
+def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_reason: bool) -> list[Request]:
+    """Return the questions for each item's label, alone or after a reason."""
+    sampling = Sampling(label_probabilities=True, max_tokens=_REASON_TOKENS if with_reason else _LABEL_TOKENS)
+    return [prompter.classify(item, sampling, with_reason=with_reason) for item in items]
+
+
+def _checkpoint(spec: CheckpointSettings, folder: Path) -> tuple[Path, bool]:
+    return external_checkpoint(folder) if isinstance(spec, ExternalSpec) else (folder, True)

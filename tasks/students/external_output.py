@@ -1,0 +1,140 @@
+"""What a foreign trainer leaves behind: its newest checkpoint in safetensors, never a pickle, and its logs."""
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+from safetensors import SafetensorError, safe_open
+
+from tasks.errors import EngineError
+
+_PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+_ADAPTER = "adapter_model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+_LINES = 8
+_LONGEST = 300
+_ERROR = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit)\b")
+_STEP_KEY = "global_step/max_steps"
+
+
+def find_checkpoint(output: Path, *, adapter: bool) -> Path:
+    """The folder under `output` with the newest adapter (or whole model), its files looked into.
+
+    An adapter is adapter_config.json and adapter_model.safetensors; a whole model is config.json and
+    model*.safetensors, with all the files of its index. Raises EngineError with the mend when there is none.
+    """
+    adapters = _folders(output.rglob(_ADAPTER), "adapter_config.json")
+    models = _folders(output.rglob("model*.safetensors"), "config.json")
+    found, others = (adapters, models) if adapter else (models, adapters)
+    if not found:
+        raise EngineError(_why_none(output, adapter, bool(others)))
+    newest = max(found, key=lambda folder: max(f.stat().st_mtime_ns for f in folder.glob("*.safetensors")))
+    _check(newest)
+    return newest
+
+
+def take_checkpoint(checkpoint: Path, target: Path) -> None:
+    """Move a checkpoint's own files to the new folder `target`; pickles (optimizer, arguments) are left behind."""
+    target.mkdir(parents=True)
+    for file in sorted(checkpoint.iterdir()):
+        if file.is_file() and file.suffix not in _PICKLED:
+            shutil.move(file, target / file.name)
+
+
+def external_checkpoint(folder: Path) -> tuple[Path, bool]:
+    """Return the checkpoint in a student's folder, and whether it is an adapter (else a whole model).
+
+    Raises EngineError when there is none.
+    """
+    checkpoint = folder / "checkpoint"
+    if not checkpoint.is_dir():
+        raise EngineError(f"{folder}: holds no checkpoint; remove the folder to train it again")
+    return checkpoint, _is_adapter(checkpoint)
+
+
+def read_log_tail(log: Path) -> str:
+    """Return the last error of a log, where it shows one, and its last lines; of a progress bar the last state."""
+    text = log.read_bytes().decode("utf-8", errors="replace") if log.exists() else ""
+    lines = [line.rstrip().rsplit("\r", 1)[-1][:_LONGEST] for line in text.split("\n")]
+    lines = [line for line in lines if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return "\n".join([*errors[-1:], *(f"  {line}" for line in lines[-_LINES:])])
+
+
+def read_training_log(output: Path) -> list[tuple[int, int, float]]:
+    """Return (step, steps in all, loss) for each line of the trainer's own log under `output`, so far as it has one.
+
+    Read are LLaMA-Factory's trainer_log.jsonl, ms-swift's logging.jsonl and, where there is neither, the newest
+    trainer_state.json of transformers' trainer.
+    """
+    files = [f for name in ("trainer_log.jsonl", "logging.jsonl") for f in output.rglob(name)]
+    if files:
+        lines = [_parsed(line) for line in max(files, key=_age).read_bytes().splitlines()]
+        return [entry for line in lines if (entry := _entry(line)) is not None]
+    states = sorted(output.rglob("trainer_state.json"), key=_age)
+    state = _parsed(states[-1].read_bytes()) if states else {}
+    total, history = state.get("max_steps", 0), state.get("log_history", [])
+    return [(int(h["step"]), int(total), float(h["loss"])) for h in history if "loss" in h and "step" in h]
+
+
+def _folders(weights: Iterable[Path], beside: str) -> set[Path]:
+    return {file.parent for file in weights if (file.parent / beside).is_file()}
+
+
+def _why_none(output: Path, adapter: bool, other_kind: bool) -> str:
+    wanted = "an adapter" if adapter else "a whole model"
+    if other_kind:
+        was = "a whole model" if adapter else "an adapter"
+        return f"it saved {was}, not {wanted}: set `adapter: {str(not adapter).lower()}`, or another template"
+    pickled = [f for pattern in ("adapter_model*", "pytorch_model*") for f in output.rglob(pattern)]
+    if names := sorted(f.name for f in pickled if f.suffix in _PICKLED):
+        return f"it saved {names[0]}, a pickle, which is never loaded: have it save safetensors instead"
+    return f"it ended without saving {wanted} under ${{output}}: check `output_dir` and what it says about saving"
+
+
+def _is_adapter(checkpoint: Path) -> bool:
+    return (checkpoint / "adapter_config.json").is_file()
+
+
+def _check(checkpoint: Path) -> None:
+    """Raise EngineError unless every file of weights is whole and there."""
+    wanted = {file.name for file in checkpoint.glob("*.safetensors")}
+    if (checkpoint / _INDEX).is_file() and not _is_adapter(checkpoint):
+        wanted |= set(orjson.loads((checkpoint / _INDEX).read_bytes())["weight_map"].values())
+    for name in sorted(wanted):
+        try:
+            weights: Any = safe_open(checkpoint / name, framework="np")
+            with weights as file:
+                empty = not list(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise EngineError(f"{name} of the checkpoint can't be read: {error}") from error
+        if empty:
+            raise EngineError(f"{name} of the checkpoint holds no weights")
+
+
+def _entry(line: Mapping[str, Any]) -> tuple[int, int, float] | None:
+    if isinstance(steps := line.get(_STEP_KEY), str):
+        done, _, total = steps.partition("/")
+    else:
+        done, total = line.get("current_steps"), line.get("total_steps")
+    try:
+        return int(done or ""), int(total or ""), float(line["loss"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The JSON object; {} for a line that is half written."""
+    try:
+        value: Any = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def _age(file: Path) -> int:
+    return file.stat().st_mtime_ns
