@@ -1,12 +1,18 @@
 import ast
 import subprocess
 import tomllib
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {".ci", "artifacts", "flows", "requirements", "tasks", "templates", "tests"}
+WINGS = sorted(f.parent.name for f in (ROOT / "tasks").glob("*/__init__.py"))
+PACKAGES = sorted(f for folder in ("tasks", "flows") for f in (ROOT / folder).rglob("__init__.py"))
+MOST_LINES = 350
+MOST_ENTRIES = {"tasks": 18, "flows": 22}
 
 
 def modules(folder: str) -> list[Path]:
@@ -14,7 +20,7 @@ def modules(folder: str) -> list[Path]:
 
 
 def imported(file: Path) -> set[str]:
-    """Every module that a file imports, at its top or inside a function."""
+    """Return every module that a file imports, at its top or inside a function."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -25,32 +31,73 @@ def imported(file: Path) -> set[str]:
     return names
 
 
-def rooms(names: set[str]) -> set[str]:
+def tops(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
+def imported_wings(wing: str) -> set[str]:
+    """Return the other wings that the files of a wing import."""
+    names = {name for file in modules(f"tasks/{wing}") for name in imported(file)}
+    return {name.split(".")[1] for name in names if name.startswith("tasks.")} & set(WINGS) - {wing}
+
+
 @pytest.mark.parametrize("file", modules("tasks"), ids=lambda f: str(f.relative_to(ROOT)))
-def test_tasks_know_neither_flows_nor_prefect_nor_tests(file: Path) -> None:
-    assert not rooms(imported(file)) & {"flows", "prefect", "tests"}
+def test_tasks_import_neither_flows_nor_prefect_nor_tests(file: Path) -> None:
+    assert not tops(imported(file)) & {"flows", "prefect", "tests"}
 
 
 @pytest.mark.parametrize("file", modules("flows"), ids=lambda f: str(f.relative_to(ROOT)))
 def test_flows_do_not_import_tests(file: Path) -> None:
-    assert "tests" not in rooms(imported(file))
+    assert "tests" not in tops(imported(file))
 
 
-def test_records_and_errors_import_no_other_room() -> None:
-    for name in ("records", "errors"):
-        assert not rooms(imported(ROOT / "tasks" / f"{name}.py")) & {"tasks", "flows"}
+@pytest.mark.parametrize("name", ["records", "errors", "settings"])
+def test_shared_types_import_nothing_of_ours(name: str) -> None:
+    assert not tops(imported(ROOT / "tasks" / f"{name}.py")) & {"tasks", "flows"}
+
+
+def test_no_circle_between_wings() -> None:
+    try:
+        TopologicalSorter({wing: imported_wings(wing) for wing in WINGS}).prepare()
+    except CycleError as error:
+        pytest.fail(f"these wings import each other in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_review_imports_no_wing_that_asks_for_reviews() -> None:
+    assert not imported_wings("review") & {"correction", "pseudo_labels", "dataset", "evaluation", "report"}
+
+
+@pytest.mark.parametrize("folder", MOST_ENTRIES)
+def test_few_entries_at_the_root(folder: str) -> None:
+    entries = [p.name for p in (ROOT / folder).iterdir() if p.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES[folder], sorted(entries)
+
+
+@pytest.mark.parametrize("file", modules("tasks") + modules("flows"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_no_file_is_too_long(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda f: str(f.parent.relative_to(ROOT)))
+def test_a_package_names_its_files_and_says_what_each_decides(package: Path) -> None:
+    lines = (ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or "").splitlines()
+    described: dict[str, str] = defaultdict(str)
+    for line in lines[1:]:
+        name, _, what = line.strip().partition(" ")
+        described[name] += what.strip()
+    entries = [p for p in package.parent.iterdir() if p.name not in ("__init__.py", "__pycache__")]
+    for entry in entries:
+        if entry.suffix == ".py" or (entry / "__init__.py").exists():
+            name = f"{entry.name}/" if entry.is_dir() else entry.name
+            assert described[name], f"{package}: say what {name} decides"
+    named = {name for name in described if name.endswith((".py", "/"))}
+    assert not {name for name in named if not (package.parent / name).exists()}, f"{package}: names files that are gone"
 
 
 def test_only_prompts_renders_what_models_read() -> None:
-    """The report and the review page have Jinja templates of their own, which no model reads."""
-    knowing = {f.relative_to(ROOT) for f in modules("tasks") + modules("flows") if "jinja2" in rooms(imported(f))}
-    pages = {f for f in knowing if f.parts[:2] in (("tasks", "report"), ("tasks", "review"))}
-    assert knowing - pages == {Path("tasks/prompts/prompter.py")}
-    for page in pages:
-        assert not {name for name in imported(ROOT / page) if "Request" in name}, f"{page} makes a request"
+    users = {f.relative_to(ROOT / "tasks").parts[0] for f in modules("tasks") if "jinja2" in tops(imported(f))}
+    assert users <= {"prompts", "report", "review"}
+    assert not [f for f in modules("flows") if "jinja2" in tops(imported(f))]
 
 
 def test_only_packs_and_the_demo_know_a_labelling_task() -> None:

@@ -1,15 +1,14 @@
 """The `labelstill` command, one file per command group; what a command does is in the flows and in tasks/.
 
-main.py         the groups, and how an error ends the command
-run.py          run, check, demo
-check.py        what a run would drop and ask
-relabel.py      relabel
-evaluate.py     evaluate, compare
-correct.py      correct
-corrections.py  corrections
-review.py       review
-card.py         card
-diff.py         diff
-ledger.py       ledger
-service.py      serve, stop, alerts
+main.py      the groups, and how an error ends the command
+run.py       run, check, demo
+check.py     what a run would drop and ask
+relabel.py   relabel
+evaluate.py  evaluate, compare
+correct.py   correct
+review.py    review
+card.py      card
+diff.py      diff
+ledger.py    ledger
+service.py   serve, stop, alerts
 """

@@ -12,4 +12,5 @@ checkpoint.py        an untrained Qwen2-VL of 1.4 million parameters
 lessons.py           what each model is taught, and in which order
 training.py          the training itself, bounded by steps
 evaluation.py        a finished run's decisions against the truth
+stand_in.py          a reviewer who knows the truth
 """

@@ -4,6 +4,7 @@ engine.py    the protocol that every engine meets; opens the engine that a spec 
 spec.py      EngineSpec: the keys of `generator:` and `teacher:`, and prices
 identity.py  which weights answer, in every request's key
 scripted.py  answers by rule, for tests and dry runs   (engine: scripted)
+processes.py end whole process trees; servers and trainers that never outlive us
 local/       transformers in this process   (engine: local)
 server/      any OpenAI-compatible server   (engine: server)
 vllm/        a `vllm serve` that is started and watched   (engine: vllm)
