@@ -10,11 +10,10 @@ evaluate.py       what each step is worth, on held-out items
 relabel.py        a set brought up to date; when a new version is published or put before a person (drift, approval)
 demo.py           the example: its data, its tiny models, its settings
 
-stage.py          what stages share: one reading of each set, prompts, a stage's folder and its record
-asking.py         questions to a model in shards, within the budget               (shard_size, budget)
+stage.py          what stages share: one reading of each set, a stage's folder and its record
+asking.py         prompts and images prepared, questions to a model in shards, the budget  (shard_size, budget)
 students.py       students trained one fold per task run                                     (student)
 runners.py        where shards run: on this machine or on a Ray cluster                       (runner)
-preparing.py      what a cluster does before models are asked: images to size, text read
 ui.py             progress and tables in the web UI, and the live line on a terminal
 api.py            how long a run waits for Prefect's API when it is away
 run_lock.py       one run per output folder, and which errors are worth another attempt       (output)

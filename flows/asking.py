@@ -1,55 +1,56 @@
-"""Asking models in a stage flow: one engine open at a time, a task run a shard, the bill at the end.
+"""What a stage flow needs to ask models: prompts and images prepared, an asker, and the run's budget.
 
-A shard is a stretch of the answers, not of the questions: the engine goes on with the next questions while one task run
-ends and another begins, so no barrier ever empties it.
+Answers are collected in task runs of `shard_size`. A shard is a stretch of the answers, not of the questions: the
+engine goes on with the next questions while one task run ends and another begins, so no barrier ever empties it.
 """
 
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from typing import TypeVar
 from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.context import FlowRunContext
 
 from flows.config import CommonConfig
-from flows.runners import open_where_configured, run_as_task
+from flows.runners import Shard, open_where_configured, parts, run_as_task, run_shards
 from flows.ui import Progress
 from tasks.errors import BudgetSpent
-from tasks.models.ask import ask, ask_for_labels
-from tasks.models.costs import Costs, Session, Tally, add_up
-from tasks.models.engines.engine import Engine, EngineSpec, ManyAdapters, Usage, Workplace
-from tasks.models.image_cache import ImageCache
+from tasks.items.ocr import Found, OcrReader, Reading, read_images
+from tasks.models.ask import Answer, Asker
+from tasks.models.costs import Budget
+from tasks.models.engines.engine import Engine, EngineSpec, Workplace
+from tasks.models.engines.identity import prompter_for
+from tasks.models.image_cache import ImageCache, prepare
 from tasks.models.ledger.ledger import Ledger
-from tasks.models.spending import Budget, Purse
-from tasks.prompts.parsing import rung_counts
-from tasks.prompts.prompter import LONG_PROMPT, fixed_chars
-from tasks.records import USABLE, Generation, Prediction, Request
+from tasks.models.settings import BudgetSettings
+from tasks.packs.pack import Pack
+from tasks.prompts.prompter import LONG_PROMPT, Prompter, fixed_chars
+from tasks.records import USABLE, ImageRef, Request, Sample
 
-T = TypeVar("T")
-
+_IMAGES_A_SHARD = 400
+"""30 seconds: about 80 ms each (42 to decode a screenshot, 37 to resize it)."""
+_TEXTS_A_SHARD = 16
+"""30 seconds: RapidOCR takes 2 to 4 s per screenshot and core."""
 
 _BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
-"""Of the run under way: its stages are flows of their own, but spend together."""
-
-
-_OF_RUNS: dict[UUID, Budget] = {}
+"""The running run's budget: its stages are flows of their own, but spend together."""
+_BUDGETS: dict[UUID, Budget] = {}
 """By flow run: Prefect tries a failed run again in the same process, and that try goes on with what is left."""
 
 
 @contextmanager
-def spending(budget: Budget) -> Generator[Budget]:
-    """All asking within the block, subflows included, is paid from `budget`; BudgetSpent ends it.
+def spending(limits: BudgetSettings) -> Generator[Budget]:
+    """Charge all asking within the block, subflows included, to one budget; BudgetSpent ends it.
 
-    A flow run that is tried again gets the budget of its first try, not `budget`.
+    A flow run that is tried again goes on with the budget of its first try.
     """
+    budget = Budget(limits)
     run = FlowRunContext.get()
     if run is not None and run.flow_run is not None:
-        budget = _OF_RUNS.setdefault(run.flow_run.id, budget)
+        budget = _BUDGETS.setdefault(run.flow_run.id, budget)
     before = _BUDGET.set(budget)
     try:
         yield budget
@@ -57,153 +58,142 @@ def spending(budget: Budget) -> Generator[Budget]:
         _BUDGET.reset(before)
 
 
-def spent() -> BudgetSpent:
-    """What a run says of a stage that had to stop."""
+def budget_spent() -> BudgetSpent:
+    """Return what a run says of a stage that had to stop."""
     budget = _BUDGET.get()
-    return BudgetSpent(f"the budget is spent: {budget.words() if budget else '?'}; the next run goes on from here")
+    return BudgetSpent("the budget is spent; the next run goes on from here") if budget is None else budget.exhausted()
 
 
-def purse_at(spec: EngineSpec) -> Purse | None:
-    """The run's budget at the prices of this engine; None where nothing is limited."""
-    budget = _BUDGET.get()
-    return None if budget is None else Purse(budget, spec.prices)
+@contextmanager
+def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ()) -> Generator[Asker]:
+    """Open the ledger and yield what asks `stage`'s questions about `samples`, within the run's budget."""
+    most_images = max((len(s.images) for s in samples), default=0)
 
+    def open_engine(spec: EngineSpec) -> Engine:
+        log = get_run_logger()
+        log.info("opening %s engine with %s", spec.engine, spec.adapter or spec.model)
+        place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+        engine = open_where_configured(config, spec, place)
+        for note in engine.notes:
+            log.info("%s", note)
+        return engine
 
-@dataclass
-class _Open:
-    spec: EngineSpec
-    engine: Engine
-    since: float
-    before: Tally
-    """The stage's tally when it was opened."""
-    gpus: int
+    def collect(stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]:
+        _warn_of_long_prompt(requests[0], config.pack)
+        reused = asker.tally.reused
+        found: list[Answer] = []
 
+        def draw_shard() -> list[Answer]:
+            drawn: list[Answer] = []
+            for answer in islice(stream, config.shard_size):
+                drawn.append(answer)
+                progress.advance(dropped=answer.outcome not in USABLE)
+            return drawn
 
-@dataclass
-class Asking:
-    """Everything a stage needs to ask models: opens an engine at its first unanswered question, one at a time."""
-
-    config: CommonConfig
-    stage: str
-    ledger: Ledger
-    most_images: int = 0
-    """The most images of one item: what a server must be prepared for."""
-    _tally: Tally = field(default_factory=Tally)
-    _open: _Open | None = None
-    _sessions: list[Session] = field(default_factory=list)
-    _rungs: dict[str, int] = field(default_factory=dict)
-    _again: int = 0
-
-    def __enter__(self) -> "Asking":
-        if self.ledger.notice:
-            get_run_logger().warning("%s", self.ledger.notice)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def answers(self, requests: Sequence[Request], spec: EngineSpec, what: str) -> dict[str, Generation]:
-        """The answer of each request by key: from the ledger, else from the engine."""
-        stream = ask(lambda: self._engine(spec), self.ledger, requests, self._tally, purse_at(spec))
-        pairs = self._in_shards(stream, requests, what)
-        return {request.key: generation for request, generation in pairs}
-
-    def labels(
-        self, requests: Sequence[Request], spec: EngineSpec, what: str, *, source: str, model: str, attempts: int = 1
-    ) -> list[Prediction]:
-        """The prediction of each label request, in order; unreadable ones are asked for up to `attempts` times."""
-        stream = ask_for_labels(
-            lambda: self._engine(spec), self.ledger, requests, self._tally,
-            source=source, model=model, attempts=attempts, purse=purse_at(spec),
-        )  # fmt: skip
-        found = {p.sample_id: p for p in self._in_shards(stream, requests, what)}
-        predictions = [found[request.sample_id] for request in requests]
-        for rung, count in rung_counts(predictions).items():
-            self._rungs[rung] = self._rungs.get(rung, 0) + count
-        self._again += sum(p.attempt for p in predictions)
-        return predictions
-
-    def so_far(self) -> Costs:
-        """The bill up to now, safe in any thread; how full the open engine is kept is known when it is closed."""
-        sessions = list(self._sessions)
-        if (opened := self._open) is not None:
-            usage, held = Usage(gpus=opened.gpus), time.monotonic() - opened.since
-            sessions.append(Session(opened.spec.prices, usage, held, self._tally.since(opened.before)))
-        return add_up(self._tally, sessions, self._again, dict(self._rungs))
-
-    def costs(self) -> Costs:
-        """The bill so far; closes the engine, whose time is part of it."""
-        self._close()
-        return add_up(self._tally, self._sessions, self._again, self._rungs)
-
-    def rest(self) -> None:
-        """Close the engine: what comes next needs the devices itself."""
-        self._close()
-
-    def _in_shards(self, stream: Iterator[T], requests: Sequence[Request], what: str) -> list[T]:
-        if not requests:
-            return []
-        self._warn_of_long_prompt(requests[0])
-        found: list[T] = []
-        reused = self._tally.reused
-
-        def take() -> list[T]:
-            taken: list[T] = []
-            for item in islice(stream, self.config.shard_size):
-                taken.append(item)
-                progress.advance(dropped=_came_to_nothing(item))
-            return taken
-
-        with Progress(self.stage, what, len(requests), lambda: self.so_far().cost) as progress:
+        with Progress(stage, what, len(requests), lambda: asker.costs_so_far().cost) as progress:
             while len(found) < len(requests):
-                last = min(len(found) + self.config.shard_size, len(requests))
+                last = min(len(found) + config.shard_size, len(requests))
                 title = f"{what}: {len(found) + 1} to {last} of {len(requests)}"  # the graph's font has no dash
-                found += run_as_task(f"ask: {self.stage}", title, take)
+                found += run_as_task(f"ask: {stage}", title, draw_shard)
             for _ in stream:  # the stream's own end: what it still has to put away
                 raise AssertionError(f"{what}: more answers than questions")
-        if self._tally.reused > reused:
-            log = get_run_logger()
-            log.info("%s: %d of %d answers reused from the ledger", what, self._tally.reused - reused, len(requests))
+        if (again := asker.tally.reused - reused) > 0:
+            get_run_logger().info("%s: %d of %d answers reused from the ledger", what, again, len(requests))
         return found
 
-    def _warn_of_long_prompt(self, request: Request) -> None:
-        if (chars := fixed_chars(request)) > LONG_PROMPT:
-            get_run_logger().warning(
-                "the fixed part of the `%s` prompt has %d characters; answers get worse beyond about %d: shorten "
-                "glosses or examples of pack `%s`",
-                request.purpose, chars, LONG_PROMPT, self.config.pack,
-            )  # fmt: skip
-
-    def _engine(self, spec: EngineSpec) -> Engine:
-        opened = self._open
-        if opened is not None and opened.spec != spec and isinstance(opened.engine, ManyAdapters):
-            same_but_adapter = opened.spec.model_copy(update={"adapter": spec.adapter})
-            if spec.adapters and spec == same_but_adapter:
-                opened.engine.turn_to(spec.adapter)
-                opened.spec = spec
-        if self._open is None or self._open.spec != spec:
-            # one at a time: on one GPU there is no room for the next model beside this one
-            self._close()
-            log = get_run_logger()
-            log.info("opening %s engine with %s", spec.engine, spec.adapter or spec.model)
-            since = time.monotonic()
-            place = Workplace(ImageCache(self.config.images), self.config.output / "logs", self.most_images)
-            engine = open_where_configured(self.config, spec, place)
-            for note in engine.notes:
-                log.info("%s", note)
-            self._open = _Open(spec, engine, since, replace(self._tally), engine.usage().gpus)
-        return self._open.engine
-
-    def _close(self) -> None:
-        if self._open is not None:
-            opened, self._open = self._open, None
-            usage = opened.engine.usage()
-            opened.engine.close()
-            held = time.monotonic() - opened.since
-            self._sessions.append(Session(opened.spec.prices, usage, held, self._tally.since(opened.before)))
+    with Ledger(config.ledger) as ledger:
+        if ledger.notice:
+            get_run_logger().warning("%s", ledger.notice)
+        with Asker(ledger, open_engine, collect, _BUDGET.get()) as asker:
+            yield asker
 
 
-def _came_to_nothing(found: object) -> bool:
-    """Whether this answer or prediction holds nothing that a stage can keep."""
-    answer = found[1] if isinstance(found, tuple) else found  # pyright: ignore[reportUnknownVariableType]
-    return isinstance(answer, Generation | Prediction) and answer.outcome not in USABLE
+def _warn_of_long_prompt(request: Request, pack: str) -> None:
+    if (chars := fixed_chars(request)) > LONG_PROMPT:
+        get_run_logger().warning(
+            "the fixed part of the `%s` prompt has %d characters; answers get worse beyond about %d: shorten "
+            "glosses or examples of pack `%s`",
+            request.purpose, chars, LONG_PROMPT, pack,
+        )  # fmt: skip
+
+
+# --- what is prepared before the first question --------------------------------------------------------------
+
+
+def prepare_prompter(config: CommonConfig, pack: Pack, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
+    """Return the prompts of `pack` for the model that `spec` names; a cluster prepares the images first."""
+    _prepare_images(config, spec, samples)
+    return prompter_for(pack, spec, read_texts(config, pack, samples))
+
+
+def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
+    """Read the text on each image, as a task run or, on a cluster, several; return it by image digest.
+
+    Nothing is read for a pack that doesn't show it.
+    """
+    if pack.ocr is None:
+        return {}
+    images = _images_of(samples)
+
+    def read() -> dict[str, str]:
+        reader = OcrReader(config.texts, reading=_reading_on_cluster(config))
+        with Progress("ocr", "read the text on images", len(images)) as progress:
+            texts = reader.read(images, progress=lambda done, total: progress.to(done))
+        for unread in reader.unread.values():
+            get_run_logger().warning("no text read off %s: %s, %s", unread.path, unread.fault, unread.detail)
+        return texts
+
+    if config.runner != "threads":
+        return read()
+    return run_as_task("read text", f"read the text on {len(images)} images", read)
+
+
+def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sample]) -> None:
+    """With a cluster, bring the images of `samples` to the size at which `spec`'s engine asks for them.
+
+    On one machine engines do that while they wait for answers. An image that can't be resized is left to the engine,
+    which then says so of its item.
+    """
+    images = _images_of(samples)
+    if config.runner == "threads" or spec.engine == "scripted" or not images:
+        return
+    from tasks.models.engines.local.loading import patch_size  # it brings torch
+
+    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": patch_size(spec)}
+    cache = ImageCache(config.images)
+    shards = [
+        Shard(f"bring {len(part)} images to size", partial(prepare, cache, part, **bounds))
+        for part in parts(images, _IMAGES_A_SHARD)
+    ]
+    failed = 0
+    with Progress("images", "bring images to size", len(shards)) as progress:
+        for faults in run_shards(config, "prepare images", shards):
+            failed += faults
+            progress.advance()
+    if failed:
+        get_run_logger().warning("%d of %d images can't be brought to size", failed, len(images))
+
+
+def _reading_on_cluster(config: CommonConfig) -> Reading | None:
+    """Return how a cluster reads the text on images; None where this machine's processes do."""
+    if config.runner == "threads":
+        return None
+
+    def read(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:
+        shards = [
+            Shard(f"read the text on {len(part)} images", partial(_read_part, part))
+            for part in parts(images, _TEXTS_A_SHARD)
+        ]
+        for found in run_shards(config, "read text", shards):
+            yield from found
+
+    return read
+
+
+def _read_part(images: Sequence[ImageRef]) -> list[Found]:
+    return list(read_images(images, processes=1))
+
+
+def _images_of(samples: Iterable[Sample]) -> list[ImageRef]:
+    """Return the images of `samples`, each once."""
+    return list({image.sha256: image for sample in samples for image in sample.images}.values())

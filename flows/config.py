@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from tasks.correction.settings import CorrectionSettings
-from tasks.dataset.settings import DriftSettings, EmitSettings
+from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.items.settings import SourceConfig
@@ -112,6 +112,7 @@ class EmitConfig(CommonConfig):
     )
 
 
+Narrowed = TypeVar("Narrowed", bound=CommonConfig)
 AnyStage = RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig
 
 
@@ -151,54 +152,15 @@ class DistillConfig(CommonConfig):
         return self
 
     def stage_configs(self) -> tuple[AnyStage, ...]:
-        """The configuration of each stage that is to run, in order."""
-        common = {name: getattr(self, name) for name in CommonConfig.model_fields}
-        stages: list[AnyStage] = []
+        """Return the configuration of each stage that is to run, in order."""
+        stages: dict[StageName, AnyStage] = {}
         if self.labelled and self.generator:
-            stages.append(
-                RationalesConfig(**common, labelled=self.labelled, generator=self.generator, rationales=self.rationales)
-            )
+            stages["rationales"] = self._narrow(RationalesConfig)
         if self.labelled and self.teacher and self.student:
-            stages.append(
-                CorrectionConfig(
-                    **common,
-                    labelled=self.labelled,
-                    teacher=self.teacher,
-                    student=self.student,
-                    correction=self.correction,
-                )
-            )
+            stages["correction"] = self._narrow(CorrectionConfig)
         if self.unlabelled and self.teacher:
-            stages.append(
-                PseudoLabelsConfig(
-                    **common,
-                    unlabelled=self.unlabelled,
-                    labelled=self.labelled,
-                    teacher=self.teacher,
-                    student=self.student,
-                    pseudo_labels=self.pseudo_labels,
-                )
-            )
-        done: list[StageName] = []
-        for stage in stages:
-            if isinstance(stage, RationalesConfig):
-                done.append("rationales")
-            elif isinstance(stage, PseudoLabelsConfig):
-                done.append("pseudo_labels")
-            else:
-                done.append("correction")
-        stages.append(
-            EmitConfig(
-                **common,
-                labelled=self.labelled,
-                unlabelled=self.unlabelled,
-                evaluation=self.evaluation,
-                emit=self.emit,
-                rationales=self.rationales,
-                stages=tuple(done),
-            )
-        )
-        return tuple(stages)
+            stages["pseudo_labels"] = self._narrow(PseudoLabelsConfig)
+        return (*stages.values(), self._narrow(EmitConfig, stages=tuple(stages)))
 
     def evaluate_config(self) -> "EvaluateConfig":
         """The configuration that measures what this one makes; raises ConfigError where it says too little for that."""
@@ -206,21 +168,12 @@ class DistillConfig(CommonConfig):
             raise ConfigError("evaluate needs `evaluation`: manifest and images of held-out items with labels")
         if not isinstance(self.student, StudentSpec):
             raise ConfigError("evaluate needs `student` of kind lora: base and how it is trained")
-        names = {*CommonConfig.model_fields, "labelled", "unlabelled", "evaluation", "test", "student", "evaluate"}
-        return EvaluateConfig(**{name: getattr(self, name) for name in names})
+        return self._narrow(EvaluateConfig)
 
-
-class ApprovalSettings(Settings):
-    """Whether a person decides on a new version."""
-
-    ask: Literal["drift", "always", "never"] = Field(
-        default="never",
-        description="Pause for an answer in the web UI: when the set moved too far, before every version, or never "
-        "(what moved too far is held back at once)",
-    )
-    hours: float = Field(
-        default=12.0, gt=0, le=240, description="How long the run waits; without an answer it is held back"
-    )
+    def _narrow(self, kind: type[Narrowed], **more: object) -> Narrowed:
+        """Return the part of this configuration that `kind` has keys for."""
+        own = {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
+        return kind.model_validate(own | more)
 
 
 class RelabelConfig(DistillConfig):

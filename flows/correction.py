@@ -6,12 +6,11 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from flows.asking import Asking
+from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
+from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.students import STAGE, predict_out_of_fold
-from flows.teacher import teacher_labels
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
 from tasks.correction.judgements import (
@@ -27,8 +26,9 @@ from tasks.correction.outcome import choose_cases, count_figures, record_correct
 from tasks.correction.settings import ReviewerConfig
 from tasks.demo.stand_in import answer_from_truth
 from tasks.items.file_states import file_state
+from tasks.models.ask import Asker
 from tasks.models.engines.identity import model_identity
-from tasks.models.ledger.ledger import Ledger
+from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split, content_digest
 from tasks.report.correction.report import write_report
@@ -64,20 +64,20 @@ def correction(config: CorrectionConfig) -> StageRecord:
     if (record := reused(folder, recipe)) is not None:
         return record
     verdicts = _read_valid_verdicts(review / STORE, samples)
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images(samples)) as asking:
-        found = predict_out_of_fold(config, pack, samples, asking)
+    with open_asker(config, STAGE, samples) as asker:
+        found = predict_out_of_fold(config, pack, samples, asker)
         judged, unjudged = split_judged(samples, found.runs, found.folds[0].always_train)
         answers: dict[str, Prediction] = {}
         judgements = judge_by_predictions(judged, found.runs, list_labels(samples))
         decisions = correct(
             judgements,
             config.correction,
-            _make_teacher(config, pack, judged, asking, answers),
+            _make_teacher(config, pack, judged, asker, answers),
             _make_reviewer(config.correction.reviewer, judged, judgements.labels),
             index_verdicts(judgements, verdicts),
             config.seed,
         )
-        costs = asking.costs()
+        costs = asker.costs()
     fold_of = found.folds[0].fold_of
     model_of = {s.id: found.models(s.id) for s in judged}
     corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
@@ -116,16 +116,15 @@ def _read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, st
 
 
 def _make_teacher(
-    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asking: Asking, answers: dict[str, Prediction]
+    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, answers: dict[str, Prediction]
 ) -> AskTeacher:
     """Return how the teacher is asked about some of `samples`, blind; its answers are added to `answers`, too."""
 
     def ask(items: Ints) -> Floats:
         doubtful = [pack.with_neither(samples[i]) for i in items.tolist()]
-        identity = model_identity(config.teacher)
-        prompter = prompter_for(config, pack, identity, config.teacher, doubtful)
+        prompter = prepare_prompter(config, pack, config.teacher, doubtful)
         what = "teacher adjudicates suspicious labels"
-        new = teacher_labels(asking, prompter, doubtful, config.teacher, config.correction, config.seed, what)
+        new = label_with_teacher(asker, prompter, doubtful, config.teacher, config.correction, config.seed, what)
         answers.update({p.sample_id: p for p in new})
         return tabulate(answers, doubtful, [*list_labels(samples), pack.neither or NEITHER])
 

@@ -15,8 +15,7 @@ from flows.run_lock import hold_output
 from flows.stage import run_as_task
 from flows.ui import Progress
 from tasks.correction.settings import CorrectionSettings, ReviewerConfig
-from tasks.dataset.export.exports import ExportSpec
-from tasks.dataset.settings import EmitSettings
+from tasks.dataset.settings import EmitSettings, ExportSpec
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models

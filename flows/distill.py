@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.api import through_outages
-from flows.asking import spending, spent
+from flows.asking import budget_spent, spending
 from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
 from flows.correction import correction
 from flows.emit import emit
@@ -33,7 +33,7 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     for spec in (config.generator, config.teacher, config.pseudo_labels.second_teacher):
         if spec is not None and config.runner == "threads":  # else the nodes say what they lack
             check_engine(spec)
-    with spending(config.budget.budget()), one_reading():
+    with spending(config.budget), one_reading():
         records = run_stages(config.stage_configs())
     log = get_run_logger()
     for stage in ("rationales", "pseudo_labels", "correction"):
@@ -52,7 +52,7 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     for stage in stages:
         record = through_outages(lambda stage=stage: _run_stage(stage), type(stage).__name__.removesuffix("Config"))
         if record is None:  # pyright: ignore[reportUnnecessaryComparison]  what hold_output made of it
-            raise spent()
+            raise budget_spent()
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
     return records

@@ -10,10 +10,10 @@ import torch
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.asking import Asking
+from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, most_images, read_texts, reused, run_as_task, show_table
+from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
@@ -25,15 +25,15 @@ from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
 from tasks.evaluation.worker_pool import worker_pool
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.identity import model_identity
-from tasks.models.ledger.ledger import Ledger
+from tasks.models.ask import Asker
+from tasks.models.engines.identity import model_identity, prompter_for
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import settings_of, write_card
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
-from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests, make_prompter
+from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
 
 STAGE = "evaluate"
 
@@ -91,11 +91,11 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             get_run_logger().info("variant `%s` is left out: the run has left nothing for it", variant)
     _train(trials, settings.parallel)
     measured = [s for s in held_out if s.id in labels]
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most_images([*measured, *tested])) as asking:
-        rows = [row for t in trials for row in _score(t, trials, pack, asking, measured, labels, settings.ask_reasons)]
+    with open_asker(config, STAGE, [*measured, *tested]) as asker:
+        rows = [row for t in trials for row in _score(t, trials, pack, asker, measured, labels, settings.ask_reasons)]
         if config.test is not None and tested:
-            _predict(config.test, folder, results, trials, pack, asking, tested)
-        costs = asking.costs()
+            _predict(config.test, folder, results, trials, pack, asker, tested)
+        costs = asker.costs()
     report = make_report(rows)
     write_json(folder / "scores.json", report)
     dropped = [
@@ -138,28 +138,28 @@ def _score(
     trial: Trial,
     trials: Sequence[Trial],
     pack: Pack,
-    asking: Asking,
+    asker: Asker,
     items: Sequence[Sample],
     labels: Mapping[str, str],
     ask_reasons: bool,
 ) -> list[Scored]:
     """Return the student's answers about the held-out items."""
-    answers = _ask(trial, trials, pack, asking, items, with_reason=False)
+    answers = _ask(trial, trials, pack, asker, items, with_reason=False)
     reasoned: dict[str, Prediction] = {}
     if ask_reasons and trial.has_reasons:
-        reasoned = _ask(trial, trials, pack, asking, items, with_reason=True)
+        reasoned = _ask(trial, trials, pack, asker, items, with_reason=True)
     return make_rows(trial, items, labels, answers, reasoned)
 
 
 def _ask(
-    trial: Trial, trials: Sequence[Trial], pack: Pack, asking: Asking, items: Sequence[Sample], *, with_reason: bool
+    trial: Trial, trials: Sequence[Trial], pack: Pack, asker: Asker, items: Sequence[Sample], *, with_reason: bool
 ) -> dict[str, Prediction]:
     engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in trials])
-    prompter = make_prompter(pack, engine, trial.texts)
+    prompter = prompter_for(pack, engine, trial.texts)
     requests = make_label_requests(prompter, items, with_reason=with_reason)
     what = f"student of `{trial.variant}`, seed {trial.seed}, {'says why and what' if with_reason else 'says what'}"
     source = f"{trial.variant}/seed={trial.seed}"
-    return {p.sample_id: p for p in asking.labels(requests, engine, what, source=source, model=prompter.model)}
+    return {p.sample_id: p for p in asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)}
 
 
 def _predict(
@@ -168,7 +168,7 @@ def _predict(
     results: Results,
     trials: Sequence[Trial],
     pack: Pack,
-    asking: Asking,
+    asker: Asker,
     items: Sequence[Sample],
 ) -> None:
     """Write predictions.csv: each test item's label, by the students of the best set that the run made."""
@@ -177,7 +177,7 @@ def _predict(
         write_predictions(folder / "predictions.csv", ())
         return
     judges = [t for t in trials if t.variant is best]
-    answers = [a for t in judges for a in _ask(t, trials, pack, asking, items, with_reason=False).values()]
+    answers = [a for t in judges for a in _ask(t, trials, pack, asker, items, with_reason=False).values()]
     refused = [d.sample_id for d in read_rows(folder / "samples" / Split.TEST / "dropped.parquet", Dropped)]
     named = keep_own_ids(refused, test.manifest, pack.columns) if refused else []
     usual = count_usual_labels(results.emitted, results.labelled.values())

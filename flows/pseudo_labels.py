@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 
 from prefect import flow, get_run_logger
 
-from flows.asking import Asking
+from flows.asking import open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
-from flows.folders import REVIEW_POOL
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, most_images, prompter_for, reused, run_as_task, show_table
+from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.students import predict_pool
-from flows.teacher import teacher_labels
 from tasks.items.file_states import file_state
+from tasks.models.ask import Asker
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import model_identity
-from tasks.models.ledger.ledger import Ledger
+from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack, load_pack
 from tasks.pseudo_labels.decide import (
     PoolDecision,
@@ -34,9 +33,9 @@ from tasks.pseudo_labels.decide import (
 from tasks.pseudo_labels.evidence import Opinions
 from tasks.pseudo_labels.targets import ENOUGH, build_targets, find_checked, match_corrections
 from tasks.pseudo_labels.trust import TrustModel, fit_trust
-from tasks.rationales.gate import with_good_reasons
+from tasks.rationales.gate import remove_bad_reasons
 from tasks.records import Correction, Prediction, Sample, Sampling, Split, content_digest
-from tasks.review.queue import write_queue
+from tasks.review.queue import REVIEW_POOL, write_queue
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import read_rows, write_rows
 from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
@@ -80,20 +79,19 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     )  # fmt: skip
     if (record := reused(folder, recipe)) is not None:
         return record
-    most = most_images([*given.labelled, *given.pool])
-    with Ledger(config.ledger) as ledger, Asking(config, STAGE, ledger, most) as asking:
-        there, here = _ask_models(config, pack, given, asking)
+    with open_asker(config, STAGE, [*given.labelled, *given.pool]) as asker:
+        there, here = _ask_models(config, pack, given, asker)
         trust, model = _decide(config, given, there, here)
         if settings.second_teacher is not None:
             spec, untrusted = settings.second_teacher, list_untrusted(trust)
             alike = list_alike(trust, model, there.teacher, there.collect_evidence())
-            here = _ask_second_teacher(config, pack, spec, given.pool, untrusted, asking, here)
-            there = _ask_second_teacher(config, pack, spec, given.labelled, alike, asking, there)
+            here = _ask_second_teacher(config, pack, spec, given.pool, untrusted, asker, here)
+            there = _ask_second_teacher(config, pack, spec, given.labelled, alike, asker, there)
             trust, _ = _decide(config, given, there, here)
-        costs = asking.costs()
+        costs = asker.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
     kept, dropped = split(trust, predictions, STAGE)
-    kept, faults = with_good_reasons(kept, {s.id: s for s in given.pool}, pack)
+    kept, faults = remove_bad_reasons(kept, {s.id: s for s in given.pool}, pack)
     if faults:
         get_run_logger().info("reasons that go, their labels stay: %s", dict(faults))
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,24 +134,24 @@ def _read_inputs(config: PseudoLabelsConfig, pack: Pack) -> _Given:
     return _Given(pool, labelled, corrections, verdicts, digests)
 
 
-def _ask_models(config: PseudoLabelsConfig, pack: Pack, given: _Given, asking: Asking) -> tuple[Opinions, Opinions]:
+def _ask_models(config: PseudoLabelsConfig, pack: Pack, given: _Given, asker: Asker) -> tuple[Opinions, Opinions]:
     """Ask the teacher, and correction's students, about the labelled set and about the pool, both in the same way."""
     settings, spec = config.pseudo_labels, config.teacher
-    prompter = prompter_for(config, pack, model_identity(spec), spec, [*given.labelled, *given.pool])
+    prompter = prepare_prompter(config, pack, spec, [*given.labelled, *given.pool])
     found: list[Opinions] = []
     for items, what in ((given.labelled, "the labelled set, blind"), (given.pool, "the pool")):
-        told = teacher_labels(asking, prompter, items, spec, settings, config.seed, f"teacher labels {what}")
+        told = label_with_teacher(asker, prompter, items, spec, settings, config.seed, f"teacher labels {what}")
         direct: list[Prediction] = []
         if pack.describe_first:
             sampling = Sampling(label_probabilities=True, max_tokens=8, seed=config.seed)
             requests = [prompter.classify(s, sampling, with_reason=False) for s in items]
-            direct = asking.labels(
+            direct = asker.ask_for_labels(
                 requests, spec, f"teacher labels {what}, undescribed", source="teacher/direct", model=prompter.model
             )
         found.append(Opinions(_by_sample(told), _by_sample(direct)))
     there, here = found
     if given.corrections and settings.ask_students and config.student is not None and config.labelled is not None:
-        of_labelled, of_pool = predict_pool(config, config.student, pack, given.labelled, given.pool, asking)
+        of_labelled, of_pool = predict_pool(config, config.student, pack, given.labelled, given.pool, asker)
         there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
     return there, here
 
@@ -164,14 +162,14 @@ def _ask_second_teacher(
     spec: EngineSpec,
     samples: Sequence[Sample],
     wanted: Collection[str],
-    asking: Asking,
+    asker: Asker,
     said: Opinions,
 ) -> Opinions:
     """Return `said` with what the second teacher says about the `wanted` ones of `samples`, asked as the first was."""
     items = [s for s in samples if s.id in wanted]
-    prompter = prompter_for(config, pack, model_identity(spec), spec, items)
+    prompter = prepare_prompter(config, pack, spec, items)
     what = "second teacher labels what is uncertain"
-    told = teacher_labels(asking, prompter, items, spec, config.pseudo_labels, config.seed, what)
+    told = label_with_teacher(asker, prompter, items, spec, config.pseudo_labels, config.seed, what)
     return replace(said, second=_by_sample(told))
 
 

@@ -1,7 +1,7 @@
-"""What the stage flows share, in the order in which a stage uses it: its items, its prompts, its record.
+"""What the stage flows share, in the order in which a stage uses it: its items and its record.
 
-A stage reads its sets (`intake`), returns the record of an unchanged one (`reused`), asks with `prompter_for`, and ends
-with `Stage.finish`, which writes its folder and shows its counts in the web UI.
+A stage reads its sets (`intake`), returns the record of an unchanged one (`reused`), asks models (flows/asking.py),
+and ends with `Stage.finish`, which writes its folder and shows its counts in the web UI.
 """
 
 import time
@@ -16,20 +16,16 @@ from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from flows.api import wait_for_api
-from flows.config import CommonConfig
-from flows.preparing import prepare_images, reading_for
 from flows.runners import run_as_task
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
-from flows.ui import Progress, show_in_ui
+from flows.ui import show_in_ui
 from tasks.items.file_states import file_state, folder_state
-from tasks.items.ocr import OcrReader, reader_identity
+from tasks.items.ocr import reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.models.costs import Costs
-from tasks.models.engines.engine import EngineSpec
 from tasks.packs.pack import Pack
-from tasks.prompts.prompter import Prompter
 from tasks.records import Dropped, Record, Sample, Split
 from tasks.storage.rows import read_rows
 from tasks.storage.stages import StageRecord, code_version, finished, read_record, recipe_hash, write_stage
@@ -118,43 +114,6 @@ def reused(folder: Path, recipe: str) -> StageRecord | None:
         )
         show_counts(record)
     return record
-
-
-def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
-    """Return the text on each image by digest, read as a task run, on a cluster as several; none unless `pack.ocr`."""
-    if pack.ocr is None:
-        return {}
-    images = list({image.sha256: image for sample in samples for image in sample.images}.values())
-
-    def work() -> dict[str, str]:
-        reader = OcrReader(config.texts, reading=reading_for(config))
-        with Progress("ocr", "read the text on images", len(images)) as progress:
-            texts = reader.read(images, progress=lambda done, total: progress.to(done))
-        for unread in reader.unread.values():
-            get_run_logger().warning("no text read off %s: %s, %s", unread.path, unread.fault, unread.detail)
-        return texts
-
-    if config.runner != "threads":
-        return work()
-    return run_as_task("read text", f"read the text on {len(images)} images", work)
-
-
-def prompter_for(config: CommonConfig, pack: Pack, model: str, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
-    """Return the prompts of `pack` for that model, run as `spec` says; a cluster prepares the images first."""
-    prepare_images(config, spec, samples)
-    return Prompter(
-        pack,
-        model,
-        max_pixels=spec.max_pixels,
-        min_pixels=spec.min_pixels,
-        context_length=spec.context_length,
-        texts=read_texts(config, pack, samples),
-    )
-
-
-def most_images(samples: Iterable[Sample]) -> int:
-    """Return the most images that one sample has: what a server must be prepared for."""
-    return max((len(s.images) for s in samples), default=0)
 
 
 _PAGES_OF = {"correction": ("review", "corrections"), "pseudo_labels": ("review-pool",)}

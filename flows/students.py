@@ -9,20 +9,21 @@ from functools import partial
 
 from prefect import get_run_logger
 
-from flows.asking import Asking
+from flows.asking import prepare_prompter, read_texts
 from flows.config import AnyStudent, CommonConfig, CorrectionConfig
 from flows.runners import Shard, parts, run_as_task, run_shards
-from flows.stage import prompter_for, read_texts, show_table
+from flows.stage import show_table
 from flows.ui import Progress
 from tasks.errors import ConfigError
 from tasks.items.image_hashes import Looks
 from tasks.items.near_duplicates import near_duplicates
-from tasks.models.engines.identity import model_identity
+from tasks.models.ask import Asker
+from tasks.models.engines.identity import prompter_for
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample
 from tasks.storage.rows import read_rows
-from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests, make_prompter
+from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
 from tasks.students.fold_students import (
     Student,
     Training,
@@ -73,7 +74,7 @@ class Trained:
     """The features of each image, by digest; for probes alone."""
 
 
-def predict_out_of_fold(config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asking: Asking) -> OutOfFold:
+def predict_out_of_fold(config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker) -> OutOfFold:
     """Split the labelled set, train the students that are not there yet, and have each predict its held-out fold.
 
     Raises LeakageError before a student is asked about an item that its own record says it saw.
@@ -89,10 +90,10 @@ def predict_out_of_fold(config: CorrectionConfig, pack: Pack, samples: Sequence[
         split = make_folds(samples, spec.folds, config.seed, repeat=repeat, recorded=recorded, links=links)
         write_folds(split, folder, repeat)
         _log_split(split)
-        trained = train_students(config, spec, pack, samples, split.fold_of, repeat, asking)
+        trained = train_students(config, spec, pack, samples, split.fold_of, repeat, asker)
         check_out_of_fold(samples, split.fold_of, read_seen_content(trained.students))
         folds.append(split)
-        runs.append(ask_students(config, pack, trained, samples, split.fold_of, asking))
+        runs.append(ask_students(config, pack, trained, samples, split.fold_of, asker))
     return OutOfFold(tuple(folds), tuple(runs))
 
 
@@ -102,7 +103,7 @@ def predict_pool(
     pack: Pack,
     labelled: Sequence[Sample],
     pool: Sequence[Sample],
-    asking: Asking,
+    asker: Asker,
 ) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
     """Have correction's students predict `labelled`, out of fold, and `pool`, as `assign_unseen` says; both by repeat.
 
@@ -115,11 +116,11 @@ def predict_pool(
         fold_of = read_folds(config.output / STAGE, repeat, spec.folds)
         if fold_of is None:
             continue
-        trained = train_students(config, spec, pack, labelled, fold_of, repeat, asking)
+        trained = train_students(config, spec, pack, labelled, fold_of, repeat, asker)
         seen = read_seen_content(trained.students)
         check_out_of_fold(labelled, fold_of, seen)
-        of_labelled.append(ask_students(config, pack, trained, labelled, fold_of, asking))
-        of_pool.append(ask_students(config, pack, trained, pool, assign_unseen(pool, seen), asking))
+        of_labelled.append(ask_students(config, pack, trained, labelled, fold_of, asker))
+        of_pool.append(ask_students(config, pack, trained, pool, assign_unseen(pool, seen), asker))
     return tuple(of_labelled), tuple(of_pool)
 
 
@@ -130,7 +131,7 @@ def train_students(
     samples: Sequence[Sample],
     fold_of: Mapping[str, int],
     repeat: int,
-    asking: Asking,
+    asker: Asker,
 ) -> Trained:
     """Train the students of a split that are not there yet, each on all samples but its fold's."""
     folder = config.output / STAGE / "students"
@@ -138,18 +139,18 @@ def train_students(
     images: dict[str, Vector] = {}
     if isinstance(spec, ProbeSpec):
         texts = read_texts(config, pack, samples)
-        images = _describe_images(config, spec, samples, asking)
+        images = _describe_images(config, spec, samples, asker)
         trainings = plan_probes(spec, training_parts, repeat, folder, texts, images)
     else:
         base = choose_base_engine(spec)
-        prompter = prompter_for(config, pack, model_identity(base), base, samples)
+        prompter = prepare_prompter(config, pack, base, samples)
         texts = dict(prompter.texts)
         if isinstance(spec, ExternalSpec):
             cache = ImageCache(config.images)
             trainings = plan_external(spec, training_parts, repeat, folder, prompter, cache)
         else:
             trainings = plan_lora(spec, training_parts, repeat, folder, prompter, _read_reasons(config, spec))
-    _run_trainings(config, spec, trainings, repeat, asking)
+    _run_trainings(config, spec, trainings, repeat, asker)
     students = tuple(training.student for training in trainings)
     _show_losses(students)
     return Trained(spec, students, texts, images)
@@ -161,7 +162,7 @@ def ask_students(
     trained: Trained,
     items: Sequence[Sample],
     fold_of: Mapping[str, int],
-    asking: Asking,
+    asker: Asker,
 ) -> Run:
     """Have the student of each item's fold predict it; items without a fold are not asked about."""
     spec = trained.spec
@@ -174,7 +175,7 @@ def ask_students(
     images = dict(trained.images)
     if isinstance(spec, ProbeSpec):
         unseen = [s for s in items if any(image.sha256 not in images for image in s.images)]
-        images |= _describe_images(config, spec, unseen, asking)
+        images |= _describe_images(config, spec, unseen, asker)
     predictions: Run = {}
     for student in trained.students:
         its = [s for s in items if fold_of[s.id] == student.fold]
@@ -182,18 +183,18 @@ def ask_students(
             found = list(predict_probe(student.folder, its, texts, images))
         else:
             engine = choose_student_engine(spec, student.folder, [s.folder for s in trained.students])
-            prompter = make_prompter(pack, engine, texts)
+            prompter = prompter_for(pack, engine, texts)
             with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
             requests = make_label_requests(prompter, its, with_reason=with_reason)
             what = f"student {student.fold + 1} of {len(trained.students)} predicts its fold"
             source = f"student/fold={student.fold}"
-            found = asking.labels(requests, engine, what, source=source, model=prompter.model)
+            found = asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)
         predictions |= {p.sample_id: p for p in found}
     return predictions
 
 
 def _run_trainings(
-    config: CommonConfig, spec: AnyStudent, trainings: Sequence[Training], repeat: int, asking: Asking
+    config: CommonConfig, spec: AnyStudent, trainings: Sequence[Training], repeat: int, asker: Asker
 ) -> None:
     """Run the trainings whose student is not there yet, one task run each; on a cluster each holds its GPUs."""
     log = get_run_logger()
@@ -205,9 +206,9 @@ def _run_trainings(
         else:
             which += f", repeat {repeat + 1}" if repeat else ""
             what = f"train student {which} on {training.items} items"
-            shards.append(Shard(what, partial(_run_training, training.run, asking.stage, what)))
+            shards.append(Shard(what, partial(_run_training, training.run, STAGE, what)))
     if shards:
-        asking.rest()
+        asker.close_engine()
     gpus = 0 if isinstance(spec, ProbeSpec) else _gpus_per_fold(config, spec)
     for _ in run_shards(config, "train student", shards, gpus=gpus):
         pass
@@ -232,7 +233,7 @@ def _gpus_per_fold(config: CommonConfig, spec: AnyStudent) -> int:
 
 
 def _describe_images(
-    config: CommonConfig, spec: ProbeSpec, samples: Sequence[Sample], asking: Asking
+    config: CommonConfig, spec: ProbeSpec, samples: Sequence[Sample], asker: Asker
 ) -> dict[str, Vector]:
     """Return the features of the samples' images by digest, made in task runs."""
     pictured = [s for s in samples if s.images]
@@ -241,7 +242,7 @@ def _describe_images(
     several = [pictured] if config.runner == "threads" else parts(pictured, _IMAGES_PER_SHARD)
     gpus = _gpus_per_fold(config, spec) if spec.embedding_model else 0
     if gpus:
-        asking.rest()
+        asker.close_engine()
     images: dict[str, Vector] = {}
     shards = [Shard("look at the images", partial(describe_images, spec, part)) for part in several]
     for found in run_shards(config, "image features", shards, gpus=gpus):

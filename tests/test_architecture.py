@@ -44,8 +44,13 @@ def test_records_and_errors_import_no_other_room() -> None:
         assert not rooms(imported(ROOT / "tasks" / f"{name}.py")) & {"tasks", "flows"}
 
 
-def test_only_prompts_knows_jinja() -> None:
-    assert [f.name for f in modules("tasks") + modules("flows") if "jinja2" in rooms(imported(f))] == ["prompter.py"]
+def test_only_prompts_renders_what_models_read() -> None:
+    """The report and the review page have Jinja templates of their own, which no model reads."""
+    knowing = {f.relative_to(ROOT) for f in modules("tasks") + modules("flows") if "jinja2" in rooms(imported(f))}
+    pages = {f for f in knowing if f.parts[:2] in (("tasks", "report"), ("tasks", "review"))}
+    assert knowing - pages == {Path("tasks/prompts/prompter.py")}
+    for page in pages:
+        assert not {name for name in imported(ROOT / page) if "Request" in name}, f"{page} makes a request"
 
 
 def test_only_packs_and_the_demo_know_a_labelling_task() -> None:

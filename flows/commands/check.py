@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from flows.config import DistillConfig, EmitConfig
 from tasks.items.samples import Intake, read_samples
 from tasks.items.settings import SourceConfig
+from tasks.models.engines.identity import prompter_for
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars
 from tasks.records import Dropped, Request, Sample, Sampling, Split
+from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
 
 
@@ -79,12 +81,12 @@ def _estimates(config: DistillConfig, pack: Pack, intakes: dict[Split, Intake]) 
     sampling = Sampling()
     if config.generator and labelled:
         spec = config.generator
-        prompter = Prompter(pack, spec.model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
+        prompter = prompter_for(pack, spec, texts={})
         requests = [prompter.rationale(s, s.given or "", sampling) for s in labelled]
         estimates.append(_estimate("rationales", requests))
     if config.teacher and (pool or config.student):
         spec = config.teacher
-        prompter = Prompter(pack, spec.model, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
+        prompter = prompter_for(pack, spec, texts={})
         if pool:
             if pack.describe_first:
                 described = [prompter.describe(s, sampling) for s in pool]
@@ -111,7 +113,7 @@ def _correction_estimates(
     adjudicated = replace(asked, requests=share, tokens=round(asked.tokens * config.correction.teacher_share))
     if isinstance(spec, ProbeSpec):  # asks no model
         return [adjudicated]
-    student = Prompter(pack, spec.base, max_pixels=spec.max_pixels, min_pixels=spec.min_pixels, texts={})
+    student = prompter_for(pack, choose_base_engine(spec), texts={})
     own = [student.classify(s, sampling, with_reason=False) for s in labelled for _ in range(spec.repeats)]
     return [_estimate("correction: students", own), adjudicated]
 

@@ -13,7 +13,7 @@ from tasks.errors import ManifestError
 
 if TYPE_CHECKING:
     from tasks.dataset.diff import Change, Side, Tally
-    from tasks.dataset.snapshots import Snapshot
+    from tasks.dataset.versions import Snapshot
 
 console = Console()
 
@@ -42,7 +42,7 @@ def diff_command(
     A and B may be beginnings of digests (OUTPUT/versions/versions.jsonl lists them), also after emit was run again.
     """
     from tasks.dataset.diff import Tally, change_file, differences
-    from tasks.dataset.snapshots import open_snapshot
+    from tasks.dataset.versions import open_snapshot
 
     names = _names(before, after, output)
     tally = Tally()

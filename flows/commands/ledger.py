@@ -1,4 +1,4 @@
-"""`labelstill ledger`: what it holds, taking it elsewhere, throwing some of it away."""
+"""`labelstill ledger`: what it holds, and throwing some of it away."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ from tasks.records import Outcome
 if TYPE_CHECKING:
     from tasks.models.ledger.tools import Stats
 
-app = typer.Typer(no_args_is_help=True, help="Every request and its raw answer: count, export, prune.")
+app = typer.Typer(no_args_is_help=True, help="Every request and its raw answer: count, prune.")
 console = Console()
 
 LedgerPath = Annotated[Path, typer.Option("--ledger", metavar="PATH", help="The ledger's file")]
@@ -29,19 +29,6 @@ def stats(ledger: LedgerPath = _DEFAULT) -> None:
     found = read_stats(ledger)
     _show(found)
     console.print(f"{found.rows:,} answers, {_bytes(found.size)}: {ledger}", markup=False, highlight=False)
-
-
-@app.command()
-def export(
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .parquet, .jsonl or .csv")],
-    ledger: LedgerPath = _DEFAULT,
-) -> None:
-    """Write every question, whole, and its answer to a file."""
-    from tasks.models.ledger.export import export as write
-
-    with console.status(f"writing {escape(str(target))}"):
-        count = write(ledger, target)
-    console.print(f"{count:,} answers written to {target}", markup=False, highlight=False)
 
 
 @app.command()

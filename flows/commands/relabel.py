@@ -21,7 +21,7 @@ def relabel_command(
     """
     from flows.config import RelabelConfig, load_config
     from flows.service.server import find_or_start_server
-    from tasks.dataset.relabel_state import RelabelOutcome, RelabelState
+    from tasks.dataset.drift import RelabelOutcome, RelabelState
 
     loaded = load_config(config, RelabelConfig)
     find_or_start_server()

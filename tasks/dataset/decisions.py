@@ -41,7 +41,7 @@ class Decision(NamedTuple):
     """Set where it is left out, whatever other items say."""
 
 
-def labelled_decision(
+def decide_labelled(
     sample: Sample,
     correction: Correction | None,
     reason: str = "",
@@ -49,7 +49,7 @@ def labelled_decision(
     verdict: str | None = None,
     waiting: Literal["keep", "drop"] = "keep",
 ) -> Decision:
-    """Of a labelled item; `reason` is of its *given* label, and stays only where that is the final one.
+    """Return the decision about a labelled item; `reason` is of its *given* label, and stays only where that is final.
 
     `verdict` is what a person said about it when it conflicted with an item near it: a label, or `neither`.
     """
@@ -71,8 +71,8 @@ def labelled_decision(
     return Decision(label, origin, correction.why, spoken, refused)
 
 
-def pseudo_decision(prediction: Prediction) -> Decision:
-    """Of a pool item, by its pseudo-label."""
+def decide_pseudo_labelled(prediction: Prediction) -> Decision:
+    """Return the decision about a pool item that has a pseudo-label."""
     label = prediction.label
     if label is None:
         return UNTRUSTED
@@ -83,8 +83,8 @@ def pseudo_decision(prediction: Prediction) -> Decision:
     return Decision(label, Origin.PSEUDO, why, prediction.reason)
 
 
-def pool_decision(pseudo: Decision | None, verdict: str | None) -> Decision:
-    """Of a pool item: a person's verdict before its pseudo-label, and nothing where it has neither."""
+def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
+    """Return the decision about a pool item: a person's verdict, else its pseudo-label, else nothing to teach."""
     if verdict is not None:
         return _by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
     return pseudo or UNTRUSTED
@@ -143,10 +143,10 @@ class _Around:
     questions: tuple[_Question, ...]
 
 
-def fates(
+def settle_duplicates(
     stands: Sequence[Stand], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int | None]
 ) -> list[Fate]:
-    """What becomes of each item, in order.
+    """Return what becomes of each item, in order.
 
     `near` holds the contents near each content, both ways; `forbidden` those of, or near, an evaluation item (content →
     that item, where it is one alone), whatever its task. Of equal or near items of one task, the one whose label has

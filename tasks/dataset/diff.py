@@ -3,7 +3,7 @@
 # (pyarrow publishes no types)
 """Two versions of an emitted set compared, item by item: what was added, removed, relabelled, and why.
 
-It goes through both sides in slices, so what is held is the two tables (snapshots.py) and the rows' partners.
+It goes through both sides in slices, so what is held is the two tables (versions.py) and the rows' partners.
 """
 
 import csv
@@ -20,7 +20,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.dataset.snapshots import Snapshot
+from tasks.dataset.versions import Snapshot
 from tasks.errors import ManifestError
 from tasks.storage.files import replacing
 

@@ -1,32 +1,33 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 # (pyarrow publishes no types)
-"""How far a set has moved from the version before it, and whether that is too far to be published unseen."""
+"""How far a new version has moved from the published one, and whether it is published, held back, or asked about.
 
+What the last re-labelling saw and did stands in ``<output>/relabel.json``.
+"""
+
+import time
 from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 
 import pyarrow.compute as pc
+from pydantic import Field, ValidationError
 
 from tasks.dataset.diff import Change, Kind, Tally, differences
-from tasks.dataset.snapshots import Snapshot
+from tasks.dataset.settings import ApprovalSettings, DriftSettings
+from tasks.dataset.versions import Snapshot
+from tasks.errors import ManifestError
+from tasks.records import Record
+from tasks.storage.files import write_bytes
 
 SHOWN = 50
 """Relabelled items that a person is shown in a form; the diff has them all."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The most that a set may move unseen, each as a share from 0 to 1."""
-
-    relabelled: float = 0.05
-    removed: float = 0.1
-    balance: float = 0.1
-    confidence: float = 0.05
-
-
-@dataclass(frozen=True)
 class Drift:
-    """What differs between two versions. Made by `drift_between`; read by flows/relabel.py and people."""
+    """What differs between two versions. Made by `measure_drift`; read by flows/relabel.py and people."""
 
     before: int
     """Examples of the earlier version."""
@@ -42,7 +43,7 @@ class Drift:
     changed: tuple[Change, ...]
     """The first relabelled items."""
 
-    def beyond(self, limits: Limits) -> tuple[str, ...]:
+    def beyond(self, limits: DriftSettings) -> tuple[str, ...]:
         """A sentence for each limit that is passed; none for the first version, which has nothing before it."""
         if not self.before:
             return ()
@@ -57,6 +58,10 @@ class Drift:
             f"{what}: {100 * share:.1f} % (limit {100 * most:g} %)" for what, share, most in shares if share > most
         )
 
+    def relabellings(self) -> list[tuple[str, str, str, str]]:
+        """Return (item, label before, label now, why) of the first relabelled items."""
+        return [(c.id, c.before.label, c.after.label, c.after.why) for c in self.changed if c.before and c.after]
+
     def rows(self) -> list[tuple[str, str]]:
         """What a table shows."""
         confidence = "unknown" if self.confidence is None else f"{self.confidence:+.3f}"
@@ -67,8 +72,8 @@ class Drift:
         ]  # fmt: skip
 
 
-def drift_between(before: Snapshot | None, after: Snapshot, confidence: tuple[float | None, float | None]) -> Drift:
-    """How far `after` is from `before` (None: there is none); `confidence` is the mean expected precision of both."""
+def measure_drift(before: Snapshot | None, after: Snapshot, confidence: tuple[float | None, float | None]) -> Drift:
+    """Return how far `after` is from `before`, if there is one; `confidence` is the mean expected precision of both."""
     if before is None:
         return Drift(0, after.rows, after.rows, 0, 0, 0.0, None, ())
     tally, changed = Tally(), list[Change]()
@@ -99,3 +104,84 @@ def _shares(side: Snapshot) -> dict[str, float]:
 
 def _distance(a: dict[str, float], b: dict[str, float]) -> float:
     return sum(abs(a.get(label, 0.0) - b.get(label, 0.0)) for label in a.keys() | b.keys()) / 2
+
+
+# --- publishing ----------------------------------------------------------------------------------------------
+
+
+class Release(StrEnum):
+    """What becomes of a new version."""
+
+    PUBLISH = "publish"
+    ASK = "ask"
+    """A person decides."""
+    HOLD_BACK = "hold back"
+
+
+def judge_release(
+    drift: Drift, settings: DriftSettings, approval: ApprovalSettings, *, publish: bool, approved: bool
+) -> tuple[Release, tuple[str, ...]]:
+    """Return whether the new version is published, and what stands against it, in sentences for people.
+
+    An empty set is never published. `publish` releases any other; so does `approved`: a person has already said yes to
+    this very version, and the run that was to publish it was broken off.
+    """
+    if not drift.after:
+        return Release.HOLD_BACK, ("nothing is left to train on",)
+    against = drift.beyond(settings)
+    if publish or approved:
+        return Release.PUBLISH, against
+    if approval.ask == "always" or (against and approval.ask == "drift"):
+        return Release.ASK, against
+    return Release.HOLD_BACK if against else Release.PUBLISH, against
+
+
+FILE = "relabel.json"
+
+
+class RelabelOutcome(StrEnum):
+    """How a re-labelling ended."""
+
+    PUBLISHED = "published"
+    UNCHANGED = "unchanged"
+    """Nothing that decides the set has changed since the last one; nothing was done."""
+    HELD_BACK = "held back"
+    """The new set is not written for trainers: it moved too far, nothing is left of it, or a person said no."""
+    BUDGET_SPENT = "budget spent"
+
+
+class RelabelState(Record):
+    """Made by flows/relabel.py at the end of each run that did something; read by the next."""
+
+    watched: str
+    """Digest of all that decides the set, as it was when the run began; empty: the next run has something to do."""
+    outcome: RelabelOutcome
+    why: tuple[str, ...] = ()
+    """Sentences for people."""
+    version: str | None = None
+    """Digest of the published set."""
+    approved: str = ""
+    """The `watched` that is being published: a run that finds it here was broken off, and nobody is asked again."""
+    confidence: float | None = None
+    """Mean expected precision of the pool's labels when it was published."""
+    at: float = Field(default_factory=time.time)
+    """Seconds since 1970."""
+
+
+def read_state(output: Path) -> RelabelState | None:
+    """The state of `output`; None before the first re-labelling. Raises ManifestError if the file can't be read."""
+    path = output / FILE
+    try:
+        return RelabelState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise ManifestError(
+            f"{path}: is no state of a re-labelling; delete it, the next run looks at everything"
+        ) from error
+
+
+def write_state(output: Path, state: RelabelState) -> RelabelState:
+    """Write it, atomically; gives it back."""
+    write_bytes(output / FILE, state.model_dump_json(indent=2).encode())
+    return state

@@ -1,58 +1,127 @@
-"""Labelled items, pool and mix merged into one training set: review > correction > given > pseudo, nothing twice."""
+"""A planned merge as files: what is kept, what is dropped, and the same set for each trainer, none of it held."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from tasks.dataset.decisions import Decision, Reason, pseudo_decision
-from tasks.dataset.merge_plan import Plan, Rules, Sources, plan_merge
-from tasks.items.image_hashes import Looks
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.dataset.decisions import Decision
+from tasks.dataset.export.exports import Exported, write_exports
+from tasks.dataset.merge_plan import Plan
+from tasks.dataset.sources import Sources
+from tasks.dataset.versions import VersionWriter
 from tasks.prompts.prompter import Prompter
-from tasks.records import Correction, Dropped, Example, Prediction, ReviewCase, Sample, Subset
-from tasks.review.queue import order_queue
+from tasks.rationales.diversity import measure_diversity
+from tasks.records import Dropped, Example, Origin, Sample, Subset
+from tasks.storage.rows import RowWriter
+from tasks.storage.stages import check_books
 
 STAGE = "emit"
+_HELD = 100_000
+"""Samples in memory at a time, about 200 MB. For each such batch the samples' files are gone through once: 10 times at
+a million, about 10 s of a core each."""
+_MEASURED = 20_000
+"""Reasons that are compared with each other: 8 s of a busy core."""
 
 
-def merge(
-    labelled: Sequence[Sample],
-    pool: Sequence[Sample],
-    corrections: Mapping[str, Correction],
-    pseudo: Mapping[str, Prediction],
-    reasons: Mapping[str, str],
-    prompter: Prompter,
-    *,
-    waiting: Literal["keep", "drop"] = "keep",
-) -> tuple[list[Example], list[Dropped]]:
-    """Merge a set that fits in memory; kept and dropped together are `labelled` + `pool`, each in this order.
+@dataclass
+class Emitted:
+    """What was written, counted on its way."""
 
-    `corrections` and `reasons` (rationales of the *given* label) go by labelled id, `pseudo` (the kept pseudo-labels)
-    by pool id. Any of them may be empty when its stage was left out. What becomes of equal and of nearly equal items is
-    `decisions.fates`' to say. `waiting` says what becomes of items that still wait for review: taught with the given
-    label, or dropped.
+    origins: Counter[Origin] = field(default_factory=Counter[Origin])
+    labels: Counter[str] = field(default_factory=Counter[str])
+    """Of examples that have one: not of the mix."""
+    dropped: Counter[str] = field(default_factory=Counter[str])
+    """By reason code."""
+    reasons: int = 0
+    """Examples that say why."""
+    spoken: list[str] = field(default_factory=list[str])
+    """The reasons; of more than 20,000 the first, which are any, the examples being shuffled."""
+    validation: int = 0
+    exported: Exported = field(default_factory=lambda: Exported((), {}, ()))
+
+    @property
+    def kept(self) -> int:
+        """How many examples were written."""
+        return self.origins.total()
+
+    def count(self, example: Example) -> None:
+        """Count one example."""
+        self.origins[example.origin] += 1
+        self.reasons += bool(example.reason)
+        if example.reason and len(self.spoken) < _MEASURED:
+            self.spoken.append(example.reason)
+        self.validation += example.subset is Subset.VALIDATION
+        if example.origin is not Origin.MIX:
+            self.labels[example.label] += 1
+
+    def figures(self, plan: Plan, sources: Sources) -> dict[str, float]:
+        """Return the stage's figures by name."""
+        return {f"from {origin}": float(n) for origin, n in sorted(self.origins.items())} | {
+            "with a reason": self.reasons,
+            "near-duplicate reasons": measure_diversity(self.spoken).near_duplicates,
+            "validation": self.validation,
+            "of or near evaluation": plan.contaminating,
+            "transductive": float(sources.settings.transductive),
+            "left out of an export": len(self.exported.left_out),
+        }
+
+
+def write_merged(
+    folder: Path, plan: Plan, sources: Sources, prompter: Prompter, seed: int, versions: VersionWriter | None = None
+) -> Emitted:
+    """Write kept.parquet (shuffled), dropped.parquet and the exports to `folder`, and tell `versions` each example.
+
+    Without `versions` it is a candidate: nothing is written for trainers. Raises BooksError unless what was kept and
+    dropped is what was to be merged, id for id.
     """
-    decided = {identity: pseudo_decision(prediction) for identity, prediction in pseudo.items()}
-    sources = Sources(labelled, pool, corrections=corrections, pseudo=decided, reasons=reasons)
-    rules = Rules(waiting=waiting)
-    plan = plan_merge(sources, rules, Looks())
-    return list(examples(plan, sources, rules, prompter)), list(drops(plan, sources))
+    emitted = Emitted()
+    ids: list[str] = []
+    with RowWriter(folder / "dropped.parquet", Dropped) as writer:
+        for drop in drops(plan, sources):
+            writer.write(drop)
+            emitted.dropped[drop.reason] += 1
+            ids.append(drop.sample_id)
+
+    def written() -> Iterator[Example]:
+        for example in shuffled_examples(plan, sources, prompter, seed):
+            ids.append(example.sample_id)
+            emitted.count(example)
+            kept.write(example)
+            if versions is not None:
+                versions.add(example)
+            yield example
+
+    settings = sources.settings
+    export = settings.export if versions is not None else settings.export.model_copy(update={"formats": ()})
+    with RowWriter(folder / "kept.parquet", Example) as kept:
+        emitted.exported = write_exports(folder, settings.name, written(), export)
+    check_books(STAGE, ids, (), input_ids(plan, sources))
+    return emitted
 
 
-def examples(plan: Plan, sources: Sources, rules: Rules, prompter: Prompter) -> Iterator[Example]:
-    """The examples, one by one, in the order of their items; those of the mix last."""
-    everything = zip(sources.decided(rules.waiting), plan.fates, plan.validation.tolist(), strict=True)
-    for place, ((sample, decision), fate, held_out) in enumerate(everything):
-        if place == plan.own:
-            break
-        if fate.reason is None:
-            yield _example(sample, decision, prompter, Subset.VALIDATION if held_out else Subset.TRAIN)
-    fates = iter(plan.fates[plan.own :])
-    for row in sources.mix[: plan.mixed]:
-        if row.example is not None and next(fates).reason is None:
-            yield row.example
+def shuffled_examples(plan: Plan, sources: Sources, prompter: Prompter, seed: int) -> Iterator[Example]:
+    """Yield the examples in an order that the plan and the seed alone decide; samples are read by place, in batches."""
+    mix = [row.example for row in sources.mix[: plan.mixed] if row.example is not None]
+    kept = [place for place in range(plan.own + len(mix)) if plan.fates[place].reason is None]
+    order: NDArray[np.int64] = np.random.default_rng(seed).permutation(np.array(kept, dtype=np.int64))
+    for start in range(0, len(order), _HELD):
+        places: list[int] = order[start : start + _HELD].tolist()
+        samples = dict(sources.at({place for place in places if place < plan.own}))
+        for place in places:
+            if place >= plan.own:
+                yield mix[place - plan.own]
+                continue
+            sample = samples.pop(place)
+            subset = Subset.VALIDATION if plan.validation[place] else Subset.TRAIN
+            yield _example(sample, sources.decide(place, sample), prompter, subset)
 
 
 def drops(plan: Plan, sources: Sources) -> Iterator[Dropped]:
-    """The items that are left out, and why, in order; those of the mix last."""
+    """Yield the items that are left out, and why, in order; those of the mix last."""
     for place in range(plan.own):
         yield from _dropped(plan, place)
     place = plan.own
@@ -65,41 +134,15 @@ def drops(plan: Plan, sources: Sources) -> Iterator[Dropped]:
 
 
 def input_ids(plan: Plan, sources: Sources) -> list[str]:
-    """The ids of all items that are kept or dropped."""
+    """Return the ids of all items that are kept or dropped."""
     return [*plan.ids[: plan.own], *(row.id for row in sources.mix[: plan.mixed])]
 
 
-def conflicts(plan: Plan, sources: Sources, rules: Rules, most: int) -> list[ReviewCase]:
-    """Return the questions to a person about items that conflict with others like them, `most` at a time.
-
-    Those they have judged stay among them, so that a verdict can be taken back; one that no longer holds doesn't count.
-    """
-    said = {place for place in range(plan.own) if plan.ids[place] in sources.verdicts}
-    judged = {place for place, sample in sources.at(said) if sources.verdict(sample) is not None}
-    torn = {place for place in range(plan.own) if plan.fates[place].reason is Reason.CONFLICTING}
-    labelled = len(sources.labelled)
-
-    def case(place: int, sample: Sample) -> ReviewCase:
-        decision = sources.of_labelled(sample, rules.waiting) if place < labelled else sources.of_pool(sample)
-        pseudo = sources.pseudo.get(sample.id)
-        given = sample.given or (pseudo.label if pseudo is not None else None) or ""
-        labels = plan.fates[place].labels
-        others = [label for label in labels if label != given]
-        return ReviewCase(
-            sample_id=sample.id,
-            source=sample.source,
-            parts=sample.parts,
-            labels=sample.labels,
-            given=given,
-            candidate=others[0] if others else None,
-            reason=decision.reason,
-            why="; ".join(filter(None, (decision.why, _detail(plan, place)))),
-            # one of the labels in conflict is right, and nothing says which
-            gain=0.0 if place in judged or not labels else 1 - 1 / len(labels),
-        )
-
-    cases = (case(place, sample) for place, sample in sources.at(judged | torn))
-    return order_queue(cases, most, kept={plan.ids[place] for place in judged})
+def _dropped(plan: Plan, place: int) -> Iterable[Dropped]:
+    reason = plan.fates[place].reason
+    if reason is None:
+        return ()
+    return (Dropped(sample_id=plan.ids[place], stage=STAGE, reason=reason, detail=plan.detail(place)),)
 
 
 def _example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset) -> Example:
@@ -116,27 +159,3 @@ def _example(sample: Sample, decision: Decision, prompter: Prompter, subset: Sub
         task=sample.task,
         subset=subset,
     )
-
-
-def _dropped(plan: Plan, place: int) -> Iterator[Dropped]:
-    reason = plan.fates[place].reason
-    if reason is not None:
-        yield Dropped(sample_id=plan.ids[place], stage=STAGE, reason=reason, detail=_detail(plan, place))
-
-
-def _detail(plan: Plan, place: int) -> str:
-    fate = plan.fates[place]
-    if fate.other is None:
-        return "shows a picture of the evaluation split" if fate.reason is Reason.CONTAMINATES else ""
-    other = plan.ids[fate.other]
-    match fate.reason:
-        case Reason.CONTAMINATES:
-            return f"is, or is nearly, evaluation item {other}"
-        case Reason.DUPLICATE:
-            return f"same content as {other}"
-        case Reason.OVERRULED:
-            return f"the label of {other}, equal or nearly so, has the stronger origin"
-        case Reason.CONFLICTING:
-            return f"items equal or nearly so, such as {other}, have labels {list(fate.labels)}"
-        case _:
-            return f"nearly the same as {other}"

@@ -21,6 +21,7 @@ import orjson
 from PIL import Image
 from pydantic import ValidationError
 
+from tasks.dataset.settings import MixSettings
 from tasks.errors import ManifestError
 from tasks.items.images import check_image, locate
 from tasks.items.refusals import Unusable
@@ -50,6 +51,12 @@ class MixRow:
     example: Example | None
     reason: str = ""
     detail: str = ""
+
+
+def draw_share(settings: MixSettings, others: int, seed: int) -> list[MixRow]:
+    """Draw what makes the mix's share beside `others` items, and some more for the rows that will be dropped."""
+    most = round(others * settings.share / (1 - settings.share) * 1.1) + 20
+    return draw_mix(settings.file, settings.images or settings.file.parent, most, seed)
 
 
 def draw_mix(file: Path, images: Path, count: int, seed: int) -> list[MixRow]:

@@ -1,14 +1,64 @@
 """What is merged and written, and how far a new version may move."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from tasks.dataset.drift import Limits
-from tasks.dataset.export.exports import ExportSpec
-from tasks.rationales.diversity import NEAR
+from tasks.rationales.settings import NEAR
 from tasks.settings import Settings
+
+ImagePaths = Literal["absolute", "relative", "copy"]
+
+
+class Format(StrEnum):
+    """What a set can be written as; each gets a folder of this name, and is written by the file of this name in
+    tasks/dataset/export/."""
+
+    LLAMAFACTORY = "llamafactory"
+    SWIFT = "swift"
+    SWIFT2 = "swift2"
+    QWEN = "qwen"
+    VISION_START = "vision_start"
+    TRL = "trl"
+    LABELS = "labels"
+
+
+class ExportSpec(Settings):
+    """What is written for which trainer: the `emit.export:` key of a configuration."""
+
+    formats: tuple[Format, ...] = Field(
+        default=(Format.LLAMAFACTORY, Format.SWIFT, Format.QWEN, Format.TRL, Format.LABELS),
+        description="llamafactory, swift (ms-swift 4), swift2 (ms-swift 2), qwen (Qwen's own script), vision_start "
+        "(items of one image), trl (Parquet with the images in it), labels",
+    )
+    image_paths: ImagePaths = Field(
+        default="absolute",
+        description="How images are named: absolute; relative to the format's folder; copy: hard links or copies in "
+        "`images/` beside it, named relative, so that the folder can be moved; rotated photos are written upright",
+    )
+    base: str = Field(
+        default="Qwen/Qwen2-VL-7B-Instruct",
+        description="Checkpoint that the ready training configurations start from: a name or a folder",
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
+    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Ready configurations: smallest area of an image")
+    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Ready configurations: its largest area")
+    max_tokens: int = Field(
+        default=32768,
+        ge=256,
+        description="Ready configurations: longest example, in tokens; what is clearly longer is left out of "
+        "llamafactory, which would cut it without a word",
+    )
+    seed: int = Field(default=0, description="Ready configurations: seed of the training")
+
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        if len(set(formats)) < len(formats):
+            raise ValueError("each format may be named once")
+        return formats
 
 
 class MixSettings(Settings):
@@ -75,6 +125,15 @@ class DriftSettings(Settings):
         default=0.05, ge=0, le=1, description="Fall of the mean expected precision of the pool's labels"
     )
 
-    def limits(self) -> Limits:
-        """The same for tasks/dataset/drift.py."""
-        return Limits(**self.model_dump())
+
+class ApprovalSettings(Settings):
+    """Whether a person decides on a new version."""
+
+    ask: Literal["drift", "always", "never"] = Field(
+        default="never",
+        description="Pause for an answer in the web UI: when the set moved too far, before every version, or never "
+        "(what moved too far is held back at once)",
+    )
+    hours: float = Field(
+        default=12.0, gt=0, le=240, description="How long the run waits; without an answer it is held back"
+    )

@@ -1,19 +1,21 @@
-"""Ask an engine, ledger first: nothing is paid twice, and a killed run goes on where it was.
+"""Ask models, ledger first: nothing is paid twice, and a killed run goes on where it was.
 
 Requests stream through: however many there are, only those in flight and a few hundred around them are in memory.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from queue import Queue
+from typing import Protocol, TypeVar
 
-from tasks.errors import BudgetSpent, EngineError
-from tasks.models.costs import Tally
-from tasks.models.engines.engine import Engine
+from tasks.errors import EngineError
+from tasks.models.costs import Budget, Costs, Session, Tally, add_up
+from tasks.models.engines.engine import Engine, EngineSpec, ManyAdapters, Prices, Usage
 from tasks.models.ledger.ledger import Ledger
-from tasks.models.spending import Purse
-from tasks.prompts.parsing import ASK_AGAIN, parse
+from tasks.prompts.parsing import ASK_AGAIN, parse, rung_counts
 from tasks.prompts.prompter import reseeded
 from tasks.records import Generation, Prediction, Request
 
@@ -22,22 +24,147 @@ _LOOK_UP = 128
 _WAITING = 256
 """Answers that wait for a slow consumer before the engine is held up."""
 
+_NO_PRICES = Prices()
 
-def ask(
+Answer = TypeVar("Answer", Generation, Prediction)
+
+
+class Collect(Protocol):
+    """Draw every answer from a stream, one per request. A flow does so in task runs and shows the progress."""
+
+    def __call__(self, stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]: ...
+
+
+def collect_all(stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]:
+    """Draw every answer at once."""
+    return list(stream)
+
+
+@dataclass
+class _Opened:
+    spec: EngineSpec
+    engine: Engine
+    since: float
+    before: Tally
+    """The stage's tally when it was opened."""
+    gpus: int
+
+
+class Asker:
+    """Asks models for one stage and adds up what that costs. A context manager, which closes the engine.
+
+    An engine is opened at the first question that the ledger can't answer, one at a time: on one GPU there is no room
+    for a second model. `what` says in the progress what is asked. All asking raises what `stream_answers` raises.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        open_engine: Callable[[EngineSpec], Engine],
+        collect: Collect = collect_all,
+        budget: Budget | None = None,
+    ) -> None:
+        self.tally = Tally()
+        self._ledger = ledger
+        self._open_engine = open_engine
+        self._collect = collect
+        self._budget = budget
+        self._opened: _Opened | None = None
+        self._sessions: list[Session] = []
+        self._rungs: dict[str, int] = {}
+        self._asked_again = 0
+
+    def __enter__(self) -> "Asker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close_engine()
+
+    def ask(self, requests: Sequence[Request], spec: EngineSpec, what: str) -> dict[str, Generation]:
+        """Return the answer to each request, by its key."""
+        if not requests:
+            return {}
+        stream = stream_answers(
+            lambda: self._engine(spec), self._ledger, requests, self.tally, self._budget, spec.prices
+        )
+        answers = self._collect((generation for _, generation in stream), requests, what)
+        return {generation.key: generation for generation in answers}
+
+    def ask_for_labels(
+        self, requests: Sequence[Request], spec: EngineSpec, what: str, *, source: str, model: str, attempts: int = 1
+    ) -> list[Prediction]:
+        """Return the prediction of each label request, in order; ask up to `attempts` times for one that can be read.
+
+        `source` and `model` are those of the predictions.
+        """
+        if not requests:
+            return []
+        stream = stream_labels(
+            lambda: self._engine(spec), self._ledger, requests, self.tally, self._budget, spec.prices,
+            source=source, model=model, attempts=attempts,
+        )  # fmt: skip
+        found = {p.sample_id: p for p in self._collect(stream, requests, what)}
+        predictions = [found[request.sample_id] for request in requests]
+        for rung, count in rung_counts(predictions).items():
+            self._rungs[rung] = self._rungs.get(rung, 0) + count
+        self._asked_again += sum(p.attempt for p in predictions)
+        return predictions
+
+    def costs_so_far(self) -> Costs:
+        """Return the costs up to now, safe in any thread; how full the open engine is kept shows when it is closed."""
+        sessions = list(self._sessions)
+        if (opened := self._opened) is not None:
+            held = time.monotonic() - opened.since
+            usage = Usage(gpus=opened.gpus)
+            sessions.append(Session(opened.spec.prices, usage, held, self.tally.since(opened.before)))
+        return add_up(self.tally, sessions, self._asked_again, dict(self._rungs))
+
+    def costs(self) -> Costs:
+        """Close the engine, whose time is part of the costs, and return them."""
+        self.close_engine()
+        return self.costs_so_far()
+
+    def close_engine(self) -> None:
+        """Free the devices for what comes next; the next question opens an engine again."""
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            usage = opened.engine.usage()
+            opened.engine.close()
+            held = time.monotonic() - opened.since
+            self._sessions.append(Session(opened.spec.prices, usage, held, self.tally.since(opened.before)))
+
+    def _engine(self, spec: EngineSpec) -> Engine:
+        opened = self._opened
+        if opened is not None and opened.spec != spec and isinstance(opened.engine, ManyAdapters):
+            same_but_adapter = opened.spec.model_copy(update={"adapter": spec.adapter})
+            if spec.adapters and spec == same_but_adapter:
+                opened.engine.turn_to(spec.adapter)
+                opened.spec = spec
+        if self._opened is None or self._opened.spec != spec:
+            self.close_engine()
+            since = time.monotonic()
+            engine = self._open_engine(spec)
+            self._opened = _Opened(spec, engine, since, replace(self.tally), engine.usage().gpus)
+        return self._opened.engine
+
+
+def stream_answers(
     open_engine: Callable[[], Engine],
     ledger: Ledger,
     requests: Iterable[Request],
     tally: Tally,
-    purse: Purse | None = None,
+    budget: Budget | None = None,
+    prices: Prices = _NO_PRICES,
 ) -> Iterator[tuple[Request, Generation]]:
-    """Each request with its answer, unordered: from the ledger, else from the engine and then kept in the ledger.
+    """Yield each request with its answer, unordered: from the ledger, else from the engine and then kept in the ledger.
 
     Equal questions (same key) in flight are asked once. `open_engine` is called in the caller's thread at the first
     question that the ledger can't answer; requests are drawn from their iterable in another thread. Raises EngineError
-    when the engine died, LedgerError when an answer can't be kept, BudgetSpent when `purse` allows no further question
-    and those in flight are answered, and what `requests` raises; what was answered before stays in the ledger.
+    when the engine died, LedgerError when an answer can't be kept, BudgetSpent when `budget` (charged at `prices`)
+    allows no further question and those in flight are answered, and what `requests` raises; what was answered before
+    stays in the ledger.
     """
-    pump = _Pump(ledger, requests, tally, purse)
+    pump = _Pump(ledger, requests, tally, budget, prices)
     pump.start()
     try:
         while (item := pump.out.get()) is not _END:
@@ -47,31 +174,33 @@ def ask(
                 raise item
             else:
                 yield item  # pyright: ignore[reportReturnType]
-        if purse is not None and pump.refused:
-            raise BudgetSpent(f"the budget is spent: {purse.budget.words()}; the next run goes on from here")
+        if budget is not None and pump.refused:
+            raise budget.exhausted()
     finally:
         pump.stop()
         ledger.flush()
 
 
-def ask_for_labels(
+def stream_labels(
     open_engine: Callable[[], Engine],
     ledger: Ledger,
     requests: Iterable[Request],
     tally: Tally,
+    budget: Budget | None = None,
+    prices: Prices = _NO_PRICES,
     *,
     source: str,
     model: str,
     attempts: int,
-    purse: Purse | None = None,
 ) -> Iterator[Prediction]:
-    """The prediction of each label request; one that can't be read is asked again with a new seed.
+    """Yield the prediction of each label request; one that can't be read is asked again with a new seed.
 
-    Each request is asked at most `attempts` times; the last answer stands, whatever it is. Raises like `ask`.
+    Each request is asked at most `attempts` times; the last answer stands, whatever it is. Raises like
+    `stream_answers`.
     """
     for attempt in range(attempts):
         again: list[Request] = []
-        for request, generation in ask(open_engine, ledger, requests, tally, purse):
+        for request, generation in stream_answers(open_engine, ledger, requests, tally, budget, prices):
             prediction = parse(request, generation, source=source, model=model)
             if prediction.outcome in ASK_AGAIN and attempt + 1 < attempts:
                 again.append(reseeded(request, attempt + 1))
@@ -94,12 +223,17 @@ class _Pump(threading.Thread):
     refused = False
     """Whether a question was not put because the budget is spent."""
 
-    def __init__(self, ledger: Ledger, requests: Iterable[Request], tally: Tally, purse: Purse | None) -> None:
+    def __init__(
+        self, ledger: Ledger, requests: Iterable[Request], tally: Tally, budget: Budget | None, prices: Prices
+    ) -> None:
         super().__init__(name="asking", daemon=True)
         self.out: Queue[object] = Queue(_WAITING)
         self.engine: Queue[Engine | None] = Queue()
-        self._ledger, self._requests, self._tally = ledger, iter(requests), tally
-        self._purse = purse
+        self._ledger = ledger
+        self._requests = iter(requests)
+        self._tally = tally
+        self._budget = budget
+        self._prices = prices
         self._asked: dict[str, list[Request]] = {}
         self._stopped = False
 
@@ -136,8 +270,8 @@ class _Pump(threading.Thread):
                 raise EngineError(f"{engine.fingerprint} answered {generation.key}, which is not being asked")
             self._ledger.put(requests[0], generation)
             self._tally.add(generation)
-            if self._purse is not None:
-                self._purse.budget.charge(generation, self._purse.prices)
+            if self._budget is not None:
+                self._budget.charge(generation, self._prices)
             for request in requests:
                 self.out.put((request, generation))
             if self._stopped:
@@ -163,7 +297,7 @@ class _Pump(threading.Thread):
             for place, request in enumerate(missing):
                 if self._stopped:
                     return
-                if self._purse is not None and not self._purse.budget.allow():
+                if self._budget is not None and not self._budget.allow():
                     self.refused = True
                     for unasked in missing[place:]:
                         del self._asked[unasked.key]

@@ -1,11 +1,18 @@
-"""What a stage's answers cost: tokens, time, how full the engines were kept, and money where prices are known."""
+"""What a stage's answers cost, and the budget of a run, which stops cleanly once that much is spent.
 
+Costs are tokens, time, how full the engines were kept, and money where prices are known.
+"""
+
+import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.errors import BudgetSpent
 from tasks.models.engines.engine import Prices, Usage
+from tasks.models.settings import BudgetSettings
 from tasks.records import Generation, Outcome
 
 
@@ -117,11 +124,55 @@ def add_up(total: Tally, sessions: Iterable[Session], asked_again: int, rungs: d
 
 
 def _price(session: Session) -> float:
-    prices, tally = session.prices, session.tally
-    cached = prices.prompt if prices.cached is None else prices.cached
-    tokens = (
-        (tally.tokens_in - tally.tokens_cached) * prices.prompt
-        + tally.tokens_cached * cached
-        + tally.tokens_out * prices.output
-    )
-    return tokens / 1e6 + session.usage.gpus * session.held_seconds / 3600 * prices.gpu_hour
+    tally = session.tally
+    tokens = session.prices.cost_of(tally.tokens_in, tally.tokens_cached, tally.tokens_out)
+    return tokens + session.usage.gpus * session.held_seconds / 3600 * session.prices.gpu_hour
+
+
+class Budget:
+    """What a run may spend, and what it has spent; safe to use from several threads.
+
+    Questions are counted when they are asked, so that `limits.requests` is never exceeded; tokens and money when the
+    answers come, so that those in flight may exceed them. Answers found in the ledger cost nothing.
+    """
+
+    def __init__(self, limits: BudgetSettings) -> None:
+        self.limits = limits
+        self.asked = 0
+        self.spent_tokens = 0
+        self.spent_cost = 0.0
+        # monotonic: setting the clock neither ends a run nor lets it go on for ever
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+
+    def allow(self) -> bool:
+        """Return whether one more question may be asked; if so, count it."""
+        with self._lock:
+            if self._limit_reached():
+                return False
+            self.asked += 1
+            return True
+
+    def charge(self, generation: Generation, prices: Prices) -> None:
+        """Count an answer's tokens and their price."""
+        with self._lock:
+            self.spent_tokens += generation.tokens_in + generation.tokens_out
+            self.spent_cost += prices.cost_of(generation.tokens_in, generation.tokens_cached, generation.tokens_out)
+
+    def exhausted(self) -> BudgetSpent:
+        """Return the error that says which limit ended the asking."""
+        return BudgetSpent(f"the budget is spent: {self._limit_reached()}; the next run goes on from here")
+
+    def _limit_reached(self) -> str:
+        """Return which limit is reached, in words; empty while none is."""
+        limits = self.limits
+        hours = (time.monotonic() - self._began) / 3600
+        if limits.tokens is not None and self.spent_tokens >= limits.tokens:
+            return f"{self.spent_tokens:,} of {limits.tokens:,} tokens"
+        if limits.cost is not None and self.spent_cost >= limits.cost:
+            return f"{self.spent_cost:,.2f} of {limits.cost:,.2f} in money"
+        if limits.hours is not None and hours >= limits.hours:
+            return f"{hours:.2f} of {limits.hours:g} hours"
+        if limits.requests is not None and self.asked >= limits.requests:
+            return f"{self.asked:,} of {limits.requests:,} requests"
+        return ""

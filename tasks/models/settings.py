@@ -1,10 +1,9 @@
-"""How a model is asked, and what a run may spend."""
+"""Settings of asking models: how a teacher answers (votes, attempts), and what a run may spend (budget)."""
 
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from tasks.models.spending import Budget
 from tasks.records import Sampling
 from tasks.settings import Settings
 
@@ -45,7 +44,3 @@ class BudgetSettings(Settings):
     hours: float | None = Field(
         default=None, gt=0, description="Hours from the run's start after which nothing more is asked"
     )
-
-    def budget(self) -> Budget:
-        """A budget of which nothing is spent yet."""
-        return Budget(requests=self.requests, tokens=self.tokens, cost=self.cost, hours=self.hours)

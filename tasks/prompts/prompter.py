@@ -1,4 +1,4 @@
-"""Sample × pack → Request: the only owner of Jinja, and of every prompt (rule 7).
+"""Sample × pack → Request: the only place that renders what models read (rule 7).
 
 A pack's template files are editable by people who do not program, so they run in Jinja's sandbox with StrictUndefined:
 a misspelt variable is an error at the first item, not a literal `{{ }}` in ten thousand training prompts.
@@ -6,6 +6,7 @@ a misspelt variable is an error at the first item, not a literal `{{ }}` in ten 
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -13,15 +14,15 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tasks.errors import PackError
-from tasks.packs.pack import Pack
-from tasks.prompts.answer_forms import LABEL, REASON, AnswerForm, cut_answer, cut_bare_answer
-from tasks.prompts.item_parts import latest_user_turn, with_texts
+from tasks.packs.pack import OcrOption, Pack, TaskPack
 from tasks.prompts.turns import system_turn, user_text
 from tasks.records import (
     Constraint,
     FreeText,
+    ImagePart,
     LabelAnswer,
     Message,
+    Part,
     Request,
     Sample,
     Sampling,
@@ -39,6 +40,10 @@ _AGAIN_TEMPERATURE = 0.7
 """A greedy answer asked again would come out the same."""
 _AGAIN_SEEDS = 1000
 """Between the seeds of two attempts: n votes of a server that answers one at a time take the seeds in between."""
+
+# Private-use characters stand for the two values while an answer template is cut around them.
+_REASON = "\ue000"
+_LABEL = "\ue001"
 
 
 def _json_text(value: object) -> str:
@@ -58,6 +63,15 @@ def reseeded(request: Request, attempt: int) -> Request:
 def fixed_chars(request: Request) -> int:
     """Characters of the prompt that are the pack's and not the item's."""
     return len(request.system) + len(request.prefix) + len(request.suffix)
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """The answer template cut at its values (see `records.LabelAnswer`)."""
+
+    opening: str
+    between: str | None
+    closing: str
 
 
 class Prompter:
@@ -172,12 +186,12 @@ class Prompter:
     @cached_property
     def answer_form(self) -> AnswerForm:
         """The answer with a reason, cut at reason and label; raises PackError if the label comes first."""
-        return cut_answer(self.answer(LABEL, REASON), f"{self.pack.folder}/answer.jinja")
+        return _cut_answer(self.answer(_LABEL, _REASON), f"{self.pack.folder}/answer.jinja")
 
     @cached_property
     def bare_answer_form(self) -> AnswerForm:
         """The answer without a reason, cut at the label."""
-        return cut_bare_answer(self.answer(LABEL), f"{self.pack.folder}/answer.jinja")
+        return _cut_bare_answer(self.answer(_LABEL), f"{self.pack.folder}/answer.jinja")
 
     def _request(
         self, sample: Sample, purpose: str, constraint: Constraint, sampling: Sampling, **variables: Any
@@ -195,7 +209,7 @@ class Prompter:
                 purpose, "prefix", **{name: value for name, value in context.items() if name not in _OF_THE_ITEM}
             )
         suffix = self._render(purpose, "suffix", **context)
-        parts = with_texts(sample.parts, self.texts, self.pack.ocr)
+        parts = _with_texts(sample.parts, self.texts, self.pack.ocr)
         key = digest_of(
             {
                 "prefix": prefix,
@@ -223,7 +237,7 @@ class Prompter:
             system=self.pack.system,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
-            keep_from_turn=latest_user_turn(sample, task),
+            keep_from_turn=_latest_user_turn(sample, task),
         )
 
     def _render(self, name: str, block: str | None, **context: Any) -> str:
@@ -241,3 +255,46 @@ class Prompter:
             where = getattr(error, "lineno", None)
             line = f", line {where}" if where else ""
             raise PackError(f"{self.pack.folder}/{file}{line}: {error}") from error
+
+
+def _cut_answer(text: str, file: str) -> AnswerForm:
+    """Cut an answer with a reason, written for _REASON and _LABEL; raises PackError if the label comes first."""
+    opening, found_reason, rest = text.partition(_REASON)
+    between, found_label, closing = rest.partition(_LABEL)
+    if not (found_reason and found_label) or _REASON in rest or _LABEL in closing:
+        raise PackError(
+            f"{file}: must write `reason | json_string` once and after it `label | json_string` once (reason before "
+            "label)"
+        )
+    return AnswerForm(opening, between, closing)
+
+
+def _cut_bare_answer(text: str, file: str) -> AnswerForm:
+    """Cut an answer without a reason, written for _LABEL."""
+    opening, found, closing = text.partition(_LABEL)
+    if not found or _LABEL in closing:
+        raise PackError(f"{file}: must write `label | json_string` once when reason is empty")
+    return AnswerForm(opening, None, closing)
+
+
+def _with_texts(parts: tuple[Part, ...], texts: Mapping[str, str], option: OcrOption | None) -> tuple[Part, ...]:
+    """The parts with the text on each image behind it (`texts` by image digest), delimited as the pack says."""
+    if option is None:
+        return parts
+    shown: list[Part] = []
+    for part in parts:
+        shown.append(part)
+        if isinstance(part, ImagePart) and (text := texts.get(part.image.sha256, "").strip()):
+            # what stands on an image must not end its own brackets
+            text = text.replace(option.before, " ").replace(option.after, " ")[: option.max_chars]
+            shown.append(TextPart(text=option.before + text + option.after, turn=part.turn))
+    return tuple(shown)
+
+
+def _latest_user_turn(sample: Sample, task: TaskPack) -> int:
+    """The number of the user's latest turn, 0 where the item has no turns."""
+    turns = {part.turn for part in sample.parts}
+    if task.user_turn is None:
+        return max(turns, default=0)
+    spoken = [p.turn for p in sample.parts if isinstance(p, TextPart) and task.user_turn.search(p.text)]
+    return max(spoken, default=max(turns, default=0))

@@ -17,15 +17,24 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.rationales.words.lists import BadReason
+from tasks.rationales.settings import NEAR, RationaleSettings
+from tasks.rationales.words import BadReason
 
-NEAR = 0.5
-"""Jaccard index of two reasons' character bigrams from which on they are near-duplicates: a word of two characters in
-13 differs, or two such words in 25: a template with other things in it. At 0.7 one in eight of planted ones got by."""
 _STRETCH = 20_000
 """Reasons compared with each other by `crowded_out`: 8 s of a busy core."""
 _BLOCK = 512
 """Reasons compared with as many others at a time: its square bounds memory, however many of them are alike."""
+
+_OPENING_CHARS = 6
+"""Characters (letters and digits) that are an opening."""
+_OPENING_FEW = 3
+"""This many of a class may always begin alike, whatever `opening_share` says; of the whole set three times as many."""
+
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_UNITS = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
+_OPENING_UNITS = 4
+"""Units that two reasons share when they open alike."""
+_SHOWN = 8
 
 _Rows = NDArray[np.intp]
 K = TypeVar("K")
@@ -33,28 +42,15 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Worded:
-    """A reason and the class it speaks for; `text` has its labels marked (reason_text.marked)."""
+    """A reason and the class it speaks for; `text` has its labels marked (gate.mark_labels)."""
 
     text: str
     label: str
 
 
 @dataclass(frozen=True)
-class Crowds:
-    """What counts as too alike. Made from the settings; read by `find_alike`."""
-
-    near: float = NEAR
-    opening_chars: int = 6
-    """Characters (letters and digits) that are an opening."""
-    opening_share: float = 0.1
-    """The largest share of a class that may begin alike, but always `opening_few`; of the whole set half that share,
-    but always three times as many."""
-    opening_few: int = 3
-
-
-@dataclass(frozen=True)
 class Diversity:
-    """Figures of a set of reasons. Made by `diversity`."""
+    """Figures of a set of reasons. Made by `measure_diversity`."""
 
     count: int
     distinct_1: float
@@ -68,9 +64,9 @@ class Diversity:
 
 
 def find_alike(
-    fresh: Sequence[Worded], standing: Sequence[Worded], crowds: Crowds, *, last: bool
+    fresh: Sequence[Worded], standing: Sequence[Worded], settings: RationaleSettings, *, last: bool
 ) -> dict[int, BadReason]:
-    """What is wrong with which of `fresh` (by position) beside each other and beside `standing`, which is settled.
+    """Return what is wrong with which of `fresh` (by position), beside each other and the settled `standing`.
 
     ALIKE: a near-duplicate of a standing one, or of two or more others; of a pair only the second. BEGINS_ALIKE: its
     opening is shared by more than a class, or the whole set, may have. All of a crowd are refused, so that all are
@@ -85,7 +81,7 @@ def find_alike(
     every = [*standing, *fresh]
     settled = len(standing)
     texts, row_of = _different([_plain(worded.text) for worded in every])
-    grams = _Grams(texts, crowds.near)
+    grams = _Grams(texts, settings.alike)
     first = int(row_of[:settled].max(initial=-1)) + 1
     rows = np.arange(first, len(texts))
     if not last:
@@ -93,13 +89,13 @@ def find_alike(
     places = np.unique(row_of, return_index=True)[1][_standing(grams, first, rows)]
     stand = set(places.tolist())  # of copies the first at most
     bad = {i: BadReason.ALIKE for i in range(settled, len(every)) if i not in stand}
-    for i in _crowded_openings(every, settled, bad, crowds, last=last):
+    for i in _crowded_openings(every, settled, bad, settings, last=last):
         bad[i] = BadReason.BEGINS_ALIKE
     return {i - settled: reason for i, reason in sorted(bad.items())}
 
 
-def crowded_out(worded: Mapping[K, Worded], crowds: Crowds) -> set[K]:
-    """The keys whose reason has to go so that no two of those left are alike; the first of each crowd stay.
+def crowded_out(worded: Mapping[K, Worded], settings: RationaleSettings) -> set[K]:
+    """Return the keys whose reason has to go so that no two of those left are alike; the first of each crowd stay.
 
     More than 20,000 reasons are compared class by class, a class in stretches of 20,000; beyond that only copies are
     found.
@@ -115,13 +111,13 @@ def crowded_out(worded: Mapping[K, Worded], crowds: Crowds) -> set[K]:
     for names in by_label.values():
         for start in range(0, len(names), _STRETCH):
             stretch = names[start : start + _STRETCH]
-            bad = find_alike([worded[name] for name in stretch], [], crowds, last=True)
+            bad = find_alike([worded[name] for name in stretch], [], settings, last=True)
             gone |= {stretch[i] for i in bad}
     return gone
 
 
-def diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:
-    """The figures of `texts`, all zero for none.
+def measure_diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:
+    """Measure `texts`; all figures are zero for none.
 
     Distinct-n: Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models" (NAACL 2016), here
     of characters, so that it needs no word boundaries. It falls as a set grows: compare sets of one size only.
@@ -147,7 +143,7 @@ class _Grams:
     """The character bigrams of plain texts, a row each, and which texts are near: Jaccard index >= `least`."""
 
     def __init__(self, texts: Sequence[str], least: float) -> None:
-        from sklearn.feature_extraction.text import HashingVectorizer  # 1 s, and the settings import this room
+        from sklearn.feature_extraction.text import HashingVectorizer  # takes 1 s
 
         options: dict[str, Any] = {"norm": None, "dtype": np.float32, "alternate_sign": False, "lowercase": False}
         counter = HashingVectorizer(analyzer="char", ngram_range=(2, 2), n_features=2**18, binary=True, **options)
@@ -204,21 +200,21 @@ def _different(texts: Sequence[str]) -> tuple[list[str], _Rows]:
 
 
 def _crowded_openings(
-    every: Sequence[Worded], settled: int, gone: dict[int, BadReason], crowds: Crowds, *, last: bool
+    every: Sequence[Worded], settled: int, gone: dict[int, BadReason], settings: RationaleSettings, *, last: bool
 ) -> Iterator[int]:
     """Positions from `settled` on whose opening too many share; the `last` time the first ones stand."""
     by_opening: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, worded in enumerate(every):
         if i not in gone:
-            opening = _plain(worded.text)[: crowds.opening_chars]
+            opening = _plain(worded.text)[:_OPENING_CHARS]
             by_opening[opening, worded.label].append(i)
             by_opening[opening, ""].append(i)
     sizes = Counter(w.label for w in every) + Counter({"": len(every)})
     crowded: set[int] = set()
     for (_, label), members in by_opening.items():
-        share, few = crowds.opening_share, crowds.opening_few
+        share, few = settings.opening_share, _OPENING_FEW
         if not label:
-            share, few = crowds.opening_share / 2, 3 * crowds.opening_few
+            share, few = settings.opening_share / 2, 3 * _OPENING_FEW
         allowed = max(few, int(share * sizes[label]))
         if len(members) > allowed:
             crowded |= set(members[allowed if last else 0 :])
@@ -233,3 +229,53 @@ def _plain(text: str) -> str:
 def _distinct(texts: Sequence[str], n: int) -> float:
     grams = [text[i : i + n] for text in texts for i in range(len(text) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+# --- for the card: whole reasons, in units of characters or words ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Variety:
+    """What the card shows of a set of reasons. Made by `measure_variety`."""
+
+    reasons: int
+    distinct: tuple[float, float, float]
+    """Distinct-1 to -3."""
+    repeated: float
+    """Share of reasons that say word for word what an earlier one says."""
+    openings: tuple[tuple[str, int], ...]
+    """The commonest openings that more than one reason shares, with how many share each."""
+    lengths: Counter[int]
+    """Reasons by length in characters."""
+
+
+def measure_variety(reasons: Sequence[str]) -> Variety:
+    """Measure `reasons`, at least one."""
+    units = [_UNITS.findall(reason) for reason in reasons]
+    distinct = tuple(_distinct_units(units, n) for n in (1, 2, 3))
+    openings: Counter[tuple[str, ...]] = Counter(tuple(u[:_OPENING_UNITS]) for u in units if len(u) >= _OPENING_UNITS)
+    first: dict[tuple[str, ...], str] = {}
+    for reason, found in zip(reasons, units, strict=True):
+        first.setdefault(tuple(found[:_OPENING_UNITS]), reason)
+    shared = [(_beginning(first[o], o), n) for o, n in openings.most_common(_SHOWN) if n > 1]
+    repeated = 1 - len(set(reasons)) / len(reasons)
+    return Variety(
+        len(reasons), (distinct[0], distinct[1], distinct[2]), repeated, tuple(shared), Counter(map(len, reasons))
+    )
+
+
+def _distinct_units(units: Sequence[Sequence[str]], n: int) -> float:
+    grams: set[tuple[str, ...]] = set()
+    total = 0
+    for found in units:
+        total += max(len(found) - n + 1, 0)
+        grams.update(tuple(found[i : i + n]) for i in range(len(found) - n + 1))
+    return len(grams) / total if total else 1.0
+
+
+def _beginning(reason: str, opening: Sequence[str]) -> str:
+    """The reason up to the end of the opening's last unit, as it is written."""
+    place = 0
+    for unit in opening:
+        place = reason.index(unit, place) + len(unit)
+    return reason[:place]

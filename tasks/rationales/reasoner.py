@@ -1,64 +1,46 @@
-"""Reasons for the labels of a set: asked for, judged, and asked for again with the complaint."""
+"""Find a reason for each item's label: ask, judge, and ask again with the complaint."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from tasks.models.ask import Asker
+from tasks.models.engines.engine import EngineSpec
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.diversity import Crowds, Diversity, Worded, diversity
-from tasks.rationales.gate import Explained, complaint, judge_reasons, supports
-from tasks.rationales.words.lists import BadReason
-from tasks.records import USABLE, Dropped, Generation, Outcome, Prediction, Request, Sample, Sampling
+from tasks.rationales.diversity import Diversity, Worded, measure_diversity
+from tasks.rationales.gate import Explained, judge_reasons, supports, write_complaint
+from tasks.rationales.settings import RationaleSettings, Support
+from tasks.rationales.words import BadReason
+from tasks.records import USABLE, Dropped, Outcome, Prediction, Sample, Sampling
 
 STAGE = "rationales"
-
-Answers = Callable[[Sequence[Request], str], Mapping[str, Generation]]
-"""Asks requests and returns the answers by key; the second argument tells people what is asked."""
-Labels = Callable[[Sequence[Request], str], Sequence[Prediction]]
-"""The same for label requests; returns their predictions."""
-
-_RETRY_TEMPERATURE = 0.8
-"""A greedy answer asked again would come out the same, where a pack's template does not show the complaint."""
 
 _HOPELESS = {Outcome.BAD_MEDIA, Outcome.TOO_LONG}
 
 
-class Support(StrEnum):
-    """Whether a model is asked, blind, for the label after a reason, and what it sees beside it.
+def find_reasons(
+    asker: Asker,
+    prompter: Prompter,
+    samples: Sequence[Sample],
+    spec: EngineSpec,
+    settings: RationaleSettings,
+    seed: int,
+) -> "Reasons":
+    """Ask for the reason of each sample's given label, up to `settings.attempts` times; keep or drop every sample.
 
-    The demo's generator tells right reasons from those of another class by P(label) with an area under ROC of 0.53
-    beside the item, at which it looks instead, and 0.75 alone, though it was never asked so
-    (tests/benchmarks/reasons.py). A question costs a prefill; alone, one without images.
+    Raises what `asker` raises.
     """
-
-    NO = "no"
-    WITH_ITEM = "with_item"
-    REASON_ALONE = "reason_alone"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How reasons are asked for and judged. Made from the settings."""
-
-    attempts: int = 2
-    """A refused reason is asked for so often in all."""
-    support: Support = Support.NO
-    temperature: float = 0.0
-    max_tokens: int = 96
-    seed: int = 0
-    crowds: Crowds = field(default_factory=Crowds)
-
-    def sampling(self, attempt: int) -> Sampling:
-        """Of the `attempt`-th asking, from 0."""
-        temperature = self.temperature if attempt == 0 else max(self.temperature, _RETRY_TEMPERATURE)
-        return Sampling(temperature=temperature, max_tokens=self.max_tokens, seed=self.seed + attempt)
+    reasoner = _Reasoner(asker, prompter, spec, settings, seed)
+    waiting = samples
+    for attempt in range(settings.attempts):
+        waiting = reasoner.ask_once(waiting, attempt)
+    return reasoner.found
 
 
 @dataclass
 class Reasons:
-    """What has become of each item, by id. Made by `Reasoner`."""
+    """What has become of each item, by id. Made by `find_reasons`."""
 
     kept: dict[str, Prediction] = field(default_factory=dict[str, Prediction])
     """With a reason that passed; `probabilities` are the labels' after it, where they were asked for."""
@@ -71,67 +53,91 @@ class Reasons:
     """Kept though the engine can't tell whether they lead to the label."""
 
     def diversity(self, near: float, ids: Sequence[str] | None = None) -> tuple[Diversity, Diversity]:
-        """Of the first answers and of what is kept; of all items, or of `ids`."""
+        """Measure the first answers and what is kept; of all items, or of `ids`."""
         before = self.first if ids is None else {i: self.first[i] for i in ids if i in self.first}
         after = self.kept if ids is None else {i: self.kept[i] for i in ids if i in self.kept}
-        return diversity(list(before.values()), near), diversity([p.reason for p in after.values()], near)
+        return measure_diversity(list(before.values()), near), measure_diversity(
+            [p.reason for p in after.values()], near
+        )
+
+    def figures(self, near: float) -> dict[str, float]:
+        """Return the record's figures: diversity and lengths, and what the first answers were refused for."""
+        figures: dict[str, float] = {}
+        for when, of in zip(("before", "after"), self.diversity(near), strict=True):
+            figures |= {
+                f"distinct-1 {when}": of.distinct_1,
+                f"distinct-2 {when}": of.distinct_2,
+                f"near-duplicates {when}": of.near_duplicates,
+                f"mean characters {when}": of.mean_chars,
+                f"most characters {when}": of.most_chars,
+            }
+        figures |= {f"first answers: {fault}": float(n) for fault, n in sorted(self.first_faults.items())}
+        figures["mended by asking again"] = sum(p.attempt > 0 for p in self.kept.values())
+        if self.unsure:
+            figures["support not known"] = self.unsure
+        return figures
+
+    def figures_by_class(self, samples: Sequence[Sample], near: float) -> list[dict[str, object]]:
+        """Return the diversity of each class as a row, the largest class first: a template hides in one class."""
+        rows: list[dict[str, object]] = []
+        for label, items in Counter(s.given or "" for s in samples).most_common():
+            before, after = self.diversity(near, [s.id for s in samples if s.given == label])
+            row: dict[str, object] = {"label": label, "items": items, "with a reason": after.count}
+            for when, of in (("before", before), ("after", after)):
+                row[f"near-duplicates {when}"] = round(of.near_duplicates, 3)
+                row[f"distinct-2 {when}"] = round(of.distinct_2, 3)
+            rows.append(row)
+        return rows
 
 
-class Reasoner:
-    """Finds a reason for the given label of each sample, as far as the gate lets one through.
-
-    Raises what `answers` and `labels` raise.
-    """
-
-    def __init__(self, prompter: Prompter, asked: Asked, answers: Answers, labels: Labels) -> None:
-        self._prompter, self._asked = prompter, asked
-        self._answers, self._labels = answers, labels
+class _Reasoner:
+    def __init__(
+        self, asker: Asker, prompter: Prompter, spec: EngineSpec, settings: RationaleSettings, seed: int
+    ) -> None:
+        self._asker = asker
+        self._prompter = prompter
+        self._spec = spec
+        self._settings = settings
+        self._seed = seed
         self._standing: list[Worded] = []
         self._complaints: dict[str, str] = {}
-        self._found = Reasons()
+        self.found = Reasons()
 
-    def find(self, samples: Sequence[Sample]) -> Reasons:
-        """The reasons of all `samples`; every one is either kept or dropped."""
-        waiting = samples
-        for attempt in range(self._asked.attempts):
-            waiting = self._attempt(waiting, attempt)
-        return self._found
-
-    def _attempt(self, samples: Sequence[Sample], attempt: int) -> list[Sample]:
-        """Ask once for each of `samples` and put down what came of it; returns those worth asking again."""
+    def ask_once(self, samples: Sequence[Sample], attempt: int) -> list[Sample]:
+        """Ask once for each of `samples` and record what came of it; return those worth asking again."""
         what = "reasons" if attempt == 0 else f"reasons, attempt {attempt + 1}"
         explained, faults, said = self._ask(samples, attempt, what)
         if attempt == 0:
-            self._found.first = {e.sample.id: e.reason for e in explained}
-        last = attempt + 1 == self._asked.attempts
-        crowds, pack = self._asked.crowds, self._prompter.pack
-        judged = judge_reasons(explained, pack, crowds, standing=self._standing, last=last)
+            self.found.first = {e.sample.id: e.reason for e in explained}
+        last = attempt + 1 == self._settings.attempts
+        pack = self._prompter.pack
+        judged = judge_reasons(explained, pack, self._settings, standing=self._standing, last=last)
         sound = [e for e, bad in zip(explained, judged, strict=True) if bad is None]
         faults |= {e.sample.id: bad for e, bad in zip(explained, judged, strict=True) if bad is not None}
-        concluded = self._conclude(sound, what) if self._asked.support is not Support.NO else {}
+        concluded = self._conclude(sound, what) if self._settings.support is not Support.NO else {}
         for one in sound:
             answer = concluded.get(one.sample.id)
             supported = None if answer is None else supports(answer, one.label)
             if supported is False:
                 faults[one.sample.id] = BadReason.UNSUPPORTED
             else:
-                self._found.unsure += answer is not None and supported is None
+                self.found.unsure += answer is not None and supported is None
                 self._keep(one, answer, attempt)
         for sample_id, fault in faults.items():
             self._drop(sample_id, fault, said[sample_id])
         if attempt == 0:
-            self._found.first_faults.update(faults.values())
+            self.found.first_faults.update(faults.values())
         return [s for s in samples if s.id in faults and faults[s.id] not in _HOPELESS]
 
     def _ask(
         self, samples: Sequence[Sample], attempt: int, what: str
     ) -> tuple[list[Explained], dict[str, BadReason | Outcome], dict[str, str]]:
-        """The reasons that could be read, the outcomes of the others, and what each answer said, by id."""
-        sampling = self._asked.sampling(attempt)
+        """Return the reasons that could be read, the outcomes of the others, and what each answer said, by id."""
+        sampling = self._settings.sampling(attempt, self._seed)
         requests = [
             self._prompter.rationale(s, s.given or "", sampling, self._complaints.get(s.id, "")) for s in samples
         ]
-        answers = self._answers(requests, what)
+        answers = self._asker.ask(requests, self._spec, what)
         explained: list[Explained] = []
         faults: dict[str, BadReason | Outcome] = {}
         said: dict[str, str] = {}
@@ -145,16 +151,19 @@ class Reasoner:
         return explained, faults, said
 
     def _conclude(self, sound: Sequence[Explained], what: str) -> dict[str, Prediction]:
-        """To which label the model comes after each reason, by id: one scored token an item."""
-        sampling = Sampling(max_tokens=1, seed=self._asked.seed, label_probabilities=True)
-        bare = {"parts": ()} if self._asked.support is Support.REASON_ALONE else {}
+        """Ask to which label the model comes after each reason, one scored token per item; return that by id."""
+        sampling = Sampling(max_tokens=1, seed=self._seed, label_probabilities=True)
+        bare = {"parts": ()} if self._settings.support is Support.REASON_ALONE else {}
         requests = [self._prompter.conclude(e.sample.model_copy(update=bare), e.reason, sampling) for e in sound]
-        return {p.sample_id: p for p in self._labels(requests, f"support of {what}")}
+        predictions = self._asker.ask_for_labels(
+            requests, self._spec, f"support of {what}", source="support", model=self._prompter.model
+        )
+        return {p.sample_id: p for p in predictions}
 
     def _keep(self, one: Explained, answer: Prediction | None, attempt: int) -> None:
         self._standing.append(one.worded())
-        self._found.dropped.pop(one.sample.id, None)
-        self._found.kept[one.sample.id] = Prediction(
+        self.found.dropped.pop(one.sample.id, None)
+        self.found.kept[one.sample.id] = Prediction(
             sample_id=one.sample.id,
             source="rationale",
             outcome=Outcome.OK,
@@ -166,6 +175,6 @@ class Reasoner:
         )
 
     def _drop(self, sample_id: str, fault: BadReason | Outcome, said: str) -> None:
-        self._found.dropped[sample_id] = Dropped(sample_id=sample_id, stage=STAGE, reason=fault, detail=said)
+        self.found.dropped[sample_id] = Dropped(sample_id=sample_id, stage=STAGE, reason=fault, detail=said)
         if isinstance(fault, BadReason):
-            self._complaints[sample_id] = complaint(fault, said, self._prompter.pack)
+            self._complaints[sample_id] = write_complaint(fault, said, self._prompter.pack)

@@ -1,12 +1,32 @@
 """How rationales are asked for, and which are kept."""
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
 
-from tasks.rationales.diversity import NEAR, Crowds
-from tasks.rationales.reasoner import Support
+from tasks.records import Sampling
 from tasks.settings import Settings
+
+NEAR = 0.5
+"""Jaccard index of two reasons' character bigrams from which on they are near-duplicates: a word of two characters in
+13 differs, or two such words in 25: a template with other things in it. At 0.7 one in eight of planted ones got by."""
+
+_RETRY_TEMPERATURE = 0.8
+"""A greedy answer asked again would come out the same, where a pack's template does not show the complaint."""
+
+
+class Support(StrEnum):
+    """Whether a model is asked, blind, for the label after a reason, and what it sees beside it.
+
+    The demo's generator tells right reasons from those of another class by P(label) with an area under ROC of 0.53
+    beside the item, at which it looks instead, and 0.75 alone, though it was never asked so
+    (tests/benchmarks/reasons.py). A question costs a prefill; alone, one without images.
+    """
+
+    NO = "no"
+    WITH_ITEM = "with_item"
+    REASON_ALONE = "reason_alone"
 
 
 class RationaleSettings(Settings):
@@ -30,6 +50,7 @@ class RationaleSettings(Settings):
         default="keep_item", description="Items without a good reason: taught with the label alone, or left out"
     )
 
-    def crowds(self) -> Crowds:
-        """What is too alike, for the gate."""
-        return Crowds(near=self.alike, opening_share=self.opening_share)
+    def sampling(self, attempt: int, seed: int) -> Sampling:
+        """Return the sampling of the given attempt, counted from 0."""
+        temperature = self.temperature if attempt == 0 else max(self.temperature, _RETRY_TEMPERATURE)
+        return Sampling(temperature=temperature, max_tokens=self.max_tokens, seed=seed + attempt)

@@ -15,6 +15,11 @@ from tasks.storage.json_lines import read_models, write_json_lines
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
 """The files of a review folder: the questions, the page that asks them, what people said (`tasks.review.verdicts`)."""
+REVIEW_POOL = Path("review_pool/review")
+"""Where under a run's `output` the uncertain items of the pool are asked about: a folder of its own for `labelstill
+review`, which looks for `review` in what it is given."""
+CONFLICTS = Path("review_conflicts/review")
+"""The same for conflicting duplicates: `labelstill review import <output>/review_conflicts FILE` takes answers in."""
 _NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
 
 

@@ -57,11 +57,12 @@ class StageRecord(BaseModel):
 
 @cache
 def code_version() -> str:
-    """Digest (12 hex) of the source of tasks/: a changed rule makes a stage decide again, from the answers it has."""
-    root = Path(__file__).parents[1]
+    """Digest (12 hex) of the source of tasks/ and of templates/words: a changed rule makes a stage decide again, from
+    the answers it has."""
+    tasks = Path(__file__).parents[1]
     hasher = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        hasher.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    for file in (*sorted(tasks.rglob("*.py")), *sorted(tasks.parent.glob("templates/words/*.yaml"))):
+        hasher.update(str(file.relative_to(tasks.parent)).encode() + b"\0" + file.read_bytes())
     return hasher.hexdigest()[:12]
 
 

@@ -1,12 +1,10 @@
 """How a trained student is asked: by which engine, and for what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.models.engines.identity import model_identity
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.options import installed_build
-from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
 from tasks.students.external_output import external_checkpoint
@@ -43,18 +41,6 @@ def choose_student_engine(spec: CheckpointSettings, folder: Path, folders: Seque
         return base.model_copy(update={"model": str(path), "revision": None})
     served = tuple(str(_checkpoint(spec, f)[0]) for f in folders) if base.engine == "vllm" else ()
     return base.model_copy(update={"adapter": str(path), "adapters": served})
-
-
-def make_prompter(pack: Pack, engine: EngineSpec, texts: Mapping[str, str]) -> Prompter:
-    """Return what words the questions for the model behind `engine`; `texts` was read off images, by digest."""
-    return Prompter(
-        pack,
-        model_identity(engine),
-        max_pixels=engine.max_pixels,
-        min_pixels=engine.min_pixels,
-        context_length=engine.context_length,
-        texts=texts,
-    )
 
 
 def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_reason: bool) -> list[Request]:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.dataset.export.trainer_files import Plain, filled, label_examples, write_configuration, write_data
+from tasks.dataset.export.student_set import make_label_examples, write_data
+from tasks.dataset.export.trainer_files import Plain, fill_words, write_configuration
 from tasks.errors import ConfigError, EngineError
 from tasks.models.engines.identity import model_identity
 from tasks.models.image_cache import ImageCache
@@ -115,7 +116,7 @@ def _prepare(
     images: ImageCache | None,
 ) -> list[str]:
     """Write data set and configuration under `work`; returns the command line."""
-    data = write_data(work / "data", _DATASET, spec.trainer, label_examples(prompter, train, images))
+    data = write_data(work / "data", _DATASET, spec.trainer, make_label_examples(prompter, train, images))
     deepspeed = _deepspeed(spec)
     config = work / "train.yaml"
     words: dict[str, Plain] = {
@@ -135,7 +136,7 @@ def _prepare(
     }
     write_configuration(config, _template(spec), spec.settings, words)
     words["config"] = str(config)
-    command = [str(filled(word, words, "student.command")) for word in spec.command or _COMMANDS[spec.trainer]]
+    command = [str(fill_words(word, words, "student.command")) for word in spec.command or _COMMANDS[spec.trainer]]
     if shutil.which(command[0], path=_environment(spec, prompter).get("PATH")) is None:
         raise ConfigError(
             f"student.command: `{command[0]}` is not on PATH; install the trainer, in an environment of its own, and "

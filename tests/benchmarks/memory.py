@@ -22,7 +22,7 @@ GOAL = 1.2
 
 def label_pool(items: int) -> None:
     """Label `items` scripted items; prints seconds and peak resident memory (MiB)."""
-    from tasks.models.ask import ask_for_labels
+    from tasks.models.ask import stream_labels
     from tasks.models.costs import Tally
     from tasks.models.engines.engine import EngineSpec
     from tasks.models.engines.scripted import ScriptedEngine
@@ -41,7 +41,7 @@ def label_pool(items: int) -> None:
     engine = ScriptedEngine(EngineSpec(engine="scripted", model="scripted:hash"))
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         with RowWriter(Path(folder) / "predictions.parquet", Prediction) as written:
-            for prediction in ask_for_labels(
+            for prediction in stream_labels(
                 lambda: engine, ledger, requests(), tally, source="teacher", model="m", attempts=2
             ):
                 written.write(prediction)

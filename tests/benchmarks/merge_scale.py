@@ -99,10 +99,12 @@ def _text(rng: Random, length: int) -> str:
 
 def merge(folder: Path) -> None:
     """Merge what `write_inputs` left; prints seconds by part, then seconds in all and peak memory (GiB)."""
-    from tasks.dataset.decisions import pseudo_decision
-    from tasks.dataset.export.exports import ExportSpec, Format
-    from tasks.dataset.merge_files import write_merged
-    from tasks.dataset.merge_plan import Rules, Sources, plan_merge
+    from tasks.dataset.decisions import decide_pseudo_labelled
+    from tasks.dataset.merge import write_merged
+    from tasks.dataset.merge_plan import plan_merge
+    from tasks.dataset.settings import EmitSettings, ExportSpec, Format
+    from tasks.dataset.sources import Sources
+    from tasks.dataset.versions import VersionWriter
     from tasks.items.image_hashes import Looks
     from tasks.records import Prediction, Sample, Split
     from tasks.storage.rows import StoredRows
@@ -120,16 +122,23 @@ def merge(folder: Path) -> None:
 
     samples = {split: StoredRows(folder / split / "kept.parquet", Sample) for split in Split}
     predictions = StoredRows(folder / Split.UNLABELLED / "pseudo.parquet", Prediction)
-    pseudo = {p.sample_id: pseudo_decision(p) for p in predictions}
+    pseudo = {p.sample_id: decide_pseudo_labelled(p) for p in predictions}
     done("read pseudo-labels")
-    sources = Sources(samples[Split.LABELLED], samples[Split.UNLABELLED], evaluation=samples[Split.TEST], pseudo=pseudo)
-    rules = Rules(validation_share=0.02, seed=1)
-    plan = plan_merge(sources, rules, Looks(folder / "hashes.sqlite"))
-    done("sign, compare, decide")
     formats = (Format.LLAMAFACTORY, Format.SWIFT, Format.SWIFT2, Format.QWEN, Format.VISION_START, Format.LABELS)
+    settings = EmitSettings(name="set", validation_share=0.02, export=ExportSpec(formats=formats))
+    sources = Sources(
+        samples[Split.LABELLED],
+        samples[Split.UNLABELLED],
+        evaluation=samples[Split.TEST],
+        pseudo=pseudo,
+        settings=settings,
+    )
+    plan = plan_merge(sources, Looks(folder / "hashes.sqlite"), seed=1)
+    done("sign, compare, decide")
     out = folder / "emit"
     out.mkdir()
-    emitted = write_merged(out, plan, sources, rules, prompter(), "set", ExportSpec(formats=formats))
+    with VersionWriter(folder, "recipe") as versions:
+        emitted = write_merged(out, plan, sources, prompter(), 1, versions)
     done("write kept, dropped, 6 exports")
     rows = {str(name): n for name, n in emitted.exported.rows.items()}
     print(f"  kept {emitted.kept}, dropped {dict(emitted.dropped)}, rows {rows}")

@@ -19,12 +19,11 @@ apply_environment()
 
 from prefect import flow  # noqa: E402
 
-from flows.asking import Asking  # noqa: E402
+import flows.asking  # noqa: E402
 from flows.config import CommonConfig  # noqa: E402
 from flows.service.server import find_or_start_server, project_root, server_program  # noqa: E402
 from tasks.models.engines.engine import EngineSpec  # noqa: E402
 from tasks.models.engines.scripted import ScriptedEngine  # noqa: E402
-from tasks.models.ledger.ledger import Ledger  # noqa: E402
 from tasks.records import Generation, Request, Sampling  # noqa: E402
 from tests.tasks.making import prompter, sample  # noqa: E402
 
@@ -46,23 +45,14 @@ class Sleeper(ScriptedEngine):
             yield from super().generate([request])
 
 
-class Bench(Asking):
-    """Asks the sleeper, whatever the spec."""
-
-    sleeper: Sleeper
-
-    def _engine(self, spec: EngineSpec) -> Sleeper:
-        return self.sleeper
-
-
 @flow(name="orchestration")
 def stage(folder: Path, shards: int, items: int, sleeper: Sleeper) -> int:
     config = CommonConfig(pack="demo", output=folder / "run", ledger=folder / "ledger.sqlite", shard_size=items)
     prompts = prompter()
     requests = [prompts.classify(sample(f"s{i}"), Sampling()) for i in range(shards * items)]
-    with Ledger(config.ledger) as ledger, Bench(config, "orchestration", ledger) as asking:
-        asking.sleeper = sleeper
-        return len(asking.answers(requests, EngineSpec(engine="scripted", model="scripted:hash"), "items"))
+    flows.asking.open_where_configured = lambda *_: sleeper  # the sleeper, whatever the spec
+    with flows.asking.open_asker(config, "orchestration") as asker:
+        return len(asker.ask(requests, EngineSpec(engine="scripted", model="scripted:hash"), "items"))
 
 
 def main() -> None:

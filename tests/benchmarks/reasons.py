@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -20,21 +20,21 @@ from sklearn.metrics import roc_auc_score
 
 from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import as_sample, reason_of
-from tasks.models.ask import ask, ask_for_labels
-from tasks.models.costs import Tally
+from tasks.models.ask import Answer, Asker
 from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.diversity import Crowds, diversity
+from tasks.rationales.diversity import measure_diversity
 from tasks.rationales.gate import supports
-from tasks.rationales.reasoner import Asked, Reasoner, Reasons, Support
-from tasks.records import Generation, Prediction, Request, Sample, Sampling
+from tasks.rationales.reasoner import Reasons, find_reasons
+from tasks.rationales.settings import RationaleSettings, Support
+from tasks.records import Prediction, Request, Sample, Sampling
 from tasks.storage.rows import read_rows
 
 PIXELS = 112 * 168
-LOOSE = Crowds(near=0.8, opening_share=1.0)
+LOOSE = RationaleSettings(alike=0.8, opening_share=1.0)
 
 
 class Bench:
@@ -46,29 +46,26 @@ class Bench:
         spec = EngineSpec(
             engine="local", model=str(model), dtype="float32", batch_size=32, min_pixels=PIXELS, max_pixels=PIXELS
         )
+        self.spec = spec
         self.engine: Engine = open_engine(spec, Workplace(ImageCache(demo / "images"), demo / "logs", 4))
         self.prompter = Prompter(load_pack("demo"), model.name, max_pixels=PIXELS, min_pixels=PIXELS)
-        self.ledger, self.seconds = ledger, 0.0
+        self.asker = Asker(ledger, lambda _: self.engine, self._collect)
+        self.seconds = 0.0
 
-    def answers(self, requests: Sequence[Request], what: str) -> dict[str, Generation]:
-        """By key, timed."""
+    def _collect(self, stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]:
         began = time.perf_counter()
-        found = {r.key: g for r, g in ask(lambda: self.engine, self.ledger, requests, Tally())}
+        found = list(stream)
         self.seconds += time.perf_counter() - began
         return found
 
-    def labels(self, requests: Sequence[Request], what: str) -> list[Prediction]:
+    def labels(self, requests: Sequence[Request]) -> list[Prediction]:
         """Predictions, timed."""
-        began = time.perf_counter()
-        source = {"source": "support", "model": "", "attempts": 1}
-        found = list(ask_for_labels(lambda: self.engine, self.ledger, requests, Tally(), **source))  # pyright: ignore
-        self.seconds += time.perf_counter() - began
-        return found
+        return self.asker.ask_for_labels(requests, self.spec, "support", source="support", model="")
 
-    def find(self, asked: Asked) -> Reasons:
+    def find(self, settings: RationaleSettings) -> Reasons:
         """The inside of one run of the stage."""
         self.seconds = 0.0
-        return Reasoner(self.prompter, asked, self.answers, self.labels).find(self.samples)
+        return find_reasons(self.asker, self.prompter, self.samples, self.spec, settings, seed=0)
 
 
 def main(demo: Path) -> None:
@@ -76,9 +73,9 @@ def main(demo: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         bench = Bench(demo, ledger)
         print("| alike from | attempts | kept | near-duplicates | distinct-2 | characters | new seconds | refused |")
-        for crowds in (Crowds(), LOOSE):
+        for settings in (RationaleSettings(), LOOSE):
             for attempts in (1, 2, 3):
-                gate(bench, attempts, crowds)
+                gate(bench, settings.model_copy(update={"attempts": attempts}))
         for kind in (Support.WITH_ITEM, Support.REASON_ALONE):
             support(bench, kind)
         bench.engine.close()
@@ -91,18 +88,18 @@ def main(demo: Path) -> None:
             f"图中有{rng.randint(1, 999)}个{rng.choice('红橙黄绿')}色按钮和{rng.randint(1, 99)}行字" for _ in texts
         ]
         began = time.perf_counter()
-        found = diversity(texts)
+        found = measure_diversity(texts)
         seconds = time.perf_counter() - began
         print(f"diversity of {n:,}: {found.near_duplicates:.3f} near-duplicates in {seconds:.1f} s", flush=True)
 
 
-def gate(bench: Bench, attempts: int, crowds: Crowds) -> None:
+def gate(bench: Bench, settings: RationaleSettings) -> None:
     """One row: what passes, and how alike it is."""
-    found = bench.find(Asked(attempts=attempts, crowds=crowds))
-    before, after = found.diversity(crowds.near)
+    found = bench.find(settings)
+    before, after = found.diversity(settings.alike)
     refused = Counter(str(d.reason) for d in found.dropped.values()).most_common(3)
     print(
-        f"| {crowds.near} | {attempts} | {after.count} of {len(bench.samples)} | "
+        f"| {settings.alike} | {settings.attempts} | {after.count} of {len(bench.samples)} | "
         f"{before.near_duplicates:.3f} → {after.near_duplicates:.3f} | {before.distinct_2:.3f} → {after.distinct_2:.3f}"
         f" | {before.mean_chars:.1f} → {after.mean_chars:.1f} | {bench.seconds:.1f} | {dict(refused)} |",
         flush=True,
@@ -126,7 +123,7 @@ def support(bench: Bench, kind: Support) -> None:
             sampling = Sampling(max_tokens=1, label_probabilities=True)
             requests.append(bench.prompter.conclude(shown, reason_of(source), sampling))
         given = {item.id: item.label for item in drawn}
-        answers = bench.labels(requests, "support")
+        answers = bench.labels(requests)
         scores += [p.probabilities[given[p.sample_id]] for p in answers]
         led.append(sum(supports(p, given[p.sample_id]) is True for p in answers) / len(answers))
     area = roc_auc_score([1] * len(drawn) + [0] * len(drawn), scores)

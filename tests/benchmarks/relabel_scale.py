@@ -64,7 +64,7 @@ def timed(what: str, folder: Path) -> float:
 def look(folder: Path) -> None:
     """Part of the benchmark that runs in a process of its own: only the look at what is watched."""
     from flows.relabel import watched_digest
-    from tasks.dataset.relabel_state import read_state
+    from tasks.dataset.drift import read_state
 
     began = time.perf_counter()
     state, digest = read_state(folder / "run"), watched_digest(configuration(folder))
@@ -93,7 +93,7 @@ def main() -> None:
     items = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     from flows.relabel import watched_digest
     from flows.service.server import find_or_start_server, project_root, server_program
-    from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, write_state
+    from tasks.dataset.drift import RelabelOutcome, RelabelState, write_state
 
     was_up = bool(server_program(project_root()).find())
     find_or_start_server()

@@ -23,7 +23,7 @@ import numpy as np
 import orjson
 from safetensors.torch import load_file, save_file
 
-from tasks.models.ask import ask_for_labels
+from tasks.models.ask import stream_labels
 from tasks.models.costs import Tally
 from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
 from tasks.models.engines.identity import model_identity
@@ -100,7 +100,7 @@ def label(teacher: Path, samples: list[Sample], ledger: Ledger, folder: Path) ->
         return opened[0]
 
     requests = [prompts.classify(s, sampling) for s in samples]
-    told = list(ask_for_labels(engine, ledger, requests, Tally(), source="teacher", model=model, attempts=2))
+    told = list(stream_labels(engine, ledger, requests, Tally(), source="teacher", model=model, attempts=2))
     for one in opened:
         one.close()
     return {p.sample_id: p for p in told}

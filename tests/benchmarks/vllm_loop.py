@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from tasks.models.ask import ask_for_labels
+from tasks.models.ask import stream_labels
 from tasks.models.costs import Tally
 from tasks.models.engines.engine import EngineSpec, Workplace
 from tasks.models.engines.server.chat import chat_body, image_url
@@ -40,7 +40,7 @@ def ours(engine: VllmEngine, requests: list[Request], folder: Path) -> float:
     """Items a second, from requests to predictions with every answer on disk."""
     began = time.perf_counter()
     with Ledger(folder / "ledger.sqlite") as ledger:
-        found = ask_for_labels(lambda: engine, ledger, iter(requests), Tally(), source="teacher", model="m", attempts=1)
+        found = stream_labels(lambda: engine, ledger, iter(requests), Tally(), source="teacher", model="m", attempts=1)
         labelled = sum(prediction.label is not None for prediction in found)
     if labelled < 0.99 * len(requests):
         raise RuntimeError(f"{labelled} labels for {len(requests)} items")

@@ -9,8 +9,8 @@ from playwright.sync_api import Page, expect
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-from flows.config import ApprovalSettings
-from tasks.dataset.relabel_state import RelabelOutcome, RelabelState
+from tasks.dataset.drift import RelabelOutcome, RelabelState
+from tasks.dataset.settings import ApprovalSettings
 from tests.conftest import PrefectServer
 from tests.flows.test_relabel import Watched, is_paused, pool, teacher
 from tests.flows.test_web_ui import opened, picture

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.config import EmitConfig
-from tasks.dataset.export.exports import ExportSpec, Format
-from tasks.dataset.settings import EmitSettings, MixSettings
+from tasks.dataset.settings import EmitSettings, ExportSpec, Format, MixSettings
 from tasks.dataset.versions import read_versions
 from tasks.demo.dataset import draw_items
 from tasks.items.settings import SourceConfig

@@ -11,13 +11,14 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-import flows.publishing as publishing
-from flows.config import ApprovalSettings
+import flows.distill
+import flows.relabel
 from flows.relabel import watched_digest
-from tasks.dataset.relabel_state import RelabelOutcome, read_state
+from tasks.dataset.drift import RelabelOutcome, read_state
+from tasks.dataset.settings import ApprovalSettings
 from tasks.dataset.versions import read_versions
 from tasks.models.engines.scripted import ScriptedEngine
-from tasks.models.spending import Budget
+from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Example, Generation, Outcome, Request
 from tasks.storage.rows import read_rows
@@ -42,14 +43,14 @@ def test_what_comes_while_a_person_looks_is_left_to_the_next_run(pool: Watched) 
         answer(YES)
 
     publishing_now = threading.Event()
-    real = publishing.ask_person
+    real = flows.relabel.ask_person
 
     def asked(*what: Any) -> Any:
         publishing_now.set()
         return real(*what)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publishing, "ask_person", asked)
+        patch.setattr(flows.relabel, "ask_person", asked)
         person = threading.Thread(target=add_and_answer)
         person.start()
         state = pool.relabel(approval=ASKS)
@@ -72,7 +73,7 @@ def test_an_answer_is_heard_though_the_api_was_away(pool: Watched, monkeypatch: 
         return found
 
     monkeypatch.setattr(SyncPrefectClient, "read_flow_run", read)
-    monkeypatch.setattr("flows.approval._POLL_SECONDS", 1)
+    monkeypatch.setattr("flows.relabel._POLL_SECONDS", 1)
 
     def answer_late() -> None:
         while len(cut) < 2:
@@ -95,7 +96,7 @@ def test_a_publication_that_was_broken_off_is_finished_without_asking(
         assert pool.relabel(teacher=teacher("first")).outcome is RelabelOutcome.HELD_BACK
     changes = {"teacher": teacher("first" if held_back else "hash")}
     before = len(read_versions(pool.config.output))
-    real = publishing.run_stages
+    real = flows.distill.run_stages
 
     def killed(stages: Any) -> Any:
         stages = list(stages)
@@ -105,7 +106,7 @@ def test_a_publication_that_was_broken_off_is_finished_without_asking(
         return real(stages)
 
     with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
-        patch.setattr(publishing, "run_stages", killed)
+        patch.setattr(flows.distill, "run_stages", killed)
         pool.relabel(**changes, publish=True)
     state = pool.relabel(**changes)
     assert state.outcome is RelabelOutcome.PUBLISHED
@@ -166,16 +167,16 @@ def test_a_student_that_starts_from_another_base_is_seen(pool: Watched, tmp_path
 def test_a_run_that_is_tried_again_goes_on_with_what_is_left_of_its_budget(prefect_server: PrefectServer) -> None:
     from flows.asking import spending
 
-    put: list[int] = []
+    asked: list[int] = []
 
     @flow(retries=1)
     def tried_twice() -> None:
-        with spending(Budget(requests=5)) as budget:
-            put.append(budget.put)
+        with spending(BudgetSettings(requests=5)) as budget:
+            asked.append(budget.asked)
             assert budget.allow()
-            if len(put) == 1:
+            if len(asked) == 1:
                 raise ValueError("the engine died")
 
     tried_twice()
     tried_twice()
-    assert put == [0, 1, 0]
+    assert asked == [0, 1, 0]

@@ -5,7 +5,7 @@ from pathlib import Path
 from flows.config import DistillConfig, RationalesConfig
 from tasks.rationales.reasoner import Support
 from tasks.rationales.settings import RationaleSettings
-from tasks.rationales.words.lists import BadReason
+from tasks.rationales.words import BadReason
 from tasks.records import Dropped, Outcome, Prediction
 from tasks.storage.rows import read_rows
 from tasks.storage.stages import StageRecord

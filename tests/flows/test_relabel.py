@@ -12,13 +12,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from flows.config import ApprovalSettings, RelabelConfig
+from flows.config import RelabelConfig
 from tasks.dataset.diff import Kind, Tally, differences
-from tasks.dataset.export.exports import ExportSpec, Format
-from tasks.dataset.relabel_state import RelabelOutcome, RelabelState, read_state
-from tasks.dataset.settings import DriftSettings, EmitSettings
-from tasks.dataset.snapshots import open_snapshot
-from tasks.dataset.versions import read_versions
+from tasks.dataset.drift import RelabelOutcome, RelabelState, read_state
+from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings, ExportSpec, Format
+from tasks.dataset.versions import open_snapshot, read_versions
 from tasks.demo.dataset import draw_items
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec

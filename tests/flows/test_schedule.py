@@ -17,9 +17,8 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 
 from tasks.dataset.diff import Kind, Tally, differences
-from tasks.dataset.relabel_state import RelabelOutcome, read_state
-from tasks.dataset.snapshots import open_snapshot
-from tasks.dataset.versions import read_versions
+from tasks.dataset.drift import RelabelOutcome, read_state
+from tasks.dataset.versions import open_snapshot, read_versions
 from tests.conftest import ROOT, PrefectServer
 from tests.flows.test_relabel import Watched, pool
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.asking import Asking
+from flows.asking import open_asker
 from flows.config import CorrectionConfig
 from flows.stage import intake
 from flows.students import ask_students, train_students
-from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
 from tasks.students.folds import make_folds
@@ -36,11 +35,11 @@ def test_a_probe_looks_at_the_pools_images(prefect_server: PrefectServer, tmp_pa
         pool, _ = intake(whole.unlabelled, pack, Split.UNLABELLED, config.output)  # pyright: ignore
         pictured = [s for s in pool if s.images]
         assert pictured
-        with Ledger(config.ledger) as ledger, Asking(config, "correction", ledger) as asking:
+        with open_asker(config, "correction") as asker:
             folds = make_folds(labelled, 2, 0)
-            trained = train_students(config, spec, pack, labelled, folds.fold_of, 0, asking)
+            trained = train_students(config, spec, pack, labelled, folds.fold_of, 0, asker)
             first = dict.fromkeys((s.id for s in pictured), 0)
-            said = list(ask_students(config, pack, trained, pictured, first, asking).values())
+            said = list(ask_students(config, pack, trained, pictured, first, asker).values())
             folder = trained.students[0].folder
             seen = list(predict_probe(folder, pictured, {}, describe_images(spec, pictured)))
             blind = list(predict_probe(folder, pictured, {}, {}))

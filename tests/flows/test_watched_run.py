@@ -8,12 +8,11 @@ import httpx
 import pytest
 from prefect import flow
 
-from flows.asking import Asking
+from flows.asking import open_asker
 from flows.config import CommonConfig
 from flows.service.alerts import EMPTY
 from flows.stage import Stage
 from tasks.models.engines.engine import EngineSpec, Prices
-from tasks.models.ledger.ledger import Ledger
 from tasks.records import Dropped, Sampling
 from tests.conftest import PrefectServer
 from tests.tasks.making import prompter, sample
@@ -40,11 +39,11 @@ def test_asking_shows_what_it_cost(prefect_server: PrefectServer, tmp_path: Path
 
     @flow
     def work() -> None:
-        with Ledger(config.ledger) as ledger, Asking(config, "pool", ledger) as asking:
-            asking.labels(requests, spec, "teacher labels", source="teacher", model="m")
-            before = asking.so_far()
-            asking.labels(requests, spec, "teacher labels again", source="teacher", model="m")
-            after = asking.costs()
+        with open_asker(config, "pool") as asker:
+            asker.ask_for_labels(requests, spec, "teacher labels", source="teacher", model="m")
+            before = asker.costs_so_far()
+            asker.ask_for_labels(requests, spec, "teacher labels again", source="teacher", model="m")
+            after = asker.costs()
             assert before.cost and before.cost == pytest.approx(after.cost)
             assert (after.asked, after.reused) == (5, 5)
 

@@ -1,10 +1,33 @@
 """An example as the alternating conversation that every reader wants, checked and escaped."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from tasks.dataset.export.exports import NotHeld, Reason
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, Message
+
+
+class NotHeldReason(StrEnum):
+    """Why a format can't hold an example."""
+
+    TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
+    IMAGES_DO_NOT_MATCH = "images_do_not_match"
+    IMAGE_UNREADABLE = "image_unreadable"
+    NOT_ONE_IMAGE = "not_one_image"
+    NOT_ONE_TURN = "not_one_turn"
+    SYSTEM_TURN = "system_turn"
+    PATH_UNFIT = "path_unfit"
+    NO_LABEL = "no_label"
+    TOO_LONG = "too_long"
+
+
+class NotHeld(ValueError):
+    """A format can't hold this example: its reader would skip, misread or refuse it."""
+
+    def __init__(self, example: Example, reason: NotHeldReason, detail: str) -> None:
+        super().__init__(f"item {example.sample_id}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +44,7 @@ class Conversation:
         return first + [{"role": role, "content": content} for pair in pairs for role, content in pair]
 
 
-def conversation(example: Example) -> Conversation:
+def to_conversation(example: Example) -> Conversation:
     """The example's turns; what readers would take for an image or for a turn's end is escaped.
 
     Raises NotHeld unless user and assistant alternate, after a system turn at most, and the questions hold as many
@@ -33,12 +56,12 @@ def conversation(example: Example) -> Conversation:
     roles = [m.role for m in turns]
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
         detail = f"turns must alternate user, assistant; they are {roles}"
-        raise NotHeld(example, Reason.TURNS_DO_NOT_ALTERNATE, detail)
+        raise NotHeld(example, NotHeldReason.TURNS_DO_NOT_ALTERNATE, detail)
     contents = [_content(m) for m in turns]
     tokens = sum(content.count(IMAGE_TOKEN) for content in contents)
     if tokens != len(example.images):
         detail = f"{tokens} `<image>` for {len(example.images)} images"
-        raise NotHeld(example, Reason.IMAGES_DO_NOT_MATCH, detail)
+        raise NotHeld(example, NotHeldReason.IMAGES_DO_NOT_MATCH, detail)
     return Conversation(_content(system) if system else None, tuple(zip(contents[::2], contents[1::2], strict=True)))
 
 

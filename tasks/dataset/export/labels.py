@@ -2,14 +2,19 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.dataset.export.exports import NotHeld, Reason
-from tasks.dataset.export.files import JsonLines
+from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.export.files import ImageNames, JsonLines, sync_and_close
+from tasks.dataset.settings import ExportSpec
 from tasks.records import Example
 from tasks.storage.files import write_bytes
+
+
+def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> "LabelWriter":
+    """Return the writer of labels.csv and labels.jsonl."""
+    return LabelWriter(folder)
 
 
 class LabelWriter:
@@ -24,16 +29,14 @@ class LabelWriter:
     def write(self, example: Example) -> None:
         """Add one example; raises NotHeld for one without a label."""
         if not example.label:
-            raise NotHeld(example, Reason.NO_LABEL, f"no label ({example.origin})")
+            raise NotHeld(example, NotHeldReason.NO_LABEL, f"no label ({example.origin})")
         row = {"id": example.sample_id, "label": example.label, "origin": example.origin, "subset": example.subset}
         self._rows.writerow(row.values())
         self._lines.add(row)
 
     def close(self) -> None:
         """Finish both files."""
-        with self._file as file:
-            file.flush()
-            os.fsync(file.fileno())
+        sync_and_close(self._file)
         self._lines.close()
 
 

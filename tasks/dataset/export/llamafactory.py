@@ -10,10 +10,12 @@ A relative image is looked for under `media_dir`, which is the data set's folder
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from tasks.dataset.export.conversation import conversation
-from tasks.dataset.export.exports import ExportSpec, NotHeld, Reason
+from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
+from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import image_tokens
 from tasks.prompts.turns import IMAGE_TOKEN
@@ -24,23 +26,28 @@ _IDEOGRAPH = re.compile("[\u3400-\u9fff]")
 _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")
 
 
+def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
+    """Return the writer of `<name>.json`, without examples that are clearly too long."""
+    return SubsetWriter(folder, name, partial(fitting_row, spec=spec), names, JsonArray)
+
+
 def llamafactory_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """A row of `<name>.json`, its images by the given names; raises NotHeld if the reader would skip or misread it."""
-    return {"messages": conversation(example).messages(), "images": list(images)}
+    """Return a row of `<name>.json`, its images by the given names; raises NotHeld for what is skipped or misread."""
+    return {"messages": to_conversation(example).messages(), "images": list(images)}
 
 
 def fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
-    """As `llamafactory_row`; raises NotHeld also for an example clearly longer than `spec` allows."""
+    """Return the row of `llamafactory_row`; raises NotHeld also for an example clearly longer than `spec` allows."""
     row = llamafactory_row(example, images)
     tokens = least_tokens(example, spec)
     if tokens > spec.max_tokens:
         detail = f"about {tokens} tokens or more, {spec.max_tokens} are allowed (`max_tokens` of the export)"
-        raise NotHeld(example, Reason.TOO_LONG, f"{detail}; the reader would cut the end of the question")
+        raise NotHeld(example, NotHeldReason.TOO_LONG, f"{detail}; the reader would cut the end of the question")
     return row
 
 
 def least_tokens(example: Example, spec: ExportSpec) -> int:
-    """About how many tokens Qwen2-VL makes of the example at least, without a tokenizer.
+    """Return about how many tokens Qwen2-VL makes of the example at least, without a tokenizer.
 
     It errs to too few: half a token an ideograph (ordinary text: 0.55 to 0.7), one a digit and one a word however long,
     none for punctuation and the chat template. So it may miss what is up to twice as long as is allowed (more in

@@ -1,20 +1,14 @@
-"""What a foreign trainer is given: its configuration, from a template, and the data set in its format."""
+"""A trainer's configuration, filled from a template: for the exports' ready files and for external students."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tasks.dataset.export.llamafactory import write_llamafactory
-from tasks.dataset.export.swift import swift_row
 from tasks.errors import ConfigError
-from tasks.models.image_cache import ImageCache
-from tasks.prompts.prompter import Prompter
-from tasks.records import Example, Origin, Sample
 from tasks.storage.files import write_bytes
-from tasks.storage.json_lines import write_json_lines
 from tasks.storage.yaml_files import read_yaml
 
 _WORD = re.compile(r"\$\{([^}]*)\}")
@@ -23,8 +17,8 @@ Plain = str | int | float | bool | None
 """A value of a trainer's option."""
 
 
-def filled(text: str, words: Mapping[str, Plain], where: str) -> Plain:
-    """`text` with its `${word}`s; the word's own value, not text, where it is all of `text`.
+def fill_words(text: str, words: Mapping[str, Plain], where: str) -> Plain:
+    """Return `text` with its `${word}`s; the word's own value, not text, where it is all of `text`.
 
     Raises ConfigError, naming `where`, for a word that is not in `words`.
     """
@@ -60,42 +54,7 @@ def _filled_value(value: Any, words: Mapping[str, Plain], where: str) -> Any:
         return {k: _filled_value(v, words, where) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(value, str):
         return value
-    result = filled(value, words, where)
+    result = fill_words(value, words, where)
     if isinstance(result, str) and "${" in result:
         raise ConfigError(f"{where}: `{result}` holds `${{`, which both trainers take for a reference; rename the path")
     return result
-
-
-def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example]) -> Path:
-    """Write the data set for `trainer` (`llamafactory` or `swift`) and return its file."""
-    if trainer == "llamafactory":
-        return write_llamafactory(folder, name, examples)[0]
-    file = folder / f"{name}.jsonl"
-    write_json_lines(file, (swift_row(e, [i.path for i in e.images]) for e in examples))
-    return file
-
-
-def label_examples(prompter: Prompter, train: Sequence[Sample], images: ImageCache | None) -> list[Example]:
-    """Each item as the classify prompt without a reason and the answer that names its given label.
-
-    With a cache, images are the files in it, sized as the student will see them: trainers resize a little differently.
-    """
-    bounds = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
-    examples: list[Example] = []
-    for sample in train:
-        seen = sample.images
-        if images is not None:
-            seen = tuple(i.model_copy(update={"path": str(images.file(i, **bounds).resolve())}) for i in seen)
-        label = sample.given or ""
-        examples.append(
-            Example(
-                sample_id=sample.id,
-                messages=prompter.training_turns(sample, label),
-                images=seen,
-                label=label,
-                origin=Origin.GIVEN,
-                why="given label",
-                source=sample.source,
-            )
-        )
-    return examples

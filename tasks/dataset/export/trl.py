@@ -8,6 +8,7 @@ Contents are lists of elements, since with a string trl moves all images before 
 Train with `max_length=None`, so that no image's tokens are cut. Of several exchanges trl trains on the last answer.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
-from tasks.dataset.export.conversation import conversation
-from tasks.dataset.export.exports import NotHeld, Reason
-from tasks.dataset.export.files import Provenance, subset_name
+from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.export.files import ImageNames, SubsetWriter
+from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
-from tasks.records import Example, Subset
+from tasks.records import Example
 
 _TURNS = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
 _FEATURES = Features({"prompt": _TURNS, "completion": _TURNS, "images": List(Image())})
@@ -28,48 +29,33 @@ _GROUP_ROWS = 256
 _GROUP_BYTES = 32 << 20
 
 
-class TrlWriter:
-    """`<name>.parquet`, and `<name>_validation.parquet` where there are validation examples."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._files = {Subset.TRAIN: self._open(Subset.TRAIN)}
-        self._provenance = Provenance(folder)
-
-    def _open(self, subset: Subset) -> "_Groups":
-        return _Groups(self._folder / f"{subset_name(self._name, subset)}.parquet")
-
-    def write(self, example: Example) -> None:
-        """Add one example with its image files as they are; raises NotHeld, also for a file that can't be read."""
-        held = conversation(example)
-        *before, last = [
-            {"role": message["role"], "content": _elements(message["content"])} for message in held.messages()
-        ]
-        images = [{"bytes": _bytes(example, image.path), "path": Path(image.path).name} for image in example.images]
-        if example.subset not in self._files:
-            self._files[example.subset] = self._open(example.subset)
-        size = sum(len(image["bytes"]) for image in images)
-        self._files[example.subset].add({"prompt": before, "completion": [last], "images": images}, size)
-        self._provenance.add(example)
-
-    def close(self) -> None:
-        """Finish all files."""
-        for file in self._files.values():
-            file.close()
-        self._provenance.close()
+def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
+    """Return the writer of `<name>.parquet`, which holds the images themselves: none is copied beside it."""
+    return SubsetWriter(folder, name, trl_row, ImageNames("absolute", folder, folder), ParquetGroups)
 
 
-class _Groups:
+def trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+    """Return a row with the image files as they are; raises NotHeld, also for a file that can't be read."""
+    turns = to_conversation(example).messages()
+    *before, last = [{"role": turn["role"], "content": _elements(turn["content"])} for turn in turns]
+    shown = [{"bytes": _bytes(example, path), "path": Path(path).name} for path in images]
+    return {"prompt": before, "completion": [last], "images": shown}
+
+
+class ParquetGroups:
     """A Parquet file written a row group at a time, so that few images are held."""
+
+    suffix = ".parquet"
 
     def __init__(self, path: Path) -> None:
         self._file = pq.ParquetWriter(path, _FEATURES.arrow_schema)
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
 
-    def add(self, row: dict[str, Any], size: int) -> None:
+    def add(self, row: dict[str, Any]) -> None:
+        """Add one row."""
         self._rows.append(row)
-        self._bytes += size
+        self._bytes += sum(len(image["bytes"]) for image in row["images"])
         if len(self._rows) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
             self._flush()
 
@@ -78,6 +64,7 @@ class _Groups:
         self._rows, self._bytes = [], 0
 
     def close(self) -> None:
+        """Write the last group and finish the file."""
         if self._rows:
             self._flush()
         self._file.close()
@@ -97,4 +84,4 @@ def _bytes(example: Example, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise NotHeld(example, Reason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error
+        raise NotHeld(example, NotHeldReason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error

@@ -21,7 +21,7 @@ __all__ = ["Engine", "EngineSpec", "ManyAdapters", "Prices", "Usage", "Workplace
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where an engine finds and leaves files. Made by flows/stage.py."""
+    """Where an engine finds and leaves files. Made by flows/asking.py."""
 
     images: "ImageCache"
     """Decoded, pre-resized images, shared by all engines and runs."""

@@ -1,10 +1,13 @@
-"""Which weights answered: a short name for a model that changes when its files do."""
+"""Which weights answer: a short name for a model that changes when its files do, and is part of every request's key."""
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
+from tasks.packs.pack import Pack
+from tasks.prompts.prompter import Prompter
 
 _FILES = (
     "*config*.json",
@@ -37,6 +40,18 @@ def model_identity(spec: EngineSpec) -> str:
     if spec.adapter is not None:
         identities.append(checkpoint_identity(spec.adapter, None))
     return "+".join(identities)
+
+
+def prompter_for(pack: Pack, spec: EngineSpec, texts: Mapping[str, str] | None = None) -> Prompter:
+    """Return the prompts of `pack` for the model that `spec` names; `texts` as in `Prompter`."""
+    return Prompter(
+        pack,
+        model_identity(spec),
+        max_pixels=spec.max_pixels,
+        min_pixels=spec.min_pixels,
+        context_length=spec.context_length,
+        texts=texts,
+    )
 
 
 def checkpoint_identity(model: str, revision: str | None) -> str:

@@ -20,6 +20,12 @@ class Prices(BaseModel):
         """Whether tokens cost anything."""
         return self.prompt > 0 or self.output > 0
 
+    def cost_of(self, tokens_in: int, tokens_cached: int, tokens_out: int) -> float:
+        """Return the price of tokens; the cached ones are among `tokens_in`."""
+        cached = self.prompt if self.cached is None else self.cached
+        tokens = (tokens_in - tokens_cached) * self.prompt + tokens_cached * cached + tokens_out * self.output
+        return tokens / 1e6
+
 
 class EngineSpec(BaseModel):
     """Which model answers, and how it is run."""

@@ -1,4 +1,4 @@
-"""The ledger's file: its tables, opening it, setting an unusable one aside.
+"""The ledger's file: its tables, what a row keeps of a question and its answer, opening it, setting a bad one aside.
 
 `answers` has a small row an answer, `requests` the question to each. The three texts that are equal for thousands of
 questions (prefix, suffix, answer constraint) stand once in `texts`, under their digest. The view `questions` puts all
@@ -6,15 +6,21 @@ together, so that plain pandas reads whole requests:
 ``pandas.read_sql("select * from questions limit 100", sqlite3.connect(path))``.
 """
 
+import json
+import math
 import os
 import sqlite3
 import time
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic_core import PydanticSerializationError
 
 from tasks.errors import LedgerError
+from tasks.records import Constraint, Generation, Request
 
 VERSION = 2
 """In PRAGMA user_version. Version 1 (number 0) kept answers without their questions."""
@@ -177,3 +183,81 @@ def _set_aside(path: Path, tag: str) -> Path:
         if side.exists():
             os.rename(side, aside.with_name(aside.name + tail))
     return aside
+
+
+# --- what is kept of a question and its answer ----------------------------------------------------------------
+
+COLUMNS = (
+    *("key", "at", "sample_id", "purpose", "outcome", "engine"),
+    *("tokens_in", "tokens_cached", "tokens_out", "seconds"),
+    *("prefix_id", "suffix_id", "constraint_id", "generation"),
+)
+"""Of the table `answers`, but for its row number `id`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An answer as the file keeps it: `values` in the order of COLUMNS, its question, and this one's `texts` by id."""
+
+    values: tuple[object, ...]
+    question: str
+    texts: dict[int, str]
+
+    @property
+    def size(self) -> int:
+        """Characters of the two JSON texts."""
+        return len(self.question) + len(str(self.values[-1]))
+
+
+def make_row(request: Request, generation: Generation, at: float) -> Row:
+    """Return what the file keeps of a question and its answer, taken at `at` (Unix seconds)."""
+    constraint = _constraint_text(request.constraint)  # pyright: ignore[reportArgumentType]  # frozen, so it hashes
+    texts = (request.prefix, request.suffix, constraint)
+    ids = [_text_id(text) for text in texts]
+    g = generation
+    values = (
+        *(request.key, at, _encodable(request.sample_id), request.purpose, g.outcome.value, g.engine),
+        *(g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds, *ids, _generation_text(g)),
+    )
+    return Row(values, _question_text(request), dict(zip(ids, texts, strict=True)))
+
+
+# Few, because a pack may write a label list, and so a prefix, of its own for each item.
+@lru_cache(maxsize=256)
+def _text_id(text: str) -> int:
+    # 64 bits: among a million texts two are alike by accident once in 30 million ledgers
+    return int.from_bytes(sha256(text.encode()).digest()[:8], signed=True)
+
+
+@lru_cache(maxsize=256)
+def _constraint_text(constraint: Constraint) -> str:
+    return constraint.model_dump_json()
+
+
+def _question_text(request: Request) -> str:
+    fixed = {"prefix", "suffix", "constraint"}
+    try:
+        return request.model_dump_json(exclude=fixed)
+    except PydanticSerializationError:
+        return _text_without_halves(request.model_dump(exclude=fixed))
+
+
+def _generation_text(generation: Generation) -> str:
+    logprobs = generation.label_logprobs
+    if logprobs is not None and not math.isfinite(sum(logprobs.values())):
+        # JSON has no infinity, and the null that pydantic writes for one it can't read back; a string it can
+        logprobs = {label: value if math.isfinite(value) else str(value) for label, value in logprobs.items()}
+        return _text_without_halves(generation.model_dump() | {"label_logprobs": logprobs})
+    try:
+        return generation.model_dump_json()
+    except PydanticSerializationError:
+        return _text_without_halves(generation.model_dump())
+
+
+def _text_without_halves(values: dict[str, object]) -> str:
+    """JSON with `?` for half a surrogate pair, which UTF-8 can't hold."""
+    return _encodable(json.dumps(values, ensure_ascii=False))
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -1,6 +1,6 @@
 """Every request and its raw answer, durable and content-addressed: resume and reuse (rules 2 and 3).
 
-One SQLite file in write-ahead mode (its tables: ledger_file.py). Several runs may share it; a torn tail is repaired by
+One SQLite file in write-ahead mode (its tables: file.py). Several runs may share it; a torn tail is repaired by
 SQLite itself, a corrupt file is set aside under another name and never deleted. A thread of its own writes about once
 a second, so that a killed run asks again for at most what was in flight plus one second of work.
 """
@@ -17,8 +17,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import LedgerError
-from tasks.models.ledger.file import connect, open_ledger
-from tasks.models.ledger.rows import COLUMNS, Row, row_of
+from tasks.models.ledger.file import COLUMNS, Row, connect, make_row, open_ledger
 from tasks.records import Generation, Outcome, Request
 
 NOT_KEPT = frozenset({Outcome.FAILED, Outcome.TOO_LONG})
@@ -118,7 +117,7 @@ class Ledger:
             raise ValueError(f"the answer {generation.key} is not to the request {request.key}")
         if generation.outcome in NOT_KEPT:
             return
-        row = row_of(request, generation, time.time())
+        row = make_row(request, generation, time.time())
         with self._lock:
             if self._closing.is_set():
                 raise LedgerError(f"{self.path}: the ledger is closed")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from tasks.rationales.variety import Diversity
+from tasks.rationales.diversity import Variety
 from tasks.report.card.evaluation import students
 from tasks.report.card.facts import Facts
 from tasks.report.card.flow import flow_chart, links_of
@@ -50,7 +50,7 @@ class Card:
     language: str | None
     """Of the data; None: unknown."""
     facts: Facts
-    diversity: Diversity | None
+    diversity: Variety | None
     """Of the emitted reasons; None where there are none."""
     prompts: tuple[RenderedPrompt, ...]
 

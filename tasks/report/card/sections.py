@@ -6,7 +6,7 @@ from collections import Counter
 from markupsafe import Markup
 
 from tasks.dataset.versions import Version
-from tasks.rationales.variety import Diversity
+from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
 from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
 from tasks.report.correction.charts import reliability_chart, suspicion_chart
@@ -120,7 +120,7 @@ def corrections(facts: Facts) -> Markup:
     return _NOTHING.join([*parts, shape.format(counted(len(pairs), "kind") + " of change", changes)])
 
 
-def reasons(facts: Facts, diversity: Diversity | None) -> Markup:
+def reasons(facts: Facts, diversity: Variety | None) -> Markup:
     """How varied the emitted reasons are, and what the gate measured."""
     if diversity is None:
         return _NOTHING

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tasks.rationales.variety import Diversity
+from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
 from tasks.report.correction.tables import counted
 
@@ -23,7 +23,7 @@ def is_transductive(facts: Facts) -> bool:
     return bool(facts.figure("emit", "transductive"))
 
 
-def warnings_of(facts: Facts, licence: str | None, diversity: Diversity | None) -> list[str]:
+def warnings_of(facts: Facts, licence: str | None, diversity: Variety | None) -> list[str]:
     """Sentences, the gravest first; `is_transductive` is not among them, as it stands above everything."""
     return [
         *_about_the_run(facts),
@@ -89,7 +89,7 @@ def _about_pseudo_labels(facts: Facts) -> Iterator[str]:
         yield "The pseudo-labels' expected precision is the teacher's own word: it was not calibrated on known labels."
 
 
-def _about_reasons(facts: Facts, diversity: Diversity | None) -> Iterator[str]:
+def _about_reasons(facts: Facts, diversity: Variety | None) -> Iterator[str]:
     if diversity is not None and diversity.repeated > _ALIKE:
         yield (
             f"{diversity.repeated:.0%} of the reasons repeat another word for word: reasons too alike make a student "

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.models.ask import ask
+from tasks.models.ask import stream_answers
 from tasks.models.costs import Tally
 from tasks.models.ledger.ledger import Ledger
 from tests.benchmarks.clients.meter import measured, task
@@ -18,7 +18,7 @@ def main() -> None:
         measured(todo.count),
         Ledger(folder / "ledger.sqlite") as ledger,
     ):
-        for _ in ask(lambda: engine, ledger, questions(todo.count), Tally()):
+        for _ in stream_answers(lambda: engine, ledger, questions(todo.count), Tally()):
             pass
 
 

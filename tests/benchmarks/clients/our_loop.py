@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from tasks.models.ask import ask_for_labels
+from tasks.models.ask import stream_labels
 from tasks.models.costs import Tally
 from tasks.models.ledger.ledger import Ledger
 from tasks.records import Request
@@ -33,7 +33,7 @@ def main() -> None:
         Ledger(folder / "ledger.sqlite") as ledger,
     ):
         arguments = (lambda: engine, ledger, requests(todo), Tally())
-        found = ask_for_labels(*arguments, source="teacher", model="stub", attempts=2)
+        found = stream_labels(*arguments, source="teacher", model="stub", attempts=2)
         labelled = sum(prediction.label is not None for prediction in found)
     if labelled != todo.count:
         sys.exit(f"{labelled} labels for {todo.count} items")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from transformers import AutoProcessor
 
-from tasks.dataset.export.exports import ExportSpec, Format, ImagePaths, write_exports
+from tasks.dataset.export.exports import write_exports
+from tasks.dataset.settings import ExportSpec, Format, ImagePaths
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.records import Subset
 from tests.benchmarks.clients.peers import QUIET, python_of

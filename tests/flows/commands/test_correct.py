@@ -206,7 +206,7 @@ def test_reviews_want_verdicts(folder: Path, correct_command: Command) -> None:
 def test_verdicts_are_checked_even_where_none_is_asked_for(folder: Path, correct_command: Command) -> None:
     (folder / "v.jsonl").write_text(verdict("nobody", "a") + "\n")
     given = ["--probabilities", folder / "p.jsonl", "--verdicts", folder / "v.jsonl", "--out", folder / "out.jsonl"]
-    refused(correct_command, folder, given, ["v.jsonl, line 1", "'nobody'"])
+    refused(correct_command, folder, given, ["v.jsonl, line 1", "nobody"])
 
 
 def test_the_process_ends_with_2_and_one_line(folder: Path) -> None:
@@ -266,7 +266,7 @@ def test_the_output_keeps_its_contract(
     assert summary["items"] == 400
     assert summary["reviews"] == sum(r["reviewed"] for r in rows) == min(reviews, 400)
     assert summary["flagged"] == sum(r["flagged"] for r in rows)
-    assert (0 < summary["teacher_calls"] <= 60) if teacher else (summary["teacher_calls"] == 0)
+    assert (0 < summary["teacher_calls"] <= 100) if teacher else (summary["teacher_calls"] == 0)
     assert all(summary.get(a, 0) == sum(r["action"] == a for r in rows) for a in ("keep", "relabel", "drop", "review"))
     assert not list(out.parent.glob(".*"))
 

@@ -6,9 +6,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.commands import main as cli
-from tasks.dataset.versions import Version, record_version
+from tasks.dataset.versions import Version
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin
+from tests.tasks.dataset.making import record_version
 
 
 def example(id: str, label: str, why: str = "given label") -> Example:

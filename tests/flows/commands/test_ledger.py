@@ -41,12 +41,6 @@ def test_figures_are_whole_on_a_narrow_terminal(path: Path) -> None:
     assert "1,234,579,880" in call("stats", "--ledger", path, columns=80).output
 
 
-def test_export_says_how_many(path: Path, tmp_path: Path) -> None:
-    target = tmp_path / "out.jsonl"
-    assert "1,200 answers written" in call("export", target, "--ledger", path).output
-    assert len(target.read_text().splitlines()) == 1200
-
-
 def test_prune_deletes_only_when_told_to(path: Path) -> None:
     said = call("prune", "--older-than", 5, "--model", "[m]", "--ledger", path).output
     assert "200 answers would be deleted; --yes" in said and "classify" in said
@@ -64,7 +58,7 @@ def test_prune_without_a_condition_is_refused(path: Path, yes: tuple[str, ...]) 
     assert call("prune", "--outcome", "nonsense", "--ledger", path).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["stats", "export x.csv", "prune --purpose x"])
+@pytest.mark.parametrize("command", ["stats", "prune --purpose x"])
 def test_a_missing_ledger_is_named_and_not_made(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LedgerError, match=r"artifacts/ledger\.sqlite: there is no ledger"):

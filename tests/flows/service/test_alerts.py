@@ -30,7 +30,7 @@ from flows.service.alerts import (
     tell_empty,
     tell_held_back,
 )
-from tasks.dataset.relabel_state import RelabelOutcome
+from tasks.dataset.drift import RelabelOutcome
 from tasks.errors import BudgetSpent
 from tests.conftest import ROOT, PrefectServer
 

@@ -150,7 +150,7 @@ def test_a_port_whose_owner_only_hangs_up_is_named_at_the_start(project: Path, m
         monkeypatch.setenv("LABELSTILL_PORT", port)
         monkeypatch.delenv("PREFECT_API_URL")
         with pytest.raises(ServerError, match=rf"(?s)ended at its start.*{port} is already in\s+use"):
-            find_or_start_server(timeout=60, root=project)
+            find_or_start_server(timeout=150, root=project)
 
 
 def test_a_taken_port_is_an_error_with_the_mend(project: Path, stranger: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_a_silent_server_named_in_the_environment_is_an_error(monkeypatch: pytes
 def test_a_server_that_ends_at_its_start_passes_on_its_log(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
     with pytest.raises(ServerError, match=r"(?s)ended at its start.*Could not parse SQLAlchemy URL"):
-        find_or_start_server(timeout=60, root=project)
+        find_or_start_server(timeout=150, root=project)
 
 
 def test_started_once_found_again_and_back_after_kill(project: Path) -> None:

@@ -232,7 +232,8 @@ def same(one: Decisions, other: Decisions) -> bool:
 
 def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of_it_is_used(taught: NoisySet) -> None:
     judgements, table = of_noisy(taught), table_of(taught)
-    found = correct(judgements, CorrectionSettings(), Teacher(table), says(taught.truth))
+    settings = CorrectionSettings(teacher_share=0.15)
+    found = correct(judgements, settings, Teacher(table), says(taught.truth))
     asked = found.teacher_asked
     assert len(asked) == 90
     margin = found.evidence.margin
@@ -241,9 +242,9 @@ def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of
     for poison in (0, 10):
         poisoned = table.copy()
         poisoned[others] = np.eye(11)[poison]
-        assert same(correct(judgements, CorrectionSettings(), Teacher(poisoned), says(taught.truth)), found)
+        assert same(correct(judgements, settings, Teacher(poisoned), says(taught.truth)), found)
     table[asked] = np.eye(11)[0]
-    assert not same(correct(judgements, CorrectionSettings(), Teacher(table), says(taught.truth)), found)
+    assert not same(correct(judgements, settings, Teacher(table), says(taught.truth)), found)
 
 
 def test_a_good_teacher_helps() -> None:

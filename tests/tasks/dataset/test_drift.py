@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.drift import Drift, Limits, drift_between
-from tasks.dataset.snapshots import Snapshot, open_snapshot
-from tasks.dataset.versions import record_version
+from tasks.dataset.drift import Drift, Release, judge_release, measure_drift
+from tasks.dataset.settings import ApprovalSettings, DriftSettings
+from tasks.dataset.versions import Snapshot, open_snapshot
 from tasks.records import Example, Message, Origin, Subset
+from tests.tasks.dataset.making import record_version
+
+NOTHING = DriftSettings(relabelled=0, removed=0, balance=0, confidence=0)
 
 
 def version(folder: Path, labels: dict[str, str]) -> Snapshot:
@@ -15,7 +18,7 @@ def version(folder: Path, labels: dict[str, str]) -> Snapshot:
     examples = [
         Example(
             sample_id=name, label=label, reason="", origin=Origin.PSEUDO, why="teacher", source="pool.json",
-            task="dialogue", subset=Subset.TRAIN, weight=1.0, images=(),
+            task="dialogue", subset=Subset.TRAIN, images=(),
             messages=(Message(role="user", content=name), Message(role="assistant", content=label)),
         )
         for name, label in labels.items()
@@ -25,15 +28,15 @@ def version(folder: Path, labels: dict[str, str]) -> Snapshot:
 
 
 def test_the_first_version_is_never_too_far(tmp_path: Path) -> None:
-    drift = drift_between(None, version(tmp_path, {"a": "x"}), (None, 0.1))
+    drift = measure_drift(None, version(tmp_path, {"a": "x"}), (None, 0.1))
     assert (drift.before, drift.after, drift.added) == (0, 1, 1)
-    assert drift.beyond(Limits(0, 0, 0, 0)) == ()
+    assert drift.beyond(NOTHING) == ()
 
 
 def test_counts_balance_and_confidence(tmp_path: Path) -> None:
     before = version(tmp_path / "a", {"1": "x", "2": "x", "3": "y", "4": "y"})
     after = version(tmp_path / "b", {"2": "y", "3": "y", "4": "y", "5": "y", "6": "x"})
-    drift = drift_between(before, after, (0.95, 0.9))
+    drift = measure_drift(before, after, (0.95, 0.9))
     assert (drift.added, drift.removed, drift.relabelled) == (2, 1, 1)
     assert drift.balance == pytest.approx(0.3)  # half x before, a fifth now
     assert drift.confidence == pytest.approx(-0.05)
@@ -43,21 +46,47 @@ def test_counts_balance_and_confidence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        (Limits(relabelled=0.3), "labels changed: 33.3 % (limit 30 %)"),
-        (Limits(removed=0.2), "items gone: 25.0 % (limit 20 %)"),
-        (Limits(balance=0.2), "class balance moved: 30.0 % (limit 20 %)"),
-        (Limits(confidence=0.04), "mean expected precision fell: 5.0 % (limit 4 %)"),
+        (DriftSettings(relabelled=0.3), "labels changed: 33.3 % (limit 30 %)"),
+        (DriftSettings(removed=0.2), "items gone: 25.0 % (limit 20 %)"),
+        (DriftSettings(balance=0.2), "class balance moved: 30.0 % (limit 20 %)"),
+        (DriftSettings(confidence=0.04), "mean expected precision fell: 5.0 % (limit 4 %)"),
     ],
 )
-def test_each_limit_is_said(limits: Limits, said: str) -> None:
+def test_each_limit_is_said(limits: DriftSettings, said: str) -> None:
     drift = Drift(before=4, after=5, added=2, removed=1, relabelled=1, balance=0.3, confidence=-0.05, changed=())
-    wide = Limits(relabelled=1, removed=1, balance=1, confidence=1)
+    wide = DriftSettings(relabelled=1, removed=1, balance=1, confidence=1)
     assert drift.beyond(wide) == ()
     assert said in drift.beyond(limits)
 
 
 def test_what_is_not_known_of_confidence_holds_nothing_back(tmp_path: Path) -> None:
     same = version(tmp_path, {"1": "x"})
-    drift = drift_between(same, same, (None, 0.2))
+    drift = measure_drift(same, same, (None, 0.2))
     assert drift.confidence is None
-    assert drift.beyond(Limits(0, 0, 0, 0)) == ()
+    assert drift.beyond(NOTHING) == ()
+
+
+@pytest.mark.parametrize(
+    ("relabelled", "ask", "flags", "release"),
+    [
+        pytest.param(0, "never", {}, Release.PUBLISH, id="little has changed"),
+        pytest.param(3, "never", {}, Release.HOLD_BACK, id="too much has changed"),
+        pytest.param(3, "drift", {}, Release.ASK, id="a person is asked about that"),
+        pytest.param(0, "drift", {}, Release.PUBLISH, id="nobody is asked without need"),
+        pytest.param(0, "always", {}, Release.ASK, id="every version is put before a person"),
+        pytest.param(3, "always", {"publish": True}, Release.PUBLISH, id="released by hand"),
+        pytest.param(3, "always", {"approved": True}, Release.PUBLISH, id="approved before the run was broken off"),
+    ],
+)
+def test_what_becomes_of_a_new_version(relabelled: int, ask: str, flags: dict[str, bool], release: Release) -> None:
+    drift = Drift(before=4, after=4, added=0, removed=0, relabelled=relabelled, balance=0, confidence=0, changed=())
+    approval = ApprovalSettings.model_validate({"ask": ask})
+    found, against = judge_release(drift, DriftSettings(), approval, **{"publish": False, "approved": False} | flags)
+    assert found is release
+    assert bool(against) == bool(relabelled)
+
+
+def test_an_empty_set_is_never_published() -> None:
+    drift = Drift(before=4, after=0, added=0, removed=4, relabelled=0, balance=0, confidence=0, changed=())
+    found = judge_release(drift, DriftSettings(removed=1), ApprovalSettings(), publish=True, approved=True)
+    assert found == (Release.HOLD_BACK, ("nothing is left to train on",))

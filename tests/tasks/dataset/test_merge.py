@@ -1,15 +1,20 @@
 import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.dataset.decisions import pseudo_decision
-from tasks.dataset.merge import conflicts, examples, input_ids, merge
+from tasks.dataset.conflicts import find_conflicts
+from tasks.dataset.decisions import decide_pseudo_labelled
 from tasks.dataset.merge import drops as merge_drops
-from tasks.dataset.merge_plan import Rules, Sources, plan_merge
+from tasks.dataset.merge import input_ids, shuffled_examples
+from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.mixing import MixRow
+from tasks.dataset.settings import EmitSettings, MixSettings
+from tasks.dataset.sources import Sources
 from tasks.items.image_hashes import Looks
 from tasks.items.near_duplicates import item_of, near
 from tasks.records import (
@@ -42,15 +47,22 @@ def merged(
     reasons: dict[str, str] | None = None,
     waiting: str = "keep",
 ) -> tuple[list[Example], list[Dropped]]:
-    return merge(
+    sources = Sources(
         labelled,
         pool or [],
-        {c.sample_id: c for c in corrections or []},
-        {p.sample_id: p for p in pseudo or []},
-        reasons or {},
-        PROMPTER,
-        waiting=waiting,  # type: ignore[arg-type]
+        corrections={c.sample_id: c for c in corrections or []},
+        pseudo={p.sample_id: decide_pseudo_labelled(p) for p in pseudo or []},
+        reasons=reasons or {},
+        settings=EmitSettings.model_validate({"waiting": waiting}),
     )
+    plan = plan_merge(sources, Looks(), seed=0)
+    return in_order(plan, sources), list(merge_drops(plan, sources))
+
+
+def in_order(plan: Plan, sources: Sources) -> list[Example]:
+    """The examples, in the order of the items."""
+    examples = shuffled_examples(plan, sources, PROMPTER, seed=0)
+    return sorted(examples, key=lambda e: input_ids(plan, sources).index(e.sample_id))
 
 
 def relabelled(id: str, label: str = OTHER, **fields: object) -> Correction:
@@ -196,13 +208,16 @@ def test_the_stronger_origin_stands_among_nearly_equal_items_too() -> None:
     assert drops(dropped) == {"a": "overruled_duplicate"}
 
 
-def planned(sources: Sources, **rules: object) -> tuple[dict[str, str], list[ReviewCase]]:
-    chosen = Rules(**rules)  # type: ignore[arg-type]
-    plan = plan_merge(sources, chosen, Looks())
-    taught = [e.sample_id for e in examples(plan, sources, chosen, PROMPTER)]
+def planned(sources: Sources) -> tuple[dict[str, str], list[ReviewCase]]:
+    plan = plan_merge(sources, Looks(), seed=0)
+    taught = [e.sample_id for e in in_order(plan, sources)]
     reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
     check_books("emit", taught, list(reasons), input_ids(plan, sources))
-    return reasons | dict.fromkeys(taught, "taught"), conflicts(plan, sources, chosen, 50)
+    return reasons | dict.fromkeys(taught, "taught"), find_conflicts(plan, sources, 50)[0]
+
+
+def mixed(share: float, **settings: bool) -> EmitSettings:
+    return EmitSettings(mix=MixSettings(file=Path("mix.jsonl"), share=share), **settings)
 
 
 def said(of: Sample, verdict: str) -> Verdict:
@@ -233,9 +248,11 @@ def test_conflicts_are_asked_about_and_people_settle_them(verdicts: dict[str, st
 def test_so_many_conflicts_are_asked_about_at_a_time_and_judged_ones_stay() -> None:
     torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二三" for side in (GIVEN, OTHER)]
     answers = {torn[5].id: said(torn[5], THIRD)}
-    sources, rules = Sources(labelled=torn, verdicts=answers), Rules()
-    plan = plan_merge(sources, rules, Looks())
-    assert [c.sample_id for c in conflicts(plan, sources, rules, 3)] == [torn[i].id for i in (1, 0, 3, 5)]
+    sources = Sources(labelled=torn, verdicts=answers)
+    cases, verdicts = find_conflicts(plan_merge(sources, Looks(), seed=0), sources, 3)
+    assert [c.sample_id for c in cases] == [torn[i].id for i in (1, 0, 3, 5)]
+    assert verdicts == {torn[5].id: THIRD}
+    assert cases[0].gain == 0.5
 
 
 def test_a_verdict_on_what_an_item_no_longer_says_does_not_count() -> None:
@@ -257,10 +274,10 @@ def test_what_was_judged_before_it_changed_is_asked_about_anew_if_it_conflicts()
     torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二" for side in (GIVEN, OTHER)]
     settled = sample("x", "用户: 别的")
     answers = {torn[0].id: said(settled, GIVEN), torn[3].id: said(torn[3], "改名前的类别"), "x": said(torn[0], OTHER)}
-    sources, rules = Sources(labelled=[*torn, settled], verdicts=answers), Rules()
-    plan = plan_merge(sources, rules, Looks())
-    assert [c.sample_id for c in conflicts(plan, sources, rules, 2)] == [torn[1].id, torn[0].id]
-    assert len(conflicts(plan, sources, rules, 50)) == 4
+    sources = Sources(labelled=[*torn, settled], verdicts=answers)
+    plan = plan_merge(sources, Looks(), seed=0)
+    assert [c.sample_id for c in find_conflicts(plan, sources, 2)[0]] == [torn[1].id, torn[0].id]
+    assert len(find_conflicts(plan, sources, 50)[0]) == 4
 
 
 def test_items_of_two_tasks_over_the_same_dialogues_do_not_compete() -> None:
@@ -269,7 +286,7 @@ def test_items_of_two_tasks_over_the_same_dialogues_do_not_compete() -> None:
 
     labelled = [asked("dialogue", 1, "换货"), asked("image", 1, "生气"), asked("dialogue", 2, "换货")]
     pool = [asked("image", 2, "生气")]
-    trusted = {"image2": pseudo_decision(prediction("image2", "生气"))}
+    trusted = {"image2": decide_pseudo_labelled(prediction("image2", "生气"))}
     found, cases = planned(Sources(labelled=labelled, pool=pool, pseudo=trusted))
     yielding = {"dialogue2": "near_duplicate", "image2": "near_duplicate"}
     assert found == {"dialogue1": "taught", "image1": "taught"} | yielding
@@ -280,9 +297,8 @@ def test_two_tasks_without_label_sets_may_say_the_same_of_one_picture() -> None:
     def caption(id: str, task: str) -> Sample:
         return sample(id, image("1"), labels=(), given="红鞋", task=task)
 
-    plan = plan_merge(
-        Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")]), Rules(), Looks()
-    )
+    sources = Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")])
+    plan = plan_merge(sources, Looks(), seed=0)
     assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
 
 
@@ -315,7 +331,7 @@ def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: 
         pool=[beyond],
         evaluation=[held_out],
         corrections={"a": neither} if refused else {},
-        pseudo={"p": pseudo_decision(prediction("p"))},
+        pseudo={"p": decide_pseudo_labelled(prediction("p"))},
     )
     assert planned(sources)[0] == {"a": "contaminates_evaluation", "p": fate}
 
@@ -323,10 +339,8 @@ def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: 
 def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
     labelled = [sample(f"{i}", ASKS.format(i)) for i in range(6)]
     labelled += [sample(f"x{i}", f"用户: 第{'一二三四五六'[i]}个问题") for i in range(6)]
-    sources = Sources(labelled=labelled)
-    rules = Rules(near_duplicates="keep", validation_share=0.3)
-    plan = plan_merge(sources, rules, Looks())
-    kept = list(examples(plan, sources, rules, PROMPTER))
+    sources = Sources(labelled=labelled, settings=EmitSettings(near_duplicates="keep", validation_share=0.3))
+    kept = in_order(plan_merge(sources, Looks(), seed=0), sources)
     assert len(kept) == 12
     assert len({e.subset for e in kept[:6]}) == 1
     assert Subset.VALIDATION in {e.subset for e in kept}
@@ -367,9 +381,9 @@ def test_several_captions_of_one_picture_are_no_conflict() -> None:
         return sample(id, image("1"), labels=(), given=text)
 
     sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
-    plan = plan_merge(sources, Rules(), Looks())
+    plan = plan_merge(sources, Looks(), seed=0)
     assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
-    assert conflicts(plan, sources, Rules(), 50) == []
+    assert find_conflicts(plan, sources, 50) == ([], {})
 
 
 def test_contamination_comes_before_all_else_and_is_of_the_mix_too() -> None:
@@ -380,13 +394,16 @@ def test_contamination_comes_before_all_else_and_is_of_the_mix_too() -> None:
         labelled=[sample("a", ASKS.format(2)), sample("b")],
         pool=[sample("p", "用户: 在吗"), sample("q", "用户: 在么")],
         evaluation=held_out,
-        pseudo={"q": pseudo_decision(prediction("q"))},
+        pseudo={"q": decide_pseudo_labelled(prediction("q"))},
         mix=[MixRow("m", row)],
+        settings=mixed(0.4),
     )
     stopped = {"a": "contaminates_evaluation", "p": "contaminates_evaluation", "m": "contaminates_evaluation"}
-    assert planned(sources, mix_share=0.4)[0] == {"b": "taught", "q": "taught"} | stopped
+    assert planned(sources)[0] == {"b": "taught", "q": "taught"} | stopped
     allowed = {"a": "taught", "p": "no_trusted_pseudo_label", "m": "taught"}
-    assert planned(sources, mix_share=0.4, transductive=True)[0] == {"b": "taught", "q": "taught"} | allowed
+    assert (
+        planned(replace(sources, settings=mixed(0.4, transductive=True)))[0] == {"b": "taught", "q": "taught"} | allowed
+    )
 
 
 def test_a_mix_that_shows_a_picture_of_the_evaluation_split_is_stopped_whatever_it_asks() -> None:
@@ -396,27 +413,30 @@ def test_a_mix_that_shows_a_picture_of_the_evaluation_split_is_stopped_whatever_
     )
     other = shown.model_copy(update={"sample_id": "n", "images": (image("2"),)})
     mix = [MixRow("m", shown), MixRow("n", other)]
-    sources = Sources(labelled=[sample("a")], mix=mix, evaluation=[sample("e", "用户: 看", image("1"))])
-    assert planned(sources, mix_share=0.5)[0] == {"a": "taught", "m": "contaminates_evaluation", "n": "taught"}
-    kept, _ = planned(sources, mix_share=0.5, transductive=True)
+    held_out = [sample("e", "用户: 看", image("1"))]
+    sources = Sources(labelled=[sample("a")], mix=mix, evaluation=held_out, settings=mixed(0.5))
+    assert planned(sources)[0] == {"a": "taught", "m": "contaminates_evaluation", "n": "taught"}
+    kept, _ = planned(replace(sources, settings=mixed(0.5, transductive=True)))
     assert kept == {"a": "taught", "m": "taught"}
 
 
-def test_a_mix_is_taken_in_its_order_until_it_has_its_share() -> None:
-    def row(i: int) -> MixRow:
-        spoken = (Message(role="user", content=f"第{'一二三四五六七八'[i]}问"), Message(role="assistant", content="好"))
-        example = Example(
-            sample_id=f"m{i}", messages=spoken, images=(), label="", origin=Origin.MIX, why="", source="mix.jsonl"
-        )
-        return MixRow(f"m{i}", example)
+def mix_row(i: int) -> MixRow:
+    spoken = (Message(role="user", content=f"第{'一二三四五六七八'[i]}问"), Message(role="assistant", content="好"))
+    example = Example(
+        sample_id=f"m{i}", messages=spoken, images=(), label="", origin=Origin.MIX, why="", source="mix.jsonl"
+    )
+    return MixRow(f"m{i}", example)
 
-    again = row(0).example
+
+def test_a_mix_is_taken_in_its_order_until_it_has_its_share() -> None:
+    again = mix_row(0).example
     assert again is not None
     twice = MixRow("again", again.model_copy(update={"sample_id": "again"}))
-    rows = [row(0), MixRow("bad", None, "mix_malformed"), twice, row(1), row(2), row(3)]
-    found, _ = planned(Sources(labelled=[sample(i) for i in "abcdef"], mix=rows), mix_share=0.25)
-    mixed = {i: fate for i, fate in found.items() if i not in "abcdef"}
-    assert mixed == {"m0": "taught", "bad": "mix_malformed", "again": "duplicate", "m1": "taught"}
+    good = [mix_row(i) for i in range(4)]
+    rows = [good[0], MixRow("bad", None, "mix_malformed"), twice, *good[1:]]
+    found, _ = planned(Sources(labelled=[sample(i) for i in "abcdef"], mix=rows, settings=mixed(0.25)))
+    of_mix = {i: fate for i, fate in found.items() if i not in "abcdef"}
+    assert of_mix == {"m0": "taught", "bad": "mix_malformed", "again": "duplicate", "m1": "taught"}
 
 
 @pytest.mark.parametrize("why", ["neither", "conflict", "waiting"])
@@ -428,6 +448,31 @@ def test_what_was_refused_does_not_come_back_by_the_pool(why: str) -> None:
     kept, dropped = merged(labelled, [sample("p", same)], [case], [prediction("p", THIRD)], waiting="drop")
     assert kept == []
     assert drops(dropped)["p"] == "duplicate"
+
+
+# --- the order -----------------------------------------------------------------------------------------------
+
+
+LETTERS = "abcdefghijkl"
+
+
+def order(seed: int, count: int = 12) -> list[str]:
+    mix = [mix_row(i) for i in range(4)]
+    sources = Sources(labelled=[sample(i) for i in LETTERS[:count]], mix=mix, settings=mixed(0.25))
+    return [e.sample_id for e in shuffled_examples(plan_merge(sources, Looks(), seed), sources, PROMPTER, seed)]
+
+
+def test_the_seed_decides_the_order() -> None:
+    first = order(1)
+    assert sorted(first) == sorted([*LETTERS, *(f"m{i}" for i in range(4))])
+    assert first == order(1) != order(2)
+    assert order(1, count=0) == []
+
+
+def test_the_order_does_not_depend_on_how_many_examples_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = order(1)
+    monkeypatch.setattr("tasks.dataset.merge._HELD", 3)
+    assert order(1) == first
 
 
 # --- the books -----------------------------------------------------------------------------------------------

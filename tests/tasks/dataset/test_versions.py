@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from tasks.dataset import diff as version_diff
 from tasks.dataset.diff import Change, Kind, Tally, change_file, differences
-from tasks.dataset.snapshots import open_snapshot
-from tasks.dataset.versions import VersionWriter, find_version, read_versions, record_version, snapshot_path, version_of
+from tasks.dataset.versions import VersionWriter, find_version, open_snapshot, read_versions, snapshot_path
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin, Subset
 from tasks.storage.rows import write_rows
+from tests.tasks.dataset.making import record_version, version_of
 from tests.tasks.making import image
 
 

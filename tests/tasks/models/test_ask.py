@@ -1,16 +1,17 @@
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tasks.errors import EngineError
-from tasks.models.ask import ask, ask_for_labels
-from tasks.models.costs import Tally
+from tasks.errors import BudgetSpent, EngineError
+from tasks.models.ask import Answer, Asker, stream_answers, stream_labels
+from tasks.models.costs import Budget, Tally
 from tasks.models.engines.engine import Engine, EngineSpec, Usage
 from tasks.models.engines.scripted import ScriptedEngine
 from tasks.models.ledger.ledger import Ledger
+from tasks.models.settings import BudgetSettings
 from tasks.records import Generation, Outcome, Request, Sampling
 from tests.tasks.making import generation, prompter, sample
 
@@ -99,12 +100,13 @@ def never() -> Engine:
 
 
 def questions(count: int) -> list[Request]:
-    return [prompter().classify(sample(f"s{i}"), Sampling()) for i in range(count)]
+    prompts = prompter()
+    return [prompts.classify(sample(f"s{i}"), Sampling()) for i in range(count)]
 
 
 def test_every_request_comes_back_once_with_its_own_answer(ledger: Ledger) -> None:
     requests, tally = questions(300), Tally()
-    pairs = list(ask(scripted, ledger, requests, tally))
+    pairs = list(stream_answers(scripted, ledger, requests, tally))
     assert sorted(r.sample_id for r, _ in pairs) == sorted(r.sample_id for r in requests)
     assert all(request.key == answer.key for request, answer in pairs)
     assert (tally.asked, tally.reused) == (300, 0)
@@ -113,18 +115,18 @@ def test_every_request_comes_back_once_with_its_own_answer(ledger: Ledger) -> No
 
 def test_what_the_ledger_holds_is_not_asked_again(ledger: Ledger) -> None:
     requests, tally = questions(5), Tally()
-    first = list(ask(scripted, ledger, requests[:3], Tally()))
+    first = list(stream_answers(scripted, ledger, requests[:3], Tally()))
     small = Small()
-    again = {r.sample_id: g for r, g in ask(lambda: small, ledger, requests, tally)}
+    again = {r.sample_id: g for r, g in stream_answers(lambda: small, ledger, requests, tally)}
     assert [r.sample_id for r in small.seen] == ["s3", "s4"]
     assert {r.sample_id: g for r, g in first}.items() <= again.items()
     assert (tally.asked, tally.reused) == (2, 3)
 
 
 def test_no_engine_is_opened_when_nothing_is_missing(ledger: Ledger) -> None:
-    list(ask(scripted, ledger, questions(3), Tally()))
-    assert len(list(ask(never, ledger, questions(3), Tally()))) == 3
-    assert list(ask(never, ledger, [], Tally())) == []
+    list(stream_answers(scripted, ledger, questions(3), Tally()))
+    assert len(list(stream_answers(never, ledger, questions(3), Tally()))) == 3
+    assert list(stream_answers(never, ledger, [], Tally())) == []
 
 
 def test_the_engine_is_opened_in_the_callers_thread(ledger: Ledger) -> None:
@@ -134,15 +136,16 @@ def test_the_engine_is_opened_in_the_callers_thread(ledger: Ledger) -> None:
         threads.append(threading.current_thread())
         return scripted()
 
-    list(ask(opened, ledger, questions(2), Tally()))
+    list(stream_answers(opened, ledger, questions(2), Tally()))
     assert threads == [threading.current_thread()]
 
 
 @pytest.mark.parametrize("engine", [Small, Late])
 def test_equal_questions_are_asked_once_and_answered_to_each(ledger: Ledger, engine: type[Small]) -> None:
-    requests = [prompter().classify(sample(f"s{i}", f"用户: {i % 4}"), Sampling()) for i in range(200)]
+    prompts = prompter()
+    requests = [prompts.classify(sample(f"s{i}", f"用户: {i % 4}"), Sampling()) for i in range(200)]
     small = engine()
-    pairs = list(ask(lambda: small, ledger, requests, Tally()))
+    pairs = list(stream_answers(lambda: small, ledger, requests, Tally()))
     assert sorted(r.sample_id for r, _ in pairs) == sorted(r.sample_id for r in requests)
     assert len(small.seen) == 4
 
@@ -150,21 +153,21 @@ def test_equal_questions_are_asked_once_and_answered_to_each(ledger: Ledger, eng
 def test_what_came_before_the_engine_died_is_kept(ledger: Ledger) -> None:
     requests, small = questions(5), Small()
     with pytest.raises(EngineError, match="died"):
-        list(ask(Dying, ledger, requests, Tally()))
-    list(ask(lambda: small, ledger, requests, Tally()))
+        list(stream_answers(Dying, ledger, requests, Tally()))
+    list(stream_answers(lambda: small, ledger, requests, Tally()))
     assert [r.sample_id for r in small.seen] == ["s2", "s3", "s4"]
 
 
 def test_an_unanswered_request_is_an_error_not_a_loss(ledger: Ledger) -> None:
     with pytest.raises(EngineError, match="1 requests unanswered"):
-        list(ask(Forgetful, ledger, questions(4), Tally()))
+        list(stream_answers(Forgetful, ledger, questions(4), Tally()))
 
 
 def test_a_failed_item_is_answered_now_and_asked_again_next_time(ledger: Ledger) -> None:
     requests, small, tally = questions(4), Small(), Tally()
-    assert [g.outcome for _, g in ask(Failing, ledger, requests, tally)] == ["ok", "failed", "ok", "failed"]
+    assert [g.outcome for _, g in stream_answers(Failing, ledger, requests, tally)] == ["ok", "failed", "ok", "failed"]
     assert tally.failed == 2
-    list(ask(lambda: small, ledger, requests, Tally()))
+    list(stream_answers(lambda: small, ledger, requests, Tally()))
     assert [r.sample_id for r in small.seen] == ["s1", "s3"]
 
 
@@ -174,12 +177,13 @@ def test_an_error_in_the_requests_is_raised_to_the_caller(ledger: Ledger) -> Non
         raise ValueError("template")
 
     with pytest.raises(ValueError, match="template"):
-        list(ask(scripted, ledger, broken(), Tally()))
+        list(stream_answers(scripted, ledger, broken(), Tally()))
 
 
 def test_a_caller_that_stops_early_keeps_what_was_answered_and_leaves_no_thread(ledger: Ledger) -> None:
-    endless = (prompter().classify(sample(f"s{i}"), Sampling()) for i in range(10**9))
-    stream = ask(scripted, ledger, endless, Tally())
+    prompts = prompter()
+    endless = (prompts.classify(sample(f"s{i}"), Sampling()) for i in range(10**9))
+    stream = stream_answers(scripted, ledger, endless, Tally())
     answered = [next(stream)[0].key for _ in range(10)]
     stream.close()
     assert set(answered) <= set(ledger.get(answered))
@@ -188,7 +192,7 @@ def test_a_caller_that_stops_early_keeps_what_was_answered_and_leaves_no_thread(
 
 def test_a_slow_caller_holds_the_engine_up_instead_of_filling_the_memory(ledger: Ledger) -> None:
     small = Small()
-    stream = ask(lambda: small, ledger, (r for r in questions(2000)), Tally())
+    stream = stream_answers(lambda: small, ledger, (r for r in questions(2000)), Tally())
     next(stream)
     time.sleep(0.5)
     assert len(small.seen) < 1000
@@ -197,7 +201,7 @@ def test_a_slow_caller_holds_the_engine_up_instead_of_filling_the_memory(ledger:
 
 def test_an_unreadable_answer_is_asked_for_again_with_another_seed(ledger: Ledger) -> None:
     small = Improving()
-    ask_all = ask_for_labels(lambda: small, ledger, questions(3), Tally(), source="t", model="m", attempts=2)
+    ask_all = stream_labels(lambda: small, ledger, questions(3), Tally(), source="t", model="m", attempts=2)
     found = list(ask_all)
     assert [(p.outcome, p.label, p.attempt) for p in found] == [(Outcome.OK, "申请退款", 1)] * 3
     assert len({r.key for r in small.seen}) == len(small.seen) == 6
@@ -206,6 +210,61 @@ def test_an_unreadable_answer_is_asked_for_again_with_another_seed(ledger: Ledge
 
 def test_attempts_are_bounded_and_the_last_answer_stands(ledger: Ledger) -> None:
     engine = ScriptedEngine(EngineSpec(engine="scripted", model="scripted:bad=1"))
-    found = list(ask_for_labels(lambda: engine, ledger, questions(2), Tally(), source="t", model="m", attempts=3))
+    found = list(stream_labels(lambda: engine, ledger, questions(2), Tally(), source="t", model="m", attempts=3))
     assert [(p.outcome, p.attempt) for p in found] == [(Outcome.MALFORMED, 2)] * 2
     assert len(ledger) == 6
+
+
+# --- the asker ---------------------------------------------------------------------------------------------------
+
+
+class Switching(Small):
+    """Serves several adapters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turned: list[str | None] = []
+        self.closed = False
+
+    def turn_to(self, adapter: str | None) -> None:
+        self.turned.append(adapter)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_asker_has_one_engine_open_at_a_time_and_counts_its_time(ledger: Ledger) -> None:
+    opened: list[Switching] = []
+
+    def open_engine(spec: EngineSpec) -> Engine:
+        assert all(engine.closed for engine in opened)
+        opened.append(Switching())
+        return opened[-1]
+
+    asked, spec = questions(4), EngineSpec(model="m", adapters=("a", "b"), prices={"gpu_hour": 1.0})
+    with Asker(ledger, open_engine) as asker:
+        assert asker.ask([], spec, "nothing") == {} and not opened
+        for number, adapter in enumerate(("a", "b")):
+            one = asked[number : number + 1]
+            assert set(asker.ask(one, spec.model_copy(update={"adapter": adapter}), "items")) == {one[0].key}
+        assert (len(opened), opened[0].turned) == (1, ["b"])
+        asker.ask(asked[2:3], EngineSpec(model="other"), "items")
+        assert (len(opened), opened[0].closed) == (2, True)
+        assert (asker.costs_so_far().asked, asker.costs().asked, opened[1].closed) == (3, 3, True)
+
+
+def test_an_asker_returns_labels_in_order_and_counts_what_it_asked_again(ledger: Ledger) -> None:
+    asked, collected = questions(3), []
+
+    def collect(stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]:
+        collected.append((len(requests), what))
+        return list(stream)
+
+    with Asker(ledger, lambda _: Improving(), collect, Budget(BudgetSettings(requests=6))) as asker:
+        spec = EngineSpec(model="m")
+        found = asker.ask_for_labels(asked, spec, "labels", source="t", model="m", attempts=2)
+        assert [p.sample_id for p in found] == ["s0", "s1", "s2"]
+        costs = asker.costs()
+        assert (costs.asked, costs.asked_again, costs.rungs, collected) == (6, 3, {"strict": 3}, [(3, "labels")])
+        with pytest.raises(BudgetSpent, match="6 of 6 requests"):
+            asker.ask_for_labels(questions(4), spec, "more", source="t", model="m")

@@ -1,9 +1,16 @@
+from pathlib import Path
+
 import pytest
 
-from tasks.models.costs import Costs, Session, Tally, add_up
-from tasks.models.engines.engine import Prices, Usage
-from tasks.records import Outcome
-from tests.tasks.making import generation
+from tasks.errors import BudgetSpent
+from tasks.models.ask import stream_answers
+from tasks.models.costs import Budget, Costs, Session, Tally, add_up
+from tasks.models.engines.engine import Engine, EngineSpec, Prices, Usage
+from tasks.models.engines.scripted import ScriptedEngine
+from tasks.models.ledger.ledger import Ledger
+from tasks.models.settings import BudgetSettings
+from tasks.records import Outcome, Request, Sampling
+from tests.tasks.making import generation, prompter, sample
 
 
 def tally(*answers: object) -> Tally:
@@ -51,3 +58,67 @@ def test_only_an_engine_with_prices_costs_money() -> None:
 def test_the_table_leaves_out_what_says_nothing() -> None:
     rows = dict(Costs(asked=2, utilisation=0.5, rungs={"strict": 2}).rows())
     assert rows == {"answers asked": 2, "engine utilisation, %": 50.0, "read: strict": 2}
+
+
+# --- the budget: limits are kept, what was paid stays, the next run goes on ------------------------------------
+
+
+def questions(count: int) -> list[Request]:
+    prompts = prompter()
+    return [prompts.classify(sample(str(i)), Sampling()) for i in range(count)]
+
+
+def scripted() -> Engine:
+    return ScriptedEngine(EngineSpec(engine="scripted", model="scripted:hash"))
+
+
+def budget(**limits: float) -> Budget:
+    return Budget(BudgetSettings.model_validate(limits))
+
+
+def spend(ledger: Ledger, requests: list[Request], budget: Budget, prices: Prices, tally: Tally) -> int:
+    got = 0
+    for _ in stream_answers(scripted, ledger, requests, tally, budget, prices):
+        got += 1
+    return got
+
+
+def test_requests_are_never_exceeded_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    requests = questions(300)
+    asked: list[int] = []
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for _ in range(3):
+            tally = Tally()
+            try:
+                spend(ledger, requests, budget(requests=140), Prices(), tally)
+            except BudgetSpent as spent:
+                assert "140 of 140 requests" in str(spent)
+            asked.append(tally.asked)
+        assert len(ledger) == 300
+    assert asked == [140, 140, 20]
+
+
+def test_reused_answers_are_free(tmp_path: Path) -> None:
+    requests = questions(5)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        spend(ledger, requests, budget(), Prices(), Tally())
+        small = budget(requests=1, tokens=1, cost=0.001)
+        assert spend(ledger, requests, small, Prices(prompt=9, output=9), Tally()) == 5
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"), [({"tokens": 1}, "tokens"), ({"cost": 1e-9}, "in money"), ({"hours": 1e-12}, "hours")]
+)
+def test_each_limit_stops_and_says_which(limits: dict[str, float], said: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, pytest.raises(BudgetSpent, match=said):
+        spend(ledger, questions(400), budget(**limits), Prices(prompt=1.0, output=1.0), Tally())
+
+
+def test_cached_tokens_have_their_own_price() -> None:
+    spent = budget()
+    answer = generation("k").model_copy(
+        update={"tokens_in": 1_000_000, "tokens_cached": 400_000, "tokens_out": 500_000}
+    )
+    spent.charge(answer, Prices(prompt=2.0, cached=0.5, output=4.0))
+    assert spent.spent_cost == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 0.5 * 4)
+    assert spent.spent_tokens == 1_500_000

@@ -1,19 +1,13 @@
-import csv
-import json
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import LedgerError
-from tasks.models.ledger.export import COLUMNS, export
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.ledger.tools import Choice, prunable, prune, stats
-from tasks.records import Generation, Outcome, Request
-from tests.tasks.making import generation, parts
+from tasks.records import Outcome, Request
+from tests.tasks.making import generation
 from tests.tasks.questions import question
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,8 +75,7 @@ def test_stats_of_an_empty_ledger(tmp_path: Path) -> None:
 
 def test_a_missing_ledger_is_an_error_and_stays_missing(tmp_path: Path) -> None:
     missing = tmp_path / "none.sqlite"
-    works = (stats, lambda p: export(p, tmp_path / "x.csv"), lambda p: prune(p, Choice(purpose="classify")))
-    for work in works:
+    for work in (stats, lambda p: prune(p, Choice(purpose="classify"))):
         with pytest.raises(LedgerError, match=r"none\.sqlite: there is no ledger"):
             work(missing)
     assert list(tmp_path.iterdir()) == []
@@ -97,80 +90,6 @@ def test_a_file_that_is_no_ledger_is_an_error_and_left_alone(tmp_path: Path) -> 
         with pytest.raises(LedgerError, match=message):
             stats(path)
         assert path.read_bytes() == before
-
-
-# --- export --------------------------------------------------------------------------------------------------
-
-
-def exported(path: Path, target: Path) -> list[dict[str, object]]:
-    """The rows of an exported file, `request` and `generation` as JSON text."""
-    assert export(path, target) == 6
-    if target.suffix == ".parquet":
-        return pq.read_table(target).to_pylist()
-    if target.suffix == ".csv":
-        with target.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-    return [row | {name: json.dumps(row[name]) for name in ("request", "generation")} for row in rows]
-
-
-@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
-def test_whole_requests_and_answers_are_exported(path: Path, tmp_path: Path, ending: str) -> None:
-    rows = exported(path, tmp_path / "new" / f"out.{ending}")
-    assert [tuple(row) for row in rows] == [COLUMNS] * 6
-    with Ledger(path) as ledger:
-        answers = ledger.get("abcdef")
-    for row, key in zip(rows, "abcdef", strict=True):
-        request = Request.model_validate_json(str(row["request"]))
-        assert request == question(key, purpose=request.purpose, suffix=request.suffix)
-        assert request.suffix == f'\n{row["purpose"]},"{row["engine"]}"\n'
-        assert Generation.model_validate_json(str(row["generation"])) == answers[key]
-        assert (row["key"], row["sample_id"], int(str(row["tokens_in"]))) == (key, f"sample-{key}", 100)
-    assert [file.name for file in (tmp_path / "new").iterdir()] == [f"out.{ending}"]
-
-
-def test_more_rows_than_a_chunk_come_in_order_and_once(tmp_path: Path) -> None:
-    path, names = tmp_path / "ledger.sqlite", [f"{n:04}" for n in range(1234)]
-    with Ledger(path) as ledger:
-        for name in names:
-            ledger.put(question(name), generation(name))
-        ledger.flush()
-        assert export(path, tmp_path / "out.parquet") == 1234  # while a run has it open
-    assert pq.read_table(tmp_path / "out.parquet")["key"].to_pylist() == names
-
-
-def test_an_export_that_fails_leaves_what_was_there(path: Path, tmp_path: Path) -> None:
-    target = tmp_path / "out.csv"
-    target.write_text("before")
-    change(path, "UPDATE requests SET request = '{' WHERE id = 4")
-    with pytest.raises(LedgerError, match="malformed JSON"):
-        export(path, target)
-    with pytest.raises(LedgerError, match=r"ends in \.parquet, \.jsonl, \.csv"):
-        export(path, tmp_path / "out.xlsx")
-    assert target.read_text() == "before"
-    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith("ledger.sqlite")] == ["out.csv"]
-
-
-def test_an_exports_memory_is_flat(tmp_path: Path) -> None:
-    small, big = tmp_path / "small.sqlite", tmp_path / "big.sqlite"
-    for path, count in ((small, 1000), (big, 5000)):
-        with Ledger(path) as ledger:
-            for n in range(count):
-                ledger.put(question(str(n), parts=parts(f"{n}" + "字" * 8_000)), generation(str(n)))
-    assert big.stat().st_size > 100 << 20
-    script = """
-import resource, sys
-from pathlib import Path
-from tasks.models.ledger.export import export
-for path in map(Path, sys.argv[1:]):
-    for ending in ("parquet", "jsonl", "csv"):
-        export(path, path.with_suffix("." + ending))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-    command = [sys.executable, "-c", script, str(small), str(big)]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True)
-    before, after = map(int, done.stdout.split())
-    assert after < before + 30, "MiB: 96 MiB more of text took memory"
 
 
 # --- prune ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.dataset.export.trainer_files import label_examples
+from tasks.dataset.export.student_set import make_label_examples
 from tasks.errors import PackError
 from tasks.models.engines.server.chat import Capabilities, Probe, chat_body, probe_body
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
@@ -53,7 +53,7 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
     trained = asking.training_turns(subject, "申请退款")
     assert [m.role for m in trained] == ["system", "user", "assistant"] and trained[0].content == turn["content"]
     assert make_dataset(asking, [(sample(), "")], 14)[0]["prompt"][0] == turn
-    assert label_examples(asking, [subject], None)[0].messages == trained
+    assert make_label_examples(asking, [subject], None)[0].messages == trained
     assert fixed_chars(request) == len(request.system + request.prefix + request.suffix)
     without = prompter(plain).classify(subject, GREEDY, with_reason=False)
     assert system_turn(without) == [] and without.key != request.key

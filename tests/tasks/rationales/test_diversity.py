@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tasks.rationales.diversity import Crowds, Worded, crowded_out, diversity, find_alike
-from tasks.rationales.words.lists import BadReason
+from tasks.rationales.diversity import Worded, crowded_out, find_alike, measure_diversity
+from tasks.rationales.settings import RationaleSettings
+from tasks.rationales.words import BadReason
 
 
 def worded(*texts: str, label: str = "a") -> list[Worded]:
@@ -49,32 +50,33 @@ def drawn(rng: random.Random, count: int) -> list[str]:
 @pytest.mark.parametrize("least", [0.3, 0.5, 0.8, 1.0])
 def test_alike_are_those_of_the_plain_definition(block: int, least: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.rationales.diversity._BLOCK", block)
-    crowds = Crowds(near=least, opening_few=1000)
+    monkeypatch.setattr("tasks.rationales.diversity._OPENING_FEW", 1000)
+    settings = RationaleSettings(alike=least)
     rng = random.Random(f"{block} {least}")
     found = 0
     for _ in range(6):
         standing, fresh = drawn(rng, rng.randint(0, 5)), drawn(rng, rng.randint(1, 15))
         for last in (False, True):
             bad = alike(fresh, standing, least, last=last)
-            said = find_alike(worded(*fresh), worded(*standing), crowds, last=last)
+            said = find_alike(worded(*fresh), worded(*standing), settings, last=last)
             assert said == dict.fromkeys(sorted(bad), BadReason.ALIKE)
             found += len(bad)
         firsts = [i for i, text in enumerate(fresh) if text not in fresh[:i]]
         gone = {firsts[i] for i in alike([fresh[i] for i in firsts], [], least, last=True)}
         named = {str(i): one for i, one in enumerate(worded(*fresh))}
-        assert crowded_out(named, crowds) == {str(i) for i in gone | (set(range(len(fresh))) - set(firsts))}
-        assert diversity(fresh, least).near_duplicates == sum(map(bool, neighbours(fresh, least))) / len(fresh)
+        assert crowded_out(named, settings) == {str(i) for i in gone | (set(range(len(fresh))) - set(firsts))}
+        assert measure_diversity(fresh, least).near_duplicates == sum(map(bool, neighbours(fresh, least))) / len(fresh)
     assert found
 
 
 def test_commas_width_and_case_are_no_difference() -> None:
-    assert diversity(["有ABC，和１２３", "有abc和123。", "别的内容"], 1.0).near_duplicates == 2 / 3
+    assert measure_diversity(["有ABC，和１２３", "有abc和123。", "别的内容"], 1.0).near_duplicates == 2 / 3
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_no_copy_stands_beside_what_its_text_is_alike(last: bool) -> None:
     standing, copies = worded("左上角有红色按钮和三行小字"), worded(*["左上角有红色按钮和三行大字"] * 200)
-    assert find_alike(copies, standing, Crowds(), last=last) == dict.fromkeys(range(200), BadReason.ALIKE)
+    assert find_alike(copies, standing, RationaleSettings(), last=last) == dict.fromkeys(range(200), BadReason.ALIKE)
 
 
 TEMPLATED = [f"图中有{i}个红色按钮和{i % 7}行小字写着等待商家处理" for i in range(3000)]
@@ -84,15 +86,15 @@ NAMED = {str(i): Worded(text, "a") for i, text in enumerate(TEMPLATED)}
 @pytest.mark.parametrize(
     "judged",
     [
-        lambda: len(find_alike(worded(*TEMPLATED), [], Crowds(), last=False)) == 3000,
-        lambda: len(find_alike(worded(*TEMPLATED), worded(*TEMPLATED), Crowds(), last=True)) == 3000,
-        lambda: len(crowded_out(NAMED, Crowds())) == 2999,
-        lambda: diversity(TEMPLATED).near_duplicates == 1,
+        lambda: len(find_alike(worded(*TEMPLATED), [], RationaleSettings(), last=False)) == 3000,
+        lambda: len(find_alike(worded(*TEMPLATED), worded(*TEMPLATED), RationaleSettings(), last=True)) == 3000,
+        lambda: len(crowded_out(NAMED, RationaleSettings())) == 2999,
+        lambda: measure_diversity(TEMPLATED).near_duplicates == 1,
     ],
     ids=["asked again", "beside the same", "crowded out", "diversity"],
 )
 def test_memory_does_not_grow_with_the_pairs(judged: Callable[[], bool]) -> None:
-    diversity(["甲", "乙"])  # what is imported first is not counted
+    measure_diversity(["甲", "乙"])  # what is imported first is not counted
     tracemalloc.start()
     try:
         assert judged()
@@ -103,23 +105,23 @@ def test_memory_does_not_grow_with_the_pairs(judged: Callable[[], bool]) -> None
 
 def test_of_a_pair_the_second_goes_of_a_crowd_all() -> None:
     pair = worded("左上角有红色按钮和三行小字", "左上角有红色按钮和三行大字")
-    assert find_alike(pair, [], Crowds(near=0.7), last=False) == {1: BadReason.ALIKE}
+    assert find_alike(pair, [], RationaleSettings(alike=0.7), last=False) == {1: BadReason.ALIKE}
     crowd = worded(*(f"左上角有红色按钮和三行{c}字" for c in "大小黑白"))
     everyone = dict.fromkeys(range(4), BadReason.ALIKE)
-    assert find_alike(crowd, [], Crowds(near=0.7), last=False) == everyone
-    assert find_alike(crowd, [], Crowds(near=0.7), last=True) == dict.fromkeys((1, 2, 3), BadReason.ALIKE)
+    assert find_alike(crowd, [], RationaleSettings(alike=0.7), last=False) == everyone
+    assert find_alike(crowd, [], RationaleSettings(alike=0.7), last=True) == dict.fromkeys((1, 2, 3), BadReason.ALIKE)
 
 
 def test_what_stands_is_not_judged_again() -> None:
     standing = worded("左上角有红色按钮和三行小字")
     fresh = worded("左上角有红色按钮和三行小字", "写着退回银行卡尾号3321")
     for last in (False, True):
-        assert find_alike(fresh, standing, Crowds(), last=last) == {0: BadReason.ALIKE}
+        assert find_alike(fresh, standing, RationaleSettings(), last=last) == {0: BadReason.ALIKE}
 
 
 def test_alike_across_classes_too() -> None:
     fresh = [Worded("左上角有红色按钮和三行小字", "a"), Worded("左上角有红色按钮和三行小字", "b")]
-    assert find_alike(fresh, [], Crowds(), last=False) == {1: BadReason.ALIKE}
+    assert find_alike(fresh, [], RationaleSettings(), last=False) == {1: BadReason.ALIKE}
 
 
 ENDS = (
@@ -140,30 +142,30 @@ ENDS = (
 def test_crowded_openings(last: bool) -> None:
     same = worded(*(f"从图中可以看到{end}" for end in ENDS))
     others = [Worded(f"{end}有{i}{end[::-1]}", "a") for i, end in enumerate(ENDS)]
-    bad = find_alike(same + others, [], Crowds(opening_share=0.15), last=last)
+    bad = find_alike(same + others, [], RationaleSettings(opening_share=0.15), last=last)
     expected = range(3, 10) if last else range(10)
     assert bad == dict.fromkeys(expected, BadReason.BEGINS_ALIKE)
-    assert find_alike(same[:3] + others, [], Crowds(), last=last) == {}
+    assert find_alike(same[:3] + others, [], RationaleSettings(), last=last) == {}
 
 
 def test_an_opening_may_be_spread_over_the_classes_but_not_over_all_the_set() -> None:
     spread = [Worded(f"从图中可以看到{end}", str(i)) for i, end in enumerate(ENDS)]
-    assert set(find_alike(spread, [], Crowds(), last=False).values()) == {BadReason.BEGINS_ALIKE}
-    assert find_alike(spread[:9], [], Crowds(), last=False) == {}
+    assert set(find_alike(spread, [], RationaleSettings(), last=False).values()) == {BadReason.BEGINS_ALIKE}
+    assert find_alike(spread[:9], [], RationaleSettings(), last=False) == {}
 
 
 def test_diversity_in_figures() -> None:
-    found = diversity(["甲乙", "甲乙", "丙，丁"])
+    found = measure_diversity(["甲乙", "甲乙", "丙，丁"])
     assert (found.count, found.most_chars) == (3, 3)
     assert found.distinct_1 == 4 / 6
     assert found.distinct_2 == 2 / 3
     assert found.near_duplicates == 2 / 3
     assert found.mean_chars == 7 / 3
-    assert diversity([]).count == 0
+    assert measure_diversity([]).count == 0
 
 
 def test_of_a_crowd_the_first_stays_when_nothing_is_asked_again() -> None:
     crowd = {f"a{i}": one for i, one in enumerate(worded(*(f"左上角有红色按钮和三行{c}字" for c in "大小黑白")))}
     copies = {"b0": Worded("写着退回银行卡尾号3321", "b"), "c0": Worded("写着退回，银行卡尾号3321", "c")}
-    assert crowded_out(crowd | copies, Crowds()) == {"a1", "a2", "a3", "c0"}
-    assert crowded_out({}, Crowds()) == set()
+    assert crowded_out(crowd | copies, RationaleSettings()) == {"a1", "a2", "a3", "c0"}
+    assert crowded_out({}, RationaleSettings()) == set()

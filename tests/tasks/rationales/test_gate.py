@@ -1,10 +1,17 @@
 import pytest
 
 from tasks.packs.pack import Pack, load_pack
-from tasks.rationales.diversity import Crowds
-from tasks.rationales.gate import Explained, complaint, judge_reason, judge_reasons, supports, with_good_reasons
-from tasks.rationales.reason_text import marked
-from tasks.rationales.words.lists import OTHER, RIGHT, BadReason, has_words, reason_words
+from tasks.rationales.gate import (
+    Explained,
+    judge_reason,
+    judge_reasons,
+    mark_labels,
+    remove_bad_reasons,
+    supports,
+    write_complaint,
+)
+from tasks.rationales.settings import RationaleSettings
+from tasks.rationales.words import OTHER, RIGHT, BadReason, has_words, reason_words
 from tasks.records import Sample
 from tests.tasks.making import image, prediction, sample
 
@@ -146,7 +153,7 @@ def test_a_short_label_counts_only_as_the_answer() -> None:
 
 
 def test_labels_are_marked_by_all_their_names() -> None:
-    found = marked("像物流跟踪页，不是物流页面-物流跟踪页面，是退款页", LABELS, "退款页")
+    found = mark_labels("像物流跟踪页，不是物流页面-物流跟踪页面，是退款页", LABELS, "退款页")
     assert found.text == f"像{OTHER},不是{OTHER},是{RIGHT}"
     assert found.others == ("物流页面-物流跟踪页面",) * 2
 
@@ -173,13 +180,13 @@ def test_a_language_without_lists_is_judged_by_the_rest() -> None:
     assert not has_words("fr")
     assert judge_reason("une barre de progrès", screen(), "退款页", pack("fr")) is None
     assert judge_reason("une", screen(), "退款页", pack("fr")) is BadReason.TOO_SHORT
-    assert complaint(BadReason.TOO_SHORT, "une", pack("fr")) == ""
+    assert write_complaint(BadReason.TOO_SHORT, "une", pack("fr")) == ""
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_every_fault_has_words_for_the_model(language: str) -> None:
-    assert {fault for fault, _ in reason_words(language).faults} == set(BadReason)
-    said = [complaint(fault, "原来的话", pack(language)) for fault in BadReason]
+    assert reason_words(language).faults.keys() == set(BadReason)
+    said = [write_complaint(fault, "原来的话", pack(language)) for fault in BadReason]
     assert len(set(said)) == len(BadReason)
     assert all("原来的话" in s for s in said)
 
@@ -187,9 +194,9 @@ def test_every_fault_has_words_for_the_model(language: str) -> None:
 def test_a_set_is_judged_by_text_first_and_then_for_alikeness() -> None:
     texts = [f"第{i}行红字写着等待商家处理" for i in range(4)] + ["看图", "银行卡尾号3321收到退回的钱"]
     explained = [Explained(screen(), "退款页", text) for text in texts]
-    faults = judge_reasons(explained, CHINESE, Crowds(), last=False)
+    faults = judge_reasons(explained, CHINESE, RationaleSettings(), last=False)
     assert faults == [BadReason.ALIKE] * 4 + [BadReason.TOO_SHORT, None]
-    assert judge_reasons(explained, CHINESE, Crowds(), last=True)[:2] == [None, BadReason.ALIKE]
+    assert judge_reasons(explained, CHINESE, RationaleSettings(), last=True)[:2] == [None, BadReason.ALIKE]
 
 
 def test_support_is_known_only_by_probabilities() -> None:
@@ -203,6 +210,6 @@ def test_a_teacher_keeps_its_label_when_its_reason_is_bad() -> None:
     good = prediction("s", "退款页", reason="有三个节点的进度条和35.9元")
     leaking = prediction("s", "退款页", reason="给定标签说明它有金额")
     silent, unread = prediction("s", "退款页"), prediction("s", None)
-    checked, faults = with_good_reasons([good, leaking, silent, unread], {"s": screen()}, CHINESE)
+    checked, faults = remove_bad_reasons([good, leaking, silent, unread], {"s": screen()}, CHINESE)
     assert checked == [good, leaking.model_copy(update={"reason": ""}), silent, unread]
     assert faults == {BadReason.LEAKS_LABEL: 1}

@@ -1,12 +1,17 @@
 """Asking, judging and asking again, with an engine of a few lines."""
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
-from tasks.prompts.parsing import parse
-from tasks.rationales.reasoner import Asked, Reasoner, Reasons, Support
-from tasks.records import FreeText, Generation, LabelAnswer, Outcome, Prediction, Request, Sample
+from tasks.models.ask import Asker
+from tasks.models.engines.engine import EngineSpec, Usage
+from tasks.models.ledger.ledger import Ledger
+from tasks.rationales.reasoner import Reasons, find_reasons
+from tasks.rationales.settings import RationaleSettings, Support
+from tasks.records import FreeText, Generation, LabelAnswer, Outcome, Request, Sample
 from tests.tasks.making import generation, prompter, sample
 
 SAMPLES = [sample(f"s{i}", f"用户: 我要退{i}号的货") for i in range(5)]
@@ -20,15 +25,24 @@ class Model:
         self.bad, self.mends, self.concludes, self.told = bad, mends, concludes, told
         self.asked: list[Request] = []
 
-    def answers(self, requests: Sequence[Request], what: str) -> dict[str, Generation]:
-        return {r.key: self._answer(r) for r in requests}
+    fingerprint = "model"
+    notes = ()
 
-    def labels(self, requests: Sequence[Request], what: str) -> list[Prediction]:
-        return [parse(r, self._answer(r), source="support", model="m") for r in requests]
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        return (self._answer(request) for request in requests)
+
+    def usage(self) -> Usage:
+        return Usage()
+
+    def close(self) -> None:
+        """Nothing to free."""
 
     def find(self, attempts: int = 2, support: Support = Support.NO) -> Reasons:
-        asked = Asked(attempts=attempts, support=support)
-        return Reasoner(prompter(), asked, self.answers, self.labels).find(SAMPLES)
+        settings = RationaleSettings(attempts=attempts, support=support)
+        spec = EngineSpec(engine="scripted", model="scripted:")
+        with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
+            asker = Asker(ledger, lambda _: self)
+            return find_reasons(asker, prompter(), SAMPLES, spec, settings, seed=0)
 
     def _answer(self, request: Request) -> Generation:
         self.asked.append(request)
@@ -136,28 +150,26 @@ def test_no_support_asks_no_label() -> None:
 
 
 def test_what_the_engine_could_not_answer_is_dropped_as_such() -> None:
-    def answers(requests: Sequence[Request], what: str) -> dict[str, Generation]:
-        asked.extend(requests)
-        outcomes = {"s0": Outcome.BAD_MEDIA, "s1": Outcome.FAILED}
-        return {
-            r.key: generation(r.key, outcome=outcomes[r.sample_id], texts=(), detail="broken")
-            if r.sample_id in outcomes
-            else generation(r.key, texts=(UNLIKE[r.sample_id],))
-            for r in requests
-        }
+    class Broken(Model):
+        def _answer(self, request: Request) -> Generation:
+            self.asked.append(request)
+            outcomes = {"s0": Outcome.BAD_MEDIA, "s1": Outcome.FAILED}
+            if request.sample_id in outcomes:
+                return generation(request.key, outcome=outcomes[request.sample_id], texts=(), detail="broken")
+            return generation(request.key, texts=(UNLIKE[request.sample_id],))
 
-    asked: list[Request] = []
-    found = Reasoner(prompter(), Asked(), answers, lambda r, w: []).find(SAMPLES)
+    model = Broken({})
+    found = model.find()
     assert {i: (d.reason, d.detail) for i, d in found.dropped.items()} == {
         "s0": ("bad_media", "broken"),
         "s1": ("failed", "broken"),
     }
-    assert [r.sample_id for r in asked[len(SAMPLES) :]] == ["s1"]  # nothing cures a broken image
+    assert [r.sample_id for r in model.asked[len(SAMPLES) :]] == ["s1"]  # nothing cures a broken image
 
 
 def test_first_questions_are_what_they_were_without_complaints() -> None:
     model = Model(UNLIKE)
     model.find(attempts=1)
     subject: Sample = SAMPLES[0]
-    plain = prompter().rationale(subject, "申请退款", Asked().sampling(0))
+    plain = prompter().rationale(subject, "申请退款", RationaleSettings().sampling(0, seed=0))
     assert model.asked[0].key == plain.key

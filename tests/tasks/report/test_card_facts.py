@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.versions import record_version
 from tasks.packs.pack import load_pack
-from tasks.rationales.variety import diversity_of
+from tasks.rationales.diversity import measure_variety
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
 from tasks.report.card.confidence import confidence_of
 from tasks.report.card.facts import gather
@@ -17,6 +16,7 @@ from tasks.report.card.rows import Draw, rows_of
 from tasks.report.card.sections import balance
 from tasks.report.card.warnings import warnings_of
 from tasks.storage.stages import StageRecord, write_stage
+from tests.tasks.dataset.making import record_version
 from tests.tasks.making import correction, image, sample
 from tests.tasks.report.made_run import make_run
 
@@ -158,7 +158,7 @@ def test_captions_are_no_classes_and_have_prompts_too(tmp_path: Path) -> None:
 
 
 def test_distinct_shares_count_characters_of_chinese_and_words_of_the_rest() -> None:
-    found = diversity_of(["红色按钮", "红色按钮", "a red button here", "a red shirt here"])
+    found = measure_variety(["红色按钮", "红色按钮", "a red button here", "a red shirt here"])
     assert found.distinct[0] == pytest.approx((4 + 5) / 16)
     assert found.distinct[1] == pytest.approx((3 + 5) / 12)
     assert found.repeated == 0.25
@@ -167,17 +167,17 @@ def test_distinct_shares_count_characters_of_chinese_and_words_of_the_rest() -> 
 
 
 def test_openings_are_quoted_as_written() -> None:
-    found = diversity_of(["图中，有 一个红色的圆", "图中，有 一个蓝色的方"])
+    found = measure_variety(["图中，有 一个红色的圆", "图中，有 一个蓝色的方"])
     assert found.openings == (("图中，有 一", 2),)
 
 
 def test_what_speaks_for_caution_is_said(tmp_path: Path) -> None:
     facts = gather(make_run(tmp_path / "run", 60))
-    assert warnings_of(facts, "cc0-1.0", diversity_of(facts.emitted.reasons)) == []
+    assert warnings_of(facts, "cc0-1.0", measure_variety(facts.emitted.reasons)) == []
     broken = replace(facts, emitted=replace(facts.emitted, reasons=("红\ufffd色", "红色")))
     assert warnings_of(broken, "cc0-1.0", None) == ["1 reason of those measured with broken characters (U+FFFD)."]
     few = gather(make_run(tmp_path / "few", 6))
-    said = " ".join(warnings_of(few, None, diversity_of(["同"] * 9)))
+    said = " ".join(warnings_of(few, None, measure_variety(["同"] * 9)))
     for part in ("with fewer than 5 examples", "No licence", "89% of the reasons repeat"):
         assert part in said
     (tmp_path / "few" / "correction" / "record.json").unlink()

@@ -215,5 +215,5 @@ def test_a_queue_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
         read_queue(tmp_path)
     write_queue([case("a")], tmp_path)
     (tmp_path / "cases.jsonl").write_bytes((tmp_path / "cases.jsonl").read_bytes() + b'{"sample_id": "b"}\n')
-    with pytest.raises(ManifestError, match=r"cases\.jsonl, line 2: is no review case"):
+    with pytest.raises(ManifestError, match=r"cases\.jsonl, line 2: not a valid review case"):
         read_queue(tmp_path)

@@ -78,8 +78,8 @@ def test_open_lines_take_nothing_back(store: Path, tmp_path: Path) -> None:
 BAD = {
     "unknown id": ({"id": "z", "verdict": "neither"}, r"line 2: item z was not asked about"),
     "no label of its item": (page_line("b", "询问尺码"), r"line 2: `询问尺码` is no label of item b"),
-    "no JSON": (b'{"id": "b", "verd', r"line 2: is not JSON"),
-    "no object": ([1], r'line 2: must be a JSON object with "id"'),
+    "no JSON": (b'{"id": "b", "verd', r"line 2: not JSON"),
+    "no object": ([1], r"line 2: must be a JSON object; save the verdicts again"),
     "no verdict": ({"id": "b"}, r'line 2: must be a JSON object with "id" and text in "verdict"'),
     "verdict is a number": ({"id": "b", "verdict": 3}, r'line 2: must be a JSON object with "id" and text'),
     "content is a number": (page_line("b", "neither", content=3), r'line 2: "given" and "content" must be text'),
@@ -140,7 +140,7 @@ def test_a_broken_line_of_the_store_is_named_and_the_store_left_alone(store: Pat
     take(store, written(tmp_path / "v", page_line("a", "查询物流")))
     store.write_bytes(store.read_bytes() + b"{}\n")
     before = store.read_bytes()
-    with pytest.raises(JudgementError, match=r"verdicts\.jsonl, line 2: is no verdict"):
+    with pytest.raises(JudgementError, match=r"verdicts\.jsonl, line 2: not a valid verdict"):
         take(store, written(tmp_path / "w", page_line("b", "neither")))
     assert store.read_bytes() == before
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.export.exports import ExportSpec, Format, write_exports
+from tasks.dataset.export.exports import write_exports
+from tasks.dataset.settings import ExportSpec, Format
 from tasks.errors import StorageError
 from tasks.records import Dropped
 from tasks.storage.files import full_disk, write_bytes, writing

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from random import Random
 from typing import Any
 
 import torch
@@ -19,8 +20,7 @@ import transformers
 from tasks.errors import EngineError
 from tasks.models.engines.engine import EngineSpec, Usage, Workplace
 from tasks.models.engines.identity import model_identity
-from tasks.models.engines.local.answers import draws_for, label_fields, text_fields
-from tasks.models.engines.local.decoding import Decoder
+from tasks.models.engines.local.decoding import Decoder, Draw
 from tasks.models.engines.local.loading import first_line, load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
 from tasks.models.image_cache import TooThin
@@ -195,7 +195,7 @@ class LocalEngine:
     @torch.inference_mode()
     def _run(self, prompts: Sequence[_Prompt]) -> list[Generation]:
         began = time.perf_counter()
-        draws = [draws_for(p.asked.request) for p in prompts]
+        draws = [_draws_for(p.asked.request) for p in prompts]
         rows = self._decoder.prefill(*self._tensors(prompts)).select([i for i, d in enumerate(draws) for _ in d])
         flat = [d for of_prompt in draws for d in of_prompt]
         self._decoder.decode(rows, flat)
@@ -213,7 +213,7 @@ class LocalEngine:
             ours = [scores[i] for i in range(at, at + len(own)) if i in scores]
             at += len(own)
             asked = prompt.asked
-            fields = label_fields(asked.request, own, ours) if ours else text_fields(asked.request, own)
+            fields = _label_fields(asked.request, own, ours) if ours else _text_fields(asked.request, own)
             counts = {"tokens_in": len(prompt.ids), "tokens_out": sum(d.drawn for d in own), "seconds": share}
             named = {"key": asked.request.key, "engine": self.fingerprint, "shortened": asked.shortened}
             generations.append(Generation(**named, **counts, **fields))
@@ -246,3 +246,52 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+# --- from a request to the rows that are decoded for it, and from decoded rows to the answer ----------------------
+
+
+def _draws_for(request: Request) -> list[Draw]:
+    """The rows a request needs: n where chance makes them differ, else one."""
+    sampling, constraint = request.sampling, request.constraint
+    is_label = isinstance(constraint, LabelAnswer)
+    max_tokens = 0 if is_label and constraint.between is None else sampling.max_tokens
+    count = sampling.n if max_tokens and sampling.temperature else 1
+    chances = [Random(f"{request.key}/{sampling.seed}/{number}") for number in range(count)]
+    return [Draw(max_tokens, sampling.temperature, sampling.top_p, chance.random, is_label) for chance in chances]
+
+
+def _label_fields(request: Request, draws: Sequence[Draw], scores: Sequence[torch.Tensor]) -> dict[str, Any]:
+    constraint, wanted = request.constraint, request.sampling
+    assert isinstance(constraint, LabelAnswer)
+    logprobs = torch.stack(list(scores))
+    if not bool(torch.isfinite(logprobs).all()):
+        raise ValueError("the model gives no finite label probabilities; set dtype to bfloat16 or float32")
+    texts: list[str] = []
+    for draw, own in zip(draws, logprobs, strict=True):
+        label = escape_json(constraint.labels[int(own.argmax())])
+        reason = "" if constraint.between is None else _inside_json(draw.text) + constraint.between
+        texts.append(constraint.opening + reason + label + constraint.closing)
+    mean = (logprobs.logsumexp(dim=0) - math.log(len(scores))).tolist()
+    return {
+        "outcome": Outcome.OK,
+        "texts": tuple(texts * (wanted.n // len(texts))),
+        "label_logprobs": dict(zip(constraint.labels, mean, strict=True)) if wanted.label_probabilities else None,
+        "detail": f"reason cut at {wanted.max_tokens} tokens" if any(d.cut for d in draws) else "",
+    }
+
+
+def _text_fields(request: Request, draws: Sequence[Draw]) -> dict[str, Any]:
+    # whole answers first: readers that want one take the first
+    texts = [d.text for d in sorted(draws, key=lambda d: (not d.text.strip(), d.cut))]
+    whole = any(d.text.strip() and not d.cut for d in draws)
+    partial = any(d.text.strip() for d in draws)
+    outcome = Outcome.OK if whole else Outcome.TRUNCATED if partial else Outcome.EMPTY
+    return {"outcome": outcome, "texts": tuple(texts * (request.sampling.n // len(texts)))}
+
+
+def _inside_json(reason: str) -> str:
+    """The reason as it may stand in a JSON string even if it was cut inside a character or an escape."""
+    reason = reason.rstrip("\ufffd")
+    dangling = (len(reason) - len(reason.rstrip("\\"))) % 2
+    return reason[:-1] if dangling else reason

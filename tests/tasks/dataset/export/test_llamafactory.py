@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.export.exports import ExportSpec
 from tasks.dataset.export.llamafactory import least_tokens, llamafactory_row, write_llamafactory
+from tasks.dataset.settings import ExportSpec
 from tasks.models.token_budget import image_tokens
 from tasks.records import ImageRef
 from tests.tasks.dataset.export.making import asked, example

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.export.exports import Format
+from tasks.dataset.settings import Format
 from tests.benchmarks.readers.main import READERS, Reader, Set, read_back
 
 COUNT = 28

@@ -4,9 +4,11 @@ import re
 
 import pytest
 
-from tasks.dataset.export.exports import NotHeld, Reason
-from tasks.dataset.export.qwen import qwen_row, vision_start_row
-from tasks.dataset.export.swift import swift2_row, swift_row
+from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.export.qwen import qwen_row
+from tasks.dataset.export.swift import swift_row
+from tasks.dataset.export.swift2 import swift2_row
+from tasks.dataset.export.vision_start import vision_start_row
 from tests.tasks.dataset.export.making import asked, example
 
 SYSTEM = example(("system", "规则"), ("user", "问"), ("assistant", "答"))
@@ -36,7 +38,7 @@ def test_swift_2_gets_each_image_in_its_place() -> None:
 def test_swift_2_can_not_hold_a_path_that_would_end_its_tag() -> None:
     with pytest.raises(NotHeld, match="</img>") as caught:
         swift2_row(asked("<image>", images=1), ["/a</img>.png"])
-    assert caught.value.reason is Reason.PATH_UNFIT
+    assert caught.value.reason is NotHeldReason.PATH_UNFIT
 
 
 def test_qwens_script_gets_image_as_its_two_readers_want_it() -> None:
@@ -54,7 +56,7 @@ def test_a_system_turn_which_they_drop_or_take_for_an_answer_is_not_held(row: ty
     subject = example(("system", "规则"), ("user", "<image>"), ("assistant", "答"), images=1)
     with pytest.raises(NotHeld) as caught:
         row(subject, ["/0.png"])  # pyright: ignore[reportCallIssue]
-    assert caught.value.reason is Reason.SYSTEM_TURN
+    assert caught.value.reason is NotHeldReason.SYSTEM_TURN
 
 
 def test_vision_start_rows_hold_one_image_and_one_exchange() -> None:
@@ -64,12 +66,12 @@ def test_vision_start_rows_hold_one_image_and_one_exchange() -> None:
     # how the tutorials read it
     assert re.split(r"<\|vision_(?:start|end)\|>", question["value"]) == ["看", "/0.png", "问＜|vision_start|＞"]
     for subject, names, reason in [
-        (asked(), [], Reason.NOT_ONE_IMAGE),
-        (asked("<image><image>", images=2), ["/0.png", "/1.png"], Reason.NOT_ONE_IMAGE),
+        (asked(), [], NotHeldReason.NOT_ONE_IMAGE),
+        (asked("<image><image>", images=2), ["/0.png", "/1.png"], NotHeldReason.NOT_ONE_IMAGE),
         (
             example(("user", "<image>"), ("assistant", "a"), ("user", "b"), ("assistant", "c"), images=1),
             ["/0.png"],
-            Reason.NOT_ONE_TURN,
+            NotHeldReason.NOT_ONE_TURN,
         ),
     ]:
         with pytest.raises(NotHeld) as caught:

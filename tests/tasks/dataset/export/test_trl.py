@@ -9,7 +9,8 @@ from datasets import Dataset, load_dataset
 from PIL import Image
 from trl.data_utils import prepare_multimodal_messages
 
-from tasks.dataset.export.exports import ExportSpec, Format, write_exports
+from tasks.dataset.export.exports import write_exports
+from tasks.dataset.settings import ExportSpec, Format
 from tasks.records import Example, ImageRef, Subset
 from tests.tasks.dataset.export.making import asked, example
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import AutoProcessor, AutoTokenizer
 
-from tasks.models.ask import ask
+from tasks.models.ask import stream_answers
 from tasks.models.costs import Tally
 from tasks.models.engines.engine import EngineSpec, Workplace, open_engine
 from tasks.models.image_cache import ImageCache
@@ -23,5 +23,5 @@ def run(folder: Path, url: str, count: int, concurrency: int) -> None:
         Ledger(folder / "ledger.sqlite") as ledger,
         closing(open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))) as engine,
     ):
-        for _ in ask(lambda: engine, ledger, questions(count), Tally()):
+        for _ in stream_answers(lambda: engine, ledger, questions(count), Tally()):
             pass

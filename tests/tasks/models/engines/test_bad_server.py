@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models.ask import ask, ask_for_labels
+from tasks.models.ask import stream_answers, stream_labels
 from tasks.models.costs import Tally
 from tasks.models.ledger.ledger import Ledger
 from tasks.prompts.parsing import parse
@@ -101,7 +101,7 @@ def test_fields_ignored_once_are_asked_again_with_another_seed(tmp_path: Path) -
         Ledger(tmp_path / "ledger.sqlite") as ledger,
     ):
         arguments = (lambda: engine, ledger, requests, Tally())
-        found = list(ask_for_labels(*arguments, source="teacher", model="stub", attempts=3))
+        found = list(stream_labels(*arguments, source="teacher", model="stub", attempts=3))
         ignored = stub.stats()["faults"][Fault.IGNORED_FIELDS]
     assert ignored > 5 and sum(prediction.attempt > 0 for prediction in found) == ignored
     assert sorted(prediction.sample_id for prediction in found) == sorted(request.sample_id for request in requests)
@@ -140,7 +140,7 @@ def test_everything_at_once(ledgered: bool, tmp_path: Path, capsys: pytest.Captu
         engine_on(tmp_path, stub.url, concurrency=256, timeout_seconds=10) as engine,
     ):
         if ledgered:
-            answers = [answer for _, answer in ask(lambda: engine, ledger, requests, Tally())]
+            answers = [answer for _, answer in stream_answers(lambda: engine, ledger, requests, Tally())]
             kept = ledger.get(request.key for request in requests)
             # What was dropped may be kept or not; what was answered must be.
             assert kept.items() <= {a.key: a for a in answers}.items()

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.dataset.splitting import validation_part
+from tasks.dataset.merge_plan import validation_part
 
 
 def test_each_label_gives_its_share_and_a_rare_one_nothing() -> None:

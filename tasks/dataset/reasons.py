@@ -1,0 +1,61 @@
+"""Which reasons are taught: those that pass the gate, a share of them, and no two that are too alike."""
+
+from collections.abc import Iterable, Mapping
+
+from tasks.dataset.decisions import Decision
+from tasks.dataset.settings import EmitSettings
+from tasks.packs.pack import Pack
+from tasks.rationales.diversity import Worded, crowded_out
+from tasks.rationales.gate import judge_reason
+from tasks.rationales.settings import RationaleSettings
+from tasks.records import Correction, Prediction, Sample, Split, digest_of
+
+ItemKey = tuple[Split, str]
+"""An item by its set and id: the manifests of both may count from 1."""
+
+
+def drop_unsound_reasons(
+    corrections: Mapping[str, Correction], labelled: Iterable[Sample], pack: Pack
+) -> dict[str, Correction]:
+    """Return the corrections, by id, without the teacher's reason where it doesn't pass the gate for the final label.
+
+    The other reasons have passed it in their own stage.
+    """
+    sound = dict(corrections)
+    for sample in labelled:
+        correction = sound.get(sample.id)
+        if correction is None or correction.label is None or not correction.reason:
+            continue
+        if judge_reason(correction.reason, sample, correction.label, pack) is not None:
+            sound[sample.id] = correction.model_copy(update={"reason": ""})
+    return sound
+
+
+def find_unspoken(
+    corrections: Mapping[str, Correction],
+    pseudo: Mapping[str, Decision],
+    reasons: Mapping[str, Prediction],
+    settings: EmitSettings,
+    rationales: RationaleSettings,
+    seed: int,
+) -> tuple[set[ItemKey], int]:
+    """Return the items that are taught without their reason, and how many of these only since another is too alike.
+
+    The others are beyond `reason_share`, which is drawn item by item: whether one has a reason doesn't depend on what
+    else is merged.
+    """
+    worded = {(Split.LABELLED, i): Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
+    for i, c in corrections.items():
+        if c.label is not None and c.label != c.given:
+            worded.pop((Split.LABELLED, i), None)
+            if c.reason and c.label == c.adjudicated:
+                worded[Split.LABELLED, i] = Worded(c.reason, c.label)
+    worded |= {(Split.UNLABELLED, i): Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
+    within = {key: one for key, one in worded.items() if _draw(seed, key[1]) < settings.reason_share}
+    alike = crowded_out(within, rationales.model_copy(update={"alike": settings.reasons_alike}))
+    return alike | (worded.keys() - within.keys()), len(alike)
+
+
+def _draw(seed: int, sample_id: str) -> float:
+    """Return a number from 0 to 1 that is the item's own, whatever else is merged."""
+    return int(digest_of(["reason", seed, sample_id])[:8], 16) / 2**32

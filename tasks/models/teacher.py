@@ -1,0 +1,34 @@
+"""Label items with a teacher: described first where the pack says so, then labelled by votes."""
+
+from collections.abc import Sequence
+
+from tasks.models.ask import Asker
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.settings import VoteSettings
+from tasks.prompts.parsing import parse_reason
+from tasks.prompts.prompter import Prompter
+from tasks.records import USABLE, Prediction, Sample, Sampling
+
+
+def label_with_teacher(
+    asker: Asker,
+    prompter: Prompter,
+    samples: Sequence[Sample],
+    spec: EngineSpec,
+    settings: VoteSettings,
+    seed: int,
+    what: str,
+) -> list[Prediction]:
+    """Return the teacher's prediction of each sample, in order; its prompt never contains the given label."""
+    descriptions: dict[str, str] = {}
+    if prompter.pack.describe_first:
+        # a sample that can't be described is asked about without
+        requests = [prompter.describe(s, Sampling(max_tokens=settings.max_tokens, seed=seed)) for s in samples]
+        answers = asker.ask(requests, spec, "teacher describes items")
+        read = ((r.sample_id, parse_reason(r, answers[r.key])) for r in requests)
+        descriptions = {sample_id: text for sample_id, (outcome, text) in read if outcome in USABLE}
+    sampling = settings.sampling(seed)
+    requests = [prompter.classify(s, sampling, description=descriptions.get(s.id, "")) for s in samples]
+    return asker.ask_for_labels(
+        requests, spec, what, source="teacher", model=prompter.model, attempts=settings.attempts
+    )

@@ -1,0 +1,41 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.models.ask import Asker
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.scripted import ScriptedEngine
+from tasks.models.ledger.ledger import Ledger
+from tasks.models.settings import VoteSettings
+from tasks.models.teacher import label_with_teacher
+from tasks.records import Generation, Prediction, Request
+from tests.tasks.making import prompter, sample
+
+SPEC = EngineSpec(engine="scripted", model="scripted:hash")
+
+
+class Recording(Asker):
+    """Notes what is asked."""
+
+    asked: tuple[Request, ...] = ()
+
+    def ask(self, requests: Any, spec: EngineSpec, what: str) -> dict[str, Generation]:
+        self.asked += tuple(requests)
+        return super().ask(requests, spec, what)
+
+    def ask_for_labels(self, requests: Any, *arguments: Any, **names: Any) -> list[Prediction]:
+        self.asked += tuple(requests)
+        return super().ask_for_labels(requests, *arguments, **names)
+
+
+@pytest.mark.parametrize("given", ["申请退款", None])
+def test_a_teacher_labels_by_votes_without_the_given_label(tmp_path: Path, given: str | None) -> None:
+    prompts, settings = prompter(), VoteSettings(votes=2)
+    samples = [sample(f"s{n}", given=given) for n in range(3)]
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, Recording(ledger, ScriptedEngine) as asker:
+        found = label_with_teacher(asker, prompts, samples, SPEC, settings, 5, "labels")
+    assert [p.sample_id for p in found] == ["s0", "s1", "s2"]
+    assert {(p.source, p.model, sum(p.votes.values())) for p in found} == {("teacher", "m", 2)}
+    blind = [prompts.classify(sample(f"s{n}", given=None), settings.sampling(5)) for n in range(3)]
+    assert [r.key for r in asker.asked] == [r.key for r in blind]
