@@ -34,7 +34,8 @@ from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split
 from tasks.report.correction.report import write_report
 from tasks.review.queue import PAGE, STORE, write_queue
 from tasks.review.verdicts import read_store, read_verdicts, usable
-from tasks.storage.stages import StageRecord, code_version, recipe_hash
+from tasks.storage.stage_record import StageRecord
+from tasks.storage.stages import code_version, recipe_hash
 from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
 

@@ -19,7 +19,7 @@ from flows.ui import show_in_ui
 from tasks.models.engines.engine import check_engine
 from tasks.report.card.card import CardSettings, write_card
 from tasks.report.summary import run_summary
-from tasks.storage.stages import StageRecord
+from tasks.storage.stage_record import StageRecord
 
 
 @flow(name="distill", flow_run_name="distill: {config.pack}", timeout_seconds=336 * 3600)

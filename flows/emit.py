@@ -17,12 +17,13 @@ from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.sources import Sources, check_stages, read_sources
 from tasks.dataset.versions import CANDIDATE, VersionWriter
 from tasks.items.file_states import file_state
-from tasks.items.image_hashes import Looks
+from tasks.items.image_hashes import ImageHashes
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Split
 from tasks.review.queue import CONFLICTS, PAGE, STORE, write_queue
-from tasks.storage.stages import StageRecord, close_stage, code_version, open_stage, recipe_hash
+from tasks.storage.stage_record import StageRecord
+from tasks.storage.stages import close_stage, code_version, open_stage, recipe_hash
 
 _ASKED = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""
@@ -78,7 +79,7 @@ def emit(config: EmitConfig) -> StageRecord:
 def _merge(config: EmitConfig, sources: Sources, prompter: Prompter, record: StageRecord, began: float) -> StageRecord:
     """Merge `sources` into the stage's folder; returns the finished record."""
     folder = config.output / (CANDIDATE if config.candidate else STAGE)
-    plan = plan_merge(sources, Looks(config.images / "hashes.sqlite"), config.seed)
+    plan = plan_merge(sources, ImageHashes(config.images / "hashes.sqlite"), config.seed)
     open_stage(folder)
     with nullcontext() if config.candidate else VersionWriter(config.output, record.recipe) as versions:
         emitted = write_merged(folder, plan, sources, prompter, config.seed, versions)

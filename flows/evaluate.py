@@ -32,7 +32,8 @@ from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import settings_of, write_card
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
+from tasks.storage.stage_record import StageRecord, read_record
+from tasks.storage.stages import code_version, recipe_hash
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
 
 STAGE = "evaluate"

@@ -38,7 +38,8 @@ from tasks.records import Correction, Prediction, Sample, Sampling, Split, conte
 from tasks.review.queue import REVIEW_POOL, write_queue
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import read_rows, write_rows
-from tasks.storage.stages import StageRecord, code_version, read_record, recipe_hash
+from tasks.storage.stage_record import StageRecord, read_record
+from tasks.storage.stages import code_version, recipe_hash
 
 STAGE = "pseudo_labels"
 

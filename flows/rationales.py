@@ -13,7 +13,8 @@ from tasks.packs.pack import load_pack
 from tasks.rationales.reasoner import STAGE, find_reasons
 from tasks.rationales.words import has_words
 from tasks.records import Split
-from tasks.storage.stages import StageRecord, code_version, recipe_hash
+from tasks.storage.stage_record import StageRecord
+from tasks.storage.stages import code_version, recipe_hash
 
 
 @flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)

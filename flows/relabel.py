@@ -38,7 +38,8 @@ from tasks.models.engines.identity import checkpoint_identity, model_identity
 from tasks.packs.pack import load_pack
 from tasks.records import digest_of
 from tasks.review.queue import CONFLICTS, REVIEW_POOL, STORE
-from tasks.storage.stages import code_version, read_record
+from tasks.storage.stage_record import read_record
+from tasks.storage.stages import code_version
 
 _POLL_SECONDS = 5
 _CHANGE: tuple[str, ...] = ("item", "was", "is", "why")

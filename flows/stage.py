@@ -24,11 +24,11 @@ from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
-from tasks.models.costs import Costs
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Record, Sample, Split
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import StageRecord, code_version, finished, read_record, recipe_hash, write_stage
+from tasks.storage.stage_record import Costs, StageRecord, read_record
+from tasks.storage.stages import code_version, finished, recipe_hash, write_stage
 
 T = TypeVar("T")
 

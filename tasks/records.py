@@ -1,6 +1,6 @@
-"""The types that pass between rooms: frozen, validated, no free-form metadata.
+"""The types that pass between wings, each with who makes it and who reads it.
 
-Every type says who makes it and who reads it. Images travel as path and digest, never as bytes.
+Images travel as path and digest, never as bytes.
 """
 
 import hashlib
@@ -21,18 +21,14 @@ class Record(BaseModel):
 
 
 def digest_of(value: object) -> str:
-    """The sha256 (hex) of a JSON-able value in one canonical spelling: keys sorted, UTF-8."""
+    """Return the sha256 (hex) of a JSON-able value in one canonical spelling: keys sorted, UTF-8."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-# --- items ---------------------------------------------------------------------------------------------------
-
-
 class ImageRef(Record):
-    """An image file that was read and checked. Made by samples; read by prompts, images, engines, export."""
+    """An image file (absolute path) that was read and checked. Made by items; read by prompts, models and dataset."""
 
     path: str
-    """Absolute path."""
     sha256: str
     width: int = Field(gt=0)
     """Pixels, after EXIF orientation."""
@@ -40,7 +36,7 @@ class ImageRef(Record):
 
 
 class TextPart(Record):
-    """A run of text. `turn` numbers the dialogue turn it belongs to, so that whole turns can be dropped together."""
+    """A run of text. Made by items; read by prompts and the token budget, which drops whole turns by their number."""
 
     type: Literal["text"] = "text"
     text: str
@@ -48,7 +44,7 @@ class TextPart(Record):
 
 
 class ImagePart(Record):
-    """An image in its place between texts."""
+    """An image in its place between texts. Made by items; read by prompts and the token budget."""
 
     type: Literal["image"] = "image"
     image: ImageRef
@@ -59,7 +55,7 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Split(StrEnum):
-    """Where an item comes from."""
+    """Where an item comes from. Chosen by flows; read by items, rationales, correction and dataset."""
 
     LABELLED = "labelled"
     UNLABELLED = "unlabelled"
@@ -67,10 +63,10 @@ class Split(StrEnum):
 
 
 class Sample(Record):
-    """One item that passed the checks on the way in. Made by samples; read by every later room.
+    """One item that passed the checks on the way in. Made by items; read by every later wing.
 
-    `parts` is what the item itself holds (dialogue and images), without role sentence or label list: prompts are
-    built anew from it. `labels` are the labels this very item may get, in order; none where its task is free text.
+    `parts` is what the item itself holds (dialogue and images), without role sentence or label list. `labels` are the
+    labels this very item may get, in order; none where its task is free text.
     """
 
     id: str
@@ -96,26 +92,22 @@ def content_digest(item: "Sample | ReviewCase") -> str:
 
 
 class Dropped(Record):
-    """An item that left the way, and why. Made by anyone; written to a stage's dropped.parquet."""
+    """An item that was dropped, and why. Made by any wing; read by people in dropped.parquet, and by the card."""
 
     sample_id: str
     stage: str
     reason: str
-    """A reason code in snake_case, countable: see each room's enum of reasons."""
+    """A code in snake_case, of the wing's enum of reasons."""
     detail: str = ""
     """For people: what exactly was found, and where."""
-
-
-# --- asking --------------------------------------------------------------------------------------------------
 
 
 class LabelAnswer(Record):
     """The answer must be the pack's JSON: a reason (unless `between` is None), then one of `labels`.
 
-    `opening`, `between` and `closing` are the pack's answer template cut at its two values: the full answer text is
-    ``opening + reason + between + label + closing``, or ``opening + label + closing`` when there is no reason. An
-    engine that has no structured output writes these itself and lets the model fill only the two values; one that
-    has (a JSON schema) uses the keys.
+    Made by prompts; read by engines and parsing. The answer's text is ``opening + reason + between + label + closing``,
+    or ``opening + label + closing`` without a reason. An engine without structured output writes these itself and lets
+    the model fill only the two values; one that has it (a JSON schema) uses the keys.
     """
 
     type: Literal["label"] = "label"
@@ -128,7 +120,7 @@ class LabelAnswer(Record):
 
 
 class FreeText(Record):
-    """The answer is free text: a rationale."""
+    """The answer is free text: a rationale. Made by prompts; read by engines and parsing."""
 
     type: Literal["text"] = "text"
 
@@ -137,7 +129,7 @@ Constraint = Annotated[LabelAnswer | FreeText, Field(discriminator="type")]
 
 
 class Sampling(Record):
-    """How to draw answers. temperature 0 is greedy, and then n must be 1 (vLLM refuses n > 1 when greedy)."""
+    """How to draw answers. Made by flows; read by engines. Temperature 0 is greedy: vLLM then refuses n > 1."""
 
     n: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
@@ -153,14 +145,14 @@ class Request(Record):
     """One question to a model about one sample. Made by prompts; read by engines and the ledger.
 
     The user turn is ``prefix + parts + suffix``: prefix is the same for all items of a task (prefix cache), parts are
-    the sample's own and may be shortened by budget, suffix is fixed again.
+    the sample's own and may be shortened by the token budget, suffix is fixed again.
     """
 
     key: str
-    """Content hash (DESIGN.md, rule 2): the ledger's key."""
+    """Hash of all that decides the answer: the ledger's key."""
     sample_id: str
     purpose: str
-    """What is asked: `rationale`, `classify`, `answer`, … for people and counts; not part of the key."""
+    """`rationale`, `classify`, `answer`, … for people and counts; not part of the key."""
     prefix: str
     parts: tuple[Part, ...]
     suffix: str
@@ -171,7 +163,7 @@ class Request(Record):
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
     keep_from_turn: int = 0
-    """Parts of this turn and later ones are never dropped by budget (the latest user turn); 0: none is."""
+    """Parts of this turn and later ones (the latest user turn) are never dropped; 0: all may be."""
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
@@ -180,7 +172,7 @@ class Request(Record):
 
 
 class Outcome(StrEnum):
-    """What became of an answer. Engines set OK, TRUNCATED, EMPTY, TOO_LONG, BAD_MEDIA, FAILED; parsing the rest."""
+    """What became of an answer. Set by engines (OK, TRUNCATED, EMPTY, TOO_LONG, BAD_MEDIA, FAILED) and parsing."""
 
     OK = "ok"
     REPAIRED = "repaired"
@@ -198,7 +190,7 @@ USABLE = frozenset({Outcome.OK, Outcome.REPAIRED})
 
 
 class Generation(Record):
-    """A raw answer. Made by engines; kept by the ledger; read by parsing."""
+    """A raw answer. Made by models; read by parsing."""
 
     key: str
     outcome: Outcome
@@ -209,41 +201,30 @@ class Generation(Record):
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
-    seconds: float = 0.0
-    """Wall time of the item (its share of a batch)."""
-    engine: str = ""
-    """Fingerprint of the engine: kind, model, versions."""
-    detail: str = ""
-    """For FAILED, BAD_MEDIA, TOO_LONG: what went wrong."""
+    seconds: float = 0.0  # wall time of the item (its share of a batch)
+    engine: str = ""  # fingerprint of the engine: kind, model, versions
+    detail: str = ""  # for FAILED, BAD_MEDIA, TOO_LONG: what went wrong
     shortened: str = ""
-    """What budget took away so that the prompt fits: turns, images, pixels; empty when it was asked whole."""
+    """What was taken away so that the prompt fits: turns, images, pixels; empty when it was asked whole."""
 
 
 class Rung(StrEnum):
-    """How leniently an answer had to be read: the rungs of parsing's ladder, from the strictest."""
+    """How leniently an answer had to be read, from the strictest. Set by parsing; counted in a stage's costs."""
 
-    STRICT = "strict"
-    """The JSON that was asked for, nothing else."""
-    STRIPPED = "stripped"
-    """That JSON, with a fence or text around it."""
-    REPAIRED_JSON = "repaired_json"
-    """JSON with other quotes, a comma too many, a missing brace, …"""
-    NORMALISED = "normalised"
-    """Key or label differ in width, punctuation, spaces or Unicode form."""
-    NEAREST = "nearest"
-    """The one label that comes near what is written."""
-    BARE = "bare"
-    """A label without JSON."""
-    NONE = "none"
-    """No text was read."""
+    STRICT = "strict"  # the JSON that was asked for, nothing else
+    STRIPPED = "stripped"  # that JSON, with a fence or text around it
+    REPAIRED_JSON = "repaired_json"  # JSON with other quotes, a comma too many, a missing brace, …
+    NORMALISED = "normalised"  # key or label differ in width, punctuation, spaces or Unicode form
+    NEAREST = "nearest"  # the one label that comes near what is written
+    BARE = "bare"  # a label without JSON
+    NONE = "none"  # no text was read
 
 
 class Prediction(Record):
-    """A parsed answer about a sample. Made by parsing; read by trust, correction, merge."""
+    """A parsed answer about a sample. Made by prompts; read by rationales, correction, pseudo_labels, evaluation."""
 
     sample_id: str
-    source: str
-    """`teacher`, `student/fold=k`, …"""
+    source: str  # `teacher`, `student/fold=k`, …
     outcome: Outcome
     label: str | None
     probabilities: dict[str, float] = Field(default_factory=dict)
@@ -252,19 +233,14 @@ class Prediction(Record):
     reason: str = ""
     model: str = ""
     """Identity of the model that answered (name and digest, adapter included)."""
-    rung: Rung = Rung.NONE
-    """How the text that gave the label (and reason) was read."""
-    attempt: int = 0
-    """Which asking gave it: 0 the first, 1 the one after it with another seed, …"""
+    rung: Rung = Rung.NONE  # how the text that gave the label (and reason) was read
+    attempt: int = 0  # 0: the first; 1: asked again with another seed; …
     detail: str = ""
     """For people: why there is no answer, or what was taken from the prompt so that it fitted."""
 
 
-# --- deciding ------------------------------------------------------------------------------------------------
-
-
 class Action(StrEnum):
-    """What correction decides about a given label."""
+    """What correction decides about a given label. Read by dataset and report."""
 
     KEEP = "keep"
     RELABEL = "relabel"
@@ -273,7 +249,7 @@ class Action(StrEnum):
 
 
 class Correction(Record):
-    """The decision about one labelled item, with its evidence. Made by correction; read by merge and reports."""
+    """The decision about one labelled item, with its evidence. Made by correction; read by dataset and report."""
 
     sample_id: str
     given: str
@@ -284,13 +260,10 @@ class Correction(Record):
     candidate: str | None
     """The label that would be given instead, if any."""
     action: Action
-    label: str | None
-    """The final label; None only for DROP."""
-    flagged: bool = False
-    """The given label is held to be wrong."""
+    label: str | None  # the final label; None only for DROP
+    flagged: bool = False  # the given label is held to be wrong
     reviewed: bool = False
-    verdict: str | None = None
-    """What the reviewer said: a label, or `neither`."""
+    verdict: str | None = None  # what the reviewer said: a label, or `neither`
     fold: int | None = None
     """None where the item was in every training set (a class with fewer items than folds)."""
     model: str = ""
@@ -299,23 +272,16 @@ class Correction(Record):
     """Calibrated probability that the given label is right; with the next two it adds up to 1."""
     p_candidate: float | None = None
     p_neither: float | None = None
-    student_given: float | None = None
-    """The students' out-of-fold probability of the given label, as it is."""
+    student_given: float | None = None  # the students' uncalibrated out-of-fold probability
     student_candidate: float | None = None
-    log_ratio: float | None = None
-    """Tempered log(candidate / given) of the students."""
-    entropy: float | None = None
-    """Of the students' averaged probabilities, nats."""
-    dissent: float | None = None
-    """Share of repeats that disagree with the given label."""
+    log_ratio: float | None = None  # tempered log(candidate / given) of the students
+    entropy: float | None = None  # of the students' averaged probabilities, nats
+    dissent: float | None = None  # share of repeats that disagree with the given label
     teacher_given: float | None = None
     teacher_candidate: float | None = None
-    gain: float = 0.0
-    """Probability that a person's answer would mend the final label."""
-    reason: str = ""
-    """The teacher's reason, when it was asked."""
-    why: str
-    """One sentence for people."""
+    gain: float = 0.0  # probability that a person's answer would mend the final label
+    reason: str = ""  # the teacher's
+    why: str  # one sentence for people
 
 
 class ReviewCase(Record):
@@ -333,16 +299,14 @@ class ReviewCase(Record):
     """Out-of-fold probability of each label, averaged over repeats."""
     teacher: dict[str, float] = Field(default_factory=dict)
     """The teacher's, asked blind; empty when it was not asked."""
-    reason: str = ""
-    """The teacher's."""
-    why: str = ""
-    """One sentence for people."""
+    reason: str = ""  # the teacher's
+    why: str = ""  # one sentence for people
     gain: float = 0.0
     """Probability that an answer mends the label that the item would otherwise end with; 0 once it is answered."""
 
 
 class Origin(StrEnum):
-    """Where an example's label comes from, strongest first."""
+    """Where an example's label comes from, strongest first. Set by dataset; read by export, evaluation and report."""
 
     REVIEW = "review"
     CORRECTION = "correction"
@@ -353,21 +317,21 @@ class Origin(StrEnum):
 
 
 class Subset(StrEnum):
-    """Which part of the emitted set an example is in."""
+    """Which part of the emitted set an example is in. Set by dataset; read by export and report."""
 
     TRAIN = "train"
     VALIDATION = "validation"
 
 
 class Message(Record):
-    """One chat turn; an image stands in the text as the token `<image>`, in the order of the example's images."""
+    """One chat turn; images stand in it as `<image>`, in the example's order. Made by prompts; read by export."""
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
 class Example(Record):
-    """One line of the training set. Made by merge; read by export."""
+    """One line of the training set. Made by dataset; read by export, evaluation and report."""
 
     sample_id: str
     messages: tuple[Message, ...]
@@ -376,11 +340,8 @@ class Example(Record):
     """The label; a caption, where the pack's task has no label set; empty for MIX."""
     reason: str = ""
     origin: Origin
-    why: str
-    """Why this label, in one sentence."""
+    why: str  # one sentence for people
     source: str
     """Manifest file (absolute path) the item was read from."""
-    task: str = ""
-    """Name of the pack's task; empty for MIX."""
+    task: str = ""  # name of the pack's task; empty for MIX
     subset: Subset = Subset.TRAIN
-    weight: float = 1.0

@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from tasks.models.engines.processes import end_processes
 
 _LOG_LIMIT = 5_000_000
 _POLL_SECONDS = 0.5
@@ -55,7 +57,7 @@ class Program:
 
     def stop(self, patience: float = 15.0) -> bool:
         """End it; return False when it does not run."""
-        return stop_processes(self.find(), patience)
+        return end_processes(self.find(), patience)
 
     def wait_until(self, ready: Callable[[], bool], timeout: float, *, what: str) -> bool:
         """Poll `ready` while the program lives, for at most `timeout` seconds, with a line each ten seconds."""
@@ -73,23 +75,3 @@ class Program:
     def log_tail(self, lines: int = 15) -> str:
         """Return the last lines of its log, for an error message."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-def stop_processes(processes: Iterable[psutil.Process], patience: float) -> bool:
-    """Ask processes and all their children to end, and kill those that have not after `patience` seconds.
-
-    Return False when there are none.
-    """
-    family: set[psutil.Process] = set()
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            family |= {process, *process.children(recursive=True)}
-    for process in family:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=patience)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
-    return bool(family)

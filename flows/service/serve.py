@@ -27,7 +27,7 @@ from prefect.workers.process import ProcessWorker
 
 from flows.service.alerts import apply_automations
 from flows.service.pages import find_or_start_pages, page_settings, pages_program
-from flows.service.processes import Program, stop_processes
+from flows.service.processes import Program
 from flows.service.server import (
     ServerError,
     find_or_start_server,
@@ -35,6 +35,7 @@ from flows.service.server import (
     project_root,
     server_program,
 )
+from tasks.models.engines.processes import end_processes
 
 _LOOK_SECONDS = 8.0
 _STOP_SECONDS = 20.0
@@ -79,7 +80,7 @@ def stop(root: Path | None = None, *, server: bool = True) -> bool:
     root = root or project_root()
     engine = Program(root, ("-m", "prefect.engine"), root / ".prefect")
     at_work = [process for pool in pool_names(root) for process in Worker(root, pool, "").program.find()]
-    ended = stop_processes([*at_work, *engine.find()], _STOP_SECONDS)
+    ended = end_processes([*at_work, *engine.find()], _STOP_SECONDS)
     ended |= pages_program(root).stop()
     return (server and server_program(root).stop()) or ended
 

@@ -25,8 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.items.manifest_folders import manifest_files, source_of
-from tasks.items.manifests import items_of
+from tasks.items.manifests import items_of, manifest_files, source_of
 from tasks.items.samples import own_id
 from tasks.packs.columns import Columns
 from tasks.records import Action, Correction, Sample

@@ -14,9 +14,8 @@ from tasks.dataset.decisions import Fate, Reason, Stand, settle_duplicates
 from tasks.dataset.mixing import MixRow
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
-from tasks.items.duplicates import group_linked
-from tasks.items.image_hashes import Looks
-from tasks.items.near_duplicates import item_of, near_pairs, shown_pictures
+from tasks.items.duplicates import group_linked, item_of, near_pairs, shown_pictures
+from tasks.items.image_hashes import ImageHashes
 from tasks.items.signatures import sign
 from tasks.records import Sample
 
@@ -56,20 +55,20 @@ class Plan:
                 return f"nearly the same as {other}"
 
 
-def plan_merge(sources: Sources, looks: Looks, seed: int) -> Plan:
-    """Decide about every item of `sources`. `looks` holds the hashes of images, and learns those it lacks.
+def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
+    """Decide about every item of `sources`. `image_hashes` holds the hashes of images, and learns those it lacks.
 
     Measured (tests/benchmarks/merge_scale.py) on a million items, hashes known: 184 s of one core, 2.2 GiB.
     """
     settings = sources.settings
     ids: list[str] = []
     stands: list[Stand] = []
-    signatures = sign(_noted(sources, ids, stands), looks)
+    signatures = sign(_noted(sources, ids, stands), image_hashes)
     pairs = near_pairs(signatures, len(stands), lambda places: {i: item_of(s) for i, s in sources.at(places)})
     contents: list[int] = np.unique(signatures.content, return_inverse=True)[1].tolist()
     stands = [stand._replace(content=content) for stand, content in zip(stands, contents, strict=False)]
     near, forbidden = _neighbours(contents, pairs, len(stands))
-    forbidden |= _pictured(sources, contents, looks)
+    forbidden |= _pictured(sources, contents, image_hashes)
     competing = near if settings.near_duplicates == "drop" else {}
     decided = settle_duplicates(stands, competing, {} if settings.transductive else forbidden)
     own = sources.own
@@ -114,13 +113,13 @@ def _neighbours(
     return near, forbidden
 
 
-def _pictured(sources: Sources, contents: Sequence[int], looks: Looks) -> dict[int, int | None]:
+def _pictured(sources: Sources, contents: Sequence[int], image_hashes: ImageHashes) -> dict[int, int | None]:
     """Contents of the mix that show a picture of the evaluation split, whatever is asked about it."""
     rows = [row.example for row in sources.mix if row.example is not None]
     images = [image for row in rows for image in row.images]
     if not images or not sources.evaluation:
         return {}
-    shown = shown_pictures(images, [image for sample in sources.evaluation for image in sample.images], looks)
+    shown = shown_pictures(images, [image for sample in sources.evaluation for image in sample.images], image_hashes)
     return {contents[sources.own + i]: None for i, row in enumerate(rows) if any(x.sha256 in shown for x in row.images)}
 
 

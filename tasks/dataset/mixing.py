@@ -23,13 +23,11 @@ from pydantic import ValidationError
 
 from tasks.dataset.settings import MixSettings
 from tasks.errors import ManifestError
-from tasks.items.images import check_image, locate
+from tasks.items.images import MAX_PIXELS, check_image, locate
 from tasks.items.refusals import Unusable
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, ImagePart, ImageRef, Message, Origin, Part, Sample, Split, TextPart
 from tasks.storage.json_lines import read_lines
-
-MAX_PIXELS = 50_000_000
 
 
 class MixReason(StrEnum):

@@ -20,7 +20,7 @@ from tasks.records import Correction, Dropped, Origin, Prediction, Sample, Split
 from tasks.review.queue import CONFLICTS, STORE
 from tasks.review.verdicts import Verdict, read_store, usable
 from tasks.storage.rows import StoredRows
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 
 Samples = Sequence[Sample] | StoredRows[Sample]
 """Samples that can be gone through more than once."""

@@ -9,7 +9,7 @@ from tasks.dataset.decisions import Reason
 from tasks.errors import ConfigError
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Record, Sample
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 
 STAGES = ("rationales", "pseudo_labels", "correction", "emit")
 """Those whose results are taught."""

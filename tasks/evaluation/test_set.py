@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import JudgementError
-from tasks.items.manifest_folders import read_set
+from tasks.items.manifests import read_set
 from tasks.packs.columns import Columns
 from tasks.records import Example, Prediction, Sample
 from tasks.storage.json_lines import read_objects

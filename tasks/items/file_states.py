@@ -6,7 +6,7 @@ from hashlib import blake2b
 from pathlib import Path
 from stat import S_ISDIR
 
-from tasks.items.manifest_folders import manifest_files
+from tasks.items.manifests import manifest_files
 from tasks.records import digest_of
 
 _UNREACHABLE = "unreachable"

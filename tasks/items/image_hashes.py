@@ -43,7 +43,7 @@ _SIGNED = 1 << 63
 """Moves a hash into the range of SQLite's integers, which are signed."""
 
 
-class Looks:
+class ImageHashes:
     """Hashes of images by digest, made once and kept in a SQLite file that runs may share; with None, in memory.
 
     The hash has 64 bits: which of the picture's 8×8 lowest cosine frequencies are above their median. Source: the

@@ -1,19 +1,27 @@
-"""Image files: found inside their folder, checked, measured and hashed, each opened once.
+"""Image files: found inside their folder, checked, measured and hashed, each distinct one opened once.
 
 Nothing decoded is kept; what comes out is a `records.ImageRef`.
 """
 
 import hashlib
+import os
+import warnings
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from tasks.items.known_files import Found, KnownFiles, Seen
 from tasks.items.refusals import Reason, Unusable
 from tasks.records import ImageRef
 
 # Only what an image of a data set is likely to be: Pillow can also open formats that start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 50_000_000
+"""Of an image file: a larger one would take too much memory to decode."""
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _SIDEWAYS = (5, 6, 7, 8)
 
@@ -85,3 +93,53 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
         # Decoders raise whatever their arithmetic runs into on broken bytes, and one file must not stop a run.
         raise Unusable(Reason.IMAGE_TRUNCATED, f"{path}: cannot be decoded to its end: {error}") from error
     return (height, width) if sideways else (width, height)
+
+
+# --- the files of a set --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def checking_images(
+    paths: Iterable[Path], max_pixels: int, known: Path | None
+) -> Generator[Callable[[Path], ImageRef]]:
+    """A function that says what one of `paths` is, or raises Unusable (see `check_image`); all are under way at once.
+
+    What is found is kept in the file `known`, and what stands there is believed of files that have not changed.
+    """
+    # Few threads, since each may hold one decoded image of `max_pixels`.
+    with (
+        warnings.catch_warnings(),
+        KnownFiles(known, max_pixels) if known is not None else nullcontext() as store,
+        ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
+    ):
+        # Filters are the process's own, so they are set here, around all threads, and not in each of them.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        distinct = dict.fromkeys(paths)
+        believed = {} if store is None else store.known(distinct)
+        new = {path: pool.submit(_look, path, max_pixels) for path in distinct if path not in believed}
+        try:
+            yield lambda path: _result(path, believed, new, store)
+        finally:
+            # An interrupted read must not first finish all the files that are still waiting.
+            pool.shutdown(cancel_futures=True)
+
+
+def _look(path: Path, max_pixels: int) -> tuple[Found, Seen]:
+    seen = Seen.of(path)
+    try:
+        return check_image(path, max_pixels), seen
+    except Unusable as why:
+        return why, seen
+
+
+def _result(
+    path: Path, believed: dict[Path, Found], new: dict[Path, Future[tuple[Found, Seen]]], store: KnownFiles | None
+) -> ImageRef:
+    found = believed.get(path)
+    if found is None:
+        found, seen = believed[path], _ = new.pop(path).result()
+        if store is not None:
+            store.keep(path, seen, found)
+    if isinstance(found, Unusable):
+        raise found
+    return found

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 import PIL
 
-from tasks.items import images as image_files
 from tasks.items.refusals import Reason, Unusable
 from tasks.records import ImageRef
 from tasks.storage.digest_cache import DigestCache
@@ -64,7 +63,7 @@ class KnownFiles:
 
     def __init__(self, file: Path, max_pixels: int) -> None:
         """Raise StorageError when the file can't be opened or made."""
-        rules = hashlib.sha256(Path(image_files.__file__).read_bytes()).hexdigest()[:12]
+        rules = hashlib.sha256(Path(__file__).with_name("images.py").read_bytes()).hexdigest()[:12]
         self._cache = DigestCache(file, f"{max_pixels}/{PIL.__version__}/{rules}")
         self._new: dict[bytes, bytes] = {}
 

@@ -8,10 +8,8 @@ from typing import cast
 
 from tasks.errors import ManifestError
 from tasks.items.cutting import PLACEHOLDER, Cut, cut, literal_list
-from tasks.items.image_checks import checking
-from tasks.items.images import locate
-from tasks.items.manifest_folders import read_set
-from tasks.items.manifests import RawItem, is_utf8, kind_of
+from tasks.items.images import MAX_PIXELS, checking_images, locate
+from tasks.items.manifests import RawItem, is_utf8, kind_of, read_set
 from tasks.items.refusals import Reason, Unusable
 from tasks.packs.columns import Columns
 from tasks.packs.pack import Pack, TaskPack
@@ -51,7 +49,7 @@ def read_samples(
     pack: Pack,
     split: Split,
     *,
-    max_image_pixels: int = 50_000_000,
+    max_image_pixels: int = MAX_PIXELS,
     known: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Intake:
@@ -72,7 +70,7 @@ def read_samples(
     paths = (path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
     kept: list[Sample] = []
     dropped: list[Dropped] = []
-    with checking(paths, max_image_pixels, known) as check:
+    with checking_images(paths, max_image_pixels, known) as check:
         for done, draft in enumerate(drafts, 1):
             result = draft if isinstance(draft, Dropped) else _finish(draft, check, split)
             if isinstance(result, Sample):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
-from tasks.items.image_hashes import Looks
+from tasks.items.image_hashes import ImageHashes
 from tasks.records import Sample, content_digest
 
 PERMUTATIONS = 64
@@ -68,12 +68,12 @@ def trigrams(text: str) -> list[str]:
     return [marked[i : i + 3] for i in range(len(marked) - 2)]
 
 
-def sign(samples: Iterable[Sample], looks: Looks) -> Signatures:
+def sign(samples: Iterable[Sample], image_hashes: ImageHashes) -> Signatures:
     """Sign all `samples`, a few thousand in memory at a time.
 
-    Source of the MinHash: rensa's RMinHash. Measured: 60 µs an item of 200 characters whose image is known to `looks`.
+    Source of the MinHash: rensa's RMinHash. Measured: 60 µs an item of 200 characters whose image is known to `hashes`.
     """
-    batches = [_sign(batch, looks) for batch in _batches(iter(samples))] or [_sign([], looks)]
+    batches = [_sign(batch, image_hashes) for batch in _batches(iter(samples))] or [_sign([], image_hashes)]
     return joined(batches)
 
 
@@ -94,9 +94,9 @@ def _batches(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
         yield batch
 
 
-def _sign(samples: Sequence[Sample], looks: Looks) -> Signatures:
+def _sign(samples: Sequence[Sample], image_hashes: ImageHashes) -> Signatures:
     texts = [comparable_text(s) for s in samples]
-    hashes = looks.hashes(image for s in samples for image in s.images)
+    hashes = image_hashes.hashes(image for s in samples for image in s.images)
     whole = [all(image.sha256 in hashes for image in s.images) for s in samples]
     rows = RMinHash.digest_matrix_from_token_sets(list(map(trigrams, texts)), PERMUTATIONS, _SEED).to_rows()
     return Signatures(

@@ -12,12 +12,13 @@ from queue import Queue
 from typing import Protocol, TypeVar
 
 from tasks.errors import EngineError
-from tasks.models.costs import Budget, Costs, Session, Tally, add_up
+from tasks.models.costs import Budget, Session, Tally, add_up
 from tasks.models.engines.engine import Engine, EngineSpec, ManyAdapters, Prices, Usage
 from tasks.models.ledger.ledger import Ledger
 from tasks.prompts.parsing import ASK_AGAIN, parse, rung_counts
 from tasks.prompts.prompter import reseeded
 from tasks.records import Generation, Prediction, Request
+from tasks.storage.stage_record import Costs
 
 _LOOK_UP = 128
 """Keys looked up in the ledger at a time."""

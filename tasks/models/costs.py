@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from tasks.errors import BudgetSpent
 from tasks.models.engines.engine import Prices, Usage
 from tasks.models.settings import BudgetSettings
 from tasks.records import Generation, Outcome
+from tasks.storage.stage_record import Costs
 
 
 @dataclass
@@ -54,49 +53,6 @@ class Session:
     held_seconds: float
     """From opening to closing: so long its devices could do nothing else."""
     tally: Tally
-
-
-class Costs(BaseModel):
-    """The bill of a stage, in record.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    asked: int = 0
-    reused: int = 0
-    """Answers found in the ledger."""
-    failed: int = 0
-    shortened: int = 0
-    """Prompts that had to be shortened to fit."""
-    asked_again: int = 0
-    """Questions put once more with a new seed, their answer being unreadable."""
-    tokens_in: int = 0
-    tokens_cached: int = 0
-    """Of `tokens_in`, those found in the server's prefix cache."""
-    tokens_out: int = 0
-    answering_seconds: float = 0.0
-    """Wall time in which engines answered."""
-    utilisation: float = 0.0
-    """Mean requests in flight over the engines' targets while they answered, 0 to 1."""
-    starved_seconds: float = 0.0
-    """Of `answering_seconds`, those in which an engine had room and was handed nothing."""
-    gpu_seconds: float = 0.0
-    cost: float | None = None
-    """In the currency of the configured prices; None where none are."""
-    rungs: dict[str, int] = Field(default_factory=dict)
-    """Predictions by the rung of the repair ladder that read them."""
-
-    def rows(self) -> list[tuple[str, float | int]]:
-        """What a table shows, in order; figures that say nothing are left out."""
-        shown: list[tuple[str, float | int]] = [
-            ("answers asked", self.asked), ("answers reused", self.reused), ("answers failed", self.failed),
-            ("prompts shortened", self.shortened), ("asked again", self.asked_again),
-            ("tokens in", self.tokens_in), ("of these cached", self.tokens_cached), ("tokens out", self.tokens_out),
-            ("seconds answering", round(self.answering_seconds, 1)),
-            ("engine utilisation, %", round(100 * self.utilisation, 1)),
-            ("seconds starved", round(self.starved_seconds, 1)), ("GPU-seconds", round(self.gpu_seconds, 1)),
-            ("cost", round(self.cost or 0.0, 4)),
-        ]  # fmt: skip
-        return [*((n, v) for n, v in shown if v), *((f"read: {rung}", n) for rung, n in self.rungs.items())]
 
 
 def add_up(total: Tally, sessions: Iterable[Session], asked_again: int, rungs: dict[str, int]) -> Costs:

@@ -1,24 +1,49 @@
 """The names of the columns or keys that hold an item's parts."""
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 
-@dataclass(frozen=True)
-class Columns:
+def _not_blank(text: str) -> str:
+    if not text.strip() or text != text.strip():
+        raise ValueError("must not be empty, nor begin or end with a space")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+
+
+class Columns(BaseModel):
     """What a manifest calls an item's fields; None for one that it doesn't have."""
 
-    id: str | None = "id"
-    instruction: str | None = "instruction"
-    image: str | None = "image"
-    output: str | None = "output"
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    id: Text | None = None
+    instruction: Text | None = None
+    image: Text | None = None
+    output: Text | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The columns there are."""
+        """Return the columns there are."""
         return tuple(name for name in (self.id, self.instruction, self.image, self.output) if name is not None)
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Those without which there is no item; where it has no text, its image is all it has."""
+        """Return those without which there is no item; where it has no text, its image is all it has."""
         first = (self.id, self.instruction if self.instruction is not None else self.image)
         return tuple(name for name in first if name is not None)
+
+    @model_validator(mode="after")
+    def _an_item_holds_something(self) -> "Columns":
+        if self.image is None and self.instruction is None:
+            raise ValueError("name the column of `image`, of `instruction`, or of both")
+        if self.id is None and self.image is None:
+            raise ValueError("id: name its column; an item without one can only be called after its image")
+        if len(set(self.named)) < len(self.named):
+            raise ValueError("one column stands for two fields")
+        return self
+
+
+DEFAULT_COLUMNS = Columns(id="id", instruction="instruction", image="image", output="output")

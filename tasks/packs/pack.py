@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.errors import PackError
 from tasks.packs.columns import Columns
-from tasks.packs.pack_file import read_pack_file
+from tasks.packs.pack_file import FewShot, OcrOption, read_pack_file
 from tasks.records import Sample
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
@@ -37,28 +37,9 @@ class TaskPack:
     """The start of a dialogue turn."""
     user_turn: re.Pattern[str] | None = None
     """What a turn of the user's holds; the latest such turn is never shortened. None: the last turn is the user's."""
-    examples: tuple["FewShot", ...] = ()
-    """Answered examples that the templates may show."""
+    examples: tuple[FewShot, ...] = ()
     free_text: bool = False
     """It has no label set: an item's answer is a text, such as a caption."""
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """An answered example: the item in words, and what a good answer to it is."""
-
-    text: str
-    label: str
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class OcrOption:
-    """How the text read off an image is shown behind it."""
-
-    before: str
-    after: str
-    max_chars: int
 
 
 @dataclass(frozen=True)
@@ -132,7 +113,7 @@ def load_pack(name_or_folder: str | Path) -> Pack:
             t.label_list,
             t.turn,
             t.user_turn,
-            tuple(FewShot(e.text, e.label, e.reason) for e in t.examples),
+            tuple(t.examples),
             t.free_text,
         )
         for name, t in content.tasks.items()
@@ -150,9 +131,9 @@ def load_pack(name_or_folder: str | Path) -> Pack:
         reason_max_chars=content.reason_max_chars,
         describe_first=content.describe_first,
         neither=content.neither,
-        ocr=None if content.ocr is None else OcrOption(**content.ocr.model_dump()),
+        ocr=content.ocr,
         free_text=content.free_text,
-        columns=Columns() if content.columns is None else Columns(**content.columns.model_dump()),
+        columns=content.columns,
         digest=_digest(folder),
     )
 

@@ -1,19 +1,14 @@
-"""pack.yaml as it is written: its keys, checked one against the other; tasks/packs/pack.py makes a `Pack` of them."""
+"""The keys of pack.yaml, each checked and one against the other; tasks/packs/pack.py makes a `Pack` of them."""
 
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import PackError
+from tasks.packs.columns import DEFAULT_COLUMNS, Columns, Text
 from tasks.storage.yaml_files import read_yaml
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip() or text != text.strip():
-        raise ValueError("must not be empty, nor begin or end with a space")
-    return text
 
 
 def _pattern(value: object) -> object:
@@ -25,23 +20,26 @@ def _pattern(value: object) -> object:
         raise ValueError(f"not a valid regular expression: {error}") from error
 
 
-_Text = Annotated[str, AfterValidator(_not_blank)]
 _Regex = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _ExampleFile(_Strict):
-    text: _Text
-    label: _Text
+class FewShot(_Strict):
+    """An answered example: the item in words, and what a good answer to it is. Templates may show it."""
+
+    text: Text
+    label: Text
     reason: str = ""
 
 
-class _OcrFile(_Strict):
-    before: _Text
-    after: _Text
+class OcrOption(_Strict):
+    """How the text read off an image is shown behind it."""
+
+    before: Text
+    after: Text
     max_chars: int = Field(default=400, ge=1)
 
 
@@ -52,8 +50,8 @@ class _TaskFile(_Strict):
     turn: _Regex | None = None
     user_turn: _Regex | None = None
     free_text: bool = False
-    labels: dict[_Text, str] = {}
-    examples: list[_ExampleFile] = []
+    labels: dict[Text, str] = {}
+    examples: list[FewShot] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> "_TaskFile":
@@ -68,38 +66,20 @@ class _TaskFile(_Strict):
         return self
 
 
-class _ColumnsFile(_Strict):
-    id: _Text | None = None
-    image: _Text | None = None
-    instruction: _Text | None = None
-    output: _Text | None = None
-
-    @model_validator(mode="after")
-    def _an_item_holds_something(self) -> "_ColumnsFile":
-        if self.image is None and self.instruction is None:
-            raise ValueError("name the column of `image`, of `instruction`, or of both")
-        if self.id is None and self.image is None:
-            raise ValueError("id: name its column; an item without one can only be called after its image")
-        named = [name for name in (self.id, self.image, self.instruction, self.output) if name]
-        if len(set(named)) < len(named):
-            raise ValueError("one column stands for two fields")
-        return self
-
-
 class PackFile(_Strict):
     """pack.yaml, checked: its keys as they stand there."""
 
-    name: _Text
-    language: _Text
-    system: _Text | None = None
-    reason_key: _Text | None = None
-    label_key: _Text | None = None
+    name: Text
+    language: Text
+    system: Text | None = None
+    reason_key: Text | None = None
+    label_key: Text | None = None
     reason_max_chars: int = Field(default=50, ge=1)
     describe_first: bool = False
-    neither: _Text | None = None
-    ocr: _OcrFile | None = None
-    columns: _ColumnsFile | None = None
-    tasks: dict[_Text, _TaskFile] = Field(min_length=1)
+    neither: Text | None = None
+    ocr: OcrOption | None = None
+    columns: Columns = DEFAULT_COLUMNS
+    tasks: dict[Text, _TaskFile] = Field(min_length=1)
 
     @property
     def free_text(self) -> bool:
@@ -124,7 +104,7 @@ class PackFile(_Strict):
 
     @model_validator(mode="after")
     def _every_item_has_a_task(self) -> "PackFile":
-        instructions = self.columns is None or self.columns.instruction is not None
+        instructions = self.columns.instruction is not None
         if not instructions and len(self.tasks) > 1:
             raise ValueError("columns: items without an instruction can only be of one task; leave one in `tasks`")
         if lacking := [name for name, task in self.tasks.items() if instructions and task.recognise is None]:

@@ -14,7 +14,8 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tasks.errors import PackError
-from tasks.packs.pack import OcrOption, Pack, TaskPack
+from tasks.packs.pack import Pack, TaskPack
+from tasks.packs.pack_file import OcrOption
 from tasks.prompts.turns import system_turn, user_text
 from tasks.records import (
     Constraint,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.storage.stages import StageRecord, read_record
+from tasks.storage.stage_record import StageRecord, read_record
 
 _STAGES = (
     "samples/labelled",

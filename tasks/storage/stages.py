@@ -1,58 +1,18 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-# (pyarrow publishes no types)
-"""A stage's folder: kept.parquet, dropped.parquet and record.json (DESIGN.md, "The types").
-
-Files are written under a temporary name, synced and moved into place, record.json last: a folder with a record is
-whole. Columns are the record's fields; a nested field is a column of JSON text, so any Parquet reader shows it.
-"""
+"""A stage's folder: kept.parquet, dropped.parquet and record.json, which is written last and makes it whole."""
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from tasks.errors import BooksError
-from tasks.models.costs import Costs
 from tasks.records import Dropped, Record, digest_of
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import write_rows
-
-
-class StageRecord(BaseModel):
-    """What stands in record.json: enough to know what a stage did, and whether it must be done again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stage: str
-    recipe: str
-    """Hash of everything that decides the outcome: settings, inputs, models, pack, code."""
-    read: int
-    kept: int
-    dropped: int
-    drops: dict[str, int] = Field(default_factory=dict)
-    """Dropped items by reason code."""
-    inputs: dict[str, str] = Field(default_factory=dict)
-    """Digest of each input by name."""
-    models: dict[str, str] = Field(default_factory=dict)
-    """Identity of each model by role."""
-    code: str = ""
-    seconds: float = 0.0
-    costs: Costs = Costs()
-    """What its answers cost."""
-    figures: dict[str, float] = Field(default_factory=dict)
-    """The stage's own figures by name."""
-    finished_at: float = Field(default_factory=time.time)
-
-    @property
-    def digest(self) -> str:
-        """Identity of the stage's output, for the recipe of the stage after it."""
-        again = self.finished_at if self.costs.failed else 0  # by the same recipe it may be other items that fail
-        return digest_of([self.stage, self.recipe, self.kept, self.dropped, again])
+from tasks.storage.stage_record import StageRecord, read_record
 
 
 @cache
@@ -80,14 +40,6 @@ def finished(folder: Path, recipe: str) -> StageRecord | None:
     record = read_record(folder)
     whole = (folder / "kept.parquet").exists() and (folder / "dropped.parquet").exists()
     return record if record is not None and whole and record.recipe == recipe and not record.costs.failed else None
-
-
-def read_record(folder: Path) -> StageRecord | None:
-    """The stage's record whatever its recipe; None where there is none or it can't be read."""
-    try:
-        return StageRecord.model_validate_json((folder / "record.json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def write_stage(
@@ -138,4 +90,5 @@ def check_books(stage: str, kept: Iterable[str], dropped: Iterable[str], input_i
 
 
 def _sample_id(row: Record) -> str:
-    return str(getattr(row, "sample_id", None) or row.id)  # pyright: ignore[reportAttributeAccessIssue]
+    fields = dict(row)
+    return str(fields.get("sample_id") or fields["id"])

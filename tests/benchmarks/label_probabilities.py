@@ -101,7 +101,7 @@ def normalised(logps: dict[str, float]) -> dict[str, float]:
 
 def server_cpu() -> float:
     """CPU seconds of vLLM's processes so far."""
-    family = [p for p in psutil.Process().children(recursive=True) if "guard.py" not in " ".join(p.cmdline())]
+    family = [p for p in psutil.Process().children(recursive=True) if "processes.py" not in " ".join(p.cmdline())]
     return sum(sum(p.cpu_times()[:2]) for p in family)
 
 

@@ -33,12 +33,12 @@ HAN = "".join(chr(0x4E00 + 7 * i) for i in range(900))
 
 def write_inputs(folder: Path, items: int) -> None:
     """The files that intake and pseudo-labelling would have left, and the cache of hashes."""
-    from tasks.items.image_hashes import Looks
+    from tasks.items.image_hashes import ImageHashes
     from tasks.records import Outcome, Prediction, Sample, Split
     from tasks.storage.rows import RowWriter
 
     rng = Random(1)
-    looks = Looks(folder / "hashes.sqlite")
+    image_hashes = ImageHashes(folder / "hashes.sqlite")
     sets = ((Split.TEST, EVALUATION), (Split.LABELLED, LABELLED), (Split.UNLABELLED, items - LABELLED))
     for split, count in sets:
         (folder / split).mkdir(parents=True)
@@ -59,7 +59,7 @@ def write_inputs(folder: Path, items: int) -> None:
                             probabilities=odds, reason=_text(rng, 20), model="m",
                         )
                     )  # fmt: skip
-        looks.remember(hashes)
+        image_hashes.remember(hashes)
 
 
 def _samples(rng: Random, split: str, count: int) -> Iterator[Any]:
@@ -105,7 +105,7 @@ def merge(folder: Path) -> None:
     from tasks.dataset.settings import EmitSettings, ExportSpec, Format
     from tasks.dataset.sources import Sources
     from tasks.dataset.versions import VersionWriter
-    from tasks.items.image_hashes import Looks
+    from tasks.items.image_hashes import ImageHashes
     from tasks.records import Prediction, Sample, Split
     from tasks.storage.rows import StoredRows
     from tests.tasks.making import prompter
@@ -133,7 +133,7 @@ def merge(folder: Path) -> None:
         pseudo=pseudo,
         settings=settings,
     )
-    plan = plan_merge(sources, Looks(folder / "hashes.sqlite"), seed=1)
+    plan = plan_merge(sources, ImageHashes(folder / "hashes.sqlite"), seed=1)
     done("sign, compare, decide")
     out = folder / "emit"
     out.mkdir()

@@ -17,7 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from flows.service.alerts import apply_automations
-from tasks.storage.stages import StageRecord, read_record
+from tasks.storage.stage_record import StageRecord, read_record
 from tests.conftest import ROOT, free_port
 from tests.flows.small_run import small_config
 from tests.flows.test_kill import answers, start_server

@@ -13,7 +13,7 @@ from tasks.demo.dataset import draw_items
 from tasks.errors import PackError
 from tasks.records import Example, Origin
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 from tests.conftest import PrefectServer
 
 TEACHER = {"engine": "scripted", "model": "scripted:hash"}

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from flows.commands.main import app
 from flows.config import DemoConfig
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 from tests.conftest import PrefectServer
 
 

@@ -9,7 +9,7 @@ import pytest
 from flows.config import DistillConfig
 from tasks.records import Correction, Example
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

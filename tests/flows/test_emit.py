@@ -16,7 +16,8 @@ from tasks.rationales.settings import RationaleSettings
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
 from tasks.review.queue import read_queue
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import StageRecord, read_record, write_stage
+from tasks.storage.stage_record import StageRecord, read_record
+from tasks.storage.stages import write_stage
 from tests.conftest import PrefectServer
 
 pytestmark = pytest.mark.timeout(300)

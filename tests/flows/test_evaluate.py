@@ -19,7 +19,7 @@ from tasks.items.settings import SourceConfig
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Dropped, Example, Sample
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

@@ -13,7 +13,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 from tests.conftest import PrefectServer, free_port
 from tests.flows.small_run import small_config
 

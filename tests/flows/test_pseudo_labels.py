@@ -15,7 +15,7 @@ from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Prediction
 from tasks.review.queue import read_queue
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import StageRecord
+from tasks.storage.stage_record import StageRecord
 from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.test_review_page import call

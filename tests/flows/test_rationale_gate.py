@@ -8,7 +8,7 @@ from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
 from tasks.records import Dropped, Outcome, Prediction
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import StageRecord
+from tasks.storage.stage_record import StageRecord
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

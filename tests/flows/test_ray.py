@@ -19,7 +19,7 @@ pytest.importorskip("ray")
 from flows.config import DemoConfig, DistillConfig
 from tasks.demo.tiny_models import TinyModels
 from tasks.models.engines.ray.cluster import RayRunner
-from tasks.storage.stages import read_record
+from tasks.storage.stage_record import read_record
 from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config

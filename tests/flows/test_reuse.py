@@ -11,7 +11,7 @@ from flows.config import DistillConfig, PseudoLabelsConfig
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Sample
 from tasks.storage.rows import read_rows
-from tasks.storage.stages import StageRecord
+from tasks.storage.stage_record import StageRecord
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 

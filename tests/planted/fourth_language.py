@@ -31,5 +31,5 @@ KINDS: dict[str, str] = {
     "反馈破损": "It arrived broken, the user says|The buyer complains about a crack|届いたら壊れていたと言う|받아 보니 깨졌다고 한다|item is broken 收到就 cracked|Damage on arrival is described",
     "询问优惠": "The user asks for a coupon|Wants a lower price or a discount|割引やクーポンを尋ねている|할인이 있는지 묻는다|any coupon 或 discount for me|Is it on sale, asks the customer",
     "查询物流": "The user asks where the parcel is|Wants the tracking number|荷物がどこか聞いている|택배가 어디 있는지 묻는다|where is my 快递 parcel now|Courier has not moved, user worries",
-    "询问用法": "The user asks how to use it|How to wash it is the question|使い方を尋ねている|어떻게 쓰는지 물어본다|how to use 这个 thing please|Looks for a manual or a video",
+    "询问用法": "The user asks how to use it|How to wash it is the question|使い方を尋ねている|어떻게 쓰는지 물어본다|how to use 这个 thing please|ImageHashes for a manual or a video",
 }

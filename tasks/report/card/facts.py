@@ -19,7 +19,7 @@ from tasks.report.card.contents import Contents, of_pool, read_contents
 from tasks.report.card.evaluation import evaluation_of
 from tasks.report.card.rows import Draw, rows_of
 from tasks.report.summary import stage_records
-from tasks.storage.stages import StageRecord
+from tasks.storage.stage_record import StageRecord
 
 Row = dict[str, Any]
 """A row of one of the run's Parquet files (see artifacts/README.md)."""

@@ -18,7 +18,7 @@ from tasks.records import Origin
 from tasks.report.card.facts import Facts
 from tasks.report.charts import ORIGINS
 from tasks.report.plots import COLOURS, STYLE, WIDTH, canvas, svg, tip
-from tasks.storage.stages import StageRecord
+from tasks.storage.stage_record import StageRecord
 
 _LANE, _REST = 1.8, 0.7
 """Inches: height of a lane, and of everything else."""

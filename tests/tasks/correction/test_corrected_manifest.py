@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.errors import ConfigError, ManifestError
-from tasks.packs.columns import Columns
+from tasks.packs.columns import DEFAULT_COLUMNS, Columns
 from tasks.records import Action
 from tests.tasks.making import correction, sample
 
@@ -25,7 +25,7 @@ Changes = Mapping[str, tuple[str, str | None]]
 """Item id → the label it was given, and the one it gets; None where it is dropped."""
 
 
-def corrected(manifest: Path, changes: Changes, columns: Columns = Columns()) -> list[str]:
+def corrected(manifest: Path, changes: Changes, columns: Columns = DEFAULT_COLUMNS) -> list[str]:
     """Write the corrected copy of one manifest beside it, under `correction`; returns the ids that were left alone."""
     source = str(manifest.resolve())
     samples = [sample(i, source=source, given=was) for i, (was, _) in changes.items()]
@@ -298,7 +298,7 @@ def test_each_manifest_of_a_folder_has_its_copy_and_former_copies_go(tmp_path: P
     samples = [sample("1", source=str(first)), sample("2", source=str(second))]
     relabel = {"action": Action.RELABEL, "label": "查询物流"}
     drop = {"action": Action.DROP, "label": None, "reviewed": True}
-    write_corrected(folder, Columns(), samples, [correction("1", **relabel), correction("2", **drop)], out)
+    write_corrected(folder, DEFAULT_COLUMNS, samples, [correction("1", **relabel), correction("2", **drop)], out)
     assert (out / "corrected/a.json").read_text() == '[{"id": "1", "output": "查询物流"}]'
     assert (out / "corrected/b.jsonl").read_text() == '{"id": "1", "output": "申请退款"}\n'
     assert [json.loads(line) for line in (out / "corrections.jsonl").open()] == [
@@ -306,7 +306,7 @@ def test_each_manifest_of_a_folder_has_its_copy_and_former_copies_go(tmp_path: P
         {"source": str(second), "id": "2", "given": "申请退款", "now": None, "why": "because", "reviewed": True},
     ]
     second.unlink()
-    write_corrected(folder, Columns(), samples[:1], [correction("1", action=Action.REVIEW)], out)
+    write_corrected(folder, DEFAULT_COLUMNS, samples[:1], [correction("1", action=Action.REVIEW)], out)
     assert [path.name for path in (out / "corrected").iterdir()] == ["a.json"]
     assert (out / "corrected/a.json").read_bytes() == first.read_bytes()
     assert (out / "corrections.jsonl").read_bytes() == b""

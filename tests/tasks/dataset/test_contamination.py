@@ -11,7 +11,7 @@ from tasks.dataset.decisions import Decision, Reason
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
-from tasks.items.image_hashes import Looks
+from tasks.items.image_hashes import ImageHashes
 from tasks.records import Origin
 from tests.planted.contamination import OTHERS, PlantedPool, plant
 
@@ -20,7 +20,7 @@ def planned(planted: PlantedPool, *, transductive: bool = False) -> Plan:
     trusted = {s.id: Decision(s.labels[0], Origin.PSEUDO, "") for s in planted.pool}
     settings = EmitSettings(transductive=transductive)
     sources = Sources(pool=planted.pool, evaluation=planted.evaluation, pseudo=trusted, settings=settings)
-    return plan_merge(sources, Looks(), seed=0)
+    return plan_merge(sources, ImageHashes(), seed=0)
 
 
 def stopped(plan: Plan, planted: PlantedPool) -> set[str]:

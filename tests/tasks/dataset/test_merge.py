@@ -15,8 +15,8 @@ from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.mixing import MixRow
 from tasks.dataset.settings import EmitSettings, MixSettings
 from tasks.dataset.sources import Sources
-from tasks.items.image_hashes import Looks
-from tasks.items.near_duplicates import item_of, near
+from tasks.items.duplicates import item_of, near
+from tasks.items.image_hashes import ImageHashes
 from tasks.records import (
     Action,
     Correction,
@@ -55,7 +55,7 @@ def merged(
         reasons=reasons or {},
         settings=EmitSettings.model_validate({"waiting": waiting}),
     )
-    plan = plan_merge(sources, Looks(), seed=0)
+    plan = plan_merge(sources, ImageHashes(), seed=0)
     return in_order(plan, sources), list(merge_drops(plan, sources))
 
 
@@ -209,7 +209,7 @@ def test_the_stronger_origin_stands_among_nearly_equal_items_too() -> None:
 
 
 def planned(sources: Sources) -> tuple[dict[str, str], list[ReviewCase]]:
-    plan = plan_merge(sources, Looks(), seed=0)
+    plan = plan_merge(sources, ImageHashes(), seed=0)
     taught = [e.sample_id for e in in_order(plan, sources)]
     reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
     check_books("emit", taught, list(reasons), input_ids(plan, sources))
@@ -249,7 +249,7 @@ def test_so_many_conflicts_are_asked_about_at_a_time_and_judged_ones_stay() -> N
     torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二三" for side in (GIVEN, OTHER)]
     answers = {torn[5].id: said(torn[5], THIRD)}
     sources = Sources(labelled=torn, verdicts=answers)
-    cases, verdicts = find_conflicts(plan_merge(sources, Looks(), seed=0), sources, 3)
+    cases, verdicts = find_conflicts(plan_merge(sources, ImageHashes(), seed=0), sources, 3)
     assert [c.sample_id for c in cases] == [torn[i].id for i in (1, 0, 3, 5)]
     assert verdicts == {torn[5].id: THIRD}
     assert cases[0].gain == 0.5
@@ -275,7 +275,7 @@ def test_what_was_judged_before_it_changed_is_asked_about_anew_if_it_conflicts()
     settled = sample("x", "用户: 别的")
     answers = {torn[0].id: said(settled, GIVEN), torn[3].id: said(torn[3], "改名前的类别"), "x": said(torn[0], OTHER)}
     sources = Sources(labelled=[*torn, settled], verdicts=answers)
-    plan = plan_merge(sources, Looks(), seed=0)
+    plan = plan_merge(sources, ImageHashes(), seed=0)
     assert [c.sample_id for c in find_conflicts(plan, sources, 2)[0]] == [torn[1].id, torn[0].id]
     assert len(find_conflicts(plan, sources, 50)[0]) == 4
 
@@ -298,7 +298,7 @@ def test_two_tasks_without_label_sets_may_say_the_same_of_one_picture() -> None:
         return sample(id, image("1"), labels=(), given="红鞋", task=task)
 
     sources = Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")])
-    plan = plan_merge(sources, Looks(), seed=0)
+    plan = plan_merge(sources, ImageHashes(), seed=0)
     assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
 
 
@@ -340,7 +340,7 @@ def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
     labelled = [sample(f"{i}", ASKS.format(i)) for i in range(6)]
     labelled += [sample(f"x{i}", f"用户: 第{'一二三四五六'[i]}个问题") for i in range(6)]
     sources = Sources(labelled=labelled, settings=EmitSettings(near_duplicates="keep", validation_share=0.3))
-    kept = in_order(plan_merge(sources, Looks(), seed=0), sources)
+    kept = in_order(plan_merge(sources, ImageHashes(), seed=0), sources)
     assert len(kept) == 12
     assert len({e.subset for e in kept[:6]}) == 1
     assert Subset.VALIDATION in {e.subset for e in kept}
@@ -381,7 +381,7 @@ def test_several_captions_of_one_picture_are_no_conflict() -> None:
         return sample(id, image("1"), labels=(), given=text)
 
     sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
-    plan = plan_merge(sources, Looks(), seed=0)
+    plan = plan_merge(sources, ImageHashes(), seed=0)
     assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
     assert find_conflicts(plan, sources, 50) == ([], {})
 
@@ -459,7 +459,7 @@ LETTERS = "abcdefghijkl"
 def order(seed: int, count: int = 12) -> list[str]:
     mix = [mix_row(i) for i in range(4)]
     sources = Sources(labelled=[sample(i) for i in LETTERS[:count]], mix=mix, settings=mixed(0.25))
-    return [e.sample_id for e in shuffled_examples(plan_merge(sources, Looks(), seed), sources, PROMPTER, seed)]
+    return [e.sample_id for e in shuffled_examples(plan_merge(sources, ImageHashes(), seed), sources, PROMPTER, seed)]
 
 
 def test_the_seed_decides_the_order() -> None:

@@ -8,7 +8,8 @@ import pytest
 from tasks.errors import ConfigError
 from tasks.evaluation.results import Results, check_held_out, read_results
 from tasks.records import Example, Message, Origin, Record, Split
-from tasks.storage.stages import StageRecord, write_stage
+from tasks.storage.stage_record import StageRecord
+from tasks.storage.stages import write_stage
 from tests.tasks.making import prediction, sample
 
 

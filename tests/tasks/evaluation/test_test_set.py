@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.evaluation.test_set import choose_test_labels, keep_own_ids
 from tasks.items.samples import read_samples
-from tasks.packs.columns import Columns
+from tasks.packs.columns import DEFAULT_COLUMNS
 from tasks.packs.pack import load_pack
 from tasks.records import Split
 from tests.tasks.making import prediction, sample
@@ -46,4 +46,4 @@ def test_ids_are_told_from_the_names_of_items_without_one(tmp_path: Path) -> Non
     manifest.write_text(json.dumps(rows))
     refused = [d.sample_id for d in read_samples(manifest, tmp_path, load_pack("demo"), Split.TEST).dropped]
     assert refused == ["item-1", "item-1", "item-3", "7", "item-5", "item-6"]
-    assert keep_own_ids(refused, manifest, Columns()) == ["item-1", "item-1", "item-3", "7"]
+    assert keep_own_ids(refused, manifest, DEFAULT_COLUMNS) == ["item-1", "item-1", "item-3", "7"]

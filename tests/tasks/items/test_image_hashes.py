@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tasks.demo.screens import KINDS, draw_screen
-from tasks.items.image_hashes import HEIGHT, WIDTH, Looks, picture_hashes, same_picture, thumbnail
+from tasks.items.image_hashes import HEIGHT, WIDTH, ImageHashes, picture_hashes, same_picture, thumbnail
 from tasks.records import ImageRef
 from tests.tasks.making import image
 
@@ -53,7 +53,7 @@ def test_a_copy_is_the_same_picture_and_its_hash_is_near_one_of_the_cuts(tmp_pat
     assert same_picture(copy, whole)
     known = thumbnail(whole)
     assert known is not None
-    found = Looks().hashes([copy])["b.jpg"]
+    found = ImageHashes().hashes([copy])["b.jpg"]
     assert min(bits(int(h), found) for h in picture_hashes(known)) <= 6
 
 
@@ -76,7 +76,7 @@ def test_files_that_cannot_be_read_are_like_none_but_themselves(tmp_path: Path) 
     assert not same_picture(whole, gone)
     assert not same_picture(gone, image("cut", str(cut)))
     assert same_picture(gone, gone)
-    assert Looks().hashes([gone, image("cut", str(cut)), whole]).keys() == {"a.png"}
+    assert ImageHashes().hashes([gone, image("cut", str(cut)), whole]).keys() == {"a.png"}
 
 
 def test_turned_by_its_exif_data_a_picture_is_upright(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_the_hash_says_which_low_frequencies_are_above_their_median() -> None:
 def test_hashes_are_kept_and_no_file_is_opened_twice(tmp_path: Path) -> None:
     shown = saved(tmp_path, "a.png", screen(1))
     cache = tmp_path / "deep" / "hashes.sqlite"
-    first = Looks(cache).hashes([shown])
+    first = ImageHashes(cache).hashes([shown])
     Path(shown.path).unlink()
-    assert Looks(cache).hashes([shown]) == first != {}
-    Looks(cache).remember({"low": 0, "high": 2**64 - 1})
-    assert Looks(cache).hashes([image("low"), image("high")]) == {"low": 0, "high": 2**64 - 1}
+    assert ImageHashes(cache).hashes([shown]) == first != {}
+    ImageHashes(cache).remember({"low": 0, "high": 2**64 - 1})
+    assert ImageHashes(cache).hashes([image("low"), image("high")]) == {"low": 0, "high": 2**64 - 1}

@@ -4,12 +4,13 @@ import pytest
 
 from tasks.errors import BudgetSpent
 from tasks.models.ask import stream_answers
-from tasks.models.costs import Budget, Costs, Session, Tally, add_up
+from tasks.models.costs import Budget, Session, Tally, add_up
 from tasks.models.engines.engine import Engine, EngineSpec, Prices, Usage
 from tasks.models.engines.scripted import ScriptedEngine
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings
 from tasks.records import Outcome, Request, Sampling
+from tasks.storage.stage_record import Costs
 from tests.tasks.making import generation, prompter, sample
 
 

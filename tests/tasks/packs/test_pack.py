@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tasks.errors import PackError
-from tasks.packs.columns import Columns
+from tasks.packs.columns import DEFAULT_COLUMNS, Columns
 from tasks.packs.pack import TEMPLATES, load_pack
 
 
@@ -108,7 +108,7 @@ def test_a_pack_of_free_text_has_neither_labels_nor_their_keys() -> None:
     with pytest.raises(PackError, match=r"rationales needs a label set.*leave out `generator`.*emit"):
         pack.require_labels("rationales")
     load_pack("demo").require_labels("rationales")
-    assert load_pack("demo").columns == Columns()
+    assert load_pack("demo").columns == DEFAULT_COLUMNS
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import orjson
 from PIL import Image
 
 from tasks.items.images import check_image
-from tasks.models.costs import Costs
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
@@ -25,7 +24,8 @@ from tasks.records import (
     TextPart,
 )
 from tasks.storage.rows import write_rows
-from tasks.storage.stages import StageRecord, write_stage
+from tasks.storage.stage_record import Costs, StageRecord
+from tasks.storage.stages import write_stage
 from tests.tasks.making import correction, parts, prediction, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")

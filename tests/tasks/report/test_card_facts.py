@@ -15,7 +15,8 @@ from tasks.report.card.prompts import rendered_prompts
 from tasks.report.card.rows import Draw, rows_of
 from tasks.report.card.sections import balance
 from tasks.report.card.warnings import warnings_of
-from tasks.storage.stages import StageRecord, write_stage
+from tasks.storage.stage_record import StageRecord
+from tasks.storage.stages import write_stage
 from tests.tasks.dataset.making import record_version
 from tests.tasks.making import correction, image, sample
 from tests.tasks.report.made_run import make_run

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from tasks.models.costs import Costs
 from tasks.records import Dropped
 from tasks.report.summary import run_summary, stage_records
-from tasks.storage.stages import StageRecord, write_stage
+from tasks.storage.stage_record import Costs, StageRecord
+from tasks.storage.stages import write_stage
 from tests.tasks.making import prediction
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tasks.dataset.versions import SnapshotRow
 from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
-from tasks.models.costs import Costs
 from tasks.models.engines.engine import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
@@ -34,7 +33,8 @@ from tasks.records import (
 from tasks.review.verdicts import Verdict
 from tasks.storage.files import write_bytes
 from tasks.storage.rows import StoredRows, read_rows, write_rows
-from tasks.storage.stages import StageRecord, check_books, finished, read_record, recipe_hash, write_stage
+from tasks.storage.stage_record import Costs, StageRecord, read_record
+from tasks.storage.stages import check_books, finished, recipe_hash, write_stage
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 
@@ -71,7 +71,7 @@ ROWS: dict[str, list[Record]] = {
         ReviewCase(sample_id="b", parts=(), labels=("x",), given="x", candidate=None, student={"x": 1.0}),
     ],
     "verdicts": [Verdict(id="a", content="c", verdict=None, given="x", at="2026-01-01T00:00:00Z", by="Ann")],
-    "examples": [example(), example(images=(), messages=()), example(weight=0.5)],
+    "examples": [example(), example(images=(), messages=())],
     "examples without images": [example(images=()), example(images=())],
     "dropped": [Dropped(sample_id="a", stage="s", reason="image_missing", detail="“x”，\n")],
     "generations": [generation("a", label_logprobs={"x": -1.5}), generation("b", texts=())],

@@ -8,14 +8,13 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tasks.errors import EngineError
-from tasks.models.engines.vllm import guard
+from tasks.models.engines.processes import end_guarded, end_orphans, start_guarded
 
 _log = logging.getLogger("labelstill")
 
@@ -31,7 +30,6 @@ _DEAF_SECONDS = 60.0
 _SURE_SECONDS = 2.0
 _PORTS = 3
 """Free ports tried, should another program take one between our look and the server's start."""
-_GUARD_PATIENCE = guard.PATIENCE_SECONDS + 10.0
 
 
 def records_folder() -> Path:
@@ -100,7 +98,7 @@ class ServerProcess:
                 self.log.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise EngineError(f"cannot write {error.filename}: {error.strerror}; set XDG_STATE_HOME") from error
-            for family in guard.end_orphans(self._records):
+            for family in end_orphans(self._records):
                 _log.warning("ended a server that a killed run had left: %s", " ".join(family.command)[:200])
             for attempt in range(_PORTS):
                 self._port = _free_port(self._host)
@@ -148,15 +146,7 @@ class ServerProcess:
         self._check_open()
         with self.log.open("ab") as sink:
             self._log_start = sink.tell()
-            self._guard = subprocess.Popen(
-                # -P: the folder of the script holds modules whose names are none of its business
-                [sys.executable, "-P", guard.__file__, self._record, str(self._owner), *self._command(self._port)],
-                env={**self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._guard = start_guarded(self._command(self._port), self._record, self._environment, sink)
         try:
             self._await_ready()
         except BaseException:
@@ -236,19 +226,8 @@ class ServerProcess:
 
     def _end(self) -> None:
         running, self._guard = self._guard, None
-        if running is None:
-            return
-        family = guard.read_record(self._record)
-        running.terminate()
-        try:
-            running.wait(timeout=_GUARD_PATIENCE)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
-        # nothing is left of it unless the guard itself was killed
-        if family is not None:
-            guard.end_family(family)
-        self._record.unlink(missing_ok=True)
+        if running is not None:
+            end_guarded(running, self._record)
 
 
 class _PortTaken(EngineError):

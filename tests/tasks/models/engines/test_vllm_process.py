@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tasks.errors import EngineError
-from tasks.models.engines.vllm import guard
+from tasks.models.engines import processes
 from tasks.models.engines.vllm.log import last_line
 from tasks.models.engines.vllm.process import ServerProcess
 
@@ -160,34 +160,34 @@ def test_a_process_with_an_orphans_number_is_left_alone(tmp_path: Path):
     bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
         mine = psutil.Process().create_time()
-        family = guard.Family(
+        family = processes.Family(
             leader=bystander.pid,
             created=psutil.Process(bystander.pid).create_time() - 3600,
             owner=os.getpid(),
             owner_created=mine - 3600,  # our pid, but not us: that owner is gone
-            machine=guard.this_machine(),
+            machine=processes.this_machine(),
             command=("vllm",),
         )
         note(tmp_path / "old.json", family)
-        assert guard.end_orphans(tmp_path) == []
+        assert processes.end_orphans(tmp_path) == []
         assert not (tmp_path / "old.json").exists()
         assert bystander.poll() is None
         # another machine's record, in a home folder that both share: its numbers mean nothing here
         there = replace(family, created=family.created + 3600, machine="there")
         note(tmp_path / "there.json", there)
-        assert guard.end_orphans(tmp_path) == []
+        assert processes.end_orphans(tmp_path) == []
         assert (tmp_path / "there.json").exists()
         assert bystander.poll() is None
         # and the check itself: with everything right it is ended
         note(tmp_path / "right.json", replace(there, machine=family.machine))
-        assert [f.leader for f in guard.end_orphans(tmp_path)] == [bystander.pid]
+        assert [f.leader for f in processes.end_orphans(tmp_path)] == [bystander.pid]
         assert wait_for(lambda: bystander.poll() is not None)
     finally:
         bystander.kill()
         bystander.wait()
 
 
-def note(file: Path, family: guard.Family) -> None:
+def note(file: Path, family: processes.Family) -> None:
     file.write_text(json.dumps({**vars(family), "command": list(family.command)}))
 
 

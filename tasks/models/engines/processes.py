@@ -1,10 +1,10 @@
-"""A server that we start never outlives us: the guard between us and it, and what ends those that got away.
+"""End whole trees of processes, and start servers and trainers that never outlive us.
 
-Run as a script (``guard.py RECORD OWNER COMMAND…``) this starts the command in a session of its own and ends that
-whole session when the command, or the process that started the guard, is gone, however it went. A process that is
-killed cannot clean up, and Linux' parent-death signal reaches direct children only, and already when the *thread*
-that started them ends; so it is another process that watches. Should the guard be killed too, its record is left,
-and `end_orphans` finds it at the next start.
+Run as a script (``processes.py RECORD OWNER COMMAND…``, which imports nothing of ours) this starts the command in a
+session of its own and ends that whole session when the command, or the process that started this guard, is gone,
+however it went. A process that is killed cannot clean up, and Linux' parent-death signal reaches direct children only,
+and already when the *thread* that started them ends; so it is another process that watches. Should the guard be killed
+too, its record is left, and `end_orphans` finds it at the next start.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -91,14 +91,59 @@ def end_family(family: Family, patience: float = PATIENCE_SECONDS) -> None:
     for process in leaders:
         _signal(process, signal.SIGTERM)
     psutil.wait_procs(leaders, timeout=patience)
-    known += members(family)
-    for process in known:
+    while known := [*{*members(family), *(p for p in known if _runs(p))}]:
+        end_processes(known, _AFTERMATH_SECONDS)
+
+
+def end_processes(processes: Iterable[psutil.Process], patience: float) -> bool:
+    """Ask processes and all their children to end, and kill those that have not after `patience` seconds.
+
+    Return False when there are none.
+    """
+    trees: set[psutil.Process] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            trees |= {process, *process.children(recursive=True)}
+    for process in trees:
         _signal(process, signal.SIGTERM)
-    _, alive = psutil.wait_procs(known, timeout=_AFTERMATH_SECONDS)
-    while alive := {*members(family), *(p for p in alive if _runs(p))}:
-        for process in alive:
-            _signal(process, signal.SIGKILL)
-        psutil.wait_procs(list(alive), timeout=1)
+    _, alive = psutil.wait_procs(trees, timeout=patience)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=5)
+    return bool(trees)
+
+
+def start_guarded(
+    command: Sequence[str], record: Path, environment: Mapping[str, str], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start `command` with a guard between us and it, which is returned; its output goes to `log`.
+
+    The guard notes the command's processes in `record` and exits with its code (above 191: 256 - signal).
+    """
+    return subprocess.Popen(
+        # -P: the folder of the script holds modules whose names are none of its business
+        [sys.executable, "-P", __file__, str(record), str(os.getpid()), *command],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def end_guarded(started: subprocess.Popen[bytes], record: Path) -> None:
+    """End what `start_guarded` started, with all its processes; returns when none is left."""
+    family = read_record(record)
+    started.terminate()
+    try:
+        started.wait(timeout=PATIENCE_SECONDS + 10)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        started.wait()
+    # nothing is left of it unless the guard itself was killed
+    if family is not None:
+        end_family(family)
+    record.unlink(missing_ok=True)
 
 
 def end_orphans(records: Path) -> list[Family]:
