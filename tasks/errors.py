@@ -11,7 +11,7 @@
     ├── StorageError                a file cannot be written, as on a full disk: names the file and the mend
     ├── JudgementError              a file of probabilities or verdicts is unusable: names file, line and item
     ├── BudgetSpent                 the run's budget is spent: nothing is wrong, it goes on the next time
-    ├── LeakageError                a prediction comes from a model that saw the item (rule 4)
+    ├── LeakageError                a prediction comes from a model that saw the item
     └── BooksError                  kept + dropped ≠ input in a stage: a defect of ours, never of the data
 
 One bad *item* raises none of these beyond the room that met it: it becomes a `records.Dropped`.

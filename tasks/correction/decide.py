@@ -4,7 +4,7 @@
 2. `correct` asks the teacher, which is not shown the given label, about the most suspicious items only;
 3. has a person judge a sample of them (gate.py), calibrates on the verdicts (calibration.py), and spends
    what is left of the person's budget where an answer is worth most;
-4. decides: verdicts stand; unreviewed labels change only while the gate is open (rule 6); the rest waits or stays.
+4. decides: verdicts stand; unreviewed labels change only while the gate is open; the rest waits or stays.
 """
 
 from collections.abc import Callable, Mapping

@@ -3,7 +3,7 @@
 # (scipy publishes no types)
 """The audit: which items a person is asked about, and whether the verdicts open the gate.
 
-Labels change without a person only while audited evidence says that it helps (rule 6). On human label noise, applying
+Labels change without a person only while audited evidence says that it helps. On human label noise, applying
 every proposal lowered label accuracy on hard data from .9576 to .8314; hence the gate: the Wilson lower bound of
 audited wins / (wins + losses) must exceed `level`.
 """

@@ -1,4 +1,4 @@
-"""Sample × pack → Request: the only place that renders what models read (rule 7).
+"""Sample × pack → Request: the only place that renders what models read.
 
 A pack's template files are editable by people who do not program, so they run in Jinja's sandbox with StrictUndefined:
 a misspelt variable is an error at the first item, not a literal `{{ }}` in ten thousand training prompts.

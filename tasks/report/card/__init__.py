@@ -6,7 +6,7 @@ rows.py        a few thousand rows of a Parquet file at a time
 contents.py    what the drawn items show and say
 confidence.py  how sure the teacher and the run are, counted by steps
 page.py        the sections in their order
-sections.py    sections that are counts
+counts.py      the sections that are counts: tables and charts
 items.py       one item: thumbnails, text, label, reason
 evaluation.py  the students' scores
 flow.py        the diagram of items through the stages

@@ -10,12 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from tasks.rationales.diversity import Variety
-from tasks.report.card.evaluation import students
-from tasks.report.card.facts import Facts
-from tasks.report.card.flow import flow_chart, links_of
-from tasks.report.card.items import change_item, cut, dropped_item, example_item, grid
-from tasks.report.card.prompts import RenderedPrompt
-from tasks.report.card.sections import (
+from tasks.report.card.counts import (
     balance,
     confidence,
     corrections,
@@ -26,6 +21,11 @@ from tasks.report.card.sections import (
     reasons,
     recipe,
 )
+from tasks.report.card.evaluation import students
+from tasks.report.card.facts import Facts
+from tasks.report.card.flow import flow_chart, links_of
+from tasks.report.card.items import change_item, cut, dropped_item, example_item, grid
+from tasks.report.card.prompts import RenderedPrompt
 from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, warnings_of
 from tasks.report.correction.tables import counted
 from tasks.report.fonts import PAGE_FONTS, font_faces, legible

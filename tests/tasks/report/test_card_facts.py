@@ -10,10 +10,10 @@ from tasks.packs.pack import load_pack
 from tasks.rationales.diversity import measure_variety
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
 from tasks.report.card.confidence import confidence_of
+from tasks.report.card.counts import balance
 from tasks.report.card.facts import gather
 from tasks.report.card.prompts import rendered_prompts
 from tasks.report.card.rows import Draw, rows_of
-from tasks.report.card.sections import balance
 from tasks.report.card.warnings import warnings_of
 from tasks.storage.stage_record import StageRecord
 from tasks.storage.stages import write_stage
