@@ -33,7 +33,7 @@ from tasks.records import (
 from tasks.storage.json_lines import escape_json
 
 LONG_PROMPT = 2500
-"""Fixed prompts beyond about so many characters made answers worse (reported by people who competed, FACTS)."""
+"""Fixed prompts beyond about so many characters made answers worse (reported by people who competed)."""
 
 _OF_THE_ITEM = ("label", "description", "complaint")
 
