@@ -167,17 +167,11 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
     sections["ledger"] = Reader(folder).read_ledger(folder / "ledger.sqlite")
     commands.run("review list", "review", "list", output)
     commands.run("review export", "review", "export", output, "--to", folder / "tasks.json", "--open")
-    patch = output / "correction" / "corrections.jsonl"
-    commands.run("corrections show", "corrections", "show", patch)
-    commands.run("corrections apply", "corrections", "apply", patch, folder / "train/x.json", "--to", folder / "y.json")
-    commands.run("corrections revert", "corrections", "revert", patch, folder / "y.json", "--to", folder / "z.json")
     commands.run("diff", "diff", "--in", output, "--to", folder / "diff.csv", "--show", 5)
     reader = Reader(folder)
-    for file in ("tasks.json", "tasks.xml", "y.json", "y.json.undo.jsonl", "diff.csv"):
+    for file in ("tasks.json", "tasks.xml", "diff.csv"):
         sections[file] = abridge(reader.read_file(folder / file) or {})
-    back = folder / "z.json"
-    same = back.exists() and back.read_bytes() == (folder / "train" / "x.json").read_bytes()
-    sections["reverted manifest"] = {"is the first": same}
+    sections["y.json"] = abridge(reader.read_file(output / "correction" / "corrected" / "x.json") or {})
     return {**commands.said, **sections}
 
 
