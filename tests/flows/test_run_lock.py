@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from pydantic import BaseModel
 
 from flows.run_lock import hold_output, holder_of, lock_output
@@ -157,8 +158,8 @@ def test_a_stage_is_tried_again_with_the_larger_flow_alone(prefect_server: Prefe
         larger(Config(output=tmp_path))
     assert tries(tmp_path) == ["larger"] * 2
     with SyncPrefectClient(prefect_server.api_url) as client:
-        newest = [run for run in client.read_flow_runs(limit=200) if run.name == "larger"]
-        assert [run.run_count for run in newest] == [2]
+        named = FlowRunFilter(name=FlowRunFilterName(any_=["larger"]))
+        assert [run.run_count for run in client.read_flow_runs(flow_run_filter=named)] == [2]
 
 
 def test_the_flow_keeps_its_signature_and_description() -> None:

@@ -194,9 +194,10 @@ def test_a_dead_server_is_brought_back_by_its_keeper(tmp_path: Path) -> None:
         asked: list[str] = []
 
         class Waiting:
-            def revive(self, base_url: str) -> None:
+            def revive(self, base_url: str) -> str:
                 asked.append(base_url)
                 stub.stats()
+                return base_url
 
         place = Workplace(ImageCache(tmp_path / "images"), tmp_path)
         engine = ServerEngine(spec(stub, patience_seconds=0.5), place, keeper=Waiting())
