@@ -143,7 +143,7 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
         correction={"votes": 3, "review_budget": 18, "audit": 10, "teacher_share": 0.4, "gate_level": 0.2},
         pseudo_labels={
             "votes": 2, "target_precision": 0.95, "assurance": 0.8, "review_budget": 5, "floor": 1, "cap": 7,
-            "quotas": {"支付页": 3}, "class_temperature": 0.8, "second_teacher": HASH,
+            "quotas": {"支付页": 3}, "second_teacher": HASH,
         },
         emit={
             "name": "golden", "licence": "cc-by-4.0", "reason_share": 0.8, "validation_share": 0.15, "waiting": "keep",
@@ -327,7 +327,18 @@ def run_correct(folder: Path, commands: Commands) -> Sections:
     for title, words in {
         "alone": both[:2],
         "with a teacher": [*both, "--teacher", files[2], "--teacher-share", 0.3],
-        "with verdicts": [*both, "--teacher", files[2], *judged, "--seed", 3, "--gate-level", 0.3],
+        "with verdicts": [
+            *both,
+            "--teacher",
+            files[2],
+            "--teacher-share",
+            0.3,
+            *judged,
+            "--seed",
+            3,
+            "--gate-level",
+            0.3,
+        ],
         "for a precision": [*both, *judged, "--target-precision", 0.9],
     }.items():
         out = folder / f"{title}.out.jsonl"
@@ -359,7 +370,8 @@ def run_real_noise(folder: Path, commands: Commands) -> Sections | None:
     sections: Sections = {}
     for seed in (0, 1):
         out = folder / f"seed{seed}.out.jsonl"
-        words = ["--probabilities", files[0], "--probabilities", files[1], "--teacher", files[2], "--seed", seed]
+        words = ["--probabilities", files[0], "--probabilities", files[1], "--seed", seed]
+        words += ["--teacher", files[2], "--teacher-share", 0.15]
         words += ["--reviews", 120, "--audit", 100, "--verdicts", folder / "verdicts.jsonl", "--out", out]
         commands.run(f"seed {seed}", "correct", *words)
         sections[f"figures of seed {seed}"] = summarise_decisions(out, truth)

@@ -21,7 +21,7 @@ Sections = dict[str, Section]
 PROJECT = Path(__file__).resolve().parents[2]
 LEFT_OUT = {
     "approved", "at", "code", "finished_at", "inputs", "made_at", "parent", "recipe", "utilisation", "version",
-    "watched",
+    "watched", "weight",
 }  # fmt: skip
 """Fields that may differ between two runs of the same code: times, and digests of code and configuration."""
 PATTERNS = (
@@ -261,13 +261,14 @@ def digest(value: Any) -> str:
 
 
 def abridge(section: Section) -> Section:
-    """Keep the first rows, and decisions other than `keep`, in clear; of the others what was decided and a digest."""
+    """Keep some rows, and decisions other than `keep`, in clear; of the others what was decided and a digest."""
     if not any(isinstance(value, dict) for value in section.values()):
         return {"entries": len(section), "digest": digest(section)}
     rows: Section = {}
-    for number, (key, value) in enumerate(section.items()):
+    shown = set(sorted(section)[:IN_CLEAR])  # the same rows whatever their order
+    for key, value in section.items():
         fields = value if isinstance(value, dict) else {"value": value}
-        in_clear = number < IN_CLEAR or fields.get("action", "keep") != "keep"
+        in_clear = key in shown or fields.get("action", "keep") != "keep"
         rows[key] = value if in_clear else decide_briefly(fields)
     return rows
 
