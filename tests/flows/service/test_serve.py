@@ -113,7 +113,7 @@ def test_stopping_ends_worker_and_run_and_the_run_says_that_it_crashed(
     wait_for(lambda: state_of(client, run) == "Running" and "inner works" in worker.program.log_tail(3))
     assert stop(project)
     assert not worker.program.find()
-    wait_for(lambda: state_of(client, run) == "Crashed", seconds=10)
+    wait_for(lambda: state_of(client, run) == "Crashed", seconds=60)
     assert not stop(project)
 
 
