@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.engine import Workplace
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import check_vllm
 from tasks.models.engines.vllm.options import Build, serve_command, serve_environment, spans_nodes
 from tasks.models.image_cache import ImageCache
