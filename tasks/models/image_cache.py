@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError, StorageError
+from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef
 from tasks.storage.files import replacing
 
@@ -22,7 +23,7 @@ _ENDS = {".jpg": b"\xff\xd9", ".png": b"\0\0\0\0IEND\xaeB`\x82"}
 """What a whole file of each kind ends with."""
 
 
-class TooThin(ValueError):
+class TooThin(BadMedia):
     """An image so long and thin that the model's patches can't cover it: a fault of its item alone."""
 
 

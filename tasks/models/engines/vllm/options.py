@@ -66,7 +66,7 @@ def serve_command(
     command = [sys.executable, "-P", "-m", *start, "--model", _resolved(spec.model), "--served-model-name", names[0]]
     command += ["--host", host, "--port", str(port), "--seed", "0"]
     for flag, value in _settings(spec, place, build).items():
-        command += [flag, str(value)]
+        command += [] if value is None else [flag, str(value)]
     if adapters := spec.all_adapters():
         modules = [
             json.dumps({"name": name, "path": _resolved(adapter)})
@@ -100,7 +100,7 @@ def _settings(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, Any
     limits = {"image": place.most_images, "video": 0} if place.most_images else {"video": 0}
     # in float32 on the CPU, as the local engine; vLLM's `auto` would round a float32 checkpoint to 16 bits
     dtype = "float32" if build.cpu and spec.dtype == "auto" else spec.dtype
-    settings: dict[str, Any] = {
+    return {
         "--dtype": dtype,
         "--tensor-parallel-size": spec.tensor_parallel_size,
         "--data-parallel-size": spec.data_parallel_size,
@@ -113,16 +113,12 @@ def _settings(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, Any
         "--structured-outputs-config": json.dumps({"backend": "guidance"}),
         # else Qwen2-VL's own file decides what a request leaves open: top_k 1, which makes all votes alike
         "--generation-config": "vllm",
-    }
-    if not build.cpu:
-        settings["--api-server-count"] = spec.api_server_count
-    optional = {
+        "--api-server-count": None if build.cpu else spec.api_server_count,
         "--revision": spec.revision,
         "--max-model-len": spec.context_length,
         "--gpu-memory-utilization": spec.gpu_memory_utilization,
         "--quantization": spec.quantization,
     }
-    return settings | {flag: value for flag, value in optional.items() if value is not None}
 
 
 def _resolved(name: str) -> str:
