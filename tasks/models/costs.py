@@ -3,10 +3,10 @@
 Costs are tokens, time, how full the engines were kept, and money where prices are known.
 """
 
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from threading import Lock
 
 from tasks.errors import BudgetSpent
 from tasks.models.engines.engine import Usage
@@ -68,6 +68,7 @@ class Tally:
             self.cost = (self.cost or 0.0) + amount
 
 
+@dataclass
 class Budget:
     """What a run may spend, and what it has spent; safe to use from several threads.
 
@@ -75,14 +76,13 @@ class Budget:
     answers come, so that those in flight may exceed them. Answers found in the ledger cost nothing.
     """
 
-    def __init__(self, limits: BudgetSettings) -> None:
-        self.limits = limits
-        self.asked = 0
-        self.spent_tokens = 0
-        self.spent_cost = 0.0
-        # monotonic: setting the clock neither ends a run nor lets it go on for ever
-        self._began = time.monotonic()
-        self._lock = threading.Lock()
+    limits: BudgetSettings
+    asked: int = 0
+    spent_tokens: int = 0
+    spent_cost: float = 0.0
+    # monotonic: setting the clock neither ends a run nor lets it go on for ever
+    _began: float = field(default_factory=time.monotonic)
+    _lock: Lock = field(default_factory=Lock)
 
     def allow(self) -> bool:
         """Return whether one more question may be asked; if so, count it."""

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def open_images(
     return opened or None
 
 
+@dataclass(frozen=True)
 class ImageCache:
     """Images as the model sees them, each made once per digest, bounds and patch size, under `folder`.
 
@@ -69,8 +71,7 @@ class ImageCache:
     into place whole, so threads, processes and runs may share a folder; two that want the same new image both make it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def file(self, image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> Path:
         """The pre-resized image's file, made if it isn't there whole.

@@ -60,7 +60,7 @@ class Ledger:
         self._writing: dict[str, Row] = {}
         self._pending_characters = 0
         self._trouble = ""
-        self._wake, self._closing = Event(), Event()
+        self._closing = Event()
         self._thread: Thread | None = None
 
     def __enter__(self) -> "Ledger":
@@ -99,16 +99,14 @@ class Ledger:
             if request.key not in self._pending:
                 self._pending[request.key] = row
                 self._pending_characters += row.size
-            filled = max(len(self._pending) / _MOST_ROWS, self._pending_characters / _MOST_CHARACTERS)
+            full = len(self._pending) > _MOST_ROWS or self._pending_characters > _MOST_CHARACTERS
             if self._thread is None:
                 self._thread = Thread(target=self._keep_writing, name="ledger", daemon=True)
                 self._thread.start()
-        if filled > 1:
+        if full:
             self.flush()
         elif self._trouble:
             raise LedgerError(self._trouble)
-        elif filled > 0.5:
-            self._wake.set()
 
     def __len__(self) -> int:
         with self._read_lock:
@@ -121,7 +119,6 @@ class Ledger:
             if self._closing.is_set():
                 return
             self._closing.set()
-        self._wake.set()
         if self._thread is not None:
             self._thread.join()
         try:
@@ -141,9 +138,7 @@ class Ledger:
             raise LedgerError(f"{self.path}: answers can't be read: {why}; move the file away, run again") from error
 
     def _keep_writing(self) -> None:
-        while not self._closing.is_set():
-            self._wake.wait(_FLUSH_SECONDS)
-            self._wake.clear()
+        while not self._closing.wait(_FLUSH_SECONDS):
             # The answers stay in memory when this fails, and the next put, flush or close raises in the run's thread.
             with suppress(LedgerError):
                 self.flush()

@@ -97,15 +97,12 @@ class PlacedServers:
     ) -> None:  # fmt: skip
         """`seconds` is how long a copy may take to start. Nothing runs before `start`."""
         self.model, self.key = model, key
-        self.gpus = runner.gpus_per_replica * runner.replicas
+        gpus = runner.gpus_per_replica
+        self.gpus = gpus * runner.replicas
         self._ray, self._seconds = ray, seconds
         # no CPU: a stage has shards, which need one each, while its engine is open
         actor = ray.remote(PlacedServer).options(
-            num_cpus=0,
-            num_gpus=runner.gpus_per_replica,
-            scheduling_strategy="SPREAD",
-            max_restarts=-1,
-            max_task_retries=0,
+            num_cpus=0, num_gpus=gpus, scheduling_strategy="SPREAD", max_restarts=-1, max_task_retries=0
         )
         self._actors = [actor.remote(make, place, ground) for _ in range(runner.replicas)]
         self._actor_of: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from PIL import Image
@@ -62,7 +62,7 @@ async def _context_length(client: Client, spec: EngineSpec, model: str) -> int |
     entries = dig(answer, "data")
     if status != 200 or not isinstance(entries, list):
         return None
-    served = {str(dig(entry, "id")): entry for entry in entries}
+    served = {str(dig(entry, "id")): entry for entry in cast("list[Any]", entries)}
     if served and model not in served:
         what = "adapter" if spec.adapter else "model"
         raise EngineError(f"the server has no {what} `{model}`; it serves: {', '.join(sorted(served))}; set `{what}`")

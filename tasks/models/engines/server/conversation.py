@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import orjson
-from scipy.special import logsumexp
 
 from tasks.models.engines.server.chat import (
     ANSWER_TOKENS,
@@ -151,7 +151,7 @@ class Conversation:
             rows += [] if row is None else [row] * times
         if not rows:
             return None
-        mean = logsumexp(rows, axis=0) - math.log(len(rows))
+        mean = np.logaddexp.reduce(rows, axis=0) - math.log(len(rows))
         return dict(zip(constraint.labels, mean.tolist(), strict=True))
 
     def _label_branches(self, context: str, labels: tuple[str, ...], closing: str) -> Branch | None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import log_softmax
+import numpy as np
 
 MOST_TOKENS = 128
 """vLLM 0.32 reports at most so many chosen tokens a request."""
@@ -106,7 +106,8 @@ def _branch(
 def _normalised(found: Mapping[int, float], tokens: Sequence[int]) -> list[float] | None:
     if any(token not in found or math.isnan(found[token]) for token in tokens):
         return None
-    return log_softmax([max(found[token], -1e4) for token in tokens]).tolist()
+    logps = np.maximum([found[token] for token in tokens], -1e4)
+    return (logps - np.logaddexp.reduce(logps)).tolist()
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

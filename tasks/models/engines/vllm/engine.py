@@ -111,18 +111,13 @@ def server_process(
     spec: EngineSpec, place: Workplace, build: Build, *, name: str, host: str = "127.0.0.1", key: str = ""
 ) -> ServerProcess:
     """Return the server for `spec`, not started yet, which serves as `name` on `host` and wants `key`."""
-    names = tuple(_names(spec, name).values())
-
-    def command(port: int) -> list[str]:
-        return serve_command(spec, place, build, names=names, port=port, host=host)
-
     environment = serve_environment(spec, build)
     if key:
         environment["VLLM_API_KEY"] = key
     if place.ray_address:
         environment["RAY_ADDRESS"] = place.ray_address
     return ServerProcess(
-        command,
+        partial(serve_command, spec, place, build, _names(spec, name), host),
         name,
         host=host,
         key=key,
