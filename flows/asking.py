@@ -21,8 +21,9 @@ from tasks.errors import BudgetSpent
 from tasks.items.ocr import Found, OcrReader, Reading, read_images
 from tasks.models.ask import Answer, Asker
 from tasks.models.costs import Budget
-from tasks.models.engines.engine import Engine, EngineSpec, Workplace
+from tasks.models.engines.engine import Engine, Workplace
 from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache, prepare
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings

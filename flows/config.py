@@ -10,8 +10,8 @@ from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.ray.cluster import Runner
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings

@@ -16,8 +16,8 @@ from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.students import predict_pool
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
-from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import model_identity
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack, load_pack
 from tasks.pseudo_labels.decide import (

@@ -17,9 +17,10 @@ from prefect.cache_policies import NO_CACHE
 from flows.config import CommonConfig
 from tasks.errors import EngineError
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, last_line, mark_ground
 from tasks.models.engines.ray.placed import open_on_cluster
+from tasks.models.engines.spec import EngineSpec
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import yaml
 
 from flows.service.server import prefect_environment
 from tasks.errors import PackError
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.storage.yaml_files import read_yaml
 from tasks.students.settings import ExternalSpec, StudentSpec
 

@@ -52,8 +52,8 @@ def prune(
         console.print(f"{doomed.rows:,} answers would be deleted; --yes deletes them", highlight=False)
         return
     with console.status("deleting"):
-        done = delete(ledger, choice)
-    console.print(f"{done.rows:,} answers deleted, {_bytes(done.freed)} given back", highlight=False)
+        rows, freed = delete(ledger, choice)
+    console.print(f"{rows:,} answers deleted, {_bytes(freed)} given back", highlight=False)
 
 
 def _show(found: "Stats") -> None:

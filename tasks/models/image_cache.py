@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError, StorageError
+from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef
 from tasks.storage.files import replacing
 
@@ -22,7 +24,7 @@ _ENDS = {".jpg": b"\xff\xd9", ".png": b"\0\0\0\0IEND\xaeB`\x82"}
 """What a whole file of each kind ends with."""
 
 
-class TooThin(ValueError):
+class TooThin(BadMedia):
     """An image so long and thin that the model's patches can't cover it: a fault of its item alone."""
 
 
@@ -60,6 +62,7 @@ def open_images(
     return opened or None
 
 
+@dataclass(frozen=True)
 class ImageCache:
     """Images as the model sees them, each made once per digest, bounds and patch size, under `folder`.
 
@@ -68,8 +71,7 @@ class ImageCache:
     into place whole, so threads, processes and runs may share a folder; two that want the same new image both make it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def file(self, image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> Path:
         """The pre-resized image's file, made if it isn't there whole.

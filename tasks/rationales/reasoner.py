@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.models.ask import Asker
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Diversity, Worded, measure_diversity

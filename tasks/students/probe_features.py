@@ -18,8 +18,8 @@ from PIL import Image, ImageOps
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.local.loading import load_model
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import TooThin, open_images
 from tasks.records import ImageRef, Sample, TextPart
 from tasks.students.settings import ProbeSpec

@@ -22,8 +22,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 
 from tasks.demo.checkpoint import new_checkpoint
-from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache, resized_sides
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter

@@ -22,8 +22,8 @@ from prefect import flow  # noqa: E402
 import flows.asking  # noqa: E402
 from flows.config import CommonConfig  # noqa: E402
 from flows.service.server import find_or_start_server, project_root, server_program  # noqa: E402
-from tasks.models.engines.engine import EngineSpec  # noqa: E402
 from tasks.models.engines.scripted import ScriptedEngine  # noqa: E402
+from tasks.models.engines.spec import EngineSpec  # noqa: E402
 from tasks.records import Generation, Request, Sampling  # noqa: E402
 from tests.tasks.making import prompter, sample  # noqa: E402
 

@@ -23,7 +23,7 @@ apply_environment()
 
 from flows.config import RelabelConfig  # noqa: E402
 from tasks.items.settings import SourceConfig  # noqa: E402
-from tasks.models.engines.engine import EngineSpec  # noqa: E402
+from tasks.models.engines.spec import EngineSpec  # noqa: E402
 
 GOAL_SECONDS = 60.0
 A_FOLDER = 1000

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from flows.config import PseudoLabelsConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import VoteSettings
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Prediction

@@ -9,7 +9,7 @@ import pytest
 from flows.config import DistillConfig
 from tasks.correction.settings import CorrectionSettings, ReviewerConfig
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Prediction

@@ -15,7 +15,7 @@ from flows.config import PseudoLabelsConfig
 from tasks.demo.dataset import write_demo
 from tasks.errors import EngineError
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.records import Dropped, Outcome, Prediction
 from tasks.storage.rows import read_rows
 from tests.conftest import PrefectServer

@@ -12,7 +12,7 @@ from flows.asking import open_asker
 from flows.config import CommonConfig
 from flows.service.alerts import EMPTY
 from flows.stage import Stage
-from tasks.models.engines.engine import EngineSpec, Prices
+from tasks.models.engines.spec import EngineSpec, Prices
 from tasks.records import Dropped, Sampling
 from tests.conftest import PrefectServer
 from tests.tasks.making import prompter, sample

@@ -21,7 +21,8 @@ from flows.service.pages import (
     show_links,
 )
 from flows.service.server import ServerError
-from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.engine import Workplace
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import server_name, server_process
 from tasks.models.engines.vllm.options import Build
 from tasks.models.image_cache import ImageCache
