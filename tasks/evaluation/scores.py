@@ -16,23 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from tasks.records import Record
+from tasks.records import Interval, Record
 
 Labels = NDArray[np.int64]
 """Seeds × items: the position of a label among the classes, −1 for no answer."""
 _DRAWS = 2000
 _TAILS = (2.5, 97.5)
-
-
-class Interval(Record):
-    """A figure and the 95 % interval around it."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
 class ClassScore(Record):
