@@ -20,6 +20,7 @@ def html_environment(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     environment.filters |= {"counted": format_count, "number": format, "figure": format_figure}
     return environment
 
