@@ -1,10 +1,9 @@
 """Decisions as others read them: a `Correction` per labelled item, questions to a person, figures, lines of JSON."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import orjson
 
 from tasks.correction.decide import Decisions
 from tasks.correction.judgements import Floats
@@ -114,35 +113,27 @@ def summarise(decisions: Decisions) -> dict[str, object]:
     }
 
 
-def dump_lines(decisions: Decisions) -> Iterator[bytes]:
-    """Yield a line of JSON per item, in order; `suspicion` is the probability that the given label is wrong.
+def list_rows(decisions: Decisions) -> Iterator[dict[str, object]]:
+    """Yield a row per item, in order, for JSON; `suspicion` is the probability that the given label is wrong.
 
     The probabilities are the models', also where a verdict has settled the item.
     """
     judgements, beliefs = decisions.judgements, decisions.beliefs
-    given, label = judgements.given.tolist(), decisions.label.tolist()
-    figures = zip(
-        beliefs.p_given.tolist(), beliefs.p_candidate.tolist(), beliefs.p_neither.tolist(),
-        beliefs.p_wrong.tolist(), strict=True,
-    )  # fmt: skip
-    for item, (p_given, p_candidate, p_neither, p_wrong) in enumerate(figures):
-        yield (
-            orjson.dumps(
-                {
-                    "id": judgements.ids[item],
-                    "given": judgements.labels[given[item]],
-                    "flagged": bool(decisions.flagged[item]),
-                    "reviewed": item in decisions.verdicts,
-                    "action": decisions.action[item],
-                    "label": None if label[item] < 0 else judgements.labels[label[item]],
-                    "p_given": p_given,
-                    "p_candidate": p_candidate,
-                    "p_neither": p_neither,
-                    "suspicion": p_wrong,
-                }
-            )
-            + b"\n"
-        )
+    labels = (*judgements.labels, None)  # -1 is none of them
+    columns: dict[str, Iterable[object]] = {
+        "id": judgements.ids,
+        "given": [labels[i] for i in judgements.given.tolist()],
+        "flagged": decisions.flagged.tolist(),
+        "reviewed": [item in decisions.verdicts for item in range(len(judgements.ids))],
+        "action": decisions.action,
+        "label": [labels[i] for i in decisions.label.tolist()],
+        "p_given": beliefs.p_given.tolist(),
+        "p_candidate": beliefs.p_candidate.tolist(),
+        "p_neither": beliefs.p_neither.tolist(),
+        "suspicion": beliefs.p_wrong.tolist(),
+    }
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))
 
 
 def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -> Correction:
