@@ -10,11 +10,11 @@ project's settings show or hide.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, ReviewCase, content_digest
@@ -77,25 +77,17 @@ def read_export(file: Path) -> dict[str, Answer]:
     naming the task that isn't one of ours, or whose annotation has no or several choices.
     """
     check_size(file)
-    try:
-        exported: object = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise JudgementError(f"{file}: is not JSON: {error}; export the project again, as JSON") from error
-    answers: dict[str, Answer] = {}
-    dated: dict[str, datetime] = {}
-    for number, row in enumerate(cast(list[object], exported) if isinstance(exported, list) else [exported], 1):
-        where = f"task {number}"
-        task = _read_task(file, where, row)
-        counted = [a for a in task.annotations if not a.was_cancelled]
-        if not counted:
-            continue
-        latest = max(counted, key=lambda annotation: annotation.moment)
-        answer = Answer(task.data.item, _choice(file, where, latest), task.data.given, task.data.content, where)
-        # A task that was imported twice is two tasks of one item.
-        if answer.id not in answers or latest.moment >= dated[answer.id]:
-            answers[answer.id] = answer
-            dated[answer.id] = latest.moment
-    return answers
+    latest: dict[str, tuple[_Annotation, _Data, str]] = {}
+    for number, task in enumerate(_read_tasks(file), 1):
+        for annotation in task.annotations:
+            # A task that was imported twice is two tasks of one item.
+            before = latest.get(task.data.item)
+            if not annotation.was_cancelled and (before is None or annotation.moment >= before[0].moment):
+                latest[task.data.item] = annotation, task.data, f"task {number}"
+    return {
+        item: Answer(item, _choice(file, where, annotation), data.given, data.content, where)
+        for item, (annotation, data, where) in latest.items()
+    }
 
 
 def is_export(file: Path) -> bool:
@@ -158,22 +150,24 @@ class _Data(BaseModel):
     given: str
 
 
+class _Value(BaseModel):
+    choices: list[str] = []
+
+
 class _Result(BaseModel):
     from_name: str = ""
-    value: dict[str, Any] = {}
+    value: _Value = _Value()
 
 
 class _Annotation(BaseModel):
     was_cancelled: bool = False
-    updated_at: datetime | None = None
-    created_at: datetime | None = None
+    updated_at: AwareDatetime | None = None
     result: list[_Result] = []
 
     @property
     def moment(self) -> datetime:
         """When it was last changed; without a date, before all others."""
-        moment = self.updated_at or self.created_at or datetime.min
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return self.updated_at or datetime.min.replace(tzinfo=UTC)
 
 
 class _Task(BaseModel):
@@ -181,24 +175,24 @@ class _Task(BaseModel):
     annotations: list[_Annotation]
 
 
-def _read_task(file: Path, where: str, row: object) -> _Task:
+def _read_tasks(file: Path) -> list[_Task]:
     try:
-        return _Task.model_validate(row)
+        return TypeAdapter(list[_Task]).validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        fault = ": ".join([*map(str, first["loc"]), first["msg"]])
+        if first["type"] == "json_invalid":
+            raise JudgementError(f"{file}: {first['msg']}; export the project again, as JSON") from error
+        number, *field = first["loc"] or (0,)
+        fault = ": ".join([*map(str, field), first["msg"]])
         raise JudgementError(
-            f"{file}, {where}: is not an exported task of ours ({fault}); import the tasks of `labelstill review "
-            "export`, and export the project as JSON, not JSON-MIN"
+            f"{file}, task {int(number) + 1}: is not an exported task of ours ({fault}); import the tasks of "
+            "`labelstill review export`, and export the project as JSON, not JSON-MIN"
         ) from error
 
 
 def _choice(file: Path, where: str, annotation: _Annotation) -> str:
-    chosen: list[object] = []
-    for result in annotation.result:
-        if result.from_name == _CHOICES and isinstance(result.value.get("choices"), list):
-            chosen += result.value["choices"]
-    if len(chosen) != 1 or not isinstance(chosen[0], str):
+    chosen = [choice for r in annotation.result if r.from_name == _CHOICES for choice in r.value.choices]
+    if len(chosen) != 1:
         raise JudgementError(
             f"{file}, {where}: {len(chosen)} choices instead of one; open it in Label Studio and choose"
         )
