@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tasks.correction.calibration import Flags, Values, flag_for_best_f1
 from tasks.correction.decide import Decisions
 from tasks.correction.gate import Gate, cross_fit, wilson_interval
-from tasks.records import NEITHER, Action, Interval
+from tasks.records import NEITHER, Action
 
 _BINS = 10
 _BARS = 40
@@ -28,28 +29,6 @@ class Share:
     value: float | None
     low: float | None
     high: float | None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Flagged items of one given label with one proposed label (None: none of the labels)."""
-
-    given: str
-    proposed: str | None
-    items: int
-    changed: int
-    """Of these, the ones whose label was changed (or that were dropped)."""
-
-
-@dataclass(frozen=True)
-class ClassFigures:
-    """The items of one given label."""
-
-    label: str
-    items: int
-    flagged: int
-    expected_wrong: float
-    changed: int
 
 
 @dataclass(frozen=True)
@@ -72,77 +51,6 @@ class Bar:
     flagged: int
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """One item of the list of the most suspicious ones."""
-
-    id: str
-    given: str
-    candidate: str | None
-    p_given: float
-    p_candidate: float
-    p_neither: float
-    action: Action
-    verdict: str | None
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Labels that are not the given ones any more; the last three are expected numbers of the unreviewed ones."""
-
-    by_verdict: int
-    dropped: int
-    unreviewed: int
-    right_to_wrong: float
-    wrong_to_right: float
-    wrong_to_wrong: float
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The whole report. Lists of classes are in the order of `labels`."""
-
-    title: str
-    items: int
-    labels: tuple[str, ...]
-    repeats: int
-    actions: dict[str, int]
-    flagged: int
-    verdicts: int
-    reviews: int
-    """Items that were put before the person, of which `audited` make the audit."""
-    audited: int
-    verdicts_from_before: int
-    teacher_calls: int
-    teacher_without_answer: int
-    costs: dict[str, float]
-    calibrated: bool
-    """Whether there were verdicts enough for estimates; else P(wrong) is a prior's."""
-    estimates: dict[str, Interval]
-    threshold: float | None
-    """Lowest P(wrong) that is flagged; None where flags are not set by it."""
-    audited_verdicts: int
-    measured_precision: Share | None
-    """On the audited items that have a verdict, each judged by a model that did not know it."""
-    measured_recall: Share | None
-    gate: Gate
-    gate_open: bool
-    changes: Changes
-    expected_wrong_given: float
-    """Given labels expected to be wrong; an item with a verdict counts as the verdict says."""
-    expected_wrong_left: float
-    """The same of the final labels."""
-    budget: tuple[tuple[int, float], ...]
-    """(further reviews in order of gain, wrong labels expected then)."""
-    classes: tuple[ClassFigures, ...]
-    pairs: tuple[Pair, ...]
-    """The commonest first."""
-    reliability: tuple[Bin, ...]
-    histogram: tuple[Bar, ...]
-    suspects: tuple[Suspect, ...]
-    excluded: dict[str, str]
-
-
 def measure(
     decisions: Decisions,
     *,
@@ -150,8 +58,8 @@ def measure(
     costs: Mapping[str, float],
     excluded: Mapping[str, str],
     repeats: int,
-) -> Figures:
-    """Return all that the report says; see `write_report` in report.py."""
+) -> dict[str, Any]:
+    """Return all that the report says, by the names of report.json; see `write_report` in report.py."""
     judgements, verdicts, beliefs = decisions.judgements, decisions.verdicts, decisions.beliefs
     asked = decisions.person_asked.tolist()
     audited = [i for i in asked[: decisions.audited] if i in verdicts]
@@ -162,45 +70,72 @@ def measure(
     if decisions.teacher is not None:
         without_answer = int(np.isnan(decisions.teacher[decisions.teacher_asked, 0]).sum())
     actions = Counter(decisions.action)
-    return Figures(
-        title=title,
-        items=len(judgements.ids),
-        labels=judgements.labels,
-        repeats=repeats,
-        actions={action.value: actions[action] for action in Action},
-        flagged=int(decisions.flagged.sum()),
-        verdicts=len(verdicts),
-        reviews=len(asked),
-        audited=decisions.audited,
-        verdicts_from_before=len(verdicts) - sum(i in verdicts for i in asked),
-        teacher_calls=len(decisions.teacher_asked),
-        teacher_without_answer=without_answer,
-        costs=dict(costs),
-        calibrated=bool(decisions.estimates),
-        estimates=decisions.estimates,
-        threshold=threshold,
-        audited_verdicts=len(audited),
-        measured_precision=precision,
-        measured_recall=recall,
-        gate=decisions.gate,
-        gate_open=decisions.gate.open,
-        changes=_count_changes(decisions),
-        expected_wrong_given=_expect_wrong(decisions),
-        expected_wrong_left=float(decisions.gain.sum()),
-        budget=_plan_budget(decisions.gain),
-        classes=_count_classes(decisions),
-        pairs=_count_pairs(decisions),
-        reliability=_measure_reliability(decisions, held_out),
-        histogram=_count_by_suspicion(beliefs.p_wrong, decisions.flagged),
-        suspects=_list_suspects(decisions),
-        excluded=dict(excluded),
-    )
+    return {
+        "title": title,
+        "items": len(judgements.ids),
+        "labels": judgements.labels,
+        "repeats": repeats,
+        "actions": {action.value: actions[action] for action in Action},
+        "flagged": int(decisions.flagged.sum()),
+        "verdicts": len(verdicts),
+        # put before the person; `audited` of them make the audit
+        "reviews": len(asked),
+        "audited": decisions.audited,
+        "verdicts_from_before": len(verdicts) - sum(i in verdicts for i in asked),
+        "teacher_calls": len(decisions.teacher_asked),
+        "teacher_without_answer": without_answer,
+        "costs": costs,
+        # with too few verdicts for estimates, P(wrong) is a prior's
+        "calibrated": bool(decisions.estimates),
+        "estimates": decisions.estimates,
+        "threshold": threshold,
+        "audited_verdicts": len(audited),
+        "measured_precision": precision,
+        "measured_recall": recall,
+        "gate": decisions.gate,
+        "gate_open": decisions.gate.open,
+        "gate_why": explain_gate(decisions.gate, len(verdicts)),
+        "changes": _count_changes(decisions),
+        # an item with a verdict counts as the verdict says
+        "expected_wrong_given": _expect_wrong(decisions),
+        "expected_wrong_left": float(decisions.gain.sum()),
+        "budget": _plan_budget(decisions.gain),
+        "classes": _count_classes(decisions),
+        "pairs": _count_pairs(decisions),
+        "reliability": _measure_reliability(decisions, held_out),
+        "histogram": _count_by_suspicion(beliefs.p_wrong, decisions.flagged),
+        "suspects": _list_suspects(decisions),
+        "excluded": excluded,
+    }
 
 
 def predict_held_out(decisions: Decisions) -> dict[int, float]:
     """Return P(wrong) of each item with a verdict, by a model fitted to the other four fifths of the verdicts."""
     parts = cross_fit(decisions.judgements, decisions.evidence, decisions.verdicts)
     return {i: float(beliefs.p_wrong[i]) for held_out, beliefs in parts for i in held_out}
+
+
+def explain_gate(gate: Gate, verdicts: int) -> str:
+    """Return in a sentence whether the gate is open, and why."""
+    if verdicts == 0:
+        return "The gate is closed: no verdict says yet whether the proposals are right, so nothing is changed."
+    if gate.wins + gate.losses == 0:
+        if not gate.neither:
+            return "The gate is closed: no judged item would have been changed, so no label changes without a person."
+        return (
+            "The gate is closed: no judged item that would have been changed speaks for the change or against it (in "
+            f"{gate.neither} such items neither label was right), so no label changes without a person."
+        )
+    what = (
+        f"of the judged items that would have been changed, the candidate was right in {gate.wins}, the given label in "
+        f"{gate.losses} and neither in {gate.neither}, and the lower bound {gate.lower:.2f} of the share of wins is"
+    )
+    if gate.open:
+        return (
+            f"The gate is open: {what} above the level {gate.level:.2f}, so a label whose candidate is likelier "
+            "changes without a person."
+        )
+    return f"The gate is closed: {what} not above the level {gate.level:.2f}, so no label changes without a person."
 
 
 def share(hits: int, of: int) -> Share:
@@ -250,20 +185,21 @@ def _expect_wrong(decisions: Decisions) -> float:
     return float(wrong.sum())
 
 
-def _count_changes(decisions: Decisions) -> Changes:
+def _count_changes(decisions: Decisions) -> dict[str, float]:
+    """Count labels that are not the given ones any more; the last three are expected numbers of the unreviewed ones."""
     changed, beliefs = _changed(decisions), decisions.beliefs
     heard = np.zeros(len(changed), dtype=bool)
     heard[list(decisions.verdicts)] = True
     alone = changed & ~heard
     dropped = int((decisions.label < 0).sum())
-    return Changes(
-        by_verdict=int((changed & heard).sum()) - dropped,
-        dropped=dropped,
-        unreviewed=int(alone.sum()),
-        right_to_wrong=float(beliefs.p_given[alone].sum()),
-        wrong_to_right=float(beliefs.p_candidate[alone].sum()),
-        wrong_to_wrong=float(beliefs.p_neither[alone].sum()),
-    )
+    return {
+        "by_verdict": int((changed & heard).sum()) - dropped,
+        "dropped": dropped,
+        "unreviewed": int(alone.sum()),
+        "right_to_wrong": float(beliefs.p_given[alone].sum()),
+        "wrong_to_right": float(beliefs.p_candidate[alone].sum()),
+        "wrong_to_wrong": float(beliefs.p_neither[alone].sum()),
+    }
 
 
 def _plan_budget(gain: Values) -> tuple[tuple[int, float], ...]:
@@ -274,24 +210,27 @@ def _plan_budget(gain: Values) -> tuple[tuple[int, float], ...]:
     return tuple((int(i), float(left[i])) for i in places)
 
 
-def _count_classes(decisions: Decisions) -> tuple[ClassFigures, ...]:
+def _count_classes(decisions: Decisions) -> list[dict[str, Any]]:
+    """Count the items of each given label, in the order of the labels."""
     changed = _changed(decisions)
-    found: list[ClassFigures] = []
-    for number, label in enumerate(decisions.judgements.labels):
-        own = decisions.judgements.given == number
-        found.append(
-            ClassFigures(
-                label=label,
-                items=int(own.sum()),
-                flagged=int(decisions.flagged[own].sum()),
-                expected_wrong=float(decisions.beliefs.p_wrong[own].sum()),
-                changed=int(changed[own].sum()),
-            )
-        )
-    return tuple(found)
+    own = [decisions.judgements.given == number for number in range(len(decisions.judgements.labels))]
+    return [
+        {
+            "label": label,
+            "items": int(theirs.sum()),
+            "flagged": int(decisions.flagged[theirs].sum()),
+            "expected_wrong": float(decisions.beliefs.p_wrong[theirs].sum()),
+            "changed": int(changed[theirs].sum()),
+        }
+        for label, theirs in zip(decisions.judgements.labels, own, strict=True)
+    ]
 
 
-def _count_pairs(decisions: Decisions) -> tuple[Pair, ...]:
+def _count_pairs(decisions: Decisions) -> list[dict[str, Any]]:
+    """Count flagged items by given and proposed label (None: none of the labels), the commonest pair first.
+
+    `changed` are those whose label was changed, or that were dropped.
+    """
     labels, given = decisions.judgements.labels, decisions.judgements.given
     changed = _changed(decisions)
     proposed = np.where(changed, decisions.label, decisions.evidence.candidate)
@@ -300,7 +239,10 @@ def _count_pairs(decisions: Decisions) -> tuple[Pair, ...]:
         pair = int(given[i]), int(proposed[i])
         counts[pair] += 1
         changes[pair] += bool(changed[i])
-    return tuple(Pair(labels[a], None if b < 0 else labels[b], n, changes[a, b]) for (a, b), n in counts.most_common())
+    return [
+        {"given": labels[a], "proposed": None if b < 0 else labels[b], "items": n, "changed": changes[a, b]}
+        for (a, b), n in counts.most_common()
+    ]
 
 
 def _measure_reliability(decisions: Decisions, held_out: Mapping[int, float]) -> tuple[Bin, ...]:
@@ -320,25 +262,23 @@ def _count_by_suspicion(wrong: Values, flagged: Flags) -> tuple[Bar, ...]:
     return tuple(Bar(*row) for row in rows)
 
 
-def _list_suspects(decisions: Decisions) -> tuple[Suspect, ...]:
+def _list_suspects(decisions: Decisions) -> list[dict[str, Any]]:
+    """Return the items whose given label is least likely right."""
     judgements, beliefs = decisions.judgements, decisions.beliefs
     labels: tuple[str | None, ...] = (*judgements.labels, None)  # -1 is none of them
     given: list[int] = judgements.given.tolist()
     candidate: list[int] = decisions.evidence.candidate.tolist()
     worst: list[int] = np.argsort(-beliefs.p_wrong, kind="stable")[:_SUSPECTS].tolist()
-    found: list[Suspect] = []
-    for i in worst:
-        verdict = decisions.verdicts.get(i)
-        found.append(
-            Suspect(
-                id=judgements.ids[i],
-                given=judgements.labels[given[i]],
-                candidate=labels[candidate[i]],
-                p_given=float(beliefs.p_given[i]),
-                p_candidate=float(beliefs.p_candidate[i]),
-                p_neither=float(beliefs.p_neither[i]),
-                action=decisions.action[i],
-                verdict=None if verdict is None else labels[verdict] or NEITHER,
-            )
-        )
-    return tuple(found)
+    return [
+        {
+            "id": judgements.ids[i],
+            "given": judgements.labels[given[i]],
+            "candidate": labels[candidate[i]],
+            "p_given": float(beliefs.p_given[i]),
+            "p_candidate": float(beliefs.p_candidate[i]),
+            "p_neither": float(beliefs.p_neither[i]),
+            "action": decisions.action[i],
+            "verdict": (labels[decisions.verdicts[i]] or NEITHER) if i in decisions.verdicts else None,
+        }
+        for i in worst
+    ]
