@@ -31,7 +31,11 @@ def record_corrections(
     for sample in samples:
         if sample.id in places:
             record = _record_judged(decisions, places[sample.id], teacher.get(sample.id))
-            update = {"fold": fold_of[sample.id], "model": model_of[sample.id]}
+            update = {
+                "fold": fold_of[sample.id],
+                "model": model_of[sample.id],
+                "why": _explain(record, decisions),
+            }
             found.append(record.model_copy(update=update))
         else:
             found.append(_record_unjudged(sample, unjudged[sample.id], verdicts.get(sample.id)))
@@ -51,8 +55,20 @@ def choose_cases(
 
     def case(sample: Sample, record: Correction) -> ReviewCase:
         place = places.get(sample.id)
-        students = _probabilities(decisions.judgements.students, labels, place, sample)
-        return _case(sample, record, students, _probabilities(decisions.teacher, labels, place, sample))
+        candidates = (record.student_candidate, record.teacher_candidate)
+        return ReviewCase(
+            sample_id=sample.id,
+            source=sample.source,
+            parts=sample.parts,
+            labels=sample.labels,
+            given=record.given,
+            candidate=record.candidate if any(candidates) else None,
+            student=_probabilities(decisions.judgements.students, labels, place, sample),
+            teacher=_probabilities(decisions.teacher, labels, place, sample),
+            reason=record.reason,
+            why=_describe_evidence(record),
+            gain=record.gain,
+        )
 
     cases = (
         case(sample, record)
@@ -138,39 +154,38 @@ def list_rows(decisions: Decisions) -> Iterator[dict[str, object]]:
 
 def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -> Correction:
     judgements, evidence, beliefs = decisions.judgements, decisions.evidence, decisions.beliefs
-    labels = judgements.labels
-    given, students = int(judgements.given[item]), judgements.students[item]
-    candidate, final = int(evidence.candidate[item]), int(decisions.label[item])
+    labels = (*judgements.labels, None)  # -1 is none of them
+    given, candidate = int(judgements.given[item]), int(evidence.candidate[item])
     verdict = decisions.verdicts.get(item)
-    asked = decisions.teacher is not None and not np.isnan(decisions.teacher[item, 0])
-    teacher = decisions.teacher[item] if decisions.teacher is not None and asked else None
-    adjudicated = answer.label if answer is not None else None
-    record = Correction(
+
+    def probability(table: Floats | None, label: int) -> float | None:
+        return None if table is None or label < 0 or np.isnan(table[item, label]) else float(table[item, label])
+
+    return Correction(
         sample_id=judgements.ids[item],
-        given=labels[given],
-        predicted=labels[int(students.argmax())],
-        adjudicated=adjudicated,
-        candidate=labels[candidate] if candidate >= 0 else None,
+        given=judgements.labels[given],
+        predicted=labels[int(judgements.students[item].argmax())],
+        adjudicated=answer.label if answer else None,
+        candidate=labels[candidate],
         action=decisions.action[item],
-        label=labels[final] if final >= 0 else None,
+        label=labels[int(decisions.label[item])],
         flagged=bool(decisions.flagged[item]),
         reviewed=verdict is not None,
-        verdict=None if verdict is None else NEITHER if verdict < 0 else labels[verdict],
+        verdict=None if verdict is None else labels[verdict] or NEITHER,
         p_given=float(beliefs.p_given[item]),
         p_candidate=float(beliefs.p_candidate[item]),
         p_neither=float(beliefs.p_neither[item]),
-        student_given=float(students[given]),
-        student_candidate=float(students[candidate]) if candidate >= 0 else None,
+        student_given=probability(judgements.students, given),
+        student_candidate=probability(judgements.students, candidate),
         log_ratio=float(evidence.log_ratio[item]),
         entropy=float(evidence.entropy[item]),
         dissent=float(evidence.dissent[item]),
-        teacher_given=None if teacher is None else float(teacher[given]),
-        teacher_candidate=None if teacher is None or candidate < 0 else float(teacher[candidate]),
+        teacher_given=probability(decisions.teacher, given),
+        teacher_candidate=probability(decisions.teacher, candidate),
         gain=float(decisions.gain[item]),
-        reason=answer.reason if answer is not None else "",
+        reason=answer.reason if answer else "",
         why="",
     )
-    return record.model_copy(update={"why": _explain(record, decisions)})
 
 
 def _record_unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
@@ -221,20 +236,3 @@ def _probabilities(table: Floats | None, labels: Sequence[str], item: int | None
         return {}
     found = dict(zip(labels, table[item].tolist(), strict=True))
     return {label: found[label] for label in sample.labels}
-
-
-def _case(sample: Sample, record: Correction, student: dict[str, float], teacher: dict[str, float]) -> ReviewCase:
-    better = record.candidate if (record.student_candidate or 0) > 0 or (record.teacher_candidate or 0) > 0 else None
-    return ReviewCase(
-        sample_id=sample.id,
-        source=sample.source,
-        parts=sample.parts,
-        labels=sample.labels,
-        given=record.given,
-        candidate=better,
-        student=student,
-        teacher=teacher,
-        reason=record.reason,
-        why=_describe_evidence(record),
-        gain=record.gain,
-    )

@@ -10,7 +10,6 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +25,6 @@ SHOWN_PIXELS = 1_200_000
 _TOP = 3
 """So many labels of highest probability are shown of each model, besides the given label and the candidate."""
 _FOLDER = Path(__file__).parent
-_NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
 
 
 def write_review_page(
@@ -34,7 +32,7 @@ def write_review_page(
     page: Path,
     *,
     title: str,
-    verdicts: Mapping[str, str] = _NO_VERDICTS,
+    verdicts: Mapping[str, str] = {},
     inline: bool = True,
 ) -> None:
     """Write the page that asks `cases` in the order given; atomically, one image in memory at a time.
@@ -122,13 +120,9 @@ def _url_or_note(image: ImageRef) -> dict[str, str]:
 
 
 def _facts(case: ReviewCase, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "candidate": case.candidate,
-        "labels": case.labels,
+    shown = case.model_dump(include={"candidate", "labels", "reason", "why", "gain"})
+    return shown | {
         "parts": parts,
-        "reason": case.reason,
-        "why": case.why,
-        "gain": case.gain,
         "student": bool(case.student),
         "teacher": bool(case.teacher),
         "rows": _rows(case),
