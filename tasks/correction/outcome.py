@@ -179,7 +179,7 @@ def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -
         student_candidate=probability(judgements.students, candidate),
         log_ratio=float(evidence.log_ratio[item]),
         entropy=float(evidence.entropy[item]),
-        dissent=float(evidence.dissent[item]),
+        dissent=float(judgements.dissent[item]),
         teacher_given=probability(decisions.teacher, given),
         teacher_candidate=probability(decisions.teacher, candidate),
         gain=float(decisions.gain[item]),
