@@ -51,15 +51,8 @@ class Bar:
     flagged: int
 
 
-def measure(
-    decisions: Decisions,
-    *,
-    title: str,
-    costs: Mapping[str, float],
-    excluded: Mapping[str, str],
-    repeats: int,
-) -> dict[str, Any]:
-    """Return all that the report says, by the names of report.json; see `write_report` in report.py."""
+def measure(decisions: Decisions) -> dict[str, Any]:
+    """Return what the report says about the decisions, by the names of report.json."""
     judgements, verdicts, beliefs = decisions.judgements, decisions.verdicts, decisions.beliefs
     asked = decisions.person_asked.tolist()
     audited = [i for i in asked[: decisions.audited] if i in verdicts]
@@ -71,10 +64,8 @@ def measure(
         without_answer = int(np.isnan(decisions.teacher[decisions.teacher_asked, 0]).sum())
     actions = Counter(decisions.action)
     return {
-        "title": title,
         "items": len(judgements.ids),
         "labels": judgements.labels,
-        "repeats": repeats,
         "actions": {action.value: actions[action] for action in Action},
         "flagged": int(decisions.flagged.sum()),
         "verdicts": len(verdicts),
@@ -84,7 +75,6 @@ def measure(
         "verdicts_from_before": len(verdicts) - sum(i in verdicts for i in asked),
         "teacher_calls": len(decisions.teacher_asked),
         "teacher_without_answer": without_answer,
-        "costs": costs,
         # with too few verdicts for estimates, P(wrong) is a prior's
         "calibrated": bool(decisions.estimates),
         "estimates": decisions.estimates,
@@ -105,7 +95,6 @@ def measure(
         "reliability": _measure_reliability(decisions, held_out),
         "histogram": _count_by_suspicion(beliefs.p_wrong, decisions.flagged),
         "suspects": _list_suspects(decisions),
-        "excluded": excluded,
     }
 
 

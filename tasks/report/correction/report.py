@@ -31,7 +31,7 @@ def write_report(
     `costs` are shown as they are named; `excluded` is item id → why no decision was made about it; `repeats` is how
     many predictions per item the students' probabilities are the mean of.
     """
-    figures = measure(decisions, title=title, costs=costs, excluded=excluded, repeats=repeats)
+    figures = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(decisions)
     write_bytes(folder / PAGE, render_page(figures).encode())
     write_json(folder / FIGURES, figures)
 

@@ -18,6 +18,7 @@ from tasks.correction.settings import CorrectionSettings
 from tasks.report.correction.figures import explain_gate, measure, predict_held_out, share
 from tasks.report.correction.report import render_page, write_report
 
+NO_RUN: dict[str, Any] = {"title": "Correction", "costs": {}, "excluded": {}, "repeats": 1}
 NOT_CALIBRATED = "The probabilities are not calibrated"
 
 
@@ -50,12 +51,8 @@ def decided() -> Decisions:
     return Made().decide()
 
 
-def figures(decisions: Decisions) -> dict[str, Any]:
-    return measure(decisions, title="t", costs={}, excluded={}, repeats=1)
-
-
 def written(decisions: Decisions, folder: Path, **more: Any) -> tuple[dict[str, Any], str]:
-    write_report(decisions, folder, **{"title": "Correction", "costs": {}, "excluded": {}, "repeats": 1} | more)
+    write_report(decisions, folder, **NO_RUN | more)
     return orjson.loads((folder / "report.json").read_bytes()), (folder / "report.html").read_text("utf-8")
 
 
@@ -118,7 +115,7 @@ def test_figures_are_those_of_the_decisions(decided: Decisions, tmp_path: Path) 
 @pytest.mark.parametrize("settings", [{}, {"target_precision": 0.6}])
 def test_the_threshold_is_where_flags_begin(settings: dict[str, Any]) -> None:
     decisions = Made(sure=2.0).decide(60, **settings)
-    threshold = figures(decisions)["threshold"]
+    threshold = measure(decisions)["threshold"]
     assert threshold is not None
     unheard = [i for i in range(600) if i not in decisions.verdicts]
     above = [bool(decisions.beliefs.p_wrong[i] >= threshold) for i in unheard]
@@ -131,12 +128,12 @@ def test_flags_that_are_not_by_figure_do_not_lower_the_threshold() -> None:
     rejected = decisions.flagged.copy()
     harmless = [i for i in np.argsort(decisions.beliefs.p_wrong).tolist() if i not in decisions.verdicts][:5]
     rejected[harmless] = True
-    assert figures(replace(decisions, flagged=rejected))["threshold"] == figures(decisions)["threshold"]
+    assert measure(replace(decisions, flagged=rejected))["threshold"] == measure(decisions)["threshold"]
 
 
 def test_measured_figures_count_audited_items_by_models_that_did_not_know_them() -> None:
     decisions = Made(sure=2.0).decide(120, audit=80)
-    found = figures(decisions)
+    found = measure(decisions)
     audited = set(decisions.person_asked[:80].tolist())
     wrong = sum(decisions.verdicts[i] != decisions.judgements.given[i] for i in audited)
     precision, recall = found["measured_precision"], found["measured_recall"]
@@ -159,7 +156,7 @@ def test_a_share_has_wilsons_interval() -> None:
 
 def test_the_budget_curve_falls_by_the_largest_gains_first() -> None:
     decisions = Made(sure=2.0).decide(40)
-    points = dict(figures(decisions)["budget"])
+    points = dict(measure(decisions)["budget"])
     gains = sorted(decisions.gain.tolist())
     assert points[0] == pytest.approx(sum(gains))
     for reviews, left in points.items():
@@ -241,7 +238,7 @@ def test_the_smallest_sets_have_a_report(items: int, classes: int, reviews: int,
 def test_the_gate_is_explained_in_a_sentence(decided: Decisions, gate: Gate, said: str) -> None:
     sentence = explain_gate(gate, verdicts=50)
     assert re.search(said, sentence)
-    assert sentence in render_page(figures(decided) | {"gate_why": sentence})
+    assert sentence in render_page(NO_RUN | measure(decided) | {"gate_why": sentence})
 
 
 def test_excluded_items_stand_under_their_reason(tmp_path: Path) -> None:
