@@ -56,10 +56,10 @@ def correct_command(
     # numpy, scipy and scikit-learn take seconds to import, which `labelstill --help` need not wait for
     from tasks.correction.decide import correct
     from tasks.correction.judgements import index_verdicts, read_probabilities, read_teacher
-    from tasks.correction.outcome import dump_lines, summarise
+    from tasks.correction.outcome import list_rows, summarise
     from tasks.correction.settings import CorrectionSettings
     from tasks.review.verdicts import read_verdicts
-    from tasks.storage.files import write_bytes
+    from tasks.storage.json_lines import write_json_lines
 
     if reviews and verdicts is None:
         raise ConfigError("--reviews needs --verdicts, the file in which the answers are looked up")
@@ -78,5 +78,5 @@ def correct_command(
 
     ask_teacher = None if table is None else lambda items: table[items]
     decisions = correct(judgements, settings, ask_teacher, look_up, seed=seed)
-    write_bytes(out, b"".join(dump_lines(decisions)))
+    write_json_lines(out, list_rows(decisions))
     print(json.dumps(summarise(decisions), ensure_ascii=False))

@@ -20,7 +20,6 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,6 +29,7 @@ from tasks.items.samples import own_id
 from tasks.packs.columns import Columns
 from tasks.records import Action, Correction, Sample
 from tasks.storage.files import write_bytes
+from tasks.storage.json_lines import write_json_lines
 
 FOLDER, CHANGES = "corrected", "corrections.jsonl"
 """Beside each other in the stage's folder: the manifests, and a line per changed item."""
@@ -81,14 +81,12 @@ def write_corrected(
             copy.unlink()  # of a manifest that is no longer in the set
     unwritten = set(left_alone)
     lines = [
-        orjson.dumps(
-            {"source": source, "id": i, "given": c.given, "now": c.label, "why": c.why, "reviewed": c.reviewed}
-        )
+        {"source": source, "id": i, "given": c.given, "now": c.label, "why": c.why, "reviewed": c.reviewed}
         for source, wanted in changes.items()
         for i, c in wanted.items()
         if i not in unwritten
     ]
-    write_bytes(folder / CHANGES, b"".join(line + b"\n" for line in lines))
+    write_json_lines(folder / CHANGES, lines)
     return left_alone
 
 
