@@ -1,7 +1,6 @@
 """Is the student better? The same student trained on each variant of the set, several seeds, on held-out items."""
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
@@ -13,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, reused, run_as_task, show_table
+from flows.stage import Stage, intake, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
@@ -26,14 +25,13 @@ from tasks.evaluation.variants import BEST_FIRST
 from tasks.evaluation.worker_pool import worker_pool
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
-from tasks.models.engines.identity import model_identity, prompter_for
-from tasks.packs.pack import Pack, load_pack
+from tasks.models.engines.identity import prompter_for
+from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import settings_of, write_card
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord, read_record
-from tasks.storage.stages import code_version, recipe_hash
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
 
 STAGE = "evaluate"
@@ -47,30 +45,19 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     Kept: one row an answer (`Scored`); beside it scores.json, and predictions.csv of the test set. Raises ConfigError
     when `emit` has left nothing, or has not kept these very held-out items out, or none of them has a label.
     """
-    began = time.monotonic()
-    pack = load_pack(config.pack)
-    pack.require_labels(STAGE)
     settings = config.evaluate
-    folder = config.output / STAGE
-    held_out, read = intake(config.evaluation, pack, Split.TEST, config.output, config.images)
-    inputs = {"evaluation": read.digest}
-    tested: list[Sample] = []
-    if config.test is not None:
-        tested, read = intake(config.test, pack, Split.TEST, folder, config.images)
-        inputs["test"] = read.digest
-    for stage in STAGES:
-        if (record := read_record(config.output / stage)) is not None:
-            inputs[stage] = record.digest
-    if "emit" not in inputs:
+    stage = Stage(STAGE, config, {"base": choose_base_engine(config.student)})
+    pack, folder = stage.pack, stage.folder
+    held_out = stage.read("evaluation", config.evaluation, Split.TEST)
+    tested = stage.read("test", config.test, Split.TEST, folder) if config.test is not None else []
+    for earlier in STAGES:
+        if (record := read_record(config.output / earlier)) is not None:
+            stage.inputs[earlier] = record.digest
+    if "emit" not in stage.inputs:
         raise ConfigError(f"{config.output / 'emit'}: no finished stage; run `labelstill run` with this output first")
-    check_held_out(config.output, config.evaluation.manifest, inputs["evaluation"])
+    check_held_out(config.output, config.evaluation.manifest, stage.inputs["evaluation"])
     truth = read_truth(settings.truth) if settings.truth else {}
-    base = model_identity(choose_base_engine(config.student))
-    recipe = recipe_hash(
-        settings=settings, student=config.student, pack=pack.digest, inputs=inputs, code=code_version(),
-        base=base, truth=truth, seed=config.seed,
-    )  # fmt: skip
-    if (record := reused(folder, recipe)) is not None:
+    if (record := stage.find_finished(settings=settings, student=config.student, truth=truth)) is not None:
         return record
     labels = {s.id: label for s in held_out if (label := s.given or truth.get(s.id))}
     if not labels:
@@ -106,7 +93,6 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     ]
     _show(rows)
     ids = [s.id for s in measured for _ in trials] + [d.sample_id for d in dropped]
-    stage = Stage(STAGE, folder, recipe, inputs, {"base": base}, began)
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
     if (card := settings_of(config.output)) is not None:
         run_as_task("card", "put the students on the run's card", lambda: write_card(config.output, card))

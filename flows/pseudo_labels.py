@@ -3,7 +3,6 @@
 The teacher labels the labelled set too, blind: how it does there, by corrected labels, says how far to trust it here.
 """
 
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,14 +11,13 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, reused, run_as_task, show_table
+from flows.stage import Stage, read_valid_verdicts, run_as_task, show_table
 from flows.students import predict_pool
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.engine import EngineSpec
-from tasks.models.engines.identity import model_identity
 from tasks.models.teacher import label_with_teacher
-from tasks.packs.pack import Pack, load_pack
+from tasks.packs.pack import Pack
 from tasks.pseudo_labels.decide import (
     PoolDecision,
     Trust,
@@ -34,12 +32,10 @@ from tasks.pseudo_labels.evidence import Opinions
 from tasks.pseudo_labels.targets import ENOUGH, build_targets, find_checked, match_corrections
 from tasks.pseudo_labels.trust import TrustModel, fit_trust
 from tasks.rationales.gate import remove_bad_reasons
-from tasks.records import Correction, Prediction, Sample, Sampling, Split, content_digest
-from tasks.review.queue import REVIEW_POOL, write_queue
-from tasks.review.verdicts import read_store, usable
+from tasks.records import Correction, Prediction, Sample, Sampling, Split
+from tasks.review.queue import REVIEW_POOL, STORE, write_queue
 from tasks.storage.rows import read_rows, write_rows
 from tasks.storage.stage_record import StageRecord, read_record
-from tasks.storage.stages import code_version, recipe_hash
 
 STAGE = "pseudo_labels"
 
@@ -53,7 +49,6 @@ class _Given:
     corrections: dict[str, Correction]
     verdicts: dict[str, str]
     """A person's, on items of the pool."""
-    digests: dict[str, str]
 
 
 @flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
@@ -65,20 +60,13 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     the pool and about the labelled set; trust.parquet, the evidence and the decision on each item of the pool. What is
     uncertain is put before a person in `output`/review_pool/review, as far as `review_budget` allows.
     """
-    began = time.monotonic()
-    pack = load_pack(config.pack)
-    pack.require_labels(STAGE)
-    given = _read_inputs(config, pack)
-    settings, folder = config.pseudo_labels, config.output / STAGE
-    models = {"teacher": model_identity(config.teacher)}
-    if settings.second_teacher is not None:
-        models["second teacher"] = model_identity(settings.second_teacher)
-    recipe = recipe_hash(
-        settings=settings, pack=pack.digest, models=models, inputs=given.digests, student=config.student,
-        students=sorted({c.model for c in given.corrections.values()}), code=code_version(), seed=config.seed,
-        pixels=[config.teacher.min_pixels, config.teacher.max_pixels], context=config.teacher.context_length,
-    )  # fmt: skip
-    if (record := reused(folder, recipe)) is not None:
+    settings = config.pseudo_labels
+    stage = Stage(STAGE, config, {"teacher": config.teacher, "second teacher": settings.second_teacher})
+    pack, folder = stage.pack, stage.folder
+    given = _read_inputs(config, stage)
+    students = sorted({c.model for c in given.corrections.values()})
+    record = stage.find_finished(settings=settings, student=config.student, students=students)
+    if record is not None:
         return record
     with open_asker(config, STAGE, [*given.labelled, *given.pool]) as asker:
         there, here = _ask_models(config, pack, given, asker)
@@ -100,39 +88,32 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     write_rows(folder / "labelled.parquet", [there.teacher[s.id] for s in given.labelled])
     write_rows(folder / "trust.parquet", trust.items)
     _ask_people(config, given, trust, here)
-    stage = Stage(STAGE, folder, recipe, given.digests, models, began)
     record = stage.finish(kept, dropped, (s.id for s in given.pool), trust.summarise(), costs)
     _show(config, trust)
     return record
 
 
-def _read_inputs(config: PseudoLabelsConfig, pack: Pack) -> _Given:
-    """Read everything that decides about the pool but the models, and the digest of each part."""
-    log = get_run_logger()
-    pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output, config.images)
-    store = config.output / REVIEW_POOL / "verdicts.jsonl"
-    digests = {"samples": read.digest, "verdicts": file_state(store)}
-    labels, contents = {s.id: s.labels for s in pool}, {s.id: content_digest(s) for s in pool}
-    verdicts, stale = usable(read_store(store), labels, contents)
-    if stale:
-        log.warning("%d verdicts are of pool items that have changed since; not used: %s", len(stale), stale[:10])
+def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
+    """Read everything that decides about the pool but the models, and note the digest of each part."""
+    store = config.output / REVIEW_POOL / STORE
+    pool = stage.read("samples", config.unlabelled, Split.UNLABELLED)
+    verdicts = read_valid_verdicts(store, pool)
+    stage.inputs["verdicts"] = file_state(store)
     if config.labelled is None:
-        return _Given(pool, [], {}, verdicts, digests)
-    labelled, read = intake(config.labelled, pack, Split.LABELLED, config.output, config.images)
-    digests["labelled"] = read.digest
-    record = read_record(config.output / "correction")
+        return _Given(pool, [], {}, verdicts)
+    labelled = stage.read("labelled", config.labelled, Split.LABELLED)
     corrections: dict[str, Correction] = {}
-    if record is not None:
-        digests["correction"] = record.digest
+    if (record := read_record(config.output / "correction")) is not None:
+        stage.inputs["correction"] = record.digest
         rows = read_rows(config.output / "correction" / "kept.parquet", Correction)
         corrections = match_corrections(labelled, rows)
     if len(corrections) < len(labelled):
-        log.warning(
+        get_run_logger().warning(
             "%d of %d labelled items have no correction: a wrong given label counts as the teacher's error there, so "
             "its precision is underestimated and fewer pseudo-labels are kept; run `correction` first (set `student`)",
             len(labelled) - len(corrections), len(labelled),
         )  # fmt: skip
-    return _Given(pool, labelled, corrections, verdicts, digests)
+    return _Given(pool, labelled, corrections, verdicts)
 
 
 def _ask_models(config: PseudoLabelsConfig, pack: Pack, given: _Given, asker: Asker) -> tuple[Opinions, Opinions]:
