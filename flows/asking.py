@@ -131,9 +131,9 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
 
     Nothing is read for a pack that doesn't show it.
     """
-    if pack.ocr is None:
+    images = _images_of(samples) if pack.ocr is not None else []
+    if not images:
         return {}
-    images = _images_of(samples)
 
     def read() -> dict[str, str]:
         reader = OcrReader(config.texts, reading=_reading_on_cluster(config))

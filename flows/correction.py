@@ -9,7 +9,7 @@ from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, read_valid_verdicts, run_as_task, show_table
-from flows.students import STAGE, predict_out_of_fold
+from flows.students import STAGE, FoldStudents
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
 from tasks.correction.judgements import (
@@ -57,7 +57,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         return record
     verdicts = read_valid_verdicts(review / STORE, samples)
     with open_asker(config, STAGE, samples) as asker:
-        found = predict_out_of_fold(config, pack, samples, asker)
+        found = FoldStudents(config, config.student, pack, asker).predict_out_of_fold(samples)
         judged, unjudged = split_judged(samples, found.runs, found.folds[0].always_train)
         answers: dict[str, Prediction] = {}
         judgements = judge_by_predictions(judged, found.runs, list_labels(samples))

@@ -12,7 +12,7 @@ from flows.asking import open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, read_valid_verdicts, run_as_task, show_table
-from flows.students import predict_pool
+from flows.students import FoldStudents
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.engine import EngineSpec
@@ -133,7 +133,8 @@ def _ask_models(config: PseudoLabelsConfig, pack: Pack, given: _Given, asker: As
         found.append(Opinions(_by_sample(told), _by_sample(direct)))
     there, here = found
     if given.corrections and settings.ask_students and config.student is not None and config.labelled is not None:
-        of_labelled, of_pool = predict_pool(config, config.student, pack, given.labelled, given.pool, asker)
+        students = FoldStudents(config, config.student, pack, asker)
+        of_labelled, of_pool = students.predict_pool(given.labelled, given.pool)
         there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
     return there, here
 
