@@ -10,7 +10,7 @@ from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.engine import EngineSpec, check_engine
 from tasks.models.engines.ray.cluster import Runner
 from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
@@ -164,10 +164,21 @@ class DistillConfig(CommonConfig):
             raise ValueError("`generator` gives reasons for labelled items: add `labelled`, or leave it out")
         if self.student is not None and (self.labelled is None or self.teacher is None):
             raise ValueError("`student` (correction) needs `labelled` and a `teacher` to adjudicate")
-        specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
-        if self.budget.cost is not None and not any(s is not None and s.prices.of_tokens for s in specs):
+        if self.budget.cost is not None and not any(spec.prices.of_tokens for spec in self.engines):
             raise ValueError("`budget.cost` limits nothing without `prices` of an engine: add {prompt: …, output: …}")
         return self
+
+    @property
+    def engines(self) -> list[EngineSpec]:
+        """The models that are asked, but for students."""
+        specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
+        return [spec for spec in specs if spec is not None]
+
+    def check_engines(self) -> None:
+        """Raise EngineError, with the fix, for an engine that can't be opened here; nodes of a cluster say it."""
+        if self.runner == "threads":
+            for spec in self.engines:
+                check_engine(spec)
 
     def stage_configs(self) -> tuple[AnyStage, ...]:
         """Return the configuration of each stage that is to run, in order."""

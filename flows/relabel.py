@@ -74,7 +74,6 @@ def watched_digest(config: RelabelConfig) -> str:
     sources = [s for s in (config.labelled, config.unlabelled, config.evaluation) if s is not None]
     stores = [config.output / folder / STORE for folder in (Path("review"), REVIEW_POOL, CONFLICTS)]
     given = [config.emit.mix.file if config.emit.mix else None, config.correction.reviewer.path]
-    specs = (config.generator, config.teacher, config.pseudo_labels.second_teacher)
     pack, student = load_pack(config.pack), config.student
     unimportant = {"budget", "approval", "drift", "publish", "evaluate", "test", "runner", "shard_size"}
     return digest_of(
@@ -82,7 +81,7 @@ def watched_digest(config: RelabelConfig) -> str:
             config.model_dump(mode="json", exclude=unimportant),
             pack.digest,
             code_version(),
-            [model_identity(spec) for spec in specs if spec is not None],
+            [model_identity(spec) for spec in config.engines],
             "" if student is None or student.kind == "probe" else checkpoint_identity(student.base, student.revision),
             reader_identity() if pack.ocr else "",
             [[file_state(source.manifest), folder_state(source.images)] for source in sources],
