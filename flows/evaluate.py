@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -72,17 +73,18 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     }
     results = read_results(config.output, sets[Split.LABELLED], sets[Split.UNLABELLED])
     texts = read_texts(config, pack, [*held_out, *tested, *results.labelled.values(), *results.pool.values()])
-    students = folder / "students"
-    trials = plan_trials(settings, config.student, results, truth, config.pack, texts, students, config.seed)
+    home = folder / "students"
+    trials = plan_trials(settings, config.student, results, truth, config.pack, texts, home, config.seed)
     for variant in settings.variants:
         if not any(t.variant is variant for t in trials):
             get_run_logger().info("variant `%s` is left out: the run has left nothing for it", variant)
     _train(trials, settings.parallel)
     measured = [s for s in held_out if s.id in labels]
     with open_asker(config, STAGE, [*measured, *tested]) as asker:
-        rows = [row for t in trials for row in _score(t, trials, pack, asker, measured, labels, settings.ask_reasons)]
+        students = _Students(pack, trials, asker)
+        rows = [row for trial in trials for row in students.score(trial, measured, labels, settings.ask_reasons)]
         if config.test is not None and tested:
-            _predict(config.test, folder, results, trials, pack, asker, tested)
+            _predict(config.test, folder, results, students, tested)
         costs = asker.costs()
     report = make_report(rows)
     write_json(folder / "scores.json", report)
@@ -121,52 +123,41 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
     run_as_task("train students", f"train {len(waiting)} students on {sets} variants", work)
 
 
-def _score(
-    trial: Trial,
-    trials: Sequence[Trial],
-    pack: Pack,
-    asker: Asker,
-    items: Sequence[Sample],
-    labels: Mapping[str, str],
-    ask_reasons: bool,
-) -> list[Scored]:
-    """Return the student's answers about the held-out items."""
-    answers = _ask(trial, trials, pack, asker, items, with_reason=False)
-    reasoned: dict[str, Prediction] = {}
-    if ask_reasons and trial.has_reasons:
-        reasoned = _ask(trial, trials, pack, asker, items, with_reason=True)
-    return make_rows(trial, items, labels, answers, reasoned)
+@dataclass(frozen=True)
+class _Students:
+    """The trained students, and how they are asked."""
+
+    pack: Pack
+    trials: Sequence[Trial]
+    asker: Asker
+
+    def score(self, trial: Trial, items: Sequence[Sample], labels: Mapping[str, str], reasons: bool) -> list[Scored]:
+        """Return the student's answers about the held-out items; with `reasons`, those after a reason, too."""
+        answers = self.ask(trial, items, with_reason=False)
+        reasoned = self.ask(trial, items, with_reason=True) if reasons and trial.has_reasons else {}
+        return make_rows(trial, items, labels, answers, reasoned)
+
+    def ask(self, trial: Trial, items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:
+        """Return what the student says about each item, by id."""
+        engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in self.trials])
+        prompter = prompter_for(self.pack, engine, trial.texts)
+        requests = make_label_requests(prompter, items, with_reason=with_reason)
+        what = f"student of `{trial.variant}`, seed {trial.seed}, {'says why and what' if with_reason else 'says what'}"
+        source = f"{trial.variant}/seed={trial.seed}"
+        found = self.asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)
+        return {p.sample_id: p for p in found}
 
 
-def _ask(
-    trial: Trial, trials: Sequence[Trial], pack: Pack, asker: Asker, items: Sequence[Sample], *, with_reason: bool
-) -> dict[str, Prediction]:
-    engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in trials])
-    prompter = prompter_for(pack, engine, trial.texts)
-    requests = make_label_requests(prompter, items, with_reason=with_reason)
-    what = f"student of `{trial.variant}`, seed {trial.seed}, {'says why and what' if with_reason else 'says what'}"
-    source = f"{trial.variant}/seed={trial.seed}"
-    return {p.sample_id: p for p in asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)}
-
-
-def _predict(
-    test: SourceConfig,
-    folder: Path,
-    results: Results,
-    trials: Sequence[Trial],
-    pack: Pack,
-    asker: Asker,
-    items: Sequence[Sample],
-) -> None:
+def _predict(test: SourceConfig, folder: Path, results: Results, students: _Students, items: Sequence[Sample]) -> None:
     """Write predictions.csv: each test item's label, by the students of the best set that the run made."""
-    best = next((v for v in BEST_FIRST if any(t.variant is v for t in trials)), None)
+    best = next((v for v in BEST_FIRST if any(t.variant is v for t in students.trials)), None)
     if best is None:
         write_predictions(folder / "predictions.csv", ())
         return
-    judges = [t for t in trials if t.variant is best]
-    answers = [a for t in judges for a in _ask(t, trials, pack, asker, items, with_reason=False).values()]
+    judges = [t for t in students.trials if t.variant is best]
+    answers = [a for t in judges for a in students.ask(t, items, with_reason=False).values()]
     refused = [d.sample_id for d in read_rows(folder / "samples" / Split.TEST / "dropped.parquet", Dropped)]
-    named = keep_own_ids(refused, test.manifest, pack.columns) if refused else []
+    named = keep_own_ids(refused, test.manifest, students.pack.columns) if refused else []
     usual = count_usual_labels(results.emitted, results.labelled.values())
     found = choose_test_labels(items, answers, named, usual)
     write_predictions(folder / "predictions.csv", found.labels.items())

@@ -1,6 +1,7 @@
 """The scheduled re-labelling: asks only for what is new or stale, and publishes a new version or holds it back."""
 
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -243,18 +244,16 @@ def _take_up() -> None:
 
 def _question(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
     """What the form says above its fields, as Markdown."""
-    rows = [*drift.rows(), *_gate(output)]
-    facts = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    changes = [f"| {' | '.join(map(_cell, row))} |" for row in drift.relabellings()]
-    head = [f"| {' | '.join(_CHANGE)} |", "|---|---|---|---|"]
-    changed = "\n".join([*head, *changes]) if changes else "No label has changed."
+    changes = drift.relabellings()
+    page = output / PAGES["review"]
+    link = link_to(page)
     return "\n\n".join(
         [
             "## A new version waits",
-            "**" + "; ".join(against or _NOTHING_AGAINST) + "**",
-            "| what | figure |\n|---|---|\n" + facts,
-            changed,
-            f"Items to be judged: {_address(output / PAGES['review'])}. All changes: "
+            f"**{'; '.join(against or _NOTHING_AGAINST)}**",
+            _table(("what", "figure"), [*drift.rows(), *_gate(output)]),
+            _table(_CHANGE, changes) if changes else "No label has changed.",
+            f"Items to be judged: {f'[{page.name}]({link})' if link else f'`{page}`'}. All changes: "
             f"`labelstill diff {output} {output / CANDIDATE}`.",
         ]
     )
@@ -267,25 +266,21 @@ _GATE = {
 """Figures that a person is shown: what opened the gate, and how far the pool's labels are to be trusted."""
 
 
-def _gate(output: Path) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
+def _gate(output: Path) -> Iterator[tuple[str, str]]:
     for stage, names in _GATE.items():
         record = read_record(output / stage)
-        figures = record.figures if record else {}
-        rows += [(f"{stage}: {name}", f"{figures[name]:.4g}") for name in names if name in figures]
-    return rows
-
-
-def _address(page: Path) -> str:
-    """A link where the page is served, else where it lies."""
-    link = link_to(page)
-    return f"[{page.name}]({link})" if link else f"`{page}`"
+        for name in names:
+            if record is not None and name in record.figures:
+                yield f"{stage}: {name}", f"{record.figures[name]:.4g}"
 
 
 _MARKS = str.maketrans({"|": "¦", "`": "'", "<": "‹", ">": "›", "[": "(", "]": ")", "*": "∗", "&": "＆"})
 """What Markdown or HTML would take for its own; the web UI shows entities as they are written."""
 
 
-def _cell(text: str) -> str:
-    """Text of users as a cell of a Markdown table: it stays text."""
-    return " ".join(text.split())[:80].translate(_MARKS)
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, in whose cells text of users stays text."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(
+        f"| {' | '.join(' '.join(cell.split())[:80].translate(_MARKS) for cell in line)} |" for line in lines
+    )
