@@ -102,15 +102,20 @@ class CorrectionConfig(CommonConfig):
     """Audit and gate."""
 
 
-class EmitConfig(CommonConfig):
-    """Parameters of the flow `emit`; it reads the folders of the stages before it under `output`."""
+class SetsConfig(CommonConfig):
+    """The sets of a run, any of which may be left out."""
 
     labelled: SourceConfig | None = None
     """The labelled set."""
     unlabelled: SourceConfig | None = None
-    """The pool."""
+    """The pool of items without labels."""
     evaluation: SourceConfig | None = None
-    """Held-out items, which are never taught."""
+    """Held-out items: kept out of training, and used to measure students."""
+
+
+class EmitConfig(SetsConfig):
+    """Parameters of the flow `emit`; it reads the folders of the stages before it under `output`."""
+
     emit: EmitSettings = EmitSettings()
     """What is written."""
     candidate: bool = False
@@ -125,13 +130,9 @@ Narrowed = TypeVar("Narrowed", bound=CommonConfig)
 AnyStage = RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig
 
 
-class DistillConfig(CommonConfig):
+class DistillConfig(SetsConfig):
     """Parameters of the flow `distill`: the whole way. Stages whose keys are left out are skipped."""
 
-    labelled: SourceConfig | None = None
-    """The labelled set (rationales, correction)."""
-    unlabelled: SourceConfig | None = None
-    """The pool (pseudo-labels)."""
     generator: EngineSpec | None = None
     """Says why an item has its label (rationales)."""
     teacher: EngineSpec | None = None
@@ -146,8 +147,6 @@ class DistillConfig(CommonConfig):
     """How labels are corrected."""
     emit: EmitSettings = EmitSettings()
     """What is written."""
-    evaluation: SourceConfig | None = None
-    """Held-out items: kept out of training, and what students are measured on."""
     test: SourceConfig | None = None
     """Items that `evaluate` predicts to a CSV file."""
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -216,13 +215,9 @@ class RelabelConfig(DistillConfig):
     """Publish whatever the drift: to release what is held back."""
 
 
-class EvaluateConfig(CommonConfig):
+class EvaluateConfig(SetsConfig):
     """Parameters of the flow `evaluate`; it reads what a run has left under `output`."""
 
-    labelled: SourceConfig | None = None
-    """The labelled set of the run."""
-    unlabelled: SourceConfig | None = None
-    """The pool of the run."""
     evaluation: SourceConfig
     """Held-out items, with labels or with `truth`."""
     test: SourceConfig | None = None

@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, read_valid_verdicts, run_as_task, show_table
+from flows.stage import Stage, read_valid_verdicts, run_as_task, say_where_to_judge, show_table
 from flows.students import STAGE, FoldStudents
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
@@ -30,7 +30,7 @@ from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
 from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split
 from tasks.report.correction.report import write_report
-from tasks.review.queue import PAGE, STORE, write_queue
+from tasks.review.queue import STORE, write_queue
 from tasks.review.verdicts import read_verdicts
 from tasks.storage.stage_record import StageRecord
 from tasks.students.asking import choose_base_engine
@@ -149,7 +149,7 @@ def _show_changes(corrections: Sequence[Correction], decisions: Decisions, revie
     waiting = sum(c.action is Action.REVIEW for c in corrections)
     log.info("%d labels changed or dropped, %d wait for review; %s", len(changed), waiting, decisions.gate.summary)
     if waiting:
-        log.info("judge them in %s, then: labelstill review import %s FILE", review / PAGE, review.parent)
+        say_where_to_judge(review, f"{waiting} labels")
     estimates: Mapping[str, float] = {name: round(e.value, 4) for name, e in decisions.estimates.items()}
     if estimates:
         log.info("estimated: %s", estimates)

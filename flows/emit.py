@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger
 from flows.asking import read_texts
 from flows.config import EmitConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, run_as_task, show_table
+from flows.stage import Stage, run_as_task, say_where_to_judge, show_table
 from tasks.dataset.conflicts import find_conflicts
 from tasks.dataset.merge import STAGE, Emitted, write_merged
 from tasks.dataset.merge_plan import Plan, plan_merge
@@ -17,7 +17,7 @@ from tasks.items.file_states import file_state
 from tasks.items.image_hashes import ImageHashes
 from tasks.prompts.prompter import Prompter
 from tasks.records import Split
-from tasks.review.queue import CONFLICTS, PAGE, STORE, write_queue
+from tasks.review.queue import CONFLICTS, STORE, write_queue
 from tasks.storage.stage_record import StageRecord
 from tasks.storage.stages import close_stage, open_stage
 
@@ -85,10 +85,7 @@ def _ask(config: EmitConfig, sources: Sources, plan: Plan) -> None:
     if cases or folder.exists():
         write_queue(cases, folder, verdicts, title="Duplicates with different labels")
     if cases:
-        get_run_logger().info(
-            "%d items equal or near to others have other labels than these: judge them in %s, then: "
-            "labelstill review import %s FILE", len(cases), folder / PAGE, folder.parent,
-        )  # fmt: skip
+        say_where_to_judge(folder, f"{len(cases)} items equal or near to others have other labels than these")
 
 
 def _show(emitted: Emitted) -> None:

@@ -11,13 +11,14 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, read_valid_verdicts, run_as_task, show_table
+from flows.stage import Stage, read_valid_verdicts, run_as_task, say_where_to_judge, show_table
 from flows.students import FoldStudents
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
+from tasks.prompts.prompter import Prompter
 from tasks.pseudo_labels.decide import (
     PoolDecision,
     Trust,
@@ -69,13 +70,14 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     if record is not None:
         return record
     with open_asker(config, STAGE, [*given.labelled, *given.pool]) as asker:
-        there, here = _ask_models(config, pack, given, asker)
+        models = _Models(config, pack, asker)
+        there, here = models.ask_all(given)
         trust, model = _decide(config, given, there, here)
         if settings.second_teacher is not None:
-            spec, untrusted = settings.second_teacher, list_untrusted(trust)
             alike = list_alike(trust, model, there.teacher, there.collect_evidence())
-            here = _ask_second_teacher(config, pack, spec, given.pool, untrusted, asker, here)
-            there = _ask_second_teacher(config, pack, spec, given.labelled, alike, asker, there)
+            untrusted = list_untrusted(trust)
+            here = replace(here, second=models.ask_second(settings.second_teacher, given.pool, untrusted))
+            there = replace(there, second=models.ask_second(settings.second_teacher, given.labelled, alike))
             trust, _ = _decide(config, given, there, here)
         costs = asker.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
@@ -116,44 +118,46 @@ def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
     return _Given(pool, labelled, corrections, verdicts)
 
 
-def _ask_models(config: PseudoLabelsConfig, pack: Pack, given: _Given, asker: Asker) -> tuple[Opinions, Opinions]:
-    """Ask the teacher, and correction's students, about the labelled set and about the pool, both in the same way."""
-    settings, spec = config.pseudo_labels, config.teacher
-    prompter = prepare_prompter(config, pack, spec, [*given.labelled, *given.pool])
-    found: list[Opinions] = []
-    for items, what in ((given.labelled, "the labelled set, blind"), (given.pool, "the pool")):
-        told = label_with_teacher(asker, prompter, items, spec, settings, config.seed, f"teacher labels {what}")
+@dataclass(frozen=True)
+class _Models:
+    """The models of the stage, and how they are asked."""
+
+    config: PseudoLabelsConfig
+    pack: Pack
+    asker: Asker
+
+    def ask_all(self, given: _Given) -> tuple[Opinions, Opinions]:
+        """Ask the teacher and correction's students about the labelled set and about the pool, in the same way."""
+        config = self.config
+        prompter = prepare_prompter(config, self.pack, config.teacher, [*given.labelled, *given.pool])
+        there = self._ask_teacher(prompter, given.labelled, "the labelled set, blind")
+        here = self._ask_teacher(prompter, given.pool, "the pool")
+        if given.corrections and config.pseudo_labels.ask_students and config.student is not None:
+            students = FoldStudents(config, config.student, self.pack, self.asker)
+            of_labelled, of_pool = students.predict_pool(given.labelled, given.pool)
+            there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
+        return there, here
+
+    def _ask_teacher(self, prompter: Prompter, items: Sequence[Sample], what: str) -> Opinions:
+        spec, settings, seed = self.config.teacher, self.config.pseudo_labels, self.config.seed
+        what = f"teacher labels {what}"
+        labelled = label_with_teacher(self.asker, prompter, items, spec, settings, seed, what)
         direct: list[Prediction] = []
-        if pack.describe_first:
-            sampling = Sampling(label_probabilities=True, max_tokens=8, seed=config.seed)
+        if self.pack.describe_first:
+            sampling = Sampling(label_probabilities=True, max_tokens=8, seed=seed)
             requests = [prompter.classify(s, sampling, with_reason=False) for s in items]
-            direct = asker.ask_for_labels(
-                requests, spec, f"teacher labels {what}, undescribed", source="teacher/direct", model=prompter.model
+            direct = self.asker.ask_for_labels(
+                requests, spec, f"{what}, undescribed", source="teacher/direct", model=prompter.model
             )
-        found.append(Opinions(_by_sample(told), _by_sample(direct)))
-    there, here = found
-    if given.corrections and settings.ask_students and config.student is not None and config.labelled is not None:
-        students = FoldStudents(config, config.student, pack, asker)
-        of_labelled, of_pool = students.predict_pool(given.labelled, given.pool)
-        there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
-    return there, here
+        return Opinions(_by_sample(labelled), _by_sample(direct))
 
-
-def _ask_second_teacher(
-    config: PseudoLabelsConfig,
-    pack: Pack,
-    spec: EngineSpec,
-    samples: Sequence[Sample],
-    wanted: Collection[str],
-    asker: Asker,
-    said: Opinions,
-) -> Opinions:
-    """Return `said` with what the second teacher says about the `wanted` ones of `samples`, asked as the first was."""
-    items = [s for s in samples if s.id in wanted]
-    prompter = prepare_prompter(config, pack, spec, items)
-    what = "second teacher labels what is uncertain"
-    told = label_with_teacher(asker, prompter, items, spec, config.pseudo_labels, config.seed, what)
-    return replace(said, second=_by_sample(told))
+    def ask_second(self, spec: EngineSpec, samples: Sequence[Sample], wanted: Collection[str]) -> dict[str, Prediction]:
+        """Return what the second teacher says about the `wanted` ones of `samples`, asked as the first was."""
+        items = [s for s in samples if s.id in wanted]
+        settings, seed = self.config.pseudo_labels, self.config.seed
+        prompter = prepare_prompter(self.config, self.pack, spec, items)
+        what = "second teacher labels what is uncertain"
+        return _by_sample(label_with_teacher(self.asker, prompter, items, spec, settings, seed, what))
 
 
 def _by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
@@ -191,10 +195,7 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
     run_as_task("review page", "write the review page of the pool", lambda: (
         write_queue(cases, folder, given.verdicts, title="Review: pool")
     ))  # fmt: skip
-    get_run_logger().info(
-        "%d uncertain items of the pool: judge them in %s, then: labelstill review import %s FILE",
-        len(cases) - len(given.verdicts), folder / "review.html", folder.parent,
-    )  # fmt: skip
+    say_where_to_judge(folder, f"{len(cases) - len(given.verdicts)} uncertain items of the pool")
 
 
 def _show(config: PseudoLabelsConfig, trust: Trust) -> None:

@@ -3,16 +3,16 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.exceptions import FlowPauseTimeout, PrefectHTTPStatusError
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput, keyset_from_paused_state
+from prefect.runtime import flow_run
 from prefect.states import Completed, Paused, Running
 from pydantic import Field, ValidationError
 
@@ -227,19 +227,15 @@ def _answer_after_outage(key: str, until: float) -> Approval | None:
 
 
 def _goes_on() -> bool:
-    run = FlowRunContext.get()
-    assert run is not None and run.flow_run is not None
     with get_client(sync_client=True) as client:
-        state = client.read_flow_run(run.flow_run.id).state
+        state = client.read_flow_run(UUID(flow_run.id)).state
     return state is not None and state.is_running()
 
 
 def _take_up() -> None:
     """Put the run back to work: the server fails one that would end from a pause whose time is over."""
-    run = FlowRunContext.get()
-    assert run is not None and run.flow_run is not None
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.flow_run.id, Running(), force=True)
+        client.set_flow_run_state(UUID(flow_run.id), Running(), force=True)
 
 
 def _question(output: Path, drift: Drift, against: tuple[str, ...]) -> str:

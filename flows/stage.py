@@ -28,6 +28,7 @@ from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Record, Sample, Split, content_digest
+from tasks.review.queue import PAGE
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
@@ -208,6 +209,12 @@ def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str
             "%s: %d verdicts are of items that have changed since; not used: %s", store, len(stale), stale[:10]
         )
     return valid
+
+
+def say_where_to_judge(folder: Path, what: str) -> None:
+    """Say in the log that `what` waits for a person in the queue in `folder`, and what comes after."""
+    page = folder / PAGE
+    get_run_logger().info("%s: judge them in %s, then: labelstill review import %s FILE", what, page, folder.parent)
 
 
 def show_counts(record: StageRecord) -> None:

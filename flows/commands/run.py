@@ -73,7 +73,8 @@ def check_command(
 def demo_command() -> None:
     """Make demo data and tiny models, run the whole way on them, compare with the truth; the web UI shows the run."""
     from flows.service.pages import find_or_start_pages
-    from flows.service.server import ServerError, find_or_start_server
+    from flows.service.processes import ServerError
+    from flows.service.server import find_or_start_server
 
     find_or_start_server()
     try:

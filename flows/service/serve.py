@@ -27,9 +27,8 @@ from prefect.workers.process import ProcessWorker
 
 from flows.service.alerts import apply_automations
 from flows.service.pages import find_or_start_pages, page_settings, pages_program
-from flows.service.processes import Program
+from flows.service.processes import Program, ServerError
 from flows.service.server import (
-    ServerError,
     find_or_start_server,
     prefect_environment,
     project_root,

@@ -20,7 +20,7 @@ from flows.service.pages import (
     pages_program,
     show_links,
 )
-from flows.service.server import ServerError
+from flows.service.processes import ServerError
 from tasks.models.engines.engine import EngineSpec, Workplace
 from tasks.models.engines.vllm.engine import server_name, server_process
 from tasks.models.engines.vllm.options import Build
