@@ -23,9 +23,8 @@ StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
 
 
-def _kind(student: object) -> str:
-    kind = student.get("kind", "lora") if isinstance(student, dict) else getattr(student, "kind", "lora")  # pyright: ignore
-    return str(kind)  # pyright: ignore
+def _kind(student: Any) -> str:
+    return student.get("kind", "lora") if isinstance(student, dict) else student.kind
 
 
 def _any_of(schema: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
 from tasks.evaluation.results import STAGES, Results, check_held_out, read_results
 from tasks.evaluation.scores import Scored
-from tasks.evaluation.table import describe, make_report
+from tasks.evaluation.table import Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
 from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
@@ -93,7 +93,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         for s in held_out
         if s.id not in labels
     ]
-    _show(rows)
+    _show(report)
     ids = [s.id for s in measured for _ in trials] + [d.sample_id for d in dropped]
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
     if (card := settings_of(config.output)) is not None:
@@ -170,8 +170,7 @@ def _predict(test: SourceConfig, folder: Path, results: Results, students: _Stud
         log.warning("predictions.csv: %d items that could not be read have no id, and so no row", nameless)
 
 
-def _show(rows: Sequence[Scored]) -> None:
-    report = make_report(rows)
+def _show(report: Report) -> None:
     text = describe(report)
     create_markdown_artifact(text, key="evaluation", description="Students by what they were taught")
     get_run_logger().info("held-out accuracy\n%s", text)

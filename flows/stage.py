@@ -52,12 +52,11 @@ def one_reading() -> Generator[None]:
 
 
 def intake(
-    source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path | None = None
+    source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     """Read and check a manifest as a task run, or reuse the reading when neither it nor an image has changed.
 
-    `images` is `CommonConfig.images`, where files that were checked are remembered; None: all are opened. Within
-    `one_reading` the first reading of a set stands.
+    `images` is `CommonConfig.images`, where checked files are remembered. Within `one_reading` a set is read once.
     """
     folder = output / "samples" / split
     readings = _READINGS.get()
@@ -74,7 +73,7 @@ def intake(
 
 
 def _read_set(
-    source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path | None
+    source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     log = get_run_logger()
     inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
@@ -86,7 +85,7 @@ def _read_set(
         log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)
         return read_rows(folder / "kept.parquet", Sample), record
     began = time.monotonic()
-    known = None if images is None else known_files(images)
+    known = images / "known.sqlite"  # see tasks/items/known_files.py
     result = read_samples(source.manifest, source.images, pack, split, known=known)
     seconds = time.monotonic() - began
     record = StageRecord(
@@ -96,11 +95,6 @@ def _read_set(
     record = write_stage(folder, record, result.kept, result.dropped, ids)
     log.info("%s items: %d read, %d kept, dropped %s", split, record.read, record.kept, record.drops or "none")
     return list(result.kept), record
-
-
-def known_files(images: Path) -> Path:
-    """Return the file under `CommonConfig.images` that remembers checked image files (tasks/items/known_files.py)."""
-    return images / "known.sqlite"
 
 
 _PAGES_OF = {
