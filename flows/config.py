@@ -214,9 +214,13 @@ class RelabelConfig(DistillConfig):
     """Publish whatever the drift: to release what is held back."""
 
 
-class EvaluateConfig(SetsConfig):
+class EvaluateConfig(CommonConfig):
     """Parameters of the flow `evaluate`; it reads what a run has left under `output`."""
 
+    labelled: SourceConfig | None = None
+    """The labelled set of the run."""
+    unlabelled: SourceConfig | None = None
+    """The pool of the run."""
     evaluation: SourceConfig
     """Held-out items, with labels or with `truth`."""
     test: SourceConfig | None = None
