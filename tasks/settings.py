@@ -1,4 +1,4 @@
-"""The base of every settings model: an unknown key is an error, values don't change, and a docstring describes a key."""
+"""The base of every settings model: an unknown key is an error, and values are immutable."""
 
 from pydantic import BaseModel, ConfigDict
 
