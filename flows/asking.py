@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from itertools import islice
-from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 
 from flows.config import CommonConfig
 from flows.runners import Shard, open_where_configured, parts, run_as_task, run_shards
@@ -38,7 +37,7 @@ _TEXTS_A_SHARD = 16
 
 _BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
 """The running run's budget: its stages are flows of their own, but spend together."""
-_BUDGETS: dict[UUID, Budget] = {}
+_BUDGETS: dict[str, Budget] = {}
 """By flow run: Prefect tries a failed run again in the same process, and that try goes on with what is left."""
 
 
@@ -48,10 +47,7 @@ def spending(limits: BudgetSettings) -> Generator[Budget]:
 
     A flow run that is tried again goes on with the budget of its first try.
     """
-    budget = Budget(limits)
-    run = FlowRunContext.get()
-    if run is not None and run.flow_run is not None:
-        budget = _BUDGETS.setdefault(run.flow_run.id, budget)
+    budget = _BUDGETS.setdefault(flow_run.id, Budget(limits)) if flow_run.id else Budget(limits)
     before = _BUDGET.set(budget)
     try:
         yield budget
@@ -132,9 +128,9 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
 
     Nothing is read for a pack that doesn't show it.
     """
-    if pack.ocr is None:
+    images = _images_of(samples) if pack.ocr is not None else []
+    if not images:
         return {}
-    images = _images_of(samples)
 
     def read() -> dict[str, str]:
         reader = OcrReader(config.texts, reading=_reading_on_cluster(config))

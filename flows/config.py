@@ -10,6 +10,7 @@ from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.items.settings import SourceConfig
+from tasks.models.engines.engine import check_engine
 from tasks.models.engines.ray.cluster import Runner
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import BudgetSettings
@@ -23,9 +24,8 @@ StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
 
 
-def _kind(student: object) -> str:
-    kind = student.get("kind", "lora") if isinstance(student, dict) else getattr(student, "kind", "lora")  # pyright: ignore
-    return str(kind)  # pyright: ignore
+def _kind(student: Any) -> str:
+    return student.get("kind", "lora") if isinstance(student, dict) else student.kind
 
 
 def _any_of(schema: dict[str, Any]) -> None:
@@ -45,98 +45,115 @@ AnyStudent = Annotated[
 class CommonConfig(Settings):
     """What every flow needs."""
 
-    pack: str = Field(description="Name of a pack under templates/, or a folder")
-    output: Path = Field(description="Folder of the run; a rerun with the same folder goes on where it was")
-    ledger: Path = Field(
-        default=Path("artifacts/ledger.sqlite"), description="Every answer ever paid for, shared by all runs"
-    )
-    images: Path = Field(
-        default=Path("artifacts/images"), description="Images as models see them, made once and shared by all runs"
-    )
-    texts: Path = Field(
-        default=Path("artifacts/texts"), description="Text read off images (packs with `ocr`), shared by all runs"
-    )
-    shard_size: int = Field(default=500, ge=1, description="Answers a task run; aim at half a minute or more")
-    seed: int = Field(default=0, description="Seed of folds, sampling and audit")
-    runner: Runner = Field(
-        default="threads", description="threads: this machine; or a Ray cluster, for shards and vLLM servers"
-    )
+    pack: str
+    """Name of a pack under templates/, or a folder."""
+    output: Path
+    """Folder of the run; a rerun with the same folder goes on where it was."""
+    ledger: Path = Path("artifacts/ledger.sqlite")
+    """Every answer ever paid for, shared by all runs."""
+    images: Path = Path("artifacts/images")
+    """Images as models see them, made once and shared by all runs."""
+    texts: Path = Path("artifacts/texts")
+    """Text read off images (packs with `ocr`), shared by all runs."""
+    shard_size: int = Field(default=500, ge=1)
+    """Answers a task run; aim at half a minute or more."""
+    seed: int = 0
+    """Seed of folds, sampling and audit."""
+    runner: Runner = "threads"
+    """threads: this machine; or a Ray cluster, for shards and vLLM servers."""
 
 
 class RationalesConfig(CommonConfig):
     """Parameters of the flow `rationales`."""
 
-    labelled: SourceConfig = Field(description="The labelled set")
-    generator: EngineSpec = Field(description="The model that says why an item has its label")
-    rationales: RationaleSettings = Field(default=RationaleSettings(), description="How it is asked")
+    labelled: SourceConfig
+    """The labelled set."""
+    generator: EngineSpec
+    """The model that says why an item has its label."""
+    rationales: RationaleSettings = RationaleSettings()
+    """How it is asked."""
 
 
 class PseudoLabelsConfig(CommonConfig):
     """Parameters of the flow `pseudo_labels`."""
 
-    unlabelled: SourceConfig = Field(description="The pool")
-    labelled: SourceConfig | None = Field(
-        default=None, description="The labelled set, which the teacher labels too, blind: trust is calibrated on it"
-    )
-    teacher: EngineSpec = Field(description="The model that labels it")
-    student: AnyStudent | None = Field(
-        default=None, description="The students that `correction` trained under `output`, to be asked about the pool"
-    )
-    pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How, and what is kept")
+    unlabelled: SourceConfig
+    """The pool."""
+    labelled: SourceConfig | None = None
+    """The labelled set, which the teacher labels too, blind: trust is calibrated on it."""
+    teacher: EngineSpec
+    """The model that labels it."""
+    student: AnyStudent | None = None
+    """The students that `correction` trained under `output`, to be asked about the pool."""
+    pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
+    """How, and what is kept."""
 
 
 class CorrectionConfig(CommonConfig):
     """Parameters of the flow `correction`."""
 
-    labelled: SourceConfig = Field(description="The labelled set")
-    teacher: EngineSpec = Field(description="The model that adjudicates, blind to the given label")
-    student: AnyStudent = Field(description="The fold students: lora (the default), probe or external")
-    correction: CorrectionSettings = Field(default=CorrectionSettings(), description="Audit and gate")
+    labelled: SourceConfig
+    """The labelled set."""
+    teacher: EngineSpec
+    """The model that adjudicates, blind to the given label."""
+    student: AnyStudent
+    """The fold students: lora (the default), probe or external."""
+    correction: CorrectionSettings = CorrectionSettings()
+    """Audit and gate."""
 
 
-class EmitConfig(CommonConfig):
+class SetsConfig(CommonConfig):
+    """The sets of a run, any of which may be left out."""
+
+    labelled: SourceConfig | None = None
+    """The labelled set."""
+    unlabelled: SourceConfig | None = None
+    """The pool of items without labels."""
+    evaluation: SourceConfig | None = None
+    """Held-out items: kept out of training, and used to measure students."""
+
+
+class EmitConfig(SetsConfig):
     """Parameters of the flow `emit`; it reads the folders of the stages before it under `output`."""
 
-    labelled: SourceConfig | None = Field(default=None, description="The labelled set")
-    unlabelled: SourceConfig | None = Field(default=None, description="The pool")
-    evaluation: SourceConfig | None = Field(default=None, description="Held-out items, which are never taught")
-    emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
-    candidate: bool = Field(
-        default=False, description="Only merge, into <output>/candidate: nothing for trainers, and no version"
-    )
-    rationales: RationaleSettings = Field(
-        default=RationaleSettings(), description="What reasons are too alike, and what becomes of items without one"
-    )
-    stages: tuple[StageName, ...] = Field(
-        default=("rationales", "pseudo_labels", "correction"), description="Stages whose results count"
-    )
+    emit: EmitSettings = EmitSettings()
+    """What is written."""
+    candidate: bool = False
+    """Only merge, into <output>/candidate: nothing for trainers, and no version."""
+    rationales: RationaleSettings = RationaleSettings()
+    """What reasons are too alike, and what becomes of items without one."""
+    stages: tuple[StageName, ...] = ("rationales", "pseudo_labels", "correction")
+    """Stages whose results count."""
 
 
 Narrowed = TypeVar("Narrowed", bound=CommonConfig)
 AnyStage = RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig
 
 
-class DistillConfig(CommonConfig):
+class DistillConfig(SetsConfig):
     """Parameters of the flow `distill`: the whole way. Stages whose keys are left out are skipped."""
 
-    labelled: SourceConfig | None = Field(default=None, description="The labelled set (rationales, correction)")
-    unlabelled: SourceConfig | None = Field(default=None, description="The pool (pseudo-labels)")
-    generator: EngineSpec | None = Field(default=None, description="Says why an item has its label (rationales)")
-    teacher: EngineSpec | None = Field(default=None, description="Labels the pool, adjudicates corrections")
-    student: AnyStudent | None = Field(default=None, description="Fold students (correction)")
-    rationales: RationaleSettings = Field(default=RationaleSettings(), description="How rationales are asked for")
-    pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How the pool is labelled")
-    correction: CorrectionSettings = Field(default=CorrectionSettings(), description="How labels are corrected")
-    emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
-    evaluation: SourceConfig | None = Field(
-        default=None, description="Held-out items: kept out of training, and what students are measured on"
-    )
-    test: SourceConfig | None = Field(default=None, description="Items that `evaluate` predicts to a CSV file")
-    evaluate: EvaluateSettings = Field(
-        default=EvaluateSettings(), description="How students are compared (`labelstill evaluate`)"
-    )
+    generator: EngineSpec | None = None
+    """Says why an item has its label (rationales)."""
+    teacher: EngineSpec | None = None
+    """Labels the pool, adjudicates corrections."""
+    student: AnyStudent | None = None
+    """Fold students (correction)."""
+    rationales: RationaleSettings = RationaleSettings()
+    """How rationales are asked for."""
+    pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
+    """How the pool is labelled."""
+    correction: CorrectionSettings = CorrectionSettings()
+    """How labels are corrected."""
+    emit: EmitSettings = EmitSettings()
+    """What is written."""
+    test: SourceConfig | None = None
+    """Items that `evaluate` predicts to a CSV file."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """How students are compared (`labelstill evaluate`)."""
 
-    budget: BudgetSettings = Field(default=BudgetSettings(), description="What this run may spend")
+    budget: BudgetSettings = BudgetSettings()
+    """What this run may spend."""
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
@@ -146,10 +163,21 @@ class DistillConfig(CommonConfig):
             raise ValueError("`generator` gives reasons for labelled items: add `labelled`, or leave it out")
         if self.student is not None and (self.labelled is None or self.teacher is None):
             raise ValueError("`student` (correction) needs `labelled` and a `teacher` to adjudicate")
-        specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
-        if self.budget.cost is not None and not any(s is not None and s.prices.of_tokens for s in specs):
+        if self.budget.cost is not None and not any(spec.prices.of_tokens for spec in self.engines):
             raise ValueError("`budget.cost` limits nothing without `prices` of an engine: add {prompt: …, output: …}")
         return self
+
+    @property
+    def engines(self) -> list[EngineSpec]:
+        """The models that are asked, but for students."""
+        specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
+        return [spec for spec in specs if spec is not None]
+
+    def check_engines(self) -> None:
+        """Raise EngineError, with the fix, for an engine that can't be opened here; nodes of a cluster say it."""
+        if self.runner == "threads":
+            for spec in self.engines:
+                check_engine(spec)
 
     def stage_configs(self) -> tuple[AnyStage, ...]:
         """Return the configuration of each stage that is to run, in order."""
@@ -179,32 +207,48 @@ class DistillConfig(CommonConfig):
 class RelabelConfig(DistillConfig):
     """Parameters of the flow `relabel`: those of `distill`, and when what it makes is published."""
 
-    drift: DriftSettings = Field(default=DriftSettings(), description="From where on a new version is held back")
-    approval: ApprovalSettings = Field(default=ApprovalSettings(), description="Whether a person is asked")
-    publish: bool = Field(default=False, description="Publish whatever the drift: to release what is held back")
+    drift: DriftSettings = DriftSettings()
+    """From where on a new version is held back."""
+    approval: ApprovalSettings = ApprovalSettings()
+    """Whether a person is asked."""
+    publish: bool = False
+    """Publish whatever the drift: to release what is held back."""
 
 
 class EvaluateConfig(CommonConfig):
     """Parameters of the flow `evaluate`; it reads what a run has left under `output`."""
 
-    labelled: SourceConfig | None = Field(default=None, description="The labelled set of the run")
-    unlabelled: SourceConfig | None = Field(default=None, description="The pool of the run")
-    evaluation: SourceConfig = Field(description="Held-out items, with labels or with `truth`")
-    test: SourceConfig | None = Field(default=None, description="Items to be predicted to a CSV file")
-    student: StudentSpec = Field(description="The student that is trained on each variant")
-    evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Variants, seeds, steps")
+    labelled: SourceConfig | None = None
+    """The labelled set of the run."""
+    unlabelled: SourceConfig | None = None
+    """The pool of the run."""
+    evaluation: SourceConfig
+    """Held-out items, with labels or with `truth`."""
+    test: SourceConfig | None = None
+    """Items to be predicted to a CSV file."""
+    student: StudentSpec
+    """The student that is trained on each variant."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """Variants, seeds, steps."""
 
 
 class DemoConfig(Settings):
     """Parameters of the flow `demo`."""
 
-    output: Path = Field(default=Path("artifacts/demo"), description="Folder of data, models and run")
-    seed: int = Field(default=7, description="Seed of the demo's data")
-    labelled: int = Field(default=400, ge=40, description="Labelled items")
-    unlabelled: int = Field(default=400, ge=40, description="Items of the pool")
-    folds: int = Field(default=5, ge=2, description="Fold students")
-    review_budget: int = Field(default=60, ge=0, le=60, description="Items put before the stand-in reviewer")
-    training: float = Field(default=1.0, gt=0, le=1, description="Share of the models' usual training (tests: less)")
+    output: Path = Path("artifacts/demo")
+    """Folder of data, models and run."""
+    seed: int = 7
+    """Seed of the demo's data."""
+    labelled: int = Field(default=400, ge=40)
+    """Labelled items."""
+    unlabelled: int = Field(default=400, ge=40)
+    """Items of the pool."""
+    folds: int = Field(default=5, ge=2)
+    """Fold students."""
+    review_budget: int = Field(default=60, ge=0, le=60)
+    """Items put before the stand-in reviewer."""
+    training: float = Field(default=1.0, gt=0, le=1)
+    """Share of the models' usual training (tests: less)."""
 
 
 Loaded = TypeVar("Loaded", bound=DistillConfig)

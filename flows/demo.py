@@ -1,6 +1,5 @@
 """The demo: makes its data and its tiny Qwen2-VL models, runs `distill` on them, and compares with the truth."""
 
-import os
 import resource
 import time
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.config import DemoConfig, DistillConfig, EvaluateConfig
+from flows.config import DemoConfig, DistillConfig
 from flows.distill import distill
 from flows.run_lock import hold_output
 from flows.stage import run_as_task
@@ -19,7 +18,6 @@ from tasks.dataset.settings import EmitSettings, ExportSpec
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models
-from tasks.evaluation.settings import EvaluateSettings
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.settings import PseudoLabelSettings
@@ -37,8 +35,8 @@ def demo(config: DemoConfig) -> str:
     """Run the whole way on synthetic shop screens and dialogues; returns the summary it prints, as Markdown."""
     began = time.monotonic()
     log = get_run_logger()
-    paths = run_as_task("demo data", "draw screens and dialogues", lambda: _data(config))
-    models = run_as_task("demo models", "train base, teacher and generator", lambda: _models(config))
+    paths = run_as_task("demo data", "draw screens and dialogues", lambda: write_data(config))
+    models = run_as_task("demo models", "train base, teacher and generator", lambda: train_models(config))
     run = demo_config(config, paths, models)
     distill(run)
     figures = evaluate_demo(run.output, paths.truth)
@@ -104,20 +102,13 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
     )
 
 
-def evaluation_config(config: DemoConfig, *, seeds: int, steps: int) -> EvaluateConfig:
-    """The configuration that measures a demo that has been run: each variant's students on the test set."""
-    paths, models = _data(config), _models(config)
-    at_once = max(1, os.cpu_count() or 1)
-    settings = EvaluateSettings(seeds=seeds, steps=steps, parallel=at_once, truth=paths.truth)
-    run = demo_config(config, paths, models).evaluate_config()
-    return run.model_copy(update={"evaluate": settings})
-
-
-def _data(config: DemoConfig) -> DemoPaths:
+def write_data(config: DemoConfig) -> DemoPaths:
+    """Draw the demo's screens and dialogues, or find them as they were drawn before."""
     return write_demo(Path(config.output) / "data", config.seed, labelled=config.labelled, unlabelled=config.unlabelled)
 
 
-def _models(config: DemoConfig) -> TinyModels:
+def train_models(config: DemoConfig) -> TinyModels:
+    """Train the demo's models, or find them as they were trained before."""
     bars: dict[str, Progress] = {}
     with ExitStack() as under_way:
 

@@ -1,6 +1,8 @@
 """The whole DAG as one flow with four subflows: rationales, correction, pseudo-labels (which reads it), emit."""
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -16,7 +18,6 @@ from flows.run_lock import hold_output
 from flows.service.pages import show_links
 from flows.stage import one_reading, run_as_task
 from flows.ui import show_in_ui
-from tasks.models.engines.engine import check_engine
 from tasks.report.card.card import CardSettings, write_card
 from tasks.report.summary import run_summary
 from tasks.storage.stage_record import StageRecord
@@ -30,9 +31,7 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     Stages whose keys the configuration leaves out are skipped; a stage whose recipe and inputs are unchanged is reused.
     Returns each stage's record by name; None when `budget` was spent before the end.
     """
-    for spec in (config.generator, config.teacher, config.pseudo_labels.second_teacher):
-        if spec is not None and config.runner == "threads":  # else the nodes say what they lack
-            check_engine(spec)
+    config.check_engines()
     with spending(config.budget), one_reading():
         records = run_stages(config.stage_configs())
     log = get_run_logger()
@@ -43,6 +42,11 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     return records
 
 
+_FLOWS: dict[type[AnyStage], Any] = {
+    RationalesConfig: rationales, CorrectionConfig: correction, PseudoLabelsConfig: pseudo_labels, EmitConfig: emit
+}  # fmt: skip
+
+
 def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     """Run each stage as a subflow, in order; each one's record by name. Raises BudgetSpent when one had to stop.
 
@@ -50,24 +54,12 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     """
     records: dict[str, StageRecord] = {}
     for stage in stages:
-        record = through_outages(lambda stage=stage: _run_stage(stage), type(stage).__name__.removesuffix("Config"))
-        if record is None:  # pyright: ignore[reportUnnecessaryComparison]  what hold_output made of it
+        record = through_outages(partial(_FLOWS[type(stage)], stage), type(stage).__name__.removesuffix("Config"))
+        if record is None:  # what hold_output made of it
             raise budget_spent()
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
     return records
-
-
-def _run_stage(stage: AnyStage) -> StageRecord:
-    match stage:
-        case RationalesConfig():
-            return rationales(stage)
-        case PseudoLabelsConfig():
-            return pseudo_labels(stage)
-        case CorrectionConfig():
-            return correction(stage)
-        case EmitConfig():
-            return emit(stage)
 
 
 def write_up(config: DistillConfig) -> None:

@@ -3,7 +3,6 @@
 The teacher labels the labelled set too, blind: how it does there, by corrected labels, says how far to trust it here.
 """
 
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,14 +11,14 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, reused, run_as_task, show_table
-from flows.students import predict_pool
+from flows.stage import Stage, read_valid_verdicts, run_as_task, say_where_to_judge, show_table
+from flows.students import FoldStudents
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
-from tasks.models.engines.identity import model_identity
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.teacher import label_with_teacher
-from tasks.packs.pack import Pack, load_pack
+from tasks.packs.pack import Pack
+from tasks.prompts.prompter import Prompter
 from tasks.pseudo_labels.decide import (
     PoolDecision,
     Trust,
@@ -34,12 +33,10 @@ from tasks.pseudo_labels.evidence import Opinions
 from tasks.pseudo_labels.targets import ENOUGH, build_targets, find_checked, match_corrections
 from tasks.pseudo_labels.trust import TrustModel, fit_trust
 from tasks.rationales.gate import remove_bad_reasons
-from tasks.records import Correction, Prediction, Sample, Sampling, Split, content_digest
-from tasks.review.queue import REVIEW_POOL, write_queue
-from tasks.review.verdicts import read_store, usable
+from tasks.records import Correction, Prediction, Sample, Sampling, Split
+from tasks.review.queue import REVIEW_POOL, STORE, write_queue
 from tasks.storage.rows import read_rows, write_rows
 from tasks.storage.stage_record import StageRecord, read_record
-from tasks.storage.stages import code_version, recipe_hash
 
 STAGE = "pseudo_labels"
 
@@ -53,7 +50,6 @@ class _Given:
     corrections: dict[str, Correction]
     verdicts: dict[str, str]
     """A person's, on items of the pool."""
-    digests: dict[str, str]
 
 
 @flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
@@ -65,29 +61,23 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     the pool and about the labelled set; trust.parquet, the evidence and the decision on each item of the pool. What is
     uncertain is put before a person in `output`/review_pool/review, as far as `review_budget` allows.
     """
-    began = time.monotonic()
-    pack = load_pack(config.pack)
-    pack.require_labels(STAGE)
-    given = _read_inputs(config, pack)
-    settings, folder = config.pseudo_labels, config.output / STAGE
-    models = {"teacher": model_identity(config.teacher)}
-    if settings.second_teacher is not None:
-        models["second teacher"] = model_identity(settings.second_teacher)
-    recipe = recipe_hash(
-        settings=settings, pack=pack.digest, models=models, inputs=given.digests, student=config.student,
-        students=sorted({c.model for c in given.corrections.values()}), code=code_version(), seed=config.seed,
-        pixels=[config.teacher.min_pixels, config.teacher.max_pixels], context=config.teacher.context_length,
-    )  # fmt: skip
-    if (record := reused(folder, recipe)) is not None:
+    settings = config.pseudo_labels
+    stage = Stage(STAGE, config, {"teacher": config.teacher, "second teacher": settings.second_teacher})
+    pack, folder = stage.pack, stage.folder
+    given = _read_inputs(config, stage)
+    students = sorted({c.model for c in given.corrections.values()})
+    record = stage.find_finished(settings=settings, student=config.student, students=students)
+    if record is not None:
         return record
     with open_asker(config, STAGE, [*given.labelled, *given.pool]) as asker:
-        there, here = _ask_models(config, pack, given, asker)
+        models = _Models(config, pack, asker)
+        there, here = models.ask_all(given)
         trust, model = _decide(config, given, there, here)
         if settings.second_teacher is not None:
-            spec, untrusted = settings.second_teacher, list_untrusted(trust)
             alike = list_alike(trust, model, there.teacher, there.collect_evidence())
-            here = _ask_second_teacher(config, pack, spec, given.pool, untrusted, asker, here)
-            there = _ask_second_teacher(config, pack, spec, given.labelled, alike, asker, there)
+            untrusted = list_untrusted(trust)
+            here = replace(here, second=models.ask_second(settings.second_teacher, given.pool, untrusted))
+            there = replace(there, second=models.ask_second(settings.second_teacher, given.labelled, alike))
             trust, _ = _decide(config, given, there, here)
         costs = asker.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
@@ -100,78 +90,74 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     write_rows(folder / "labelled.parquet", [there.teacher[s.id] for s in given.labelled])
     write_rows(folder / "trust.parquet", trust.items)
     _ask_people(config, given, trust, here)
-    stage = Stage(STAGE, folder, recipe, given.digests, models, began)
     record = stage.finish(kept, dropped, (s.id for s in given.pool), trust.summarise(), costs)
     _show(config, trust)
     return record
 
 
-def _read_inputs(config: PseudoLabelsConfig, pack: Pack) -> _Given:
-    """Read everything that decides about the pool but the models, and the digest of each part."""
-    log = get_run_logger()
-    pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output, config.images)
-    store = config.output / REVIEW_POOL / "verdicts.jsonl"
-    digests = {"samples": read.digest, "verdicts": file_state(store)}
-    labels, contents = {s.id: s.labels for s in pool}, {s.id: content_digest(s) for s in pool}
-    verdicts, stale = usable(read_store(store), labels, contents)
-    if stale:
-        log.warning("%d verdicts are of pool items that have changed since; not used: %s", len(stale), stale[:10])
+def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
+    """Read everything that decides about the pool but the models, and note the digest of each part."""
+    store = config.output / REVIEW_POOL / STORE
+    pool = stage.read("samples", config.unlabelled, Split.UNLABELLED)
+    verdicts = read_valid_verdicts(store, pool)
+    stage.inputs["verdicts"] = file_state(store)
     if config.labelled is None:
-        return _Given(pool, [], {}, verdicts, digests)
-    labelled, read = intake(config.labelled, pack, Split.LABELLED, config.output, config.images)
-    digests["labelled"] = read.digest
-    record = read_record(config.output / "correction")
+        return _Given(pool, [], {}, verdicts)
+    labelled = stage.read("labelled", config.labelled, Split.LABELLED)
     corrections: dict[str, Correction] = {}
-    if record is not None:
-        digests["correction"] = record.digest
+    if (record := read_record(config.output / "correction")) is not None:
+        stage.inputs["correction"] = record.digest
         rows = read_rows(config.output / "correction" / "kept.parquet", Correction)
         corrections = match_corrections(labelled, rows)
     if len(corrections) < len(labelled):
-        log.warning(
+        get_run_logger().warning(
             "%d of %d labelled items have no correction: a wrong given label counts as the teacher's error there, so "
             "its precision is underestimated and fewer pseudo-labels are kept; run `correction` first (set `student`)",
             len(labelled) - len(corrections), len(labelled),
         )  # fmt: skip
-    return _Given(pool, labelled, corrections, verdicts, digests)
+    return _Given(pool, labelled, corrections, verdicts)
 
 
-def _ask_models(config: PseudoLabelsConfig, pack: Pack, given: _Given, asker: Asker) -> tuple[Opinions, Opinions]:
-    """Ask the teacher, and correction's students, about the labelled set and about the pool, both in the same way."""
-    settings, spec = config.pseudo_labels, config.teacher
-    prompter = prepare_prompter(config, pack, spec, [*given.labelled, *given.pool])
-    found: list[Opinions] = []
-    for items, what in ((given.labelled, "the labelled set, blind"), (given.pool, "the pool")):
-        told = label_with_teacher(asker, prompter, items, spec, settings, config.seed, f"teacher labels {what}")
+@dataclass(frozen=True)
+class _Models:
+    """The models of the stage, and how they are asked."""
+
+    config: PseudoLabelsConfig
+    pack: Pack
+    asker: Asker
+
+    def ask_all(self, given: _Given) -> tuple[Opinions, Opinions]:
+        """Ask the teacher and correction's students about the labelled set and about the pool, in the same way."""
+        config = self.config
+        prompter = prepare_prompter(config, self.pack, config.teacher, [*given.labelled, *given.pool])
+        there = self._ask_teacher(prompter, given.labelled, "the labelled set, blind")
+        here = self._ask_teacher(prompter, given.pool, "the pool")
+        if given.corrections and config.pseudo_labels.ask_students and config.student is not None:
+            students = FoldStudents(config, config.student, self.pack, self.asker)
+            of_labelled, of_pool = students.predict_pool(given.labelled, given.pool)
+            there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
+        return there, here
+
+    def _ask_teacher(self, prompter: Prompter, items: Sequence[Sample], what: str) -> Opinions:
+        spec, settings, seed = self.config.teacher, self.config.pseudo_labels, self.config.seed
+        what = f"teacher labels {what}"
+        labelled = label_with_teacher(self.asker, prompter, items, spec, settings, seed, what)
         direct: list[Prediction] = []
-        if pack.describe_first:
-            sampling = Sampling(label_probabilities=True, max_tokens=8, seed=config.seed)
+        if self.pack.describe_first:
+            sampling = Sampling(label_probabilities=True, max_tokens=8, seed=seed)
             requests = [prompter.classify(s, sampling, with_reason=False) for s in items]
-            direct = asker.ask_for_labels(
-                requests, spec, f"teacher labels {what}, undescribed", source="teacher/direct", model=prompter.model
+            direct = self.asker.ask_for_labels(
+                requests, spec, f"{what}, undescribed", source="teacher/direct", model=prompter.model
             )
-        found.append(Opinions(_by_sample(told), _by_sample(direct)))
-    there, here = found
-    if given.corrections and settings.ask_students and config.student is not None and config.labelled is not None:
-        of_labelled, of_pool = predict_pool(config, config.student, pack, given.labelled, given.pool, asker)
-        there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
-    return there, here
+        return Opinions(_by_sample(labelled), _by_sample(direct))
 
-
-def _ask_second_teacher(
-    config: PseudoLabelsConfig,
-    pack: Pack,
-    spec: EngineSpec,
-    samples: Sequence[Sample],
-    wanted: Collection[str],
-    asker: Asker,
-    said: Opinions,
-) -> Opinions:
-    """Return `said` with what the second teacher says about the `wanted` ones of `samples`, asked as the first was."""
-    items = [s for s in samples if s.id in wanted]
-    prompter = prepare_prompter(config, pack, spec, items)
-    what = "second teacher labels what is uncertain"
-    told = label_with_teacher(asker, prompter, items, spec, config.pseudo_labels, config.seed, what)
-    return replace(said, second=_by_sample(told))
+    def ask_second(self, spec: EngineSpec, samples: Sequence[Sample], wanted: Collection[str]) -> dict[str, Prediction]:
+        """Return what the second teacher says about the `wanted` ones of `samples`, asked as the first was."""
+        items = [s for s in samples if s.id in wanted]
+        settings, seed = self.config.pseudo_labels, self.config.seed
+        prompter = prepare_prompter(self.config, self.pack, spec, items)
+        what = "second teacher labels what is uncertain"
+        return _by_sample(label_with_teacher(self.asker, prompter, items, spec, settings, seed, what))
 
 
 def _by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
@@ -209,10 +195,7 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
     run_as_task("review page", "write the review page of the pool", lambda: (
         write_queue(cases, folder, given.verdicts, title="Review: pool")
     ))  # fmt: skip
-    get_run_logger().info(
-        "%d uncertain items of the pool: judge them in %s, then: labelstill review import %s FILE",
-        len(cases) - len(given.verdicts), folder / "review.html", folder.parent,
-    )  # fmt: skip
+    say_where_to_judge(folder, f"{len(cases) - len(given.verdicts)} uncertain items of the pool")
 
 
 def _show(config: PseudoLabelsConfig, trust: Trust) -> None:

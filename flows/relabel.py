@@ -1,17 +1,18 @@
 """The scheduled re-labelling: asks only for what is new or stale, and publishes a new version or holds it back."""
 
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.exceptions import FlowPauseTimeout, PrefectHTTPStatusError
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput, keyset_from_paused_state
+from prefect.runtime import flow_run
 from prefect.states import Completed, Paused, Running
 from pydantic import Field, ValidationError
 
@@ -74,7 +75,6 @@ def watched_digest(config: RelabelConfig) -> str:
     sources = [s for s in (config.labelled, config.unlabelled, config.evaluation) if s is not None]
     stores = [config.output / folder / STORE for folder in (Path("review"), REVIEW_POOL, CONFLICTS)]
     given = [config.emit.mix.file if config.emit.mix else None, config.correction.reviewer.path]
-    specs = (config.generator, config.teacher, config.pseudo_labels.second_teacher)
     pack, student = load_pack(config.pack), config.student
     unimportant = {"budget", "approval", "drift", "publish", "evaluate", "test", "runner", "shard_size"}
     return digest_of(
@@ -82,7 +82,7 @@ def watched_digest(config: RelabelConfig) -> str:
             config.model_dump(mode="json", exclude=unimportant),
             pack.digest,
             code_version(),
-            [model_identity(spec) for spec in specs if spec is not None],
+            [model_identity(spec) for spec in config.engines],
             "" if student is None or student.kind == "probe" else checkpoint_identity(student.base, student.revision),
             reader_identity() if pack.ocr else "",
             [[file_state(source.manifest), folder_state(source.images)] for source in sources],
@@ -227,35 +227,29 @@ def _answer_after_outage(key: str, until: float) -> Approval | None:
 
 
 def _goes_on() -> bool:
-    run = FlowRunContext.get()
-    assert run is not None and run.flow_run is not None
     with get_client(sync_client=True) as client:
-        state = client.read_flow_run(run.flow_run.id).state
+        state = client.read_flow_run(UUID(flow_run.id)).state
     return state is not None and state.is_running()
 
 
 def _take_up() -> None:
     """Put the run back to work: the server fails one that would end from a pause whose time is over."""
-    run = FlowRunContext.get()
-    assert run is not None and run.flow_run is not None
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.flow_run.id, Running(), force=True)
+        client.set_flow_run_state(UUID(flow_run.id), Running(), force=True)
 
 
 def _question(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
     """What the form says above its fields, as Markdown."""
-    rows = [*drift.rows(), *_gate(output)]
-    facts = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    changes = [f"| {' | '.join(map(_cell, row))} |" for row in drift.relabellings()]
-    head = [f"| {' | '.join(_CHANGE)} |", "|---|---|---|---|"]
-    changed = "\n".join([*head, *changes]) if changes else "No label has changed."
+    changes = drift.relabellings()
+    page = output / PAGES["review"]
+    link = link_to(page)
     return "\n\n".join(
         [
             "## A new version waits",
-            "**" + "; ".join(against or _NOTHING_AGAINST) + "**",
-            "| what | figure |\n|---|---|\n" + facts,
-            changed,
-            f"Items to be judged: {_address(output / PAGES['review'])}. All changes: "
+            f"**{'; '.join(against or _NOTHING_AGAINST)}**",
+            _table(("what", "figure"), [*drift.rows(), *_gate(output)]),
+            _table(_CHANGE, changes) if changes else "No label has changed.",
+            f"Items to be judged: {f'[{page.name}]({link})' if link else f'`{page}`'}. All changes: "
             f"`labelstill diff {output} {output / CANDIDATE}`.",
         ]
     )
@@ -268,25 +262,21 @@ _GATE = {
 """Figures that a person is shown: what opened the gate, and how far the pool's labels are to be trusted."""
 
 
-def _gate(output: Path) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
+def _gate(output: Path) -> Iterator[tuple[str, str]]:
     for stage, names in _GATE.items():
         record = read_record(output / stage)
-        figures = record.figures if record else {}
-        rows += [(f"{stage}: {name}", f"{figures[name]:.4g}") for name in names if name in figures]
-    return rows
-
-
-def _address(page: Path) -> str:
-    """A link where the page is served, else where it lies."""
-    link = link_to(page)
-    return f"[{page.name}]({link})" if link else f"`{page}`"
+        for name in names:
+            if record is not None and name in record.figures:
+                yield f"{stage}: {name}", f"{record.figures[name]:.4g}"
 
 
 _MARKS = str.maketrans({"|": "¦", "`": "'", "<": "‹", ">": "›", "[": "(", "]": ")", "*": "∗", "&": "＆"})
 """What Markdown or HTML would take for its own; the web UI shows entities as they are written."""
 
 
-def _cell(text: str) -> str:
-    """Text of users as a cell of a Markdown table: it stays text."""
-    return " ".join(text.split())[:80].translate(_MARKS)
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, in whose cells text of users stays text."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(
+        f"| {' | '.join(' '.join(cell.split())[:80].translate(_MARKS) for cell in line)} |" for line in lines
+    )

@@ -1,21 +1,21 @@
 """What the stage flows share, in the order in which a stage uses it: its items and its record.
 
-A stage reads its sets (`intake`), returns the record of an unchanged one (`reused`), asks models (flows/asking.py),
-and ends with `Stage.finish`, which writes its folder and shows its counts in the web UI.
+A stage reads its sets (`Stage.read`), returns the record of an unchanged one (`Stage.find_finished`), asks models
+(flows/asking.py), and ends with `Stage.finish`, which writes its folder and shows its counts in the web UI.
 """
 
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from flows.api import wait_for_api
+from flows.config import CommonConfig
 from flows.runners import run_as_task
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
@@ -24,13 +24,15 @@ from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
-from tasks.packs.pack import Pack
-from tasks.records import Dropped, Record, Sample, Split
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.identity import model_identity
+from tasks.packs.pack import Pack, load_pack
+from tasks.records import Dropped, Record, Sample, Split, content_digest
+from tasks.review.queue import PAGE
+from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
 from tasks.storage.stages import code_version, finished, recipe_hash, write_stage
-
-T = TypeVar("T")
 
 _READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", default=None)
 
@@ -50,12 +52,11 @@ def one_reading() -> Generator[None]:
 
 
 def intake(
-    source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path | None = None
+    source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     """Read and check a manifest as a task run, or reuse the reading when neither it nor an image has changed.
 
-    `images` is `CommonConfig.images`, where files that were checked are remembered; None: all are opened. Within
-    `one_reading` the first reading of a set stands.
+    `images` is `CommonConfig.images`, where checked files are remembered. Within `one_reading` a set is read once.
     """
     folder = output / "samples" / split
     readings = _READINGS.get()
@@ -72,7 +73,7 @@ def intake(
 
 
 def _read_set(
-    source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path | None
+    source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     log = get_run_logger()
     inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
@@ -84,7 +85,7 @@ def _read_set(
         log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)
         return read_rows(folder / "kept.parquet", Sample), record
     began = time.monotonic()
-    known = None if images is None else known_files(images)
+    known = images / "known.sqlite"  # see tasks/items/known_files.py
     result = read_samples(source.manifest, source.images, pack, split, known=known)
     seconds = time.monotonic() - began
     record = StageRecord(
@@ -96,40 +97,79 @@ def _read_set(
     return list(result.kept), record
 
 
-def known_files(images: Path) -> Path:
-    """Return the file under `CommonConfig.images` that remembers checked image files (tasks/items/known_files.py)."""
-    return images / "known.sqlite"
-
-
-def reused(folder: Path, recipe: str) -> StageRecord | None:
-    """Return the record of a stage that need not be done again, and say so in the log and the web UI; else None."""
-    record = finished(folder, recipe)
-    if record is not None:
-        get_run_logger().info(
-            "%s: recipe and inputs unchanged; reused %s (%d kept, %d dropped)",
-            record.stage,
-            folder,
-            record.kept,
-            record.dropped,
-        )
-        show_counts(record)
-    return record
-
-
-_PAGES_OF = {"correction": ("review", "corrections"), "pseudo_labels": ("review-pool",)}
+_PAGES_OF = {
+    "correction": ("review", "corrections"),
+    "pseudo_labels": ("review-pool",),
+    "emit": ("review-conflicts",),
+}
 """What each stage writes for people to read."""
 
 
-@dataclass
 class Stage:
-    """A stage flow under way: what decides its outcome, and its record at the end."""
+    """A stage flow under way: its pack, what decides its outcome, and its record at the end.
 
-    name: str
-    folder: Path
-    recipe: str
-    inputs: dict[str, str]
-    models: dict[str, str] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
+    `engines` are the models that it asks, by role. Raises PackError when the pack has no label set, unless the stage
+    works without one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: CommonConfig,
+        engines: Mapping[str, EngineSpec | None] | None = None,
+        *,
+        needs_labels: bool = True,
+        folder: str | None = None,
+    ) -> None:
+        self.name = name
+        self.pack = load_pack(config.pack)
+        if needs_labels:
+            self.pack.require_labels(name)
+        self.folder = config.output / (folder or name)
+        self.inputs: dict[str, str] = {}
+        """Digest of each input by name."""
+        self._config = config
+        self._engines = {role: spec for role, spec in (engines or {}).items() if spec is not None}
+        self.recipe = ""
+        self._began = time.monotonic()
+
+    def read(self, name: str, source: SourceConfig, split: Split, output: Path | None = None) -> list[Sample]:
+        """Read a set (see `intake`) and note its digest as the input `name`."""
+        config = self._config
+        samples, record = intake(source, self.pack, split, output or config.output, config.images)
+        self.inputs[name] = record.digest
+        return samples
+
+    @cached_property
+    def models(self) -> dict[str, str]:
+        """The identity of each model by role."""
+        return {role: model_identity(spec) for role, spec in self._engines.items()}
+
+    def find_finished(self, **decisive: object) -> StageRecord | None:
+        """Return the record of an earlier run with the same recipe, and say so in the log and the web UI; else None.
+
+        The recipe is the digest of the inputs, the pack, the models and their bounds, the code and `decisive`.
+        """
+        bounds = [[spec.min_pixels, spec.max_pixels, spec.context_length] for spec in self._engines.values()]
+        self.recipe = recipe_hash(
+            pack=self.pack.digest, inputs=self.inputs, models=self.models, bounds=bounds, code=code_version(),
+            seed=self._config.seed, **decisive,
+        )  # fmt: skip
+        record = finished(self.folder, self.recipe)
+        if record is not None:
+            get_run_logger().info(
+                "%s: recipe and inputs unchanged; reused %s (%d kept, %d dropped)",
+                record.stage, self.folder, record.kept, record.dropped,
+            )  # fmt: skip
+            show_counts(record)
+        return record
+
+    def make_record(self, figures: Mapping[str, float], costs: Costs | None = None) -> StageRecord:
+        """Return the stage's record, but for its counts."""
+        return StageRecord(
+            stage=self.name, recipe=self.recipe, read=0, kept=0, dropped=0, inputs=self.inputs, models=self.models,
+            seconds=time.monotonic() - self._began, costs=costs or Costs(), figures=dict(figures),
+        )  # fmt: skip
 
     def finish(
         self,
@@ -140,25 +180,35 @@ class Stage:
         costs: Costs | None = None,
     ) -> StageRecord:
         """Write the stage's folder (see tasks/storage/stages.py; raises BooksError like it) and show its counts."""
-        record = StageRecord(
-            stage=self.name,
-            recipe=self.recipe,
-            read=0,
-            kept=0,
-            dropped=0,
-            inputs=self.inputs,
-            models=self.models,
-            seconds=time.monotonic() - self.began,
-            costs=costs or Costs(),
-            figures=dict(figures),
-        )
-        record = write_stage(self.folder, record, kept, dropped, ids)
+        record = write_stage(self.folder, self.make_record(figures, costs), kept, dropped, ids)
+        self.show(record)
+        return record
+
+    def show(self, record: StageRecord) -> None:
+        """Show the counts and pages of the finished stage in the web UI; alert when it kept nothing."""
         wait_for_api()  # the stage's end must be told to it in any case
         show_counts(record)
-        if not record.kept:
-            tell_empty(self.folder.parent, self.name)
-        show_links(self.folder.parent, _PAGES_OF.get(self.name, ()))
-        return record
+        if not record.kept and self.folder.name == self.name:  # a candidate's emptiness is for `relabel` to tell
+            tell_empty(self._config.output, self.name)
+        show_links(self._config.output, _PAGES_OF.get(self.name, ()))
+
+
+def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str]:
+    """Return what people have said so far about `samples`, by id; of items that have changed since, nothing."""
+    labels = {s.id: s.labels for s in samples}
+    contents = {s.id: content_digest(s) for s in samples}
+    valid, stale = usable(read_store(store), labels, contents)
+    if stale:
+        get_run_logger().warning(
+            "%s: %d verdicts are of items that have changed since; not used: %s", store, len(stale), stale[:10]
+        )
+    return valid
+
+
+def say_where_to_judge(folder: Path, what: str) -> None:
+    """Say in the log that `what` waits for a person in the queue in `folder`, and what comes after."""
+    page = folder / PAGE
+    get_run_logger().info("%s: judge them in %s, then: labelstill review import %s FILE", what, page, folder.parent)
 
 
 def show_counts(record: StageRecord) -> None:

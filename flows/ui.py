@@ -19,6 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.utilities.context import get_task_and_flow_run_ids
 from rich.console import Console
+from rich.text import Text
 
 from flows.api import unanswered
 
@@ -53,7 +54,12 @@ class Progress:
         self._points = deque([(self._began, 0)], maxlen=round(_RATE_SECONDS / _TICK_SECONDS))
         self._tenth, self._said = 0, 0.0
         self._log = get_run_logger()
-        self._live = _LiveLine(what, self.total)
+        self._line = rich.progress.Progress(
+            rich.progress.BarColumn(), _Words(self.words), console=Console(stderr=True), transient=True,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._line.add_task(what, total=self.total)
+        self._line.start()
         self._artifact = _Artifact(f"{stage.replace('_', '-')}-progress", self._state, self._log.warning)
 
     def __enter__(self) -> "Progress":
@@ -70,7 +76,7 @@ class Progress:
     def to(self, done: int) -> None:
         """Set the count."""
         self.done = done
-        self._live.to(done, self.total)
+        self._line.update(self._line.task_ids[0], completed=done, total=self.total)
         tenth, now = 10 * done // self.total, time.monotonic()
         if tenth > self._tenth and (now - self._said >= _LINE_SECONDS or done >= self.total):
             self._tenth, self._said = tenth, now
@@ -80,7 +86,7 @@ class Progress:
 
     def close(self) -> None:
         """Show the last count and take the live line off the terminal; safe to call twice."""
-        self._live.close()
+        self._line.stop()
         self._artifact.close()
 
     def words(self) -> str:
@@ -103,37 +109,15 @@ class Progress:
         return self.done, min(100.0, 100.0 * self.done / self.total), f"{self._stage}: {words}"
 
 
-class _LiveLine:
-    """One line on a terminal that moves: done, items per second, time left; nothing where the output is no terminal."""
+class _Words(rich.progress.ProgressColumn):
+    """The words of a progress beside its bar on a terminal."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self._bar: rich.progress.Progress | None = None
-        if sys.stderr.isatty():
-            self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(),
-                rich.progress.TaskProgressColumn(),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("{task.fields[rate]}"),
-                rich.progress.TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task(what, total=total, rate="")
-            self._bar.start()
+    def __init__(self, words: Callable[[], str]) -> None:
+        super().__init__()
+        self._words = words
 
-    def to(self, done: int, total: int) -> None:
-        """Move to `done` of `total`."""
-        if self._bar is not None:
-            speed = self._bar.tasks[0].speed
-            rate = f"{speed:.1f}/s" if speed else ""
-            self._bar.update(self._task, completed=done, total=total, rate=rate)
-
-    def close(self) -> None:
-        """Take the line away; safe to call twice."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def render(self, task: rich.progress.Task) -> Text:
+        return Text(self._words())
 
 
 class _Artifact:

@@ -26,4 +26,4 @@ def card_command(
     with console.status("writing"):
         page = write_card(run, settings)
     size = page.stat().st_size / (1 << 20)
-    console.print(f"{size:.1f} MB: {page}", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(f"{size:.1f} MB: {page}")

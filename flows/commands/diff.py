@@ -57,7 +57,7 @@ def diff_command(
                     first.append(change)
     _show(a, b, tally, first)
     if to:
-        _say(f"{tally.items:,} changed items written to {to}")
+        typer.echo(f"{tally.items:,} changed items written to {to}")
 
 
 def _names(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
@@ -76,9 +76,9 @@ def _names(before: str | None, after: str | None, output: Path | None) -> tuple[
 
 def _show(a: "Snapshot", b: "Snapshot", tally: "Tally", first: "list[Change]") -> None:
     for letter, side in (("A", a), ("B", b)):
-        _say(f"{letter}: {side.rows:,} examples, version {side.version[:12]}: {side.name}")
+        typer.echo(f"{letter}: {side.rows:,} examples, version {side.version[:12]}: {side.name}")
     if not tally.items:
-        _say("nothing differs" if a.version == b.version else "no item differs")
+        typer.echo("nothing differs" if a.version == b.version else "no item differs")
         return
     table = Table("what", "items")
     for kind, count in tally.kinds.most_common():
@@ -90,11 +90,11 @@ def _show(a: "Snapshot", b: "Snapshot", tally: "Tally", first: "list[Change]") -
             pairs.add_row(_short(old), _short(new), f"{count:,}")
         console.print(pairs)
         if len(tally.relabelled) > _PAIRS:
-            _say(f"… and {len(tally.relabelled) - _PAIRS:,} more pairs")
+            typer.echo(f"… and {len(tally.relabelled) - _PAIRS:,} more pairs")
     if first:
         console.print(_items(first))
     if tally.items > len(first):
-        _say(f"… and {tally.items - len(first):,} more items; --to FILE writes all, --show N lists more")
+        typer.echo(f"… and {tally.items - len(first):,} more items; --to FILE writes all, --show N lists more")
 
 
 def _items(changes: "list[Change]") -> Table:
@@ -115,7 +115,3 @@ def _side(side: "Side | None") -> str:
 
 def _short(text: str) -> str:
     return escape(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

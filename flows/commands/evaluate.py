@@ -4,9 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-
-console = Console()
 
 
 def evaluate_command(
@@ -26,7 +23,7 @@ def evaluate_command(
     from tasks.storage.rows import read_rows
 
     evaluate(loaded)
-    console.print(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))), markup=False)
+    typer.echo(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))))
 
 
 def compare_command(
@@ -46,6 +43,6 @@ def compare_command(
             raise ConfigError(f"{file}: no evaluation; run `labelstill evaluate CONFIG.yaml` for this run first")
         sides.append(read_rows(file, Scored))
     try:
-        console.print(compare(str(run_a), sides[0], str(run_b), sides[1]), markup=False)
+        typer.echo(compare(str(run_a), sides[0], str(run_b), sides[1]))
     except ValueError as error:
         raise ConfigError(f"{run_a} and {run_b}: {error}") from error

@@ -28,7 +28,7 @@ def stats(ledger: LedgerPath = _DEFAULT) -> None:
 
     found = read_stats(ledger)
     _show(found)
-    console.print(f"{found.rows:,} answers, {_bytes(found.size)}: {ledger}", markup=False, highlight=False)
+    typer.echo(f"{found.rows:,} answers, {_bytes(found.size)}: {ledger}")
 
 
 @app.command()
@@ -49,11 +49,11 @@ def prune(
     if not yes:
         doomed = prunable(ledger, choice)
         _show(doomed)
-        console.print(f"{doomed.rows:,} answers would be deleted; --yes deletes them", highlight=False)
+        typer.echo(f"{doomed.rows:,} answers would be deleted; --yes deletes them")
         return
     with console.status("deleting"):
         rows, freed = delete(ledger, choice)
-    console.print(f"{rows:,} answers deleted, {_bytes(freed)} given back", highlight=False)
+    typer.echo(f"{rows:,} answers deleted, {_bytes(freed)} given back")
 
 
 def _show(found: "Stats") -> None:
@@ -67,7 +67,7 @@ def _show(found: "Stats") -> None:
         table.add_row(escape(g.purpose), escape(g.engine), g.outcome, *counts, f"{g.seconds / 3600:.1f}")
     console.print(table)
     if found.oldest is not None and found.newest is not None:
-        console.print(f"oldest {_when(found.oldest)}, newest {_when(found.newest)}", highlight=False)
+        typer.echo(f"oldest {_when(found.oldest)}, newest {_when(found.newest)}")
 
 
 def _when(at: float) -> str:

@@ -4,9 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-
-console = Console()
 
 
 def relabel_command(
@@ -29,10 +26,10 @@ def relabel_command(
 
     state = relabel(loaded.model_copy(update={"publish": publish or loaded.publish}))
     assert isinstance(state, RelabelState)
-    console.print("; ".join((state.outcome, *state.why)), markup=False, highlight=False)
+    typer.echo("; ".join((state.outcome, *state.why)))
     if state.outcome is RelabelOutcome.BUDGET_SPENT:
         raise typer.Exit(4)
     still_held_back = state.outcome is RelabelOutcome.UNCHANGED and state.why
     if state.outcome is RelabelOutcome.HELD_BACK or still_held_back:
-        console.print(f"to release it: labelstill relabel {config} --publish", markup=False, highlight=False)
+        typer.echo(f"to release it: labelstill relabel {config} --publish")
         raise typer.Exit(3)

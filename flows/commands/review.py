@@ -37,14 +37,14 @@ def import_(
     contents = {c.sample_id: content_digest(c) for c in cases}
     givens = {c.sample_id: c.given for c in cases}
     done = import_verdicts(store, file, labels, contents, by or getpass.getuser(), givens=givens, answers=answers)
-    _say(
+    typer.echo(
         f"{len(done.new)} new, {len(done.changed)} changed, {len(done.same)} as before, "
         f"{len(done.withdrawn)} taken back"
     )
     for name in done.changed[:20]:
-        _say(f"changed: {name}")
+        typer.echo(f"changed: {name}")
     judged = contents.keys() & read_store(store).keys()
-    _say(f"{len(judged)} of {len(cases)} judged: {store}; run the configuration again to apply them")
+    typer.echo(f"{len(judged)} of {len(cases)} judged: {store}; run the configuration again to apply them")
 
 
 @app.command()
@@ -61,11 +61,11 @@ def export(
         raise ConfigError(f"--to {to}: must end in .json")
     cases, store = _queue(run)
     if only_open:
-        judged = _verdicts(cases, store)
+        judged, _ = _verdicts(cases, store)
         cases = [c for c in cases if c.sample_id not in judged]
     with console.status(f"writing {escape(str(to))}"):
         configuration = write_tasks(cases, to)
-    _say(f"{len(cases)} tasks: {to}; labelling configuration: {configuration}")
+    typer.echo(f"{len(cases)} tasks: {to}; labelling configuration: {configuration}")
 
 
 @app.command()
@@ -81,20 +81,18 @@ def page(
     target = store.with_name(PAGE)
     title = f"Review: {run.resolve().name}"
     with console.status(f"writing {escape(str(target))}"):
-        write_review_page(cases, target, title=title, verdicts=_verdicts(cases, store), inline=not link)
-    _say(f"{len(cases)} questions, {target.stat().st_size / (1 << 20):.1f} MB: {target}")
+        write_review_page(cases, target, title=title, verdicts=_verdicts(cases, store)[0], inline=not link)
+    typer.echo(f"{len(cases)} questions, {target.stat().st_size / (1 << 20):.1f} MB: {target}")
 
 
 @app.command("list")
 def list_(run: Run) -> None:
     """The questions in their order, and what people said."""
-    from tasks.records import content_digest
-    from tasks.review.verdicts import read_store, usable
+    from tasks.review.verdicts import read_store
 
     cases, store = _queue(run)
     found = read_store(store)
-    labels = {c.sample_id: c.labels for c in cases}
-    held, stale = usable(found, labels, {c.sample_id: content_digest(c) for c in cases})
+    held, stale = _verdicts(cases, store)
     table = Table("item", "given", "candidate", "gain", "verdict", "by", "at")
     for case in cases:
         v = found.get(case.sample_id)
@@ -104,7 +102,7 @@ def list_(run: Run) -> None:
         columns = (case.sample_id, case.given, case.candidate or "–", f"{case.gain:.4f}", *said)
         table.add_row(*(escape(column) for column in columns))
     console.print(table)
-    _say(f"{len(held)} of {len(cases)} judged, {len(stale)} verdicts no longer used: {store}")
+    typer.echo(f"{len(held)} of {len(cases)} judged, {len(stale)} verdicts no longer used: {store}")
 
 
 def _queue(run: Path) -> "tuple[list[ReviewCase], Path]":
@@ -115,14 +113,11 @@ def _queue(run: Path) -> "tuple[list[ReviewCase], Path]":
     return read_queue(folder), folder / STORE
 
 
-def _verdicts(cases: "list[ReviewCase]", store: Path) -> dict[str, str]:
+def _verdicts(cases: "list[ReviewCase]", store: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The stored verdicts that hold, by sample id, and the ids of those whose item has changed since."""
     from tasks.records import content_digest
     from tasks.review.verdicts import read_store, usable
 
-    labels = {c.sample_id: c.labels for c in cases}
-    held, _ = usable(read_store(store), labels, {c.sample_id: content_digest(c) for c in cases})
-    return held
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return usable(
+        read_store(store), {c.sample_id: c.labels for c in cases}, {c.sample_id: content_digest(c) for c in cases}
+    )

@@ -18,18 +18,15 @@ def run_command(config: ConfigPath) -> None:
     """Run the whole way on your own data; a rerun goes on where the last one stopped."""
     from flows.config import load_config
     from flows.service.server import find_or_start_server
-    from tasks.models.engines.engine import check_engine
 
     loaded = load_config(config)
-    for spec in (loaded.generator, loaded.teacher):
-        if spec is not None and loaded.runner == "threads":  # else the nodes say what they lack
-            check_engine(spec)
+    loaded.check_engines()
     find_or_start_server()
     from flows.distill import distill
     from tasks.report.summary import run_summary
 
     finished = distill(loaded)
-    console.print(run_summary(loaded.output), markup=False)
+    typer.echo(run_summary(loaded.output))
     if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/run_lock.py
         console.print("The budget is spent; run the same command again to go on.")
         raise typer.Exit(4)
@@ -76,13 +73,14 @@ def check_command(
 def demo_command() -> None:
     """Make demo data and tiny models, run the whole way on them, compare with the truth; the web UI shows the run."""
     from flows.service.pages import find_or_start_pages
-    from flows.service.server import ServerError, find_or_start_server
+    from flows.service.processes import ServerError
+    from flows.service.server import find_or_start_server
 
     find_or_start_server()
     try:
-        console.print(f"Cards, review pages and logs: {find_or_start_pages()}", markup=False, highlight=False)
+        typer.echo(f"Cards, review pages and logs: {find_or_start_pages()}")
     except ServerError as error:
-        console.print(f"The web UI will have no links to cards and review pages. {error}", markup=False)
+        typer.echo(f"The web UI will have no links to cards and review pages. {error}")
     from prefect.utilities.urls import url_for
 
     from flows.config import DemoConfig
@@ -90,6 +88,6 @@ def demo_command() -> None:
 
     state = demo(DemoConfig(), return_state=True)
     address = url_for("flow-run", obj_id=state.state_details.flow_run_id)
-    console.print(f"The run in the web UI: {address}", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(f"The run in the web UI: {address}")
     if not state.is_completed():
         raise typer.Exit(1)

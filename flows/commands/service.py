@@ -43,6 +43,6 @@ def alerts_command(
     with SyncPrefectClient(api_url) as client:
         found = None if block is None else find_block(client, block)
         for name, applied in apply_automations(client, found).items():
-            console.print(f"{name}: {applied}", markup=False, highlight=False)
+            typer.echo(f"{name}: {applied}")
     if block is None:
-        console.print("Nobody was added: labelstill alerts --block slack-webhook/team", markup=False, highlight=False)
+        typer.echo("Nobody was added: labelstill alerts --block slack-webhook/team")

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import BlockDocument
 from prefect.events import emit_event
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 
 from tasks.errors import LabelstillError
 
@@ -42,14 +43,9 @@ def tell_empty(output: Path, stage: str) -> None:
 
 
 def _tell(event: str, output: Path, about: Path, words: dict[str, str]) -> None:
-    from prefect.context import FlowRunContext
-    from prefect.utilities.urls import url_for
-
-    context = FlowRunContext.get()
-    run = url_for(context.flow_run) if context is not None and context.flow_run is not None else None
     resource = {"prefect.resource.id": f"labelstill.output.{about}", "prefect.resource.name": str(about)}
     # it only puts the event into a queue, and logs what goes wrong there
-    emit_event(event, resource, payload={"output": str(output), "run": run or "", **words})
+    emit_event(event, resource, payload={"output": str(output), "run": flow_run.ui_url or "", **words})
 
 
 def find_block(client: SyncPrefectClient, name: str) -> BlockDocument:

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from flows.service.processes import Program
-from flows.service.server import ServerError, prefect_environment, project_root
+from flows.service.server import check_port, prefect_environment, project_root
 
 PAGES = {
     "card": Path("card/index.html"),
@@ -71,8 +71,7 @@ def page_settings(root: Path | None = None, environment: Mapping[str, str] = os.
     root = root or project_root()
     own = environment.get("PREFECT_SERVER_API_PORT") or prefect_environment(root)["PREFECT_SERVER_API_PORT"]
     port = environment.get("LABELSTILL_PAGES_PORT") or str(int(own) + _AWAY_FROM_SERVER)
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ServerError(f"LABELSTILL_PAGES_PORT is {port!r}, which is not a port. Set it to a number such as 4288.")
+    check_port("LABELSTILL_PAGES_PORT", port)
     host = environment.get("LABELSTILL_PAGES_HOST") or "127.0.0.1"
     folder = Path(environment.get("LABELSTILL_PAGES_FOLDER") or root / "artifacts")
     url = environment.get("LABELSTILL_PAGES_URL") or f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
@@ -185,23 +184,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 def pages_program(root: Path) -> Program:
     """Return the program that serves the pages of the project in `root`."""
-    return Program(root, ("-m", "flows.service.pages"), root / ".prefect" / "pages.log")
+    return Program(root, ("-m", "flows.service.pages"), root / ".prefect" / "pages.log", "the page server")
 
 
 def find_or_start_pages(root: Path | None = None) -> str:
     """Return the page server's address, started if need be and left running; raises ServerError where it can't be."""
     root = root or project_root()
     settings = page_settings(root)
-    pages = pages_program(root)
-    if _answers(settings):
-        return settings.url
-    if not pages.find():
-        pages.start({})
-    if not pages.wait_until(lambda: _answers(settings), _START_SECONDS, what="the page server"):
-        raise ServerError(
-            f"The page server does not start on port {settings.port}; LABELSTILL_PAGES_PORT chooses another. "
-            f"The last lines of {pages.log}:\n{pages.log_tail()}"
-        )
+    if not _answers(settings):
+        hint = f"Its port is {settings.port}; LABELSTILL_PAGES_PORT chooses another. "
+        pages_program(root).start_until(lambda: _answers(settings), _START_SECONDS, {}, hint=hint)
     return settings.url
 
 

@@ -15,11 +15,17 @@ from pathlib import Path
 
 import psutil
 
+from tasks.errors import LabelstillError
 from tasks.models.engines.processes import end_processes
 
 _LOG_LIMIT = 5_000_000
 _POLL_SECONDS = 0.5
 _PROGRESS_SECONDS = 10.0
+
+
+class ServerError(LabelstillError):
+    """The Prefect server, a worker or the deployments cannot be reached, started or registered; the text says what to
+    do."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Program:
     root: Path
     arguments: tuple[str, ...]
     log: Path
+    what: str = "the program"
+    """Its name in messages."""
 
     def find(self) -> list[psutil.Process]:
         """Return its living processes, whichever command started them."""
@@ -55,11 +63,28 @@ class Program:
                 start_new_session=True,
             )
 
+    def start_until(
+        self, ready: Callable[[], bool], timeout: float, environment: Mapping[str, str], *, hint: str = ""
+    ) -> None:
+        """Start it unless it runs, and wait until it is `ready`.
+
+        Raises ServerError, with `hint` and the end of its log, when it ends before that or after `timeout` seconds.
+        """
+        if not self.find():
+            print(f"Starting {self.what} (log: {self.log})", flush=True)
+            self.start(environment)
+        if self._wait_until(ready, timeout):
+            return
+        why = "ended at its start"
+        if hung := self.find():
+            why = f"does not answer after {timeout:.0f} s; end it with: kill {hung[0].pid}"
+        raise ServerError(f"{self.what} {why}. {hint}The last lines of {self.log}:\n{self.log_tail()}")
+
     def stop(self, patience: float = 15.0) -> bool:
         """End it; return False when it does not run."""
         return end_processes(self.find(), patience)
 
-    def wait_until(self, ready: Callable[[], bool], timeout: float, *, what: str) -> bool:
+    def _wait_until(self, ready: Callable[[], bool], timeout: float) -> bool:
         """Poll `ready` while the program lives, for at most `timeout` seconds, with a line each ten seconds."""
         started = reported = time.monotonic()
         while not ready():
@@ -69,7 +94,7 @@ class Program:
                 return ready()
             if now - reported >= _PROGRESS_SECONDS:
                 reported = now
-                print(f"  … waiting for {what}, {now - started:.0f} s", flush=True)
+                print(f"  … waiting for {self.what}, {now - started:.0f} s", flush=True)
         return True
 
     def log_tail(self, lines: int = 15) -> str:

@@ -27,9 +27,8 @@ from prefect.workers.process import ProcessWorker
 
 from flows.service.alerts import apply_automations
 from flows.service.pages import find_or_start_pages, page_settings, pages_program
-from flows.service.processes import Program
+from flows.service.processes import Program, ServerError
 from flows.service.server import (
-    ServerError,
     find_or_start_server,
     prefect_environment,
     project_root,
@@ -154,28 +153,25 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
     for path in (root / "prefect.yaml", *code):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     unchanged = note.exists() and note.read_text(encoding="utf-8") == digest.hexdigest()
-    if unchanged and not _unregistered(client, root):
+    if unchanged and _are_registered(client, root):
         return False
     for pool in pool_names(root):
         template = ProcessWorker.get_default_base_job_template()
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
     _prefect_deploy(root, str(client.api_url).rstrip("/"))
-    if missing := _unregistered(client, root):
-        raise ServerError(f"prefect.yaml declares {', '.join(missing)}, which `prefect deploy --all` did not register.")
     note.parent.mkdir(exist_ok=True)
     note.write_text(digest.hexdigest(), encoding="utf-8")
     return True
 
 
-def _unregistered(client: SyncPrefectClient, root: Path) -> list[str]:
-    missing: list[str] = []
-    for name in deployment_names(root):
-        try:
+def _are_registered(client: SyncPrefectClient, root: Path) -> bool:
+    try:
+        for name in deployment_names(root):
             client.read_deployment_by_name(name)
-        except ObjectNotFound:
-            missing.append(name)
-    return missing
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def _prefect_deploy(root: Path, api_url: str) -> None:

@@ -13,16 +13,10 @@ from typing import Any
 import httpx
 from filelock import FileLock, Timeout
 
-from flows.service.processes import Program
-from tasks.errors import LabelstillError
+from flows.service.processes import Program, ServerError
 
 _NO_HTTP = "illegal"
 """In the message about an answer that is not HTTP at all, for which httpx has no type of its own."""
-
-
-class ServerError(LabelstillError):
-    """The Prefect server, a worker or the deployments cannot be reached, started or registered; the text says what to
-    do."""
 
 
 class Answer(StrEnum):
@@ -51,6 +45,13 @@ def _flatten(table: Mapping[str, Any], prefix: str) -> dict[str, str]:
     return flat
 
 
+def check_port(name: str, port: str) -> str:
+    """Return `port`, the value of the variable `name`; raises ServerError unless it is a port's number."""
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ServerError(f"{name} is {port!r}, which is not a port. Set it to a number from 1 to 65535, such as 4277.")
+    return port
+
+
 def prefect_environment(root: Path) -> dict[str, str]:
     """Return Prefect's settings for the project in `root`, as environment variables that hold in any working directory.
 
@@ -59,9 +60,7 @@ def prefect_environment(root: Path) -> dict[str, str]:
     """
     tables = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     settings = _flatten(tables["tool"]["prefect"], "PREFECT")
-    port = os.environ.get("LABELSTILL_PORT", settings["PREFECT_SERVER_API_PORT"])
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ServerError(f"LABELSTILL_PORT is {port!r}, which is not a port. Set it to a number such as 4277.")
+    port = check_port("LABELSTILL_PORT", os.environ.get("LABELSTILL_PORT", settings["PREFECT_SERVER_API_PORT"]))
     return settings | {
         "PREFECT_HOME": str(root / settings["PREFECT_HOME"]),
         "PREFECT_SERVER_API_PORT": port,
@@ -84,7 +83,7 @@ def apply_environment() -> None:
 
 def server_program(root: Path) -> Program:
     """Return the program that serves Prefect's API and web UI for the project in `root`."""
-    return Program(root, ("-m", "prefect", "server", "start"), root / ".prefect" / "server.log")
+    return Program(root, ("-m", "prefect", "server", "start"), root / ".prefect" / "server.log", "the Prefect server")
 
 
 def ask_server(api_url: str, home: str) -> Answer:
@@ -153,15 +152,7 @@ def _is_ours(own: Mapping[str, str]) -> bool:
 
 
 def _start(root: Path, own: Mapping[str, str], timeout: float) -> None:
-    server = server_program(root)
-    if not server.find():
-        print(f"Starting the Prefect server on port {own['PREFECT_SERVER_API_PORT']} (log: {server.log})", flush=True)
-        server.start(own)
-    if not server.wait_until(lambda: _is_ours(own), timeout, what="the Prefect server"):
-        why = "ended at its start"
-        if hung := server.find():
-            why = f"does not answer after {timeout:.0f} s; end it with: kill {hung[0].pid}"
-        raise ServerError(f"The Prefect server {why}. The last lines of {server.log}:\n{server.log_tail()}")
+    server_program(root).start_until(lambda: _is_ours(own), timeout, own)
     from prefect.client.orchestration import SyncPrefectClient
 
     from flows.service.alerts import apply_automations

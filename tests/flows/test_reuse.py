@@ -61,7 +61,7 @@ def test_parser_gate_and_template_cost_nothing_nothing_and_what_is_touched(
     assert (first.read, first.costs.asked, first.costs.reused) == (60, 60, 0)
 
     # a parser rule: the code's version changes with it, so the stage decides again
-    import flows.pseudo_labels as flow
+    import flows.stage as stage
     import tasks.models.ask as asking
     from tasks.prompts.parsing import parse
 
@@ -70,7 +70,7 @@ def test_parser_gate_and_template_cost_nothing_nothing_and_what_is_touched(
         return found.model_copy(update={"reason": found.reason[:4]})
 
     monkeypatch.setattr(asking, "parse", shorter)
-    monkeypatch.setattr(flow, "code_version", lambda: "another")
+    monkeypatch.setattr(stage, "code_version", lambda: "another")
     parsed = pool.label()
     assert parsed.recipe != first.recipe
     assert (parsed.costs.asked, parsed.costs.reused) == (0, 60)

@@ -56,10 +56,10 @@ def test_asking_shows_what_it_cost(prefect_server: PrefectServer, tmp_path: Path
 def test_a_stage_that_keeps_nothing_says_so_once(prefect_server: PrefectServer, tmp_path: Path) -> None:
     @flow
     def work() -> None:
-        stage = Stage("pseudo_labels", tmp_path / "run" / "pseudo_labels", "recipe", {})
+        config = CommonConfig(pack="demo", output=tmp_path / "run")
         gone = [Dropped(sample_id="a", stage="pseudo_labels", reason="not_trusted", detail="")]
-        stage.finish([], gone, ["a"], {})
-        Stage("rationales", tmp_path / "run" / "rationales", "recipe", {}).finish([sample("a")], [], ["a"], {})
+        Stage("pseudo_labels", config).finish([], gone, ["a"], {})
+        Stage("rationales", config).finish([sample("a")], [], ["a"], {})
 
     work()
     deadline = time.monotonic() + 30

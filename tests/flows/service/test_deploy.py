@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 DEPLOY = ROOT / "flows" / "deploy"
 FILES = sorted(path for path in DEPLOY.iterdir() if path.suffix != ".dockerignore")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
-MANIFESTS: list[dict[str, Any]] = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8")))
+MANIFESTS: list[dict[str, Any]] = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8"))["items"]
 TEMPLATE: dict[str, Any] = json.loads((DEPLOY / "kubernetes-pool.json").read_text(encoding="utf-8"))
 POD: dict[str, Any] = TEMPLATE["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
 KNOWN = {name.upper() for name in _get_settings_fields(Settings)}

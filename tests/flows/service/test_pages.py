@@ -20,7 +20,7 @@ from flows.service.pages import (
     pages_program,
     show_links,
 )
-from flows.service.server import ServerError
+from flows.service.processes import ServerError
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import server_name, server_process

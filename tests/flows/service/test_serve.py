@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
+from flows.service.processes import ServerError
 from flows.service.serve import Worker, deployment_names, look_after, pool_names, register_deployments, stop
-from flows.service.server import ServerError
 from tests.conftest import ROOT, PrefectServer
 
 FLOW = """

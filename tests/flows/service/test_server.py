@@ -16,10 +16,9 @@ import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.service.processes import Program
+from flows.service.processes import Program, ServerError
 from flows.service.server import (
     Answer,
-    ServerError,
     ask_server,
     find_or_start_server,
     prefect_environment,
