@@ -25,22 +25,11 @@ MAX_POSITIONS = 32768
 MIN_PIXELS = 56 * 56
 MAX_PIXELS = 1280 * 28 * 28
 
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
+_TOKEN_NAMES = (
+    "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
+    "vision_start vision_end vision_pad image_pad video_pad"
 )
+SPECIAL_TOKENS = tuple(f"<|{name}|>" for name in _TOKEN_NAMES.split())
 
 # Every tag trims both sides and every newline is written out, so no reader's Jinja settings can change the result.
 CHAT_TEMPLATE = """\
@@ -99,8 +88,7 @@ def new_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
     kernel = model.model.visual.patch_embed.proj.weight
     with torch.no_grad():
         kernel.copy_(_patch_filters(*kernel.shape))
-    ids = _special_ids(tokenizer)
-    end, eos = ids["<|im_end|>"], ids["<|endoftext|>"]
+    end, eos = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     model.generation_config = GenerationConfig(
         bos_token_id=eos, eos_token_id=[end, eos], pad_token_id=eos, do_sample=False
     )
@@ -139,14 +127,9 @@ def _patch_filters(filters: int, colours: int, frames: int, height: int, width: 
     return torch.stack(made)[:, :, None].expand(-1, -1, frames, -1, -1) / frames
 
 
-def _special_ids(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
-    vocabulary = tokenizer.get_vocab()
-    return {token: vocabulary[token] for token in SPECIAL_TOKENS}
-
-
 def _config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
     """The small configuration: head size 32, of which mrope gives 4 + 6 + 6 pairs to time, height and width."""
-    ids = _special_ids(tokenizer)
+    ids = tokenizer.get_vocab()
     return Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
