@@ -160,11 +160,9 @@ def reason(d: Dialogue, rng: Random) -> str:
     """Why the dialogue has its intent: what its last turns say, in at most 40 characters."""
     words, first = "、".join(f"“{w}”" for w in d.late), f"先提“{d.early[0]}”，" if d.early else ""
     thing = f"东西是{d.article}" if d.article else "没提东西"
-    text = rng.choice(
-        [
-            f"{first}最后说到{words}，共{len(d.turns)}轮",
-            f"用户最后提{words}，{thing}，图{len(d.screens)}张",
-            f"共{len(d.turns)}轮，{thing}，末尾说{words}",
-        ]
+    forms = (
+        f"{first}最后说到{words}，共{len(d.turns)}轮",
+        f"用户最后提{words}，{thing}，图{len(d.screens)}张",
+        f"共{len(d.turns)}轮，{thing}，末尾说{words}",
     )
-    return text[:40]
+    return rng.choice(forms)[:40]

@@ -155,33 +155,19 @@ def _coupons(c: Canvas) -> None:
         c.notes.append(foot(c, 1, filled=True))
 
 
-KINDS: dict[str, Callable[[Canvas], None]] = {
-    "商品页": purchase_screens.product,
-    "规格选择页": purchase_screens.options,
-    "订单详情页": purchase_screens.order,
-    "支付页": purchase_screens.pay,
-    "物流页": purchase_screens.logistics,
-    "购物车页": _cart,
-    "评价页": _reviews,
-    "退款页": _refund,
-    "实物照片": _photo,
-    "优惠券页": _coupons,
+KINDS: dict[str, tuple[Callable[[Canvas], None], tuple[str, str]]] = {
+    "商品页": (purchase_screens.product, ("红", "黄")),
+    "规格选择页": (purchase_screens.options, ("橙", "紫")),
+    "订单详情页": (purchase_screens.order, ("青", "蓝")),
+    "支付页": (purchase_screens.pay, ("蓝", "绿")),
+    "物流页": (purchase_screens.logistics, ("绿", "橙")),
+    "购物车页": (_cart, ("紫", "粉")),
+    "评价页": (_reviews, ("黄", "青")),
+    "退款页": (_refund, ("粉", "紫")),
+    "实物照片": (_photo, ("蓝", "红")),
+    "优惠券页": (_coupons, ("红", "橙")),
 }
-
-
-# Accent and paper; no two kinds share both, most share one.
-COLOURS_OF = {
-    "商品页": ("红", "黄"),
-    "规格选择页": ("橙", "紫"),
-    "订单详情页": ("青", "蓝"),
-    "支付页": ("蓝", "绿"),
-    "物流页": ("绿", "橙"),
-    "购物车页": ("紫", "粉"),
-    "评价页": ("黄", "青"),
-    "退款页": ("粉", "紫"),
-    "实物照片": ("蓝", "红"),
-    "优惠券页": ("红", "橙"),
-}
+"""How each kind is drawn, and its accent and paper colours. No two kinds share both colours, most share one."""
 
 # --- things that may lie over any screen ---------------------------------------------------------------------
 
@@ -213,8 +199,9 @@ def _overlay(c: Canvas) -> None:
 
 def draw_screen(kind: str, rng: Random) -> Screen:
     """Draw one screen of a kind (a key of KINDS), 112 by 168 RGB; the same generator state gives the same bytes."""
-    c = Canvas(rng, COLOURS_OF[kind])
-    KINDS[kind](c)
+    draw, colours = KINDS[kind]
+    c = Canvas(rng, colours)
+    draw(c)
     if kind != "实物照片":
         c.box(0, 0, 4, HEIGHT, c.accent)
         c.notes.insert(0, f"{c.accent_name}色左边条，{c.other_name}色底")
