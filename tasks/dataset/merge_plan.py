@@ -19,6 +19,13 @@ from tasks.items.image_hashes import ImageHashes
 from tasks.items.signatures import sign
 from tasks.records import Sample
 
+_DETAILS = {
+    Reason.CONTAMINATES: "is, or is nearly, evaluation item {other}",
+    Reason.DUPLICATE: "same content as {other}",
+    Reason.OVERRULED: "the label of {other}, equal or nearly so, has the stronger origin",
+    Reason.CONFLICTING: "items equal or nearly so, such as {other}, have labels {labels}",
+}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,18 +48,8 @@ class Plan:
         fate = self.fates[place]
         if fate.other is None:
             return "shows a picture of the evaluation split" if fate.reason is Reason.CONTAMINATES else ""
-        other = self.ids[fate.other]
-        match fate.reason:
-            case Reason.CONTAMINATES:
-                return f"is, or is nearly, evaluation item {other}"
-            case Reason.DUPLICATE:
-                return f"same content as {other}"
-            case Reason.OVERRULED:
-                return f"the label of {other}, equal or nearly so, has the stronger origin"
-            case Reason.CONFLICTING:
-                return f"items equal or nearly so, such as {other}, have labels {list(fate.labels)}"
-            case _:
-                return f"nearly the same as {other}"
+        text = _DETAILS.get(fate.reason, "nearly the same as {other}") if fate.reason else ""
+        return text.format(other=self.ids[fate.other], labels=list(fate.labels))
 
 
 def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
@@ -178,17 +175,17 @@ def validation_part(labels: NDArray[np.int64], groups: NDArray[np.int64], share:
     by_label = order[np.argsort(labels[first][order], kind="stable")]
     starts = np.flatnonzero(np.diff(labels[first][by_label], prepend=-1))
     sizes = np.diff(np.append(starts, len(by_label)))
-    wanted = _apportioned(sizes, share)
+    # each label keeps a group in training
+    wanted = np.minimum(apportion(sizes * share), sizes - 1)
     rank = np.arange(len(by_label)) - np.repeat(starts, sizes)
     chosen = np.zeros(len(first), bool)
     chosen[by_label[rank < np.repeat(wanted, sizes)]] = True
     return chosen[group]
 
 
-def _apportioned(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """How many of each size, `share` of their sum in all, the largest remainders rounded up."""
-    exact = sizes * share
-    wanted = np.floor(exact).astype(np.int64)
-    more = round(float(exact.sum())) - int(wanted.sum())
-    wanted[np.argsort(wanted - exact, kind="stable")[:more]] += 1
-    return np.minimum(wanted, sizes - 1)
+def apportion(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return whole numbers that add up to the sum of `shares`: those with the largest remainders are rounded up."""
+    counts = np.floor(shares).astype(np.int64)
+    more = round(float(shares.sum())) - int(counts.sum())
+    counts[np.argsort(counts - shares, kind="stable")[:more]] += 1
+    return counts

@@ -10,9 +10,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+import numpy as np
 import PIL
 from PIL import Image
 
+from tasks.dataset.merge_plan import apportion
 from tasks.demo import dialogues
 from tasks.demo.screens import KINDS, draw_screen
 from tasks.errors import ConfigError
@@ -20,18 +22,7 @@ from tasks.items.settings import SourceConfig
 
 IMAGE_LABELS = tuple(KINDS)
 DIALOGUE_LABELS = tuple(dialogues.PHRASES)
-NEAR_KINDS: dict[str, tuple[str, ...]] = {
-    "商品页": ("规格选择页", "购物车页"),
-    "规格选择页": ("商品页",),
-    "订单详情页": ("物流页", "退款页"),
-    "支付页": ("订单详情页", "购物车页"),
-    "物流页": ("订单详情页", "退款页"),
-    "购物车页": ("商品页", "订单详情页"),
-    "评价页": ("商品页", "实物照片"),
-    "退款页": ("订单详情页", "物流页"),
-    "实物照片": ("商品页", "评价页"),
-    "优惠券页": ("购物车页", "支付页"),
-}
+NEAR_KINDS = {name: kind.near for name, kind in KINDS.items()}
 _NOISE = 0.12
 """Share of the labelled set that gets a wrong label."""
 _TAIL = 5.0
@@ -112,12 +103,8 @@ def _spread(labels: Sequence[str], n: int, tail: float) -> list[str]:
     """n labels, their frequencies in a geometric row from the first to the last, which has 1/`tail` of the first's."""
     if tail == 1.0:
         return [labels[i % len(labels)] for i in range(n)]
-    weights = [tail ** (-i / (len(labels) - 1)) for i in range(len(labels))]
-    shares = [n * w / sum(weights) for w in weights]
-    counts = [int(share) for share in shares]
-    by_rest = sorted(range(len(labels)), key=lambda i: counts[i] - shares[i])
-    for i in by_rest[: n - sum(counts)]:
-        counts[i] += 1
+    weights = np.array([tail ** (-i / (len(labels) - 1)) for i in range(len(labels))])
+    counts = apportion(n * weights / sum(weights.tolist())).tolist()
     return [label for label, count in zip(labels, counts, strict=True) for _ in range(count)]
 
 
