@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dataset.decisions import Fate, Reason, Stand, settle_duplicates
-from tasks.dataset.mixing import MixRow
+from tasks.dataset.general_mix import MixRow
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
 from tasks.items.duplicates import group_linked, item_of, near_pairs, shown_pictures

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks.dataset.decisions import Decision, Reason, decide_labelled, decide_pool, decide_pseudo_labelled
-from tasks.dataset.mixing import MixRow, as_sample, draw_share
+from tasks.dataset.general_mix import MixRow, as_sample, draw_share
 from tasks.dataset.reasons import drop_unsound_reasons, find_unspoken
 from tasks.dataset.settings import EmitSettings
 from tasks.errors import ConfigError
