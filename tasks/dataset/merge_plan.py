@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sys import intern
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.dataset.decisions import Fate, Reason, Stand, settle_duplicates
@@ -153,10 +154,9 @@ def _validation(
     kept = np.array([place for place in range(own) if decided[place].reason is None], dtype=np.int64)
     groups = group_linked(max(contents, default=-1) + 1, [(contents[a], contents[b]) for a, b in pairs])
     names = ["" if stands[place].open else stands[place].label or "" for place in map(int, kept)]
-    numbers: dict[str, int] = {}
-    labels = [numbers.setdefault(name, len(numbers)) for name in names]
+    labels: NDArray[np.int64] = pd.factorize(np.array(names, dtype=object))[0]
     group = groups[np.array(contents, dtype=np.int64)[kept]]
-    held[kept] = validation_part(np.array(labels, dtype=np.int64), group, share, seed)
+    held[kept] = validation_part(labels, group, share, seed)
     return held
 
 

@@ -32,12 +32,8 @@ _TOKEN_NAMES = (
 SPECIAL_TOKENS = tuple(f"<|{name}|>" for name in _TOKEN_NAMES.split())
 
 # Every tag trims both sides and every newline is written out, so no reader's Jinja settings can change the result.
+# vLLM looks for a loop over a turn's content to see that images go there.
 CHAT_TEMPLATE = """\
-{%- set seen = namespace(images=0, videos=0) -%}
-{%- macro vision(pad, name, number) -%}
-{%- if add_vision_id %}{{ name }} {{ number }}: {% endif -%}
-<|vision_start|>{{ pad }}<|vision_end|>
-{%- endmacro -%}
 {%- if messages and messages[0].role != 'system' -%}
 {{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
 {%- endif -%}
@@ -48,12 +44,8 @@ CHAT_TEMPLATE = """\
 {%- else -%}
 {%- for part in turn.content -%}
 {%- if part.type == 'image' or 'image' in part or 'image_url' in part -%}
-{%- set seen.images = seen.images + 1 -%}
-{{ vision('<|image_pad|>', 'Picture', seen.images) }}
-{%- elif part.type == 'video' or 'video' in part -%}
-{%- set seen.videos = seen.videos + 1 -%}
-{{ vision('<|video_pad|>', 'Video', seen.videos) }}
-{%- elif 'text' in part -%}
+<|vision_start|><|image_pad|><|vision_end|>
+{%- else -%}
 {{ part.text }}
 {%- endif -%}
 {%- endfor -%}

@@ -13,7 +13,6 @@ from tasks.dataset.export.trainer_files import Plain, write_configuration
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Subset
-from tasks.storage.files import write_bytes
 
 _STUDENTS = TEMPLATES / "students"
 _ZERO3 = "deepspeed_zero3.json"
@@ -74,16 +73,14 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
         "adapter": str(adapter),
     }
     for kind, deepspeed, before in (("lora", None, ""), ("full", str(home / _ZERO3), launcher)):
-        file = scratch / f"train_{kind}.yaml"
+        file = f"train_{kind}.yaml"
+        head = _describe_use(f"{before}{train} {home / file}", environment)
         own = words | {"output": str(trained / f"{format}_{kind}"), "deepspeed": deepspeed}
-        write_configuration(file, _STUDENTS / f"{format}_{kind}.yaml", options, own)
-        _say_how(file, f"{before}{train} {home / file.name}", environment)
-    file = scratch / "merge_lora.yaml"
-    write_configuration(file, _STUDENTS / "merge" / f"{format}.yaml", {}, words)
-    _say_how(file, f"{merge} {home / file.name}", {})
+        write_configuration(scratch / file, _STUDENTS / f"{format}_{kind}.yaml", options, own, head)
+    head = _describe_use(f"{merge} {home / 'merge_lora.yaml'}", {})
+    write_configuration(scratch / "merge_lora.yaml", _STUDENTS / "merge" / f"{format}.yaml", {}, words, head)
 
 
-def _say_how(file: Path, command: str, environment: Mapping[str, Plain]) -> None:
-    """Put the command line at the head of the configuration, and under `ENV` what ms-swift is to set itself."""
-    head = f"# {command}\n" + (yaml.safe_dump({"ENV": dict(environment)}) if environment else "")
-    write_bytes(file, head.encode() + file.read_bytes())
+def _describe_use(command: str, environment: Mapping[str, Plain]) -> str:
+    """Return the head of a configuration: its command line, and under `ENV` what ms-swift is to set itself."""
+    return f"# {command}\n" + (yaml.safe_dump({"ENV": dict(environment)}) if environment else "")
