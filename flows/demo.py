@@ -18,7 +18,6 @@ from tasks.dataset.settings import EmitSettings, ExportSpec
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models
-from tasks.items.settings import SourceConfig
 from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
@@ -53,9 +52,9 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
     local = {"engine": "local", "dtype": "float32", "batch_size": 32, "min_pixels": _PIXELS, "max_pixels": _PIXELS}
     return DistillConfig(
         pack="demo",
-        labelled=SourceConfig(manifest=paths.labelled_manifest, images=paths.labelled_images),
-        unlabelled=SourceConfig(manifest=paths.unlabelled_manifest, images=paths.unlabelled_images),
-        evaluation=SourceConfig(manifest=paths.test_manifest, images=paths.test_images),
+        labelled=paths.labelled,
+        unlabelled=paths.unlabelled,
+        evaluation=paths.test,
         generator=EngineSpec(model=str(models.generator), **local),  # pyright: ignore
         teacher=EngineSpec(model=str(models.teacher), **local),  # pyright: ignore
         student=StudentSpec(

@@ -1,7 +1,5 @@
 """Stage 4: one decision a sample, merged into one training set and written as trainers read it."""
 
-from contextlib import nullcontext
-
 from prefect import flow, get_run_logger
 
 from flows.asking import read_texts
@@ -12,7 +10,7 @@ from tasks.dataset.conflicts import find_conflicts
 from tasks.dataset.merge import STAGE, Emitted, write_merged
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.sources import Sources, check_stages, read_sources
-from tasks.dataset.versions import CANDIDATE, VersionWriter
+from tasks.dataset.versions import CANDIDATE, record_version
 from tasks.items.file_states import file_state
 from tasks.items.image_hashes import ImageHashes
 from tasks.prompts.prompter import Prompter
@@ -69,10 +67,10 @@ def _merge(config: EmitConfig, sources: Sources, prompter: Prompter, stage: Stag
     """Merge `sources` into the stage's folder; returns the finished record."""
     plan = plan_merge(sources, ImageHashes(config.images / "hashes.sqlite"), config.seed)
     open_stage(stage.folder)
-    with nullcontext() if config.candidate else VersionWriter(config.output, stage.recipe) as versions:
-        emitted = write_merged(stage.folder, plan, sources, prompter, config.seed, versions)
-    if versions is not None:
-        get_run_logger().info("version %s of the set", versions.version.short)
+    emitted = write_merged(stage.folder, plan, sources, prompter, config.seed, candidate=config.candidate)
+    if not config.candidate:
+        version = record_version(config.output, stage.folder / "kept.parquet", stage.recipe)
+        get_run_logger().info("version %s of the set", version.short)
     _ask(config, sources, plan)
     _show(emitted)
     return close_stage(stage.folder, stage.make_record(emitted.figures(plan, sources)), emitted.kept, emitted.dropped)
@@ -92,6 +90,6 @@ def _show(emitted: Emitted) -> None:
     log = get_run_logger()
     log.info("wrote %s", ", ".join(str(f) for f in emitted.exported.files[:20]))
     for left in emitted.exported.left_out[:5]:
-        log.warning("%s can't hold item %s: %s", left.format, left.sample_id, left.detail)
+        log.warning("%s can't hold item %s: %s", left.format, left.id, left.detail)
     balance = [{"label": label, "examples": n} for label, n in emitted.labels.most_common(_ROWS_SHOWN)]
     show_table("class-balance", balance, "Emitted by label")

@@ -19,6 +19,7 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
+from tasks.pseudo_labels.calibration_targets import ENOUGH, build_targets, find_checked, match_corrections
 from tasks.pseudo_labels.decide import (
     PoolDecision,
     Trust,
@@ -30,7 +31,6 @@ from tasks.pseudo_labels.decide import (
     split,
 )
 from tasks.pseudo_labels.evidence import Opinions
-from tasks.pseudo_labels.targets import ENOUGH, build_targets, find_checked, match_corrections
 from tasks.pseudo_labels.trust import TrustModel, fit_trust
 from tasks.rationales.gate import remove_bad_reasons
 from tasks.records import Correction, Prediction, Sample, Sampling, Split

@@ -35,8 +35,9 @@ def teach(folder: Path) -> Path:
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
     (folder / "model.safetensors").unlink()  # there again, and whole, once it is taught
-    learn_to_see(model, processor, school.pictures(), school.screen_captions(), steps=_SEEING, seed=SEED)
-    train(model, processor, _lessons(school, processor), steps=_STEPS, rate=3e-3, seed=SEED)
+    pictures, captions = school.pictures(), school.screen_captions()
+    learn_to_see(model, processor, pictures, captions, steps=_SEEING, seed=SEED, report=lambda *_: None)
+    train(model, processor, _lessons(school, processor), steps=_STEPS, rate=3e-3, seed=SEED, report=lambda *_: None)
     model.save_pretrained(folder)
     return folder
 

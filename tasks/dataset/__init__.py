@@ -4,7 +4,7 @@ settings.py    every setting of what is emitted, exported, published
 sources.py     what is merged: a run's samples, and what its stages and people said about each
 decisions.py   the label an item is taught with, and which of equal items stands   (emit.waiting)
 reasons.py     which reasons are taught                                 (emit.reason_share, emit.reasons_alike)
-mixing.py      which general-purpose conversations are mixed in         (emit.mix)
+general_mix.py which general-purpose conversations are mixed in         (emit.mix)
 merge_plan.py  what becomes of every item: duplicates, contamination, share of the mix, validation
                (emit.near_duplicates, emit.transductive, emit.validation_share)
 merge.py       write the planned set, shuffled; what is left out, and why

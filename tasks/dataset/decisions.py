@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from tasks.records import NEITHER, Action, Correction, Origin, Prediction, Sample
+from tasks.prompts.prompter import Prompter
+from tasks.records import NEITHER, Action, Correction, Example, Origin, Prediction, Sample, Subset
 
 
 class Reason(StrEnum):
@@ -97,6 +98,23 @@ def _by_verdict(verdict: str, reason: str) -> Decision:
     if verdict == NEITHER:
         return Decision(None, Origin.REVIEW, "reviewer: none of the labels is right", refused=Reason.NEITHER)
     return Decision(verdict, Origin.REVIEW, f"reviewer says {verdict}", reason)
+
+
+def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset = Subset.TRAIN) -> Example:
+    """Return the training example of a sample that is taught as `decision` says."""
+    assert decision.label is not None
+    return Example(
+        sample_id=sample.id,
+        messages=prompter.training_turns(sample, decision.label, decision.reason),
+        images=sample.images,
+        label=decision.label,
+        reason=decision.reason,
+        origin=decision.origin,
+        why=decision.why,
+        source=sample.source,
+        task=sample.task,
+        subset=subset,
+    )
 
 
 # --- duplicates ----------------------------------------------------------------------------------------------

@@ -70,7 +70,9 @@ def differences(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     Items are matched by id. Where a version has an id several times (two manifests that count from 1), they are
     matched in the order of their sources.
     """
-    left, right = _keys(before.table, after.table)
+    tables = (before.table, after.table)
+    unique = all(pc.count_distinct(t.column("sample_id")).as_py() == t.num_rows for t in tables)
+    left, right = (t.column("sample_id").combine_chunks() if unique else _number_ids(t) for t in tables)
     partner = np.full(before.rows, -1, dtype=np.int64)
     found = pc.index_in(right, value_set=left)
     matched = pc.is_valid(found).to_numpy(zero_copy_only=False)
@@ -111,37 +113,33 @@ def change_file(path: Path) -> Generator[Callable[[Change], None]]:
     JSON has `id`, `changes` and the two sides as objects, CSV a column for each field of a side. Raises ManifestError
     for another ending.
     """
-    sink = {".jsonl": _json_sink, ".csv": _csv_sink}.get(path.suffix)
-    if sink is None:
+    if path.suffix not in (".jsonl", ".csv"):
         raise ManifestError(f"{path}: name a file that ends in .jsonl or .csv")
+    names = [field.name for field in fields(Side)]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield sink(file)
+        table = csv.writer(file)
+
+        def write_line(change: Change) -> None:
+            row = {"id": change.id, "changes": change.kinds, "before": change.before, "after": change.after}
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE).decode())
+
+        def write_cells(change: Change) -> None:
+            cells = [getattr(side, name) if side else "" for name in names for side in (change.before, change.after)]
+            table.writerow([change.id, "+".join(change.kinds), *cells])
+
+        if path.suffix == ".csv":
+            table.writerow(["id", "changes", *(f"{name}_{side}" for name in names for side in ("before", "after"))])
+        yield write_line if path.suffix == ".jsonl" else write_cells
 
 
 # --- matching and comparing ----------------------------------------------------------------------------------
 
 
-def _keys(before: Any, after: Any) -> tuple[Any, Any]:
-    """A key of each row of both tables, unique within each: the id, numbered where a table has it several times."""
-    tables = (before, after)
-    if all(pc.count_distinct(t.column("sample_id")).as_py() == t.num_rows for t in tables):
-        return tuple(t.column("sample_id").combine_chunks() for t in tables)  # pyright: ignore[reportReturnType]
-    return tuple(_numbered(t) for t in tables)  # pyright: ignore[reportReturnType]
-
-
-def _numbered(table: Any) -> Any:
-    narrow = pa.table({n: table.column(n).cast(pa.string()) for n in ("sample_id", "source", "task", "content")})
-    order = pc.sort_indices(narrow, [(name, "ascending") for name in narrow.column_names]).to_numpy()
-    ids = narrow.column("sample_id").take(order).combine_chunks()
-    first = np.ones(len(ids), dtype=bool)
-    if len(ids) > 1:
-        first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
-    positions = np.arange(len(ids))
-    numbers = np.empty(len(ids), dtype=np.int64)
-    numbers[order] = positions - np.maximum.accumulate(np.where(first, positions, 0))
-    return pc.binary_join_element_wise(
-        narrow.column("sample_id").combine_chunks(), pa.array(numbers).cast(pa.string()), "\0"
-    )
+def _number_ids(table: Any) -> Any:
+    """Return a key per row, unique within the table: the id, and a number for the rows that share it."""
+    rows = table.select(["sample_id", "source", "task", "content"]).to_pandas().astype(str)
+    numbers = rows.sort_values(list(rows.columns)).groupby("sample_id").cumcount()
+    return pa.array(rows["sample_id"] + "\0" + numbers.astype(str), pa.string())
 
 
 def _pairs(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iterator[Change]:
@@ -167,26 +165,3 @@ def _pairs(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iter
 def _sides(table: Any) -> Iterator[Side]:
     columns = [table.column(field.name).to_pylist() for field in fields(Side)]
     return (Side(*values) for values in zip(*columns, strict=True))
-
-
-# --- writing -------------------------------------------------------------------------------------------------
-
-
-def _json_sink(file: Any) -> Callable[[Change], None]:
-    def write(change: Change) -> None:
-        row = {"id": change.id, "changes": change.kinds, "before": change.before, "after": change.after}
-        file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE).decode())
-
-    return write
-
-
-def _csv_sink(file: Any) -> Callable[[Change], None]:
-    names = [field.name for field in fields(Side)]
-    writer = csv.writer(file)
-    writer.writerow(["id", "changes", *(f"{name}_{side}" for name in names for side in ("before", "after"))])
-
-    def write(change: Change) -> None:
-        cells = [getattr(side, name) if side else "" for name in names for side in (change.before, change.after)]
-        writer.writerow([change.id, "+".join(change.kinds), *cells])
-
-    return write

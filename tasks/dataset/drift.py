@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
 from tasks.dataset.diff import Change, Kind, Tally, differences
@@ -88,22 +88,16 @@ def measure_drift(before: Snapshot | None, after: Snapshot, confidence: tuple[fl
         added=tally.kinds[Kind.ADDED],
         removed=tally.kinds[Kind.REMOVED],
         relabelled=tally.kinds[Kind.RELABELLED],
-        balance=_distance(_shares(before), _shares(after)),
+        balance=float(_find_shares(before).sub(_find_shares(after), fill_value=0).abs().sum()) / 2,
         confidence=None if then is None or now is None else now - then,
         changed=tuple(changed),
     )
 
 
-def _shares(side: Snapshot) -> dict[str, float]:
-    """The share of each label among examples that have one."""
-    counts = {c["values"]: c["counts"] for c in pc.value_counts(side.table.column("label").cast("string")).to_pylist()}
-    counts.pop("", None)
-    total = sum(counts.values())
-    return {label: n / total for label, n in counts.items()}
-
-
-def _distance(a: dict[str, float], b: dict[str, float]) -> float:
-    return sum(abs(a.get(label, 0.0) - b.get(label, 0.0)) for label in a.keys() | b.keys()) / 2
+def _find_shares(side: Snapshot) -> Any:
+    """Return the share of each label among the examples that have one, as a pandas series."""
+    labels = side.table.column("label").cast("string").to_pandas()
+    return labels[labels != ""].value_counts(normalize=True)
 
 
 # --- publishing ----------------------------------------------------------------------------------------------

@@ -1,21 +1,21 @@
 """A planned merge as files: what is kept, what is dropped, and the same set for each trainer, none of it held."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.dataset.decisions import Decision
+from tasks.dataset.decisions import make_example
 from tasks.dataset.export.exports import Exported, write_exports
 from tasks.dataset.merge_plan import Plan
 from tasks.dataset.sources import Sources
-from tasks.dataset.versions import VersionWriter
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import measure_diversity
-from tasks.records import Dropped, Example, Origin, Sample, Subset
+from tasks.records import Dropped, Example, Origin, Subset
 from tasks.storage.rows import RowWriter
 from tasks.storage.stages import check_books
 
@@ -71,12 +71,11 @@ class Emitted:
 
 
 def write_merged(
-    folder: Path, plan: Plan, sources: Sources, prompter: Prompter, seed: int, versions: VersionWriter | None = None
+    folder: Path, plan: Plan, sources: Sources, prompter: Prompter, seed: int, *, candidate: bool = False
 ) -> Emitted:
-    """Write kept.parquet (shuffled), dropped.parquet and the exports to `folder`, and tell `versions` each example.
+    """Write kept.parquet (shuffled), dropped.parquet and the exports to `folder`; a candidate gets no exports.
 
-    Without `versions` it is a candidate: nothing is written for trainers. Raises BooksError unless what was kept and
-    dropped is what was to be merged, id for id.
+    Raises BooksError unless what was kept and dropped is what was to be merged, id for id.
     """
     emitted = Emitted()
     ids: list[str] = []
@@ -91,12 +90,10 @@ def write_merged(
             ids.append(example.sample_id)
             emitted.count(example)
             kept.write(example)
-            if versions is not None:
-                versions.add(example)
             yield example
 
     settings = sources.settings
-    export = settings.export if versions is not None else settings.export.model_copy(update={"formats": ()})
+    export = settings.export.model_copy(update={"formats": ()}) if candidate else settings.export
     with RowWriter(folder / "kept.parquet", Example) as kept:
         emitted.exported = write_exports(folder, settings.name, written(), export)
     check_books(STAGE, ids, (), input_ids(plan, sources))
@@ -117,45 +114,21 @@ def shuffled_examples(plan: Plan, sources: Sources, prompter: Prompter, seed: in
                 continue
             sample = samples.pop(place)
             subset = Subset.VALIDATION if plan.validation[place] else Subset.TRAIN
-            yield _example(sample, sources.decide(place, sample), prompter, subset)
+            yield make_example(sample, sources.decide(place, sample), prompter, subset)
 
 
 def drops(plan: Plan, sources: Sources) -> Iterator[Dropped]:
     """Yield the items that are left out, and why, in order; those of the mix last."""
-    for place in range(plan.own):
-        yield from _dropped(plan, place)
-    place = plan.own
-    for row in sources.mix[: plan.mixed]:
-        if row.example is None:
+    place = -1
+    for row in chain(repeat(None, plan.own), sources.mix[: plan.mixed]):
+        if row is not None and row.example is None:
             yield Dropped(sample_id=row.id, stage=STAGE, reason=row.reason, detail=row.detail)
-        else:
-            yield from _dropped(plan, place)
-            place += 1
+            continue
+        place += 1
+        if (reason := plan.fates[place].reason) is not None:
+            yield Dropped(sample_id=plan.ids[place], stage=STAGE, reason=reason, detail=plan.detail(place))
 
 
 def input_ids(plan: Plan, sources: Sources) -> list[str]:
     """Return the ids of all items that are kept or dropped."""
     return [*plan.ids[: plan.own], *(row.id for row in sources.mix[: plan.mixed])]
-
-
-def _dropped(plan: Plan, place: int) -> Iterable[Dropped]:
-    reason = plan.fates[place].reason
-    if reason is None:
-        return ()
-    return (Dropped(sample_id=plan.ids[place], stage=STAGE, reason=reason, detail=plan.detail(place)),)
-
-
-def _example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset) -> Example:
-    assert decision.label is not None
-    return Example(
-        sample_id=sample.id,
-        messages=prompter.training_turns(sample, decision.label, decision.reason),
-        images=sample.images,
-        label=decision.label,
-        reason=decision.reason,
-        origin=decision.origin,
-        why=decision.why,
-        source=sample.source,
-        task=sample.task,
-        subset=subset,
-    )

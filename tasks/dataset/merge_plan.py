@@ -8,16 +8,24 @@ from dataclasses import dataclass
 from sys import intern
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.dataset.decisions import Fate, Reason, Stand, settle_duplicates
-from tasks.dataset.mixing import MixRow
+from tasks.dataset.general_mix import MixRow
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
 from tasks.items.duplicates import group_linked, item_of, near_pairs, shown_pictures
 from tasks.items.image_hashes import ImageHashes
 from tasks.items.signatures import sign
 from tasks.records import Sample
+
+_DETAILS = {
+    Reason.CONTAMINATES: "is, or is nearly, evaluation item {other}",
+    Reason.DUPLICATE: "same content as {other}",
+    Reason.OVERRULED: "the label of {other}, equal or nearly so, has the stronger origin",
+    Reason.CONFLICTING: "items equal or nearly so, such as {other}, have labels {labels}",
+}
 
 
 @dataclass(frozen=True)
@@ -41,18 +49,8 @@ class Plan:
         fate = self.fates[place]
         if fate.other is None:
             return "shows a picture of the evaluation split" if fate.reason is Reason.CONTAMINATES else ""
-        other = self.ids[fate.other]
-        match fate.reason:
-            case Reason.CONTAMINATES:
-                return f"is, or is nearly, evaluation item {other}"
-            case Reason.DUPLICATE:
-                return f"same content as {other}"
-            case Reason.OVERRULED:
-                return f"the label of {other}, equal or nearly so, has the stronger origin"
-            case Reason.CONFLICTING:
-                return f"items equal or nearly so, such as {other}, have labels {list(fate.labels)}"
-            case _:
-                return f"nearly the same as {other}"
+        text = _DETAILS.get(fate.reason, "nearly the same as {other}") if fate.reason else ""
+        return text.format(other=self.ids[fate.other], labels=list(fate.labels))
 
 
 def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
@@ -156,10 +154,9 @@ def _validation(
     kept = np.array([place for place in range(own) if decided[place].reason is None], dtype=np.int64)
     groups = group_linked(max(contents, default=-1) + 1, [(contents[a], contents[b]) for a, b in pairs])
     names = ["" if stands[place].open else stands[place].label or "" for place in map(int, kept)]
-    numbers: dict[str, int] = {}
-    labels = [numbers.setdefault(name, len(numbers)) for name in names]
+    labels: NDArray[np.int64] = pd.factorize(np.array(names, dtype=object))[0]
     group = groups[np.array(contents, dtype=np.int64)[kept]]
-    held[kept] = validation_part(np.array(labels, dtype=np.int64), group, share, seed)
+    held[kept] = validation_part(labels, group, share, seed)
     return held
 
 
@@ -178,17 +175,17 @@ def validation_part(labels: NDArray[np.int64], groups: NDArray[np.int64], share:
     by_label = order[np.argsort(labels[first][order], kind="stable")]
     starts = np.flatnonzero(np.diff(labels[first][by_label], prepend=-1))
     sizes = np.diff(np.append(starts, len(by_label)))
-    wanted = _apportioned(sizes, share)
+    # each label keeps a group in training
+    wanted = np.minimum(apportion(sizes * share), sizes - 1)
     rank = np.arange(len(by_label)) - np.repeat(starts, sizes)
     chosen = np.zeros(len(first), bool)
     chosen[by_label[rank < np.repeat(wanted, sizes)]] = True
     return chosen[group]
 
 
-def _apportioned(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """How many of each size, `share` of their sum in all, the largest remainders rounded up."""
-    exact = sizes * share
-    wanted = np.floor(exact).astype(np.int64)
-    more = round(float(exact.sum())) - int(wanted.sum())
-    wanted[np.argsort(wanted - exact, kind="stable")[:more]] += 1
-    return np.minimum(wanted, sizes - 1)
+def apportion(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return whole numbers that add up to the sum of `shares`: those with the largest remainders are rounded up."""
+    counts = np.floor(shares).astype(np.int64)
+    more = round(float(shares.sum())) - int(counts.sum())
+    counts[np.argsort(counts - shares, kind="stable")[:more]] += 1
+    return counts

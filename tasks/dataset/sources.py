@@ -5,11 +5,12 @@ Each item's own decision is made here (decisions.py has the rules); how items co
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 from tasks.dataset.decisions import Decision, Reason, decide_labelled, decide_pool, decide_pseudo_labelled
-from tasks.dataset.mixing import MixRow, as_sample, draw_share
+from tasks.dataset.general_mix import MixRow, as_sample, draw_share
 from tasks.dataset.reasons import drop_unsound_reasons, find_unspoken
 from tasks.dataset.settings import EmitSettings
 from tasks.errors import ConfigError
@@ -56,35 +57,23 @@ class Sources:
 
     def decided(self) -> Iterator[tuple[Sample, Decision]]:
         """Yield every item with the decision it would get by itself: labelled, pool, mix."""
-        for sample in self.labelled:
-            yield sample, self.decide_labelled(sample)
-        for sample in self.pool:
-            yield sample, self.decide_pool(sample)
+        for place, sample in enumerate(chain(self.labelled, self.pool)):
+            yield sample, self.decide(place, sample)
         for row in self.mix:
             if row.example is not None:
                 yield as_sample(row.example), Decision("", Origin.MIX, row.example.why)
 
     def decide(self, place: int, sample: Sample) -> Decision:
         """Return what the labelled or pool item at `place` would be taught with, by itself."""
-        return self.decide_labelled(sample) if place < len(self.labelled) else self.decide_pool(sample)
-
-    def decide_labelled(self, sample: Sample) -> Decision:
-        """Return what a labelled item would be taught with, by itself."""
-        decision = decide_labelled(
-            sample,
-            self.corrections.get(sample.id),
-            self.reasons.get(sample.id, ""),
-            verdict=self.verdict(sample),
-            waiting=self.settings.waiting,
-        )
+        verdict = self.verdict(sample)
+        if place >= len(self.labelled):
+            return decide_pool(self.pseudo.get(sample.id), verdict)
+        correction, reason = self.corrections.get(sample.id), self.reasons.get(sample.id, "")
+        decision = decide_labelled(sample, correction, reason, verdict=verdict, waiting=self.settings.waiting)
         as_given = decision.origin is Origin.GIVEN and decision.label == sample.given and decision.refused is None
         if sample.id in self.unreasoned and as_given and not decision.reason:
             return decision._replace(refused=Reason.UNREASONED)
         return decision
-
-    def decide_pool(self, sample: Sample) -> Decision:
-        """Return what a pool item would be taught with, by itself."""
-        return decide_pool(self.pseudo.get(sample.id), self.verdict(sample))
 
     def verdict(self, sample: Sample) -> str | None:
         """Return what a person said about the item: a label, or `neither`; None where nobody did, or it is outdated."""

@@ -4,14 +4,14 @@
 """Versions of the emitted set: what it holds as a digest, a log of them, and a snapshot of each to compare with.
 
 ``<output>/versions/versions.jsonl`` has a line a version, oldest first; ``<output>/versions/<12 hex>.parquet`` says of
-every example what `SnapshotRow` holds, so that a version can be compared after `<output>/emit` was written anew.
+every example what `_NAMES` lists, so that a version can be compared after `<output>/emit` was written anew.
 """
 
 import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from tasks.errors import ManifestError
-from tasks.records import Example, Origin, Record, Subset
+from tasks.records import Origin, Record
+from tasks.storage.files import replacing
 from tasks.storage.json_lines import read_models, write_json_lines
-from tasks.storage.rows import RowWriter
 from tasks.storage.stages import code_version
 
 FOLDER = "versions"
@@ -35,23 +35,8 @@ CANDIDATE = "candidate"
 _SHORT = 12
 
 
-class SnapshotRow(Record):
-    """What a snapshot keeps of an example. Made by `VersionWriter`; read by version_diff, as columns."""
-
-    sample_id: str
-    label: str
-    reason: str
-    origin: Origin
-    why: str
-    subset: Subset
-    task: str
-    source: str
-    content: str
-    """Digest (32 hex) of the words and images that are trained on."""
-
-
 class Version(Record):
-    """A line of the log. Made by `VersionWriter`; read by version_diff and reports."""
+    """A line of the log. Made by `record_version`; read by diff, flows/relabel.py and reports."""
 
     version: str
     """Content digest of the set (64 hex)."""
@@ -72,11 +57,6 @@ class Version(Record):
         return self.version[:_SHORT]
 
 
-def content_of(turns: Iterable[tuple[str, str]], images: Iterable[str]) -> str:
-    """Digest of what is trained on: (role, words) of each turn, and the sha256 of each image, in order."""
-    return hashlib.sha256(orjson.dumps([list(turns), list(images)])).hexdigest()[:32]
-
-
 class SetDigest:
     """The digest of a set of examples, whatever their order; constant memory.
 
@@ -89,11 +69,13 @@ class SetDigest:
         self.rows = 0
         self._sum = 0
 
-    def add(self, sample_id: str, content: str, label: str, subset: str) -> None:
-        """Count one example."""
-        row = hashlib.sha256(orjson.dumps([sample_id, content, label, subset])).digest()
-        self._sum = (self._sum + int.from_bytes(row)) % (1 << 256)
-        self.rows += 1
+    def add(self, snapshot: Any) -> None:
+        """Count the rows of a pyarrow table or batch with a snapshot's columns."""
+        columns = [snapshot.column(name).to_pylist() for name in ("sample_id", "content", "label", "subset")]
+        for row in zip(*columns, strict=True):
+            self._sum += int.from_bytes(hashlib.sha256(orjson.dumps(row)).digest())
+        self._sum %= 1 << 256
+        self.rows += snapshot.num_rows
 
     @property
     def hex(self) -> str:
@@ -101,62 +83,35 @@ class SetDigest:
         return hashlib.sha256(f"{self.rows}:{self._sum:064x}".encode()).hexdigest()
 
 
-class VersionWriter:
-    """Records the set that is being emitted as a version of `output`; memory stays flat.
+def record_version(output: Path, kept: Path, recipe: str) -> Version:
+    """Record the examples in `kept`, which emit has written, as a version of `output`, with their snapshot.
 
-    A context manager: tell it every example with `add`. When the block ends without an error, `version` is set, the
-    snapshot is in place and the log has a line more, unless the set is the one of the last line.
+    The log gets a line, unless the set is the one of its last line. Memory stays flat.
     """
-
-    version: Version
-
-    def __init__(self, output: Path, recipe: str) -> None:
-        self._output, self._recipe = output, recipe
-        self._total = SetDigest()
-        self._origins: Counter[Origin] = Counter()
-        folder = output / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        self._unnamed = folder / f".snapshot.{os.getpid()}.parquet"
-        self._rows = RowWriter(self._unnamed, SnapshotRow)
-
-    def __enter__(self) -> "VersionWriter":
-        self._rows.__enter__()
-        return self
-
-    def __exit__(self, failed: object, *others: object) -> None:
-        self._rows.__exit__(failed, *others)
-        if not failed:
-            self.version = self._log()
-
-    def add(self, example: Example) -> None:
-        """Count one example of the set."""
-        content = _content(example)
-        self._total.add(example.sample_id, content, example.label, example.subset)
-        self._origins[example.origin] += 1
-        self._rows.write(
-            SnapshotRow.model_construct(
-                sample_id=example.sample_id, label=example.label, reason=example.reason, origin=example.origin,
-                why=example.why, subset=example.subset, task=example.task, source=example.source, content=content,
-            )
-        )  # fmt: skip
-
-    def _log(self) -> Version:
-        log = read_versions(self._output)
-        last = log[-1] if log else None
-        made = Version(
-            version=self._total.hex,
-            parent=last.version if last else None,
-            rows=self._total.rows,
-            origins=dict(sorted(self._origins.items())),
-            recipe=self._recipe,
-            code=code_version(),
-        )
-        # The log comes last: a version that it names has its snapshot.
-        os.replace(self._unnamed, snapshot_path(self._output, made))
-        if last is not None and last.version == made.version:
-            return last
-        write_json_lines(self._output / FOLDER / LOG, [*log, made])
-        return made
+    digest = SetDigest()
+    origins: Counter[Origin] = Counter()
+    unnamed = output / FOLDER / ".snapshot.parquet"
+    with replacing(unnamed) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as file:
+        for batch in _read_emitted(kept):
+            file.write_batch(batch)
+            digest.add(batch)
+            origins.update(map(Origin, batch.column("origin").to_pylist()))
+    log = read_versions(output)
+    last = log[-1] if log else None
+    made = Version(
+        version=digest.hex,
+        parent=last.version if last else None,
+        rows=digest.rows,
+        origins=dict(sorted(origins.items())),
+        recipe=recipe,
+        code=code_version(),
+    )
+    # The log comes last: a version that it names has its snapshot.
+    os.replace(unnamed, snapshot_path(output, made))
+    if last is not None and last.version == made.version:
+        return last
+    write_json_lines(output / FOLDER / LOG, [*log, made])
+    return made
 
 
 def read_versions(output: Path) -> list[Version]:
@@ -183,10 +138,6 @@ def snapshot_path(output: Path, version: Version) -> Path:
     return output / FOLDER / f"{version.short}.parquet"
 
 
-def _content(example: Example) -> str:
-    return content_of(((m.role, m.content) for m in example.messages), (image.sha256 for image in example.images))
-
-
 # --- reading a version back ----------------------------------------------------------------------------------
 
 MOST_BYTES = 16 << 30
@@ -196,11 +147,12 @@ _LEAST = 100
 """Bytes a row takes however well it is packed: ids, digests, places."""
 _EMITTED_SLICE = 5_000
 """Of rows with their whole prompts: 50,000 took 600 MB."""
-_NAMES = tuple(SnapshotRow.model_fields)
+_NAMES = ("sample_id", "label", "reason", "origin", "why", "subset", "task", "source", "content")
+"""Columns of a snapshot. `content` is the digest (32 hex) of the words and images that are trained on."""
 _SCHEMA = pa.schema([(name, pa.string()) for name in _NAMES])
 # Few distinct values: as dictionaries they take four bytes an item.
 _REPEATED = ("label", "origin", "why", "subset", "task", "source")
-_EMITTED = ("sample_id", "label", "reason", "origin", "why", "subset", "task", "source", "messages", "images")
+_EMITTED = (*_NAMES[:-1], "messages", "images")
 
 
 @dataclass(frozen=True)
@@ -212,7 +164,7 @@ class Snapshot:
     version: str
     """Content digest of the set (64 hex)."""
     table: Any
-    """pyarrow table with the columns of `SnapshotRow`."""
+    """pyarrow table with the columns in `_NAMES`."""
 
     @property
     def rows(self) -> int:
@@ -249,7 +201,7 @@ def _read(path: Path) -> Snapshot:
         if names >= set(_NAMES):
             table = pq.read_table(path, columns=list(_NAMES), read_dictionary=list(_REPEATED)).unify_dictionaries()
         elif names >= set(_EMITTED):
-            table = _emitted(path)
+            table = pa.Table.from_batches(_read_emitted(path), schema=_SCHEMA)
         elif names == {"sample_id"} and not pq.read_metadata(path).num_rows:
             table = _SCHEMA.empty_table()  # what an empty stage leaves
         else:
@@ -266,18 +218,19 @@ def _check_size(path: Path) -> None:
         raise ManifestError(f"{path}: would take {size >> 30} GiB of memory: no version of a set; give another file")
 
 
-def _emitted(path: Path) -> Any:
-    """The columns of a snapshot, made from the examples that emit kept."""
-    batches: list[Any] = []
-    for batch in pq.ParquetFile(path).iter_batches(_EMITTED_SLICE, columns=list(_EMITTED)):
-        digests: list[str] = []
-        messages, images = batch.column("messages").to_pylist(), batch.column("images").to_pylist()
-        for turns, shown in zip(messages, images, strict=True):
-            words = ((turn["role"], turn["content"]) for turn in orjson.loads(turns))
-            digests.append(content_of(words, (image["sha256"] for image in orjson.loads(shown))))
-        arrays = [pa.array(digests) if name == "content" else batch.column(name) for name in _NAMES]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
-    return pa.Table.from_batches(batches, schema=_SCHEMA)
+def _read_emitted(path: Path) -> Iterator[Any]:
+    """Yield batches with the columns of a snapshot, made from the examples that emit kept."""
+    file = pq.ParquetFile(path)
+    for batch in file.iter_batches(_EMITTED_SLICE, columns=list(_EMITTED)) if file.metadata.num_rows else ():
+        texts = zip(batch.column("messages").to_pylist(), batch.column("images").to_pylist(), strict=True)
+        contents = pa.array([_digest_content(orjson.loads(m), orjson.loads(i)) for m, i in texts], pa.string())
+        yield pa.RecordBatch.from_arrays([*(batch.column(name) for name in _NAMES[:-1]), contents], schema=_SCHEMA)
+
+
+def _digest_content(messages: list[dict[str, str]], images: list[dict[str, str]]) -> str:
+    """Return the digest of what is trained on: role and words of each turn, and the sha256 of each image, in order."""
+    content = [[(turn["role"], turn["content"]) for turn in messages], [image["sha256"] for image in images]]
+    return hashlib.sha256(orjson.dumps(content)).hexdigest()[:32]
 
 
 def _first_line(error: Exception) -> str:
@@ -285,10 +238,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _version(table: Any) -> str:
-    total = SetDigest()
+    digest = SetDigest()
     for start in range(0, table.num_rows, _SLICE):
-        some = table.slice(start, _SLICE)
-        columns = [some.column(name).to_pylist() for name in ("sample_id", "content", "label", "subset")]
-        for row in zip(*columns, strict=True):
-            total.add(*row)
-    return total.hex
+        digest.add(table.slice(start, _SLICE))
+    return digest.hex

@@ -68,9 +68,8 @@ def foot(c: Canvas, n: int, *, filled: bool, share: float = 1.0) -> str:
     c.box(0, top, WIDTH, h, WHITE)
     room = (WIDTH - 8) * share / n
     for i in range(n):
-        c.button(
-            WIDTH - 4 - (i + 1) * room + 1, top + 3, room - 2, h - 6, c.accent if i == 0 else c.other, filled=filled
-        )
+        x = WIDTH - 4 - (i + 1) * room + 1
+        c.button(x, top + 3, room - 2, h - 6, c.accent if i == 0 else c.other, filled=filled)
     return f"底部{n}个{c.accent_name if n == 1 else c.other_name + c.accent_name}色{'' if filled else '空心'}按钮"
 
 

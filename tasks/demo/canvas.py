@@ -35,11 +35,8 @@ def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 def mix(a: Rgb, b: Rgb, share: float) -> Rgb:
     """The colour `share` of the way from a to b."""
-    return (
-        round(a[0] + (b[0] - a[0]) * share),
-        round(a[1] + (b[1] - a[1]) * share),
-        round(a[2] + (b[2] - a[2]) * share),
-    )
+    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
 class Canvas:
@@ -65,9 +62,7 @@ class Canvas:
         """A named colour, a little lighter or darker each time."""
         return mix(COLOURS[name], self.rng.choice([(255, 255, 255), (0, 0, 0)]), self.rng.uniform(0, 0.18))
 
-    def box(
-        self, x: float, y: float, w: float, h: float, fill: Rgb | None, *, radius: int = 0, line: Rgb | None = None
-    ):
+    def box(self, x: float, y: float, w: float, h: float, fill: Rgb | None, radius: int = 0, line: Rgb | None = None):
         """A rectangle by its top left corner and size."""
         self.draw.rounded_rectangle((x, y, x + w - 1, y + h - 1), radius, fill=fill, outline=line)
 
@@ -92,11 +87,8 @@ class Canvas:
     def tick(self, x: float, y: float, r: float, fill: Rgb) -> None:
         """A filled circle with a tick in it."""
         self.disc(x, y, r, fill)
-        self.draw.line(
-            [(x - r / 2, y), (x - r / 8, y + r / 2), (x + r / 2, y - r / 2)],
-            fill=(255, 255, 255),
-            width=max(1, round(r / 4)),
-        )
+        corners = [(x - r / 2, y), (x - r / 8, y + r / 2), (x + r / 2, y - r / 2)]
+        self.draw.line(corners, fill=(255, 255, 255), width=max(1, round(r / 4)))
 
     def star(self, x: float, y: float, r: float, fill: Rgb) -> None:
         """A five-pointed star."""

@@ -11,10 +11,12 @@ from typing import Any
 
 from PIL import Image
 
+from tasks.demo import dialogues
 from tasks.demo.canvas import COLOURS, GOODS
 from tasks.demo.checkpoint import MAX_PIXELS, MIN_PIXELS
 from tasks.demo.dataset import IMAGE_LABELS, DemoItem, draw_items
 from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
+from tasks.demo.screens import KINDS
 from tasks.demo.training import Lesson
 from tasks.items.cutting import ImageSlot, cut
 from tasks.packs.pack import Pack
@@ -27,26 +29,7 @@ CAPTION, POINT = "\n一句话。", "\n一处要点。"
 
 UNPREFIXED = 0.3
 
-CAPTIONS = {
-    "商品页": "一件东西的大图",
-    "规格选择页": "成排的小块",
-    "订单详情页": "状态条和明细",
-    "支付页": "正中大字的数",
-    "物流页": "一串竖排的点",
-    "购物车页": "带圆框的清单",
-    "评价页": "头像和星星",
-    "退款页": "一个回转箭头",
-    "实物照片": "暗处的实拍",
-    "优惠券页": "几张缺口票",
-    "询问发货时间": "在问日子",
-    "询问尺码": "在问大小",
-    "询问材质": "在问料子",
-    "申请退款": "想把钱拿回",
-    "反馈破损": "说东西坏了",
-    "询问优惠": "想便宜些",
-    "查询物流": "在找包裹",
-    "询问用法": "不会弄",
-}
+CAPTIONS = {name: kind.caption for name, kind in KINDS.items()} | dialogues.CAPTIONS
 """What the base says of an item in a phrase: it sees what is there, as any pretrained model does, but it was never told
 a label's name, nor that a phrase and a label go together."""
 

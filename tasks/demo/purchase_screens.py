@@ -53,22 +53,13 @@ def options(c: Canvas) -> None:
         while x < 84 and not (count > chosen and c.chance(0.15)):
             w = c.rng.choice([18, 22, 28])
             on = count == chosen
-            c.box(
-                x,
-                y,
-                w,
-                11,
-                mix(c.accent, WHITE, 0.75) if on else (238, 238, 240),
-                radius=3,
-                line=c.accent if on else None,
-            )
+            fill = mix(c.accent, WHITE, 0.75) if on else (238, 238, 240)
+            c.box(x, y, w, 11, fill, radius=3, line=c.accent if on else None)
             c.text(x + w / 2, y + 3, c.rng.choice(["S", "M", "L", "XL", "36", "38", "40", "A1", "B2"]), 7, centre=True)
             x, count = x + w + 4, count + 1
         y += 16
-    c.marks += [
-        f"弹层里{count}个选项块",
-        f"第{chosen + 1}块{c.accent_name}色选中" if chosen < count else "没有选中的块",
-    ]
+    choice = f"第{chosen + 1}块{c.accent_name}色选中" if chosen < count else "没有选中的块"
+    c.marks += [f"弹层里{count}个选项块", choice]
     c.notes.append(foot(c, 1, filled=True))
 
 

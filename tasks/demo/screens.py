@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -155,32 +156,29 @@ def _coupons(c: Canvas) -> None:
         c.notes.append(foot(c, 1, filled=True))
 
 
-KINDS: dict[str, Callable[[Canvas], None]] = {
-    "商品页": purchase_screens.product,
-    "规格选择页": purchase_screens.options,
-    "订单详情页": purchase_screens.order,
-    "支付页": purchase_screens.pay,
-    "物流页": purchase_screens.logistics,
-    "购物车页": _cart,
-    "评价页": _reviews,
-    "退款页": _refund,
-    "实物照片": _photo,
-    "优惠券页": _coupons,
-}
+class Kind(NamedTuple):
+    """A kind of screen."""
+
+    draw: Callable[[Canvas], None]
+    colours: tuple[str, str]
+    """Accent and paper. No two kinds share both, most share one."""
+    caption: str
+    """What the base says of it."""
+    near: tuple[str, ...]
+    """Kinds that a wrong label most often names instead."""
 
 
-# Accent and paper; no two kinds share both, most share one.
-COLOURS_OF = {
-    "商品页": ("红", "黄"),
-    "规格选择页": ("橙", "紫"),
-    "订单详情页": ("青", "蓝"),
-    "支付页": ("蓝", "绿"),
-    "物流页": ("绿", "橙"),
-    "购物车页": ("紫", "粉"),
-    "评价页": ("黄", "青"),
-    "退款页": ("粉", "紫"),
-    "实物照片": ("蓝", "红"),
-    "优惠券页": ("红", "橙"),
+KINDS = {
+    "商品页": Kind(purchase_screens.product, ("红", "黄"), "一件东西的大图", ("规格选择页", "购物车页")),
+    "规格选择页": Kind(purchase_screens.options, ("橙", "紫"), "成排的小块", ("商品页",)),
+    "订单详情页": Kind(purchase_screens.order, ("青", "蓝"), "状态条和明细", ("物流页", "退款页")),
+    "支付页": Kind(purchase_screens.pay, ("蓝", "绿"), "正中大字的数", ("订单详情页", "购物车页")),
+    "物流页": Kind(purchase_screens.logistics, ("绿", "橙"), "一串竖排的点", ("订单详情页", "退款页")),
+    "购物车页": Kind(_cart, ("紫", "粉"), "带圆框的清单", ("商品页", "订单详情页")),
+    "评价页": Kind(_reviews, ("黄", "青"), "头像和星星", ("商品页", "实物照片")),
+    "退款页": Kind(_refund, ("粉", "紫"), "一个回转箭头", ("订单详情页", "物流页")),
+    "实物照片": Kind(_photo, ("蓝", "红"), "暗处的实拍", ("商品页", "评价页")),
+    "优惠券页": Kind(_coupons, ("红", "橙"), "几张缺口票", ("购物车页", "支付页")),
 }
 
 # --- things that may lie over any screen ---------------------------------------------------------------------
@@ -213,8 +211,8 @@ def _overlay(c: Canvas) -> None:
 
 def draw_screen(kind: str, rng: Random) -> Screen:
     """Draw one screen of a kind (a key of KINDS), 112 by 168 RGB; the same generator state gives the same bytes."""
-    c = Canvas(rng, COLOURS_OF[kind])
-    KINDS[kind](c)
+    c = Canvas(rng, KINDS[kind].colours)
+    KINDS[kind].draw(c)
     if kind != "实物照片":
         c.box(0, 0, 4, HEIGHT, c.accent)
         c.notes.insert(0, f"{c.accent_name}色左边条，{c.other_name}色底")

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -24,7 +25,7 @@ from tasks.packs.pack import load_pack
 from tasks.records import digest_of
 
 Progress = Callable[[str, int, int, float], None]
-"""Told a model's name, the step, the number of steps and the loss."""
+"""Called with (a model's name, steps done, steps in all, loss)."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,7 @@ _RECORD = "recipe.json"
 
 
 def make_models(
-    folder: Path,
-    *,
-    seed: int = 11,
-    progress: Progress | None = None,
-    scale: float = 1.0,
+    folder: Path, *, seed: int = 11, progress: Progress = lambda *_: None, scale: float = 1.0
 ) -> TinyModels:
     """Train the three models into `folder`, or find them there, and return their folders.
 
@@ -85,20 +82,13 @@ def make_models(
             origin = start.name if start else "scratch"
             target = folder / f"{name}-{digest_of([shaped_by, name, asdict(recipe), steps, origin])[:12]}"
             if not (target / _RECORD).is_file():
-                _make(name, recipe, target, start, school, steps=steps, progress=progress)
+                _make(name, recipe, target, start, school, steps, progress)
             made[name] = target
     return TinyModels(**made)
 
 
 def _make(
-    name: str,
-    recipe: Recipe,
-    target: Path,
-    start: Path | None,
-    school: School,
-    *,
-    steps: int,
-    progress: Progress | None,
+    name: str, recipe: Recipe, target: Path, start: Path | None, school: School, steps: int, progress: Progress
 ) -> None:
     """Train one model in a temporary folder beside `target`, then rename: what has the name is whole."""
     for leftover in [target, *target.parent.glob(f".{name}-*")]:
@@ -117,24 +107,11 @@ def _make(
     if start is None:
         # the same share of the usual steps as the language model gets
         seeing = max(1, round(SEEING_STEPS * steps / recipe.steps))
-        learn_to_see(
-            model,
-            processor,
-            school.pictures(),
-            school.screen_captions(),
-            steps=seeing,
-            seed=school.seed,
-            report=(lambda step, loss: progress(f"{name}'s eyes", step, seeing, loss)) if progress else None,
-        )
-    train(
-        model,
-        processor,
-        school.lessons(name, processor),
-        steps=steps,
-        rate=recipe.rate,
-        seed=school.seed,
-        report=(lambda step, loss: progress(name, step, steps, loss)) if progress else None,
-    )
+        report = partial(progress, f"{name}'s eyes")
+        pictures, captions = school.pictures(), school.screen_captions()
+        learn_to_see(model, processor, pictures, captions, steps=seeing, seed=school.seed, report=report)
+    lessons, report = school.lessons(name, processor), partial(progress, name)
+    train(model, processor, lessons, steps=steps, rate=recipe.rate, seed=school.seed, report=report)
     model.save_pretrained(work)
     record = {"name": name, "seed": school.seed, **asdict(recipe), "steps": steps}
     (work / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -16,10 +16,13 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 BATCH = 32
 WARM_UP = 0.06
+
+Report = Callable[[int, int, float], None]
+"""Called after every step with (steps done, steps in all, smoothed loss)."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,18 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return min(1.0, warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-class _Lessons(IterableDataset[Lesson]):
-    """Lessons as the trainer wants them: 32 in a row are all long or all short.
+def group_by_length(lessons: Iterable[Lesson]) -> Iterator[Lesson]:
+    """Yield the lessons in an order in which each batch of 32 is all long or all short.
 
     Sorting by length would save more padding, but puts items of one kind together, and such batches teach far less.
     """
-
-    def __init__(self, lessons: Iterable[Lesson]) -> None:
-        self.lessons = lessons
-
-    def __iter__(self) -> Iterator[Lesson]:
-        waiting: dict[bool, list[Lesson]] = {True: [], False: []}
-        for lesson in self.lessons:
-            batch = waiting[lesson.long]
-            batch.append(lesson)
-            if len(batch) == BATCH:
-                yield from batch
-                batch.clear()
+    waiting: dict[bool, list[Lesson]] = {True: [], False: []}
+    for lesson in lessons:
+        batch = waiting[lesson.long]
+        batch.append(lesson)
+        if len(batch) == BATCH:
+            yield from batch
+            batch.clear()
 
 
 class Collator:
@@ -92,45 +90,39 @@ class Collator:
 class _Progress(TrainerCallback):
     """Reports each step and the smoothed loss."""
 
-    def __init__(self, report: Callable[[int, float], None]) -> None:
+    def __init__(self, report: Report) -> None:
         self.report = report
         self.loss = math.nan
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             self.loss = logs["loss"] if math.isnan(self.loss) else 0.9 * self.loss + 0.1 * logs["loss"]
-            self.report(state.global_step, self.loss)
+            self.report(state.global_step, state.max_steps, self.loss)
 
 
-def train(
+class _Stream(IterableDataset[Any]):
+    """Items as the trainer wants them, in the order in which they are made."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+def _run_trainer(
     model: Any,
-    processor: Any,
-    lessons: Iterable[Lesson],
-    *,
-    steps: int,
-    rate: float,
-    seed: int,
-    report: Callable[[int, float], None] | None = None,
+    items: Iterable[Any],
+    collate: Callable[[list[Any]], dict[str, Any]],
+    report: Report,
+    optimizers: tuple[Any, Any] = (None, None),
+    **options: Any,
 ) -> None:
-    """Train all of `model` in place on the answers of `lessons` (which must not run out), for `steps` batches.
-
-    `report` gets the step and the smoothed loss after every step.
-    """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_factor, steps=steps))
+    """Train `model` in place on batches of 32 `items`; `options` are transformers' training arguments."""
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
             per_device_train_batch_size=BATCH,
-            max_steps=steps,
-            max_grad_norm=1.0,
             logging_steps=1,
             save_strategy="no",
             report_to="none",
@@ -140,18 +132,22 @@ def train(
             # dispatching slices every tensor to 32 rows, and patches are many more rows than items
             accelerator_config={"dispatch_batches": False},
             use_cpu=not torch.cuda.is_available(),
-            seed=seed,
+            **options,
         )
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            data_collator=Collator(processor),
-            train_dataset=cast(Any, _Lessons(lessons)),
-            optimizers=(optimizer, schedule),
-            callbacks=[_Progress(report)] if report else [],
-        )
+        dataset: Any = _Stream(items)
+        trainer = Trainer(model, arguments, collate, dataset, callbacks=[_Progress(report)], optimizers=optimizers)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+
+
+def train(
+    model: Any, processor: Any, lessons: Iterable[Lesson], *, steps: int, rate: float, seed: int, report: Report
+) -> None:
+    """Train all of `model` in place on the answers of `lessons` (which must not run out), for `steps` batches."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_factor, steps=steps))
+    items, collate = group_by_length(lessons), Collator(processor)
+    _run_trainer(model, items, collate, report, (optimizer, schedule), max_steps=steps, seed=seed)
 
 
 class _Seeing(torch.nn.Module):
@@ -187,11 +183,9 @@ def learn_to_see(
     *,
     steps: int,
     seed: int,
-    report: Callable[[int, float], None] | None = None,
+    report: Report,
 ) -> None:
     """Train the vision tower of `model` in place, for `steps` batches of (image, one of `captions`).
-
-    `report` gets the step and the smoothed loss.
 
     Without it the tower learns through an untrained language model: after 100 steps 41 % of screens were captioned
     right, against 88 % by the tower alone.
@@ -202,38 +196,5 @@ def learn_to_see(
         made = processor.image_processor(images=[image for image, _ in batch], do_resize=False, return_tensors="pt")
         return {**made, "labels": torch.tensor([captions.index(caption) for _, caption in batch])}
 
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            per_device_train_batch_size=BATCH,
-            max_steps=steps,
-            learning_rate=4e-3,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.1,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            accelerator_config={"dispatch_batches": False},
-            use_cpu=not torch.cuda.is_available(),
-            seed=seed,
-        )
-        trainer = Trainer(
-            model=_Seeing(model, firsts),
-            args=arguments,
-            data_collator=collate,
-            train_dataset=cast(Any, _Stream(pictures)),
-            callbacks=[_Progress(report)] if report else [],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-
-
-class _Stream(IterableDataset[tuple[Image.Image, str]]):
-    def __init__(self, items: Iterable[tuple[Image.Image, str]]) -> None:
-        self.items = items
-
-    def __iter__(self) -> Iterator[tuple[Image.Image, str]]:
-        yield from self.items
+    schedule = {"learning_rate": 4e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.1}
+    _run_trainer(_Seeing(model, firsts), pictures, collate, report, max_steps=steps, seed=seed, **schedule)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from tasks.correction.calibration import fit_logistic
+from tasks.pseudo_labels.calibration_targets import Targets
 from tasks.pseudo_labels.evidence import Evidence, encode_evidence
-from tasks.pseudo_labels.targets import Targets
 
 Values = NDArray[np.float64]
 

@@ -104,7 +104,7 @@ def merge(folder: Path) -> None:
     from tasks.dataset.merge_plan import plan_merge
     from tasks.dataset.settings import EmitSettings, ExportSpec, Format
     from tasks.dataset.sources import Sources
-    from tasks.dataset.versions import VersionWriter
+    from tasks.dataset.versions import record_version
     from tasks.items.image_hashes import ImageHashes
     from tasks.records import Prediction, Sample, Split
     from tasks.storage.rows import StoredRows
@@ -137,9 +137,10 @@ def merge(folder: Path) -> None:
     done("sign, compare, decide")
     out = folder / "emit"
     out.mkdir()
-    with VersionWriter(folder, "recipe") as versions:
-        emitted = write_merged(out, plan, sources, prompter(), 1, versions)
+    emitted = write_merged(out, plan, sources, prompter(), 1)
     done("write kept, dropped, 6 exports")
+    record_version(folder, out / "kept.parquet", "recipe")
+    done("record the version")
     rows = {str(name): n for name, n in emitted.exported.rows.items()}
     print(f"  kept {emitted.kept}, dropped {dict(emitted.dropped)}, rows {rows}")
     print(f"{time.monotonic() - began:.1f} {_peak():.2f}")

@@ -33,10 +33,10 @@ from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
+from tasks.pseudo_labels.calibration_targets import build_targets, find_checked
 from tasks.pseudo_labels.decide import PoolDecision, Trust, decide
 from tasks.pseudo_labels.evidence import collect_evidence, is_usable
 from tasks.pseudo_labels.settings import PseudoLabelSettings
-from tasks.pseudo_labels.targets import build_targets, find_checked
 from tasks.pseudo_labels.trust import fit_trust
 from tasks.records import Correction, Prediction, Sample, Sampling
 from tasks.storage.rows import read_rows

@@ -35,8 +35,8 @@ def small_config(folder: Path, *, items: int = 60, slow: float = 0.0) -> Distill
     script = f"scripted:hash,slow={slow}"
     return DistillConfig(
         pack="demo",
-        labelled=SourceConfig(manifest=paths.labelled_manifest, images=paths.labelled_images),
-        unlabelled=SourceConfig(manifest=paths.unlabelled_manifest, images=paths.unlabelled_images),
+        labelled=SourceConfig(manifest=paths.labelled.manifest, images=paths.labelled.images),
+        unlabelled=SourceConfig(manifest=paths.unlabelled.manifest, images=paths.unlabelled.images),
         generator=EngineSpec(engine="scripted", model=script),
         teacher=EngineSpec(engine="scripted", model=script),
         student=StudentSpec(

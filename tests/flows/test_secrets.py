@@ -66,7 +66,7 @@ def configured(folder: Path, url: str) -> PseudoLabelsConfig:
     paths = write_demo(folder / "data", labelled=40, unlabelled=40, test=20)
     return PseudoLabelsConfig(
         pack="demo",
-        unlabelled=SourceConfig(manifest=paths.unlabelled_manifest, images=paths.unlabelled_images),
+        unlabelled=SourceConfig(manifest=paths.unlabelled.manifest, images=paths.unlabelled.images),
         teacher=EngineSpec(engine="server", model="quoting", base_urls=(url,), api_key_env="QUOTED_KEY"),
         output=folder / "run",
         ledger=folder / "ledger.sqlite",

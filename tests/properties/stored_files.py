@@ -10,7 +10,7 @@ from random import Random
 
 from PIL import Image
 
-from tasks.dataset.mixing import draw_mix
+from tasks.dataset.general_mix import draw_mix
 from tasks.dataset.versions import open_snapshot
 from tasks.errors import LabelstillError, LedgerError
 from tasks.items.images import check_image

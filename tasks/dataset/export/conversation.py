@@ -1,5 +1,6 @@
 """An example as the alternating conversation that every reader wants, checked and escaped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -57,16 +58,29 @@ def to_conversation(example: Example) -> Conversation:
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
         detail = f"turns must alternate user, assistant; they are {roles}"
         raise NotHeld(example, NotHeldReason.TURNS_DO_NOT_ALTERNATE, detail)
-    contents = [_content(m) for m in turns]
+    contents = [escape_content(m) for m in turns]
     tokens = sum(content.count(IMAGE_TOKEN) for content in contents)
     if tokens != len(example.images):
         detail = f"{tokens} `<image>` for {len(example.images)} images"
         raise NotHeld(example, NotHeldReason.IMAGES_DO_NOT_MATCH, detail)
-    return Conversation(_content(system) if system else None, tuple(zip(contents[::2], contents[1::2], strict=True)))
+    return Conversation(
+        escape_content(system) if system else None, tuple(zip(contents[::2], contents[1::2], strict=True))
+    )
 
 
-def _content(message: Message) -> str:
-    # Only a question holds images: a literal token in an answer (from OCR text, say) would be counted as one.
+def make_messages_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+    """Return the row of LLaMA-Factory and ms-swift 4, its images by the given names.
+
+    Raises NotHeld for an example that their readers would skip, change or misread.
+    """
+    return {"messages": to_conversation(example).messages(), "images": list(images)}
+
+
+def escape_content(message: Message) -> str:
+    """Return the message's text with all that a reader would take for a special token escaped.
+
+    Only a question holds images: a literal token in an answer (from OCR text, say) would be counted as one.
+    """
     if message.role != "user":
         return escape_placeholder(message.content)
     return IMAGE_TOKEN.join(escape_placeholder(text) for text in message.content.split(IMAGE_TOKEN))

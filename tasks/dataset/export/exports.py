@@ -8,12 +8,23 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld
-from tasks.dataset.export.files import ImageNames, LeftOut, Writer, put_in_place, write_left_out
+from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.export.files import ImageNames, Writer, put_in_place
 from tasks.dataset.export.ready import write_ready
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.records import Example
 from tasks.storage.files import writing
+from tasks.storage.json_lines import write_json_lines
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An example that is not in a format's files, and why: a line of left_out.jsonl."""
+
+    id: str
+    format: Format
+    reason: NotHeldReason
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
                         left_out.append(LeftOut(example.sample_id, format, error.reason, error.detail))
         for format in spec.formats:
             write_ready(format, scratch / format, folder, name, spec)
-        write_left_out(scratch / "left_out.jsonl", left_out)
+        write_json_lines(scratch / "left_out.jsonl", left_out)
         files = put_in_place(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -19,7 +18,6 @@ from tasks.dataset.export.conversation import NotHeld, NotHeldReason
 from tasks.dataset.settings import Format, ImagePaths
 from tasks.records import Example, Subset
 from tasks.storage.files import full_disk
-from tasks.storage.json_lines import write_json_lines
 
 Row = Callable[[Example, Sequence[str]], dict[str, object]]
 """Makes an example's row, given its images' names; raises NotHeld."""
@@ -38,61 +36,50 @@ class Writer(Protocol):
         ...
 
 
-class RowFile(Protocol):
-    """A file that takes rows one by one."""
-
-    suffix: str
-
-    def __init__(self, path: Path) -> None: ...
-
-    def add(self, row: Any) -> None:
-        """Add one row."""
-        ...
-
-    def close(self) -> None:
-        """Finish the file."""
-        ...
-
-
 def subset_name(name: str, subset: Subset) -> str:
     """What a subset's file is called, without its suffix."""
     return name if subset is Subset.TRAIN else f"{name}_{subset}"
 
 
-def sync_and_close(file: IO[Any], end: bytes = b"") -> None:
-    """Write `end`, sync and close the file, which is closed whatever the disk says."""
+def sync_and_close(file: IO[Any]) -> None:
+    """Sync and close the file, which is closed whatever the disk says."""
     with file:
-        if end:
-            file.write(end)
         file.flush()
         os.fsync(file.fileno())
 
 
-class JsonLines:
-    """A file of one JSON object a line."""
+class RowFile:
+    """A file that takes rows one by one."""
 
-    suffix = ".jsonl"
+    suffix: str
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
 
-    def add(self, row: object) -> None:
+    def add(self, row: Any) -> None:
         """Write one row."""
-        self._file.write(orjson.dumps(row) + b"\n")
+        raise NotImplementedError
 
     def close(self) -> None:
         """Sync and close the file."""
         sync_and_close(self._file)
 
 
-class JsonArray:
-    """A file of one JSON array, an element a line."""
+class JsonLines(RowFile):
+    """A file of one JSON object per line."""
+
+    suffix = ".jsonl"
+
+    def add(self, row: object) -> None:
+        """Write one row."""
+        self._file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+
+class JsonArray(RowFile):
+    """A file of one JSON array, an element per line."""
 
     suffix = ".json"
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._before = b"[\n"
+    _before = b"[\n"
 
     def add(self, row: object) -> None:
         """Write one element."""
@@ -101,30 +88,8 @@ class JsonArray:
 
     def close(self) -> None:
         """Write the array's end, sync and close the file."""
-        end = b"[]\n" if self._before == b"[\n" else b"\n]\n"
-        sync_and_close(self._file, end)
-
-
-class Provenance:
-    """provenance.jsonl of a format: which item of which manifest each row is, and where its label comes from.
-
-    It is a file of its own since readers drop columns that they don't know (ms-swift) or are confused by them.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._lines = JsonLines(folder / "provenance.jsonl")
-        self._next: Counter[Subset] = Counter()
-
-    def add(self, example: Example) -> None:
-        """Note that the next row of the example's subset is this one."""
-        row = self._next[example.subset]
-        facts = {"subset": example.subset, "origin": example.origin, "label": example.label}
-        self._lines.add({"id": example.sample_id, "source": example.source, "row": row, **facts})
-        self._next[example.subset] += 1
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._lines.close()
+        self._file.write(b"[]\n" if self._before == b"[\n" else b"\n]\n")
+        super().close()
 
 
 # --- images ---------------------------------------------------------------------------------------------------
@@ -190,45 +155,36 @@ def _link_or_copy(source: str, target: Path) -> None:
 
 
 class SubsetWriter:
-    """Writes a format that has a row per example and a file per subset, with its provenance."""
+    """Writes a format that has a row per example and a file per subset, with its provenance.
+
+    provenance.jsonl says which item of which manifest each row is, and where its label comes from. It is a file of its
+    own since readers drop columns that they don't know (ms-swift) or are confused by them.
+    """
 
     def __init__(self, folder: Path, name: str, row: Row, names: ImageNames, kind: type[RowFile]) -> None:
         self._folder, self._name, self._row, self._names, self._kind = folder, name, row, names, kind
         self._files = {Subset.TRAIN: self._open(Subset.TRAIN)}
-        self._provenance = Provenance(folder)
+        self._rows: Counter[Subset] = Counter()
+        self._provenance = JsonLines(folder / "provenance.jsonl")
 
     def _open(self, subset: Subset) -> RowFile:
         return self._kind(self._folder / f"{subset_name(self._name, subset)}{self._kind.suffix}")
 
     def write(self, example: Example) -> None:
         """Add the example's row to its subset's file; raises NotHeld."""
+        subset = example.subset
         row = self._row(example, self._names.of(example))
-        if example.subset not in self._files:
-            self._files[example.subset] = self._open(example.subset)
-        self._files[example.subset].add(row)
-        self._provenance.add(example)
+        if subset not in self._files:
+            self._files[subset] = self._open(subset)
+        self._files[subset].add(row)
+        facts = {"subset": subset, "origin": example.origin, "label": example.label}
+        self._provenance.add({"id": example.sample_id, "source": example.source, "row": self._rows[subset], **facts})
+        self._rows[subset] += 1
 
     def close(self) -> None:
         """Finish all files."""
-        for file in self._files.values():
+        for file in (*self._files.values(), self._provenance):
             file.close()
-        self._provenance.close()
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An example that is not in a format's files, and why."""
-
-    sample_id: str
-    format: Format
-    reason: NotHeldReason
-    detail: str
-
-
-def write_left_out(file: Path, left_out: Sequence[LeftOut]) -> None:
-    """Write a line for each: id, format, reason code, detail."""
-    rows = [{"id": x.sample_id, "format": x.format, "reason": x.reason, "detail": x.detail} for x in left_out]
-    write_json_lines(file, rows)
 
 
 def put_in_place(scratch: Path, folder: Path) -> tuple[Path, ...]:

@@ -1,9 +1,10 @@
 """Plain labels, and predictions: for spreadsheets, other tools, and leaderboards."""
 
 import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
+
+import pandas as pd
 
 from tasks.dataset.export.conversation import NotHeld, NotHeldReason
 from tasks.dataset.export.files import ImageNames, JsonLines, sync_and_close
@@ -42,8 +43,5 @@ class LabelWriter:
 
 def write_predictions(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
     """Write (id, predicted label) pairs as a CSV file of the columns `id,predict`, UTF-8, atomically."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["id", "predict"])
-    rows.writerows(pairs)
-    write_bytes(path, text.getvalue().encode())
+    table = pd.DataFrame(list(pairs), columns=["id", "predict"])
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())

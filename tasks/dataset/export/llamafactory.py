@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.export.conversation import NotHeld, NotHeldReason, make_messages_row
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
@@ -31,14 +31,9 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
     return SubsetWriter(folder, name, partial(fitting_row, spec=spec), names, JsonArray)
 
 
-def llamafactory_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row of `<name>.json`, its images by the given names; raises NotHeld for what is skipped or misread."""
-    return {"messages": to_conversation(example).messages(), "images": list(images)}
-
-
 def fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
-    """Return the row of `llamafactory_row`; raises NotHeld also for an example clearly longer than `spec` allows."""
-    row = llamafactory_row(example, images)
+    """Return the example's row; raises NotHeld also for an example clearly longer than `spec` allows."""
+    row = make_messages_row(example, images)
     tokens = least_tokens(example, spec)
     if tokens > spec.max_tokens:
         detail = f"about {tokens} tokens or more, {spec.max_tokens} are allowed (`max_tokens` of the export)"
@@ -62,34 +57,15 @@ def least_tokens(example: Example, spec: ExportSpec) -> int:
     return images + len(_IDEOGRAPH.findall(text)) // 2 + len(_WORD_OR_DIGIT.findall(text))
 
 
-def write_dataset_info(folder: Path, names: Sequence[str]) -> Path:
+def write_dataset_info(folder: Path, names: Sequence[str]) -> None:
     """Write `folder/dataset_info.json`, which says where the sets of these names are and how to read them."""
     info = {
         name: {
             "file_name": f"{name}.json",
             "formatting": "sharegpt",
             "columns": {"messages": "messages", "images": "images"},
-            "tags": {
-                "role_tag": "role",
-                "content_tag": "content",
-                "user_tag": "user",
-                "assistant_tag": "assistant",
-                "system_tag": "system",
-            },
+            "tags": {f"{tag}_tag": tag for tag in ("role", "content", "user", "assistant", "system")},
         }
         for name in names
     }
-    file = folder / "dataset_info.json"
-    write_json(file, info)
-    return file
-
-
-def write_llamafactory(folder: Path, name: str, examples: Sequence[Example]) -> list[Path]:
-    """Write `folder/<name>.json`, with absolute images, and `folder/dataset_info.json`; returns their paths.
-
-    Raises NotHeld, a ValueError naming the item, if an example would be skipped or misread by the reader.
-    """
-    rows = [llamafactory_row(example, [image.path for image in example.images]) for example in examples]
-    data = folder / f"{name}.json"
-    write_json(data, rows)
-    return [data, write_dataset_info(folder, [name])]
+    write_json(folder / "dataset_info.json", info)

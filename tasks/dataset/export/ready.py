@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -14,30 +13,17 @@ from tasks.dataset.export.trainer_files import Plain, write_configuration
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Subset
-from tasks.storage.files import write_bytes
 
 _STUDENTS = TEMPLATES / "students"
 _ZERO3 = "deepspeed_zero3.json"
 """For the whole model: AdamW takes 16 bytes a parameter, so 7B needs several GPUs."""
 
 
-@dataclass(frozen=True)
-class _Trainer:
-    """What differs between the two trainers."""
-
-    train: str
-    """The command that takes a training configuration."""
-    merge: str
-    """The command that takes the merge's configuration."""
-    adapter: str
-    """Where under `trained/` the adapters are."""
-    data: dict[str, Plain]
-    """The words of the templates that name the data set."""
-    validation: dict[str, Plain]
-    """The options that name the validation set; none where there is none."""
-    environment: dict[str, Plain] = field(default_factory=dict[str, Plain])
-    whole: str = ""
-    """What goes before the command that trains the whole model."""
+_COMMANDS = {
+    Format.LLAMAFACTORY: ("llamafactory-cli train", "llamafactory-cli export"),
+    Format.SWIFT: ("swift sft", "swift export"),
+}
+"""The commands that take the configuration of a training and of a merge."""
 
 
 def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: ExportSpec) -> None:
@@ -46,15 +32,35 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
     What they train goes to `folder/trained`, which no export ever touches. Nothing is written for formats other than
     LLaMA-Factory's and ms-swift's. Raises ConfigError for a template or path that can't be used.
     """
-    if format is Format.LLAMAFACTORY:
-        trainer = _llamafactory(scratch, folder / format, name)
-    elif format is Format.SWIFT:
-        trainer = _swift(scratch, folder / format, name, spec)
-    else:
+    if format not in _COMMANDS:
         return
+    train, merge = _COMMANDS[format]
     home, trained = folder / format, folder / "trained"
+    adapter = trained / f"{format}_lora"
+    validation = subset_name(name, Subset.VALIDATION)
+    options: dict[str, Plain] = {}
+    environment: dict[str, Plain] = {}
+    if format is Format.LLAMAFACTORY:
+        launcher = "FORCE_TORCHRUN=1 "  # without it LLaMA-Factory refuses DeepSpeed on one GPU
+        names = [name]
+        if (scratch / f"{validation}.json").exists():
+            names.append(validation)
+            options = {"eval_dataset": validation, "eval_strategy": "epoch"}
+        write_dataset_info(scratch, names)
+    else:
+        launcher = ""
+        # checkpoints are named by their steps; ms-swift itself keeps this link to the newest
+        adapter /= "last-checkpoint"
+        if (scratch / f"{validation}.jsonl").exists():
+            options = {"val_dataset": str(home / f"{validation}.jsonl")}
+        environment = {"MIN_PIXELS": spec.min_pixels, "MAX_PIXELS": spec.max_pixels}
+        if spec.image_paths != "absolute":
+            environment["ROOT_IMAGE_DIR"] = str(home)
     shutil.copyfile(_STUDENTS / _ZERO3, scratch / _ZERO3)
-    words = trainer.data | {
+    words: dict[str, Plain] = {
+        "data": str(home),
+        "dataset": name,
+        "file": str(home / f"{name}.jsonl"),
         "base": os.path.abspath(spec.base) if Path(spec.base).is_dir() else spec.base,
         "revision": spec.revision,
         "trust_remote_code": False,
@@ -64,49 +70,17 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
         "max_pixels": spec.max_pixels,
         "max_tokens": spec.max_tokens,
         "merged": str(trained / f"{format}_lora_merged"),
-        "adapter": str(trained / trainer.adapter),
+        "adapter": str(adapter),
     }
-    for kind, deepspeed, before in (("lora", None, ""), ("full", str(home / _ZERO3), trainer.whole)):
-        file = scratch / f"train_{kind}.yaml"
+    for kind, deepspeed, before in (("lora", None, ""), ("full", str(home / _ZERO3), launcher)):
+        file = f"train_{kind}.yaml"
+        head = _describe_use(f"{before}{train} {home / file}", environment)
         own = words | {"output": str(trained / f"{format}_{kind}"), "deepspeed": deepspeed}
-        write_configuration(file, _STUDENTS / f"{format}_{kind}.yaml", trainer.validation, own)
-        _say_how(file, f"{before}{trainer.train} {home / file.name}", trainer.environment)
-    file = scratch / "merge_lora.yaml"
-    write_configuration(file, _STUDENTS / "merge" / f"{format}.yaml", {}, words)
-    _say_how(file, f"{trainer.merge} {home / file.name}", {})
+        write_configuration(scratch / file, _STUDENTS / f"{format}_{kind}.yaml", options, own, head)
+    head = _describe_use(f"{merge} {home / 'merge_lora.yaml'}", {})
+    write_configuration(scratch / "merge_lora.yaml", _STUDENTS / "merge" / f"{format}.yaml", {}, words, head)
 
 
-def _llamafactory(scratch: Path, home: Path, name: str) -> _Trainer:
-    validation = subset_name(name, Subset.VALIDATION)
-    validated = (scratch / f"{validation}.json").exists()
-    write_dataset_info(scratch, [name, validation] if validated else [name])
-    return _Trainer(
-        train="llamafactory-cli train",
-        merge="llamafactory-cli export",
-        adapter=f"{Format.LLAMAFACTORY}_lora",
-        data={"data": str(home), "dataset": name},
-        validation={"eval_dataset": validation, "eval_strategy": "epoch"} if validated else {},
-        whole="FORCE_TORCHRUN=1 ",  # without it LLaMA-Factory refuses DeepSpeed on one GPU
-    )
-
-
-def _swift(scratch: Path, home: Path, name: str, spec: ExportSpec) -> _Trainer:
-    validation = f"{subset_name(name, Subset.VALIDATION)}.jsonl"
-    environment: dict[str, Plain] = {"MIN_PIXELS": spec.min_pixels, "MAX_PIXELS": spec.max_pixels}
-    if spec.image_paths != "absolute":
-        environment["ROOT_IMAGE_DIR"] = str(home)
-    return _Trainer(
-        train="swift sft",
-        merge="swift export",
-        # checkpoints are named by their steps; ms-swift itself keeps this link to the newest
-        adapter=f"{Format.SWIFT}_lora/last-checkpoint",
-        data={"file": str(home / f"{name}.jsonl")},
-        validation={"val_dataset": str(home / validation)} if (scratch / validation).exists() else {},
-        environment=environment,
-    )
-
-
-def _say_how(file: Path, command: str, environment: Mapping[str, Plain]) -> None:
-    """Put the command line at the head of the configuration, and under `ENV` what ms-swift is to set itself."""
-    head = f"# {command}\n" + (yaml.safe_dump({"ENV": dict(environment)}) if environment else "")
-    write_bytes(file, head.encode() + file.read_bytes())
+def _describe_use(command: str, environment: Mapping[str, Plain]) -> str:
+    """Return the head of a configuration: its command line, and under `ENV` what ms-swift is to set itself."""
+    return f"# {command}\n" + (yaml.safe_dump({"ENV": dict(environment)}) if environment else "")

@@ -3,20 +3,25 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.dataset.export.llamafactory import write_llamafactory
-from tasks.dataset.export.swift import swift_row
+from tasks.dataset.decisions import decide_labelled, make_example
+from tasks.dataset.export.conversation import make_messages_row
+from tasks.dataset.export.llamafactory import write_dataset_info
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.prompter import Prompter
-from tasks.records import Example, Origin, Sample
-from tasks.storage.json_lines import write_json_lines
+from tasks.records import Example, Sample
+from tasks.storage.json_lines import write_json, write_json_lines
 
 
 def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example]) -> Path:
     """Write the data set for `trainer` (`llamafactory` or `swift`) and return its file."""
+    rows = [make_messages_row(example, [image.path for image in example.images]) for example in examples]
     if trainer == "llamafactory":
-        return write_llamafactory(folder, name, examples)[0]
-    file = folder / f"{name}.jsonl"
-    write_json_lines(file, (swift_row(e, [i.path for i in e.images]) for e in examples))
+        file = folder / f"{name}.json"
+        write_json(file, rows)
+        write_dataset_info(folder, [name])
+    else:
+        file = folder / f"{name}.jsonl"
+        write_json_lines(file, rows)
     return file
 
 
@@ -31,16 +36,6 @@ def make_label_examples(prompter: Prompter, train: Sequence[Sample], images: Ima
         seen = sample.images
         if images is not None:
             seen = tuple(i.model_copy(update={"path": str(images.file(i, **bounds).resolve())}) for i in seen)
-        label = sample.given or ""
-        examples.append(
-            Example(
-                sample_id=sample.id,
-                messages=prompter.training_turns(sample, label),
-                images=seen,
-                label=label,
-                origin=Origin.GIVEN,
-                why="given label",
-                source=sample.source,
-            )
-        )
+        given = decide_labelled(sample, None)
+        examples.append(make_example(sample, given, prompter).model_copy(update={"images": seen}))
     return examples

@@ -6,23 +6,16 @@ as well; an `<img>…</img>` in any turn of a row without images becomes an imag
 file; rows that can't be read are deleted unless `strict`; columns that it does not know are dropped.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.dataset.export.conversation import to_conversation
+from tasks.dataset.export.conversation import make_messages_row
 from tasks.dataset.export.files import ImageNames, JsonLines, SubsetWriter
 from tasks.dataset.settings import ExportSpec
-from tasks.records import Example
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
-    """Return the writer of `<name>.jsonl`."""
-    return SubsetWriter(folder, name, swift_row, names, JsonLines)
-
-
-def swift_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a line for ms-swift 4, its images by the given names; raises NotHeld if it would be mended or deleted.
+    """Return the writer of `<name>.jsonl`.
 
     Relative images are found only with the environment variable ROOT_IMAGE_DIR, which the ready configurations name.
     """
-    return {"messages": to_conversation(example).messages(), "images": list(images)}
+    return SubsetWriter(folder, name, make_messages_row, names, JsonLines)

@@ -30,9 +30,9 @@ def fill_words(text: str, words: Mapping[str, Plain], where: str) -> Plain:
 
 
 def write_configuration(
-    file: Path, template: Path, settings: Mapping[str, Plain], words: Mapping[str, Plain]
-) -> dict[str, Any]:
-    """Write `template` (YAML: the trainer's options), overridden by `settings`, with its words filled; returns it.
+    file: Path, template: Path, settings: Mapping[str, Plain], words: Mapping[str, Plain], head: str = ""
+) -> None:
+    """Write `template` (YAML: the trainer's options), overridden by `settings`, with its words filled, below `head`.
 
     An option that ends up as None is left out: ms-swift would read the text `None`. Raises ConfigError, naming
     template and option, for what can't be read or filled.
@@ -43,8 +43,7 @@ def write_configuration(
     options: dict[str, Any] = {**content, **settings}
     values = {name: _filled_value(value, words, f"{template}, `{name}`") for name, value in options.items()}
     values = {name: value for name, value in values.items() if value is not None}
-    write_bytes(file, yaml.safe_dump(values, allow_unicode=True, sort_keys=False).encode())
-    return values
+    write_bytes(file, (head + yaml.safe_dump(values, allow_unicode=True, sort_keys=False)).encode())
 
 
 def _filled_value(value: Any, words: Mapping[str, Plain], where: str) -> Any:

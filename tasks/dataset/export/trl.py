@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
 from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
-from tasks.dataset.export.files import ImageNames, SubsetWriter
+from tasks.dataset.export.files import ImageNames, RowFile, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
@@ -42,13 +42,13 @@ def trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
     return {"prompt": before, "completion": [last], "images": shown}
 
 
-class ParquetGroups:
+class ParquetGroups(RowFile):
     """A Parquet file written a row group at a time, so that few images are held."""
 
     suffix = ".parquet"
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetWriter(path, _FEATURES.arrow_schema)
+        self._parquet = pq.ParquetWriter(path, _FEATURES.arrow_schema)
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
 
@@ -60,14 +60,14 @@ class ParquetGroups:
             self._flush()
 
     def _flush(self) -> None:
-        self._file.write_table(pa.Table.from_pylist(self._rows, schema=_FEATURES.arrow_schema))
+        self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=_FEATURES.arrow_schema))
         self._rows, self._bytes = [], 0
 
     def close(self) -> None:
         """Write the last group and finish the file."""
         if self._rows:
             self._flush()
-        self._file.close()
+        self._parquet.close()
 
 
 def _elements(content: str) -> list[dict[str, str | None]]:

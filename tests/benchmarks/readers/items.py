@@ -58,7 +58,7 @@ def draw_cases(folder: Path, count: int, shapes: Sequence[str]) -> Iterator[Case
     """`count` demo items, written below `folder`; `shapes` by turns, every tenth item in the validation part."""
     paths = write_demo(folder / "demo", labelled=count, unlabelled=1, test=1, broken=0)
     pack = load_pack("demo")
-    samples = read_samples(paths.labelled_manifest, paths.labelled_images, pack, Split.LABELLED).kept
+    samples = read_samples(paths.labelled.manifest, paths.labelled.images, pack, Split.LABELLED).kept
     prompter = Prompter(pack, "any", max_pixels=112 * 168, min_pixels=56 * 56)
     pictures = [image for sample in samples for image in sample.images]
     for i, sample in enumerate(samples):

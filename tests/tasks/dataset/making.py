@@ -4,16 +4,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tasks.dataset.versions import Version, VersionWriter
+from tasks.dataset import versions
+from tasks.dataset.versions import Version
 from tasks.records import Example
+from tasks.storage.rows import write_rows
 
 
 def record_version(output: Path, recipe: str, examples: Iterable[Example]) -> Version:
     """Record `examples` as a version of `output`."""
-    with VersionWriter(output, recipe) as writer:
-        for example in examples:
-            writer.add(example)
-    return writer.version
+    with TemporaryDirectory() as folder:
+        kept = Path(folder) / "kept.parquet"
+        write_rows(kept, list(examples))
+        return versions.record_version(output, kept, recipe)
 
 
 def version_of(examples: Iterable[Example]) -> str:

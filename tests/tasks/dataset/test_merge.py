@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tasks.dataset.conflicts import find_conflicts
 from tasks.dataset.decisions import decide_pseudo_labelled
+from tasks.dataset.general_mix import MixRow
 from tasks.dataset.merge import drops as merge_drops
 from tasks.dataset.merge import input_ids, shuffled_examples
 from tasks.dataset.merge_plan import Plan, plan_merge
-from tasks.dataset.mixing import MixRow
 from tasks.dataset.settings import EmitSettings, MixSettings
 from tasks.dataset.sources import Sources
 from tasks.items.duplicates import item_of, near

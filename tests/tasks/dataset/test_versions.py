@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.dataset import diff as version_diff
+from tasks.dataset import versions
 from tasks.dataset.diff import Change, Kind, Tally, change_file, differences
-from tasks.dataset.versions import VersionWriter, find_version, open_snapshot, read_versions, snapshot_path
+from tasks.dataset.versions import find_version, open_snapshot, read_versions, snapshot_path
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin, Subset
 from tasks.storage.rows import write_rows
@@ -113,9 +114,11 @@ def test_the_same_set_again_is_no_new_version_and_going_back_is_one(tmp_path: Pa
 
 
 def test_an_emission_that_fails_leaves_no_version(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), VersionWriter(tmp_path, "r") as writer:
-        writer.add(ONE[0])
-        raise RuntimeError
+    write_rows(tmp_path / "kept.parquet", ONE)
+    torn = (tmp_path / "kept.parquet").read_bytes()[:-100]
+    (tmp_path / "kept.parquet").write_bytes(torn)
+    with pytest.raises(pa.ArrowInvalid):
+        versions.record_version(tmp_path, tmp_path / "kept.parquet", "r")
     assert not read_versions(tmp_path) and not list((tmp_path / "versions").iterdir())
 
 
@@ -131,10 +134,10 @@ def test_an_empty_set_is_a_version_like_others(tmp_path: Path) -> None:
 def test_a_killed_writer_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     first = record_version(tmp_path, "r", ONE)
     code = (
-        "import os, pathlib, signal, sys; from tasks.dataset.versions import VersionWriter; "
-        "from tests.tasks.dataset.test_versions import TWO; "
-        "w = VersionWriter(pathlib.Path(sys.argv[1]), 'r').__enter__(); "
-        "[w.add(e) for e in TWO]; os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, pathlib, signal, sys; from tasks.dataset import versions; "
+        "from tests.tasks.dataset.making import record_version; from tests.tasks.dataset.test_versions import TWO; "
+        "versions.write_json_lines = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "record_version(pathlib.Path(sys.argv[1]), 'r', TWO)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
     assert read_versions(tmp_path) == [first]

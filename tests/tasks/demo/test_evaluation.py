@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.demo.evaluation import DemoFigures, describe, evaluate_demo
+from tasks.demo.evaluation import DemoFigures, Found, describe, evaluate_demo
 from tasks.records import Action
 from tasks.storage.rows import write_rows
 from tests.tasks.making import correction, prediction, proposal
@@ -43,18 +43,11 @@ def test_the_figures_are_those_of_a_run_counted_by_hand(figures: DemoFigures) ->
         kept_pseudo=2,
         kept_precision=0.5,
         planted=4,
-        disagreements=4,  # b, c, e, f
-        disagreement_precision=0.75,
-        disagreement_recall=0.75,
-        adjudicated=3,  # b, c, e
-        adjudicated_precision=2 / 3,
-        adjudicated_recall=0.5,
-        held_wrong=3,  # b, c, e
-        held_wrong_precision=2 / 3,
-        held_wrong_recall=0.5,
+        disagreements=Found(4, precision=0.75, recall=0.75),  # b, c, e, f
+        adjudicated=Found(3, precision=2 / 3, recall=0.5),  # b, c, e
+        held_wrong=Found(3, precision=2 / 3, recall=0.5),  # b, c, e
         changed=2,
         changed_right=1,
-        changed_wrong=1,
         changed_unreviewed=1,
         changed_unreviewed_right=1,
         reviewed=2,

@@ -97,7 +97,7 @@ def test_exactly_the_share_of_labels_is_wrong_and_stays_in_its_task(demo: DemoPa
         assert line["wrong"] == (line["given"] not in (None, line["label"]))
         assert (line["given"] is not None) == (line["split"] == "labelled")
         assert line["given"] is None or (line["given"] in KINDS) == (line["label"] in KINDS)
-    given = {e["id"]: e["output"] for e in reversed(entries_of(demo.labelled_manifest))}
+    given = {e["id"]: e["output"] for e in reversed(entries_of(demo.labelled.manifest))}
     assert all(given[line["id"]] == line["given"] for line in truth if line["split"] == "labelled")
 
 
@@ -105,9 +105,9 @@ def test_only_the_broken_items_are_broken(demo: DemoPaths):
     truth = {line["id"]: line["split"] for line in truth_of(demo)}
     assert len(truth) == 180
     for split, manifest, images in (
-        ("labelled", demo.labelled_manifest, demo.labelled_images),
-        ("unlabelled", demo.unlabelled_manifest, demo.unlabelled_images),
-        ("test", demo.test_manifest, demo.test_images),
+        ("labelled", demo.labelled.manifest, demo.labelled.images),
+        ("unlabelled", demo.unlabelled.manifest, demo.unlabelled.images),
+        ("test", demo.test.manifest, demo.test.images),
     ):
         entries = entries_of(manifest)
         sound, seen = 0, set()
@@ -138,14 +138,14 @@ def is_sound(entry: dict, images: Path) -> bool:
 def test_a_folder_of_the_same_recipe_is_reused_and_another_replaced(tmp_path: Path):
     folder = tmp_path / "data"
     paths = write_demo(folder, 1, labelled=20, unlabelled=5, test=5)
-    manifest = paths.labelled_manifest.read_bytes()
+    manifest = paths.labelled.manifest.read_bytes()
     born = paths.truth.stat().st_mtime_ns
     write_demo(folder, 1, labelled=20, unlabelled=5, test=5)
     assert paths.truth.stat().st_mtime_ns == born
     write_demo(folder, 2, labelled=20, unlabelled=5, test=5)
-    assert paths.labelled_manifest.read_bytes() != manifest
+    assert paths.labelled.manifest.read_bytes() != manifest
     write_demo(folder, 1, labelled=20, unlabelled=5, test=5)
-    assert paths.labelled_manifest.read_bytes() == manifest
+    assert paths.labelled.manifest.read_bytes() == manifest
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 

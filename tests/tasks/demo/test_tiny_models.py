@@ -63,13 +63,6 @@ def test_the_template_renders_as_qwen2_vl_instruct_does(checkpoint: Path):
         )
 
 
-def test_numbered_images_on_request(checkpoint: Path):
-    loaded = AutoProcessor.from_pretrained(checkpoint)
-    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "image"}]}]
-    text = loaded.apply_chat_template(turns, tokenize=False, add_vision_id=True)
-    assert "Picture 1: <|vision_start|><|image_pad|><|vision_end|>Picture 2: <|vision_start|>" in text
-
-
 def test_a_checkpoint_is_small_loads_and_answers(checkpoint: Path):
     processor = AutoProcessor.from_pretrained(checkpoint)
     model = AutoModelForImageTextToText.from_pretrained(checkpoint)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.pseudo_labels.calibration_targets import Targets
 from tasks.pseudo_labels.evidence import Evidence
-from tasks.pseudo_labels.targets import Targets
 from tasks.records import Prediction
 from tests.tasks.making import prediction
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.dataset.versions import SnapshotRow
 from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
 from tasks.models.engines.spec import EngineSpec
@@ -27,7 +26,6 @@ from tasks.records import (
     ReviewCase,
     Sample,
     Sampling,
-    Subset,
     TextPart,
 )
 from tasks.review.verdicts import Verdict
@@ -91,19 +89,6 @@ ROWS: dict[str, list[Record]] = {
             sample_id="a", label=None, expected=None, evidence=Evidence(), decision=PoolDecision.NO_ANSWER, why="w"
         ),
         Trusted(sample_id="b", label="x", expected=0.9, evidence=Evidence(), decision=PoolDecision.KEPT, why="w"),
-    ],
-    "snapshots": [
-        SnapshotRow(
-            sample_id="a",
-            label="x",
-            reason="",
-            origin=Origin.GIVEN,
-            why="w",
-            subset=Subset.TRAIN,
-            task="t",
-            source="f",
-            content="c",
-        )
     ],
     "samplings": [Sampling(), Sampling(n=2, temperature=0.5, label_probabilities=True)],
 }

@@ -61,7 +61,7 @@ def demo_prompter() -> Prompter:
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     paths = write_demo(tmp_path_factory.mktemp("data") / "d", labelled=40, unlabelled=4, test=4)
-    kept = read_samples(paths.labelled_manifest, paths.labelled_images, load_pack("demo"), Split.LABELLED).kept
+    kept = read_samples(paths.labelled.manifest, paths.labelled.images, load_pack("demo"), Split.LABELLED).kept
     images = [s for s in kept if s.task == "image"][:4]
     return images + [s for s in kept if s.task == "dialogue"][:4]
 

@@ -31,7 +31,7 @@ class Data:
     def __init__(self, folder: Path) -> None:
         paths = write_demo(folder / "d", labelled=260, unlabelled=4, test=4, broken=0)
         self.samples = read_samples(
-            paths.labelled_manifest, paths.labelled_images, load_pack("demo"), Split.LABELLED
+            paths.labelled.manifest, paths.labelled.images, load_pack("demo"), Split.LABELLED
         ).kept
         lines = [json.loads(line) for line in paths.truth.read_text(encoding="utf-8").splitlines()]
         self.truth: dict[str, str] = {line["id"]: line["label"] for line in lines}

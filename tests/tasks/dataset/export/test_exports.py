@@ -53,7 +53,7 @@ def test_every_format_holds_every_example_or_says_why_not(mixed: list[Example], 
     (out / ".exports" / "swift").mkdir(parents=True)  # left by a run that was killed
     made = write_exports(out, "set", mixed, ExportSpec(formats=ALL))
     assert made.rows == dict.fromkeys(ALL, 5) | {Format.QWEN: 4, Format.VISION_START: 1, Format.LABELS: 4}
-    left = {(x.sample_id, x.format): x.reason for x in made.left_out}
+    left = {(x.id, x.format): x.reason for x in made.left_out}
     assert left == {
         ("system", Format.QWEN): NotHeldReason.SYSTEM_TURN,
         **{(i, Format.VISION_START): NotHeldReason.NOT_ONE_IMAGE for i in ("text", "three", "system", "mixed")},
@@ -103,7 +103,7 @@ def test_what_llamafactory_would_cut_is_left_out_of_it_alone(tmp_path: Path) -> 
     made = write_exports(tmp_path, "set", [short, long, short], ExportSpec(formats=formats, max_tokens=512))
     assert made.rows == {Format.LLAMAFACTORY: 2, Format.SWIFT: 3}
     (left,) = made.left_out
-    assert (left.sample_id, left.format, left.reason) == ("1100", Format.LLAMAFACTORY, NotHeldReason.TOO_LONG)
+    assert (left.id, left.format, left.reason) == ("1100", Format.LLAMAFACTORY, NotHeldReason.TOO_LONG)
     assert "550 tokens" in left.detail and "512 are allowed" in left.detail
     # what is held against is what the trainer is told
     for kind in ("lora", "full"):
@@ -174,7 +174,7 @@ def test_an_image_that_is_gone_is_said_where_it_is_needed(mixed: list[Example], 
     spec = ExportSpec(image_paths="copy", formats=(Format.SWIFT, Format.TRL, Format.LABELS))
     made = write_exports(tmp_path / "out", "set", mixed[:3], spec)
     assert made.rows == {Format.SWIFT: 1, Format.TRL: 1, Format.LABELS: 3}
-    assert {(x.sample_id, x.format) for x in made.left_out} == {
+    assert {(x.id, x.format) for x in made.left_out} == {
         (i, f) for i in ("one", "three") for f in (Format.SWIFT, Format.TRL)
     }
     assert {x.reason for x in made.left_out} == {NotHeldReason.IMAGE_UNREADABLE}

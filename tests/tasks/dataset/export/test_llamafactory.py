@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.export.llamafactory import least_tokens, llamafactory_row, write_llamafactory
+from tasks.dataset.export.conversation import make_messages_row
+from tasks.dataset.export.llamafactory import least_tokens
+from tasks.dataset.export.student_set import write_data
 from tasks.dataset.settings import ExportSpec
 from tasks.models.token_budget import image_tokens
 from tasks.records import ImageRef
@@ -12,15 +14,15 @@ from tests.tasks.making import image, prompter, sample
 
 
 def test_the_two_files_and_all_the_keys_that_the_reader_wants(tmp_path: Path) -> None:
-    files = write_llamafactory(tmp_path / "out", "my-set", [asked("<image>问", images=1)])
-    assert files == [tmp_path / "out" / "my-set.json", tmp_path / "out" / "dataset_info.json"]
-    assert json.loads(files[0].read_text(encoding="utf-8")) == [
+    file = write_data(tmp_path / "out", "my-set", "llamafactory", [asked("<image>问", images=1)])
+    assert file == tmp_path / "out" / "my-set.json"
+    assert json.loads(file.read_text(encoding="utf-8")) == [
         {
             "messages": [{"role": "user", "content": "<image>问"}, {"role": "assistant", "content": "答"}],
             "images": ["/images/0.png"],
         }
     ]
-    info = json.loads(files[1].read_text(encoding="utf-8"))["my-set"]
+    info = json.loads(file.with_name("dataset_info.json").read_text(encoding="utf-8"))["my-set"]
     assert info["file_name"] == "my-set.json" and info["formatting"] == "sharegpt"
     assert set(info["columns"]) == {"messages", "images"}
     assert set(info["tags"]) == {"role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag"}
@@ -29,7 +31,7 @@ def test_the_two_files_and_all_the_keys_that_the_reader_wants(tmp_path: Path) ->
 def test_a_literal_placeholder_in_text_reason_and_label_set_is_no_image() -> None:
     subject = sample("a", "用户: 发了<image>和<video>", image("1"))
     turns = prompter().training_turns(subject, "申请退款", "看到<image>与<audio>字样")
-    row = llamafactory_row(example(*((t.role, t.content) for t in turns), images=1), ["/1.png"])
+    row = make_messages_row(example(*((t.role, t.content) for t in turns), images=1), ["/1.png"])
     messages = row["messages"]
     assert isinstance(messages, list)
     text = "".join(m["content"] for m in messages)
@@ -39,17 +41,17 @@ def test_a_literal_placeholder_in_text_reason_and_label_set_is_no_image() -> Non
 
 def test_what_the_reader_would_skip_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="item item-7: 1 `<image>` for 0 images"):
-        write_llamafactory(tmp_path, "set", [asked(), asked("<image>")])
+        write_data(tmp_path, "set", "llamafactory", [asked(), asked("<image>")])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_set_is_an_empty_list(tmp_path: Path) -> None:
-    assert json.loads(write_llamafactory(tmp_path, "set", [])[0].read_text("utf-8")) == []
+    assert json.loads(write_data(tmp_path, "set", "llamafactory", []).read_text("utf-8")) == []
 
 
 def test_a_placeholder_may_stand_in_a_later_question() -> None:
     turns = ("user", "a"), ("assistant", "b"), ("user", "<image><image>"), ("assistant", "c")
-    assert llamafactory_row(example(*turns, images=2), ["/0.png", "/1.png"])["images"] == ["/0.png", "/1.png"]
+    assert make_messages_row(example(*turns, images=2), ["/0.png", "/1.png"])["images"] == ["/0.png", "/1.png"]
 
 
 def test_length_counts_all_turns_and_images_and_errs_to_too_few() -> None:

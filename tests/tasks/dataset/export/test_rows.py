@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.export.conversation import NotHeld, NotHeldReason, make_messages_row
 from tasks.dataset.export.qwen import qwen_row
-from tasks.dataset.export.swift import swift_row
 from tasks.dataset.export.swift2 import swift2_row
 from tasks.dataset.export.vision_start import vision_start_row
 from tests.tasks.dataset.export.making import asked, example
@@ -16,11 +15,11 @@ TWICE = example(("user", "<image>一"), ("assistant", "a"), ("user", "二<image>
 
 
 def test_swift_gets_as_many_tags_as_images_and_no_column_that_it_drops() -> None:
-    row = swift_row(TWICE, ["/0.png", "/1.png"])
+    row = make_messages_row(TWICE, ["/0.png", "/1.png"])
     assert set(row) == {"messages", "images"} and row["images"] == ["/0.png", "/1.png"]
     assert str(row["messages"]).count("<image>") == 2
     # in a row without images it looks for files between <img> tags, and drops them when there are none
-    assert "<img>" not in str(swift_row(asked("<img>/a.png</img>", "<img>/a.png</img>"), [])["messages"])
+    assert "<img>" not in str(make_messages_row(asked("<img>/a.png</img>", "<img>/a.png</img>"), [])["messages"])
 
 
 def test_swift_2_gets_each_image_in_its_place() -> None:

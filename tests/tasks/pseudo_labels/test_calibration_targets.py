@@ -1,7 +1,7 @@
 import pytest
 
+from tasks.pseudo_labels.calibration_targets import Checked, build_targets, find_checked
 from tasks.pseudo_labels.evidence import Evidence
-from tasks.pseudo_labels.targets import Checked, build_targets, find_checked
 from tasks.records import NEITHER, Correction, Prediction, Sample
 from tests.tasks.making import correction, prediction, sample
 

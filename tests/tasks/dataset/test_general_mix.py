@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tasks.dataset.mixing import MixReason, as_sample, draw_mix
+from tasks.dataset.general_mix import MixReason, as_sample, draw_mix
 from tasks.errors import ManifestError
 from tasks.items.refusals import Reason
 from tasks.records import Message, Origin

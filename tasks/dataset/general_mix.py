@@ -21,12 +21,13 @@ import orjson
 from PIL import Image
 from pydantic import ValidationError
 
+from tasks.dataset.export.conversation import escape_content
 from tasks.dataset.settings import MixSettings
 from tasks.errors import ManifestError
 from tasks.items.images import MAX_PIXELS, check_image, locate
 from tasks.items.refusals import Unusable
-from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
-from tasks.records import Example, ImagePart, ImageRef, Message, Origin, Part, Sample, Split, TextPart
+from tasks.prompts.turns import IMAGE_TOKEN
+from tasks.records import Example, ImagePart, Message, Origin, Part, Sample, Split, TextPart
 from tasks.storage.json_lines import read_lines
 
 
@@ -68,17 +69,9 @@ def draw_mix(file: Path, images: Path, count: int, seed: int) -> list[MixRow]:
     if not root.is_dir():
         raise ManifestError(f"{images}: no such image folder (for {file}); correct the mix's `images`")
     rng = Random(seed)
-    drawn: list[tuple[float, int, object]] = []  # the rows of the lowest lots; the heap's top is the highest of them
-    number = 0
-    for number, row in enumerate(_rows(file), 1):
-        lot = -rng.random()
-        if len(drawn) < count:
-            heapq.heappush(drawn, (lot, number, row))
-        elif count and lot > drawn[0][0]:
-            heapq.heapreplace(drawn, (lot, number, row))
-    if not number:
+    drawn = heapq.nsmallest(count, ((rng.random(), number, row) for number, row in enumerate(_rows(file), 1)))
+    if count and not drawn:
         raise ManifestError(f"{file}: holds no rows; point the mix to a file that has some")
-    drawn.sort(key=lambda entry: -entry[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return [_checked(f"mix-{number}", row, file, root) for _, number, row in drawn]
@@ -128,7 +121,7 @@ def _checked(identity: str, row: object, file: Path, root: Path) -> MixRow:
 def _example(identity: str, row: object, file: Path, root: Path) -> Example:
     if isinstance(row, _Unfit):
         raise row
-    fields = cast(dict[str, Any], row) if isinstance(row, dict) else {}
+    fields: dict[str, Any] = cast(Any, row) if isinstance(row, dict) else {}
     try:
         messages = tuple(Message(role=m["role"], content=m["content"]) for m in fields["messages"])
     except (KeyError, TypeError, ValidationError) as error:
@@ -137,28 +130,21 @@ def _example(identity: str, row: object, file: Path, root: Path) -> Example:
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2) or not all(m.content.strip() for m in messages):
         raise _Unfit(MixReason.TURNS, f"turns must alternate user, assistant, none empty; they are {roles}")
-    names = fields.get("images") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in cast(list[object], names)):
+    names: Any = fields.get("images") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _Unfit(MixReason.MALFORMED, "`images` is no list of file names")
     slots = {role: sum(m.content.count(IMAGE_TOKEN) for m in messages if m.role == role) for role in roles}
-    if slots["user"] != len(cast(list[str], names)) or sum(slots.values()) != slots["user"]:
-        raise _Unfit(MixReason.PLACEHOLDERS, f"`<image>` by role {slots}, {len(cast(list[str], names))} images")
-    images: list[ImageRef] = [check_image(locate(name, root), MAX_PIXELS) for name in cast(list[str], names)]
+    if slots["user"] != len(names) or sum(slots.values()) != slots["user"]:
+        raise _Unfit(MixReason.PLACEHOLDERS, f"`<image>` by role {slots}, {len(names)} images")
     return Example(
         sample_id=identity,
-        messages=tuple(m.model_copy(update={"content": _escaped(m)}) for m in messages),
-        images=tuple(images),
+        messages=tuple(m.model_copy(update={"content": escape_content(m)}) for m in messages),
+        images=tuple(check_image(locate(name, root), MAX_PIXELS) for name in names),
         label="",
         origin=Origin.MIX,
         why="general-purpose example",
         source=str(file.resolve()),
     )
-
-
-def _escaped(message: Message) -> str:
-    if message.role != "user":
-        return escape_placeholder(message.content)
-    return IMAGE_TOKEN.join(escape_placeholder(text) for text in message.content.split(IMAGE_TOKEN))
 
 
 class _Unfit(Exception):
