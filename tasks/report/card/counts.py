@@ -11,7 +11,8 @@ from tasks.report.card.facts import Facts
 from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
 from tasks.report.correction.charts import reliability_chart, suspicion_chart
 from tasks.report.correction.figures import Bar, Bin, Share
-from tasks.report.correction.tables import counted, table
+from tasks.report.correction.tables import table
+from tasks.storage.html import format_count
 
 _NOTHING = Markup("")
 _CHARTED = 60
@@ -117,7 +118,7 @@ def corrections(facts: Facts) -> Markup:
     ranked = sorted(pairs.items(), key=lambda pair: (-pair[1], str(pair[0])))
     changes = table(("given", "new", "items"), [(g, n or _NO_LABEL, f"{c:,}") for (g, n), c in ranked], "ttn")
     shape = Markup("<details><summary>{}</summary>{}</details>")
-    return _NOTHING.join([*parts, shape.format(counted(len(pairs), "kind") + " of change", changes)])
+    return _NOTHING.join([*parts, shape.format(format_count(len(pairs), "kind") + " of change", changes)])
 
 
 def reasons(facts: Facts, diversity: Variety | None) -> Markup:
@@ -126,7 +127,9 @@ def reasons(facts: Facts, diversity: Variety | None) -> Markup:
         return _NOTHING
     d, emitted = diversity, facts.emitted
     whole = "all are measured" if d.reasons == emitted.with_reason else f"measured on {d.reasons:,}, drawn evenly"
-    note = Markup('<p class="note">{} have a reason; {}.</p>').format(counted(emitted.with_reason, "example"), whole)
+    note = Markup('<p class="note">{} have a reason; {}.</p>').format(
+        format_count(emitted.with_reason, "example"), whole
+    )
     rows = [(f"distinct-{n}", f"{value:.1%}") for n, value in enumerate(d.distinct, 1)]
     rows.append(("word for word as another", f"{d.repeated:.1%}"))
     measures = table(("measure", "value"), rows, "tn")

@@ -27,8 +27,8 @@ from tasks.report.card.flow import flow_chart, links_of
 from tasks.report.card.items import change_item, cut, dropped_item, example_item, grid
 from tasks.report.card.prompts import RenderedPrompt
 from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, warnings_of
-from tasks.report.correction.tables import counted
 from tasks.report.fonts import PAGE_FONTS, font_faces, legible
+from tasks.storage.html import format_count
 
 _NOTHING = Markup("")
 _PROMPT = 20_000
@@ -109,8 +109,8 @@ def _head(card: Card) -> Markup:
     made = time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(finished)).lstrip("0")
     lead = Markup('<h1 id="summary">{}</h1><p class="lead">{}, {}. Licence: {}. Made by labelstill, {}.</p>').format(
         card.title,
-        counted(facts.emitted.count, "training example"),
-        "free text" if facts.emitted.labels is None else counted(len(facts.emitted.labels), "label"),
+        format_count(facts.emitted.count, "training example"),
+        "free text" if facts.emitted.labels is None else format_count(len(facts.emitted.labels), "label"),
         card.licence or "not named",
         made,
     )
@@ -136,9 +136,13 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
     yield "training examples", f"{emitted.count:,}", ", ".join(f"{n:,} {name}" for name, n in subsets.items())
     if (record := records.get("correction")) is not None:
         share = facts.changes.pairs.total() / max(record.read, 1)
-        yield "labels changed", f"{facts.changes.pairs.total():,}", f"{share:.1%} of {counted(record.read, 'item')}"
+        yield (
+            "labels changed",
+            f"{facts.changes.pairs.total():,}",
+            f"{share:.1%} of {format_count(record.read, 'item')}",
+        )
     if (record := records.get("pseudo_labels")) is not None:
-        yield "pseudo-labels kept", f"{record.kept:,}", f"of {counted(record.read, 'item')} in the pool"
+        yield "pseudo-labels kept", f"{record.kept:,}", f"of {format_count(record.read, 'item')} in the pool"
         if (expected := facts.figure("pseudo_labels", "expected precision")) is not None and record.kept:
             low, high = (facts.figure("pseudo_labels", name) for name in ("lower", "upper"))
             interval = "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
@@ -149,7 +153,7 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
     asked = sum(r.costs.asked + r.costs.reused for r in records.values())
     priced = [r.costs.cost for r in records.values() if r.costs.cost is not None]
     cost = f", cost {sum(priced):,.2f}" if priced else ""
-    yield "time", _duration(seconds), f"{counted(asked, 'answer')} of models{cost}"
+    yield "time", _duration(seconds), f"{format_count(asked, 'answer')} of models{cost}"
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCardData
 
 from tasks.report.card.page import Card
 from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, warnings_of
-from tasks.report.correction.tables import counted
+from tasks.storage.html import format_count
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST = "1M<n<10M"
@@ -58,8 +58,8 @@ def _lines(card: Card) -> Iterator[str]:
     if is_transductive(facts):
         yield f"**{TRANSDUCTIVE}**\n"
     yield f"# {plain(card.title)}\n"
-    labels = "free text" if facts.emitted.labels is None else counted(len(facts.emitted.labels), "label")
-    yield f"{counted(facts.emitted.count, 'training example')}, {labels}. Made by labelstill."
+    labels = "free text" if facts.emitted.labels is None else format_count(len(facts.emitted.labels), "label")
+    yield f"{format_count(facts.emitted.count, 'training example')}, {labels}. Made by labelstill."
     yield "The whole card, with charts and examples, is the page `index.html` beside this file.\n"
     if cautions := warnings_of(facts, card.licence, card.diversity):
         yield "## Read this first\n"

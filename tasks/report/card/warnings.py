@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
-from tasks.report.correction.tables import counted
+from tasks.storage.html import format_count
 
 TRANSDUCTIVE = (
     "Transductive: evaluation items, or near-duplicates of them, were allowed into this training set. Scores on that "
@@ -42,16 +42,16 @@ def _about_the_run(facts: Facts) -> Iterator[str]:
     if not facts.emitted.count:
         yield "The training set is empty."
     if left_out := facts.figure("emit", "left out of an export"):
-        yield f"{counted(int(left_out), 'example')} could not be written in some format: see emit/left_out.jsonl."
+        yield f"{format_count(int(left_out), 'example')} could not be written in some format: see emit/left_out.jsonl."
     for stage in ("rationales", "pseudo_labels", "correction"):
         record = facts.records.get(stage)
         if record is not None and emit.inputs.get(stage, record.digest) != record.digest:
             yield f"The set is older than the stage {stage}, which has been done anew since: run again to emit it."
     for record in facts.records.values():
         if record.costs.failed:
-            yield f"{record.stage}: {counted(record.costs.failed, 'answer')} failed."
+            yield f"{record.stage}: {format_count(record.costs.failed, 'answer')} failed."
         if record.stage.startswith("samples/") and record.dropped > _REFUSED * record.read:
-            yield f"{record.stage}: {record.dropped:,} of {counted(record.read, 'item')} could not be used."
+            yield f"{record.stage}: {record.dropped:,} of {format_count(record.read, 'item')} could not be used."
     if len({r.code for r in facts.records.values()}) > 1:
         yield "The stages were run by different versions of the code (see Recipe)."
 
@@ -61,7 +61,7 @@ def _about_labels(facts: Facts) -> Iterator[str]:
         yield "The given labels were not checked: the stage correction was left out."
     waiting = facts.figure("correction", "waiting for review")
     if waiting:
-        yield f"{counted(int(waiting), 'given label')} held to be wrong may be taught: no person has judged yet."
+        yield f"{format_count(int(waiting), 'given label')} held to be wrong may be taught: no person has judged yet."
     if "correction" in facts.records and not facts.figure("correction", "reviewed"):
         yield "No person has judged any label, so none was changed and no estimate of wrong labels was calibrated."
     labels = facts.emitted.labels
@@ -70,10 +70,10 @@ def _about_labels(facts: Facts) -> Iterator[str]:
     sizes = {label: found.total() for label, found in labels.items()}
     lost = [label for label in facts.before if label not in sizes]
     if lost:
-        yield f"{counted(len(lost), 'label')} of the labelled set is in no example: {_listed(lost)}."
+        yield f"{format_count(len(lost), 'label')} of the labelled set is in no example: {_listed(lost)}."
     few = [label for label, n in sizes.items() if n < _FEW]
     if few:
-        yield f"{counted(len(few), 'label')} with fewer than {_FEW} examples: {_listed(few)}."
+        yield f"{format_count(len(few), 'label')} with fewer than {_FEW} examples: {_listed(few)}."
     if max(sizes.values()) > _UNEVEN * min(sizes.values()):
         most, least = max(sizes.values()), min(sizes.values())
         yield f"The classes are uneven: the largest has {most:,} examples, the smallest {least:,}."
@@ -84,7 +84,7 @@ def _about_pseudo_labels(facts: Facts) -> Iterator[str]:
     if record is None:
         return
     if record.kept == 0:
-        yield f"None of {counted(record.read, 'pseudo-label')} could be trusted: the pool adds nothing to the set."
+        yield f"None of {format_count(record.read, 'pseudo-label')} could be trusted: the pool adds nothing to the set."
     elif facts.figure("pseudo_labels", "lower") is None or facts.figure("pseudo_labels", "calibrated") == 0:
         yield "The pseudo-labels' expected precision is the teacher's own word: it was not calibrated on known labels."
 
@@ -96,7 +96,7 @@ def _about_reasons(facts: Facts, diversity: Variety | None) -> Iterator[str]:
             "worse."
         )
     if broken := sum("\ufffd" in reason for reason in facts.emitted.reasons):
-        yield f"{counted(broken, 'reason')} of those measured with broken characters (U+FFFD)."
+        yield f"{format_count(broken, 'reason')} of those measured with broken characters (U+FFFD)."
     near = facts.figure("rationales", "near-duplicates after")
     if near is not None and near > _ALIKE:
         yield f"{near:.0%} of the kept reasons are near-duplicates of another."

@@ -13,7 +13,8 @@ from markupsafe import Markup
 from tasks.report.correction.charts import budget_chart, reliability_chart, suspicion_chart
 from tasks.report.correction.cleanlab_compare import Comparison
 from tasks.report.correction.figures import Figures, Share
-from tasks.report.correction.tables import class_table, counted, excluded_list, pairs, suspect_table, table
+from tasks.report.correction.tables import class_table, excluded_list, pairs, suspect_table, table
+from tasks.storage.html import format_count
 
 _NOTHING = Markup("")
 
@@ -76,7 +77,7 @@ def _state(figures: Figures) -> str:
 def _head(figures: Figures) -> Markup:
     runs = "one prediction an item" if figures.repeats == 1 else f"the mean of {figures.repeats} predictions an item"
     return Markup('<h1>{}</h1><p class="lead">{}, {}; {}, out of fold.</p>').format(
-        figures.title, counted(figures.items, "item"), counted(len(figures.labels), "label"), runs
+        figures.title, format_count(figures.items, "item"), format_count(len(figures.labels), "label"), runs
     )
 
 
@@ -173,7 +174,7 @@ def _reliability(figures: Figures) -> Markup:
     if not figures.verdicts:
         return Markup('<p class="note">There is no verdict to compare the probabilities with.</p>')
     text = (
-        f"{counted(figures.verdicts, 'verdict')}, each against a model fitted without it. The judged items are a "
+        f"{format_count(figures.verdicts, 'verdict')}, each against a model fitted without it. The judged items are a "
         "chosen sample, rich in doubtful ones: it shows how far a probability can be believed, not what share of all "
         "labels is wrong."
     )
@@ -192,8 +193,8 @@ def _quality(figures: Figures) -> Markup:
         )
     text = (
         "Estimated: over all items, from their calibrated probabilities. Measured: on "
-        f"{counted(figures.audited_verdicts, 'audited item')} with a verdict, each flagged by a model fitted without "
-        "it; as these are a chosen sample, rich in doubtful ones, their figures differ from those of all items."
+        f"{format_count(figures.audited_verdicts, 'audited item')} with a verdict, each flagged by a model fitted "
+        "without it; as these are a chosen sample, rich in doubtful ones, their figures differ from those of all items."
     )
     heads = ("", "estimated, all items", "measured, audited items", "")
     return Markup('<p class="note">{}</p>').format(text) + table(heads, rows, "tnnn", "narrow")

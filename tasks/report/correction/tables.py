@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup
 
 from tasks.report.correction.figures import Figures
+from tasks.storage.html import format_count
 
 _MOST_CLASSES = 30
 """Up to here, the confusion is drawn as a map."""
@@ -14,11 +15,6 @@ _IDS = 200
 """So many excluded ids of one reason are listed; report.json holds all."""
 _NOTHING = Markup("")
 _NO_LABEL = "none of the labels"
-
-
-def counted(number: int, noun: str) -> str:
-    """The number with its noun, in the plural where it is one."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], kinds: str, shape: str = "") -> Markup:
@@ -134,7 +130,9 @@ def excluded_list(figures: Figures) -> Markup:
     for identity, reason in figures.excluded.items():
         by_reason[reason].append(identity)
     lines = [
-        Markup("<p>Not judged, so that the given labels stay: {}.</p>").format(counted(len(figures.excluded), "item"))
+        Markup("<p>Not judged, so that the given labels stay: {}.</p>").format(
+            format_count(len(figures.excluded), "item")
+        )
     ]
     for reason, ids in sorted(by_reason.items(), key=lambda pair: -len(pair[1])):
         rest = f" … and {len(ids) - _IDS:,} more, in report.json" if len(ids) > _IDS else ""
