@@ -1,6 +1,5 @@
 """Render HTML pages from the Jinja templates beside the code; every value that is not markup is escaped."""
 
-import math
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def html_environment(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"counted": format_count, "number": format, "figure": format_figure}
+    environment.filters |= {"counted": format_count, "number": format, "figure": format_figure, "cut": cut_text}
     return environment
 
 
@@ -30,7 +29,10 @@ def format_count(number: int, noun: str) -> str:
 
 
 def format_figure(value: float) -> str:
-    """Return whole and large numbers without decimals, others with four significant digits, and a dash for NaN."""
-    if math.isnan(value):
-        return "–"
+    """Return whole and large numbers without decimals, others with four significant digits."""
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
+
+
+def cut_text(text: str, characters: int) -> str:
+    """Return the text; if it is longer than `characters`, its beginning and how many characters are missing."""
+    return text if len(text) <= characters else f"{text[:characters]} … ({len(text) - characters:,} more characters)"
