@@ -9,6 +9,7 @@ import matplotlib
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
+from tasks.evaluation.scores import Score
 from tasks.records import Origin
 from tasks.report.plots import ACCENT, COLOURS, GRID, MUTED, STYLE, WARN, WIDTH, canvas, counted, short, svg, tip
 
@@ -132,3 +133,21 @@ def confusion_chart(pairs: Mapping[tuple[str, str | None], int], nothing: str) -
         axes.grid(which="minor", color=GRID)
         axes.tick_params(which="minor", length=0)
         return svg(figure, "confusion", tips)
+
+
+def accuracy_chart(scores: tuple[Score, ...]) -> str:
+    """A dot a variant with its interval, and each seed's students as fainter dots; accuracy across."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(WIDTH, 0.7 + 0.36 * len(scores))
+        tips: dict[str, str] = {}
+        for place, s in enumerate(scores):
+            axes.plot([s.accuracy.low, s.accuracy.high], [place, place], color=COLOURS["accent"], linewidth=2)
+            axes.plot(s.by_seed, [place] * len(s.by_seed), "o", color=COLOURS["muted"], markersize=4, alpha=0.6)
+            (dot,) = axes.plot([s.accuracy.value], [place], "o", color=COLOURS["accent"], markersize=8)
+            tip(tips, dot, f"{s.variant}: {s.accuracy}")
+        axes.set(yticks=range(len(scores)), yticklabels=[s.variant for s in scores], ylim=(len(scores) - 0.4, -0.6))
+        axes.set_xlabel("held-out accuracy")
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.spines["left"].set_visible(False)
+        return svg(figure, "students", tips)

@@ -14,16 +14,15 @@ import unicodedata
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from matplotlib.font_manager import FontEntry, fontManager
 
-PAGE_FONTS = '"Card Sans", "Card Symbols"'
-"""The embedded families, as CSS names them."""
 CHART_FONTS = ("Card Sans", "DejaVu Sans")
-"""The same fonts, as matplotlib names them."""
+"""The fonts' names for matplotlib. Pages call the second one Card Symbols, as they embed only a part of it."""
 _FACES = {"ja": 0, "ko": 1, "zh": 2}
 """Faces of Noto's collection: the same characters, drawn as each language's readers are used to."""
 _FEATURES = ["ccmp", "kern", "mark"]
@@ -62,10 +61,19 @@ def legible(text: str) -> str:
     return text
 
 
-def font_faces(text: str, language: str = "zh") -> str:
-    """The CSS that embeds both fonts, cut down to the characters of `text`, with all weights of Noto's.
+class EmbeddedFont(NamedTuple):
+    """A font as a page's CSS embeds it."""
 
-    About 0.4 kB a Chinese character. WOFF, since WOFF2 would need one more package.
+    family: str
+    weights: str
+    data: str
+    """WOFF in base64."""
+
+
+def embed_fonts(text: str, language: str = "zh") -> list[EmbeddedFont]:
+    """Return both fonts, cut down to the characters of `text`, with all weights of Noto's.
+
+    About 0.4 kB per Chinese character. WOFF, since WOFF2 would need one more package.
     """
     wanted = {ord(c) for c in text}
     face = _FACES.get(language[:2].lower(), _FACES["zh"])
@@ -75,10 +83,10 @@ def font_faces(text: str, language: str = "zh") -> str:
     if rest & _characters_of(_dejavu(), 0):
         with TTFont(_dejavu(), lazy=True, recalcTimestamp=False, recalcBBoxes=False) as dejavu:
             faces.append(_face("Card Symbols", "400", dejavu, rest))
-    return "\n".join(faces)
+    return faces
 
 
-def _face(family: str, weights: str, font: TTFont, wanted: set[int]) -> str:
+def _face(family: str, weights: str, font: TTFont, wanted: set[int]) -> EmbeddedFont:
     options = subset.Options(flavor="woff", layout_features=_FEATURES, name_IDs=[0, 1, 2, 13, 14])
     options.drop_tables += _NEEDLESS
     subsetter = subset.Subsetter(options)
@@ -87,11 +95,7 @@ def _face(family: str, weights: str, font: TTFont, wanted: set[int]) -> str:
     buffer = io.BytesIO()
     font.flavor = "woff"
     font.save(buffer)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'@font-face {{ font-family: "{family}"; font-weight: {weights}; '
-        f"src: url(data:font/woff;base64,{data}) format('woff'); }}"
-    )
+    return EmbeddedFont(family, weights, base64.b64encode(buffer.getvalue()).decode())
 
 
 @cache

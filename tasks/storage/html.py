@@ -21,7 +21,7 @@ def html_environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    environment.filters |= {"counted": format_count, "number": format, "figure": format_figure}
+    environment.filters |= {"counted": format_count, "number": format, "figure": format_figure, "cut": cut_text}
     return environment
 
 
@@ -35,3 +35,8 @@ def format_figure(value: float) -> str:
     if math.isnan(value):
         return "–"
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
+
+
+def cut_text(text: str, characters: int) -> str:
+    """Return the text; if it is longer than `characters`, its beginning and how many characters are missing."""
+    return text if len(text) <= characters else f"{text[:characters]} … ({len(text) - characters:,} more characters)"

@@ -9,7 +9,7 @@ from tasks.packs.pack import load_pack
 from tasks.rationales.diversity import measure_variety
 from tasks.records import Record
 from tasks.report.card.facts import gather
-from tasks.report.card.page import Card, page_of
+from tasks.report.card.page import Card, render_page
 from tasks.report.card.prompts import rendered_prompts
 from tasks.report.card.readme import readme_of
 from tasks.storage.files import write_bytes
@@ -47,7 +47,7 @@ def write_card(output: Path, settings: CardSettings, *, seed: int = 0) -> Path:
         prompts=() if pack is None else rendered_prompts(pack, output),
     )
     folder = output / FOLDER
-    write_bytes(folder / PAGE, page_of(card).encode())
+    write_bytes(folder / PAGE, render_page(card).encode())
     write_bytes(folder / README, readme_of(card).encode())
     write_bytes(folder / SETTINGS, settings.model_dump_json(indent=2).encode())
     return folder / PAGE

@@ -10,24 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from tasks.dataset.versions import Version, read_versions
+from tasks.evaluation.scores import Score
 from tasks.evaluation.table import Report
+from tasks.evaluation.variants import Variant
+from tasks.pseudo_labels.decide import KEEPS
+from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import Action, Origin, Split, Subset
-from tasks.report.card.confidence import Confidence, confidence_of
-from tasks.report.card.contents import Contents, of_pool, read_contents
-from tasks.report.card.evaluation import evaluation_of
-from tasks.report.card.rows import Draw, rows_of
+from tasks.report.card.items import Contents, read_contents
+from tasks.report.card.rows import Draw, Row, rows_of
 from tasks.report.summary import stage_records
 from tasks.storage.stage_record import StageRecord
 
-Row = dict[str, Any]
-"""A row of one of the run's Parquet files (see artifacts/README.md)."""
 _PER_ORIGIN = 4
 _PER_REASON = 2
 _CHANGED = 24
 _REASONS = 5000
 """So many reasons are measured; n-grams of a million would not fit into memory."""
+_STEPS = 20
 _FILES = 20
 """A folder of more files (copied images) is one line."""
 
@@ -38,7 +40,6 @@ class Emitted:
 
     parts: Counter[tuple[str, str]]
     """(origin, subset)."""
-    tasks: Counter[str]
     labels: dict[str, Counter[str]] | None
     """Label → examples by origin; the mix and tasks without a label set aside. None where that leaves none."""
     examples: dict[str, tuple[Row, ...]]
@@ -75,6 +76,28 @@ class Changes:
     """correction/report.json; empty where there is none."""
 
 
+@dataclass
+class Step:
+    """The pseudo-labels of one step of a histogram."""
+
+    count: int = 0
+    kept: int = 0
+    own: float = 0.0
+    """Sum of the teacher's own probabilities (or shares of votes)."""
+    expected: float = 0.0
+    """Sum of the expected precisions."""
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The pool's pseudo-labels, counted in equal steps from 0 to 1. Both are empty if there are none."""
+
+    own: tuple[Step, ...] = ()
+    """By the teacher's own word."""
+    expected: tuple[Step, ...] = ()
+    """By expected precision."""
+
+
 @dataclass(frozen=True)
 class Drops:
     """The items that left a stage for one reason."""
@@ -83,7 +106,7 @@ class Drops:
     reason: str
     count: int
     drawn: tuple[Row, ...]
-    """Rows of its dropped.parquet."""
+    """`sample_id` and `why` from rows of its dropped.parquet."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +130,18 @@ class Facts:
     evaluation: Report | None = None
     """What students learnt from it; None where that was not measured."""
 
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the labelled items and of the set, the commonest of the former first."""
+        sizes = {label: found.total() for label, found in (self.emitted.labels or {}).items()}
+        return sorted({*self.before, *sizes}, key=lambda x: (-self.before[x], -sizes.get(x, 0), x))
+
+    @property
+    def shown_score(self) -> Score | None:
+        """The students' scores that are shown by class: those of the variant `all`, or the last."""
+        scores = () if self.evaluation is None else self.evaluation.scores
+        return next((s for s in scores if s.variant == Variant.ALL), scores[-1] if scores else None)
+
     def figure(self, stage: str, name: str) -> float | None:
         """A figure of a stage's record; None where it has none of that name."""
         record = self.records.get(stage)
@@ -127,22 +162,19 @@ def gather(output: Path, seed: int = 0) -> Facts:
         before=before,
         emitted=emitted,
         changes=changes,
-        confidence=confidence_of(output / "pseudo_labels"),
+        confidence=_confidence(output / "pseudo_labels"),
         drops=drops,
         contents=read_contents(output / "samples", {row["sample_id"] for row in drawn}),
         files=tuple(_files(output / "emit")),
         version=next(reversed(read_versions(output)), None),
-        evaluation=evaluation_of(output),
+        evaluation=_evaluation(output),
     )
 
 
 def _emitted(output: Path, free: set[str], seed: int) -> Emitted:
-    columns = (
-        "sample_id", "messages", "images", "label", "reason", "origin", "why", "source", "task", "subset", "weight",
-    )  # fmt: skip
+    columns = ("sample_id", "messages", "images", "label", "reason", "origin", "why", "source", "task", "subset")
     judged: set[tuple[str, str]] = set()
     parts: Counter[tuple[str, str]] = Counter()
-    tasks: Counter[str] = Counter()
     labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
     draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_ORIGIN, seed))
     reasons = Draw[str](_REASONS, seed)
@@ -151,7 +183,6 @@ def _emitted(output: Path, free: set[str], seed: int) -> Emitted:
         if origin == Origin.REVIEW:
             judged.add((row["source"], row["sample_id"]))
         parts[origin, row["subset"] or Subset.TRAIN.value] += 1
-        tasks[row["task"] or ""] += 1
         draws[origin].add(row)
         if row["reason"]:
             reasons.add(row["reason"])
@@ -159,9 +190,17 @@ def _emitted(output: Path, free: set[str], seed: int) -> Emitted:
             labels[row["label"]][origin] += 1
     examples = {o.value: tuple(draws[o.value].drawn) for o in Origin if o.value in draws}
     named = None if free and not labels else dict(labels)
-    return Emitted(
-        parts, tasks, named, examples, tuple(reasons.drawn), reasons.seen, of_pool(output / "samples", judged)
-    )
+    judged_pool = _count_pool(output / "samples", judged)
+    return Emitted(parts, named, examples, tuple(reasons.drawn), reasons.seen, judged_pool)
+
+
+def _count_pool(samples: Path, items: set[tuple[str, str]]) -> int:
+    """How many of these items (source, id) are of the pool and not of the labelled set."""
+    for split in (Split.UNLABELLED, Split.LABELLED) if items else ():
+        rows = rows_of(samples / split / "kept.parquet", "source", "id")
+        found = {item for row in rows if (item := (row["source"], row["id"])) in items}
+        items = found if split is Split.UNLABELLED else items - found
+    return len(items)
 
 
 def _given(samples: Path) -> tuple[Counter[str], set[str]]:
@@ -178,7 +217,7 @@ def _given(samples: Path) -> tuple[Counter[str], set[str]]:
 
 
 def _changes(stage: Path, seed: int) -> Changes:
-    columns = ("sample_id", "given", "label", "action", "reviewed", "p_given", "p_candidate", "reason", "why")
+    columns = ("sample_id", "given", "label", "action", "reviewed", "why")
     pairs: Counter[tuple[str, str | None]] = Counter()
     draw = Draw[Row](_CHANGED, seed)
     for row in rows_of(stage / "kept.parquet", *columns):
@@ -188,6 +227,30 @@ def _changes(stage: Path, seed: int) -> Changes:
     place = {pair: n for n, (pair, _) in enumerate(pairs.most_common())}
     drawn = tuple(sorted(draw.drawn, key=lambda row: (place[row["given"], row["label"]], row["sample_id"])))
     return Changes(pairs, drawn, _json(stage / "report.json"))
+
+
+def _confidence(stage: Path) -> Confidence:
+    """Read trust.parquet; labels of which nothing is known are left out."""
+    own, expected = ([Step() for _ in range(_STEPS)] for _ in range(2))
+    for row in rows_of(stage / "trust.parquet", "decision", "expected", "evidence"):
+        confidence = Evidence.model_validate_json(row["evidence"] or "{}").confidence
+        if confidence is None or row["expected"] is None:
+            continue
+        for steps, value in ((own, confidence), (expected, row["expected"])):
+            step = steps[min(int(value * _STEPS), _STEPS - 1)]
+            step.count += 1
+            step.kept += row["decision"] in KEEPS
+            step.own += confidence
+            step.expected += row["expected"]
+    return Confidence(tuple(own), tuple(expected)) if any(step.count for step in own) else Confidence()
+
+
+def _evaluation(output: Path) -> Report | None:
+    """Read what `evaluate` found; None if it was not run, or its file cannot be read."""
+    try:
+        return Report.model_validate_json((output / "evaluate" / "scores.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -200,7 +263,7 @@ def _json(file: Path) -> dict[str, Any]:
 def _drops(stage: str, file: Path, seed: int) -> Iterable[Drops]:
     draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_REASON, seed))
     for row in rows_of(file, "sample_id", "reason", "detail"):
-        draws[row["reason"]].add(row)
+        draws[row["reason"]].add({"sample_id": row["sample_id"], "why": row["detail"]})
     for reason, draw in sorted(draws.items(), key=lambda pair: (-pair[1].seen, pair[0])):
         yield Drops(stage, reason, draw.seen, tuple(draw.drawn))
 

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 T = TypeVar("T")
+Row = dict[str, Any]
+"""A row of one of the run's Parquet files (see artifacts/README.md)."""
 
 _BATCH = 2000
 
 
-def rows_of(path: Path, *columns: str) -> Iterator[dict[str, Any]]:
+def rows_of(path: Path, *columns: str) -> Iterator[Row]:
     """The file's rows, with `columns`; None in those it hasn't. Nothing where there is no (readable) file.
 
     A card is made of what is there: a stage that was left out, or killed, must not stop it.

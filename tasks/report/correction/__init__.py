@@ -3,5 +3,4 @@
 report.py   which files are written, and how the page (page.html) explains the gate
 figures.py  what is counted and measured of the decisions: the content of report.json
 charts.py   the plots
-tables.py   a table as markup
 """

@@ -13,7 +13,7 @@ from markupsafe import escape
 
 from tasks.report.card.flow import flow_chart, links_of
 from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
-from tasks.report.fonts import font_faces, legible
+from tasks.report.fonts import embed_fonts, legible
 
 ATTACK = "$x_1$</text><script>alert(1)</script>"
 LABELS = ["申请退款", ATTACK, "反馈破损"]
@@ -109,14 +109,14 @@ def test_symbols_without_a_glyph_are_named_and_invisible_ones_go() -> None:
 def test_the_embedded_fonts_hold_the_texts_characters_and_no_others() -> None:
     text = "查询物流：退款 abc ✓ 😀 한국어 日本語 ←→"
     found: set[int] = set()
-    for data in re.findall(r"url\(data:font/woff;base64,([^)]+)\)", font_faces(text)):
-        with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+    for embedded in embed_fonts(text):
+        with TTFont(io.BytesIO(base64.b64decode(embedded.data))) as font:
             found |= set(font.getBestCmap() or ())
     assert found == {ord(c) for c in text}
 
 
 def test_all_weights_are_in_the_font() -> None:
-    data = re.findall(r"base64,([^)]+)\)", font_faces("粗"))[0]
-    with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+    (embedded,) = embed_fonts("粗")
+    with TTFont(io.BytesIO(base64.b64decode(embedded.data))) as font:
         (axis,) = font["fvar"].axes
     assert (axis.axisTag, axis.minValue, axis.maxValue) == ("wght", 100, 900)

@@ -9,8 +9,7 @@ import pytest
 from tasks.packs.pack import load_pack
 from tasks.rationales.diversity import measure_variety
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
-from tasks.report.card.confidence import confidence_of
-from tasks.report.card.counts import balance
+from tasks.report.card.card import CardSettings, write_card
 from tasks.report.card.facts import gather
 from tasks.report.card.prompts import rendered_prompts
 from tasks.report.card.rows import Draw, rows_of
@@ -50,7 +49,7 @@ def test_counts_are_those_of_the_files(tmp_path: Path) -> None:
     facts = gather(make_run(tmp_path / "run", 60))
     assert facts.before == {"申请退款": 20, "查询物流": 20, "反馈破损": 20}
     assert facts.emitted.origins == {"review": 20, "correction": 20, "given": 20, "pseudo": 48, "mix": 1}
-    assert facts.emitted.with_reason == 60 and facts.emitted.tasks == {"dialogue": 108, "": 1}
+    assert facts.emitted.with_reason == 60
     assert facts.changes.pairs.total() == 10
     assert sum(n for (_, new), n in facts.changes.pairs.items() if new is None) == 5
     assert [(d.stage, d.reason, d.count) for d in facts.drops] == [
@@ -84,7 +83,7 @@ def test_two_items_of_one_id_show_each_its_own(tmp_path: Path) -> None:
     ]
     stage("emit", examples, "waits_for_review", "no_trusted_pseudo_label", "near_duplicate")
     facts = gather(tmp_path)
-    of = facts.contents.of
+    of = facts.contents.find
     assert of(facts.changes.drawn[0], "correction") == ours.parts
     drawn = facts.emitted.examples["given"]
     assert [of(row, "emit") for row in drawn] == [
@@ -112,15 +111,15 @@ def test_an_item_that_is_in_both_sets_counts_as_labelled_when_judged(tmp_path: P
     write_stage(tmp_path / "emit", record, judged, [], ["1", "2"])
     facts = gather(tmp_path)
     assert facts.emitted.judged_pool == 1
-    assert facts.contents.of(facts.emitted.examples["review"][0], "emit") == both.parts
+    assert facts.contents.find(facts.emitted.examples["review"][0], "emit") == both.parts
 
 
 def test_confidence_is_the_teachers_own_and_what_it_is_worth(tmp_path: Path) -> None:
     stage = make_run(tmp_path / "run", 60) / "pseudo_labels"
-    found = confidence_of(stage)
+    found = gather(stage.parent).confidence
     assert [(n, s.count, s.kept) for n, s in enumerate(found.own) if s.count] == [(12, 29, 24), (18, 30, 24)]
     assert [(n, s.count, s.kept) for n, s in enumerate(found.expected) if s.count] == [(14, 59, 48)]
-    assert confidence_of(tmp_path).own == ()
+    assert gather(tmp_path).confidence.own == ()
 
 
 def test_a_folder_of_many_files_is_one_line(tmp_path: Path) -> None:
@@ -152,7 +151,7 @@ def test_captions_are_no_classes_and_have_prompts_too(tmp_path: Path) -> None:
     )  # fmt: skip
     facts = gather(tmp_path)
     assert facts.emitted.count == 6 and facts.emitted.labels is None and not facts.before
-    assert "no classes" in balance(facts)
+    assert "no classes" in write_card(tmp_path, CardSettings(title="captions")).read_text()
     assert not [w for w in warnings_of(facts, "cc0-1.0", None) if "label" in w]
     (prompt,) = rendered_prompts(load_pack("captions"), tmp_path)
     assert "<image>" in prompt.text and prompt.answer == "一只杯子0"
