@@ -167,8 +167,8 @@ class _Reader:
         return instruction
 
     def _recognise(self, instruction: str) -> TaskPack:
-        for task in self._pack.tasks:
-            if task.recognise.search(instruction):
+        for task in self._pack.tasks.values():
+            if task.recognise is None or task.recognise.search(instruction):
                 return task
         raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} begins like `{instruction[:40]!r}`")
 
