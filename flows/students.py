@@ -269,7 +269,7 @@ def _log_split(split: Folds) -> None:
         log.warning(
             "labels with too few items to be held out are in every training set and go to review: %s", split.rare
         )
-    if split.largest:
-        log.info("%d groups of alike items; the largest: %s", split.groups, [len(ids) for ids in split.largest])
+    if split.largest_groups:
+        log.info("%d groups of alike items; the largest: %s", split.groups, [len(ids) for ids in split.largest_groups])
     if split.moved:
         log.info("%d items could not keep their recorded fold", len(split.moved))
