@@ -7,7 +7,7 @@ added later do not move those that are there.
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +134,7 @@ def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = 
 def write_folds(split: Folds, folder: Path, repeat: int) -> None:
     """Write the split of that repeat to `folder`, with its groups: how many of which size, and the largest by ids."""
     sizes = {str(size): n for size, n in sorted(split.group_sizes.items())}
-    write_json(_file(folder, repeat), asdict(split) | {"group_sizes": sizes})
+    write_json(_file(folder, repeat), vars(split) | {"group_sizes": sizes})
 
 
 def read_folds(folder: Path, repeat: int, k: int) -> dict[str, int] | None:
