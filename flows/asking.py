@@ -137,7 +137,7 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
         with Progress("ocr", "read the text on images", len(images)) as progress:
             texts = reader.read(images, progress=lambda done, total: progress.to(done))
         for unread in reader.unread.values():
-            get_run_logger().warning("no text read off %s: %s, %s", unread.path, unread.fault, unread.detail)
+            get_run_logger().warning("no text read off %s: %s", unread.path, unread.detail)
         return texts
 
     if config.runner != "threads":

@@ -24,19 +24,14 @@ from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample
 from tasks.storage.rows import read_rows
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
-from tasks.students.fold_students import (
-    Student,
-    Training,
-    plan_external,
-    plan_lora,
-    plan_probes,
-    read_seen_content,
-    split_training_parts,
-)
+from tasks.students.external import ExternalRecipe
+from tasks.students.fold_students import Student, Training, plan_trainings, read_seen_content
 from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, read_folds, write_folds
-from tasks.students.probe import predict_probe
+from tasks.students.lora import LoraRecipe
+from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_features import Vector, describe_images
 from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students.student_folder import is_trained, read_facts
 
 STAGE = "correction"
 """The stage whose folder holds folds and students."""
@@ -122,19 +117,18 @@ class FoldStudents:
 
     def train(self, samples: Sequence[Sample], fold_of: Mapping[str, int], repeat: int) -> Sequence[Student]:
         """Train the students of a split that are not there yet, each on all samples but its fold's; return them all."""
-        config, spec, folder = self.config, self.spec, self.config.output / STAGE / "students"
-        training_parts = split_training_parts(samples, fold_of, spec.folds)
+        config, spec = self.config, self.spec
         if isinstance(spec, ProbeSpec):
             self._look_at(samples)
-            trainings = plan_probes(spec, training_parts, repeat, folder, self.texts, self.vectors)
+            recipe = ProbeRecipe(spec, spec.seed_of(repeat), self.texts, self.vectors)
         else:
             prompter = prepare_prompter(config, self.pack, choose_base_engine(spec), samples)
             self.texts |= prompter.texts
             if isinstance(spec, ExternalSpec):
-                cache = ImageCache(config.images)
-                trainings = plan_external(spec, training_parts, repeat, folder, prompter, cache)
+                recipe = ExternalRecipe(spec, prompter, spec.seed_of(repeat), ImageCache(config.images))
             else:
-                trainings = plan_lora(spec, training_parts, repeat, folder, prompter, _read_reasons(config, spec))
+                recipe = LoraRecipe(spec, prompter, repeat, _read_reasons(config, spec))
+        trainings = plan_trainings(recipe, samples, fold_of, spec.folds, config.output / STAGE / "students")
         self._run_trainings(trainings, repeat)
         students = tuple(training.student for training in trainings)
         _show_losses(students)
@@ -184,7 +178,7 @@ class FoldStudents:
         shards: list[Shard[None]] = []
         for training in trainings:
             which = f"{training.student.fold + 1} of {len(trainings)}"
-            if training.student.is_trained:
+            if is_trained(training.student.folder):
                 folder = training.student.folder.name
                 get_run_logger().info("fold %s: finished student reused (%s)", which, folder)
             else:
@@ -230,7 +224,7 @@ def _show_losses(students: Sequence[Student]) -> None:
     """Show the students' loss curves as one table artifact, some thirty points each."""
     rows: list[dict[str, object]] = []
     for student in students:
-        facts = student.read_facts()
+        facts = read_facts(student.folder)
         curve = list(zip(facts.get("steps_logged", []), facts.get("losses", []), strict=False))
         rows += [{"fold": student.fold, "step": s, "loss": loss} for s, loss in curve[:: max(1, len(curve) // 30)]]
     if rows:
@@ -243,7 +237,7 @@ def _log_split(split: Folds) -> None:
         log.warning(
             "labels with too few items to be held out are in every training set and go to review: %s", split.rare
         )
-    if split.largest:
-        log.info("%d groups of alike items; the largest: %s", split.groups, [len(ids) for ids in split.largest])
+    if split.largest_groups:
+        log.info("%d groups of alike items; the largest: %s", split.groups, [len(ids) for ids in split.largest_groups])
     if split.moved:
         log.info("%d items could not keep their recorded fold", len(split.moved))
