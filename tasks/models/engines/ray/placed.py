@@ -9,6 +9,7 @@ restarts its server, or, where the node is gone, Ray restarts the actor elsewher
 
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,8 @@ from tasks.models.engines.vllm.options import spans_nodes
 from tasks.models.engines.vllm.process import ServerProcess
 
 _CLOSE_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+_FAILED = "a copy of the engine failed on its node (see Ray's log there)"
 
 MakeServer = Callable[..., ServerProcess]
 """From a workplace and, as `host`, the node's address to a server that is not started yet; runs on the node."""
@@ -135,14 +138,22 @@ class PlacedServers:
         Raises EngineError when it can't be started again within `start_seconds`.
         """
         actor = self._actor_of[base_url]
-        call = actor.address.remote()
-        done, _ = self._ray.wait([call], timeout=self._seconds)
-        if not done:
-            raise EngineError(
-                f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: bring "
-                "its node back, or run again with fewer `replicas`; what is answered is kept"
-            )
-        address = self._result(call)
+        deadline = time.monotonic() + self._seconds
+        while True:
+            call = actor.address.remote()
+            done, _ = self._ray.wait([call], timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                raise EngineError(
+                    f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: "
+                    "bring its node back, or run again with fewer `replicas`; what is answered is kept"
+                )
+            try:
+                address = self._ray.get(call)
+                break
+            except self._ray.exceptions.ActorUnavailableError:  # its node is dying; Ray restarts it elsewhere
+                time.sleep(_POLL_SECONDS)
+            except self._ray.exceptions.RayError as error:
+                raise own_error(error, _FAILED) from error
         self._actor_of[address] = actor
         return address
 
@@ -159,4 +170,4 @@ class PlacedServers:
         try:
             return self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            raise own_error(error, "a copy of the engine failed on its node (see Ray's log there)") from error
+            raise own_error(error, _FAILED) from error
