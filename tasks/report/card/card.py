@@ -6,7 +6,6 @@ from pydantic import Field, ValidationError
 
 from tasks.errors import ConfigError
 from tasks.packs.pack import load_pack
-from tasks.rationales.diversity import measure_variety
 from tasks.records import Record
 from tasks.report.card.facts import gather
 from tasks.report.card.page import Card, render_page
@@ -43,7 +42,6 @@ def write_card(output: Path, settings: CardSettings, *, seed: int = 0) -> Path:
         licence=settings.licence,
         language=None if pack is None else pack.language,
         facts=facts,
-        diversity=measure_variety(facts.emitted.reasons) if facts.emitted.reasons else None,
         prompts=() if pack is None else rendered_prompts(pack, output),
     )
     folder = output / FOLDER

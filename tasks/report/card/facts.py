@@ -18,6 +18,7 @@ from tasks.evaluation.table import Report
 from tasks.evaluation.variants import Variant
 from tasks.pseudo_labels.decide import KEEPS
 from tasks.pseudo_labels.evidence import Evidence
+from tasks.rationales.diversity import Variety, measure_variety
 from tasks.records import Action, Origin, Split, Subset
 from tasks.report.card.items import Contents, read_contents
 from tasks.report.card.rows import Draw, Row, rows_of
@@ -127,6 +128,8 @@ class Facts:
     """What emit wrote: path under emit/, files (many in a folder are one line), bytes."""
     version: Version | None
     """The set's version and its parent; None where versions were not recorded."""
+    diversity: Variety | None
+    """Of the emitted reasons; None if there are none."""
     evaluation: Report | None = None
     """What students learnt from it; None where that was not measured."""
 
@@ -167,6 +170,7 @@ def gather(output: Path, seed: int = 0) -> Facts:
         contents=read_contents(output / "samples", {row["sample_id"] for row in drawn}),
         files=tuple(_files(output / "emit")),
         version=next(reversed(read_versions(output)), None),
+        diversity=measure_variety(emitted.reasons) if emitted.reasons else None,
         evaluation=_evaluation(output),
     )
 

@@ -25,7 +25,6 @@ _LANE, _REST = 1.8, 0.7
 _TOP, _NODE, _GAP, _LEAST = 24.0, 9.0, 17.0, 0.8
 """Points: room for the headings, width of a node, between nodes of a column, thinnest band."""
 _COLUMNS = ("read", "checked", "pseudo-labels", "emitted, by origin", "the set")
-_ORDER = range(len(_COLUMNS))
 _LABELLED, _POOL = "labelled", "pool"
 _OF_LABELLED = (Origin.REVIEW, Origin.CORRECTION, Origin.GIVEN)
 _LANES = dict.fromkeys((o.value for o in _OF_LABELLED), _LABELLED) | {Origin.PSEUDO.value: _POOL}
@@ -87,31 +86,29 @@ def _read(record: StageRecord, usable: Node) -> list[Link]:
     return [Link(read, usable, record.kept), Link(read, refused, record.dropped)]
 
 
+@matplotlib.rc_context(STYLE)
 def flow_chart(links: Sequence[Link]) -> str:
     """The diagram as an SVG element; each band's tooltip says what it stands for."""
-    into: defaultdict[Node, int] = defaultdict(int)
-    out: defaultdict[Node, int] = defaultdict(int)
-    for link in links:
-        out[link.source] += link.count
-        into[link.target] += link.count
-    sizes = {node: max(into[node], out[node]) for link in links for node in (link.source, link.target)}
+    sizes = {
+        node: max(sum(k.count for k in links if k.source == node), sum(k.count for k in links if k.target == node))
+        for node in dict.fromkeys(node for link in links for node in (link.source, link.target))
+    }
     height = _REST + _LANE * len({node.lane for node in sizes if node.lane in (_LABELLED, _POOL)})
     tips: dict[str, str] = {}
-    with matplotlib.rc_context(STYLE):
-        figure, axes = canvas(WIDTH, height)
-        figure.set_layout_engine("none")
-        axes.set(position=(0, 0, 1, 1), xlim=(0, WIDTH * 72), ylim=(height * 72, 0))
-        axes.axis("off")
-        scale, places = _layout(sizes, height * 72)
-        for column in {node.column for node in sizes}:
-            axes.text(_x(column), 13, _COLUMNS[column], color=COLOURS["muted"], fontsize=9, va="baseline")
-        for node, y in places.items():
-            x, tall = _x(node.column), max(sizes[node] * scale, _LEAST)
-            box = Rectangle((x, y), _NODE, tall, facecolor=COLOURS[node.colour], linewidth=0, zorder=3)
-            tip(tips, axes.add_patch(box), f"{node.name}: {sizes[node]:,}")
-            axes.text(x + _NODE + 4, y + tall / 2, f"{node.name}  {sizes[node]:,}", va="center", fontsize=9, zorder=4)
-        _bands(axes, links, places, scale, tips)
-        return svg(figure, "flow", tips)
+    figure, axes = canvas(WIDTH, height)
+    figure.set_layout_engine("none")
+    axes.set(position=(0, 0, 1, 1), xlim=(0, WIDTH * 72), ylim=(height * 72, 0))
+    axes.axis("off")
+    scale, places = _layout(sizes, height * 72)
+    for column in {node.column for node in sizes}:
+        axes.text(_x(column), 13, _COLUMNS[column], color=COLOURS["muted"], fontsize=9, va="baseline")
+    for node, y in places.items():
+        x, tall = _x(node.column), max(sizes[node] * scale, _LEAST)
+        box = Rectangle((x, y), _NODE, tall, facecolor=COLOURS[node.colour], linewidth=0, zorder=3)
+        tip(tips, axes.add_patch(box), f"{node.name}: {sizes[node]:,}")
+        axes.text(x + _NODE + 4, y + tall / 2, f"{node.name}  {sizes[node]:,}", va="center", fontsize=9, zorder=4)
+    _bands(axes, links, places, scale, tips)
+    return svg(figure, "flow", tips)
 
 
 def _layout(sizes: dict[Node, int], room: float) -> tuple[float, dict[Node, float]]:
@@ -119,23 +116,24 @@ def _layout(sizes: dict[Node, int], room: float) -> tuple[float, dict[Node, floa
 
     A lane stands below the other, so that no band has to cross one.
     """
-    lanes = {lane: [n for n in sizes if n.lane == lane] for lane in dict.fromkeys(n.lane for n in sizes)}
-    columns = {
-        lane: [sorted((n for n in nodes if n.column == c), key=lambda n: n.colour == "muted") for c in _ORDER]
-        for lane, nodes in lanes.items()
-    }
-    tall = {lane: max(sum(sizes[n] for n in c) for c in columns[lane]) for lane in lanes if lane}
-    gaps = {lane: max(len(c) for c in columns[lane]) * _GAP for lane in lanes if lane}
+    columns: defaultdict[tuple[str, int], list[Node]] = defaultdict(list)
+    for node in sorted(sizes, key=lambda n: n.colour == "muted"):
+        columns[node.lane, node.column].append(node)
+    lanes = [lane for lane in dict.fromkeys(n.lane for n in sizes) if lane]
+    tall = {lane: max(sum(sizes[n] for n in c) for (of, _), c in columns.items() if of == lane) for lane in lanes}
+    gaps = {lane: max(len(c) for (of, _), c in columns.items() if of == lane) * _GAP for lane in lanes}
     scale = max(room - _TOP - 4 - sum(gaps.values()), 40) / max(sum(tall.values()), 1)
-    places: dict[Node, float] = {}
+    tops = {"": _TOP}
     top = _TOP
     for lane in lanes:
-        for column in columns[lane]:
-            y = top if lane else _TOP
-            for node in column:
-                places[node] = y
-                y += max(sizes[node] * scale, _LEAST) + _GAP
-        top += tall[lane] * scale + gaps[lane] if lane else 0
+        tops[lane] = top
+        top += tall[lane] * scale + gaps[lane]
+    places: dict[Node, float] = {}
+    for (lane, _), column in columns.items():
+        y = tops[lane]
+        for node in column:
+            places[node] = y
+            y += max(sizes[node] * scale, _LEAST) + _GAP
     return scale, places
 
 

@@ -102,9 +102,10 @@ class ShownItem:
     """Its text, split where the pictures are; empty if it has no words."""
     turns: list[dict[str, Any]]
     """The conversation that is trained on."""
+    tags: Sequence[str | None]
 
 
-def show_item(row: Row, parts: Sequence[Part]) -> ShownItem:
+def show_item(row: Row, parts: Sequence[Part], *tags: str | None) -> ShownItem:
     """Return the item of a row with its `parts`; without them, the text and images of its conversation stand in."""
     turns = orjson.loads(row.get("messages") or "[]")
     text = "".join(p.text if isinstance(p, TextPart) else IMAGE_TOKEN for p in parts)
@@ -116,7 +117,7 @@ def show_item(row: Row, parts: Sequence[Part]) -> ShownItem:
     if not any(piece.strip() for piece in pieces) and (images or len(pieces) == 1):
         pieces = []
     pictures = tuple(map(shrink_image, images[:_PICTURES]))
-    return ShownItem(row, pictures, len(images) - len(pictures), pieces, turns if parts else [])
+    return ShownItem(row, pictures, len(images) - len(pictures), pieces, turns if parts else [], tags)
 
 
 def shrink_image(image: ImageRef) -> Picture:

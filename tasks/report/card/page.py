@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
 from tasks.report.card.items import show_item
 from tasks.report.card.prompts import RenderedPrompt
@@ -28,8 +27,6 @@ class Card:
     language: str | None
     """Of the data; None: unknown."""
     facts: Facts
-    diversity: Variety | None
-    """Of the emitted reasons; None if there are none."""
     prompts: tuple[RenderedPrompt, ...]
 
 
@@ -49,15 +46,18 @@ def _values(card: Card) -> dict[str, Any]:
         "facts": facts,
         "transductive": TRANSDUCTIVE if is_transductive(facts) else "",
         "finished": time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(finished)).lstrip("0"),
-        "warnings": warnings_of(facts, card.licence, card.diversity),
+        "warnings": warnings_of(facts, card.licence),
         "tiles": list(_tiles(facts)),
-        "precision": _precision(facts),
-        "rows": list_rows(facts, card.diversity),
-        "charts": draw_charts(facts, card.diversity),
+        "kept": _describe_kept(facts),
+        "rows": list_rows(facts),
+        "charts": draw_charts(facts),
         "charted_labels": CHARTED_LABELS,
-        "changed": [show_item(row, facts.contents.find(row, "correction")) for row in facts.changes.drawn],
+        "changed": [
+            show_item(row, facts.contents.find(row, "correction"), "by a person" if row["reviewed"] else "by the gate")
+            for row in facts.changes.drawn
+        ],
         "examples": {
-            origin: [show_item(row, facts.contents.find(row, "emit")) for row in rows]
+            origin: [show_item(row, facts.contents.find(row, "emit"), row["task"], row["subset"]) for row in rows]
             for origin, rows in facts.emitted.examples.items()
         },
         "left_out": [
@@ -102,6 +102,15 @@ def _precision(facts: Facts) -> tuple[str, str] | None:
     if not value or not facts.records["pseudo_labels"].kept:
         return None
     return f"{value:.1%}", "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+
+
+def _describe_kept(facts: Facts) -> str:
+    own, precision = facts.confidence.own, _precision(facts)
+    kept = f"{sum(s.kept for s in own):,} of {sum(s.count for s in own):,} answers are kept."
+    if precision is None:
+        return kept
+    interval = f" ({precision[1]})" if precision[1] else ""
+    return f"{kept} Expected precision of the kept ones: {precision[0]}{interval}."
 
 
 def _duration(seconds: float) -> str:

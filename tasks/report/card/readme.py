@@ -61,7 +61,7 @@ def _lines(card: Card) -> Iterator[str]:
     labels = "free text" if facts.emitted.labels is None else format_count(len(facts.emitted.labels), "label")
     yield f"{format_count(facts.emitted.count, 'training example')}, {labels}. Made by labelstill."
     yield "The whole card, with charts and examples, is the page `index.html` beside this file.\n"
-    if cautions := warnings_of(facts, card.licence, card.diversity):
+    if cautions := warnings_of(facts, card.licence):
         yield "## Read this first\n"
         yield from (f"- {plain(caution)}" for caution in cautions)
         yield ""

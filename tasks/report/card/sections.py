@@ -4,7 +4,6 @@ import time
 from collections import Counter, defaultdict
 
 from tasks.evaluation.table import format_points
-from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
 from tasks.report.card.flow import flow_chart, links_of
 from tasks.report.charts import (
@@ -29,11 +28,12 @@ _NO_LABEL = "none of the labels"
 Rows = list[tuple[object, ...]]
 
 
-def list_rows(facts: Facts, diversity: Variety | None) -> dict[str, Rows]:
+def list_rows(facts: Facts) -> dict[str, Rows]:
     """Return the rows of the page's tables by name, none for what the run lacks.
 
     The first row of `costs` and `labels` has the heads of their columns, which differ by run.
     """
+    diversity = facts.diversity
     most = max((d.count for d in facts.drops), default=1)
     return {
         **_list_stage_rows(list(facts.records.values())),
@@ -108,7 +108,7 @@ def _list_student_rows(facts: Facts) -> dict[str, Rows]:
     }  # fmt: skip
 
 
-def draw_charts(facts: Facts, diversity: Variety | None) -> dict[str, str]:
+def draw_charts(facts: Facts) -> dict[str, str]:
     """Return the page's charts by name, as SVG. What the run lacks is missing."""
     charts: dict[str, str] = {}
     if links := links_of(facts):
@@ -133,6 +133,6 @@ def draw_charts(facts: Facts, diversity: Variety | None) -> dict[str, str]:
     pairs = facts.changes.pairs
     if pairs and max(len({given for given, _ in pairs}), len({new for _, new in pairs})) <= _CONFUSION_LABELS:
         charts["confusion"] = confusion_chart(pairs, _NO_LABEL)
-    if diversity is not None:
-        charts["lengths"] = lengths_chart(diversity.lengths)
+    if facts.diversity is not None:
+        charts["lengths"] = lengths_chart(facts.diversity.lengths)
     return charts

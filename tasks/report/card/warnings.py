@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
 from tasks.storage.html import format_count
 
@@ -23,13 +22,13 @@ def is_transductive(facts: Facts) -> bool:
     return bool(facts.figure("emit", "transductive"))
 
 
-def warnings_of(facts: Facts, licence: str | None, diversity: Variety | None) -> list[str]:
+def warnings_of(facts: Facts, licence: str | None) -> list[str]:
     """Sentences, the gravest first; `is_transductive` is not among them, as it stands above everything."""
     return [
         *_about_the_run(facts),
         *_about_labels(facts),
         *_about_pseudo_labels(facts),
-        *_about_reasons(facts, diversity),
+        *_about_reasons(facts),
         *([] if licence else ["No licence is named: nobody else may use this set until its owner says how."]),
     ]
 
@@ -89,7 +88,8 @@ def _about_pseudo_labels(facts: Facts) -> Iterator[str]:
         yield "The pseudo-labels' expected precision is the teacher's own word: it was not calibrated on known labels."
 
 
-def _about_reasons(facts: Facts, diversity: Variety | None) -> Iterator[str]:
+def _about_reasons(facts: Facts) -> Iterator[str]:
+    diversity = facts.diversity
     if diversity is not None and diversity.repeated > _ALIKE:
         yield (
             f"{diversity.repeated:.0%} of the reasons repeat another word for word: reasons too alike make a student "
