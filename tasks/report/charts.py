@@ -24,7 +24,7 @@ ORIGINS = {
 
 
 @matplotlib.rc_context(STYLE)
-def balance_chart(before: Mapping[str, int], after: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> str:
+def draw_balance(before: Mapping[str, int], after: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> str:
     """Two bars a label: the usable labelled items, and the emitted examples by origin."""
     figure, axes = canvas(WIDTH, 0.8 + 0.36 * len(labels))
     places = range(len(labels))
@@ -53,7 +53,7 @@ def balance_chart(before: Mapping[str, int], after: Mapping[str, Mapping[str, in
 
 
 @matplotlib.rc_context(STYLE)
-def confidence_chart(counts: Sequence[tuple[int, int]], what: str, name: str) -> str:
+def draw_confidence(counts: Sequence[tuple[int, int]], what: str, name: str) -> str:
     """How many pseudo-labels have which `what`, in equal steps from 0 to 1, as (all, kept): kept ones in colour."""
     figure, axes = canvas(WIDTH / 2, 2.9)
     width, tips = 1 / len(counts), dict[str, str]()
@@ -71,7 +71,7 @@ def confidence_chart(counts: Sequence[tuple[int, int]], what: str, name: str) ->
 
 
 @matplotlib.rc_context(STYLE)
-def calibration_chart(points: Sequence[tuple[float, float, int]]) -> str:
+def draw_calibration(points: Sequence[tuple[float, float, int]]) -> str:
     """What the teacher says of its labels against what is expected of them: (own, expected, labels) a point."""
     figure, axes = canvas(WIDTH / 2, 2.9)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as the teacher says")
@@ -90,7 +90,7 @@ def calibration_chart(points: Sequence[tuple[float, float, int]]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def lengths_chart(lengths: Counter[int]) -> str:
+def draw_lengths(lengths: Counter[int]) -> str:
     """How many reasons have how many characters."""
     figure, axes = canvas(WIDTH / 2, 2.9)
     longest = max(lengths)
@@ -106,7 +106,7 @@ def lengths_chart(lengths: Counter[int]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def confusion_chart(pairs: Mapping[tuple[str, str | None], int], nothing: str) -> str:
+def draw_confusion(pairs: Mapping[tuple[str, str | None], int], nothing: str) -> str:
     """Changed labels: given ones down, new ones across; `nothing` names the column of those without a new label."""
     given = sorted({g for g, _ in pairs})
     new = sorted({n for _, n in pairs if n is not None}) + ([nothing] if any(n is None for _, n in pairs) else [])
@@ -136,7 +136,7 @@ def confusion_chart(pairs: Mapping[tuple[str, str | None], int], nothing: str) -
 
 
 @matplotlib.rc_context(STYLE)
-def accuracy_chart(scores: tuple[Score, ...]) -> str:
+def draw_accuracy(scores: tuple[Score, ...]) -> str:
     """A dot a variant with its interval, and each seed's students as fainter dots; accuracy across."""
     figure, axes = canvas(WIDTH, 0.7 + 0.36 * len(scores))
     tips: dict[str, str] = {}

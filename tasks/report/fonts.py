@@ -36,7 +36,7 @@ _BROKEN = "\ufffd"
 _KEPT = frozenset("\n\t\u200c\u200d")
 
 
-def know_chart_fonts() -> None:
+def register_chart_fonts() -> None:
     """Make `CHART_FONTS` known to matplotlib; does nothing the second time.
 
     Text is measured by the collection's default weight, which is the thinnest: some 6 % narrower than what is shown.
@@ -45,7 +45,7 @@ def know_chart_fonts() -> None:
         fontManager.ttflist.append(FontEntry(str(_noto()), index=_FACES["zh"], name=CHART_FONTS[0], weight=400))
 
 
-def legible(text: str) -> str:
+def make_legible(text: str) -> str:
     """`text` with each symbol that no embedded font can draw as its name in brackets, and without invisible characters.
 
     Line breaks and tabs stay, and so do the joiners that some scripts need; letters of scripts that the fonts lack are

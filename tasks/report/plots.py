@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from tasks.report.fonts import CHART_FONTS, know_chart_fonts, legible
+from tasks.report.fonts import CHART_FONTS, make_legible, register_chart_fonts
 
 # Colours that nothing else has stand for the page's variables, so that the plots follow its light and dark.
 _VARIABLES = ("ink", "muted", "grid", "accent", "warn", "good", "second", "third", "card")
@@ -54,7 +54,7 @@ _LONGEST = 18
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure of so many inches; under the style that the caller has set."""
-    know_chart_fonts()
+    register_chart_fonts()
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
@@ -74,7 +74,7 @@ def svg(figure: Figure, name: str, tips: Mapping[str, str] | None = None) -> str
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
     for gid, said in (tips or {}).items():
-        text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(legible(said))}</title>', 1)
+        text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(make_legible(said))}</title>', 1)
     points = figure.get_size_inches()[0] * 72
     shape = rf'<svg class="chart" role="img" aria-label="chart: {name}" style="--points: {points:.0f}" viewBox="\1">'
     text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', shape, text, count=1)
@@ -97,5 +97,5 @@ def tip(tips: dict[str, str], artist: Any, text: str) -> None:
 
 def short(label: str) -> str:
     """A label as it fits beside a chart: one line, cut."""
-    label = " ".join(legible(label).split())
+    label = " ".join(make_legible(label).split())
     return label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"

@@ -16,7 +16,7 @@ _STAGES = (
 )
 
 
-def stage_records(output: Path) -> Iterator[StageRecord]:
+def read_stage_records(output: Path) -> Iterator[StageRecord]:
     """The records that a run left under `output`, in order of the stages."""
     for stage in _STAGES:
         record = read_record(output / stage)
@@ -24,14 +24,14 @@ def stage_records(output: Path) -> Iterator[StageRecord]:
             yield record
 
 
-def run_summary(output: Path) -> str:
+def summarize_run(output: Path) -> str:
     """Markdown: items in, kept and dropped in every stage, what the stages report, and where the set lies."""
     lines = [
         "| stage | read | kept | dropped | why dropped | asked | reused | seconds |",
         "|---|--:|--:|--:|---|--:|--:|--:|",
     ]
     details: list[str] = []
-    for r in stage_records(output):
+    for r in read_stage_records(output):
         drops = ", ".join(f"{reason} {n}" for reason, n in r.drops.items()) or "–"
         answers = f"{r.costs.asked} | {r.costs.reused}"
         lines.append(f"| {r.stage} | {r.read} | {r.kept} | {r.dropped} | {drops} | {answers} | {r.seconds:.0f} |")

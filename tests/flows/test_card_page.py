@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from flows.commands.main import app
 from tasks.errors import ConfigError
-from tasks.report.card.card import CardSettings, settings_of, write_card
+from tasks.report.card.card import CardSettings, read_settings, write_card
 from tests.tasks.report.made_run import ATTACK, make_run
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -148,7 +148,7 @@ def test_the_command_writes_it_and_remembers_what_it_was_told(tmp_path: Path) ->
     assert told.exit_code == 0 and "index.html" in told.output
     again = CliRunner().invoke(app, ["card", str(run), "--title", "New"], catch_exceptions=False)
     assert again.exit_code == 0
-    assert settings_of(run) == CardSettings(title="New", licence="cc0-1.0", pack="demo")
+    assert read_settings(run) == CardSettings(title="New", licence="cc0-1.0", pack="demo")
 
 
 def test_a_wrong_folder_is_told_by_name(tmp_path: Path) -> None:

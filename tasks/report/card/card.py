@@ -7,10 +7,10 @@ from pydantic import Field, ValidationError
 from tasks.errors import ConfigError
 from tasks.packs.pack import load_pack
 from tasks.records import Record
-from tasks.report.card.facts import gather
+from tasks.report.card.facts import read_facts
 from tasks.report.card.page import Card, render_page
-from tasks.report.card.prompts import rendered_prompts
-from tasks.report.card.readme import readme_of
+from tasks.report.card.prompts import render_prompts
+from tasks.report.card.readme import render_readme
 from tasks.storage.files import write_bytes
 
 FOLDER, PAGE, README, SETTINGS = "card", "index.html", "README.md", "settings.json"
@@ -36,22 +36,22 @@ def write_card(output: Path, settings: CardSettings, *, seed: int = 0) -> Path:
     if not output.is_dir():
         raise ConfigError(f"{output}: no such folder; give the `output` of a run's configuration")
     pack = None if settings.pack is None else load_pack(settings.pack)
-    facts = gather(output, seed)
+    facts = read_facts(output, seed)
     card = Card(
         title=settings.title,
         licence=settings.licence,
         language=None if pack is None else pack.language,
         facts=facts,
-        prompts=() if pack is None else rendered_prompts(pack, output),
+        prompts=() if pack is None else render_prompts(pack, output),
     )
     folder = output / FOLDER
     write_bytes(folder / PAGE, render_page(card).encode())
-    write_bytes(folder / README, readme_of(card).encode())
+    write_bytes(folder / README, render_readme(card).encode())
     write_bytes(folder / SETTINGS, settings.model_dump_json(indent=2).encode())
     return folder / PAGE
 
 
-def settings_of(output: Path) -> CardSettings | None:
+def read_settings(output: Path) -> CardSettings | None:
     """What the run's card was last written with; None where it has none. Raises ConfigError for a broken file."""
     file = output / FOLDER / SETTINGS
     try:

@@ -21,8 +21,8 @@ from tasks.pseudo_labels.evidence import Evidence
 from tasks.rationales.diversity import Variety, measure_variety
 from tasks.records import Action, Origin, Split, Subset
 from tasks.report.card.items import Contents, read_contents
-from tasks.report.card.rows import Draw, Row, rows_of
-from tasks.report.summary import stage_records
+from tasks.report.card.rows import Draw, Row, read_columns
+from tasks.report.summary import read_stage_records
 from tasks.storage.stage_record import StageRecord
 
 _PER_ORIGIN = 4
@@ -151,9 +151,9 @@ class Facts:
         return None if record is None else record.figures.get(name)
 
 
-def gather(output: Path, seed: int = 0) -> Facts:
+def read_facts(output: Path, seed: int = 0) -> Facts:
     """Read what a run left under `output`; whatever is missing is empty."""
-    records = {record.stage: record for record in stage_records(output)}
+    records = {record.stage: record for record in read_stage_records(output)}
     before, free = _given(output / "samples")
     emitted = _emitted(output, free, seed)
     changes = _changes(output / "correction", seed)
@@ -182,7 +182,7 @@ def _emitted(output: Path, free: set[str], seed: int) -> Emitted:
     labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
     draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_ORIGIN, seed))
     reasons = Draw[str](_REASONS, seed)
-    for row in rows_of(output / "emit" / "kept.parquet", *columns):
+    for row in read_columns(output / "emit" / "kept.parquet", *columns):
         origin = str(row["origin"])
         if origin == Origin.REVIEW:
             judged.add((row["source"], row["sample_id"]))
@@ -201,7 +201,7 @@ def _emitted(output: Path, free: set[str], seed: int) -> Emitted:
 def _count_pool(samples: Path, items: set[tuple[str, str]]) -> int:
     """How many of these items (source, id) are of the pool and not of the labelled set."""
     for split in (Split.UNLABELLED, Split.LABELLED) if items else ():
-        rows = rows_of(samples / split / "kept.parquet", "source", "id")
+        rows = read_columns(samples / split / "kept.parquet", "source", "id")
         found = {item for row in rows if (item := (row["source"], row["id"])) in items}
         items = found if split is Split.UNLABELLED else items - found
     return len(items)
@@ -212,7 +212,7 @@ def _given(samples: Path) -> tuple[Counter[str], set[str]]:
     found: Counter[str] = Counter()
     free: set[str] = set()
     for split in (Split.LABELLED, Split.UNLABELLED):
-        for row in rows_of(samples / split / "kept.parquet", "task", "labels", "given"):
+        for row in read_columns(samples / split / "kept.parquet", "task", "labels", "given"):
             if row["labels"] == "[]":
                 free.add(row["task"])
             elif row["given"] is not None:
@@ -224,7 +224,7 @@ def _changes(stage: Path, seed: int) -> Changes:
     columns = ("sample_id", "given", "label", "action", "reviewed", "why")
     pairs: Counter[tuple[str, str | None]] = Counter()
     draw = Draw[Row](_CHANGED, seed)
-    for row in rows_of(stage / "kept.parquet", *columns):
+    for row in read_columns(stage / "kept.parquet", *columns):
         if row["action"] == Action.DROP or row["label"] != row["given"]:
             pairs[row["given"], row["label"]] += 1
             draw.add(row)
@@ -236,7 +236,7 @@ def _changes(stage: Path, seed: int) -> Changes:
 def _confidence(stage: Path) -> Confidence:
     """Read trust.parquet; labels of which nothing is known are left out."""
     own, expected = ([Step() for _ in range(_STEPS)] for _ in range(2))
-    for row in rows_of(stage / "trust.parquet", "decision", "expected", "evidence"):
+    for row in read_columns(stage / "trust.parquet", "decision", "expected", "evidence"):
         confidence = Evidence.model_validate_json(row["evidence"] or "{}").confidence
         if confidence is None or row["expected"] is None:
             continue
@@ -266,7 +266,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _drops(stage: str, file: Path, seed: int) -> Iterable[Drops]:
     draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_PER_REASON, seed))
-    for row in rows_of(file, "sample_id", "reason", "detail"):
+    for row in read_columns(file, "sample_id", "reason", "detail"):
         draws[row["reason"]].add({"sample_id": row["sample_id"], "why": row["detail"]})
     for reason, draw in sorted(draws.items(), key=lambda pair: (-pair[1].seen, pair[0])):
         yield Drops(stage, reason, draw.seen, tuple(draw.drawn))

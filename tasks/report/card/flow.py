@@ -51,7 +51,7 @@ class Link:
     count: int
 
 
-def links_of(facts: Facts) -> list[Link]:
+def list_links(facts: Facts) -> list[Link]:
     """The run's flow; empty for a run of which nothing was read."""
     origins, judged_pool = facts.emitted.origins, facts.emitted.judged_pool
     of_labelled = {o: origins[o] - (judged_pool if o is Origin.REVIEW else 0) for o in _OF_LABELLED}
@@ -87,7 +87,7 @@ def _read(record: StageRecord, usable: Node) -> list[Link]:
 
 
 @matplotlib.rc_context(STYLE)
-def flow_chart(links: Sequence[Link]) -> str:
+def draw_flow(links: Sequence[Link]) -> str:
     """The diagram as an SVG element; each band's tooltip says what it stands for."""
     sizes = {
         node: max(sum(k.count for k in links if k.source == node), sum(k.count for k in links if k.target == node))

@@ -16,7 +16,7 @@ from tasks.dataset.decisions import Reason
 from tasks.items.images import FORMATS
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import ImagePart, ImageRef, Part, Split, TextPart
-from tasks.report.card.rows import Row, rows_of
+from tasks.report.card.rows import Row, read_columns
 from tasks.storage.html import cut_text
 
 _PICTURE_SIZE = (220, 330)
@@ -71,7 +71,7 @@ def read_contents(samples: Path, ids: Collection[str]) -> Contents:
     """Read the contents of the items with these ids, in one pass over each file of samples."""
     found: defaultdict[str, tuple[Content, ...]] = defaultdict(tuple)
     for split in (Split.LABELLED, Split.UNLABELLED) if ids else ():
-        for row in rows_of(samples / split / "kept.parquet", "id", "source", "parts"):
+        for row in read_columns(samples / split / "kept.parquet", "id", "source", "parts"):
             if row["id"] in ids:
                 found[row["id"]] += (Content(split, row["source"], _PARTS.validate_json(row["parts"])),)
     return Contents(dict(found))

@@ -11,8 +11,8 @@ from tasks.report.card.facts import Facts
 from tasks.report.card.items import show_item
 from tasks.report.card.prompts import RenderedPrompt
 from tasks.report.card.sections import CHARTED_LABELS, draw_charts, list_rows
-from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, warnings_of
-from tasks.report.fonts import embed_fonts, legible
+from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, list_warnings
+from tasks.report.fonts import embed_fonts, make_legible
 from tasks.storage.html import format_count, html_environment
 
 _FOLDER = Path(__file__).parent
@@ -34,8 +34,8 @@ def render_page(card: Card) -> str:
     """Return the HTML page, with the fonts that its characters need."""
     template = html_environment(_FOLDER, _FOLDER.parent).get_template("page.html")
     values = _values(card)
-    text = legible(template.render(values, fonts=()))
-    return legible(template.render(values, fonts=embed_fonts(text, card.language or "zh")))
+    text = make_legible(template.render(values, fonts=()))
+    return make_legible(template.render(values, fonts=embed_fonts(text, card.language or "zh")))
 
 
 def _values(card: Card) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _values(card: Card) -> dict[str, Any]:
         "facts": facts,
         "transductive": TRANSDUCTIVE if is_transductive(facts) else "",
         "finished": time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(finished)).lstrip("0"),
-        "warnings": warnings_of(facts, card.licence),
+        "warnings": list_warnings(facts, card.licence),
         "tiles": list(_tiles(facts)),
         "kept": _describe_kept(facts),
         "rows": list_rows(facts),

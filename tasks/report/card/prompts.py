@@ -10,7 +10,7 @@ from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import user_text
 from tasks.records import Request, Sample, Sampling
-from tasks.report.card.rows import rows_of
+from tasks.report.card.rows import read_columns
 
 _SAMPLES = ("samples/labelled", "samples/unlabelled")
 
@@ -26,7 +26,7 @@ class RenderedPrompt:
     """What a student is taught to answer; empty where the answer is the model's own."""
 
 
-def rendered_prompts(pack: Pack, output: Path) -> tuple[RenderedPrompt, ...]:
+def render_prompts(pack: Pack, output: Path) -> tuple[RenderedPrompt, ...]:
     """The pack's prompts for the first item of each task that the run under `output` read.
 
     Text that is read off images is left out, nothing is shortened, and the reason is a placeholder.
@@ -56,7 +56,7 @@ def _asked(name: str, request: Request) -> RenderedPrompt:
 def _one_of_each_task(output: Path) -> Iterator[Sample]:
     seen: set[str] = set()
     for folder in _SAMPLES:
-        for row in rows_of(output / folder / "kept.parquet", *Sample.model_fields):
+        for row in read_columns(output / folder / "kept.parquet", *Sample.model_fields):
             if row["task"] not in seen:
                 seen.add(row["task"])
                 nested = {name: orjson.loads(row[name]) for name in ("parts", "labels")}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from huggingface_hub import DatasetCardData
 
 from tasks.report.card.page import Card
-from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, warnings_of
+from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, list_warnings
 from tasks.storage.html import format_count
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -18,7 +18,7 @@ _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LABELS = 100
 
 
-def readme_of(card: Card) -> str:
+def render_readme(card: Card) -> str:
     """The whole file. What comes from data is escaped, so that it is neither markup nor HTML."""
     return f"---\n{_metadata(card).to_yaml()}\n---\n\n" + "\n".join(_lines(card)) + "\n"
 
@@ -61,7 +61,7 @@ def _lines(card: Card) -> Iterator[str]:
     labels = "free text" if facts.emitted.labels is None else format_count(len(facts.emitted.labels), "label")
     yield f"{format_count(facts.emitted.count, 'training example')}, {labels}. Made by labelstill."
     yield "The whole card, with charts and examples, is the page `index.html` beside this file.\n"
-    if cautions := warnings_of(facts, card.licence):
+    if cautions := list_warnings(facts, card.licence):
         yield "## Read this first\n"
         yield from (f"- {plain(caution)}" for caution in cautions)
         yield ""

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 _BATCH = 2000
 
 
-def rows_of(path: Path, *columns: str) -> Iterator[Row]:
+def read_columns(path: Path, *columns: str) -> Iterator[Row]:
     """The file's rows, with `columns`; None in those it hasn't. Nothing where there is no (readable) file.
 
     A card is made of what is there: a stage that was left out, or killed, must not stop it.

@@ -5,14 +5,14 @@ from collections import Counter, defaultdict
 
 from tasks.evaluation.table import format_points
 from tasks.report.card.facts import Facts
-from tasks.report.card.flow import flow_chart, links_of
+from tasks.report.card.flow import draw_flow, list_links
 from tasks.report.charts import (
-    accuracy_chart,
-    balance_chart,
-    calibration_chart,
-    confidence_chart,
-    confusion_chart,
-    lengths_chart,
+    draw_accuracy,
+    draw_balance,
+    draw_calibration,
+    draw_confidence,
+    draw_confusion,
+    draw_lengths,
 )
 from tasks.report.correction.charts import reliability_chart, suspicion_chart
 from tasks.report.correction.figures import Bar, Bin, Share
@@ -111,20 +111,20 @@ def _list_student_rows(facts: Facts) -> dict[str, Rows]:
 def draw_charts(facts: Facts) -> dict[str, str]:
     """Return the page's charts by name, as SVG. What the run lacks is missing."""
     charts: dict[str, str] = {}
-    if links := links_of(facts):
-        charts["flow"] = flow_chart(links)
+    if links := list_links(facts):
+        charts["flow"] = draw_flow(links)
     if facts.evaluation is not None and facts.evaluation.scores:
-        charts["accuracy"] = accuracy_chart(facts.evaluation.scores)
+        charts["accuracy"] = draw_accuracy(facts.evaluation.scores)
     if facts.labels:
-        charts["balance"] = balance_chart(facts.before, facts.emitted.labels or {}, facts.labels[:CHARTED_LABELS])
+        charts["balance"] = draw_balance(facts.before, facts.emitted.labels or {}, facts.labels[:CHARTED_LABELS])
     if own := facts.confidence.own:
         counts = [(s.count, s.kept) for s in own]
-        charts["own"] = confidence_chart(counts, "the teacher's own confidence", "own")
+        charts["own"] = draw_confidence(counts, "the teacher's own confidence", "own")
     if own and facts.figure("pseudo_labels", "calibrated"):
         counts = [(s.count, s.kept) for s in facts.confidence.expected]
-        charts["expected"] = confidence_chart(counts, "expected precision", "expected")
+        charts["expected"] = draw_confidence(counts, "expected precision", "expected")
         points = [(s.own / s.count, s.expected / s.count, s.count) for s in own if s.count]
-        charts["calibration"] = calibration_chart(points)
+        charts["calibration"] = draw_calibration(points)
     report = facts.changes.report
     if bins := report.get("reliability"):
         charts["reliability"] = reliability_chart([Bin(**(b | {"wrong": Share(**b["wrong"])})) for b in bins])
@@ -132,7 +132,7 @@ def draw_charts(facts: Facts) -> dict[str, str]:
         charts["suspicion"] = suspicion_chart([Bar(**b) for b in bars], report.get("threshold"))
     pairs = facts.changes.pairs
     if pairs and max(len({given for given, _ in pairs}), len({new for _, new in pairs})) <= _CONFUSION_LABELS:
-        charts["confusion"] = confusion_chart(pairs, _NO_LABEL)
+        charts["confusion"] = draw_confusion(pairs, _NO_LABEL)
     if facts.diversity is not None:
-        charts["lengths"] = lengths_chart(facts.diversity.lengths)
+        charts["lengths"] = draw_lengths(facts.diversity.lengths)
     return charts

@@ -22,7 +22,7 @@ def is_transductive(facts: Facts) -> bool:
     return bool(facts.figure("emit", "transductive"))
 
 
-def warnings_of(facts: Facts, licence: str | None) -> list[str]:
+def list_warnings(facts: Facts, licence: str | None) -> list[str]:
     """Sentences, the gravest first; `is_transductive` is not among them, as it stands above everything."""
     return [
         *_about_the_run(facts),

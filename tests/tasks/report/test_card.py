@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from tasks.errors import ConfigError
-from tasks.report.card.card import CardSettings, settings_of, write_card
+from tasks.report.card.card import CardSettings, read_settings, write_card
 from tasks.report.card.warnings import TRANSDUCTIVE
 from tests.tasks.report.made_run import ATTACK, LABELS, make_run
 
@@ -166,10 +166,10 @@ def test_a_folder_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) ->
 
 
 def test_what_a_card_was_written_with_is_kept_for_the_next_time(run: Path, page: Page) -> None:
-    assert settings_of(run) == SETTINGS
+    assert read_settings(run) == SETTINGS
     (run / "card" / "settings.json").write_text('{"title": ""}')
     with pytest.raises(ConfigError, match=r"settings\.json: .*remove it"):
-        settings_of(run)
+        read_settings(run)
 
 
 def test_a_card_of_a_thousand_items_is_small(tmp_path: Path) -> None:

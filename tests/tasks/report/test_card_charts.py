@@ -11,9 +11,9 @@ import pytest
 from fontTools.ttLib import TTFont
 from markupsafe import escape
 
-from tasks.report.card.flow import flow_chart, links_of
-from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
-from tasks.report.fonts import embed_fonts, legible
+from tasks.report.card.flow import draw_flow, list_links
+from tasks.report.charts import draw_balance, draw_calibration, draw_confidence, draw_confusion, draw_lengths
+from tasks.report.fonts import embed_fonts, make_legible
 
 ATTACK = "$x_1$</text><script>alert(1)</script>"
 LABELS = ["申请退款", ATTACK, "反馈破损"]
@@ -22,11 +22,11 @@ LABELS = ["申请退款", ATTACK, "反馈破损"]
 def charts() -> dict[str, str]:
     after = {label: Counter({"given": 3, "pseudo": 2}) for label in LABELS}
     return {
-        "balance": balance_chart(dict.fromkeys(LABELS, 4), after, LABELS),
-        "confidence": confidence_chart([(3, 1), (9, 9)], "confidence", "own"),
-        "calibration": calibration_chart([(0.4, 0.3, 20), (0.9, 0.95, 400)]),
-        "lengths": lengths_chart(Counter({3: 5, 20: 1, 400: 2})),
-        "confusion": confusion_chart({(LABELS[0], ATTACK): 3, (LABELS[2], None): 1}, "none"),
+        "balance": draw_balance(dict.fromkeys(LABELS, 4), after, LABELS),
+        "confidence": draw_confidence([(3, 1), (9, 9)], "confidence", "own"),
+        "calibration": draw_calibration([(0.4, 0.3, 20), (0.9, 0.95, 400)]),
+        "lengths": draw_lengths(Counter({3: 5, 20: 1, 400: 2})),
+        "confusion": draw_confusion({(LABELS[0], ATTACK): 3, (LABELS[2], None): 1}, "none"),
     }
 
 
@@ -46,7 +46,7 @@ def test_labels_stand_in_the_chart_as_they_are() -> None:
 
 def test_ids_and_colours_are_changed_in_tags_and_not_in_texts() -> None:
     odd = ['"#1"', ' id="x', "url(#y", "#010203"]
-    chart = balance_chart(dict.fromkeys(odd, 4), {}, odd)
+    chart = draw_balance(dict.fromkeys(odd, 4), {}, odd)
     for label in odd:
         assert f">{label.strip()}</text>" in chart
         assert f"<title>{escape(label)}: 4 before</title>" in chart
@@ -62,7 +62,7 @@ def run(judged_pool: int = 0, **records: tuple[int, int]) -> Any:
 
 def test_the_flow_keeps_every_item() -> None:
     facts = run(samples__labelled=(60, 4), samples__unlabelled=(50, 0), pseudo_labels=(35, 15), emit=(92, 18))
-    links = links_of(facts)
+    links = list_links(facts)
     into: Counter[Any] = Counter()
     out: Counter[Any] = Counter()
     for link in links:
@@ -79,31 +79,31 @@ def test_the_flow_keeps_every_item() -> None:
         ("labelled", "left out"): 3,
         ("pool", "left out"): 5,
     }
-    chart = flow_chart(links)
+    chart = draw_flow(links)
     assert "<title>labelled: usable → given: 50</title>" in chart
 
 
 def test_what_people_said_of_the_pool_comes_from_its_lane() -> None:
     stages = {"samples__labelled": (60, 4), "samples__unlabelled": (50, 0), "emit": (92, 18)}
-    links = links_of(run(judged_pool=3, pseudo_labels=(35, 15), **stages))
+    links = list_links(run(judged_pool=3, pseudo_labels=(35, 15), **stages))
     review = {(k.source.lane, k.source.name): k.count for k in links if k.target.name == "review"}
     assert review == {("labelled", "usable"): 4, ("pool", "trusted"): 3}
     assert {k.source.lane: k.count for k in links if k.target.name == "left out"} == {"labelled": 6, "pool": 2}
-    assert "<title>pool: trusted → review: 3</title>" in flow_chart(links)
-    untrusted = links_of(run(judged_pool=3, **stages))
+    assert "<title>pool: trusted → review: 3</title>" in draw_flow(links)
+    untrusted = list_links(run(judged_pool=3, **stages))
     assert ("pool", "usable", 3) in [(k.source.lane, k.source.name, k.count) for k in untrusted]
 
 
 def test_a_run_without_a_pool_flows_too() -> None:
-    links = links_of(run(samples__labelled=(60, 4)))
+    links = list_links(run(samples__labelled=(60, 4)))
     assert not [k for k in links if k.source.lane == "pool" and k.source.column < 3]
-    assert flow_chart(links)
+    assert draw_flow(links)
 
 
 def test_symbols_without_a_glyph_are_named_and_invisible_ones_go() -> None:
-    assert legible("好😀▣\n\tก\u202e") == "好😀▣\n\tก"
-    assert legible("龙🦖\U000f0000") == "龙[t-rex][U+F0000]"
-    assert legible("红\ufffd色") == "红[replacement character]色"
+    assert make_legible("好😀▣\n\tก\u202e") == "好😀▣\n\tก"
+    assert make_legible("龙🦖\U000f0000") == "龙[t-rex][U+F0000]"
+    assert make_legible("红\ufffd色") == "红[replacement character]色"
 
 
 def test_the_embedded_fonts_hold_the_texts_characters_and_no_others() -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from tasks.records import Dropped
-from tasks.report.summary import run_summary, stage_records
+from tasks.report.summary import read_stage_records, summarize_run
 from tasks.storage.stage_record import Costs, StageRecord
 from tasks.storage.stages import write_stage
 from tests.tasks.making import prediction
@@ -17,8 +17,8 @@ def test_each_finished_stage_is_a_line_in_order_and_the_files_are_named(tmp_path
         ]
         write_stage(tmp_path / stage, record, [prediction("a")], dropped, "abcd")
     (tmp_path / "rationales").mkdir()
-    assert [r.stage for r in stage_records(tmp_path)] == ["samples/labelled", "emit"]
-    lines = run_summary(tmp_path).splitlines()
+    assert [r.stage for r in read_stage_records(tmp_path)] == ["samples/labelled", "emit"]
+    lines = summarize_run(tmp_path).splitlines()
     assert lines[2:4] == [f"| {stage} | 4 | 1 | 3 | y 1, z 2 | 7 | 0 | 3 |" for stage in ("samples/labelled", "emit")]
     assert "- **emit**: x 0.123" in lines
     assert [line.split("`")[1] for line in lines if "bytes" in line] == [
@@ -27,4 +27,4 @@ def test_each_finished_stage_is_a_line_in_order_and_the_files_are_named(tmp_path
 
 
 def test_a_run_without_stages_is_an_empty_table(tmp_path: Path) -> None:
-    assert len(run_summary(tmp_path).splitlines()) == 3
+    assert len(summarize_run(tmp_path).splitlines()) == 3
