@@ -1,4 +1,4 @@
-"""The short summary of a run: one table of stages, drops by reason, files written."""
+"""Summarize a run as Markdown: a table of its stages, items dropped by reason, files written."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ _STAGES = (
 
 
 def read_stage_records(output: Path) -> Iterator[StageRecord]:
-    """The records that a run left under `output`, in order of the stages."""
+    """Yield the records of the stages that a run has finished under `output`, in the order of the stages."""
     for stage in _STAGES:
         record = read_record(output / stage)
         if record is not None:
@@ -25,7 +25,7 @@ def read_stage_records(output: Path) -> Iterator[StageRecord]:
 
 
 def summarize_run(output: Path) -> str:
-    """Markdown: items in, kept and dropped in every stage, what the stages report, and where the set lies."""
+    """Return Markdown: items read, kept and dropped by stage, the stages' figures, and the files of the set."""
     lines = [
         "| stage | read | kept | dropped | why dropped | asked | reused | seconds |",
         "|---|--:|--:|--:|---|--:|--:|--:|",

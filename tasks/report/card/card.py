@@ -1,4 +1,4 @@
-"""A run's card: one self-contained page for people, and a README.md with Hugging Face's dataset metadata."""
+"""Write a run's card: one self-contained page for people, and a README.md with metadata for the Hugging Face Hub."""
 
 from pathlib import Path
 
@@ -18,23 +18,23 @@ FOLDER, PAGE, README, SETTINGS = "card", "index.html", "README.md", "settings.js
 
 
 class CardSettings(Record):
-    """What a card tells that stands in no other file of the run. Kept beside the card, so that it can be made anew."""
+    """What the card shows and no other file of the run has. Saved beside the card, so that it can be rewritten."""
 
     title: str = Field(min_length=1)
     licence: str | None = None
-    """An SPDX identifier, or the name of another licence; None: not named."""
+    """An SPDX identifier or the name of another licence; None if no licence is named."""
     pack: str | None = None
-    """Name or folder of the run's pack, with which prompts are rendered; None leaves them out."""
+    """Name or folder of the pack with which prompts are rendered; None leaves the prompts out."""
 
 
 def write_card(output: Path, settings: CardSettings, *, seed: int = 0) -> Path:
-    """Write `output`/card/index.html and README.md (atomically) of the run under `output`; returns the page.
+    """Write `output`/card/index.html and README.md (atomically) for the run under `output`; return the page's path.
 
-    What the run lacks the card leaves out. `seed` draws the examples. Raises ConfigError where there is no such folder,
-    PackError, naming the file, when the pack or one of its templates is unusable.
+    The card leaves out what the run lacks. `seed` decides which items are drawn as examples. Raises ConfigError if
+    `output` does not exist, and PackError, naming the file, if the pack or one of its templates cannot be used.
     """
     if not output.is_dir():
-        raise ConfigError(f"{output}: no such folder; give the `output` of a run's configuration")
+        raise ConfigError(f"{output}: no such folder. Give the `output` folder of a run's configuration.")
     pack = None if settings.pack is None else load_pack(settings.pack)
     facts = read_facts(output, seed)
     card = Card(
@@ -52,7 +52,10 @@ def write_card(output: Path, settings: CardSettings, *, seed: int = 0) -> Path:
 
 
 def read_settings(output: Path) -> CardSettings | None:
-    """What the run's card was last written with; None where it has none. Raises ConfigError for a broken file."""
+    """Read the settings with which the run's card was last written; None if it has no card.
+
+    Raises ConfigError if the file is broken.
+    """
     file = output / FOLDER / SETTINGS
     try:
         return CardSettings.model_validate_json(file.read_bytes())
@@ -60,4 +63,6 @@ def read_settings(output: Path) -> CardSettings | None:
         return None
     except ValidationError as error:
         why = error.errors()[0]["msg"]
-        raise ConfigError(f"{file}: {why}; remove it and name title, licence and pack anew") from error
+        raise ConfigError(
+            f"{file}: {why}. Remove this file, then write the card again with --title, --licence and --pack."
+        ) from error

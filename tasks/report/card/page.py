@@ -1,4 +1,4 @@
-"""The card's page: the values that page.html lays out, section by section."""
+"""Render the card's page: the values here, their layout and words in page.html."""
 
 import time
 from collections import Counter
@@ -20,25 +20,28 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Card:
-    """What the page and the README are made of."""
+    """Everything that the page and the README show. Made by `write_card`."""
 
     title: str
     licence: str | None
     language: str | None
-    """Of the data; None: unknown."""
+    """Language of the data; None if it is unknown."""
     facts: Facts
     prompts: tuple[RenderedPrompt, ...]
 
 
 def render_page(card: Card) -> str:
-    """Return the HTML page, with the fonts that its characters need."""
+    """Return the HTML page with embedded fonts.
+
+    The template is rendered twice: first to learn which characters the fonts must have.
+    """
     template = html_environment(_FOLDER, _FOLDER.parent).get_template("page.html")
-    values = _values(card)
+    values = _collect_values(card)
     text = make_legible(template.render(values, fonts=()))
     return make_legible(template.render(values, fonts=embed_fonts(text, card.language or "zh")))
 
 
-def _values(card: Card) -> dict[str, Any]:
+def _collect_values(card: Card) -> dict[str, Any]:
     facts = card.facts
     finished = max((r.finished_at for r in facts.records.values()), default=time.time())
     return {
@@ -47,7 +50,7 @@ def _values(card: Card) -> dict[str, Any]:
         "transductive": TRANSDUCTIVE if is_transductive(facts) else "",
         "finished": time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(finished)).lstrip("0"),
         "warnings": list_warnings(facts, card.licence),
-        "tiles": list(_tiles(facts)),
+        "tiles": list(_list_tiles(facts)),
         "kept": _describe_kept(facts),
         "rows": list_rows(facts),
         "charts": draw_charts(facts),
@@ -67,7 +70,7 @@ def _values(card: Card) -> dict[str, Any]:
     }
 
 
-def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
+def _list_tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
     emitted, records = facts.emitted, facts.records
     subsets = Counter[str]()
     for (_, subset), count in sorted(emitted.parts.items()):
@@ -82,8 +85,8 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
         )
     if (record := records.get("pseudo_labels")) is not None:
         yield "pseudo-labels kept", f"{record.kept:,}", f"of {format_count(record.read, 'item')} in the pool"
-    if precision := _precision(facts):
-        yield "their expected precision", precision[0], precision[1] or "the teacher's own word"
+    if precision := _format_precision(facts):
+        yield "their expected precision", precision[0], precision[1] or "the teacher's own estimate"
     if emitted.with_reason:
         yield "with a reason", f"{emitted.with_reason:,}", f"{emitted.with_reason / emitted.count:.0%} of the examples"
     answers = sum(r.costs.asked + r.costs.reused for r in records.values())
@@ -91,21 +94,21 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
     cost = f", cost {sum(priced):,.2f}" if priced else ""
     yield (
         "time",
-        _duration(sum(r.seconds for r in records.values())),
+        _format_duration(sum(r.seconds for r in records.values())),
         f"{format_count(answers, 'answer')} of models{cost}",
     )
 
 
-def _precision(facts: Facts) -> tuple[str, str] | None:
-    """Expected precision of the kept pseudo-labels, and its interval (empty if it was not calibrated)."""
-    value, low, high = (facts.figure("pseudo_labels", name) for name in ("expected precision", "lower", "upper"))
+def _format_precision(facts: Facts) -> tuple[str, str] | None:
+    """Return the expected precision of the kept pseudo-labels and its interval (empty if it is not calibrated)."""
+    value, low, high = (facts.find_figure("pseudo_labels", name) for name in ("expected precision", "lower", "upper"))
     if not value or not facts.records["pseudo_labels"].kept:
         return None
     return f"{value:.1%}", "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
 
 
 def _describe_kept(facts: Facts) -> str:
-    own, precision = facts.confidence.own, _precision(facts)
+    own, precision = facts.confidence.own, _format_precision(facts)
     kept = f"{sum(s.kept for s in own):,} of {sum(s.count for s in own):,} answers are kept."
     if precision is None:
         return kept
@@ -113,7 +116,7 @@ def _describe_kept(facts: Facts) -> str:
     return f"{kept} Expected precision of the kept ones: {precision[0]}{interval}."
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

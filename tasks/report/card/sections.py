@@ -1,4 +1,4 @@
-"""The tables and charts of the page's sections; sections.html lays them out."""
+"""Make the tables and charts of the page's sections; page.html lays them out."""
 
 import time
 from collections import Counter, defaultdict
@@ -19,9 +19,9 @@ from tasks.report.correction.figures import Bar, Bin, Share
 from tasks.storage.stage_record import StageRecord
 
 CHARTED_LABELS = 60
-"""Labels on the chart of the classes; the table has all."""
+"""Labels on the chart of class sizes; the table has all of them."""
 _CONFUSION_LABELS = 40
-"""Labels on a side of the map of changes; with more of them, only the table is shown."""
+"""Labels on each side of the chart of changes; if there are more, only the table is shown."""
 _NO_LABEL = "none of the labels"
 
 
@@ -29,9 +29,9 @@ Rows = list[tuple[object, ...]]
 
 
 def list_rows(facts: Facts) -> dict[str, Rows]:
-    """Return the rows of the page's tables by name, none for what the run lacks.
+    """Return the rows of the page's tables by name; a table has no rows if the run lacks its facts.
 
-    The first row of `costs` and `labels` has the heads of their columns, which differ by run.
+    The columns of `costs` and `labels` differ from run to run: the first row has their heads.
     """
     diversity = facts.diversity
     most = max((d.count for d in facts.drops), default=1)
@@ -41,7 +41,7 @@ def list_rows(facts: Facts) -> dict[str, Rows]:
         **_list_student_rows(facts),
         "measures": [] if diversity is None else [
             *((f"distinct-{n}", f"{value:.1%}") for n, value in enumerate(diversity.distinct, 1)),
-            ("word for word as another", f"{diversity.repeated:.1%}"),
+            ("identical to another reason", f"{diversity.repeated:.1%}"),
         ],
         "openings": [] if diversity is None else [(f"{text} …", count) for text, count in diversity.openings],
         "drops": [(d.stage, d.reason.replace("_", " "), d.count / most, d.count) for d in facts.drops],
@@ -109,7 +109,7 @@ def _list_student_rows(facts: Facts) -> dict[str, Rows]:
 
 
 def draw_charts(facts: Facts) -> dict[str, str]:
-    """Return the page's charts by name, as SVG. What the run lacks is missing."""
+    """Return the page's charts by name, as SVG. Charts whose facts the run lacks are missing."""
     charts: dict[str, str] = {}
     if links := list_links(facts):
         charts["flow"] = draw_flow(links)
@@ -120,7 +120,7 @@ def draw_charts(facts: Facts) -> dict[str, str]:
     if own := facts.confidence.own:
         counts = [(s.count, s.kept) for s in own]
         charts["own"] = draw_confidence(counts, "the teacher's own confidence", "own")
-    if own and facts.figure("pseudo_labels", "calibrated"):
+    if own and facts.find_figure("pseudo_labels", "calibrated"):
         counts = [(s.count, s.kept) for s in facts.confidence.expected]
         charts["expected"] = draw_confidence(counts, "expected precision", "expected")
         points = [(s.own / s.count, s.expected / s.count, s.count) for s in own if s.count]

@@ -7,7 +7,7 @@ from tasks.storage.stages import write_stage
 from tests.tasks.making import prediction
 
 
-def test_each_finished_stage_is_a_line_in_order_and_the_files_are_named(tmp_path: Path) -> None:
+def test_the_summary_lists_finished_stages_in_order_and_the_files_of_the_set(tmp_path: Path) -> None:
     for stage in ("emit", "samples/labelled"):
         record = StageRecord(
             stage=stage, recipe="r", read=0, kept=0, dropped=0, seconds=3, costs=Costs(asked=7), figures={"x": 0.12345}
@@ -26,5 +26,5 @@ def test_each_finished_stage_is_a_line_in_order_and_the_files_are_named(tmp_path
     ]
 
 
-def test_a_run_without_stages_is_an_empty_table(tmp_path: Path) -> None:
+def test_the_summary_of_a_run_without_stages_is_an_empty_table(tmp_path: Path) -> None:
     assert len(summarize_run(tmp_path).splitlines()) == 3
