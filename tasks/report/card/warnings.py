@@ -47,7 +47,7 @@ def _check_run(facts: Facts) -> Iterator[str]:
     for stage in ("rationales", "pseudo_labels", "correction"):
         record = facts.records.get(stage)
         if record is not None and emit.inputs.get(stage, record.digest) != record.digest:
-            yield f"The stage {stage} has run again since the set was emitted: run the pipeline again to update the set."
+            yield f"The stage {stage} has run again since the set was emitted. Run the pipeline to update the set."
     for record in facts.records.values():
         if record.costs.failed:
             yield f"{record.stage}: {format_count(record.costs.failed, 'answer')} failed."
