@@ -43,8 +43,8 @@ def make_run(
 ) -> Path:
     """Write a run with `items` labelled items and as many in the pool.
 
-    Every sixth label is corrected and every fifth pseudo-label is not trusted. `text` is in every dialogue, `figures` are
-    those of the stage emit, `size` is that of the pictures.
+    Every sixth label is corrected and every fifth pseudo-label is not trusted. `text` is in every dialogue, `figures`
+    are those of the stage emit, `size` is that of the pictures.
     """
     shown = write_pictures(output.with_name("pictures"), size)
     labelled = [_sample(f"given-{n}", n, text, shown, Split.LABELLED) for n in range(items)]
@@ -131,9 +131,9 @@ def _trusted(n: int, identity: str) -> Trusted:
         return Trusted(
             sample_id=identity, label=None, expected=None, evidence=Evidence(), decision=PoolDecision.NO_ANSWER, why=""
         )
-    said = Evidence(probability=0.9) if n % 2 else Evidence(vote_share=0.6)
+    evidence = Evidence(probability=0.9) if n % 2 else Evidence(vote_share=0.6)
     decision = PoolDecision.KEPT if n % 5 else PoolDecision.NOT_TRUSTED
-    return Trusted(sample_id=identity, label=LABELS[n % 3], expected=0.7, evidence=said, decision=decision, why="")
+    return Trusted(sample_id=identity, label=LABELS[n % 3], expected=0.7, evidence=evidence, decision=decision, why="")
 
 
 def _stage(

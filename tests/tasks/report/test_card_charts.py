@@ -53,7 +53,7 @@ def test_ids_and_colours_are_replaced_in_tags_only() -> None:
     assert ' id="balance-tip0"' in chart and 'href="#balance-' in chart and "url(#balance-" in chart
 
 
-def run(judged_pool: int = 0, **records: tuple[int, int]) -> Any:
+def make_facts(judged_pool: int = 0, **records: tuple[int, int]) -> Any:
     parts = Counter({("given", "train"): 50, ("review", "validation"): 7, ("pseudo", "train"): 30, ("mix", "train"): 5})
     origins = Counter({origin: n for (origin, _), n in parts.items()})
     kept = {name.replace("__", "/"): SimpleNamespace(kept=k, dropped=d) for name, (k, d) in records.items()}
@@ -61,7 +61,7 @@ def run(judged_pool: int = 0, **records: tuple[int, int]) -> Any:
 
 
 def test_the_flow_keeps_every_item() -> None:
-    facts = run(samples__labelled=(60, 4), samples__unlabelled=(50, 0), pseudo_labels=(35, 15), emit=(92, 18))
+    facts = make_facts(samples__labelled=(60, 4), samples__unlabelled=(50, 0), pseudo_labels=(35, 15), emit=(92, 18))
     links = list_links(facts)
     into: Counter[Any] = Counter()
     out: Counter[Any] = Counter()
@@ -85,17 +85,17 @@ def test_the_flow_keeps_every_item() -> None:
 
 def test_reviewed_pool_items_come_from_the_pools_lane() -> None:
     stages = {"samples__labelled": (60, 4), "samples__unlabelled": (50, 0), "emit": (92, 18)}
-    links = list_links(run(judged_pool=3, pseudo_labels=(35, 15), **stages))
+    links = list_links(make_facts(judged_pool=3, pseudo_labels=(35, 15), **stages))
     review = {(k.source.lane, k.source.name): k.count for k in links if k.target.name == "review"}
     assert review == {("labelled", "usable"): 4, ("pool", "trusted"): 3}
     assert {k.source.lane: k.count for k in links if k.target.name == "left out"} == {"labelled": 6, "pool": 2}
     assert "<title>pool: trusted → review: 3</title>" in draw_flow(links)
-    untrusted = list_links(run(judged_pool=3, **stages))
+    untrusted = list_links(make_facts(judged_pool=3, **stages))
     assert ("pool", "usable", 3) in [(k.source.lane, k.source.name, k.count) for k in untrusted]
 
 
 def test_the_flow_of_a_run_without_a_pool_is_drawn() -> None:
-    links = list_links(run(samples__labelled=(60, 4)))
+    links = list_links(make_facts(samples__labelled=(60, 4)))
     assert not [k for k in links if k.source.lane == "pool" and k.source.column < 3]
     assert draw_flow(links)
 
