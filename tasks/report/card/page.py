@@ -51,7 +51,6 @@ def _collect_values(card: Card) -> dict[str, Any]:
         "finished": time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(finished)).lstrip("0"),
         "warnings": list_warnings(facts, card.licence),
         "tiles": list(_list_tiles(facts)),
-        "kept": _describe_kept(facts),
         "rows": list_rows(facts),
         "charts": draw_charts(facts),
         "charted_labels": CHARTED_LABELS,
@@ -78,42 +77,22 @@ def _list_tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
     yield "training examples", f"{emitted.count:,}", ", ".join(f"{n:,} {name}" for name, n in subsets.items())
     if (record := records.get("correction")) is not None:
         changed = facts.changes.pairs.total()
-        yield (
-            "labels changed",
-            f"{changed:,}",
-            f"{changed / max(record.read, 1):.1%} of {format_count(record.read, 'item')}",
-        )
+        share = f"{changed / max(record.read, 1):.1%}"
+        yield "labels changed", f"{changed:,}", f"{share} of {format_count(record.read, 'item')}"
     if (record := records.get("pseudo_labels")) is not None:
         yield "pseudo-labels kept", f"{record.kept:,}", f"of {format_count(record.read, 'item')} in the pool"
-    if precision := _format_precision(facts):
-        yield "their expected precision", precision[0], precision[1] or "the teacher's own estimate"
+        expected, low, high = (record.figures.get(name) for name in ("expected precision", "lower", "upper"))
+        if expected is not None and record.kept:
+            calibrated = low is not None and high is not None
+            interval = f"{low:.1%} to {high:.1%}" if calibrated else "the teacher's own estimate"
+            yield "their expected precision", f"{expected:.1%}", interval
     if emitted.with_reason:
         yield "with a reason", f"{emitted.with_reason:,}", f"{emitted.with_reason / emitted.count:.0%} of the examples"
+    seconds = sum(r.seconds for r in records.values())
     answers = sum(r.costs.asked + r.costs.reused for r in records.values())
-    priced = [r.costs.cost for r in records.values() if r.costs.cost is not None]
-    cost = f", cost {sum(priced):,.2f}" if priced else ""
-    yield (
-        "time",
-        _format_duration(sum(r.seconds for r in records.values())),
-        f"{format_count(answers, 'answer')} of models{cost}",
-    )
-
-
-def _format_precision(facts: Facts) -> tuple[str, str] | None:
-    """Return the expected precision of the kept pseudo-labels and its interval (empty if it is not calibrated)."""
-    value, low, high = (facts.find_figure("pseudo_labels", name) for name in ("expected precision", "lower", "upper"))
-    if not value or not facts.records["pseudo_labels"].kept:
-        return None
-    return f"{value:.1%}", "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
-
-
-def _describe_kept(facts: Facts) -> str:
-    own, precision = facts.confidence.own, _format_precision(facts)
-    kept = f"{sum(s.kept for s in own):,} of {sum(s.count for s in own):,} answers are kept."
-    if precision is None:
-        return kept
-    interval = f" ({precision[1]})" if precision[1] else ""
-    return f"{kept} Expected precision of the kept ones: {precision[0]}{interval}."
+    prices = [r.costs.cost for r in records.values() if r.costs.cost is not None]
+    cost = f", cost {sum(prices):,.2f}" if prices else ""
+    yield "time", _format_duration(seconds), f"{format_count(answers, 'answer')} of models{cost}"
 
 
 def _format_duration(seconds: float) -> str:
