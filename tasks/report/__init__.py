@@ -3,6 +3,7 @@
 card/        the card of a run: one page, and the README for a hub
 correction/  the report of a correction
 macros.html  tables, tiles, bars and charts of both pages
+shared.css   colours, text and tables of both pages
 summary.py   the short summary of a run
 charts.py    the card's charts
 plots.py     what all charts share: colours and fonts of the page
