@@ -21,7 +21,7 @@ from tasks.demo.tiny_models import TinyModels, make_models
 from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
-from tasks.report.summary import run_summary
+from tasks.report.summary import summarize_run
 from tasks.students.settings import StudentSpec
 
 _PIXELS = 112 * 168
@@ -41,7 +41,7 @@ def demo(config: DemoConfig) -> str:
     figures = evaluate_demo(run.output, paths.truth)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
     cost = f"{time.monotonic() - began:.0f} s in all, peak memory of this process {peak:.1f} GiB"
-    text = f"{run_summary(run.output)}\n{describe(figures)}\n\n{cost}\n"
+    text = f"{summarize_run(run.output)}\n{describe(figures)}\n\n{cost}\n"
     create_markdown_artifact(text, key="demo-summary", description="The demo's run against the truth")
     log.info("summary\n%s", text)
     return text

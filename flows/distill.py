@@ -19,7 +19,7 @@ from flows.service.pages import show_links
 from flows.stage import one_reading, run_as_task
 from flows.ui import show_in_ui
 from tasks.report.card.card import CardSettings, write_card
-from tasks.report.summary import run_summary
+from tasks.report.summary import summarize_run
 from tasks.storage.stage_record import StageRecord
 
 
@@ -67,6 +67,6 @@ def write_up(config: DistillConfig) -> None:
     settings = CardSettings(title=config.emit.name, licence=config.emit.licence, pack=config.pack)
     page = run_as_task("card", "write the run's card", lambda: write_card(config.output, settings))
     get_run_logger().info("card: %s", page)
-    summary = run_summary(config.output)
+    summary = summarize_run(config.output)
     show_in_ui("summary", lambda: create_markdown_artifact(summary, key="summary", description="What this run did"))
     show_links(config.output, logs=True)

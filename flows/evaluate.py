@@ -29,7 +29,7 @@ from tasks.models.ask import Asker
 from tasks.models.engines.identity import prompter_for
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
-from tasks.report.card.card import settings_of, write_card
+from tasks.report.card.card import read_settings, write_card
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord, read_record
@@ -96,7 +96,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     _show(report)
     ids = [s.id for s in measured for _ in trials] + [d.sample_id for d in dropped]
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
-    if (card := settings_of(config.output)) is not None:
+    if (card := read_settings(config.output)) is not None:
         run_as_task("card", "put the students on the run's card", lambda: write_card(config.output, card))
     return record
 

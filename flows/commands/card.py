@@ -18,9 +18,9 @@ def card_command(
     ] = None,
 ) -> None:
     """Write OUTPUT/card: a page (index.html) of what the run did, and a README.md for the Hugging Face Hub."""
-    from tasks.report.card.card import CardSettings, settings_of, write_card
+    from tasks.report.card.card import CardSettings, read_settings, write_card
 
-    known = settings_of(run) or CardSettings(title=run.resolve().name)
+    known = read_settings(run) or CardSettings(title=run.resolve().name)
     named = {"title": title, "licence": licence, "pack": pack}
     settings = known.model_copy(update={key: value for key, value in named.items() if value is not None})
     with console.status("writing"):

@@ -23,10 +23,10 @@ def run_command(config: ConfigPath) -> None:
     loaded.check_engines()
     find_or_start_server()
     from flows.distill import distill
-    from tasks.report.summary import run_summary
+    from tasks.report.summary import summarize_run
 
     finished = distill(loaded)
-    typer.echo(run_summary(loaded.output))
+    typer.echo(summarize_run(loaded.output))
     if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/run_lock.py
         console.print("The budget is spent; run the same command again to go on.")
         raise typer.Exit(4)
