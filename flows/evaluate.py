@@ -23,7 +23,7 @@ from tasks.evaluation.table import Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
 from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
-from tasks.evaluation.worker_pool import worker_pool
+from tasks.students.worker_pool import worker_pool
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import prompter_for

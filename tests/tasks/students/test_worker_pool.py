@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.evaluation.worker_pool import worker_pool
+from tasks.students.worker_pool import worker_pool
 from tests.conftest import ROOT
 
 
@@ -54,8 +54,8 @@ def test_an_exception_ends_what_is_at_work(tmp_path: Path) -> None:
 _OWNER = """
 import sys
 from pathlib import Path
-from tasks.evaluation.worker_pool import worker_pool
-from tests.tasks.evaluation.test_worker_pool import begun, work
+from tasks.students.worker_pool import worker_pool
+from tests.tasks.students.test_worker_pool import begun, work
 if __name__ == "__main__":
     with worker_pool(1, begun, Path(sys.argv[1])) as pool:
         pool.submit(work, Path(sys.argv[1]), 300).result()
