@@ -23,7 +23,6 @@ from tasks.evaluation.table import Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
 from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
-from tasks.students.worker_pool import worker_pool
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import prompter_for
@@ -34,6 +33,7 @@ from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord, read_record
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
+from tasks.students.worker_pool import worker_pool
 
 STAGE = "evaluate"
 
