@@ -16,13 +16,13 @@ from prefect.exceptions import PrefectHTTPStatusError
 T = TypeVar("T")
 
 _POLL_SECONDS = 2.0
-_SAY_SECONDS = 60.0
-_PATIENCE_SECONDS = 24 * 3600.0
+_LOG_SECONDS = 60.0
+_MAX_WAIT_SECONDS = 24 * 3600.0
 _ATTEMPTS = 5
 """With a server that answers and yet fails the same call, as one whose database is locked: each takes a minute."""
 
 
-def through_outages(stage: Callable[[], T], what: str) -> T:
+def retry_after_outages(stage: Callable[[], T], what: str) -> T:
     """Return what `stage`, a subflow of the running flow, gives; begin it again when it ended because the API was away.
 
     Only for stages that find what they did before: nothing is asked or made twice. The attempt before may stay Running
@@ -44,12 +44,12 @@ def through_outages(stage: Callable[[], T], what: str) -> T:
 def wait_for_api() -> None:
     """Wait until Prefect's API answers, for a day at most; say so in the run's log."""
     began = time.monotonic()
-    said = -_SAY_SECONDS
-    while (error := unanswered()) is not None:
+    said = -_LOG_SECONDS
+    while (error := find_api_fault()) is not None:
         waited = time.monotonic() - began
-        if waited > _PATIENCE_SECONDS:
+        if waited > _MAX_WAIT_SECONDS:
             return  # the next call says what is wrong
-        if waited - said >= _SAY_SECONDS:
+        if waited - said >= _LOG_SECONDS:
             said = waited
             get_run_logger().warning("Waiting for Prefect's API (%.0f s): %s", waited, error)
         time.sleep(_POLL_SECONDS)
@@ -57,7 +57,7 @@ def wait_for_api() -> None:
         get_run_logger().info("Continuing after %.0f s: Prefect's API answers", time.monotonic() - began)
 
 
-def unanswered() -> Exception | None:
+def find_api_fault() -> Exception | None:
     """Return why Prefect's API does not answer now; None when it does.
 
     The client of a running flow, connected before, would try for a minute before it says so.

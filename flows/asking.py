@@ -14,7 +14,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from flows.config import CommonConfig
-from flows.runners import Shard, open_where_configured, parts, run_as_task, run_shards
+from flows.runners import Shard, open_where_configured, run_as_task, run_shards, split_into_parts
 from flows.ui import Progress
 from tasks.errors import BudgetSpent
 from tasks.items.ocr import Found, OcrReader, Reading, read_images
@@ -30,9 +30,9 @@ from tasks.packs.pack import Pack
 from tasks.prompts.prompter import LONG_PROMPT, Prompter, fixed_chars
 from tasks.records import USABLE, ImageRef, Request, Sample
 
-_IMAGES_A_SHARD = 400
+_IMAGES_PER_SHARD = 400
 """30 seconds: about 80 ms each (42 to decode a screenshot, 37 to resize it)."""
-_TEXTS_A_SHARD = 16
+_TEXTS_PER_SHARD = 16
 """30 seconds: RapidOCR takes 2 to 4 s per screenshot and core."""
 
 _BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
@@ -42,7 +42,7 @@ _BUDGETS: dict[str, Budget] = {}
 
 
 @contextmanager
-def spending(limits: BudgetSettings) -> Generator[Budget]:
+def charge_budget(limits: BudgetSettings) -> Generator[Budget]:
     """Charge all asking within the block, subflows included, to one budget; BudgetSpent ends it.
 
     A flow run that is tried again goes on with the budget of its first try.
@@ -55,7 +55,7 @@ def spending(limits: BudgetSettings) -> Generator[Budget]:
         _BUDGET.reset(before)
 
 
-def budget_spent() -> BudgetSpent:
+def make_budget_error() -> BudgetSpent:
     """Return what a run says of a stage that had to stop."""
     budget = _BUDGET.get()
     return BudgetSpent("the budget is spent; the next run goes on from here") if budget is None else budget.exhausted()
@@ -128,14 +128,14 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
 
     Nothing is read for a pack that doesn't show it.
     """
-    images = _images_of(samples) if pack.ocr is not None else []
+    images = _list_images(samples) if pack.ocr is not None else []
     if not images:
         return {}
 
     def read() -> dict[str, str]:
-        reader = OcrReader(config.texts, reading=_reading_on_cluster(config))
+        reader = OcrReader(config.texts, reading=_get_cluster_reader(config))
         with Progress("ocr", "read the text on images", len(images)) as progress:
-            texts = reader.read(images, progress=lambda done, total: progress.to(done))
+            texts = reader.read(images, progress=lambda done, total: progress.move_to(done))
         for unread in reader.unread.values():
             get_run_logger().warning("no text read off %s: %s", unread.path, unread.detail)
         return texts
@@ -151,7 +151,7 @@ def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sa
     On one machine engines do that while they wait for answers. An image that can't be resized is left to the engine,
     which then says so of its item.
     """
-    images = _images_of(samples)
+    images = _list_images(samples)
     if config.runner == "threads" or spec.engine == "scripted" or not images:
         return
     from tasks.models.engines.local.loading import patch_size  # it brings torch
@@ -160,7 +160,7 @@ def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sa
     cache = ImageCache(config.images)
     shards = [
         Shard(f"bring {len(part)} images to size", partial(prepare, cache, part, **bounds))
-        for part in parts(images, _IMAGES_A_SHARD)
+        for part in split_into_parts(images, _IMAGES_PER_SHARD)
     ]
     failed = 0
     with Progress("images", "bring images to size", len(shards)) as progress:
@@ -171,7 +171,7 @@ def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sa
         get_run_logger().warning("%d of %d images can't be brought to size", failed, len(images))
 
 
-def _reading_on_cluster(config: CommonConfig) -> Reading | None:
+def _get_cluster_reader(config: CommonConfig) -> Reading | None:
     """Return how a cluster reads the text on images; None where this machine's processes do."""
     if config.runner == "threads":
         return None
@@ -179,7 +179,7 @@ def _reading_on_cluster(config: CommonConfig) -> Reading | None:
     def read(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:
         shards = [
             Shard(f"read the text on {len(part)} images", partial(_read_part, part))
-            for part in parts(images, _TEXTS_A_SHARD)
+            for part in split_into_parts(images, _TEXTS_PER_SHARD)
         ]
         for found in run_shards(config, "read text", shards):
             yield from found
@@ -191,6 +191,6 @@ def _read_part(images: Sequence[ImageRef]) -> list[Found]:
     return list(read_images(images, processes=1))
 
 
-def _images_of(samples: Iterable[Sample]) -> list[ImageRef]:
+def _list_images(samples: Iterable[Sample]) -> list[ImageRef]:
     """Return the images of `samples`, each once."""
     return list({image.sha256: image for sample in samples for image in sample.images}.values())

@@ -24,11 +24,11 @@ StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
 
 
-def _kind(student: Any) -> str:
+def _get_kind(student: Any) -> str:
     return student.get("kind", "lora") if isinstance(student, dict) else student.kind
 
 
-def _any_of(schema: dict[str, Any]) -> None:
+def _replace_one_of(schema: dict[str, Any]) -> None:
     """Prefect's server takes an object without `kind` for every kind at once, which `oneOf` forbids."""
     if "oneOf" in schema:
         schema["anyOf"] = schema.pop("oneOf")
@@ -37,8 +37,8 @@ def _any_of(schema: dict[str, Any]) -> None:
 
 AnyStudent = Annotated[
     Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")] | Annotated[ExternalSpec, Tag("external")],
-    Discriminator(_kind),
-    Field(json_schema_extra=_any_of),
+    Discriminator(_get_kind),
+    Field(json_schema_extra=_replace_one_of),
 ]
 
 
@@ -156,7 +156,7 @@ class DistillConfig(SetsConfig):
     """What this run may spend."""
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> Self:
+    def _check_stages(self) -> Self:
         if self.labelled is None and self.unlabelled is None:
             raise ValueError("needs `labelled`, `unlabelled` or both, each with manifest and images")
         if self.generator is not None and self.labelled is None:
@@ -179,7 +179,7 @@ class DistillConfig(SetsConfig):
             for spec in self.engines:
                 check_engine(spec)
 
-    def stage_configs(self) -> tuple[AnyStage, ...]:
+    def list_stage_configs(self) -> tuple[AnyStage, ...]:
         """Return the configuration of each stage that is to run, in order."""
         stages: dict[StageName, AnyStage] = {}
         if self.labelled and self.generator:
@@ -190,7 +190,7 @@ class DistillConfig(SetsConfig):
             stages["pseudo_labels"] = self._narrow(PseudoLabelsConfig)
         return (*stages.values(), self._narrow(EmitConfig, stages=tuple(stages)))
 
-    def evaluate_config(self) -> "EvaluateConfig":
+    def make_evaluate_config(self) -> "EvaluateConfig":
         """The configuration that measures what this one makes; raises ConfigError where it says too little for that."""
         if self.evaluation is None:
             raise ConfigError("evaluate needs `evaluation`: manifest and images of held-out items with labels")

@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, read_valid_verdicts, run_as_task, say_where_to_judge, show_table
+from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import STAGE, FoldStudents
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
@@ -71,7 +71,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         )
         costs = asker.costs()
     fold_of = found.folds[0].fold_of
-    model_of = {s.id: found.models(s.id) for s in judged}
+    model_of = {s.id: found.name_models(s.id) for s in judged}
     corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
 
     def write_for_people() -> None:
@@ -149,7 +149,7 @@ def _show_changes(corrections: Sequence[Correction], decisions: Decisions, revie
     waiting = sum(c.action is Action.REVIEW for c in corrections)
     log.info("%d labels changed or dropped, %d wait for review; %s", len(changed), waiting, decisions.gate.summary)
     if waiting:
-        say_where_to_judge(review, f"{waiting} labels")
+        log_where_to_judge(review, f"{waiting} labels")
     estimates: Mapping[str, float] = {name: round(e.value, 4) for name, e in decisions.estimates.items()}
     if estimates:
         log.info("estimated: %s", estimates)

@@ -36,7 +36,7 @@ def demo(config: DemoConfig) -> str:
     log = get_run_logger()
     paths = run_as_task("demo data", "draw screens and dialogues", lambda: write_data(config))
     models = run_as_task("demo models", "train base, teacher and generator", lambda: train_models(config))
-    run = demo_config(config, paths, models)
+    run = make_demo_config(config, paths, models)
     distill(run)
     figures = evaluate_demo(run.output, paths.truth)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
@@ -47,7 +47,7 @@ def demo(config: DemoConfig) -> str:
     return text
 
 
-def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> DistillConfig:
+def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> DistillConfig:
     """The configuration that the demo runs `distill` with."""
     local = {"engine": "local", "dtype": "float32", "batch_size": 32, "min_pixels": _PIXELS, "max_pixels": _PIXELS}
     return DistillConfig(
@@ -114,6 +114,6 @@ def train_models(config: DemoConfig) -> TinyModels:
         def moved(name: str, step: int, steps: int, loss: float) -> None:
             if name not in bars:
                 bars[name] = under_way.enter_context(Progress("models", f"train {name}", steps))
-            bars[name].to(step)
+            bars[name].move_to(step)
 
         return make_models(Path(config.output) / "models", progress=moved, scale=config.training)

@@ -7,8 +7,8 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.api import through_outages
-from flows.asking import budget_spent, spending
+from flows.api import retry_after_outages
+from flows.asking import charge_budget, make_budget_error
 from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
 from flows.correction import correction
 from flows.emit import emit
@@ -16,7 +16,7 @@ from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
 from flows.run_lock import hold_output
 from flows.service.pages import show_links
-from flows.stage import one_reading, run_as_task
+from flows.stage import run_as_task, share_readings
 from flows.ui import show_in_ui
 from tasks.report.card.card import CardSettings, write_card
 from tasks.report.summary import run_summary
@@ -32,13 +32,13 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     Returns each stage's record by name; None when `budget` was spent before the end.
     """
     config.check_engines()
-    with spending(config.budget), one_reading():
-        records = run_stages(config.stage_configs())
+    with charge_budget(config.budget), share_readings():
+        records = run_stages(config.list_stage_configs())
     log = get_run_logger()
     for stage in ("rationales", "pseudo_labels", "correction"):
         if stage not in records:
             log.info("%s: skipped, the configuration leaves out its keys", stage)
-    write_up(config)
+    write_card_and_summary(config)
     return records
 
 
@@ -54,15 +54,15 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     """
     records: dict[str, StageRecord] = {}
     for stage in stages:
-        record = through_outages(partial(_FLOWS[type(stage)], stage), type(stage).__name__.removesuffix("Config"))
+        record = retry_after_outages(partial(_FLOWS[type(stage)], stage), type(stage).__name__.removesuffix("Config"))
         if record is None:  # what hold_output made of it
-            raise budget_spent()
+            raise make_budget_error()
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
     return records
 
 
-def write_up(config: DistillConfig) -> None:
+def write_card_and_summary(config: DistillConfig) -> None:
     """The run's card, and what it did as an artifact."""
     settings = CardSettings(title=config.emit.name, licence=config.emit.licence, pack=config.pack)
     page = run_as_task("card", "write the run's card", lambda: write_card(config.output, settings))

@@ -5,7 +5,7 @@ from prefect import flow, get_run_logger
 from flows.asking import read_texts
 from flows.config import EmitConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, run_as_task, say_where_to_judge, show_table
+from flows.stage import Stage, log_where_to_judge, run_as_task, show_table
 from tasks.dataset.conflicts import find_conflicts
 from tasks.dataset.merge import STAGE, Emitted, write_merged
 from tasks.dataset.merge_plan import Plan, plan_merge
@@ -19,7 +19,7 @@ from tasks.review.queue import CONFLICTS, STORE, write_queue
 from tasks.storage.stage_record import StageRecord
 from tasks.storage.stages import close_stage, open_stage
 
-_ASKED = 200
+_MAX_CONFLICTS = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""
 _INPUTS = {Split.LABELLED: "labelled", Split.UNLABELLED: "unlabelled", Split.TEST: "evaluation"}
 """The names of the sets among the record's inputs."""
@@ -79,11 +79,11 @@ def _merge(config: EmitConfig, sources: Sources, prompter: Prompter, stage: Stag
 def _ask(config: EmitConfig, sources: Sources, plan: Plan) -> None:
     """Leave the conflicts where a person finds them, or nothing where there are none."""
     folder = config.output / CONFLICTS
-    cases, verdicts = find_conflicts(plan, sources, _ASKED)
+    cases, verdicts = find_conflicts(plan, sources, _MAX_CONFLICTS)
     if cases or folder.exists():
         write_queue(cases, folder, verdicts, title="Duplicates with different labels")
     if cases:
-        say_where_to_judge(folder, f"{len(cases)} items equal or near to others have other labels than these")
+        log_where_to_judge(folder, f"{len(cases)} items equal or near to others have other labels than these")
 
 
 def _show(emitted: Emitted) -> None:

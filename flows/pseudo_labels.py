@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, read_valid_verdicts, run_as_task, say_where_to_judge, show_table
+from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import FoldStudents
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
@@ -149,7 +149,7 @@ class _Models:
             direct = self.asker.ask_for_labels(
                 requests, spec, f"{what}, undescribed", source="teacher/direct", model=prompter.model
             )
-        return Opinions(_by_sample(labelled), _by_sample(direct))
+        return Opinions(_index_by_sample(labelled), _index_by_sample(direct))
 
     def ask_second(self, spec: EngineSpec, samples: Sequence[Sample], wanted: Collection[str]) -> dict[str, Prediction]:
         """Return what the second teacher says about the `wanted` ones of `samples`, asked as the first was."""
@@ -157,10 +157,10 @@ class _Models:
         settings, seed = self.config.pseudo_labels, self.config.seed
         prompter = prepare_prompter(self.config, self.pack, spec, items)
         what = "second teacher labels what is uncertain"
-        return _by_sample(label_with_teacher(self.asker, prompter, items, spec, settings, seed, what))
+        return _index_by_sample(label_with_teacher(self.asker, prompter, items, spec, settings, seed, what))
 
 
-def _by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
+def _index_by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
     return {p.sample_id: p for p in predictions}
 
 
@@ -195,7 +195,7 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
     run_as_task("review page", "write the review page of the pool", lambda: (
         write_queue(cases, folder, given.verdicts, title="Review: pool")
     ))  # fmt: skip
-    say_where_to_judge(folder, f"{len(cases) - len(given.verdicts)} uncertain items of the pool")
+    log_where_to_judge(folder, f"{len(cases) - len(given.verdicts)} uncertain items of the pool")
 
 
 def _show(config: PseudoLabelsConfig, trust: Trust) -> None:

@@ -19,8 +19,8 @@ from pydantic import Field, ValidationError
 from flows.api import is_outage, wait_for_api
 from flows.config import EmitConfig, RelabelConfig
 from flows.run_lock import hold_output
-from flows.service.alerts import tell_empty, tell_held_back
-from flows.service.pages import PAGES, link_to
+from flows.service.alerts import alert_empty, alert_held_back
+from flows.service.pages import PAGES, make_link
 from tasks.dataset.drift import (
     Drift,
     RelabelOutcome,
@@ -43,9 +43,9 @@ from tasks.storage.stage_record import read_record
 from tasks.storage.stages import code_version
 
 _POLL_SECONDS = 5
-_CHANGE: tuple[str, ...] = ("item", "was", "is", "why")
+_CHANGE_COLUMNS: tuple[str, ...] = ("item", "was", "is", "why")
 """Columns of the relabelled items that a person is shown."""
-_NOTHING_AGAINST = ("every version is put before a person",)
+_NO_OBJECTION = ("every version is put before a person",)
 
 
 @flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)
@@ -58,16 +58,18 @@ def relabel(config: RelabelConfig) -> State[RelabelState]:
     logged as a version. The final state's name says how it ended (`RelabelOutcome`), its result is what stands in
     `output`/relabel.json.
     """
-    watched = watched_digest(config)
+    watched = digest_watched_inputs(config)
     last = read_state(config.output) or RelabelState(watched="", outcome=RelabelOutcome.UNCHANGED)
     waits = last.outcome is RelabelOutcome.HELD_BACK
     there = last.version is None or read_record(config.output / "emit") is not None
     if last.watched == watched and there and not (waits and config.publish):
-        return _ended(last.model_copy(update={"outcome": RelabelOutcome.UNCHANGED, "why": last.why if waits else ()}))
-    return _ended(write_state(config.output, _bring_up_to_date(config, watched, last)))
+        return _make_final_state(
+            last.model_copy(update={"outcome": RelabelOutcome.UNCHANGED, "why": last.why if waits else ()})
+        )
+    return _make_final_state(write_state(config.output, _bring_up_to_date(config, watched, last)))
 
 
-def watched_digest(config: RelabelConfig) -> str:
+def digest_watched_inputs(config: RelabelConfig) -> str:
     """Digest of all that decides the set: configuration, pack, code, models, and the state of every file that is read.
 
     Files by size and time of change, so that a million known items take seconds.
@@ -91,7 +93,7 @@ def watched_digest(config: RelabelConfig) -> str:
     )
 
 
-def _ended(state: RelabelState) -> State[RelabelState]:
+def _make_final_state(state: RelabelState) -> State[RelabelState]:
     """The final state of the flow run: always completed, since nothing broke; its name says what was done."""
     name = "".join(word.capitalize() for word in state.outcome.split())
     message = "; ".join(state.why) or state.outcome.value
@@ -105,15 +107,15 @@ def _bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -
     `watched` is the digest of what the set is made from, `last` the state that the last re-labelling left.
     """
     # Only now: the stages bring torch and the trainers, 30 s on a busy machine for nothing on most nights.
-    from flows.asking import spending
-    from flows.distill import run_stages, write_up
-    from flows.stage import one_reading
+    from flows.asking import charge_budget
+    from flows.distill import run_stages, write_card_and_summary
+    from flows.stage import share_readings
 
-    *asking, emission = config.stage_configs()
+    *asking, emission = config.list_stage_configs()
     assert isinstance(emission, EmitConfig)
-    with one_reading():  # what arrives while a person is asked is not in what they look at: the next run takes it
+    with share_readings():  # what arrives while a person is asked is not in what they look at: the next run takes it
         try:
-            with spending(config.budget):
+            with charge_budget(config.budget):
                 records = run_stages([*asking, emission.model_copy(update={"candidate": True})])
         except BudgetSpent as spent:
             change = {"watched": "", "outcome": RelabelOutcome.BUDGET_SPENT, "why": (str(spent),)}
@@ -127,7 +129,7 @@ def _bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -
             return last.model_copy(update=change)
         write_state(config.output, last.model_copy(update={"watched": "", "approved": watched}))
         run_stages([emission])
-        write_up(config)
+        write_card_and_summary(config)
     return RelabelState(
         watched=seen,
         outcome=RelabelOutcome.PUBLISHED,
@@ -155,8 +157,8 @@ def _decide(
     if release is Release.PUBLISH:
         return True, against
     if not drift.after:
-        tell_empty(output, CANDIDATE)
-    tell_held_back(output, "; ".join(against or _NOTHING_AGAINST))
+        alert_empty(output, CANDIDATE)
+    alert_held_back(output, "; ".join(against or _NO_OBJECTION))
     if release is Release.HOLD_BACK:
         return False, against
     answer = ask_person(output, drift, against, config.approval.hours)
@@ -171,7 +173,7 @@ def _show(drift: Drift) -> None:
     from flows.stage import show_table
 
     show_table("relabel-drift", [{"what": a, "figure": b} for a, b in drift.rows()], "Against the published version")
-    if rows := [dict(zip(_CHANGE, row, strict=True)) for row in drift.relabellings()]:
+    if rows := [dict(zip(_CHANGE_COLUMNS, row, strict=True)) for row in drift.relabellings()]:
         show_table("relabel-changes", rows, "Relabelled items (the first of them)")
 
 
@@ -191,7 +193,7 @@ def ask_person(output: Path, drift: Drift, against: tuple[str, ...], hours: floa
     The process stays, with the folder's lock: nothing may change what the person looks at.
     """
     get_run_logger().info("waiting up to %g hours for an answer in the web UI", hours)
-    form = Approval.with_initial_data(description=_question(output, drift, against))
+    form = Approval.with_initial_data(description=_describe_candidate(output, drift, against))
     key = uuid4().hex  # by default a number, under which a run that is tried again has asked before
     until = time.monotonic() + hours * 3600
     try:
@@ -203,7 +205,7 @@ def ask_person(output: Path, drift: Drift, against: tuple[str, ...], hours: floa
             raise
         answer = _answer_after_outage(key, until)
     if answer is None:
-        _take_up()
+        _resume_run()
         return None
     get_run_logger().info("answered: publish %s; %s", answer.publish, answer.note or "no note")
     return answer
@@ -215,7 +217,7 @@ def _answer_after_outage(key: str, until: float) -> Approval | None:
     while time.monotonic() < until:
         wait_for_api()
         try:
-            if _goes_on():
+            if _is_resumed():
                 return Approval.load(keyset)  # pyright: ignore[reportReturnType]  a coroutine only where one runs
         except ValidationError:  # the API went before the form was there
             return None
@@ -226,57 +228,57 @@ def _answer_after_outage(key: str, until: float) -> Approval | None:
     return None
 
 
-def _goes_on() -> bool:
+def _is_resumed() -> bool:
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(flow_run.id)).state
     return state is not None and state.is_running()
 
 
-def _take_up() -> None:
+def _resume_run() -> None:
     """Put the run back to work: the server fails one that would end from a pause whose time is over."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(flow_run.id), Running(), force=True)
 
 
-def _question(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
+def _describe_candidate(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
     """What the form says above its fields, as Markdown."""
     changes = drift.relabellings()
     page = output / PAGES["review"]
-    link = link_to(page)
+    link = make_link(page)
     return "\n\n".join(
         [
             "## A new version waits",
-            f"**{'; '.join(against or _NOTHING_AGAINST)}**",
-            _table(("what", "figure"), [*drift.rows(), *_gate(output)]),
-            _table(_CHANGE, changes) if changes else "No label has changed.",
+            f"**{'; '.join(against or _NO_OBJECTION)}**",
+            _format_table(("what", "figure"), [*drift.rows(), *_list_gate_figures(output)]),
+            _format_table(_CHANGE_COLUMNS, changes) if changes else "No label has changed.",
             f"Items to be judged: {f'[{page.name}]({link})' if link else f'`{page}`'}. All changes: "
             f"`labelstill diff {output} {output / CANDIDATE}`.",
         ]
     )
 
 
-_GATE = {
+_GATE_FIGURES = {
     "correction": ("audited wins", "audited losses", "gate lower bound", "waiting for review"),
     "pseudo_labels": ("expected precision", "lower", "upper"),
 }
 """Figures that a person is shown: what opened the gate, and how far the pool's labels are to be trusted."""
 
 
-def _gate(output: Path) -> Iterator[tuple[str, str]]:
-    for stage, names in _GATE.items():
+def _list_gate_figures(output: Path) -> Iterator[tuple[str, str]]:
+    for stage, names in _GATE_FIGURES.items():
         record = read_record(output / stage)
         for name in names:
             if record is not None and name in record.figures:
                 yield f"{stage}: {name}", f"{record.figures[name]:.4g}"
 
 
-_MARKS = str.maketrans({"|": "¦", "`": "'", "<": "‹", ">": "›", "[": "(", "]": ")", "*": "∗", "&": "＆"})
+_ESCAPES = str.maketrans({"|": "¦", "`": "'", "<": "‹", ">": "›", "[": "(", "]": ")", "*": "∗", "&": "＆"})
 """What Markdown or HTML would take for its own; the web UI shows entities as they are written."""
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _format_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, in whose cells text of users stays text."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(
-        f"| {' | '.join(' '.join(cell.split())[:80].translate(_MARKS) for cell in line)} |" for line in lines
+        f"| {' | '.join(' '.join(cell.split())[:80].translate(_ESCAPES) for cell in line)} |" for line in lines
     )

@@ -34,9 +34,9 @@ R = TypeVar("R")
 
 _LOCK = ".run.lock"
 _HOLDER = ".run.json"
-_SAY_SECONDS = 30.0
+_LOG_SECONDS = 30.0
 _POLL_SECONDS = 0.25
-_MAY_PASS = (EngineError, LedgerError)
+_RETRYABLE = (EngineError, LedgerError)
 """Of our own errors, those that a second attempt may not meet: a dead server, a locked file. The others name what a
 person must fix."""
 
@@ -50,9 +50,9 @@ def hold_output(function: Callable[P, R]) -> Callable[P, R]:
     """
 
     @wraps(function)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+    def run_alone(*args: P.args, **kwargs: P.kwargs) -> R:
         config = cast(CommonConfig, kwargs["config"] if "config" in kwargs else args[0])
-        run = _current_run()
+        run = _get_current_run()
         try:
             say = get_run_logger().info
             with lock_output(config.output, run.name if run else "", say), writing(config.output):
@@ -68,16 +68,16 @@ def hold_output(function: Callable[P, R]) -> Callable[P, R]:
         wait_for_api()  # Prefect would fail a finished run whose end it can't tell the server
         return result
 
-    return alone
+    return run_alone
 
 
-def _current_run() -> FlowRun | None:
+def _get_current_run() -> FlowRun | None:
     context = FlowRunContext.get()
     return context.flow_run if context else None  # pyright: ignore[reportReturnType]
 
 
 def _is_final(error: Exception, run: FlowRun) -> bool:
-    in_vain = isinstance(error, LabelstillError) and not isinstance(error, _MAY_PASS)
+    in_vain = isinstance(error, LabelstillError) and not isinstance(error, _RETRYABLE)
     return in_vain or run.parent_task_run_id is not None
 
 
@@ -111,7 +111,7 @@ class Holder:
 
 @contextmanager
 def lock_output(
-    output: Path, run: str, say: Callable[[str], None] = print, every: float = _SAY_SECONDS
+    output: Path, run: str, say: Callable[[str], None] = print, every: float = _LOG_SECONDS
 ) -> Iterator[None]:
     """Hold the folder `output`, made if need be, for the run named `run` until the block ends.
 
@@ -139,7 +139,7 @@ def lock_output(
         lock.release()
 
 
-def holder_of(output: Path) -> Holder | None:
+def read_holder(output: Path) -> Holder | None:
     """Return who last noted that they hold `output`; None where nobody did, or the note can't be read."""
     try:
         return Holder(**json.loads((output / _HOLDER).read_bytes()))
@@ -155,7 +155,7 @@ def _wait_for(lock: FileLock, folder: Path, say: Callable[[str], None], every: f
             lock.acquire(timeout=patience)
         except Timeout:
             patience = every
-            holder = holder_of(folder) or "another run"
+            holder = read_holder(folder) or "another run"
             say(f"Waiting for {folder} ({time.monotonic() - began:.0f} s): locked by {holder}")
         else:
             if patience:

@@ -24,9 +24,9 @@ from tasks.models.engines.spec import EngineSpec
 
 T = TypeVar("T")
 
-_MOST_SHARDS = 500
+_MAX_SHARDS = 500
 """A task run costs Prefect and Ray a quarter of a second, and its tables bear some hundreds a flow run."""
-_TRIES = 4
+_MAX_ATTEMPTS = 4
 """Times in all that a shard is begun before what it does is taken for what kills its node."""
 _WAIT_SECONDS = 1.0
 
@@ -52,9 +52,9 @@ def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
     return step()
 
 
-def parts(items: Sequence[T], least: int) -> list[Sequence[T]]:
+def split_into_parts(items: Sequence[T], least: int) -> list[Sequence[T]]:
     """`items` in parts of at least `least` (but for the last), at most some hundreds of them."""
-    size = max(least, -(-len(items) // _MOST_SHARDS))
+    size = max(least, -(-len(items) // _MAX_SHARDS))
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
@@ -68,28 +68,30 @@ def run_shards(config: CommonConfig, name: str, shards: Sequence[Shard[T]], *, g
         for shard in shards:
             yield run_as_task(name, shard.title, shard.work)
     elif shards:
-        yield from _on_cluster(config.runner, ground_of(config), name, shards, gpus)
+        yield from _run_on_cluster(config.runner, check_cluster(config), name, shards, gpus)
 
 
 def open_where_configured(config: CommonConfig, spec: EngineSpec, place: Workplace) -> Engine:
     """Open the engine that `spec` names, here or in copies on the cluster; raises EngineError with the fix."""
     if config.runner == "threads":
         return open_engine(spec, place)
-    return open_on_cluster(spec, place, config.runner, ground_of(config))
+    return open_on_cluster(spec, place, config.runner, check_cluster(config))
 
 
-def ground_of(config: CommonConfig) -> Ground:
+def check_cluster(config: CommonConfig) -> Ground:
     """What the nodes must share for this configuration; they are looked at once a process.
 
     Raises EngineError when there is no cluster, or a node that does not see the folders.
     """
     assert isinstance(config.runner, RayRunner), "called with a cluster only"
     sources = [value for name in type(config).model_fields if isinstance(value := getattr(config, name), SourceConfig)]
-    return _checked(config.runner.address, (config.output, config.images), tuple(source.images for source in sources))
+    return _check_nodes(
+        config.runner.address, (config.output, config.images), tuple(source.images for source in sources)
+    )
 
 
 @cache
-def _checked(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) -> Ground:
+def _check_nodes(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) -> Ground:
     ray = join_cluster(RayRunner(address=address))
     ground = mark_ground(written, read)
     nodes = check_nodes(ray, ground)
@@ -97,9 +99,9 @@ def _checked(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) ->
     return ground
 
 
-def _on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[Shard[T]], gpus: int) -> Iterator[T]:
+def _run_on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[Shard[T]], gpus: int) -> Iterator[T]:
     ray = join_cluster(runner)
-    futures = _submitted(runner, [_step(name, shard, ground) for shard in shards], gpus)
+    futures = _submit(runner, [_make_task(name, shard, ground) for shard in shards], gpus)
     try:
         while futures:
             done, _ = ray.wait(list(futures), timeout=_WAIT_SECONDS)
@@ -110,7 +112,7 @@ def _on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[S
                     raise EngineError(f"a shard of `{name}` failed on its node: {last_line(error)}") from error
                 except ray.exceptions.RayError as error:
                     raise EngineError(
-                        f"a shard of `{name}` was begun {_TRIES} times, and each time its process or node died: "
+                        f"a shard of `{name}` was begun {_MAX_ATTEMPTS} times, and each time its process or node died: "
                         f"{last_line(error)}; see Ray's log there (memory?), and run again"
                     ) from error
     finally:
@@ -118,18 +120,18 @@ def _on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[S
             ray.cancel(reference, force=True)
 
 
-def _submitted(runner: RayRunner, steps: Sequence[Any], gpus: int) -> dict[Any, Any]:
+def _submit(runner: RayRunner, steps: Sequence[Any], gpus: int) -> dict[Any, Any]:
     """Prefect's futures by Ray's references; a step whose process or node dies is run again by Ray."""
     from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
 
-    options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": _TRIES - 1, "scheduling_strategy": "SPREAD"}
+    options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": _MAX_ATTEMPTS - 1, "scheduling_strategy": "SPREAD"}
     with RayTaskRunner(address=runner.address) as nodes, remote_options(**options):
         futures = [nodes.submit(step, parameters={}) for step in steps]
     return {future.wrapped_future: future for future in futures}
 
 
-def _step(name: str, shard: Shard[T], ground: Ground) -> Any:
+def _make_task(name: str, shard: Shard[T], ground: Ground) -> Any:
     @task(name=name, task_run_name=shard.title, cache_policy=NO_CACHE, persist_result=False)
     def step() -> T:
         ground.enter()

@@ -17,7 +17,7 @@ from prefect.artifacts import create_table_artifact
 from flows.api import wait_for_api
 from flows.config import CommonConfig
 from flows.runners import run_as_task
-from flows.service.alerts import tell_empty
+from flows.service.alerts import alert_empty
 from flows.service.pages import show_links
 from flows.ui import show_in_ui
 from tasks.items.file_states import file_state, folder_state
@@ -38,7 +38,7 @@ _READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", d
 
 
 @contextmanager
-def one_reading() -> Generator[None]:
+def share_readings() -> Generator[None]:
     """Read each set once within the block, subflows included.
 
     The stages of a run then decide about, and merge, the same items, whatever is written to its manifest and images
@@ -51,12 +51,12 @@ def one_reading() -> Generator[None]:
         _READINGS.reset(before)
 
 
-def intake(
+def read_set(
     source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     """Read and check a manifest as a task run, or reuse the reading when neither it nor an image has changed.
 
-    `images` is `CommonConfig.images`, where checked files are remembered. Within `one_reading` a set is read once.
+    `images` is `CommonConfig.images`, where checked files are remembered. Within `share_readings` a set is read once.
     """
     folder = output / "samples" / split
     readings = _READINGS.get()
@@ -64,7 +64,7 @@ def intake(
     def work() -> tuple[list[Sample], StageRecord]:
         if readings is not None and folder in readings and read_record(folder) == readings[folder]:
             return read_rows(folder / "kept.parquet", Sample), readings[folder]
-        samples, record = _read_set(source, pack, split, folder, images)
+        samples, record = _read_or_reuse_set(source, pack, split, folder, images)
         if readings is not None:
             readings[folder] = record
         return samples, record
@@ -72,7 +72,7 @@ def intake(
     return run_as_task("read items", f"read {split} items from {source.manifest.name}", work)
 
 
-def _read_set(
+def _read_or_reuse_set(
     source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     log = get_run_logger()
@@ -134,9 +134,9 @@ class Stage:
         self._began = time.monotonic()
 
     def read(self, name: str, source: SourceConfig, split: Split, output: Path | None = None) -> list[Sample]:
-        """Read a set (see `intake`) and note its digest as the input `name`."""
+        """Read a set (see `read_set`) and note its digest as the input `name`."""
         config = self._config
-        samples, record = intake(source, self.pack, split, output or config.output, config.images)
+        samples, record = read_set(source, self.pack, split, output or config.output, config.images)
         self.inputs[name] = record.digest
         return samples
 
@@ -189,7 +189,7 @@ class Stage:
         wait_for_api()  # the stage's end must be told to it in any case
         show_counts(record)
         if not record.kept and self.folder.name == self.name:  # a candidate's emptiness is for `relabel` to tell
-            tell_empty(self._config.output, self.name)
+            alert_empty(self._config.output, self.name)
         show_links(self._config.output, _PAGES_OF.get(self.name, ()))
 
 
@@ -205,7 +205,7 @@ def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str
     return valid
 
 
-def say_where_to_judge(folder: Path, what: str) -> None:
+def log_where_to_judge(folder: Path, what: str) -> None:
     """Say in the log that `what` waits for a person in the queue in `folder`, and what comes after."""
     page = folder / PAGE
     get_run_logger().info("%s: judge them in %s, then: labelstill review import %s FILE", what, page, folder.parent)

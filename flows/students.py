@@ -11,7 +11,7 @@ from prefect import get_run_logger
 
 from flows.asking import prepare_prompter, read_texts
 from flows.config import AnyStudent, CommonConfig
-from flows.runners import Shard, parts, run_as_task, run_shards
+from flows.runners import Shard, run_as_task, run_shards, split_into_parts
 from flows.stage import show_table
 from flows.ui import Progress
 from tasks.errors import ConfigError
@@ -52,7 +52,7 @@ class OutOfFold:
     runs: tuple[Run, ...]
     """One per repeat; without the items that are in every training set."""
 
-    def models(self, identity: str) -> str:
+    def name_models(self, identity: str) -> str:
         """Return the students that judged this item, one per repeat."""
         return "; ".join(run[identity].model for run in self.runs if identity in run)
 
@@ -119,7 +119,7 @@ class FoldStudents:
         """Train the students of a split that are not there yet, each on all samples but its fold's; return them all."""
         config, spec = self.config, self.spec
         if isinstance(spec, ProbeSpec):
-            self._look_at(samples)
+            self._read_images(samples)
             recipe = ProbeRecipe(spec, spec.seed_of(repeat), self.texts, self.vectors)
         else:
             prompter = prepare_prompter(config, self.pack, choose_base_engine(spec), samples)
@@ -138,7 +138,7 @@ class FoldStudents:
         """Have the student of each item's fold predict it; items without a fold are not asked about."""
         spec = self.spec
         items = [s for s in items if s.id in fold_of]
-        self._look_at(items)
+        self._read_images(items)
         predictions: Run = {}
         for student in students:
             its = [s for s in items if fold_of[s.id] == student.fold]
@@ -155,7 +155,7 @@ class FoldStudents:
             predictions |= {p.sample_id: p for p in found}
         return predictions
 
-    def _look_at(self, samples: Sequence[Sample]) -> None:
+    def _read_images(self, samples: Sequence[Sample]) -> None:
         """Read what students see beside an image, its text and for probes its features, where it is not known yet."""
         new = [s for s in samples if any(image.sha256 not in self.texts for image in s.images)]
         self.texts |= read_texts(self.config, self.pack, new)
@@ -165,8 +165,8 @@ class FoldStudents:
 
     def _describe_images(self, spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vector]:
         """Return the features of the samples' images by digest, made in task runs."""
-        several = [samples] if self.config.runner == "threads" else parts(samples, _IMAGES_PER_SHARD)
-        gpus = self._gpus_per_fold() if spec.embedding_model else 0
+        several = [samples] if self.config.runner == "threads" else split_into_parts(samples, _IMAGES_PER_SHARD)
+        gpus = self._count_gpus_per_fold() if spec.embedding_model else 0
         if gpus and samples:
             self.asker.close_engine()
         shards = [Shard("look at the images", partial(describe_images, spec, part)) for part in several if part]
@@ -187,11 +187,11 @@ class FoldStudents:
                 shards.append(Shard(what, partial(_run_training, training.run, STAGE, what)))
         if shards:
             self.asker.close_engine()
-        gpus = 0 if isinstance(self.spec, ProbeSpec) else self._gpus_per_fold()
+        gpus = 0 if isinstance(self.spec, ProbeSpec) else self._count_gpus_per_fold()
         for _ in run_shards(self.config, "train student", shards, gpus=gpus):
             pass
 
-    def _gpus_per_fold(self) -> int:
+    def _count_gpus_per_fold(self) -> int:
         """Return the GPUs that a fold's training holds on a cluster: a LoRA student one, a foreign trainer a
         replica's."""
         if self.config.runner == "threads":
@@ -205,7 +205,7 @@ def _run_training(run: Callable[[Callable[[int, int, float], None]], object], st
 
         def show(done: int, total: int, _: float) -> None:
             progress.total = max(total, 1)
-            progress.to(done)
+            progress.move_to(done)
 
         run(show)
 

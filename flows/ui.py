@@ -21,20 +21,20 @@ from prefect.utilities.context import get_task_and_flow_run_ids
 from rich.console import Console
 from rich.text import Text
 
-from flows.api import unanswered
+from flows.api import find_api_fault
 
 T = TypeVar("T")
 
 _TICK_SECONDS = 4.0
 """Between two calls of Prefect's API. Each call is also an event that the server keeps for a week."""
-_STILL_SECONDS = 7.0
+_IDLE_SECONDS = 7.0
 """An artifact with nothing new to say is updated at the first tick after these: it moves every ten seconds."""
-_LAST_CALL_SECONDS = 5.0
+_LAST_UPDATE_SECONDS = 5.0
 """What the end of the work waits at most for the artifact's last update."""
 _RATE_SECONDS = 60.0
 """Items a second are those of the last minute: a burst out of the ledger says nothing about what comes."""
-_LINE_SECONDS = 2.0
-_WAITS = (1.0, 3.0, None)
+_LOG_SECONDS = 2.0
+_RETRY_SECONDS = (1.0, 3.0, None)
 """Seconds after each try to show something that is shown once; None: given up."""
 
 
@@ -55,12 +55,12 @@ class Progress:
         self._tenth, self._said = 0, 0.0
         self._log = get_run_logger()
         self._line = rich.progress.Progress(
-            rich.progress.BarColumn(), _Words(self.words), console=Console(stderr=True), transient=True,
+            rich.progress.BarColumn(), _Words(self.describe), console=Console(stderr=True), transient=True,
             disable=not sys.stderr.isatty(),
         )  # fmt: skip
         self._line.add_task(what, total=self.total)
         self._line.start()
-        self._artifact = _Artifact(f"{stage.replace('_', '-')}-progress", self._state, self._log.warning)
+        self._artifact = _Artifact(f"{stage.replace('_', '-')}-progress", self._get_state, self._log.warning)
 
     def __enter__(self) -> "Progress":
         return self
@@ -71,16 +71,16 @@ class Progress:
     def advance(self, by: int = 1, *, dropped: int = 0) -> None:
         """Count `by` more done, of which `dropped` came to nothing."""
         self.dropped += dropped
-        self.to(self.done + by)
+        self.move_to(self.done + by)
 
-    def to(self, done: int) -> None:
+    def move_to(self, done: int) -> None:
         """Set the count."""
         self.done = done
         self._line.update(self._line.task_ids[0], completed=done, total=self.total)
         tenth, now = 10 * done // self.total, time.monotonic()
-        if tenth > self._tenth and (now - self._said >= _LINE_SECONDS or done >= self.total):
+        if tenth > self._tenth and (now - self._said >= _LOG_SECONDS or done >= self.total):
             self._tenth, self._said = tenth, now
-            self._log.info("%s", self.words())
+            self._log.info("%s", self.describe())
         if done >= self.total:
             self.close()
 
@@ -89,22 +89,22 @@ class Progress:
         self._line.stop()
         self._artifact.close()
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Done, total, items a second, time left, dropped, cost, time since the start; the unknown is left out."""
         now = time.monotonic()
         since, before = self._points[0]
         rate = (self.done - before) / max(now - since, 0.001)
         said = [f"{self._what}: {self.done}/{self.total}", f"{rate:.1f}/s"]
         if rate > 0 and self.done < self.total:
-            said.append(f"{_clock((self.total - self.done) / rate)} left")
+            said.append(f"{_format_seconds((self.total - self.done) / rate)} left")
         said += [f"{self.dropped} dropped"] if self.dropped else []
         cost = self._cost() if self._cost is not None else None
         said += [f"cost {cost:.4f}"] if cost is not None else []
-        return ", ".join([*said, f"{_clock(now - self._began)} so far"])
+        return ", ".join([*said, f"{_format_seconds(now - self._began)} so far"])
 
-    def _state(self) -> "tuple[int, float, str]":
+    def _get_state(self) -> "tuple[int, float, str]":
         """Done, per cent and words, for the artifact; called at each tick."""
-        words = self.words()
+        words = self.describe()
         self._points.append((time.monotonic(), self.done))
         return self.done, min(100.0, 100.0 * self.done / self.total), f"{self._stage}: {words}"
 
@@ -124,7 +124,7 @@ class _Artifact:
     """A progress artifact of the run in whose context it is made, and the thread that keeps it moving."""
 
     def __init__(self, key: str, state: Callable[[], tuple[int, float, str]], warn: Callable[..., None]) -> None:
-        self._key, self._state, self._warn = key, state, warn
+        self._key, self._get_state, self._warn = key, state, warn
         self._task_run, self._flow_run = get_task_and_flow_run_ids()
         self._id: UUID | None = None
         self._shown: tuple[int, float] | None = None
@@ -132,16 +132,16 @@ class _Artifact:
         self._ended = threading.Event()
         # Prefect's settings are in the context; a thread starts with an empty one
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._keep,), name="progress", daemon=True)
+        self._thread = threading.Thread(target=context.run, args=(self._update,), name="progress", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Show the last state, as far as the API answers soon; safe to call twice."""
         self._ended.set()
         if self._thread is not threading.current_thread():
-            self._thread.join(_LAST_CALL_SECONDS)
+            self._thread.join(_LAST_UPDATE_SECONDS)
 
-    def _keep(self) -> None:
+    def _update(self) -> None:
         # settings of its own, so that the run's client, which ends with the run, is not taken
         with get_client(sync_client=True, httpx_settings={"timeout": 10.0}) as client:
             self._show(client)
@@ -151,7 +151,7 @@ class _Artifact:
 
     def _show(self, client: SyncPrefectClient, *, last: bool = False) -> None:
         try:
-            done, percent, words = self._state()
+            done, percent, words = self._get_state()
             now = time.monotonic()
             if self._id is None:
                 wanted = ArtifactCreate(
@@ -159,7 +159,7 @@ class _Artifact:
                     flow_run_id=self._flow_run, task_run_id=self._task_run,
                 )  # fmt: skip
                 self._id = client.create_artifact(wanted).id
-            elif last or self._shown is None or self._shown[0] != done or now - self._shown[1] >= _STILL_SECONDS:
+            elif last or self._shown is None or self._shown[0] != done or now - self._shown[1] >= _IDLE_SECONDS:
                 client.update_artifact(self._id, ArtifactUpdate(data=percent, description=words))
             else:
                 return
@@ -173,9 +173,9 @@ class _Artifact:
 def show_in_ui(what: str, show: Callable[[], T]) -> T | None:
     """What `show` gives, which makes an artifact of the running flow; None, and a line in the log, when Prefect's API
     does not answer for some seconds."""
-    for wait in _WAITS:
+    for wait in _RETRY_SECONDS:
         try:
-            if (away := unanswered()) is not None:
+            if (away := find_api_fault()) is not None:
                 raise away
             return show()
         except Exception as error:  # the same data are in the run's files
@@ -186,7 +186,7 @@ def show_in_ui(what: str, show: Callable[[], T]) -> T | None:
     return None
 
 
-def _clock(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     """Seconds as people read them."""
     whole = round(seconds)
     if whole < 120:

@@ -44,7 +44,7 @@ class CheckReport:
         """Whether every set that was given has an item left."""
         return all(intake.kept for intake in self.intakes.values())
 
-    def reasons(self) -> dict[str, int]:
+    def count_reasons(self) -> dict[str, int]:
         """Refused items by reason code."""
         return dict(sorted(Counter(d.reason for d in self.dropped).items()))
 
@@ -57,7 +57,7 @@ def check(
     Raises ManifestError or PackError for a file that is unusable as a whole.
     """
     pack = load_pack(config.pack)
-    *_, last = config.stage_configs()
+    *_, last = config.list_stage_configs()
     for stage in last.stages if isinstance(last, EmitConfig) else ():
         pack.require_labels(stage)
     sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)

@@ -44,7 +44,7 @@ def diff_command(
     from tasks.dataset.diff import Tally, change_file, differences
     from tasks.dataset.versions import open_snapshot
 
-    names = _names(before, after, output)
+    names = _choose_sides(before, after, output)
     tally = Tally()
     first: list[Change] = []
     with console.status("comparing"):
@@ -60,7 +60,7 @@ def diff_command(
         typer.echo(f"{tally.items:,} changed items written to {to}")
 
 
-def _names(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
+def _choose_sides(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
     """The two sides as named, or what `output`'s log says where one is left out."""
     from tasks.dataset.versions import FOLDER, LOG, read_versions
 
@@ -87,31 +87,31 @@ def _show(a: "Snapshot", b: "Snapshot", tally: "Tally", first: "list[Change]") -
     if tally.relabelled:
         pairs = Table("old label", "new label", "items")
         for (old, new), count in tally.relabelled.most_common(_PAIRS):
-            pairs.add_row(_short(old), _short(new), f"{count:,}")
+            pairs.add_row(_shorten(old), _shorten(new), f"{count:,}")
         console.print(pairs)
         if len(tally.relabelled) > _PAIRS:
             typer.echo(f"… and {len(tally.relabelled) - _PAIRS:,} more pairs")
     if first:
-        console.print(_items(first))
+        console.print(_make_items_table(first))
     if tally.items > len(first):
         typer.echo(f"… and {tally.items - len(first):,} more items; --to FILE writes all, --show N lists more")
 
 
-def _items(changes: "list[Change]") -> Table:
+def _make_items_table(changes: "list[Change]") -> Table:
     table = Table()
     for name in ("item", "what", "before", "after"):
         table.add_column(name, overflow="fold")
     for c in changes:
-        table.add_row(escape(c.id), ", ".join(c.kinds), _side(c.before), _side(c.after))
+        table.add_row(escape(c.id), ", ".join(c.kinds), _format_side(c.before), _format_side(c.after))
     return table
 
 
-def _side(side: "Side | None") -> str:
+def _format_side(side: "Side | None") -> str:
     if side is None:
         return ""
-    lines = [f"[bold]{_short(side.label)}[/] ({side.origin}, {side.subset})"]
-    return "\n".join([*lines, *([_short(side.reason)] if side.reason else []), f"[dim]{_short(side.why)}[/]"])
+    lines = [f"[bold]{_shorten(side.label)}[/] ({side.origin}, {side.subset})"]
+    return "\n".join([*lines, *([_shorten(side.reason)] if side.reason else []), f"[dim]{_shorten(side.why)}[/]"])
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return escape(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")

@@ -15,7 +15,7 @@ def evaluate_command(
     from flows.config import load_config
     from flows.service.server import find_or_start_server
 
-    loaded = load_config(config).evaluate_config()
+    loaded = load_config(config).make_evaluate_config()
     find_or_start_server()
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.scores import Scored

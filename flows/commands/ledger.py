@@ -28,7 +28,7 @@ def stats(ledger: LedgerPath = _DEFAULT) -> None:
 
     found = read_stats(ledger)
     _show(found)
-    typer.echo(f"{found.rows:,} answers, {_bytes(found.size)}: {ledger}")
+    typer.echo(f"{found.rows:,} answers, {_format_megabytes(found.size)}: {ledger}")
 
 
 @app.command()
@@ -53,7 +53,7 @@ def prune(
         return
     with console.status("deleting"):
         rows, freed = delete(ledger, choice)
-    typer.echo(f"{rows:,} answers deleted, {_bytes(freed)} given back")
+    typer.echo(f"{rows:,} answers deleted, {_format_megabytes(freed)} given back")
 
 
 def _show(found: "Stats") -> None:
@@ -67,12 +67,12 @@ def _show(found: "Stats") -> None:
         table.add_row(escape(g.purpose), escape(g.engine), g.outcome, *counts, f"{g.seconds / 3600:.1f}")
     console.print(table)
     if found.oldest is not None and found.newest is not None:
-        typer.echo(f"oldest {_when(found.oldest)}, newest {_when(found.newest)}")
+        typer.echo(f"oldest {_format_time(found.oldest)}, newest {_format_time(found.newest)}")
 
 
-def _when(at: float) -> str:
+def _format_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _bytes(count: int) -> str:
+def _format_megabytes(count: int) -> str:
     return f"{count / (1 << 20):,.1f} MB"

@@ -31,7 +31,7 @@ def import_(
     from tasks.review.label_studio import is_export, read_export
     from tasks.review.verdicts import import_verdicts, read_answers, read_store
 
-    cases, store = _queue(run)
+    cases, store = _read_cases(run)
     answers = list(read_export(file).values()) if is_export(file) else read_answers(file)
     labels = {c.sample_id: c.labels for c in cases}
     contents = {c.sample_id: content_digest(c) for c in cases}
@@ -59,9 +59,9 @@ def export(
 
     if to.suffix != ".json":
         raise ConfigError(f"--to {to}: must end in .json")
-    cases, store = _queue(run)
+    cases, store = _read_cases(run)
     if only_open:
-        judged, _ = _verdicts(cases, store)
+        judged, _ = _read_verdicts(cases, store)
         cases = [c for c in cases if c.sample_id not in judged]
     with console.status(f"writing {escape(str(to))}"):
         configuration = write_tasks(cases, to)
@@ -77,11 +77,11 @@ def page(
     from tasks.review.page import write_review_page
     from tasks.review.queue import PAGE
 
-    cases, store = _queue(run)
+    cases, store = _read_cases(run)
     target = store.with_name(PAGE)
     title = f"Review: {run.resolve().name}"
     with console.status(f"writing {escape(str(target))}"):
-        write_review_page(cases, target, title=title, verdicts=_verdicts(cases, store)[0], inline=not link)
+        write_review_page(cases, target, title=title, verdicts=_read_verdicts(cases, store)[0], inline=not link)
     typer.echo(f"{len(cases)} questions, {target.stat().st_size / (1 << 20):.1f} MB: {target}")
 
 
@@ -90,9 +90,9 @@ def list_(run: Run) -> None:
     """The questions in their order, and what people said."""
     from tasks.review.verdicts import read_store
 
-    cases, store = _queue(run)
+    cases, store = _read_cases(run)
     found = read_store(store)
-    held, stale = _verdicts(cases, store)
+    held, stale = _read_verdicts(cases, store)
     table = Table("item", "given", "candidate", "gain", "verdict", "by", "at")
     for case in cases:
         v = found.get(case.sample_id)
@@ -105,7 +105,7 @@ def list_(run: Run) -> None:
     typer.echo(f"{len(held)} of {len(cases)} judged, {len(stale)} verdicts no longer used: {store}")
 
 
-def _queue(run: Path) -> "tuple[list[ReviewCase], Path]":
+def _read_cases(run: Path) -> "tuple[list[ReviewCase], Path]":
     """The run's cases, and the path of its store of verdicts."""
     from tasks.review.queue import STORE, read_queue
 
@@ -113,7 +113,7 @@ def _queue(run: Path) -> "tuple[list[ReviewCase], Path]":
     return read_queue(folder), folder / STORE
 
 
-def _verdicts(cases: "list[ReviewCase]", store: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+def _read_verdicts(cases: "list[ReviewCase]", store: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """The stored verdicts that hold, by sample id, and the ids of those whose item has changed since."""
     from tasks.records import content_digest
     from tasks.review.verdicts import read_store, usable

@@ -57,7 +57,7 @@ def check_command(
         console.print(table)
         if len(report.dropped) > show:
             console.print(f"… and {len(report.dropped) - show} more; --show N lists more")
-        console.print("dropped by reason: " + ", ".join(f"{r} {n}" for r, n in report.reasons().items()))
+        console.print("dropped by reason: " + ", ".join(f"{r} {n}" for r, n in report.count_reasons().items()))
     for e in report.estimates:
         console.print(f"about {e.requests:,} requests, {e.tokens:,} prompt tokens: {e.stage}")
         if e.fixed_chars > LONG_PROMPT:

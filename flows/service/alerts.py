@@ -31,18 +31,18 @@ class Applied(StrEnum):
     UNCHANGED = "unchanged"
 
 
-def tell_held_back(output: Path, why: str) -> None:
+def alert_held_back(output: Path, why: str) -> None:
     """Alert that the version made in `output` waits for approval; `why` is for people. Never raises."""
-    _tell(HELD_BACK, output, output, {"why": why})
+    _emit_alert(HELD_BACK, output, output, {"why": why})
 
 
-def tell_empty(output: Path, stage: str) -> None:
+def alert_empty(output: Path, stage: str) -> None:
     """Alert that a stage of the run in `output` kept nothing. Never raises."""
     folder = output / stage
-    _tell(EMPTY, output, folder, {"stage": stage, "why": f"{folder}/dropped.parquet says why of each item"})
+    _emit_alert(EMPTY, output, folder, {"stage": stage, "why": f"{folder}/dropped.parquet says why of each item"})
 
 
-def _tell(event: str, output: Path, about: Path, words: dict[str, str]) -> None:
+def _emit_alert(event: str, output: Path, about: Path, words: dict[str, str]) -> None:
     resource = {"prefect.resource.id": f"labelstill.output.{about}", "prefect.resource.name": str(about)}
     # it only puts the event into a queue, and logs what goes wrong there
     emit_event(event, resource, payload={"output": str(output), "run": flow_run.ui_url or "", **words})
@@ -80,7 +80,7 @@ def apply_automations(
 
 
 def _apply(client: SyncPrefectClient, declared: dict[str, Any], block: BlockDocument | None) -> Applied:
-    actions = [_with_block(action, block) for action in declared["actions"]]
+    actions = [_add_block(action, block) for action in declared["actions"]]
     wanted = AutomationCore.model_validate({**declared, "actions": actions})
     found = client.read_automations_by_name(wanted.name)
     if not found:
@@ -94,14 +94,14 @@ def _apply(client: SyncPrefectClient, declared: dict[str, Any], block: BlockDocu
     if block is None and declared["actions"] != actions:
         kept["actions"] = there.actions
     wanted = wanted.model_copy(update=kept)
-    if _content(there) == _content(wanted):
+    if _select_content(there) == _select_content(wanted):
         # an update would forget which runs it waits for
         return Applied.UNCHANGED
     client.update_automation(first.id, wanted)
     return Applied.UPDATED
 
 
-def _with_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str, Any]:
+def _add_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str, Any]:
     """Return an alert's action as the kind of `block` wants it; other actions as they are."""
     if action["type"] != "send-notification":
         return action
@@ -113,6 +113,6 @@ def _with_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str
     return {"type": "call-webhook", "block_document_id": block.id, "payload": payload}
 
 
-def _content(automation: AutomationCore) -> dict[str, object]:
+def _select_content(automation: AutomationCore) -> dict[str, object]:
     """Return what decides what it does; the server fills in the rest."""
     return automation.model_dump(include={"name", "description", "enabled", "trigger", "actions"})

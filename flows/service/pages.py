@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from flows.service.processes import Program
-from flows.service.server import check_port, prefect_environment, project_root
+from flows.service.server import check_port, get_project_root, read_prefect_environment
 
 PAGES = {
     "card": Path("card/index.html"),
@@ -42,10 +42,10 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-sr
 _POLICY += "form-action 'none'; frame-ancestors 'none'"
 _SCRIPTS = "; script-src 'unsafe-inline'"
 """For review pages, whose own policy narrows it to their one script."""
-_AWAY_FROM_SERVER = 10
+_PORT_OFFSET = 10
 """The pages' port is the Prefect server's plus this."""
 _START_SECONDS = 30
-_MOST_LOGS = 20
+_MAX_LOGS = 20
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class PageSettings:
         return frozenset({*listens, urlsplit(self.url).netloc.lower()})
 
 
-def page_settings(root: Path | None = None, environment: Mapping[str, str] = os.environ) -> PageSettings:
+def read_page_settings(root: Path | None = None, environment: Mapping[str, str] = os.environ) -> PageSettings:
     """`LABELSTILL_PAGES_FOLDER` (default: artifacts/), `_HOST` (127.0.0.1), `_PORT` (the server's plus 10) and `_URL`
     (that host and port), the last for links through a proxy. Raises ServerError for a port that is none."""
-    root = root or project_root()
-    own = environment.get("PREFECT_SERVER_API_PORT") or prefect_environment(root)["PREFECT_SERVER_API_PORT"]
-    port = environment.get("LABELSTILL_PAGES_PORT") or str(int(own) + _AWAY_FROM_SERVER)
+    root = root or get_project_root()
+    own = environment.get("PREFECT_SERVER_API_PORT") or read_prefect_environment(root)["PREFECT_SERVER_API_PORT"]
+    port = environment.get("LABELSTILL_PAGES_PORT") or str(int(own) + _PORT_OFFSET)
     check_port("LABELSTILL_PAGES_PORT", port)
     host = environment.get("LABELSTILL_PAGES_HOST") or "127.0.0.1"
     folder = Path(environment.get("LABELSTILL_PAGES_FOLDER") or root / "artifacts")
@@ -78,9 +78,9 @@ def page_settings(root: Path | None = None, environment: Mapping[str, str] = os.
     return PageSettings(folder.resolve(), host, int(port), url.rstrip("/"))
 
 
-def link_to(page: Path, settings: PageSettings | None = None) -> str | None:
+def make_link(page: Path, settings: PageSettings | None = None) -> str | None:
     """The address of a page; None for what lies outside the served folder or is no page."""
-    settings = settings or page_settings()
+    settings = settings or read_page_settings()
     page = page.resolve()
     if not page.is_relative_to(settings.folder):
         return None
@@ -102,13 +102,13 @@ def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool 
     if logs:
         folder = output / "logs"
         found = [*folder.glob("*.log"), *folder.glob("*/*.log")]
-        newest = sorted(found, key=lambda log: log.stat().st_mtime)[-_MOST_LOGS:]
-        pages |= {_log_key(log.relative_to(folder)): log for log in newest}
-    settings = page_settings()
+        newest = sorted(found, key=lambda log: log.stat().st_mtime)[-_MAX_LOGS:]
+        pages |= {_make_log_key(log.relative_to(folder)): log for log in newest}
+    settings = read_page_settings()
     for name, page in pages.items():
         if not page.exists():
             continue
-        link = link_to(page, settings)
+        link = make_link(page, settings)
         if link is None:
             get_run_logger().info("%s: %s (no link: LABELSTILL_PAGES_FOLDER is %s)", name, page, settings.folder)
         else:
@@ -116,7 +116,7 @@ def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool 
             show_in_ui(name, lambda link=link, words=words, name=name: create_link_artifact(link, words, key=name))
 
 
-def _log_key(log: Path) -> str:
+def _make_log_key(log: Path) -> str:
     return f"log-{re.sub('[^a-z0-9]+', '-', log.with_suffix('').as_posix().lower())}"
 
 
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host", "").lower() not in self.server.settings.names:
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
-        page = self._page()
+        page = self._find_page()
         if page is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
-    def _page(self) -> Path | None:
+    def _find_page(self) -> Path | None:
         """The file that is asked for, if it is a page and no symlink leads to it."""
         way = unquote(urlsplit(self.path).path)
         if not _SERVED.fullmatch(way) or "\0" in way:
@@ -182,22 +182,22 @@ class _Handler(BaseHTTPRequestHandler):
             return None
 
 
-def pages_program(root: Path) -> Program:
+def get_pages_program(root: Path) -> Program:
     """Return the program that serves the pages of the project in `root`."""
     return Program(root, ("-m", "flows.service.pages"), root / ".prefect" / "pages.log", "the page server")
 
 
 def find_or_start_pages(root: Path | None = None) -> str:
     """Return the page server's address, started if need be and left running; raises ServerError where it can't be."""
-    root = root or project_root()
-    settings = page_settings(root)
-    if not _answers(settings):
+    root = root or get_project_root()
+    settings = read_page_settings(root)
+    if not _is_answering(settings):
         hint = f"Its port is {settings.port}; LABELSTILL_PAGES_PORT chooses another. "
-        pages_program(root).start_until(lambda: _answers(settings), _START_SECONDS, {}, hint=hint)
+        get_pages_program(root).start_until(lambda: _is_answering(settings), _START_SECONDS, {}, hint=hint)
     return settings.url
 
 
-def _answers(settings: PageSettings) -> bool:
+def _is_answering(settings: PageSettings) -> bool:
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
     try:
         found = httpx.get(f"http://{host}:{settings.port}/", timeout=5, trust_env=False)
@@ -207,4 +207,4 @@ def _answers(settings: PageSettings) -> bool:
 
 
 if __name__ == "__main__":
-    PageServer(page_settings()).serve_forever()
+    PageServer(read_page_settings()).serve_forever()

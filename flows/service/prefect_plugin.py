@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 from prefect.plugins import HookContext, SetupResult, register_hook
 
-from flows.service.server import prefect_environment, project_root
+from flows.service.server import get_project_root, read_prefect_environment
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 @register_hook
 def setup_environment(*, ctx: HookContext) -> SetupResult | None:
     """Prefect calls this once a process, on import. `LABELSTILL_PORT` moves the client as it moves the server."""
-    words = words_after_prefect(sys.orig_argv)
+    words = get_prefect_arguments(sys.orig_argv)
     if is_deployment_run(words):
         from prefect.client.orchestration import PrefectClient
 
-        wrapped = accepting_bare_names(PrefectClient.read_deployment_by_name)
+        wrapped = accept_bare_names(PrefectClient.read_deployment_by_name)
         setattr(PrefectClient, "read_deployment_by_name", wrapped)  # noqa: B010  a checker refuses the assignment
     elif is_flow_process(words):
         from prefect.client.orchestration import SyncPrefectClient
 
-        outliving = outliving_its_lease(SyncPrefectClient.renew_concurrency_lease)
+        outliving = survive_lost_lease(SyncPrefectClient.renew_concurrency_lease)
         setattr(SyncPrefectClient, "renew_concurrency_lease", outliving)  # noqa: B010
     elif list(words[:2]) == ["server", "start"]:
         from prefect.server.events.models import automations
@@ -50,11 +50,13 @@ def setup_environment(*, ctx: HookContext) -> SetupResult | None:
         setattr(automations, "run_coro_as_sync", run_in_this_loop)  # noqa: B010
     if "LABELSTILL_PORT" not in os.environ:
         return None
-    moved = {name: value for name, value in prefect_environment(project_root()).items() if name not in os.environ}
+    moved = {
+        name: value for name, value in read_prefect_environment(get_project_root()).items() if name not in os.environ
+    }
     return SetupResult(env=moved) if moved else None
 
 
-def words_after_prefect(command: Sequence[str]) -> Sequence[str]:
+def get_prefect_arguments(command: Sequence[str]) -> Sequence[str]:
     """What follows `prefect`, run as a script or by -m, in the command line that started this process.
 
     Of `python -m prefect.engine` it is ["engine"]; of another program nothing.
@@ -76,7 +78,7 @@ def is_flow_process(words: Sequence[str]) -> bool:
     return list(words[:1]) == ["engine"] or list(words[:2]) == ["flow-run", "execute"]
 
 
-def accepting_bare_names(look_up: "LookUp") -> "LookUp":
+def accept_bare_names(look_up: "LookUp") -> "LookUp":
     """`look_up`, which also takes a deployment's name alone where only one flow has a deployment of that name.
 
     For the command line only: a name that is unknown or ambiguous, and a server that does not answer, end the process
@@ -85,14 +87,14 @@ def accepting_bare_names(look_up: "LookUp") -> "LookUp":
 
     async def read_deployment_by_name(client: "PrefectClient", name: str) -> "DeploymentResponse":
         try:
-            return await look_up(client, name if "/" in name else await full_name(client, name))
+            return await look_up(client, name if "/" in name else await find_full_name(client, name))
         except httpx.ConnectError:
-            _end(f"No Prefect server answers at {client.api_url}. Start it with: make serve")
+            _exit(f"No Prefect server answers at {client.api_url}. Start it with: make serve")
 
     return read_deployment_by_name
 
 
-def outliving_its_lease(renew: "Renewal") -> "Renewal":
+def survive_lost_lease(renew: "Renewal") -> "Renewal":
     """`renew`, whose failure is a warning.
 
     Prefect 3.7.7 ends a run whose place under its deployment's concurrency limit can't be renewed, as when the server
@@ -113,7 +115,7 @@ def outliving_its_lease(renew: "Renewal") -> "Renewal":
     return renew_concurrency_lease
 
 
-_UNDER_WAY: set[asyncio.Task[None]] = set()
+_RUNNING_TASKS: set[asyncio.Task[None]] = set()
 """A loop keeps no hold of its tasks."""
 
 
@@ -124,11 +126,11 @@ def run_in_this_loop(work: Coroutine[Any, Any, None]) -> None:
     whole server hung for good at one of some dozens of changes (PrefectHQ/prefect#23055).
     """
     task = asyncio.get_running_loop().create_task(work)
-    _UNDER_WAY.add(task)
-    task.add_done_callback(_UNDER_WAY.discard)
+    _RUNNING_TASKS.add(task)
+    task.add_done_callback(_RUNNING_TASKS.discard)
 
 
-async def full_name(client: "PrefectClient", name: str) -> str:
+async def find_full_name(client: "PrefectClient", name: str) -> str:
     """The `flow/deployment` that the bare `name` stands for; ends the process if there is none, or are several."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
@@ -136,12 +138,12 @@ async def full_name(client: "PrefectClient", name: str) -> str:
     found = await client.read_deployments(deployment_filter=only)
     names = sorted([f"{(await client.read_flow(one.flow_id)).name}/{one.name}" for one in found])
     if not names:
-        _end(f"No deployment is named {name!r}. Register this project's with: make serve")
+        _exit(f"No deployment is named {name!r}. Register this project's with: make serve")
     if len(names) > 1:
-        _end(f"{name!r} is the name of {len(names)} deployments, say which: {', '.join(names)}")
+        _exit(f"{name!r} is the name of {len(names)} deployments, say which: {', '.join(names)}")
     return names[0]
 
 
-def _end(line: str) -> NoReturn:
+def _exit(line: str) -> NoReturn:
     print(line, file=sys.stderr)
     raise SystemExit(1)

@@ -26,17 +26,17 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from flows.service.alerts import apply_automations
-from flows.service.pages import find_or_start_pages, page_settings, pages_program
+from flows.service.pages import find_or_start_pages, get_pages_program, read_page_settings
 from flows.service.processes import Program, ServerError
 from flows.service.server import (
     find_or_start_server,
-    prefect_environment,
-    project_root,
-    server_program,
+    get_project_root,
+    get_server_program,
+    read_prefect_environment,
 )
 from tasks.models.engines.processes import end_processes
 
-_LOOK_SECONDS = 8.0
+_CHECK_SECONDS = 8.0
 _STOP_SECONDS = 20.0
 _WORKER_STARTS = 4
 _WORKER_STARTS_WITHIN = 600.0
@@ -44,26 +44,26 @@ _WORKER_STARTS_WITHIN = 600.0
 
 def serve(root: Path | None = None) -> None:
     """Keep the server, the page server and the workers up until Ctrl-C or SIGTERM, then end what was started."""
-    root = root or project_root()
+    root = root or get_project_root()
     signal.signal(signal.SIGTERM, _interrupt)
-    found_server = bool(server_program(root).find())
+    found_server = bool(get_server_program(root).find())
     try:
         api_url = find_or_start_server(root=root)
         with SyncPrefectClient(api_url) as client:
             register_deployments(client, root)
             apply_automations(client)
-        keepers: list[Callable[[], object]] = [Worker(root, pool, api_url).keep_up for pool in pool_names(root)]
+        keepers: list[Callable[[], object]] = [Worker(root, pool, api_url).keep_up for pool in list_pools(root)]
         keepers.append(partial(find_or_start_pages, root))
-        if api_url == prefect_environment(root)["PREFECT_API_URL"]:  # else the server is somebody else's to start
+        if api_url == read_prefect_environment(root)["PREFECT_API_URL"]:  # else the server is somebody else's to start
             keepers.append(partial(find_or_start_server, root=root))
         failed: set[int] = set()
-        look_after(keepers, failed)
-        print(f"Cards, review pages and logs: {page_settings(root).url}", flush=True)
+        restart_dead(keepers, failed)
+        print(f"Cards, review pages and logs: {read_page_settings(root).url}", flush=True)
         print(f"Web UI: {api_url.removesuffix('/api')}   Start a run there, or with: prefect deployment run distill")
         print("Ctrl-C ends the service.", flush=True)
         while True:
-            time.sleep(_LOOK_SECONDS)
-            look_after(keepers, failed)
+            time.sleep(_CHECK_SECONDS)
+            restart_dead(keepers, failed)
     except KeyboardInterrupt:
         print("\nEnding the workers …", flush=True)
     finally:
@@ -76,15 +76,15 @@ def stop(root: Path | None = None, *, server: bool = True) -> bool:
 
     A run that is ended so has time to tell the server that it is Crashed.
     """
-    root = root or project_root()
+    root = root or get_project_root()
     engine = Program(root, ("-m", "prefect.engine"), root / ".prefect")
-    at_work = [process for pool in pool_names(root) for process in Worker(root, pool, "").program.find()]
+    at_work = [process for pool in list_pools(root) for process in Worker(root, pool, "").program.find()]
     ended = end_processes([*at_work, *engine.find()], _STOP_SECONDS)
-    ended |= pages_program(root).stop()
-    return (server and server_program(root).stop()) or ended
+    ended |= get_pages_program(root).stop()
+    return (server and get_server_program(root).stop()) or ended
 
 
-def look_after(keepers: list[Callable[[], object]], failed: set[int]) -> None:
+def restart_dead(keepers: list[Callable[[], object]], failed: set[int]) -> None:
     """Start again what has died. What can't be started now is said once, and tried again at the next look."""
     for number, keep_up in enumerate(keepers):
         try:
@@ -122,21 +122,23 @@ class Worker:
                 f"The Prefect worker for pool {self.pool} ended {len(starts)} times within "
                 f"{_WORKER_STARTS_WITHIN:.0f} s. The last lines of {self.program.log}:\n{self.program.log_tail()}"
             )
-        self.program.start({**prefect_environment(self.root), "PREFECT_API_URL": self.api_url})
+        self.program.start({**read_prefect_environment(self.root), "PREFECT_API_URL": self.api_url})
         starts.append(time.monotonic())
 
 
-def deployment_names(root: Path) -> list[str]:
+def list_deployments(root: Path) -> list[str]:
     """Return the `flow/deployment` names in prefect.yaml; a flow is named like its function."""
-    return [f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}" for one in _declared(root)]
+    return [
+        f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}" for one in _read_deployments(root)
+    ]
 
 
-def pool_names(root: Path) -> list[str]:
+def list_pools(root: Path) -> list[str]:
     """Return the work pools that prefect.yaml's deployments run in."""
-    return sorted({one["work_pool"]["name"] for one in _declared(root)})
+    return sorted({one["work_pool"]["name"] for one in _read_deployments(root)})
 
 
-def _declared(root: Path) -> list[dict[str, Any]]:
+def _read_deployments(root: Path) -> list[dict[str, Any]]:
     return yaml.safe_load((root / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
 
 
@@ -155,7 +157,7 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
     unchanged = note.exists() and note.read_text(encoding="utf-8") == digest.hexdigest()
     if unchanged and _are_registered(client, root):
         return False
-    for pool in pool_names(root):
+    for pool in list_pools(root):
         template = ProcessWorker.get_default_base_job_template()
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
@@ -167,7 +169,7 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
 
 def _are_registered(client: SyncPrefectClient, root: Path) -> bool:
     try:
-        for name in deployment_names(root):
+        for name in list_deployments(root):
             client.read_deployment_by_name(name)
     except ObjectNotFound:
         return False
@@ -178,7 +180,7 @@ def _prefect_deploy(root: Path, api_url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=root,
-        env={**os.environ, **prefect_environment(root), "PREFECT_API_URL": api_url},
+        env={**os.environ, **read_prefect_environment(root), "PREFECT_API_URL": api_url},
         capture_output=True,
         text=True,
         check=False,

@@ -27,7 +27,7 @@ class Answer(StrEnum):
     NOTHING = "nothing"
 
 
-def project_root() -> Path:
+def get_project_root() -> Path:
     """Return the folder that holds pyproject.toml, prefect.yaml and flows/."""
     return Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,7 @@ def check_port(name: str, port: str) -> str:
     return port
 
 
-def prefect_environment(root: Path) -> dict[str, str]:
+def read_prefect_environment(root: Path) -> dict[str, str]:
     """Return Prefect's settings for the project in `root`, as environment variables that hold in any working directory.
 
     They are those of `[tool.prefect]` in `root`/pyproject.toml; `LABELSTILL_PORT` moves the server to another port.
@@ -77,11 +77,11 @@ def apply_environment() -> None:
 
     Must run before Prefect is first imported.
     """
-    for name, value in prefect_environment(project_root()).items():
+    for name, value in read_prefect_environment(get_project_root()).items():
         os.environ.setdefault(name, value)
 
 
-def server_program(root: Path) -> Program:
+def get_server_program(root: Path) -> Program:
     """Return the program that serves Prefect's API and web UI for the project in `root`."""
     return Program(root, ("-m", "prefect", "server", "start"), root / ".prefect" / "server.log", "the Prefect server")
 
@@ -109,8 +109,8 @@ def find_or_start_server(timeout: float = 180, root: Path | None = None) -> str:
     A `PREFECT_API_URL` that names another server is used as it is. Raises `ServerError` when the port belongs to
     something else, when the server ends at its start (with the last lines of its log), or after `timeout` seconds.
     """
-    root = root or project_root()
-    own = prefect_environment(root)
+    root = root or get_project_root()
+    own = read_prefect_environment(root)
     chosen = os.environ.get("PREFECT_API_URL", own["PREFECT_API_URL"]).rstrip("/")
     if chosen != own["PREFECT_API_URL"]:
         return _foreign_server(chosen)
@@ -152,7 +152,7 @@ def _is_ours(own: Mapping[str, str]) -> bool:
 
 
 def _start(root: Path, own: Mapping[str, str], timeout: float) -> None:
-    server_program(root).start_until(lambda: _is_ours(own), timeout, own)
+    get_server_program(root).start_until(lambda: _is_ours(own), timeout, own)
     from prefect.client.orchestration import SyncPrefectClient
 
     from flows.service.alerts import apply_automations

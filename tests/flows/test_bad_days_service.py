@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.states import Cancelling
 
 from flows.service.serve import Worker
-from flows.service.server import prefect_environment
+from flows.service.server import read_prefect_environment
 from tasks.models.engines.vllm.options import installed_build
 from tests.conftest import ROOT, free_port
 from tests.flows.bad_days import SLOW, asked_again, lost, report, wait_for
@@ -48,7 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "prefect.yaml").write_text(_DEPLOYMENT, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABELSTILL_PORT", str(free_port()))
-        for name, value in prefect_environment(folder).items():
+        for name, value in read_prefect_environment(folder).items():
             patch.setenv(name, value)
         with serving(folder):
             until(lambda: ready(folder / "serve.log"))

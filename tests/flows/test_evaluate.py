@@ -60,7 +60,7 @@ def evaluated(
     more = {"evaluation": held_out, "test": test, "evaluate": settings, "pseudo_labels": believing}
     whole = DistillConfig.model_validate(config.model_dump() | more)
     distill(whole)
-    wanted = whole.evaluate_config()
+    wanted = whole.make_evaluate_config()
     # only now: with its first run, Prefect takes other handlers away
     logger, handler = logging.getLogger("prefect.flow_runs"), Warnings()
     logger.addHandler(handler)
@@ -202,4 +202,4 @@ def test_what_is_missing_is_named(evaluated: EvaluateConfig, tmp_path: Path) -> 
         evaluate(evaluated.model_copy(update={"evaluate": unlabelled}))
     without = small_config(tmp_path, items=40)
     with pytest.raises(ConfigError, match="`evaluation`"):
-        without.evaluate_config()
+        without.make_evaluate_config()

@@ -26,7 +26,7 @@ from flows.config import (
     RationalesConfig,
     RelabelConfig,
 )
-from flows.service.serve import deployment_names
+from flows.service.serve import list_deployments
 from tests.conftest import ROOT
 
 DECLARED: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
@@ -64,8 +64,8 @@ def test_there_is_no_key_that_prefect_would_ignore() -> None:
 
 def test_the_names_are_those_that_people_type() -> None:
     assert [one["name"] for one in DECLARED["deployments"]] == list(CONFIGS)
-    assert "correction/correct" in deployment_names(ROOT)
-    for one, full_name in zip(DECLARED["deployments"], deployment_names(ROOT), strict=True):
+    assert "correction/correct" in list_deployments(ROOT)
+    for one, full_name in zip(DECLARED["deployments"], list_deployments(ROOT), strict=True):
         assert full_name == f"{flow_of(one).name}/{one['name']}"
 
 

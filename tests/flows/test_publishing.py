@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 
 import flows.distill
 import flows.relabel
-from flows.relabel import watched_digest
+from flows.relabel import digest_watched_inputs
 from tasks.dataset.drift import RelabelOutcome, read_state
 from tasks.dataset.settings import ApprovalSettings
 from tasks.dataset.versions import read_versions
@@ -158,20 +158,20 @@ def test_a_student_that_starts_from_another_base_is_seen(pool: Watched, tmp_path
     base.mkdir()
     (base / "config.json").write_text("{}")
     config = pool.config.model_copy(update={"student": StudentSpec(base=str(base))})
-    before = watched_digest(config)
-    assert watched_digest(config) == before
+    before = digest_watched_inputs(config)
+    assert digest_watched_inputs(config) == before
     (base / "config.json").write_text('{"trained": "again"}')
-    assert watched_digest(config) != before
+    assert digest_watched_inputs(config) != before
 
 
 def test_a_run_that_is_tried_again_goes_on_with_what_is_left_of_its_budget(prefect_server: PrefectServer) -> None:
-    from flows.asking import spending
+    from flows.asking import charge_budget
 
     asked: list[int] = []
 
     @flow(retries=1)
     def tried_twice() -> None:
-        with spending(BudgetSettings(requests=5)) as budget:
+        with charge_budget(BudgetSettings(requests=5)) as budget:
             asked.append(budget.asked)
             assert budget.allow()
             if len(asked) == 1:

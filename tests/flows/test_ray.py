@@ -136,7 +136,7 @@ def test_the_demo_on_two_raylets(
     """Preparation, folds and generation by the demo's local engines; the node dies while the pool is labelled."""
     from prefect import flow
 
-    from flows.demo import demo_config, train_models, write_data
+    from flows.demo import make_demo_config, train_models, write_data
     from flows.distill import distill
 
     small = DemoConfig(output=tmp_path / "alone", labelled=60, unlabelled=60, folds=2, training=0.05)
@@ -145,7 +145,7 @@ def test_the_demo_on_two_raylets(
     def models() -> TinyModels:
         return train_models(small)
 
-    alone = demo_config(small, write_data(small), models())
+    alone = make_demo_config(small, write_data(small), models())
     alone = alone.model_copy(
         update={
             # small batches, so that both copies get some

@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from pydantic import BaseModel
 
-from flows.run_lock import hold_output, holder_of, lock_output
+from flows.run_lock import hold_output, lock_output, read_holder
 from tasks.errors import ConfigError, EngineError
 from tests.conftest import ROOT, PrefectServer
 
@@ -71,17 +71,17 @@ def test_a_second_process_waits_says_for_whom_and_goes_on(tmp_path: Path) -> Non
         assert f"run 'the first' (host {socket.gethostname()}, pid {first.pid}), since 20" in line
         assert str(output) in line
     assert "is free" in last
-    assert holder_of(output) is None
+    assert read_holder(output) is None
 
 
 def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
     with another_holding(tmp_path) as first:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-        assert holder_of(tmp_path) is not None  # its note stays, and is believed by nobody
+        assert read_holder(tmp_path) is not None  # its note stays, and is believed by nobody
         said: list[str] = []
         with lock_output(tmp_path, "the second", said.append):
-            holder = holder_of(tmp_path)
+            holder = read_holder(tmp_path)
             assert holder is not None
             assert (holder.run, holder.pid) == ("the second", os.getpid())
         assert said == []
@@ -93,7 +93,7 @@ def test_a_stage_does_not_wait_for_its_parent(tmp_path: Path, monkeypatch: pytes
     with lock_output(tmp_path / "out", "distill", said.append):
         with lock_output(Path("out"), "rationales", said.append):
             pass
-        holder = holder_of(tmp_path / "out")
+        holder = read_holder(tmp_path / "out")
         assert holder is not None
         assert holder.run == "distill"  # still held, by the outer one
         locked = f"from filelock import FileLock; FileLock({str(tmp_path / 'out' / '.run.lock')!r}).acquire(timeout=0)"
@@ -123,7 +123,7 @@ class Config(BaseModel):
 @hold_output
 def fails(config: Config, error: str) -> None:
     """Notes the try, and who holds the folder meanwhile."""
-    holder = holder_of(config.output)
+    holder = read_holder(config.output)
     with (config.output / "tries").open("a") as file:
         print(holder.run if holder else "nobody", file=file)
     raise {"config": ConfigError, "engine": EngineError, "foreign": ConnectionError}[error]("as asked")

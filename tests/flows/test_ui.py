@@ -12,7 +12,7 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-import flows.ui as room
+import flows.ui
 from flows.ui import Progress, show_in_ui
 from tests.conftest import PrefectServer, free_port
 
@@ -51,8 +51,8 @@ def run_id() -> UUID:
 def test_it_moves_by_itself_and_says_what_is_known(
     prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_TICK_SECONDS", 0.2)
-    monkeypatch.setattr(room, "_STILL_SECONDS", 0.4)
+    monkeypatch.setattr(flows.ui, "_TICK_SECONDS", 0.2)
+    monkeypatch.setattr(flows.ui, "_IDLE_SECONDS", 0.4)
     spent = [0.0]
 
     @flow
@@ -95,8 +95,8 @@ def test_the_last_count_is_shown_and_nothing_moves_after_an_error(prefect_server
 def test_an_api_that_is_away_is_said_once_and_tried_again(
     prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(room, "_TICK_SECONDS", 0.1)
-    monkeypatch.setattr(room, "_WAITS", (0.01, None))
+    monkeypatch.setattr(flows.ui, "_TICK_SECONDS", 0.1)
+    monkeypatch.setattr(flows.ui, "_RETRY_SECONDS", (0.01, None))
 
     @flow
     def work() -> object:
@@ -126,7 +126,7 @@ def test_calls_are_few(prefect_server: PrefectServer, monkeypatch: pytest.Monkey
         real(self, *args)  # pyright: ignore
 
     monkeypatch.setattr(SyncPrefectClient, "update_artifact", counted)
-    monkeypatch.setattr(room, "_TICK_SECONDS", 0.5)
+    monkeypatch.setattr(flows.ui, "_TICK_SECONDS", 0.5)
 
     @flow
     def work() -> None:

@@ -34,7 +34,7 @@ def test_each_broken_item_is_reported_with_its_own_reason(planted: tuple[Path, d
     folder, broken = planted
     report = check(load_config(config(folder)))
     assert {d.sample_id: d.reason for d in report.dropped} == broken
-    assert len(broken) == 20 and set(broken.values()) == set(KINDS) == set(report.reasons())
+    assert len(broken) == 20 and set(broken.values()) == set(KINDS) == set(report.count_reasons())
     intake = report.intakes[Split.LABELLED]
     assert (intake.read, len(intake.kept), len(intake.dropped)) == (40, 20, 20)
     assert report.usable

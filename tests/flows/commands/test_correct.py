@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flows.commands.main import main
-from flows.service.server import prefect_environment
+from flows.service.server import read_prefect_environment
 from tasks.correction.decide import correct
 from tasks.correction.judgements import read_probabilities, read_teacher
 from tasks.correction.settings import CorrectionSettings
@@ -43,7 +43,7 @@ Command = Callable[..., Said]
 def correct_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`labelstill correct …` in this process."""
     # `main` sets what is missing of these: set here, they are as before after the test.
-    for name, value in prefect_environment(ROOT).items():
+    for name, value in read_prefect_environment(ROOT).items():
         monkeypatch.setenv(name, os.environ.get(name, value))
 
     def call(*arguments: object) -> Said:

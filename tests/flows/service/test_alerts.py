@@ -25,10 +25,10 @@ from flows.service.alerts import (
     AUTOMATIONS,
     AlertError,
     Applied,
+    alert_empty,
+    alert_held_back,
     apply_automations,
     find_block,
-    tell_empty,
-    tell_held_back,
 )
 from tasks.dataset.drift import RelabelOutcome
 from tasks.errors import BudgetSpent
@@ -111,8 +111,8 @@ def test_each_thing_is_told_once(client: SyncPrefectClient, receiver: Receiver, 
     apply_automations(client, find_block(client, custom(receiver)))
 
     def well() -> None:
-        tell_held_back(tmp_path, "31 % of the labels changed")
-        tell_empty(tmp_path, "pseudo_labels")
+        alert_held_back(tmp_path, "31 % of the labels changed")
+        alert_empty(tmp_path, "pseudo_labels")
 
     deployed(client, "distill", fail)
     deployed(client, "relabel", well)
@@ -141,7 +141,7 @@ def test_a_plain_webhook_will_do(client: SyncPrefectClient, receiver: Receiver, 
 
     @flow(name="relabel")
     def held() -> None:
-        tell_held_back(tmp_path, "too much changed")
+        alert_held_back(tmp_path, "too much changed")
 
     held()
     wait(lambda: bool(receiver.bodies))

@@ -18,7 +18,7 @@ from prefect.settings.legacy import _get_settings_fields
 from prefect.settings.models.root import Settings
 from prefect.utilities.templating import find_placeholders
 
-from flows.service.serve import pool_names
+from flows.service.serve import list_pools
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "flows" / "deploy"
@@ -97,7 +97,7 @@ def test_every_command_is_one_that_prefect_and_labelstill_have() -> None:
         for option in (word for word in words if word.startswith("--")):
             assert option.replace("--no-", "--") in said.replace("--no-", "--"), f"{program} {words}"
         if "--pool" in words:
-            assert words[words.index("--pool") + 1] in pool_names(ROOT)
+            assert words[words.index("--pool") + 1] in list_pools(ROOT)
         seen.add(f"{program} {words[0]}")
     assert {"prefect server", "prefect worker", "prefect work-pool", "prefect --no-prompt", "labelstill serve"} <= seen
 

@@ -15,9 +15,9 @@ from flows.service.pages import (
     PageServer,
     PageSettings,
     find_or_start_pages,
-    link_to,
-    page_settings,
-    pages_program,
+    get_pages_program,
+    make_link,
+    read_page_settings,
     show_links,
 )
 from flows.service.processes import ServerError
@@ -88,7 +88,7 @@ def ask(
 
 @pytest.mark.parametrize("name", SERVED)
 def test_a_page_is_served_under_its_link(site: PageSettings, name: str) -> None:
-    link = link_to(site.folder / name, site)
+    link = make_link(site.folder / name, site)
     assert link is not None
     answer = httpx.get(link, trust_env=False)
     assert (answer.status_code, answer.text) == (200, PAGE)
@@ -114,7 +114,7 @@ def test_the_log_of_a_vllm_here_or_on_a_node_is_served(
         log = server_process(spec, one, Build("0.32.0", cpu=False), name=server_name(spec)).log
         log.parent.mkdir(exist_ok=True)
         log.write_text(PAGE, encoding="utf-8")
-        link = link_to(log, site)
+        link = make_link(log, site)
         assert link is not None, log
         assert httpx.get(link, trust_env=False).text == PAGE
 
@@ -122,7 +122,7 @@ def test_the_log_of_a_vllm_here_or_on_a_node_is_served(
 @pytest.mark.parametrize("name", PRIVATE)
 def test_nothing_else_is_served_or_linked(site: PageSettings, name: str) -> None:
     assert ask(site, f"/{name}")[0] == 404
-    assert link_to(site.folder / name, site) is None
+    assert make_link(site.folder / name, site) is None
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_it_is_read_only(site: PageSettings, method: str) -> None:
 
 
 def test_settings_come_from_the_environment(tmp_path: Path) -> None:
-    plain = page_settings(environment={"PREFECT_SERVER_API_PORT": "5000"})
+    plain = read_page_settings(environment={"PREFECT_SERVER_API_PORT": "5000"})
     assert (plain.host, plain.port, plain.url) == ("127.0.0.1", 5010, "http://127.0.0.1:5010")
     assert plain.folder.name == "artifacts"
-    told = page_settings(
+    told = read_page_settings(
         environment={
             "PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_FOLDER": str(tmp_path),
             "LABELSTILL_PAGES_HOST": "0.0.0.0", "LABELSTILL_PAGES_PORT": "81",
@@ -196,7 +196,7 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
     assert told == PageSettings(tmp_path.resolve(), "0.0.0.0", 81, "https://box.example")
     assert "box.example" in told.names and "evil.example" not in told.names
     with pytest.raises(ServerError, match="LABELSTILL_PAGES_PORT is 'x'"):
-        page_settings(environment={"PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_PORT": "x"})
+        read_page_settings(environment={"PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_PORT": "x"})
 
 
 def test_a_run_links_to_the_pages_that_it_has(
@@ -221,17 +221,17 @@ def test_a_run_links_to_the_pages_that_it_has(
 def test_the_server_is_a_process_that_is_found_again_and_ended(
     settings: PageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.service.server import project_root
+    from flows.service.server import get_project_root
 
     monkeypatch.setenv("LABELSTILL_PAGES_FOLDER", str(settings.folder))
     monkeypatch.setenv("LABELSTILL_PAGES_PORT", str(settings.port))
-    monkeypatch.setenv("PYTHONPATH", str(project_root()))
-    (tmp_path / "pyproject.toml").write_bytes((project_root() / "pyproject.toml").read_bytes())
+    monkeypatch.setenv("PYTHONPATH", str(get_project_root()))
+    (tmp_path / "pyproject.toml").write_bytes((get_project_root() / "pyproject.toml").read_bytes())
     try:
         url = find_or_start_pages(tmp_path)
         assert find_or_start_pages(tmp_path) == url == settings.url
         assert httpx.get(f"{url}/run/card/index.html", trust_env=False).text == PAGE
     finally:
-        assert pages_program(tmp_path).stop()
+        assert get_pages_program(tmp_path).stop()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/run/card/index.html", trust_env=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from flows.service.pages import PageServer, PageSettings, link_to
+from flows.service.pages import PageServer, PageSettings, make_link
 from tasks.review.queue import write_queue
 from tests.conftest import free_port
 from tests.flows.test_review_page import cases
@@ -37,7 +37,7 @@ def test_a_served_review_page_works(tmp_path: Path) -> None:
         page = browser.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(link_to(page_file, settings) or "")
+        page.goto(make_link(page_file, settings) or "")
         expect(page.locator("#counts")).to_have_text("0 of 3 judged")
         page.keyboard.press("1")
         expect(page.locator("#counts")).to_have_text("1 of 3 judged, 1 not saved")

@@ -9,10 +9,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from flows.service.prefect_plugin import (
+    get_prefect_arguments,
     is_deployment_run,
     is_flow_process,
-    outliving_its_lease,
-    words_after_prefect,
+    survive_lost_lease,
 )
 from tests.conftest import ROOT, PrefectServer
 
@@ -82,7 +82,7 @@ def test_an_unknown_name_with_a_slash_is_left_to_prefect(deployments: SyncPrefec
     ],
 )
 def test_only_two_commands_of_clients_are_changed(command: list[str], changed: object) -> None:
-    words = words_after_prefect(command)
+    words = get_prefect_arguments(command)
     assert [one for one in (is_deployment_run, is_flow_process) if one(words)] == [changed] * bool(changed)
 
 
@@ -96,7 +96,7 @@ def test_a_lease_that_is_lost_ends_no_run(caplog: pytest.LogCaptureFixture) -> N
     logger = logging.getLogger("prefect.labelstill")
     logger.addHandler(caplog.handler)
     try:
-        outliving_its_lease(gone)("the client", "a lease", 300)  # pyright: ignore[reportArgumentType]
+        survive_lost_lease(gone)("the client", "a lease", 300)  # pyright: ignore[reportArgumentType]
     finally:
         logger.removeHandler(caplog.handler)
     assert asked == [("the client", "a lease", 300)]

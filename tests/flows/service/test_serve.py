@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.service.processes import ServerError
-from flows.service.serve import Worker, deployment_names, look_after, pool_names, register_deployments, stop
+from flows.service.serve import Worker, list_deployments, list_pools, register_deployments, restart_dead, stop
 from tests.conftest import ROOT, PrefectServer
 
 FLOW = """
@@ -135,7 +135,7 @@ def test_what_cannot_be_started_now_is_said_once_and_tried_again(capsys: pytest.
 
     failed: set[int] = set()
     for _ in faults:
-        look_after([start], failed)
+        restart_dead([start], failed)
     assert tried == faults
     said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("This is tried again")]
     assert said == ["taken", "taken again"]
@@ -155,8 +155,8 @@ def test_the_deployments_of_a_fresh_clone_and_their_pools_are_made(client: SyncP
     for name in ("prefect.yaml", "pyproject.toml"):  # as they are here, committed or not
         (clone / name).write_bytes((ROOT / name).read_bytes())
     assert register_deployments(client, clone)
-    assert {pool.name for pool in client.read_work_pools()} >= set(pool_names(clone)) == {"cpu", "gpu"}
-    for full_name in deployment_names(clone):
+    assert {pool.name for pool in client.read_work_pools()} >= set(list_pools(clone)) == {"cpu", "gpu"}
+    for full_name in list_deployments(clone):
         deployment = client.read_deployment_by_name(full_name)
         assert not deployment.paused
         assert deployment.enforce_parameter_schema

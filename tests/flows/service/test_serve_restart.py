@@ -18,9 +18,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.service.pages import pages_program
-from flows.service.serve import Worker, pool_names
-from flows.service.server import prefect_environment, server_program
+from flows.service.pages import get_pages_program
+from flows.service.serve import Worker, list_pools
+from flows.service.server import get_server_program, read_prefect_environment
 from tests.conftest import ROOT, free_port
 from tests.flows.service.test_serve import DEPLOYMENTS, FLOW
 
@@ -37,7 +37,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     limit = "    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}\n"
     (tmp_path / "prefect.yaml").write_text(DEPLOYMENTS + limit, encoding="utf-8")
     monkeypatch.setenv("LABELSTILL_PORT", str(free_port()))
-    for name, value in prefect_environment(tmp_path).items():
+    for name, value in read_prefect_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     return tmp_path
 
@@ -56,8 +56,12 @@ def serving(project: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def family(project: Path, serve: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """All processes of the service: `serve` itself, the server, the workers and their runs."""
-    workers = [Worker(project, pool, "").program for pool in pool_names(project)]
-    heads = [head for program in (server_program(project), pages_program(project), *workers) for head in program.find()]
+    workers = [Worker(project, pool, "").program for pool in list_pools(project)]
+    heads = [
+        head
+        for program in (get_server_program(project), get_pages_program(project), *workers)
+        for head in program.find()
+    ]
     heads += [psutil.Process(serve.pid)] if serve.poll() is None else []
     return [one for head in heads for one in (head, *head.children(recursive=True))]
 

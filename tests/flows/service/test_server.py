@@ -21,8 +21,8 @@ from flows.service.server import (
     Answer,
     ask_server,
     find_or_start_server,
-    prefect_environment,
-    server_program,
+    get_server_program,
+    read_prefect_environment,
 )
 from tests.conftest import ROOT, PrefectServer, free_port
 
@@ -32,10 +32,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project folder of its own with a free port, where no server runs yet."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     monkeypatch.setenv("LABELSTILL_PORT", str(free_port()))
-    for name, value in prefect_environment(tmp_path).items():
+    for name, value in read_prefect_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     yield tmp_path
-    server_program(tmp_path).stop()
+    get_server_program(tmp_path).stop()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def stranger() -> Iterator[int]:
 
 
 def test_the_settings_hold_in_any_folder_and_are_prefects_own_names(project: Path) -> None:
-    environment = prefect_environment(project)
+    environment = read_prefect_environment(project)
     assert environment["PREFECT_HOME"] == str(project / ".prefect")
     assert environment["PREFECT_API_URL"] == f"http://127.0.0.1:{os.environ['LABELSTILL_PORT']}/api"
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
@@ -70,7 +70,7 @@ def test_the_settings_hold_in_any_folder_and_are_prefects_own_names(project: Pat
 def test_a_port_that_is_none_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELSTILL_PORT", "80000")
     with pytest.raises(ServerError, match="LABELSTILL_PORT is '80000'"):
-        prefect_environment(project)
+        read_prefect_environment(project)
 
 
 def test_who_answers(prefect_server: PrefectServer, stranger: int, tmp_path: Path) -> None:
@@ -183,16 +183,16 @@ def test_started_once_found_again_and_back_after_kill(project: Path) -> None:
     ]
     both = [subprocess.Popen(start, cwd=ROOT) for _ in range(2)]
     assert [one.wait(timeout=180) for one in both] == [0, 0]
-    (server,) = server_program(project).find()
+    (server,) = get_server_program(project).find()
     server.kill()
     server.wait(timeout=20)
     api_url = find_or_start_server(root=project)
     assert httpx.get(f"{api_url}/health", timeout=10).status_code == 200
     with SyncPrefectClient(api_url) as client:
         assert client.read_automations_by_name("labelstill: heartbeats")
-    assert server_program(project).stop()
+    assert get_server_program(project).stop()
     assert ask_server(api_url, str(project / ".prefect")) is Answer.NOTHING
-    assert not server_program(project).stop()
+    assert not get_server_program(project).stop()
 
 
 def test_only_this_projects_own_process_is_found_and_ended(tmp_path: Path) -> None:
