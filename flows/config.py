@@ -192,7 +192,7 @@ class DistillConfig(SetsConfig):
     def make_evaluate_config(self) -> "EvaluateConfig":
         """Return the configuration for `evaluate`; raises ConfigError if a key that it needs is missing."""
         if self.evaluation is None:
-            raise ConfigError("evaluate needs held-out items: add `evaluation` with `manifest` and `images`")
+            raise ConfigError("evaluate needs `evaluation`: manifest and images of held-out items with labels")
         if not isinstance(self.student, StudentSpec):
             raise ConfigError("evaluate trains LoRA students: add `student` with a `base`, of kind lora")
         return self._narrow(EvaluateConfig)

@@ -66,7 +66,7 @@ def correct_command(
     from tasks.storage.json_lines import write_json_lines
 
     if reviews and verdicts is None:
-        raise ConfigError("--reviews needs --verdicts: name the file with people's verdicts")
+        raise ConfigError("--reviews needs --verdicts, the file in which the answers are looked up")
     options = {
         "review_budget": reviews, "audit": audit, "teacher_share": teacher_share,
         "target_precision": target_precision, "gate_level": gate_level,

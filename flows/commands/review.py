@@ -38,12 +38,12 @@ def import_(
     givens = {c.sample_id: c.given for c in cases}
     done = import_verdicts(store, file, labels, contents, by or getpass.getuser(), givens=givens, answers=answers)
     typer.echo(
-        f"{len(done.new)} new, {len(done.changed)} changed, {len(done.same)} unchanged, {len(done.withdrawn)} withdrawn"
+        f"{len(done.new)} new, {len(done.changed)} changed, {len(done.same)} as before, {len(done.withdrawn)} taken back"
     )
     for name in done.changed[:20]:
         typer.echo(f"changed: {name}")
     judged = contents.keys() & read_store(store).keys()
-    typer.echo(f"{len(judged)} of {len(cases)} judged: {store}; repeat the run to apply the verdicts")
+    typer.echo(f"{len(judged)} of {len(cases)} judged: {store}; run the configuration again to apply them")
 
 
 @app.command()
@@ -103,7 +103,7 @@ def list_(run: Run) -> None:
         columns = (case.sample_id, case.given, case.candidate or "–", f"{case.gain:.4f}", *verdict)
         table.add_row(*(escape(column) for column in columns))
     console.print(table)
-    typer.echo(f"{len(held)} of {len(cases)} judged, {len(stale)} verdicts not used: {store}")
+    typer.echo(f"{len(held)} of {len(cases)} judged, {len(stale)} verdicts no longer used: {store}")
 
 
 def _read_cases(run: Path) -> "tuple[list[ReviewCase], Path]":

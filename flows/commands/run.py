@@ -51,12 +51,12 @@ def check_command(
     for split, intake in report.intakes.items():
         console.print(f"{split}: {intake.read} read, {len(intake.kept)} kept, {len(intake.dropped)} dropped")
     if report.dropped:
-        table = Table("item", "reason", "detail")
+        table = Table("item", "reason", "what was found")
         for dropped in report.dropped[:show]:
             table.add_row(escape(dropped.sample_id), dropped.reason, escape(dropped.detail))
         console.print(table)
         if len(report.dropped) > show:
-            console.print(f"… and {len(report.dropped) - show} more; use --show N to list more")
+            console.print(f"… and {len(report.dropped) - show} more; --show N lists more")
         console.print("dropped by reason: " + ", ".join(f"{r} {n}" for r, n in report.count_reasons().items()))
     for e in report.estimates:
         console.print(f"about {e.requests:,} requests, {e.tokens:,} prompt tokens: {e.stage}")

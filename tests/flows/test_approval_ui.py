@@ -43,7 +43,7 @@ def answer_form(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=60_000)
     picture(page, "approval-1-paused", tmp_path)
     page.get_by_role("button", name="Resume").click()
-    expect(page.get_by_text("A new version waits")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("A new version awaits approval")).to_be_visible(timeout=30_000)
     expect(page.get_by_text("labels changed").first).to_be_visible()
     picture(page, "approval-2-form", tmp_path)
     page.locator(".p-toggle__control, .p-toggle input, [role=switch]").first.click()

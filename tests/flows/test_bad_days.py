@@ -71,7 +71,7 @@ def test_two_runs_of_one_data_set_at_once(prefect_server: PrefectServer, tmp_pat
     assert [process.wait(timeout=600) for process in both] == [0, 0]
     seen = said(tmp_path, "Waiting for .* locked by run")
     assert "Continuing after" in log_of(tmp_path)
-    assert log_of(tmp_path).count("recipe and inputs unchanged; reused") >= 2
+    assert log_of(tmp_path).count("settings and inputs are unchanged, reusing") >= 2
     again, missing = asked_again(tmp_path), lost(tmp_path / "run")
     report("two runs of one data set at once", seen, again, missing)
     assert (again, missing) == (0, 0)

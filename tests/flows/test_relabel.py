@@ -152,7 +152,7 @@ def test_a_persons_answer_decides(publish: bool, outcome: RelabelOutcome, pool: 
     state = pool.relabel(approval=ApprovalSettings(ask="always", hours=0.05))
     answered.join()
     assert state.outcome is outcome
-    assert publish or state.why == ("a person said no: looked at it",)
+    assert publish or state.why == ("a person rejected it: looked at it",)
 
 
 def answer(values: dict[str, Any]) -> None:

@@ -171,17 +171,17 @@ def test_a_block_that_is_not_there_or_cannot_send_is_named(client: SyncPrefectCl
     Secret(value="geheim").save("team", overwrite=True)  # pyright: ignore
     with pytest.raises(AlertError, match=r"no block 'slack-webhook/nobody'.*Save one in the web UI"):
         find_block(client, "slack-webhook/nobody")
-    with pytest.raises(AlertError, match="'secret/team' can't send"):
+    with pytest.raises(AlertError, match="'secret/team' cannot send"):
         find_block(client, "secret/team")
 
 
 def test_the_command_says_what_became_of_each(client: SyncPrefectClient, receiver: Receiver) -> None:
     from flows.commands.main import app
 
-    said = CliRunner().invoke(app, ["alerts"]).output
-    assert "labelstill: heartbeats: created" in said and "Nobody was added" in said
-    said = CliRunner().invoke(app, ["alerts", "--block", custom(receiver)]).output
-    assert "labelstill: failed: updated" in said and "Nobody was added" not in said
+    output = CliRunner().invoke(app, ["alerts"]).output
+    assert "labelstill: heartbeats: created" in output and "No receiver was set" in output
+    output = CliRunner().invoke(app, ["alerts", "--block", custom(receiver)]).output
+    assert "labelstill: failed: updated" in output and "No receiver was set" not in output
 
 
 def test_every_deployed_flow_is_looked_after() -> None:

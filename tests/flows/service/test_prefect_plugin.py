@@ -50,8 +50,8 @@ def test_a_name_with_and_without_its_flow_starts_the_deployment(deployments: Syn
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nothing", "No deployment is named 'nothing'. Register this project's with: make serve"),
-        ("twice", "'twice' is the name of 2 deployments, say which: one/twice, two/twice"),
+        ("nothing", "No deployment is named 'nothing'. Register this project's deployments with: make serve"),
+        ("twice", "'twice' is the name of 2 deployments. Give the full name: one/twice, two/twice"),
     ],
 )
 def test_an_unknown_or_ambiguous_name_is_one_line(deployments: SyncPrefectClient, name: str, said: str) -> None:

@@ -120,7 +120,7 @@ def test_stopping_ends_worker_and_run_and_the_run_says_that_it_crashed(
 def test_a_worker_that_dies_again_and_again_is_named_with_its_last_words(worker: Worker) -> None:
     worker.program.log.write_text("the GPU is gone\n", encoding="utf-8")
     tired = Worker(worker.root, worker.pool, worker.api_url, deque([time.monotonic()] * 4, maxlen=4))
-    with pytest.raises(ServerError, match=r"(?s)pool cpu ended 4 times within 600 s.*the GPU is gone"):
+    with pytest.raises(ServerError, match=r"(?s)pool cpu stopped 4 times within 600 s.*the GPU is gone"):
         tired.keep_up()
 
 
@@ -137,8 +137,8 @@ def test_what_cannot_be_started_now_is_said_once_and_tried_again(capsys: pytest.
     for _ in faults:
         restart_dead([start], failed)
     assert tried == faults
-    said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("This is tried again")]
-    assert said == ["taken", "taken again"]
+    printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("Starting it will be")]
+    assert printed == ["taken", "taken again"]
 
 
 def test_a_flow_that_cannot_be_loaded_is_named(client: SyncPrefectClient, project: Path, tmp_path: Path) -> None:

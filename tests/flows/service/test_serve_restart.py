@@ -97,7 +97,7 @@ def heartbeats(run_id: UUID) -> int:
 
 
 def ready(log: Path) -> bool:
-    return "Ctrl-C ends the service" in log.read_text(encoding="utf-8", errors="replace")
+    return "Press Ctrl-C to stop" in log.read_text(encoding="utf-8", errors="replace")
 
 
 def test_after_a_power_cut_the_waiting_run_goes_on_and_the_dead_one_is_crashed(project: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_port_whose_owner_only_hangs_up_is_named_at_the_start(project: Path, m
         port = api_url.removesuffix("/api").rpartition(":")[2]
         monkeypatch.setenv("LABELSTILL_PORT", port)
         monkeypatch.delenv("PREFECT_API_URL")
-        with pytest.raises(ServerError, match=rf"(?s)ended at its start.*{port} is already in\s+use"):
+        with pytest.raises(ServerError, match=rf"(?s)stopped while starting.*{port} is already in\s+use"):
             find_or_start_server(timeout=150, root=project)
 
 
@@ -171,7 +171,7 @@ def test_a_silent_server_named_in_the_environment_is_an_error(monkeypatch: pytes
 
 def test_a_server_that_ends_at_its_start_passes_on_its_log(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
-    with pytest.raises(ServerError, match=r"(?s)ended at its start.*Could not parse SQLAlchemy URL"):
+    with pytest.raises(ServerError, match=r"(?s)stopped while starting.*Could not parse SQLAlchemy URL"):
         find_or_start_server(timeout=150, root=project)
 
 
