@@ -38,7 +38,8 @@ def import_(
     givens = {c.sample_id: c.given for c in cases}
     done = import_verdicts(store, file, labels, contents, by or getpass.getuser(), givens=givens, answers=answers)
     typer.echo(
-        f"{len(done.new)} new, {len(done.changed)} changed, {len(done.same)} as before, {len(done.withdrawn)} taken back"
+        f"{len(done.new)} new, {len(done.changed)} changed, {len(done.same)} as before, {len(done.withdrawn)} "
+        "taken back"
     )
     for name in done.changed[:20]:
         typer.echo(f"changed: {name}")
