@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 APPROVAL = ApprovalSettings(ask="drift", hours=0.1)
 
 
-def test_a_person_publishes_what_moved_too_far(pool: Watched, prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_a_person_publishes_a_version_beyond_the_drift(
+    pool: Watched, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
     pool.relabel()
     before, ended = pool.emitted(), list[RelabelState]()
     run = threading.Thread(

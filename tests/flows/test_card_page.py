@@ -111,13 +111,13 @@ def test_every_character_has_a_glyph_of_the_pages_own_fonts(page: Page) -> None:
 
 
 @in_browser
-def test_the_search_for_boxes_finds_one(page: Page) -> None:
+def test_the_search_for_missing_glyphs_finds_one(page: Page) -> None:
     page.evaluate("document.body.append('\\uE123')")
     assert page.evaluate(_TOFU) == ["\ue123"]
 
 
 @in_browser
-def test_text_can_be_read_on_what_is_behind_it(page: Page) -> None:
+def test_text_has_enough_contrast(page: Page) -> None:
     assert page.evaluate(_CONTRAST) >= 4.5
 
 
@@ -129,20 +129,20 @@ def test_the_page_itself_never_scrolls_sideways(page: Page, width: int) -> None:
 
 
 @in_browser
-def test_what_data_say_is_shown_and_not_run(page: Page) -> None:
+def test_markup_in_the_data_is_shown_and_not_run(page: Page) -> None:
     assert page.title() == "对话 “设置” <b>"
     assert page.locator(".said", has_text="<script>document.title='taken'</script>").count() > 3
     assert page.locator("script").count() == 0
 
 
 @in_browser
-def test_charts_take_the_colours_of_the_scheme(page: Page) -> None:
+def test_charts_follow_the_colour_scheme(page: Page) -> None:
     ink = page.evaluate("getComputedStyle(document.body).color")
     fills = page.evaluate("[...document.querySelectorAll('#flow svg text')].map((e) => getComputedStyle(e).fill)")
     assert ink in fills
 
 
-def test_the_command_writes_it_and_remembers_what_it_was_told(tmp_path: Path) -> None:
+def test_the_command_writes_the_card_and_remembers_its_options(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 6)
     told = CliRunner().invoke(app, ["card", str(run), "--licence", "cc0-1.0", "--pack", "demo"], catch_exceptions=False)
     assert told.exit_code == 0 and "index.html" in told.output
@@ -151,6 +151,6 @@ def test_the_command_writes_it_and_remembers_what_it_was_told(tmp_path: Path) ->
     assert settings_of(run) == CardSettings(title="New", licence="cc0-1.0", pack="demo")
 
 
-def test_a_wrong_folder_is_told_by_name(tmp_path: Path) -> None:
+def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         CliRunner().invoke(app, ["card", str(tmp_path / "nowhere")], catch_exceptions=False)

@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
 
 
-def test_the_example_is_read_as_written(file: Path) -> None:
+def test_the_readmes_example_is_read(file: Path) -> None:
     file.write_text(WHOLE, encoding="utf-8")
     config = load_config(file)
     assert config.labelled is not None and config.labelled.manifest == Path("data/train/train.json")
@@ -84,7 +84,7 @@ def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, .
         pytest.param("", "mapping", id="empty"),
     ],
 )
-def test_what_cannot_be_run_is_named_with_its_file(file: Path, text: str, named: str) -> None:
+def test_a_wrong_key_is_named_with_its_file(file: Path, text: str, named: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load_config(file)

@@ -111,8 +111,8 @@ def test_every_item_of_the_test_set_that_has_an_id_is_predicted_to_a_csv_file(
         rows = list(csv.DictReader(handle))
     assert evaluated.test is not None
     items = json.loads(evaluated.test.manifest.read_text("utf-8"))
-    refused = {d.sample_id for d in read_rows(_tested(evaluated) / "dropped.parquet", Dropped)}
-    sound = {s.id for s in read_rows(_tested(evaluated) / "kept.parquet", Sample)}
+    refused = {d.sample_id for d in read_rows(_read_test_items(evaluated) / "dropped.parquet", Dropped)}
+    sound = {s.id for s in read_rows(_read_test_items(evaluated) / "kept.parquet", Sample)}
     assert len(sound) == 20 and len(refused - sound) == 6
     ids = {str(item["id"]) for item in items if "id" in item}
     assert sorted(row["id"] for row in rows) == sorted(ids)
@@ -126,7 +126,7 @@ def test_every_item_of_the_test_set_that_has_an_id_is_predicted_to_a_csv_file(
     assert all(row["predict"] for row in rows)
 
 
-def _tested(config: EvaluateConfig) -> Path:
+def _read_test_items(config: EvaluateConfig) -> Path:
     return config.output / "evaluate" / "samples" / "test"
 
 
@@ -147,7 +147,7 @@ def test_a_second_evaluation_is_reused_and_a_changed_one_trains_only_what_is_new
     evaluate(evaluated)
 
 
-def test_held_out_items_that_emit_has_not_seen_are_refused(evaluated: EvaluateConfig, tmp_path: Path) -> None:
+def test_held_out_items_unknown_to_emit_are_refused(evaluated: EvaluateConfig, tmp_path: Path) -> None:
     from flows.emit import emit
     from flows.evaluate import evaluate
 
@@ -171,7 +171,7 @@ def test_held_out_items_that_emit_has_not_seen_are_refused(evaluated: EvaluateCo
         evaluate(wanted)
 
 
-def test_an_emitted_item_that_is_in_no_set_any_more_is_named(evaluated: EvaluateConfig) -> None:
+def test_an_emitted_item_that_left_its_set_is_named(evaluated: EvaluateConfig) -> None:
     from flows.evaluate import evaluate
 
     other = evaluated.evaluate.model_copy(update={"seeds": 3})
@@ -188,7 +188,7 @@ def test_compare_prints_both_runs(evaluated: EvaluateConfig) -> None:
     assert "+0.0" in result.output
 
 
-def test_what_is_missing_is_named(evaluated: EvaluateConfig, tmp_path: Path) -> None:
+def test_missing_results_are_named(evaluated: EvaluateConfig, tmp_path: Path) -> None:
     from flows.commands.main import app
     from flows.evaluate import evaluate
 

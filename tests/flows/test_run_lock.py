@@ -31,7 +31,7 @@ print("gave it back", flush=True)
 
 
 @contextmanager
-def another_holding(output: Path) -> Iterator[subprocess.Popen[str]]:
+def lock_in_other_process(output: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds `output` until a line comes, or it is killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(output)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -45,20 +45,20 @@ def another_holding(output: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def give_back(process: subprocess.Popen[str]) -> None:
+def release(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 
 
-def test_a_second_process_waits_says_for_whom_and_goes_on(tmp_path: Path) -> None:
+def test_a_second_process_waits_names_the_holder_and_continues(tmp_path: Path) -> None:
     output, said = tmp_path / "not" / "there yet", list[str]()
-    with another_holding(output) as first:
+    with lock_in_other_process(output) as first:
 
         def say(line: str) -> None:
             said.append(line)
             if len(said) == 3:
-                give_back(first)
+                release(first)
 
         began = time.monotonic()
         with lock_output(output, "the second", say, every=0.5):
@@ -74,8 +74,8 @@ def test_a_second_process_waits_says_for_whom_and_goes_on(tmp_path: Path) -> Non
     assert read_holder(output) is None
 
 
-def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
-    with another_holding(tmp_path) as first:
+def test_a_killed_holder_releases_the_lock(tmp_path: Path) -> None:
+    with lock_in_other_process(tmp_path) as first:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
         assert read_holder(tmp_path) is not None  # its note stays, and is believed by nobody
@@ -101,14 +101,14 @@ def test_a_stage_does_not_wait_for_its_parent(tmp_path: Path, monkeypatch: pytes
     assert said == []
 
 
-def test_what_fails_inside_frees_it(tmp_path: Path) -> None:
+def test_an_error_releases_the_lock(tmp_path: Path) -> None:
     with pytest.raises(KeyError), lock_output(tmp_path, "fails"):
         raise KeyError
-    with another_holding(tmp_path):
+    with lock_in_other_process(tmp_path):
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"output: .*/file/out can't be written \(Not a directory\)"):  # noqa: SIM117
         with lock_output(tmp_path / "file" / "out", "run"):
@@ -136,27 +136,27 @@ def larger(config: Config) -> None:
     fails(config, "engine")
 
 
-def tries(output: Path) -> list[str]:
+def read_attempts(output: Path) -> list[str]:
     return (output / "tries").read_text().splitlines()
 
 
-def test_an_error_that_would_come_again_is_final(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_an_error_that_would_occur_again_is_not_retried(prefect_server: PrefectServer, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="as asked"):
         fails(Config(output=tmp_path), "config")
-    assert tries(tmp_path) == [f"fails in {tmp_path.name}"]
+    assert read_attempts(tmp_path) == [f"fails in {tmp_path.name}"]
 
 
 @pytest.mark.parametrize("error", ["engine", "foreign"])
-def test_another_is_tried_as_often_as_asked(prefect_server: PrefectServer, tmp_path: Path, error: str) -> None:
+def test_other_errors_are_retried_as_configured(prefect_server: PrefectServer, tmp_path: Path, error: str) -> None:
     with pytest.raises((EngineError, ConnectionError)):
         fails(Config(output=tmp_path), error)
-    assert tries(tmp_path) == [f"fails in {tmp_path.name}"] * 3
+    assert read_attempts(tmp_path) == [f"fails in {tmp_path.name}"] * 3
 
 
-def test_a_stage_is_tried_again_with_the_larger_flow_alone(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_a_stage_is_retried_only_with_its_parent(prefect_server: PrefectServer, tmp_path: Path) -> None:
     with pytest.raises(EngineError):
         larger(Config(output=tmp_path))
-    assert tries(tmp_path) == ["larger"] * 2
+    assert read_attempts(tmp_path) == ["larger"] * 2
     with SyncPrefectClient(prefect_server.api_url) as client:
         named = FlowRunFilter(name=FlowRunFilterName(any_=["larger"]))
         assert [run.run_count for run in client.read_flow_runs(flow_run_filter=named)] == [2]
