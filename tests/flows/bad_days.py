@@ -20,7 +20,7 @@ from flows.service.alerts import apply_automations
 from tasks.storage.stage_record import StageRecord, read_record
 from tests.conftest import ROOT, free_port
 from tests.flows.small_run import small_config
-from tests.flows.test_kill import answers, start_server
+from tests.flows.test_kill import count_answers, start_server
 
 SLOW = 0.05
 """Seconds an answer takes in the light run."""
@@ -116,7 +116,7 @@ def count_reasked_answers(folder: Path, before: int = 0, since: float = 0.0, *, 
     """Questions asked though the ledger had the answer: `before`, the answers at the last run's start, and what the
     stages' records say that were finished `since` then (seconds since 1970), against the answers there are."""
     asked = sum(record.costs.asked for record in read_records(folder / "run").values() if record.finished_at >= since)
-    return before + asked - answers(folder if ledger is None else ledger.parent)
+    return before + asked - count_answers(folder if ledger is None else ledger.parent)
 
 
 def count_lost_items(output: Path) -> int:

@@ -18,7 +18,7 @@ from tests.flows.bad_days import (
     start_light,
     wait_for,
 )
-from tests.flows.test_kill import answers
+from tests.flows.test_kill import count_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HOUR = 3600
@@ -88,11 +88,11 @@ def test_two_runs_with_one_output_folder_at_once(prefect_server: PrefectServer, 
 def test_the_clock_jumps_an_hour_forward_and_back(prefect_server: PrefectServer, tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     process = start_light(tmp_path, clock.environment, slow=0.1)
-    wait_for(lambda: answers(tmp_path) >= 20, process=process)
+    wait_for(lambda: count_answers(tmp_path) >= 20, process=process)
     clock.move(HOUR)
-    wait_for(lambda: answers(tmp_path) >= 60, process=process)
+    wait_for(lambda: count_answers(tmp_path) >= 60, process=process)
     clock.move(-HOUR)
-    wait_for(lambda: answers(tmp_path) >= 100, process=process)
+    wait_for(lambda: count_answers(tmp_path) >= 100, process=process)
     clock.move(0)
     assert process.wait(timeout=600) == 0
     again, missing = count_reasked_answers(tmp_path), count_lost_items(tmp_path / "run")

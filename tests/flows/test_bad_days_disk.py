@@ -18,7 +18,7 @@ from tests.flows.bad_days import (
     start_light,
 )
 from tests.flows.small_run import small_config
-from tests.flows.test_kill import answers
+from tests.flows.test_kill import count_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -54,7 +54,7 @@ def test_disk_full_in_the_ledger(prefect_server: PrefectServer, tmp_path: Path) 
         assert start_light(tmp_path, ledger=str(ledger)).wait(timeout=600) != 0
         seen = find_in_log(tmp_path, "LedgerError: .*free disk space, run again")
         assert str(ledger) in seen
-        kept, since = answers(disk), time.time()
+        kept, since = count_answers(disk), time.time()
         assert kept > 0  # what was written before stays
         grow(disk, 20_000)
         assert start_light(tmp_path, ledger=str(ledger)).wait(timeout=600) == 0
@@ -74,11 +74,11 @@ def test_disk_full_in_an_export(prefect_server: PrefectServer, tmp_path: Path) -
         assert "image_unreadable" not in read_log(tmp_path)  # no export goes without what did not fit
         assert not (output / "emit" / "record.json").exists()
         assert list_partial_files(output) == []
-        kept = answers(tmp_path)
+        kept = count_answers(tmp_path)
         grow(disk, 50_000)
         assert start_light(tmp_path, slow=0.0, **changes).wait(timeout=600) == 0
         assert list_partial_files(output) == []
-        assert answers(tmp_path) == kept
+        assert count_answers(tmp_path) == kept
         missing = count_lost_items(output)
     print_report("disk full in an export", seen, 0, missing)
     assert missing == 0

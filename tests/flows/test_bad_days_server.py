@@ -16,7 +16,7 @@ from tests.flows.bad_days import (
     start_light,
     wait_for,
 )
-from tests.flows.test_kill import answers
+from tests.flows.test_kill import count_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STOPPED_SECONDS = 60
@@ -30,11 +30,11 @@ def check_none_left_running(server: OwnServer) -> bool:
 def test_server_stopped_for_a_minute(tmp_path: Path) -> None:
     with run_own_server(tmp_path / "prefect") as server:
         process = start_light(tmp_path, server.environment)
-        wait_for(lambda: answers(tmp_path) >= 20, process=process)
+        wait_for(lambda: count_answers(tmp_path) >= 20, process=process)
         server.stop()
-        stopped = answers(tmp_path)
+        stopped = count_answers(tmp_path)
         time.sleep(STOPPED_SECONDS)
-        assert answers(tmp_path) > stopped  # the stage under way needs no server
+        assert count_answers(tmp_path) > stopped  # the stage under way needs no server
         server.start()
         assert process.wait(timeout=600) == 0
         assert server.states("distill") == ["Completed"]
@@ -48,7 +48,7 @@ def test_server_stopped_for_a_minute(tmp_path: Path) -> None:
 def test_database_locked_for_half_a_minute(tmp_path: Path) -> None:
     with run_own_server(tmp_path / "prefect") as server:
         process = start_light(tmp_path, server.environment)
-        wait_for(lambda: answers(tmp_path) >= 20, process=process)
+        wait_for(lambda: count_answers(tmp_path) >= 20, process=process)
         database = sqlite3.connect(tmp_path / "prefect/prefect.db", timeout=30, isolation_level=None)
         database.execute("BEGIN IMMEDIATE")
         time.sleep(LOCKED_SECONDS)

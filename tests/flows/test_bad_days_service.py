@@ -20,9 +20,9 @@ from flows.service.server import read_prefect_environment
 from tasks.models.engines.vllm.options import installed_build
 from tests.conftest import ROOT, free_port
 from tests.flows.bad_days import SLOW, count_lost_items, count_reasked_answers, print_report, wait_for
-from tests.flows.service.test_serve_restart import ready, serving, state_of, until
+from tests.flows.service.test_serve_restart import is_ready, read_state, start_serving, wait_until
 from tests.flows.small_run import PIXELS, small_config
-from tests.flows.test_kill import answers
+from tests.flows.test_kill import count_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 GONE_SECONDS = 10
@@ -50,8 +50,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("LABELSTILL_PORT", str(free_port()))
         for name, value in read_prefect_environment(folder).items():
             patch.setenv(name, value)
-        with serving(folder):
-            until(lambda: ready(folder / "serve.log"))
+        with start_serving(folder):
+            wait_until(lambda: is_ready(folder / "serve.log"))
             yield folder
 
 
@@ -109,9 +109,9 @@ def is_complete(folder: Path) -> bool:
 def check_next_run(folder: Path, config: dict[str, Any], fault: str, seen: str) -> None:
     """The next run resumes and completes: nothing asked again that the ledger has, nothing lost."""
     assert is_complete(folder)
-    kept, since = answers(folder), time.time()
+    kept, since = count_answers(folder), time.time()
     run = start_run(config)
-    until(lambda: state_of(run) == "Completed")
+    wait_until(lambda: read_state(run) == "Completed")
     again, missing = count_reasked_answers(folder, kept, since), count_lost_items(folder / "run")
     print_report(fault, seen, again, missing)
     assert (again, missing) == (0, 0)
@@ -120,25 +120,25 @@ def check_next_run(folder: Path, config: dict[str, Any], fault: str, seen: str) 
 def test_the_process_of_a_run_is_killed(project: Path, tmp_path: Path) -> None:
     config = make_light_config(tmp_path)
     run = start_run(config)
-    until(lambda: answers(tmp_path) >= 20)
+    wait_until(lambda: count_answers(tmp_path) >= 20)
     find_engine(run).kill()
-    until(lambda: state_of(run) == "Crashed")
-    until(lambda: not {"Running", "Pending"} & read_subflow_states(run))
+    wait_until(lambda: read_state(run) == "Crashed")
+    wait_until(lambda: not {"Running", "Pending"} & read_subflow_states(run))
     check_next_run(tmp_path, config, "kill -9 of the flow process", "the run is Crashed; the next one goes on")
 
 
 def test_the_worker_is_killed(project: Path, tmp_path: Path) -> None:
     config = make_light_config(tmp_path)
     run = start_run(config)
-    until(lambda: answers(tmp_path) >= 20)
+    wait_until(lambda: count_answers(tmp_path) >= 20)
     program = Worker(project, "cpu", "").program
     (worker,) = program.find()
     worker.kill()
     worker.wait(timeout=20)
-    until(lambda: bool(program.find()))
-    until(lambda: state_of(run) in {"Completed", "Crashed"})
-    seen = f"serve starts another worker; the run is {state_of(run)}"
-    until(lambda: find_running_engine(run) is None)
+    wait_until(lambda: bool(program.find()))
+    wait_until(lambda: read_state(run) in {"Completed", "Crashed"})
+    seen = f"serve starts another worker; the run is {read_state(run)}"
+    wait_until(lambda: find_running_engine(run) is None)
     check_next_run(tmp_path, config, "kill -9 of the worker", seen)
 
 
@@ -147,13 +147,13 @@ def test_cancelled_while_a_student_is_trained(project: Path, tmp_path: Path) -> 
     assert student is not None
     longer = student.model_copy(update={"epochs": 200, "checkpoint_seconds": 1.0}).model_dump(mode="json")
     run = start_run(make_light_config(tmp_path, student=longer))
-    until(lambda: any((tmp_path / "run/correction/students").glob(".*.part/trainer/checkpoint-*")))
+    wait_until(lambda: any((tmp_path / "run/correction/students").glob(".*.part/trainer/checkpoint-*")))
     engine = find_engine(run)
     cancel(run)
     ended = wait_until_gone([engine])
-    until(lambda: state_of(run) in {"Cancelled", "Crashed"})
-    assert state_of(run) == "Cancelled"
-    until(lambda: not {"Running", "Pending", "Cancelling"} & read_subflow_states(run))
+    wait_until(lambda: read_state(run) in {"Cancelled", "Crashed"})
+    assert read_state(run) == "Cancelled"
+    wait_until(lambda: not {"Running", "Pending", "Cancelling"} & read_subflow_states(run))
     fault = "cancelled in the web UI while a student is trained"
     check_next_run(tmp_path, make_light_config(tmp_path), fault, f"Cancelled; its process gone after {ended:.1f} s")
     assert ended < ENDED_SECONDS
@@ -166,15 +166,15 @@ def test_cancelled_while_vllm_answers(project: Path, tmp_path: Path) -> None:
     vllm = {"engine": "vllm", "model": str(base), "dtype": "float32", "min_pixels": PIXELS, "max_pixels": PIXELS}
     small_config(tmp_path)
     run = start_run(make_light_config(tmp_path, generator=vllm, teacher=vllm))
-    wait_for(lambda: answers(tmp_path) >= 5, seconds=600)  # vLLM takes minutes to start on a busy machine
+    wait_for(lambda: count_answers(tmp_path) >= 5, seconds=600)  # vLLM takes minutes to start on a busy machine
     engine = find_engine(run)
     children = engine.children(recursive=True)
     assert any(process.name().startswith("VLLM::Engine") for process in children)
     cancel(run)
     gone = wait_until_gone(children)
     ended = gone + wait_until_gone([engine])
-    until(lambda: state_of(run) in {"Cancelled", "Crashed"})
-    assert state_of(run) == "Cancelled"
+    wait_until(lambda: read_state(run) in {"Cancelled", "Crashed"})
+    assert read_state(run) == "Cancelled"
     seen = f"Cancelled; vLLM gone after {gone:.1f} s, the run's process after {ended:.1f} s"
     check_next_run(tmp_path, make_light_config(tmp_path), "cancelled in the web UI while vLLM answers", seen)
     assert gone < GONE_SECONDS and ended < ENDED_SECONDS

@@ -32,7 +32,7 @@ def start(folder: Path, environment: dict[str, str] | None = None) -> subprocess
     )
 
 
-def read_answers(folder: Path) -> int:
+def count_answers(folder: Path) -> int:
     ledger = folder / "ledger.sqlite"
     if not ledger.exists():
         return 0
@@ -70,7 +70,7 @@ def reference(
     folder = tmp_path_factory.mktemp("reference")
     small_config(folder, slow=SLOW)
     assert start(folder).wait(timeout=600) == 0
-    return read_decisions(folder), read_answers(folder)
+    return read_decisions(folder), count_answers(folder)
 
 
 def wait_for_moment(folder: Path, stage: str) -> Callable[[], bool]:
@@ -78,7 +78,7 @@ def wait_for_moment(folder: Path, stage: str) -> Callable[[], bool]:
     run = folder / "run"
     return {
         "samples": lambda: (run / "samples").exists(),
-        "rationales": lambda: read_answers(folder) >= 20,
+        "rationales": lambda: count_answers(folder) >= 20,
         "correction": lambda: any((run / "correction" / "students").glob("*/student.json")),
         "pseudo_labels": lambda: (run / "correction" / "record.json").exists(),
         "emit": lambda: (run / "pseudo_labels" / "record.json").exists(),
@@ -93,7 +93,7 @@ def check_rerun(
     folder: Path, reference: tuple[dict[str, pd.DataFrame], int], environment: dict[str, str] | None = None
 ) -> None:
     """Run again, to the end: the same decisions, no student trained and no kept answer asked a second time."""
-    before, trained, restarted = read_answers(folder), list_students(folder), time.time()
+    before, trained, restarted = count_answers(folder), list_students(folder), time.time()
     assert start(folder, environment).wait(timeout=600) == 0
     expected, total = reference
     for name, frame in read_decisions(folder).items():

@@ -18,7 +18,7 @@ from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord
 from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
-from tests.flows.test_review_page import call
+from tests.flows.test_review_page import run_review
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -129,7 +129,7 @@ def test_verdicts_on_the_pool_are_used_and_kept(finished: tuple[DistillConfig, S
     file = config.output.parent / "verdicts.jsonl"
     said = [{"id": c.sample_id, "verdict": c.candidate if n else "neither"} for n, c in enumerate(cases)]
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in said), encoding="utf-8")
-    assert f"{len(cases)} new" in call("import", review, file).output
+    assert f"{len(cases)} new" in run_review("import", review, file).output
     record = run(config)
     kept = {p.sample_id: p for p in read_rows(config.output / "pseudo_labels/kept.parquet", Prediction)}
     assert record.drops["reviewer_said_neither"] == 1 and cases[0].sample_id not in kept
