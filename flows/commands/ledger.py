@@ -49,7 +49,7 @@ def prune(
     if not yes:
         doomed = prunable(ledger, choice)
         _show(doomed)
-        typer.echo(f"{doomed.rows:,} answers would be deleted; add --yes to delete them")
+        typer.echo(f"{doomed.rows:,} answers would be deleted; --yes deletes them")
         return
     with console.status("deleting"):
         rows, freed = delete(ledger, choice)

@@ -1,4 +1,4 @@
-"""What the tests of bad days share: a run to harm, a Prefect server of their own, and the line that each prints."""
+"""Helpers for the fault tests (test_bad_days*.py): a run to disturb, a Prefect server, and the printed report."""
 
 import json
 import os
@@ -68,7 +68,7 @@ class OwnServer:
         self._process, self.environment = start_server(self.home, self.port)
 
     def stop(self) -> None:
-        """End it as a person would; safe to call twice."""
+        """Stop it as a person would; may be called twice."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(timeout=60)
@@ -120,7 +120,7 @@ def count_reasked_answers(folder: Path, before: int = 0, since: float = 0.0, *, 
 
 
 def count_lost_items(output: Path) -> int:
-    """Items of the light run that a stage should have and that are in neither of its files."""
+    """Return the number of items of the light run that a stage has in neither of its files."""
     missing = 0
     for stage, splits in _STAGES.items():
         read = {s for split in splits for s in pd.read_parquet(output / f"samples/{split}/kept.parquet")["id"]}
@@ -130,7 +130,7 @@ def count_lost_items(output: Path) -> int:
 
 
 def read_log(folder: Path) -> str:
-    """What the runs under `folder` have said."""
+    """Return the log of the runs under `folder`."""
     return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""A version that moved too far waits for a person, who answers in the real web UI, looked at in headless Chromium."""
+"""A version beyond the drift waits for a person, who answers in the real web UI in headless Chromium."""
 
 import threading
 import time

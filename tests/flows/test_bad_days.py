@@ -1,4 +1,4 @@
-"""Two runs of one data set at once, and a clock that jumps: one waits for the other, and nothing is asked twice."""
+"""Two runs with one output folder at once, and a clock that jumps: nothing is asked twice."""
 
 import mmap
 import os

@@ -1,4 +1,4 @@
-"""The disk is full in the ledger, or in an export: said in words, nothing half written, and the rerun goes on."""
+"""The disk is full in the ledger or in an export: the error says so, no file is half-written, a rerun continues."""
 
 import subprocess
 import time

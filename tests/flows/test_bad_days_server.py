@@ -1,4 +1,4 @@
-"""Prefect's server is stopped, or its database locked, in the middle of a stage: the run waits, goes on, completes."""
+"""Prefect's server is stopped or its database locked in the middle of a stage: the run waits, then completes."""
 
 import sqlite3
 import time

@@ -1,4 +1,4 @@
-"""A pack without a label set through the whole way: read, merged, exported."""
+"""A pack without a label set in a whole run: items are read, merged and exported."""
 
 import csv
 import json

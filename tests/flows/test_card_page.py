@@ -144,8 +144,10 @@ def test_charts_follow_the_colour_scheme(page: Page) -> None:
 
 def test_the_command_writes_the_card_and_remembers_its_options(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 6)
-    told = CliRunner().invoke(app, ["card", str(run), "--licence", "cc0-1.0", "--pack", "demo"], catch_exceptions=False)
-    assert told.exit_code == 0 and "index.html" in told.output
+    first = CliRunner().invoke(
+        app, ["card", str(run), "--licence", "cc0-1.0", "--pack", "demo"], catch_exceptions=False
+    )
+    assert first.exit_code == 0 and "index.html" in first.output
     again = CliRunner().invoke(app, ["card", str(run), "--title", "New"], catch_exceptions=False)
     assert again.exit_code == 0
     assert settings_of(run) == CardSettings(title="New", licence="cc0-1.0", pack="demo")

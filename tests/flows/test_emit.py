@@ -1,4 +1,4 @@
-"""The stage `emit` by itself: labelled items, pool, evaluation split and mix in, the training set out."""
+"""The stage `emit` alone: it merges labelled items, pool and mix into a training set without held-out items."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def add_items_of(source: SourceConfig, other: SourceConfig, count: int) -> None:
 
 
 def write_trusted_stage(config: EmitConfig, label: str = "商品页") -> None:
-    """A pseudo_labels stage that believes in one label for each item of the pool that may have it."""
+    """Write a pseudo_labels stage that trusts `label` for each item of the pool that offers it."""
     assert config.unlabelled is not None
     rows = json.loads(config.unlabelled.manifest.read_text("utf-8"))
     kept = [
@@ -209,13 +209,18 @@ def test_samples_are_read_back_unchanged(config: EmitConfig) -> None:
 def test_similar_reasons_and_those_beyond_the_share_are_not_taught(config: EmitConfig) -> None:
     assert config.unlabelled is not None
     rows = json.loads(config.unlabelled.manifest.read_text("utf-8"))
-    said = ["底部的橙色按钮写着立即购买", "底部的橙色按钮写着立刻购买", "价格38元在大图下面", "右上角有一颗收藏的心"]
+    given_reasons = [
+        "底部的橙色按钮写着立即购买",
+        "底部的橙色按钮写着立刻购买",
+        "价格38元在大图下面",
+        "右上角有一颗收藏的心",
+    ]
     kept = [
         Prediction(
             sample_id=row["id"], source="teacher", outcome=Outcome.OK, label="商品页", reason=reason,
             probabilities={"商品页": 0.9},
         )
-        for row, reason in zip(rows, [*said, *[""] * len(rows)], strict=False)
+        for row, reason in zip(rows, [*given_reasons, *[""] * len(rows)], strict=False)
     ]  # fmt: skip
     record = StageRecord(stage="pseudo_labels", recipe="with reasons", read=0, kept=0, dropped=0)
     write_stage(config.output / "pseudo_labels", record, kept, [], [row["id"] for row in rows])
@@ -223,15 +228,15 @@ def test_similar_reasons_and_those_beyond_the_share_are_not_taught(config: EmitC
     record, examples, _ = run_emit(loose)
     assert record.figures["near-duplicate reasons"] == 0
     reasons = [e.reason for e in examples if e.reason]
-    assert sorted(reasons) == sorted([said[0], *said[2:]])
+    assert sorted(reasons) == sorted([given_reasons[0], *given_reasons[2:]])
     for share, expected in ((0.0, 0), (0.5, None)):
         changed = loose.model_copy(update={"emit": loose.emit.model_copy(update={"reason_share": share})})
         _, examples, _ = run_emit(changed)
         left = [e for e in examples if e.reason]
-        assert {e.reason for e in left} < set(said)
+        assert {e.reason for e in left} < set(given_reasons)
         assert expected is None or len(left) == expected
         assert all(e.reason in e.messages[-1].content for e in left)
     lenient = loose.model_copy(update={"emit": loose.emit.model_copy(update={"reasons_alike": 1.0})})
     record, examples, _ = run_emit(lenient)
-    assert record.figures["near-duplicate reasons"] == 2 / len(said)
-    assert sorted(e.reason for e in examples if e.reason) == sorted(said)
+    assert record.figures["near-duplicate reasons"] == 2 / len(given_reasons)
+    assert sorted(e.reason for e in examples if e.reason) == sorted(given_reasons)

@@ -1,4 +1,4 @@
-"""Real LoRA students on an untrained base: what is taught, asked, measured and written, not how good they get."""
+"""Evaluation with real LoRA students on an untrained base: what is trained, asked and written, not how good it is."""
 
 import csv
 import json
@@ -29,10 +29,10 @@ class Warnings(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def evaluated(
     logger.addHandler(handler)
     evaluate(wanted)
     logger.removeHandler(handler)
-    warnings += handler.said
+    warnings += handler.messages
     return wanted
 
 
@@ -119,9 +119,9 @@ def test_every_item_of_the_test_set_that_has_an_id_is_predicted_to_a_csv_file(
     labels = Counter(e.label for e in read_rows(evaluated.output / "emit" / "kept.parquet", Example) if e.label)
     given = {row["predict"] for row in rows if row["id"] not in sound}
     assert len(given) == 1 and labels[given.pop()] == max(labels.values())
-    said = [w for w in warnings if w.startswith("predictions.csv")]
-    assert any("5 items could not be read" in w and all(i in w for i in ids - sound) for w in said), warnings
-    assert any("1 items that could not be read have no id" in w for w in said), warnings
+    found = [w for w in warnings if w.startswith("predictions.csv")]
+    assert any("5 items could not be read" in w and all(i in w for i in ids - sound) for w in found), warnings
+    assert any("1 unreadable items have no id" in w for w in found), warnings
     assert set(rows[0]) == {"id", "predict"}
     assert all(row["predict"] for row in rows)
 

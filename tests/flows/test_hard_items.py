@@ -1,4 +1,4 @@
-"""Items that break naive pipelines go through `labelstill run`: fitted, or dropped for a stated reason."""
+"""Items that break naive pipelines in `labelstill run`: they are shortened, or dropped with a reason."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""kill -9 at every stage, and of everything at once: the rerun ends as if nothing had happened."""
+"""kill -9 in every stage, and of everything at once: a rerun gives the same result."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a fold: finished students stay, the torn one goes on, and the corrections are the same."""
+"""kill -9 in the middle of a fold: finished students are reused, the interrupted one resumes, corrections are equal."""
 
 import json
 import os

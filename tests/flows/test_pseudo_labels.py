@@ -1,4 +1,4 @@
-"""Pseudo-labels: calibrated on the labelled set, with corrections, students, a person and a second teacher."""
+"""The stage `pseudo_labels`, calibrated on the labelled set: corrections, students, review and a second teacher."""
 
 import json
 import random
@@ -32,9 +32,9 @@ def make_item(name: str, seed: int, rightly: float) -> tuple[dict[str, object], 
     others = [label for label in WORDS if label != truth]
     rng.shuffle(others)
     labels = [truth, *others] if rng.random() < rightly else [*others, truth]
-    said = "".join(rng.choices("的了吗呢我你好请问", k=6))
+    filler = "".join(rng.choices("的了吗呢我你好请问", k=6))
     text = (
-        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {said}{WORDS[truth]}{seed}\n<用户与客服的对话 END>\n"
+        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {filler}{WORDS[truth]}{seed}\n<用户与客服的对话 END>\n"
         "请直接只输出分类标签结果，不需要其他多余的话。以下是可以参考的分类标签为："
         + json.dumps(labels, ensure_ascii=False)
     )
@@ -127,8 +127,8 @@ def test_verdicts_on_the_pool_are_used_and_kept(finished: tuple[DistillConfig, S
     assert 0 < len(cases) <= 4 and all(before[c.sample_id].decision is PoolDecision.NOT_TRUSTED for c in cases)
     assert all(c.given == before[c.sample_id].label and c.candidate for c in cases)
     file = config.output.parent / "verdicts.jsonl"
-    said = [{"id": c.sample_id, "verdict": c.candidate if n else "neither"} for n, c in enumerate(cases)]
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in said), encoding="utf-8")
+    verdicts = [{"id": c.sample_id, "verdict": c.candidate if n else "neither"} for n, c in enumerate(cases)]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdicts), encoding="utf-8")
     assert f"{len(cases)} new" in run_review("import", review, file).output
     record = run(config)
     kept = {p.sample_id: p for p in read_rows(config.output / "pseudo_labels/kept.parquet", Prediction)}

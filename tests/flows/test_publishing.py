@@ -1,4 +1,4 @@
-"""What is published is what was compared and approved, though files come, servers fail and processes die meanwhile."""
+"""The published set is the one that was approved, even if files arrive, servers fail and processes die meanwhile."""
 
 import shutil
 import threading

@@ -1,4 +1,4 @@
-"""The gate in its stage: books, figures, and what a changed gate costs."""
+"""The reason gate in its stage: kept and dropped items, figures, and the cost of a changed gate."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Re-labelling by schedule: only what is new or stale is asked; what moved too far is held back; budgets; approval."""
+"""Scheduled re-labelling: only new and changed items are asked about; drift, budgets and approval are respected."""
 
 import json
 import threading

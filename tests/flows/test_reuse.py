@@ -1,4 +1,4 @@
-"""Nothing is paid twice: what changes after an answer was given costs no answer, a template only what it touches."""
+"""No answer is paid for twice: changed rules ask nothing, and a changed template asks only about its own items."""
 
 import shutil
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From suspicion to an emitted label: a run asks, a person answers in the page, the next run follows them."""
+"""From a suspicious label to an emitted one: a person judges it on the review page, and the next run applies that."""
 
 import warnings
 from pathlib import Path

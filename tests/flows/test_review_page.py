@@ -1,4 +1,4 @@
-"""The review page in real headless Chromium: judged by keyboard, saved, imported. And the command around it."""
+"""The review page in headless Chromium: judge by keyboard, save, import; and the command `labelstill review`."""
 
 import os
 import shutil
@@ -268,13 +268,13 @@ def write_verdicts(folder: Path, **verdicts: str) -> Path:
 
 
 def test_imported_verdicts_are_reported_and_listed(run: Path, tmp_path: Path) -> None:
-    said = run_review(
+    output = run_review(
         "import", run, write_verdicts(tmp_path, item_0="neither", item_1="查询物流"), "--by", "[Ann]"
     ).output
-    assert "2 new, 0 changed, 0 as before, 0 taken back" in said
-    assert "2 of 20 judged" in said and "run the configuration again" in said
-    said = run_review("import", run, write_verdicts(tmp_path, item_0="反馈破损")).output
-    assert "0 new, 1 changed" in said and "changed: item-0" in said
+    assert "2 new, 0 changed, 0 as before, 0 taken back" in output
+    assert "2 of 20 judged" in output and "run the configuration again" in output
+    output = run_review("import", run, write_verdicts(tmp_path, item_0="反馈破损")).output
+    assert "0 new, 1 changed" in output and "changed: item-0" in output
     listed = run_review("list", run).output
     assert "[Ann]" in listed and "2 of 20 judged, 0 verdicts no longer used" in listed
 
@@ -311,8 +311,8 @@ def _read_queue(run: Path) -> list[ReviewCase]:
 def test_label_studio_gets_the_queue_and_its_export_is_imported(run: Path, tmp_path: Path) -> None:
     run_review("import", run, write_verdicts(tmp_path, item_0="neither"))
     assert "19 tasks" in run_review("export", run, "--to", tmp_path / "open.json", "--open").output
-    said = run_review("export", run, "--to", tmp_path / "tasks.json").output
-    assert "20 tasks" in said and "tasks.xml" in said
+    output = run_review("export", run, "--to", tmp_path / "tasks.json").output
+    assert "20 tasks" in output and "tasks.xml" in output
     tasks: list[dict[str, Any]] = orjson.loads((tmp_path / "tasks.json").read_bytes())
     for n, choice in ((0, "查询物流"), (2, "neither")):
         value = {"choices": [choice]}

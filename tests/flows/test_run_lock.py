@@ -32,7 +32,7 @@ print("gave it back", flush=True)
 
 @contextmanager
 def lock_in_other_process(output: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds `output` until a line comes, or it is killed."""
+    """Start another process that locks `output` until it gets a line or is killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(output)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -122,7 +122,7 @@ class Config(BaseModel):
 @flow(retries=2, retry_delay_seconds=0, flow_run_name="fails in {config.output.name}")
 @hold_output
 def fails(config: Config, error: str) -> None:
-    """Notes the try, and who holds the folder meanwhile."""
+    """Record the attempt and the lock's holder, then fail."""
     holder = read_holder(config.output)
     with (config.output / "tries").open("a") as file:
         print(holder.run if holder else "nobody", file=file)
@@ -165,4 +165,4 @@ def test_a_stage_is_retried_only_with_its_parent(prefect_server: PrefectServer, 
 def test_the_flow_keeps_its_signature_and_description() -> None:
     assert set(fails.parameters.properties) == {"config", "error"}
     assert fails.description is not None
-    assert fails.description.startswith("Notes the try")
+    assert fails.description.startswith("Record the attempt")

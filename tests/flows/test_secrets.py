@@ -1,4 +1,4 @@
-"""A key reaches no log, ledger, artifact or file, though a server quotes it; nor do an image's bytes reach a log."""
+"""A key that a server quotes in its errors reaches no log, ledger, artifact or file; image bytes reach no log."""
 
 import base64
 import json

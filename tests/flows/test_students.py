@@ -1,4 +1,4 @@
-"""Students asked about the pool see its images, which are not among those that they were trained on."""
+"""Students that predict the pool get the features of its images, which they were not trained on."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Progress in the web UI moves while nothing gets done, and a Prefect API that is away costs nothing but the view."""
+"""Progress in the web UI keeps moving, and an unavailable Prefect API does not disturb the work."""
 
 import logging
 import time

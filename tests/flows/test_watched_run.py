@@ -1,4 +1,4 @@
-"""A small stage with the real server: what it shows while and after it runs, and that it says when it kept nothing."""
+"""A small stage with a real server: it shows progress and costs, and sends an alert when it kept nothing."""
 
 import time
 from pathlib import Path

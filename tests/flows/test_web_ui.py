@@ -1,4 +1,4 @@
-"""The web UI shows a run as a graph of four subflows, with progress and tables: looked at in real headless Chromium."""
+"""The web UI in headless Chromium: a run is a graph of four subflows, with progress and tables."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`labelstill correct` through the entry point of the installed command, files in and a file out."""
+"""`labelstill correct`, called through the entry point of the installed command."""
 
 import json
 import os
@@ -26,7 +26,7 @@ FIELDS = {"id", "given", "flagged", "reviewed", "action", "label", "p_given", "p
 
 
 @dataclass(frozen=True)
-class Said:
+class Result:
     code: int
     out: str
     err: str
@@ -36,24 +36,24 @@ class Said:
         return json.loads(self.out)
 
 
-Command = Callable[..., Said]
+Command = Callable[..., Result]
 
 
 @pytest.fixture
 def correct_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`labelstill correct …` in this process."""
-    # `main` sets what is missing of these: set here, they are as before after the test.
+    # `main` sets missing variables; set here, they are restored after the test.
     for name, value in read_prefect_environment(ROOT).items():
         monkeypatch.setenv(name, os.environ.get(name, value))
 
-    def call(*arguments: object) -> Said:
+    def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["labelstill", "correct", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
         code = ended.value.code
-        said = capsys.readouterr()
-        return Said(code if isinstance(code, int) else 0, said.out, said.err)
+        result = capsys.readouterr()
+        return Result(code if isinstance(code, int) else 0, result.out, result.err)
 
     return call
 
@@ -96,8 +96,8 @@ def empty_file(name: str) -> Callable[[Lines], None]:
     return lambda files: files[name].clear()
 
 
-def make_verdict(id: object, said: object) -> str:
-    return json.dumps({"id": id, "verdict": said})
+def make_verdict(id: object, label: object) -> str:
+    return json.dumps({"id": id, "verdict": label})
 
 
 FAULTS = {
@@ -164,11 +164,11 @@ def assert_refused(command: Command, folder: Path, given: list[object], words: S
         if before:
             out.write_bytes(before)
         there = sorted(folder.iterdir())
-        said = command(*given)
-        assert said.code == 2, said
-        assert said.out == "" and "Traceback" not in said.err
-        assert said.err.startswith("error: ") and len(said.err.splitlines()) == 1
-        assert all(word in said.err for word in words), said.err
+        result = command(*given)
+        assert result.code == 2, result
+        assert result.out == "" and "Traceback" not in result.err
+        assert result.err.startswith("error: ") and len(result.err.splitlines()) == 1
+        assert all(word in result.err for word in words), result.err
         assert sorted(folder.iterdir()) == there
         assert not before or out.read_bytes() == before
 
@@ -181,8 +181,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_files_without_faults_are_valid(folder: Path, correct_command: Command) -> None:
-    said = correct_command(*arguments(folder, folder / "out.jsonl"))
-    assert said.code == 0 and said.err == ""
+    result = correct_command(*arguments(folder, folder / "out.jsonl"))
+    assert result.code == 0 and result.err == ""
     assert [r["id"] for r in read_rows(folder / "out.jsonl")] == [f"x{i}" for i in range(8)]
 
 
@@ -256,8 +256,8 @@ def test_the_output_has_the_documented_fields(
     reviews: int, teacher: bool, files: Files, tmp_path: Path, correct_command: Command
 ) -> None:
     out = tmp_path / "new folder" / "out.jsonl"
-    said = correct_command(*options(files, out, reviews=reviews, teacher=teacher))
-    assert said.code == 0 and said.err == "" and len(said.out.splitlines()) == 1
+    result = correct_command(*options(files, out, reviews=reviews, teacher=teacher))
+    assert result.code == 0 and result.err == "" and len(result.out.splitlines()) == 1
     rows, asked = read_rows(out), read_rows(files.probabilities[0])
     assert [(r["id"], r["given"]) for r in rows] == [(r["id"], r["given"]) for r in asked]
     truth = {r["id"]: r["verdict"] for r in read_rows(files.verdicts)}
@@ -274,7 +274,7 @@ def test_the_output_has_the_documented_fields(
             assert r["flagged"] == (expected != "keep")
         else:
             assert r["action"] != "drop" and (r["flagged"] or r["action"] != "review")
-    summary = said.summary
+    summary = result.summary
     assert summary["items"] == 400
     assert summary["reviews"] == sum(r["reviewed"] for r in rows) == min(reviews, 400)
     assert summary["flagged"] == sum(r["flagged"] for r in rows)
@@ -296,16 +296,16 @@ def test_suspicion_is_higher_where_labels_are_wrong(
 
 def test_without_reviews_verdicts_are_not_looked_at(files: Files, tmp_path: Path, correct_command: Command) -> None:
     correct_command(*options(files, tmp_path / "without", reviews=0))
-    said = correct_command(*options(files, tmp_path / "with", reviews=0), "--verdicts", files.verdicts)
-    assert said.summary["reviews"] == 0
+    result = correct_command(*options(files, tmp_path / "with", reviews=0), "--verdicts", files.verdicts)
+    assert result.summary["reviews"] == 0
     assert (tmp_path / "with").read_bytes() == (tmp_path / "without").read_bytes()
 
 
 def test_verdicts_beyond_the_reviewed_items_are_not_used(
     files: Files, made: NoisySet, tmp_path: Path, correct_command: Command
 ) -> None:
-    said = correct_command(*options(files, tmp_path / "out"))
-    assert said.summary["reviews"] == 60
+    result = correct_command(*options(files, tmp_path / "out"))
+    assert result.summary["reviews"] == 60
     rows = read_rows(tmp_path / "out")
     seen = {r["id"] for r in rows if r["reviewed"]}
     assert len(seen) == 60
@@ -314,7 +314,7 @@ def test_verdicts_beyond_the_reviewed_items_are_not_used(
     none = [r for r in truth if r["id"] in seen]
     for poisoned in (wrong, none, truth[::-1]):
         write_rows(files.verdicts, poisoned)
-        assert correct_command(*options(files, tmp_path / "again")) == said
+        assert correct_command(*options(files, tmp_path / "again")) == result
         assert (tmp_path / "again").read_bytes() == (tmp_path / "out").read_bytes()
     write_rows(files.verdicts, [r | {"verdict": "neither"} for r in truth])
     correct_command(*options(files, tmp_path / "again"))
@@ -326,9 +326,9 @@ def test_asked_items_without_a_verdict_are_not_reviewed_and_stay_within_the_budg
 ) -> None:
     truth = read_rows(files.verdicts)
     write_rows(files.verdicts, truth[::2])
-    said = correct_command(*options(files, tmp_path / "out"))
+    result = correct_command(*options(files, tmp_path / "out"))
     reviewed = [r["id"] for r in read_rows(tmp_path / "out") if r["reviewed"]]
-    assert said.summary["reviews"] == 60 and said.summary["verdicts"] == len(reviewed)
+    assert result.summary["reviews"] == 60 and result.summary["verdicts"] == len(reviewed)
     assert 0 < len(reviewed) < 60 and set(reviewed) <= {r["id"] for r in truth[::2]}
 
 
@@ -336,11 +336,13 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(
     files: Files, tmp_path: Path, correct_command: Command
 ) -> None:
     assert files.teacher
-    said = correct_command(*options(files, tmp_path / "out"))
+    result = correct_command(*options(files, tmp_path / "out"))
     judgements = read_probabilities(files.probabilities)
-    told = read_teacher(files.teacher, judgements)
-    asked = correct(judgements, CorrectionSettings(review_budget=0), lambda items: told[items], nobody).teacher_asked
-    assert said.summary["teacher_calls"] == len(asked) == 100
+    teacher_table = read_teacher(files.teacher, judgements)
+    asked = correct(
+        judgements, CorrectionSettings(review_budget=0), lambda items: teacher_table[items], nobody
+    ).teacher_asked
+    assert result.summary["teacher_calls"] == len(asked) == 100
     suspicious = {judgements.ids[i] for i in asked.tolist()}
     right = read_rows(files.teacher)
 
@@ -408,6 +410,6 @@ def test_tiny_files(count: int, labels: str, p: float, tmp_path: Path, correct_c
     given = ["--probabilities", file, "--teacher", file, "--out", tmp_path / "out"]
     assert correct_command(*given).code == 0
     assert [r["label"] for r in read_rows(tmp_path / "out")] == ["a"] * count
-    said = correct_command(*given, "--reviews", 10, "--verdicts", verdicts)
-    assert said.summary["reviews"] == count
+    result = correct_command(*given, "--reviews", 10, "--verdicts", verdicts)
+    assert result.summary["reviews"] == count
     assert [r["label"] for r in read_rows(tmp_path / "out")] == [labels[-1]] * count

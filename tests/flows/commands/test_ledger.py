@@ -42,8 +42,8 @@ def test_figures_are_not_cut_on_a_narrow_terminal(path: Path) -> None:
 
 
 def test_prune_deletes_only_with_yes(path: Path) -> None:
-    said = run_ledger("prune", "--older-than", 5, "--model", "[m]", "--ledger", path).output
-    assert "200 answers would be deleted; --yes" in said and "classify" in said
+    output = run_ledger("prune", "--older-than", 5, "--model", "[m]", "--ledger", path).output
+    assert "200 answers would be deleted; --yes" in output and "classify" in output
     with Ledger(path) as ledger:
         assert len(ledger) == 1200
     assert "200 answers deleted" in run_ledger("prune", "--older-than", 5, "--yes", "--ledger", path).output

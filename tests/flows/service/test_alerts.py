@@ -1,4 +1,4 @@
-"""Automations on the real server: what happens to a run arrives once where the block says."""
+"""Automations on a real server: each event of a run sends one message to the configured block."""
 
 import json
 import threading

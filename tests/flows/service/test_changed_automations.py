@@ -1,4 +1,4 @@
-"""A server on SQLite notes a changed automation in its own event loop: it used to wait for itself, for ever."""
+"""A server on SQLite records a changed automation in its own event loop instead of waiting for itself for ever."""
 
 import asyncio
 import logging

@@ -97,9 +97,9 @@ def test_prefect_is_the_version_that_the_project_pins() -> None:
 def test_every_command_and_option_exists() -> None:
     seen: set[str] = set()
     for program, *words in list_commands():
-        said = read_help(program, tuple(word for word in words[:2] if not word.startswith("-")))
+        help_text = read_help(program, tuple(word for word in words[:2] if not word.startswith("-")))
         for option in (word for word in words if word.startswith("--")):
-            assert option.replace("--no-", "--") in said.replace("--no-", "--"), f"{program} {words}"
+            assert option.replace("--no-", "--") in help_text.replace("--no-", "--"), f"{program} {words}"
         if "--pool" in words:
             assert words[words.index("--pool") + 1] in list_pools(ROOT)
         seen.add(f"{program} {words[0]}")

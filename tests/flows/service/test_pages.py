@@ -1,4 +1,4 @@
-"""The page server gives out finished pages and nothing else, to nobody but the machine's own browsers."""
+"""The page server serves finished pages and nothing else, and only to browsers on this machine."""
 
 import http.client
 import socket
@@ -186,15 +186,15 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
     plain = read_page_settings(environment={"PREFECT_SERVER_API_PORT": "5000"})
     assert (plain.host, plain.port, plain.url) == ("127.0.0.1", 5010, "http://127.0.0.1:5010")
     assert plain.folder.name == "artifacts"
-    told = read_page_settings(
+    configured = read_page_settings(
         environment={
             "PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_FOLDER": str(tmp_path),
             "LABELSTILL_PAGES_HOST": "0.0.0.0", "LABELSTILL_PAGES_PORT": "81",
             "LABELSTILL_PAGES_URL": "https://box.example/",
         }
     )  # fmt: skip
-    assert told == PageSettings(tmp_path.resolve(), "0.0.0.0", 81, "https://box.example")
-    assert "box.example" in told.names and "evil.example" not in told.names
+    assert configured == PageSettings(tmp_path.resolve(), "0.0.0.0", 81, "https://box.example")
+    assert "box.example" in configured.names and "evil.example" not in configured.names
     with pytest.raises(ServerError, match="LABELSTILL_PAGES_PORT is 'x'"):
         read_page_settings(environment={"PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_PORT": "x"})
 

@@ -48,16 +48,16 @@ def test_a_deployment_starts_by_its_name_with_or_without_the_flow(deployments: S
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("nothing", "No deployment is named 'nothing'. Register this project's deployments with: make serve"),
         ("twice", "'twice' is the name of 2 deployments. Give the full name: one/twice, two/twice"),
     ],
 )
-def test_an_unknown_or_ambiguous_name_gives_one_line(deployments: SyncPrefectClient, name: str, said: str) -> None:
+def test_an_unknown_or_ambiguous_name_gives_one_line(deployments: SyncPrefectClient, name: str, message: str) -> None:
     before = deployments.count_flow_runs()
     done = run_in_project_root(name)
-    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", [said])
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", [message])
     assert deployments.count_flow_runs() == before
 
 

@@ -82,7 +82,7 @@ def test_the_server_at_an_address_is_recognised(prefect_server: PrefectServer, s
 
 @contextmanager
 def serve_socket(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The API address of a program that hears what is asked, says what `talk` says, and hangs up."""
+    """Yield the API address of a program that reads a request, answers with `talk`, and closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def listen() -> None:
