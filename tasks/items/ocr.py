@@ -149,7 +149,10 @@ class _Reader:
             if self._asked(process, b"[]") is None and not self._closed:
                 errors.seek(0)
                 why = (errors.read().decode(errors="replace").strip() or "no message").splitlines()[-1]
-                raise EngineError(f"RapidOCR, which reads the text on images, does not start: {why}")
+                raise EngineError(
+                    f"RapidOCR, which reads the text on images, does not start: {why}; install the environment "
+                    "again with `make clean` and `make env-gpu` (or another env-…)"
+                )
         return process
 
     def _asked(self, process: subprocess.Popen[bytes], question: bytes) -> dict[str, str] | None:

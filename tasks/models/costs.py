@@ -100,7 +100,7 @@ class Budget:
 
     def exhausted(self) -> BudgetSpent:
         """Return the error that says which limit ended the asking."""
-        return BudgetSpent(f"the budget is spent: {self._limit_reached()}; the next run goes on from here")
+        return BudgetSpent(f"the budget is spent: {self._limit_reached()}; run again to continue, or raise `budget`")
 
     def _limit_reached(self) -> str:
         """Return which limit is reached, in words; empty while none is."""

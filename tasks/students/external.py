@@ -137,7 +137,7 @@ class ExternalRecipe:
 
         code = run_child(command, work, self._environment, self.spec.timeout_seconds, look)
         if code is None:
-            raise EngineError(f"was ended after `timeout_seconds: {self.spec.timeout_seconds:g}`")
+            raise EngineError(f"was ended after `timeout_seconds: {self.spec.timeout_seconds:g}`; raise it")
         if code != 0:
             raise EngineError(f"was killed by signal {256 - code}" if code > 191 else f"ended with exit code {code}")
         look()

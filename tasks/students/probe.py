@@ -126,7 +126,10 @@ def _blocks(
         # none of these items has an image, or none of the training part's had
         pooled = np.full((len(samples), width), np.nan, np.float32)
     elif width is not None and pooled.shape[1] != width:
-        raise EngineError(f"image features of {pooled.shape[1]} numbers for a probe of {width}: make them by its spec")
+        raise EngineError(
+            f"image features of {pooled.shape[1]} numbers for a probe of {width}: remove `correction/students` "
+            "and run again"
+        )
     return Blocks(
         dialogue=count_ngrams([dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
         shown=count_ngrams([image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),

@@ -96,7 +96,9 @@ def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
                 )
                 return _prepared(path), notice
     except (OSError, sqlite3.Error) as error:
-        raise LedgerError(f"{path}: the ledger can't be opened: {error}") from error
+        raise LedgerError(
+            f"{path}: the ledger can't be opened: {error}; check permissions and disk space, or set another `ledger`"
+        ) from error
 
 
 def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
@@ -115,7 +117,9 @@ def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
             connection.close()
             raise
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: the ledger can't be read: {error}") from error
+        raise LedgerError(
+            f"{path}: the ledger can't be read: {error}; check its permissions, or name another with --ledger"
+        ) from error
     return connection
 
 

@@ -172,7 +172,10 @@ class LocalEngine:
         except torch.OutOfMemoryError as error:
             size, failure = math.ceil(len(prompts) / 2), f"out of memory: lower max_pixels. {first_line(error)}"
         except torch.AcceleratorError as error:
-            raise EngineError(f"the device failed: {first_line(error)}; run again, what is answered is kept") from error
+            raise EngineError(
+                f"the device failed: {first_line(error)}; if memory is short, lower `batch_size` or `max_pixels`; "
+                "run again, the answers so far are kept"
+            ) from error
         except Exception as error:
             size, failure = 1, first_line(error)
         # outside of the handlers: there the error would keep the failed batch's tensors alive

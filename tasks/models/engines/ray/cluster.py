@@ -156,7 +156,8 @@ def check_nodes(ray: Any, ground: Ground) -> int:
         try:
             ray.get(reference)
         except ray.exceptions.RayError as error:
-            raise own_error(error, f"Ray node {asked[reference]} can't run labelstill") from error
+            node = f"Ray node {asked[reference]}, which needs the same environment, can't run labelstill"
+            raise own_error(error, node) from error
     return len(nodes)
 
 

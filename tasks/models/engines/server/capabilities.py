@@ -121,7 +121,10 @@ async def _tells_models_apart(client: Client, spec: EngineSpec, model: str) -> N
     except EngineError:  # HTTP 404, as it should be
         return
     if answered:
-        raise EngineError(f"the server answers for any model name, so `{model}` can't be asked for by name")
+        raise EngineError(
+            f"the server answers for any model name, so `{model}` may not be what answers; use a server that "
+            "checks names"
+        )
 
 
 async def _ask(client: Client, model: str, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:

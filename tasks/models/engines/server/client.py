@@ -142,7 +142,9 @@ class Client:
                 mend = f"check the key in ${named}" if named else "set `api_key_env` to the variable that holds its key"
                 raise EngineError(f"{address.url} refuses us: {tries.last}; {mend}")
             if status == 404:
-                raise EngineError(f"{address.url}: {tries.last}; check `base_urls`, `model` and `adapter`")
+                raise EngineError(
+                    f"{address.url}: {tries.last}; check `base_urls` (they end in /v1), `model` and `adapter`"
+                )
             self._heard = time.monotonic()
             raise Refused(status, message, param)
         self._check_patience(address)
@@ -201,7 +203,10 @@ def key_of(spec: EngineSpec) -> str:
         return ""
     key = os.environ.get(spec.api_key_env)
     if not key:
-        raise EngineError(f"the environment variable {spec.api_key_env} (`api_key_env`) is not set")
+        raise EngineError(
+            f"the environment variable {spec.api_key_env} (`api_key_env`) is not set; export it where the run or "
+            "its worker is started"
+        )
     return key
 
 

@@ -151,7 +151,7 @@ class ServerProcess:
                 raise EngineError(self._complaint(f"vLLM did not start ({self._ending()})"))
             now = time.monotonic()
             if now - began > self.start_seconds:
-                late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`"
+                late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`; raise it"
                 raise EngineError(f"{late}; it last said: {last_line(self._said())} (log: {self.log})")
             if now - reported >= _REPORT_SECONDS:
                 reported = now

@@ -220,7 +220,7 @@ def test_a_server_that_dies_of_every_request_is_given_up(tmp_path: Path, process
     "extra, name, said",
     [
         (["--fail", "3", "--say", "no memory"], NAME, r"did not start \(exit code 3\): it said: no memory"),
-        (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; it last said: Loading the model"),
+        (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; raise it; it last said: Loading the model"),
         ([], "another", r"not ready within"),  # somebody else's server on that port is not ours
     ],
 )
