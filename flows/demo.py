@@ -1,5 +1,6 @@
 """The demo: make data and tiny Qwen2-VL models, run `distill` on them, and compare the result with the true labels."""
 
+import os
 import resource
 import time
 from contextlib import ExitStack
@@ -60,6 +61,7 @@ def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -
         student=StudentSpec(
             base=str(models.base),
             folds=config.folds,
+            parallel=min(config.folds, os.cpu_count() or 1),
             epochs=6 * config.training,
             batch_size=16,
             gradient_accumulation=1,

@@ -44,11 +44,17 @@ def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
     `work` takes no arguments, so that Prefect does not inspect and hash thousands of requests.
     """
 
+    return make_task(name, title, work)()
+
+
+def make_task(name: str, title: str, work: Callable[[], T]) -> Any:
+    """Return a Prefect task that runs `work`; the title of its run is `title`."""
+
     @task(name=name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
     def step() -> T:
         return work()
 
-    return step()
+    return step
 
 
 def split_into_parts(items: Sequence[T], least: int) -> list[Sequence[T]]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from prefect import get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.asking import prepare_prompter, read_texts
 from flows.config import AnyStudent, CommonConfig
-from flows.runners import Shard, run_as_task, run_shards, split_into_parts
+from flows.runners import Shard, make_task, run_as_task, run_shards, split_into_parts
 from flows.stage import show_table
 from flows.ui import Progress
 from tasks.errors import ConfigError
@@ -28,14 +29,17 @@ from tasks.students.external import ExternalRecipe
 from tasks.students.fold_students import Student, Training, plan_trainings, read_seen_content
 from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, read_folds, write_folds
 from tasks.students.lora import LoraRecipe
+from tasks.students.loss_curves import Progress as StepProgress
 from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_features import Vector, describe_images
 from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
 from tasks.students.student_folder import is_trained, read_facts
+from tasks.students.worker_pool import training_pool
 
 STAGE = "correction"
 """The stage whose folder holds folds and students."""
 
+_TRAIN = "train student"
 _IMAGES_PER_SHARD = 500
 """Images per task run that computes features: about 30 seconds, decoding included."""
 
@@ -175,7 +179,7 @@ class FoldStudents:
 
     def _run_trainings(self, trainings: Sequence[Training], repeat: int) -> None:
         """Run the trainings of missing students, one task run each; on a cluster each occupies its GPUs."""
-        shards: list[Shard[None]] = []
+        waiting: dict[str, Training] = {}
         for training in trainings:
             which = f"{training.student.fold + 1} of {len(trainings)}"
             if is_trained(training.student.folder):
@@ -183,12 +187,16 @@ class FoldStudents:
                 get_run_logger().info("fold %s: reusing the finished student %s", which, folder)
             else:
                 which += f", repeat {repeat + 1}" if repeat else ""
-                what = f"train student {which} on {training.items} items"
-                shards.append(Shard(what, partial(_run_training, training.run, STAGE, what)))
-        if shards:
-            self.asker.close_engine()
+                waiting[f"train student {which} on {training.items} items"] = training
+        if not waiting:
+            return
+        self.asker.close_engine()
+        if self.config.runner == "threads" and isinstance(self.spec, StudentSpec) and self.spec.parallel > 1:
+            _train_side_by_side(waiting, min(self.spec.parallel, len(waiting)))
+            return
         gpus = 0 if isinstance(self.spec, ProbeSpec) else self._count_gpus_per_fold()
-        for _ in run_shards(self.config, "train student", shards, gpus=gpus):
+        shards = [Shard(what, partial(_run_training, training.run, what)) for what, training in waiting.items()]
+        for _ in run_shards(self.config, _TRAIN, shards, gpus=gpus):
             pass
 
     def _count_gpus_per_fold(self) -> int:
@@ -199,8 +207,20 @@ class FoldStudents:
         return min(1, most) if isinstance(self.spec, StudentSpec) else most
 
 
-def _run_training(run: Callable[[Callable[[int, int, float], None]], object], stage: str, what: str) -> None:
-    with Progress(stage, what, 1) as progress:
+def _train_side_by_side(trainings: Mapping[str, Training], parallel: int) -> None:
+    """Run the trainings by title, `parallel` at a time, each in a task run and in a process of its own."""
+    # In this order, because an error ends the processes first and the threads that wait for them next.
+    with ThreadPoolTaskRunner(max_workers=parallel) as threads, training_pool(parallel) as train:
+        futures = [
+            threads.submit(make_task(_TRAIN, what, partial(_run_training, partial(train, training.run), what)), {})
+            for what, training in trainings.items()
+        ]
+        for future in futures:
+            future.result()
+
+
+def _run_training(run: Callable[[StepProgress], object], what: str) -> None:
+    with Progress(STAGE, what, 1) as progress:
 
         def show(done: int, total: int, _: float) -> None:
             progress.total = max(total, 1)

@@ -38,7 +38,15 @@ log = logging.getLogger(__name__)
 # Adapters sit in the language model only: vLLM serves no adapters of the vision tower.
 _TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
-_NOT_OF_A_STUDENT = {"scoring_engine", "scoring_batch_size", "folds", "repeats", "checkpoint_seconds", "report_to"}
+_NOT_OF_A_STUDENT = {
+    "scoring_engine",
+    "scoring_batch_size",
+    "folds",
+    "repeats",
+    "checkpoint_seconds",
+    "parallel",
+    "report_to",
+}
 """Fields of the specification that change no weight."""
 
 

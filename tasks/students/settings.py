@@ -63,6 +63,11 @@ class StudentSpec(CheckpointSettings):
     checkpoint_seconds: float = Field(
         default=120.0, gt=0, description="A killed training loses at most about this much of its work"
     )
+    parallel: int = Field(
+        default=1,
+        ge=1,
+        description="Folds trained at the same time, each in a process of its own that uses one CPU thread",
+    )
     report_to: tuple[str, ...] = Field(
         default=(),
         description="Where transformers also sends the loss: swanlab, wandb, tensorboard … (installed apart)",
