@@ -116,8 +116,8 @@ def _queue(run: Path) -> "tuple[list[ReviewCase], Path]":
 def _verdicts(cases: "list[ReviewCase]", store: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """The stored verdicts that hold, by sample id, and the ids of those whose item has changed since."""
     from tasks.records import content_digest
-    from tasks.review.verdicts import read_store, usable
+    from tasks.review.verdicts import read_store, split_valid
 
-    return usable(
+    return split_valid(
         read_store(store), {c.sample_id: c.labels for c in cases}, {c.sample_id: content_digest(c) for c in cases}
     )

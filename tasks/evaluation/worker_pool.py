@@ -1,4 +1,4 @@
-"""A pool of processes for trials, which never outlives the process that made it."""
+"""Run trials in a pool of processes that ends with the process that made it."""
 
 import os
 import signal
@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 
 _OWNER_SECONDS = 1.0
-"""Between two looks of a process for whether its owner lives."""
+"""Seconds between a worker's checks whether its owner is still running."""
 
 
 @contextmanager
 def worker_pool(count: int, initializer: Callable[..., object], *arguments: object) -> Generator[ProcessPoolExecutor]:
-    """Give a pool of `count` fresh processes, each begun with `initializer(*arguments)`, that never outlives us.
+    """Yield a pool of `count` new processes, each initialised by `initializer(*arguments)`.
 
-    The executor itself would let its processes finish what they do, for hours, before a cancelled run ends, and leave
-    them running when we are killed. When an exception leaves the block they are killed, and when we are gone they end.
+    An exception in the block kills the processes, and they end when this process does. A plain executor would let them
+    finish their work, for hours, before a cancelled run ends, and leave them running when this process is killed.
     """
     others = set(active_children())
-    start = (os.getpid(), initializer, *arguments)
-    with ProcessPoolExecutor(count, get_context("spawn"), _begin, start) as pool:
+    owner_and_arguments = (os.getpid(), initializer, *arguments)
+    with ProcessPoolExecutor(count, get_context("spawn"), _start, owner_and_arguments) as pool:
         try:
             yield pool
         except BaseException:
@@ -32,12 +32,12 @@ def worker_pool(count: int, initializer: Callable[..., object], *arguments: obje
             raise
 
 
-def _begin(owner: int, initializer: Callable[..., object], *arguments: object) -> None:
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+def _start(owner: int, initializer: Callable[..., object], *arguments: object) -> None:
+    threading.Thread(target=_exit_with_owner, args=(owner,), daemon=True).start()
     initializer(*arguments)
 
 
-def _end_with(owner: int) -> None:
+def _exit_with_owner(owner: int) -> None:
     while os.getppid() == owner:
         time.sleep(_OWNER_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)

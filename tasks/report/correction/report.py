@@ -1,4 +1,4 @@
-"""The report of a correction: one self-contained page (page.html), and every figure of it as JSON."""
+"""Write the report of a correction: one self-contained page (page.html), and its figures as JSON."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ def write_report(
 ) -> None:
     """Write `folder`/report.html and report.json (atomically).
 
-    `costs` are shown as they are named; `excluded` is item id → why no decision was made about it; `repeats` is how
-    many predictions per item the students' probabilities are the mean of.
+    `costs` are shown under their names; `excluded` gives the reason, by item id, why no decision was made about it;
+    `repeats` is the number of predictions per item of which the students' probabilities are the mean.
     """
     figures = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(decisions)
     write_bytes(folder / PAGE, render_page(figures).encode())
@@ -37,7 +37,7 @@ def write_report(
 
 
 def render_page(figures: Mapping[str, Any]) -> str:
-    """Return the whole HTML page."""
+    """Return the HTML page for the figures of report.json."""
     excluded: dict[str, list[str]] = defaultdict(list)
     for identity, reason in figures["excluded"].items():
         excluded[reason].append(identity)

@@ -112,12 +112,12 @@ FAULTS = {
     "no probabilities": (instead("p", 1, json.dumps({"id": "x0", "given": "a"})), ["p.jsonl, line 1", "'x0'"]),
     "no given label": (instead("p", 2, line("x1").replace('"given"', '"was"')), ["p.jsonl, line 2", "'x1'", "given"]),
     "an id twice": (instead("p", 5, line("x4"), line("x2")), ["p.jsonl, line 6", "'x2'", "twice"]),
-    "another given label": (instead("q", 5, line("x4", "b")), ["q.jsonl", "'x4'", "another given label", "p.jsonl"]),
+    "another given label": (instead("q", 5, line("x4", "b")), ["q.jsonl", "'x4'", "given label", "p.jsonl"]),
     "not JSON": (instead("q", 2, line("x1")[:-4]), ["q.jsonl, line 2", "not JSON"]),
     "no object": (instead("p", 2, '["x1", "a"]'), ["p.jsonl, line 2", "JSON object"]),
     "not UTF-8": (instead("p", 2, line("x1").replace("x1", "\udcff")), ["p.jsonl, line 2", "not JSON"]),
-    "empty first file": (empty("p"), ["p.jsonl", "no line"]),
-    "empty second file": (empty("q"), ["q.jsonl", "no line"]),
+    "empty first file": (empty("p"), ["p.jsonl", "contains no items"]),
+    "empty second file": (empty("q"), ["q.jsonl", "contains no items"]),
     "verdict that is no label": (instead("v", 2, verdict("x2", "c")), ["v.jsonl, line 2", "`c`", "neither"]),
     "verdict on an unknown item": (instead("v", 1, verdict("y1", "a")), ["v.jsonl, line 1", "y1", "unknown"]),
     "two verdicts on one item": (instead("v", 3, verdict("x1", "b")), ["v.jsonl, line 3", "x1"]),
@@ -127,7 +127,7 @@ FAULTS = {
     "teacher knows another item": (instead("t", 8, line("x7"), line("x8")), ["t.jsonl", "'x8'"]),
     "teacher says NaN": (instead("t", 8, line("x7", a=float("nan"))), ["t.jsonl, line 8", "NaN"]),
     "teacher says nothing": (instead("t", 8, line("x7", a=0)), ["t.jsonl, line 8", "'x7'", "add up to 0"]),
-    "empty teacher file": (empty("t"), ["t.jsonl", "no line"]),
+    "empty teacher file": (empty("t"), ["t.jsonl", "contains no items"]),
 }
 
 

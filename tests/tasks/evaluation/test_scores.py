@@ -66,7 +66,7 @@ def test_the_gap_closed_is_the_share_of_the_way_from_raw_to_the_ceiling() -> Non
 
 def test_seeds_with_missing_answers_are_refused_by_name() -> None:
     rows = answers("raw", 0.8, seeds=2, items=5)
-    with pytest.raises(ValueError, match="seed 1 has no answer about item i4"):
+    with pytest.raises(ValueError, match="1 answers are missing, the first of seed 1 about item i4"):
         score("raw", rows[:-1])
 
 

@@ -15,7 +15,7 @@ from tasks.correction.decide import Decisions, correct
 from tasks.correction.gate import Gate
 from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
-from tasks.report.correction.figures import explain_gate, measure, predict_held_out, share
+from tasks.report.correction.figures import explain_gate, measure, measure_share, predict_held_out
 from tasks.report.correction.report import render_page, write_report
 
 NO_RUN: dict[str, Any] = {"title": "Correction", "costs": {}, "excluded": {}, "repeats": 1}
@@ -148,10 +148,10 @@ def test_measured_figures_count_audited_items_by_models_that_did_not_know_them()
 
 
 def test_a_share_has_wilsons_interval() -> None:
-    found = share(8, 10)
+    found = measure_share(8, 10)
     assert found.value == 0.8
     assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
-    assert share(0, 0).value is None
+    assert measure_share(0, 0).value is None
 
 
 def test_the_budget_curve_falls_by_the_largest_gains_first() -> None:

@@ -6,7 +6,15 @@ import orjson
 import pytest
 
 from tasks.errors import JudgementError
-from tasks.review.verdicts import Imported, Verdict, import_verdicts, read_answers, read_store, read_verdicts, usable
+from tasks.review.verdicts import (
+    Imported,
+    Verdict,
+    import_verdicts,
+    read_answers,
+    read_store,
+    read_verdicts,
+    split_valid,
+)
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
 
@@ -77,14 +85,14 @@ def test_open_lines_take_nothing_back(store: Path, tmp_path: Path) -> None:
 
 BAD = {
     "unknown id": ({"id": "z", "verdict": "neither"}, r"line 2: item z was not asked about"),
-    "no label of its item": (page_line("b", "询问尺码"), r"line 2: `询问尺码` is no label of item b"),
+    "no label of its item": (page_line("b", "询问尺码"), r"line 2: `询问尺码` is not a label of item b"),
     "no JSON": (b'{"id": "b", "verd', r"line 2: not JSON"),
     "no object": ([1], r"line 2: must be a JSON object; save the verdicts again"),
-    "no verdict": ({"id": "b"}, r'line 2: must be a JSON object with "id" and text in "verdict"'),
-    "verdict is a number": ({"id": "b", "verdict": 3}, r'line 2: must be a JSON object with "id" and text'),
+    "no verdict": ({"id": "b"}, r'line 2: needs an "id" and text in "verdict"'),
+    "verdict is a number": ({"id": "b", "verdict": 3}, r'line 2: needs an "id" and text'),
     "content is a number": (page_line("b", "neither", content=3), r'line 2: "given" and "content" must be text'),
     "changed content": (page_line("b", "neither", content="b0"), r"line 2: item b has changed since it was judged"),
-    "another given label": (page_line("b", "neither", given="反馈破损"), r"line 2: .*`反馈破损`, it is `申请退款` now"),
+    "another given label": (page_line("b", "neither", given="反馈破损"), r"line 2: .*`反馈破损`, now it is `申请退款`"),
     "judged twice": (page_line("a", "neither"), r"line 2: item a is `neither` here and `查询物流` in line 1"),
 }
 
@@ -131,7 +139,7 @@ def test_only_verdicts_on_the_item_as_it_is_are_used() -> None:
         ]
     }
     now = ("held", "unusable", "changed", "relabelled", "unjudged")
-    held, stale = usable(verdicts, dict.fromkeys(now, LABELS), dict.fromkeys(now, "1"))
+    held, stale = split_valid(verdicts, dict.fromkeys(now, LABELS), dict.fromkeys(now, "1"))
     assert held == {"held": "查询物流", "unusable": "neither"}
     assert stale == ("changed", "relabelled")
 
@@ -174,7 +182,7 @@ def test_a_file_too_large_for_verdicts_is_not_read_into_memory(
     monkeypatch.setattr("tasks.review.verdicts.MOST_BYTES", file.stat().st_size)
     assert take(store, file).new == ("a",)
     file.write_bytes(file.read_bytes() + b"\n")
-    with pytest.raises(JudgementError, match=r"v: is over 0 MiB: no file of verdicts; correct the path"):
+    with pytest.raises(JudgementError, match=r"v: is larger than 0 MiB, too large for verdicts; correct the path"):
         take(store, file)
 
 
@@ -206,15 +214,15 @@ def test_an_empty_verdict_leaves_the_case_open(tmp_path: Path) -> None:
 
 def test_a_label_that_the_item_does_not_offer_is_named(tmp_path: Path) -> None:
     file = written(tmp_path / "v.jsonl", {"id": "a", "verdict": "询问尺码"})
-    with pytest.raises(JudgementError, match=r"v\.jsonl, line 1: `询问尺码` is no label of item a; write one"):
+    with pytest.raises(JudgementError, match=r"v\.jsonl, line 1: `询问尺码` is not a label of item a; write one"):
         read_verdicts(file, asked("a"))
 
 
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"id": "z", "verdict": "neither"}, r"line 2: verdict for an unknown item z; take the line out"),
-        ({"id": "a", "verdict": "neither"}, r"line 2: a second verdict on item a; keep one"),
+        ({"id": "z", "verdict": "neither"}, r"line 2: verdict on an unknown item z; remove the line"),
+        ({"id": "a", "verdict": "neither"}, r"line 2: second verdict on item a; keep one"),
     ],
 )
 def test_a_strict_reader_wants_each_item_once(tmp_path: Path, row: dict[str, str], says: str) -> None:
