@@ -122,7 +122,7 @@ def test_twenty_items_are_judged_by_keyboard_saved_and_imported(page: Page, run:
             expect(page.locator("#list li")).to_have_text(["询问尺码", "询问用法"])
             press(page, "ArrowDown", "Enter")
         expected[case.sample_id] = {"1": case.given, "2": LABELS[1], "3": "询问用法", "4": "neither"}[key]
-        if n in (5, 6):  # a slip, undone: back on the same item, which is judged anew
+        if n in (5, 6):  # a slip, undone: back on the same item, which is judged again
             press(page, "u")
             expect(name).to_have_text(case.sample_id)
             expect(page.locator(".chosen")).to_have_count(0)
@@ -143,7 +143,7 @@ def test_twenty_items_are_judged_by_keyboard_saved_and_imported(page: Page, run:
 @in_browser
 def test_text_of_the_data_stays_text(page: Page) -> None:
     expect(page.locator("#item .text").first).to_have_text(f"第0件 {ALERT}")
-    expect(page.locator("#evidence .said")).to_have_text(f"因为 {ALERT}")
+    expect(page.locator("#evidence .prose")).to_have_text(f"因为 {ALERT}")
     expect(page.locator("#item .speaker")).to_have_text(["用户", "客服"])
     assert page.locator("#item img").count() == 1
     assert page.locator("#item img").evaluate("image => image.complete && image.naturalWidth") == 300
@@ -268,11 +268,11 @@ def verdict_file(folder: Path, **verdicts: str) -> Path:
 
 
 def test_what_was_taken_over_is_told_and_listed(run: Path, tmp_path: Path) -> None:
-    said = call("import", run, verdict_file(tmp_path, item_0="neither", item_1="查询物流"), "--by", "[Ann]").output
-    assert "2 new, 0 changed, 0 as before, 0 taken back" in said
-    assert "2 of 20 judged" in said and "run the configuration again" in said
-    said = call("import", run, verdict_file(tmp_path, item_0="反馈破损")).output
-    assert "0 new, 1 changed" in said and "changed: item-0" in said
+    output = call("import", run, verdict_file(tmp_path, item_0="neither", item_1="查询物流"), "--by", "[Ann]").output
+    assert "2 new, 0 changed, 0 as before, 0 taken back" in output
+    assert "2 of 20 judged" in output and "run the configuration again" in output
+    output = call("import", run, verdict_file(tmp_path, item_0="反馈破损")).output
+    assert "0 new, 1 changed" in output and "changed: item-0" in output
     listed = call("list", run).output
     assert "[Ann]" in listed and "2 of 20 judged, 0 verdicts no longer used" in listed
 
@@ -309,8 +309,8 @@ def _queued(run: Path) -> list[ReviewCase]:
 def test_label_studio_gets_the_queue_and_its_export_is_taken_over(run: Path, tmp_path: Path) -> None:
     call("import", run, verdict_file(tmp_path, item_0="neither"))
     assert "19 tasks" in call("export", run, "--to", tmp_path / "open.json", "--open").output
-    said = call("export", run, "--to", tmp_path / "tasks.json").output
-    assert "20 tasks" in said and "tasks.xml" in said
+    output = call("export", run, "--to", tmp_path / "tasks.json").output
+    assert "20 tasks" in output and "tasks.xml" in output
     tasks: list[dict[str, Any]] = orjson.loads((tmp_path / "tasks.json").read_bytes())
     for n, choice in ((0, "查询物流"), (2, "neither")):
         value = {"choices": [choice]}

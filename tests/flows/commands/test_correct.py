@@ -20,7 +20,7 @@ from tasks.correction.settings import CorrectionSettings
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write
 from tests.benchmarks.correction.students import Student
 from tests.stub_server import ROOT
-from tests.tasks.correction.judging import nobody, noisy
+from tests.tasks.correction.judging import answer_nothing, make_noisy_set
 
 FIELDS = {"id", "given", "flagged", "reviewed", "action", "label", "p_given", "p_candidate", "p_neither", "suspicion"}
 
@@ -224,7 +224,9 @@ def test_the_process_ends_with_2_and_one_line(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def made() -> NoisySet:
     students = (Student(blur=0.8), Student(blur=0.8, kin=0.5))
-    return noisy("human-like", 0.2, students=students, teacher=Student("zero-shot", 0.3), unusable=0.05, items=400)
+    return make_noisy_set(
+        "human-like", 0.2, students=students, teacher=Student("zero-shot", 0.3), unusable=0.05, items=400
+    )
 
 
 @pytest.fixture
@@ -327,7 +329,9 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(
     said = correct_command(*options(files, tmp_path / "out"))
     judgements = read_probabilities(files.probabilities)
     told = read_teacher(files.teacher, judgements)
-    asked = correct(judgements, CorrectionSettings(review_budget=0), lambda items: told[items], nobody).teacher_asked
+    asked = correct(
+        judgements, CorrectionSettings(review_budget=0), lambda items: told[items], answer_nothing
+    ).teacher_asked
     assert said.summary["teacher_calls"] == len(asked) == 100
     suspicious = {judgements.ids[i] for i in asked.tolist()}
     right = rows_of(files.teacher)
