@@ -133,7 +133,9 @@ def fit_logistic(
             length /= 2
         else:
             break
-        gained, found, value = value - now, tried, now
+        gained = value - now
+        found = tried
+        value = now
         if gained < _NOTHING:
             break
     return found

@@ -104,14 +104,14 @@ def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> di
 
 def summarise(decisions: Decisions) -> dict[str, object]:
     """Return counts, gate and estimates, for the JSON summary of `labelstill correct`."""
-    gate, flagged = decisions.gate, decisions.flagged
+    gate = decisions.gate
     actions = Counter(decisions.action)
     unreviewed = sum(
         action == "relabel" and item not in decisions.verdicts for item, action in enumerate(decisions.action)
     )
     return {
         "items": len(decisions.action),
-        "flagged": int(flagged.sum()),
+        "flagged": int(decisions.flagged.sum()),
         "reviews": len(decisions.person_asked),
         "verdicts": len(decisions.verdicts),
         "teacher_calls": len(decisions.teacher_asked),
@@ -190,7 +190,8 @@ def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -
 
 def _record_unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
     given = sample.given or ""
-    action, label = Action.REVIEW, given
+    action = Action.REVIEW
+    label: str | None = given
     if verdict is not None:
         label = None if verdict == NEITHER else verdict
         action = Action.DROP if label is None else Action.KEEP if label == given else Action.RELABEL

@@ -68,7 +68,9 @@ def measure_suspicion(
 
     `tempered` [N, C] is the result of `temper`; `teacher` [N, C] is NaN in rows of items that it was not asked about.
     """
-    mean, given, items = judgements.students, judgements.given, np.arange(len(judgements.ids))
+    mean = judgements.students
+    given = judgements.given
+    items = np.arange(len(judgements.ids))
     students = np.exp(tempered)
     scores, best, possible = np.log(students + LEAST), students.copy(), mean > 0
     answers = np.full_like(students, 1.0)
@@ -99,7 +101,8 @@ def measure_suspicion(
 
 
 def _asymmetry(judgements: Judgements, candidate: Ints) -> NDArray[np.float64]:
-    given, width = judgements.given, len(judgements.labels)
+    given = judgements.given
+    width = len(judgements.labels)
     counts = np.zeros((width, width))
     np.add.at(counts, (given, judgements.students.argmax(axis=1)), 1)
     return np.log((counts[given, candidate] + 1) / (counts[candidate, given] + 1)) * (candidate != given)

@@ -102,7 +102,8 @@ def _list_elements(
             if part.type == "text":
                 parts.append({"turn": part.turn, "text": part.text})
                 continue
-            image, shown = part.image, {"turn": part.turn, "width": part.image.width, "height": part.image.height}
+            image = part.image
+            shown = {"turn": part.turn, "width": image.width, "height": image.height}
             if not inline:
                 parts.append(shown | {"link": quote(os.path.relpath(image.path, folder).replace(os.sep, "/"))})
                 continue

@@ -110,7 +110,8 @@ def read_verdicts(file: Path, labels: Mapping[str, Sequence[str]], *, strict: bo
     """
     verdicts: dict[str, str] = {}
     for answer in read_answers(file):
-        place, item = f"{file}, {answer.where}", f"item {_on_one_line(answer.id)}"
+        place = f"{file}, {answer.where}"
+        item = f"item {_escape_newlines(answer.id)}"
         if strict and answer.id not in labels:
             raise JudgementError(f"{place}: verdict on an unknown {item}; remove the line")
         if strict and answer.id in verdicts:
@@ -154,7 +155,7 @@ def import_verdicts(
             first = wanted.setdefault(answer.id, answer)
             if first.verdict != answer.verdict:
                 raise JudgementError(
-                    f"{file}, {answer.where}: item {_on_one_line(answer.id)} is `{answer.verdict}` here and "
+                    f"{file}, {answer.where}: item {_escape_newlines(answer.id)} is `{answer.verdict}` here and "
                     f"`{first.verdict}` in {first.where}; keep one of them"
                 )
         effects = {i: _compare(a, stored.get(i), contents.get(i)) for i, a in wanted.items()}
@@ -189,7 +190,8 @@ def _check(
     contents: Mapping[str, str],
     givens: Mapping[str, str],
 ) -> None:
-    place, item = f"{file}, {answer.where}", f"item {_on_one_line(answer.id)}"
+    place = f"{file}, {answer.where}"
+    item = f"item {_escape_newlines(answer.id)}"
     if answer.id not in contents:
         raise JudgementError(f"{place}: {item} was not asked about in this run; remove it, or name its own run")
     _check_label(place, answer, labels[answer.id])
@@ -206,12 +208,12 @@ def _check(
 def _check_label(place: str, answer: Answer, labels: Sequence[str]) -> None:
     if answer.verdict is not None and not _fits(answer.verdict, labels):
         raise JudgementError(
-            f"{place}: `{_on_one_line(answer.verdict)}` is not a label of item {_on_one_line(answer.id)}; "
+            f"{place}: `{_escape_newlines(answer.verdict)}` is not a label of item {_escape_newlines(answer.id)}; "
             f"write one of its labels, or `{NEITHER}`"
         )
 
 
-def _on_one_line(text: str) -> str:
+def _escape_newlines(text: str) -> str:
     return text.replace("\n", "\\n")
 
 
@@ -220,7 +222,8 @@ def _fits(verdict: str | None, labels: Sequence[str]) -> bool:
 
 
 def _make_answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
-    identity, verdict = row.get("id"), row.get("verdict", 0)
+    identity = row.get("id")
+    verdict = row.get("verdict", 0)
     if verdict is None:
         verdict = ""
     stated = (row.get("given"), row.get("content"))
