@@ -84,23 +84,23 @@ def measure_suspicion(
     some = possible.any(axis=1)
     candidate = np.where(possible, scores, -np.inf).argmax(axis=1)
 
-    def of_candidate(table: NDArray[Any]) -> NDArray[Any]:
+    def pick_candidate(table: NDArray[Any]) -> NDArray[Any]:
         """Return the candidate's column, or 0 where there is none (argmax then gives label 0, maybe the given one)."""
         return np.where(some, table[items, candidate], 0)
 
-    chosen = of_candidate(best)
+    chosen = pick_candidate(best)
     return Suspicion(
         candidate=np.where(some, candidate, -1),
-        margin=of_candidate(mean) - mean[items, given],
+        margin=pick_candidate(mean) - mean[items, given],
         entropy=entr(mean).sum(axis=1),
-        log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
+        log_ratio=np.log((pick_candidate(students) + LEAST) / (students[items, given] + LEAST)),
         teacher_log_ratio=np.log(np.where(some, answers[items, candidate] / answers[items, given], 1.0)),
-        asymmetry=_asymmetry(judgements, np.where(some, candidate, given)),
+        asymmetry=_measure_asymmetry(judgements, np.where(some, candidate, given)),
         others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
     )
 
 
-def _asymmetry(judgements: Judgements, candidate: Ints) -> NDArray[np.float64]:
+def _measure_asymmetry(judgements: Judgements, candidate: Ints) -> NDArray[np.float64]:
     given = judgements.given
     width = len(judgements.labels)
     counts = np.zeros((width, width))
