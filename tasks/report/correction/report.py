@@ -9,7 +9,7 @@ from tasks.correction.decide import Decisions
 from tasks.report.correction.charts import budget_chart, reliability_chart, suspicion_chart
 from tasks.report.correction.figures import measure
 from tasks.storage.files import write_bytes
-from tasks.storage.html import format_figure, html_environment
+from tasks.storage.html import html_environment
 from tasks.storage.json_lines import write_json
 
 PAGE, FIGURES = "report.html", "report.json"
@@ -48,7 +48,6 @@ def render_page(figures: Mapping[str, Any]) -> str:
         figures,
         proposed=[*figures["labels"], *unlabelled],
         items_of_pair=items_of_pair,
-        formatted_costs=[(name, format_figure(value)) for name, value in figures["costs"].items()],
         excluded_by_reason=sorted(excluded.items(), key=lambda pair: -len(pair[1])),
         suspicion_chart=suspicion_chart,
         reliability_chart=reliability_chart,
