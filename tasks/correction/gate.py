@@ -80,7 +80,7 @@ def judge_gate(
 ) -> Gate:
     """Return the gate that follows from `verdicts` (label index by item, -1 for neither).
 
-    Items of `never` are changed by no gate and count neither for nor against it.
+    Items in `never` do not change even if the gate is open, so their verdicts are not counted.
     """
     wins = losses = neither = 0
     for held_out, beliefs in cross_fit(judgements, evidence, verdicts):

@@ -22,8 +22,8 @@ def record_corrections(
 ) -> list[Correction]:
     """Return the record of each sample, in order.
 
-    `unjudged` gives the reason, by sample id, for samples without an out-of-fold prediction: they wait for a review
-    unless `verdicts` (label or `neither` by sample id) has theirs. `model_of` names the students that predicted each
+    `unjudged` maps ids of samples without an out-of-fold prediction to the reason: these wait for a review, unless
+    `verdicts` (label or `neither` by sample id) decides about them. `model_of` names the students that predicted each
     sample; `teacher` contains the teacher's answers by sample id.
     """
     places = {identity: i for i, identity in enumerate(decisions.judgements.ids)}

@@ -10,7 +10,7 @@ from tasks.records import Example, Origin, Sample, Split, Subset
 
 
 class Variant(StrEnum):
-    """A training set whose students are compared, in order of expected accuracy."""
+    """A training set to compare; listed from the poorest to the richest."""
 
     RAW = "raw"
     """The labelled set with its given labels."""

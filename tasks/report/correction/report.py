@@ -28,8 +28,8 @@ def write_report(
 ) -> None:
     """Write `folder`/report.html and report.json (atomically).
 
-    `costs` are shown under their names; `excluded` gives the reason, by item id, why no decision was made about it;
-    `repeats` is the number of predictions per item of which the students' probabilities are the mean.
+    `costs` are shown under their names. `excluded` maps ids of items without a decision to the reason. `repeats` is the
+    number of predictions per item of which the students' probabilities are the mean.
     """
     figures = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(decisions)
     write_bytes(folder / PAGE, render_page(figures).encode())
