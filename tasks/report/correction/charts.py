@@ -19,7 +19,7 @@ _MANY = 200
 """From this height on, bars have a logarithmic scale: most items are hardly suspicious and would hide the others."""
 
 
-def reliability_chart(bins: Sequence[Bin]) -> str:
+def draw_reliability(bins: Sequence[Bin]) -> str:
     """Plot the share found wrong against the predicted P(wrong), with Wilson intervals and the number of items."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(*_SIZE)
@@ -40,7 +40,7 @@ def reliability_chart(bins: Sequence[Bin]) -> str:
         return svg(figure, "reliability")
 
 
-def suspicion_chart(bars: Sequence[Bar], threshold: float | None) -> str:
+def draw_suspicion(bars: Sequence[Bar], threshold: float | None) -> str:
     """Plot the number of items by P(wrong), the flagged ones in another colour, and the threshold."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(*_SIZE)
@@ -62,7 +62,7 @@ def suspicion_chart(bars: Sequence[Bar], threshold: float | None) -> str:
         return svg(figure, "suspicion")
 
 
-def budget_chart(points: Sequence[tuple[int, float]], items: int) -> str:
+def draw_budget(points: Sequence[tuple[int, float]], items: int) -> str:
     """Plot the expected number of wrong labels against further reviews, in order of gain and, to compare, in any order.
 
     `items` is the number of items left to review.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.correction.decide import Decisions
-from tasks.report.correction.charts import budget_chart, reliability_chart, suspicion_chart
+from tasks.report.correction.charts import draw_budget, draw_reliability, draw_suspicion
 from tasks.report.correction.figures import measure
 from tasks.storage.files import write_bytes
 from tasks.storage.html import html_environment
@@ -49,7 +49,7 @@ def render_page(figures: Mapping[str, Any]) -> str:
         proposed=[*figures["labels"], *unlabelled],
         items_of_pair=items_of_pair,
         excluded_by_reason=sorted(excluded.items(), key=lambda pair: -len(pair[1])),
-        suspicion_chart=suspicion_chart,
-        reliability_chart=reliability_chart,
-        budget_chart=budget_chart,
+        draw_suspicion=draw_suspicion,
+        draw_reliability=draw_reliability,
+        draw_budget=draw_budget,
     )
