@@ -29,7 +29,7 @@ from tasks.models.engines.identity import model_identity
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Record, Sample, Split, content_digest
 from tasks.review.queue import PAGE
-from tasks.review.verdicts import read_store, usable
+from tasks.review.verdicts import read_store, split_valid
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
 from tasks.storage.stages import code_version, finished, recipe_hash, write_stage
@@ -201,7 +201,7 @@ def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str
     """Return people's verdicts on `samples`, by id; leave out those on items that have changed since."""
     labels = {s.id: s.labels for s in samples}
     contents = {s.id: content_digest(s) for s in samples}
-    valid, stale = usable(read_store(store), labels, contents)
+    valid, stale = split_valid(read_store(store), labels, contents)
     if stale:
         get_run_logger().warning(
             "%s: %d verdicts are not used because their items have changed since: %s", store, len(stale), stale[:10]

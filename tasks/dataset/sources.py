@@ -19,7 +19,7 @@ from tasks.packs.pack import Pack
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Dropped, Origin, Prediction, Sample, Split, content_digest
 from tasks.review.queue import CONFLICTS, STORE
-from tasks.review.verdicts import Verdict, read_store, usable
+from tasks.review.verdicts import Verdict, read_store, split_valid
 from tasks.storage.rows import StoredRows
 from tasks.storage.stage_record import read_record
 
@@ -80,7 +80,7 @@ class Sources:
         said = self.verdicts.get(sample.id)
         if said is None:
             return None
-        held, _ = usable({sample.id: said}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
+        held, _ = split_valid({sample.id: said}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
         return held.get(sample.id)
 
     def at(self, places: Collection[int]) -> Iterator[tuple[int, Sample]]:
