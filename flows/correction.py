@@ -25,7 +25,7 @@ from tasks.correction.judgements import (
 from tasks.correction.outcome import choose_cases, count_figures, record_corrections
 from tasks.correction.settings import ReviewerConfig
 from tasks.demo.stand_in import answer_from_truth
-from tasks.items.file_states import file_state
+from tasks.items.file_states import read_file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import model_identity
 from tasks.models.teacher import label_with_teacher
@@ -35,7 +35,7 @@ from tasks.report.correction.report import write_report
 from tasks.review.queue import PAGE, STORE, write_queue
 from tasks.review.verdicts import read_store, read_verdicts, usable
 from tasks.storage.stage_record import StageRecord
-from tasks.storage.stages import code_version, recipe_hash
+from tasks.storage.stages import code_version, hash_recipe
 from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
 
@@ -56,10 +56,10 @@ def correction(config: CorrectionConfig) -> StageRecord:
     samples, read = intake(config.labelled, pack, Split.LABELLED, config.output, config.images)
     folder, review = config.output / STAGE, config.output / "review"
     models = {"teacher": model_identity(config.teacher), "base": _identify_base(config)}
-    recipe = recipe_hash(
+    recipe = hash_recipe(
         settings=config.correction, pack=pack.digest, models=models, student=config.student,
         input=read.digest, code=code_version(), seed=config.seed,
-        verdicts=[file_state(p) for p in (config.correction.reviewer.path, review / STORE) if p],
+        verdicts=[read_file_state(p) for p in (config.correction.reviewer.path, review / STORE) if p],
         pixels=[config.teacher.min_pixels, config.teacher.max_pixels], context=config.teacher.context_length,
     )  # fmt: skip
     if (record := reused(folder, recipe)) is not None:

@@ -16,14 +16,14 @@ from tasks.dataset.merge import STAGE, Emitted, write_merged
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.sources import Sources, check_stages, read_sources
 from tasks.dataset.versions import CANDIDATE, VersionWriter
-from tasks.items.file_states import file_state
+from tasks.items.file_states import read_file_state
 from tasks.items.image_hashes import ImageHashes
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Split
 from tasks.review.queue import CONFLICTS, PAGE, STORE, write_queue
 from tasks.storage.stage_record import StageRecord
-from tasks.storage.stages import close_stage, code_version, open_stage, recipe_hash
+from tasks.storage.stages import close_stage, code_version, hash_recipe, open_stage
 
 _ASKED = 200
 """Conflicts on one page, which holds their images: the next ones follow when these are settled."""
@@ -50,14 +50,14 @@ def emit(config: EmitConfig) -> StageRecord:
     inputs = {"evaluation" if split is Split.TEST else split.value: digest for split, digest in digests.items()}
     inputs |= check_stages(config.output, config.stages, sets, digests)
     mix = config.emit.mix
-    recipe = recipe_hash(
+    recipe = hash_recipe(
         settings=config.emit,
         pack=pack.digest,
         inputs=inputs,
         seed=config.seed,
         code=code_version(),
         reasons=[config.rationales.without_reason, config.rationales.opening_share],
-        files=[file_state(path) for path in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
+        files=[read_file_state(path) for path in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
     )
     if (record := reused(config.output / (CANDIDATE if config.candidate else STAGE), recipe)) is not None:
         return record

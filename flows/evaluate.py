@@ -33,7 +33,7 @@ from tasks.report.card.card import settings_of, write_card
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord, read_record
-from tasks.storage.stages import code_version, recipe_hash
+from tasks.storage.stages import code_version, hash_recipe
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
 
 STAGE = "evaluate"
@@ -66,7 +66,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     check_held_out(config.output, config.evaluation.manifest, inputs["evaluation"])
     truth = read_truth(settings.truth) if settings.truth else {}
     base = model_identity(choose_base_engine(config.student))
-    recipe = recipe_hash(
+    recipe = hash_recipe(
         settings=settings, student=config.student, pack=pack.digest, inputs=inputs, code=code_version(),
         base=base, truth=truth, seed=config.seed,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, intake, reused, run_as_task, show_table
 from flows.students import predict_pool
-from tasks.items.file_states import file_state
+from tasks.items.file_states import read_file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import model_identity
@@ -39,7 +39,7 @@ from tasks.review.queue import REVIEW_POOL, write_queue
 from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import read_rows, write_rows
 from tasks.storage.stage_record import StageRecord, read_record
-from tasks.storage.stages import code_version, recipe_hash
+from tasks.storage.stages import code_version, hash_recipe
 
 STAGE = "pseudo_labels"
 
@@ -73,7 +73,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     models = {"teacher": model_identity(config.teacher)}
     if settings.second_teacher is not None:
         models["second teacher"] = model_identity(settings.second_teacher)
-    recipe = recipe_hash(
+    recipe = hash_recipe(
         settings=settings, pack=pack.digest, models=models, inputs=given.digests, student=config.student,
         students=sorted({c.model for c in given.corrections.values()}), code=code_version(), seed=config.seed,
         pixels=[config.teacher.min_pixels, config.teacher.max_pixels], context=config.teacher.context_length,
@@ -111,7 +111,7 @@ def _read_inputs(config: PseudoLabelsConfig, pack: Pack) -> _Given:
     log = get_run_logger()
     pool, read = intake(config.unlabelled, pack, Split.UNLABELLED, config.output, config.images)
     store = config.output / REVIEW_POOL / "verdicts.jsonl"
-    digests = {"samples": read.digest, "verdicts": file_state(store)}
+    digests = {"samples": read.digest, "verdicts": read_file_state(store)}
     labels, contents = {s.id: s.labels for s in pool}, {s.id: content_digest(s) for s in pool}
     verdicts, stale = usable(read_store(store), labels, contents)
     if stale:

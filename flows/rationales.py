@@ -14,7 +14,7 @@ from tasks.rationales.reasoner import STAGE, find_reasons
 from tasks.rationales.words import has_words
 from tasks.records import Split
 from tasks.storage.stage_record import StageRecord
-from tasks.storage.stages import code_version, recipe_hash
+from tasks.storage.stages import code_version, hash_recipe
 
 
 @flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)
@@ -33,7 +33,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
     model = model_identity(config.generator)
     folder = config.output / STAGE
     settings = config.rationales
-    recipe = recipe_hash(
+    recipe = hash_recipe(
         settings=settings, pack=pack.digest, model=model, input=read.digest, code=code_version(), seed=config.seed,
         pixels=[config.generator.min_pixels, config.generator.max_pixels], context=config.generator.context_length,
     )  # fmt: skip

@@ -20,15 +20,15 @@ from flows.runners import run_as_task
 from flows.service.alerts import tell_empty
 from flows.service.pages import show_links
 from flows.ui import show_in_ui
-from tasks.items.file_states import file_state, folder_state
-from tasks.items.ocr import reader_identity
+from tasks.items.file_states import read_file_state, read_folder_state
+from tasks.items.ocr import get_reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Record, Sample, Split
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
-from tasks.storage.stages import code_version, finished, recipe_hash, write_stage
+from tasks.storage.stages import code_version, find_finished_record, hash_recipe, write_stage
 
 T = TypeVar("T")
 
@@ -75,11 +75,11 @@ def _read_set(
     source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path | None
 ) -> tuple[list[Sample], StageRecord]:
     log = get_run_logger()
-    inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
+    inputs = {"manifest": read_file_state(source.manifest), "images": read_folder_state(source.images)}
     # every stage's recipe has this record's digest: with another reader of images, all of them decide again
-    ocr = reader_identity() if pack.ocr else ""
-    recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, code=code_version())
-    record = finished(folder, recipe)
+    ocr = get_reader_identity() if pack.ocr else ""
+    recipe = hash_recipe(source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, code=code_version())
+    record = find_finished_record(folder, recipe)
     if record is not None:
         log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)
         return read_rows(folder / "kept.parquet", Sample), record
@@ -103,7 +103,7 @@ def known_files(images: Path) -> Path:
 
 def reused(folder: Path, recipe: str) -> StageRecord | None:
     """Return the record of a stage that need not be done again, and say so in the log and the web UI; else None."""
-    record = finished(folder, recipe)
+    record = find_finished_record(folder, recipe)
     if record is not None:
         get_run_logger().info(
             "%s: recipe and inputs unchanged; reused %s (%d kept, %d dropped)",
@@ -139,7 +139,7 @@ class Stage:
         figures: Mapping[str, float],
         costs: Costs | None = None,
     ) -> StageRecord:
-        """Write the stage's folder (see tasks/storage/stages.py; raises BooksError like it) and show its counts."""
+        """Write the stage's folder (see tasks/storage/stages.py; raises ItemCountError like it) and show its counts."""
         record = StageRecord(
             stage=self.name,
             recipe=self.recipe,

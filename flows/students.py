@@ -15,7 +15,7 @@ from flows.runners import Shard, parts, run_as_task, run_shards
 from flows.stage import show_table
 from flows.ui import Progress
 from tasks.errors import ConfigError
-from tasks.items.duplicates import near_duplicates
+from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import prompter_for
@@ -76,7 +76,7 @@ def predict_out_of_fold(config: CorrectionConfig, pack: Pack, samples: Sequence[
     """
     folder, spec = config.output / STAGE, config.student
     links = run_as_task("near-duplicates", f"look for near-duplicates among {len(samples)} items", lambda: (
-        near_duplicates(samples, ImageHashes(config.images / "hashes.sqlite"))
+        find_near_duplicates(samples, ImageHashes(config.images / "hashes.sqlite"))
     ))  # fmt: skip
     folds: list[Folds] = []
     runs: list[Run] = []

@@ -12,7 +12,7 @@
     ├── JudgementError              a file of probabilities or verdicts is unusable: names file, line and item
     ├── BudgetSpent                 the run's budget is spent: nothing is wrong, it goes on the next time
     ├── LeakageError                a prediction comes from a model that saw the item
-    └── BooksError                  kept + dropped ≠ input in a stage: a defect of ours, never of the data
+    └── ItemCountError                  kept + dropped ≠ input in a stage: a defect of ours, never of the data
 
 One bad *item* raises none of these beyond the room that met it: it becomes a `records.Dropped`.
 """
@@ -64,5 +64,5 @@ class LeakageError(LabelstillError):
     """A prediction was made by a model that was trained on the item, or on a duplicate of it."""
 
 
-class BooksError(LabelstillError):
+class ItemCountError(LabelstillError):
     """A stage's kept and dropped items do not add up to its input."""

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from tasks.dataset.versions import Snapshot
 from tasks.errors import ManifestError
-from tasks.storage.files import replacing
+from tasks.storage.files import replace_file
 
 _SLICE = 50_000
 
@@ -114,7 +114,7 @@ def change_file(path: Path) -> Generator[Callable[[Change], None]]:
     sink = {".jsonl": _json_sink, ".csv": _csv_sink}.get(path.suffix)
     if sink is None:
         raise ManifestError(f"{path}: name a file that ends in .jsonl or .csv")
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with replace_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         yield sink(file)
 
 

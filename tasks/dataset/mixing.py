@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from tasks.dataset.settings import MixSettings
 from tasks.errors import ManifestError
-from tasks.items.images import MAX_PIXELS, check_image, locate
+from tasks.items.images import MAX_PIXELS, check_image, find_image_file
 from tasks.items.refusals import Unusable
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, ImagePart, ImageRef, Message, Origin, Part, Sample, Split, TextPart
@@ -143,7 +143,7 @@ def _example(identity: str, row: object, file: Path, root: Path) -> Example:
     slots = {role: sum(m.content.count(IMAGE_TOKEN) for m in messages if m.role == role) for role in roles}
     if slots["user"] != len(cast(list[str], names)) or sum(slots.values()) != slots["user"]:
         raise _Unfit(MixReason.PLACEHOLDERS, f"`<image>` by role {slots}, {len(cast(list[str], names))} images")
-    images: list[ImageRef] = [check_image(locate(name, root), MAX_PIXELS) for name in cast(list[str], names)]
+    images: list[ImageRef] = [check_image(find_image_file(name, root), MAX_PIXELS) for name in cast(list[str], names)]
     return Example(
         sample_id=identity,
         messages=tuple(m.model_copy(update={"content": _escaped(m)}) for m in messages),

@@ -42,7 +42,7 @@ class Cut:
         return sum(isinstance(piece, ImageSlot) for piece in self.pieces)
 
 
-def cut(instruction: str, task: TaskPack) -> Cut:
+def cut_instruction(instruction: str, task: TaskPack) -> Cut:
     """Cut `instruction`; concatenated, the texts are the dialogue as it stood, each turn a part of its own."""
     text = instruction.replace("\r\n", "\n")
     offered = None
@@ -76,14 +76,14 @@ def _turns(text: str, pattern: re.Pattern[str] | None) -> list[tuple[int, str]]:
 
 def parse_list(text: str) -> tuple[str, ...] | None:
     """A list of names written as JSON, as Python, or with 、 , ， between them; None when it is none of these."""
-    values = literal_list(text)
+    values = parse_literal_list(text)
     if values is None:
         values = [name.strip(" \n\t\"'“”‘’") for name in re.split("[、,，]", text.strip().strip("[]"))]
     names = [value.strip() for value in values if isinstance(value, str) and value.strip()]
     return tuple(dict.fromkeys(names)) if names and len(names) == len(values) else None
 
 
-def literal_list(text: str) -> list[object] | None:
+def parse_literal_list(text: str) -> list[object] | None:
     """The list that `text` spells in JSON or in Python; None when it spells none."""
     for read in (json.loads, ast.literal_eval):
         try:

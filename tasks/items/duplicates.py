@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tasks.items.image_hashes import ImageHashes, picture_hashes, same_picture, thumbnail
-from tasks.items.signatures import PERMUTATIONS, Signatures, comparable_text, sign, trigrams
+from tasks.items.image_hashes import ImageHashes, compute_hashes, is_same_picture, make_thumbnail
+from tasks.items.signatures import PERMUTATIONS, Signatures, compute_signatures, normalise_text, trigrams
 from tasks.records import ImageRef, Sample
 
 Ints = NDArray[np.int64]
@@ -49,34 +49,36 @@ class Item:
     images: tuple[ImageRef, ...]
 
 
-def item_of(sample: Sample) -> Item:
+def make_comparable_item(sample: Sample) -> Item:
     """The comparable text and the images of a sample."""
-    return Item(comparable_text(sample), sample.images)
+    return Item(normalise_text(sample), sample.images)
 
 
-def near(one: Item, other: Item) -> bool:
+def is_near(one: Item, other: Item) -> bool:
     """Whether two items show and say nearly the same: near texts, as many images, each the same picture in order."""
     if len(one.images) != len(other.images):
         return False
     a, b = set(trigrams(one.text)), set(trigrams(other.text))
     if len(a & b) < (WITH_IMAGES if one.images else ALONE) * len(a | b):
         return False
-    return all(same_picture(x, y) for x, y in zip(one.images, other.images, strict=True))
+    return all(is_same_picture(x, y) for x, y in zip(one.images, other.images, strict=True))
 
 
-def near_duplicates(samples: Sequence[Sample], image_hashes: ImageHashes) -> list[tuple[int, int]]:
+def find_near_duplicates(samples: Sequence[Sample], image_hashes: ImageHashes) -> list[tuple[int, int]]:
     """Pairs of positions (lower first, ascending) of `samples` that are equal or near, whatever their task and label.
 
     Equal ones are paired with the first of them only, so that n copies make n - 1 pairs.
     """
-    signatures = sign(samples, image_hashes)
-    pairs = near_pairs(signatures, len(samples), lambda places: {i: item_of(samples[i]) for i in places})
+    signatures = compute_signatures(samples, image_hashes)
+    pairs = find_near_pairs(
+        signatures, len(samples), lambda places: {i: make_comparable_item(samples[i]) for i in places}
+    )
     first = np.unique(signatures.content, return_index=True, return_inverse=True)[1:]
     copies = [(int(i), j) for j, i in enumerate(first[0][first[1]]) if i != j]
     return sorted(pairs + copies)
 
 
-def near_pairs(
+def find_near_pairs(
     signatures: Signatures, count: int, fetch: Callable[[Collection[int]], Mapping[int, Item]]
 ) -> list[tuple[int, int]]:
     """Pairs of places (lower first, ascending) of items that are near each other.
@@ -105,11 +107,11 @@ def near_pairs(
     for place, others in crowds.items():
         wanted.update((place,), others.tolist())
     items |= fetch(wanted - items.keys())
-    found = [(i, j) for i, j in pairs if near(items[i], items[j])]
+    found = [(i, j) for i, j in pairs if is_near(items[i], items[j])]
     return sorted(found + _stopped_in_crowds(crowds, {i for i, j in found if j >= count}, items))
 
 
-def shown_pictures(images: Sequence[ImageRef], held_out: Sequence[ImageRef], image_hashes: ImageHashes) -> set[str]:
+def find_shown_images(images: Sequence[ImageRef], held_out: Sequence[ImageRef], image_hashes: ImageHashes) -> set[str]:
     """Digests of those `images` that show one of the `held_out` pictures, saved anew or cropped, whatever is said."""
     hashes = image_hashes.hashes(images)
     known = {image.sha256: image for image in images if image.sha256 in hashes}
@@ -118,7 +120,7 @@ def shown_pictures(images: Sequence[ImageRef], held_out: Sequence[ImageRef], ima
     found = {image.sha256 for image in held_out} & {image.sha256 for image in images}
     for image in {image.sha256: image for image in held_out}.values():
         maybe = _cut_from(image, shown)
-        found |= {refs[i].sha256 for i in np.flatnonzero(maybe).tolist() if same_picture(refs[i], image)}
+        found |= {refs[i].sha256 for i in np.flatnonzero(maybe).tolist() if is_same_picture(refs[i], image)}
     return found
 
 
@@ -176,7 +178,7 @@ def _stopped_in_crowds(
     found: dict[int, int] = {}
     for place, others in sorted(crowds.items()):
         for i in others.tolist():
-            if i not in stopped and i not in found and near(items[i], items[place]):
+            if i not in stopped and i not in found and is_near(items[i], items[place]):
                 found[i] = place
     return list(found.items())
 
@@ -200,10 +202,10 @@ def _cropped(signatures: Signatures, usable: Ints, place: int, image: ImageRef) 
 
 def _cut_from(image: ImageRef, shown: Hashes) -> NDArray[np.bool_]:
     """Whether pictures of these hashes may be the image, or a cut of it; none, where it can't be read."""
-    picture = thumbnail(image)
+    picture = make_thumbnail(image)
     if picture is None:
         return np.zeros(len(shown), bool)
-    whole, *cuts = picture_hashes(picture)
+    whole, *cuts = compute_hashes(picture)
     maybe = np.flatnonzero(np.bitwise_count(shown ^ whole) <= _ANY_CROP_BITS)
     distance = np.bitwise_count(shown[maybe] ^ whole)
     for cut in set(cuts):
@@ -240,7 +242,7 @@ def _mixed(key: Hashes) -> Hashes:
 # --- dialogues that grew, and groups of what belongs together ------------------------------------------------
 
 
-def grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
+def find_grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
     """Pairs of positions (beginning, longer): the first item's lines and images are the beginning of the second's.
 
     Whole lines count, spaces around them don't; the beginning must have at least 20 characters of text. An item is

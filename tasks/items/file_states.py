@@ -6,7 +6,7 @@ from hashlib import blake2b
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from tasks.items.manifests import manifest_files
+from tasks.items.manifests import list_manifest_files
 from tasks.records import digest_of
 
 _UNREACHABLE = "unreachable"
@@ -14,7 +14,7 @@ _UNREACHABLE = "unreachable"
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 
-def file_state(path: Path) -> str:
+def read_file_state(path: Path) -> str:
     """Size and time of change of a file, or those of all manifests in a folder: a cheap stand-in for its digest.
 
     A word stands for what is missing, or can't be looked at.
@@ -22,7 +22,9 @@ def file_state(path: Path) -> str:
     try:
         state = path.stat()
         if S_ISDIR(state.st_mode):
-            return digest_of([[os.fsencode(file.name).hex(), file_state(file)] for file in manifest_files(path)])[:16]
+            return digest_of(
+                [[os.fsencode(file.name).hex(), read_file_state(file)] for file in list_manifest_files(path)]
+            )[:16]
     except _GONE:
         return "missing"
     except OSError:
@@ -30,7 +32,7 @@ def file_state(path: Path) -> str:
     return _size_and_time(state)
 
 
-def folder_state(folder: Path) -> str:
+def read_folder_state(folder: Path) -> str:
     """Count and a digest of names, sizes and times of change of a folder's files; those of linked folders are left out.
 
     A file or folder that can't be looked at counts as one file, with a word for its size and time. The digest is a sum

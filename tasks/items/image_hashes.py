@@ -3,7 +3,7 @@
 # (scipy publishes no types)
 """How images look: perceptual hashes, cached by digest, and whether two files show one picture, saved anew or cropped.
 
-Screens of one kind have near hashes, so a hash only proposes; `same_picture` looks at both pictures, laid over each
+Screens of one kind have near hashes, so a hash only proposes; `is_same_picture` looks at both pictures, laid over each
 other, and decides.
 """
 
@@ -59,9 +59,9 @@ class ImageHashes:
         found = {sha256: value + _SIGNED for sha256, value in self._cache.get(distinct).items()}
         missing = [image for sha256, image in distinct.items() if sha256 not in found]
         with ThreadPoolExecutor() as pool:  # decoding, nearly all of the work, leaves the interpreter's lock
-            thumbnails = pool.map(thumbnail, missing)
+            thumbnails = pool.map(make_thumbnail, missing)
             new = {
-                image.sha256: int(picture_hashes(shown)[0])
+                image.sha256: int(compute_hashes(shown)[0])
                 for image, shown in zip(missing, thumbnails, strict=True)
                 if shown is not None
             }
@@ -69,7 +69,7 @@ class ImageHashes:
         return found | new
 
 
-def thumbnail(image: ImageRef) -> Floats | None:
+def make_thumbnail(image: ImageRef) -> Floats | None:
     """The picture in grey, upright, at 64×96 [HEIGHT, WIDTH]; None where the file can't be read."""
     try:
         with Image.open(image.path, formats=FORMATS) as file:
@@ -80,14 +80,14 @@ def thumbnail(image: ImageRef) -> Floats | None:
         return None
 
 
-def picture_hashes(shown: Floats) -> NDArray[np.uint64]:
+def compute_hashes(shown: Floats) -> NDArray[np.uint64]:
     """The hash of a thumbnail, and after it those of the picture with up to 3 % cut off at, or added to, its sides."""
     low = np.einsum("yfh,hw,xgw->yxfg", _WAVES_Y, shown, _WAVES_X, optimize=True).reshape(-1, 64)
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
-def same_picture(one: ImageRef, other: ImageRef) -> bool:
+def is_same_picture(one: ImageRef, other: ImageRef) -> bool:
     """Whether both files show one picture, perhaps saved anew, scaled, or cropped by up to 3 % at any side.
 
     Equal digests do; otherwise fine structure (without its slow changes of brightness) must correlate by at least 0.93
@@ -123,7 +123,7 @@ def _fine(shown: Floats) -> Floats:
 
 @lru_cache(maxsize=4096)
 def _smooth(path: str) -> Floats | None:
-    shown = thumbnail(ImageRef(path=path, sha256="", width=1, height=1))
+    shown = make_thumbnail(ImageRef(path=path, sha256="", width=1, height=1))
     return None if shown is None else np.asarray(gaussian_filter(shown, 0.7), np.float32)
 
 

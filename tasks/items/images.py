@@ -26,7 +26,7 @@ _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b
 _SIDEWAYS = (5, 6, 7, 8)
 
 
-def locate(name: str, root: Path) -> Path:
+def find_image_file(name: str, root: Path) -> Path:
     """The real path of the file `name` in the folder `root`, which must itself be resolved.
 
     Raises Unusable: PATH_ESCAPES when the path, after following links, leaves the folder, or IMAGE_MISSING.
@@ -99,9 +99,7 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
 
 
 @contextmanager
-def checking_images(
-    paths: Iterable[Path], max_pixels: int, known: Path | None
-) -> Generator[Callable[[Path], ImageRef]]:
+def check_images(paths: Iterable[Path], max_pixels: int, known: Path | None) -> Generator[Callable[[Path], ImageRef]]:
     """A function that says what one of `paths` is, or raises Unusable (see `check_image`); all are under way at once.
 
     What is found is kept in the file `known`, and what stands there is believed of files that have not changed.

@@ -85,7 +85,7 @@ def _read_json(manifest: Path, columns: Columns) -> Iterator[RawItem]:
     elif isinstance(content, dict) and any(name in content for name in columns.needed):
         yield RawItem("item-1", "item 1", cast(object, content))
     else:
-        raise ManifestError(f"{manifest}, line 1: holds one {kind_of(content)}; expected an array of items")
+        raise ManifestError(f"{manifest}, line 1: holds one {describe_type(content)}; expected an array of items")
 
 
 def _read_lines(manifest: Path, columns: Columns) -> Iterator[RawItem]:
@@ -192,7 +192,7 @@ def _check_columns(manifest: Path, names: list[str], columns: Columns) -> None:
         )
 
 
-def kind_of(value: object) -> str:
+def describe_type(value: object) -> str:
     """What a JSON value is called, for people."""
     names: dict[type, str] = {
         dict: "object",
@@ -227,7 +227,7 @@ KINDS = tuple(_READERS)  # endings of file names
 # --- folders -------------------------------------------------------------------------------------------------
 
 
-def manifest_files(folder: Path) -> list[Path]:
+def list_manifest_files(folder: Path) -> list[Path]:
     """The manifest files in `folder`, by name.
 
     Left out are folders, other kinds of files, and names that mean a file is hidden or not yet whole: `.x.json`,
@@ -239,7 +239,7 @@ def manifest_files(folder: Path) -> list[Path]:
     )  # fmt: skip
 
 
-def read_set(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
+def read_manifests(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
     """(manifest file (absolute path), item) of every item of a manifest, or of the manifests in a folder, in order.
 
     In a folder, an item's place and the name it has without an id begin with its file's name, and a file may hold no
@@ -252,7 +252,7 @@ def read_set(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
             raise ManifestError(f"{manifest}: holds no items; point to a manifest that has some")
         return found
     try:
-        files = manifest_files(manifest)
+        files = list_manifest_files(manifest)
     except OSError as error:
         raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error
     found = [pair for file in files for pair in _placed(file, read_items(file, columns))]

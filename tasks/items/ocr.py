@@ -43,7 +43,7 @@ Reading = Callable[[Sequence[ImageRef], int], Iterator[Found]]
 """Images and the number of processes → each image's text, in any order."""
 
 
-def reader_identity() -> str:
+def get_reader_identity() -> str:
     """What reads the text: another version or model may read other text."""
     return f"rapidocr-{version('rapidocr')}/{MODELS['Rec']}"
 
@@ -55,7 +55,7 @@ class OcrReader:
         """`processes`: readers at work at once; by default one a core, at most MOST_PROCESSES. `reading`: how images
         are read, by default `read_images`. Raises StorageError when the folder can't be written."""
         self._reading = reading or read_images
-        self._texts = DigestCache(folder / "ocr.sqlite", reader_identity())
+        self._texts = DigestCache(folder / "ocr.sqlite", get_reader_identity())
         self.processes = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
         self.unread: dict[str, Unread] = {}
         """What could not be read since this reader was made, by digest."""

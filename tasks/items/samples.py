@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import cast
 
 from tasks.errors import ManifestError
-from tasks.items.cutting import PLACEHOLDER, Cut, cut, literal_list
-from tasks.items.images import MAX_PIXELS, checking_images, locate
-from tasks.items.manifests import RawItem, is_utf8, kind_of, read_set
+from tasks.items.cutting import PLACEHOLDER, Cut, cut_instruction, parse_literal_list
+from tasks.items.images import MAX_PIXELS, check_images, find_image_file
+from tasks.items.manifests import RawItem, describe_type, is_utf8, read_manifests
 from tasks.items.refusals import Reason, Unusable
 from tasks.packs.columns import Columns
 from tasks.packs.pack import Pack, TaskPack
@@ -60,13 +60,13 @@ def read_samples(
     """
     if not os.path.isdir(images):
         raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path of `images`")
-    items = read_set(manifest, pack.columns)
+    items = read_manifests(manifest, pack.columns)
     reader = _Reader(pack, split, images.resolve())
     drafts = [reader.draft(item, source) for source, item in items]
     paths = (path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
     kept: list[Sample] = []
     dropped: list[Dropped] = []
-    with checking_images(paths, max_image_pixels, known) as check:
+    with check_images(paths, max_image_pixels, known) as check:
         for done, draft in enumerate(drafts, 1):
             result = draft if isinstance(draft, Dropped) else _finish(draft, check)
             if isinstance(result, Sample):
@@ -106,7 +106,7 @@ class _Reader:
         self._seen: dict[str, str] = {}
 
     def draft(self, item: RawItem, source: str) -> _Draft | Dropped:
-        sample_id = own_id(item, self._columns) or item.fallback_id
+        sample_id = find_own_id(item, self._columns) or item.fallback_id
         try:
             return self._check(item, sample_id, source)
         except Unusable as why:
@@ -117,8 +117,8 @@ class _Reader:
             raise item.flaw
         fields = item.fields
         if fields is None:
-            raise Unusable(Reason.NOT_AN_OBJECT, f"is a {kind_of(item.value)}, expected an object")
-        identity = own_id(item, self._columns)
+            raise Unusable(Reason.NOT_AN_OBJECT, f"is a {describe_type(item.value)}, expected an object")
+        identity = find_own_id(item, self._columns)
         if identity is not None:
             first = self._seen.setdefault(identity, item.where)
             if first != item.where:
@@ -131,7 +131,7 @@ class _Reader:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{self._columns.id or self._columns.image}`")
         instruction = self._instruction(fields, len(names))
         task = self._recognise(instruction)
-        content = cut(instruction, task)
+        content = cut_instruction(instruction, task)
         labels = () if task.free_text else content.offered or tuple(task.labels)
         given = None if self._split is Split.UNLABELLED else self._given(fields, task, labels)
         if content.slots != len(names):
@@ -139,7 +139,7 @@ class _Reader:
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "nothing is left of the instruction but role sentence and labels")
-        paths = tuple(locate(name, self._root) for name in names)
+        paths = tuple(find_image_file(name, self._root) for name in names)
         sample = Sample(
             id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source
         )
@@ -154,7 +154,7 @@ class _Reader:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`")
         instruction = fields[column]
         if not isinstance(instruction, str):
-            raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {kind_of(instruction)}, expected text")
+            raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {describe_type(instruction)}, expected text")
         return instruction
 
     def _recognise(self, instruction: str) -> TaskPack:
@@ -173,13 +173,15 @@ class _Reader:
         if isinstance(label, str) and (task.free_text or label in labels):
             return label
         if task.free_text:
-            raise Unusable(Reason.OUTPUT_NOT_TEXT, f"`{self._columns.output}` is a {kind_of(label)}, expected text")
+            raise Unusable(
+                Reason.OUTPUT_NOT_TEXT, f"`{self._columns.output}` is a {describe_type(label)}, expected text"
+            )
         if isinstance(label, str) and label in task.labels:
             raise Unusable(Reason.LABEL_NOT_OFFERED, f"label `{label}` is not in the item's own list")
         raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is none of task {task.name}")
 
 
-def own_id(item: RawItem, columns: Columns) -> str | None:
+def find_own_id(item: RawItem, columns: Columns) -> str | None:
     """Return the item's own id as text, or its images' names where there are no ids; None when it has none to use."""
     fields = item.fields or {}
     if columns.id is not None:
@@ -210,7 +212,7 @@ def _image_names(value: object) -> list[str]:
     if value is None or value == "" or value != value:
         return []
     if isinstance(value, str):
-        listed = literal_list(value) if value.startswith("[") else None
+        listed = parse_literal_list(value) if value.startswith("[") else None
         return [value] if listed is None else _image_names(listed)
     if isinstance(value, list):
         entries = cast(list[object], value)

@@ -15,8 +15,8 @@ from tasks.errors import EngineError
 from tasks.models.costs import Budget, Session, Tally, add_up
 from tasks.models.engines.engine import Engine, EngineSpec, ManyAdapters, Prices, Usage
 from tasks.models.ledger.ledger import Ledger
-from tasks.prompts.parsing import ASK_AGAIN, parse, rung_counts
-from tasks.prompts.prompter import reseeded
+from tasks.prompts.parsing import ASK_AGAIN, count_rungs, parse
+from tasks.prompts.prompter import reseed
 from tasks.records import Generation, Prediction, Request
 from tasks.storage.stage_record import Costs
 
@@ -106,7 +106,7 @@ class Asker:
         )  # fmt: skip
         found = {p.sample_id: p for p in self._collect(stream, requests, what)}
         predictions = [found[request.sample_id] for request in requests]
-        for rung, count in rung_counts(predictions).items():
+        for rung, count in count_rungs(predictions).items():
             self._rungs[rung] = self._rungs.get(rung, 0) + count
         self._asked_again += sum(p.attempt for p in predictions)
         return predictions
@@ -204,7 +204,7 @@ def stream_labels(
         for request, generation in stream_answers(open_engine, ledger, requests, tally, budget, prices):
             prediction = parse(request, generation, source=source, model=model)
             if prediction.outcome in ASK_AGAIN and attempt + 1 < attempts:
-                again.append(reseeded(request, attempt + 1))
+                again.append(reseed(request, attempt + 1))
             else:
                 yield prediction.model_copy(update={"attempt": attempt}) if attempt else prediction
         if not again:

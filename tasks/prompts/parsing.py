@@ -105,7 +105,7 @@ def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str
     return Outcome.OK, reason
 
 
-def rung_counts(predictions: Iterable[Prediction]) -> dict[str, int]:
+def count_rungs(predictions: Iterable[Prediction]) -> dict[str, int]:
     """How many predictions each rung of the ladder gave, strictest first; rungs that gave none are left out."""
     counts = Counter(prediction.rung for prediction in predictions)
     return {rung.value: counts[rung] for rung in Rung if counts[rung]}

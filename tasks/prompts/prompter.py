@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from tasks.errors import PackError
 from tasks.packs.pack import Pack, TaskPack
 from tasks.packs.pack_file import OcrOption
-from tasks.prompts.turns import system_turn, user_text
+from tasks.prompts.turns import make_system_turn, make_user_text
 from tasks.records import (
     Constraint,
     FreeText,
@@ -53,7 +53,7 @@ def _json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def reseeded(request: Request, attempt: int) -> Request:
+def reseed(request: Request, attempt: int) -> Request:
     """The same question for the `attempt`-th new answer: another seed, and sampled if it was greedy."""
     temperature = max(request.sampling.temperature, _AGAIN_TEMPERATURE)
     sampling = request.sampling.model_copy(
@@ -63,7 +63,7 @@ def reseeded(request: Request, attempt: int) -> Request:
     return request.model_copy(update={"key": key, "sampling": sampling})
 
 
-def fixed_chars(request: Request) -> int:
+def count_fixed_chars(request: Request) -> int:
     """Characters of the prompt that are the pack's and not the item's."""
     return len(request.system) + len(request.prefix) + len(request.suffix)
 
@@ -171,8 +171,8 @@ class Prompter:
         else:
             request = self.classify(sample, Sampling(), with_reason=bool(reason))
         return (
-            *(Message(role="system", content=turn["content"]) for turn in system_turn(request)),
-            Message(role="user", content=user_text(request)),
+            *(Message(role="system", content=turn["content"]) for turn in make_system_turn(request)),
+            Message(role="user", content=make_user_text(request)),
             Message(role="assistant", content=self.answer(label, reason)),
         )
 

@@ -8,12 +8,12 @@ IMAGE_TOKEN = "<image>"
 _READ_AS_MORE = re.compile(r"<(image|video|audio|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\}")
 
 
-def system_turn(request: Request) -> list[dict[str, str]]:
+def make_system_turn(request: Request) -> list[dict[str, str]]:
     """The turns before the user's: none, or the one ``{"role": "system", "content": text}`` of a pack that has it."""
     return [{"role": "system", "content": escape_placeholder(request.system)}] if request.system else []
 
 
-def user_content(request: Request) -> list[dict[str, str]]:
+def make_user_content(request: Request) -> list[dict[str, str]]:
     """The content list of the request's one user turn, in order.
 
     Returns elements ``{"type": "text", "text": …}`` and ``{"type": "image", "image": path}``; empty texts are left out.
@@ -28,14 +28,14 @@ def user_content(request: Request) -> list[dict[str, str]]:
     return [element for element in content if element.get("text") != ""]
 
 
-def user_text(request: Request) -> str:
+def make_user_text(request: Request) -> str:
     """The same user turn as one string, each image as the token `<image>`.
 
-    A literal `<image>` in the item's own text or in a template would be counted as an image by trainers' readers, and
-    a literal `<|im_end|>` ends the turn, so both stand in full-width brackets here and in `user_content` alike: what is
-    trained is what is asked.
+    A literal `<image>` in the item's own text or in a template would be counted as an image by trainers, and a literal
+    `<|im_end|>` would end the turn, so both get full-width brackets here and in `make_user_content`: a student is
+    trained on exactly what it is asked.
     """
-    return "".join(element.get("text", IMAGE_TOKEN) for element in user_content(request))
+    return "".join(element.get("text", IMAGE_TOKEN) for element in make_user_content(request))
 
 
 def escape_placeholder(text: str) -> str:

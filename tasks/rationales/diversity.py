@@ -21,7 +21,7 @@ from tasks.rationales.settings import NEAR, RationaleSettings
 from tasks.rationales.words import BadReason
 
 _STRETCH = 20_000
-"""Reasons compared with each other by `crowded_out`: 8 s of a busy core."""
+"""Reasons compared with each other by `find_crowded_out`: 8 s of a busy core."""
 _BLOCK = 512
 """Reasons compared with as many others at a time: its square bounds memory, however many of them are alike."""
 
@@ -41,7 +41,7 @@ K = TypeVar("K")
 
 
 @dataclass(frozen=True)
-class Worded:
+class MarkedReason:
     """A reason and the class it speaks for; `text` has its labels marked (gate.mark_labels)."""
 
     text: str
@@ -64,7 +64,7 @@ class Diversity:
 
 
 def find_alike(
-    fresh: Sequence[Worded], standing: Sequence[Worded], settings: RationaleSettings, *, last: bool
+    fresh: Sequence[MarkedReason], standing: Sequence[MarkedReason], settings: RationaleSettings, *, last: bool
 ) -> dict[int, BadReason]:
     """Return what is wrong with which of `fresh` (by position), beside each other and the settled `standing`.
 
@@ -94,7 +94,7 @@ def find_alike(
     return {i - settled: reason for i, reason in sorted(bad.items())}
 
 
-def crowded_out(worded: Mapping[K, Worded], settings: RationaleSettings) -> set[K]:
+def find_crowded_out(worded: Mapping[K, MarkedReason], settings: RationaleSettings) -> set[K]:
     """Return the keys whose reason has to go so that no two of those left are alike; the first of each crowd stay.
 
     More than 20,000 reasons are compared class by class, a class in stretches of 20,000; beyond that only copies are
@@ -200,7 +200,7 @@ def _different(texts: Sequence[str]) -> tuple[list[str], _Rows]:
 
 
 def _crowded_openings(
-    every: Sequence[Worded], settled: int, gone: dict[int, BadReason], settings: RationaleSettings, *, last: bool
+    every: Sequence[MarkedReason], settled: int, gone: dict[int, BadReason], settings: RationaleSettings, *, last: bool
 ) -> Iterator[int]:
     """Positions from `settled` on whose opening too many share; the `last` time the first ones stand."""
     by_opening: dict[tuple[str, str], list[int]] = defaultdict(list)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tasks.packs.pack import Pack
-from tasks.rationales.diversity import Worded, find_alike
+from tasks.rationales.diversity import MarkedReason, find_alike
 from tasks.rationales.settings import RationaleSettings
-from tasks.rationales.words import NEVER, OTHER, RIGHT, BadReason, ReasonWords, reason_words
+from tasks.rationales.words import NEVER, OTHER, RIGHT, BadReason, ReasonWords, load_reason_words
 from tasks.records import Prediction, Sample
 
 _MIN_CHARS = 4
@@ -39,7 +39,7 @@ _SPACED = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HANGUL"})
 
 
 @dataclass(frozen=True)
-class Marked:
+class MarkedText:
     """A reason as the lists of words see it. Made by `mark_labels`."""
 
     text: str
@@ -49,16 +49,16 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Explained:
+class LabelledReason:
     """A reason for `label` of `sample`. Made by whoever has reasons; read by `judge_reasons`."""
 
     sample: Sample
     label: str
     reason: str
 
-    def worded(self) -> Worded:
+    def worded(self) -> MarkedReason:
         """The reason as alikeness sees it."""
-        return Worded(mark_labels(self.reason, self.sample.labels, self.label).text, self.label)
+        return MarkedReason(mark_labels(self.reason, self.sample.labels, self.label).text, self.label)
 
 
 def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReason | None:
@@ -73,7 +73,7 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
         return BadReason.TOO_LONG
     if _MARKUP.search(reason) or _LOOP.search(reason):
         return BadReason.GARBLED
-    words = reason_words(pack.language)
+    words = load_reason_words(pack.language)
     if _own_share(reason, sample, words) < _OWN_LETTERS:
         return BadReason.OTHER_LANGUAGE
     seen = mark_labels(_unquoted(reason, sample), sample.labels, label)
@@ -87,11 +87,11 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
 
 
 def judge_reasons(
-    explained: Sequence[Explained],
+    explained: Sequence[LabelledReason],
     pack: Pack,
     settings: RationaleSettings,
     *,
-    standing: Sequence[Worded] = (),
+    standing: Sequence[MarkedReason] = (),
     last: bool,
 ) -> list[BadReason | None]:
     """Return what is wrong with each reason, in order: by its own text, and beside the others without such a fault.
@@ -136,12 +136,12 @@ def remove_bad_reasons(
 
 def write_complaint(bad: BadReason, reason: str, pack: Pack) -> str:
     """Write what a model is told when it is asked again, in the pack's language; empty where that has no words."""
-    words = reason_words(pack.language)
+    words = load_reason_words(pack.language)
     fault = words.faults.get(bad)
     return words.complaint.format(reason=reason[: pack.reason_max_chars], fault=fault) if fault else ""
 
 
-def _names_other(seen: Marked, sample: Sample, words: ReasonWords) -> bool:
+def _names_other(seen: MarkedText, sample: Sample, words: ReasonWords) -> bool:
     said = _said_in(sample)
     for number, mention in enumerate(re.finditer(OTHER, seen.text)):
         before, after = seen.text[: mention.start()], seen.text[mention.end() :]
@@ -182,7 +182,7 @@ def _weight(text: str, words: ReasonWords) -> int:
 # --- a reason's text as the patterns see it: labels marked, quotations taken out, scripts told apart ----------
 
 
-def mark_labels(reason: str, labels: Sequence[str], label: str) -> Marked:
+def mark_labels(reason: str, labels: Sequence[str], label: str) -> MarkedText:
     """Put marks for labels into `reason`: whole, without what they have in brackets, or their part behind a dash."""
     names: dict[str, str] = {}
     for other in labels:
@@ -196,7 +196,7 @@ def mark_labels(reason: str, labels: Sequence[str], label: str) -> Marked:
     known = {name: owner for name, owner in names.items() if owner == label or (owner and name not in _plain(label))}
     text = _plain(reason)
     if not known:
-        return Marked(text, ())
+        return MarkedText(text, ())
     others: list[str] = []
 
     def mark(match: re.Match[str]) -> str:
@@ -207,7 +207,7 @@ def mark_labels(reason: str, labels: Sequence[str], label: str) -> Marked:
         return OTHER
 
     longest_first = sorted(known, key=len, reverse=True)
-    return Marked(re.sub("|".join(map(re.escape, longest_first)), mark, text), tuple(others))
+    return MarkedText(re.sub("|".join(map(re.escape, longest_first)), mark, text), tuple(others))
 
 
 def _plain(text: str) -> str:

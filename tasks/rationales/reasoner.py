@@ -8,8 +8,8 @@ from tasks.models.ask import Asker
 from tasks.models.engines.engine import EngineSpec
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.diversity import Diversity, Worded, measure_diversity
-from tasks.rationales.gate import Explained, judge_reasons, supports, write_complaint
+from tasks.rationales.diversity import Diversity, MarkedReason, measure_diversity
+from tasks.rationales.gate import LabelledReason, judge_reasons, supports, write_complaint
 from tasks.rationales.settings import RationaleSettings, Support
 from tasks.rationales.words import BadReason
 from tasks.records import USABLE, Dropped, Outcome, Prediction, Sample, Sampling
@@ -98,7 +98,7 @@ class _Reasoner:
     settings: RationaleSettings
     seed: int
     found: Reasons = field(default_factory=Reasons)
-    standing: list[Worded] = field(default_factory=list[Worded])
+    standing: list[MarkedReason] = field(default_factory=list[MarkedReason])
     complaints: dict[str, str] = field(default_factory=dict[str, str])
 
     def ask_once(self, samples: Sequence[Sample], attempt: int) -> list[Sample]:
@@ -129,24 +129,24 @@ class _Reasoner:
 
     def _ask(
         self, samples: Sequence[Sample], attempt: int, what: str
-    ) -> tuple[list[Explained], dict[str, BadReason | Outcome], dict[str, str]]:
+    ) -> tuple[list[LabelledReason], dict[str, BadReason | Outcome], dict[str, str]]:
         """Return the reasons that could be read, the outcomes of the others, and what each answer said, by id."""
         sampling = self.settings.sampling(attempt, self.seed)
         requests = [self.prompter.rationale(s, s.given or "", sampling, self.complaints.get(s.id, "")) for s in samples]
         answers = self.asker.ask(requests, self.spec, what)
-        explained: list[Explained] = []
+        explained: list[LabelledReason] = []
         faults: dict[str, BadReason | Outcome] = {}
         said: dict[str, str] = {}
         for sample, request in zip(samples, requests, strict=True):
             outcome, reason = parse_reason(request, answers[request.key])
             said[sample.id] = reason or answers[request.key].detail
             if outcome in USABLE:
-                explained.append(Explained(sample, sample.given or "", reason))
+                explained.append(LabelledReason(sample, sample.given or "", reason))
             else:
                 faults[sample.id] = outcome
         return explained, faults, said
 
-    def _conclude(self, sound: Sequence[Explained], what: str) -> dict[str, Prediction]:
+    def _conclude(self, sound: Sequence[LabelledReason], what: str) -> dict[str, Prediction]:
         """Ask to which label the model comes after each reason, one scored token per item; return that by id."""
         sampling = Sampling(max_tokens=1, seed=self.seed, label_probabilities=True)
         bare = {"parts": ()} if self.settings.support is Support.REASON_ALONE else {}
@@ -156,7 +156,7 @@ class _Reasoner:
         )
         return {p.sample_id: p for p in predictions}
 
-    def _keep(self, one: Explained, answer: Prediction | None, attempt: int) -> None:
+    def _keep(self, one: LabelledReason, answer: Prediction | None, attempt: int) -> None:
         self.standing.append(one.worded())
         self.found.dropped.pop(one.sample.id, None)
         self.found.kept[one.sample.id] = Prediction(

@@ -116,7 +116,7 @@ def has_words(language: str) -> bool:
     return _file_of(language).is_file()
 
 
-def reason_words(language: str) -> ReasonWords:
+def load_reason_words(language: str) -> ReasonWords:
     """Return the lists of a language code, empty ones where it has no file; raises PackError, naming file and key."""
     return _words_of(_file_of(language))
 

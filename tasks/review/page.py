@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from tasks.items.images import FORMATS
 from tasks.records import ImageRef, ReviewCase, content_digest, digest_of
-from tasks.storage.files import replacing
+from tasks.storage.files import replace_file
 
 SHOWN_PIXELS = 1_200_000
 """Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
@@ -46,7 +46,7 @@ def write_review_page(
     to the page, which then works only beside its images. A file that can't be shown becomes a note in its place.
     """
     before, after = _frame(title)
-    with replacing(page) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with replace_file(page) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(before)
         for element in _data(cases, page.parent, verdicts, inline):
             file.write(element)

@@ -16,7 +16,7 @@ _FULL_MESSAGES = ("no space left on device", "disk is full", "disk quota exceede
 
 
 @contextmanager
-def writing(path: Path) -> Generator[None]:
+def report_full_disk(path: Path) -> Generator[None]:
     """Raise StorageError, naming `path`, for a full disk, quota or size limit within the block.
 
     Our own errors pass unchanged: they name what they are about.
@@ -26,13 +26,13 @@ def writing(path: Path) -> Generator[None]:
     except LabelstillError:
         raise
     except Exception as error:
-        if (why := full_disk(error)) is None:
+        if (why := describe_full_disk(error)) is None:
             raise
         raise StorageError(f"{path} can't be written: {why}; free disk space, run again") from error
 
 
 @contextmanager
-def replacing(path: Path, *, sync: bool = True) -> Generator[Path]:
+def replace_file(path: Path, *, sync: bool = True) -> Generator[Path]:
     """Give a temporary file's path to write to, and move it to `path` when the block ends without an error.
 
     Until then `path` stays as it was. With `sync` off, a power cut may tear the file: only for what can be made again.
@@ -40,7 +40,7 @@ def replacing(path: Path, *, sync: bool = True) -> Generator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
-        with writing(path):
+        with report_full_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if sync:
@@ -53,11 +53,11 @@ def replacing(path: Path, *, sync: bool = True) -> Generator[Path]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically (see `replacing`)."""
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         temporary.write_bytes(data)
 
 
-def full_disk(error: Exception) -> str | None:
+def describe_full_disk(error: Exception) -> str | None:
     """Return the system's words for a full disk, quota or file size limit; None when `error` is anything else.
 
     `error` is judged by its number or, where a library keeps none, by its text.

@@ -66,14 +66,14 @@ def read_models(file: Path, model: type[M], what: str, failure: type[LabelstillE
             raise failure(f"{file}, line {number}: not a valid {what} ({why}); {advice}") from error
 
 
-def json_lines(rows: Iterable[object]) -> bytes:
+def dump_json_lines(rows: Iterable[object]) -> bytes:
     """Return one line of JSON per row: a pydantic model, or anything orjson takes."""
     return b"".join(orjson.dumps(row, default=_plain, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
 
 
 def write_json_lines(path: Path, rows: Iterable[object]) -> None:
     """Write `rows` as JSON Lines, atomically."""
-    write_bytes(path, json_lines(rows))
+    write_bytes(path, dump_json_lines(rows))
 
 
 def write_json(path: Path, value: object) -> None:

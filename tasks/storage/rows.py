@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.records import Dropped, Record
-from tasks.storage.files import replacing
+from tasks.storage.files import replace_file
 
 R = TypeVar("R", bound=Record)
 
@@ -40,7 +40,7 @@ class RowWriter:
         self._file: pq.ParquetWriter | None = None
 
     def __enter__(self) -> "RowWriter":
-        self._temporary = self._stack.enter_context(replacing(self._path))
+        self._temporary = self._stack.enter_context(replace_file(self._path))
         self._stack.push(self._finish)
         return self
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from tasks.errors import BooksError
+from tasks.errors import ItemCountError
 from tasks.records import Dropped, Record, digest_of
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import write_rows
@@ -26,13 +26,13 @@ def code_version() -> str:
     return hasher.hexdigest()[:12]
 
 
-def recipe_hash(**parts: object) -> str:
+def hash_recipe(**parts: object) -> str:
     """Hash of a stage's named ingredients; pydantic models and JSON-able values only."""
     plain = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in parts.items()}
     return digest_of(plain)[:16]
 
 
-def finished(folder: Path, recipe: str) -> StageRecord | None:
+def find_finished_record(folder: Path, recipe: str) -> StageRecord | None:
     """The record of a whole stage made by this very recipe, or None if the stage must be done (again).
 
     So it must while questions failed: what was answered is in the ledger, and the server may be up by now.
@@ -47,9 +47,9 @@ def write_stage(
 ) -> StageRecord:
     """Write a stage's three files; returns the record with its counts filled in.
 
-    Raises BooksError unless the sample ids of `kept` and `dropped` together are exactly `input_ids`.
+    Raises ItemCountError unless the sample ids of `kept` and `dropped` together are exactly `input_ids`.
     """
-    check_books(record.stage, (_sample_id(k) for k in kept), (d.sample_id for d in dropped), input_ids)
+    check_item_counts(record.stage, (_sample_id(k) for k in kept), (d.sample_id for d in dropped), input_ids)
     open_stage(folder)
     write_rows(folder / "kept.parquet", kept)
     write_rows(folder / "dropped.parquet", dropped)
@@ -65,7 +65,7 @@ def open_stage(folder: Path) -> None:
 def close_stage(folder: Path, record: StageRecord, kept: int, drops: Mapping[str, int]) -> StageRecord:
     """Write the record of a stage whose two other files are written, with its counts filled in; returns it.
 
-    For stages too large to be held in memory; they check their books themselves (`check_books`).
+    For stages too large to be held in memory; they check their books themselves (`check_item_counts`).
     """
     dropped = sum(drops.values())
     record = record.model_copy(
@@ -81,12 +81,12 @@ def close_stage(folder: Path, record: StageRecord, kept: int, drops: Mapping[str
     return record
 
 
-def check_books(stage: str, kept: Iterable[str], dropped: Iterable[str], input_ids: Iterable[str]) -> None:
-    """Raise BooksError unless kept + dropped = input, id for id."""
+def check_item_counts(stage: str, kept: Iterable[str], dropped: Iterable[str], input_ids: Iterable[str]) -> None:
+    """Raise ItemCountError unless kept + dropped = input, id for id."""
     out, into = Counter(kept) + Counter(dropped), Counter(input_ids)
     if out != into:
         lost, extra = into - out, out - into
-        raise BooksError(f"{stage}: kept + dropped ≠ input; lost {list(lost)[:5]}, appeared {list(extra)[:5]}")
+        raise ItemCountError(f"{stage}: kept + dropped ≠ input; lost {list(lost)[:5]}, appeared {list(extra)[:5]}")
 
 
 def _sample_id(row: Record) -> str:

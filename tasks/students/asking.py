@@ -7,7 +7,7 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.options import installed_build
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
-from tasks.students.external_output import external_checkpoint
+from tasks.students.external_output import find_student_checkpoint
 from tasks.students.settings import CheckpointSettings, ExternalSpec
 
 _LABEL_TOKENS = 8
@@ -50,4 +50,4 @@ def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_rea
 
 
 def _checkpoint(spec: CheckpointSettings, folder: Path) -> tuple[Path, bool]:
-    return external_checkpoint(folder) if isinstance(spec, ExternalSpec) else (folder, True)
+    return find_student_checkpoint(folder) if isinstance(spec, ExternalSpec) else (folder, True)

@@ -45,7 +45,7 @@ def take_checkpoint(checkpoint: Path, target: Path) -> None:
             shutil.move(file, target / file.name)
 
 
-def external_checkpoint(folder: Path) -> tuple[Path, bool]:
+def find_student_checkpoint(folder: Path) -> tuple[Path, bool]:
     """Return the checkpoint in a student's folder, and whether it is an adapter (else a whole model).
 
     Raises EngineError when there is none.

@@ -15,7 +15,7 @@ import orjson
 from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.errors import ConfigError, LeakageError
-from tasks.items.duplicates import group_linked, grown_dialogues
+from tasks.items.duplicates import find_grown_dialogues, group_linked
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
 
@@ -31,7 +31,7 @@ class Folds:
     """Of the items that are held out at some time; who has no fold is in `always_train`."""
     k: int
     groups: int
-    """Number of groups: what `group_numbers` links is in one."""
+    """Number of groups: what `number_groups` links is in one."""
     rare: dict[str, int]
     """Number of items of each label that is never held out: fewer items than folds, or one fold would hold out all."""
     always_train: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def make_folds(
 ) -> Folds:
     """Split labelled samples into `k` folds, stratified by given label, groups kept together.
 
-    Groups are those of `group_numbers`; `links` are further pairs of positions in `samples` that belong together
+    Groups are those of `number_groups`; `links` are further pairs of positions in `samples` that belong together
     (`duplicates.near_duplicates`). Labels with fewer items than folds are never held out, nor is a label that a fold
     would hold out as a whole (else its student would not know it), nor what shares a group with one.
 
@@ -116,7 +116,7 @@ def make_folds(
     )
 
 
-def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = ()) -> list[int]:
+def number_groups(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = ()) -> list[int]:
     """A group number for each sample, from 0 by first appearance.
 
     Together are samples that share any image, hold the same content, or are pairs of `links` (positions), and a
@@ -128,7 +128,7 @@ def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = 
         for i, sample in enumerate(samples)
         for key in (*(image.sha256 for image in sample.images), content_digest(sample))
     ]
-    return group_linked(len(samples), [*same, *grown_dialogues(samples), *links]).tolist()
+    return group_linked(len(samples), [*same, *find_grown_dialogues(samples), *links]).tolist()
 
 
 def write_folds(split: Folds, folder: Path, repeat: int) -> None:
@@ -188,7 +188,7 @@ def _in_order(samples: Sequence[Sample], links: Sequence[tuple[int, int]]) -> _S
     place = {old: new for new, old in enumerate(order)}
     ordered = [samples[i] for i in order]
     groups: dict[int, list[int]] = {}
-    for i, group in enumerate(group_numbers(ordered, [(place[a], place[b]) for a, b in links])):
+    for i, group in enumerate(number_groups(ordered, [(place[a], place[b]) for a, b in links])):
         groups.setdefault(group, []).append(i)
     return _Set([s.id for s in ordered], [s.given or "" for s in ordered], list(groups.values()))
 

@@ -27,7 +27,7 @@ from tasks.models.engines.identity import model_identity
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.students.asking import choose_base_engine
-from tasks.students.lora_checkpoints import KEPT, Watch, newest_checkpoint
+from tasks.students.lora_checkpoints import KEPT, Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import choose_taught_items, make_dataset
 from tasks.students.loss_curves import Progress, draw_curve, read_curve
 from tasks.students.settings import StudentSpec
@@ -98,7 +98,7 @@ class LoraRecipe:
         lock = folder.with_name(f".{folder.name}.lock")
         with FileLock(lock):
             if not is_trained(folder):
-                checkpoint = newest_checkpoint(work_folder(folder), recipe)
+                checkpoint = find_newest_checkpoint(work_folder(folder), recipe)
                 watch = Watch(progress, self.spec.seconds_a_fold, self.spec.checkpoint_seconds)
                 self._train(taught, fold, folder, checkpoint, watch, facts)
             lock.unlink(missing_ok=True)  # whoever still waits for it finds a finished folder

@@ -31,7 +31,7 @@ KEPT = 2
 _LIST = "files.json"
 
 
-def newest_checkpoint(work: Path, recipe: str) -> Path | None:
+def find_newest_checkpoint(work: Path, recipe: str) -> Path | None:
     """Where training goes on. Empties `work` unless it was left by this recipe and these versions."""
     versions = [module.__version__ for module in (torch, transformers, trl, peft)]
     name = digest_of([recipe, versions])

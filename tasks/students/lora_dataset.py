@@ -11,7 +11,7 @@ from datasets import Dataset
 from tasks.errors import ConfigError
 from tasks.models.image_cache import open_images
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Sample, Sampling
 from tasks.students.settings import StudentSpec
 
@@ -49,9 +49,9 @@ def make_dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch
 
     def row(i: int) -> dict[str, Any]:
         request = requests[i]
-        content = [{"type": "image"} if e["type"] == "image" else e for e in user_content(request)]
+        content = [{"type": "image"} if e["type"] == "image" else e for e in make_user_content(request)]
         return {
-            "prompt": [*system_turn(request), {"role": "user", "content": content}],
+            "prompt": [*make_system_turn(request), {"role": "user", "content": content}],
             "completion": [{"role": "assistant", "content": [{"type": "text", "text": answers[i]}]}],
             "images": open_images(request.images, patch_size=patch_size, **limits) or [],
         }

@@ -21,12 +21,12 @@ from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
 from tasks.students.folds import make_folds
 from tasks.students.loss_curves import Progress
-from tasks.students.probe_classifier import Blocks, Classifier, Weighing, fit, from_arrays, to_arrays
+from tasks.students.probe_classifier import Blocks, Classifier, FeatureWeights, fit, from_arrays, to_arrays
 from tasks.students.probe_features import (
     Vector,
     count_ngrams,
-    dialogue_text,
-    image_text,
+    join_dialogue_text,
+    join_image_text,
     pool_images,
 )
 from tasks.students.settings import ProbeSpec
@@ -48,7 +48,7 @@ class ProbeRecipe:
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
         """Return the identity of the probe of `fold`: what it is made from, by which recipe, with which seed."""
-        items = sorted([s.id, content_digest(s), s.given, image_text(s, self.texts)] for s in train)
+        items = sorted([s.id, content_digest(s), s.given, join_image_text(s, self.texts)] for s in train)
         ingredients = self.spec.model_dump(mode="json", exclude={"folds", "repeats", "seed"})
         return digest_of([ingredients, items, fold, self.seed])[:16]
 
@@ -65,7 +65,7 @@ class ProbeRecipe:
         if not samples:
             raise ConfigError(f"fold {fold}: no labelled item is left to train on; set fewer folds")
         blocks = _blocks(samples, self.texts, self.images, self.spec.ngrams)
-        weighing = Weighing.fit(blocks)
+        weighing = FeatureWeights.fit(blocks)
         given = [s.given or "" for s in samples]
         offered = [s.labels for s in samples]
         inner_folds = _inner_parts(samples, self.seed)
@@ -128,8 +128,8 @@ def _blocks(
     elif width is not None and pooled.shape[1] != width:
         raise EngineError(f"image features of {pooled.shape[1]} numbers for a probe of {width}: make them by its spec")
     return Blocks(
-        dialogue=count_ngrams([dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
-        shown=count_ngrams([image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
+        dialogue=count_ngrams([join_dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
+        shown=count_ngrams([join_image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
         images=pooled,
     )
 
@@ -143,7 +143,7 @@ def _inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
     return [parts.get(s.id, -1) for s in samples]
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Classifier, Weighing]:
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Classifier, FeatureWeights]:
     try:
         facts = read_facts(folder)
         plain = orjson.loads((folder / "probe.json").read_bytes())

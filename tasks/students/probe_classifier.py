@@ -47,7 +47,7 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Weighing:
+class FeatureWeights:
     """How raw features become rows of equal weight: learnt from the training part, without its labels."""
 
     state: dict[str, Array]
@@ -196,15 +196,15 @@ def _calibrated(scores: Array, allowed: Array, targets: Array, log_prior: Array)
     return float(best.fun), float(np.exp(best.x[0])), float(best.x[1])
 
 
-def to_arrays(classifier: Classifier, weighing: Weighing) -> tuple[dict[str, Array], dict[str, object]]:
+def to_arrays(classifier: Classifier, weighing: FeatureWeights) -> tuple[dict[str, Array], dict[str, object]]:
     """Return arrays for an .npz file and plain values for a JSON file, from which `from_arrays` makes both again."""
     values = vars(classifier) | {"weights": classifier.weights.astype(np.float32)}
     arrays = {name: values.pop(name) for name in _ARRAYS}
     return arrays | weighing.state, values
 
 
-def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, Weighing]:
+def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, FeatureWeights]:
     """Make both again from what `to_arrays` returned. Raises KeyError when something is missing."""
     fields = {name: arrays[name] for name in _ARRAYS} | {name: plain[name] for name in _PLAIN}
     fields["classes"] = tuple(fields["classes"])
-    return Classifier(**fields), Weighing({name: array for name, array in arrays.items() if name not in _ARRAYS})
+    return Classifier(**fields), FeatureWeights({name: array for name, array in arrays.items() if name not in _ARRAYS})

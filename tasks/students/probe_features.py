@@ -40,12 +40,12 @@ _MAX_PIXELS = 256 * 28 * 28
 """What the vision tower sees of an image."""
 
 
-def dialogue_text(sample: Sample) -> str:
+def join_dialogue_text(sample: Sample) -> str:
     """Return the item's own words, its parts apart by line ends."""
     return "\n".join(part.text for part in sample.parts if isinstance(part, TextPart))
 
 
-def image_text(sample: Sample, texts: Mapping[str, str]) -> str:
+def join_image_text(sample: Sample, texts: Mapping[str, str]) -> str:
     """Return what was read off the item's images (`texts` by digest), in their order."""
     return "\n".join(texts.get(image.sha256, "") for image in sample.images)
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tasks.demo.screens import KINDS, draw_screen
-from tasks.items.image_hashes import HEIGHT, WIDTH, ImageHashes, picture_hashes, same_picture, thumbnail
+from tasks.items.image_hashes import HEIGHT, WIDTH, ImageHashes, compute_hashes, is_same_picture, make_thumbnail
 from tasks.records import ImageRef
 from tests.tasks.making import image
 
@@ -49,33 +49,33 @@ def test_a_copy_is_the_same_picture_and_its_hash_is_near_one_of_the_cuts(tmp_pat
     shown = screen(1, kind)
     whole = saved(tmp_path, "a.png", shown)
     copy = saved(tmp_path, "b.jpg", COPIES[how](shown), quality=70)
-    assert same_picture(whole, copy)
-    assert same_picture(copy, whole)
-    known = thumbnail(whole)
+    assert is_same_picture(whole, copy)
+    assert is_same_picture(copy, whole)
+    known = make_thumbnail(whole)
     assert known is not None
     found = ImageHashes().hashes([copy])["b.jpg"]
-    assert min(bits(int(h), found) for h in picture_hashes(known)) <= 6
+    assert min(bits(int(h), found) for h in compute_hashes(known)) <= 6
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_screens_of_a_kind_are_other_pictures(tmp_path: Path, kind: str) -> None:
     first, *others = (saved(tmp_path, f"{i}.png", screen(i, kind)) for i in range(6))
-    assert not any(same_picture(first, other) for other in others)
+    assert not any(is_same_picture(first, other) for other in others)
 
 
 def test_a_picture_cut_by_a_tenth_is_another(tmp_path: Path) -> None:
     whole = saved(tmp_path, "a.png", screen(1))
-    assert not same_picture(whole, saved(tmp_path, "b.png", cropped(screen(1), 0.1, 0.1, 0.1, 0.1)))
+    assert not is_same_picture(whole, saved(tmp_path, "b.png", cropped(screen(1), 0.1, 0.1, 0.1, 0.1)))
 
 
 def test_files_that_cannot_be_read_are_like_none_but_themselves(tmp_path: Path) -> None:
     whole, gone = saved(tmp_path, "a.png", screen(1)), image("gone", str(tmp_path / "gone.png"))
     cut = tmp_path / "cut.png"
     cut.write_bytes(Path(whole.path).read_bytes()[:300])
-    assert thumbnail(gone) is None
-    assert not same_picture(whole, gone)
-    assert not same_picture(gone, image("cut", str(cut)))
-    assert same_picture(gone, gone)
+    assert make_thumbnail(gone) is None
+    assert not is_same_picture(whole, gone)
+    assert not is_same_picture(gone, image("cut", str(cut)))
+    assert is_same_picture(gone, gone)
     assert ImageHashes().hashes([gone, image("cut", str(cut)), whole]).keys() == {"a.png"}
 
 
@@ -85,16 +85,16 @@ def test_turned_by_its_exif_data_a_picture_is_upright(tmp_path: Path) -> None:
     data = io.BytesIO()
     screen(1).transpose(Image.Transpose.ROTATE_90).save(data, "PNG", exif=turned)
     (tmp_path / "t.png").write_bytes(data.getvalue())
-    assert same_picture(saved(tmp_path, "a.png", screen(1)), image("t", str(tmp_path / "t.png")))
+    assert is_same_picture(saved(tmp_path, "a.png", screen(1)), image("t", str(tmp_path / "t.png")))
 
 
 def test_the_hash_says_which_low_frequencies_are_above_their_median() -> None:
     rising = np.tile(np.linspace(0, 255, WIDTH, dtype=np.float32), (HEIGHT, 1))
-    first = f"{int(picture_hashes(rising)[0]):064b}"
+    first = f"{int(compute_hashes(rising)[0]):064b}"
     # a picture that changes from left to right only: no frequency from top to bottom, and of the others the odd ones
     assert first[0] == "1"  # brightness itself
     assert first[1] == "0"  # cos(x) falls where this rises
-    falling = f"{int(picture_hashes(rising[:, ::-1])[0]):064b}"
+    falling = f"{int(compute_hashes(rising[:, ::-1])[0]):064b}"
     assert falling[1] == "1"
 
 

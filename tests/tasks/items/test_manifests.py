@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tasks.errors import ManifestError
-from tasks.items.manifests import manifest_files
+from tasks.items.manifests import list_manifest_files
 from tasks.items.samples import Intake, read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Split
@@ -190,7 +190,7 @@ def test_what_is_hidden_unfinished_or_of_another_kind_is_left_out(folder: Path) 
     for name in (".2.json.77", ".x.json", "~$x.csv", "x.json~", "x.json.part", "x.jsonl.tmp", "#x.json#", "notes.txt"):
         (folder / name).write_text("[1]", encoding="utf-8")
     (folder / "old.json").mkdir()
-    assert [file.name for file in manifest_files(folder)] == ["2.json"]
+    assert [file.name for file in list_manifest_files(folder)] == ["2.json"]
     assert [s.id for s in read(folder).kept] == ["a", "b"]
 
 

@@ -11,8 +11,8 @@ from tasks.dataset.export.student_set import make_label_examples
 from tasks.errors import PackError
 from tasks.models.engines.server.chat import Capabilities, Probe, chat_body, probe_body
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
-from tasks.prompts.prompter import Prompter, fixed_chars, reseeded
-from tasks.prompts.turns import system_turn, user_content, user_text
+from tasks.prompts.prompter import Prompter, count_fixed_chars, reseed
+from tasks.prompts.turns import make_system_turn, make_user_content, make_user_text
 from tasks.records import FreeText, Sampling, TextPart
 from tasks.students.lora_dataset import make_dataset
 from tests.tasks.making import image, sample
@@ -44,7 +44,8 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
     request = asking.classify(subject, GREEDY, with_reason=False)
     turn = {"role": "system", "content": "你是＜image＞网店助手。"}
     assert (
-        system_turn(request) == [turn] and user_text(request) == asking.training_turns(subject, "申请退款")[1].content
+        make_system_turn(request) == [turn]
+        and make_user_text(request) == asking.training_turns(subject, "申请退款")[1].content
     )
     body = json.loads(chat_body(request, "m", [b"data:x"], Capabilities(), n=1, seed=0))
     begun = json.loads(probe_body(request, "m", [b"data:x"], Probe("{", (1,))))
@@ -54,9 +55,9 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
     assert [m.role for m in trained] == ["system", "user", "assistant"] and trained[0].content == turn["content"]
     assert make_dataset(asking, [(sample(), "")], 14)[0]["prompt"][0] == turn
     assert make_label_examples(asking, [subject], None)[0].messages == trained
-    assert fixed_chars(request) == len(request.system + request.prefix + request.suffix)
+    assert count_fixed_chars(request) == len(request.system + request.prefix + request.suffix)
     without = prompter(plain).classify(subject, GREEDY, with_reason=False)
-    assert system_turn(without) == [] and without.key != request.key
+    assert make_system_turn(without) == [] and without.key != request.key
     assert "system" not in chat_body(without, "m", [b"data:x"], Capabilities(), n=1, seed=0).decode()
 
 
@@ -120,9 +121,9 @@ def test_text_stands_behind_its_image_delimited_capped_and_escaped(tmp_path: Pat
     request = prompter(pack, texts=texts).classify(sample("s", "看", image("a"), image("b"), "完"), GREEDY)
     shown = [part.text if isinstance(part, TextPart) else part.image.sha256 for part in request.parts]
     assert shown == ["看", "a", "〔图中文字：订单<image>号 1〕", "b", "完"]
-    assert "＜image＞" in user_text(request)
-    assert user_text(request).count("<image>") == 2
-    assert [e["type"] for e in user_content(request)][1:-1] == ["text", "image", "text", "image", "text"]
+    assert "＜image＞" in make_user_text(request)
+    assert make_user_text(request).count("<image>") == 2
+    assert [e["type"] for e in make_user_content(request)][1:-1] == ["text", "image", "text", "image", "text"]
 
 
 def test_the_key_follows_the_text_and_a_prompter_without_it_is_refused(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_shortening_stops_before_the_users_latest_turn(texts: tuple[str, ...], k
 
 def test_asking_again_changes_seed_and_key_and_samples() -> None:
     request = prompter(load_pack("demo")).classify(sample(), GREEDY)
-    again = [reseeded(request, attempt) for attempt in (1, 2)]
+    again = [reseed(request, attempt) for attempt in (1, 2)]
     assert len({request.key, *(r.key for r in again)}) == 3
     assert len({request.sampling.seed, *(r.sampling.seed for r in again)}) == 3
     assert all(r.sampling.temperature > 0 for r in again)
@@ -175,4 +176,4 @@ def test_a_set_context_length_is_part_of_the_key() -> None:
 
 def test_the_packs_prompts_are_not_too_long_but_for_the_challenges() -> None:
     request = prompter(load_pack("demo")).classify(sample(), GREEDY)
-    assert fixed_chars(request) == len(request.prefix + request.suffix) < 2500
+    assert count_fixed_chars(request) == len(request.prefix + request.suffix) < 2500

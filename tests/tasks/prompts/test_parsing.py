@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.prompts.parsing import ASK_AGAIN, match_label, parse, parse_reason, rung_counts
+from tasks.prompts.parsing import ASK_AGAIN, count_rungs, match_label, parse, parse_reason
 from tasks.records import USABLE, FreeText, Generation, LabelAnswer, Outcome, Request, Rung, Sampling
 
 LABELS = ("订单页面", "物流页面-派送中", "退款A", "退款B", "商品详情页截图")
@@ -137,8 +137,8 @@ def test_the_rung_is_that_of_the_text_that_won():
 
 def test_rungs_are_counted_strictest_first():
     predictions = [parsed(text) for text in ("订单页面", answer("订单页面"), "", "“退款A”", answer("退款B"), "？")]
-    assert list(rung_counts(predictions).items()) == [("strict", 2), ("bare", 2), ("none", 2)]
-    assert rung_counts([]) == {}
+    assert list(count_rungs(predictions).items()) == [("strict", 2), ("bare", 2), ("none", 2)]
+    assert count_rungs([]) == {}
 
 
 def test_what_the_model_did_is_asked_again_and_what_the_item_or_engine_did_is_not():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasks.errors import PackError
 from tasks.packs.pack import TEMPLATES, load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import IMAGE_TOKEN, user_content, user_text
+from tasks.prompts.turns import IMAGE_TOKEN, make_user_content, make_user_text
 from tasks.records import FreeText, LabelAnswer, Request, Sample, Sampling
 from tests.tasks.making import image, parts, prompter, sample
 
@@ -31,9 +31,9 @@ def rendered(pack: str, task: str, template: str) -> str:
     label = ANSWERS[pack][task == "dialogue"]
     assert label in subject.labels
     if template == "rationale":
-        return user_text(asking.rationale(subject, label, GREEDY))
+        return make_user_text(asking.rationale(subject, label, GREEDY))
     if template == "classify":
-        with_reason, without = (user_text(asking.classify(subject, GREEDY, with_reason=w)) for w in (True, False))
+        with_reason, without = (make_user_text(asking.classify(subject, GREEDY, with_reason=w)) for w in (True, False))
         return f"{with_reason}\n--- without a reason ---\n{without}"
     return f"{asking.answer(label, '看到“漏”字')}\n{asking.answer(label)}"
 
@@ -61,7 +61,7 @@ def test_well_formed_glosses_come_first_and_nothing_is_left_unrendered(pack: str
         assert glosses == load_pack(pack).task(task).labels
         assert list(glosses) == list(subject.labels)
         assert end < len(request.prefix)
-        assert not any(mark in user_text(request) for mark in ("{{", "}}", "{%", "\ue000", "\ue001"))
+        assert not any(mark in make_user_text(request) for mark in ("{{", "}}", "{%", "\ue000", "\ue001"))
 
 
 def test_only_the_labels_that_the_item_may_get_are_explained() -> None:
@@ -81,7 +81,7 @@ def test_what_is_trained_is_what_is_asked(reason: str) -> None:
     asking, subject = prompter(), sample("x", image("c"), "这个<image>漏水", labels=("反馈破损", "申请退款"))
     user, assistant = asking.training_turns(subject, "反馈破损", reason)
     assert (user.role, assistant.role) == ("user", "assistant")
-    assert user.content == user_text(asking.classify(subject, GREEDY, with_reason=bool(reason)))
+    assert user.content == make_user_text(asking.classify(subject, GREEDY, with_reason=bool(reason)))
     assert user.content.count(IMAGE_TOKEN) == 1
     assert json.loads(assistant.content) == ({"理由": reason} if reason else {}) | {"所属类别": "反馈破损"}
 
@@ -92,9 +92,12 @@ def test_a_free_text_is_asked_for_and_answered_with_nothing_around_it() -> None:
     request = asking.write(subject, GREEDY)
     assert isinstance(request.constraint, FreeText)
     turns = asking.training_turns(subject, "一张“红色”的杯子")
-    assert [(m.role, m.content) for m in turns] == [("user", user_text(request)), ("assistant", "一张“红色”的杯子")]
-    assert user_text(request).startswith(IMAGE_TOKEN + "\n")
-    assert "红色" not in user_text(request)
+    assert [(m.role, m.content) for m in turns] == [
+        ("user", make_user_text(request)),
+        ("assistant", "一张“红色”的杯子"),
+    ]
+    assert make_user_text(request).startswith(IMAGE_TOKEN + "\n")
+    assert "红色" not in make_user_text(request)
     with pytest.raises(PackError, match="free_text: asking for a label needs a label set"):
         asking.classify(subject, GREEDY)
 
@@ -238,18 +241,18 @@ def test_the_forms_put_together_are_the_answer(pack: str, reason: str, label: st
 
 def test_content_and_text_say_the_same_and_a_literal_placeholder_is_no_image() -> None:
     request = prompter().classify(sample("s", "发<image>了", image("1"), image("2"), "<video>和<audio>呢"), GREEDY)
-    content = user_content(request)
+    content = make_user_content(request)
     assert [e["type"] for e in content] == ["text", "text", "image", "image", "text", "text"]
     assert [e["image"] for e in content if e["type"] == "image"] == ["/images/1.png", "/images/2.png"]
-    assert "".join(e.get("text", IMAGE_TOKEN) for e in content) == user_text(request)
-    assert user_text(request).count(IMAGE_TOKEN) == 2
-    assert "发＜image＞了<image><image>＜video＞和＜audio＞呢" in user_text(request)
+    assert "".join(e.get("text", IMAGE_TOKEN) for e in content) == make_user_text(request)
+    assert make_user_text(request).count(IMAGE_TOKEN) == 2
+    assert "发＜image＞了<image><image>＜video＞和＜audio＞呢" in make_user_text(request)
 
 
 def test_a_literal_placeholder_in_a_template_is_no_image(tmp_path: Path) -> None:
     asking = changed_pack(tmp_path / "mine", "rationale.jinja", blocks("看<image>：", "<image>是什么"))
     request = asking.rationale(sample("s", image("1")), "申请退款", GREEDY)
-    assert user_text(request) == "看＜image＞：<image>＜image＞是什么"
+    assert make_user_text(request) == "看＜image＞：<image>＜image＞是什么"
 
 
 def test_empty_texts_are_left_out() -> None:
@@ -266,4 +269,4 @@ def test_empty_texts_are_left_out() -> None:
         max_pixels=784,
         min_pixels=784,
     )
-    assert user_content(request) == [{"type": "image", "image": "/images/1.png"}]
+    assert make_user_content(request) == [{"type": "image", "image": "/images/1.png"}]

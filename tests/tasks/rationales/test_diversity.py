@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tasks.rationales.diversity import Worded, crowded_out, find_alike, measure_diversity
+from tasks.rationales.diversity import MarkedReason, find_alike, find_crowded_out, measure_diversity
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
 
 
-def worded(*texts: str, label: str = "a") -> list[Worded]:
-    return [Worded(text, label) for text in texts]
+def worded(*texts: str, label: str = "a") -> list[MarkedReason]:
+    return [MarkedReason(text, label) for text in texts]
 
 
 def jaccard(a: str, b: str) -> float:
@@ -64,7 +64,7 @@ def test_alike_are_those_of_the_plain_definition(block: int, least: float, monke
         firsts = [i for i, text in enumerate(fresh) if text not in fresh[:i]]
         gone = {firsts[i] for i in alike([fresh[i] for i in firsts], [], least, last=True)}
         named = {str(i): one for i, one in enumerate(worded(*fresh))}
-        assert crowded_out(named, settings) == {str(i) for i in gone | (set(range(len(fresh))) - set(firsts))}
+        assert find_crowded_out(named, settings) == {str(i) for i in gone | (set(range(len(fresh))) - set(firsts))}
         assert measure_diversity(fresh, least).near_duplicates == sum(map(bool, neighbours(fresh, least))) / len(fresh)
     assert found
 
@@ -80,7 +80,7 @@ def test_no_copy_stands_beside_what_its_text_is_alike(last: bool) -> None:
 
 
 TEMPLATED = [f"图中有{i}个红色按钮和{i % 7}行小字写着等待商家处理" for i in range(3000)]
-NAMED = {str(i): Worded(text, "a") for i, text in enumerate(TEMPLATED)}
+NAMED = {str(i): MarkedReason(text, "a") for i, text in enumerate(TEMPLATED)}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ NAMED = {str(i): Worded(text, "a") for i, text in enumerate(TEMPLATED)}
     [
         lambda: len(find_alike(worded(*TEMPLATED), [], RationaleSettings(), last=False)) == 3000,
         lambda: len(find_alike(worded(*TEMPLATED), worded(*TEMPLATED), RationaleSettings(), last=True)) == 3000,
-        lambda: len(crowded_out(NAMED, RationaleSettings())) == 2999,
+        lambda: len(find_crowded_out(NAMED, RationaleSettings())) == 2999,
         lambda: measure_diversity(TEMPLATED).near_duplicates == 1,
     ],
     ids=["asked again", "beside the same", "crowded out", "diversity"],
@@ -120,7 +120,7 @@ def test_what_stands_is_not_judged_again() -> None:
 
 
 def test_alike_across_classes_too() -> None:
-    fresh = [Worded("左上角有红色按钮和三行小字", "a"), Worded("左上角有红色按钮和三行小字", "b")]
+    fresh = [MarkedReason("左上角有红色按钮和三行小字", "a"), MarkedReason("左上角有红色按钮和三行小字", "b")]
     assert find_alike(fresh, [], RationaleSettings(), last=False) == {1: BadReason.ALIKE}
 
 
@@ -141,7 +141,7 @@ ENDS = (
 @pytest.mark.parametrize("last", [False, True])
 def test_crowded_openings(last: bool) -> None:
     same = worded(*(f"从图中可以看到{end}" for end in ENDS))
-    others = [Worded(f"{end}有{i}{end[::-1]}", "a") for i, end in enumerate(ENDS)]
+    others = [MarkedReason(f"{end}有{i}{end[::-1]}", "a") for i, end in enumerate(ENDS)]
     bad = find_alike(same + others, [], RationaleSettings(opening_share=0.15), last=last)
     expected = range(3, 10) if last else range(10)
     assert bad == dict.fromkeys(expected, BadReason.BEGINS_ALIKE)
@@ -149,7 +149,7 @@ def test_crowded_openings(last: bool) -> None:
 
 
 def test_an_opening_may_be_spread_over_the_classes_but_not_over_all_the_set() -> None:
-    spread = [Worded(f"从图中可以看到{end}", str(i)) for i, end in enumerate(ENDS)]
+    spread = [MarkedReason(f"从图中可以看到{end}", str(i)) for i, end in enumerate(ENDS)]
     assert set(find_alike(spread, [], RationaleSettings(), last=False).values()) == {BadReason.BEGINS_ALIKE}
     assert find_alike(spread[:9], [], RationaleSettings(), last=False) == {}
 
@@ -166,6 +166,6 @@ def test_diversity_in_figures() -> None:
 
 def test_of_a_crowd_the_first_stays_when_nothing_is_asked_again() -> None:
     crowd = {f"a{i}": one for i, one in enumerate(worded(*(f"左上角有红色按钮和三行{c}字" for c in "大小黑白")))}
-    copies = {"b0": Worded("写着退回银行卡尾号3321", "b"), "c0": Worded("写着退回，银行卡尾号3321", "c")}
-    assert crowded_out(crowd | copies, RationaleSettings()) == {"a1", "a2", "a3", "c0"}
-    assert crowded_out({}, RationaleSettings()) == set()
+    copies = {"b0": MarkedReason("写着退回银行卡尾号3321", "b"), "c0": MarkedReason("写着退回，银行卡尾号3321", "c")}
+    assert find_crowded_out(crowd | copies, RationaleSettings()) == {"a1", "a2", "a3", "c0"}
+    assert find_crowded_out({}, RationaleSettings()) == set()

@@ -2,7 +2,7 @@ import pytest
 
 from tasks.packs.pack import Pack, load_pack
 from tasks.rationales.gate import (
-    Explained,
+    LabelledReason,
     judge_reason,
     judge_reasons,
     mark_labels,
@@ -11,7 +11,7 @@ from tasks.rationales.gate import (
     write_complaint,
 )
 from tasks.rationales.settings import RationaleSettings
-from tasks.rationales.words import OTHER, RIGHT, BadReason, has_words, reason_words
+from tasks.rationales.words import OTHER, RIGHT, BadReason, has_words, load_reason_words
 from tasks.records import Sample
 from tests.tasks.making import image, prediction, sample
 
@@ -185,7 +185,7 @@ def test_a_language_without_lists_is_judged_by_the_rest() -> None:
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_every_fault_has_words_for_the_model(language: str) -> None:
-    assert reason_words(language).faults.keys() == set(BadReason)
+    assert load_reason_words(language).faults.keys() == set(BadReason)
     said = [write_complaint(fault, "原来的话", pack(language)) for fault in BadReason]
     assert len(set(said)) == len(BadReason)
     assert all("原来的话" in s for s in said)
@@ -193,7 +193,7 @@ def test_every_fault_has_words_for_the_model(language: str) -> None:
 
 def test_a_set_is_judged_by_text_first_and_then_for_alikeness() -> None:
     texts = [f"第{i}行红字写着等待商家处理" for i in range(4)] + ["看图", "银行卡尾号3321收到退回的钱"]
-    explained = [Explained(screen(), "退款页", text) for text in texts]
+    explained = [LabelledReason(screen(), "退款页", text) for text in texts]
     faults = judge_reasons(explained, CHINESE, RationaleSettings(), last=False)
     assert faults == [BadReason.ALIKE] * 4 + [BadReason.TOO_SHORT, None]
     assert judge_reasons(explained, CHINESE, RationaleSettings(), last=True)[:2] == [None, BadReason.ALIKE]

@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 
 from tasks.packs.pack import load_pack
-from tasks.rationales.diversity import Worded, find_alike
-from tasks.rationales.gate import Explained, judge_reasons
+from tasks.rationales.diversity import MarkedReason, find_alike
+from tasks.rationales.gate import LabelledReason, judge_reasons
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
 from tests.planted import fourth, second, third
@@ -27,7 +27,7 @@ ITEMS = planted()
 
 
 def refused(items: list[Planted], *, last: bool = False) -> dict[str, BadReason]:
-    explained = [Explained(p.sample, p.label, p.reason) for p in items]
+    explained = [LabelledReason(p.sample, p.label, p.reason) for p in items]
     faults = judge_reasons(explained, load_pack("demo"), RationaleSettings(), last=last)
     return {p.sample.id: fault for p, fault in zip(items, faults, strict=True) if fault is not None}
 
@@ -59,7 +59,7 @@ def test_what_stands_at_the_end_is_not_alike() -> None:
     missed, stopped = judge(ITEMS, faults)
     assert len(missed) <= 0.05 * 6 * EACH
     assert len(stopped) <= 0.03 * GOOD
-    standing = [Worded(p.reason, p.label) for p in ITEMS if p.sample.id not in faults]
+    standing = [MarkedReason(p.reason, p.label) for p in ITEMS if p.sample.id not in faults]
     assert BadReason.ALIKE not in find_alike(standing, [], RationaleSettings(), last=True).values()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import PackError
-from tasks.rationales.words import FOLDER, NEVER, RIGHT, ReasonWords, has_words, read_words, reason_words
+from tasks.rationales.words import FOLDER, NEVER, RIGHT, ReasonWords, has_words, load_reason_words, read_words
 
 
 def edited(folder: Path, old: str, new: str, language: str = "en") -> Path:
@@ -17,9 +17,9 @@ def edited(folder: Path, old: str, new: str, language: str = "en") -> Path:
 
 
 def test_a_language_code_may_name_a_country() -> None:
-    assert reason_words("zh-CN") is reason_words("zh_TW") is reason_words("zh")
+    assert load_reason_words("zh-CN") is load_reason_words("zh_TW") is load_reason_words("zh")
     assert has_words("EN") and not has_words("fr") and not has_words("../words/zh")
-    assert reason_words("fr") == ReasonWords()
+    assert load_reason_words("fr") == ReasonWords()
 
 
 def test_pieces_and_the_label_are_filled_in(tmp_path: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_mistake_is_an_error_that_names_file_and_key(tmp_path: Path, old: str,
 
 @pytest.mark.parametrize("reason", ["有三个节点，与给出的一致", "有退款金额，和已有标注不冲突", "红字与提示的类相符"])
 def test_agreement_with_what_was_given_is_a_leak(reason: str) -> None:
-    assert reason_words("zh").leaks.search(reason)
+    assert load_reason_words("zh").leaks.search(reason)
 
 
 @pytest.mark.parametrize("reason", ["用户不同意商家给出的方案", "红色图标和文字提示库存不足", "快递单与商家已有的记录"])
 def test_what_somebody_gave_in_the_item_is_no_leak(reason: str) -> None:
-    assert not reason_words("zh").leaks.search(reason)
+    assert not load_reason_words("zh").leaks.search(reason)

@@ -12,7 +12,7 @@ from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.errors import StorageError
 from tasks.records import Dropped
-from tasks.storage.files import full_disk, write_bytes, writing
+from tasks.storage.files import describe_full_disk, report_full_disk, write_bytes
 from tasks.storage.rows import RowWriter, read_rows, write_rows
 from tests.tasks.dataset.export.making import asked
 
@@ -75,13 +75,16 @@ def test_exports(tmp_path: Path, format: Format) -> None:
 
 
 def test_a_full_disk_is_known_however_it_is_said() -> None:
-    assert full_disk(OSError(28, "x")) == "No space left on device"
-    assert full_disk(RuntimeError("I/O error: No space left on device (os error 28)")) == "no space left on device"
-    assert full_disk(sqlite3.OperationalError("database or disk is full")) == "disk is full"
-    assert full_disk(PermissionError(13, "no space left on device")) is None
-    assert full_disk(ValueError("disk is full")) is None
+    assert describe_full_disk(OSError(28, "x")) == "No space left on device"
+    assert (
+        describe_full_disk(RuntimeError("I/O error: No space left on device (os error 28)"))
+        == "no space left on device"
+    )
+    assert describe_full_disk(sqlite3.OperationalError("database or disk is full")) == "disk is full"
+    assert describe_full_disk(PermissionError(13, "no space left on device")) is None
+    assert describe_full_disk(ValueError("disk is full")) is None
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), writing(tmp_path):
+    with pytest.raises(PermissionError), report_full_disk(tmp_path):
         raise PermissionError(13, "x")

@@ -23,7 +23,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.records import ImageRef, Sample, content_digest
 from tasks.students.external import ExternalRecipe
-from tasks.students.external_output import external_checkpoint
+from tasks.students.external_output import find_student_checkpoint
 from tasks.students.settings import ExternalSpec
 from tests.tasks.making import prompter, sample
 
@@ -79,7 +79,7 @@ def test_llamafactory_is_given_its_files_and_leaves_an_adapter(train: list[Sampl
     made = ExternalRecipe(spec(way="slowly"), prompter(), 7).train(train, 1, folder, lambda *step: seen.append(step))
     assert made == folder and [p.name for p in folder.parent.iterdir()] == ["one"]
     assert seen[-1] == (3, 3, 1 / 3) and len(seen) > 1
-    checkpoint, adapter = external_checkpoint(folder)
+    checkpoint, adapter = find_student_checkpoint(folder)
     assert adapter
     names = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "trainer_log.jsonl"]
     assert sorted(p.name for p in checkpoint.iterdir()) == names
@@ -111,10 +111,10 @@ def test_swift_is_given_lines_and_its_newest_checkpoint_is_taken(train: list[Sam
     assert set(rows[0]) == {"messages", "images"} and len(rows) == 3
     config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
     assert config["tuner_type"] == "lora" and config["strict"] is True and config["data_seed"] == 7
-    last = load_file(external_checkpoint(folder)[0] / "adapter_model.safetensors")["lora_A.weight"]
+    last = load_file(find_student_checkpoint(folder)[0] / "adapter_model.safetensors")["lora_A.weight"]
     other = trained(spec("swift"), train[:1], tmp_path / "two")
     # the small trainer's earlier checkpoint is made from the first row alone
-    first = load_file(external_checkpoint(other)[0] / "adapter_model.safetensors")["lora_A.weight"]
+    first = load_file(find_student_checkpoint(other)[0] / "adapter_model.safetensors")["lora_A.weight"]
     assert last.tolist() != first.tolist()
 
 
@@ -126,14 +126,14 @@ def test_the_usual_command_lines(train: list[Sample], tmp_path: Path) -> None:
         program.chmod(0o755)
         path = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
         usual = spec(name.removesuffix("-cli"), command=(), environment=path)
-        assert external_checkpoint(trained(usual, train, tmp_path / name))[1]
+        assert find_student_checkpoint(trained(usual, train, tmp_path / name))[1]
 
 
 def test_the_whole_model_is_tuned_where_asked_for(train: list[Sample], tmp_path: Path) -> None:
     for trainer in ("llamafactory", "swift"):
         whole = spec(trainer, adapter=False, deepspeed="zero3")
         folder = trained(whole, train, tmp_path / trainer)
-        checkpoint, adapter = external_checkpoint(folder)
+        checkpoint, adapter = find_student_checkpoint(folder)
         assert not adapter and (checkpoint / "model.safetensors").is_file()
         config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
         assert json.loads(Path(config["deepspeed"]).read_text("utf-8"))["zero_optimization"]["stage"] == 3
@@ -151,7 +151,7 @@ def test_what_a_killed_run_left_half_made_is_made_anew(train: list[Sample], tmp_
     half.mkdir(parents=True)
     (half / "adapter_model.safetensors").write_bytes(b"half")
     folder = trained(spec(), train, tmp_path / "one")
-    assert load_file(external_checkpoint(folder)[0] / "adapter_model.safetensors")
+    assert load_file(find_student_checkpoint(folder)[0] / "adapter_model.safetensors")
     assert not half.exists()
 
 
@@ -201,7 +201,7 @@ def test_a_trainer_that_fails_is_an_error_with_its_log(
         trained(spec(way=way), train, tmp_path / "one")
     assert not (tmp_path / "one").exists()
     # the next try starts afresh
-    assert external_checkpoint(trained(spec(), train, tmp_path / "one"))[1]
+    assert find_student_checkpoint(trained(spec(), train, tmp_path / "one"))[1]
 
 
 def test_the_other_kind_of_checkpoint_is_not_taken_for_the_one_asked_for(train: list[Sample], tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_what_cannot_be_run_is_said_before_anything_starts(train: list[Sample], 
     with pytest.raises(ValidationError, match="must name the configuration"):
         spec(command=("train",))
     with pytest.raises(EngineError, match="holds no checkpoint"):
-        external_checkpoint(tmp_path)
+        find_student_checkpoint(tmp_path)
 
 
 def test_every_template_can_be_filled(train: list[Sample], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import ConfigError, LeakageError
 from tasks.records import Sample, content_digest
-from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, group_numbers, make_folds
+from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, number_groups
 from tests.tasks.making import image, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
@@ -61,9 +61,9 @@ def test_groups_are_joined_by_any_shared_image_by_equal_content_by_beginnings_an
         sample("g", *DIALOGUE),
         sample("h", DIALOGUE[0]),
     ]
-    assert group_numbers(samples) == [0, 1, 0, 0, 1, 2, 3, 3]
-    assert group_numbers(samples, [(5, 0), (6, 4)]) == [0, 1, 0, 0, 1, 0, 1, 1]
-    assert group_numbers([]) == []
+    assert number_groups(samples) == [0, 1, 0, 0, 1, 2, 3, 3]
+    assert number_groups(samples, [(5, 0), (6, 4)]) == [0, 1, 0, 0, 1, 0, 1, 1]
+    assert number_groups([]) == []
 
 
 def test_sizes_of_groups_and_the_largest_are_reported() -> None:
@@ -131,7 +131,7 @@ def check(samples: Sequence[Sample], folds: Folds, links: Sequence[tuple[int, in
     assert folds.fold_of.keys() | set(folds.always_train) == ids and not folds.fold_of.keys() & set(folds.always_train)
     assert set(folds.fold_of.values()) <= set(range(folds.k))
     members: dict[int, list[Sample]] = defaultdict(list)
-    for one, group in zip(samples, group_numbers(samples, links), strict=True):
+    for one, group in zip(samples, number_groups(samples, links), strict=True):
         members[group].append(one)
     for group in members.values():
         assert len({folds.fold_of.get(s.id) for s in group}) == 1
@@ -183,7 +183,7 @@ def test_the_promises_hold_for_any_set(drawn: Drawn, k: int, seed: int, repeat: 
 def held_groups(samples: Sequence[Sample], links: Sequence[tuple[int, int]], k: int) -> dict[int, list[Sample]]:
     """Groups without any label that must stay in training: too few items, or all in one group."""
     groups: dict[int, list[Sample]] = defaultdict(list)
-    for one, group in zip(samples, group_numbers(samples, links), strict=True):
+    for one, group in zip(samples, number_groups(samples, links), strict=True):
         groups[group].append(one)
     rare = {label for label, n in Counter(s.given for s in samples).items() if n < k}
     alone = {s.given for s in samples if sum(s.given in {m.given for m in g} for g in groups.values()) == 1}
@@ -239,7 +239,7 @@ def test_only_grown_groups_and_newly_rare_labels_move(drawn: Drawn, k: int, seed
     known = [i for i in folds.fold_of if i in {s.id for s in now}]
     assert set(later.moved) == {i for i in known if later.fold_of.get(i) != folds.fold_of[i]}
     members: dict[int, list[str]] = defaultdict(list)
-    for one, group in zip(now, group_numbers(now, kept_links), strict=True):
+    for one, group in zip(now, number_groups(now, kept_links), strict=True):
         members[group].append(one.id)
     for group in members.values():
         came_from = Counter(folds.fold_of[i] for i in group if i in folds.fold_of)

@@ -21,11 +21,11 @@ from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import user_content
+from tasks.prompts.turns import make_user_content
 from tasks.records import LabelAnswer, Sample, Sampling, Split
 from tasks.students.asking import choose_base_engine
 from tasks.students.lora import LoraRecipe
-from tasks.students.lora_checkpoints import Watch, newest_checkpoint
+from tasks.students.lora_checkpoints import Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import choose_taught_items, make_dataset
 from tasks.students.settings import StudentSpec
 
@@ -174,16 +174,16 @@ def test_an_interrupted_fold_goes_on_from_its_newest_whole_checkpoint_as_if_noth
 
 def test_what_another_recipe_left_is_not_resumed(tmp_path: Path) -> None:
     work = tmp_path / ".student.part"
-    assert newest_checkpoint(work, "recipe") is None
+    assert find_newest_checkpoint(work, "recipe") is None
     checkpoint = work / "trainer" / "checkpoint-10"
     checkpoint.mkdir(parents=True)
     (checkpoint / "adapter_model.safetensors").write_bytes(b"weights")
     (checkpoint / "files.json").write_text('{"adapter_model.safetensors": 7}')
     unlisted = work / "trainer" / "checkpoint-20"
     unlisted.mkdir()
-    assert newest_checkpoint(work, "recipe") == checkpoint
+    assert find_newest_checkpoint(work, "recipe") == checkpoint
     assert not unlisted.exists()
-    assert newest_checkpoint(work, "other") is None
+    assert find_newest_checkpoint(work, "other") is None
     assert not checkpoint.exists()
 
 
@@ -226,7 +226,7 @@ def test_with_reasons_a_student_learns_the_form_in_which_it_is_asked(
         form = request.constraint
         assert isinstance(form, LabelAnswer)
         assert answer == form.opening + reason + str(form.between) + str(sample.given) + form.closing
-        asked = user_content(request)
+        asked = make_user_content(request)
         texts = [e["text"] for e in row["prompt"][0]["content"] if e["type"] == "text"]
         assert texts == [e["text"] for e in asked if e["type"] == "text"]
     folder = LoraRecipe(reasoned, prompter, reasons=reasons).train(samples, 0, tmp_path / "student", lambda *_: None)

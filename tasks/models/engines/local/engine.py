@@ -25,7 +25,7 @@ from tasks.models.engines.local.loading import first_line, load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
 from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import PromptBudget
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
 
@@ -162,7 +162,7 @@ class LocalEngine:
         except Exception as error:
             return self._ended(request, Outcome.BAD_MEDIA, first_line(error))
         try:
-            turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+            turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
             text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
                 text += constraint.opening

@@ -9,7 +9,7 @@ from typing import Any, cast
 import orjson
 import pybase64
 
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
 
@@ -154,13 +154,13 @@ def token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
 def _turns(request: Request) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = []
     images = 0
-    for element in user_content(request):
+    for element in make_user_content(request):
         if element["type"] == "image":
             content.append({"type": "image_url", "image_url": {"url": f"{_MARK}{images}!"}})
             images += 1
         else:
             content.append(dict(element))
-    return [*system_turn(request), {"role": "user", "content": content}]
+    return [*make_system_turn(request), {"role": "user", "content": content}]
 
 
 def _with_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:
