@@ -44,7 +44,11 @@ def test_lists_may_be_left_out(tmp_path: Path) -> None:
         ("leaks:\n", "leaks:\n  - 'the <lable>'\n", r"en\.yaml: leaks: number 1: <lable> is neither"),
         ("  reason_garbled:", "  reason_grabled:", r"en\.yaml: faults\.reason_grabled"),
         ("  reason_like_others: 'it is like other reasons; name what only this one has'\n", "", "reason_like_others"),
-        ("{reason}” won''t", "{reasons}” won''t", r"en\.yaml: complaint: may name \{reason\} and \{fault\} only"),
+        (
+            "{reason}” won''t",
+            "{reasons}” won''t",
+            r"en\.yaml: complaint: use no other names than \{reason\}",
+        ),
         ("scripts: [LATIN]", "scripts: [LATIN", r"en\.yaml, line \d+"),
     ],
 )
