@@ -104,7 +104,7 @@ def _lines(manifest: Path, text: str) -> Iterator[RawItem]:
             continue
         if not is_utf8(line):
             good += 1
-            yield RawItem(name, where, None, Unusable(Reason.NOT_UTF8, "contains bytes that are not UTF-8"))
+            yield RawItem(name, where, None, Unusable(Reason.NOT_UTF8, "holds bytes that are not UTF-8"))
             continue
         try:
             value: object = json.loads(line)

@@ -54,7 +54,7 @@ def _recogniser() -> Any:
 def _text(recognise: Any, path: str, sha256: str) -> str:
     data = Path(path).read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise OSError("the file has changed since its digest was computed")
+        raise OSError("changed since it was read")
     with Image.open(io.BytesIO(data)) as file:
         upright = ImageOps.exif_transpose(file).convert("RGBA" if file.has_transparency_data else "RGB")
     found = recognise(upright)

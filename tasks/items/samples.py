@@ -121,10 +121,10 @@ class _Reader:
         if identity is not None:
             first = self._seen.setdefault(identity, item.where)
             if first != item.where:
-                raise Unusable(Reason.DUPLICATE_ID, f"id `{identity}` is already used by {first}")
+                raise Unusable(Reason.DUPLICATE_ID, f"id `{identity}` was taken by {first}")
         bad = [key for key in self._columns.named if not _all_utf8(fields.get(key))]
         if bad:
-            raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` contains bytes that are not UTF-8")
+            raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` holds bytes that are not UTF-8")
         names = _image_names(fields.get(self._columns.image or ""))
         if identity is None:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{self._columns.id or self._columns.image}`")
@@ -134,10 +134,10 @@ class _Reader:
         labels = () if task.free_text else content.offered or tuple(task.labels)
         given = None if self._split is Split.UNLABELLED else self._given(fields, task, labels)
         if content.slots != len(names):
-            detail = f"the text has {content.slots} `<image>`, but `{self._columns.image}` names {len(names)}"
+            detail = f"{content.slots} `<image>` in the text, {len(names)} in `{self._columns.image}`"
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
         if not content.pieces:
-            raise Unusable(Reason.EMPTY_ITEM, "the instruction contains nothing but role sentence and labels")
+            raise Unusable(Reason.EMPTY_ITEM, "nothing is left of the instruction but role sentence and labels")
         paths = tuple(find_image_file(name, self._root) for name in names)
         sample = Sample(
             id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source
@@ -160,7 +160,7 @@ class _Reader:
         for task in self._pack.tasks.values():
             if task.recognise is None or task.recognise.search(instruction):
                 return task
-        raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} recognises `{instruction[:40]!r}`")
+        raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} begins like `{instruction[:40]!r}`")
 
     def _given(self, fields: dict[str, object], task: TaskPack, labels: tuple[str, ...]) -> str | None:
         output = fields.get(self._columns.output or "")
@@ -177,7 +177,7 @@ class _Reader:
             )
         if isinstance(label, str) and label in task.labels:
             raise Unusable(Reason.LABEL_NOT_OFFERED, f"label `{label}` is not in the item's own list")
-        raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is not one of task {task.name}")
+        raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is not in task {task.name}")
 
 
 def find_own_id(item: RawItem, columns: Columns) -> str | None:

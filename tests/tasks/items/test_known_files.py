@@ -189,6 +189,6 @@ def test_several_runs_share_a_store(tmp_path: Path) -> None:
     assert [found[file].sha256 for file in files] == [f"{n:064x}" for n in range(40)]  # pyright: ignore
 
 
-def test_a_store_that_cannot_be_made_names_the_mend(a: Path) -> None:
-    with pytest.raises(StorageError, match=r"known\.sqlite: can't be opened: .*; check the folder"):
+def test_a_store_that_cannot_be_made_is_named_with_the_fix(a: Path) -> None:
+    with pytest.raises(StorageError, match=r"known\.sqlite: cannot be opened: .*; check the folder"):
         KnownFiles(a / "known.sqlite", LIMIT)

@@ -101,8 +101,8 @@ def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
         ("m.json", b'[\n {"id": "1",}\n]', "line 2, column 13: not JSON"),
         ("m.json", b"", "is empty"),
         ("m.json", b"[]", "no items"),
-        ("m.json", b'{"data": []}', "expected an array"),
-        ("m.json", b'"x"', "expected an array"),
+        ("m.json", b'{"data": []}', "write an array"),
+        ("m.json", b'"x"', "write an array"),
         ("m.json", b"[" * 100_000, "not JSON"),
         ("m.json", "[]".encode("utf-16"), "save it as UTF-8"),
         ("m.jsonl", b"\n{'id': 1}\nnothing\n", "line 2, column 2: not JSON"),
@@ -111,11 +111,13 @@ def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
         ("m.csv", b"id,instruction\n", "no items"),
         ("m.csv", b'id,instruction\n1,"x\n', "line 2: not CSV"),
         ("m.parquet", b"PAR1 not really", "not Parquet"),
-        ("m.xlsx", b"", "unknown kind of manifest; use .json"),
+        ("m.xlsx", b"", "unknown file type; use .json"),
         ("m.json", None, "no such file"),
     ],
 )
-def test_a_bad_file_names_itself_and_the_mend(images: Path, tmp_path: Path, name: str, data: bytes, says: str) -> None:
+def test_an_error_about_a_file_names_the_file_and_the_fix(
+    images: Path, tmp_path: Path, name: str, data: bytes, says: str
+) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(ManifestError) as error:
@@ -218,7 +220,7 @@ def test_a_file_that_cannot_be_read_stops_the_set_and_is_named(folder: Path, nam
 
 def test_a_folder_without_items_is_an_error_that_says_what_it_waits_for(folder: Path) -> None:
     (folder / "2.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(ManifestError, match=r"watched: no manifest in this folder holds items; put one there \(\.json"):
+    with pytest.raises(ManifestError, match=r"watched: no manifest in this folder contains items; add one \(\.json"):
         read(folder)
 
 

@@ -50,7 +50,7 @@ def test_bytes(tmp_path: Path) -> None:
 def test_rows(tmp_path: Path, rows: int) -> None:
     file = tmp_path / "kept.parquet"
     write_rows(file, dropped(1))
-    with largest_file(5000), pytest.raises(StorageError, match=f"{file} can't be written"):
+    with largest_file(5000), pytest.raises(StorageError, match=f"{file} cannot be written"):
         write_rows(file, dropped(rows))
     assert read_rows(file, Dropped) == dropped(1) and list(tmp_path.iterdir()) == [file]
 
@@ -69,7 +69,7 @@ def test_exports(tmp_path: Path, format: Format) -> None:
     write_exports(tmp_path, "before", [FIRST], spec)
     there = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     many = [asked(sample_id=f"item-{i}") for i in range(300)]
-    with largest_file(4096), pytest.raises(StorageError, match=f"{tmp_path}.* can't be written"):
+    with largest_file(4096), pytest.raises(StorageError, match=f"{tmp_path}.* cannot be written"):
         write_exports(tmp_path, "after", many, spec)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == there
 

@@ -52,7 +52,7 @@ def test_a_line_that_is_not_the_model_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.jsonl: can't be read: No such file or directory; advice"):
+    with pytest.raises(ConfigError, match=r"none\.jsonl: cannot be read: No such file or directory; advice"):
         list(read_objects(tmp_path / "none.jsonl", ConfigError, "advice"))
 
 
