@@ -55,7 +55,7 @@ def load_pack(name_or_folder: str | Path) -> Pack:
     needed = FREE_TEXT_FILES if content.free_text else TEMPLATE_FILES
     for template in needed:
         if not (folder / template).is_file():
-            raise PackError(f"{folder / template}: the file is missing; this kind of pack needs {', '.join(needed)}")
+            raise PackError(f"{folder / template}: missing; this kind of pack needs {', '.join(needed)}")
     if content.describe_first and not (folder / "describe.jinja").is_file():
         raise PackError(f"{folder / 'describe.jinja'}: missing; `describe_first: true` in pack.yaml needs it")
     has_examples = any(task.examples for task in content.tasks.values())

@@ -115,9 +115,7 @@ def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
         ("m.json", None, "no such file"),
     ],
 )
-def test_an_error_about_a_file_names_the_file_and_the_fix(
-    images: Path, tmp_path: Path, name: str, data: bytes, says: str
-) -> None:
+def test_a_bad_file_is_named_with_the_fix(images: Path, tmp_path: Path, name: str, data: bytes, says: str) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(ManifestError) as error:

@@ -146,5 +146,5 @@ def test_a_wrong_pack_of_free_text_is_refused(captions: Path, old: str, new: str
 def test_what_asks_for_a_text_is_needed_instead_of_what_asks_for_a_label(captions: Path) -> None:
     assert not (captions / "classify.jinja").exists()
     (captions / "write.jinja").unlink()
-    with pytest.raises(PackError, match=r"write\.jinja: missing; such a pack needs write\.jinja, answer\.jinja"):
+    with pytest.raises(PackError, match=r"write\.jinja: missing; this kind of pack needs write\.jinja, answer\.jinja"):
         load_pack(captions)

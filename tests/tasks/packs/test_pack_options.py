@@ -104,7 +104,7 @@ def test_examples_stand_in_the_shared_prefix(tmp_path: Path) -> None:
 
 
 def test_examples_must_be_labelled_from_the_set_and_be_shown(tmp_path: Path) -> None:
-    with pytest.raises(PackError, match="`没有的` is none of the labels"):
+    with pytest.raises(PackError, match="`没有的` is not one of the labels"):
         pack_with(tmp_path / "a", dialogue=EXAMPLES.replace("反馈破损", "没有的"), classify=SHOWS)
     with pytest.raises(PackError, match="no template shows them"):
         pack_with(tmp_path / "b", dialogue=EXAMPLES)

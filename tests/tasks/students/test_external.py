@@ -190,7 +190,7 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
     [
         ("fail", r"fold 1: llamafactory: ended with exit code 1 .*train\.log\)\nRuntimeError: CUDA out of memory"),
         ("pickle", r"saved adapter_model\.bin, a pickle.*\n  loaded 3 rows\n  3/3\n  epoch done$"),
-        ("half", "adapter_model.safetensors of the checkpoint can't be read"),
+        ("half", "adapter_model.safetensors of the checkpoint cannot be read"),
         ("nothing", "ended without saving an adapter"),
     ],
 )
@@ -267,7 +267,7 @@ def test_what_cannot_be_run_is_said_before_anything_starts(train: list[Sample], 
             trained(case, train, tmp_path / "one")
     with pytest.raises(ValidationError, match="must name the configuration"):
         spec(command=("train",))
-    with pytest.raises(EngineError, match="holds no checkpoint"):
+    with pytest.raises(EngineError, match="contains no checkpoint"):
         find_student_checkpoint(tmp_path)
 
 
