@@ -129,7 +129,7 @@ Constraint = Annotated[LabelAnswer | FreeText, Field(discriminator="type")]
 
 
 class Sampling(Record):
-    """How answers are sampled. Made by flows; read by engines. Temperature 0 is greedy, for which vLLM refuses n > 1."""
+    """How answers are sampled. Made by flows; read by engines. vLLM refuses n > 1 at temperature 0 (greedy)."""
 
     n: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)

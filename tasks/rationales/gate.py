@@ -179,7 +179,7 @@ def _weight(text: str, words: ReasonWords) -> int:
     return 2 * numbers + len(letters)
 
 
-# --- a reason's text as the patterns see it: labels marked, quotations taken out, scripts told apart ----------
+# --- prepare a reason's text: mark labels, remove quotations, split scripts -----------------------------------
 
 
 def mark_labels(reason: str, labels: Sequence[str], label: str) -> MarkedText:

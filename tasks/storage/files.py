@@ -52,7 +52,7 @@ def replace_file(path: Path, *, sync: bool = True) -> Generator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically (see `replacing`)."""
+    """Write a file atomically (see `replace_file`)."""
     with replace_file(path) as temporary:
         temporary.write_bytes(data)
 

@@ -121,10 +121,10 @@ def make_folds(
 
 
 def number_groups(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = ()) -> list[int]:
-    """A group number for each sample, from 0 by first appearance.
+    """Return a group number for each sample, from 0 in order of first appearance.
 
-    Together are samples that share any image, hold the same content, or are pairs of `links` (positions), and a
-    dialogue with its beginnings (`duplicates.grown_dialogues`).
+    Samples are in one group if they share an image or their content, if `links` contains the pair of their positions,
+    or if one is the beginning of the other (`duplicates.find_grown_dialogues`).
     """
     first_with: dict[str, int] = {}
     same = [

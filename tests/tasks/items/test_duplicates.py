@@ -183,7 +183,7 @@ BEGUN = ("用户: 这件外套我穿着有点小，想换大一号的。", "\n�
         pytest.param((A, *BEGUN), (Z, *BEGUN, "\n用户: 好"), False, id="another image"),
         pytest.param(("用户: 你好",), ("用户: 你好", *BEGUN), False, id="too short to say anything"),
         pytest.param((A, Z, "看"), (A, Z, "看", *BEGUN), False, id="images are no text"),
-        pytest.param(BEGUN, (BEGUN[0], BEGUN[1] + "请"), False, id="goes on within the line"),
+        pytest.param(BEGUN, (BEGUN[0], BEGUN[1] + "请"), False, id="continues within the line"),
         pytest.param(BEGUN, (BEGUN[1], BEGUN[0]), False, id="another order"),
     ],
 )

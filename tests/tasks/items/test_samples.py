@@ -165,15 +165,15 @@ def test_an_image_is_measured_as_shown_and_hashed(images: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(images / "turned.jpg", exif=exif)
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     intake = read(
-        images, item(), item(id="b", image="turned.jpg"), item(id="c"), progress=lambda *done: told.append(done)
+        images, item(), item(id="b", image="turned.jpg"), item(id="c"), progress=lambda *done: calls.append(done)
     )
     plain, turned, again = (s.images[0] for s in intake.kept)
     assert (plain.width, plain.height, turned.width, turned.height) == (40, 30, 30, 40)
     assert again == plain and Path(plain.path) == (images / "a.png").resolve()
     assert len(plain.sha256) == 64 and plain.sha256 != turned.sha256
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_a_finished_student_is_not_trained_again(train: list[Sample], tmp_path: 
     assert (folder / "student.json").stat().st_mtime_ns == before
 
 
-def test_what_a_killed_run_left_half_made_is_made_anew(train: list[Sample], tmp_path: Path) -> None:
+def test_an_unfinished_folder_of_a_killed_run_is_replaced(train: list[Sample], tmp_path: Path) -> None:
     half = tmp_path / ".one.part" / "output"
     half.mkdir(parents=True)
     (half / "adapter_model.safetensors").write_bytes(b"half")
@@ -170,7 +170,7 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
         "finetuning_type: lora\n",
         "utf-8",
     )
-    told = ExternalSpec(
+    configured = ExternalSpec(
         trainer="swift",
         base="a/b",
         template=str(own),
@@ -178,7 +178,7 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
         environment={"SAID": "aloud"},
         command=("sh", "-c", f"echo $SAID $MAX_PIXELS; exec {sys.executable} {SMALL} well ${{config}}"),
     )
-    folder = trained(told, train, tmp_path / "one")
+    folder = trained(configured, train, tmp_path / "one")
     config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
     assert config.pop("output_dir") and config.pop("dataset")
     assert config == {"seed": 7, "note": "fold 1 of a/b", "lists": [1, 2], "epochs": 2, "note2": "labelstill"}

@@ -243,9 +243,9 @@ def test_a_reporter_without_its_package_is_refused_by_name(
 ) -> None:
     missing = next(n for n in ("swanlab", "wandb", "mlflow", "clearml") if importlib.util.find_spec(n) is None)
     for name, said in ((missing, f"pip install {missing}"), ("paper", r"report_to: `paper` is not one of .*swanlab")):
-        told = spec.model_copy(update={"report_to": (name,)})
+        reporting = spec.model_copy(update={"report_to": (name,)})
         with pytest.raises(ConfigError, match=said):
-            LoraRecipe(told, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
+            LoraRecipe(reporting, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
     assert not list(tmp_path.iterdir())
 
 
@@ -253,8 +253,8 @@ def test_tensorboard_files_stay_with_the_student(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorboard")
-    told = spec.model_copy(update={"report_to": ("tensorboard",), "epochs": 1})
-    folder = LoraRecipe(told, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
+    reporting = spec.model_copy(update={"report_to": ("tensorboard",), "epochs": 1})
+    folder = LoraRecipe(reporting, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
     assert list((folder / "runs").rglob("events.out.tfevents.*"))
 
 
