@@ -36,7 +36,7 @@ ROWS = [
 ]
 
 
-def as_csv(rows: list[dict[str, Any]]) -> bytes:
+def make_csv(rows: list[dict[str, Any]]) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, ["id", "note", "instruction", "image", "output"])
     writer.writeheader()
@@ -45,7 +45,7 @@ def as_csv(rows: list[dict[str, Any]]) -> bytes:
     return out.getvalue().encode("utf-8-sig")
 
 
-def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+def make_parquet(rows: list[dict[str, Any]]) -> bytes:
     lists = [row | {"image": [row["image"]] if isinstance(row["image"], str) else row["image"]} for row in rows]
     return pd.DataFrame(lists).to_parquet(None)
 
@@ -59,9 +59,9 @@ LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode() 
         ("m.json", json.dumps(ROWS, ensure_ascii=False, indent=1).encode("utf-8-sig")),
         ("m.json", LINES),
         ("m.jsonl", LINES.replace(b"\n", b"\r\n")),
-        ("m.csv", as_csv(ROWS)),
-        ("m.CSV", as_csv(ROWS).replace(b'["a.png"]', b"['a.png']").replace(b'"[""a.png""]"', b"['a.png']")),
-        ("m.parquet", as_parquet(ROWS)),
+        ("m.csv", make_csv(ROWS)),
+        ("m.CSV", make_csv(ROWS).replace(b'["a.png"]', b"['a.png']").replace(b'"[""a.png""]"', b"['a.png']")),
+        ("m.parquet", make_parquet(ROWS)),
     ],
 )
 def test_every_format_says_the_same(images: Path, tmp_path: Path, name: str, data: bytes) -> None:
@@ -84,7 +84,7 @@ def test_a_bad_line_is_a_bad_item(images: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
-    data = as_csv(ROWS[:1]) + b"9,,too,many,cells,here\r\n8,,\xc7\xeb,a.png,x\r\n"
+    data = make_csv(ROWS[:1]) + b"9,,too,many,cells,here\r\n8,,\xc7\xeb,a.png,x\r\n"
     (tmp_path / "m.csv").write_bytes(data)
     intake = read_samples(tmp_path / "m.csv", images, DEMO, Split.LABELLED)
     assert reasons(intake) == [("item-2", "malformed"), ("8", "not_utf8")]

@@ -19,7 +19,7 @@ LEAK, GOOD = "给定标签是申请退款", "用户说要退这一件的货，�
 
 
 class Model:
-    """Answers a first question about the items `bad` badly, and better ones when the complaint reaches it."""
+    """Gives bad first answers about the items `bad`, and good ones after a complaint."""
 
     def __init__(
         self,
@@ -29,12 +29,10 @@ class Model:
         concludes: str = "",
         gives_probabilities: bool = True,
     ) -> None:
-        self.bad, self.heeds_complaints, self.concludes, self.gives_probabilities = (
-            bad,
-            heeds_complaints,
-            concludes,
-            gives_probabilities,
-        )
+        self.bad = bad
+        self.heeds_complaints = heeds_complaints
+        self.concludes = concludes
+        self.gives_probabilities = gives_probabilities
         self.asked: list[Request] = []
 
     fingerprint = "model"
@@ -80,7 +78,7 @@ UNLIKE = {
 }
 
 
-def reasons_of(found: Reasons) -> dict[str, str]:
+def list_reasons(found: Reasons) -> dict[str, str]:
     return {i: p.reason for i, p in found.kept.items()}
 
 
@@ -116,7 +114,7 @@ def test_items_all_alike_are_asked_for_something_of_their_own() -> None:
     model = Model(dict.fromkeys(UNLIKE, "用户说东西不合适要退回去"), heeds_complaints=False)
     found = model.find(attempts=2)
     assert found.first_faults == {"reason_like_others": 5}
-    assert reasons_of(found) == {"s0": "用户说东西不合适要退回去"}
+    assert list_reasons(found) == {"s0": "用户说东西不合适要退回去"}
     before, after = found.diversity(0.7)
     assert (before.near_duplicates, after.near_duplicates) == (1.0, 0.0)
 
