@@ -20,8 +20,7 @@ DEMO = load_pack("demo")
 
 
 def pack(language: str) -> Pack:
-    values = {**DEMO.__dict__, "language": language, "reason_max_chars": 120 if language == "en" else 30}
-    return Pack(**values)
+    return DEMO.model_copy(update={"language": language, "reason_max_chars": 120 if language == "en" else 30})
 
 
 CHINESE, ENGLISH = pack("zh"), pack("en")
