@@ -1,7 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # (datasets publishes few types)
-"""What a LoRA student is taught: which items, with which reasons, as rows for trl."""
+"""Choose the items and reasons that a LoRA student is trained on, and make rows for trl."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +19,9 @@ from tasks.students.settings import StudentSpec
 def choose_taught_items(
     spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]
 ) -> list[tuple[Sample, str]]:
-    """Return the items that are taught, by id, each with the reason that it is taught with ("" in label-only answers).
+    """Return the items to train on, sorted by id, each with its reason, or "" for an answer without one.
 
-    With `spec.reasons` always, those without a reason are left out; raises ConfigError when none is left.
+    With `reasons: always`, items without a reason are left out; raises ConfigError when none is left.
     """
     items = sorted(train, key=lambda s: s.id)
     if spec.reasons == "never":
@@ -39,9 +39,9 @@ def choose_taught_items(
 
 
 def make_dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch_size: int) -> Dataset:
-    """Return rows of prompt, completion and images, one per item, for trl's SFTTrainer; with a reason where it has one.
+    """Return one row of prompt, completion and images per item, for trl's SFTTrainer.
 
-    They are made when they are asked for, so that no decoded image is held.
+    Rows are made on demand, so that no decoded images are kept in memory.
     """
     limits = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
     requests = [prompter.classify(s, Sampling(), with_reason=bool(reason)) for s, reason in taught]

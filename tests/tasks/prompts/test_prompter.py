@@ -26,7 +26,7 @@ def item(pack: str, task: str) -> Sample:
     return sample("x", *content, task=task, labels=labels, given=labels[0])
 
 
-def rendered(pack: str, task: str, template: str) -> str:
+def render(pack: str, task: str, template: str) -> str:
     asking, subject = prompter(pack), item(pack, task)
     label = ANSWERS[pack][task == "dialogue"]
     assert label in subject.labels
@@ -43,7 +43,7 @@ def rendered(pack: str, task: str, template: str) -> str:
 @pytest.mark.parametrize("template", ["rationale", "classify", "answer"])
 def test_rendered_prompts_are_the_stored_ones(pack: str, task: str, template: str) -> None:
     file = SNAPSHOTS / f"{pack}_{task}_{template}.txt"
-    text = rendered(pack, task, template) + "\n"
+    text = render(pack, task, template) + "\n"
     if os.environ.get("LABELSTILL_UPDATE_SNAPSHOTS") == "1":
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
@@ -105,42 +105,42 @@ def test_a_free_text_is_asked_for_and_answered_with_nothing_around_it() -> None:
 # --- the pack's files are other people's ---------------------------------------------------------------------
 
 
-def changed_pack(folder: Path, template: str, text: str) -> Prompter:
+def make_changed_prompter(folder: Path, template: str, text: str) -> Prompter:
     shutil.copytree(TEMPLATES / "demo", folder)
     (folder / template).write_text(text, encoding="utf-8")
     return Prompter(load_pack(folder), "m", max_pixels=784, min_pixels=784)
 
 
-def blocks(prefix: str = "", suffix: str = "") -> str:
+def make_blocks(prefix: str = "", suffix: str = "") -> str:
     return f"{{% block prefix %}}{prefix}{{% endblock %}}{{% block suffix %}}{suffix}{{% endblock %}}"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param(blocks(suffix="{{ glossen }}"), id="misspelt variable"),
-        pytest.param(blocks(suffix="{{ task.nam }}"), id="misspelt field"),
-        pytest.param(blocks(suffix="{{ glosses | to_json }}"), id="misspelt filter"),
-        pytest.param(blocks(suffix="{{ ''.__class__.__mro__ }}"), id="reaches into Python"),
-        pytest.param(blocks(suffix="{{ pack.folder.joinpath('pack.yaml').read_text() }}"), id="reads a file"),
-        pytest.param(blocks(suffix="{{ pack.columns.parse_raw('N.', proto='pickle') }}"), id="loads a pickle"),
-        pytest.param(blocks(suffix="{{ glosses.clear() }}"), id="changes what it is given"),
-        pytest.param(blocks(suffix="{{ 1 / 0 }}"), id="own arithmetic fails"),
-        pytest.param(blocks(suffix="{{ 1 + 'a' }}"), id="own types do not fit"),
-        pytest.param(blocks(suffix="{{ range(1000000000) | list }}"), id="endless"),
-        pytest.param(blocks(prefix="{% if %}"), id="syntax"),
+        pytest.param(make_blocks(suffix="{{ glossen }}"), id="misspelt variable"),
+        pytest.param(make_blocks(suffix="{{ task.nam }}"), id="misspelt field"),
+        pytest.param(make_blocks(suffix="{{ glosses | to_json }}"), id="misspelt filter"),
+        pytest.param(make_blocks(suffix="{{ ''.__class__.__mro__ }}"), id="reaches into Python"),
+        pytest.param(make_blocks(suffix="{{ pack.folder.joinpath('pack.yaml').read_text() }}"), id="reads a file"),
+        pytest.param(make_blocks(suffix="{{ pack.columns.parse_raw('N.', proto='pickle') }}"), id="loads a pickle"),
+        pytest.param(make_blocks(suffix="{{ glosses.clear() }}"), id="changes what it is given"),
+        pytest.param(make_blocks(suffix="{{ 1 / 0 }}"), id="own arithmetic fails"),
+        pytest.param(make_blocks(suffix="{{ 1 + 'a' }}"), id="own types do not fit"),
+        pytest.param(make_blocks(suffix="{{ range(1000000000) | list }}"), id="endless"),
+        pytest.param(make_blocks(prefix="{% if %}"), id="syntax"),
         pytest.param("{% block prefix %}{% endblock %}", id="a block is missing"),
-        pytest.param(blocks(prefix="{{ label }}"), id="prefix, the same for all items, uses the item's label"),
+        pytest.param(make_blocks(prefix="{{ label }}"), id="prefix, the same for all items, uses the item's label"),
     ],
 )
 def test_a_wrong_template_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
-    asking = changed_pack(tmp_path / "mine", "rationale.jinja", text)
+    asking = make_changed_prompter(tmp_path / "mine", "rationale.jinja", text)
     with pytest.raises(PackError, match=r"mine/rationale\.jinja"):
         asking.rationale(sample(), "申请退款", GREEDY)
 
 
 def test_a_template_that_is_not_utf8_is_an_error_that_names_the_file(tmp_path: Path) -> None:
-    asking = changed_pack(tmp_path / "mine", "classify.jinja", "")
+    asking = make_changed_prompter(tmp_path / "mine", "classify.jinja", "")
     (tmp_path / "mine" / "classify.jinja").write_bytes("请".encode("gbk"))
     with pytest.raises(PackError, match=r"mine/classify\.jinja"):
         asking.classify(sample(), GREEDY)
@@ -157,7 +157,7 @@ def test_a_template_that_is_not_utf8_is_an_error_that_names_the_file(tmp_path: P
     ],
 )
 def test_an_answer_template_must_write_reason_then_label(tmp_path: Path, text: str) -> None:
-    asking = changed_pack(tmp_path / "mine", "answer.jinja", text)
+    asking = make_changed_prompter(tmp_path / "mine", "answer.jinja", text)
     with pytest.raises(PackError, match=r"mine/answer\.jinja"):
         asking.classify(sample(), GREEDY)
 
@@ -165,7 +165,7 @@ def test_an_answer_template_must_write_reason_then_label(tmp_path: Path, text: s
 # --- the key -------------------------------------------------------------------------------------------------
 
 
-def key(asking: Prompter, subject: Sample, sampling: Sampling = GREEDY) -> str:
+def make_key(asking: Prompter, subject: Sample, sampling: Sampling = GREEDY) -> str:
     return asking.classify(subject, sampling).key
 
 
@@ -174,7 +174,7 @@ def test_the_key_forgets_who_asks_where_the_image_lies_and_the_given_label() -> 
         sample("a", image("1", "/here/a.png"), given="申请退款", source="one.json"),
         sample("b", image("1", "/there/b.png"), given=None, source="two.json"),
     ]
-    assert len({key(prompter(), s) for s in same}) == 1
+    assert len({make_key(prompter(), s) for s in same}) == 1
 
 
 def test_the_key_changes_with_everything_that_the_model_sees(tmp_path: Path) -> None:
@@ -182,20 +182,20 @@ def test_the_key_changes_with_everything_that_the_model_sees(tmp_path: Path) -> 
     wider = Prompter(load_pack("demo"), "m", max_pixels=112 * 168 + 1, min_pixels=56 * 56)
     taller = Prompter(load_pack("demo"), "m", max_pixels=112 * 168, min_pixels=56 * 56 + 1)
     text = (TEMPLATES / "demo" / "classify.jinja").read_text(encoding="utf-8")
-    reworded = changed_pack(tmp_path / "demo", "classify.jinja", text.replace("只输出", "请只输出"))
+    reworded = make_changed_prompter(tmp_path / "demo", "classify.jinja", text.replace("只输出", "请只输出"))
     keys = [
-        key(prompter(), plain),
-        key(prompter(), sample("s", "用户: 在", image("2"))),
-        key(prompter(), sample("s", "用户: 吗", image("1"))),
-        key(prompter(), sample("s", image("1"), "用户: 在")),
-        key(prompter(), sample("s", "用户: 在", image("1"), labels=("申请退款", "查询物流"))),
-        key(prompter(), sample("s", "用户: 在", image("1"), labels=("查询物流", "申请退款", "反馈破损"))),
-        key(prompter(model="other"), plain),
-        key(wider, plain),
-        key(taller, plain),
-        key(Prompter(reworded.pack, "m", max_pixels=112 * 168, min_pixels=56 * 56), plain),
+        make_key(prompter(), plain),
+        make_key(prompter(), sample("s", "用户: 在", image("2"))),
+        make_key(prompter(), sample("s", "用户: 吗", image("1"))),
+        make_key(prompter(), sample("s", image("1"), "用户: 在")),
+        make_key(prompter(), sample("s", "用户: 在", image("1"), labels=("申请退款", "查询物流"))),
+        make_key(prompter(), sample("s", "用户: 在", image("1"), labels=("查询物流", "申请退款", "反馈破损"))),
+        make_key(prompter(model="other"), plain),
+        make_key(wider, plain),
+        make_key(taller, plain),
+        make_key(Prompter(reworded.pack, "m", max_pixels=112 * 168, min_pixels=56 * 56), plain),
         *(
-            key(prompter(), plain, s)
+            make_key(prompter(), plain, s)
             for s in (
                 Sampling(seed=1),
                 Sampling(max_tokens=7),
@@ -250,7 +250,7 @@ def test_content_and_text_say_the_same_and_a_literal_placeholder_is_no_image() -
 
 
 def test_a_literal_placeholder_in_a_template_is_no_image(tmp_path: Path) -> None:
-    asking = changed_pack(tmp_path / "mine", "rationale.jinja", blocks("看<image>：", "<image>是什么"))
+    asking = make_changed_prompter(tmp_path / "mine", "rationale.jinja", make_blocks("看<image>：", "<image>是什么"))
     request = asking.rationale(sample("s", image("1")), "申请退款", GREEDY)
     assert make_user_text(request) == "看＜image＞：<image>＜image＞是什么"
 

@@ -20,8 +20,7 @@ DEMO = load_pack("demo")
 
 
 def pack(language: str) -> Pack:
-    values = {**DEMO.__dict__, "language": language, "reason_max_chars": 120 if language == "en" else 30}
-    return Pack(**values)
+    return DEMO.model_copy(update={"language": language, "reason_max_chars": 120 if language == "en" else 30})
 
 
 CHINESE, ENGLISH = pack("zh"), pack("en")
@@ -31,7 +30,7 @@ def screen(**fields: object) -> Sample:
     return sample("s", image("a"), task="image", labels=LABELS, given="退款页", **fields)
 
 
-def judged(reason: str) -> BadReason | None:
+def judge(reason: str) -> BadReason | None:
     return judge_reason(reason, screen(), "退款页", CHINESE)
 
 
@@ -58,7 +57,7 @@ def judged(reason: str) -> BadReason | None:
     ],
 )
 def test_good_reasons_pass(reason: str) -> None:
-    assert judged(reason) is None
+    assert judge(reason) is None
 
 
 WWW = load_pack("www2025")
@@ -130,14 +129,14 @@ def test_ordinary_reasons_of_the_challenge_pass(task: str, label: str) -> None:
     ],
 )
 def test_bad_reasons_are_found(reason: str, fault: BadReason) -> None:
-    assert judged(reason) is fault
+    assert judge(reason) is fault
 
 
 def test_a_reason_as_long_as_allowed_passes() -> None:
     reason = "红色进度条亮了两格写着金额三十五元九角以及撤销申请与查看钱款去向共三个灰色圆钮"[:30]
     assert len(reason) == 30
-    assert judged(reason) is None
-    assert judged(reason + "多") is BadReason.TOO_LONG
+    assert judge(reason) is None
+    assert judge(reason + "多") is BadReason.TOO_LONG
 
 
 def test_what_the_user_says_may_be_quoted() -> None:
@@ -148,8 +147,8 @@ def test_what_the_user_says_may_be_quoted() -> None:
 
 
 def test_a_short_label_counts_only_as_the_answer() -> None:
-    assert judged("下方有物流和撤销两个按钮") is None
-    assert judged("有运单号和站点，属于物流") is BadReason.NAMES_OTHER_LABEL
+    assert judge("下方有物流和撤销两个按钮") is None
+    assert judge("有运单号和站点，属于物流") is BadReason.NAMES_OTHER_LABEL
 
 
 def test_labels_are_marked_by_all_their_names() -> None:
