@@ -153,7 +153,8 @@ class _Reader:
                 errors.seek(0)
                 why = (errors.read().decode(errors="replace").strip() or "no message").splitlines()[-1]
                 raise EngineError(
-                    f"RapidOCR, which reads the text on images, does not start: {why}; reinstall it, see requirements/"
+                    f"RapidOCR, which reads the text on images, does not start: {why}; install the environment "
+                    "again with `make clean` and `make env-gpu` (or another env-…)"
                 )
         return process
 

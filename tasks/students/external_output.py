@@ -111,9 +111,11 @@ def _check_weights(checkpoint: Path) -> None:
             with weights as file:
                 empty = not list(file.keys())
         except (SafetensorError, OSError) as error:
-            raise EngineError(f"{name} of the checkpoint cannot be read: {error}") from error
+            raise EngineError(
+                f"{name} of the checkpoint cannot be read: {error}; delete the student's folder to train it again"
+            ) from error
         if empty:
-            raise EngineError(f"{name} of the checkpoint contains no weights")
+            raise EngineError(f"{name} of the checkpoint contains no weights; delete the student's folder")
 
 
 def _parse_entry(line: Mapping[str, Any]) -> tuple[int, int, float] | None:

@@ -126,7 +126,9 @@ def _make_blocks(
         # either these items or the training items have no images
         pooled = np.full((len(samples), width), np.nan, np.float32)
     elif width is not None and pooled.shape[1] != width:
-        raise EngineError(f"the probe needs {width} image features, not {pooled.shape[1]}; use its own settings")
+        raise EngineError(
+            f"the probe needs {width} image features, not {pooled.shape[1]}; delete `correction/students`"
+        )
     return Blocks(
         dialogue=count_ngrams([join_dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
         shown=count_ngrams([join_image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
