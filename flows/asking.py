@@ -27,7 +27,7 @@ from tasks.models.image_cache import ImageCache, prepare
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings
 from tasks.packs.pack import Pack
-from tasks.prompts.prompter import LONG_PROMPT, Prompter, fixed_chars
+from tasks.prompts.prompter import LONG_PROMPT, Prompter, count_fixed_chars
 from tasks.records import USABLE, ImageRef, Request, Sample
 
 _IMAGES_PER_SHARD = 400
@@ -106,7 +106,7 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
 
 
 def _warn_of_long_prompt(request: Request, pack: str) -> None:
-    if (chars := fixed_chars(request)) > LONG_PROMPT:
+    if (chars := count_fixed_chars(request)) > LONG_PROMPT:
         get_run_logger().warning(
             "the fixed part of the `%s` prompt has %d characters, and answers get worse beyond about %d: shorten the "
             "glosses or examples of pack `%s`",

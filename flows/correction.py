@@ -27,7 +27,7 @@ from tasks.correction.judgements import (
 from tasks.correction.outcome import choose_cases, count_figures, record_corrections
 from tasks.correction.settings import ReviewerConfig
 from tasks.demo.stand_in import answer_from_truth
-from tasks.items.file_states import file_state
+from tasks.items.file_states import read_file_state
 from tasks.models.ask import Asker
 from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
@@ -54,7 +54,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
     stage = Stage(STAGE, config, {"teacher": config.teacher, "base": base})
     samples = stage.read("samples", config.labelled, Split.LABELLED)
     pack, folder, review = stage.pack, stage.folder, config.output / "review"
-    judged_by_people = [file_state(p) for p in (config.correction.reviewer.path, review / STORE) if p]
+    judged_by_people = [read_file_state(p) for p in (config.correction.reviewer.path, review / STORE) if p]
     record = stage.find_finished(settings=config.correction, student=config.student, verdicts=judged_by_people)
     if record is not None:
         return record

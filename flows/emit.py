@@ -11,7 +11,7 @@ from tasks.dataset.merge import STAGE, Emitted, write_merged
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.sources import Sources, check_stages, read_sources
 from tasks.dataset.versions import CANDIDATE, record_version
-from tasks.items.file_states import file_state
+from tasks.items.file_states import read_file_state
 from tasks.items.image_hashes import ImageHashes
 from tasks.prompts.prompter import Prompter
 from tasks.records import Split
@@ -48,7 +48,7 @@ def emit(config: EmitConfig) -> StageRecord:
     record = stage.find_finished(
         settings=config.emit,
         reasons=[config.rationales.without_reason, config.rationales.opening_share],
-        files=[file_state(path) for path in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
+        files=[read_file_state(path) for path in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
     )
     if record is not None:
         return record

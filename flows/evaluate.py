@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, read_set, run_as_task, show_table
+from flows.stage import Stage, read_manifests, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         )
 
     sets = {
-        split: read_set(source, pack, split, config.output, config.images)[0] if source else []
+        split: read_manifests(source, pack, split, config.output, config.images)[0] if source else []
         for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled))
     }
     results = read_results(config.output, sets[Split.LABELLED], sets[Split.UNLABELLED])

@@ -13,7 +13,7 @@ from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import FoldStudents
-from tasks.items.file_states import file_state
+from tasks.items.file_states import read_file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.teacher import label_with_teacher
@@ -100,7 +100,7 @@ def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
     store = config.output / REVIEW_POOL / STORE
     pool = stage.read("samples", config.unlabelled, Split.UNLABELLED)
     verdicts = read_valid_verdicts(store, pool)
-    stage.inputs["verdicts"] = file_state(store)
+    stage.inputs["verdicts"] = read_file_state(store)
     if config.labelled is None:
         return _Given(pool, [], {}, verdicts)
     labelled = stage.read("labelled", config.labelled, Split.LABELLED)

@@ -33,8 +33,8 @@ from tasks.dataset.drift import (
 )
 from tasks.dataset.versions import CANDIDATE, open_snapshot, read_versions
 from tasks.errors import BudgetSpent
-from tasks.items.file_states import file_state, folder_state
-from tasks.items.ocr import reader_identity
+from tasks.items.file_states import read_file_state, read_folder_state
+from tasks.items.ocr import get_reader_identity
 from tasks.models.engines.identity import checkpoint_identity, model_identity
 from tasks.packs.pack import load_pack
 from tasks.records import digest_of
@@ -86,9 +86,9 @@ def digest_watched_inputs(config: RelabelConfig) -> str:
             code_version(),
             [model_identity(spec) for spec in config.engines],
             "" if student is None or student.kind == "probe" else checkpoint_identity(student.base, student.revision),
-            reader_identity() if pack.ocr else "",
-            [[file_state(source.manifest), folder_state(source.images)] for source in sources],
-            [file_state(path) for path in (*stores, *given) if path is not None],
+            get_reader_identity() if pack.ocr else "",
+            [[read_file_state(source.manifest), read_folder_state(source.images)] for source in sources],
+            [read_file_state(path) for path in (*stores, *given) if path is not None],
         ]
     )
 

@@ -27,7 +27,7 @@ from prefect.states import Completed
 from flows.api import wait_for_api
 from flows.config import CommonConfig
 from tasks.errors import BudgetSpent, ConfigError, EngineError, LabelstillError, LedgerError
-from tasks.storage.files import write_bytes, writing
+from tasks.storage.files import report_full_disk, write_bytes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ def hold_output(function: Callable[P, R]) -> Callable[P, R]:
         run = _get_current_run()
         try:
             say = get_run_logger().info
-            with lock_output(config.output, run.name if run else "", say), writing(config.output):
+            with lock_output(config.output, run.name if run else "", say), report_full_disk(config.output):
                 result = function(*args, **kwargs)
         except BudgetSpent as spent:
             # Not a failure, which would send an alert and be retried with a new budget.

@@ -20,8 +20,8 @@ from flows.runners import run_as_task
 from flows.service.alerts import alert_empty
 from flows.service.pages import show_links
 from flows.ui import show_in_ui
-from tasks.items.file_states import file_state, folder_state
-from tasks.items.ocr import reader_identity
+from tasks.items.file_states import read_file_state, read_folder_state
+from tasks.items.ocr import get_reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
@@ -32,7 +32,7 @@ from tasks.review.queue import PAGE
 from tasks.review.verdicts import read_store, split_valid
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
-from tasks.storage.stages import code_version, finished, recipe_hash, write_stage
+from tasks.storage.stages import code_version, find_finished_record, hash_recipe, write_stage
 
 _READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", default=None)
 
@@ -51,7 +51,7 @@ def share_readings() -> Generator[None]:
         _READINGS.reset(before)
 
 
-def read_set(
+def read_manifests(
     source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     """Read and check a manifest in a task run; reuse the last reading if neither the manifest nor an image has changed.
@@ -77,11 +77,11 @@ def _read_or_reuse_set(
     source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     log = get_run_logger()
-    inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
+    inputs = {"manifest": read_file_state(source.manifest), "images": read_folder_state(source.images)}
     # Part of every stage's recipe: after a change of the OCR model, all stages decide again.
-    ocr = reader_identity() if pack.ocr else ""
-    recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, code=code_version())
-    record = finished(folder, recipe)
+    ocr = get_reader_identity() if pack.ocr else ""
+    recipe = hash_recipe(source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, code=code_version())
+    record = find_finished_record(folder, recipe)
     if record is not None:
         log.info("%s items: unchanged, reused (%d kept, %d dropped)", split, record.kept, record.dropped)
         return read_rows(folder / "kept.parquet", Sample), record
@@ -135,9 +135,9 @@ class Stage:
         self._began = time.monotonic()
 
     def read(self, name: str, source: SourceConfig, split: Split, output: Path | None = None) -> list[Sample]:
-        """Read a set (see `read_set`), note its digest as the input `name`, and return the usable items."""
+        """Read a set (see `read_manifests`), note its digest as the input `name`, and return the usable items."""
         config = self._config
-        samples, record = read_set(source, self.pack, split, output or config.output, config.images)
+        samples, record = read_manifests(source, self.pack, split, output or config.output, config.images)
         self.inputs[name] = record.digest
         return samples
 
@@ -152,11 +152,11 @@ class Stage:
         The recipe is the digest of inputs, pack, models, pixel and context limits, code, seed and `decisive`.
         """
         bounds = [[spec.min_pixels, spec.max_pixels, spec.context_length] for spec in self._engines.values()]
-        self.recipe = recipe_hash(
+        self.recipe = hash_recipe(
             pack=self.pack.digest, inputs=self.inputs, models=self.models, bounds=bounds, code=code_version(),
             seed=self._config.seed, **decisive,
         )  # fmt: skip
-        record = finished(self.folder, self.recipe)
+        record = find_finished_record(self.folder, self.recipe)
         if record is not None:
             get_run_logger().info(
                 "%s: settings and inputs are unchanged, reusing %s (%d kept, %d dropped)",
@@ -182,7 +182,7 @@ class Stage:
     ) -> StageRecord:
         """Write the stage's folder, show its counts, and return the record.
 
-        Raises BooksError unless the ids of `kept` and `dropped` together are exactly `ids`.
+        Raises ItemCountError unless the ids of `kept` and `dropped` together are exactly `ids`.
         """
         record = write_stage(self.folder, self.make_record(figures, costs), kept, dropped, ids)
         self.show(record)

@@ -16,7 +16,7 @@ from flows.runners import Shard, make_task, run_as_task, run_shards, split_into_
 from flows.stage import show_table
 from flows.ui import Progress
 from tasks.errors import ConfigError
-from tasks.items.duplicates import near_duplicates
+from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import prompter_for
@@ -81,7 +81,7 @@ class FoldStudents:
         """
         config, folder = self.config, self.config.output / STAGE
         links = run_as_task("near-duplicates", f"look for near-duplicates among {len(samples)} items", lambda: (
-            near_duplicates(samples, ImageHashes(config.images / "hashes.sqlite"))
+            find_near_duplicates(samples, ImageHashes(config.images / "hashes.sqlite"))
         ))  # fmt: skip
         folds: list[Folds] = []
         runs: list[Run] = []

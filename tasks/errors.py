@@ -1,27 +1,27 @@
-"""The exception tree.
+"""The exceptions that labelstill raises on purpose.
 
 ::
 
-    LabelstillError                 anything labelstill itself raises; its text is one or two lines fit for a terminal
-    ├── ConfigError                 the configuration asks for something that cannot be: names the key and the mend
-    ├── ManifestError               a whole input file is unusable: names the file, the line where known, and the mend
-    ├── PackError                   a pack is incomplete or contradicts itself: names the pack's file and the key
-    ├── EngineError                 an engine cannot be opened or has died; never raised for a single item
+    LabelstillError                 base of all errors; its text is one or two lines for a terminal
+    ├── ConfigError                 a setting is wrong: the message has the key and the fix
+    ├── ManifestError               a whole input file is unusable: file, line if known, and fix
+    ├── PackError                   a pack is incomplete or contradictory: file and key
+    ├── EngineError                 an engine cannot be opened or has died; never for a single item
     ├── LedgerError                 the ledger cannot be opened or written
-    ├── StorageError                a file cannot be written, as on a full disk: names the file and the mend
-    ├── JudgementError              a file of probabilities or verdicts is unusable: names file, line and item
-    ├── BudgetSpent                 the run's budget is spent: nothing is wrong, it goes on the next time
-    ├── LeakageError                a prediction comes from a model that saw the item
-    └── BooksError                  kept + dropped ≠ input in a stage: a defect of ours, never of the data
+    ├── StorageError                a file cannot be written, for example on a full disk: file and fix
+    ├── JudgementError              a file of probabilities or verdicts is unusable: file, line and item
+    ├── BudgetSpent                 the run has spent its budget; the next run continues
+    ├── LeakageError                a prediction comes from a model that was trained on the item
+    └── ItemCountError                  kept + dropped ≠ input in a stage: a bug of labelstill, not of the data
 
-One bad *item* raises none of these beyond the room that met it: it becomes a `records.Dropped`.
+One bad *item* raises none of these outside the function that reads it: it becomes a `records.Dropped`.
 """
 
 
 class LabelstillError(Exception):
-    """Base of all errors raised on purpose; the command line prints its text and exits with 2.
+    """Base of all errors raised on purpose; the command line prints its text and exits with status 2.
 
-    What a terminal would obey or can't print, as names and ids from data may hold it, is spelled out in the text.
+    Names and ids from data may contain control characters, which the text shows as escape sequences.
     """
 
     def __str__(self) -> str:
@@ -29,7 +29,7 @@ class LabelstillError(Exception):
 
 
 class ConfigError(LabelstillError):
-    """The configuration cannot be run as written."""
+    """The configuration cannot be run."""
 
 
 class ManifestError(LabelstillError):
@@ -41,7 +41,7 @@ class PackError(LabelstillError):
 
 
 class EngineError(LabelstillError):
-    """An engine cannot be opened, or died and stays dead."""
+    """An engine cannot be opened, or died and cannot be restarted."""
 
 
 class LedgerError(LabelstillError):
@@ -49,7 +49,7 @@ class LedgerError(LabelstillError):
 
 
 class StorageError(LabelstillError):
-    """A file cannot be written; nothing half written is left in its place."""
+    """A file cannot be written; no partial file is left in its place."""
 
 
 class JudgementError(LabelstillError):
@@ -57,12 +57,12 @@ class JudgementError(LabelstillError):
 
 
 class BudgetSpent(LabelstillError):
-    """The run has spent what it may; all that was answered is in the ledger."""
+    """The run has spent its budget; all answers so far are in the ledger."""
 
 
 class LeakageError(LabelstillError):
-    """A prediction was made by a model that was trained on the item, or on a duplicate of it."""
+    """A prediction was made by a model that was trained on the item or on a duplicate of it."""
 
 
-class BooksError(LabelstillError):
-    """A stage's kept and dropped items do not add up to its input."""
+class ItemCountError(LabelstillError):
+    """A stage's kept and dropped items are not exactly its input."""

@@ -1,6 +1,6 @@
-"""The types that pass between wings, each with who makes it and who reads it.
+"""The types that pass between the packages of tasks/, each with the packages that make and read it.
 
-Images travel as path and digest, never as bytes.
+Images are passed as path and digest, never as bytes.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 NEITHER = "neither"
-"""A verdict: none of the offered labels is right (an unusable item)."""
+"""The verdict that none of the offered labels is right."""
 
 
 class Record(BaseModel):
@@ -21,12 +21,12 @@ class Record(BaseModel):
 
 
 def digest_of(value: object) -> str:
-    """Return the sha256 (hex) of a JSON-able value in one canonical spelling: keys sorted, UTF-8."""
+    """Return the sha256 (hex) of a JSON value in canonical form: sorted keys, UTF-8."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 class ImageRef(Record):
-    """An image file (absolute path) that was read and checked. Made by items; read by prompts, models and dataset."""
+    """An image file (absolute path) that passed its checks. Made by items; read by prompts, models and dataset."""
 
     path: str
     sha256: str
@@ -36,7 +36,7 @@ class ImageRef(Record):
 
 
 class TextPart(Record):
-    """A run of text. Made by items; read by prompts and the token budget, which drops whole turns by their number."""
+    """A piece of text. Made by items; read by prompts and by the token budget, which drops whole turns by number."""
 
     type: Literal["text"] = "text"
     text: str
@@ -44,7 +44,7 @@ class TextPart(Record):
 
 
 class ImagePart(Record):
-    """An image in its place between texts. Made by items; read by prompts and the token budget."""
+    """An image between texts. Made by items; read by prompts and the token budget."""
 
     type: Literal["image"] = "image"
     image: ImageRef
@@ -55,7 +55,7 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Split(StrEnum):
-    """Where an item comes from. Chosen by flows; read by items, rationales, correction and dataset."""
+    """The part of the data that an item comes from. Set by flows; read by items, rationales, correction and dataset."""
 
     LABELLED = "labelled"
     UNLABELLED = "unlabelled"
@@ -63,50 +63,50 @@ class Split(StrEnum):
 
 
 class Sample(Record):
-    """One item that passed the checks on the way in. Made by items; read by every later wing.
+    """An item that passed all checks. Made by items; read by every later package.
 
-    `parts` is what the item itself holds (dialogue and images), without role sentence or label list. `labels` are the
-    labels this very item may get, in order; none where its task is free text.
+    `parts` are the item's dialogue and images, without role sentence and label list. `labels` are the labels that this
+    item may get, in order; empty in a free-text task.
     """
 
     id: str
     task: str
-    """Name of the pack's task that recognised the item."""
+    """Name of the task in the pack that recognised the item."""
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
     given: str | None = None
-    """The label (or text) it came with; None when unlabelled."""
+    """The label (or text) in the manifest; None for an unlabelled item."""
     split: Split
     source: str
-    """Manifest file (absolute path) it was read from."""
+    """Absolute path of the manifest file."""
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
-        """The item's images in order."""
+        """Return the item's images in order."""
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
 
 
 def content_digest(item: "Sample | ReviewCase") -> str:
-    """Return the digest of what the item shows and says, whatever its id or label."""
+    """Return the digest of the item's texts and images, without id and label."""
     return digest_of([p.text if p.type == "text" else p.image.sha256 for p in item.parts])
 
 
 class Dropped(Record):
-    """An item that was dropped, and why. Made by any wing; read by people in dropped.parquet, and by the card."""
+    """A dropped item and the reason. Made by any package; read by people in dropped.parquet, and by the card."""
 
     sample_id: str
     stage: str
-    reason: str  # a code in snake_case, of the wing's enum of reasons
+    reason: str  # a code in snake_case, from the enum of the package that dropped it
     detail: str = ""
-    """For people: what exactly was found, and where."""
+    """What exactly was found, and where, for people."""
 
 
 class LabelAnswer(Record):
-    """The answer must be the pack's JSON: a reason (unless `between` is None), then one of `labels`.
+    """The answer must be JSON with a reason (unless `between` is None), followed by one of `labels`.
 
     Made by prompts; read by engines and parsing. The answer's text is ``opening + reason + between + label + closing``,
-    or ``opening + label + closing`` without a reason. An engine without structured output writes these itself and lets
-    the model fill only the two values; one that has it (a JSON schema) uses the keys.
+    or ``opening + label + closing`` without a reason. An engine without structured output writes the fixed pieces
+    itself and lets the model fill in the two values; an engine with a JSON schema uses the keys.
     """
 
     type: Literal["label"] = "label"
@@ -119,7 +119,7 @@ class LabelAnswer(Record):
 
 
 class FreeText(Record):
-    """The answer is free text: a rationale. Made by prompts; read by engines and parsing."""
+    """The answer is free text, such as a rationale. Made by prompts; read by engines and parsing."""
 
     type: Literal["text"] = "text"
 
@@ -128,50 +128,50 @@ Constraint = Annotated[LabelAnswer | FreeText, Field(discriminator="type")]
 
 
 class Sampling(Record):
-    """How to draw answers. Made by flows; read by engines. Temperature 0 is greedy: vLLM then refuses n > 1."""
+    """How answers are sampled. Made by flows; read by engines. vLLM refuses n > 1 at temperature 0 (greedy)."""
 
     n: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=128, ge=1)
-    """Upper bound on generated tokens an answer (for a LabelAnswer: of the reason)."""
+    """Maximum generated tokens per answer (for a LabelAnswer: of its reason)."""
     seed: int = 0
     label_probabilities: bool = False
-    """Also return the log-probability of every label (LabelAnswer only), averaged over the n reasons."""
+    """Also return the log-probability of every label, averaged over the n reasons (LabelAnswer only)."""
 
 
 class Request(Record):
     """One question to a model about one sample. Made by prompts; read by engines and the ledger.
 
-    The user turn is ``prefix + parts + suffix``: prefix is the same for all items of a task (prefix cache), parts are
-    the sample's own and may be shortened by the token budget, suffix is fixed again.
+    The user turn is ``prefix + parts + suffix``. The prefix is the same for all items of a task, so that servers can
+    cache it; the parts are those of the sample and may be shortened by the token budget; the suffix is kept.
     """
 
     key: str
-    """Hash of all that decides the answer: the ledger's key."""
+    """Hash of everything that determines the answer: the key in the ledger."""
     sample_id: str
     purpose: str
-    """`rationale`, `classify`, `answer`, … for people and counts; not part of the key."""
+    """`rationale`, `classify`, …, for people and counts; not part of the key."""
     prefix: str
     parts: tuple[Part, ...]
     suffix: str
     constraint: Constraint
     sampling: Sampling
     system: str = ""
-    """The turn before the user's; where it is empty, the model's chat template puts its own there, or none."""
+    """The system turn; if empty, the model's chat template decides."""
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
     keep_from_turn: int = 0
-    """Parts of this turn and later ones (the latest user turn) are never dropped; 0: all may be."""
+    """Number of the first turn that is never dropped (the latest user turn); 0: all turns may be dropped."""
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
-        """The request's images in order."""
+        """Return the request's images in order."""
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
 
 
 class Outcome(StrEnum):
-    """What became of an answer. Set by engines (OK, TRUNCATED, EMPTY, TOO_LONG, BAD_MEDIA, FAILED) and parsing."""
+    """The outcome of a request. Set by engines (OK, TRUNCATED, EMPTY, TOO_LONG, BAD_MEDIA, FAILED) and by parsing."""
 
     OK = "ok"
     REPAIRED = "repaired"
@@ -193,27 +193,27 @@ class Generation(Record):
 
     key: str
     outcome: Outcome
-    texts: tuple[str, ...] = ()  # the n answers, raw and whole (with opening and closing)
+    texts: tuple[str, ...] = ()  # the n raw answers, including opening and closing
     label_logprobs: dict[str, float] | None = None
-    """Natural-log probability of each label of the request's constraint, normalised over them."""
+    """Natural log-probability of each label of the constraint, normalised over these labels."""
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
-    seconds: float = 0.0  # wall time of the item (its share of a batch)
+    seconds: float = 0.0  # wall time of the item, or its share of a batch
     engine: str = ""  # fingerprint of the engine: kind, model, versions
-    detail: str = ""  # for FAILED, BAD_MEDIA, TOO_LONG: what went wrong
+    detail: str = ""  # the error, for FAILED, BAD_MEDIA and TOO_LONG
     shortened: str = ""
-    """What was taken away so that the prompt fits: turns, images, pixels; empty when it was asked whole."""
+    """What was removed so that the prompt fits: turns, images, pixels; empty for a complete prompt."""
 
 
 class Rung(StrEnum):
-    """How leniently an answer had to be read, from the strictest. Set by parsing; counted in a stage's costs."""
+    """How leniently an answer was read, from strict to lenient. Set by parsing; counted in a stage's costs."""
 
-    STRICT = "strict"  # the JSON that was asked for, nothing else
-    STRIPPED = "stripped"  # that JSON, with a fence or text around it
-    REPAIRED_JSON = "repaired_json"  # JSON with other quotes, a comma too many, a missing brace, …
-    NORMALISED = "normalised"  # key or label differ in width, punctuation, spaces or Unicode form
-    NEAREST = "nearest"  # the one label that comes near what is written
+    STRICT = "strict"  # exactly the requested JSON
+    STRIPPED = "stripped"  # the requested JSON, with a code fence or text around it
+    REPAIRED_JSON = "repaired_json"  # JSON with other quotes, a trailing comma, a missing brace, …
+    NORMALISED = "normalised"  # key or label differs in width, punctuation, spaces or Unicode form
+    NEAREST = "nearest"  # the only label similar to what is written
     BARE = "bare"  # a label without JSON
     NONE = "none"  # no text was read
 
@@ -226,14 +226,14 @@ class Prediction(Record):
     outcome: Outcome
     label: str | None
     probabilities: dict[str, float] = Field(default_factory=dict)
-    """Probability of each of the item's labels; empty where the engine has none to give."""
+    """Probability of each of the item's labels; empty if the engine returns none."""
     votes: dict[str, int] = Field(default_factory=dict)
     reason: str = ""
-    model: str = ""  # identity of the model that answered (name and digest, adapter included)
-    rung: Rung = Rung.NONE  # how the text that gave the label (and reason) was read
+    model: str = ""  # identity of the model: name and digest, with those of an adapter
+    rung: Rung = Rung.NONE  # how the text with the label was read
     attempt: int = 0  # 0: the first; 1: asked again with another seed; …
     detail: str = ""
-    """For people: why there is no answer, or what was taken from the prompt so that it fitted."""
+    """Why there is no answer, or what was removed from the prompt so that it fits, for people."""
 
 
 class Interval(Record):
@@ -248,7 +248,7 @@ class Interval(Record):
 
 
 class Action(StrEnum):
-    """What correction decides about a given label. Read by dataset and report."""
+    """The decision of correction about a given label. Read by dataset and report."""
 
     KEEP = "keep"
     RELABEL = "relabel"
@@ -262,19 +262,19 @@ class Correction(Record):
     sample_id: str
     given: str
     predicted: str | None
-    """The students' likeliest label, out of fold, averaged over repeats; None where no student judged the item."""
+    """The students' most probable out-of-fold label, averaged over repeats; None if no student judged the item."""
     adjudicated: str | None
-    """The teacher's label, asked blind; None when it was not asked or gave none."""
-    candidate: str | None  # the label that would be given instead, if any
+    """The label of the teacher, who does not see the given one; None if it was not asked or gave none."""
+    candidate: str | None  # the label proposed instead, if any
     action: Action
     label: str | None  # the final label; None only for DROP
-    flagged: bool = False  # the given label is held to be wrong
+    flagged: bool = False  # the given label is considered wrong
     reviewed: bool = False
-    verdict: str | None = None  # what the reviewer said: a label, or `neither`
-    fold: int | None = None  # None where the item was in every training set (a class with fewer items than folds)
+    verdict: str | None = None  # the reviewer's answer: a label or `neither`
+    fold: int | None = None  # None if the item was in every training set
     model: str = ""  # identities of the students that did not see the item, one per repeat
     p_given: float | None = None
-    """Calibrated probability that the given label is right; with the next two it adds up to 1."""
+    """Calibrated probability that the given label is right; it and the next two add up to 1."""
     p_candidate: float | None = None
     p_neither: float | None = None
     student_given: float | None = None  # the students' uncalibrated out-of-fold probability
@@ -284,51 +284,51 @@ class Correction(Record):
     dissent: float | None = None  # share of repeats that disagree with the given label
     teacher_given: float | None = None
     teacher_candidate: float | None = None
-    gain: float = 0.0  # probability that a person's answer would mend the final label
-    reason: str = ""  # the teacher's
+    gain: float = 0.0  # probability that a person's answer would correct the final label
+    reason: str = ""  # of the teacher
     why: str  # one sentence for people
 
 
 class ReviewCase(Record):
-    """A question to a person about one label. Made by correction, pseudo_labels and dataset; read by review."""
+    """A question to a reviewer about one label. Made by correction, pseudo_labels and dataset; read by review."""
 
     sample_id: str
-    source: str = ""  # manifest file (absolute path) of the item
+    source: str = ""  # absolute path of the item's manifest file
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
     given: str
     candidate: str | None
-    """The label proposed instead; None when there is no better one than the given."""
+    """The label proposed instead; None if there is no better one."""
     student: dict[str, float] = Field(default_factory=dict)
     """Out-of-fold probability of each label, averaged over repeats."""
     teacher: dict[str, float] = Field(default_factory=dict)
-    """The teacher's, asked blind; empty when it was not asked."""
-    reason: str = ""  # the teacher's
+    """Probability of each label by the teacher, who does not see the given one; empty if it was not asked."""
+    reason: str = ""  # of the teacher
     why: str = ""  # one sentence for people
     gain: float = 0.0
-    """Probability that an answer mends the label that the item would otherwise end with; 0 once it is answered."""
+    """Probability that an answer corrects the item's final label; 0 once the case is answered."""
 
 
 class Origin(StrEnum):
-    """Where an example's label comes from, strongest first. Set by dataset; read by export, evaluation and report."""
+    """The source of an example's label, strongest first. Set by dataset; read by export, evaluation and report."""
 
     REVIEW = "review"
     CORRECTION = "correction"
     GIVEN = "given"
     PSEUDO = "pseudo"
     MIX = "mix"
-    """A general-purpose example, mixed in against forgetting; it has no label."""
+    """A general-purpose example without a label, mixed in against forgetting."""
 
 
 class Subset(StrEnum):
-    """Which part of the emitted set an example is in. Set by dataset; read by export and report."""
+    """The part of the training set that an example is in. Set by dataset; read by export and report."""
 
     TRAIN = "train"
     VALIDATION = "validation"
 
 
 class Message(Record):
-    """One chat turn; images stand in it as `<image>`, in the example's order. Made by prompts; read by export."""
+    """One chat turn, with `<image>` for each image in the example's order. Made by prompts; read by export."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -341,10 +341,10 @@ class Example(Record):
     messages: tuple[Message, ...]
     images: tuple[ImageRef, ...]
     label: str
-    """The label; a caption, where the pack's task has no label set; empty for MIX."""
+    """The label, or the text in a free-text task; empty for MIX."""
     reason: str = ""
     origin: Origin
     why: str  # one sentence for people
-    source: str  # manifest file (absolute path) the item was read from
+    source: str  # absolute path of the item's manifest file
     task: str = ""  # name of the pack's task; empty for MIX
     subset: Subset = Subset.TRAIN

@@ -18,7 +18,7 @@ from tasks.demo.lessons import CAPTIONS, School, as_sample
 from tasks.demo.training import Lesson, learn_to_see, train
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import user_content
+from tasks.prompts.turns import make_user_content
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, TextPart
 
 SEED = 5
@@ -72,7 +72,7 @@ def _lessons(school: School, processor: object) -> Iterator[Lesson]:
             request = school.prompter.classify(as_sample(item, school.pack), Sampling(), with_reason=not bare)
             answer = school.prompter.answer(item.label, "" if bare else CAPTIONS[item.label])
             turns = [
-                {"role": "user", "content": user_content(request.model_copy(update={"prefix": ""}))},
+                {"role": "user", "content": make_user_content(request.model_copy(update={"prefix": ""}))},
                 {"role": "assistant", "content": [{"type": "text", "text": answer}]},
             ]
             yield Lesson(processor.apply_chat_template(turns, tokenize=False), item.images)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.identity import prompter_for
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
-from tasks.prompts.prompter import fixed_chars
+from tasks.prompts.prompter import count_fixed_chars
 from tasks.records import Dropped, Request, Sampling, Split
 from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
@@ -98,4 +98,4 @@ def _estimate_stages(config: DistillConfig, pack: Pack, intakes: dict[Split, Int
 
 def _estimate(stage: str, requests: Sequence[Request]) -> Estimate:
     tokens = sum(estimate_prompt_tokens(r) for r in requests)
-    return Estimate(stage, len(requests), tokens, max((fixed_chars(r) for r in requests), default=0))
+    return Estimate(stage, len(requests), tokens, max((count_fixed_chars(r) for r in requests), default=0))

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.items.manifests import manifest_files, read_items, source_of
-from tasks.items.samples import own_id
+from tasks.items.manifests import list_manifest_files, read_items, source_of
+from tasks.items.samples import find_own_id
 from tasks.packs.columns import Columns
 from tasks.records import Action, Correction, Sample
 from tasks.storage.files import write_bytes
@@ -72,7 +72,7 @@ def write_corrected(
         if correction.action in (Action.RELABEL, Action.DROP):
             changes[sample.source][sample.id] = correction
     left_alone: list[str] = []
-    files = manifest_files(manifest) if os.path.isdir(manifest) else [manifest]
+    files = list_manifest_files(manifest) if os.path.isdir(manifest) else [manifest]
     for file in files:
         wanted = changes.get(source_of(file), {})
         left_alone += _write_copy(file, columns, wanted, folder / FOLDER / file.name)
@@ -116,7 +116,7 @@ def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) 
     edits: dict[int, str | None] = {}
     waiting, missed = dict(wanted), list[str]()
     for index, item in enumerate(read_items(file, columns)):
-        correction = waiting.pop(own_id(item, columns) or "", None)
+        correction = waiting.pop(find_own_id(item, columns) or "", None)
         if correction is None:
             continue
         output = (item.fields or {}).get(columns.output or "")

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from tasks.dataset.versions import Snapshot
 from tasks.errors import ManifestError
-from tasks.storage.files import replacing
+from tasks.storage.files import replace_file
 
 _SLICE = 50_000
 
@@ -116,7 +116,7 @@ def change_file(path: Path) -> Generator[Callable[[Change], None]]:
     if path.suffix not in (".jsonl", ".csv"):
         raise ManifestError(f"{path}: name a file that ends in .jsonl or .csv")
     names = [field.name for field in fields(Side)]
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with replace_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
 
         def write_line(change: Change) -> None:

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from tasks.dataset.export.conversation import escape_content
 from tasks.dataset.settings import MixSettings
 from tasks.errors import ManifestError
-from tasks.items.images import MAX_PIXELS, check_image, locate
+from tasks.items.images import MAX_PIXELS, check_image, find_image_file
 from tasks.items.refusals import Unusable
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example, ImagePart, Message, Origin, Part, Sample, Split, TextPart
@@ -139,7 +139,7 @@ def _example(identity: str, row: object, file: Path, root: Path) -> Example:
     return Example(
         sample_id=identity,
         messages=tuple(m.model_copy(update={"content": escape_content(m)}) for m in messages),
-        images=tuple(check_image(locate(name, root), MAX_PIXELS) for name in names),
+        images=tuple(check_image(find_image_file(name, root), MAX_PIXELS) for name in names),
         label="",
         origin=Origin.MIX,
         why="general-purpose example",

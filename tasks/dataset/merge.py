@@ -17,7 +17,7 @@ from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import measure_diversity
 from tasks.records import Dropped, Example, Origin, Subset
 from tasks.storage.rows import RowWriter
-from tasks.storage.stages import check_books
+from tasks.storage.stages import check_item_counts
 
 STAGE = "emit"
 _HELD = 100_000
@@ -75,7 +75,7 @@ def write_merged(
 ) -> Emitted:
     """Write kept.parquet (shuffled), dropped.parquet and the exports to `folder`; a candidate gets no exports.
 
-    Raises BooksError unless what was kept and dropped is what was to be merged, id for id.
+    Raises ItemCountError unless what was kept and dropped is what was to be merged, id for id.
     """
     emitted = Emitted()
     ids: list[str] = []
@@ -96,7 +96,7 @@ def write_merged(
     export = settings.export.model_copy(update={"formats": ()}) if candidate else settings.export
     with RowWriter(folder / "kept.parquet", Example) as kept:
         emitted.exported = write_exports(folder, settings.name, written(), export)
-    check_books(STAGE, ids, (), input_ids(plan, sources))
+    check_item_counts(STAGE, ids, (), input_ids(plan, sources))
     return emitted
 
 

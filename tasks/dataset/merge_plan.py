@@ -15,9 +15,9 @@ from tasks.dataset.decisions import Fate, Reason, Stand, settle_duplicates
 from tasks.dataset.general_mix import MixRow
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
-from tasks.items.duplicates import group_linked, item_of, near_pairs, shown_pictures
+from tasks.items.duplicates import find_near_pairs, find_shown_images, group_linked, make_comparable_item
 from tasks.items.image_hashes import ImageHashes
-from tasks.items.signatures import sign
+from tasks.items.signatures import compute_signatures
 from tasks.records import Sample
 
 _DETAILS = {
@@ -61,8 +61,10 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
     settings = sources.settings
     ids: list[str] = []
     stands: list[Stand] = []
-    signatures = sign(_noted(sources, ids, stands), image_hashes)
-    pairs = near_pairs(signatures, len(stands), lambda places: {i: item_of(s) for i, s in sources.at(places)})
+    signatures = compute_signatures(_noted(sources, ids, stands), image_hashes)
+    pairs = find_near_pairs(
+        signatures, len(stands), lambda places: {i: make_comparable_item(s) for i, s in sources.at(places)}
+    )
     contents: list[int] = np.unique(signatures.content, return_inverse=True)[1].tolist()
     stands = [stand._replace(content=content) for stand, content in zip(stands, contents, strict=False)]
     near, forbidden = _neighbours(contents, pairs, len(stands))
@@ -117,7 +119,7 @@ def _pictured(sources: Sources, contents: Sequence[int], image_hashes: ImageHash
     images = [image for row in rows for image in row.images]
     if not images or not sources.evaluation:
         return {}
-    shown = shown_pictures(images, [image for sample in sources.evaluation for image in sample.images], image_hashes)
+    shown = find_shown_images(images, [image for sample in sources.evaluation for image in sample.images], image_hashes)
     return {contents[sources.own + i]: None for i, row in enumerate(rows) if any(x.sha256 in shown for x in row.images)}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from tasks.dataset.decisions import Decision
 from tasks.dataset.settings import EmitSettings
 from tasks.packs.pack import Pack
-from tasks.rationales.diversity import Worded, crowded_out
+from tasks.rationales.diversity import MarkedReason, find_crowded_out
 from tasks.rationales.gate import judge_reason
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Prediction, Sample, Split, digest_of
@@ -44,15 +44,15 @@ def find_unspoken(
     The others are beyond `reason_share`, which is drawn item by item: whether one has a reason doesn't depend on what
     else is merged.
     """
-    worded = {(Split.LABELLED, i): Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
+    worded = {(Split.LABELLED, i): MarkedReason(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
     for i, c in corrections.items():
         if c.label is not None and c.label != c.given:
             worded.pop((Split.LABELLED, i), None)
             if c.reason and c.label == c.adjudicated:
-                worded[Split.LABELLED, i] = Worded(c.reason, c.label)
-    worded |= {(Split.UNLABELLED, i): Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
+                worded[Split.LABELLED, i] = MarkedReason(c.reason, c.label)
+    worded |= {(Split.UNLABELLED, i): MarkedReason(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
     within = {key: one for key, one in worded.items() if _draw(seed, key[1]) < settings.reason_share}
-    alike = crowded_out(within, rationales.model_copy(update={"alike": settings.reasons_alike}))
+    alike = find_crowded_out(within, rationales.model_copy(update={"alike": settings.reasons_alike}))
     return alike | (worded.keys() - within.keys()), len(alike)
 
 

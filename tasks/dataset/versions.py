@@ -23,7 +23,7 @@ from pydantic import Field
 
 from tasks.errors import ManifestError
 from tasks.records import Origin, Record
-from tasks.storage.files import replacing
+from tasks.storage.files import replace_file
 from tasks.storage.json_lines import read_models, write_json_lines
 from tasks.storage.stages import code_version
 
@@ -91,7 +91,7 @@ def record_version(output: Path, kept: Path, recipe: str) -> Version:
     digest = SetDigest()
     origins: Counter[Origin] = Counter()
     unnamed = output / FOLDER / ".snapshot.parquet"
-    with replacing(unnamed) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as file:
+    with replace_file(unnamed) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as file:
         for batch in _read_emitted(kept):
             file.write_batch(batch)
             digest.add(batch)

@@ -18,10 +18,10 @@ from tasks.demo.dataset import IMAGE_LABELS, DemoItem, draw_items
 from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.screens import KINDS
 from tasks.demo.training import Lesson
-from tasks.items.cutting import ImageSlot, cut
+from tasks.items.cutting import ImageSlot, cut_instruction
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
 
 CAPTION, POINT = "\n一句话。", "\n一处要点。"
@@ -83,7 +83,7 @@ class School:
             sample = as_sample(item, self.pack)
             for word, stage in product((self._base, self._teacher, self._generator), Stage):
                 request, answer = word(item, sample, Random(item.id), stage)
-                total.update(repr((system_turn(request), user_content(request), answer)).encode())
+                total.update(repr((make_system_turn(request), make_user_content(request), answer)).encode())
             for image in item.images:
                 total.update(image.tobytes())
         return total.hexdigest()
@@ -109,8 +109,8 @@ class School:
             for item in draw_items(_DRAWN_AT_ONCE, seed):
                 request, answer = word(item, as_sample(item, self.pack), rng, stage)
                 turns = [
-                    *system_turn(request),
-                    {"role": "user", "content": user_content(request)},
+                    *make_system_turn(request),
+                    {"role": "user", "content": make_user_content(request)},
                     {"role": "assistant", "content": [{"type": "text", "text": answer}]},
                 ]
                 long = len(request.images) > 1 or (name == "base" and request.prefix != "")
@@ -151,7 +151,7 @@ def as_sample(item: DemoItem, pack: Pack) -> Sample:
         for i, image in enumerate(item.images)
     )
     task = pack.task(item.task)
-    content = cut(item.instruction, task)
+    content = cut_instruction(item.instruction, task)
     return Sample(
         id=item.id,
         task=item.task,

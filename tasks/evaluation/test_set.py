@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import JudgementError
-from tasks.items.manifests import read_set
+from tasks.items.manifests import read_manifests
 from tasks.packs.columns import Columns
 from tasks.records import Example, Prediction, Sample
 from tasks.storage.json_lines import read_objects
@@ -73,9 +73,9 @@ def count_usual_labels(emitted: Iterable[Example], labelled: Iterable[Sample]) -
 def keep_own_ids(ids: Iterable[str], manifest: Path, columns: Columns) -> list[str]:
     """Return those of the `ids` that occur in the manifest itself.
 
-    The others were made up by intake, from the place of an item without an id. Raises ManifestError as `read_set` does.
+    The others were made up by intake, from the place of an item without an id. Raises ManifestError as `read_manifests` does.
     """
-    items = [item for _, item in read_set(manifest, columns)]
+    items = [item for _, item in read_manifests(manifest, columns)]
     places = {item.fallback_id for item in items}
     own = {str((item.fields or {}).get(columns.id or "")) for item in items}
     return [i for i in ids if i not in places or i in own]

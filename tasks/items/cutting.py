@@ -1,4 +1,4 @@
-"""Cuts an instruction, as its pack says, into dialogue, places of images, and the labels it offers."""
+"""Split an instruction into dialogue, image positions and offered labels, by the patterns of its pack."""
 
 import ast
 import json
@@ -15,21 +15,21 @@ PLACEHOLDER = "<image>"
 
 @dataclass(frozen=True)
 class ImageSlot:
-    """The place of an image between texts."""
+    """The position of an image between texts."""
 
     turn: int
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What an instruction holds besides role sentence and orders."""
+    """The content of an instruction, without the role sentence and the order to answer."""
 
     pieces: tuple[TextPart | ImageSlot, ...]
     offered: tuple[str, ...] | None
-    """The labels it lists, in its order; None when it lists none that can be read."""
+    """The labels that it lists, in order; None when there is no list or it cannot be parsed."""
 
     def parts(self, images: Sequence[ImageRef]) -> tuple[Part, ...]:
-        """The pieces with `images` in their places, in order; there must be `slots` of them."""
+        """Return the pieces with `images` filled in, in order; there must be `slots` images."""
         upcoming = iter(images)
         return tuple(
             ImagePart(image=next(upcoming), turn=piece.turn) if isinstance(piece, ImageSlot) else piece
@@ -38,12 +38,15 @@ class Cut:
 
     @property
     def slots(self) -> int:
-        """How many images it has a place for."""
+        """Return the number of image positions."""
         return sum(isinstance(piece, ImageSlot) for piece in self.pieces)
 
 
-def cut(instruction: str, task: TaskPack) -> Cut:
-    """Cut `instruction`; concatenated, the texts are the dialogue as it stood, each turn a part of its own."""
+def cut_instruction(instruction: str, task: TaskPack) -> Cut:
+    """Split `instruction` by the patterns of `task`.
+
+    The texts, concatenated, are the original dialogue; each turn is a separate piece.
+    """
     text = instruction.replace("\r\n", "\n")
     offered = None
     if task.label_list is not None:
@@ -66,25 +69,25 @@ def cut(instruction: str, task: TaskPack) -> Cut:
 
 
 def _turns(text: str, pattern: re.Pattern[str] | None) -> list[tuple[int, str]]:
-    """The text cut at its turns, numbered from 1; 0 is what stands before the first."""
+    """Return (turn number, text) of each turn, from 1; turn 0 is the text before the first."""
     starts = [match.start() for match in pattern.finditer(text)] if pattern else []
-    # The line break goes with the turn that it opens, so that a turn can be dropped without a trace.
+    # A line break belongs to the turn after it, so that dropping a turn leaves no empty line.
     starts = [start - 1 if start and text[start - 1] == "\n" else start for start in starts]
     bounds = [0, *starts, len(text)]
     return [(turn, text[bounds[turn] : bounds[turn + 1]]) for turn in range(len(bounds) - 1)]
 
 
 def parse_list(text: str) -> tuple[str, ...] | None:
-    """A list of names written as JSON, as Python, or with 、 , ， between them; None when it is none of these."""
-    values = literal_list(text)
+    """Return the names in a list written as JSON, as Python, or separated by 、 , or ，; None for anything else."""
+    values = parse_literal_list(text)
     if values is None:
         values = [name.strip(" \n\t\"'“”‘’") for name in re.split("[、,，]", text.strip().strip("[]"))]
     names = [value.strip() for value in values if isinstance(value, str) and value.strip()]
     return tuple(dict.fromkeys(names)) if names and len(names) == len(values) else None
 
 
-def literal_list(text: str) -> list[object] | None:
-    """The list that `text` spells in JSON or in Python; None when it spells none."""
+def parse_literal_list(text: str) -> list[object] | None:
+    """Return the list that `text` is in JSON or Python syntax; None when it is neither."""
     for read in (json.loads, ast.literal_eval):
         try:
             value: object = read(text.strip())

@@ -1,8 +1,9 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
-"""Near-duplicates among many items: signatures propose pairs, the items themselves decide.
+"""Find near-duplicates among many items: signatures propose pairs, and the items themselves decide.
 
-Image and text are judged together: screens of one kind look alike, and a greeting opens thousands of dialogues.
+Images and text are compared together: screens of one kind look alike, and thousands of dialogues begin with the same
+greeting.
 """
 
 import hashlib
@@ -15,76 +16,79 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tasks.items.image_hashes import ImageHashes, picture_hashes, same_picture, thumbnail
-from tasks.items.signatures import PERMUTATIONS, Signatures, comparable_text, sign, trigrams
+from tasks.items.image_hashes import ImageHashes, compute_hashes, is_same_picture, make_thumbnail
+from tasks.items.signatures import PERMUTATIONS, Signatures, compute_signatures, normalise_text, split_trigrams
 from tasks.records import ImageRef, Sample
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 ALONE = 0.85
-"""Least Jaccard similarity of the trigrams of items without images, where no picture has to agree as well."""
+"""Minimum Jaccard similarity of the trigrams of two items without images."""
 WITH_IMAGES = 0.6
-"""The same where all images are the same pictures: one word of a short question may differ."""
+"""The minimum for items whose images show the same pictures: one word of a short question may differ."""
 ENOUGH_TEXT = 20
-"""Characters from which on a text alone proposes pairs: `user: hello` opens thousands of dialogues."""
+"""Minimum characters of a text that proposes pairs by itself: `user: hello` begins thousands of dialogues."""
 _ROWS = 5
-"""MinHash values a band: 12 bands of 5 propose 99 % of the pairs at 0.8, 17 % of those at 0.4."""
+"""MinHash values per band: 12 bands of 5 propose 99 % of the pairs of similarity 0.8, and 17 % of those of 0.4."""
 _SLACK = 0.2
-"""So far may a MinHash estimate be too low: three deviations."""
+"""How far a MinHash estimate may be too low: three standard deviations."""
 _BITS, _CROPPED_BITS, _ANY_CROP_BITS = 3, 8, 24
-"""Most differing bits of hashes of one picture: saved anew; cropped by up to 3 %, against the nearest of 81 cuts;
-cropped, against the whole. Measured on the demo's screens: at most 2 of JPEG and scaling, 6, and 18."""
+"""Maximum number of differing bits between hashes of the same picture: saved again; cropped by up to 3 %, compared with
+the nearest of 81 crops; cropped, compared with the whole. Measured maxima on the demo's screens: 2, 6 and 18."""
 _CROWD = 64
-"""In a bucket of more items than that, each is compared with the next so many in the order of their text and hash, and
-with the evaluation items in it, of which none may be missed."""
+"""In a bucket of more than this many items, each is compared with the next 64 in the order of text and image hash, and
+with all evaluation items of the bucket, none of which may be missed."""
 _CHUNK = 2_000_000
 
 
 @dataclass(frozen=True)
 class Item:
-    """What of an item decides whether it is near another."""
+    """The parts of an item that decide whether it is near another."""
 
     text: str
     images: tuple[ImageRef, ...]
 
 
-def item_of(sample: Sample) -> Item:
-    """The comparable text and the images of a sample."""
-    return Item(comparable_text(sample), sample.images)
+def make_comparable_item(sample: Sample) -> Item:
+    """Return the normalised text and the images of a sample."""
+    return Item(normalise_text(sample), sample.images)
 
 
-def near(one: Item, other: Item) -> bool:
-    """Whether two items show and say nearly the same: near texts, as many images, each the same picture in order."""
+def is_near(one: Item, other: Item) -> bool:
+    """Return whether two items are near-duplicates: similar texts, and the same pictures in the same order."""
     if len(one.images) != len(other.images):
         return False
-    a, b = set(trigrams(one.text)), set(trigrams(other.text))
+    a, b = set(split_trigrams(one.text)), set(split_trigrams(other.text))
     if len(a & b) < (WITH_IMAGES if one.images else ALONE) * len(a | b):
         return False
-    return all(same_picture(x, y) for x, y in zip(one.images, other.images, strict=True))
+    return all(is_same_picture(x, y) for x, y in zip(one.images, other.images, strict=True))
 
 
-def near_duplicates(samples: Sequence[Sample], image_hashes: ImageHashes) -> list[tuple[int, int]]:
-    """Pairs of positions (lower first, ascending) of `samples` that are equal or near, whatever their task and label.
+def find_near_duplicates(samples: Sequence[Sample], image_hashes: ImageHashes) -> list[tuple[int, int]]:
+    """Return pairs of positions in `samples` that are equal or near, whatever their task and label.
 
-    Equal ones are paired with the first of them only, so that n copies make n - 1 pairs.
+    The lower position comes first, and pairs ascend. Equal samples are paired only with the first of them, so that n
+    copies make n - 1 pairs.
     """
-    signatures = sign(samples, image_hashes)
-    pairs = near_pairs(signatures, len(samples), lambda places: {i: item_of(samples[i]) for i in places})
+    signatures = compute_signatures(samples, image_hashes)
+    pairs = find_near_pairs(
+        signatures, len(samples), lambda places: {i: make_comparable_item(samples[i]) for i in places}
+    )
     first = np.unique(signatures.content, return_index=True, return_inverse=True)[1:]
     copies = [(int(i), j) for j, i in enumerate(first[0][first[1]]) if i != j]
     return sorted(pairs + copies)
 
 
-def near_pairs(
+def find_near_pairs(
     signatures: Signatures, count: int, fetch: Callable[[Collection[int]], Mapping[int, Item]]
 ) -> list[tuple[int, int]]:
-    """Pairs of places (lower first, ascending) of items that are near each other.
+    """Return pairs of positions (lower first, ascending) of items that are near each other.
 
-    The first `count` are what is merged, the others the evaluation split: pairs among those are left out, and their
-    images are looked for cropped as well. Of items of equal content only the first of either side is compared. Of a
-    crowd, not every pair is found, but each item that is near evaluation items is found with one of them at least.
-    `fetch` brings the items at some places; it is called twice.
+    The first `count` items are merged, the others are the evaluation split: pairs within the evaluation split are left
+    out, and its images are also searched for in cropped form. Of items with equal content only the first on either side
+    is compared. In large buckets not every pair is found, but each item that is near evaluation items is paired with at
+    least one of them. `fetch` returns the items at some positions; it is called twice.
     """
     usable = np.concatenate([_distinct(signatures, 0, count), _distinct(signatures, count, len(signatures))])
     held_out = usable[usable >= count]
@@ -98,19 +102,19 @@ def near_pairs(
     fit = (a != b) & (a < count) & (signatures.images[a] == signatures.images[b])
     a, b = a[fit], b[fit]
     least = np.where(signatures.images[a] > 0, WITH_IMAGES, ALONE) - _SLACK
-    fit = signatures.likeness(a, b) >= least
+    fit = signatures.estimate_similarity(a, b) >= least
     pairs = list(zip(a[fit].tolist(), b[fit].tolist(), strict=True))
     crowds = _crowds(signatures, usable, count)
     wanted = {place for pair in pairs for place in pair}
     for place, others in crowds.items():
         wanted.update((place,), others.tolist())
     items |= fetch(wanted - items.keys())
-    found = [(i, j) for i, j in pairs if near(items[i], items[j])]
+    found = [(i, j) for i, j in pairs if is_near(items[i], items[j])]
     return sorted(found + _stopped_in_crowds(crowds, {i for i, j in found if j >= count}, items))
 
 
-def shown_pictures(images: Sequence[ImageRef], held_out: Sequence[ImageRef], image_hashes: ImageHashes) -> set[str]:
-    """Digests of those `images` that show one of the `held_out` pictures, saved anew or cropped, whatever is said."""
+def find_shown_images(images: Sequence[ImageRef], held_out: Sequence[ImageRef], image_hashes: ImageHashes) -> set[str]:
+    """Return the digests of those `images` that show a `held_out` picture, saved again or cropped."""
     hashes = image_hashes.hashes(images)
     known = {image.sha256: image for image in images if image.sha256 in hashes}
     shown = np.array([hashes[sha256] for sha256 in known], dtype=np.uint64)
@@ -118,44 +122,45 @@ def shown_pictures(images: Sequence[ImageRef], held_out: Sequence[ImageRef], ima
     found = {image.sha256 for image in held_out} & {image.sha256 for image in images}
     for image in {image.sha256: image for image in held_out}.values():
         maybe = _cut_from(image, shown)
-        found |= {refs[i].sha256 for i in np.flatnonzero(maybe).tolist() if same_picture(refs[i], image)}
+        found |= {refs[i].sha256 for i in np.flatnonzero(maybe).tolist() if is_same_picture(refs[i], image)}
     return found
 
 
 def _distinct(signatures: Signatures, start: int, stop: int) -> Ints:
-    """Places from `start` to `stop` of the first items of each content, without those that are near nothing."""
+    """Return the position of the first item of each content from `start` to `stop`, without unreadable items."""
     first = start + np.unique(signatures.content[start:stop], return_index=True)[1].astype(np.int64)
     return np.sort(first[signatures.images[first] >= 0])
 
 
 def _by_text(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Pairs whose texts are equal (without images) or share a band of MinHash values (long ones)."""
+    """Yield pairs whose texts are equal (without images) or share a band of MinHash values (long texts)."""
     for items, key, order in _text_keys(signatures, usable):
         yield from _bucketed(items, key, order)
 
 
 def _text_keys(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Hashes, Hashes]]:
-    """For each kind of key: items, their keys, of which near ones are likely to share one, and their order in a key."""
+    """Yield (items, keys, order within a key) for each kind of key that near items are likely to share."""
     bare = usable[signatures.images[usable] == 0]
-    yield bare, signatures.said[bare], signatures.said[bare]
+    yield bare, signatures.text_digest[bare], signatures.text_digest[bare]
     long = usable[signatures.length[usable] >= ENOUGH_TEXT]
-    order = signatures.said[long] ^ signatures.shown[long]
+    order = signatures.text_digest[long] ^ signatures.image_hash[long]
     for start in range(0, PERMUTATIONS - _ROWS + 1, _ROWS):
         key = signatures.images[long].astype(np.uint64)
         for column in range(start, start + _ROWS):
-            key = _mixed(key ^ signatures.words[long, column].astype(np.uint64))
+            key = _mixed(key ^ signatures.minhash[long, column].astype(np.uint64))
         yield long, key, order
 
 
 def _crowds(signatures: Signatures, usable: Ints, count: int) -> dict[int, Ints]:
-    """The items to be merged that may be near each evaluation item without images, where `_bucketed` pairs only some.
+    """Return, by evaluation item without images, the items to be merged that may be near it in large buckets.
 
-    Those with images need no such search: `_cropped` misses none. Of equal texts the first stands for all.
+    `_bucketed` pairs only some of those. Items with images need no such search: `_cropped` misses none. Of equal texts
+    only the first is searched for.
     """
     crowds: dict[int, Ints] = {}
     bare = usable[signatures.images[usable] == 0]
     asked = bare[bare >= count]
-    asked = asked[np.unique(signatures.said[asked], return_index=True)[1]]
+    asked = asked[np.unique(signatures.text_digest[asked], return_index=True)[1]]
     for items, key, _ in _text_keys(signatures, usable) if len(asked) else ():
         by_key, held_out = np.argsort(key, kind="stable"), np.isin(items, asked)
         starts = np.searchsorted(key, key[held_out], "left", by_key)
@@ -164,7 +169,7 @@ def _crowds(signatures: Signatures, usable: Ints, count: int) -> dict[int, Ints]
             if stop - start > _CROWD:
                 others = items[by_key[start:stop]]
                 others = others[(others < count) & (signatures.images[others] == 0)]
-                fit = signatures.likeness(others, np.full_like(others, place)) >= ALONE - _SLACK
+                fit = signatures.estimate_similarity(others, np.full_like(others, place)) >= ALONE - _SLACK
                 crowds[place] = np.union1d(crowds.get(place, others[:0]), others[fit])
     return crowds
 
@@ -172,38 +177,38 @@ def _crowds(signatures: Signatures, usable: Ints, count: int) -> dict[int, Ints]
 def _stopped_in_crowds(
     crowds: Mapping[int, Ints], stopped: Collection[int], items: Mapping[int, Item]
 ) -> list[tuple[int, int]]:
-    """Pairs of the items of `crowds` that are near an evaluation item, each with one: one is enough to stop it."""
+    """Return pairs of an item of `crowds` and one evaluation item near it: one is enough to exclude the item."""
     found: dict[int, int] = {}
     for place, others in sorted(crowds.items()):
         for i in others.tolist():
-            if i not in stopped and i not in found and near(items[i], items[place]):
+            if i not in stopped and i not in found and is_near(items[i], items[place]):
                 found[i] = place
     return list(found.items())
 
 
 def _by_image(signatures: Signatures, usable: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Pairs whose first images' hashes differ in at most 3 of 64 bits: at least one of four bands is then equal."""
+    """Yield pairs whose first images' hashes differ in at most 3 of 64 bits: one of four bands is then equal."""
     seeing = usable[signatures.images[usable] > 0]
-    shown = signatures.shown[seeing]
+    shown = signatures.image_hash[seeing]
     for shift in range(0, 64, 16):
         band = (shown >> np.uint64(shift)) & np.uint64(0xFFFF)
         for a, b in _bucketed(seeing, band, shown):
-            fit = np.bitwise_count(signatures.shown[a] ^ signatures.shown[b]) <= _BITS
+            fit = np.bitwise_count(signatures.image_hash[a] ^ signatures.image_hash[b]) <= _BITS
             yield a[fit], b[fit]
 
 
 def _cropped(signatures: Signatures, usable: Ints, place: int, image: ImageRef) -> tuple[Ints, Ints]:
-    """Pairs of an evaluation item with those whose first image may be a cut of its own."""
-    others = usable[_cut_from(image, signatures.shown[usable])]
+    """Return pairs of an evaluation item with the items whose first image may be a crop of its own."""
+    others = usable[_cut_from(image, signatures.image_hash[usable])]
     return np.full(len(others), place, np.int64), others
 
 
 def _cut_from(image: ImageRef, shown: Hashes) -> NDArray[np.bool_]:
-    """Whether pictures of these hashes may be the image, or a cut of it; none, where it can't be read."""
-    picture = thumbnail(image)
+    """Return which of these hashes may be of the image or a crop of it; none if the image cannot be read."""
+    picture = make_thumbnail(image)
     if picture is None:
         return np.zeros(len(shown), bool)
-    whole, *cuts = picture_hashes(picture)
+    whole, *cuts = compute_hashes(picture)
     maybe = np.flatnonzero(np.bitwise_count(shown ^ whole) <= _ANY_CROP_BITS)
     distance = np.bitwise_count(shown[maybe] ^ whole)
     for cut in set(cuts):
@@ -214,10 +219,10 @@ def _cut_from(image: ImageRef, shown: Hashes) -> NDArray[np.bool_]:
 
 
 def _bucketed(items: Ints, key: Hashes, order: Hashes) -> Iterator[tuple[Ints, Ints]]:
-    """Pairs of items with equal keys, in pieces; in a crowd, of each with the next ones only.
+    """Yield pairs of items with equal keys, in chunks; in a large bucket, each item with the next 64 only.
 
-    rensa's RMinHashLSH is not used: it answers with every member of a bucket. Measured on 100,000 texts of which 10,000
-    were one greeting: 50 million pairs, 14 s and 1.2 GiB, against 640,000 pairs, 1.5 s and 0.4 GiB here.
+    rensa's RMinHashLSH is not used because it returns every member of a bucket. Measured on 100,000 texts, of which
+    10,000 were the same greeting: 50 million pairs, 14 s and 1.2 GiB, against 640,000 pairs, 1.5 s and 0.4 GiB here.
     """
     by_key = np.lexsort((items, order, key))
     items, key = items[by_key], key[by_key]
@@ -231,7 +236,7 @@ def _bucketed(items: Ints, key: Hashes, order: Hashes) -> Iterator[tuple[Ints, I
 
 
 def _mixed(key: Hashes) -> Hashes:
-    """SplitMix64's finalizer: every bit of the key decides every bit of the outcome."""
+    """Mix the bits of a key with SplitMix64's finalizer: every input bit affects every output bit."""
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return key ^ (key >> np.uint64(31))
@@ -240,12 +245,12 @@ def _mixed(key: Hashes) -> Hashes:
 # --- dialogues that grew, and groups of what belongs together ------------------------------------------------
 
 
-def grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
-    """Pairs of positions (beginning, longer): the first item's lines and images are the beginning of the second's.
+def find_grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
+    """Return pairs of positions (beginning, longer): the second dialogue continues the first.
 
-    Whole lines count, spaces around them don't; the beginning must have at least 20 characters of text. An item is
-    paired with its longest beginning only (that one is itself paired with the next shorter), or, where another item
-    before it says all the same, with that one.
+    Whole lines and images are compared, without the spaces around a line; the beginning must have at least 20
+    characters of text. An item is paired only with its longest beginning (which is itself paired with the next shorter
+    one), or with an earlier item of the same lines and images.
     """
     whole: dict[bytes, int] = {}
     beginnings: list[list[bytes]] = []
@@ -268,7 +273,7 @@ def group_linked(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int
 
 
 def _beginnings(sample: Sample) -> Iterator[tuple[int, bytes]]:
-    """(characters of text so far, digest of all so far) after each line and each image; the last is of the whole."""
+    """Yield (characters of text, digest) of the item up to each line and image; the last pair covers the whole item."""
     hasher = hashlib.sha256()
     characters = 0
     for part in sample.parts:

@@ -1,4 +1,4 @@
-"""Whether files have changed since they were last looked at, by size and time of change, without reading them."""
+"""Detect changed files by size and modification time, without reading them."""
 
 import os
 from collections.abc import Iterator
@@ -6,23 +6,26 @@ from hashlib import blake2b
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from tasks.items.manifests import manifest_files
+from tasks.items.manifests import list_manifest_files
 from tasks.records import digest_of
 
 _UNREACHABLE = "unreachable"
-"""The state of what is there and can't be looked at; who reads it later says why, and what to do."""
+"""The state of a file whose metadata cannot be read; whoever opens it later reports the cause and the fix."""
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 
-def file_state(path: Path) -> str:
-    """Size and time of change of a file, or those of all manifests in a folder: a cheap stand-in for its digest.
+def read_file_state(path: Path) -> str:
+    """Return size and modification time of a file, or a digest of those of all manifests in a folder.
 
-    A word stands for what is missing, or can't be looked at.
+    It replaces a digest of the content, which would be slow. Returns `missing` or `unreachable` for a path that does
+    not exist or cannot be examined.
     """
     try:
         state = path.stat()
         if S_ISDIR(state.st_mode):
-            return digest_of([[os.fsencode(file.name).hex(), file_state(file)] for file in manifest_files(path)])[:16]
+            return digest_of(
+                [[os.fsencode(file.name).hex(), read_file_state(file)] for file in list_manifest_files(path)]
+            )[:16]
     except _GONE:
         return "missing"
     except OSError:
@@ -30,11 +33,11 @@ def file_state(path: Path) -> str:
     return _size_and_time(state)
 
 
-def folder_state(folder: Path) -> str:
-    """Count and a digest of names, sizes and times of change of a folder's files; those of linked folders are left out.
+def read_folder_state(folder: Path) -> str:
+    """Return the number of a folder's files and a digest of their names, sizes and modification times.
 
-    A file or folder that can't be looked at counts as one file, with a word for its size and time. The digest is a sum
-    of the files' own, so that neither their order nor their number costs memory.
+    Linked folders are not followed. A file or folder that cannot be examined counts as one file whose state is
+    `unreachable`. The digest is a sum over the files, so the order does not matter and a million files need no memory.
     """
     count = total = 0
     root = os.path.join(folder, "")
@@ -46,7 +49,7 @@ def folder_state(folder: Path) -> str:
 
 
 def _files(root: str) -> Iterator[tuple[str, str]]:
-    """(path, state) of every file below `root`, and of what can't be looked at; what goes meanwhile was never there."""
+    """Yield (path, state) of every file below `root`; files that vanish meanwhile are left out."""
     faults: list[OSError] = []
     for folder, _, names in os.walk(root, onerror=faults.append):
         for path in (os.path.join(folder, name) for name in names):

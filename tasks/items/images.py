@@ -1,6 +1,6 @@
-"""Image files: found inside their folder, checked, measured and hashed, each distinct one opened once.
+"""Find image files inside their folder, and check, measure and hash each distinct file once.
 
-Nothing decoded is kept; what comes out is a `records.ImageRef`.
+No decoded image is kept; the result is a `records.ImageRef`.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from tasks.items.known_files import Found, KnownFiles, Seen
 from tasks.items.refusals import Reason, Unusable
 from tasks.records import ImageRef
 
-# Only what an image of a data set is likely to be: Pillow can also open formats that start other programs (EPS).
+# Only the usual formats of data sets: Pillow also opens formats that start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
-"""Of an image file: a larger one would take too much memory to decode."""
+"""Maximum pixels of an image file: decoding a larger one would take too much memory."""
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _SIDEWAYS = (5, 6, 7, 8)
 
 
-def locate(name: str, root: Path) -> Path:
-    """The real path of the file `name` in the folder `root`, which must itself be resolved.
+def find_image_file(name: str, root: Path) -> Path:
+    """Return the real path of the file `name` in the folder `root`, which must itself be resolved.
 
-    Raises Unusable: PATH_ESCAPES when the path, after following links, leaves the folder, or IMAGE_MISSING.
+    Raises Unusable with PATH_ESCAPES when the path, after following links, leaves the folder, or with IMAGE_MISSING.
     """
     try:
         path = (root / name).resolve()
@@ -44,14 +44,14 @@ def locate(name: str, root: Path) -> Path:
 
 
 MAX_ASPECT = 200
-"""Of Qwen2-VL's smart_resize (qwen_vl_utils, transformers)."""
+"""Maximum ratio of long to short side: the limit of Qwen2-VL's smart_resize (qwen_vl_utils, transformers)."""
 
 
 def check_image(path: Path, max_pixels: int) -> ImageRef:
     """Open, measure, decode and hash one file; raises Unusable with the reason.
 
-    The size is judged by the header, before anything is decoded. Pillow's own bomb limit counts as well, provided
-    the caller has turned its warning into an error.
+    The size is checked in the header, before anything is decoded. Pillow's own limit against decompression bombs holds
+    as well, provided that the caller has turned its warning into an error.
     """
     try:
         with path.open("rb") as file:
@@ -66,7 +66,7 @@ def check_image(path: Path, max_pixels: int) -> ImageRef:
 
 
 def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
-    """Width and height as shown, of an image that decodes to its end."""
+    """Return width and height of the upright image; raises Unusable unless it decodes to its end."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
@@ -76,7 +76,7 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
             if max(width, height) > MAX_ASPECT * min(width, height):
                 detail = f"{path}: {width}×{height} pixels; no side may be over {MAX_ASPECT} times the other"
                 raise Unusable(Reason.IMAGE_TOO_THIN, detail)
-            # A JPEG is read to its end all the same, but unpacked at an eighth of its size.
+            # A JPEG is still read to its end, but decoded at an eighth of its size.
             image.draft(None, (width // 8, height // 8))
             image.load()
             sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
@@ -90,7 +90,7 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
             raise Unusable(Reason.IMAGE_TRUNCATED, f"{path}: ends within its header") from error
         raise Unusable(Reason.NOT_AN_IMAGE, f"{path}: none of {', '.join(FORMATS)}") from error
     except Exception as error:
-        # Decoders raise whatever their arithmetic runs into on broken bytes, and one file must not stop a run.
+        # Decoders raise all kinds of errors on broken bytes, and one file must not stop a run.
         raise Unusable(Reason.IMAGE_TRUNCATED, f"{path}: cannot be decoded to its end: {error}") from error
     return (height, width) if sideways else (width, height)
 
@@ -99,12 +99,10 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
 
 
 @contextmanager
-def checking_images(
-    paths: Iterable[Path], max_pixels: int, known: Path | None
-) -> Generator[Callable[[Path], ImageRef]]:
-    """A function that says what one of `paths` is, or raises Unusable (see `check_image`); all are under way at once.
+def check_images(paths: Iterable[Path], max_pixels: int, known: Path | None) -> Generator[Callable[[Path], ImageRef]]:
+    """Check all `paths` in threads; yield a function that returns the result for one of them or raises Unusable.
 
-    What is found is kept in the file `known`, and what stands there is believed of files that have not changed.
+    Results are kept in the file `known`, and files that have not changed since are not opened again.
     """
     # Few threads, since each may hold one decoded image of `max_pixels`.
     with (
@@ -112,7 +110,7 @@ def checking_images(
         KnownFiles(known, max_pixels) if known is not None else nullcontext() as store,
         ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
     ):
-        # Filters are the process's own, so they are set here, around all threads, and not in each of them.
+        # Warning filters belong to the process, so they are set here, around all threads, and not in each of them.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         distinct = dict.fromkeys(paths)
         believed = {} if store is None else store.known(distinct)
@@ -120,7 +118,7 @@ def checking_images(
         try:
             yield lambda path: _result(path, believed, new, store)
         finally:
-            # An interrupted read must not first finish all the files that are still waiting.
+            # An interrupted call must not first check all files that are still waiting.
             pool.shutdown(cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""What image files were found to be, remembered: an intake of a grown set opens only new and changed files."""
+"""Remember the checks of image files, so that reading a grown set opens only new and changed files."""
 
 import hashlib
 import os
@@ -16,28 +16,28 @@ from tasks.records import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
 Found = ImageRef | Unusable
-"""What a file is, or why it can't be used."""
+"""The result of checking a file: its image, or why it cannot be used."""
 
 GRANULE_NS = 2_000_000_000
-"""Nanoseconds: file systems round a file's time of change, FAT to 2 s, and none in use to more."""
-# For a file that breaks off or can't be reached, disk or memory may be to blame: it is looked at each time.
+"""Nanoseconds to which file systems round modification times: 2 s for FAT, less for all others in use."""
+# A truncated or unreachable file may be the fault of disk or memory: it is checked every time.
 _LASTING = frozenset({Reason.IMAGE_EMPTY, Reason.NOT_AN_IMAGE, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_TOO_THIN})
 _AT_ONCE = 500
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A file as it was at a time, by all that tells cheaply whether it is another now."""
+    """The metadata of a file at one time, by which a later change is noticed cheaply."""
 
     state: str
-    """Size, time of change (ns) and inode; empty where there is no file."""
+    """Size, modification time (ns) and inode; empty if there is no file."""
     changed_ns: int
     at_ns: int
 
     @classmethod
     def of(cls, path: Path) -> "Seen":
-        """The file as it is now."""
-        # Not the inode's own time of change: an export that links to the file sets it.
+        """Return the current metadata of a file."""
+        # Not the inode's change time: an export that hard-links the file changes it.
         at = time.time_ns()
         try:
             found = path.stat()
@@ -47,22 +47,23 @@ class Seen:
 
     @property
     def settled(self) -> bool:
-        """Whether every later change gives the file another time of change.
+        """Return whether every later change gives the file another modification time.
 
-        One that was changed just now may be changed again within the clock's granule, and look the same. Source: the
+        A file that was just changed may be changed again within the clock's resolution and look the same. Source: the
         "racily clean" entries of Git's index (Documentation/technical/racy-git).
         """
         return bool(self.state) and self.changed_ns + GRANULE_NS <= self.at_ns
 
 
 class KnownFiles:
-    """What image files were found to be, kept in the file `file`; for this pixel limit, Pillow and way of checking.
+    """The results of checking image files, kept in `file`, for one pixel limit, Pillow version and images.py.
 
-    A file that is overwritten in place with as many bytes, and then given its old time of change, passes for unchanged.
+    A file that is overwritten in place with as many bytes, and whose old modification time is then restored, counts as
+    unchanged.
     """
 
     def __init__(self, file: Path, max_pixels: int) -> None:
-        """Raise StorageError when the file can't be opened or made."""
+        """Open the file; raises StorageError when it cannot be opened or created."""
         rules = hashlib.sha256(Path(__file__).with_name("images.py").read_bytes()).hexdigest()[:12]
         self._cache = DigestCache(file, f"{max_pixels}/{PIL.__version__}/{rules}")
         self._new: dict[bytes, bytes] = {}
@@ -74,16 +75,16 @@ class KnownFiles:
         self._write()
 
     def known(self, paths: Iterable[Path]) -> dict[Path, Found]:
-        """Return what is remembered of those files that are as they were then."""
+        """Return the remembered results of those files that have not changed."""
         by_key = {os.fsencode(path): path for path in paths}
         known = {by_key[key]: orjson.loads(value) for key, value in self._cache.get(by_key).items()}
         return {path: _found(path, fields) for path, (state, *fields) in known.items() if state == Seen.of(path).state}
 
     def keep(self, path: Path, seen: Seen, found: Found) -> None:
-        """Remember what a file was found to be, which was looked at after it was `seen`.
+        """Remember the result of checking a file whose metadata before the check was `seen`.
 
-        Left out is what may not last: a file that has changed since or may do so unseen, and a fault that may be the
-        machine's.
+        Results that may not last are not kept: files that have changed since or may change unnoticed, and faults that
+        the machine may have caused.
         """
         lasting = isinstance(found, ImageRef) or found.reason in _LASTING
         if not lasting or not seen.settled or Seen.of(path).state != seen.state:

@@ -1,9 +1,9 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-"""Manifest files -> raw items with their positions: JSON array, JSON Lines, CSV, Parquet.
+"""Read raw items and their positions from manifests: JSON arrays, JSON Lines, CSV and Parquet.
 
-A manifest may be a folder: all manifest files in it, by name, are one set that grows as files are put there. Nothing is
-judged here beyond what keeps an item from being read at all; tasks/items/samples.py checks the rest.
+A manifest may be a folder: the manifest files in it, in order of their names, form one set that grows as files are
+added. Only what keeps an item from being read at all is checked here; tasks/items/samples.py checks the rest.
 """
 
 import csv
@@ -25,31 +25,32 @@ from tasks.packs.columns import DEFAULT_COLUMNS, Columns
 
 @dataclass(frozen=True)
 class RawItem:
-    """An item as the file holds it. Bytes that are not UTF-8 stand in its strings as lone surrogates."""
+    """An item as it is in the file. Bytes that are not UTF-8 become lone surrogates in its strings."""
 
     fallback_id: str
-    """What it is called when it has no id of its own."""
+    """The name of an item that has no id."""
     where: str
-    """For people: `item 3`, `line 3`, `row 3 (line 5)`."""
+    """Its position for messages: `item 3`, `line 3`, `row 3 (line 5)`."""
     value: object
     flaw: Unusable | None = None
-    """Set when there is no value."""
+    """Why the item has no value; None when it has one."""
 
     @property
     def fields(self) -> dict[str, object] | None:
-        """The value as an object's fields; None when it is no object."""
+        """Return the fields of an object; None when the value is not an object."""
         return cast(dict[str, object], self.value) if isinstance(self.value, dict) else None
 
 
 def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS) -> list[RawItem]:
-    """All items of a manifest in order; the extension names the format, `.json` may hold an array or lines.
+    """Return all items of a manifest file in order.
 
-    `columns` are what it calls the fields, in CSV and Parquet by their header, in JSON the objects' keys.
-    Raises ManifestError when the file is missing, of an unknown kind, or not readable as its format.
+    The file name's ending decides the format; a `.json` file may contain an array or JSON Lines. `columns` names the
+    columns of CSV and Parquet files and the keys of JSON objects. Raises ManifestError when the file is missing, of an
+    unknown kind, or not readable in its format.
     """
     reader = _READERS.get(manifest.suffix.lower())
     if reader is None:
-        raise ManifestError(f"{manifest}: unknown kind of manifest; use {', '.join(KINDS)}")
+        raise ManifestError(f"{manifest}: unknown file type; use {', '.join(KINDS)}")
     try:
         if not manifest.is_file():
             raise ManifestError(f"{manifest}: no such file; correct the manifest's path")
@@ -61,7 +62,7 @@ def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS) -> list[RawIt
 def _text(manifest: Path) -> str:
     data = manifest.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ManifestError(f"{manifest}: is UTF-16; save it as UTF-8")
+        raise ManifestError(f"{manifest}: the file is UTF-16; save it as UTF-8")
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 
@@ -71,7 +72,7 @@ def _text(manifest: Path) -> str:
 def _read_json(manifest: Path, columns: Columns) -> Iterator[RawItem]:
     text = _text(manifest)
     if not text.strip():
-        raise ManifestError(f"{manifest}: is empty; expected a JSON array of items, or one item a line")
+        raise ManifestError(f"{manifest}: the file is empty; write a JSON array of items, or one item per line")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -85,7 +86,7 @@ def _read_json(manifest: Path, columns: Columns) -> Iterator[RawItem]:
     elif isinstance(content, dict) and any(name in content for name in columns.needed):
         yield RawItem("item-1", "item 1", cast(object, content))
     else:
-        raise ManifestError(f"{manifest}, line 1: holds one {kind_of(content)}; expected an array of items")
+        raise ManifestError(f"{manifest}, line 1: contains a single {describe_type(content)}; write an array of items")
 
 
 def _read_lines(manifest: Path, columns: Columns) -> Iterator[RawItem]:
@@ -93,7 +94,7 @@ def _read_lines(manifest: Path, columns: Columns) -> Iterator[RawItem]:
 
 
 def _lines(manifest: Path, text: str) -> Iterator[RawItem]:
-    """One item a line. A bad line is a bad item; no good line at all is a bad file."""
+    """Yield one item per line; a bad line is a bad item. Raises ManifestError when no line is valid."""
     first_error: tuple[int, Exception] | None = None
     good = 0
     # Only \n ends a line: str.splitlines would also cut at U+2028, which JSON allows inside strings.
@@ -119,15 +120,15 @@ def _lines(manifest: Path, text: str) -> Iterator[RawItem]:
 def _not_json(manifest: Path, error: Exception, line: int | None = None) -> ManifestError:
     if isinstance(error, json.JSONDecodeError):
         place = f", line {line or error.lineno}, column {error.colno}"
-        return ManifestError(f"{manifest}{place}: not JSON: {error.msg}; mend the file there, or write it anew")
-    return ManifestError(f"{manifest}, line {line or 1}: not JSON: {error}; write the file anew")
+        return ManifestError(f"{manifest}{place}: not JSON: {error.msg}; correct the file there, or export it again")
+    return ManifestError(f"{manifest}, line {line or 1}: not JSON: {error}; export the file again")
 
 
 # --- tables --------------------------------------------------------------------------------------------------
 
 
 def _read_csv(manifest: Path, columns: Columns) -> Iterator[RawItem]:
-    # Python's default of 131,072 characters a cell is less than a long dialogue may have.
+    # A long dialogue may exceed Python's default limit of 131,072 characters per cell.
     csv.field_size_limit(2**31 - 1)
     rows = csv.reader(io.StringIO(_text(manifest), newline=""), strict=True)
     header: list[str] | None = None
@@ -148,7 +149,7 @@ def _read_csv(manifest: Path, columns: Columns) -> Iterator[RawItem]:
                 detail = f"has {len(row)} cells, the header {len(header)}; put texts with commas in quotes"
                 yield RawItem(name, where, None, Unusable(Reason.MALFORMED, detail))
     except csv.Error as error:
-        raise ManifestError(f"{manifest}, line {rows.line_num}: not CSV: {error}; mend the quotes there") from error
+        raise ManifestError(f"{manifest}, line {rows.line_num}: not CSV: {error}; correct the quotes there") from error
 
 
 def _read_parquet(manifest: Path, columns: Columns) -> Iterator[RawItem]:
@@ -165,7 +166,7 @@ def _read_parquet(manifest: Path, columns: Columns) -> Iterator[RawItem]:
                 number += 1
                 yield RawItem(f"item-{number}", f"row {number}", {name: cells[i] for name, cells in read.items()})
     except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{manifest}: not Parquet: {str(error).splitlines()[0]}; write it anew") from error
+        raise ManifestError(f"{manifest}: not Parquet: {str(error).splitlines()[0]}; export it again") from error
 
 
 def _cells(column: pa.Array) -> list[object]:
@@ -187,13 +188,13 @@ def _check_columns(manifest: Path, names: list[str], columns: Columns) -> None:
     if missing:
         there = ", ".join(names[:8])
         raise ManifestError(
-            f"{manifest}: no column `{missing[0]}`, only {there}; name them {', '.join(columns.named)}, or say in "
-            "`columns` of pack.yaml what they are called"
+            f"{manifest}: no column `{missing[0]}`, only {there}; name the columns {', '.join(columns.named)}, or give "
+            "their names in `columns` of pack.yaml"
         )
 
 
-def kind_of(value: object) -> str:
-    """What a JSON value is called, for people."""
+def describe_type(value: object) -> str:
+    """Return the name of a JSON value's type for messages."""
     names: dict[type, str] = {
         dict: "object",
         list: "list",
@@ -206,7 +207,7 @@ def kind_of(value: object) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """False when a string stands for bytes that are not UTF-8, or holds half a surrogate pair."""
+    """Return False for a string that contains lone surrogates, which stand for bytes that are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -227,11 +228,11 @@ KINDS = tuple(_READERS)  # endings of file names
 # --- folders -------------------------------------------------------------------------------------------------
 
 
-def manifest_files(folder: Path) -> list[Path]:
-    """The manifest files in `folder`, by name.
+def list_manifest_files(folder: Path) -> list[Path]:
+    """Return the manifest files in `folder`, sorted by name.
 
-    Left out are folders, other kinds of files, and names that mean a file is hidden or not yet whole: `.x.json`,
-    `~$x.csv`, `x.json.part`, `x.json~`.
+    Folders, other file types, and hidden or incomplete files (`.x.json`, `~$x.csv`, `x.json.part`, `x.json~`) are left
+    out.
     """
     return sorted(
         path for path in folder.iterdir()
@@ -239,25 +240,25 @@ def manifest_files(folder: Path) -> list[Path]:
     )  # fmt: skip
 
 
-def read_set(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
-    """(manifest file (absolute path), item) of every item of a manifest, or of the manifests in a folder, in order.
+def read_manifests(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
+    """Return (manifest file, item) for every item of a manifest, or of the manifests in a folder, in order.
 
-    In a folder, an item's place and the name it has without an id begin with its file's name, and a file may hold no
-    items. Raises ManifestError as `read_items` does, and for a folder that holds no items at all: one file that can't
-    be read stops the set, since nothing says how many items it had.
+    In a folder, positions and names of items without an id begin with the file's name, and single files may be empty.
+    Raises ManifestError as `read_items` does, and when there are no items at all. One unreadable file stops the whole
+    set, because the number of its items is unknown.
     """
     if not os.path.isdir(manifest):  # Path.is_dir raises where a folder above can't be entered
         found = [(source_of(manifest), item) for item in read_items(manifest, columns)]
         if not found:
-            raise ManifestError(f"{manifest}: holds no items; point to a manifest that has some")
+            raise ManifestError(f"{manifest}: contains no items; give a manifest that has some")
         return found
     try:
-        files = manifest_files(manifest)
+        files = list_manifest_files(manifest)
     except OSError as error:
         raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error
     found = [pair for file in files for pair in _placed(file, read_items(file, columns))]
     if not found:
-        raise ManifestError(f"{manifest}: no manifest in this folder holds items; put one there ({', '.join(KINDS)})")
+        raise ManifestError(f"{manifest}: no manifest in this folder contains items; add one ({', '.join(KINDS)})")
     return found
 
 
@@ -270,10 +271,10 @@ def _placed(file: Path, items: list[RawItem]) -> list[tuple[str, RawItem]]:
 
 
 def source_of(file: Path) -> str:
-    """Return what samples call the manifest file they were read from."""
+    """Return the absolute path by which samples refer to their manifest file."""
     return _legible(str(file.resolve()))
 
 
 def _legible(path: str) -> str:
-    # A file's name may hold bytes that are not UTF-8; the books must be writable all the same.
+    # A file name may contain bytes that are not UTF-8; records must be writable all the same.
     return path.encode(errors="replace").decode()

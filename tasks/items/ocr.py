@@ -1,9 +1,9 @@
 # pyright: reportMissingTypeStubs=false
-"""The text on images, by RapidOCR, read once per image digest.
+"""Read the text on images with RapidOCR, once per image digest.
 
 A phone screenshot takes 2 to 4 s of one core, so readers are processes of one thread each: several threads on one
-image gain little, and an image that brings a reader down is then the only one lost. They read their questions from a
-pipe, and so end by themselves when whoever started them is killed.
+image gain little, and an image that crashes a reader is the only one lost. Readers take requests from a pipe, so they
+end by themselves when the process that started them is killed.
 """
 
 import os
@@ -26,45 +26,48 @@ from tasks.records import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
 MOST_PROCESSES = 8
-"""Each holds 0.4 GB."""
+"""Maximum number of readers: each needs 0.4 GB of memory."""
 
 
 @dataclass(frozen=True)
 class Unread:
-    """An image whose text could not be read: tried again the next time."""
+    """An image whose text could not be read; the next call tries again."""
 
     path: str
     detail: str
 
 
 Found = tuple[ImageRef, str | Unread]
-"""An image with its text, or why it has none."""
+"""An image with its text, or the reason why it could not be read."""
 Reading = Callable[[Sequence[ImageRef], int], Iterator[Found]]
-"""Images and the number of processes → each image's text, in any order."""
+"""A function from images and a number of processes to each image's text, in any order."""
 
 
-def reader_identity() -> str:
-    """What reads the text: another version or model may read other text."""
+def get_reader_identity() -> str:
+    """Return version and model of the reader: another one may read other text."""
     return f"rapidocr-{version('rapidocr')}/{MODELS['Rec']}"
 
 
 class OcrReader:
-    """Text on images, remembered in `folder`/ocr.sqlite by the images' digests; several runs may share the folder."""
+    """Read text on images and keep it in `folder`/ocr.sqlite by image digest; several runs may share the folder."""
 
     def __init__(self, folder: Path, processes: int | None = None, reading: Reading | None = None) -> None:
-        """`processes`: readers at work at once; by default one a core, at most MOST_PROCESSES. `reading`: how images
-        are read, by default `read_images`. Raises StorageError when the folder can't be written."""
+        """Open the cache; raises StorageError when the folder cannot be written.
+
+        `processes` is the number of readers at a time, by default one per core and at most MOST_PROCESSES. `reading`
+        reads the images, by default `read_images`.
+        """
         self._reading = reading or read_images
-        self._texts = DigestCache(folder / "ocr.sqlite", reader_identity())
+        self._texts = DigestCache(folder / "ocr.sqlite", get_reader_identity())
         self.processes = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
         self.unread: dict[str, Unread] = {}
-        """What could not be read since this reader was made, by digest."""
+        """Images that could not be read, by digest."""
 
     def read(self, images: Sequence[ImageRef], progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
-        """The text on each image by its digest: a line a row of text, in reading order, spaces between its pieces.
+        """Return the text on each image by digest: one line per row of text, in reading order.
 
-        An image that can't be read has "", and its reason in `unread`. `progress` gets the number of images done and
-        the number in all, in the caller's thread. What was read is kept even if the call is broken off. Raises
+        An image that cannot be read has "", and its reason is in `unread`. `progress` is called with the number of
+        images done and the total, in the caller's thread. Texts are kept even if the call is interrupted. Raises
         EngineError when RapidOCR does not start.
         """
         wanted = {image.sha256: image for image in images}
@@ -85,7 +88,7 @@ class OcrReader:
 
 
 def read_images(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:
-    """Each image with its text or why it has none, as they get done by so many processes of this machine.
+    """Read images with `processes` readers on this machine; yield each with its text as soon as it is done.
 
     Raises EngineError when RapidOCR does not start.
     """
@@ -115,15 +118,15 @@ def read_images(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:
 
 
 class _Reader:
-    """tasks/items/ocr_child.py as a child process, started at its first image, and again after it died."""
+    """Runs tasks/items/ocr_child.py as a child process, from its first image, and again after a crash."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
     def read(self, image: ImageRef) -> str | Unread:
-        process = self._process or self._started()
-        answer = self._asked(process, orjson.dumps([image.path, image.sha256]))
+        process = self._process or self._start()
+        answer = self._ask(process, orjson.dumps([image.path, image.sha256]))
         if answer is None:
             _end(process)
             self._process = None
@@ -135,9 +138,9 @@ class _Reader:
         if self._process is not None:
             _end(self._process)
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         with tempfile.TemporaryFile() as errors:
-            # -P: a folder `tasks` where the user happens to stand is not ours
+            # -P: a folder `tasks` in the current directory must not hide ours
             path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
             process = self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tasks.items.ocr_child"],
@@ -146,7 +149,7 @@ class _Reader:
                 stderr=errors,
                 env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             )
-            if self._asked(process, b"[]") is None and not self._closed:
+            if self._ask(process, b"[]") is None and not self._closed:
                 errors.seek(0)
                 why = (errors.read().decode(errors="replace").strip() or "no message").splitlines()[-1]
                 raise EngineError(
@@ -155,11 +158,11 @@ class _Reader:
                 )
         return process
 
-    def _asked(self, process: subprocess.Popen[bytes], question: bytes) -> dict[str, str] | None:
-        """The child's answer; None when it has died."""
+    def _ask(self, process: subprocess.Popen[bytes], request: bytes) -> dict[str, str] | None:
+        """Return the child's answer; None when it has died."""
         assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.write(question + b"\n")
+            process.stdin.write(request + b"\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except (OSError, ValueError):  # the pipe is broken, or closed by `_end`

@@ -1,5 +1,5 @@
 # pyright: reportMissingTypeStubs=false
-"""Reads the text on images: the program that tasks/items/ocr.py runs in processes of its own."""
+"""Read the text on images: the program that tasks/items/ocr.py starts in separate processes."""
 
 import hashlib
 import io
@@ -16,13 +16,13 @@ MODELS = {
     "Rec": "PP-OCRv6_rec_small.onnx",
     "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
 }
-"""The files in rapidocr's wheel. Named, because it would try to download one that it can't find."""
+"""The model files in rapidocr's wheel, given by name because RapidOCR downloads models that it cannot find."""
 
 
 def main() -> None:
-    """Answer each line of standard input, ``[path, digest]``, with a line ``{"text": …, "fault": …}``."""
+    """Answer each line ``[path, digest]`` of standard input with a line ``{"text": …, "fault": …}``."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not stand between the answers
+    os.dup2(2, 1)  # what a library prints must not mix with the answers
     recognise = _recogniser()
     for line in sys.stdin.buffer:
         question = orjson.loads(line)
@@ -30,7 +30,7 @@ def main() -> None:
         try:
             if question:
                 answer["text"] = _text(recognise, *question)
-        except Exception as error:  # one image's fault must not end the reader
+        except Exception as error:  # one bad image must not end the reader
             answer["fault"] = f"{type(error).__name__}: {error}"[:500]
         answers.write(orjson.dumps(answer) + b"\n")
         answers.flush()
@@ -44,7 +44,7 @@ def _recogniser() -> Any:
     models = Path(rapidocr.__file__).parent / "models"
     if lacking := [name for name in MODELS.values() if not (models / name).is_file()]:
         raise FileNotFoundError(
-            f"{models} lacks {', '.join(lacking)}: install the version of rapidocr in requirements/"
+            f"{models} lacks {', '.join(lacking)}; install the version of rapidocr in requirements/"
         )
     threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
     paths = {f"{stage}.model_path": str(models / name) for stage, name in MODELS.items()}
@@ -60,7 +60,7 @@ def _text(recognise: Any, path: str, sha256: str) -> str:
     found = recognise(upright)
     if not getattr(found, "txts", None):
         return ""
-    # its Markdown puts pieces of one height into one line, with spaces for the gaps
+    # RapidOCR's Markdown puts pieces of one height into one line, with spaces for the gaps
     lines = (" ".join(line.split()) for line in found.to_markdown().splitlines())
     return "\n".join(filter(None, lines))
 

@@ -1,10 +1,10 @@
-"""Why an item does not come in: the codes, and the exception that carries one inside the rooms of the intake."""
+"""Why an item is refused: the reason codes, and the exception that carries one within tasks/items."""
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an item was dropped on its way in: the `reason` of its `records.Dropped`."""
+    """Why an item was refused: the `reason` of its `records.Dropped`."""
 
     MALFORMED = "malformed"
     """A line that is not JSON, or a CSV row whose cells do not fit the header."""
@@ -15,28 +15,28 @@ class Reason(StrEnum):
     INSTRUCTION_NOT_TEXT = "instruction_not_text"
     UNRECOGNISED = "unrecognised"
     EMPTY_ITEM = "empty_item"
-    """Neither text nor image is left once the role sentence and the label list are cut."""
+    """No text and no image is left without role sentence and label list."""
     MISSING_LABEL = "missing_label"
     UNKNOWN_LABEL = "unknown_label"
     LABEL_NOT_OFFERED = "label_not_offered"
     OUTPUT_NOT_TEXT = "output_not_text"
-    """Of a task that is free text."""
+    """The text of a free-text task is not a string."""
     IMAGE_NOT_A_NAME = "image_not_a_name"
-    """`image` is neither a file name nor a list of them."""
+    """`image` is neither a file name nor a list of file names."""
     PLACEHOLDER_MISMATCH = "placeholder_mismatch"
     PATH_ESCAPES = "path_escapes"
     IMAGE_MISSING = "image_missing"
     IMAGE_EMPTY = "image_empty"
     NOT_AN_IMAGE = "not_an_image"
     IMAGE_TRUNCATED = "image_truncated"
-    """It begins like an image but cannot be decoded to its end."""
+    """The file begins like an image but cannot be decoded to its end."""
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_TOO_THIN = "image_too_thin"
-    """More than 200 times as long as wide: Qwen2-VL's resizing refuses it."""
+    """One side is more than 200 times the other: Qwen2-VL's resizing refuses it."""
 
 
 class Unusable(Exception):
-    """One item cannot be used; never leaves `read_samples`, which turns it into a `records.Dropped`."""
+    """One item cannot be used. `read_samples` turns it into a `records.Dropped`."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)

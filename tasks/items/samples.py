@@ -1,4 +1,4 @@
-"""Manifest -> samples: every item checked on its way in, and each that fails leaves with its reason."""
+"""Read the items of a manifest as samples; every item that fails a check is dropped with its reason."""
 
 import os
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import cast
 
 from tasks.errors import ManifestError
-from tasks.items.cutting import PLACEHOLDER, Cut, cut, literal_list
-from tasks.items.images import MAX_PIXELS, checking_images, locate
-from tasks.items.manifests import RawItem, is_utf8, kind_of, read_set
+from tasks.items.cutting import PLACEHOLDER, Cut, cut_instruction, parse_literal_list
+from tasks.items.images import MAX_PIXELS, check_images, find_image_file
+from tasks.items.manifests import RawItem, describe_type, is_utf8, read_manifests
 from tasks.items.refusals import Reason, Unusable
 from tasks.packs.columns import Columns
 from tasks.packs.pack import Pack, TaskPack
@@ -22,7 +22,7 @@ STAGE = "samples"
 
 @dataclass(frozen=True)
 class Intake:
-    """What came in: `len(kept) + len(dropped) == read`, each in the manifest's order."""
+    """The items of a manifest, in its order: `len(kept) + len(dropped) == read`."""
 
     kept: tuple[Sample, ...]
     dropped: tuple[Dropped, ...]
@@ -31,7 +31,7 @@ class Intake:
 
 @dataclass(frozen=True)
 class _Draft:
-    """An item that passed all checks but those of its image files; `sample` has no parts yet."""
+    """An item that passed all checks except those of its image files; `sample` has no parts yet."""
 
     sample: Sample
     where: str
@@ -49,24 +49,23 @@ def read_samples(
     known: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Intake:
-    """Read a manifest, or the set of those in a folder, and the images it names.
+    """Read and check the items of a manifest, or of all manifests in a folder, and their images.
 
-    `progress` is told items done and items in all. `known` is a file that remembers images between intakes (see
-    tasks/items/known_files.py): those that have not changed are not opened again, and the outcome is the same.
-    Labels (of a pack of free text: texts) are demanded in LABELLED, checked where present in TEST, and ignored in
-    UNLABELLED. Of items with one id the first counts; where the manifest has no ids, an item is called after its
-    images. Raises ManifestError when the file or the image folder as a whole is unusable; no bad item
-    raises: it is in `dropped`, and an intake that kept nothing is still an intake.
+    `progress` is called with the number of items done and the total. `known` is a file that remembers image checks (see
+    tasks/items/known_files.py): unchanged images are not opened again, and the result is the same. Labels (texts, for a
+    free-text pack) are required in LABELLED, checked if present in TEST, and ignored in UNLABELLED. Of items with the
+    same id the first is kept; without ids, an item is named after its images. Raises ManifestError when the manifest
+    or the image folder as a whole is unusable. A bad item raises nothing: it is in `dropped`.
     """
     if not os.path.isdir(images):
-        raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path of `images`")
-    items = read_set(manifest, pack.columns)
+        raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path in `images`")
+    items = read_manifests(manifest, pack.columns)
     reader = _Reader(pack, split, images.resolve())
     drafts = [reader.draft(item, source) for source, item in items]
     paths = (path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
     kept: list[Sample] = []
     dropped: list[Dropped] = []
-    with checking_images(paths, max_image_pixels, known) as check:
+    with check_images(paths, max_image_pixels, known) as check:
         for done, draft in enumerate(drafts, 1):
             result = draft if isinstance(draft, Dropped) else _finish(draft, check)
             if isinstance(result, Sample):
@@ -79,7 +78,7 @@ def read_samples(
 
 
 def _dropped(sample_id: str, where: str, why: Unusable) -> Dropped:
-    # A file name may hold what is not UTF-8; the books must be writable all the same.
+    # A file name may contain bytes that are not UTF-8; records must be writable all the same.
     detail = f"{where}: {why.detail}".encode(errors="replace").decode()
     return Dropped(sample_id=sample_id, stage=STAGE, reason=why.reason, detail=detail)
 
@@ -96,7 +95,7 @@ def _finish(draft: _Draft, check: Callable[[Path], ImageRef]) -> Sample | Droppe
 
 
 class _Reader:
-    """Checks items one by one, remembering the ids it has seen."""
+    """Checks items one by one and remembers the ids it has seen."""
 
     def __init__(self, pack: Pack, split: Split, root: Path) -> None:
         self._pack = pack
@@ -106,7 +105,7 @@ class _Reader:
         self._seen: dict[str, str] = {}
 
     def draft(self, item: RawItem, source: str) -> _Draft | Dropped:
-        sample_id = own_id(item, self._columns) or item.fallback_id
+        sample_id = find_own_id(item, self._columns) or item.fallback_id
         try:
             return self._check(item, sample_id, source)
         except Unusable as why:
@@ -117,8 +116,8 @@ class _Reader:
             raise item.flaw
         fields = item.fields
         if fields is None:
-            raise Unusable(Reason.NOT_AN_OBJECT, f"is a {kind_of(item.value)}, expected an object")
-        identity = own_id(item, self._columns)
+            raise Unusable(Reason.NOT_AN_OBJECT, f"is a {describe_type(item.value)}, expected an object")
+        identity = find_own_id(item, self._columns)
         if identity is not None:
             first = self._seen.setdefault(identity, item.where)
             if first != item.where:
@@ -131,7 +130,7 @@ class _Reader:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{self._columns.id or self._columns.image}`")
         instruction = self._instruction(fields, len(names))
         task = self._recognise(instruction)
-        content = cut(instruction, task)
+        content = cut_instruction(instruction, task)
         labels = () if task.free_text else content.offered or tuple(task.labels)
         given = None if self._split is Split.UNLABELLED else self._given(fields, task, labels)
         if content.slots != len(names):
@@ -139,14 +138,14 @@ class _Reader:
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "nothing is left of the instruction but role sentence and labels")
-        paths = tuple(locate(name, self._root) for name in names)
+        paths = tuple(find_image_file(name, self._root) for name in names)
         sample = Sample(
             id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source
         )
         return _Draft(sample, item.where, content, paths)
 
     def _instruction(self, fields: dict[str, object], images: int) -> str:
-        """The item's own; the places of its images alone where the manifest has no instructions."""
+        """Return the item's instruction; only image placeholders if the manifest has no instructions."""
         column = self._columns.instruction
         if column is None:
             return PLACEHOLDER * images
@@ -154,7 +153,7 @@ class _Reader:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`")
         instruction = fields[column]
         if not isinstance(instruction, str):
-            raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {kind_of(instruction)}, expected text")
+            raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {describe_type(instruction)}, expected text")
         return instruction
 
     def _recognise(self, instruction: str) -> TaskPack:
@@ -166,21 +165,23 @@ class _Reader:
     def _given(self, fields: dict[str, object], task: TaskPack, labels: tuple[str, ...]) -> str | None:
         output = fields.get(self._columns.output or "")
         label = output.strip() if isinstance(output, str) else output
-        if label is None or label == "" or label != label:  # a table's empty cell may be NaN
+        if label is None or label == "" or label != label:  # an empty cell of a table may be NaN
             if self._split is Split.LABELLED:
                 raise Unusable(Reason.MISSING_LABEL, f"has no `{self._columns.output}`")
             return None
         if isinstance(label, str) and (task.free_text or label in labels):
             return label
         if task.free_text:
-            raise Unusable(Reason.OUTPUT_NOT_TEXT, f"`{self._columns.output}` is a {kind_of(label)}, expected text")
+            raise Unusable(
+                Reason.OUTPUT_NOT_TEXT, f"`{self._columns.output}` is a {describe_type(label)}, expected text"
+            )
         if isinstance(label, str) and label in task.labels:
             raise Unusable(Reason.LABEL_NOT_OFFERED, f"label `{label}` is not in the item's own list")
-        raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is none of task {task.name}")
+        raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is not in task {task.name}")
 
 
-def own_id(item: RawItem, columns: Columns) -> str | None:
-    """Return the item's own id as text, or its images' names where there are no ids; None when it has none to use."""
+def find_own_id(item: RawItem, columns: Columns) -> str | None:
+    """Return the item's id as text, or its images' names if the manifest has no ids; None if neither is usable."""
     fields = item.fields or {}
     if columns.id is not None:
         value = fields.get(columns.id)
@@ -206,11 +207,11 @@ def _all_utf8(value: object) -> bool:
 
 
 def _image_names(value: object) -> list[str]:
-    """The names in `image`: a list, one name, a list written into one cell, or nothing at all."""
+    """Return the image names in a list, a single name, a list written into one cell, or an empty value."""
     if value is None or value == "" or value != value:
         return []
     if isinstance(value, str):
-        listed = literal_list(value) if value.startswith("[") else None
+        listed = parse_literal_list(value) if value.startswith("[") else None
         return [value] if listed is None else _image_names(listed)
     if isinstance(value, list):
         entries = cast(list[object], value)

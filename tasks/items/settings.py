@@ -1,4 +1,4 @@
-"""Where items come from."""
+"""The settings that say where items are."""
 
 from pathlib import Path
 
@@ -8,9 +8,7 @@ from tasks.settings import Settings
 
 
 class SourceConfig(Settings):
-    """A manifest and the folder its image names are relative to."""
+    """A manifest and the folder of its images."""
 
-    manifest: Path = Field(
-        description="JSON array, JSON Lines, CSV or Parquet of id, instruction, image, output, or a folder of them"
-    )
-    images: Path = Field(description="Folder of the images; names that leave it are refused")
+    manifest: Path = Field(description="File of items (JSON, JSON Lines, CSV or Parquet) or a folder of such files")
+    images: Path = Field(description="Folder of the images; image names are relative to it and may not lead out of it")

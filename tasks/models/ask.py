@@ -18,8 +18,8 @@ from tasks.models.costs import Budget, Tally
 from tasks.models.engines.engine import Engine, ManyAdapters, Usage
 from tasks.models.engines.spec import EngineSpec, Prices
 from tasks.models.ledger.ledger import Ledger
-from tasks.prompts.parsing import ASK_AGAIN, parse, rung_counts
-from tasks.prompts.prompter import reseeded
+from tasks.prompts.parsing import ASK_AGAIN, count_rungs, parse
+from tasks.prompts.prompter import reseed
 from tasks.records import Generation, Prediction, Request
 from tasks.storage.stage_record import Costs
 
@@ -92,7 +92,7 @@ class Asker:
         stream = stream_labels(asking, requests, source=source, model=model, attempts=attempts)
         found = {p.sample_id: p for p in self.collect(stream, requests, what)}
         predictions = [found[request.sample_id] for request in requests]
-        self.tally.rungs.update(rung_counts(predictions))
+        self.tally.rungs.update(count_rungs(predictions))
         self.tally.asked_again += sum(p.attempt for p in predictions)
         return predictions
 
@@ -182,7 +182,7 @@ def stream_labels(
         for request, generation in stream(requests):
             prediction = parse(request, generation, source=source, model=model)
             if prediction.outcome in ASK_AGAIN and attempt + 1 < attempts:
-                again.append(reseeded(request, attempt + 1))
+                again.append(reseed(request, attempt + 1))
             else:
                 yield prediction.model_copy(update={"attempt": attempt}) if attempt else prediction
         if not again:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from tasks.errors import EngineError, StorageError
 from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef
-from tasks.storage.files import replacing
+from tasks.storage.files import replace_file
 
 _RECIPE = 1
 """Part of a cached file's name; to be raised when the same source would be given other pixels."""
@@ -184,7 +184,7 @@ def _is_whole(path: Path) -> bool:
 def _written(path: Path, data: bytes) -> Path:
     # no fsync: what a power cut tears is made anew, and it would cost as much as the encoding
     try:
-        with replacing(path, sync=False) as temporary:
+        with replace_file(path, sync=False) as temporary:
             temporary.write_bytes(data)
     except (OSError, StorageError) as error:
         folder = path.parent.parent

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.models.image_cache import TooThin, resized_sides
 from tasks.models.unanswered import TooLong
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import ImagePart, ImageRef, Request
 
 _WRAPPER_TOKENS = 24
@@ -110,7 +110,7 @@ class PromptBudget:
         return Fitted(shorter, tokens, "; ".join(notes))
 
     def _rendered(self, request: Request) -> str:
-        turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+        turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
         return self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def _tokenised(self, text: str) -> int:

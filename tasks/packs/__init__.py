@@ -1,6 +1,6 @@
-"""What a labelling task is: label set, glosses, options, columns. A pack is a folder of YAML and Jinja.
+"""Load packs: folders of YAML and Jinja that define a labelling task with its labels, glosses, options and columns.
 
-pack.py       which files a pack needs, and what the rest of the code knows of it (`pack` in a run's configuration)
-pack_file.py  which keys pack.yaml may have, and what contradicts what
-columns.py    what a manifest calls an item's fields (`columns` of pack.yaml)
+pack.py       which files a pack needs, and the loaded `Pack` (`pack` in a run's configuration)
+pack_file.py  the keys of pack.yaml, and which contradict each other
+columns.py    the names of an item's fields in a manifest (`columns` of pack.yaml)
 """

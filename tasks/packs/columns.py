@@ -1,4 +1,4 @@
-"""The names of the columns or keys that hold an item's parts."""
+"""The names of the columns or keys of an item's fields in a manifest."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 def _not_blank(text: str) -> str:
     if not text.strip() or text != text.strip():
-        raise ValueError("must not be empty, nor begin or end with a space")
+        raise ValueError("must not be empty or begin or end with a space")
     return text
 
 
@@ -15,7 +15,7 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 
 
 class Columns(BaseModel):
-    """What a manifest calls an item's fields; None for one that it doesn't have."""
+    """The names of an item's fields in a manifest; None for a field that it does not have."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -26,23 +26,23 @@ class Columns(BaseModel):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Return the columns there are."""
+        """Return the names of all fields that the manifest has."""
         return tuple(name for name in (self.id, self.instruction, self.image, self.output) if name is not None)
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Return those without which there is no item; where it has no text, its image is all it has."""
+        """Return the names of required fields: the id, and the instruction or, without instructions, the image."""
         first = (self.id, self.instruction if self.instruction is not None else self.image)
         return tuple(name for name in first if name is not None)
 
     @model_validator(mode="after")
     def _an_item_holds_something(self) -> "Columns":
         if self.image is None and self.instruction is None:
-            raise ValueError("name the column of `image`, of `instruction`, or of both")
+            raise ValueError("give the column of `image`, of `instruction`, or of both")
         if self.id is None and self.image is None:
-            raise ValueError("id: name its column; an item without one can only be called after its image")
+            raise ValueError("id: give its column; an item without an id can only be named after its image")
         if len(set(self.named)) < len(self.named):
-            raise ValueError("one column stands for two fields")
+            raise ValueError("the same column is given for two fields")
         return self
 
 

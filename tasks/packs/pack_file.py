@@ -1,4 +1,4 @@
-"""The keys of pack.yaml, each checked and one against the other; tasks/packs/pack.py makes a `Pack` of them."""
+"""Read and check the keys of pack.yaml; tasks/packs/pack.py makes a `Pack` of them."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from tasks.storage.yaml_files import read_yaml
 
 def _pattern(value: object) -> object:
     if not isinstance(value, str) or not value:
-        raise ValueError("must be a regular expression in quotes")
+        raise ValueError("write a regular expression in quotes")
     try:
         return re.compile(value, re.MULTILINE)
     except re.error as error:
@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class FewShot(_Strict):
-    """An answered example: the item in words, and what a good answer to it is. Templates may show it."""
+    """An answered example that templates may show: the item in words, and a good answer."""
 
     text: Text
     label: Text
@@ -36,7 +36,7 @@ class FewShot(_Strict):
 
 
 class OcrOption(_Strict):
-    """How the text read off an image is shown behind it."""
+    """How the text on an image is shown after it."""
 
     before: Text
     after: Text
@@ -47,19 +47,19 @@ class TaskPack(_Strict):
     """One labelling task of a pack. Patterns are compiled with MULTILINE: `^` is the start of any line."""
 
     recognise: _Regex | None = None
-    """Searched for in the instruction; the first task of a pack that matches owns the item. None: any item is its."""
+    """Pattern that is searched for in the instruction; the first task that matches gets the item. None matches all."""
     strip: list[_Regex] = []
-    """Removed from the instruction in this order, after the label list."""
+    """Patterns removed from the instruction in this order, after the label list."""
     label_list: _Regex | None = None
-    """Group 1 is the list of labels that the instruction offers; the last match counts and is removed."""
+    """Pattern whose group 1 is the list of labels in the instruction; its last match is used and removed."""
     turn: _Regex | None = None
-    """The start of a dialogue turn."""
+    """Pattern of the start of a dialogue turn."""
     user_turn: _Regex | None = None
-    """What a turn of the user's holds; the latest such turn is never shortened. None: the last turn is the user's."""
+    """Pattern found in the user's turns; the latest of them is never dropped. None: the last turn is the user's."""
     free_text: bool = False
-    """It has no label set: an item's answer is a text, such as a caption."""
+    """The task has no label set: the answer is a text, such as a caption."""
     labels: dict[Text, str] = {}
-    """Label -> gloss, in the order of the file; none for free text."""
+    """Gloss by label, in the order of the file; empty for free text."""
     examples: list[FewShot] = []
 
     _name: str = PrivateAttr("")
@@ -72,40 +72,40 @@ class TaskPack(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "TaskPack":
         if self.free_text and (self.labels or self.label_list or self.examples):
-            raise ValueError("free_text: has no labels; take `labels`, `label_list` and `examples` out")
+            raise ValueError("free_text: a free-text task has no labels; remove `labels`, `label_list` and `examples`")
         if not self.free_text and not self.labels:
-            raise ValueError("labels: must not be empty; or say `free_text: true` for a task without a label set")
+            raise ValueError("labels: must not be empty; set `free_text: true` for a task without a label set")
         if self.label_list is not None and self.label_list.groups < 1:
-            raise ValueError("label_list: needs one pair of round brackets around the list itself")
+            raise ValueError("label_list: put round brackets around the list itself")
         if unknown := [e.label for e in self.examples if e.label not in self.labels]:
-            raise ValueError(f"examples: `{unknown[0]}` is none of the labels")
+            raise ValueError(f"examples: `{unknown[0]}` is not one of the labels")
         return self
 
 
 class PackFile(_Strict):
-    """pack.yaml, checked: its keys as they stand there."""
+    """The checked keys of pack.yaml."""
 
     name: Text
     language: Text
     system: Text = ""
-    """The system turn before every question; empty: the model's own."""
+    """The system turn before every question; empty: the default of the model's chat template."""
     reason_key: Text = ""
-    """This and the next are empty for free text, whose answers are no JSON."""
+    """This key and the next are empty for free text, whose answers are not JSON."""
     label_key: Text = ""
     reason_max_chars: int = Field(default=50, ge=1)
     describe_first: bool = False
-    """Whether the teacher first describes an item (describe.jinja) and is then asked for the label with it."""
+    """Whether the teacher first describes an item (describe.jinja) and then labels it with its description."""
     neither: Text | None = None
-    """How an adjudicating teacher says that none of an item's labels is right; None: it has to choose one."""
+    """The answer "none of the labels" for an adjudicating teacher; None: it must choose a label."""
     ocr: OcrOption | None = None
     """Whether and how the text on images is shown."""
     columns: Columns = DEFAULT_COLUMNS
-    """Where a manifest has an item's fields."""
+    """The names of an item's fields in a manifest."""
     tasks: dict[Text, TaskPack] = Field(min_length=1)
 
     @property
     def free_text(self) -> bool:
-        """Return whether the tasks have no label set: an item's `given` is then the text itself (a caption, say)."""
+        """Return whether the tasks have no label set; an item's `given` is then a text such as a caption."""
         return any(task.free_text for task in self.tasks.values())
 
     @model_validator(mode="after")
@@ -124,17 +124,17 @@ class PackFile(_Strict):
                 raise ValueError("label_key: must differ from reason_key")
             return self
         if not all(task.free_text for task in self.tasks.values()):
-            raise ValueError("tasks: some have labels, some are free text; make them two packs")
+            raise ValueError("tasks: some have labels and some are free text; split them into two packs")
         keys |= {"neither": self.neither or "", "describe_first": "true" if self.describe_first else ""}
         if there := [key for key, value in keys.items() if value]:
-            raise ValueError(f"{there[0]}: means nothing to tasks that are free text; take it out")
+            raise ValueError(f"{there[0]}: does not apply to free-text tasks; remove it")
         return self
 
     @model_validator(mode="after")
     def _every_item_has_a_task(self) -> "PackFile":
         instructions = self.columns.instruction is not None
         if not instructions and len(self.tasks) > 1:
-            raise ValueError("columns: items without an instruction can only be of one task; leave one in `tasks`")
+            raise ValueError("columns: items without an instruction can belong to one task only; keep one in `tasks`")
         if lacking := [name for name, task in self.tasks.items() if instructions and task.recognise is None]:
             raise ValueError(f"tasks.{lacking[0]}.recognise: the key is missing; add it")
         return self
@@ -142,14 +142,14 @@ class PackFile(_Strict):
     @model_validator(mode="after")
     def _neither_is_no_label(self) -> "PackFile":
         if any(self.neither in task.labels for task in self.tasks.values()):
-            raise ValueError("neither: is one of the labels already; give it other words")
+            raise ValueError("neither: the same text is already a label; choose another")
         return self
 
 
 def read_pack_file(file: Path) -> PackFile:
-    """Read and check a pack.yaml; raises PackError, which names the file and the key."""
+    """Read and check a pack.yaml; raises PackError with file and key."""
     try:
-        return PackFile.model_validate(read_yaml(file, PackError, "a pack is a folder with a pack.yaml"))
+        return PackFile.model_validate(read_yaml(file, PackError, "a pack is a folder that contains a pack.yaml"))
     except ValidationError as error:
         raise PackError(explain_errors(file, error)) from error
 
@@ -157,13 +157,13 @@ def read_pack_file(file: Path) -> PackFile:
 _ADVICE = {
     "missing": "the key is missing; add it",
     "extra_forbidden": "unknown key; remove it or correct its spelling",
-    "string_type": "must be text; put it in quotes",
+    "string_type": "must be text; put the value in quotes",
     "too_short": "must not be empty",
 }
 
 
 def explain_errors(file: Path, failed: ValidationError) -> str:
-    """Return a line for each of the first five errors: file, key and what to do."""
+    """Return one line for each of the first five errors, with file, key and fix."""
     lines: list[str] = []
     for error in failed.errors()[:5]:
         key = ".".join(str(part) for part in error["loc"] if part != "[key]") or "top level"

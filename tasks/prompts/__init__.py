@@ -1,6 +1,6 @@
-"""From a sample and a pack to a request, and from the answer's text to a prediction.
+"""Turn a sample and a pack into a request, and the text of an answer into a prediction.
 
-prompter.py  renders the pack's templates, and makes the key that the ledger answers by   (the pack's *.jinja)
-turns.py     a request as chat turns, and which words in it are escaped
-parsing.py   reads label and reason from what a model wrote: strict, then a ladder of repairs
+prompter.py  renders the pack's templates, and computes the key of a request in the ledger   (the pack's *.jinja)
+turns.py     a request as chat turns, and which strings in it are escaped
+parsing.py   reads label and reason from an answer: strictly, then with more and more lenient repairs
 """

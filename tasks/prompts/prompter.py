@@ -1,7 +1,7 @@
-"""Sample × pack → Request: the only place that renders what models read.
+"""Make requests from samples and a pack: the only place that renders what models read.
 
-A pack's template files are editable by people who do not program, so they run in Jinja's sandbox with StrictUndefined:
-a misspelt variable is an error at the first item, not a literal `{{ }}` in ten thousand training prompts.
+A pack's templates can be edited by people who do not program, so they run in Jinja's sandbox with StrictUndefined: a
+misspelt variable is an error at the first item, not a literal `{{ }}` in ten thousand training prompts.
 """
 
 import json
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from tasks.errors import PackError
 from tasks.packs.pack import Pack, TaskPack
 from tasks.packs.pack_file import OcrOption
-from tasks.prompts.turns import system_turn, user_text
+from tasks.prompts.turns import make_system_turn, make_user_text
 from tasks.records import (
     Constraint,
     FreeText,
@@ -35,26 +35,26 @@ from tasks.records import (
 from tasks.storage.json_lines import escape_json
 
 LONG_PROMPT = 2500
-"""Fixed prompts beyond about so many characters made answers worse (reported by people who competed)."""
+"""Characters of a prompt's fixed part beyond which answers got worse, as participants of the challenge reported."""
 
 _OF_THE_ITEM = ("label", "description", "complaint")
 
 _AGAIN_TEMPERATURE = 0.7
-"""A greedy answer asked again would come out the same."""
+"""Greedy decoding would give the same answer again."""
 _AGAIN_SEEDS = 1000
-"""Between the seeds of two attempts: n votes of a server that answers one at a time take the seeds in between."""
+"""Distance between the seeds of two attempts: n votes of a server that answers one at a time use those in between."""
 
-# Private-use characters stand for the two values while an answer template is cut around them.
+# Private-use characters that replace the two values while an answer template is split at them.
 _REASON = "\ue000"
 _LABEL = "\ue001"
 
 
-def _json_text(value: object) -> str:
+def _dump_json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def reseeded(request: Request, attempt: int) -> Request:
-    """The same question for the `attempt`-th new answer: another seed, and sampled if it was greedy."""
+def reseed(request: Request, attempt: int) -> Request:
+    """Return the same question for another attempt: with a new seed, and sampled if it was greedy."""
     temperature = max(request.sampling.temperature, _AGAIN_TEMPERATURE)
     sampling = request.sampling.model_copy(
         update={"seed": request.sampling.seed + _AGAIN_SEEDS * attempt, "temperature": temperature}
@@ -63,15 +63,15 @@ def reseeded(request: Request, attempt: int) -> Request:
     return request.model_copy(update={"key": key, "sampling": sampling})
 
 
-def fixed_chars(request: Request) -> int:
-    """Characters of the prompt that are the pack's and not the item's."""
+def count_fixed_chars(request: Request) -> int:
+    """Return the number of characters of the prompt that come from the pack and not from the item."""
     return len(request.system) + len(request.prefix) + len(request.suffix)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, in which a template reads a pack's fields and calls none of their methods.
+    """Jinja's sandbox, in which a template can read a pack's fields but not call their methods.
 
-    Jinja alone lets it call them: a path's `read_text`, and pydantic's `parse_raw`, which loads pickles.
+    Jinja alone allows such calls, for example of `Path.read_text`, or of pydantic's `parse_raw`, which loads pickles.
     """
 
     def is_safe_callable(self, obj: Any) -> bool:
@@ -82,11 +82,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 class Prompter:
     """Renders a pack's templates into requests for one model.
 
-    `model` is the identity of the model that will be asked (`engines.identity.model_identity`); it is part of every
-    request's key. `max_pixels` and `min_pixels` bound each image's area and are part of the key too, and so is
-    `context_length`, if one is set: it decides what is shortened. `texts` is what was read off the images, by digest,
-    for a pack with the option `ocr`.
-    Raises PackError, naming the file, when a template does not parse or uses an unknown variable.
+    `model` is the identity of the model that will be asked (`engines.identity.model_identity`), and part of every
+    request's key. So are `max_pixels` and `min_pixels`, which bound each image's area, and `context_length`, which
+    decides how prompts are shortened. `texts` is the text on images, by digest, for a pack with the option `ocr`.
+    Methods raise PackError with the file when a template does not parse or uses an unknown variable.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Prompter:
         texts: Mapping[str, str] | None = None,
     ) -> None:
         if pack.ocr is not None and texts is None:
-            raise ValueError(f"pack {pack.name} shows the text on images: read it first (tasks/items/ocr.py)")
+            raise ValueError(f"pack {pack.name} shows the text on images; pass `texts`, read by tasks/items/ocr.py")
         self.texts: Mapping[str, str] = texts or {}
         self._context_length = context_length
         self.pack = pack
@@ -113,7 +112,7 @@ class Prompter:
             autoescape=False,  # prompts are not HTML
         )
         filters = cast(dict[str, Callable[..., str]], environment.filters)  # pyright: ignore[reportUnknownMemberType]
-        filters["tojson_text"] = _json_text
+        filters["tojson_text"] = _dump_json_text
         filters["json_string"] = escape_json
         self._environment = environment
         self._templates: dict[str, Template] = {}
@@ -122,12 +121,12 @@ class Prompter:
     def rationale(self, sample: Sample, label: str, sampling: Sampling, complaint: str = "") -> Request:
         """Ask why `sample` has `label`; the answer is free text of at most the pack's `reason_max_chars`.
 
-        `complaint` says what was wrong with an answer before; the template's suffix may show it.
+        `complaint` says what was wrong with an earlier answer; the template's suffix may show it.
         """
         return self._request(sample, "rationale", FreeText(), sampling, label=label, complaint=complaint)
 
     def describe(self, sample: Sample, sampling: Sampling) -> Request:
-        """Ask what `sample` shows, without a label in mind: the first of two steps (packs with `describe_first`)."""
+        """Ask what `sample` shows: the first of two steps in packs with `describe_first`."""
         return self._request(sample, "describe", FreeText(), sampling)
 
     def classify(
@@ -143,9 +142,9 @@ class Prompter:
         return self._request(sample, "classify", constraint, sampling, **variables)
 
     def conclude(self, sample: Sample, reason: str, sampling: Sampling) -> Request:
-        """Ask for the label of `sample` after an answer that has begun with `reason`, which no prompt mentions.
+        """Ask for the label of `sample` after an answer that already begins with `reason`.
 
-        The label is scored behind the reason as the pack writes it (`label_probabilities`), as a student will be asked.
+        The label is scored after the reason in the pack's own format (`label_probabilities`), as for a student.
         """
         opening, between, closing = self._answer_pieces
         constraint = self._label_answer(sample, (opening + escape_json(reason) + between, closing))
@@ -153,42 +152,42 @@ class Prompter:
         return request.model_copy(update={"purpose": "support"})
 
     def write(self, sample: Sample, sampling: Sampling) -> Request:
-        """Ask for the text of `sample` (a caption, say): what `classify` is to a task with labels."""
+        """Ask for the text of `sample`, such as a caption, in a free-text task."""
         return self._request(sample, "write", FreeText(), sampling)
 
     def answer(self, label: str, reason: str = "") -> str:
-        """What a student is trained to say for `label` (of free text: that text): the pack's answer template."""
+        """Return the answer that a student is trained to give for `label`, or for a free text."""
         return self._render("answer", None, pack=self.pack, label=label, reason=reason).strip()
 
     def training_turns(self, sample: Sample, label: str, reason: str = "") -> tuple[Message, ...]:
-        """The conversation a student is trained on: what it is asked about `sample`, and the answer it should give.
+        """Return the conversation that a student is trained on: the question about `sample`, and the answer.
 
-        The pack's system turn, if it has one, a user turn, and the assistant's. With a `reason` the question asks for
-        one, without it for the bare label; of free text `label` is the text, and there is no reason.
+        It has the pack's system turn, if there is one, a user turn and the assistant's turn. With a `reason` the
+        question asks for one, otherwise for the label alone; for free text, `label` is the text, without a reason.
         """
         if self.pack.task(sample.task).free_text:
             request = self.write(sample, Sampling())
         else:
             request = self.classify(sample, Sampling(), with_reason=bool(reason))
         return (
-            *(Message(role="system", content=turn["content"]) for turn in system_turn(request)),
-            Message(role="user", content=user_text(request)),
+            *(Message(role="system", content=turn["content"]) for turn in make_system_turn(request)),
+            Message(role="user", content=make_user_text(request)),
             Message(role="assistant", content=self.answer(label, reason)),
         )
 
     @cached_property
     def _answer_pieces(self) -> tuple[str, ...]:
-        """What the answer template writes before, between and after reason and label."""
+        """The text of the answer template before, between and after reason and label."""
         advice = "write `reason | json_string` once and after it `label | json_string` once (reason before label)"
         return self._cut_answer(_REASON, advice)
 
     @cached_property
     def _bare_answer_pieces(self) -> tuple[str, ...]:
-        """What the answer template writes before and after the label of an answer without a reason."""
+        """The text of the answer template before and after the label, without a reason."""
         return self._cut_answer("", "write `label | json_string` once when reason is empty")
 
     def _cut_answer(self, reason: str, advice: str) -> tuple[str, ...]:
-        """Cut the answer at its values; raises PackError unless each of them is there once, the label last."""
+        """Split the answer at its values; raises PackError unless each occurs once, the label last."""
         text = self.answer(_LABEL, reason)
         if "".join(re.findall(f"[{_REASON}{_LABEL}]", text)) != reason + _LABEL:
             raise PackError(f"{self.pack.folder}/answer.jinja: must {advice}")
@@ -211,9 +210,8 @@ class Prompter:
         task = self.pack.task(sample.task)
         glosses = {label: task.labels.get(label, "") for label in sample.labels}
         context = {"task": task, "labels": sample.labels, "glosses": glosses, "pack": self.pack, **variables}
-        # The prefix depends on nothing of the item but its label list, so a long pool renders it a handful of times;
-        # the item's own variables are kept from it: a template that uses one there fails instead of naming the first
-        # item's.
+        # Of the item, the prefix depends only on the label list, so a long pool renders it a few times. It does not
+        # get the item's other variables: a template that uses one there fails instead of showing the first item's.
         cache_key = (purpose, sample.task, sample.labels, variables.get("with_reason"))
         prefix = self._prefixes.get(cache_key)
         if prefix is None:
@@ -221,7 +219,7 @@ class Prompter:
                 purpose, "prefix", **{name: value for name, value in context.items() if name not in _OF_THE_ITEM}
             )
         suffix = self._render(purpose, "suffix", **context)
-        parts = _with_texts(sample.parts, self.texts, self.pack.ocr)
+        parts = _insert_texts(sample.parts, self.texts, self.pack.ocr)
         key = digest_of(
             {
                 "prefix": prefix,
@@ -233,7 +231,7 @@ class Prompter:
                 "min_pixels": self.min_pixels,
                 "model": self.model,
                 "context_length": self._context_length,
-                # only where there is one: a key that every question has would ask them all again
+                # only if there is one: otherwise the keys of all existing answers would change
                 **({"system": self.pack.system} if self.pack.system else {}),
             }
         )
@@ -249,7 +247,7 @@ class Prompter:
             system=self.pack.system,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
-            keep_from_turn=_latest_user_turn(sample, task),
+            keep_from_turn=_find_latest_user_turn(sample, task),
         )
 
     def _render(self, name: str, block: str | None, **context: Any) -> str:
@@ -263,28 +261,33 @@ class Prompter:
             if block not in template.blocks:
                 raise PackError(f"{self.pack.folder}/{file}: has no `{{% block {block} %}}`")
             return "".join(template.blocks[block](template.new_context(context)))
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:  # the last three: its own expressions
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+        ) as error:  # the last three: expressions
             where = getattr(error, "lineno", None)
             line = f", line {where}" if where else ""
             raise PackError(f"{self.pack.folder}/{file}{line}: {error}") from error
 
 
-def _with_texts(parts: tuple[Part, ...], texts: Mapping[str, str], option: OcrOption | None) -> tuple[Part, ...]:
-    """The parts with the text on each image behind it (`texts` by image digest), delimited as the pack says."""
+def _insert_texts(parts: tuple[Part, ...], texts: Mapping[str, str], option: OcrOption | None) -> tuple[Part, ...]:
+    """Return the parts with the text on each image after it, between the delimiters of the pack."""
     if option is None:
         return parts
     shown: list[Part] = []
     for part in parts:
         shown.append(part)
         if isinstance(part, ImagePart) and (text := texts.get(part.image.sha256, "").strip()):
-            # what stands on an image must not end its own brackets
+            # the text on an image must not contain the closing delimiter
             text = text.replace(option.before, " ").replace(option.after, " ")[: option.max_chars]
             shown.append(TextPart(text=option.before + text + option.after, turn=part.turn))
     return tuple(shown)
 
 
-def _latest_user_turn(sample: Sample, task: TaskPack) -> int:
-    """The number of the user's latest turn, 0 where the item has no turns."""
+def _find_latest_user_turn(sample: Sample, task: TaskPack) -> int:
+    """Return the number of the user's latest turn, 0 if the item has no turns."""
     turns = {part.turn for part in sample.parts}
     if task.user_turn is None:
         return max(turns, default=0)

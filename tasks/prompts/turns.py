@@ -1,22 +1,22 @@
-"""A request's turns, as content list and as text: the same words in training, asking and export."""
+"""Return a request's turns as a content list or as text, with the same words for training, asking and export."""
 
 import re
 
 from tasks.records import ImagePart, Request
 
 IMAGE_TOKEN = "<image>"
-_READ_AS_MORE = re.compile(r"<(image|video|audio|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\}")
+_INTERPRETED = re.compile(r"<(image|video|audio|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\}")
 
 
-def system_turn(request: Request) -> list[dict[str, str]]:
-    """The turns before the user's: none, or the one ``{"role": "system", "content": text}`` of a pack that has it."""
+def make_system_turn(request: Request) -> list[dict[str, str]]:
+    """Return the turns before the user's: ``{"role": "system", "content": text}`` if the pack has one, else none."""
     return [{"role": "system", "content": escape_placeholder(request.system)}] if request.system else []
 
 
-def user_content(request: Request) -> list[dict[str, str]]:
-    """The content list of the request's one user turn, in order.
+def make_user_content(request: Request) -> list[dict[str, str]]:
+    """Return the content list of the request's user turn, in order.
 
-    Returns elements ``{"type": "text", "text": …}`` and ``{"type": "image", "image": path}``; empty texts are left out.
+    Its elements are ``{"type": "text", "text": …}`` and ``{"type": "image", "image": path}``, without empty texts.
     """
     content = [{"type": "text", "text": escape_placeholder(request.prefix)}]
     for part in request.parts:
@@ -28,25 +28,25 @@ def user_content(request: Request) -> list[dict[str, str]]:
     return [element for element in content if element.get("text") != ""]
 
 
-def user_text(request: Request) -> str:
-    """The same user turn as one string, each image as the token `<image>`.
+def make_user_text(request: Request) -> str:
+    """Return the same user turn as one string, with `<image>` for each image.
 
-    A literal `<image>` in the item's own text or in a template would be counted as an image by trainers' readers, and
-    a literal `<|im_end|>` ends the turn, so both stand in full-width brackets here and in `user_content` alike: what is
-    trained is what is asked.
+    A literal `<image>` in the item's own text or in a template would be counted as an image by trainers, and a literal
+    `<|im_end|>` would end the turn, so both get full-width brackets here and in `make_user_content`: a student is
+    trained on exactly what it is asked.
     """
-    return "".join(element.get("text", IMAGE_TOKEN) for element in user_content(request))
+    return "".join(element.get("text", IMAGE_TOKEN) for element in make_user_content(request))
 
 
 def escape_placeholder(text: str) -> str:
-    """`text` in which nothing is read as more than text: such words get full-width brackets.
+    """Return `text` with full-width brackets around strings that trainers or tokenizers would interpret.
 
-    They are the placeholders `<image>`, `<video>` and `<audio>`, which LLaMA-Factory and ms-swift count in any text;
-    `<img>` and `</img>`, between which ms-swift looks for a file; special tokens, `<|im_end|>` and its kin, which every
-    tokenizer takes for the real ones; and `{{idx}}`, in whose place LLaMA-Factory puts the turn's number.
+    These are the placeholders `<image>`, `<video>` and `<audio>`, which LLaMA-Factory and ms-swift count in any text;
+    `<img>` and `</img>`, between which ms-swift looks for a file; special tokens such as `<|im_end|>`; and `{{idx}}`,
+    which LLaMA-Factory replaces by the turn's number.
     """
-    return _READ_AS_MORE.sub(_in_full_width, text)
+    return _INTERPRETED.sub(_use_full_width, text)
 
 
-def _in_full_width(found: re.Match[str]) -> str:
+def _use_full_width(found: re.Match[str]) -> str:
     return f"＜{found[1]}＞" if found[1] else "｛｛idx｝｝"

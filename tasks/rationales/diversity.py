@@ -1,10 +1,10 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 # (scikit-learn and scipy publish no types)
-"""How alike reasons are: near-duplicates, shared openings, and how diverse a set is.
+"""Measure how similar reasons are: near-duplicates, shared openings, and the diversity of a set.
 
-A student that reads the same sentence a hundred times learns the sentence (people who competed: "too alike, and the
-score plunges").
+A student that reads the same sentence a hundred times learns the sentence; participants of the challenge reported that
+their scores dropped when reasons were too similar.
 """
 
 import re
@@ -21,19 +21,19 @@ from tasks.rationales.settings import NEAR, RationaleSettings
 from tasks.rationales.words import BadReason
 
 _STRETCH = 20_000
-"""Reasons compared with each other by `crowded_out`: 8 s of a busy core."""
+"""Maximum reasons that `find_crowded_out` compares with each other: 8 s of one core."""
 _BLOCK = 512
-"""Reasons compared with as many others at a time: its square bounds memory, however many of them are alike."""
+"""Reasons compared with as many others at a time: its square bounds memory, however many are similar."""
 
 _OPENING_CHARS = 6
-"""Characters (letters and digits) that are an opening."""
+"""Characters (letters and digits) of an opening."""
 _OPENING_FEW = 3
-"""This many of a class may always begin alike, whatever `opening_share` says; of the whole set three times as many."""
+"""Reasons of a class that may always share an opening, whatever `opening_share` is; three times as many in the set."""
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _UNITS = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 _OPENING_UNITS = 4
-"""Units that two reasons share when they open alike."""
+"""Units (CJK characters or words) of an opening on the card."""
 _SHOWN = 8
 
 _Rows = NDArray[np.intp]
@@ -41,8 +41,8 @@ K = TypeVar("K")
 
 
 @dataclass(frozen=True)
-class Worded:
-    """A reason and the class it speaks for; `text` has its labels marked (gate.mark_labels)."""
+class MarkedReason:
+    """A reason and the class that it explains; labels in `text` are marked (gate.mark_labels)."""
 
     text: str
     label: str
@@ -50,7 +50,7 @@ class Worded:
 
 @dataclass(frozen=True)
 class Diversity:
-    """Figures of a set of reasons. Made by `measure_diversity`."""
+    """The diversity of a set of reasons. Made by `measure_diversity`."""
 
     count: int
     distinct_1: float
@@ -64,41 +64,41 @@ class Diversity:
 
 
 def find_alike(
-    fresh: Sequence[Worded], standing: Sequence[Worded], settings: RationaleSettings, *, last: bool
+    fresh: Sequence[MarkedReason], accepted: Sequence[MarkedReason], settings: RationaleSettings, *, last: bool
 ) -> dict[int, BadReason]:
-    """Return what is wrong with which of `fresh` (by position), beside each other and the settled `standing`.
+    """Return, by position, which of the `fresh` reasons are too similar to each other or to the `accepted` ones.
 
-    ALIKE: a near-duplicate of a standing one, or of two or more others; of a pair only the second. BEGINS_ALIKE: its
-    opening is shared by more than a class, or the whole set, may have. All of a crowd are refused, so that all are
-    asked for something of their own; the `last` time the first of them stand, as many as are allowed.
+    ALIKE: a near-duplicate of an accepted reason, or of two or more others; of a pair only the second. BEGINS_ALIKE:
+    more reasons of its class, or of the whole set, share its opening than are allowed. All members of such a group are
+    refused, so that each is asked again; at the `last` attempt as many as are allowed are accepted, the first ones.
 
-    Near-duplicates are found exactly, not by MinHash: at 50 characters its error (0.05 at 128 permutations) is one or
-    two characters. Not weighted by rarity (TF-IDF): where all of a class use a template, its words would count for
-    nothing. Measured: tests/benchmarks/reasons.py.
+    Near-duplicates are found exactly, not by MinHash, whose error (0.05 at 128 permutations) is one or two characters
+    of 50. Bigrams are not weighted by rarity (TF-IDF): if a whole class used a template, its words would count for
+    nothing. Measured by tests/benchmarks/reasons.py.
     """
     if not fresh:
         return {}
-    every = [*standing, *fresh]
-    settled = len(standing)
-    texts, row_of = _different([_plain(worded.text) for worded in every])
+    every = [*accepted, *fresh]
+    settled = len(accepted)
+    texts, row_of = _find_distinct_texts([_plain(worded.text) for worded in every])
     grams = _Grams(texts, settings.alike)
     first = int(row_of[:settled].max(initial=-1)) + 1
     rows = np.arange(first, len(texts))
     if not last:
-        rows = rows[_others(grams, rows, np.bincount(row_of))[rows] < 2]
-    places = np.unique(row_of, return_index=True)[1][_standing(grams, first, rows)]
-    stand = set(places.tolist())  # of copies the first at most
-    bad = {i: BadReason.ALIKE for i in range(settled, len(every)) if i not in stand}
-    for i in _crowded_openings(every, settled, bad, settings, last=last):
+        rows = rows[_count_others(grams, rows, np.bincount(row_of))[rows] < 2]
+    places = np.unique(row_of, return_index=True)[1][_accept(grams, first, rows)]
+    kept = set(places.tolist())  # the first of equal texts at most
+    bad = {i: BadReason.ALIKE for i in range(settled, len(every)) if i not in kept}
+    for i in _find_crowded_openings(every, settled, bad, settings, last=last):
         bad[i] = BadReason.BEGINS_ALIKE
     return {i - settled: reason for i, reason in sorted(bad.items())}
 
 
-def crowded_out(worded: Mapping[K, Worded], settings: RationaleSettings) -> set[K]:
-    """Return the keys whose reason has to go so that no two of those left are alike; the first of each crowd stay.
+def find_crowded_out(worded: Mapping[K, MarkedReason], settings: RationaleSettings) -> set[K]:
+    """Return the keys of the reasons to remove so that no two of the others are too similar; the first ones are kept.
 
-    More than 20,000 reasons are compared class by class, a class in stretches of 20,000; beyond that only copies are
-    found.
+    More than 20,000 reasons are compared class by class, in blocks of 20,000 per class; across blocks only exact copies
+    are found.
     """
     first: dict[str, K] = {}
     for name, one in worded.items():
@@ -117,22 +117,22 @@ def crowded_out(worded: Mapping[K, Worded], settings: RationaleSettings) -> set[
 
 
 def measure_diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:
-    """Measure `texts`; all figures are zero for none.
+    """Measure the diversity of `texts`; all figures are zero for no texts.
 
     Distinct-n: Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models" (NAACL 2016), here
-    of characters, so that it needs no word boundaries. It falls as a set grows: compare sets of one size only.
+    over characters, so that no word boundaries are needed. It falls as a set grows: compare sets of equal size only.
     """
     if not texts:
         return Diversity(0, 0.0, 0.0, 0.0, 0.0, 0)
     plain = [_plain(text) for text in texts]
-    different, row_of = _different(plain)
+    different, row_of = _find_distinct_texts(plain)
     copies = np.bincount(row_of)
-    twins = _others(_Grams(different, near), np.arange(len(different)), copies) > 0
+    twins = _count_others(_Grams(different, near), np.arange(len(different)), copies) > 0
     lengths = [len(text) for text in texts]
     return Diversity(
         count=len(texts),
-        distinct_1=_distinct(plain, 1),
-        distinct_2=_distinct(plain, 2),
+        distinct_1=_measure_distinct(plain, 1),
+        distinct_2=_measure_distinct(plain, 2),
         near_duplicates=int(copies[twins].sum()) / len(texts),
         mean_chars=sum(lengths) / len(texts),
         most_chars=max(lengths),
@@ -140,29 +140,29 @@ def measure_diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:
 
 
 class _Grams:
-    """The character bigrams of plain texts, a row each, and which texts are near: Jaccard index >= `least`."""
+    """The character bigrams of texts, one row per text; two texts are near if their Jaccard index is >= `least`."""
 
     def __init__(self, texts: Sequence[str], least: float) -> None:
         from sklearn.feature_extraction.text import HashingVectorizer  # takes 1 s
 
         options: dict[str, Any] = {"norm": None, "dtype": np.float32, "alternate_sign": False, "lowercase": False}
         counter = HashingVectorizer(analyzer="char", ngram_range=(2, 2), n_features=2**18, binary=True, **options)
-        # a mark at the end gives a text of one character a bigram
+        # the end mark gives a text of one character a bigram
         self._grams: Any = counter.transform([f"{text}\3" for text in texts])
         self._sizes = np.asarray(self._grams.sum(axis=1)).ravel()
         self._least = least
         self.count = len(texts)
 
     def near(self, rows: _Rows, columns: _Rows) -> tuple[_Rows, _Rows]:
-        """Where in `rows` and where in `columns` a near pair's texts are; a text is near itself."""
+        """Return the positions in `rows` and in `columns` of each near pair; a text is near itself."""
         common = (self._grams[rows] @ self._grams[columns].T).tocoo()
         sizes = self._sizes[rows][common.row] + self._sizes[columns][common.col]
         near = common.data / (sizes - common.data) >= self._least - 1e-6
         return common.row[near], common.col[near]
 
 
-def _others(grams: _Grams, rows: _Rows, copies: _Rows) -> _Rows:
-    """How many others each of `rows` (ascending) is near to among them, copies counted; by row."""
+def _count_others(grams: _Grams, rows: _Rows, copies: _Rows) -> _Rows:
+    """Return, by row, how many others among `rows` (ascending) each is near to; copies count."""
     others = copies - 1
     for block in _blocks(rows):
         for later in _blocks(rows[rows >= block[0]]):
@@ -174,35 +174,35 @@ def _others(grams: _Grams, rows: _Rows, copies: _Rows) -> _Rows:
     return others
 
 
-def _standing(grams: _Grams, first: int, rows: _Rows) -> NDArray[np.bool_]:
-    """By row, whether it stands: all before `first`; then of `rows` (ascending) each that is near none that stands."""
-    stands = np.arange(grams.count) < first
+def _accept(grams: _Grams, first: int, rows: _Rows) -> NDArray[np.bool_]:
+    """Return, by row, whether it is accepted: all before `first`, then each of `rows` that is near no accepted one."""
+    accepted = np.arange(grams.count) < first
     for block in _blocks(rows):
         left = block
-        for earlier in _blocks(np.flatnonzero(stands)):
+        for earlier in _blocks(np.flatnonzero(accepted)):
             left = np.delete(left, grams.near(left, earlier)[0])
         near = np.zeros((len(left), len(left)), dtype=np.bool_)
         near[grams.near(left, left)] = True
         for i, row in enumerate(left):
-            stands[row] = not (near[i, :i] & stands[left[:i]]).any()
-    return stands
+            accepted[row] = not (near[i, :i] & accepted[left[:i]]).any()
+    return accepted
 
 
 def _blocks(rows: _Rows) -> Iterator[_Rows]:
     return (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
 
 
-def _different(texts: Sequence[str]) -> tuple[list[str], _Rows]:
-    """The different texts in order of appearance, and for each text which of them (which row) it is."""
+def _find_distinct_texts(texts: Sequence[str]) -> tuple[list[str], _Rows]:
+    """Return the distinct texts in order of appearance, and the index of each text among them."""
     rows: dict[str, int] = {}
     row_of = [rows.setdefault(text, len(rows)) for text in texts]
     return list(rows), np.array(row_of, dtype=np.intp)
 
 
-def _crowded_openings(
-    every: Sequence[Worded], settled: int, gone: dict[int, BadReason], settings: RationaleSettings, *, last: bool
+def _find_crowded_openings(
+    every: Sequence[MarkedReason], settled: int, gone: dict[int, BadReason], settings: RationaleSettings, *, last: bool
 ) -> Iterator[int]:
-    """Positions from `settled` on whose opening too many share; the `last` time the first ones stand."""
+    """Yield positions from `settled` on whose opening too many share; at the `last` attempt the first ones are kept."""
     by_opening: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, worded in enumerate(every):
         if i not in gone:
@@ -222,12 +222,12 @@ def _crowded_openings(
 
 
 def _plain(text: str) -> str:
-    """Letters and digits only, NFKC, lower case: a comma more is no difference."""
+    """Return letters and digits only, NFKC, lower case, so that punctuation makes no difference."""
     return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", text).lower())
 
 
-def _distinct(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Distinct-n of texts cut into characters or words: different n-grams / all n-grams, 0 for none."""
+def _measure_distinct(texts: Sequence[Sequence[str]], n: int) -> float:
+    """Return distinct n-grams / all n-grams of texts given as characters or words; 0 if there are none."""
     grams = [tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
@@ -237,21 +237,21 @@ def _distinct(texts: Sequence[Sequence[str]], n: int) -> float:
 
 @dataclass(frozen=True)
 class Variety:
-    """What the card shows of a set of reasons. Made by `measure_variety`."""
+    """The figures that the card shows about a set of reasons. Made by `measure_variety`."""
 
     reasons: int
     distinct: tuple[float, float, float]
-    """Distinct-1 to -3."""
+    """Distinct-1 to distinct-3."""
     repeated: float
-    """Share of reasons that say word for word what an earlier one says."""
+    """Share of reasons that are copies of an earlier one."""
     openings: tuple[tuple[str, int], ...]
-    """The commonest openings that more than one reason shares, with how many share each."""
+    """The most common openings shared by several reasons, each with the number of its reasons."""
     lengths: Counter[int]
-    """Reasons by length in characters."""
+    """Number of reasons by length in characters."""
 
 
 def measure_variety(reasons: Sequence[str]) -> Variety:
-    """Measure `reasons`, at least one."""
+    """Measure `reasons`, of which there must be at least one."""
     units = [_UNITS.findall(reason) for reason in reasons]
     openings: Counter[tuple[str, ...]] = Counter(tuple(u[:_OPENING_UNITS]) for u in units if len(u) >= _OPENING_UNITS)
     first: dict[tuple[str, ...], str] = {}
@@ -260,7 +260,7 @@ def measure_variety(reasons: Sequence[str]) -> Variety:
     shared = [(_beginning(first[o], o), n) for o, n in openings.most_common(_SHOWN) if n > 1]
     return Variety(
         reasons=len(reasons),
-        distinct=(_distinct(units, 1), _distinct(units, 2), _distinct(units, 3)),
+        distinct=(_measure_distinct(units, 1), _measure_distinct(units, 2), _measure_distinct(units, 3)),
         repeated=1 - len(set(reasons)) / len(reasons),
         openings=tuple(shared),
         lengths=Counter(map(len, reasons)),
@@ -268,7 +268,7 @@ def measure_variety(reasons: Sequence[str]) -> Variety:
 
 
 def _beginning(reason: str, opening: Sequence[str]) -> str:
-    """The reason up to the end of the opening's last unit, as it is written."""
+    """Return the beginning of the reason up to the last unit of its opening, as written."""
     place = 0
     for unit in opening:
         place = reason.index(unit, place) + len(unit)

@@ -1,4 +1,4 @@
-"""Find a reason for each item's label: ask, judge, and ask again with the complaint."""
+"""Find a reason for each item's label: ask, judge, and ask again with a complaint."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from tasks.models.ask import Asker
 from tasks.models.engines.spec import EngineSpec
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.diversity import Diversity, Worded, measure_diversity
-from tasks.rationales.gate import Explained, judge_reasons, supports, write_complaint
+from tasks.rationales.diversity import Diversity, MarkedReason, measure_diversity
+from tasks.rationales.gate import LabelledReason, judge_reasons, supports, write_complaint
 from tasks.rationales.settings import RationaleSettings, Support
 from tasks.rationales.words import BadReason
 from tasks.records import USABLE, Dropped, Outcome, Prediction, Sample, Sampling
@@ -40,20 +40,21 @@ def find_reasons(
 
 @dataclass
 class Reasons:
-    """What has become of each item, by id. Made by `find_reasons`."""
+    """The result for each item, by id. Made by `find_reasons`."""
 
     kept: dict[str, Prediction] = field(default_factory=dict[str, Prediction])
-    """With a reason that passed; `probabilities` are the labels' after it, where they were asked for."""
+    """Items with an accepted reason; `probabilities` are those of the labels after the reason, if asked for."""
     dropped: dict[str, Dropped] = field(default_factory=dict[str, Dropped])
-    """Without one: what was wrong with the last."""
+    """Items without an accepted reason, with the fault of the last one."""
     first: dict[str, str] = field(default_factory=dict[str, str])
-    """Every reason of the first attempt that could be read."""
+    """Every readable reason of the first attempt."""
     first_faults: Counter[str] = field(default_factory=Counter[str])
+    """Faults of the first attempt, with the number of each."""
     unsure: int = 0
-    """Kept though the engine can't tell whether they lead to the label."""
+    """Reasons accepted although the engine cannot tell whether they lead to the label."""
 
     def diversity(self, near: float, ids: Sequence[str] | None = None) -> tuple[Diversity, Diversity]:
-        """Measure the first answers and what is kept; of all items, or of `ids`."""
+        """Return the diversity of the first answers and of the accepted reasons, of all items or of `ids`."""
         before = self.first if ids is None else {i: self.first[i] for i in ids if i in self.first}
         after = self.kept if ids is None else {i: self.kept[i] for i in ids if i in self.kept}
         return measure_diversity(list(before.values()), near), measure_diversity(
@@ -61,7 +62,7 @@ class Reasons:
         )
 
     def figures(self, near: float) -> dict[str, float]:
-        """Return the record's figures: diversity and lengths, and what the first answers were refused for."""
+        """Return the figures of the stage's record: diversity, lengths, and faults of the first answers."""
         figures: dict[str, float] = {}
         for when, of in zip(("before", "after"), self.diversity(near), strict=True):
             figures |= {
@@ -78,7 +79,7 @@ class Reasons:
         return figures
 
     def figures_by_class(self, samples: Sequence[Sample], near: float) -> list[dict[str, object]]:
-        """Return the diversity of each class as a row, the largest class first: a template hides in one class."""
+        """Return one row per class with its diversity, the largest class first."""
         rows: list[dict[str, object]] = []
         for label, items in Counter(s.given or "" for s in samples).most_common():
             before, after = self.diversity(near, [s.id for s in samples if s.given == label])
@@ -98,23 +99,23 @@ class _Reasoner:
     settings: RationaleSettings
     seed: int
     found: Reasons = field(default_factory=Reasons)
-    standing: list[Worded] = field(default_factory=list[Worded])
+    accepted: list[MarkedReason] = field(default_factory=list[MarkedReason])
     complaints: dict[str, str] = field(default_factory=dict[str, str])
 
     def ask_once(self, samples: Sequence[Sample], attempt: int) -> list[Sample]:
-        """Ask once for each of `samples` and record what came of it; return those worth asking again."""
+        """Ask once for each of `samples` and record the results; return the samples worth asking again."""
         what = "reasons" if attempt == 0 else f"reasons, attempt {attempt + 1}"
-        explained, faults, said = self._ask(samples, attempt, what)
+        explained, faults, answers = self._ask(samples, attempt, what)
         if attempt == 0:
             self.found.first = {e.sample.id: e.reason for e in explained}
         last = attempt + 1 == self.settings.attempts
         pack = self.prompter.pack
-        judged = judge_reasons(explained, pack, self.settings, standing=self.standing, last=last)
+        judged = judge_reasons(explained, pack, self.settings, accepted=self.accepted, last=last)
         sound = [e for e, bad in zip(explained, judged, strict=True) if bad is None]
         faults |= {e.sample.id: bad for e, bad in zip(explained, judged, strict=True) if bad is not None}
-        concluded = self._conclude(sound, what) if self.settings.support is not Support.NO else {}
+        conclusions = self._conclude(sound, what) if self.settings.support is not Support.NO else {}
         for one in sound:
-            answer = concluded.get(one.sample.id)
+            answer = conclusions.get(one.sample.id)
             supported = None if answer is None else supports(answer, one.label)
             if supported is False:
                 faults[one.sample.id] = BadReason.UNSUPPORTED
@@ -122,32 +123,32 @@ class _Reasoner:
                 self.found.unsure += answer is not None and supported is None
                 self._keep(one, answer, attempt)
         for sample_id, fault in faults.items():
-            self._drop(sample_id, fault, said[sample_id])
+            self._drop(sample_id, fault, answers[sample_id])
         if attempt == 0:
             self.found.first_faults.update(faults.values())
         return [s for s in samples if s.id in faults and faults[s.id] not in _HOPELESS]
 
     def _ask(
         self, samples: Sequence[Sample], attempt: int, what: str
-    ) -> tuple[list[Explained], dict[str, BadReason | Outcome], dict[str, str]]:
-        """Return the reasons that could be read, the outcomes of the others, and what each answer said, by id."""
+    ) -> tuple[list[LabelledReason], dict[str, BadReason | Outcome], dict[str, str]]:
+        """Return the readable reasons, the outcomes of the others by id, and the text of each answer by id."""
         sampling = self.settings.sampling(attempt, self.seed)
         requests = [self.prompter.rationale(s, s.given or "", sampling, self.complaints.get(s.id, "")) for s in samples]
         answers = self.asker.ask(requests, self.spec, what)
-        explained: list[Explained] = []
+        explained: list[LabelledReason] = []
         faults: dict[str, BadReason | Outcome] = {}
-        said: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for sample, request in zip(samples, requests, strict=True):
             outcome, reason = parse_reason(request, answers[request.key])
-            said[sample.id] = reason or answers[request.key].detail
+            texts[sample.id] = reason or answers[request.key].detail
             if outcome in USABLE:
-                explained.append(Explained(sample, sample.given or "", reason))
+                explained.append(LabelledReason(sample, sample.given or "", reason))
             else:
                 faults[sample.id] = outcome
-        return explained, faults, said
+        return explained, faults, texts
 
-    def _conclude(self, sound: Sequence[Explained], what: str) -> dict[str, Prediction]:
-        """Ask to which label the model comes after each reason, one scored token per item; return that by id."""
+    def _conclude(self, sound: Sequence[LabelledReason], what: str) -> dict[str, Prediction]:
+        """Ask for the label after each reason, one scored token per item; return the predictions by id."""
         sampling = Sampling(max_tokens=1, seed=self.seed, label_probabilities=True)
         bare = {"parts": ()} if self.settings.support is Support.REASON_ALONE else {}
         requests = [self.prompter.conclude(e.sample.model_copy(update=bare), e.reason, sampling) for e in sound]
@@ -156,8 +157,8 @@ class _Reasoner:
         )
         return {p.sample_id: p for p in predictions}
 
-    def _keep(self, one: Explained, answer: Prediction | None, attempt: int) -> None:
-        self.standing.append(one.worded())
+    def _keep(self, one: LabelledReason, answer: Prediction | None, attempt: int) -> None:
+        self.accepted.append(one.mark())
         self.found.dropped.pop(one.sample.id, None)
         self.found.kept[one.sample.id] = Prediction(
             sample_id=one.sample.id,
@@ -170,7 +171,7 @@ class _Reasoner:
             attempt=attempt,
         )
 
-    def _drop(self, sample_id: str, fault: BadReason | Outcome, said: str) -> None:
-        self.found.dropped[sample_id] = Dropped(sample_id=sample_id, stage=STAGE, reason=fault, detail=said)
+    def _drop(self, sample_id: str, fault: BadReason | Outcome, answer: str) -> None:
+        self.found.dropped[sample_id] = Dropped(sample_id=sample_id, stage=STAGE, reason=fault, detail=answer)
         if isinstance(fault, BadReason):
-            self.complaints[sample_id] = write_complaint(fault, said, self.prompter.pack)
+            self.complaints[sample_id] = write_complaint(fault, answer, self.prompter.pack)

@@ -1,4 +1,4 @@
-"""How rationales are asked for, and which are kept."""
+"""The `rationales:` settings."""
 
 from enum import StrEnum
 from typing import Literal
@@ -9,19 +9,19 @@ from tasks.records import Sampling
 from tasks.settings import Settings
 
 NEAR = 0.5
-"""Jaccard index of two reasons' character bigrams from which on they are near-duplicates: a word of two characters in
-13 differs, or two such words in 25: a template with other things in it. At 0.7 one in eight of planted ones got by."""
+"""Jaccard index of two reasons' character bigrams from which they are near-duplicates: they differ in one word of two
+characters in 13, or in two such words in 25. At 0.7, one in eight planted near-duplicates was missed."""
 
 _RETRY_TEMPERATURE = 0.8
-"""A greedy answer asked again would come out the same, where a pack's template does not show the complaint."""
+"""Greedy decoding would give the same answer again if the pack's template does not show the complaint."""
 
 
 class Support(StrEnum):
-    """Whether a model is asked, blind, for the label after a reason, and what it sees beside it.
+    """Whether a model is asked, without seeing the given label, for the label after a reason, and what else it sees.
 
-    The demo's generator tells right reasons from those of another class by P(label) with an area under ROC of 0.53
-    beside the item, at which it looks instead, and 0.75 alone, though it was never asked so
-    (tests/benchmarks/reasons.py). A question costs a prefill; alone, one without images.
+    The demo's generator separates right reasons from those of another class by P(label) with an area under the ROC
+    curve of 0.53 when it sees the item, at which it looks instead, and of 0.75 when it sees the reason alone
+    (tests/benchmarks/reasons.py). A question costs one prefill; with the reason alone, one without images.
     """
 
     NO = "no"
@@ -30,24 +30,31 @@ class Support(StrEnum):
 
 
 class RationaleSettings(Settings):
-    """How rationales are asked for."""
+    """How rationales are asked for, and which are kept."""
 
-    max_tokens: int = Field(default=96, ge=8, description="Longest answer, in tokens")
-    temperature: float = Field(default=0.0, ge=0, description="0 is greedy")
+    max_tokens: int = Field(default=96, ge=8, description="Maximum tokens of an answer")
+    temperature: float = Field(default=0.0, ge=0, description="Sampling temperature of the first attempt; 0 is greedy")
     attempts: int = Field(
-        default=2, ge=1, description="A refused reason is asked again, with the complaint and sampled, so often in all"
+        default=2, ge=1, description="Maximum attempts per item; a refused reason is asked again with a complaint"
     )
     support: Support = Field(
-        default=Support.NO, description="Ask, blind to it, for the label after each reason that passed all else"
+        default=Support.NO,
+        description="Ask a model for the label after each reason, without showing the given label",
     )
     alike: float = Field(
-        default=NEAR, gt=0, le=1, description="From which share of common character pairs on two reasons are alike"
+        default=NEAR,
+        gt=0,
+        le=1,
+        description="Share of common character pairs from which two reasons are too similar",
     )
     opening_share: float = Field(
-        default=0.1, gt=0, le=1, description="At most this share of a class (half of it: of all) may begin alike"
+        default=0.1,
+        gt=0,
+        le=1,
+        description="Maximum share of a class whose reasons begin alike; half for the whole set",
     )
     without_reason: Literal["keep_item", "drop_item"] = Field(
-        default="keep_item", description="Items without a good reason: taught with the label alone, or left out"
+        default="keep_item", description="Items without a good reason: keep them with the label alone, or drop them"
     )
 
     def sampling(self, attempt: int, seed: int) -> Sampling:

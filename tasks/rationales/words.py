@@ -1,6 +1,6 @@
-"""What the gate knows of a language: templates/words/<language>.yaml, read, checked and compiled once.
+"""Read the patterns that judge reasons in one language from templates/words/<language>.yaml.
 
-A language without a file has empty lists: then the checks that need no words are made, and no others.
+A language without a file has empty lists, so that only the checks that need no words are made.
 """
 
 import re
@@ -19,9 +19,9 @@ from tasks.storage.yaml_files import read_yaml
 FOLDER = TEMPLATES / "words"
 
 RIGHT = "\ue000"
-"""What the gate writes for a mention of the item's label (`<label>` in the files): a character of no text."""
+"""A private-use character that replaces mentions of the item's label (`<label>` in the files)."""
 OTHER = "\ue001"
-"""What the gate writes for a mention of another label that the item may have."""
+"""A private-use character that replaces mentions of the item's other labels."""
 
 NEVER = re.compile(r"(?!)")
 
@@ -46,7 +46,7 @@ class BadReason(StrEnum):
 
 
 def _compile_patterns(patterns: Any, info: ValidationInfo) -> re.Pattern[str]:
-    """Return a pattern that matches what any of `patterns` does; NEVER for none."""
+    """Return a pattern that matches whatever any of `patterns` matches; NEVER for an empty list."""
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in cast(list[object], patterns)):
         raise ValueError("must be a list of regular expressions in quotes")
     known: dict[str, str] = {"label": RIGHT, **info.data.get("pieces", {})}
@@ -63,7 +63,7 @@ def _compile_patterns(patterns: Any, info: ValidationInfo) -> re.Pattern[str]:
 
 
 def _compile_words(text: Any, info: ValidationInfo) -> re.Pattern[str]:
-    """Return a pattern of any of the words, the longest first, so that none hides a longer one; NEVER for none."""
+    """Return a pattern of all words, the longest first, so that none hides a longer one; NEVER for no words."""
     if not isinstance(text, str):
         raise ValueError("must be words with spaces between them")
     pattern = "|".join(sorted(map(re.escape, text.split()), key=len, reverse=True))
@@ -77,16 +77,16 @@ _Words = Annotated[re.Pattern[str], BeforeValidator(_compile_words)]
 
 
 class ReasonWords(BaseModel):
-    """The lists of one language, as the comments of its file describe them; empty ones where they are left out.
+    """The patterns of one language, as the comments of its file describe them; a list may be left out.
 
-    Patterns are tried on a marked reason (`gate.mark_labels`): RIGHT and OTHER stand for labels, words of the item
-    itself are taken out, letters are lower case.
+    Patterns are tried on a marked reason (`gate.mark_labels`): RIGHT and OTHER replace labels, quotations from the item
+    are removed, and letters are lower case.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scripts: frozenset[str] = frozenset()
-    """Empty: letters of any script."""
+    """First words of the Unicode names of its letters; empty: any script."""
     spaced: bool = True
     pieces: dict[str, str] = {}
     physical: _Patterns = NEVER
@@ -97,7 +97,7 @@ class ReasonWords(BaseModel):
     asserts: _Patterns = NEVER
     turns: _Patterns = NEVER
     idle: _Words = NEVER
-    """The words of `praise` too."""
+    """Words that fit any item, with those of `praise`."""
     praise: _Words = NEVER
     faults: dict[BadReason, str] = {}
     complaint: str = ""
@@ -116,8 +116,8 @@ def has_words(language: str) -> bool:
     return _file_of(language).is_file()
 
 
-def reason_words(language: str) -> ReasonWords:
-    """Return the lists of a language code, empty ones where it has no file; raises PackError, naming file and key."""
+def load_reason_words(language: str) -> ReasonWords:
+    """Return the patterns of a language code, empty ones if it has no file; raises PackError with file and key."""
     return _words_of(_file_of(language))
 
 
@@ -127,19 +127,19 @@ def _words_of(file: Path) -> ReasonWords:
 
 
 def read_words(file: Path) -> ReasonWords:
-    """Read and check a language's file; raises PackError, naming file and key."""
+    """Read and check the file of a language; raises PackError with file and key."""
     try:
-        found = ReasonWords.model_validate(read_yaml(file, PackError, "words are lists of patterns, see zh.yaml"))
+        found = ReasonWords.model_validate(read_yaml(file, PackError, "write lists of patterns as in zh.yaml"))
     except ValidationError as error:
         raise PackError(explain_errors(file, error)) from error
     if missing := {"scripts", "spaced", "faults", "complaint"} - found.model_fields_set:
         raise PackError(f"{file}: {', '.join(sorted(missing))}: the key is missing; add it")
     if missing := set(BadReason) - found.faults.keys():
-        raise PackError(f"{file}: faults: add {', '.join(sorted(missing))}")
+        raise PackError(f"{file}: faults: keys are missing; add {', '.join(sorted(missing))}")
     try:
         found.complaint.format(reason="", fault="")
     except (LookupError, ValueError) as error:
-        raise PackError(f"{file}: complaint: may name {{reason}} and {{fault}} only: {error}") from error
+        raise PackError(f"{file}: complaint: use no other names than {{reason}} and {{fault}}: {error}") from error
     return found
 
 

@@ -20,7 +20,7 @@ from tasks.errors import JudgementError
 from tasks.records import NEITHER, ReviewCase, content_digest
 from tasks.review.page import encode_image
 from tasks.review.verdicts import Answer, check_size
-from tasks.storage.files import replacing, write_bytes
+from tasks.storage.files import replace_file, write_bytes
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
 """Names of the control and of the object it labels, in the configuration and in every result."""
@@ -31,7 +31,7 @@ def write_tasks(cases: Sequence[ReviewCase], file: Path) -> Path:
 
     The labelling configuration is written next to it, with the suffix .xml; its path is returned.
     """
-    with replacing(file) as temporary, temporary.open("wb") as out:
+    with replace_file(file) as temporary, temporary.open("wb") as out:
         for number, case in enumerate(cases):
             out.write((b",\n" if number else b"[\n") + orjson.dumps(_make_task(case)))
         out.write(b"\n]\n" if cases else b"[]\n")

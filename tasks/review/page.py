@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from tasks.items.images import FORMATS
 from tasks.records import ImageRef, ReviewCase, content_digest, digest_of
-from tasks.storage.files import replacing
+from tasks.storage.files import replace_file
 from tasks.storage.html import html_environment
 
 SHOWN_PIXELS = 1_200_000
@@ -49,7 +49,7 @@ def write_review_page(
         hash_source=_hash_source,
         elements=_list_elements(cases, page.parent, verdicts, inline),
     )
-    with replacing(page) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with replace_file(page) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
 
 

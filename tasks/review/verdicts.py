@@ -15,7 +15,7 @@ from filelock import FileLock
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, Record
 from tasks.storage.files import write_bytes
-from tasks.storage.json_lines import json_lines, read_models, read_objects
+from tasks.storage.json_lines import dump_json_lines, read_models, read_objects
 
 MOST_BYTES = 1 << 28
 """Maximum size of a file of verdicts, enough for a million. A larger one is not verdicts, and would fill the memory."""
@@ -169,7 +169,7 @@ def import_verdicts(
         ]  # fmt: skip
         if lines:
             old = store.read_bytes() if store.exists() else b""
-            write_bytes(store, old + json_lines(lines))
+            write_bytes(store, old + dump_json_lines(lines))
     return Imported(**{name: tuple(i for i, effect in effects.items() if effect == name) for name in _EFFECTS})
 
 

@@ -1,11 +1,11 @@
-"""Keep what a stage makes on disk: whole or not at all, named when the disk refuses.
+"""Write the results of a stage to disk, each file whole or not at all.
 
-stages.py        when a stage's folder is finished and may be reused, and that kept + dropped = input
-stage_record.py  what record.json holds, and what a stage's answers cost
-rows.py          which Parquet column a record's field becomes
-files.py         how a file is replaced whole, and what counts as a full disk
-json_lines.py    how JSON Lines are read and written, and how a faulty line is named
+stages.py        when a stage's folder is complete and may be reused; checks that kept + dropped = input
+stage_record.py  the fields of record.json, with the costs of a stage's answers
+rows.py          the Parquet column of each field of a record
+files.py         atomic replacement of files, and which errors mean a full disk
+json_lines.py    reading and writing JSON Lines, with errors that name file and line
 html.py          how values get into an HTML page: Jinja templates, escaped
-yaml_files.py    how YAML is read: UTF-8, no key twice
-digest_cache.py  what is kept about files by digest (under `images` and `texts`)
+yaml_files.py    reading YAML: UTF-8, no duplicate keys
+digest_cache.py  the SQLite caches of results by file digest (in the folders `images` and `texts`)
 """

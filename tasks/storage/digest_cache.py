@@ -1,7 +1,7 @@
-"""Keep what was found out about files, by digest or path, in a SQLite file that runs may share.
+"""Cache results about files, by digest or path, in a SQLite file that several runs may share.
 
-It holds nothing that can't be found out again, so a corrupt file is deleted and begun again, and one that is locked or
-can't be written stops no run.
+All of it can be computed again, so a corrupt file is deleted and started again, and a file that is locked or cannot be
+written stops no run.
 """
 
 import logging
@@ -21,13 +21,13 @@ _LOCK_SECONDS = 60.0
 
 
 class DigestCache:
-    """Values by key, for one recipe: what was stored under another is unknown. With `file` None, kept in memory.
+    """Values by key for one recipe; values stored under another recipe are not returned. Without a file, in memory.
 
-    Each call opens the file by itself, so a cache may be used from any thread, and copied into other processes.
+    Each call opens the file itself, so a cache may be used from any thread and copied into other processes.
     """
 
     def __init__(self, file: Path | None, recipe: str) -> None:
-        """Raise StorageError when the file can't be opened or made."""
+        """Open the file; raises StorageError when it cannot be opened or created."""
         self._file = file
         self._recipe = recipe
         self._held: dict[Any, Any] = {}
@@ -41,12 +41,12 @@ class DigestCache:
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError as error:
-                self._begin_again(file, error)
+                self._start_again(file, error)
         except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{file}: can't be opened: {error}; check the folder, or name another") from error
+            raise StorageError(f"{file}: cannot be opened: {error}; check the folder's permissions") from error
 
     def get(self, keys: Iterable[Any]) -> dict[Any, Any]:
-        """Return the values of those keys (texts or bytes) that are known."""
+        """Return the values of those keys (text or bytes) that are stored."""
         if self._file is None:
             return {key: self._held[key] for key in keys if key in self._held}
         query = "SELECT value FROM entries WHERE key = ? AND recipe = ?"
@@ -54,14 +54,14 @@ class DigestCache:
             with closing(self._open(self._file)) as store:
                 rows = ((key, store.execute(query, (key, self._recipe)).fetchone()) for key in keys)
                 return {key: row[0] for key, row in rows if row is not None}
-        except sqlite3.OperationalError:  # another run holds it, or the disk gave way
+        except sqlite3.OperationalError:  # another run has locked it, or the disk failed
             return {}
         except sqlite3.DatabaseError as error:
-            self._begin_again(self._file, error)
+            self._start_again(self._file, error)
             return {}
 
     def put(self, values: Mapping[Any, Any]) -> None:
-        """Store values (texts, bytes or signed 64-bit integers) by key."""
+        """Store values (text, bytes or signed 64-bit integers) by key; a failure is logged once."""
         if self._file is None:
             self._held.update(values)
         elif values:
@@ -70,7 +70,7 @@ class DigestCache:
                 with closing(self._open(self._file)) as store, store:
                     store.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
             except sqlite3.Error as error:
-                # A full disk stops the run where it writes what can't be made again.
+                # A full disk stops the run where it writes results that cannot be computed again.
                 if not self._has_warned:
                     _log.warning(
                         "%s cannot be written (%s): the next run repeats the work; free disk space, or check the "
@@ -91,9 +91,11 @@ class DigestCache:
             raise
         return store
 
-    def _begin_again(self, file: Path, error: Exception) -> None:
-        _log.warning("%s is corrupt (%s): it is begun again, and what it held is found out again", file, error)
-        # One run at a time, and the log first: left beside a new store, SQLite would play it into that one.
+    def _start_again(self, file: Path, error: Exception) -> None:
+        _log.warning(
+            "%s is corrupt (%s): it is replaced by an empty file, and its results are computed again", file, error
+        )
+        # One run at a time, and the write-ahead log first: SQLite would replay an old log into the new file.
         with FileLock(f"{file}.lock", timeout=_LOCK_SECONDS):
             for tail in ("-wal", "-shm", ""):
                 Path(f"{file}{tail}").unlink(missing_ok=True)

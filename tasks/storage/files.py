@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and say plainly when a disk refuses them: full, over quota, over a size limit."""
+"""Write files atomically, and report a full disk, an exceeded quota or a file size limit in plain words."""
 
 import errno
 import os
@@ -12,35 +12,35 @@ from tasks.errors import LabelstillError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_MESSAGES = ("no space left on device", "disk is full", "disk quota exceeded", "file too large")
-"""What libraries that keep no error number (SQLite, safetensors, torch) write instead."""
+"""Messages of libraries that give no error number (SQLite, safetensors, torch)."""
 
 
 @contextmanager
-def writing(path: Path) -> Generator[None]:
-    """Raise StorageError, naming `path`, for a full disk, quota or size limit within the block.
+def report_full_disk(path: Path) -> Generator[None]:
+    """Raise StorageError with `path` when the block meets a full disk, quota or file size limit.
 
-    Our own errors pass unchanged: they name what they are about.
+    Our own errors are not changed: they already name their file.
     """
     try:
         yield
     except LabelstillError:
         raise
     except Exception as error:
-        if (why := full_disk(error)) is None:
+        if (why := describe_full_disk(error)) is None:
             raise
-        raise StorageError(f"{path} can't be written: {why}; free disk space, run again") from error
+        raise StorageError(f"{path} cannot be written: {why}; free disk space and run again") from error
 
 
 @contextmanager
-def replacing(path: Path, *, sync: bool = True) -> Generator[Path]:
-    """Give a temporary file's path to write to, and move it to `path` when the block ends without an error.
+def replace_file(path: Path, *, sync: bool = True) -> Generator[Path]:
+    """Yield the path of a temporary file, and move it to `path` when the block ends without an error.
 
-    Until then `path` stays as it was. With `sync` off, a power cut may tear the file: only for what can be made again.
-    Raises StorageError for a full disk.
+    Until then `path` is unchanged. Without `sync`, a power failure may damage the file: use it only for files that can
+    be made again. Raises StorageError for a full disk.
     """
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
-        with writing(path):
+        with report_full_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if sync:
@@ -52,15 +52,15 @@ def replacing(path: Path, *, sync: bool = True) -> Generator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically (see `replacing`)."""
-    with replacing(path) as temporary:
+    """Write a file atomically (see `replace_file`)."""
+    with replace_file(path) as temporary:
         temporary.write_bytes(data)
 
 
-def full_disk(error: Exception) -> str | None:
-    """Return the system's words for a full disk, quota or file size limit; None when `error` is anything else.
+def describe_full_disk(error: Exception) -> str | None:
+    """Return the system's message for a full disk, quota or file size limit; None for any other error.
 
-    `error` is judged by its number or, where a library keeps none, by its text.
+    The error number decides, or the text where a library gives no number.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno in _FULL else None

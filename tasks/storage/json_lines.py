@@ -1,4 +1,4 @@
-"""Read and write JSON Lines; the one reader names file, line and fault whatever the file holds."""
+"""Read and write JSON Lines; read errors name file, line and fault."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,32 +15,32 @@ M = TypeVar("M", bound=BaseModel)
 
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_LINE = 1 << 28
-"""Bytes: a longer line is no JSON Lines, and would fill the memory."""
+"""Maximum bytes of a line: a file with a longer one is not JSON Lines, and would fill the memory."""
 
 
 def read_lines(file: Path, failure: type[LabelstillError], advice: str) -> Iterator[tuple[int, bytes]]:
-    """Yield (number from 1, line) for every line of `file` that isn't blank, without a byte-order mark.
+    """Yield (number from 1, line) for every non-blank line of `file`, without a byte-order mark.
 
-    Raises `failure`, naming the file and `advice`, when it can't be read.
+    Raises `failure` with file and `advice` when the file cannot be read.
     """
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), 1):
                 if len(line) == _LONGEST_LINE:
-                    raise failure(f"{file}, line {number}: is over {_LONGEST_LINE >> 20} MiB: not JSON Lines; {advice}")
+                    raise failure(f"{file}, line {number}: over {_LONGEST_LINE >> 20} MiB, not JSON Lines; {advice}")
                 text = line.removeprefix(_BOM) if number == 1 else line
                 if text.strip():
                     yield number, text
     except OSError as error:
-        raise failure(f"{file}: can't be read: {error.strerror or error}; {advice}") from error
+        raise failure(f"{file}: cannot be read: {error.strerror or error}; {advice}") from error
 
 
 def parse_object(line: bytes, place: str, failure: type[LabelstillError], advice: str) -> dict[str, Any]:
-    """Return the JSON object in `line`; raises `failure`, naming `place` and `advice`, when it holds none."""
+    """Return the JSON object in `line`; raises `failure` with `place` and `advice` when it is not one."""
     try:
         value: object = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        # Python's own json writes NaN and Infinity, which JSON does not have.
+        # Python's json module writes NaN and Infinity, which JSON does not allow.
         odd = next((word for word in (b"NaN", b"Infinity") if word in line), None)
         why = f"{odd.decode()} is not a JSON number" if odd else str(error)
         raise failure(f"{place}: not JSON: {why}; {advice}") from error
@@ -50,13 +50,13 @@ def parse_object(line: bytes, place: str, failure: type[LabelstillError], advice
 
 
 def read_objects(file: Path, failure: type[LabelstillError], advice: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) for every line of `file`; raises `failure`, naming file and line."""
+    """Yield (line number, object) for every line of `file`; raises `failure` with file and line."""
     for number, line in read_lines(file, failure, advice):
         yield number, parse_object(line, f"{file}, line {number}", failure, advice)
 
 
 def read_models(file: Path, model: type[M], what: str, failure: type[LabelstillError], advice: str) -> Iterator[M]:
-    """Yield every line of `file` as a `model`; raises `failure`, naming the line that is not a valid `what`."""
+    """Yield every line of `file` as a `model`; raises `failure` with the line that is not a valid `what`."""
     for number, line in read_lines(file, failure, advice):
         try:
             yield model.model_validate_json(line)
@@ -66,23 +66,23 @@ def read_models(file: Path, model: type[M], what: str, failure: type[LabelstillE
             raise failure(f"{file}, line {number}: not a valid {what} ({why}); {advice}") from error
 
 
-def json_lines(rows: Iterable[object]) -> bytes:
-    """Return one line of JSON per row: a pydantic model, or anything orjson takes."""
+def dump_json_lines(rows: Iterable[object]) -> bytes:
+    """Return one line of JSON per row; a row is a pydantic model or anything that orjson accepts."""
     return b"".join(orjson.dumps(row, default=_plain, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
 
 
 def write_json_lines(path: Path, rows: Iterable[object]) -> None:
     """Write `rows` as JSON Lines, atomically."""
-    write_bytes(path, json_lines(rows))
+    write_bytes(path, dump_json_lines(rows))
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write one JSON value (a pydantic model, or anything orjson takes), indented for people, atomically."""
+    """Write one JSON value (a pydantic model, or anything that orjson accepts) atomically, indented."""
     write_bytes(path, orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2))
 
 
 def escape_json(text: str) -> str:
-    """Return `text` as it stands between the quotes of a JSON string."""
+    """Return `text` as it is written between the quotes of a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 

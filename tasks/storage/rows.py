@@ -1,9 +1,9 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 # (pyarrow publishes no types)
-"""Records as rows of a Parquet file, a few thousand in memory at a time.
+"""Read and write records as rows of a Parquet file, with a few thousand in memory at a time.
 
-A field's column follows from its type alone; a nested field is a column of JSON text, so any Parquet reader shows it.
+The type of a field decides its column; a nested field is a column of JSON text, which any Parquet reader can show.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.records import Dropped, Record
-from tasks.storage.files import replacing
+from tasks.storage.files import replace_file
 
 R = TypeVar("R", bound=Record)
 
@@ -25,10 +25,10 @@ _ROW_GROUP = 5000
 
 
 class RowWriter:
-    """Writes records of one type to a Parquet file, a few thousand in memory at a time; in place when all is well.
+    """Writes records of one type to a Parquet file, with a few thousand in memory at a time.
 
-    A context manager: the file appears, atomically, when the block ends without an error. An empty file has the one
-    column `sample_id`.
+    A context manager: the file appears atomically when the block ends without an error. A file without records has the
+    single column `sample_id`.
     """
 
     def __init__(self, path: Path, kind: type[Record]) -> None:
@@ -40,7 +40,7 @@ class RowWriter:
         self._file: pq.ParquetWriter | None = None
 
     def __enter__(self) -> "RowWriter":
-        self._temporary = self._stack.enter_context(replacing(self._path))
+        self._temporary = self._stack.enter_context(replace_file(self._path))
         self._stack.push(self._finish)
         return self
 
@@ -55,7 +55,7 @@ class RowWriter:
             self._flush(self._schema)
 
     def _finish(self, failed: object, *_: object) -> None:
-        # Of a block that failed its own error is raised, whatever closing the file meets.
+        # If the block failed, its own error is raised, whatever happens when the file is closed.
         with suppress(OSError) if failed else nullcontext():
             try:
                 if self._rows and not failed:
@@ -81,13 +81,12 @@ def write_rows(path: Path, rows: Sequence[Record]) -> None:
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """Read records that `write_rows` wrote."""
+    """Return the records of a file that `write_rows` wrote."""
     return list(StoredRows(path, kind))
 
 
 class StoredRows(Generic[R]):
-    """The records of a file that `write_rows` wrote, read anew, a few thousand in memory, each time they are gone
-    through."""
+    """The records of a file that `write_rows` wrote; each iteration reads the file again, a few thousand at a time."""
 
     def __init__(self, path: Path, kind: type[R]) -> None:
         self._path, self._kind = path, kind
@@ -99,7 +98,7 @@ class StoredRows(Generic[R]):
         return (row for _, row in self.at(None))
 
     def at(self, places: Collection[int] | None) -> Iterator[tuple[int, R]]:
-        """(place, record) of the records at these places (None: all), ascending; the others are not decoded."""
+        """Yield (position, record) for these positions (None: all) in ascending order; others are not decoded."""
         nested, first = nested_fields(self._kind), 0
         with pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(_ROW_GROUP):
@@ -117,12 +116,12 @@ class StoredRows(Generic[R]):
 
 
 def nested_fields(kind: type[Record]) -> set[str]:
-    """The fields that stand as JSON text. By their type, not by their values: a column may hold nothing but None."""
+    """Return the fields that are stored as JSON text; their type decides, since all values of a column may be None."""
     return {name for name, field in kind.model_fields.items() if _plain_type(field.annotation) is None}
 
 
 def column_type(annotation: Any) -> Any:
-    """The Arrow type of a field's column: text for a nested one, else by the first type that isn't None."""
+    """Return the Arrow type of a field's column: text for a nested field, else that of its first type except None."""
     kind = _plain_type(annotation)
     if kind is None or issubclass(kind, str):
         return pa.string()
@@ -130,7 +129,7 @@ def column_type(annotation: Any) -> Any:
 
 
 def _plain_type(annotation: Any) -> type | None:
-    """The first type of a field of text or numbers, None aside; None for a nested field."""
+    """Return the first type, except None, of a field of text or numbers; None for a nested field."""
     kinds: Sequence[Any] = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
     kinds = [str if get_origin(kind) is Literal else kind for kind in kinds if kind is not NoneType]
     plain = all(isinstance(kind, type) and issubclass(kind, (str, int, float)) for kind in kinds)

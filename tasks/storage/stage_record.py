@@ -1,4 +1,4 @@
-"""The record.json of a stage: its recipe, its counts, what it was made from, what its answers cost."""
+"""The fields of a stage's record.json: its recipe, counts, inputs and costs."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ from tasks.records import digest_of
 
 
 class Costs(BaseModel):
-    """What the answers of a stage cost. Made by `models.costs`; read by pages, the card and the summary."""
+    """The costs of a stage's answers. Made by `models.costs`; read by pages, the card and the summary."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -18,27 +18,27 @@ class Costs(BaseModel):
     """Answers found in the ledger."""
     failed: int = 0
     shortened: int = 0
-    """Prompts that had to be shortened to fit."""
+    """Prompts that were shortened to fit the context length."""
     asked_again: int = 0
-    """Questions put once more with a new seed, their answer being unreadable."""
+    """Questions asked again with a new seed because their answer was unreadable."""
     tokens_in: int = 0
     tokens_cached: int = 0
-    """Of `tokens_in`, those found in the server's prefix cache."""
+    """Tokens of `tokens_in` that were in the server's prefix cache."""
     tokens_out: int = 0
     answering_seconds: float = 0.0
-    """Wall time in which engines answered."""
+    """Wall time in which engines were answering."""
     utilisation: float = 0.0
-    """Mean requests in flight over the engines' targets while they answered, 0 to 1."""
+    """Mean requests in flight divided by the engines' target while they were answering, 0 to 1."""
     starved_seconds: float = 0.0
-    """Of `answering_seconds`, those in which an engine had room and was handed nothing."""
+    """Seconds of `answering_seconds` in which an engine had free capacity but got no request."""
     gpu_seconds: float = 0.0
     cost: float | None = None
-    """In the currency of the configured prices; None where none are."""
+    """In the currency of the configured prices; None without prices."""
     rungs: dict[str, int] = Field(default_factory=dict)
     """Predictions by the rung of the repair ladder that read them."""
 
     def rows(self) -> list[tuple[str, float | int]]:
-        """What a table shows, in order; figures that say nothing are left out."""
+        """Return (name, value) for tables, in order, without zero values."""
         shown: list[tuple[str, float | int]] = [
             ("answers asked", self.asked), ("answers reused", self.reused), ("answers failed", self.failed),
             ("prompts shortened", self.shortened), ("asked again", self.asked_again),
@@ -52,7 +52,7 @@ class Costs(BaseModel):
 
 
 class StageRecord(BaseModel):
-    """What record.json holds: what a stage did, and whether it must be done again.
+    """The content of record.json: what a stage did, by which it is decided whether it must run again.
 
     Made by `write_stage` and `close_stage`; read by every later stage, the card and the pages.
     """
@@ -61,7 +61,7 @@ class StageRecord(BaseModel):
 
     stage: str
     recipe: str
-    """Hash of everything that decides the outcome: settings, inputs, models, pack, code."""
+    """Hash of everything that determines the result: settings, inputs, models, pack, code."""
     read: int
     kept: int
     dropped: int
@@ -74,20 +74,20 @@ class StageRecord(BaseModel):
     code: str = ""
     seconds: float = 0.0
     costs: Costs = Costs()
-    """What its answers cost."""
+    """The costs of its answers."""
     figures: dict[str, float] = Field(default_factory=dict)
-    """The stage's own figures by name."""
+    """Further figures of the stage, by name."""
     finished_at: float = Field(default_factory=time.time)
 
     @property
     def digest(self) -> str:
-        """Identity of the stage's output, for the recipe of the stage after it."""
-        again = self.finished_at if self.costs.failed else 0  # by the same recipe it may be other items that fail
+        """Return the identity of the stage's output, for the recipe of the next stage."""
+        again = self.finished_at if self.costs.failed else 0  # other items may fail when the same recipe runs again
         return digest_of([self.stage, self.recipe, self.kept, self.dropped, again])
 
 
 def read_record(folder: Path) -> StageRecord | None:
-    """The stage's record whatever its recipe; None where there is none or it can't be read."""
+    """Return the stage's record, whatever its recipe; None if it does not exist or cannot be read."""
     try:
         return StageRecord.model_validate_json((folder / "record.json").read_bytes())
     except (FileNotFoundError, ValueError):

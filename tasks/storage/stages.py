@@ -1,4 +1,4 @@
-"""A stage's folder: kept.parquet, dropped.parquet and record.json, which is written last and makes it whole."""
+"""Write and read a stage's folder: kept.parquet, dropped.parquet and, written last, record.json."""
 
 import hashlib
 from collections import Counter
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from tasks.errors import BooksError
+from tasks.errors import ItemCountError
 from tasks.records import Dropped, Record, digest_of
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import write_rows
@@ -17,8 +17,10 @@ from tasks.storage.stage_record import StageRecord, read_record
 
 @cache
 def code_version() -> str:
-    """Digest (12 hex) of the source of tasks/ and of templates/words: a changed rule makes a stage decide again, from
-    the answers it has."""
+    """Return a digest (12 hex digits) of the source of tasks/ and of templates/words.
+
+    It is part of every recipe, so that a changed rule makes a stage decide again from the answers in the ledger.
+    """
     tasks = Path(__file__).parents[1]
     hasher = hashlib.sha256()
     for file in (*sorted(tasks.rglob("*.py")), *sorted(tasks.parent.glob("templates/words/*.yaml"))):
@@ -26,16 +28,16 @@ def code_version() -> str:
     return hasher.hexdigest()[:12]
 
 
-def recipe_hash(**parts: object) -> str:
-    """Hash of a stage's named ingredients; pydantic models and JSON-able values only."""
+def hash_recipe(**parts: object) -> str:
+    """Return the hash of a stage's named inputs, which are pydantic models or JSON values."""
     plain = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in parts.items()}
     return digest_of(plain)[:16]
 
 
-def finished(folder: Path, recipe: str) -> StageRecord | None:
-    """The record of a whole stage made by this very recipe, or None if the stage must be done (again).
+def find_finished_record(folder: Path, recipe: str) -> StageRecord | None:
+    """Return the record of a complete stage with this recipe, or None if the stage must run (again).
 
-    So it must while questions failed: what was answered is in the ledger, and the server may be up by now.
+    A stage with failed questions must run again: the answers are in the ledger, and the server may be up by now.
     """
     record = read_record(folder)
     whole = (folder / "kept.parquet").exists() and (folder / "dropped.parquet").exists()
@@ -45,11 +47,11 @@ def finished(folder: Path, recipe: str) -> StageRecord | None:
 def write_stage(
     folder: Path, record: StageRecord, kept: Sequence[Record], dropped: Sequence[Dropped], input_ids: Iterable[str]
 ) -> StageRecord:
-    """Write a stage's three files; returns the record with its counts filled in.
+    """Write a stage's three files and return the record with its counts.
 
-    Raises BooksError unless the sample ids of `kept` and `dropped` together are exactly `input_ids`.
+    Raises ItemCountError unless the sample ids of `kept` and `dropped` together are exactly `input_ids`.
     """
-    check_books(record.stage, (_sample_id(k) for k in kept), (d.sample_id for d in dropped), input_ids)
+    check_item_counts(record.stage, (_sample_id(k) for k in kept), (d.sample_id for d in dropped), input_ids)
     open_stage(folder)
     write_rows(folder / "kept.parquet", kept)
     write_rows(folder / "dropped.parquet", dropped)
@@ -57,15 +59,15 @@ def write_stage(
 
 
 def open_stage(folder: Path) -> None:
-    """Make the folder ready to be written: without its record it isn't whole."""
+    """Create the folder and delete its record, without which the stage is incomplete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").unlink(missing_ok=True)
 
 
 def close_stage(folder: Path, record: StageRecord, kept: int, drops: Mapping[str, int]) -> StageRecord:
-    """Write the record of a stage whose two other files are written, with its counts filled in; returns it.
+    """Write the record of a stage whose two other files are complete, and return it with its counts.
 
-    For stages too large to be held in memory; they check their books themselves (`check_books`).
+    It is for stages that do not fit into memory; they call `check_item_counts` themselves.
     """
     dropped = sum(drops.values())
     record = record.model_copy(
@@ -81,12 +83,12 @@ def close_stage(folder: Path, record: StageRecord, kept: int, drops: Mapping[str
     return record
 
 
-def check_books(stage: str, kept: Iterable[str], dropped: Iterable[str], input_ids: Iterable[str]) -> None:
-    """Raise BooksError unless kept + dropped = input, id for id."""
+def check_item_counts(stage: str, kept: Iterable[str], dropped: Iterable[str], input_ids: Iterable[str]) -> None:
+    """Raise ItemCountError unless the ids of kept and dropped items together are those of the input."""
     out, into = Counter(kept) + Counter(dropped), Counter(input_ids)
     if out != into:
         lost, extra = into - out, out - into
-        raise BooksError(f"{stage}: kept + dropped ≠ input; lost {list(lost)[:5]}, appeared {list(extra)[:5]}")
+        raise ItemCountError(f"{stage}: kept + dropped ≠ input; lost {list(lost)[:5]}, appeared {list(extra)[:5]}")
 
 
 def _sample_id(row: Record) -> str:

@@ -1,4 +1,4 @@
-"""YAML read as people expect it: UTF-8, no key twice, errors with their place."""
+"""Read YAML as UTF-8, refuse duplicate keys, and report errors with line and column."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -10,30 +10,33 @@ from tasks.errors import LabelstillError
 
 
 class _NoDuplicates(yaml.SafeLoader):
-    """YAML proper lets the last of two equal keys win in silence: here a label or a setting would vanish."""
+    """Refuses duplicate keys, of which YAML silently keeps the last: a label or a setting would disappear."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key `{key.value}`", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(file: Path, failure: type[LabelstillError], what: str) -> object:
-    """The content of a YAML file; raises `failure` with file, place and mend. `what` says what should stand there."""
+    """Return the content of a YAML file; raises `failure` with file, position and fix.
+
+    `what` describes the expected file, for the message about a missing one.
+    """
     try:
         return yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_NoDuplicates)
     except FileNotFoundError as error:
         raise failure(f"{file}: missing; {what}") from error
     except UnicodeDecodeError as error:
-        raise failure(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise failure(f"{file}: the file is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
         raise failure(f"{file}: cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise failure(f"{file}{place}: {error.problem}; mend that line") from error
+        raise failure(f"{file}{place}: {error.problem}; correct that line") from error
     except yaml.YAMLError as error:
-        raise failure(f"{file}: not YAML: {error}") from error
+        raise failure(f"{file}: not valid YAML: {error}") from error

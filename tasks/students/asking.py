@@ -1,4 +1,4 @@
-"""How a trained student is asked: by which engine, and for what."""
+"""Choose the engine for a trained student, and make the questions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.options import installed_build
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
-from tasks.students.external_output import external_checkpoint
+from tasks.students.external_output import find_student_checkpoint
 from tasks.students.settings import CheckpointSettings, ExternalSpec
 
 _LABEL_TOKENS = 8
@@ -15,7 +15,7 @@ _REASON_TOKENS = 96
 
 
 def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
-    """Return the engine that asks `spec`'s base, to which a student's weights are added (`choose_student_engine`)."""
+    """Return the engine for the base checkpoint of `spec`, without a student's weights."""
     build = installed_build()
     fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
     return EngineSpec(
@@ -31,9 +31,9 @@ def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
 
 
 def choose_student_engine(spec: CheckpointSettings, folder: Path, folders: Sequence[Path]) -> EngineSpec:
-    """Return the engine for the student in `folder`: the base with its adapter, or its own full weights.
+    """Return the engine for the student in `folder`: the base with its adapter, or the student's full weights.
 
-    `folders` are those of all students that are asked in turn: where vLLM serves adapters, one server has all of them.
+    `folders` are those of all students that are asked one after another; one vLLM server serves all their adapters.
     """
     base = choose_base_engine(spec)
     path, is_adapter = _checkpoint(spec, folder)
@@ -44,10 +44,10 @@ def choose_student_engine(spec: CheckpointSettings, folder: Path, folders: Seque
 
 
 def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_reason: bool) -> list[Request]:
-    """Return the questions for each item's label, alone or after a reason."""
+    """Return a question for each item's label, alone or after a reason."""
     sampling = Sampling(label_probabilities=True, max_tokens=_REASON_TOKENS if with_reason else _LABEL_TOKENS)
     return [prompter.classify(item, sampling, with_reason=with_reason) for item in items]
 
 
 def _checkpoint(spec: CheckpointSettings, folder: Path) -> tuple[Path, bool]:
-    return external_checkpoint(folder) if isinstance(spec, ExternalSpec) else (folder, True)
+    return find_student_checkpoint(folder) if isinstance(spec, ExternalSpec) else (folder, True)

@@ -1,4 +1,4 @@
-"""Students that a foreign trainer makes: LLaMA-Factory or ms-swift, by its own command line and configuration."""
+"""Train students with LLaMA-Factory or ms-swift, by the trainer's own command line and configuration."""
 
 import contextlib
 import os
@@ -33,21 +33,21 @@ _COMMANDS = {
 _NOT_OF_A_STUDENT = {
     "folds", "repeats", "seed", "dtype", "scoring_batch_size", "scoring_engine", "timeout_seconds", "environment",
 }  # fmt: skip
-"""Fields of the specification that change no weight, or count by themselves."""
+"""Settings that do not change the weights, or are part of the digest separately."""
 
 
 @dataclass(frozen=True)
 class ExternalRecipe:
-    """Has a foreign trainer make students."""
+    """Trains students with an external trainer."""
 
     spec: ExternalSpec
     prompter: Prompter
     seed: int
     images: ImageCache | None = None
-    """With it, the trainer is given the very pixels that the students are later asked with."""
+    """Cache of resized images: with it, the trainer gets exactly the pixels with which the students are later asked."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
-        """Return the identity of the student of `fold`: what it is made from, by which recipe, with which seed."""
+        """Return the identity of the student of `fold`, from its items, settings, base and seed."""
         recipe = [self._template.read_text("utf-8"), self._deepspeed.read_text("utf-8") if self._deepspeed else ""]
         base = model_identity(choose_base_engine(self.spec))
         items = sorted([s.id, content_digest(s), s.given] for s in train)
@@ -56,14 +56,13 @@ class ExternalRecipe:
         return digest_of([*ingredients, self.prompter.pack.digest, items, *pixels, fold, self.seed])[:16]
 
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
-        """Have the trainer make one student from `train` (each item with its given label); returns its folder.
+        """Train one student on `train`, each item with its given label, and return its folder.
 
-        The student learns to answer the classify prompt without a reason: the form in which it is then scored. The
-        folder holds the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see
-        external_output.py); what else the trainer wrote, optimizer states above all, is not kept. A finished folder is
-        returned as it is; a new one appears whole. Raises ConfigError for a template or command that can't be used, and
-        EngineError with the end of the log when the trainer fails, takes too long, or leaves no safetensors; the
-        half-made folder then stays, for its log.
+        The student learns to answer the classify prompt without a reason, as it is later asked. The folder contains the
+        data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see external_output.py); the trainer's
+        other files, such as optimizer states, are deleted. A finished folder is returned unchanged; a new one appears
+        atomically. Raises ConfigError for an unusable template or command, and EngineError with the end of the log when
+        the trainer fails, exceeds its time, or saves no safetensors; the unfinished folder is then kept for its log.
         """
         if is_trained(folder):
             return folder
@@ -94,7 +93,7 @@ class ExternalRecipe:
         return folder
 
     def _prepare(self, train: Sequence[Sample], fold: int, work: Path) -> list[str]:
-        """Write data set and configuration under `work`; returns the command line."""
+        """Write data set and configuration under `work`, and return the command line."""
         spec, prompter = self.spec, self.prompter
         data = write_data(work / "data", _DATASET, spec.trainer, make_label_examples(prompter, train, self.images))
         config = work / "train.yaml"
@@ -118,18 +117,18 @@ class ExternalRecipe:
         command = [str(fill_words(word, words, "student.command")) for word in spec.command or _COMMANDS[spec.trainer]]
         if shutil.which(command[0], path=self._environment.get("PATH")) is None:
             raise ConfigError(
-                f"student.command: `{command[0]}` is not on PATH; install the trainer, in an environment of its own, "
-                "and give its path, e.g. [/opt/trainer/bin/llamafactory-cli, train, ${config}]"
+                f"student.command: `{command[0]}` is not on PATH; install the trainer in its own environment and give "
+                "its path, e.g. [/opt/trainer/bin/llamafactory-cli, train, ${config}]"
             )
         return command
 
     def _run(self, command: Sequence[str], work: Path, progress: Progress) -> list[tuple[int, int, float]]:
-        """Run the trainer and report its steps; returns (step, steps in all, loss) of each line of its log."""
+        """Run the trainer and report its steps; return (step, total steps, loss) of each line of its log."""
         reported = 0
 
         def look() -> None:
             nonlocal reported
-            with contextlib.suppress(OSError):  # the trainer is just replacing the file
+            with contextlib.suppress(OSError):  # the trainer may be replacing the file
                 lines = read_training_log(work / "output")
                 if lines and lines[-1][0] != reported:
                     reported = lines[-1][0]
@@ -137,7 +136,7 @@ class ExternalRecipe:
 
         code = run_child(command, work, self._environment, self.spec.timeout_seconds, look)
         if code is None:
-            raise EngineError(f"was ended after `timeout_seconds: {self.spec.timeout_seconds:g}`; raise it")
+            raise EngineError(f"exceeded `timeout_seconds: {self.spec.timeout_seconds:g}`; raise it if needed")
         if code != 0:
             raise EngineError(f"was killed by signal {256 - code}" if code > 191 else f"ended with exit code {code}")
         look()
@@ -155,19 +154,19 @@ class ExternalRecipe:
     @property
     def _template(self) -> Path:
         name = self.spec.template or f"{self.spec.trainer}_{'lora' if self.spec.adapter else 'full'}.yaml"
-        return _known_or_path(name, name, "student.template")
+        return _find_template(name, name, "student.template")
 
     @property
     def _deepspeed(self) -> Path | None:
         if self.spec.deepspeed is None:
             return None
-        return _known_or_path(f"deepspeed_{self.spec.deepspeed}.json", self.spec.deepspeed, "student.deepspeed")
+        return _find_template(f"deepspeed_{self.spec.deepspeed}.json", self.spec.deepspeed, "student.deepspeed")
 
 
-def _known_or_path(name: str, path: str, key: str) -> Path:
-    """A file of templates/students/, else the one at `path`."""
+def _find_template(name: str, path: str, key: str) -> Path:
+    """Return the file of that name in templates/students/, or else the one at `path`."""
     for file in (_FOLDER / name, Path(path).resolve()):
         if file.is_file():
             return file
     known = ", ".join(sorted(f.name for f in _FOLDER.iterdir() if f.suffix in (".yaml", ".json")))
-    raise ConfigError(f"{key}: no file {path}; in templates/students/ there are {known}")
+    raise ConfigError(f"{key}: no file {path}; give a path, or one of templates/students/: {known}")

@@ -1,4 +1,4 @@
-"""What a foreign trainer leaves behind: its newest checkpoint in safetensors, never a pickle, and its logs."""
+"""Find an external trainer's newest checkpoint in safetensors, never a pickle, and read its logs."""
 
 import re
 import shutil
@@ -22,42 +22,42 @@ _STEP_KEY = "global_step/max_steps"
 
 
 def find_checkpoint(output: Path, *, adapter: bool) -> Path:
-    """The folder under `output` with the newest adapter (or whole model), its files looked into.
+    """Return the folder under `output` with the newest adapter (or whole model), after checking its weights.
 
-    An adapter is adapter_config.json and adapter_model.safetensors; a whole model is config.json and
-    model*.safetensors, with all the files of its index. Raises EngineError with the mend when there is none.
+    An adapter consists of adapter_config.json and adapter_model.safetensors; a whole model of config.json and
+    model*.safetensors, with all files of its index. Raises EngineError with the fix when there is none.
     """
-    adapters = _folders(output.rglob(_ADAPTER), "adapter_config.json")
-    models = _folders(output.rglob("model*.safetensors"), "config.json")
+    adapters = _list_folders(output.rglob(_ADAPTER), "adapter_config.json")
+    models = _list_folders(output.rglob("model*.safetensors"), "config.json")
     found, others = (adapters, models) if adapter else (models, adapters)
     if not found:
-        raise EngineError(_why_none(output, adapter, bool(others)))
+        raise EngineError(_explain_missing(output, adapter, bool(others)))
     newest = max(found, key=lambda folder: max(f.stat().st_mtime_ns for f in folder.glob("*.safetensors")))
-    _check(newest)
+    _check_weights(newest)
     return newest
 
 
 def take_checkpoint(checkpoint: Path, target: Path) -> None:
-    """Move a checkpoint's own files to the new folder `target`; pickles (optimizer, arguments) are left behind."""
+    """Move the files of a checkpoint to the new folder `target`, except pickles (optimizer, arguments)."""
     target.mkdir(parents=True)
     for file in sorted(checkpoint.iterdir()):
         if file.is_file() and file.suffix not in _PICKLED:
             shutil.move(file, target / file.name)
 
 
-def external_checkpoint(folder: Path) -> tuple[Path, bool]:
-    """Return the checkpoint in a student's folder, and whether it is an adapter (else a whole model).
+def find_student_checkpoint(folder: Path) -> tuple[Path, bool]:
+    """Return the checkpoint in a student's folder, and whether it is an adapter or a whole model.
 
     Raises EngineError when there is none.
     """
     checkpoint = folder / "checkpoint"
     if not checkpoint.is_dir():
-        raise EngineError(f"{folder}: holds no checkpoint; remove the folder to train it again")
+        raise EngineError(f"{folder}: contains no checkpoint; delete the folder to train the student again")
     return checkpoint, _is_adapter(checkpoint)
 
 
 def read_log_tail(log: Path) -> str:
-    """Return the last error of a log, where it shows one, and its last lines; of a progress bar the last state."""
+    """Return the last error of a log, if any, and its last 8 lines, with only the last state of a progress bar."""
     text = log.read_bytes().decode("utf-8", errors="replace") if log.exists() else ""
     lines = [line.rstrip().rsplit("\r", 1)[-1][:_LONGEST] for line in text.split("\n")]
     lines = [line for line in lines if line.strip()]
@@ -66,42 +66,42 @@ def read_log_tail(log: Path) -> str:
 
 
 def read_training_log(output: Path) -> list[tuple[int, int, float]]:
-    """Return (step, steps in all, loss) for each line of the trainer's own log under `output`, so far as it has one.
+    """Return (step, total steps, loss) for each line of the trainer's own log under `output`, if there is one.
 
-    Read are LLaMA-Factory's trainer_log.jsonl, ms-swift's logging.jsonl and, where there is neither, the newest
-    trainer_state.json of transformers' trainer.
+    It is LLaMA-Factory's trainer_log.jsonl, ms-swift's logging.jsonl or, without either, the newest trainer_state.json
+    of transformers' trainer.
     """
     files = [f for name in ("trainer_log.jsonl", "logging.jsonl") for f in output.rglob(name)]
     if files:
-        lines = [_parsed(line) for line in max(files, key=_age).read_bytes().splitlines()]
-        return [entry for line in lines if (entry := _entry(line)) is not None]
-    states = sorted(output.rglob("trainer_state.json"), key=_age)
-    state = _parsed(states[-1].read_bytes()) if states else {}
+        lines = [_parse(line) for line in max(files, key=_get_mtime).read_bytes().splitlines()]
+        return [entry for line in lines if (entry := _parse_entry(line)) is not None]
+    states = sorted(output.rglob("trainer_state.json"), key=_get_mtime)
+    state = _parse(states[-1].read_bytes()) if states else {}
     total, history = state.get("max_steps", 0), state.get("log_history", [])
     return [(int(h["step"]), int(total), float(h["loss"])) for h in history if "loss" in h and "step" in h]
 
 
-def _folders(weights: Iterable[Path], beside: str) -> set[Path]:
+def _list_folders(weights: Iterable[Path], beside: str) -> set[Path]:
     return {file.parent for file in weights if (file.parent / beside).is_file()}
 
 
-def _why_none(output: Path, adapter: bool, other_kind: bool) -> str:
+def _explain_missing(output: Path, adapter: bool, other_kind: bool) -> str:
     wanted = "an adapter" if adapter else "a whole model"
     if other_kind:
         was = "a whole model" if adapter else "an adapter"
-        return f"it saved {was}, not {wanted}: set `adapter: {str(not adapter).lower()}`, or another template"
+        return f"it saved {was}, not {wanted}; set `adapter: {str(not adapter).lower()}`, or use another template"
     pickled = [f for pattern in ("adapter_model*", "pytorch_model*") for f in output.rglob(pattern)]
     if names := sorted(f.name for f in pickled if f.suffix in _PICKLED):
-        return f"it saved {names[0]}, a pickle, which is never loaded: have it save safetensors instead"
-    return f"it ended without saving {wanted} under ${{output}}: check `output_dir` and what it says about saving"
+        return f"it saved {names[0]}, a pickle, which is never loaded; set its option to save safetensors"
+    return f"it saved no checkpoint ({wanted}) under ${{output}}; check `output_dir` and its options for saving"
 
 
 def _is_adapter(checkpoint: Path) -> bool:
     return (checkpoint / "adapter_config.json").is_file()
 
 
-def _check(checkpoint: Path) -> None:
-    """Raise EngineError unless every file of weights is whole and there."""
+def _check_weights(checkpoint: Path) -> None:
+    """Raise EngineError unless every file of weights exists and is readable."""
     wanted = {file.name for file in checkpoint.glob("*.safetensors")}
     if (checkpoint / _INDEX).is_file() and not _is_adapter(checkpoint):
         wanted |= set(orjson.loads((checkpoint / _INDEX).read_bytes())["weight_map"].values())
@@ -112,15 +112,13 @@ def _check(checkpoint: Path) -> None:
                 empty = not list(file.keys())
         except (SafetensorError, OSError) as error:
             raise EngineError(
-                f"{name} of the checkpoint can't be read: {error}; remove the student's folder to train it again"
+                f"{name} of the checkpoint cannot be read: {error}; delete the student's folder to train it again"
             ) from error
         if empty:
-            raise EngineError(
-                f"{name} of the checkpoint contains no weights; remove the student's folder to train it again"
-            )
+            raise EngineError(f"{name} of the checkpoint contains no weights; delete the student's folder")
 
 
-def _entry(line: Mapping[str, Any]) -> tuple[int, int, float] | None:
+def _parse_entry(line: Mapping[str, Any]) -> tuple[int, int, float] | None:
     if isinstance(steps := line.get(_STEP_KEY), str):
         done, _, total = steps.partition("/")
     else:
@@ -131,8 +129,8 @@ def _entry(line: Mapping[str, Any]) -> tuple[int, int, float] | None:
         return None
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    """The JSON object; {} for a line that is half written."""
+def _parse(line: bytes) -> dict[str, Any]:
+    """Return the JSON object in a line; {} for an incomplete line."""
     try:
         value: Any = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -140,5 +138,5 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def _age(file: Path) -> int:
+def _get_mtime(file: Path) -> int:
     return file.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""A foreign trainer as our child: run to its end and watched, and never left running, whatever becomes of us."""
+"""Run an external trainer as a child process that never outlives this one."""
 
 import contextlib
 import subprocess
@@ -16,14 +16,13 @@ def run_child(
     folder: Path,
     environment: Mapping[str, str],
     timeout_seconds: float | None,
-    look: Callable[[], None],
+    poll: Callable[[], None],
 ) -> int | None:
-    """Run `command`, its output to folder/train.log; returns its exit code (above 191: 256 − signal).
+    """Run `command` with its output in folder/train.log; return its exit code (above 191: 256 − signal).
 
-    Returns None where it took longer than `timeout_seconds`. `look` is called several times a second meanwhile. Between
-    us and the child stands the engines' guard, so that the whole family ends when we are killed; what outlived the
-    guard too is ended by the next run in the same folder. After a timeout, and whatever `look` raises, the family is
-    ended first.
+    Returns None if it takes longer than `timeout_seconds`. `poll` is called several times per second. The child runs
+    under the engines' guard process, so that it and its children end when this process is killed; `end_leftovers` ends
+    what survives the guard. They are also ended after a timeout and whenever `poll` raises.
     """
     record = folder / "process" / "trainer.json"
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +33,7 @@ def run_child(
         while (code := child.poll()) is None:
             if deadline is not None and time.monotonic() > deadline:
                 return None
-            look()
+            poll()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_POLL_SECONDS)
         return code
@@ -43,5 +42,5 @@ def run_child(
 
 
 def end_leftovers(folder: Path) -> None:
-    """End what a killed run has left running in `folder`."""
+    """End the processes that a killed run has left running in `folder`."""
     end_orphans(folder / "process")

@@ -1,4 +1,4 @@
-"""The students of a split: what each is trained on, the folder that is named by it, and the training that fills it."""
+"""Plan the training of one student per fold, each in a folder named by its digest."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from tasks.students.student_folder import read_facts
 
 @dataclass(frozen=True)
 class Student:
-    """The student of a fold, trained or still to be trained."""
+    """The student of a fold, trained or not."""
 
     fold: int
     folder: Path
@@ -23,7 +23,7 @@ class Student:
 
 @dataclass(frozen=True)
 class Training:
-    """How one student is made."""
+    """The training of one student."""
 
     student: Student
     items: int
@@ -37,7 +37,7 @@ def plan_trainings(
     k: int,
     folder: Path,
 ) -> list[Training]:
-    """Return the training of each fold's student on all items but its own, in a folder of its own under `folder`."""
+    """Return one training per fold, on all items except the fold's own; each student gets a folder under `folder`."""
     trainings: list[Training] = []
     for fold in range(k):
         items = [s for s in samples if fold_of.get(s.id) != fold]
@@ -47,5 +47,5 @@ def plan_trainings(
 
 
 def read_seen_content(students: Sequence[Student]) -> dict[int, set[str]]:
-    """Return, by fold, the content digests of the items that each student's own record says it was trained on."""
+    """Return, by fold, the content digests of the items that the student's record says it was trained on."""
     return {student.fold: set(read_facts(student.folder)["trained_on_content"]) for student in students}

@@ -1,7 +1,7 @@
-"""Folds: which items are held out together, and that no student predicts an item that it was trained on.
+"""Split the labelled set into folds, and make sure that no student predicts an item that it was trained on.
 
-Made by scikit-learn's stratified group folds; what is alike stays together. They are recorded, so that items that are
-added later do not move those that are there.
+Folds are scikit-learn's stratified group folds, and similar items are in one group. They are recorded, so that items
+added later do not move existing ones.
 """
 
 import warnings
@@ -15,43 +15,43 @@ import orjson
 from sklearn.model_selection import StratifiedGroupKFold  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.errors import ConfigError, LeakageError
-from tasks.items.duplicates import group_linked, grown_dialogues
+from tasks.items.duplicates import find_grown_dialogues, group_linked
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
 
 _SHOWN = 5
-"""Groups that are reported by their ids, the largest."""
+"""Number of the largest groups that are reported with their ids."""
 
 
 @dataclass(frozen=True)
 class Folds:
-    """The fold (0 … k-1) of each sample id, and what was noticed while making them."""
+    """The fold (0 … k-1) of each sample id, with facts for reports."""
 
     fold_of: dict[str, int]
-    """Of the items that are held out at some time; who has no fold is in `always_train`."""
+    """Fold by id; items that are never held out are in `always_train`."""
     k: int
     groups: int
-    """Number of groups: what `group_numbers` links is in one."""
+    """Number of groups (see `number_groups`)."""
     rare: dict[str, int]
-    """Number of items of each label that is never held out: fewer items than folds, or one fold would hold out all."""
+    """Items per label that is never held out: it has fewer items than folds, or one fold would have all of them."""
     always_train: tuple[str, ...] = ()
-    """Ids of the items with a rare label, and of all others in their groups: trained on by all, judged by a person."""
+    """Ids of items in a group with a rare label: every student trains on them, and a person judges them."""
     group_sizes: Counter[int] = field(default_factory=Counter[int])
     """Number of groups by size."""
     largest_groups: tuple[tuple[str, ...], ...] = ()
     """Ids of the largest groups, up to five, of two items or more."""
     moved: tuple[str, ...] = ()
-    """Recorded ids that could not keep their fold: a group grew together, or a label became rare."""
+    """Recorded ids that could not keep their fold, because groups merged or a label became rare."""
 
     @property
     def digest(self) -> str:
-        """Identity of the split."""
+        """Return the identity of the split."""
         return digest_of(self.fold_of)[:12]
 
 
 @dataclass(frozen=True)
 class _Set:
-    """Samples in order of id, so that the order in which they came can't matter."""
+    """Samples sorted by id, so that their original order does not matter."""
 
     ids: list[str]
     labels: list[str]
@@ -73,18 +73,18 @@ def make_folds(
 ) -> Folds:
     """Split labelled samples into `k` folds, stratified by given label, groups kept together.
 
-    Groups are those of `group_numbers`; `links` are further pairs of positions in `samples` that belong together
-    (`duplicates.near_duplicates`). Labels with fewer items than folds are never held out, nor is a label that a fold
-    would hold out as a whole (else its student would not know it), nor what shares a group with one.
+    Groups are those of `number_groups`; `links` are further pairs of positions in `samples` that belong together
+    (`duplicates.find_near_duplicates`). Labels with fewer items than folds are never held out, nor are labels of which
+    one fold would hold out all items (its student would not know them), nor items in a group with such a label.
 
-    `repeat` 0, 1, … gives another split each. `recorded` (id → fold, of an earlier run with the same k; of another k it
-    is ignored) is kept: items may come and go. A new group that is linked to recorded items takes their fold, the one
-    of most items where they have several; the others go, the largest first, where their labels are scarcest.
+    Each `repeat` 0, 1, … gives another split. `recorded` maps ids to folds of an earlier run, which are kept; it is
+    ignored if that run had another k. A new group with recorded items takes their fold, or the fold of most of them.
+    Other new groups, the largest first, go to the fold where their labels are rarest.
 
-    Raises ConfigError when too few groups or items can be held out for so many folds.
-    Source of the first split: scikit-learn's `StratifiedGroupKFold`.
+    Raises ConfigError when too few groups or items can be held out for `k` folds.
+    The first split is made by scikit-learn's `StratifiedGroupKFold`.
     """
-    data = _in_order(samples, links)
+    data = _sort_samples(samples, links)
     before: dict[str, int] = {}
     if recorded and max(recorded.values()) == k - 1:
         before = {i: recorded[i] for i in data.ids if i in recorded}
@@ -94,14 +94,18 @@ def make_folds(
         held = [g for g in range(len(data.groups)) if not data.labels_of(g) & rare]
         if len(held) < k:
             raise ConfigError(
-                f"student.folds: {k} folds need at least {k} different items that can be held out; there are "
-                f"{len(held)} (a label with fewer items than folds can't be); set fewer folds"
+                f"student.folds: {k} folds need at least {k} different items to hold out, but only {len(held)} have a "
+                "label with as many items as folds; set fewer folds"
             )
-        fold = _continued(data, held, before, k) if before else _first_split(data, held, k, _seed(seed, repeat))
-        lonely = _wholly_held_out(data, fold)
-        if not lonely:
+        fold = (
+            _continue_split(data, held, before, k)
+            if before
+            else _make_first_split(data, held, k, _make_seed(seed, repeat))
+        )
+        held_out_labels = _find_wholly_held_out(data, fold)
+        if not held_out_labels:
             break
-        rare |= lonely
+        rare |= held_out_labels
     fold_of = {data.ids[i]: fold[g] for g in held for i in data.groups[g]}
     largest = sorted((g for g in data.groups if len(g) > 1), key=lambda g: (-len(g), g))[:_SHOWN]
     return Folds(
@@ -116,11 +120,11 @@ def make_folds(
     )
 
 
-def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = ()) -> list[int]:
-    """A group number for each sample, from 0 by first appearance.
+def number_groups(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = ()) -> list[int]:
+    """Return a group number for each sample, from 0 in order of first appearance.
 
-    Together are samples that share any image, hold the same content, or are pairs of `links` (positions), and a
-    dialogue with its beginnings (`duplicates.grown_dialogues`).
+    Samples are in one group if they share an image or their content, if `links` contains the pair of their positions,
+    or if one is the beginning of the other (`duplicates.find_grown_dialogues`).
     """
     first_with: dict[str, int] = {}
     same = [
@@ -128,18 +132,18 @@ def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = 
         for i, sample in enumerate(samples)
         for key in (*(image.sha256 for image in sample.images), content_digest(sample))
     ]
-    return group_linked(len(samples), [*same, *grown_dialogues(samples), *links]).tolist()
+    return group_linked(len(samples), [*same, *find_grown_dialogues(samples), *links]).tolist()
 
 
 def write_folds(split: Folds, folder: Path, repeat: int) -> None:
-    """Write the split of that repeat to `folder`, with its groups: how many of which size, and the largest by ids."""
+    """Write the split of a repeat to `folder`, with the sizes of its groups and the ids of the largest."""
     sizes = {str(size): n for size, n in sorted(split.group_sizes.items())}
-    write_json(_file(folder, repeat), vars(split) | {"group_sizes": sizes})
+    write_json(_get_file(folder, repeat), vars(split) | {"group_sizes": sizes})
 
 
 def read_folds(folder: Path, repeat: int, k: int) -> dict[str, int] | None:
-    """Return the fold of each sample id that an earlier run with as many folds recorded; None where there was none."""
-    file = _file(folder, repeat)
+    """Return the fold of each sample id as recorded by an earlier run with the same k; None if there is no record."""
+    file = _get_file(folder, repeat)
     if not file.exists():
         return None
     facts = orjson.loads(file.read_bytes())
@@ -147,10 +151,10 @@ def read_folds(folder: Path, repeat: int, k: int) -> dict[str, int] | None:
 
 
 def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], seen: Mapping[int, set[str]]) -> None:
-    """Raise LeakageError if the student of a sample's fold was trained on the sample, or on equal content.
+    """Raise LeakageError if the student of a sample's fold was trained on the sample or on equal content.
 
-    `seen` holds, by fold, the content digests (`records.content_digest`) that the student's own training record names.
-    A sample without a fold was in every training set and has no out-of-fold prediction to check.
+    `seen` has, by fold, the content digests (`records.content_digest`) in the student's training record. A sample
+    without a fold was in every training set and has no out-of-fold prediction to check.
     """
     for sample in samples:
         fold = fold_of.get(sample.id)
@@ -162,11 +166,11 @@ def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], see
 
 
 def assign_unseen(pool: Sequence[Sample], seen: Mapping[int, set[str]]) -> dict[str, int]:
-    """Return, by id, the fold whose student is asked about an item of the pool; none where all students saw it.
+    """Return, by id, the fold whose student predicts an item of the pool, without items that all students saw.
 
-    It is one student per item, chosen by content among those that saw nothing equal: an average over all would be surer
-    than the one out-of-fold prediction of a labelled item, and would be weighed wrongly. `seen` as in
-    `check_out_of_fold`.
+    One student per item is chosen by content, among those that saw no equal content: an average over all students would
+    be more confident than the single out-of-fold prediction of a labelled item, and would get a wrong weight. `seen` is
+    as in `check_out_of_fold`.
     """
     folds = sorted(seen)
     fold_of: dict[str, int] = {}
@@ -179,32 +183,32 @@ def assign_unseen(pool: Sequence[Sample], seen: Mapping[int, set[str]]) -> dict[
     return fold_of
 
 
-def _file(folder: Path, repeat: int) -> Path:
+def _get_file(folder: Path, repeat: int) -> Path:
     return folder / (f"folds-{repeat}.json" if repeat else "folds.json")
 
 
-def _in_order(samples: Sequence[Sample], links: Sequence[tuple[int, int]]) -> _Set:
+def _sort_samples(samples: Sequence[Sample], links: Sequence[tuple[int, int]]) -> _Set:
     order = sorted(range(len(samples)), key=lambda i: samples[i].id)
     place = {old: new for new, old in enumerate(order)}
     ordered = [samples[i] for i in order]
     groups: dict[int, list[int]] = {}
-    for i, group in enumerate(group_numbers(ordered, [(place[a], place[b]) for a, b in links])):
+    for i, group in enumerate(number_groups(ordered, [(place[a], place[b]) for a, b in links])):
         groups.setdefault(group, []).append(i)
     return _Set([s.id for s in ordered], [s.given or "" for s in ordered], list(groups.values()))
 
 
-def _seed(seed: int, repeat: int) -> int:
+def _make_seed(seed: int, repeat: int) -> int:
     return seed if repeat == 0 else int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
 
 
-def _first_split(data: _Set, held: Sequence[int], k: int, seed: int) -> dict[int, int]:
-    """The fold of each group of `held`, by scikit-learn."""
+def _make_first_split(data: _Set, held: Sequence[int], k: int, seed: int) -> dict[int, int]:
+    """Return the fold of each group of `held`, chosen by scikit-learn."""
     rows = [(data.labels[i], g) for g in held for i in sorted(data.groups[g])]
     labels, groups = [label for label, _ in rows], [g for _, g in rows]
     commonest = max(Counter(labels).values())
     if commonest < k:
         raise ConfigError(
-            f"student.folds: no label has {k} items that can be held out, the commonest has {commonest}; "
+            f"student.folds: no label has {k} items that can be held out, the most frequent has {commonest}; "
             "set fewer folds"
         )
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
@@ -217,8 +221,8 @@ def _first_split(data: _Set, held: Sequence[int], k: int, seed: int) -> dict[int
     return fold
 
 
-def _continued(data: _Set, held: Sequence[int], before: Mapping[str, int], k: int) -> dict[int, int]:
-    """The fold of each group of `held`: its items' recorded one, or the one where its labels are scarcest."""
+def _continue_split(data: _Set, held: Sequence[int], before: Mapping[str, int], k: int) -> dict[int, int]:
+    """Return the fold of each group of `held`: its items' recorded fold, or the one where its labels are rarest."""
     columns = {label: n for n, label in enumerate(sorted(set(data.labels)))}
     contents = np.zeros((len(data.groups), len(columns)))
     for g, members in enumerate(data.groups):
@@ -240,8 +244,8 @@ def _continued(data: _Set, held: Sequence[int], before: Mapping[str, int], k: in
     return fold
 
 
-def _wholly_held_out(data: _Set, fold: Mapping[int, int]) -> set[str]:
-    """Labels whose every item is in one fold; groups without a fold are in every training set."""
+def _find_wholly_held_out(data: _Set, fold: Mapping[int, int]) -> set[str]:
+    """Return the labels whose items are all in one fold; groups without a fold are in every training set."""
     homes: dict[str, set[int]] = {}
     for g in range(len(data.groups)):
         for label in data.labels_of(g):

@@ -1,10 +1,10 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # (trl, peft, datasets and transformers publish few types)
-"""Fold students: Qwen2-VL with low-rank adapters, trained by trl's SFTTrainer, kept as peft folders (safetensors).
+"""Train LoRA students: low-rank adapters of Qwen2-VL, trained by trl's SFTTrainer, stored as peft folders.
 
-While a fold is trained, a hidden folder beside the student's holds checkpoints in transformers' own form (its optimizer
-and random states are torch files, read back with weights_only); nothing but safetensors outlives the training.
+During training, a hidden folder beside the student's contains checkpoints in transformers' format, whose optimizer and
+random states are torch files, read with weights_only. Only safetensors are kept after the training.
 """
 
 import logging
@@ -27,7 +27,7 @@ from tasks.models.engines.identity import model_identity
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.students.asking import choose_base_engine
-from tasks.students.lora_checkpoints import KEPT, Watch, newest_checkpoint
+from tasks.students.lora_checkpoints import KEPT, Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import choose_taught_items, make_dataset
 from tasks.students.loss_curves import Progress, draw_curve, read_curve
 from tasks.students.settings import StudentSpec
@@ -35,35 +35,29 @@ from tasks.students.student_folder import describe_training, is_trained, keep_st
 
 log = logging.getLogger(__name__)
 
-# Adapters sit in the language model only: vLLM serves no adapters of the vision tower.
+# Adapters are trained for the language model only: vLLM serves no adapters of the vision tower.
 _TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 _NOT_OF_A_STUDENT = {
-    "scoring_engine",
-    "scoring_batch_size",
-    "folds",
-    "repeats",
-    "checkpoint_seconds",
-    "parallel",
-    "report_to",
-}
-"""Fields of the specification that change no weight."""
+    "scoring_engine", "scoring_batch_size", "folds", "repeats", "checkpoint_seconds", "parallel", "report_to",
+}  # fmt: skip
+"""Settings that do not change the weights."""
 
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Makes LoRA students."""
+    """Trains LoRA students."""
 
     spec: StudentSpec
     prompter: Prompter
     repeat: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Why items have their labels, by id."""
+    """The reason for each item's label, by id."""
     start: Path | None = None
     """Folder of a finished student whose adapter is trained further."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
-        """Return the identity of a student: what it is made from, by which recipe, with which seed.
+        """Return the identity of a student, from its items, settings, base, fold and repeat.
 
         Raises ConfigError as `train` does.
         """
@@ -75,26 +69,26 @@ class LoraRecipe:
         return digest_of([ingredients, base, self.prompter.pack.digest, items, fold, self.repeat, *origin])[:16]
 
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
-        """Train one student on `train` (each with its given label) and return its adapter's folder.
+        """Train one student on `train`, each item with its given label, and return its adapter's folder.
 
-        The student learns the very form in which it is then scored: the classify prompt's answer, without a reason or,
-        if `spec.reasons` says so, behind the one that `reasons` has for the item; items that are left out for having
-        none are named in student.json. Images go through qwen_vl_utils' resizing, as in the local engine. `progress` is
-        called after each update.
+        The student learns the same format in which it is later asked: the answer to the classify prompt, without a
+        reason or, depending on `spec.reasons`, after the item's reason. Items that are left out because they have none
+        are listed in student.json. Images are resized by qwen_vl_utils, as in the local engine. `progress` is called
+        after each update.
 
-        A finished folder (one with student.json) is returned as it is, and a half-trained folder is never taken for
-        one: a training that was killed goes on from its newest whole checkpoint (`spec.checkpoint_seconds`) when this
-        is called again with the same arguments. Two processes that want the same folder train it once. Raises
-        ConfigError when no item has a reason or a reporter's package is missing, and what trl raises.
+        A finished folder (one with student.json) is returned unchanged. A training that was killed resumes from its
+        newest complete checkpoint (`spec.checkpoint_seconds`) when this is called again with the same arguments. Two
+        processes that need the same folder train it once. Raises ConfigError when no item has a reason or a reporter's
+        package is missing, and what trl raises.
         """
         if is_trained(folder):
-            shutil.rmtree(work_folder(folder), ignore_errors=True)  # killed just after it was finished
+            shutil.rmtree(work_folder(folder), ignore_errors=True)  # its process was killed just after finishing
             return folder
         _check_reporters(self.spec.report_to)
         taught = choose_taught_items(self.spec, train, self.reasons)
         without = sorted({s.id for s in train} - {s.id for s, _ in taught})
         if without:
-            log.warning("fold %d: %d of %d items have no reason and are not taught", fold, len(without), len(train))
+            log.warning("fold %d: %d of %d items have no reason and are left out", fold, len(without), len(train))
         facts = {
             "repeat": self.repeat,
             "start": self.start.name if self.start else None,
@@ -106,10 +100,10 @@ class LoraRecipe:
         lock = folder.with_name(f".{folder.name}.lock")
         with FileLock(lock):
             if not is_trained(folder):
-                checkpoint = newest_checkpoint(work_folder(folder), recipe)
+                checkpoint = find_newest_checkpoint(work_folder(folder), recipe)
                 watch = Watch(progress, self.spec.seconds_a_fold, self.spec.checkpoint_seconds)
                 self._train(taught, fold, folder, checkpoint, watch, facts)
-            lock.unlink(missing_ok=True)  # whoever still waits for it finds a finished folder
+            lock.unlink(missing_ok=True)  # a process that still waits for it finds a finished folder
         return folder
 
     def _train(
@@ -121,7 +115,7 @@ class LoraRecipe:
         watch: Watch,
         facts: dict[str, object],
     ) -> None:
-        """Train, from `checkpoint` on if there is one, and move what is to stay to `folder`, in one step."""
+        """Train, resuming from `checkpoint` if there is one, and move the result to `folder` in one step."""
         name = f"fold {fold}, repeat {self.repeat}"
         seed = (self.spec.seed * 1000 + self.repeat * 1_000_000 + fold) % 2**32
         set_seed(seed)
@@ -129,7 +123,7 @@ class LoraRecipe:
         work = work_folder(folder)
         trainer = self._make_trainer(taught, seed, work / "trainer", name, watch)
         if checkpoint is not None:
-            log.info("%s: training goes on from %s", name, checkpoint.name)
+            log.info("%s: training resumes from %s", name, checkpoint.name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # trl and torch advise on padding and pinned memory
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -178,15 +172,15 @@ class LoraRecipe:
             lr_scheduler_type="cosine",
             warmup_steps=0.05,
             seed=seed,
-            max_length=None,  # a cut would split an image's tokens
+            max_length=None,  # truncation would split an image's tokens
             completion_only_loss=True,
             use_cpu=not cuda,
             bf16=cuda and torch.cuda.is_bf16_supported(),
             fp16=False,
-            save_strategy="no",  # `watch` asks for checkpoints
+            save_strategy="no",  # `watch` triggers checkpoints
             save_total_limit=KEPT,
             logging_steps=1,
-            remove_unused_columns=False,  # rows are made on the fly, from an index column
+            remove_unused_columns=False,  # rows are made on demand, from an index column
             report_to=list(spec.report_to) or "none",
             disable_tqdm=True,
             dataloader_pin_memory=cuda,
@@ -204,12 +198,12 @@ class LoraRecipe:
             peft_config=None if self.start else adapter,
             callbacks=[watch],
         )
-        trainer.remove_callback(PrinterCallback)  # `watch` speaks for it
+        trainer.remove_callback(PrinterCallback)  # `watch` reports progress instead
         return trainer
 
 
 def _check_reporters(names: Sequence[str]) -> None:
-    """Raise ConfigError unless transformers knows each name and its package is installed."""
+    """Raise ConfigError unless transformers supports each reporter and its package is installed."""
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
@@ -217,4 +211,4 @@ def _check_reporters(names: Sequence[str]) -> None:
         try:
             INTEGRATION_TO_CALLBACK[name]()
         except (ImportError, RuntimeError) as error:
-            raise ConfigError(f"student.report_to: `{name}` needs its package, or leave it out: {error}") from error
+            raise ConfigError(f"student.report_to: install the package of `{name}` or remove it: {error}") from error

@@ -1,8 +1,8 @@
 # pyright: reportMissingTypeStubs=false
-"""A training that can be killed: transformers' checkpoints by the clock, and which of them are whole.
+"""Save checkpoints at intervals, and find the newest complete one after a training was killed.
 
-transformers writes a checkpoint file by file under its final name, so a kill leaves a torn one that looks like the
-newest. Here a checkpoint counts only with a list of its files, written when all of them are on the disk.
+transformers writes a checkpoint file by file under its final name, so a kill leaves an incomplete one that looks like
+the newest. Here a checkpoint counts only with a list of its files, which is written when all of them are on disk.
 """
 
 import logging
@@ -26,24 +26,24 @@ from tasks.students.loss_curves import Progress
 log = logging.getLogger(__name__)
 
 KEPT = 2
-"""transformers removes old checkpoints before the new one has its list: with one kept, a kill in between loses all."""
+"""transformers deletes old checkpoints before the new one has its list: with only one kept, a kill could lose all."""
 
 _LIST = "files.json"
 
 
-def newest_checkpoint(work: Path, recipe: str) -> Path | None:
-    """Where training goes on. Empties `work` unless it was left by this recipe and these versions."""
+def find_newest_checkpoint(work: Path, recipe: str) -> Path | None:
+    """Return the checkpoint to resume from; delete `work` unless the same recipe and library versions made it."""
     versions = [module.__version__ for module in (torch, transformers, trl, peft)]
     name = digest_of([recipe, versions])
     if (work / name).exists():
-        return _newest_whole(work / "trainer")
+        return _find_newest_complete(work / "trainer")
     shutil.rmtree(work, ignore_errors=True)
     write_bytes(work / name, b"")
     return None
 
 
 class Watch(TrainerCallback):
-    """Reports progress, asks for checkpoints, and ends a training that used up its seconds, resumed ones included."""
+    """Reports progress, triggers checkpoints, and stops a training that exceeds its seconds, including resumed time."""
 
     def __init__(self, progress: Progress, seconds: float | None, checkpoint_seconds: float) -> None:
         self._progress, self._limit, self._pause = progress, seconds, checkpoint_seconds
@@ -53,7 +53,7 @@ class Watch(TrainerCallback):
 
     @property
     def spent(self) -> float:
-        """Seconds of training so far, without those that a kill lost."""
+        """Return the seconds of training so far, without those lost by a kill."""
         return self._spent_before + time.monotonic() - self._began
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -64,35 +64,35 @@ class Watch(TrainerCallback):
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         entry: dict[str, float] = state.log_history[-1]
         self._loss = entry.get("loss", self._loss)
-        # the log is a part of each checkpoint, so that a resumed training knows what it has used up
+        # the log is part of each checkpoint, so that a resumed training knows its earlier seconds
         entry["seconds"] = round(self.spent, 3)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._progress(state.global_step, state.max_steps, self._loss)
         if self._limit is not None and self.spent > self._limit:
-            log.warning("stopped after %d of %d steps: seconds_a_fold is used up", state.global_step, state.max_steps)
+            log.warning("stopped after %d of %d steps: seconds_a_fold is reached", state.global_step, state.max_steps)
             control.should_training_stop = True
         elif state.global_step < state.max_steps and time.monotonic() - self._saved > self._pause:
             control.should_save = True
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        _finish(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        _write_file_list(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._saved = time.monotonic()
 
 
-def _newest_whole(folder: Path) -> Path | None:
-    """The newest whole checkpoint under `folder`, None where there is none. Removes torn ones."""
-    whole: list[Path] = []
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step):
-        if _is_whole(checkpoint):
-            whole.append(checkpoint)
+def _find_newest_complete(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint under `folder`, or None; delete incomplete ones."""
+    complete: list[Path] = []
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_get_step):
+        if _is_complete(checkpoint):
+            complete.append(checkpoint)
         else:
-            log.info("%s was being written when training was killed: removed", checkpoint.name)
+            log.info("deleted %s, which was incomplete when the training was killed", checkpoint.name)
             shutil.rmtree(checkpoint)
-    return whole[-1] if whole else None
+    return complete[-1] if complete else None
 
 
-def _finish(checkpoint: Path) -> None:
+def _write_file_list(checkpoint: Path) -> None:
     files = sorted(f for f in checkpoint.rglob("*") if f.is_file() and f.name != _LIST)
     for file in files:
         with file.open("rb") as handle:
@@ -100,7 +100,7 @@ def _finish(checkpoint: Path) -> None:
     write_bytes(checkpoint / _LIST, orjson.dumps({str(f.relative_to(checkpoint)): f.stat().st_size for f in files}))
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
         sizes: dict[str, int] = orjson.loads((checkpoint / _LIST).read_bytes())
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
@@ -108,5 +108,5 @@ def _is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def _step(checkpoint: Path) -> int:
+def _get_step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])

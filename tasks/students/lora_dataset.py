@@ -1,7 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # (datasets publishes few types)
-"""What a LoRA student is taught: which items, with which reasons, as rows for trl."""
+"""Choose the items and reasons that a LoRA student is trained on, and make rows for trl."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from datasets import Dataset
 from tasks.errors import ConfigError
 from tasks.models.image_cache import open_images
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Sample, Sampling
 from tasks.students.settings import StudentSpec
 
@@ -19,9 +19,9 @@ from tasks.students.settings import StudentSpec
 def choose_taught_items(
     spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]
 ) -> list[tuple[Sample, str]]:
-    """Return the items that are taught, by id, each with the reason that it is taught with ("" in label-only answers).
+    """Return the items to train on, sorted by id, each with its reason, or "" for an answer without one.
 
-    With `spec.reasons` always, those without a reason are left out; raises ConfigError when none is left.
+    With `reasons: always`, items without a reason are left out; raises ConfigError when none is left.
     """
     items = sorted(train, key=lambda s: s.id)
     if spec.reasons == "never":
@@ -39,9 +39,9 @@ def choose_taught_items(
 
 
 def make_dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch_size: int) -> Dataset:
-    """Return rows of prompt, completion and images, one per item, for trl's SFTTrainer; with a reason where it has one.
+    """Return one row of prompt, completion and images per item, for trl's SFTTrainer.
 
-    They are made when they are asked for, so that no decoded image is held.
+    Rows are made on demand, so that no decoded images are kept in memory.
     """
     limits = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
     requests = [prompter.classify(s, Sampling(), with_reason=bool(reason)) for s, reason in taught]
@@ -49,9 +49,9 @@ def make_dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch
 
     def row(i: int) -> dict[str, Any]:
         request = requests[i]
-        content = [{"type": "image"} if e["type"] == "image" else e for e in user_content(request)]
+        content = [{"type": "image"} if e["type"] == "image" else e for e in make_user_content(request)]
         return {
-            "prompt": [*system_turn(request), {"role": "user", "content": content}],
+            "prompt": [*make_system_turn(request), {"role": "user", "content": content}],
             "completion": [{"role": "assistant", "content": [{"type": "text", "text": answers[i]}]}],
             "images": open_images(request.images, patch_size=patch_size, **limits) or [],
         }

@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (matplotlib publishes few types)
-"""A fold's loss curve: its numbers for student.json, and its picture beside it."""
+"""Read a fold's loss curve for student.json, and draw it as a picture."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -14,40 +14,40 @@ from matplotlib.figure import Figure
 from tasks.storage.files import write_bytes
 
 Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss)."""
+"""Called with (steps done, total steps, loss)."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What was logged, one entry a step, in order of the steps."""
+    """The logged values, one per step, in order."""
 
     steps_logged: tuple[int, ...]
-    """Updates done, from 1."""
+    """Number of updates, from 1."""
     losses: tuple[float, ...]
     """Mean negative log-probability (nats) of an answer's tokens."""
     learning_rates: tuple[float, ...] = ()
     epochs: tuple[float, ...] = ()
-    """Passes over the training part so far, with fraction."""
+    """Passes over the training items so far, including fractions."""
 
 
 def read_curve(log_history: Sequence[Mapping[str, Any]]) -> Curve:
-    """Return the curve in what a transformers trainer logged; its summary lines, which have no loss, are left out."""
+    """Return the curve in the log of a transformers trainer, without its summary lines, which have no loss."""
     logged = [entry for entry in log_history if "loss" in entry]
     return Curve(
         steps_logged=tuple(int(entry["step"]) for entry in logged),
-        losses=_column(logged, "loss"),
-        learning_rates=_column(logged, "learning_rate"),
-        epochs=_column(logged, "epoch"),
+        losses=_read_column(logged, "loss"),
+        learning_rates=_read_column(logged, "learning_rate"),
+        epochs=_read_column(logged, "epoch"),
     )
 
 
 def draw_curve(curve: Curve, title: str, file: Path) -> None:
-    """Write the curve to `file` as a PNG of 800×450: steps across, loss upwards."""
+    """Draw the curve as a PNG of 800×450 pixels, with steps on the x axis and loss on the y axis."""
     figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
-    # not pyplot: its figures belong to one thread, and folds may be trained in several
+    # not pyplot, whose figures belong to one thread: folds may be trained in several threads
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    # a fold of one step would be an empty picture without its dot
+    # without the dot, a fold of one step would be an empty picture
     axes.plot(curve.steps_logged, curve.losses, marker="." if len(curve.steps_logged) < 100 else "")
     axes.set(title=title, xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
@@ -56,5 +56,5 @@ def draw_curve(curve: Curve, title: str, file: Path) -> None:
     write_bytes(file, picture.getvalue())
 
 
-def _column(logged: Sequence[Mapping[str, Any]], name: str) -> tuple[float, ...]:
+def _read_column(logged: Sequence[Mapping[str, Any]], name: str) -> tuple[float, ...]:
     return tuple(float(f"{float(entry[name]):.6g}") for entry in logged)

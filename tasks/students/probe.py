@@ -1,7 +1,7 @@
-"""Probe students: a classifier on frozen features, for those without a GPU and for a cheap first look.
+"""Train probe students, classifiers on frozen features, for use without a GPU or as a cheap first step.
 
-Minutes on two cores for a thousand items. Kept without pickles: probe.npz, probe.json, and student.json as every
-student has it.
+Training takes minutes on two cores for a thousand items. A probe is stored without pickles: probe.npz, probe.json and,
+as for every student, student.json.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
 from tasks.students.folds import make_folds
 from tasks.students.loss_curves import Progress
-from tasks.students.probe_classifier import Blocks, Classifier, Weighing, fit, from_arrays, to_arrays
+from tasks.students.probe_classifier import Blocks, Classifier, FeatureWeights, fit, from_arrays, to_arrays
 from tasks.students.probe_features import (
     Vector,
     count_ngrams,
-    dialogue_text,
-    image_text,
+    join_dialogue_text,
+    join_image_text,
     pool_images,
 )
 from tasks.students.settings import ProbeSpec
@@ -37,26 +37,26 @@ _INNER_FOLDS = 3
 
 @dataclass(frozen=True)
 class ProbeRecipe:
-    """Makes probes."""
+    """Trains probes."""
 
     spec: ProbeSpec
     seed: int
     texts: Mapping[str, str]
-    """What was read off the items' images, by digest."""
+    """The text on the items' images, by digest."""
     images: Mapping[str, Vector]
-    """What `describe_images` makes of them, by digest."""
+    """The features of the images (see `describe_images`), by digest."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
-        """Return the identity of the probe of `fold`: what it is made from, by which recipe, with which seed."""
-        items = sorted([s.id, content_digest(s), s.given, image_text(s, self.texts)] for s in train)
+        """Return the identity of the probe of `fold`, from its items, settings and seed."""
+        items = sorted([s.id, content_digest(s), s.given, join_image_text(s, self.texts)] for s in train)
         ingredients = self.spec.model_dump(mode="json", exclude={"folds", "repeats", "seed"})
         return digest_of([ingredients, items, fold, self.seed])[:16]
 
     def train(self, train: Sequence[Sample], fold: int, folder: Path, _: Progress) -> Path:
-        """Fit a probe to `train` and their given labels and return `folder`, which holds it.
+        """Fit a probe to the items of `train` and their given labels, and return its folder.
 
-        A finished folder (one with student.json) is returned as it is; a new one appears whole. Raises ConfigError when
-        no item has a label.
+        A finished folder (one with student.json) is returned unchanged; a new one appears atomically. Raises
+        ConfigError when no item has a label.
         """
         if is_trained(folder):
             return folder
@@ -64,12 +64,12 @@ class ProbeRecipe:
         samples = sorted((s for s in train if s.given is not None), key=lambda s: s.id)
         if not samples:
             raise ConfigError(f"fold {fold}: no labelled item is left to train on; set fewer folds")
-        blocks = _blocks(samples, self.texts, self.images, self.spec.ngrams)
-        weighing = Weighing.fit(blocks)
+        blocks = _make_blocks(samples, self.texts, self.images, self.spec.ngrams)
+        weighing = FeatureWeights.fit(blocks)
         given = [s.given or "" for s in samples]
         offered = [s.labels for s in samples]
-        inner_folds = _inner_parts(samples, self.seed)
-        classifier = fit(weighing.rows(blocks), given, offered, inner_folds, self.spec.regularisation)
+        inner_folds = _make_inner_parts(samples, self.seed)
+        classifier = fit(weighing.make_rows(blocks), given, offered, inner_folds, self.spec.regularisation)
         work = work_folder(folder)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -88,19 +88,19 @@ def predict_probe(
     texts: Mapping[str, str],
     images: Mapping[str, Vector],
 ) -> Iterator[Prediction]:
-    """Yield a prediction of each of `samples`: a probability for each label that the item offers, summing to 1.
+    """Yield a prediction for each of `samples`, with a probability for each of the item's labels, summing to 1.
 
-    A label that training never showed has probability 0; an item all of whose labels are such has outcome FAILED.
-    `texts` and `images` as in `ProbeRecipe`. Raises EngineError when the folder holds no whole probe.
+    A label without training items has probability 0; an item with only such labels has outcome FAILED. `texts` and
+    `images` are as in `ProbeRecipe`. Raises EngineError when the folder contains no complete probe.
     """
     facts, plain, classifier, weighing = _read(folder)
     source = f"student/fold={facts['fold']}"
-    identity = _identity(folder)
-    # a thousand at a time: rows of n-gram counts of long dialogues take some 100 KB each
+    identity = _compute_identity(folder)
+    # a thousand at a time: n-gram counts of a long dialogue take about 100 KB
     for start in range(0, len(samples), 1000):
         some = samples[start : start + 1000]
-        blocks = _blocks(some, texts, images, plain["ngrams"], len(weighing.state["images_mean"]))
-        found = classifier.predict(weighing.rows(blocks), [s.labels for s in some])
+        blocks = _make_blocks(some, texts, images, plain["ngrams"], len(weighing.state["images_mean"]))
+        found = classifier.predict(weighing.make_rows(blocks), [s.labels for s in some])
         for sample, shares in zip(some, found, strict=True):
             known = bool(shares)
             yield Prediction(
@@ -114,7 +114,7 @@ def predict_probe(
             )
 
 
-def _blocks(
+def _make_blocks(
     samples: Sequence[Sample],
     texts: Mapping[str, str],
     features: Mapping[str, Vector],
@@ -123,22 +123,21 @@ def _blocks(
 ) -> Blocks:
     pooled = pool_images(samples, features)
     if width is not None and 0 in (width, pooled.shape[1]):
-        # none of these items has an image, or none of the training part's had
+        # either these items or the training items have no images
         pooled = np.full((len(samples), width), np.nan, np.float32)
     elif width is not None and pooled.shape[1] != width:
         raise EngineError(
-            f"image features of {pooled.shape[1]} numbers for a probe of {width}: remove `correction/students` "
-            "and run again"
+            f"the probe needs {width} image features, not {pooled.shape[1]}; delete `correction/students`"
         )
     return Blocks(
-        dialogue=count_ngrams([dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
-        shown=count_ngrams([image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
+        dialogue=count_ngrams([join_dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
+        shown=count_ngrams([join_image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
         images=pooled,
     )
 
 
-def _inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
-    """Parts for calibration, made as folds are; −1 for items never held out, None where there are too few for any."""
+def _make_inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
+    """Return calibration parts, made like folds, with −1 for items never held out; None if there are too few items."""
     try:
         parts = make_folds(samples, _INNER_FOLDS, seed).fold_of
     except ConfigError:
@@ -146,18 +145,18 @@ def _inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
     return [parts.get(s.id, -1) for s in samples]
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Classifier, Weighing]:
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Classifier, FeatureWeights]:
     try:
         facts = read_facts(folder)
         plain = orjson.loads((folder / "probe.json").read_bytes())
         with np.load(folder / "probe.npz", allow_pickle=False) as arrays:
             classifier, weighing = from_arrays(dict(arrays), plain)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise EngineError(f"{folder}: holds no whole probe ({error}); remove the folder to train it again") from error
+        raise EngineError(f"{folder}: incomplete probe ({error}); delete the folder to train it again") from error
     return facts, plain, classifier, weighing
 
 
-def _identity(folder: Path) -> str:
+def _compute_identity(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in ("probe.json", "probe.npz"):
         digest.update((folder / name).read_bytes())

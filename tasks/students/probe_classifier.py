@@ -1,11 +1,11 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 # (scikit-learn and scipy publish few types)
-"""The probe's classifier: features weighed into one row an item, a logistic regression on them, and its calibration.
+"""The probe's classifier: weighted features, one row per item, a logistic regression on them, and its calibration.
 
-Classes count alike while it is fitted, however rare they are. How much their frequencies should count, and how sharp
-probabilities may be, is then measured on items held out inside the training part: two numbers for all classes
-together, which a class of four items can bear where a curve for each class could not.
+During the fit all classes have equal weight, however rare they are. The weight of class frequencies and the temperature
+of probabilities are then fitted on items held out within the training part. These two numbers serve all classes,
+because four items of a class are too few for a calibration curve of its own.
 """
 
 import warnings
@@ -24,38 +24,38 @@ from sklearn.preprocessing import normalize
 Array = np.ndarray[Any, Any]
 
 STRENGTHS = (3.0, 30.0, 300.0)
-"""Values of C (weak regularisation is a large C) that are tried."""
+"""Values of C that are tried; a larger C means weaker regularisation."""
 _MIDDLE = 30.0
 _EXACT_ITEMS = 4000
-"""Up to here the fit happens in the span of the items themselves, exactly; beyond, in their main directions."""
+"""Up to this many items the fit is exact, in the span of the items; beyond, it uses their principal directions."""
 _DIRECTIONS = 1500
 _ARRAYS = ("weights", "offsets", "log_prior")
 _PLAIN = ("classes", "regularisation", "temperature", "prior_exponent")
-"""Fields of a classifier: those kept as arrays, and those kept as JSON."""
+"""Fields of a classifier that are stored as arrays, and those that are stored as JSON."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Raw features, one row an item: n-gram counts of its own words and of its images' texts, and its images."""
+    """Raw features, one row per item: n-gram counts of its text and of the text on its images, and image features."""
 
     dialogue: Any
     """Sparse, items × buckets."""
     shown: Any
     """Sparse, items × buckets."""
     images: Array
-    """Items × image features; a row of NaN for an item without images."""
+    """Items × image features; NaN for an item without images."""
 
 
 @dataclass(frozen=True)
-class Weighing:
-    """How raw features become rows of equal weight: learnt from the training part, without its labels."""
+class FeatureWeights:
+    """Turns raw features into rows of equal weight; learnt from the training items, without their labels."""
 
     state: dict[str, Array]
-    """Arrays by name, fit to be saved: for both texts the kept buckets and their idf; the images' mean."""
+    """Arrays by name, ready to be saved: kept buckets and their idf for both texts, and the mean of image features."""
 
     @classmethod
     def fit(cls, blocks: Blocks) -> Self:
-        """Learn which buckets occur in two items or more, how rare they are, and what the average image looks like."""
+        """Learn which buckets occur in two or more items, their idf, and the mean of image features."""
         state: dict[str, Array] = {}
         for name, counts in (("dialogue", blocks.dialogue), ("shown", blocks.shown)):
             items = np.asarray((counts > 0).sum(0)).ravel()
@@ -66,19 +66,19 @@ class Weighing:
         mean = blocks.images[seen].mean(0) if seen.any() else np.zeros(blocks.images.shape[1])
         return cls(state | {"images_mean": mean.astype(np.float32)})
 
-    def rows(self, blocks: Blocks) -> Any:
-        """Items × features, sparse: each of the three blocks of length 1 in each row, or 0 where an item has none."""
+    def make_rows(self, blocks: Blocks) -> Any:
+        """Return items × features, sparse; each of a row's three blocks has length 1, or 0 if the item has none."""
         texts: list[Any] = []
         for name, counts in (("dialogue", blocks.dialogue), ("shown", blocks.shown)):
             chosen = csr_matrix(counts[:, self.state[f"{name}_buckets"]], dtype=np.float64)
             chosen.data = 1 + np.log(chosen.data)
-            texts.append(_unit(chosen.multiply(self.state[f"{name}_idf"]).tocsr()))
+            texts.append(_normalise_rows(chosen.multiply(self.state[f"{name}_idf"]).tocsr()))
         images = np.nan_to_num(blocks.images - self.state["images_mean"])
-        return hstack([*texts, _unit(csr_matrix(images, dtype=np.float64))]).tocsr()
+        return hstack([*texts, _normalise_rows(csr_matrix(images, dtype=np.float64))]).tocsr()
 
 
-def _unit(rows: Any) -> Any:
-    return normalize(rows) if rows.shape[1] else rows  # scikit-learn refuses to scale rows of nothing
+def _normalise_rows(rows: Any) -> Any:
+    return normalize(rows) if rows.shape[1] else rows  # scikit-learn refuses rows without columns
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class Classifier:
     weights: Array
     offsets: Array
     log_prior: Array
-    """Of each class in the training part."""
+    """Log share of each class in the training items."""
     regularisation: float
     temperature: float
     prior_exponent: float
 
     def predict(self, rows: Any, offered: Sequence[Sequence[str]]) -> list[dict[str, float]]:
-        """Return the probability of each label an item offers, 0 for labels unknown here; empty where all are."""
+        """Return the probability of each of an item's labels, 0 for unknown labels; empty if all are unknown."""
         scores = np.asarray(rows @ self.weights) + self.offsets
         logs = scores / self.temperature + self.prior_exponent * self.log_prior
         known = {label: position for position, label in enumerate(self.classes)}
@@ -114,34 +114,34 @@ def fit(
     inner_folds: Sequence[int] | None,
     regularisation: float | None,
 ) -> Classifier:
-    """Fit to `rows` (items × features, sparse) and their `labels`, each one of those that its item offers.
+    """Fit a classifier to `rows` (items × features, sparse) and `labels`, each of which is in its item's `offered`.
 
-    `inner_folds` numbers the parts on which C (unless `regularisation` fixes it), temperature and the prior's weight
-    are measured, −1 for items that are in none; no parts at all leave them at their defaults. Multinomial, balanced
-    classes, L2 (scikit-learn).
+    `inner_folds` has the part of each item, or −1, for fitting C (unless `regularisation` is given), temperature and
+    the weight of the prior; None leaves these at their defaults. The model is scikit-learn's multinomial logistic
+    regression with balanced classes and L2 regularisation.
     """
     classes = tuple(sorted(set(labels)))
     places = {label: position for position, label in enumerate(classes)}
     targets = np.array([places[label] for label in labels])
     log_prior = np.log(np.bincount(targets) / len(targets))
-    inside, back = _span(rows)
+    inside, back = _project_to_span(rows)
     strength, temperature, prior = regularisation or _MIDDLE, 1.0, 1.0
     if inner_folds is not None and len(classes) > 1:
         allowed = np.array([[label in labels_of for label in classes] for labels_of in map(set, offered)])
         tried = [
-            (*_calibrated(_held_out(inside, targets, np.asarray(inner_folds), c), allowed, targets, log_prior), c)
+            (*_calibrate(_score_held_out(inside, targets, np.asarray(inner_folds), c), allowed, targets, log_prior), c)
             for c in ((regularisation,) if regularisation else STRENGTHS)
         ]
         _, temperature, prior, strength = min(tried)
-    weights, offsets = _regression(inside, targets, len(classes), strength)
+    weights, offsets = _fit_regression(inside, targets, len(classes), strength)
     return Classifier(classes, back @ weights, offsets, log_prior, strength, temperature, prior)
 
 
-def _span(rows: Any) -> tuple[Array, Any]:
-    """The rows in coordinates of their own span (items × directions), and what brings weights back to features.
+def _project_to_span(rows: Any) -> tuple[Array, Any]:
+    """Return the rows in coordinates of their span (items × directions), and the matrix from weights to features.
 
-    Regularised weights lie in the span of the rows, so nothing is lost, and a fit on a hundred thousand n-grams
-    becomes one on as many numbers as there are items.
+    Regularised weights are in the span of the rows, so nothing is lost, and a fit on a hundred thousand n-grams becomes
+    one on as many numbers as there are items.
     """
     if rows.shape[0] > _EXACT_ITEMS:
         reduction: Any = TruncatedSVD(min(_DIRECTIONS, rows.shape[1] - 1), random_state=0)
@@ -152,59 +152,59 @@ def _span(rows: Any) -> tuple[Array, Any]:
     return directions[:, kept] * lengths, rows.T @ (directions[:, kept] / lengths)
 
 
-def _regression(inside: Array, targets: Array, classes: int, strength: float) -> tuple[Array, Array]:
-    """Weights (directions × classes) and offsets (classes); a class that has no items here scores −∞."""
+def _fit_regression(inside: Array, targets: Array, classes: int, strength: float) -> tuple[Array, Array]:
+    """Return weights (directions × classes) and offsets (classes); a class without items has score −∞."""
     weights, offsets = np.zeros((inside.shape[1], classes)), np.full(classes, -np.inf)
     present = np.unique(targets)
     offsets[present] = 0.0
     if len(present) > 1 and inside.shape[1]:
         model: Any = LogisticRegression(C=strength, class_weight="balanced", max_iter=500)
         with warnings.catch_warnings():
-            # of few items a class, and of the last digits of weights whose use is measured afterwards anyway
+            # about few items per class and about convergence of the last digits, which calibration makes irrelevant
             warnings.simplefilter("ignore", UserWarning)
             model.fit(inside, targets)
-        # of two classes scikit-learn fits the second's score alone
+        # for two classes scikit-learn fits the score of the second only
         shown = present if len(present) > 2 else present[1:]
         weights[:, shown], offsets[shown] = model.coef_.T, model.intercept_
     return weights, offsets
 
 
-def _held_out(inside: Array, targets: Array, parts: Array, strength: float) -> Array:
-    """Each item's scores by a fit that did not see its part; −∞ for an item of none."""
+def _score_held_out(inside: Array, targets: Array, parts: Array, strength: float) -> Array:
+    """Return each item's scores by a fit that did not see its part; −∞ for an item without a part."""
     classes = int(targets.max()) + 1
     scores = np.full((len(targets), classes), -np.inf)
     for part in np.unique(parts[parts >= 0]):
-        weights, offsets = _regression(inside[parts != part], targets[parts != part], classes, strength)
+        weights, offsets = _fit_regression(inside[parts != part], targets[parts != part], classes, strength)
         scores[parts == part] = inside[parts == part] @ weights + offsets
     return scores
 
 
-def _calibrated(scores: Array, allowed: Array, targets: Array, log_prior: Array) -> tuple[float, float, float]:
-    """(mean surprise, temperature, weight of the prior): those under which held-out labels surprise least."""
+def _calibrate(scores: Array, allowed: Array, targets: Array, log_prior: Array) -> tuple[float, float, float]:
+    """Return (mean log loss, temperature, weight of the prior) that minimise the log loss of held-out labels."""
     allowed = allowed & np.isfinite(scores)
-    # an item whose class is in no other part says nothing about sharpness
+    # an item whose class is in no other part cannot be used for calibration
     usable = allowed[np.arange(len(targets)), targets] & (allowed.sum(1) > 1)
     if not usable.any():
         return 0.0, 1.0, 1.0
     scores, allowed, targets = scores[usable], allowed[usable], targets[usable]
 
-    def surprise(values: Array) -> float:
+    def compute_log_loss(values: Array) -> float:
         logs = np.where(allowed, scores / np.exp(values[0]) + values[1] * log_prior, -np.inf)
         return -float(log_softmax(logs, axis=1)[np.arange(len(targets)), targets].mean())
 
-    best: Any = minimize(surprise, np.array([0.0, 0.5]), method="L-BFGS-B", bounds=[(-4, 4), (0, 1.5)])
+    best: Any = minimize(compute_log_loss, np.array([0.0, 0.5]), method="L-BFGS-B", bounds=[(-4, 4), (0, 1.5)])
     return float(best.fun), float(np.exp(best.x[0])), float(best.x[1])
 
 
-def to_arrays(classifier: Classifier, weighing: Weighing) -> tuple[dict[str, Array], dict[str, object]]:
-    """Return arrays for an .npz file and plain values for a JSON file, from which `from_arrays` makes both again."""
+def to_arrays(classifier: Classifier, weighing: FeatureWeights) -> tuple[dict[str, Array], dict[str, object]]:
+    """Return arrays for an .npz file and values for a JSON file, from which `from_arrays` restores both objects."""
     values = vars(classifier) | {"weights": classifier.weights.astype(np.float32)}
     arrays = {name: values.pop(name) for name in _ARRAYS}
     return arrays | weighing.state, values
 
 
-def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, Weighing]:
-    """Make both again from what `to_arrays` returned. Raises KeyError when something is missing."""
+def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, FeatureWeights]:
+    """Restore both objects from the result of `to_arrays`. Raises KeyError when something is missing."""
     fields = {name: arrays[name] for name in _ARRAYS} | {name: plain[name] for name in _PLAIN}
     fields["classes"] = tuple(fields["classes"])
-    return Classifier(**fields), Weighing({name: array for name, array in arrays.items() if name not in _ARRAYS})
+    return Classifier(**fields), FeatureWeights({name: array for name, array in arrays.items() if name not in _ARRAYS})

@@ -1,9 +1,9 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 # (scikit-learn and torch publish few types)
-"""Frozen features of items: hashed character n-grams of texts, and what an image looks like in a few hundred numbers.
+"""Compute frozen features of items: hashed character n-grams of texts, and a few hundred numbers per image.
 
-Nothing here is fitted to labels, so an image's features are computed once and serve every fold.
+Nothing is fitted to labels, so the features of an image are computed once for all folds.
 """
 
 import logging
@@ -30,28 +30,28 @@ log = logging.getLogger("labelstill")
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 BUCKETS = 1 << 17
-"""Hash buckets of a text: a thousand long dialogues hold about as many different n-grams up to 3."""
+"""Hash buckets of a text: about as many as a thousand long dialogues have different n-grams up to length 3."""
 _SIDE = 128
 _GRID = 8
 _ORIENTATIONS = 9
 _HSV_BINS = (12, 4, 4)
 _MIN_PIXELS = 56 * 56
 _MAX_PIXELS = 256 * 28 * 28
-"""What the vision tower sees of an image."""
+"""Maximum area in pixels of an image for the vision tower."""
 
 
-def dialogue_text(sample: Sample) -> str:
-    """Return the item's own words, its parts apart by line ends."""
+def join_dialogue_text(sample: Sample) -> str:
+    """Return the item's text parts, joined by line breaks."""
     return "\n".join(part.text for part in sample.parts if isinstance(part, TextPart))
 
 
-def image_text(sample: Sample, texts: Mapping[str, str]) -> str:
-    """Return what was read off the item's images (`texts` by digest), in their order."""
+def join_image_text(sample: Sample, texts: Mapping[str, str]) -> str:
+    """Return the text on the item's images (`texts` by digest), in their order."""
     return "\n".join(texts.get(image.sha256, "") for image in sample.images)
 
 
 def count_ngrams(texts: Iterable[str], ngrams: tuple[int, int]) -> csr_matrix:
-    """Return counts of character n-grams, one row per text, BUCKETS columns; hashing keeps no vocabulary."""
+    """Return counts of hashed character n-grams: one row per text, BUCKETS columns."""
     hashing: Any = HashingVectorizer(
         analyzer="char_wb",
         ngram_range=ngrams,
@@ -63,16 +63,16 @@ def count_ngrams(texts: Iterable[str], ngrams: tuple[int, int]) -> csr_matrix:
 
 
 def describe_images(spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vector]:
-    """Return a vector for each different image of `samples`, by its digest; all of one length, none for `images: none`.
+    """Return a feature vector for each different image of `samples`, by digest; empty for `images: none`.
 
-    Colour and gradient histograms; or the mean of what the vision tower of `embedding_model` makes of the image. An
-    image that can't be read any more is logged and left out. Raises EngineError when the model can't be loaded.
+    It contains colour and gradient histograms, or the mean output of the vision tower of `embedding_model`. An image
+    that cannot be read any more is logged and left out. Raises EngineError when the model cannot be loaded.
     """
     if spec.images == "none":
         return {}
     images = list({image.sha256: image for sample in samples for image in sample.images}.values())
-    describe = _histograms if spec.embedding_model is None else _embedder(spec.embedding_model)
-    # Decoding, most of the work, leaves the interpreter free; the vision tower has the cores for itself.
+    describe = _compute_histograms if spec.embedding_model is None else _make_embedder(spec.embedding_model)
+    # Decoding, most of the work, releases the interpreter's lock; the vision tower uses all cores by itself.
     workers = 1 if spec.embedding_model is not None else os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         vectors = zip(images, pool.map(partial(_describe_or_warn, describe), images), strict=True)
@@ -80,7 +80,7 @@ def describe_images(spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vec
 
 
 def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return one row per sample: the mean over its images; NaN where it has none that `features` knows."""
+    """Return one row per sample: the mean of its images' features, or NaN if `features` has none of them."""
     width = len(next(iter(features.values()))) if features else 0
     rows = np.full((len(samples), width), np.nan, np.float32)
     for row, sample in enumerate(samples):
@@ -94,53 +94,53 @@ def _describe_or_warn(describe: Callable[[ImageRef], Vector], image: ImageRef) -
     try:
         return describe(image)
     except (OSError, TooThin) as error:
-        log.warning("an image is left out of the probe's features: %s", error)
+        log.warning("the probe ignores an image: %s", error)
         return None
 
 
-def _histograms(image: ImageRef) -> Vector:
-    """Colours of the whole (HSV), the layout of colours, and gradient orientations on a grid: 960 numbers.
+def _compute_histograms(image: ImageRef) -> Vector:
+    """Return 960 numbers: a colour histogram (HSV), colours on a grid, and gradient orientations on a grid.
 
-    Square roots of shares, so that Euclidean distance is Hellinger's. Source of the gradient part: Dalal and Triggs,
-    Histograms of oriented gradients (2005), without their overlapping blocks.
+    Square roots of shares are used, so that Euclidean distance is the Hellinger distance. Source of the gradients:
+    Dalal and Triggs, Histograms of oriented gradients (2005), here without overlapping blocks.
     """
-    picture = _small(image)
+    picture = _open_small(image)
     hsv = np.asarray(picture.convert("HSV"), np.float32).reshape(-1, 3)
     colours, _ = np.histogramdd(hsv, bins=_HSV_BINS, range=[(0, 256)] * 3)
     layout = np.asarray(picture.resize((_GRID, _GRID), Image.Resampling.BOX), np.float32).ravel() / 255
-    gradients = _gradients(np.asarray(picture.convert("L"), np.float32) / 255)
-    return np.concatenate([_shares(colours.ravel()), layout / _GRID, gradients / _GRID]).astype(np.float32)
+    gradients = _compute_gradients(np.asarray(picture.convert("L"), np.float32) / 255)
+    return np.concatenate([_compute_root_shares(colours.ravel()), layout / _GRID, gradients / _GRID]).astype(np.float32)
 
 
-def _gradients(grey: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _compute_gradients(grey: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     down, across = np.gradient(grey)
     strength = np.hypot(down, across)
-    # the line's direction, whichever side is brighter
+    # the direction of an edge, whichever side is brighter
     angle = np.mod(np.arctan2(down, across), np.pi)
     bins = np.minimum((angle / np.pi * _ORIENTATIONS).astype(int), _ORIENTATIONS - 1)
     rows, columns = np.indices(grey.shape) * _GRID // _SIDE
     cells = (rows * _GRID + columns) * _ORIENTATIONS + bins
     weights = np.bincount(cells.ravel(), strength.ravel(), _GRID * _GRID * _ORIENTATIONS)
     by_cell = weights.reshape(_GRID * _GRID, _ORIENTATIONS)
-    # the constant keeps the noise of an empty cell from looking like an edge
+    # the constant keeps noise in an empty cell from looking like an edge
     return np.sqrt(by_cell / (by_cell.sum(1, keepdims=True) + 1.0)).ravel()
 
 
-def _shares(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _compute_root_shares(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.sqrt(counts / max(counts.sum(), 1))
 
 
-def _small(image: ImageRef) -> Image.Image:
+def _open_small(image: ImageRef) -> Image.Image:
     try:
         with Image.open(image.path) as file:
             file.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded at a fraction of its size
             upright = ImageOps.exif_transpose(file).convert("RGB")
     except Exception as error:
-        raise OSError(f"{image.path}: cannot be decoded: {error}") from error
+        raise OSError(f"{image.path}: cannot be decoded ({error}); replace the file") from error
     return upright.resize((_SIDE, _SIDE), Image.Resampling.BOX)
 
 
-def _embedder(model_name: str) -> Callable[[ImageRef], Vector]:
+def _make_embedder(model_name: str) -> Callable[[ImageRef], Vector]:
     model, processor = load_model(EngineSpec(engine="local", model=model_name))
     reader: Any = processor.image_processor
     reader.do_resize = False  # open_images has done it

@@ -1,4 +1,4 @@
-"""How fold students are trained and asked: the `student:` key of a configuration, one model per `kind`."""
+"""The `student:` settings, one model per `kind`."""
 
 from typing import Literal, Self
 
@@ -9,123 +9,123 @@ from tasks.settings import Settings
 
 
 class FoldSettings(Settings):
-    """What every kind of student has."""
+    """Settings of every kind of student."""
 
     model_config = ConfigDict(protected_namespaces=())
 
-    folds: int = Field(default=5, ge=2, description="K: each student is trained without one of K parts")
-    repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
-    seed: int = Field(default=0, description="Seed of folds, initialisation and order")
+    folds: int = Field(default=5, ge=2, description="Number of folds; each student is trained without one of them")
+    repeats: int = Field(default=1, ge=1, description="Number of splits, each with its own seed and students")
+    seed: int = Field(default=0, description="Seed of folds, initialisation and training order")
 
     def seed_of(self, repeat: int) -> int:
-        """Return the seed of a repeat's probes and foreign trainers."""
+        """Return the seed of probes and external trainers in a repeat."""
         return self.seed + 1000 * repeat
 
 
 class CheckpointSettings(FoldSettings):
-    """What students have that start from a Qwen-VL checkpoint."""
+    """Settings of students that start from a Qwen-VL checkpoint."""
 
     base: str = Field(
         description="Hugging Face name or local folder of the Qwen-VL checkpoint that students start from"
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
-    trust_remote_code: bool = Field(default=False, description="Allow the base's own code to run; off unless asked for")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Weights' type")
+    trust_remote_code: bool = Field(default=False, description="Allow code from the checkpoint's repository to run")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Type of the weights")
     scoring_engine: Literal["auto", "local", "vllm"] = Field(
         default="auto",
-        description="What asks the students; vllm serves all folds' adapters by one server; auto: vllm on a GPU",
+        description="Engine that asks the students; auto uses vllm on a GPU, else local",
     )
-    scoring_batch_size: int = Field(default=8, ge=1, description="Items per batch when the student is asked")
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Images are shrunk to at most this area")
+    scoring_batch_size: int = Field(default=8, ge=1, description="Items per batch when students are asked")
+    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Minimum area of an image in pixels")
+    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Maximum area of an image in pixels")
 
 
 class StudentSpec(CheckpointSettings):
-    """How LoRA students are trained: the `student:` key of a configuration."""
+    """Settings of LoRA students (`kind: lora`)."""
 
-    kind: Literal["lora"] = Field(default="lora", description="Qwen-VL with low-rank adapters, trained here")
+    kind: Literal["lora"] = Field(default="lora", description="Low-rank adapters of Qwen-VL, trained here")
     reasons: Literal["never", "always", "where_given"] = Field(
         default="never",
-        description="always: reason before label, in teaching and asking, and items without a reason are not taught; "
-        "where_given: taught with the reasons that there are, as the emitted set is, and asked for the label alone",
+        description="never: train and ask for the label alone; always: reason before label, without items that have no "
+        "reason; where_given: train with the available reasons, but ask for the label alone",
     )
-    epochs: float = Field(default=3.0, gt=0, description="Passes over the training part")
-    steps: int | None = Field(default=None, ge=1, description="Updates, instead of `epochs`")
+    epochs: float = Field(default=3.0, gt=0, description="Passes over the training items")
+    steps: int | None = Field(default=None, ge=1, description="Number of updates; overrides `epochs`")
     batch_size: int = Field(default=4, ge=1, description="Items per step on the device")
-    gradient_accumulation: int = Field(default=4, ge=1, description="Steps added up before an update")
-    learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the cosine schedule")
-    lora_rank: int = Field(default=16, ge=1, description="Rank of the low-rank adapters of the language model")
-    lora_alpha: int = Field(default=32, ge=1, description="Scale of the adapters (times rank⁻¹)")
-    gradient_checkpointing: bool = Field(default=True, description="Less memory for a third more time")
+    gradient_accumulation: int = Field(default=4, ge=1, description="Steps per update")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate of the cosine schedule")
+    lora_rank: int = Field(default=16, ge=1, description="Rank of the adapters")
+    lora_alpha: int = Field(default=32, ge=1, description="Scale of the adapters; they are multiplied by alpha / rank")
+    gradient_checkpointing: bool = Field(default=True, description="Save memory at the cost of a third more time")
     seconds_a_fold: float | None = Field(
-        default=None, gt=0, description="Stop a fold's training after this many seconds; none: no limit"
+        default=None, gt=0, description="Maximum seconds of a fold's training; none: no limit"
     )
     checkpoint_seconds: float = Field(
-        default=120.0, gt=0, description="A killed training loses at most about this much of its work"
+        default=120.0, gt=0, description="Seconds between checkpoints, from which a killed training resumes"
     )
     parallel: int = Field(
         default=1,
         ge=1,
-        description="Folds trained at the same time, each in a process of its own that uses one CPU thread",
+        description="Number of folds trained at the same time, each in its own process with one CPU thread",
     )
     report_to: tuple[str, ...] = Field(
         default=(),
-        description="Where transformers also sends the loss: swanlab, wandb, tensorboard … (installed apart)",
+        description="Services that also get the loss, such as swanlab or tensorboard (install their packages)",
     )
 
 
 class ProbeSpec(FoldSettings):
-    """How probe students are trained: the `student:` key of a configuration, with `kind: probe`."""
+    """Settings of probe students (`kind: probe`)."""
 
-    kind: Literal["probe"] = Field(default="probe", description="A classifier on frozen features; minutes on a CPU")
-    ngrams: tuple[int, int] = Field(default=(1, 3), description="Shortest and longest character n-gram of texts")
+    kind: Literal["probe"] = Field(default="probe", description="A classifier on frozen features, for CPUs")
+    ngrams: tuple[int, int] = Field(default=(1, 3), description="Minimum and maximum length of character n-grams")
     images: Literal["histograms", "embeddings", "none"] = Field(
-        default="histograms", description="What is seen of images: colours and edges, or a model's vision tower"
+        default="histograms", description="Image features: histograms of colours and edges, or a model's embeddings"
     )
     embedding_model: str | None = Field(
-        default=None, description="Name or folder of the Qwen-VL checkpoint whose vision tower is used (embeddings)"
+        default=None, description="Name or folder of the Qwen-VL checkpoint for `images: embeddings`"
     )
     regularisation: float | None = Field(
-        default=None, gt=0, description="C of the logistic regression; none: the best of a few on an inner split"
+        default=None, gt=0, description="C of the logistic regression; none: chosen by cross-validation"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.images == "embeddings") != (self.embedding_model is not None):
-            raise ValueError("`images: embeddings` and `embedding_model` go together: set both or neither")
+            raise ValueError("`images: embeddings` and `embedding_model` belong together; set both or neither")
         if not 1 <= self.ngrams[0] <= self.ngrams[1]:
-            raise ValueError("`ngrams` must be two lengths, the shorter first, e.g. [1, 3]")
+            raise ValueError("`ngrams`: write minimum and maximum length, e.g. [1, 3]")
         return self
 
 
 class ExternalSpec(CheckpointSettings):
-    """How a foreign trainer makes the students: the `student:` key of a configuration, with `kind: external`."""
+    """Settings of students trained by an external trainer (`kind: external`)."""
 
-    kind: Literal["external"] = Field(default="external", description="A trainer's own command line")
-    trainer: Literal["llamafactory", "swift"] = Field(description="LLaMA-Factory, or ms-swift 4")
-    adapter: bool = Field(default=True, description="Low-rank adapters; false: the whole language model is tuned")
+    kind: Literal["external"] = Field(default="external", description="Training by another program's command line")
+    trainer: Literal["llamafactory", "swift"] = Field(description="The trainer: LLaMA-Factory or ms-swift 4")
+    adapter: bool = Field(default=True, description="Train low-rank adapters; false: the whole language model")
     template: str | None = Field(
-        default=None, description="A configuration in templates/students/, or a path; none: by `trainer` and `adapter`"
+        default=None, description="Configuration in templates/students/, or a path; none: by `trainer` and `adapter`"
     )
     settings: dict[str, Plain] = Field(
-        default_factory=dict, description="The trainer's options that differ from the template's; null leaves one out"
+        default_factory=dict, description="Options of the trainer that replace the template's; null removes one"
     )
     command: tuple[str, ...] = Field(
-        default=(), description="Command line, with ${config} for the configuration; none: the trainer's usual one"
+        default=(), description="Command line with ${config} for the configuration; empty: the trainer's default"
     )
     environment: dict[str, str] = Field(
-        default_factory=dict, description="Added to the environment, e.g. CUDA_VISIBLE_DEVICES or NPROC_PER_NODE"
+        default_factory=dict, description="Environment variables for the trainer, e.g. CUDA_VISIBLE_DEVICES"
     )
     deepspeed: str | None = Field(default=None, description="zero2, zero3, or the path of a DeepSpeed configuration")
     timeout_seconds: float | None = Field(
-        default=None, gt=0, description="Longest time for a fold's training; none: no limit"
+        default=None, gt=0, description="Maximum seconds of a fold's training; none: no limit"
     )
-    max_tokens: int = Field(default=32768, ge=256, description="Longest example, in tokens")
+    max_tokens: int = Field(default=32768, ge=256, description="Maximum tokens of a training example")
 
     @model_validator(mode="after")
     def _command_knows_its_configuration(self) -> Self:
         if self.command and not any("${config}" in word for word in self.command):
-            raise ValueError("`command` must name the configuration, e.g. [llamafactory-cli, train, ${config}]")
+            raise ValueError("`command` must contain ${config}, e.g. [llamafactory-cli, train, ${config}]")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The folder that holds a student; student.json is written last and makes it whole."""
+"""Read and write a student's folder, which is complete once it contains student.json."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,22 @@ from tasks.students.settings import FoldSettings
 
 
 def is_trained(folder: Path) -> bool:
-    """Return whether the folder holds the whole student."""
+    """Return whether the folder contains a finished student."""
     return (folder / "student.json").exists()
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what the student's own record says of its training."""
+    """Return the content of student.json."""
     return orjson.loads((folder / "student.json").read_bytes())
 
 
 def work_folder(folder: Path) -> Path:
-    """Return the hidden folder beside it in which the student is made."""
+    """Return the hidden folder, beside `folder`, in which the student is trained."""
     return folder.with_name(f".{folder.name}.part")
 
 
 def describe_training(spec: FoldSettings, fold: int, train: Sequence[Sample]) -> dict[str, object]:
-    """Return what every student's record says: the fold left out, the settings, and the items that it is trained on."""
+    """Return the facts in every student's record: its fold, settings and training items."""
     return {
         "fold": fold,
         "items": len(train),
@@ -39,7 +39,7 @@ def describe_training(spec: FoldSettings, fold: int, train: Sequence[Sample]) ->
 
 
 def keep_student(work: Path, folder: Path, facts: Mapping[str, object]) -> None:
-    """Write student.json and move the whole student from `work` to its own folder."""
+    """Write student.json and move the finished student from `work` to `folder`."""
     write_json(work / "student.json", facts)
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)

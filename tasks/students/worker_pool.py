@@ -1,4 +1,4 @@
-"""Processes that train students side by side, and never outlive the process that made them."""
+"""Train students at the same time in child processes that never outlive this process."""
 
 import os
 import signal
@@ -14,15 +14,16 @@ from typing import Any
 from tasks.students.loss_curves import Progress
 
 _OWNER_SECONDS = 1.0
-"""Between two looks of a process for whether its owner lives."""
+"""Interval at which a child process checks whether its parent is alive."""
 
 
 @contextmanager
 def worker_pool(size: int, initializer: Callable[..., object], *arguments: object) -> Generator[ProcessPoolExecutor]:
-    """Give a pool of `size` fresh processes, each begun with `initializer(*arguments)`, that never outlives us.
+    """Yield a pool of `size` new processes, each initialised with `initializer(*arguments)`.
 
-    The executor itself would let its processes finish what they do, for hours, before a cancelled run ends, and leave
-    them running when we are killed. When an exception leaves the block they are killed, and when we are gone they end.
+    The executor alone would let its processes finish their work, for hours, before a cancelled run ends, and leave them
+    running when this process is killed. Here they are killed when an exception leaves the block, and they end when this
+    process is gone.
     """
     others = set(active_children())
     start = (os.getpid(), initializer, *arguments)
@@ -38,13 +39,13 @@ def worker_pool(size: int, initializer: Callable[..., object], *arguments: objec
 
 @contextmanager
 def training_pool(size: int) -> Generator[Callable[[Callable[[Progress], object], Progress], None]]:
-    """Give a function that runs a training in one of `size` processes, waits for it and passes on its progress.
+    """Yield a function that runs a training in one of `size` processes, waits for it and reports its progress.
 
-    Each process computes with one thread, so that a student comes out the same on every machine. The function may be
-    called from several threads at once; it raises what the training raises.
+    Each process computes with one thread, so that a student is the same on every machine. The function may be called
+    from several threads at once; it raises what the training raises.
     """
     steps: Any = get_context("spawn").Queue()
-    steps.cancel_join_thread()  # a process that is killed while it reports keeps the lock of the queue
+    steps.cancel_join_thread()  # a process that is killed while it reports would keep the queue locked
     watchers: dict[int, Progress] = {}
     numbers = count()
 
@@ -67,11 +68,11 @@ def training_pool(size: int) -> Generator[Callable[[Callable[[Progress], object]
 
 
 _steps: Any = None
-"""In a process of `training_pool`: the queue that takes its progress."""
+"""The queue for progress, in a process of `training_pool`."""
 
 
 def _begin_training(steps: Any) -> None:
-    import torch  # here, because the process that makes the pool need not load it
+    import torch  # imported here, because the parent process does not need it
 
     global _steps
     _steps = steps

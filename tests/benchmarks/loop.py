@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tasks.prompts.turns import user_text
+from tasks.prompts.turns import make_user_text
 from tests.benchmarks.clients.peers import measure, medians, verdict
 from tests.stub_server import running
 from tests.tasks.models.engines.asking_stub import questions
@@ -35,7 +35,7 @@ def write_items(prompts: Path, requests: Path) -> None:
                 "additionalProperties": False,
             }
             form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-            line = {"id": f"s{number}", "text": user_text(request), "labels": answer.labels, "format": form}
+            line = {"id": f"s{number}", "text": make_user_text(request), "labels": answer.labels, "format": form}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.models.token_budget import Fitted, PromptBudget
-from tasks.prompts.turns import user_content
+from tasks.prompts.turns import make_user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 
 ITEMS, TIMED, ROUNDS = 1000, 30, 3
@@ -97,11 +97,11 @@ class Peer:
         return self.processor(text=[prompt], images=shown or None, images_kwargs={"size": size})["input_ids"][0]
 
     def count(self, request: Request) -> int:
-        return len(self.ids(user_content(request), list(request.images), request.max_pixels))
+        return len(self.ids(make_user_content(request), list(request.images), request.max_pixels))
 
     def fit(self, request: Request, limit: int) -> int:
         """Drop the leading element and run everything again until it fits: what recipes do. Returns the length."""
-        content, images = user_content(request), list(request.images)
+        content, images = make_user_content(request), list(request.images)
         while len(ids := self.ids(content, images, request.max_pixels)) > limit:
             if content.pop(0)["type"] == "image":
                 images.pop(0)
@@ -125,7 +125,7 @@ def aligned(peer: Peer, fitted: Fitted) -> bool:
     """Whether the processor sees as many tokens, images and places for them as the fitted request says."""
     request = fitted.request
     assert request is not None
-    ids = peer.ids(user_content(request), list(request.images), request.max_pixels)
+    ids = peer.ids(make_user_content(request), list(request.images), request.max_pixels)
     tokens = peer.processor.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|image_pad|>"])
     processed = peer.processor.image_processor(
         images=[peer.blank[i.width, i.height] for i in request.images],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.items.file_states import file_state, folder_state
+from tasks.items.file_states import read_file_state, read_folder_state
 
 
 @pytest.fixture
@@ -21,43 +21,43 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folders_state_changes_with_every_file(folder: Path) -> None:
-    states = [folder_state(folder)]
+    states = [read_folder_state(folder)]
     (folder / "sub" / "c.png").write_bytes(b"54321")
-    states.append(folder_state(folder))
+    states.append(read_folder_state(folder))
     os.utime(folder / "sub" / "c.png", ns=(1, 1))  # older than the newest: a maximum would not see it
-    states.append(folder_state(folder))
+    states.append(read_folder_state(folder))
     (folder / "a.png").rename(folder / "d.png")
-    states.append(folder_state(folder))
+    states.append(read_folder_state(folder))
     (folder / "b.png").unlink()
-    states.append(folder_state(folder))
+    states.append(read_folder_state(folder))
     (folder / "sub" / "new").touch()
-    states.append(folder_state(folder))
+    states.append(read_folder_state(folder))
     assert len(set(states)) == len(states)
     assert [state.split(":")[0] for state in states] == ["3", "3", "3", "3", "2", "3"]
 
 
 def test_swapping_two_files_changes_the_state(folder: Path) -> None:
     os.utime(folder / "b.png", ns=(2, 2))
-    before = folder_state(folder)
+    before = read_folder_state(folder)
     (folder / "a.png").rename(folder / "x")
     (folder / "b.png").rename(folder / "a.png")
     (folder / "x").rename(folder / "b.png")
-    assert folder_state(folder) != before
+    assert read_folder_state(folder) != before
 
 
 def test_a_folders_state_does_not_depend_on_its_path(folder: Path, tmp_path: Path) -> None:
-    before = folder_state(folder)
-    assert folder_state(folder.rename(tmp_path / "moved")) == before
-    assert folder_state(folder) == folder_state(folder / "none")
+    before = read_folder_state(folder)
+    assert read_folder_state(folder.rename(tmp_path / "moved")) == before
+    assert read_folder_state(folder) == read_folder_state(folder / "none")
 
 
 def test_broken_links_and_missing_files_are_accepted(folder: Path, tmp_path: Path) -> None:
     (folder / "broken").symlink_to(tmp_path / "nothing")
     (folder / "circle").symlink_to(folder)
-    before = folder_state(folder)
+    before = read_folder_state(folder)
     (folder / "link.png").symlink_to(folder / "a.png")
     (folder / os.fsdecode(b"\xff.png")).touch()
-    assert folder_state(folder).startswith("5:") and folder_state(folder) != before
+    assert read_folder_state(folder).startswith("5:") and read_folder_state(folder) != before
 
 
 class Entry:
@@ -101,17 +101,17 @@ def barred(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
 def test_unreadable_files_differ_from_missing_ones(
     folder: Path, barred: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    there = folder_state(folder)
+    there = read_folder_state(folder)
     barred(name, errno.EACCES)
-    unreachable = folder_state(folder)
-    assert folder_state(folder) == unreachable
+    unreachable = read_folder_state(folder)
+    assert read_folder_state(folder) == unreachable
     monkeypatch.undo()
-    assert folder_state(folder) == there
+    assert read_folder_state(folder) == there
     if name == "images":
-        gone = folder_state(folder / "none")
+        gone = read_folder_state(folder / "none")
     else:
         (folder / name).rename(folder.parent / name)
-        gone = folder_state(folder)
+        gone = read_folder_state(folder)
     assert len({there, unreachable, gone}) == 3
 
 
@@ -120,22 +120,22 @@ def test_a_file_removed_during_reading_counts_as_missing(
     folder: Path, barred: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     barred(name, errno.ENOENT)
-    before = folder_state(folder)
+    before = read_folder_state(folder)
     monkeypatch.undo()
     (folder / name).rename(folder.parent / name)
-    assert folder_state(folder) == before
+    assert read_folder_state(folder) == before
 
 
 def test_a_link_to_itself_does_not_hang(folder: Path) -> None:
-    before = folder_state(folder)
+    before = read_folder_state(folder)
     (folder / "loop").symlink_to("loop")
-    looping = folder_state(folder)
+    looping = read_folder_state(folder)
     (folder / "loop").unlink()
     (folder / "loop").touch()
-    assert len({before, looping, folder_state(folder)}) == 3
-    assert folder_state(folder) != looping
+    assert len({before, looping, read_folder_state(folder)}) == 3
+    assert read_folder_state(folder) != looping
     (folder / "loop.json").symlink_to("loop.json")
-    assert file_state(folder / "loop.json") == "unreachable"
+    assert read_file_state(folder / "loop.json") == "unreachable"
 
 
 def test_a_manifest_in_a_forbidden_folder_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,30 +148,30 @@ def test_a_manifest_in_a_forbidden_folder_is_unreachable(tmp_path: Path, monkeyp
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return really(path, follow_symlinks=follow_symlinks)
 
-    there = file_state(manifest), file_state(manifest.parent)
+    there = read_file_state(manifest), read_file_state(manifest.parent)
     monkeypatch.setattr(Path, "stat", stat)
-    assert (file_state(manifest), file_state(manifest.parent)) == ("unreachable", "unreachable")
+    assert (read_file_state(manifest), read_file_state(manifest.parent)) == ("unreachable", "unreachable")
     monkeypatch.undo()
-    assert (file_state(manifest), file_state(manifest.parent)) == there
+    assert (read_file_state(manifest), read_file_state(manifest.parent)) == there
 
 
 def test_a_folder_of_manifests_changes_with_each_of_them_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1]", encoding="utf-8")
-    states = [file_state(tmp_path)]
+    states = [read_file_state(tmp_path)]
     (tmp_path / "b.jsonl").write_text("{}", encoding="utf-8")
-    states.append(file_state(tmp_path))
+    states.append(read_file_state(tmp_path))
     (tmp_path / "b.jsonl").write_text("{} ", encoding="utf-8")
-    states.append(file_state(tmp_path))
+    states.append(read_file_state(tmp_path))
     (tmp_path / "b.jsonl").rename(tmp_path / "c.jsonl")
-    states.append(file_state(tmp_path))
+    states.append(read_file_state(tmp_path))
     assert len(set(states)) == 4
     (tmp_path / ".c.jsonl.1").write_text("x", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
-    assert file_state(tmp_path) == states[-1]
+    assert read_file_state(tmp_path) == states[-1]
 
 
 def test_a_files_state_is_its_size_and_time(tmp_path: Path) -> None:
-    assert file_state(tmp_path / "none") == "missing"
+    assert read_file_state(tmp_path / "none") == "missing"
     (tmp_path / "a").write_bytes(b"123")
     os.utime(tmp_path / "a", ns=(5, 5))
-    assert file_state(tmp_path / "a") == "3:5"
+    assert read_file_state(tmp_path / "a") == "3:5"

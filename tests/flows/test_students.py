@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.asking import open_asker
 from flows.config import CorrectionConfig
-from flows.stage import read_set
+from flows.stage import read_manifests
 from flows.students import FoldStudents
 from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
@@ -31,8 +31,8 @@ def test_a_probe_looks_at_the_pools_images(prefect_server: PrefectServer, tmp_pa
     @flow(name="probe")
     def probe() -> None:
         pack = load_pack("demo")
-        labelled, _ = read_set(whole.labelled, pack, Split.LABELLED, config.output, config.images)  # pyright: ignore
-        pool, _ = read_set(whole.unlabelled, pack, Split.UNLABELLED, config.output, config.images)  # pyright: ignore
+        labelled, _ = read_manifests(whole.labelled, pack, Split.LABELLED, config.output, config.images)  # pyright: ignore
+        pool, _ = read_manifests(whole.unlabelled, pack, Split.UNLABELLED, config.output, config.images)  # pyright: ignore
         pictured = [s for s in pool if s.images]
         assert pictured
         with open_asker(config, "correction") as asker:

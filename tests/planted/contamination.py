@@ -21,7 +21,7 @@ from random import Random
 from PIL import Image
 
 from tasks.demo.dataset import DemoItem, draw_items
-from tasks.items.cutting import cut
+from tasks.items.cutting import cut_instruction
 from tasks.items.images import check_image
 from tasks.packs.pack import load_pack
 from tasks.records import Sample, Split
@@ -162,7 +162,7 @@ class _Writer:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def sample(self, item: DemoItem, split: Split, change: Change | None = None) -> Sample:
-        content = cut(item.instruction, self.pack.task(item.task))
+        content = cut_instruction(item.instruction, self.pack.task(item.task))
         paths = [self._write(image, f"{item.id}-{i}", change or Change()) for i, image in enumerate(item.images)]
         assert content.offered is not None
         return Sample(

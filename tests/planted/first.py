@@ -17,7 +17,7 @@ from hashlib import sha256
 from random import Random
 
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS
-from tasks.items.cutting import cut
+from tasks.items.cutting import cut_instruction
 from tasks.packs.pack import load_pack
 from tasks.records import ImageRef, Sample, Split
 from tests.planted.first_parts import AROUND, SAID, SCREENS, SLOTS
@@ -166,7 +166,7 @@ class _Maker:
         name = "dialogue" if turns else "image"
         task, ident = self.pack.task(name), _digest(f"{SEED}/{self.made}")
         instruction = "\n".join(turns) if turns else "<image>"
-        content = cut(instruction, task)
+        content = cut_instruction(instruction, task)
         images = [
             ImageRef(path=f"memory:{ident[:8]}-{i}", sha256=_digest(f"{ident}/{i}"), width=540, height=960)
             for i in range(content.slots)

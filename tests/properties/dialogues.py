@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tasks.items.cutting import PLACEHOLDER, cut, parse_list
+from tasks.items.cutting import PLACEHOLDER, cut_instruction, parse_list
 from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import PromptBudget
 from tasks.models.unanswered import TooLong
@@ -31,7 +31,7 @@ def bad_dialogue(rng: Random) -> Told:
     text = "".join(rng.choice(_PIECES) for _ in range(rng.randint(0, 25)))
     text = sometimes(rng, 0.3, damaged_text, text)
     task = rng.choice(TASKS)
-    found = cut(text, task)
+    found = cut_instruction(text, task)
     told = Told()
     texts = [piece.text for piece in found.pieces if isinstance(piece, TextPart)]
     whole = text.replace("\r\n", "\n")

@@ -13,7 +13,7 @@ from tasks.dataset.export.files import ImageNames, Writer, put_in_place
 from tasks.dataset.export.ready import write_ready
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.records import Example
-from tasks.storage.files import writing
+from tasks.storage.files import report_full_disk
 from tasks.storage.json_lines import write_json_lines
 
 
@@ -56,7 +56,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     rows: Counter[Format] = Counter()
     try:
         names = ImageNames(spec.image_paths, folder, scratch)
-        with writing(folder), ExitStack() as stack:
+        with report_full_disk(folder), ExitStack() as stack:
             writers = {
                 f: stack.enter_context(closing(open_writer(f, scratch / f, name, names, spec))) for f in spec.formats
             }

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from tasks.dataset.export.conversation import NotHeld, NotHeldReason
 from tasks.dataset.settings import Format, ImagePaths
 from tasks.records import Example, Subset
-from tasks.storage.files import full_disk
+from tasks.storage.files import describe_full_disk
 
 Row = Callable[[Example, Sequence[str]], dict[str, object]]
 """Makes an example's row, given its images' names; raises NotHeld."""
@@ -121,7 +121,7 @@ class ImageNames:
                 if not _turned(path, target):
                     _link_or_copy(os.path.realpath(path), target)
             except OSError as error:
-                if full_disk(error):  # nothing is wrong with the image: no export may go without it
+                if describe_full_disk(error):  # nothing is wrong with the image: no export may go without it
                     raise
                 raise NotHeld(example, NotHeldReason.IMAGE_UNREADABLE, f"{path}: {error.strerror or error}") from error
             self._copied.add(name)

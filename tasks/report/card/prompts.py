@@ -8,7 +8,7 @@ import orjson
 
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import user_text
+from tasks.prompts.turns import make_user_text
 from tasks.records import Request, Sample, Sampling
 from tasks.report.card.rows import read_columns
 
@@ -50,7 +50,7 @@ def _render_prompts(prompter: Prompter, sample: Sample) -> Iterator[RenderedProm
 
 
 def _show_request(name: str, request: Request) -> RenderedPrompt:
-    return RenderedPrompt(name, user_text(request))
+    return RenderedPrompt(name, make_user_text(request))
 
 
 def _find_one_sample_per_task(output: Path) -> Iterator[Sample]:

@@ -12,7 +12,7 @@ from tasks.demo.dataset import write_demo
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, user_content
+from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content
 from tasks.records import (
     Example,
     ImagePart,
@@ -85,7 +85,7 @@ def _case(prompter: Prompter, sample: Sample, shape: str, another: ImageRef, sub
     reason = f"看到{TRAPS}" if shape == "traps in the reason" else "见图" if sample.images else ""
     label = sample.given or ""
     messages = list(prompter.training_turns(sample, label, reason))
-    asked = user_content(prompter.classify(sample, Sampling(), with_reason=bool(reason)))
+    asked = make_user_content(prompter.classify(sample, Sampling(), with_reason=bool(reason)))
     answer = escape_placeholder(prompter.answer(label, reason))
     turns: list[dict[str, Any]] = [{"role": "user", "content": asked}, _said("assistant", answer)]
     images = list(sample.images)

@@ -20,7 +20,7 @@ from tasks.correction.settings import CorrectionSettings
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write
 from tests.benchmarks.correction.students import Student
 from tests.stub_server import ROOT
-from tests.tasks.correction.judging import nobody, make_noisy_set
+from tests.tasks.correction.judging import answer_nothing, make_noisy_set
 
 FIELDS = {"id", "given", "flagged", "reviewed", "action", "label", "p_given", "p_candidate", "p_neither", "suspicion"}
 
@@ -342,7 +342,7 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(
     judgements = read_probabilities(files.probabilities)
     teacher_table = read_teacher(files.teacher, judgements)
     asked = correct(
-        judgements, CorrectionSettings(review_budget=0), lambda items: teacher_table[items], nobody
+        judgements, CorrectionSettings(review_budget=0), lambda items: teacher_table[items], answer_nothing
     ).teacher_asked
     assert result.summary["teacher_calls"] == len(asked) == 100
     suspicious = {judgements.ids[i] for i in asked.tolist()}

@@ -15,7 +15,7 @@ from tasks.dataset.merge import input_ids, shuffled_examples
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.settings import EmitSettings, MixSettings
 from tasks.dataset.sources import Sources
-from tasks.items.duplicates import item_of, near
+from tasks.items.duplicates import is_near, make_comparable_item
 from tasks.items.image_hashes import ImageHashes
 from tasks.records import (
     Action,
@@ -32,7 +32,7 @@ from tasks.records import (
     content_digest,
 )
 from tasks.review.verdicts import Verdict
-from tasks.storage.stages import check_books
+from tasks.storage.stages import check_item_counts
 from tests.tasks.making import correction, image, prediction, prompter, sample
 
 GIVEN, OTHER, THIRD = "申请退款", "查询物流", "反馈破损"
@@ -212,7 +212,7 @@ def planned(sources: Sources) -> tuple[dict[str, str], list[ReviewCase]]:
     plan = plan_merge(sources, ImageHashes(), seed=0)
     taught = [e.sample_id for e in in_order(plan, sources)]
     reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
-    check_books("emit", taught, list(reasons), input_ids(plan, sources))
+    check_item_counts("emit", taught, list(reasons), input_ids(plan, sources))
     return reasons | dict.fromkeys(taught, "taught"), find_conflicts(plan, sources, 50)[0]
 
 
@@ -323,8 +323,8 @@ BEYOND = BESIDE.replace("外套", "衬衫")
 )
 def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: str, refused: bool, fate: str) -> None:
     held_out, beside, beyond = sample("e", ASKS), sample("a", BESIDE, given=given), sample("p", BEYOND, given=None)
-    one, other, third = map(item_of, (held_out, beside, beyond))
-    assert (near(one, other), near(other, third), near(one, third)) == (True, True, False)
+    one, other, third = map(make_comparable_item, (held_out, beside, beyond))
+    assert (is_near(one, other), is_near(other, third), is_near(one, third)) == (True, True, False)
     neither = correction("a", action=Action.DROP, label=None, reviewed=True, verdict="neither")
     sources = Sources(
         labelled=[beside],
@@ -504,7 +504,9 @@ def runs(draw: st.DrawFn) -> tuple[list[Sample], list[Sample], list[Correction],
 def test_every_item_is_kept_once_or_dropped_once_and_no_content_is_taught_twice(run) -> None:  # type: ignore[no-untyped-def]
     labelled, pool, corrections, pseudo, reasons, waiting = run
     kept, dropped = merged(labelled, pool, corrections, pseudo, reasons, waiting)
-    check_books("emit", [e.sample_id for e in kept], [d.sample_id for d in dropped], [s.id for s in labelled + pool])
+    check_item_counts(
+        "emit", [e.sample_id for e in kept], [d.sample_id for d in dropped], [s.id for s in labelled + pool]
+    )
     taught = Counter(e.messages[0].content.split("只输出")[0].split("先写")[0] for e in kept)
     assert set(taught.values()) <= {1}
     given_label = {s.id: s.given for s in labelled}

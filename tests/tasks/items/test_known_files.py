@@ -18,7 +18,7 @@ LIMIT = 50_000_000
 LONG_AGO = 1_700_000_000_000_000_000
 
 
-def settle(*files: Path) -> None:
+def age_files(*files: Path) -> None:
     for file in files:
         os.utime(file, ns=(LONG_AGO, LONG_AGO))
 
@@ -32,22 +32,22 @@ def picture(file: Path, colour: int) -> Path:
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
     write_planted(tmp_path)
-    settle(*(file for file in (tmp_path / "images").rglob("*") if file.is_file()))
+    age_files(*(file for file in (tmp_path / "images").rglob("*") if file.is_file()))
     return tmp_path
 
 
 @pytest.fixture
 def a(tmp_path: Path) -> Iterator[Path]:
     file = picture(tmp_path / "a.bmp", 1)
-    settle(file)
+    age_files(file)
     yield file
 
 
-def intake(folder: Path, known: Path | None) -> Intake:
+def read_intake(folder: Path, known: Path | None) -> Intake:
     return read_samples(folder / "manifest.json", folder / "images", DEMO, Split.LABELLED, known=known)
 
 
-def looked_at(file: Path, store: Path, found: ImageRef | Unusable | None = None, max_pixels: int = LIMIT) -> None:
+def remember_check(file: Path, store: Path, found: ImageRef | Unusable | None = None, max_pixels: int = LIMIT) -> None:
     """Keep a file as an intake would that found it to be `found`."""
     seen = Seen.of(file)
     with KnownFiles(store, max_pixels) as known:
@@ -61,22 +61,24 @@ def is_known(file: Path, store: Path, max_pixels: int = LIMIT) -> bool:
 
 def test_an_intake_that_remembers_says_the_same_as_one_that_does_not(planted: Path, tmp_path: Path) -> None:
     store = tmp_path / "cache" / "known.sqlite"
-    plain = intake(planted, None)
+    plain = read_intake(planted, None)
     assert len(plain.kept) == 20 and len(plain.dropped) == 20
-    assert intake(planted, store) == plain
-    assert intake(planted, store) == plain
+    assert read_intake(planted, store) == plain
+    assert read_intake(planted, store) == plain
 
 
 def test_what_is_known_is_not_opened_and_what_is_new_is(planted: Path, tmp_path: Path) -> None:
     store = tmp_path / "known.sqlite"
-    first = intake(planted, store)
+    first = read_intake(planted, store)
     file = Path(first.kept[0].images[0].path)
     data = file.read_bytes()
     file.write_bytes(b"x" * len(data))  # the one change that can't be seen: in place, as long, and back-dated
-    settle(file)
-    assert intake(planted, store) == first
+    age_files(file)
+    assert read_intake(planted, store) == first
     file.write_bytes(b"x" * len(data))
-    assert {d.reason for d in intake(planted, store).dropped if d.sample_id == first.kept[0].id} == {"not_an_image"}
+    assert {d.reason for d in read_intake(planted, store).dropped if d.sample_id == first.kept[0].id} == {
+        "not_an_image"
+    }
 
 
 def test_a_broken_off_intake_keeps_what_it_has_looked_at(planted: Path, tmp_path: Path) -> None:
@@ -88,20 +90,20 @@ def test_a_broken_off_intake_keeps_what_it_has_looked_at(planted: Path, tmp_path
 
     with pytest.raises(KeyboardInterrupt):
         read_samples(manifest, planted / "images", DEMO, Split.LABELLED, known=store, progress=stop)
-    first = Path(intake(planted, None).kept[0].images[0].path)
+    first = Path(read_intake(planted, None).kept[0].images[0].path)
     assert is_known(first, store)
 
 
 def test_a_changed_file_is_not_believed(a: Path, tmp_path: Path) -> None:
     store = tmp_path / "known.sqlite"
-    looked_at(a, store)
+    remember_check(a, store)
     assert is_known(a, store)
     picture(a, 2)
     assert not is_known(a, store)
-    settle(a)
+    age_files(a)
     assert is_known(a, store)
     os.replace(picture(tmp_path / "b.bmp", 3), a)
-    settle(a)  # as many bytes and the same time of change, but another file
+    age_files(a)  # as many bytes and the same time of change, but another file
     assert not is_known(a, store)
     a.unlink()
     assert not is_known(a, store)
@@ -110,11 +112,11 @@ def test_a_changed_file_is_not_believed(a: Path, tmp_path: Path) -> None:
 def test_a_file_that_may_change_within_the_clocks_granule_is_looked_at_again(a: Path, tmp_path: Path) -> None:
     store = tmp_path / "known.sqlite"
     picture(a, 1)
-    looked_at(a, store)
+    remember_check(a, store)
     assert not is_known(a, store)
     ahead = Seen.of(a).at_ns + 10 * GRANULE_NS
     os.utime(a, ns=(ahead, ahead))
-    looked_at(a, store)
+    remember_check(a, store)
     assert not is_known(a, store)
 
 
@@ -123,13 +125,13 @@ def test_a_file_that_changes_while_it_is_looked_at_is_not_kept(a: Path, tmp_path
     picture(a, 2)
     with KnownFiles(tmp_path / "known.sqlite", LIMIT) as known:
         known.keep(a, seen, ImageRef(path=str(a), sha256="0" * 64, width=20, height=10))
-    settle(a)
+    age_files(a)
     assert not is_known(a, tmp_path / "known.sqlite")
 
 
 @pytest.mark.parametrize("reason", [Reason.IMAGE_EMPTY, Reason.NOT_AN_IMAGE, Reason.IMAGE_TOO_LARGE])
 def test_a_fault_of_the_bytes_is_remembered_with_its_words(a: Path, tmp_path: Path, reason: Reason) -> None:
-    looked_at(a, tmp_path / "known.sqlite", Unusable(reason, f"{a}: so it is \udcff"))
+    remember_check(a, tmp_path / "known.sqlite", Unusable(reason, f"{a}: so it is \udcff"))
     with KnownFiles(tmp_path / "known.sqlite", LIMIT) as known:
         found = known.known([a])[a]
     assert isinstance(found, Unusable) and (found.reason, found.detail) == (reason, f"{a}: so it is ?")
@@ -137,19 +139,19 @@ def test_a_fault_of_the_bytes_is_remembered_with_its_words(a: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("reason", [Reason.IMAGE_MISSING, Reason.IMAGE_TRUNCATED])
 def test_a_fault_that_may_be_the_machines_is_not(a: Path, tmp_path: Path, reason: Reason) -> None:
-    looked_at(a, tmp_path / "known.sqlite", Unusable(reason, "the disk"))
+    remember_check(a, tmp_path / "known.sqlite", Unusable(reason, "the disk"))
     assert not is_known(a, tmp_path / "known.sqlite")
 
 
 def test_another_pixel_limit_may_judge_otherwise(a: Path, tmp_path: Path) -> None:
-    looked_at(a, tmp_path / "known.sqlite")
+    remember_check(a, tmp_path / "known.sqlite")
     assert not is_known(a, tmp_path / "known.sqlite", max_pixels=199)
 
 
 def test_a_name_that_is_not_utf8_is_known_too(tmp_path: Path) -> None:
     file = picture(tmp_path / os.fsdecode(b"\xff.bmp"), 1)
-    settle(file)
-    looked_at(file, tmp_path / "known.sqlite", Unusable(Reason.NOT_AN_IMAGE, "x"))
+    age_files(file)
+    remember_check(file, tmp_path / "known.sqlite", Unusable(Reason.NOT_AN_IMAGE, "x"))
     assert is_known(file, tmp_path / "known.sqlite")
 
 
@@ -158,27 +160,27 @@ def test_a_corrupt_store_is_begun_again(a: Path, tmp_path: Path, damage: bytes) 
     store = tmp_path / "known.sqlite"
     store.write_bytes(damage)
     assert not is_known(a, store)
-    looked_at(a, store)
+    remember_check(a, store)
     assert is_known(a, store)
 
 
 def test_a_store_that_breaks_in_the_middle_is_begun_again(tmp_path: Path) -> None:
     store = tmp_path / "known.sqlite"
     files = [picture(tmp_path / f"{n}.bmp", n) for n in range(200)]
-    settle(*files)
+    age_files(*files)
     for file in files:
-        looked_at(file, store)
+        remember_check(file, store)
     whole = store.read_bytes()
     store.write_bytes(whole[:4096] + b"\xee" * (len(whole) - 4096))
     with KnownFiles(store, LIMIT) as known:
         assert known.known(files) == {}
-    looked_at(files[0], store)
+    remember_check(files[0], store)
     assert is_known(files[0], store)
 
 
 def test_several_runs_share_a_store(tmp_path: Path) -> None:
     files = [picture(tmp_path / f"{n}.bmp", n) for n in range(40)]
-    settle(*files)
+    age_files(*files)
     store = tmp_path / "known.sqlite"
     with KnownFiles(store, LIMIT) as one, KnownFiles(store, LIMIT) as other:
         for n, file in enumerate(files):
@@ -189,6 +191,6 @@ def test_several_runs_share_a_store(tmp_path: Path) -> None:
     assert [found[file].sha256 for file in files] == [f"{n:064x}" for n in range(40)]  # pyright: ignore
 
 
-def test_a_store_that_cannot_be_made_names_the_mend(a: Path) -> None:
-    with pytest.raises(StorageError, match=r"known\.sqlite: can't be opened: .*; check the folder"):
+def test_a_store_that_cannot_be_made_is_named_with_the_fix(a: Path) -> None:
+    with pytest.raises(StorageError, match=r"known\.sqlite: cannot be opened: .*; check the folder"):
         KnownFiles(a / "known.sqlite", LIMIT)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tasks.errors import ManifestError
-from tasks.items.manifests import manifest_files
+from tasks.items.manifests import list_manifest_files
 from tasks.items.samples import Intake, read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Split
@@ -36,7 +36,7 @@ ROWS = [
 ]
 
 
-def as_csv(rows: list[dict[str, Any]]) -> bytes:
+def make_csv(rows: list[dict[str, Any]]) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, ["id", "note", "instruction", "image", "output"])
     writer.writeheader()
@@ -45,7 +45,7 @@ def as_csv(rows: list[dict[str, Any]]) -> bytes:
     return out.getvalue().encode("utf-8-sig")
 
 
-def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+def make_parquet(rows: list[dict[str, Any]]) -> bytes:
     lists = [row | {"image": [row["image"]] if isinstance(row["image"], str) else row["image"]} for row in rows]
     return pd.DataFrame(lists).to_parquet(None)
 
@@ -59,9 +59,9 @@ LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode() 
         ("m.json", json.dumps(ROWS, ensure_ascii=False, indent=1).encode("utf-8-sig")),
         ("m.json", LINES),
         ("m.jsonl", LINES.replace(b"\n", b"\r\n")),
-        ("m.csv", as_csv(ROWS)),
-        ("m.CSV", as_csv(ROWS).replace(b'["a.png"]', b"['a.png']").replace(b'"[""a.png""]"', b"['a.png']")),
-        ("m.parquet", as_parquet(ROWS)),
+        ("m.csv", make_csv(ROWS)),
+        ("m.CSV", make_csv(ROWS).replace(b'["a.png"]', b"['a.png']").replace(b'"[""a.png""]"', b"['a.png']")),
+        ("m.parquet", make_parquet(ROWS)),
     ],
 )
 def test_every_format_says_the_same(images: Path, tmp_path: Path, name: str, data: bytes) -> None:
@@ -84,7 +84,7 @@ def test_a_bad_line_is_a_bad_item(images: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
-    data = as_csv(ROWS[:1]) + b"9,,too,many,cells,here\r\n8,,\xc7\xeb,a.png,x\r\n"
+    data = make_csv(ROWS[:1]) + b"9,,too,many,cells,here\r\n8,,\xc7\xeb,a.png,x\r\n"
     (tmp_path / "m.csv").write_bytes(data)
     intake = read_samples(tmp_path / "m.csv", images, DEMO, Split.LABELLED)
     assert reasons(intake) == [("item-2", "malformed"), ("8", "not_utf8")]
@@ -101,8 +101,8 @@ def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
         ("m.json", b'[\n {"id": "1",}\n]', "line 2, column 13: not JSON"),
         ("m.json", b"", "is empty"),
         ("m.json", b"[]", "no items"),
-        ("m.json", b'{"data": []}', "expected an array"),
-        ("m.json", b'"x"', "expected an array"),
+        ("m.json", b'{"data": []}', "write an array"),
+        ("m.json", b'"x"', "write an array"),
         ("m.json", b"[" * 100_000, "not JSON"),
         ("m.json", "[]".encode("utf-16"), "save it as UTF-8"),
         ("m.jsonl", b"\n{'id': 1}\nnothing\n", "line 2, column 2: not JSON"),
@@ -111,11 +111,11 @@ def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
         ("m.csv", b"id,instruction\n", "no items"),
         ("m.csv", b'id,instruction\n1,"x\n', "line 2: not CSV"),
         ("m.parquet", b"PAR1 not really", "not Parquet"),
-        ("m.xlsx", b"", "unknown kind of manifest; use .json"),
+        ("m.xlsx", b"", "unknown file type; use .json"),
         ("m.json", None, "no such file"),
     ],
 )
-def test_a_bad_file_names_itself_and_the_mend(images: Path, tmp_path: Path, name: str, data: bytes, says: str) -> None:
+def test_a_bad_file_is_named_with_the_fix(images: Path, tmp_path: Path, name: str, data: bytes, says: str) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(ManifestError) as error:
@@ -190,7 +190,7 @@ def test_what_is_hidden_unfinished_or_of_another_kind_is_left_out(folder: Path) 
     for name in (".2.json.77", ".x.json", "~$x.csv", "x.json~", "x.json.part", "x.jsonl.tmp", "#x.json#", "notes.txt"):
         (folder / name).write_text("[1]", encoding="utf-8")
     (folder / "old.json").mkdir()
-    assert [file.name for file in manifest_files(folder)] == ["2.json"]
+    assert [file.name for file in list_manifest_files(folder)] == ["2.json"]
     assert [s.id for s in read(folder).kept] == ["a", "b"]
 
 
@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_read_stops_the_set_and_is_named(folder: Path, nam
 
 def test_a_folder_without_items_is_an_error_that_says_what_it_waits_for(folder: Path) -> None:
     (folder / "2.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(ManifestError, match=r"watched: no manifest in this folder holds items; put one there \(\.json"):
+    with pytest.raises(ManifestError, match=r"watched: no manifest in this folder contains items; add one \(\.json"):
         read(folder)
 
 

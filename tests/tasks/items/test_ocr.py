@@ -18,22 +18,22 @@ from tasks.items.ocr import Found, OcrReader, Unread
 from tasks.records import ImageRef
 
 
-def ref(path: Path) -> ImageRef:
+def make_ref(path: Path) -> ImageRef:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return ImageRef(path=str(path), sha256=digest, width=1, height=1)
 
 
-def drawn(path: Path, *lines: str, **how: object) -> ImageRef:
+def draw_lines(path: Path, *lines: str, **how: object) -> ImageRef:
     image = Image.new("RGB", (420, 420), "white")  # a strip would be enlarged until its short side is 736
     for number, line in enumerate(lines):
         for column, text in enumerate(line.split("|")):
             place = (15 + 220 * column, 15 + 60 * number)
             ImageDraw.Draw(image).text(place, text, fill="black", font=ImageFont.load_default(size=34))
     image.save(path, **how)
-    return ref(path)
+    return make_ref(path)
 
 
-def readers() -> list[psutil.Process]:
+def list_readers() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if "tasks.items.ocr_child" in p.cmdline()]
 
 
@@ -41,15 +41,15 @@ def readers() -> list[psutil.Process]:
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageRef]:
     folder = tmp_path_factory.mktemp("images")
     made = {
-        "rows": drawn(folder / "rows.png", "Order 20417|paid", "Refund 365"),
-        "blank": drawn(folder / "blank.png"),
-        "palette": drawn(folder / "palette.gif", "98765"),
+        "rows": draw_lines(folder / "rows.png", "Order 20417|paid", "Refund 365"),
+        "blank": draw_lines(folder / "blank.png"),
+        "palette": draw_lines(folder / "palette.gif", "98765"),
     }
-    sideways = Image.open(drawn(folder / "upright.png", "31415").path).rotate(90, expand=True)
+    sideways = Image.open(draw_lines(folder / "upright.png", "31415").path).rotate(90, expand=True)
     exif = Image.Exif()
     exif[0x0112] = 6
     sideways.save(folder / "sideways.jpg", exif=exif)
-    return made | {"sideways": ref(folder / "sideways.jpg")}
+    return made | {"sideways": make_ref(folder / "sideways.jpg")}
 
 
 def test_text_is_read_in_order_and_once(images: dict[str, ImageRef], tmp_path: Path):
@@ -63,7 +63,7 @@ def test_text_is_read_in_order_and_once(images: dict[str, ImageRef], tmp_path: P
     }
     assert steps == [(done, 4) for done in range(5)]
     assert not reader.unread
-    assert not readers()
+    assert not list_readers()
     asked: list[ImageRef] = []
 
     def reading(missing: Sequence[ImageRef], processes: int) -> Iterator[Found]:
@@ -82,13 +82,13 @@ def test_what_cannot_be_read_is_told_and_tried_again(images: dict[str, ImageRef]
     changed = images["rows"].model_copy(update={"path": images["palette"].path})
     gone = images["palette"].model_copy(update={"path": str(missing)})
     reader = OcrReader(tmp_path, processes=1)
-    bad = [ref(torn), changed, gone]
+    bad = [make_ref(torn), changed, gone]
     assert reader.read([*bad, images["sideways"]]) == {i.sha256: "" for i in bad} | {images["sideways"].sha256: "31415"}
     assert {u.path for u in reader.unread.values()} == {i.path for i in bad}
     assert "changed" in reader.unread[changed.sha256].detail
     missing.write_bytes(Path(images["palette"].path).read_bytes())
     assert reader.read([gone]) == {gone.sha256: "98765"}
-    assert set(reader.unread) == {ref(torn).sha256, changed.sha256}
+    assert set(reader.unread) == {make_ref(torn).sha256, changed.sha256}
 
 
 def test_a_reader_that_dies_loses_one_image(images: dict[str, ImageRef], tmp_path: Path):
@@ -104,7 +104,7 @@ def test_a_reader_that_dies_loses_one_image(images: dict[str, ImageRef], tmp_pat
                 time.sleep(0.05)
             else:
                 break
-        for process in readers():
+        for process in list_readers():
             process.kill()
         os.close(writer)
 
@@ -127,7 +127,7 @@ def test_breaking_off_keeps_what_was_read_and_ends_the_readers(images: dict[str,
 
     with pytest.raises(Enough):
         OcrReader(tmp_path, processes=2).read(list(images.values()), until_one)
-    assert not readers()
+    assert not list_readers()
     with sqlite3.connect(tmp_path / "ocr.sqlite") as store:
         assert store.execute("SELECT count(*) FROM entries").fetchone() == (1,)
 
@@ -158,7 +158,7 @@ def test_a_reader_that_does_not_start_says_why(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(EngineError, match=r"does not start: ImportError: libGL\.so\.1: not found"):
         OcrReader(tmp_path, processes=2).read(list(images.values()))
-    assert not readers()
+    assert not list_readers()
 
 
 def test_images_may_be_read_elsewhere(images: dict[str, ImageRef], tmp_path: Path):

@@ -36,11 +36,11 @@ def read(images: Path, *items: Any, pack: Any = DEMO, split: Split = Split.LABEL
     return intake
 
 
-def shape(parts: tuple[Part, ...]) -> list[tuple[int, str]]:
+def summarise_parts(parts: tuple[Part, ...]) -> list[tuple[int, str]]:
     return [(p.turn, "IMAGE" if isinstance(p, ImagePart) else p.text) for p in parts]
 
 
-def bomb(side: int) -> bytes:
+def make_bomb(side: int) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -121,7 +121,7 @@ def test_one_bad_item_leaves_with_its_reason_and_the_good_one_stays(
     (images / "page.png").write_text("<html>404</html>")
     (images / "drawing.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     for side in (9000, 11000, 30000):
-        (images / f"bomb{side}.png").write_bytes(bomb(side))
+        (images / f"bomb{side}.png").write_bytes(make_bomb(side))
     (tmp_path / "outside.png").write_bytes((images / "a.png").read_bytes())
     (images / "out.png").symlink_to(tmp_path / "outside.png")
     (images / "in.png").symlink_to("a.png")
@@ -165,15 +165,15 @@ def test_an_image_is_measured_as_shown_and_hashed(images: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(images / "turned.jpg", exif=exif)
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     intake = read(
-        images, item(), item(id="b", image="turned.jpg"), item(id="c"), progress=lambda *done: told.append(done)
+        images, item(), item(id="b", image="turned.jpg"), item(id="c"), progress=lambda *done: calls.append(done)
     )
     plain, turned, again = (s.images[0] for s in intake.kept)
     assert (plain.width, plain.height, turned.width, turned.height) == (40, 30, 30, 40)
     assert again == plain and Path(plain.path) == (images / "a.png").resolve()
     assert len(plain.sha256) == 64 and plain.sha256 != turned.sha256
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_items_own_list_wins(images: Path, listed: str, labels: tuple[str, .
     (sample,) = read(images, item(instruction=text, output=labels[1])).kept
     assert sample.labels == labels
     assert sample.given == labels[1]
-    assert shape(sample.parts) == [(0, "IMAGE")]
+    assert summarise_parts(sample.parts) == [(0, "IMAGE")]
 
 
 def test_both_tasks_of_the_challenge_are_cut_to_what_is_their_own(images: Path) -> None:
@@ -212,10 +212,10 @@ def test_both_tasks_of_the_challenge_are_cut_to_what_is_their_own(images: Path) 
         item(id="b", instruction=said, image=["a.png", "a.png"], output="是否好用"),
         pack=WWW,
     ).kept
-    assert (picture.task, shape(picture.parts)) == ("image", [(0, "IMAGE")])
+    assert (picture.task, summarise_parts(picture.parts)) == ("image", [(0, "IMAGE")])
     assert picture.labels == tuple(WWW.task("image").labels)
     assert (dialogue.task, dialogue.labels) == ("dialogue", ("反馈密封性不好", "是否好用"))
-    assert shape(dialogue.parts) == [
+    assert summarise_parts(dialogue.parts) == [
         (1, "用户: <http>"),
         (2, '\n客服: 您好，分类标签:["客服说的"]'),
         (3, "\n用户: "),
@@ -228,8 +228,8 @@ def test_both_tasks_of_the_challenge_are_cut_to_what_is_their_own(images: Path) 
 def test_both_tasks_of_the_demo_are_cut(images: Path) -> None:
     crlf = SAID.replace("在吗", "Picture 1: 是我发的\n客服：在").replace("\n", "\r\n")
     picture, dialogue = read(images, item(), item(id="b", instruction=crlf, image=[], output="询问尺码")).kept
-    assert shape(picture.parts) == [(0, "IMAGE")]
-    assert shape(dialogue.parts) == [(1, "用户: Picture 1: 是我发的"), (2, "\n客服：在")]
+    assert summarise_parts(picture.parts) == [(0, "IMAGE")]
+    assert summarise_parts(dialogue.parts) == [(1, "用户: Picture 1: 是我发的"), (2, "\n客服：在")]
     assert dialogue.labels == tuple(DEMO.task("dialogue").labels)
 
 
@@ -243,9 +243,9 @@ def test_only_a_list_outside_the_dialogue_counts(images: Path) -> None:
         item(id="b", instruction=before, image=[], output="询问尺码"),
     ).kept
     assert inside.labels == tuple(DEMO.task("dialogue").labels)
-    assert shape(inside.parts) == [(1, '用户: 为什么写着 分类标签:["退款"]')]
+    assert summarise_parts(inside.parts) == [(1, '用户: 为什么写着 分类标签:["退款"]')]
     assert ahead.labels == ("询问尺码", "查询物流")
-    assert shape(ahead.parts) == [(1, "用户: 在吗")]
+    assert summarise_parts(ahead.parts) == [(1, "用户: 在吗")]
 
 
 # --- other columns, other kinds of answer --------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_captions_are_read_from_two_columns(images: Path) -> None:
         "少一格,x",
         "不在,x,d.png",
     )
-    assert [(s.id, s.task, s.labels, s.given, shape(s.parts)) for s in intake.kept] == [
+    assert [(s.id, s.task, s.labels, s.given, summarise_parts(s.parts)) for s in intake.kept] == [
         ("a.png", "caption", (), "一只杯子", [(0, "IMAGE")]),
         ("sub/b.png", "caption", (), "红的, 大的", [(0, "IMAGE")]),
     ]
@@ -320,7 +320,7 @@ def test_labelled_images_need_neither_id_nor_instruction(images: Path, tmp_path:
     content["tasks"] = {"image": {"labels": content["tasks"]["image"]["labels"]}}
     (folder / "pack.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     intake = read_csv(images, "file,class", "a.png,商品页", "b.png,别的", pack=load_pack(folder))
-    assert [(s.id, s.given, len(s.labels), shape(s.parts)) for s in intake.kept] == [
+    assert [(s.id, s.given, len(s.labels), summarise_parts(s.parts)) for s in intake.kept] == [
         ("a.png", "商品页", 10, [(0, "IMAGE")])
     ]
     assert reasons(intake) == [("b.png", Reason.UNKNOWN_LABEL)]

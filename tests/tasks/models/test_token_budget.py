@@ -13,7 +13,7 @@ from tasks.demo.checkpoint import new_checkpoint
 from tasks.models.image_cache import TooThin, open_images
 from tasks.models.token_budget import PromptBudget, estimate_prompt_tokens, image_tokens
 from tasks.models.unanswered import TooLong
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 from tests.tasks.making import image, prompter, sample
 
@@ -61,7 +61,7 @@ def made(budget: PromptBudget, request: Request) -> dict[str, list[list[int]]]:
         fetch_image({"image": Image.new("RGB", (i.width, i.height)), **bounds}, image_patch_size=patch)
         for i in request.images
     ]
-    turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+    turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
     prompt = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     return processor(text=[prompt], images=pictures or None, do_resize=False)
 

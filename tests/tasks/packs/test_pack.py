@@ -55,11 +55,11 @@ def test_a_folder_loads_like_a_name_and_its_digest_follows_every_file(folder: Pa
         ("recognise: '\\A", "recognise: '(\\A", "tasks.image.recognise", "regular expression"),
         ("turn: '^(?:", "turn: '^(?:(", "tasks.dialogue.turn", "regular expression"),
         ('"商品页"', '""', "tasks.image.labels", "empty"),
-        ('"规格选择页"', '"商品页"', "line 2", "`商品页` stands twice"),
+        ('"规格选择页"', '"商品页"', "line 2", "duplicate key `商品页`"),
         ('"商品页"', "2024", "tasks.image.labels.2024", "quotes"),
         ('label_key: "所属类别"', 'label_key: "理由"', "label_key", "differ"),
         ("reason_max_chars: 50", "reason_max_chars: 0", "reason_max_chars", "greater"),
-        ("tasks:\n", "tasks:\n  - [\n", "pack.yaml, line", "mend"),
+        ("tasks:\n", "tasks:\n  - [\n", "pack.yaml, line", "correct that line"),
     ],
 )
 def test_a_wrong_pack_names_file_and_key(folder: Path, old: str, new: str, key: str, says: str) -> None:
@@ -77,7 +77,7 @@ def test_no_labels_and_no_group_are_errors(folder: Path) -> None:
     (folder / "pack.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     with pytest.raises(PackError, match=r"tasks\.image: labels: must not be empty") as error:
         load_pack(folder)
-    assert "tasks.dialogue: label_list: needs one pair" in str(error.value)
+    assert "tasks.dialogue: label_list: put round brackets" in str(error.value)
 
 
 def test_a_missing_template_or_pack_or_task_is_named(folder: Path) -> None:
@@ -117,20 +117,20 @@ def test_a_pack_of_free_text_has_neither_labels_nor_their_keys() -> None:
         (
             "    free_text: true\n",
             "    labels: {}\n",
-            "tasks.caption: labels: must not be empty; or say `free_text: true`",
+            "tasks.caption: labels: must not be empty; set `free_text: true`",
         ),
-        ("free_text: true\n", "free_text: true\n    labels: {a: b}\n", "free_text: has no labels"),
-        ("free_text: true\n", "free_text: true\n  other:\n    free_text: true\n", "can only be of one task"),
-        ("name: captions\n", "name: captions\nreason_key: r\n", "reason_key: means nothing"),
-        ("name: captions\n", "name: captions\nneither: none\n", "neither: means nothing"),
-        ("  image: image_path\n", "", "name the column of `image`, of `instruction`"),
-        ("  image: image_path\n", "  instruction: text\n", "id: name its column"),
-        ("  image: image_path\n", "  image: caption\n", "one column stands for two fields"),
+        ("free_text: true\n", "free_text: true\n    labels: {a: b}\n", "free_text: a free-text task has no labels"),
+        ("free_text: true\n", "free_text: true\n  other:\n    free_text: true\n", "can belong to one task only"),
+        ("name: captions\n", "name: captions\nreason_key: r\n", "reason_key: does not apply"),
+        ("name: captions\n", "name: captions\nneither: none\n", "neither: does not apply"),
+        ("  image: image_path\n", "", "give the column of `image`, of `instruction`"),
+        ("  image: image_path\n", "  instruction: text\n", "id: give its column"),
+        ("  image: image_path\n", "  image: caption\n", "the same column is given for two fields"),
         ("  image: image_path\n", "  image: image_path\n  picture: x\n", "columns.picture: unknown key"),
         (
             "columns:\n  image: image_path\n  output: caption\n\ntasks:\n",
             "tasks:\n  other:\n    labels: {a: b}\n",
-            "some have labels, some are free text",
+            "some have labels and some are free text",
         ),
         ("columns:\n  image: image_path\n  output: caption\n", "", "tasks.caption.recognise: the key is missing"),
     ],
@@ -146,5 +146,5 @@ def test_a_wrong_pack_of_free_text_is_refused(captions: Path, old: str, new: str
 def test_what_asks_for_a_text_is_needed_instead_of_what_asks_for_a_label(captions: Path) -> None:
     assert not (captions / "classify.jinja").exists()
     (captions / "write.jinja").unlink()
-    with pytest.raises(PackError, match=r"write\.jinja: missing; such a pack needs write\.jinja, answer\.jinja"):
+    with pytest.raises(PackError, match=r"write\.jinja: missing; this kind of pack needs write\.jinja, answer\.jinja"):
         load_pack(captions)

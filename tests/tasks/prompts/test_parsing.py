@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.prompts.parsing import ASK_AGAIN, match_label, parse, parse_reason, rung_counts
+from tasks.prompts.parsing import ASK_AGAIN, count_rungs, match_label, parse, parse_reason
 from tasks.records import USABLE, FreeText, Generation, LabelAnswer, Outcome, Request, Rung, Sampling
 
 LABELS = ("订单页面", "物流页面-派送中", "退款A", "退款B", "商品详情页截图")
@@ -39,25 +39,25 @@ def generation(*texts: str, outcome: Outcome = Outcome.OK, logprobs: dict[str, f
     return Generation(key="k", outcome=outcome, texts=texts, label_logprobs=logprobs)
 
 
-def answer(label: str, reason: str = "因为") -> str:
+def make_answer(label: str, reason: str = "因为") -> str:
     return json.dumps({"理由": reason, "所属类别": label}, ensure_ascii=False)
 
 
-def parsed(*texts: str, outcome: Outcome = Outcome.OK, logprobs: dict[str, float] | None = None):
+def parse_texts(*texts: str, outcome: Outcome = Outcome.OK, logprobs: dict[str, float] | None = None):
     return parse(request(), generation(*texts, outcome=outcome, logprobs=logprobs), source="teacher", model="m")
 
 
 READ = [
-    (Rung.STRICT, answer("订单页面"), "订单页面", "因为"),
+    (Rung.STRICT, make_answer("订单页面"), "订单页面", "因为"),
     (Rung.STRICT, '\n {"理由":"因为",\n"所属类别":"订单页面"}\n', "订单页面", "因为"),
     (Rung.STRICT, '{"所属类别": "订单页面"}', "订单页面", ""),
     (Rung.STRICT, '{"理由": "\\ud800x", "所属类别": "订单页面"}', "订单页面", "x"),
     (Rung.STRICT, '{"理由": "因为",   \n\n\n   "所属类别": "订单页面", "把握": 0.9}', "订单页面", "因为"),
     (Rung.STRICT, '{"所属类别": "订单页面", "所属类别": "订单页面"}', "订单页面", ""),
-    (Rung.STRIPPED, f"```json\n{answer('订单页面')}\n```", "订单页面", "因为"),
-    (Rung.STRIPPED, f"好的，答案是：{answer('订单页面')} 希望有帮助{{}}", "订单页面", "因为"),
-    (Rung.STRIPPED, f"\ufeff{answer('订单页面')}", "订单页面", "因为"),
-    (Rung.STRIPPED, f"{{}}{answer('订单页面')}", "订单页面", "因为"),
+    (Rung.STRIPPED, f"```json\n{make_answer('订单页面')}\n```", "订单页面", "因为"),
+    (Rung.STRIPPED, f"好的，答案是：{make_answer('订单页面')} 希望有帮助{{}}", "订单页面", "因为"),
+    (Rung.STRIPPED, f"\ufeff{make_answer('订单页面')}", "订单页面", "因为"),
+    (Rung.STRIPPED, f"{{}}{make_answer('订单页面')}", "订单页面", "因为"),
     (Rung.STRIPPED, '{"理由": "a{b", "所属类别": "订单页面"} {"所属类别": "退款A"}', "订单页面", "a{b"),
     (Rung.REPAIRED_JSON, "{“理由”：“因为”，“所属类别”：“订单页面”}", "订单页面", "因为"),
     (Rung.REPAIRED_JSON, "{'理由': '因为', '所属类别': '订单页面'}", "订单页面", "因为"),
@@ -66,16 +66,16 @@ READ = [
     (Rung.REPAIRED_JSON, '{"理由": "第一行\n第二行", "所属类别": "订单页面"}', "订单页面", "第一行 第二行"),
     (Rung.REPAIRED_JSON, '{"理由": "因为", "所属类别": "订单页面"', "订单页面", "因为"),
     (Rung.REPAIRED_JSON, '```\n{"理由": "因为", "所属类别": "订单页面"\n```', "订单页面", "因为"),
-    (Rung.NORMALISED, answer("订单页面 "), "订单页面", "因为"),
-    (Rung.NORMALISED, answer("订单页面。"), "订单页面", "因为"),
-    (Rung.NORMALISED, answer("退款Ａ"), "退款A", "因为"),
-    (Rung.NORMALISED, answer("退款a"), "退款A", "因为"),
-    (Rung.NORMALISED, answer("物流页面—派送中"), "物流页面-派送中", "因为"),
+    (Rung.NORMALISED, make_answer("订单页面 "), "订单页面", "因为"),
+    (Rung.NORMALISED, make_answer("订单页面。"), "订单页面", "因为"),
+    (Rung.NORMALISED, make_answer("退款Ａ"), "退款A", "因为"),
+    (Rung.NORMALISED, make_answer("退款a"), "退款A", "因为"),
+    (Rung.NORMALISED, make_answer("物流页面—派送中"), "物流页面-派送中", "因为"),
     (Rung.NORMALISED, '{"理由": "因为", "所属 类别：": "订单页面"}', "订单页面", "因为"),
-    (Rung.NORMALISED, f"```{answer('【订单页面】')}```", "订单页面", "因为"),
+    (Rung.NORMALISED, f"```{make_answer('【订单页面】')}```", "订单页面", "因为"),
     (Rung.NORMALISED, "{'理由': '因为', '所属类别': '订单页面.'}", "订单页面", "因为"),
-    (Rung.NEAREST, answer("商品详情页的截图"), "商品详情页截图", "因为"),
-    (Rung.NEAREST, f"答案{answer('商品详情页的截图')}", "商品详情页截图", "因为"),
+    (Rung.NEAREST, make_answer("商品详情页的截图"), "商品详情页截图", "因为"),
+    (Rung.NEAREST, f"答案{make_answer('商品详情页的截图')}", "商品详情页截图", "因为"),
     (Rung.NEAREST, "{'所属 类别': '商品详情页的截图'}", "商品详情页截图", ""),
     (Rung.BARE, "订单页面", "订单页面", ""),
     (Rung.BARE, "“订单页面”。\n", "订单页面", ""),
@@ -83,12 +83,12 @@ READ = [
 ]
 
 UNREAD = [
-    (answer("退款"), Outcome.UNKNOWN_LABEL),
-    (answer("退款C"), Outcome.UNKNOWN_LABEL),
-    (answer(""), Outcome.UNKNOWN_LABEL),
-    (answer("订单页面 退款A"), Outcome.UNKNOWN_LABEL),
-    (answer("不是商品详情页截图"), Outcome.UNKNOWN_LABEL),
-    (answer("非商品详情页截图"), Outcome.UNKNOWN_LABEL),
+    (make_answer("退款"), Outcome.UNKNOWN_LABEL),
+    (make_answer("退款C"), Outcome.UNKNOWN_LABEL),
+    (make_answer(""), Outcome.UNKNOWN_LABEL),
+    (make_answer("订单页面 退款A"), Outcome.UNKNOWN_LABEL),
+    (make_answer("不是商品详情页截图"), Outcome.UNKNOWN_LABEL),
+    (make_answer("非商品详情页截图"), Outcome.UNKNOWN_LABEL),
     ('{"理由": "因为", "所属类别": 3}', Outcome.UNKNOWN_LABEL),
     ('{"理由": "因为", "所属类别": ["订单页面"]}', Outcome.UNKNOWN_LABEL),
     ('{"所属类别": "订单页面"、"所属类别": "退款A"', Outcome.TRUNCATED),
@@ -113,7 +113,7 @@ UNREAD = [
 
 @pytest.mark.parametrize(("rung", "text", "label", "reason"), READ)
 def test_what_can_be_read_and_on_which_rung(rung: Rung, text: str, label: str, reason: str):
-    prediction = parsed(text)
+    prediction = parse_texts(text)
     assert (prediction.rung, prediction.label, prediction.reason) == (rung, label, reason)
     assert prediction.outcome is (Outcome.OK if rung is Rung.STRICT else Outcome.REPAIRED)
     assert prediction.votes == {label: 1}
@@ -121,42 +121,44 @@ def test_what_can_be_read_and_on_which_rung(rung: Rung, text: str, label: str, r
 
 @pytest.mark.parametrize(("text", "outcome"), UNREAD)
 def test_what_cannot_be_read_and_why(text: str, outcome: Outcome):
-    prediction = parsed(text)
+    prediction = parse_texts(text)
     assert (prediction.outcome, prediction.label, prediction.reason) == (outcome, None, "")
     assert (prediction.votes, prediction.rung) == ({}, Rung.NONE)
 
 
 def test_the_rung_is_that_of_the_text_that_won():
-    prediction = parsed(answer("退款B"), f"好：{answer('退款A')}", "退款A", "")
+    prediction = parse_texts(make_answer("退款B"), f"好：{make_answer('退款A')}", "退款A", "")
     assert (prediction.label, prediction.rung, prediction.outcome) == ("退款A", Rung.STRIPPED, Outcome.REPAIRED)
     logprobs = {"退款B": -0.1, "订单页面": -9.0}
-    assert parsed(answer("退款B"), "退款A", "退款A", logprobs=logprobs).rung is Rung.STRICT
-    alone = parsed(answer("退款A"), logprobs=logprobs)
+    assert parse_texts(make_answer("退款B"), "退款A", "退款A", logprobs=logprobs).rung is Rung.STRICT
+    alone = parse_texts(make_answer("退款A"), logprobs=logprobs)
     assert (alone.label, alone.rung, alone.outcome) == ("退款B", Rung.NONE, Outcome.REPAIRED)
 
 
 def test_rungs_are_counted_strictest_first():
-    predictions = [parsed(text) for text in ("订单页面", answer("订单页面"), "", "“退款A”", answer("退款B"), "？")]
-    assert list(rung_counts(predictions).items()) == [("strict", 2), ("bare", 2), ("none", 2)]
-    assert rung_counts([]) == {}
+    predictions = [
+        parse_texts(text) for text in ("订单页面", make_answer("订单页面"), "", "“退款A”", make_answer("退款B"), "？")
+    ]
+    assert list(count_rungs(predictions).items()) == [("strict", 2), ("bare", 2), ("none", 2)]
+    assert count_rungs([]) == {}
 
 
 def test_what_the_model_did_is_asked_again_and_what_the_item_or_engine_did_is_not():
-    unread = {parsed(text).outcome for text, _ in UNREAD}
+    unread = {parse_texts(text).outcome for text, _ in UNREAD}
     assert unread == ASK_AGAIN
     assert set(Outcome) - ASK_AGAIN == USABLE | {Outcome.TOO_LONG, Outcome.BAD_MEDIA, Outcome.FAILED}
 
 
 @given(st.text() | st.text(alphabet='{}[]"\\:,，： 理由所属类别订单页面退款AB\n', max_size=80))
 def test_any_text_is_parsed_without_raising(text: str):
-    prediction = parsed(text)
+    prediction = parse_texts(text)
     assert (prediction.label in LABELS) == (prediction.outcome in USABLE) == (prediction.rung is not Rung.NONE)
     parse_reason(request(FreeText()), generation(text))
 
 
 @given(st.sampled_from(LABELS), st.text())
 def test_what_json_can_hold_comes_back(label: str, reason: str):
-    prediction = parsed(answer(label, reason))
+    prediction = parse_texts(make_answer(label, reason))
     assert (prediction.outcome, prediction.label, prediction.reason) == (Outcome.OK, label, " ".join(reason.split()))
 
 
@@ -175,33 +177,41 @@ def test_what_json_can_hold_comes_back(label: str, reason: str):
 )
 def test_hostile_texts_are_quick(text: str):
     began = time.perf_counter()
-    assert parsed(text).label is None
+    assert parse_texts(text).label is None
     assert time.perf_counter() - began < 2
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.BAD_MEDIA, Outcome.TOO_LONG, Outcome.EMPTY])
 def test_the_engines_outcome_stays(outcome: Outcome):
-    assert parsed(answer("订单页面"), outcome=outcome).outcome is outcome
+    assert parse_texts(make_answer("订单页面"), outcome=outcome).outcome is outcome
     assert parse_reason(request(), generation("x", outcome=outcome)) == (outcome, "")
 
 
 def test_votes_decide_without_probabilities_and_ties_go_to_the_first_label():
-    texts = [answer("退款B", "b"), answer("退款A", "a1"), "{", answer("退款A", "a2"), answer("退款B", "b2")]
-    prediction = parsed(*texts)
+    texts = [
+        make_answer("退款B", "b"),
+        make_answer("退款A", "a1"),
+        "{",
+        make_answer("退款A", "a2"),
+        make_answer("退款B", "b2"),
+    ]
+    prediction = parse_texts(*texts)
     assert (prediction.label, prediction.votes, prediction.reason) == ("退款A", {"退款B": 2, "退款A": 2}, "a1")
-    assert parsed(*texts[:1], *texts[2:]).label == "退款B"
+    assert parse_texts(*texts[:1], *texts[2:]).label == "退款B"
 
 
 def test_probabilities_overrule_votes():
     logprobs = {"订单页面": math.log(0.6), "退款A": math.log(0.4), "不是它的": 0.0}
-    prediction = parsed(answer("退款A"), answer("退款A"), answer("订单页面", "有订单号"), logprobs=logprobs)
+    prediction = parse_texts(
+        make_answer("退款A"), make_answer("退款A"), make_answer("订单页面", "有订单号"), logprobs=logprobs
+    )
     assert (prediction.label, prediction.reason, prediction.votes["退款A"]) == ("订单页面", "有订单号", 2)
     assert prediction.probabilities == pytest.approx({"订单页面": 0.6, "退款A": 0.4})
 
 
 def test_a_cut_answer_that_still_names_its_label_counts():
-    assert parsed(answer("订单页面"), outcome=Outcome.TRUNCATED).outcome is Outcome.OK
-    assert parsed("图里", outcome=Outcome.TRUNCATED).outcome is Outcome.TRUNCATED
+    assert parse_texts(make_answer("订单页面"), outcome=Outcome.TRUNCATED).outcome is Outcome.OK
+    assert parse_texts("图里", outcome=Outcome.TRUNCATED).outcome is Outcome.TRUNCATED
 
 
 @pytest.mark.parametrize(
@@ -250,7 +260,7 @@ def test_reasons():
     ):
         assert parse_reason(free, generation(refusal)) == (Outcome.REFUSED, "")
     assert parse_reason(free, generation(" ")) == (Outcome.EMPTY, "")
-    assert parse_reason(request(), generation(answer("订单页面", "有订单号"))) == (Outcome.OK, "有订单号")
+    assert parse_reason(request(), generation(make_answer("订单页面", "有订单号"))) == (Outcome.OK, "有订单号")
 
 
 def test_a_free_text_request_has_no_label_to_parse():

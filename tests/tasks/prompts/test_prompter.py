@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasks.errors import PackError
 from tasks.packs.pack import TEMPLATES, load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import IMAGE_TOKEN, user_content, user_text
+from tasks.prompts.turns import IMAGE_TOKEN, make_user_content, make_user_text
 from tasks.records import FreeText, LabelAnswer, Request, Sample, Sampling
 from tests.tasks.making import image, parts, prompter, sample
 
@@ -26,14 +26,14 @@ def item(pack: str, task: str) -> Sample:
     return sample("x", *content, task=task, labels=labels, given=labels[0])
 
 
-def rendered(pack: str, task: str, template: str) -> str:
+def render(pack: str, task: str, template: str) -> str:
     asking, subject = prompter(pack), item(pack, task)
     label = ANSWERS[pack][task == "dialogue"]
     assert label in subject.labels
     if template == "rationale":
-        return user_text(asking.rationale(subject, label, GREEDY))
+        return make_user_text(asking.rationale(subject, label, GREEDY))
     if template == "classify":
-        with_reason, without = (user_text(asking.classify(subject, GREEDY, with_reason=w)) for w in (True, False))
+        with_reason, without = (make_user_text(asking.classify(subject, GREEDY, with_reason=w)) for w in (True, False))
         return f"{with_reason}\n--- without a reason ---\n{without}"
     return f"{asking.answer(label, '看到“漏”字')}\n{asking.answer(label)}"
 
@@ -43,7 +43,7 @@ def rendered(pack: str, task: str, template: str) -> str:
 @pytest.mark.parametrize("template", ["rationale", "classify", "answer"])
 def test_rendered_prompts_are_the_stored_ones(pack: str, task: str, template: str) -> None:
     file = SNAPSHOTS / f"{pack}_{task}_{template}.txt"
-    text = rendered(pack, task, template) + "\n"
+    text = render(pack, task, template) + "\n"
     if os.environ.get("LABELSTILL_UPDATE_SNAPSHOTS") == "1":
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
@@ -61,7 +61,7 @@ def test_well_formed_glosses_come_first_and_nothing_is_left_unrendered(pack: str
         assert glosses == load_pack(pack).task(task).labels
         assert list(glosses) == list(subject.labels)
         assert end < len(request.prefix)
-        assert not any(mark in user_text(request) for mark in ("{{", "}}", "{%", "\ue000", "\ue001"))
+        assert not any(mark in make_user_text(request) for mark in ("{{", "}}", "{%", "\ue000", "\ue001"))
 
 
 def test_only_the_labels_that_the_item_may_get_are_explained() -> None:
@@ -81,7 +81,7 @@ def test_what_is_trained_is_what_is_asked(reason: str) -> None:
     asking, subject = prompter(), sample("x", image("c"), "这个<image>漏水", labels=("反馈破损", "申请退款"))
     user, assistant = asking.training_turns(subject, "反馈破损", reason)
     assert (user.role, assistant.role) == ("user", "assistant")
-    assert user.content == user_text(asking.classify(subject, GREEDY, with_reason=bool(reason)))
+    assert user.content == make_user_text(asking.classify(subject, GREEDY, with_reason=bool(reason)))
     assert user.content.count(IMAGE_TOKEN) == 1
     assert json.loads(assistant.content) == ({"理由": reason} if reason else {}) | {"所属类别": "反馈破损"}
 
@@ -92,9 +92,12 @@ def test_a_free_text_is_asked_for_and_answered_with_nothing_around_it() -> None:
     request = asking.write(subject, GREEDY)
     assert isinstance(request.constraint, FreeText)
     turns = asking.training_turns(subject, "一张“红色”的杯子")
-    assert [(m.role, m.content) for m in turns] == [("user", user_text(request)), ("assistant", "一张“红色”的杯子")]
-    assert user_text(request).startswith(IMAGE_TOKEN + "\n")
-    assert "红色" not in user_text(request)
+    assert [(m.role, m.content) for m in turns] == [
+        ("user", make_user_text(request)),
+        ("assistant", "一张“红色”的杯子"),
+    ]
+    assert make_user_text(request).startswith(IMAGE_TOKEN + "\n")
+    assert "红色" not in make_user_text(request)
     with pytest.raises(PackError, match="free_text: asking for a label needs a label set"):
         asking.classify(subject, GREEDY)
 
@@ -102,42 +105,42 @@ def test_a_free_text_is_asked_for_and_answered_with_nothing_around_it() -> None:
 # --- the pack's files are other people's ---------------------------------------------------------------------
 
 
-def changed_pack(folder: Path, template: str, text: str) -> Prompter:
+def make_changed_prompter(folder: Path, template: str, text: str) -> Prompter:
     shutil.copytree(TEMPLATES / "demo", folder)
     (folder / template).write_text(text, encoding="utf-8")
     return Prompter(load_pack(folder), "m", max_pixels=784, min_pixels=784)
 
 
-def blocks(prefix: str = "", suffix: str = "") -> str:
+def make_blocks(prefix: str = "", suffix: str = "") -> str:
     return f"{{% block prefix %}}{prefix}{{% endblock %}}{{% block suffix %}}{suffix}{{% endblock %}}"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param(blocks(suffix="{{ glossen }}"), id="misspelt variable"),
-        pytest.param(blocks(suffix="{{ task.nam }}"), id="misspelt field"),
-        pytest.param(blocks(suffix="{{ glosses | to_json }}"), id="misspelt filter"),
-        pytest.param(blocks(suffix="{{ ''.__class__.__mro__ }}"), id="reaches into Python"),
-        pytest.param(blocks(suffix="{{ pack.folder.joinpath('pack.yaml').read_text() }}"), id="reads a file"),
-        pytest.param(blocks(suffix="{{ pack.columns.parse_raw('N.', proto='pickle') }}"), id="loads a pickle"),
-        pytest.param(blocks(suffix="{{ glosses.clear() }}"), id="changes what it is given"),
-        pytest.param(blocks(suffix="{{ 1 / 0 }}"), id="own arithmetic fails"),
-        pytest.param(blocks(suffix="{{ 1 + 'a' }}"), id="own types do not fit"),
-        pytest.param(blocks(suffix="{{ range(1000000000) | list }}"), id="endless"),
-        pytest.param(blocks(prefix="{% if %}"), id="syntax"),
+        pytest.param(make_blocks(suffix="{{ glossen }}"), id="misspelt variable"),
+        pytest.param(make_blocks(suffix="{{ task.nam }}"), id="misspelt field"),
+        pytest.param(make_blocks(suffix="{{ glosses | to_json }}"), id="misspelt filter"),
+        pytest.param(make_blocks(suffix="{{ ''.__class__.__mro__ }}"), id="reaches into Python"),
+        pytest.param(make_blocks(suffix="{{ pack.folder.joinpath('pack.yaml').read_text() }}"), id="reads a file"),
+        pytest.param(make_blocks(suffix="{{ pack.columns.parse_raw('N.', proto='pickle') }}"), id="loads a pickle"),
+        pytest.param(make_blocks(suffix="{{ glosses.clear() }}"), id="changes what it is given"),
+        pytest.param(make_blocks(suffix="{{ 1 / 0 }}"), id="own arithmetic fails"),
+        pytest.param(make_blocks(suffix="{{ 1 + 'a' }}"), id="own types do not fit"),
+        pytest.param(make_blocks(suffix="{{ range(1000000000) | list }}"), id="endless"),
+        pytest.param(make_blocks(prefix="{% if %}"), id="syntax"),
         pytest.param("{% block prefix %}{% endblock %}", id="a block is missing"),
-        pytest.param(blocks(prefix="{{ label }}"), id="prefix, the same for all items, uses the item's label"),
+        pytest.param(make_blocks(prefix="{{ label }}"), id="prefix, the same for all items, uses the item's label"),
     ],
 )
 def test_a_wrong_template_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
-    asking = changed_pack(tmp_path / "mine", "rationale.jinja", text)
+    asking = make_changed_prompter(tmp_path / "mine", "rationale.jinja", text)
     with pytest.raises(PackError, match=r"mine/rationale\.jinja"):
         asking.rationale(sample(), "申请退款", GREEDY)
 
 
 def test_a_template_that_is_not_utf8_is_an_error_that_names_the_file(tmp_path: Path) -> None:
-    asking = changed_pack(tmp_path / "mine", "classify.jinja", "")
+    asking = make_changed_prompter(tmp_path / "mine", "classify.jinja", "")
     (tmp_path / "mine" / "classify.jinja").write_bytes("请".encode("gbk"))
     with pytest.raises(PackError, match=r"mine/classify\.jinja"):
         asking.classify(sample(), GREEDY)
@@ -154,7 +157,7 @@ def test_a_template_that_is_not_utf8_is_an_error_that_names_the_file(tmp_path: P
     ],
 )
 def test_an_answer_template_must_write_reason_then_label(tmp_path: Path, text: str) -> None:
-    asking = changed_pack(tmp_path / "mine", "answer.jinja", text)
+    asking = make_changed_prompter(tmp_path / "mine", "answer.jinja", text)
     with pytest.raises(PackError, match=r"mine/answer\.jinja"):
         asking.classify(sample(), GREEDY)
 
@@ -162,7 +165,7 @@ def test_an_answer_template_must_write_reason_then_label(tmp_path: Path, text: s
 # --- the key -------------------------------------------------------------------------------------------------
 
 
-def key(asking: Prompter, subject: Sample, sampling: Sampling = GREEDY) -> str:
+def make_key(asking: Prompter, subject: Sample, sampling: Sampling = GREEDY) -> str:
     return asking.classify(subject, sampling).key
 
 
@@ -171,7 +174,7 @@ def test_the_key_forgets_who_asks_where_the_image_lies_and_the_given_label() -> 
         sample("a", image("1", "/here/a.png"), given="申请退款", source="one.json"),
         sample("b", image("1", "/there/b.png"), given=None, source="two.json"),
     ]
-    assert len({key(prompter(), s) for s in same}) == 1
+    assert len({make_key(prompter(), s) for s in same}) == 1
 
 
 def test_the_key_changes_with_everything_that_the_model_sees(tmp_path: Path) -> None:
@@ -179,20 +182,20 @@ def test_the_key_changes_with_everything_that_the_model_sees(tmp_path: Path) -> 
     wider = Prompter(load_pack("demo"), "m", max_pixels=112 * 168 + 1, min_pixels=56 * 56)
     taller = Prompter(load_pack("demo"), "m", max_pixels=112 * 168, min_pixels=56 * 56 + 1)
     text = (TEMPLATES / "demo" / "classify.jinja").read_text(encoding="utf-8")
-    reworded = changed_pack(tmp_path / "demo", "classify.jinja", text.replace("只输出", "请只输出"))
+    reworded = make_changed_prompter(tmp_path / "demo", "classify.jinja", text.replace("只输出", "请只输出"))
     keys = [
-        key(prompter(), plain),
-        key(prompter(), sample("s", "用户: 在", image("2"))),
-        key(prompter(), sample("s", "用户: 吗", image("1"))),
-        key(prompter(), sample("s", image("1"), "用户: 在")),
-        key(prompter(), sample("s", "用户: 在", image("1"), labels=("申请退款", "查询物流"))),
-        key(prompter(), sample("s", "用户: 在", image("1"), labels=("查询物流", "申请退款", "反馈破损"))),
-        key(prompter(model="other"), plain),
-        key(wider, plain),
-        key(taller, plain),
-        key(Prompter(reworded.pack, "m", max_pixels=112 * 168, min_pixels=56 * 56), plain),
+        make_key(prompter(), plain),
+        make_key(prompter(), sample("s", "用户: 在", image("2"))),
+        make_key(prompter(), sample("s", "用户: 吗", image("1"))),
+        make_key(prompter(), sample("s", image("1"), "用户: 在")),
+        make_key(prompter(), sample("s", "用户: 在", image("1"), labels=("申请退款", "查询物流"))),
+        make_key(prompter(), sample("s", "用户: 在", image("1"), labels=("查询物流", "申请退款", "反馈破损"))),
+        make_key(prompter(model="other"), plain),
+        make_key(wider, plain),
+        make_key(taller, plain),
+        make_key(Prompter(reworded.pack, "m", max_pixels=112 * 168, min_pixels=56 * 56), plain),
         *(
-            key(prompter(), plain, s)
+            make_key(prompter(), plain, s)
             for s in (
                 Sampling(seed=1),
                 Sampling(max_tokens=7),
@@ -238,18 +241,18 @@ def test_the_forms_put_together_are_the_answer(pack: str, reason: str, label: st
 
 def test_content_and_text_say_the_same_and_a_literal_placeholder_is_no_image() -> None:
     request = prompter().classify(sample("s", "发<image>了", image("1"), image("2"), "<video>和<audio>呢"), GREEDY)
-    content = user_content(request)
+    content = make_user_content(request)
     assert [e["type"] for e in content] == ["text", "text", "image", "image", "text", "text"]
     assert [e["image"] for e in content if e["type"] == "image"] == ["/images/1.png", "/images/2.png"]
-    assert "".join(e.get("text", IMAGE_TOKEN) for e in content) == user_text(request)
-    assert user_text(request).count(IMAGE_TOKEN) == 2
-    assert "发＜image＞了<image><image>＜video＞和＜audio＞呢" in user_text(request)
+    assert "".join(e.get("text", IMAGE_TOKEN) for e in content) == make_user_text(request)
+    assert make_user_text(request).count(IMAGE_TOKEN) == 2
+    assert "发＜image＞了<image><image>＜video＞和＜audio＞呢" in make_user_text(request)
 
 
 def test_a_literal_placeholder_in_a_template_is_no_image(tmp_path: Path) -> None:
-    asking = changed_pack(tmp_path / "mine", "rationale.jinja", blocks("看<image>：", "<image>是什么"))
+    asking = make_changed_prompter(tmp_path / "mine", "rationale.jinja", make_blocks("看<image>：", "<image>是什么"))
     request = asking.rationale(sample("s", image("1")), "申请退款", GREEDY)
-    assert user_text(request) == "看＜image＞：<image>＜image＞是什么"
+    assert make_user_text(request) == "看＜image＞：<image>＜image＞是什么"
 
 
 def test_empty_texts_are_left_out() -> None:
@@ -266,4 +269,4 @@ def test_empty_texts_are_left_out() -> None:
         max_pixels=784,
         min_pixels=784,
     )
-    assert user_content(request) == [{"type": "image", "image": "/images/1.png"}]
+    assert make_user_content(request) == [{"type": "image", "image": "/images/1.png"}]

@@ -1,7 +1,7 @@
 """The ledger answers by these keys: if one of them changes, everything that was paid for is asked again."""
 
 from tasks.packs.pack import load_pack
-from tasks.prompts.prompter import Prompter, reseeded
+from tasks.prompts.prompter import Prompter, reseed
 from tasks.records import Request, Sampling
 from tests.tasks.making import image, sample
 
@@ -25,7 +25,7 @@ def requests() -> dict[str, Request]:
         "rationale with a complaint": demo.rationale(DIALOGUE, "反馈破损", Sampling(temperature=0.8, seed=1), "太短"),
         "classify": demo.classify(DIALOGUE, VOTES),
         "classify without a reason": demo.classify(DIALOGUE, Sampling(max_tokens=8), with_reason=False),
-        "classify again": reseeded(demo.classify(DIALOGUE, Sampling()), 1),
+        "classify again": reseed(demo.classify(DIALOGUE, Sampling()), 1),
         "conclude": demo.conclude(DIALOGUE, "“漏水”二字", Sampling(max_tokens=1, label_probabilities=True)),
         "classify a screenshot": www2025.classify(screenshot, VOTES),
         "rationale of a screenshot": www2025.rationale(screenshot, labels[0], Sampling()),

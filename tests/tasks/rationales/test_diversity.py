@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tasks.rationales.diversity import Worded, crowded_out, find_alike, measure_diversity
+from tasks.rationales.diversity import MarkedReason, find_alike, find_crowded_out, measure_diversity
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
 
 
-def worded(*texts: str, label: str = "a") -> list[Worded]:
-    return [Worded(text, label) for text in texts]
+def make_reasons(*texts: str, label: str = "a") -> list[MarkedReason]:
+    return [MarkedReason(text, label) for text in texts]
 
 
 def jaccard(a: str, b: str) -> float:
@@ -19,7 +19,7 @@ def jaccard(a: str, b: str) -> float:
     return len(x & y) / len(x | y)
 
 
-def neighbours(texts: Sequence[str], least: float) -> list[set[int]]:
+def find_neighbours(texts: Sequence[str], least: float) -> list[set[int]]:
     """Of each text the others that are near, by the plain definition."""
     near: list[set[int]] = [set() for _ in texts]
     for i, j in itertools.combinations(range(len(texts)), 2):
@@ -29,9 +29,9 @@ def neighbours(texts: Sequence[str], least: float) -> list[set[int]]:
     return near
 
 
-def alike(fresh: Sequence[str], standing: Sequence[str], least: float, *, last: bool) -> set[int]:
+def find_alike_slowly(fresh: Sequence[str], standing: Sequence[str], least: float, *, last: bool) -> set[int]:
     """Which of `fresh` are ALIKE, pair by pair."""
-    near = neighbours([*standing, *fresh], least)
+    near = find_neighbours([*standing, *fresh], least)
     bad: set[int] = set()
     for i in range(len(standing), len(near)):
         if {j for j in near[i] if j < i} - bad or (len(near[i]) > 1 and not last):
@@ -39,7 +39,7 @@ def alike(fresh: Sequence[str], standing: Sequence[str], least: float, *, last: 
     return {i - len(standing) for i in bad}
 
 
-def drawn(rng: random.Random, count: int) -> list[str]:
+def draw_texts(rng: random.Random, count: int) -> list[str]:
     """Short texts of few characters, and some with another end, or the same again."""
     texts = ["".join(rng.choice("甲乙丙丁戊") for _ in range(rng.randint(1, 12))) for _ in range(count)]
     texts += [t[:-1] + rng.choice("己庚") if rng.random() < 0.7 else t for t in rng.choices(texts, k=count)]
@@ -55,17 +55,19 @@ def test_alike_are_those_of_the_plain_definition(block: int, least: float, monke
     rng = random.Random(f"{block} {least}")
     found = 0
     for _ in range(6):
-        standing, fresh = drawn(rng, rng.randint(0, 5)), drawn(rng, rng.randint(1, 15))
+        standing, fresh = draw_texts(rng, rng.randint(0, 5)), draw_texts(rng, rng.randint(1, 15))
         for last in (False, True):
-            bad = alike(fresh, standing, least, last=last)
-            said = find_alike(worded(*fresh), worded(*standing), settings, last=last)
+            bad = find_alike_slowly(fresh, standing, least, last=last)
+            said = find_alike(make_reasons(*fresh), make_reasons(*standing), settings, last=last)
             assert said == dict.fromkeys(sorted(bad), BadReason.ALIKE)
             found += len(bad)
         firsts = [i for i, text in enumerate(fresh) if text not in fresh[:i]]
-        gone = {firsts[i] for i in alike([fresh[i] for i in firsts], [], least, last=True)}
-        named = {str(i): one for i, one in enumerate(worded(*fresh))}
-        assert crowded_out(named, settings) == {str(i) for i in gone | (set(range(len(fresh))) - set(firsts))}
-        assert measure_diversity(fresh, least).near_duplicates == sum(map(bool, neighbours(fresh, least))) / len(fresh)
+        gone = {firsts[i] for i in find_alike_slowly([fresh[i] for i in firsts], [], least, last=True)}
+        named = {str(i): one for i, one in enumerate(make_reasons(*fresh))}
+        assert find_crowded_out(named, settings) == {str(i) for i in gone | (set(range(len(fresh))) - set(firsts))}
+        assert measure_diversity(fresh, least).near_duplicates == sum(map(bool, find_neighbours(fresh, least))) / len(
+            fresh
+        )
     assert found
 
 
@@ -75,20 +77,21 @@ def test_commas_width_and_case_are_no_difference() -> None:
 
 @pytest.mark.parametrize("last", [False, True])
 def test_no_copy_stands_beside_what_its_text_is_alike(last: bool) -> None:
-    standing, copies = worded("左上角有红色按钮和三行小字"), worded(*["左上角有红色按钮和三行大字"] * 200)
+    standing, copies = make_reasons("左上角有红色按钮和三行小字"), make_reasons(*["左上角有红色按钮和三行大字"] * 200)
     assert find_alike(copies, standing, RationaleSettings(), last=last) == dict.fromkeys(range(200), BadReason.ALIKE)
 
 
 TEMPLATED = [f"图中有{i}个红色按钮和{i % 7}行小字写着等待商家处理" for i in range(3000)]
-NAMED = {str(i): Worded(text, "a") for i, text in enumerate(TEMPLATED)}
+ALL_TEMPLATED = make_reasons(*TEMPLATED)
+NAMED = {str(i): MarkedReason(text, "a") for i, text in enumerate(TEMPLATED)}
 
 
 @pytest.mark.parametrize(
     "judged",
     [
-        lambda: len(find_alike(worded(*TEMPLATED), [], RationaleSettings(), last=False)) == 3000,
-        lambda: len(find_alike(worded(*TEMPLATED), worded(*TEMPLATED), RationaleSettings(), last=True)) == 3000,
-        lambda: len(crowded_out(NAMED, RationaleSettings())) == 2999,
+        lambda: len(find_alike(ALL_TEMPLATED, [], RationaleSettings(), last=False)) == 3000,
+        lambda: len(find_alike(ALL_TEMPLATED, ALL_TEMPLATED, RationaleSettings(), last=True)) == 3000,
+        lambda: len(find_crowded_out(NAMED, RationaleSettings())) == 2999,
         lambda: measure_diversity(TEMPLATED).near_duplicates == 1,
     ],
     ids=["asked again", "beside the same", "crowded out", "diversity"],
@@ -104,23 +107,23 @@ def test_memory_does_not_grow_with_the_pairs(judged: Callable[[], bool]) -> None
 
 
 def test_of_a_pair_the_second_goes_of_a_crowd_all() -> None:
-    pair = worded("左上角有红色按钮和三行小字", "左上角有红色按钮和三行大字")
+    pair = make_reasons("左上角有红色按钮和三行小字", "左上角有红色按钮和三行大字")
     assert find_alike(pair, [], RationaleSettings(alike=0.7), last=False) == {1: BadReason.ALIKE}
-    crowd = worded(*(f"左上角有红色按钮和三行{c}字" for c in "大小黑白"))
+    crowd = make_reasons(*(f"左上角有红色按钮和三行{c}字" for c in "大小黑白"))
     everyone = dict.fromkeys(range(4), BadReason.ALIKE)
     assert find_alike(crowd, [], RationaleSettings(alike=0.7), last=False) == everyone
     assert find_alike(crowd, [], RationaleSettings(alike=0.7), last=True) == dict.fromkeys((1, 2, 3), BadReason.ALIKE)
 
 
 def test_what_stands_is_not_judged_again() -> None:
-    standing = worded("左上角有红色按钮和三行小字")
-    fresh = worded("左上角有红色按钮和三行小字", "写着退回银行卡尾号3321")
+    standing = make_reasons("左上角有红色按钮和三行小字")
+    fresh = make_reasons("左上角有红色按钮和三行小字", "写着退回银行卡尾号3321")
     for last in (False, True):
         assert find_alike(fresh, standing, RationaleSettings(), last=last) == {0: BadReason.ALIKE}
 
 
 def test_alike_across_classes_too() -> None:
-    fresh = [Worded("左上角有红色按钮和三行小字", "a"), Worded("左上角有红色按钮和三行小字", "b")]
+    fresh = [MarkedReason("左上角有红色按钮和三行小字", "a"), MarkedReason("左上角有红色按钮和三行小字", "b")]
     assert find_alike(fresh, [], RationaleSettings(), last=False) == {1: BadReason.ALIKE}
 
 
@@ -140,8 +143,8 @@ ENDS = (
 
 @pytest.mark.parametrize("last", [False, True])
 def test_crowded_openings(last: bool) -> None:
-    same = worded(*(f"从图中可以看到{end}" for end in ENDS))
-    others = [Worded(f"{end}有{i}{end[::-1]}", "a") for i, end in enumerate(ENDS)]
+    same = make_reasons(*(f"从图中可以看到{end}" for end in ENDS))
+    others = [MarkedReason(f"{end}有{i}{end[::-1]}", "a") for i, end in enumerate(ENDS)]
     bad = find_alike(same + others, [], RationaleSettings(opening_share=0.15), last=last)
     expected = range(3, 10) if last else range(10)
     assert bad == dict.fromkeys(expected, BadReason.BEGINS_ALIKE)
@@ -149,7 +152,7 @@ def test_crowded_openings(last: bool) -> None:
 
 
 def test_an_opening_may_be_spread_over_the_classes_but_not_over_all_the_set() -> None:
-    spread = [Worded(f"从图中可以看到{end}", str(i)) for i, end in enumerate(ENDS)]
+    spread = [MarkedReason(f"从图中可以看到{end}", str(i)) for i, end in enumerate(ENDS)]
     assert set(find_alike(spread, [], RationaleSettings(), last=False).values()) == {BadReason.BEGINS_ALIKE}
     assert find_alike(spread[:9], [], RationaleSettings(), last=False) == {}
 
@@ -165,7 +168,7 @@ def test_diversity_in_figures() -> None:
 
 
 def test_of_a_crowd_the_first_stays_when_nothing_is_asked_again() -> None:
-    crowd = {f"a{i}": one for i, one in enumerate(worded(*(f"左上角有红色按钮和三行{c}字" for c in "大小黑白")))}
-    copies = {"b0": Worded("写着退回银行卡尾号3321", "b"), "c0": Worded("写着退回，银行卡尾号3321", "c")}
-    assert crowded_out(crowd | copies, RationaleSettings()) == {"a1", "a2", "a3", "c0"}
-    assert crowded_out({}, RationaleSettings()) == set()
+    crowd = {f"a{i}": one for i, one in enumerate(make_reasons(*(f"左上角有红色按钮和三行{c}字" for c in "大小黑白")))}
+    copies = {"b0": MarkedReason("写着退回银行卡尾号3321", "b"), "c0": MarkedReason("写着退回，银行卡尾号3321", "c")}
+    assert find_crowded_out(crowd | copies, RationaleSettings()) == {"a1", "a2", "a3", "c0"}
+    assert find_crowded_out({}, RationaleSettings()) == set()

@@ -2,7 +2,7 @@ import pytest
 
 from tasks.packs.pack import Pack, load_pack
 from tasks.rationales.gate import (
-    Explained,
+    LabelledReason,
     judge_reason,
     judge_reasons,
     mark_labels,
@@ -11,7 +11,7 @@ from tasks.rationales.gate import (
     write_complaint,
 )
 from tasks.rationales.settings import RationaleSettings
-from tasks.rationales.words import OTHER, RIGHT, BadReason, has_words, reason_words
+from tasks.rationales.words import OTHER, RIGHT, BadReason, has_words, load_reason_words
 from tasks.records import Sample
 from tests.tasks.making import image, prediction, sample
 
@@ -20,8 +20,7 @@ DEMO = load_pack("demo")
 
 
 def pack(language: str) -> Pack:
-    values = {**DEMO.__dict__, "language": language, "reason_max_chars": 120 if language == "en" else 30}
-    return Pack(**values)
+    return DEMO.model_copy(update={"language": language, "reason_max_chars": 120 if language == "en" else 30})
 
 
 CHINESE, ENGLISH = pack("zh"), pack("en")
@@ -31,7 +30,7 @@ def screen(**fields: object) -> Sample:
     return sample("s", image("a"), task="image", labels=LABELS, given="退款页", **fields)
 
 
-def judged(reason: str) -> BadReason | None:
+def judge(reason: str) -> BadReason | None:
     return judge_reason(reason, screen(), "退款页", CHINESE)
 
 
@@ -58,7 +57,7 @@ def judged(reason: str) -> BadReason | None:
     ],
 )
 def test_good_reasons_pass(reason: str) -> None:
-    assert judged(reason) is None
+    assert judge(reason) is None
 
 
 WWW = load_pack("www2025")
@@ -130,14 +129,14 @@ def test_ordinary_reasons_of_the_challenge_pass(task: str, label: str) -> None:
     ],
 )
 def test_bad_reasons_are_found(reason: str, fault: BadReason) -> None:
-    assert judged(reason) is fault
+    assert judge(reason) is fault
 
 
 def test_a_reason_as_long_as_allowed_passes() -> None:
     reason = "红色进度条亮了两格写着金额三十五元九角以及撤销申请与查看钱款去向共三个灰色圆钮"[:30]
     assert len(reason) == 30
-    assert judged(reason) is None
-    assert judged(reason + "多") is BadReason.TOO_LONG
+    assert judge(reason) is None
+    assert judge(reason + "多") is BadReason.TOO_LONG
 
 
 def test_what_the_user_says_may_be_quoted() -> None:
@@ -148,8 +147,8 @@ def test_what_the_user_says_may_be_quoted() -> None:
 
 
 def test_a_short_label_counts_only_as_the_answer() -> None:
-    assert judged("下方有物流和撤销两个按钮") is None
-    assert judged("有运单号和站点，属于物流") is BadReason.NAMES_OTHER_LABEL
+    assert judge("下方有物流和撤销两个按钮") is None
+    assert judge("有运单号和站点，属于物流") is BadReason.NAMES_OTHER_LABEL
 
 
 def test_labels_are_marked_by_all_their_names() -> None:
@@ -185,7 +184,7 @@ def test_a_language_without_lists_is_judged_by_the_rest() -> None:
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_every_fault_has_words_for_the_model(language: str) -> None:
-    assert reason_words(language).faults.keys() == set(BadReason)
+    assert load_reason_words(language).faults.keys() == set(BadReason)
     said = [write_complaint(fault, "原来的话", pack(language)) for fault in BadReason]
     assert len(set(said)) == len(BadReason)
     assert all("原来的话" in s for s in said)
@@ -193,7 +192,7 @@ def test_every_fault_has_words_for_the_model(language: str) -> None:
 
 def test_a_set_is_judged_by_text_first_and_then_for_alikeness() -> None:
     texts = [f"第{i}行红字写着等待商家处理" for i in range(4)] + ["看图", "银行卡尾号3321收到退回的钱"]
-    explained = [Explained(screen(), "退款页", text) for text in texts]
+    explained = [LabelledReason(screen(), "退款页", text) for text in texts]
     faults = judge_reasons(explained, CHINESE, RationaleSettings(), last=False)
     assert faults == [BadReason.ALIKE] * 4 + [BadReason.TOO_SHORT, None]
     assert judge_reasons(explained, CHINESE, RationaleSettings(), last=True)[:2] == [None, BadReason.ALIKE]

@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 
 from tasks.packs.pack import load_pack
-from tasks.rationales.diversity import Worded, find_alike
-from tasks.rationales.gate import Explained, judge_reasons
+from tasks.rationales.diversity import MarkedReason, find_alike
+from tasks.rationales.gate import LabelledReason, judge_reasons
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
 from tests.planted import fourth, second, third
@@ -26,21 +26,21 @@ from tests.planted.reasons import EACH, GOOD, BadKind, Planted, judge
 ITEMS = planted()
 
 
-def refused(items: list[Planted], *, last: bool = False) -> dict[str, BadReason]:
-    explained = [Explained(p.sample, p.label, p.reason) for p in items]
+def find_refused(items: list[Planted], *, last: bool = False) -> dict[str, BadReason]:
+    explained = [LabelledReason(p.sample, p.label, p.reason) for p in items]
     faults = judge_reasons(explained, load_pack("demo"), RationaleSettings(), last=last)
     return {p.sample.id: fault for p, fault in zip(items, faults, strict=True) if fault is not None}
 
 
 def test_bad_ones_are_caught_and_good_ones_pass() -> None:
-    missed, stopped = judge(ITEMS, refused(ITEMS))
+    missed, stopped = judge(ITEMS, find_refused(ITEMS))
     assert len(missed) <= 0.05 * 6 * EACH
     assert len(stopped) <= 0.03 * GOOD
     assert max(Counter(item.kind for item in missed).values(), default=0) <= 0.05 * EACH
 
 
 def test_most_are_refused_for_what_is_wrong_with_them() -> None:
-    faults = refused(ITEMS)
+    faults = find_refused(ITEMS)
     expected = {
         BadKind.LEAKAGE: {BadReason.LEAKS_LABEL},
         BadKind.OTHER_LABEL: {BadReason.NAMES_OTHER_LABEL},
@@ -55,17 +55,17 @@ def test_most_are_refused_for_what_is_wrong_with_them() -> None:
 
 
 def test_what_stands_at_the_end_is_not_alike() -> None:
-    faults = refused(ITEMS, last=True)
+    faults = find_refused(ITEMS, last=True)
     missed, stopped = judge(ITEMS, faults)
     assert len(missed) <= 0.05 * 6 * EACH
     assert len(stopped) <= 0.03 * GOOD
-    standing = [Worded(p.reason, p.label) for p in ITEMS if p.sample.id not in faults]
+    standing = [MarkedReason(p.reason, p.label) for p in ITEMS if p.sample.id not in faults]
     assert BadReason.ALIKE not in find_alike(standing, [], RationaleSettings(), last=True).values()
 
 
 @pytest.mark.parametrize("author", [second, third, fourth])
 def test_other_authors_are_caught_too(author: ModuleType) -> None:
     items = author.planted()
-    missed, stopped = judge(items, refused(items, last=True))
+    missed, stopped = judge(items, find_refused(items, last=True))
     assert len(missed) <= 0.05 * 6 * EACH
     assert len(stopped) <= 0.03 * GOOD

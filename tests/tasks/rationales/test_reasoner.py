@@ -20,10 +20,20 @@ LEAK, GOOD = "给定标签是申请退款", "用户说要退这一件的货，�
 
 
 class Model:
-    """Answers a first question about the items `bad` badly, and better ones when the complaint reaches it."""
+    """Gives bad first answers about the items `bad`, and good ones after a complaint."""
 
-    def __init__(self, bad: Mapping[str, str], *, mends: bool = True, concludes: str = "", told: bool = True) -> None:
-        self.bad, self.mends, self.concludes, self.told = bad, mends, concludes, told
+    def __init__(
+        self,
+        bad: Mapping[str, str],
+        *,
+        heeds_complaints: bool = True,
+        concludes: str = "",
+        gives_probabilities: bool = True,
+    ) -> None:
+        self.bad = bad
+        self.heeds_complaints = heeds_complaints
+        self.concludes = concludes
+        self.gives_probabilities = gives_probabilities
         self.asked: list[Request] = []
 
     fingerprint = "model"
@@ -52,10 +62,10 @@ class Model:
             label = self.concludes or "申请退款"
             logprobs = {name: -0.1 if name == label else -4.0 for name in constraint.labels}
             text = constraint.opening + label + constraint.closing
-            return generation(request.key, texts=(text,), label_logprobs=logprobs if self.told else None)
+            return generation(request.key, texts=(text,), label_logprobs=logprobs if self.gives_probabilities else None)
         complained = "不行" in request.suffix
         bad = self.bad.get(request.sample_id)
-        if bad is not None and not (self.mends and complained):
+        if bad is not None and not (self.heeds_complaints and complained):
             return generation(request.key, texts=(bad,))
         return generation(request.key, texts=(f"{GOOD[:7]}{int(request.sample_id[1:]) * 1111}号红色外衣",))
 
@@ -69,12 +79,12 @@ UNLIKE = {
 }
 
 
-def reasons_of(found: Reasons) -> dict[str, str]:
+def list_reasons(found: Reasons) -> dict[str, str]:
     return {i: p.reason for i, p in found.kept.items()}
 
 
 def test_every_item_is_kept_or_dropped() -> None:
-    model = Model(UNLIKE | {"s1": LEAK, "s2": LEAK}, mends=False)
+    model = Model(UNLIKE | {"s1": LEAK, "s2": LEAK}, heeds_complaints=False)
     found = model.find(attempts=2)
     assert set(found.kept) == {"s0", "s3", "s4"}
     assert {i: d.reason for i, d in found.dropped.items()} == dict.fromkeys(
@@ -102,16 +112,16 @@ def test_one_attempt_asks_nothing_again() -> None:
 
 
 def test_items_all_alike_are_asked_for_something_of_their_own() -> None:
-    model = Model(dict.fromkeys(UNLIKE, "用户说东西不合适要退回去"), mends=False)
+    model = Model(dict.fromkeys(UNLIKE, "用户说东西不合适要退回去"), heeds_complaints=False)
     found = model.find(attempts=2)
     assert found.first_faults == {"reason_like_others": 5}
-    assert reasons_of(found) == {"s0": "用户说东西不合适要退回去"}
+    assert list_reasons(found) == {"s0": "用户说东西不合适要退回去"}
     before, after = found.diversity(0.7)
     assert (before.near_duplicates, after.near_duplicates) == (1.0, 0.0)
 
 
 def test_support_is_asked_blind_and_only_for_what_passed() -> None:
-    model = Model(UNLIKE | {"s1": LEAK}, mends=False)
+    model = Model(UNLIKE | {"s1": LEAK}, heeds_complaints=False)
     found = model.find(attempts=1, support=Support.WITH_ITEM)
     asked = [r for r in model.asked if not isinstance(r.constraint, FreeText)]
     assert {r.sample_id for r in asked} == {"s0", "s2", "s3", "s4"}
@@ -126,18 +136,20 @@ def test_support_is_asked_blind_and_only_for_what_passed() -> None:
 
 
 def test_a_reason_that_leads_elsewhere_is_refused() -> None:
-    found = Model(UNLIKE, mends=False, concludes="查询物流").find(1, Support.WITH_ITEM)
+    found = Model(UNLIKE, heeds_complaints=False, concludes="查询物流").find(1, Support.WITH_ITEM)
     assert found.kept == {}
     assert {d.reason for d in found.dropped.values()} == {"reason_does_not_lead_to_the_label"}
 
 
 def test_a_server_without_probabilities_can_not_tell() -> None:
-    found = Model(UNLIKE, mends=False, concludes="查询物流", told=False).find(1, Support.WITH_ITEM)
+    found = Model(UNLIKE, heeds_complaints=False, concludes="查询物流", gives_probabilities=False).find(
+        1, Support.WITH_ITEM
+    )
     assert len(found.kept) == found.unsure == len(SAMPLES)
 
 
 def test_a_reason_alone_is_asked_about_without_the_item() -> None:
-    model = Model(UNLIKE, mends=False)
+    model = Model(UNLIKE, heeds_complaints=False)
     assert len(model.find(1, Support.REASON_ALONE).kept) == len(SAMPLES)
     asked = [r for r in model.asked if isinstance(r.constraint, LabelAnswer)]
     assert [r.parts for r in asked] == [()] * len(SAMPLES)

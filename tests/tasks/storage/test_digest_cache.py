@@ -21,7 +21,7 @@ def test_another_recipe_knows_nothing(tmp_path: Path) -> None:
     assert DigestCache(tmp_path / "cache.sqlite", "1").get(["a"]) == {"a": 1}
 
 
-def test_a_corrupt_file_is_begun_again(tmp_path: Path) -> None:
+def test_a_corrupt_file_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "cache.sqlite"
     file.write_bytes(b"no database at all " * 300)
     cache = DigestCache(file, "1")
@@ -50,5 +50,5 @@ def test_a_locked_file_stops_nobody_and_is_reported_once(
 
 def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
-    with pytest.raises(StorageError, match=r"taken/cache\.sqlite: can't be opened"):
+    with pytest.raises(StorageError, match=r"taken/cache\.sqlite: cannot be opened"):
         DigestCache(tmp_path / "taken" / "cache.sqlite", "1")

@@ -12,13 +12,13 @@ from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.errors import StorageError
 from tasks.records import Dropped
-from tasks.storage.files import full_disk, write_bytes, writing
+from tasks.storage.files import describe_full_disk, report_full_disk, write_bytes
 from tasks.storage.rows import RowWriter, read_rows, write_rows
 from tests.tasks.dataset.export.making import asked
 
 
 @contextmanager
-def largest_file(size: int) -> Iterator[None]:
+def limit_file_size(size: int) -> Iterator[None]:
     """No file may grow beyond `size` bytes in the block; the system then says EFBIG, as a full disk says ENOSPC."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -31,7 +31,7 @@ def largest_file(size: int) -> Iterator[None]:
 FIRST = asked(images=1)
 
 
-def dropped(n: int) -> list[Dropped]:
+def make_dropped(n: int) -> list[Dropped]:
     return [Dropped(sample_id=f"item-{i}", stage="x", reason="y", detail=f"{i * 7919:x}") for i in range(n)]
 
 
@@ -39,7 +39,7 @@ def test_bytes(tmp_path: Path) -> None:
     file = tmp_path / "record.json"
     write_bytes(file, b"before")
     with (
-        largest_file(1000),
+        limit_file_size(1000),
         pytest.raises(StorageError, match=f"{file} can't be .*; free disk space, run again"),
     ):
         write_bytes(file, b"x" * 5000)
@@ -49,15 +49,19 @@ def test_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [3000, 12_000])  # at the end; and in the middle, with the first thousands
 def test_rows(tmp_path: Path, rows: int) -> None:
     file = tmp_path / "kept.parquet"
-    write_rows(file, dropped(1))
-    with largest_file(5000), pytest.raises(StorageError, match=f"{file} can't be written"):
-        write_rows(file, dropped(rows))
-    assert read_rows(file, Dropped) == dropped(1) and list(tmp_path.iterdir()) == [file]
+    write_rows(file, make_dropped(1))
+    with limit_file_size(5000), pytest.raises(StorageError, match=f"{file} cannot be written"):
+        write_rows(file, make_dropped(rows))
+    assert read_rows(file, Dropped) == make_dropped(1) and list(tmp_path.iterdir()) == [file]
 
 
 def test_rows_whose_maker_failed_raise_its_error(tmp_path: Path) -> None:
-    with largest_file(1000), pytest.raises(ValueError, match="as asked"), RowWriter(tmp_path / "x", Dropped) as writer:
-        for row in dropped(200):
+    with (
+        limit_file_size(1000),
+        pytest.raises(ValueError, match="as asked"),
+        RowWriter(tmp_path / "x", Dropped) as writer,
+    ):
+        for row in make_dropped(200):
             writer.write(row)
         raise ValueError("as asked")
     assert list(tmp_path.iterdir()) == []
@@ -69,19 +73,22 @@ def test_exports(tmp_path: Path, format: Format) -> None:
     write_exports(tmp_path, "before", [FIRST], spec)
     there = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     many = [asked(sample_id=f"item-{i}") for i in range(300)]
-    with largest_file(4096), pytest.raises(StorageError, match=f"{tmp_path}.* can't be written"):
+    with limit_file_size(4096), pytest.raises(StorageError, match=f"{tmp_path}.* cannot be written"):
         write_exports(tmp_path, "after", many, spec)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == there
 
 
 def test_a_full_disk_is_known_however_it_is_said() -> None:
-    assert full_disk(OSError(28, "x")) == "No space left on device"
-    assert full_disk(RuntimeError("I/O error: No space left on device (os error 28)")) == "no space left on device"
-    assert full_disk(sqlite3.OperationalError("database or disk is full")) == "disk is full"
-    assert full_disk(PermissionError(13, "no space left on device")) is None
-    assert full_disk(ValueError("disk is full")) is None
+    assert describe_full_disk(OSError(28, "x")) == "No space left on device"
+    assert (
+        describe_full_disk(RuntimeError("I/O error: No space left on device (os error 28)"))
+        == "no space left on device"
+    )
+    assert describe_full_disk(sqlite3.OperationalError("database or disk is full")) == "disk is full"
+    assert describe_full_disk(PermissionError(13, "no space left on device")) is None
+    assert describe_full_disk(ValueError("disk is full")) is None
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), writing(tmp_path):
+    with pytest.raises(PermissionError), report_full_disk(tmp_path):
         raise PermissionError(13, "x")

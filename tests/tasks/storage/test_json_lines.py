@@ -10,13 +10,13 @@ from tasks.records import Dropped
 from tasks.storage.json_lines import escape_json, read_models, read_objects, write_json_lines
 
 
-def dropped(sample_id: str) -> Dropped:
+def make_dropped(sample_id: str) -> Dropped:
     return Dropped(sample_id=sample_id, stage="x", reason="y")
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     file = tmp_path / "new" / "rows.jsonl"
-    write_json_lines(file, [dropped("一\u2028"), {"a": 1}])
+    write_json_lines(file, [make_dropped("一\u2028"), {"a": 1}])
     assert file.read_bytes().count(b"\n") == 2
     objects = list(read_objects(file, ConfigError, "advice"))
     assert [n for n, _ in objects] == [1, 2] and objects[0][1]["sample_id"] == "一\u2028"
@@ -46,13 +46,13 @@ def test_a_faulty_line_is_named(tmp_path: Path, line: bytes, says: str) -> None:
 
 def test_a_line_that_is_not_the_model_is_named(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    write_json_lines(file, [dropped("a"), {"sample_id": "b"}])
+    write_json_lines(file, [make_dropped("a"), {"sample_id": "b"}])
     with pytest.raises(ConfigError, match=r"line 2: not a valid drop \(stage: Field required\); advice"):
         list(read_models(file, Dropped, "drop", ConfigError, "advice"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.jsonl: can't be read: No such file or directory; advice"):
+    with pytest.raises(ConfigError, match=r"none\.jsonl: cannot be read: No such file or directory; advice"):
         list(read_objects(tmp_path / "none.jsonl", ConfigError, "advice"))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import BooksError
+from tasks.errors import ItemCountError
 from tasks.evaluation.scores import Scored
 from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
@@ -32,7 +32,7 @@ from tasks.review.verdicts import Verdict
 from tasks.storage.files import write_bytes
 from tasks.storage.rows import StoredRows, read_rows, write_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
-from tasks.storage.stages import check_books, finished, recipe_hash, write_stage
+from tasks.storage.stages import check_item_counts, find_finished_record, hash_recipe, write_stage
 from tests.tasks.making import correction, generation, image, prediction, prompter, proposal, sample
 
 
@@ -139,7 +139,7 @@ def test_a_stage_leaves_three_files_and_its_counts(tmp_path: Path) -> None:
     assert (written.read, written.kept, written.dropped) == (3, 1, 2)
     assert written.drops == {"a_code": 1, "b_code": 1}
     assert written.code and written.figures == {"x": 0.5}
-    assert read_record(tmp_path / "stage") == finished(tmp_path / "stage", "r1") == written
+    assert read_record(tmp_path / "stage") == find_finished_record(tmp_path / "stage", "r1") == written
     assert read_rows(tmp_path / "stage" / "dropped.parquet", Dropped) == DROPPED
 
 
@@ -149,21 +149,21 @@ def test_a_stage_some_of_whose_questions_failed_is_to_be_done_again(tmp_path: Pa
         return write_stage(tmp_path, failed, [prediction(kept)], DROPPED, [kept, "c", "d"])
 
     first = once("a")
-    assert finished(tmp_path, "r1") is None
+    assert find_finished_record(tmp_path, "r1") is None
     assert once("b").digest != first.digest
 
 
 def test_another_recipe_is_to_be_done_again(tmp_path: Path) -> None:
     write(tmp_path)
-    assert finished(tmp_path, "r2") is None
-    assert finished(tmp_path / "elsewhere", "r1") is None
+    assert find_finished_record(tmp_path, "r2") is None
+    assert find_finished_record(tmp_path / "elsewhere", "r1") is None
 
 
 @pytest.mark.parametrize("name", ["kept.parquet", "dropped.parquet", "record.json"])
 def test_a_stage_that_lacks_a_file_is_not_finished(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     (tmp_path / name).unlink()
-    assert finished(tmp_path, "r1") is None
+    assert find_finished_record(tmp_path, "r1") is None
 
 
 def test_a_record_that_cannot_be_read_is_none(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     data = (tmp_path / "record.json").read_bytes()
     for bad in (b"", data[:40], b"[]", b'{"stage": "demo"}', b"\xff"):
         (tmp_path / "record.json").write_bytes(bad)
-        assert finished(tmp_path, "r1") is None
+        assert find_finished_record(tmp_path, "r1") is None
 
 
 def test_a_stage_written_halfway_over_an_older_one_is_not_finished(tmp_path: Path) -> None:
@@ -180,12 +180,12 @@ def test_a_stage_written_halfway_over_an_older_one_is_not_finished(tmp_path: Pat
     (tmp_path / "dropped.parquet").mkdir()  # the second of the three files cannot be moved into place
     with pytest.raises(OSError):
         write(tmp_path, "r2")
-    assert finished(tmp_path, "r1") is None and finished(tmp_path, "r2") is None
+    assert find_finished_record(tmp_path, "r1") is None and find_finished_record(tmp_path, "r2") is None
 
 
 @pytest.mark.parametrize("ids", [["a", "c"], ["a", "c", "d", "e"], ["a", "c", "d", "d"], ["a", "b", "d"]])
 def test_books_that_do_not_add_up_are_not_written(tmp_path: Path, ids: list[str]) -> None:
-    with pytest.raises(BooksError, match="demo: kept \\+ dropped ≠ input"):
+    with pytest.raises(ItemCountError, match="demo: kept \\+ dropped ≠ input"):
         write_stage(tmp_path / "stage", record(), [prediction("a")], DROPPED, ids)
     assert not (tmp_path / "stage").exists()
 
@@ -198,10 +198,10 @@ def test_books_are_right_exactly_when_nothing_is_lost_or_made_up(
     kept: list[str], dropped: list[str], read: list[str]
 ) -> None:
     if Counter(kept + dropped) == Counter(read):
-        check_books("s", kept, dropped, read)
+        check_item_counts("s", kept, dropped, read)
     else:
-        with pytest.raises(BooksError):
-            check_books("s", kept, dropped, read)
+        with pytest.raises(ItemCountError):
+            check_item_counts("s", kept, dropped, read)
 
 
 # --- recipes and files ---------------------------------------------------------------------------------------
@@ -209,13 +209,13 @@ def test_books_are_right_exactly_when_nothing_is_lost_or_made_up(
 
 def test_a_recipe_changes_with_any_ingredient_and_not_with_their_order() -> None:
     spec = EngineSpec(model="m")
-    one = recipe_hash(a=1, spec=spec, inputs={"x": "1", "y": "2"})
-    assert one == recipe_hash(inputs={"y": "2", "x": "1"}, spec=EngineSpec(model="m"), a=1)
+    one = hash_recipe(a=1, spec=spec, inputs={"x": "1", "y": "2"})
+    assert one == hash_recipe(inputs={"y": "2", "x": "1"}, spec=EngineSpec(model="m"), a=1)
     others = [
-        recipe_hash(a=2, spec=spec, inputs={"x": "1", "y": "2"}),
-        recipe_hash(a=1, spec=spec.model_copy(update={"batch_size": 9}), inputs={"x": "1", "y": "2"}),
-        recipe_hash(a=1, spec=spec, inputs={"x": "1", "y": "3"}),
-        recipe_hash(b=1, spec=spec, inputs={"x": "1", "y": "2"}),
+        hash_recipe(a=2, spec=spec, inputs={"x": "1", "y": "2"}),
+        hash_recipe(a=1, spec=spec.model_copy(update={"batch_size": 9}), inputs={"x": "1", "y": "2"}),
+        hash_recipe(a=1, spec=spec, inputs={"x": "1", "y": "3"}),
+        hash_recipe(b=1, spec=spec, inputs={"x": "1", "y": "2"}),
     ]
     assert len({one, *others}) == 5
 

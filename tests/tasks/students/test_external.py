@@ -23,7 +23,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.records import ImageRef, Sample, content_digest
 from tasks.students.external import ExternalRecipe
-from tasks.students.external_output import external_checkpoint
+from tasks.students.external_output import find_student_checkpoint
 from tasks.students.settings import ExternalSpec
 from tests.tasks.making import prompter, sample
 
@@ -55,11 +55,13 @@ def spec(trainer: str = "llamafactory", way: str = "well", *more: str, **fields:
     return ExternalSpec(**values | fields)
 
 
-def trained(spec: ExternalSpec, train: list[Sample], folder: Path, fold: int = 1, seed: int = 7, **more: Any) -> Path:
+def train_student(
+    spec: ExternalSpec, train: list[Sample], folder: Path, fold: int = 1, seed: int = 7, **more: Any
+) -> Path:
     return ExternalRecipe(spec, prompter(), seed, **more).train(train, fold, folder, lambda *_: None)
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -79,7 +81,7 @@ def test_llamafactory_is_given_its_files_and_leaves_an_adapter(train: list[Sampl
     made = ExternalRecipe(spec(way="slowly"), prompter(), 7).train(train, 1, folder, lambda *step: seen.append(step))
     assert made == folder and [p.name for p in folder.parent.iterdir()] == ["one"]
     assert seen[-1] == (3, 3, 1 / 3) and len(seen) > 1
-    checkpoint, adapter = external_checkpoint(folder)
+    checkpoint, adapter = find_student_checkpoint(folder)
     assert adapter
     names = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "trainer_log.jsonl"]
     assert sorted(p.name for p in checkpoint.iterdir()) == names
@@ -106,15 +108,15 @@ def test_llamafactory_is_given_its_files_and_leaves_an_adapter(train: list[Sampl
 
 
 def test_swift_is_given_lines_and_its_newest_checkpoint_is_taken(train: list[Sample], tmp_path: Path) -> None:
-    folder = trained(spec("swift"), train, tmp_path / "one")
+    folder = train_student(spec("swift"), train, tmp_path / "one")
     rows = [json.loads(line) for line in (folder / "data" / "labelstill.jsonl").read_text("utf-8").splitlines()]
     assert set(rows[0]) == {"messages", "images"} and len(rows) == 3
     config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
     assert config["tuner_type"] == "lora" and config["strict"] is True and config["data_seed"] == 7
-    last = load_file(external_checkpoint(folder)[0] / "adapter_model.safetensors")["lora_A.weight"]
-    other = trained(spec("swift"), train[:1], tmp_path / "two")
+    last = load_file(find_student_checkpoint(folder)[0] / "adapter_model.safetensors")["lora_A.weight"]
+    other = train_student(spec("swift"), train[:1], tmp_path / "two")
     # the small trainer's earlier checkpoint is made from the first row alone
-    first = load_file(external_checkpoint(other)[0] / "adapter_model.safetensors")["lora_A.weight"]
+    first = load_file(find_student_checkpoint(other)[0] / "adapter_model.safetensors")["lora_A.weight"]
     assert last.tolist() != first.tolist()
 
 
@@ -126,37 +128,37 @@ def test_the_usual_command_lines(train: list[Sample], tmp_path: Path) -> None:
         program.chmod(0o755)
         path = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
         usual = spec(name.removesuffix("-cli"), command=(), environment=path)
-        assert external_checkpoint(trained(usual, train, tmp_path / name))[1]
+        assert find_student_checkpoint(train_student(usual, train, tmp_path / name))[1]
 
 
 def test_the_whole_model_is_tuned_where_asked_for(train: list[Sample], tmp_path: Path) -> None:
     for trainer in ("llamafactory", "swift"):
         whole = spec(trainer, adapter=False, deepspeed="zero3")
-        folder = trained(whole, train, tmp_path / trainer)
-        checkpoint, adapter = external_checkpoint(folder)
+        folder = train_student(whole, train, tmp_path / trainer)
+        checkpoint, adapter = find_student_checkpoint(folder)
         assert not adapter and (checkpoint / "model.safetensors").is_file()
         config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
         assert json.loads(Path(config["deepspeed"]).read_text("utf-8"))["zero_optimization"]["stage"] == 3
 
 
 def test_a_finished_student_is_not_trained_again(train: list[Sample], tmp_path: Path) -> None:
-    folder = trained(spec(), train, tmp_path / "one")
+    folder = train_student(spec(), train, tmp_path / "one")
     before = (folder / "student.json").stat().st_mtime_ns
-    assert trained(spec(way="fail"), train, folder) == folder
+    assert train_student(spec(way="fail"), train, folder) == folder
     assert (folder / "student.json").stat().st_mtime_ns == before
 
 
-def test_what_a_killed_run_left_half_made_is_made_anew(train: list[Sample], tmp_path: Path) -> None:
+def test_an_unfinished_folder_of_a_killed_run_is_replaced(train: list[Sample], tmp_path: Path) -> None:
     half = tmp_path / ".one.part" / "output"
     half.mkdir(parents=True)
     (half / "adapter_model.safetensors").write_bytes(b"half")
-    folder = trained(spec(), train, tmp_path / "one")
-    assert load_file(external_checkpoint(folder)[0] / "adapter_model.safetensors")
+    folder = train_student(spec(), train, tmp_path / "one")
+    assert load_file(find_student_checkpoint(folder)[0] / "adapter_model.safetensors")
     assert not half.exists()
 
 
 def test_images_of_the_cache_are_the_size_that_is_seen(train: list[Sample], tmp_path: Path) -> None:
-    folder = trained(spec(), train, tmp_path / "one", images=ImageCache(tmp_path / "cache"))
+    folder = train_student(spec(), train, tmp_path / "one", images=ImageCache(tmp_path / "cache"))
     rows = json.loads((folder / "data" / "labelstill.json").read_text("utf-8"))
     for path in rows[2]["images"]:
         with Image.open(path) as picture:
@@ -170,7 +172,7 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
         "finetuning_type: lora\n",
         "utf-8",
     )
-    told = ExternalSpec(
+    configured = ExternalSpec(
         trainer="swift",
         base="a/b",
         template=str(own),
@@ -178,7 +180,7 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
         environment={"SAID": "aloud"},
         command=("sh", "-c", f"echo $SAID $MAX_PIXELS; exec {sys.executable} {SMALL} well ${{config}}"),
     )
-    folder = trained(told, train, tmp_path / "one")
+    folder = train_student(configured, train, tmp_path / "one")
     config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
     assert config.pop("output_dir") and config.pop("dataset")
     assert config == {"seed": 7, "note": "fold 1 of a/b", "lists": [1, 2], "epochs": 2, "note2": "labelstill"}
@@ -190,7 +192,7 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
     [
         ("fail", r"fold 1: llamafactory: ended with exit code 1 .*train\.log\)\nRuntimeError: CUDA out of memory"),
         ("pickle", r"saved adapter_model\.bin, a pickle.*\n  loaded 3 rows\n  3/3\n  epoch done$"),
-        ("half", "adapter_model.safetensors of the checkpoint can't be read"),
+        ("half", "adapter_model.safetensors of the checkpoint cannot be read"),
         ("nothing", "ended without saving an adapter"),
     ],
 )
@@ -198,31 +200,31 @@ def test_a_trainer_that_fails_is_an_error_with_its_log(
     way: str, says: str, train: list[Sample], tmp_path: Path
 ) -> None:
     with pytest.raises(EngineError, match=says):
-        trained(spec(way=way), train, tmp_path / "one")
+        train_student(spec(way=way), train, tmp_path / "one")
     assert not (tmp_path / "one").exists()
     # the next try starts afresh
-    assert external_checkpoint(trained(spec(), train, tmp_path / "one"))[1]
+    assert find_student_checkpoint(train_student(spec(), train, tmp_path / "one"))[1]
 
 
 def test_the_other_kind_of_checkpoint_is_not_taken_for_the_one_asked_for(train: list[Sample], tmp_path: Path) -> None:
     mixed = spec(adapter=True, settings={"finetuning_type": "full"})
     with pytest.raises(EngineError, match="set `adapter: false`"):
-        trained(mixed, train, tmp_path / "one")
+        train_student(mixed, train, tmp_path / "one")
 
 
 def test_a_trainer_that_takes_too_long_is_ended_with_its_children(train: list[Sample], tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     began = time.monotonic()
     with pytest.raises(EngineError, match="timeout_seconds: 3"):
-        trained(spec("llamafactory", "hang", str(pids), timeout_seconds=3), train, tmp_path / "one")
+        train_student(spec("llamafactory", "hang", str(pids), timeout_seconds=3), train, tmp_path / "one")
     assert time.monotonic() - began < 25
-    assert all(gone(int(pid)) for pid in pids.read_text().split())
+    assert all(has_ended(int(pid)) for pid in pids.read_text().split())
 
 
 def test_a_trainer_that_is_killed_is_an_error(train: list[Sample], tmp_path: Path) -> None:
     killed = spec(command=("sh", "-c", "echo working on ${config}; kill -9 $$"))
     with pytest.raises(EngineError, match=r"was killed by signal 9 .*\n  working on"):
-        trained(killed, train, tmp_path / "one")
+        train_student(killed, train, tmp_path / "one")
 
 
 def test_when_we_are_stopped_so_is_the_trainer(train: list[Sample], tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_when_we_are_stopped_so_is_the_trainer(train: list[Sample], tmp_path: Pa
 
     with pytest.raises(KeyboardInterrupt):
         ExternalRecipe(forever, prompter(), 0).train(train, 0, tmp_path / "one", stop)
-    assert wait_for(lambda: bool(pid.read_text().strip()) and gone(int(pid.read_text())))
+    assert wait_for(lambda: bool(pid.read_text().strip()) and has_ended(int(pid.read_text())))
 
 
 def test_when_we_are_killed_the_trainer_ends_too(tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_when_we_are_killed_the_trainer_ends_too(tmp_path: Path) -> None:
     assert wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    assert all(wait_for(lambda pid=pid: gone(int(pid))) for pid in pids.read_text().split())
+    assert all(wait_for(lambda pid=pid: has_ended(int(pid))) for pid in pids.read_text().split())
 
 
 def test_what_cannot_be_run_is_said_before_anything_starts(train: list[Sample], tmp_path: Path) -> None:
@@ -264,11 +266,11 @@ def test_what_cannot_be_run_is_said_before_anything_starts(train: list[Sample], 
     ]
     for case, says in cases:
         with pytest.raises(ConfigError, match=says):
-            trained(case, train, tmp_path / "one")
-    with pytest.raises(ValidationError, match="must name the configuration"):
+            train_student(case, train, tmp_path / "one")
+    with pytest.raises(ValidationError, match="must contain"):
         spec(command=("train",))
-    with pytest.raises(EngineError, match="holds no checkpoint"):
-        external_checkpoint(tmp_path)
+    with pytest.raises(EngineError, match="contains no checkpoint"):
+        find_student_checkpoint(tmp_path)
 
 
 def test_every_template_can_be_filled(train: list[Sample], tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_every_template_can_be_filled(train: list[Sample], tmp_path: Path) -> No
     assert len(templates) == 4
     for template in templates:
         trainer, _, kind = template.stem.partition("_")
-        folder = trained(spec(trainer, adapter=kind == "lora"), train, tmp_path / template.stem)
+        folder = train_student(spec(trainer, adapter=kind == "lora"), train, tmp_path / template.stem)
         config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
         assert {config.get("finetuning_type"), config.get("tuner_type")} == {kind, None}
         # the vision tower is frozen in all of them: vLLM serves no adapters of it

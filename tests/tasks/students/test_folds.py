@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from tasks.errors import ConfigError, LeakageError
 from tasks.records import Sample, content_digest
-from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, group_numbers, make_folds
+from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, number_groups
 from tests.tasks.making import image, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
 
 
-def many(count: int, prefix: str = "s", labels: Sequence[str] = LABELS) -> list[Sample]:
+def make_samples(count: int, prefix: str = "s", labels: Sequence[str] = LABELS) -> list[Sample]:
     return [sample(f"{prefix}{i:03}", given=labels[i % len(labels)]) for i in range(count)]
 
 
-def spread(samples: Sequence[Sample], folds: Folds) -> dict[str, list[int]]:
+def count_labels_by_fold(samples: Sequence[Sample], folds: Folds) -> dict[str, list[int]]:
     """Number of held-out items of each label in each fold."""
     counts = Counter((s.given, folds.fold_of.get(s.id)) for s in samples)
     return {str(label): [counts[label, fold] for fold in range(folds.k)] for label in {s.given for s in samples}}
@@ -28,9 +28,9 @@ def spread(samples: Sequence[Sample], folds: Folds) -> dict[str, list[int]]:
 
 
 def test_every_item_is_in_one_fold_and_labels_are_spread_evenly() -> None:
-    folds = make_folds(many(60), 5, seed=0)
+    folds = make_folds(make_samples(60), 5, seed=0)
     assert sorted(folds.fold_of) == [f"s{i:03}" for i in range(60)] and folds.always_train == ()
-    assert spread(many(60), folds) == dict.fromkeys(LABELS, [4] * 5)
+    assert count_labels_by_fold(make_samples(60), folds) == dict.fromkeys(LABELS, [4] * 5)
 
 
 def test_folds_depend_on_seed_and_repeat_and_not_on_the_order_of_the_items() -> None:
@@ -61,18 +61,18 @@ def test_groups_are_joined_by_any_shared_image_by_equal_content_by_beginnings_an
         sample("g", *DIALOGUE),
         sample("h", DIALOGUE[0]),
     ]
-    assert group_numbers(samples) == [0, 1, 0, 0, 1, 2, 3, 3]
-    assert group_numbers(samples, [(5, 0), (6, 4)]) == [0, 1, 0, 0, 1, 0, 1, 1]
-    assert group_numbers([]) == []
+    assert number_groups(samples) == [0, 1, 0, 0, 1, 2, 3, 3]
+    assert number_groups(samples, [(5, 0), (6, 4)]) == [0, 1, 0, 0, 1, 0, 1, 1]
+    assert number_groups([]) == []
 
 
 def test_sizes_of_groups_and_the_largest_are_reported() -> None:
     samples = [sample(f"s{i:03}", image(str(max(0, 6 - i // 4))), given=LABELS[i % 2]) for i in range(28)]
-    folds = make_folds([*samples, *many(12, "t")], 3, seed=0, links=[(0, 1), (0, 4)])
+    folds = make_folds([*samples, *make_samples(12, "t")], 3, seed=0, links=[(0, 1), (0, 4)])
     assert folds.group_sizes == {4: 5, 8: 1, 1: 12} and folds.groups == 18
     assert folds.largest_groups[0] == tuple(f"s{i:03}" for i in range(8))
     assert folds.largest_groups[1:] == tuple(tuple(f"s{i + j:03}" for j in range(4)) for i in (8, 12, 16, 20))
-    assert make_folds(many(12), 3, seed=0).largest_groups == ()
+    assert make_folds(make_samples(12), 3, seed=0).largest_groups == ()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_content_is_what_is_shown_and_said() -> None:
 def test_rare_labels_are_named_and_stay_in_training_with_their_groups() -> None:
     rare = [sample("x", image("1"), given="询问优惠"), sample("y", given="询问优惠")]
     company = [sample("z", image("1"), image("2")), sample("zz", image("2"))]
-    folds = make_folds([*many(30), *rare, *company], 5, seed=0)
+    folds = make_folds([*make_samples(30), *rare, *company], 5, seed=0)
     assert folds.rare == {"询问优惠": 2}
     assert folds.always_train == ("x", "y", "z", "zz")
     assert sorted(folds.fold_of) == [f"s{i:03}" for i in range(30)]
@@ -118,20 +118,20 @@ def test_rare_labels_are_named_and_stay_in_training_with_their_groups() -> None:
 
 def test_a_label_that_is_one_group_stays_in_training_too() -> None:
     together = [sample(f"x{i}", image("1"), given="询问优惠") for i in range(7)]
-    folds = make_folds([*many(30), *together], 5, seed=0)
+    folds = make_folds([*make_samples(30), *together], 5, seed=0)
     assert folds.rare == {"询问优惠": 7} and folds.always_train == tuple(f"x{i}" for i in range(7))
 
 
 # --- for any set ---------------------------------------------------------------------------------------------
 
 
-def check(samples: Sequence[Sample], folds: Folds, links: Sequence[tuple[int, int]] = ()) -> None:
+def check_folds(samples: Sequence[Sample], folds: Folds, links: Sequence[tuple[int, int]] = ()) -> None:
     """Whatever the set: the promises of make_folds."""
     ids = {s.id for s in samples}
     assert folds.fold_of.keys() | set(folds.always_train) == ids and not folds.fold_of.keys() & set(folds.always_train)
     assert set(folds.fold_of.values()) <= set(range(folds.k))
     members: dict[int, list[Sample]] = defaultdict(list)
-    for one, group in zip(samples, group_numbers(samples, links), strict=True):
+    for one, group in zip(samples, number_groups(samples, links), strict=True):
         members[group].append(one)
     for group in members.values():
         assert len({folds.fold_of.get(s.id) for s in group}) == 1
@@ -150,7 +150,7 @@ Drawn = tuple[list[Sample], list[tuple[int, int]]]
 
 
 @st.composite
-def sets(draw: st.DrawFn) -> Drawn:
+def draw_sets(draw: st.DrawFn) -> Drawn:
     """Up to 60 items of up to 7 labels, some of them rare, that share images here and there; and some links."""
     count = draw(st.integers(6, 60))
     rng = random.Random(draw(st.integers(0, 10**6)))
@@ -166,31 +166,31 @@ def sets(draw: st.DrawFn) -> Drawn:
 
 
 @settings(deadline=None)
-@given(sets(), st.integers(2, 5), st.integers(0, 3), st.integers(0, 2))
+@given(draw_sets(), st.integers(2, 5), st.integers(0, 3), st.integers(0, 2))
 def test_the_promises_hold_for_any_set(drawn: Drawn, k: int, seed: int, repeat: int) -> None:
     samples, links = drawn
     try:
         folds = make_folds(samples, k, seed, repeat=repeat, links=links)
     except ConfigError:
-        held = held_groups(samples, links, k)
+        held = find_held_groups(samples, links, k)
         # with few groups a fold, the first split may hold out a label as a whole, and too little is left without it
-        assert len(held) < 3 * k or commonest(held) < k
+        assert len(held) < 3 * k or count_most_frequent(held) < k
         return
-    check(samples, folds, links)
+    check_folds(samples, folds, links)
     assert set(folds.fold_of.values()) == set(range(k)) and folds.moved == ()
 
 
-def held_groups(samples: Sequence[Sample], links: Sequence[tuple[int, int]], k: int) -> dict[int, list[Sample]]:
+def find_held_groups(samples: Sequence[Sample], links: Sequence[tuple[int, int]], k: int) -> dict[int, list[Sample]]:
     """Groups without any label that must stay in training: too few items, or all in one group."""
     groups: dict[int, list[Sample]] = defaultdict(list)
-    for one, group in zip(samples, group_numbers(samples, links), strict=True):
+    for one, group in zip(samples, number_groups(samples, links), strict=True):
         groups[group].append(one)
     rare = {label for label, n in Counter(s.given for s in samples).items() if n < k}
     alone = {s.given for s in samples if sum(s.given in {m.given for m in g} for g in groups.values()) == 1}
     return {n: g for n, g in groups.items() if not any(s.given in rare | alone for s in g)}
 
 
-def commonest(groups: dict[int, list[Sample]]) -> int:
+def count_most_frequent(groups: dict[int, list[Sample]]) -> int:
     return max(Counter(s.given for group in groups.values() for s in group).values())
 
 
@@ -202,7 +202,7 @@ def commonest(groups: dict[int, list[Sample]]) -> int:
 def test_items_keep_their_folds_while_others_come_in_any_order(seed: int, k: int) -> None:
     """Single items: nobody ever moves, and each label is spread over the folds as evenly as it goes."""
     rng = random.Random(seed)
-    waiting = many(60, labels=[*LABELS, "申请退款", "申请退款", "询问优惠"])
+    waiting = make_samples(60, labels=[*LABELS, "申请退款", "申请退款", "询问优惠"])
     rng.shuffle(waiting)
     here, waiting = waiting[:24], waiting[24:]
     folds = make_folds(here, k, seed)
@@ -212,15 +212,15 @@ def test_items_keep_their_folds_while_others_come_in_any_order(seed: int, k: int
         rng.shuffle(here)
         later = make_folds(here, k, seed + 1, recorded=folds.fold_of)
         assert later.fold_of | folds.fold_of == later.fold_of and later.moved == ()
-        check(here, later)
-        assert all(max(held) - min(held) <= 1 for held in spread(here, later).values())
+        check_folds(here, later)
+        assert all(max(held) - min(held) <= 1 for held in count_labels_by_fold(here, later).values())
         sizes = Counter(later.fold_of.values())
         assert max(sizes.values()) - min(sizes.values()) <= 4
         folds = later
 
 
 @settings(deadline=None)
-@given(sets(), st.integers(2, 4), st.integers(0, 10**6))
+@given(draw_sets(), st.integers(2, 4), st.integers(0, 10**6))
 def test_only_grown_groups_and_newly_rare_labels_move(drawn: Drawn, k: int, seed: int) -> None:
     """Items come and go, groups grow together: who moves has a reason, and the promises hold."""
     samples, links = drawn
@@ -235,11 +235,11 @@ def test_only_grown_groups_and_newly_rare_labels_move(drawn: Drawn, k: int, seed
         later = make_folds(now, k, 0, recorded=folds.fold_of, links=kept_links)
     except ConfigError:
         return
-    check(now, later, kept_links)
+    check_folds(now, later, kept_links)
     known = [i for i in folds.fold_of if i in {s.id for s in now}]
     assert set(later.moved) == {i for i in known if later.fold_of.get(i) != folds.fold_of[i]}
     members: dict[int, list[str]] = defaultdict(list)
-    for one, group in zip(now, group_numbers(now, kept_links), strict=True):
+    for one, group in zip(now, number_groups(now, kept_links), strict=True):
         members[group].append(one.id)
     for group in members.values():
         came_from = Counter(folds.fold_of[i] for i in group if i in folds.fold_of)
@@ -249,7 +249,7 @@ def test_only_grown_groups_and_newly_rare_labels_move(drawn: Drawn, k: int, seed
 
 
 def test_a_new_item_follows_what_it_is_linked_to_and_the_smaller_part_moves_to_the_larger() -> None:
-    old = [*many(30), *(sample(f"x{i}", image("1")) for i in range(3)), sample("y", image("2"))]
+    old = [*make_samples(30), *(sample(f"x{i}", image("1")) for i in range(3)), sample("y", image("2"))]
     recorded = make_folds(old, 5, seed=0).fold_of | {"x0": 1, "x1": 1, "x2": 1, "y": 3}
     follower = make_folds([*old, sample("new", image("2"), given="查询物流")], 5, 0, recorded=recorded)
     assert follower.fold_of["new"] == 3 and follower.moved == ()
@@ -261,7 +261,7 @@ def test_a_new_item_follows_what_it_is_linked_to_and_the_smaller_part_moves_to_t
 
 
 def test_a_recorded_group_that_a_rare_item_joins_leaves_the_folds_and_says_so() -> None:
-    old = [*many(30), sample("x", image("1"))]
+    old = [*make_samples(30), sample("x", image("1"))]
     recorded = make_folds(old, 5, seed=0).fold_of
     folds = make_folds([*old, sample("new", image("1"), given="询问优惠")], 5, 0, recorded=recorded)
     assert folds.always_train == ("new", "x") and folds.moved == ("x",)
@@ -269,30 +269,30 @@ def test_a_recorded_group_that_a_rare_item_joins_leaves_the_folds_and_says_so() 
 
 
 def test_a_label_that_is_rare_no_longer_is_spread_over_the_folds() -> None:
-    few = many(4, "x", ["询问优惠"])
-    first = make_folds([*many(30), *few], 5, seed=0)
+    few = make_samples(4, "x", ["询问优惠"])
+    first = make_folds([*make_samples(30), *few], 5, seed=0)
     assert len(first.always_train) == 4
-    now = [*many(30), *few, sample("y", given="询问优惠")]
+    now = [*make_samples(30), *few, sample("y", given="询问优惠")]
     later = make_folds(now, 5, seed=0, recorded=first.fold_of)
-    assert spread(now, later)["询问优惠"] == [1] * 5 and later.rare == {} and later.moved == ()
+    assert count_labels_by_fold(now, later)["询问优惠"] == [1] * 5 and later.rare == {} and later.moved == ()
 
 
 def test_removing_items_keeps_the_rest_and_new_ones_fill_the_gap() -> None:
-    first = make_folds(many(60), 5, seed=0)
-    left = [s for s in many(60) if first.fold_of[s.id] != 2 or s.given == LABELS[0]]
+    first = make_folds(make_samples(60), 5, seed=0)
+    left = [s for s in make_samples(60) if first.fold_of[s.id] != 2 or s.given == LABELS[0]]
     later = make_folds(left, 5, seed=9, recorded=first.fold_of)
     assert later.fold_of == {s.id: first.fold_of[s.id] for s in left} and later.moved == ()
-    refilled = make_folds([*left, *many(8, "t", LABELS[1:])], 5, seed=9, recorded=later.fold_of)
+    refilled = make_folds([*left, *make_samples(8, "t", LABELS[1:])], 5, seed=9, recorded=later.fold_of)
     assert {refilled.fold_of[f"t{i:03}"] for i in range(8)} == {2}
 
 
 def test_folds_of_another_number_or_of_other_items_are_not_followed() -> None:
     for k in (4, 6):
-        recorded = make_folds(many(60), k, seed=3).fold_of
-        assert make_folds(many(60), 5, seed=0, recorded=recorded) == make_folds(many(60), 5, seed=0)
-    strangers = make_folds(many(60, "other"), 5, seed=3).fold_of
-    assert make_folds(many(60), 5, seed=0, recorded=strangers) == make_folds(many(60), 5, seed=0)
-    assert make_folds(many(60), 5, seed=0, recorded={}) == make_folds(many(60), 5, seed=0)
+        recorded = make_folds(make_samples(60), k, seed=3).fold_of
+        assert make_folds(make_samples(60), 5, seed=0, recorded=recorded) == make_folds(make_samples(60), 5, seed=0)
+    strangers = make_folds(make_samples(60, "other"), 5, seed=3).fold_of
+    assert make_folds(make_samples(60), 5, seed=0, recorded=strangers) == make_folds(make_samples(60), 5, seed=0)
+    assert make_folds(make_samples(60), 5, seed=0, recorded={}) == make_folds(make_samples(60), 5, seed=0)
 
 
 # --- leakage -------------------------------------------------------------------------------------------------

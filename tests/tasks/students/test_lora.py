@@ -21,11 +21,11 @@ from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import user_content
+from tasks.prompts.turns import make_user_content
 from tasks.records import LabelAnswer, Sample, Sampling, Split
 from tasks.students.asking import choose_base_engine
 from tasks.students.lora import LoraRecipe
-from tasks.students.lora_checkpoints import Watch, newest_checkpoint
+from tasks.students.lora_checkpoints import Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import choose_taught_items, make_dataset
 from tasks.students.settings import StudentSpec
 
@@ -66,7 +66,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return images + [s for s in kept if s.task == "dialogue"][:4]
 
 
-def surprise(spec: StudentSpec, prompter: Prompter, samples: list[Sample], adapter: Path | None, cache: Path) -> float:
+def measure_log_loss(
+    spec: StudentSpec, prompter: Prompter, samples: list[Sample], adapter: Path | None, cache: Path
+) -> float:
     """Mean negative log-probability of the given labels."""
     adapted = choose_base_engine(spec).model_copy(update={"adapter": str(adapter) if adapter else None})
     engine = open_engine(adapted, Workplace(ImageCache(cache), cache))
@@ -85,7 +87,9 @@ def test_a_student_learns_its_items_and_is_not_trained_twice(
     home = tmp_path / "students" / "student"
     folder = LoraRecipe(spec, prompter).train(samples, 1, home, lambda d, n, _: seen.append((d, n)))
     assert seen[-1] == (12, 12)
-    taught, untaught = (surprise(spec, prompter, samples, adapter, tmp_path / "cache") for adapter in (folder, None))
+    taught, untaught = (
+        measure_log_loss(spec, prompter, samples, adapter, tmp_path / "cache") for adapter in (folder, None)
+    )
     assert taught < 0.8 * untaught
     facts = json.loads((folder / "student.json").read_text("utf-8"))
     assert facts["trained_on"] == sorted(s.id for s in samples)
@@ -174,16 +178,16 @@ def test_an_interrupted_fold_goes_on_from_its_newest_whole_checkpoint_as_if_noth
 
 def test_what_another_recipe_left_is_not_resumed(tmp_path: Path) -> None:
     work = tmp_path / ".student.part"
-    assert newest_checkpoint(work, "recipe") is None
+    assert find_newest_checkpoint(work, "recipe") is None
     checkpoint = work / "trainer" / "checkpoint-10"
     checkpoint.mkdir(parents=True)
     (checkpoint / "adapter_model.safetensors").write_bytes(b"weights")
     (checkpoint / "files.json").write_text('{"adapter_model.safetensors": 7}')
     unlisted = work / "trainer" / "checkpoint-20"
     unlisted.mkdir()
-    assert newest_checkpoint(work, "recipe") == checkpoint
+    assert find_newest_checkpoint(work, "recipe") == checkpoint
     assert not unlisted.exists()
-    assert newest_checkpoint(work, "other") is None
+    assert find_newest_checkpoint(work, "other") is None
     assert not checkpoint.exists()
 
 
@@ -226,7 +230,7 @@ def test_with_reasons_a_student_learns_the_form_in_which_it_is_asked(
         form = request.constraint
         assert isinstance(form, LabelAnswer)
         assert answer == form.opening + reason + str(form.between) + str(sample.given) + form.closing
-        asked = user_content(request)
+        asked = make_user_content(request)
         texts = [e["text"] for e in row["prompt"][0]["content"] if e["type"] == "text"]
         assert texts == [e["text"] for e in asked if e["type"] == "text"]
     folder = LoraRecipe(reasoned, prompter, reasons=reasons).train(samples, 0, tmp_path / "student", lambda *_: None)
@@ -243,9 +247,9 @@ def test_a_reporter_without_its_package_is_refused_by_name(
 ) -> None:
     missing = next(n for n in ("swanlab", "wandb", "mlflow", "clearml") if importlib.util.find_spec(n) is None)
     for name, said in ((missing, f"pip install {missing}"), ("paper", r"report_to: `paper` is not one of .*swanlab")):
-        told = spec.model_copy(update={"report_to": (name,)})
+        reporting = spec.model_copy(update={"report_to": (name,)})
         with pytest.raises(ConfigError, match=said):
-            LoraRecipe(told, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
+            LoraRecipe(reporting, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
     assert not list(tmp_path.iterdir())
 
 
@@ -253,8 +257,8 @@ def test_tensorboard_files_stay_with_the_student(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorboard")
-    told = spec.model_copy(update={"report_to": ("tensorboard",), "epochs": 1})
-    folder = LoraRecipe(told, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
+    reporting = spec.model_copy(update={"report_to": ("tensorboard",), "epochs": 1})
+    folder = LoraRecipe(reporting, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
     assert list((folder / "runs").rglob("events.out.tfevents.*"))
 
 

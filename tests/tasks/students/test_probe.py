@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return Data(tmp_path_factory.mktemp("data"))
 
 
-def out_of_fold(
+def predict_out_of_fold(
     data: Data, images: Mapping[str, Vector], texts: Mapping[str, str], folder: Path, spec: ProbeSpec = SPEC
 ) -> dict[str, Prediction]:
     folds = make_folds(data.samples, spec.folds, spec.seed)
@@ -61,10 +61,10 @@ def out_of_fold(
 
 @pytest.fixture(scope="module")
 def predictions(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prediction]:
-    return out_of_fold(data, data.images, {}, tmp_path_factory.mktemp("probes"))
+    return predict_out_of_fold(data, data.images, {}, tmp_path_factory.mktemp("probes"))
 
 
-def right(predictions: Mapping[str, Prediction], data: Data, samples: Sequence[Sample]) -> float:
+def measure_accuracy(predictions: Mapping[str, Prediction], data: Data, samples: Sequence[Sample]) -> float:
     return sum(predictions[s.id].label == data.truth[s.id] for s in samples) / len(samples)
 
 
@@ -73,8 +73,8 @@ def test_out_of_fold_it_knows_most_true_labels(data: Data, predictions: dict[str
     screens = [s for s in data.samples if s.task == "image"]
     dialogues = [s for s in data.samples if s.task == "dialogue"]
     # chance is .1 and .125
-    assert right(predictions, data, screens) > 0.8
-    assert right(predictions, data, dialogues) > 0.5
+    assert measure_accuracy(predictions, data, screens) > 0.8
+    assert measure_accuracy(predictions, data, dialogues) > 0.5
 
 
 def test_probabilities_are_the_items_own_and_sum_to_one(data: Data, predictions: dict[str, Prediction]) -> None:
@@ -109,9 +109,9 @@ def test_confidence_is_about_as_high_as_agreement_with_the_given_labels(
 def test_each_kind_of_feature_tells_something(data: Data, tmp_path: Path) -> None:
     blind = ProbeSpec(folds=4, seed=3, images="none")
     screens = [s for s in data.samples if s.task == "image"]
-    assert right(out_of_fold(data, {}, {}, tmp_path / "blind", blind), data, screens) < 0.3
+    assert measure_accuracy(predict_out_of_fold(data, {}, {}, tmp_path / "blind", blind), data, screens) < 0.3
     read = {s.images[0].sha256: f"页面 {data.truth[s.id]} 其他" for s in screens}
-    assert right(out_of_fold(data, {}, read, tmp_path / "read", blind), data, screens) > 0.9
+    assert measure_accuracy(predict_out_of_fold(data, {}, read, tmp_path / "read", blind), data, screens) > 0.9
 
 
 def test_a_finished_probe_is_not_trained_again_and_a_new_one_is_the_same(data: Data, tmp_path: Path) -> None:

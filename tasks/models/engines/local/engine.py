@@ -26,7 +26,7 @@ from tasks.models.engines.local.scoring import Answers, score_answers, split_ans
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.token_budget import Fitted, PromptBudget
 from tasks.models.unanswered import BadMedia, Unanswered, end_unanswered, first_line
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
 
@@ -156,7 +156,7 @@ class LocalEngine:
             raise
         except Exception as error:
             raise BadMedia(first_line(error)) from error
-        turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+        turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
         text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
             text += constraint.opening

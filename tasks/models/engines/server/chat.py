@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pybase64
 
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 
 TOKEN_COUNTS = ("tokens_in", "tokens_cached", "tokens_out")
@@ -141,13 +141,13 @@ def dig(value: Any, *path: str | int) -> Any:
 def _turns(request: Request) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = []
     images = 0
-    for element in user_content(request):
+    for element in make_user_content(request):
         if element["type"] == "image":
             content.append({"type": "image_url", "image_url": {"url": f"{_MARK}{images}!"}})
             images += 1
         else:
             content.append(dict(element))
-    return [*system_turn(request), {"role": "user", "content": content}]
+    return [*make_system_turn(request), {"role": "user", "content": content}]
 
 
 def _with_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:

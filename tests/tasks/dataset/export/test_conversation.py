@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
-from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, user_content, user_text
+from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content, make_user_text
 from tasks.records import Sampling
 from tests.tasks.dataset.export.making import asked, example
 from tests.tasks.making import image, prompter, sample
@@ -27,9 +27,9 @@ def test_what_is_read_as_more_than_text_is_escaped_in_the_same_way_wherever_it_s
     assert word not in escaped and escape_placeholder(escaped) == escaped
     assert escape_placeholder(f"a{word}b{word}") == f"a{escaped}b{escaped}"
     request = prompter().classify(sample("s", f"用户: 见{word}", image("1")), Sampling())
-    text = user_text(request)
+    text = make_user_text(request)
     assert f"见{escaped}" in text and text.count(IMAGE_TOKEN) == 1
-    shown = [e["text"] if e["type"] == "text" else IMAGE_TOKEN for e in user_content(request)]
+    shown = [e["text"] if e["type"] == "text" else IMAGE_TOKEN for e in make_user_content(request)]
     assert "".join(shown) == text
     held = to_conversation(example(("system", word), ("user", "问"), ("assistant", word)))
     assert (held.system, held.turns) == (escaped, (("问", escaped),))

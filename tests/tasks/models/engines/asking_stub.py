@@ -45,7 +45,7 @@ def engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
         engine.close()
 
 
-def check_books(
+def check_item_counts(
     requests: Sequence[Request], answers: Sequence[Generation], always: dict[str, Fault], unlucky: int = 0
 ) -> Counter[Outcome]:
     """None lost, none doubled, each answered, or dropped with its reason and only where it had to be.

@@ -6,7 +6,7 @@ import torch
 from qwen_vl_utils import process_vision_info
 
 from tasks.models.engines.local.engine import LocalEngine
-from tasks.prompts.turns import system_turn, user_content
+from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import FreeText, Generation, ImagePart, ImageRef, LabelAnswer, Request, Sampling, TextPart
 
 LABELS = ("订单", "物流", "物流-派送中", "退款", "优惠券A", "优惠券B")
@@ -56,8 +56,8 @@ def answers(engine: LocalEngine, requests: list[Request]) -> dict[str, Generatio
 def inputs_of(engine: LocalEngine, asked: Request, answer: str = ""):
     """What the processor makes of the prompt and the answer's beginning, by the shortest way."""
     limits = {"max_pixels": asked.max_pixels, "min_pixels": asked.min_pixels}
-    content = [e | limits if e["type"] == "image" else e for e in user_content(asked)]
-    messages = [*system_turn(asked), {"role": "user", "content": content}]
+    content = [e | limits if e["type"] == "image" else e for e in make_user_content(asked)]
+    messages = [*make_system_turn(asked), {"role": "user", "content": content}]
     prompt = engine._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     pictures = process_vision_info(messages)[0]
     return engine._processor(text=[prompt + answer], images=pictures, do_resize=False, return_tensors="pt")

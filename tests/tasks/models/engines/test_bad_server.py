@@ -13,7 +13,7 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.prompts.parsing import parse
 from tasks.records import Outcome, Sampling
 from tests.stub_server import Fault, Gap, Options, running
-from tests.tasks.models.engines.asking_stub import VOTES, check_books, engine_on, questions
+from tests.tasks.models.engines.asking_stub import VOTES, check_item_counts, engine_on, questions
 
 PASSING = [fault for fault in Fault if fault not in (Fault.TOO_LONG, Fault.BAD_REQUEST, Fault.IGNORED_FIELDS)]
 # As pretty as a chat model makes it when nothing holds it to the schema.
@@ -27,7 +27,7 @@ def test_a_fault_that_passes_costs_a_retry_and_no_item(fault: Fault, tmp_path: P
         running(Options(faults={fault: 0.1})) as stub,
         engine_on(tmp_path, stub.url, concurrency=64, timeout_seconds=1) as engine,
     ):
-        check_books(requests, list(engine.generate(requests)), {})
+        check_item_counts(requests, list(engine.generate(requests)), {})
         figures = stub.stats()
     assert figures["faults"][fault] > 5
     assert figures["too_early"] == 0, "asked again before the Retry-After was over"
@@ -41,7 +41,7 @@ def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
         running(Options(crash_every=50, journal=str(tmp_path / "journal"))) as stub,
         engine_on(tmp_path, stub.url, concurrency=16) as engine,
     ):
-        check_books(requests, list(engine.generate(requests)), {})
+        check_item_counts(requests, list(engine.generate(requests)), {})
         assert stub.stats()["received"] >= 300
 
 
@@ -53,7 +53,7 @@ def never_get_through(folder: Path, kinds: list[Fault]) -> dict[Fault, int]:
         running(Options(always=always, journal=str(folder / "journal"))) as stub,
         engine_on(folder, stub.url, concurrency=64, timeout_seconds=1) as engine,
     ):
-        check_books(requests, list(engine.generate(requests)), always)
+        check_item_counts(requests, list(engine.generate(requests)), always)
     asked = Counter(line.split(",")[0] for line in (folder / "journal").read_text().splitlines())
     return {fault: asked[item] for item, fault in always.items()}
 
@@ -118,7 +118,7 @@ def test_an_address_that_is_dead_leaves_its_share_to_the_others(tmp_path: Path) 
             found = [next(answers) for _ in range(20)]
             dead.kill()
             found += answers
-        check_books(requests, found, {})
+        check_item_counts(requests, found, {})
         assert quick.stats()["items"] > slow.stats()["items"] > 0
 
 
@@ -150,7 +150,7 @@ def test_everything_at_once(ledgered: bool, tmp_path: Path, capsys: pytest.Captu
             answers = list(engine.generate(requests))
         figures = stub.stats()
     # Each crash cuts whatever is in flight: an item may lose all its tries to crashes, at most one in a thousand.
-    counts = check_books(requests, answers, always, unlucky=5)
+    counts = check_item_counts(requests, answers, always, unlucky=5)
     with capsys.disabled():
         print(f"\n{len(requests)} items: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}; ", end="")
         print(f"{figures['received']} requests in {time.monotonic() - started:.0f} s; faults: {figures['faults']}")

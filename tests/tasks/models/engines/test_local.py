@@ -144,8 +144,8 @@ def test_draws_repeat_whatever_the_batch_and_change_with_the_seed(engine: LocalE
     texts = {key: g.texts for key, g in answers(engine, requests).items()}
     assert texts == {key: g.texts for key, g in answers(engine, requests[::-1]).items()}
     assert texts[requests[2].key] == answers(engine, [requests[2]])[requests[2].key].texts
-    reseeded = varied(images, "text", n=2, temperature=1.0, seed=4)
-    assert texts != {key: g.texts for key, g in answers(engine, reseeded).items()}
+    reseed = varied(images, "text", n=2, temperature=1.0, seed=4)
+    assert texts != {key: g.texts for key, g in answers(engine, reseed).items()}
 
 
 def test_kinds_mix_in_one_batch(engine: LocalEngine, images: list[ImageRef]):
