@@ -21,7 +21,7 @@ from tasks.items.ocr import Found, OcrReader, Reading, read_images
 from tasks.models.ask import Answer, Asker
 from tasks.models.costs import Budget
 from tasks.models.engines.engine import Engine, Workplace
-from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache, prepare
 from tasks.models.ledger.ledger import Ledger
@@ -58,7 +58,7 @@ def spending(limits: BudgetSettings) -> Generator[Budget]:
 def budget_spent() -> BudgetSpent:
     """Return what a run says of a stage that had to stop."""
     budget = _BUDGET.get()
-    return BudgetSpent("the budget is spent; the next run goes on from here") if budget is None else budget.exhausted()
+    return BudgetSpent("the budget is spent; the next run goes on from here") if budget is None else budget.make_error()
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def _warn_of_long_prompt(request: Request, pack: str) -> None:
 def prepare_prompter(config: CommonConfig, pack: Pack, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
     """Return the prompts of `pack` for the model that `spec` names; a cluster prepares the images first."""
     _prepare_images(config, spec, samples)
-    return prompter_for(pack, spec, read_texts(config, pack, samples))
+    return make_prompter(pack, spec, read_texts(config, pack, samples))
 
 
 def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
@@ -154,9 +154,9 @@ def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sa
     images = _images_of(samples)
     if config.runner == "threads" or spec.engine == "scripted" or not images:
         return
-    from tasks.models.engines.local.loading import patch_size  # it brings torch
+    from tasks.models.engines.local.loading import read_patch_size  # it brings torch
 
-    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": patch_size(spec)}
+    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": read_patch_size(spec)}
     cache = ImageCache(config.images)
     shards = [
         Shard(f"bring {len(part)} images to size", partial(prepare, cache, part, **bounds))

@@ -26,7 +26,7 @@ from tasks.evaluation.variants import BEST_FIRST
 from tasks.evaluation.worker_pool import worker_pool
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
-from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.identity import make_prompter
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import settings_of, write_card
@@ -140,7 +140,7 @@ class _Students:
     def ask(self, trial: Trial, items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:
         """Return what the student says about each item, by id."""
         engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in self.trials])
-        prompter = prompter_for(self.pack, engine, trial.texts)
+        prompter = make_prompter(self.pack, engine, trial.texts)
         requests = make_label_requests(prompter, items, with_reason=with_reason)
         what = f"student of `{trial.variant}`, seed {trial.seed}, {'says why and what' if with_reason else 'says what'}"
         source = f"{trial.variant}/seed={trial.seed}"

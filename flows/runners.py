@@ -18,7 +18,14 @@ from flows.config import CommonConfig
 from tasks.errors import EngineError
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import Engine, Workplace, open_engine
-from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, last_line, mark_ground
+from tasks.models.engines.ray.cluster import (
+    NodeRequirements,
+    RayRunner,
+    check_nodes,
+    get_last_line,
+    join_cluster,
+    mark_shared_folders,
+)
 from tasks.models.engines.ray.placed import open_on_cluster
 from tasks.models.engines.spec import EngineSpec
 
@@ -78,7 +85,7 @@ def open_where_configured(config: CommonConfig, spec: EngineSpec, place: Workpla
     return open_on_cluster(spec, place, config.runner, ground_of(config))
 
 
-def ground_of(config: CommonConfig) -> Ground:
+def ground_of(config: CommonConfig) -> NodeRequirements:
     """What the nodes must share for this configuration; they are looked at once a process.
 
     Raises EngineError when there is no cluster, or a node that does not see the folders.
@@ -89,17 +96,19 @@ def ground_of(config: CommonConfig) -> Ground:
 
 
 @cache
-def _checked(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) -> Ground:
+def _checked(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) -> NodeRequirements:
     ray = join_cluster(RayRunner(address=address))
-    ground = mark_ground(written, read)
-    nodes = check_nodes(ray, ground)
+    requirements = mark_shared_folders(written, read)
+    nodes = check_nodes(ray, requirements)
     get_run_logger().info("Ray cluster at %s: %d nodes, all see %s", address, nodes, written[0])
-    return ground
+    return requirements
 
 
-def _on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[Shard[T]], gpus: int) -> Iterator[T]:
+def _on_cluster(
+    runner: RayRunner, requirements: NodeRequirements, name: str, shards: Sequence[Shard[T]], gpus: int
+) -> Iterator[T]:
     ray = join_cluster(runner)
-    futures = _submitted(runner, [_step(name, shard, ground) for shard in shards], gpus)
+    futures = _submitted(runner, [_step(name, shard, requirements) for shard in shards], gpus)
     try:
         while futures:
             done, _ = ray.wait(list(futures), timeout=_WAIT_SECONDS)
@@ -107,11 +116,11 @@ def _on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[S
                 try:
                     yield futures.pop(reference).result()
                 except ray.exceptions.RayTaskError as error:
-                    raise EngineError(f"a shard of `{name}` failed on its node: {last_line(error)}") from error
+                    raise EngineError(f"a shard of `{name}` failed on its node: {get_last_line(error)}") from error
                 except ray.exceptions.RayError as error:
                     raise EngineError(
                         f"a shard of `{name}` was begun {_TRIES} times, and each time its process or node died: "
-                        f"{last_line(error)}; see Ray's log there (memory?), and run again"
+                        f"{get_last_line(error)}; see Ray's log there (memory?), and run again"
                     ) from error
     finally:
         for reference in futures:  # whoever broke off does not want the others
@@ -129,10 +138,10 @@ def _submitted(runner: RayRunner, steps: Sequence[Any], gpus: int) -> dict[Any, 
     return {future.wrapped_future: future for future in futures}
 
 
-def _step(name: str, shard: Shard[T], ground: Ground) -> Any:
+def _step(name: str, shard: Shard[T], requirements: NodeRequirements) -> Any:
     @task(name=name, task_run_name=shard.title, cache_policy=NO_CACHE, persist_result=False)
     def step() -> T:
-        ground.enter()
+        requirements.adopt()
         return shard.work()
 
     return step

@@ -24,7 +24,7 @@ _DEFAULT = Path("artifacts/ledger.sqlite")
 @app.command()
 def stats(ledger: LedgerPath = _DEFAULT) -> None:
     """Answers and tokens by purpose, model and outcome; size; oldest and newest."""
-    from tasks.models.ledger.tools import stats as read_stats
+    from tasks.models.ledger.tools import read_stats
 
     found = read_stats(ledger)
     _show(found)
@@ -41,13 +41,13 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be")] = False,
 ) -> None:
     """Delete answers that meet all given conditions, and give the space back; a run would ask them again."""
-    from tasks.models.ledger.tools import Choice, prunable
+    from tasks.models.ledger.tools import Choice, find_prunable
     from tasks.models.ledger.tools import prune as delete
 
     before = None if older_than is None else time.time() - older_than * 86_400
     choice = Choice(before, model, purpose, outcome)
     if not yes:
-        doomed = prunable(ledger, choice)
+        doomed = find_prunable(ledger, choice)
         _show(doomed)
         typer.echo(f"{doomed.rows:,} answers would be deleted; --yes deletes them")
         return

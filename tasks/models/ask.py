@@ -126,7 +126,7 @@ class Asker:
         if opened is not None and opened.spec != spec and isinstance(opened.engine, ManyAdapters):
             same_but_adapter = opened.spec.model_copy(update={"adapter": spec.adapter})
             if spec.adapters and spec == same_but_adapter:
-                opened.engine.turn_to(spec.adapter)
+                opened.engine.switch_adapter(spec.adapter)
                 opened.spec = spec
         if self._opened is None or self._opened.spec != spec:
             self.close_engine()
@@ -162,7 +162,7 @@ def stream_answers(
             else:
                 yield item  # pyright: ignore[reportReturnType]
         if budget is not None and pump.refused:
-            raise budget.exhausted()
+            raise budget.make_error()
     finally:
         pump.stop()
         ledger.flush()

@@ -98,7 +98,7 @@ class Budget:
             self.spent_tokens += generation.tokens_in + generation.tokens_out
             self.spent_cost += prices.cost_of(generation.tokens_in, generation.tokens_cached, generation.tokens_out)
 
-    def exhausted(self) -> BudgetSpent:
+    def make_error(self) -> BudgetSpent:
         """Return the error that says which limit ended the asking."""
         return BudgetSpent(f"the budget is spent: {self._limit_reached()}; the next run goes on from here")
 

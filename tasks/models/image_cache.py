@@ -30,7 +30,7 @@ class TooThin(BadMedia):
     """An image so long and thin that the model's patches can't cover it: a fault of its item alone."""
 
 
-def resized_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
+def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
     """Return width and height in pixels at which the model sees an image: multiples of two patches, area within bounds.
 
     The rule is Qwen2-VL's smart_resize, as published in qwen_vl_utils; it is repeated here because importing that
@@ -141,7 +141,7 @@ def _source(image: ImageRef) -> bytes:
 
 def _resized(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image, str]:
     """The picture as the model sees it, and the kind of file that keeps it."""
-    resized_sides(image, **bounds)
+    compute_sides(image, **bounds)
     try:
         with Image.open(io.BytesIO(source)) as file:
             # qwen_vl_utils ignores the orientation that phones write, and transparency outside of RGBA

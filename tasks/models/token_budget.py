@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from tasks.models.image_cache import TooThin, resized_sides
+from tasks.models.image_cache import TooThin, compute_sides
 from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import ImagePart, ImageRef, Request
@@ -21,13 +21,13 @@ _LEAST_TOKENS = 4
 """An image is never shrunk to fewer: Qwen2-VL's own lower bound."""
 
 
-def image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> int:
+def count_image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> int:
     """Exact number of tokens of an image under the given bounds on its area (pixels).
 
     A square of two patches by two is one token, and two more frame the image. Raises TooThin, naming the
     file, for an image too long for its width.
     """
-    width, height = resized_sides(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
+    width, height = compute_sides(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
     return width * height // (2 * patch_size) ** 2 + 2
 
 
@@ -38,7 +38,7 @@ def estimate_prompt_tokens(request: Request) -> int:
     for part in request.parts:
         if isinstance(part, ImagePart):
             with suppress(TooThin):  # its item is dropped unasked
-                images += image_tokens(part.image, min_pixels=request.min_pixels, max_pixels=request.max_pixels)
+                images += count_image_tokens(part.image, min_pixels=request.min_pixels, max_pixels=request.max_pixels)
         else:
             chars += len(part.text)
     return _WRAPPER_TOKENS + images + round(chars / _CHARS_PER_TOKEN)
@@ -71,7 +71,7 @@ class PromptBudget:
         self._text_tokens = lru_cache(maxsize=1024)(self._tokenised)
 
     def count(self, request: Request) -> int:
-        """Exact number of prompt tokens; raises TooThin, naming the file, as `image_tokens` does."""
+        """Exact number of prompt tokens; raises TooThin, naming the file, as `count_image_tokens` does."""
         image_token: str = self._processor.image_token
         # the tokenizer itself cuts at special tokens, so what stands between two of them counts by itself
         texts = self._rendered(request).split(image_token)
@@ -121,7 +121,7 @@ class PromptBudget:
     def _image_tokens(self, images: Sequence[ImageRef], request: Request, max_pixels: int) -> int:
         """Tokens of images at another cap than their request's, without the two that frame each: these are text."""
         bounds = {"min_pixels": request.min_pixels, "max_pixels": max_pixels, "patch_size": self._patch_size}
-        return sum(image_tokens(image, **bounds) - 2 for image in images)
+        return sum(count_image_tokens(image, **bounds) - 2 for image in images)
 
     def _fits_without(self, request: Request, turns: Sequence[int], limit: int, number: int) -> bool:
         return self.count(_without(request, turns[:number])) <= limit

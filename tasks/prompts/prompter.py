@@ -78,7 +78,7 @@ class AnswerForm:
 class Prompter:
     """Renders a pack's templates into requests for one model.
 
-    `model` is the identity of the model that will be asked (`engines.identity.model_identity`); it is part of every
+    `model` is the identity of the model that will be asked (`engines.identity.identify_model`); it is part of every
     request's key. `max_pixels` and `min_pixels` bound each image's area and are part of the key too, and so is
     `context_length`, if one is set: it decides what is shortened. `texts` is what was read off the images, by digest,
     for a pack with the option `ocr`.

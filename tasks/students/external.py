@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.dataset.export.student_set import make_label_examples, write_data
 from tasks.dataset.export.trainer_files import Plain, fill_words, write_configuration
 from tasks.errors import ConfigError, EngineError
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
@@ -44,7 +44,7 @@ def external_digest(spec: ExternalSpec, prompter: Prompter, train: Sequence[Samp
     }
     deepspeed = _deepspeed(spec)
     recipe = [_template(spec).read_text("utf-8"), deepspeed.read_text("utf-8") if deepspeed else ""]
-    base = model_identity(choose_base_engine(spec))
+    base = identify_model(choose_base_engine(spec))
     items = sorted([s.id, content_digest(s), s.given] for s in train)
     ingredients = [spec.model_dump(mode="json", exclude=left_out), recipe, base, prompter.pack.digest, items]
     return digest_of([*ingredients, prompter.min_pixels, prompter.max_pixels, fold, seed])[:16]

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from tasks.errors import ConfigError
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
@@ -62,7 +62,7 @@ def student_digest(
     ingredients = spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT)
     taught = choose_taught_items(spec, train, reasons or {})
     items = [[s.id, content_digest(s), s.given, reason] for s, reason in taught]
-    base = model_identity(choose_base_engine(spec))
+    base = identify_model(choose_base_engine(spec))
     origin = [start.name] if start else []
     return digest_of([ingredients, base, prompter.pack.digest, items, fold, repeat, *origin])[:16]
 

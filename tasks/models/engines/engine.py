@@ -72,7 +72,7 @@ class Engine(Protocol):
 class ManyAdapters(Protocol):
     """An engine that serves all of its spec's `adapters` at once."""
 
-    def turn_to(self, adapter: str | None) -> None:
+    def switch_adapter(self, adapter: str | None) -> None:
         """Answer with this one from now on; None: with the model itself."""
         ...
 

@@ -27,19 +27,19 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def model_identity(spec: EngineSpec) -> str:
+def identify_model(spec: EngineSpec) -> str:
     """`folder#digest` of a local checkpoint or `name@revision` of a hub one, with `+adapter#digest` if it has one."""
-    identities = [checkpoint_identity(spec.model, spec.revision)]
+    identities = [identify_checkpoint(spec.model, spec.revision)]
     if spec.adapter is not None:
-        identities.append(checkpoint_identity(spec.adapter, None))
+        identities.append(identify_checkpoint(spec.adapter, None))
     return "+".join(identities)
 
 
-def prompter_for(pack: Pack, spec: EngineSpec, texts: Mapping[str, str] | None = None) -> Prompter:
+def make_prompter(pack: Pack, spec: EngineSpec, texts: Mapping[str, str] | None = None) -> Prompter:
     """Return the prompts of `pack` for the model that `spec` names; `texts` as in `Prompter`."""
     return Prompter(
         pack,
-        model_identity(spec),
+        identify_model(spec),
         max_pixels=spec.max_pixels,
         min_pixels=spec.min_pixels,
         context_length=spec.context_length,
@@ -47,7 +47,7 @@ def prompter_for(pack: Pack, spec: EngineSpec, texts: Mapping[str, str] | None =
     )
 
 
-def checkpoint_identity(model: str, revision: str | None) -> str:
+def identify_checkpoint(model: str, revision: str | None) -> str:
     """`folder#digest` of a local checkpoint, `name@revision` of a hub one."""
     folder = Path(model)
     if folder.is_dir():

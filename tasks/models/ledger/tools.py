@@ -70,7 +70,7 @@ class Choice:
         return " AND ".join(wanted) or "1", list(wanted.values())
 
 
-def stats(path: Path, choice: Choice | None = None) -> Stats:
+def read_stats(path: Path, choice: Choice | None = None) -> Stats:
     """The figures of the ledger at `path`, or of the chosen answers in it; raises LedgerError when there is none."""
     condition, values = (choice or Choice()).sql()
     with _open(path, "ro") as connection:
@@ -88,10 +88,10 @@ def stats(path: Path, choice: Choice | None = None) -> Stats:
     )
 
 
-def prunable(path: Path, choice: Choice) -> Stats:
+def find_prunable(path: Path, choice: Choice) -> Stats:
     """What `prune` would delete; raises LedgerError as it does."""
     _check(choice)
-    return stats(path, choice)
+    return read_stats(path, choice)
 
 
 def prune(path: Path, choice: Choice) -> tuple[int, int]:

@@ -229,7 +229,7 @@ class Switching(Small):
         self.turned: list[str | None] = []
         self.closed = False
 
-    def turn_to(self, adapter: str | None) -> None:
+    def switch_adapter(self, adapter: str | None) -> None:
         self.turned.append(adapter)
 
     def close(self) -> None:

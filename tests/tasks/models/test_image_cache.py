@@ -9,7 +9,7 @@ from PIL import Image
 from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError
-from tasks.models.image_cache import ImageCache, TooThin, open_images, prepare, resized_sides
+from tasks.models.image_cache import ImageCache, TooThin, compute_sides, open_images, prepare
 from tasks.records import ImageRef
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784}
@@ -50,9 +50,9 @@ def test_sides_are_those_of_smart_resize(patch_size: int) -> None:
             expected = (0, 0)
         if 0 in expected:
             with pytest.raises(TooThin):
-                resized_sides(image, **BOUNDS, patch_size=patch_size)
+                compute_sides(image, **BOUNDS, patch_size=patch_size)
         else:
-            assert resized_sides(image, **BOUNDS, patch_size=patch_size) == expected
+            assert compute_sides(image, **BOUNDS, patch_size=patch_size) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_model_sees_what_qwen_vl_utils_makes(
     (opened,) = cache.open([image], **BOUNDS, patch_size=patch_size) or []
     expected = fetch_image({"image": image.path, **BOUNDS}, image_patch_size=patch_size)
     assert opened.mode == "RGB"
-    assert opened.size == expected.size == resized_sides(image, **BOUNDS, patch_size=patch_size)
+    assert opened.size == expected.size == compute_sides(image, **BOUNDS, patch_size=patch_size)
     assert opened.width % (2 * patch_size) == opened.height % (2 * patch_size) == 0
     off = np.abs(pixels(opened).astype(int) - pixels(expected))
     # JPEG at this quality is not lossless, but no detail of a screenshot's size may go
@@ -93,7 +93,7 @@ def test_orientation_transparency_and_palette(cache: ImageCache, tmp_path: Path)
     sideways = ref(tmp_path / "sideways.png", 700, 500)
     images = [sideways, ref(tmp_path / "clear.png", 560, 560), ref(tmp_path / "palette.gif", 560, 560)]
     turned, white, colours = cache.open(images, **BOUNDS) or []
-    assert turned.size == resized_sides(sideways, **BOUNDS)
+    assert turned.size == compute_sides(sideways, **BOUNDS)
     assert turned.width > turned.height
     assert pixels(white).min() == 255
     assert len(colours.getcolors(1 << 20) or []) > 100
@@ -105,7 +105,7 @@ def test_each_bound_has_its_own_file_and_a_second_pass_reads_no_source(cache: Im
     assert small != large
     Path(image.path).unlink()
     assert cache.file(image, **BOUNDS) == large
-    assert (cache.open([image], **BOUNDS) or [])[0].size == resized_sides(image, **BOUNDS)
+    assert (cache.open([image], **BOUNDS) or [])[0].size == compute_sides(image, **BOUNDS)
     assert cache.open([], **BOUNDS) is None
 
 

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, Qwen2VLImageProcessor
 
 from tasks.demo.checkpoint import new_checkpoint
 from tasks.models.image_cache import TooThin, open_images
-from tasks.models.token_budget import PromptBudget, estimate_prompt_tokens, image_tokens
+from tasks.models.token_budget import PromptBudget, count_image_tokens, estimate_prompt_tokens
 from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
@@ -82,7 +82,7 @@ def test_an_image_costs_what_the_processor_makes_of_it(min_pixels: int, max_pixe
         grid = processor(images=[Image.new("RGB", (width, height))], return_tensors="np")["image_grid_thw"][0]
         # one token for each 2 × 2 patches of 14 pixels, and the two that frame an image
         expected = int(grid.prod()) // 4 + 2
-        assert image_tokens(sized(width, height), min_pixels=min_pixels, max_pixels=max_pixels) == expected
+        assert count_image_tokens(sized(width, height), min_pixels=min_pixels, max_pixels=max_pixels) == expected
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 700), (31, 31), (1200, 90)])
@@ -91,7 +91,7 @@ def test_an_opened_image_costs_the_same(tmp_path: Path, width: int, height: int)
     Image.new("RGB", (width, height)).save(file)
     ref = sized(width, height, str(file))
     (opened,) = open_images([ref], min_pixels=56 * 56, max_pixels=200 * 784) or []
-    assert opened.width * opened.height // 784 + 2 == image_tokens(ref, min_pixels=56 * 56, max_pixels=200 * 784)
+    assert opened.width * opened.height // 784 + 2 == count_image_tokens(ref, min_pixels=56 * 56, max_pixels=200 * 784)
 
 
 def test_an_estimate_is_images_text_and_a_frame() -> None:

@@ -19,7 +19,7 @@ import transformers
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.models.engines.local.decoding import Decoder, Draw
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
@@ -65,7 +65,7 @@ class LocalEngine:
         self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
         self._answers = lru_cache(maxsize=1024)(self._tokenised_answers)
         versions = f"transformers-{transformers.__version__}/torch-{torch.__version__}"
-        self.fingerprint = f"local/{versions}/{model_identity(spec)}"
+        self.fingerprint = f"local/{versions}/{identify_model(spec)}"
         self._gpus = len({p.device for p in self._model.parameters() if p.device.type == "cuda"})
         self._busy = self._seconds = self._starved = 0.0
 

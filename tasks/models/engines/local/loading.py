@@ -39,7 +39,7 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
     return model.eval(), processor
 
 
-def patch_size(spec: EngineSpec) -> int:
+def read_patch_size(spec: EngineSpec) -> int:
     """Side of the model's image patches, in pixels; 14, Qwen2-VL's, where the model is not at hand."""
     at_hand = spec.engine == "server" and spec.tokenizer is None  # a server's own name for a model is no path
     try:

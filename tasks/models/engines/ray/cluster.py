@@ -50,8 +50,8 @@ Runner = Literal["threads"] | RayRunner
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What every node must see as the driver does. Made by `mark_ground`."""
+class NodeRequirements:
+    """What every node must see as the driver does. Made by `mark_shared_folders`."""
 
     home: Path
     """The driver's working folder, which relative paths start from."""
@@ -62,7 +62,7 @@ class Ground:
     code: str
     """Version of the rules (`code_version`)."""
 
-    def enter(self) -> None:
+    def adopt(self) -> None:
         """Stand where the driver stands; raises EngineError, naming node and folder, unless it looks the same here."""
         here = f"Ray node {socket.gethostname()}"
         if (code := code_version()) != self.code:
@@ -82,14 +82,14 @@ class Ground:
 _SHARE = "mount the same file system under the same path on every node"
 
 
-def mark_ground(written: Sequence[Path], read: Sequence[Path]) -> Ground:
+def mark_shared_folders(written: Sequence[Path], read: Sequence[Path]) -> NodeRequirements:
     """Leave a mark in each of the `written` folders, which are made if need be, for the nodes to find."""
     marks: list[tuple[Path, str]] = []
     for folder in dict.fromkeys(path.resolve() for path in written):
         if not _token(folder):
             _leave_mark(folder)
         marks.append((folder, _token(folder)))
-    return Ground(Path.cwd(), tuple(marks), tuple(path.resolve() for path in read), code_version())
+    return NodeRequirements(Path.cwd(), tuple(marks), tuple(path.resolve() for path in read), code_version())
 
 
 def _leave_mark(folder: Path) -> None:
@@ -139,14 +139,14 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
-def check_nodes(ray: Any, ground: Ground) -> int:
-    """The number of living nodes; raises EngineError for the first that does not see `ground`, or does not answer."""
+def check_nodes(ray: Any, requirements: NodeRequirements) -> int:
+    """Return the number of living nodes; raise EngineError for the first that fails `requirements` or does not answer."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     check = ray.remote(num_cpus=0, max_retries=0)(_enter)
     asked = {
-        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(ground): name
+        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(requirements): name
         for node, name in nodes.items()
     }
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_CHECK_SECONDS)
@@ -163,16 +163,16 @@ def check_nodes(ray: Any, ground: Ground) -> int:
 def own_error(error: Any, what: str) -> EngineError:
     """Return the EngineError that was raised on a node, or one that says `what` failed there with which Ray error."""
     cause = getattr(error, "cause", None)
-    return EngineError(str(cause) if isinstance(cause, EngineError) else f"{what}: {last_line(error)}")
+    return EngineError(str(cause) if isinstance(cause, EngineError) else f"{what}: {get_last_line(error)}")
 
 
-def last_line(error: BaseException) -> str:
+def get_last_line(error: BaseException) -> str:
     """What an error of Ray's, which often holds a whole traceback, ends with."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
 
 
-def _enter(ground: Ground) -> None:
-    ground.enter()
+def _enter(requirements: NodeRequirements) -> None:
+    requirements.adopt()
 
 
 def _token(folder: Path) -> str:

@@ -17,9 +17,9 @@ from typing import Any
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.identity import check_folders
-from tasks.models.engines.ray.cluster import Ground, RayRunner, join_cluster, own_error
+from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, join_cluster, own_error
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.engines.vllm.engine import VllmEngine, find_build, server_name, server_process
+from tasks.models.engines.vllm.engine import VllmEngine, make_server_name, make_server_process, require_build
 from tasks.models.engines.vllm.options import spans_nodes
 from tasks.models.engines.vllm.process import ServerProcess
 
@@ -29,7 +29,7 @@ MakeServer = Callable[..., ServerProcess]
 """From a workplace and, as `host`, the node's address to a server that is not started yet; runs on the node."""
 
 
-def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, ground: Ground) -> Engine:
+def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, requirements: NodeRequirements) -> Engine:
     """Open the engine that `spec` names; raises EngineError, with the fix, when it can't be opened.
 
     A vLLM runs in `runner.replicas` copies on the cluster. One that spans nodes by its own Ray options is started once,
@@ -40,13 +40,13 @@ def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, groun
     ray = join_cluster(runner)
     if spans_nodes(spec):
         return open_engine(spec, replace(place, ray_address=ray.get_runtime_context().gcs_address))
-    build = find_build(spec)
+    build = require_build(spec)
     check_folders(spec)
     _check_room(ray, runner.gpus_per_replica)
-    name = server_name(spec)
+    name = make_server_name(spec)
     key = secrets.token_urlsafe(32)
-    make = partial(server_process, spec, build=build, name=name, key=key)
-    servers = PlacedServers(ray, make, place, ground, runner, model=name, key=key, seconds=spec.start_seconds)
+    make = partial(make_server_process, spec, build=build, name=name, key=key)
+    servers = PlacedServers(ray, make, place, requirements, runner, model=name, key=key, seconds=spec.start_seconds)
     return VllmEngine(spec, place, servers)
 
 
@@ -62,8 +62,8 @@ def _check_room(ray: Any, gpus: int) -> None:
 class PlacedServer:
     """One server on its node; runs in a Ray actor. All state is made by `address`, so a restarted actor starts anew."""
 
-    def __init__(self, make: MakeServer, place: Workplace, ground: Ground) -> None:
-        self._make, self._place, self._ground = make, place, ground
+    def __init__(self, make: MakeServer, place: Workplace, requirements: NodeRequirements) -> None:
+        self._make, self._place, self._requirements = make, place, requirements
         self._process: ServerProcess | None = None
 
     def address(self) -> str:
@@ -71,7 +71,7 @@ class PlacedServer:
         if self._process is None:
             import ray
 
-            self._ground.enter()
+            self._requirements.adopt()
             # processes of two machines, or containers, may have the same number, and so the same log
             place = replace(self._place, logs=self._place.logs / socket.gethostname())
             process = self._make(place, host=ray.util.get_node_ip_address())
@@ -92,7 +92,7 @@ class PlacedServers:
     """The servers of one engine, each in an actor of its own; used as a `ServerProcess` is. Safe in any thread."""
 
     def __init__(
-        self, ray: Any, make: MakeServer, place: Workplace, ground: Ground, runner: RayRunner,
+        self, ray: Any, make: MakeServer, place: Workplace, requirements: NodeRequirements, runner: RayRunner,
         *, model: str, key: str, seconds: float,
     ) -> None:  # fmt: skip
         """`seconds` is how long a copy may take to start. Nothing runs before `start`."""
@@ -104,7 +104,7 @@ class PlacedServers:
         actor = ray.remote(PlacedServer).options(
             num_cpus=0, num_gpus=gpus, scheduling_strategy="SPREAD", max_restarts=-1, max_task_retries=0
         )
-        self._actors = [actor.remote(make, place, ground) for _ in range(runner.replicas)]
+        self._actors = [actor.remote(make, place, requirements) for _ in range(runner.replicas)]
         self._actor_of: dict[str, Any] = {}
 
     @property

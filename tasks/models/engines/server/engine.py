@@ -21,7 +21,7 @@ from transformers import AutoProcessor  # pyright: ignore[reportMissingTypeStubs
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.models.engines.server.capabilities import describe, find_capabilities
 from tasks.models.engines.server.client import Client, Revive, key_of
 from tasks.models.engines.server.conversation import Conversation, Prepared
@@ -71,7 +71,7 @@ class ServerEngine:
 
     def _talk_to(self, name: str, adapter: str | None) -> None:
         """Ask what is served as `name` from now on: the model with `adapter`, or without one."""
-        self.fingerprint = f"{self._kind}/{model_identity(self._spec.model_copy(update={'adapter': adapter}))}"
+        self.fingerprint = f"{self._kind}/{identify_model(self._spec.model_copy(update={'adapter': adapter}))}"
         self._conversation = Conversation(self._client, name, self.capabilities, self._processor, self._images)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:

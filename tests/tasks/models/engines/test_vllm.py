@@ -19,7 +19,7 @@ from tasks.models.engines.engine import Workplace, check_engine
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
-from tasks.models.engines.vllm.options import installed_build
+from tasks.models.engines.vllm.options import find_installed_build
 from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.parsing import parse
@@ -29,7 +29,7 @@ from tasks.students.settings import StudentSpec
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples, teach
 from tests.tasks.making import prompter
 
-pytestmark = [pytest.mark.vllm, pytest.mark.skipif(installed_build() is None, reason="no vLLM here")]
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_installed_build() is None, reason="no vLLM here")]
 
 Answers = dict[str, Generation]
 
@@ -108,7 +108,7 @@ def labels(requests: Sequence[Request], found: Answers) -> list[str | None]:
 def test_all_that_vllm_can_do_is_found_out(served: VllmEngine):
     assert served.notes == ()
     assert served.fingerprint.startswith("vllm-0.") and "/teacher#" in served.fingerprint
-    build = installed_build()
+    build = find_installed_build()
     assert build is not None and served.usage().gpus == (0 if build.cpu else 1)
 
 
@@ -139,7 +139,7 @@ def test_every_adapter_is_served_by_the_one_server(
     names: set[str] = set()
     try:
         for adapter in (*adapters, None):
-            served.turn_to(adapter)
+            served.switch_adapter(adapter)
             names.add(served.fingerprint)
             local = LocalEngine(spec_of(teacher, "local", adapter=adapter), place)
             theirs = labels(requests, answers(local, requests))
@@ -147,7 +147,7 @@ def test_every_adapter_is_served_by_the_one_server(
             found[adapter] = labels(requests, answers(served, requests))
             assert sum(a == b for a, b in zip(found[adapter], theirs, strict=True)) >= 98
     finally:
-        served.turn_to(None)
+        served.switch_adapter(None)
     first, second = (found[adapter] for adapter in adapters)
     # the students differ from each other and from the model, so none answered for another
     assert sum(a != b for a, b in zip(first, second, strict=True)) > 30

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.engines.vllm.log import explain, last_line
+from tasks.models.engines.vllm.log import explain, find_last_line
 
 SPEC = EngineSpec(engine="vllm", model="models/teacher")
 OPENING = """\
@@ -116,4 +116,4 @@ def test_a_log_without_an_error_gives_its_last_words():
     ],
 )
 def test_progress_is_the_last_line_that_says_something(log: str, line: str):
-    assert last_line(log).startswith(line)
+    assert find_last_line(log).startswith(line)

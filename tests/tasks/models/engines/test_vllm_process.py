@@ -18,7 +18,7 @@ import pytest
 
 from tasks.errors import EngineError
 from tasks.models.engines import processes
-from tasks.models.engines.vllm.log import last_line
+from tasks.models.engines.vllm.log import find_last_line
 from tasks.models.engines.vllm.process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -37,7 +37,7 @@ def started(folder: Path, *extra: str, name: str = NAME, start_seconds: float = 
         environment=dict(os.environ),
         log=folder / "logs" / "small.log",
         start_seconds=start_seconds,
-        explain=lambda log: f"it said: {last_line(log)}",
+        explain=lambda log: f"it said: {find_last_line(log)}",
         records=folder / "records",
         restarts=2,
     )
