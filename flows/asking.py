@@ -23,7 +23,7 @@ from tasks.models.costs import Budget
 from tasks.models.engines.engine import Engine, Workplace
 from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.image_cache import ImageCache, prepare
+from tasks.models.image_cache import ImageCache, fill_cache
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings
 from tasks.packs.pack import Pack
@@ -58,7 +58,9 @@ def spending(limits: BudgetSettings) -> Generator[Budget]:
 def budget_spent() -> BudgetSpent:
     """Return what a run says of a stage that had to stop."""
     budget = _BUDGET.get()
-    return BudgetSpent("the budget is spent; the next run goes on from here") if budget is None else budget.make_error()
+    return (
+        BudgetSpent("the budget is spent; the next run continues from here") if budget is None else budget.make_error()
+    )
 
 
 @contextmanager
@@ -159,7 +161,7 @@ def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sa
     bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": read_patch_size(spec)}
     cache = ImageCache(config.images)
     shards = [
-        Shard(f"bring {len(part)} images to size", partial(prepare, cache, part, **bounds))
+        Shard(f"bring {len(part)} images to size", partial(fill_cache, cache, part, **bounds))
         for part in parts(images, _IMAGES_A_SHARD)
     ]
     failed = 0

@@ -9,7 +9,7 @@ from PIL import Image
 from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError
-from tasks.models.image_cache import ImageCache, TooThin, compute_sides, open_images, prepare
+from tasks.models.image_cache import ImageCache, TooThin, compute_sides, fill_cache, open_images
 from tasks.records import ImageRef
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784}
@@ -184,6 +184,6 @@ def test_threads_and_processes_make_the_same_images_at_once(tmp_path: Path):
 def test_preparing_makes_what_is_lacking_and_counts_what_cannot_be(cache: ImageCache, tmp_path: Path):
     good, torn = saved(tmp_path, "a.png"), saved(tmp_path, "b.bmp")
     Path(torn.path).write_bytes(b"no image")
-    assert prepare(cache, [good, torn, good], **BOUNDS) == 1
+    assert fill_cache(cache, [good, torn, good], **BOUNDS) == 1
     (made,) = [file for file in cache.folder.rglob("*") if file.is_file()]
     assert made == cache.file(good, **BOUNDS)

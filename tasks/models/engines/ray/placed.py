@@ -1,10 +1,10 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
 # (ray's handles and references have no types of their own)
-"""vLLM servers on the nodes of a Ray cluster: Ray places an actor per copy and restarts it, the actor runs the server.
+"""vLLM servers on the nodes of a Ray cluster: Ray places and restarts one actor per copy, which runs the server.
 
-The server engine shares the load over the addresses. When one stops answering, its actor is asked for its address: it
-restarts its server, or, where the node is gone, Ray restarts the actor elsewhere and the address is a new one.
+The server engine shares the load over the addresses. When an address stops answering, its actor is asked for it again:
+the actor restarts the server or, if the node is lost, Ray restarts the actor on another node, with a new address.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from typing import Any
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.identity import check_folders
-from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, join_cluster, own_error
+from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, join_cluster, make_engine_error
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine, make_server_name, make_server_process, require_build
 from tasks.models.engines.vllm.options import spans_nodes
@@ -26,14 +26,14 @@ from tasks.models.engines.vllm.process import ServerProcess
 _CLOSE_SECONDS = 60.0
 
 MakeServer = Callable[..., ServerProcess]
-"""From a workplace and, as `host`, the node's address to a server that is not started yet; runs on the node."""
+"""Takes a workplace and the node's address (`host`), and returns a server that is not started; runs on the node."""
 
 
 def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, requirements: NodeRequirements) -> Engine:
-    """Open the engine that `spec` names; raises EngineError, with the fix, when it can't be opened.
+    """Open the engine that `spec` names; raise EngineError, saying how to fix it, when that fails.
 
-    A vLLM runs in `runner.replicas` copies on the cluster. One that spans nodes by its own Ray options is started once,
-    here; so is every other engine.
+    vLLM runs in `runner.replicas` copies on the cluster. A vLLM that spans nodes by its own Ray options is started
+    once, on this machine, as is every other engine.
     """
     if spec.engine != "vllm":
         return open_engine(spec, place)
@@ -54,31 +54,31 @@ def _check_room(ray: Any, gpus: int) -> None:
     largest = max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
     if gpus > largest:
         raise EngineError(
-            f"`gpus_per_replica` is {gpus}, the cluster's largest node has {largest:.0f} GPU(s); "
+            f"`gpus_per_replica` is {gpus}, the cluster's largest node has {largest:.0f} GPU(s): lower it; "
             "for a model over several nodes set `extra_args: [--distributed-executor-backend, ray]`"
         )
 
 
 class PlacedServer:
-    """One server on its node; runs in a Ray actor. All state is made by `address`, so a restarted actor starts anew."""
+    """A server on a node, in a Ray actor. `address` creates all state, so a restarted actor starts its server again."""
 
     def __init__(self, make: MakeServer, place: Workplace, requirements: NodeRequirements) -> None:
         self._make, self._place, self._requirements = make, place, requirements
         self._process: ServerProcess | None = None
 
     def address(self) -> str:
-        """Return the server's address once it answers; start it, or start it again, where it does not."""
+        """Start or restart the server unless it answers, and return its address."""
         if self._process is None:
             import ray
 
             self._requirements.adopt()
-            # processes of two machines, or containers, may have the same number, and so the same log
+            # processes on two machines may have the same id, and so the same log file
             place = replace(self._place, logs=self._place.logs / socket.gethostname())
             process = self._make(place, host=ray.util.get_node_ip_address())
             process.start()
             self._process = process
         else:
-            self._process.answered()  # the driver counts its vain attempts
+            self._process.note_answer()  # the driver counts the restarts
             self._process.revive(self._process.base_url)
         return self._process.base_url
 
@@ -89,18 +89,18 @@ class PlacedServer:
 
 
 class PlacedServers:
-    """The servers of one engine, each in an actor of its own; used as a `ServerProcess` is. Safe in any thread."""
+    """The servers of one engine, each in its own actor, with the methods of `ServerProcess`. Safe in any thread."""
 
     def __init__(
         self, ray: Any, make: MakeServer, place: Workplace, requirements: NodeRequirements, runner: RayRunner,
         *, model: str, key: str, seconds: float,
     ) -> None:  # fmt: skip
-        """`seconds` is how long a copy may take to start. Nothing runs before `start`."""
+        """Create the actors; `start` starts the servers, each of which may take `seconds`."""
         self.model, self.key = model, key
         gpus = runner.gpus_per_replica
         self.gpus = gpus * runner.replicas
         self._ray, self._seconds = ray, seconds
-        # no CPU: a stage has shards, which need one each, while its engine is open
+        # no CPU: while the engine is open, the shards of the stage need them
         actor = ray.remote(PlacedServer).options(
             num_cpus=0, num_gpus=gpus, scheduling_strategy="SPREAD", max_restarts=-1, max_task_retries=0
         )
@@ -109,11 +109,11 @@ class PlacedServers:
 
     @property
     def base_urls(self) -> tuple[str, ...]:
-        """The addresses of the servers that are up."""
+        """Return the addresses of the servers."""
         return tuple(self._actor_of)
 
     def start(self) -> None:
-        """Start all copies side by side and wait for them; raises EngineError when one can't be started."""
+        """Start all copies at the same time and wait for them; raise EngineError when one does not start."""
         calls = {actor.address.remote(): actor for actor in self._actors}
         done, late = self._ray.wait(list(calls), num_returns=len(calls), timeout=self._seconds)
         for call in done:
@@ -126,21 +126,21 @@ class PlacedServers:
                 "`replicas`, or raise `start_seconds`"
             )
 
-    def answered(self) -> None:
-        """Nothing to note: each actor watches its own server."""
+    def note_answer(self) -> None:
+        """Do nothing: each actor watches its own server."""
 
     def revive(self, base_url: str) -> str:
-        """Return the address under which the server of `base_url` answers now, started anew where it is gone.
+        """Restart the server of `base_url` if it is dead, and return its address, which may be new.
 
-        Raises EngineError when it can't be started again within `start_seconds`.
+        Raises EngineError when it does not answer within `start_seconds`.
         """
         actor = self._actor_of[base_url]
         call = actor.address.remote()
         done, _ = self._ray.wait([call], timeout=self._seconds)
         if not done:
             raise EngineError(
-                f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: bring "
-                "its node back, or run again with fewer `replicas`; what is answered is kept"
+                f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: restart "
+                "its node, or run again with fewer `replicas` (answers so far are kept)"
             )
         address = self._result(call)
         self._actor_of[address] = actor
@@ -159,4 +159,4 @@ class PlacedServers:
         try:
             return self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            raise own_error(error, "a copy of the engine failed on its node (see Ray's log there)") from error
+            raise make_engine_error(error, "a copy of the engine failed on its node (see Ray's log there)") from error

@@ -164,7 +164,7 @@ def test_a_process_with_an_orphans_number_is_left_alone(tmp_path: Path):
             created=psutil.Process(bystander.pid).create_time() - 3600,
             owner=os.getpid(),
             owner_created=mine - 3600,  # our pid, but not us: that owner is gone
-            machine=processes.this_machine(),
+            machine=processes.identify_machine(),
             command=("vllm",),
         )
         note(tmp_path / "old.json", family)
@@ -209,7 +209,7 @@ def test_a_server_that_dies_of_every_request_is_given_up(tmp_path: Path, process
         os.kill(families(tmp_path)[-1][0], signal.SIGKILL)
         process.revive(process.base_url)
         if restart == 0:
-            process.answered()  # this one was not in vain
+            process.note_answer()  # this one was not in vain
     os.kill(families(tmp_path)[-1][0], signal.SIGKILL)
     with pytest.raises(EngineError, match="without answering anything: it said: Loading the model") as error:
         process.revive(process.base_url)
