@@ -134,8 +134,10 @@ class PromptBudget:
         thinnest = max(max(i.width, i.height) / min(i.width, i.height) for i in images)
         least = math.ceil(max(request.min_pixels / token_pixels, _LEAST_TOKENS, thinnest + 1))
         caps = range(least, max(least, request.max_pixels // token_pixels) + 1)
-        room = self._image_tokens(images, request, request.max_pixels) - excess
-        fitting = bisect_right(caps, room, key=lambda cap: self._image_tokens(images, request, cap * token_pixels))
+        affordable = self._image_tokens(images, request, request.max_pixels) - excess
+        fitting = bisect_right(
+            caps, affordable, key=lambda cap: self._image_tokens(images, request, cap * token_pixels)
+        )
         return min(request.max_pixels, caps[max(fitting - 1, 0)] * token_pixels)
 
 

@@ -19,7 +19,7 @@ import torch
 from tasks.models.ask import stream_answers, stream_labels
 from tasks.models.costs import Tally
 from tasks.models.engines.engine import Workplace
-from tasks.models.engines.server.chat import build_chat_body
+from tasks.models.engines.server.chat import build_chat_body, make_image_url
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.image_cache import ImageCache

@@ -29,8 +29,8 @@ LOCK_SECONDS = 60.0
 """Wait for the write lock: another run's flush holds it for 0.1 s, copying the file for a backup for longer."""
 
 # Rows are in order of arrival, with an index over the keys: in a table ordered by key, which is a hash, each row would
-# rewrite another page. Requests have a table of their own because they are large and seldom read: looking answers up and
-# counting them reads 0.7 KB per answer.
+# rewrite another page. Requests have their own table because they are large and seldom read: looking up and counting
+# answers reads 0.7 KB per answer.
 _TABLES = (
     """
     CREATE TABLE answers (
@@ -91,14 +91,12 @@ def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
             except _Unusable as error:
                 aside = _move_aside(path, error.tag)
                 notice = (
-                    f"the ledger {path} {error}; it was set aside as {aside} and a new ledger created, so its answers will "
-                    "be asked for again"
+                    f"the ledger {path} {error}; it was set aside as {aside} and a new one created, so its answers "
+                    "will be asked for again"
                 )
                 return _connect_prepared(path), notice
     except (OSError, sqlite3.Error) as error:
-        raise LedgerError(
-            f"{path}: the ledger cannot be opened: {error}; check the folder's permissions, or set `ledger` to another file"
-        ) from error
+        raise LedgerError(f"{path}: the ledger cannot be opened: {error}; set `ledger` to another file") from error
 
 
 def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
@@ -113,13 +111,13 @@ def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 raise LedgerError(
-                    f"{path}: not a ledger of version {VERSION} (its version is {version}); give another with --ledger PATH"
+                    f"{path}: not a ledger of version {VERSION} but {version}; give another with --ledger"
                 )
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: the ledger cannot be read: {error}; give another with --ledger PATH") from error
+        raise LedgerError(f"{path}: cannot read the ledger: {error}; give another with --ledger") from error
     return connection
 
 
@@ -133,8 +131,8 @@ def _connect_prepared(path: Path) -> sqlite3.Connection:
     try:
         _check_version(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        # One sync per second (4 to 20 ms, in the ledger's own thread) is cheap, and answers then survive a power cut, not
-        # only the death of the process.
+        # One sync per second (4 to 20 ms, in the ledger's thread) is cheap, and answers then survive a power cut too,
+        # not only the death of the process.
         connection.execute("PRAGMA synchronous = FULL")
         # 16 MB: index pages that change with every flush are copied into the file once for many flushes
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
@@ -190,17 +188,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """An answer as it is stored: `values` in the order of COLUMNS, its request as JSON, and the shared `texts` by id."""
+    """An answer as it is stored: `values` in the order of COLUMNS, its request as JSON, and the shared texts by id."""
 
     generation: Generation
     values: tuple[object, ...]
-    question: str
+    request_json: str
     texts: dict[int, str]
 
     @property
     def size(self) -> int:
         """Return the number of characters of the two JSON texts."""
-        return len(self.question) + len(str(self.values[-1]))
+        return len(self.request_json) + len(str(self.values[-1]))
 
 
 def make_row(request: Request, generation: Generation, at: float) -> Row:
@@ -208,13 +206,13 @@ def make_row(request: Request, generation: Generation, at: float) -> Row:
     constraint = _serialise_constraint(request.constraint)  # pyright: ignore[reportArgumentType]  # frozen, so it hashes
     texts = (request.prefix, request.suffix, constraint)
     ids = [_make_text_id(text) for text in texts]
-    question = _serialise(request, "prefix", "suffix", "constraint")
+    request_json = _serialise(request, "prefix", "suffix", "constraint")
     g = generation
     values = (
         *(request.key, at, _replace_surrogates(request.sample_id), request.purpose, g.outcome.value, g.engine),
         *(g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds, *ids, _serialise_generation(g)),
     )
-    return Row(g, values, question, dict(zip(ids, texts, strict=True)))
+    return Row(g, values, request_json, dict(zip(ids, texts, strict=True)))
 
 
 # a small cache, because a pack may give each item its own label list and so its own prefix

@@ -170,7 +170,7 @@ class Ledger:
             # texts are written with every batch: `prune` in another process may have deleted them
             self._writer.executemany(_INSERT_TEXT, {pair for row in rows for pair in row.texts.items()})
             self._writer.executemany(_INSERT, (row.values for row in rows))
-            self._writer.executemany(_INSERT_REQUEST, ((row.question, row.generation.key) for row in rows))
+            self._writer.executemany(_INSERT_REQUEST, ((row.request_json, row.generation.key) for row in rows))
             self._writer.execute("COMMIT")
         except BaseException:
             if self._writer.in_transaction:  # a full disk may have ended the transaction

@@ -71,7 +71,7 @@ class Choice:
 
 
 def read_stats(path: Path, choice: Choice | None = None) -> Stats:
-    """Return the totals of the ledger at `path`, or of the chosen answers; raise LedgerError when there is no ledger."""
+    """Return the totals of the ledger at `path`, or of the chosen answers; raise LedgerError when there is none."""
     condition, values = (choice or Choice()).sql()
     with _open(path, "ro") as connection:
         rows = connection.execute(

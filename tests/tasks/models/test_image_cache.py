@@ -111,7 +111,7 @@ def test_each_bound_has_its_own_file_and_a_second_pass_reads_no_source(cache: Im
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 @pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:2000], lambda d: b"\0" * len(d)])
-def test_a_torn_file_is_made_anew(cache: ImageCache, tmp_path: Path, name: str, damage):
+def test_a_torn_file_is_written_again(cache: ImageCache, tmp_path: Path, name: str, damage):
     image = saved(tmp_path, name)
     file = cache.file(image, **BOUNDS)
     whole = file.read_bytes()
@@ -120,7 +120,7 @@ def test_a_torn_file_is_made_anew(cache: ImageCache, tmp_path: Path, name: str, 
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_a_file_that_does_not_decode_is_made_anew(cache: ImageCache, tmp_path: Path, name: str):
+def test_an_undecodable_file_is_written_again(cache: ImageCache, tmp_path: Path, name: str):
     image = saved(tmp_path, name)
     file = cache.file(image, **BOUNDS)
     whole = file.read_bytes()
@@ -149,7 +149,7 @@ def test_sources_that_cannot_be_used_are_named(cache: ImageCache, tmp_path: Path
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 20_000), (10_000, 40)])
-def test_a_strip_is_refused_by_name(cache: ImageCache, tmp_path: Path, width: int, height: int):
+def test_a_thin_image_is_refused_by_name(cache: ImageCache, tmp_path: Path, width: int, height: int):
     """The second fits the aspect, but nothing is left of its height at so few pixels."""
     Image.new("RGB", (width, height)).save(tmp_path / "strip.png")
     image = ref(tmp_path / "strip.png", width, height)
@@ -181,7 +181,7 @@ def test_threads_and_processes_make_the_same_images_at_once(tmp_path: Path):
     assert len(files) == len(images)
 
 
-def test_preparing_makes_what_is_lacking_and_counts_what_cannot_be(cache: ImageCache, tmp_path: Path):
+def test_fill_cache_writes_missing_images_and_counts_failures(cache: ImageCache, tmp_path: Path):
     good, torn = saved(tmp_path, "a.png"), saved(tmp_path, "b.bmp")
     Path(torn.path).write_bytes(b"no image")
     assert fill_cache(cache, [good, torn, good], **BOUNDS) == 1

@@ -85,7 +85,7 @@ def test_questions_and_answers_are_read_with_plain_pandas(path: Path) -> None:
     assert (pandas.Timestamp.now("UTC") - pandas.to_datetime(frame["at"], unit="s", utc=True)).max().seconds < 60
 
 
-def test_what_is_equal_for_all_questions_is_kept_once(path: Path) -> None:
+def test_texts_shared_by_requests_are_stored_once(path: Path) -> None:
     with Ledger(path) as ledger:
         for key in numbers(500):
             ledger.put(question(key, prefix="说明" * 20_000), generation(key))
@@ -95,7 +95,7 @@ def test_what_is_equal_for_all_questions_is_kept_once(path: Path) -> None:
     connection.close()
 
 
-def test_what_json_and_utf8_cannot_hold_is_kept_all_the_same(path: Path) -> None:
+def test_infinite_numbers_and_lone_surrogates_are_kept(path: Path) -> None:
     half, infinite = generation("half", texts=("a\ud800b",)), {"x": -math.inf, "y": 0.0}
     with Ledger(path) as ledger:
         ledger.put(question("half", sample_id="s\ud800"), half)
@@ -114,14 +114,14 @@ def test_thousands_of_keys_are_looked_up_at_once(path: Path) -> None:
         assert set(ledger.get(numbers(-100, 2000))) == set(numbers(1800))
 
 
-def test_what_cost_nothing_is_asked_again_and_other_bad_outcomes_are_not(path: Path) -> None:
+def test_failed_and_too_long_answers_are_not_kept(path: Path) -> None:
     with Ledger(path) as ledger:
         for outcome in Outcome:
             keep(ledger, outcome, outcome=outcome)
         assert set(Outcome) - set(ledger.get(Outcome)) == {Outcome.FAILED, Outcome.TOO_LONG} == NOT_KEPT
 
 
-def test_the_first_answer_stands(path: Path) -> None:
+def test_the_first_answer_to_a_key_is_kept(path: Path) -> None:
     with Ledger(path) as one, Ledger(path) as two:
         for ledger, text in ((one, "first"), (one, "again"), (two, "second")):
             keep(ledger, texts=(text,))
@@ -134,8 +134,8 @@ def test_the_first_answer_stands(path: Path) -> None:
         assert len(one) == 2
 
 
-def test_an_answer_to_another_question_is_a_defect_of_the_caller(path: Path) -> None:
-    with Ledger(path) as ledger, pytest.raises(ValueError, match="not to the request"):
+def test_an_answer_to_another_request_is_refused(path: Path) -> None:
+    with Ledger(path) as ledger, pytest.raises(ValueError, match="was given for the request"):
         ledger.put(question("a"), generation("b"))
 
 
@@ -214,7 +214,7 @@ def test_a_killed_run_that_was_waiting_for_its_engine_has_kept_its_last_batch(pa
         assert len(ledger) == 20
 
 
-def test_closing_keeps_what_waits_and_twice_is_safe_and_nothing_is_taken_afterwards(path: Path) -> None:
+def test_closing_writes_pending_answers_and_is_safe_twice(path: Path) -> None:
     with Ledger(path) as ledger:
         keep(ledger)
         ledger.close()
@@ -396,24 +396,24 @@ except LedgerError as error:
     child = start(script, path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)))
     out, error = child.communicate(timeout=60)
     assert child.returncode == 3, error
-    assert f"{path}: answers can't be written" in error and "free disk space" in error
+    assert f"{path}: answers cannot be written" in error and "free disk space" in error
     written = len(out.splitlines())
     assert written > 5
     with Ledger(path) as ledger:
         assert len(ledger) >= written
 
 
-def test_a_write_that_failed_in_the_background_is_told_and_nothing_is_lost(path: Path) -> None:
+def test_a_failed_background_write_is_raised_and_loses_nothing(path: Path) -> None:
     with Ledger(path) as ledger:
         keep(ledger, "first")
         thief = sqlite3.connect(path)
         thief.execute("ALTER TABLE requests RENAME TO stolen")
-        with pytest.raises(LedgerError, match="answers can't be written"):
+        with pytest.raises(LedgerError, match="answers cannot be written"):
             for key in numbers(200):  # 10 s at most
                 time.sleep(0.05)
                 keep(ledger, key)
         assert "first" in ledger.get(["first"])
-        with pytest.raises(LedgerError, match="answers can't be written"):
+        with pytest.raises(LedgerError, match="answers cannot be written"):
             ledger.flush()
         assert len(ledger) == 0
         thief.execute("ALTER TABLE stolen RENAME TO requests")
@@ -423,7 +423,7 @@ def test_a_write_that_failed_in_the_background_is_told_and_nothing_is_lost(path:
         assert len(ledger) == len(ledger.get(["first", *numbers(int(key) + 1)])) > 1
 
 
-def test_a_place_that_is_none_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_an_unusable_path_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "ledger.sqlite", tmp_path / "folder"):

@@ -85,7 +85,7 @@ def test_a_file_that_is_no_ledger_is_an_error_and_left_alone(tmp_path: Path) -> 
     junk, other = tmp_path / "junk.sqlite", tmp_path / "other.sqlite"
     junk.write_bytes(b"junk" * 1000)
     change(other, "CREATE TABLE answers (key)")
-    for path, message in ((junk, "not a database"), (other, "no ledger of version 2")):
+    for path, message in ((junk, "not a database"), (other, "not a ledger of version 2")):
         before = path.read_bytes()
         with pytest.raises(LedgerError, match=message):
             read_stats(path)
@@ -122,12 +122,12 @@ def test_what_meets_all_conditions_is_deleted(path: Path, choice: Choice, left: 
 
 def test_pruning_everything_needs_a_condition(path: Path) -> None:
     for work in (prune, find_prunable):
-        with pytest.raises(LedgerError, match="choose what to delete"):
+        with pytest.raises(LedgerError, match="say which answers to delete"):
             work(path, Choice())
     assert keys(path) == set("abcdef")
 
 
-def test_space_and_texts_are_given_back_while_a_run_goes_on(tmp_path: Path) -> None:
+def test_prune_releases_space_and_texts_during_a_run(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     prefixes = {"old": "旧" * 30_000, "new": "新" * 30_000}
     with Ledger(path) as ledger:

@@ -124,7 +124,7 @@ contents = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(parts=contents, prefix=texts, suffix=texts, system=texts, most=st.integers(4, 40))
-def test_the_count_is_the_processors_own(
+def test_the_count_equals_the_processors(
     budget: PromptBudget, parts: list[Part], prefix: str, suffix: str, system: str, most: int
 ):
     request = asked(*parts, prefix=prefix, suffix=suffix, system=system, max_pixels=most * 1024, min_pixels=4 * 1024)
@@ -146,7 +146,7 @@ def test_several_threads_may_ask(budget: PromptBudget):
         assert list(pool.map(ask, range(39 * 5))) == expected * 5
 
 
-def test_a_spelt_image_token_is_no_image(budget: PromptBudget):
+def test_an_image_token_in_the_text_is_not_an_image(budget: PromptBudget):
     plain = asked(TextPart(text="看图"), ImagePart(image=sized(300, 300)))
     poisoned = asked(TextPart(text="看<|image_pad|>图"), ImagePart(image=sized(300, 300)))
     pad = budget._processor.tokenizer.convert_tokens_to_ids(budget._processor.image_token)
@@ -162,7 +162,7 @@ def test_an_image_that_cannot_be_resized_is_named(budget: PromptBudget):
             counting(request)
 
 
-def test_what_fits_is_returned_as_it_is(budget: PromptBudget):
+def test_a_request_that_fits_is_unchanged(budget: PromptBudget):
     request = dialogue(4, keep=4)
     tokens = budget.count(request)
     fitted = budget.fit(request, tokens)
@@ -171,7 +171,7 @@ def test_what_fits_is_returned_as_it_is(budget: PromptBudget):
 
 
 @pytest.mark.parametrize("share", [0.9, 0.6, 0.35])
-def test_the_oldest_turns_go_and_no_more_than_needed(budget: PromptBudget, share: float):
+def test_oldest_turns_are_removed_first_and_no_more_than_needed(budget: PromptBudget, share: float):
     request = dialogue(12, keep=12)
     limit = round(budget.count(request) * share)
     fitted = budget.fit(request, limit)
@@ -188,7 +188,7 @@ def test_the_oldest_turns_go_and_no_more_than_needed(budget: PromptBudget, share
     assert fitted.note == f"dropped {gone}"
 
 
-def test_then_pixels_go_and_no_more_than_needed(budget: PromptBudget):
+def test_images_shrink_after_turns_and_no_more_than_needed(budget: PromptBudget):
     request = dialogue(4, keep=3)
     token_pixels = (2 * budget._patch_size) ** 2
     kept = tuple(p for p in request.parts if p.turn in (0, 3, 4))
@@ -210,7 +210,7 @@ def test_nothing_is_dropped_where_nothing_may_be(budget: PromptBudget):
     assert fitted.note == f"max_pixels {request.max_pixels} → {fitted.request.max_pixels}"
 
 
-def test_what_cannot_fit_says_how_much_is_missing(budget: PromptBudget):
+def test_a_prompt_that_cannot_fit_is_refused_with_its_length(budget: PromptBudget):
     request = dialogue(3, keep=2)
     whole = budget.count(request)
     with pytest.raises(
@@ -232,7 +232,7 @@ def test_no_image_is_shrunk_to_nothing(budget: PromptBudget):
 
 @settings(max_examples=600, deadline=None)
 @given(turns=st.integers(1, 9), keep=st.integers(0, 9), images=st.integers(0, 3), share=st.floats(0.2, 1.0))
-def test_whatever_is_fitted_fits(budget: PromptBudget, turns: int, keep: int, images: int, share: float):
+def test_a_shortened_request_fits(budget: PromptBudget, turns: int, keep: int, images: int, share: float):
     request = dialogue(turns, keep=min(keep, turns), images_a_turn=images)
     limit = round(budget.count(request) * share)
     try:

@@ -115,13 +115,13 @@ class LocalEngine:
                 opened = ahead
 
     def _fit(self, request: Request) -> Fitted:
-        room = request.sampling.max_tokens
+        needed = request.sampling.max_tokens
         if isinstance(constraint := request.constraint, LabelAnswer):
             answer = self._find_answers(constraint, "")
-            room = len(answer.shared) + max(map(len, answer.rests))
+            needed = len(answer.shared) + max(map(len, answer.rests))
             if constraint.between is not None:
-                room += len(self._tokenise([constraint.opening])[0]) + request.sampling.max_tokens
-        return self._budget.fit(request, self._context, answer=room)
+                needed += len(self._tokenise([constraint.opening])[0]) + request.sampling.max_tokens
+        return self._budget.fit(request, self._context, answer=needed)
 
     def _submit_images(self, batch: Sequence[Fitted]) -> list[Future[list[Any] | None]]:
         return [self._openers.submit(self._open_images, asked.request) for asked in batch]

@@ -43,8 +43,8 @@ def score_answers(
     vocabulary = rows.logits.shape[-1]
     per_label = max(len(r) for a in answers for r in a.rests)
     shared = max(len(a.shared) for a in answers)
-    room = logits_budget // (vocabulary * len(answers)) - 1 - shared
-    step = max(1, room // per_label)
+    tokens_left = logits_budget // (vocabulary * len(answers)) - 1 - shared
+    step = max(1, tokens_left // per_label)
     scores: list[list[Tensor]] = [[] for _ in answers]
     for start in range(0, max(len(a.rests) for a in answers), step):
         chunk = [Answers(a.shared, a.rests[start : start + step]) for a in answers]

@@ -80,7 +80,7 @@ class NodeRequirements:
         for folder, token in self.marks:
             if _read_mark(folder) != token:
                 raise EngineError(
-                    f"{here} has a {folder} other than that of the machine that runs the flow: {_SHARE_FOLDERS}"
+                    f"{here} does not share {folder} with the machine that runs the flow: {_SHARE_FOLDERS}"
                 )
         for folder in self.read:
             if not folder.is_dir():

@@ -15,8 +15,8 @@ import orjson
 from tasks.errors import EngineError
 from tasks.models.engines.server.chat import get_path
 from tasks.models.engines.server.retries import (
-    RETRIED_4XX,
     BUSY_STATUSES,
+    RETRIED_4XX,
     Refused,
     Tries,
     parse_retry_after,

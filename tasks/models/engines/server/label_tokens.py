@@ -1,4 +1,4 @@
-"""Compute label probabilities from single tokens: a label is told by the first token that differs from the others.
+"""Compute label probabilities from single tokens: the first in which a label differs from the others.
 
 After the beginning of an answer (``…", "label": "``) one forward pass gives the probability of every label's next
 token; where several labels share it, one more pass decides between them. The result is the probability with which

@@ -44,7 +44,7 @@ _FIXES = {
     r"number of available GPUs|World size|world_size|device_count|not enough .*(?:GPU|core)": (
         "lower `tensor_parallel_size` or `data_parallel_size` to the number of devices"
     ),
-    r"attention heads .*divisible|divisible by tensor parallel": "set `tensor_parallel_size` to a divisor of that number",
+    r"attention heads .*divisible|divisible by tensor parallel": "set `tensor_parallel_size` to a divisor",
     r"[Bb]float16 is only supported": "set `dtype: float16`",
     r"unrecognized arguments|invalid choice|expected (?:one|at least one) argument": "check `extra_args`",
     r"LoRA rank|max_lora_rank|adapter|lora": "check `adapter`: it must be a peft adapter of this model's language part",
@@ -52,7 +52,7 @@ _FIXES = {
         "check `model` and `revision`, and that the hub can be reached (HF_TOKEN for gated models)"
     ),
     r"LocalEntryNotFound|couldn't connect|offline mode|ConnectionError|Max retries|Temporary failure in name": (
-        "the model is not in the hub's cache and the hub cannot be reached: download it, or set `model` to a folder"
+        "the hub cannot be reached, and the model is not in its cache: download it, or name a folder"
     ),
     r"RevisionNotFound|not a valid git identifier|Invalid rev id": (
         "set `revision` to a branch, tag or commit that the model has"

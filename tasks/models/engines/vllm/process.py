@@ -200,7 +200,7 @@ class ServerProcess:
         code = None if self._guard is None else self._guard.poll()
         if code is None:
             return "it is running"
-        # the guard returns a negative code, which stands for a signal, as an unsigned byte
+        # the guard returns a negative code, which means a signal, as an unsigned byte
         return f"killed by signal {256 - code}" if 191 < code < 256 else f"exit code {code}"
 
     def _check_open(self) -> None:

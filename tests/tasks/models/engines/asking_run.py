@@ -11,7 +11,7 @@ from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
-from tests.tasks.models.engines.asking_stub import questions
+from tests.tasks.models.engines.asking_stub import make_requests
 
 # A server engine looks for a tokenizer when it opens; transformers' lazy imports for that take five seconds.
 PRELOADED = (AutoProcessor, AutoTokenizer)
@@ -24,5 +24,5 @@ def run(folder: Path, url: str, count: int, concurrency: int) -> None:
         Ledger(folder / "ledger.sqlite") as ledger,
         closing(open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))) as engine,
     ):
-        for _ in stream_answers(lambda: engine, ledger, questions(count), Tally()):
+        for _ in stream_answers(lambda: engine, ledger, make_requests(count), Tally()):
             pass

@@ -17,7 +17,7 @@ VOTES = Sampling(n=3, temperature=0.7)
 
 # What becomes of an item to which the server always misbehaves in one way. `ignored_fields` is an answer all the same:
 # reading it is parsing's matter. More choices than asked for contain the right ones.
-FATE: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Fault} | {
+EXPECTED: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Fault} | {
     Fault.EMPTY_CHOICES: {Outcome.EMPTY, Outcome.FAILED},
     Fault.NULL_CONTENT: {Outcome.EMPTY, Outcome.FAILED},
     Fault.EXTRA_CHOICES: {Outcome.OK},
@@ -26,7 +26,7 @@ FATE: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Fault} |
 }
 
 
-def questions(count: int, sampling: Sampling | None = None, start: int = 0) -> Iterator[Request]:
+def make_requests(count: int, sampling: Sampling | None = None, start: int = 0) -> Iterator[Request]:
     """Label requests whose texts name the stub's items `item-<start>` and following."""
     prompts = prompter()
     for number in range(start, start + count):
@@ -35,7 +35,7 @@ def questions(count: int, sampling: Sampling | None = None, start: int = 0) -> I
 
 
 @contextmanager
-def engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
+def open_engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
     """A server engine that asks at `urls`."""
     spec = EngineSpec(engine="server", model="stub", base_urls=urls, **fields)
     engine = open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))
@@ -45,7 +45,7 @@ def engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
         engine.close()
 
 
-def check_books(
+def check_answers(
     requests: Sequence[Request], answers: Sequence[Generation], always: dict[str, Fault], unlucky: int = 0
 ) -> Counter[Outcome]:
     """None lost, none doubled, each answered, or dropped with its reason and only where it had to be.
@@ -63,7 +63,7 @@ def check_books(
             failed += 1
             assert failed <= unlucky, (number, answer)
         else:
-            assert answer.outcome in (FATE[fault] if fault else {Outcome.OK}), (number, fault, answer)
+            assert answer.outcome in (EXPECTED[fault] if fault else {Outcome.OK}), (number, fault, answer)
         if answer.outcome is Outcome.OK:
             assert len(answer.texts) == request.sampling.n or fault is Fault.IGNORED_FIELDS, answer
         else:

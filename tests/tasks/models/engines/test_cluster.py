@@ -12,7 +12,7 @@ from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, Runner
 RUNNER: TypeAdapter[Runner] = TypeAdapter(Runner)
 
 
-def test_the_key_is_a_word_or_a_cluster() -> None:
+def test_the_runner_is_threads_or_a_ray_cluster() -> None:
     assert RUNNER.validate_python("threads") == "threads"
     cluster = RUNNER.validate_python({"kind": "ray", "address": "10.0.0.1:6379", "replicas": 4, "gpus_per_replica": 2})
     assert cluster == RayRunner(address="10.0.0.1:6379", replicas=4, gpus_per_replica=2)
@@ -22,7 +22,7 @@ def test_the_key_is_a_word_or_a_cluster() -> None:
             RUNNER.validate_python(wrong)
 
 
-def test_a_node_stands_where_the_driver_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_changes_to_the_drivers_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pictures").mkdir()
     monkeypatch.chdir(tmp_path)
     requirements = mark_shared_folders([Path("out"), tmp_path / "images", tmp_path / "out"], [Path("pictures")])
@@ -35,7 +35,7 @@ def test_a_node_stands_where_the_driver_stands(tmp_path: Path, monkeypatch: pyte
     assert Path.cwd() == tmp_path
 
 
-def test_two_first_runs_at_once_hold_the_same_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_that_start_at_once_share_one_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quicker: list[NodeRequirements] = []
 
     def late() -> UUID:
@@ -50,7 +50,7 @@ def test_two_first_runs_at_once_hold_the_same_mark(tmp_path: Path, monkeypatch: 
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".labelstill-shared"]
 
 
-def test_a_mark_is_left_without_links_and_in_place_of_an_illegible_one(
+def test_a_mark_is_written_without_links_and_over_an_unreadable_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".labelstill-shared").write_bytes(b"\xff")

@@ -13,7 +13,7 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.records import Outcome
 from tests.stub_server import Options, Running, running
 from tests.tasks.models.engines.asking_run import run
-from tests.tasks.models.engines.asking_stub import questions
+from tests.tasks.models.engines.asking_stub import make_requests
 
 KILLS, ITEMS, CONCURRENCY = 20, 10_000, 64
 
@@ -45,7 +45,7 @@ def kill_at(process: ForkServerProcess, stub: Running, items: int) -> dict[str, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_twenty_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_kills_lose_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Must show 3."""
     moments = sorted(random.Random(3).sample(range(1, ITEMS), KILLS))
     # 64 in flight at a mean of 0.26 s are 245 a second: 40 s of answering, and some seconds for each start.
@@ -66,7 +66,7 @@ def test_twenty_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         again.append(stub.stats()["again_requests"])
         received = stub.stats()["received"]
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        kept = ledger.get(request.key for request in questions(ITEMS))
+        kept = ledger.get(request.key for request in make_requests(ITEMS))
         assert len(ledger) == len(kept) == ITEMS
     assert {answer.outcome for answer in kept.values()} == {Outcome.OK}
     lines = [f"{a} of at most {b}" for a, b in zip(again[1:], bounds, strict=True)]

@@ -71,7 +71,7 @@ def test_labels_that_differ_in_their_first_token_take_one_pass() -> None:
     assert len(tokens.labels) == 3
 
 
-def test_an_unlikely_branch_is_shared_out_without_being_asked_about() -> None:
+def test_an_unlikely_branch_is_divided_without_a_request() -> None:
     letters = Letters()
     tokens = find_branches(letters, "是", ("甲", "乙丙", "乙丁"), CLOSING)
     assert tokens is not None

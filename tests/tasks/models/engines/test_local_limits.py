@@ -85,7 +85,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     small.close()
 
 
-def test_too_long_and_cut(engine: LocalEngine, images: list[ImageRef]):
+def test_long_prompts_are_refused_and_long_answers_cut(engine: LocalEngine, images: list[ImageRef]):
     requests = [
         request("long", [], text="请看图" * 40_000),
         request("cut", [], kind="text", max_tokens=3, temperature=1.0),
@@ -129,7 +129,7 @@ def test_a_long_dialogue_is_answered_without_its_oldest_turns(
     short.close()
 
 
-def test_the_answer_has_room_behind_the_longest_prompt_that_fits(
+def test_the_answer_fits_after_the_longest_prompt(
     checkpoint: Path, place: Workplace, engine: LocalEngine, images: list[ImageRef]
 ):
     """One token less of context, and it would have to be shortened."""

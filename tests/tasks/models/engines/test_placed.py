@@ -142,11 +142,11 @@ def test_a_node_without_the_shared_folder_is_named(runner: RayRunner, tmp_path: 
         check_nodes(ray, requirements)
     elsewhere = mark_shared_folders([tmp_path / "other"], [])
     (tmp_path / "other" / ".labelstill-shared").write_text("a disk of its own")
-    with pytest.raises(EngineError, match=r"does not see .*other of the machine that runs the flow"):
+    with pytest.raises(EngineError, match=r"does not share .*other with the machine that runs the flow"):
         check_nodes(ray, elsewhere)
 
 
-def test_no_cluster_is_one_sentence() -> None:
+def test_a_missing_cluster_is_reported_in_one_sentence() -> None:
     import ray
 
     ray.shutdown()

@@ -223,14 +223,14 @@ def test_the_demos_own_teacher_agrees_too(folder: Path, place: Workplace, sample
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    "fields, message",
     [
         ({"model": "/nowhere/model"}, "/nowhere/model does not exist; set `model`"),
         ({"model": "a/b", "adapter": "/nowhere/fold0"}, "no adapter_config.json; set `adapter`"),
     ],
 )
-def test_what_can_be_seen_is_said_before_vllm_is_started(place: Workplace, fields: dict[str, str], said: str):
+def test_missing_folders_are_reported_before_vllm_starts(place: Workplace, fields: dict[str, str], message: str):
     check_engine(EngineSpec(engine="vllm", **fields))
-    with pytest.raises(EngineError, match=said):
+    with pytest.raises(EngineError, match=message):
         VllmEngine(EngineSpec(engine="vllm", **fields), place)
     assert not list(place.logs.glob("*nowhere*"))

@@ -78,7 +78,7 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
     }
 
 
-def test_what_is_not_asked_for_is_left_to_vllm(tmp_path: Path):
+def test_unset_settings_are_left_to_vllm(tmp_path: Path):
     found = options(tmp_path, CPU, most_images=0)
     assert found["--dtype"] == "float32"
     assert found["--limit-mm-per-prompt"] == '{"video": 0}'
@@ -102,7 +102,7 @@ def test_the_server_has_no_key_and_sends_nothing(tmp_path: Path):
     assert "VLLM_CPU_KVCACHE_SPACE" not in build_serve_environment(spec, GPU, {})
 
 
-def test_a_model_over_several_machines_is_vllms_own_affair(monkeypatch: pytest.MonkeyPatch):
+def test_a_model_over_several_machines_is_left_to_vllm(monkeypatch: pytest.MonkeyPatch):
     wide = EngineSpec(
         model="m", tensor_parallel_size=64, extra_args=("--pipeline-parallel-size", "2", "--data-parallel-backend=ray")
     )
