@@ -52,14 +52,14 @@ class Dying(Small):
 
 
 class Failing(Small):
-    """Fails on every other item."""
+    """Fails for every other request."""
 
     def answer(self, number: int, request: Request) -> Generation:
         return generation(request.key, outcome=Outcome.FAILED if number % 2 else Outcome.OK)
 
 
 class Late(Small):
-    """Draws a dozen requests before it answers the first, as an engine does that keeps many in flight."""
+    """Draws a dozen requests before it answers the first, like an engine with many in flight."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         held: list[Request] = []
@@ -80,7 +80,7 @@ class Forgetful(Small):
 
 
 class Improving(Small):
-    """Says nothing useful to greedy questions; a sampled one it answers rightly."""
+    """Gives an unreadable answer to greedy requests and a right one to sampled requests."""
 
     def answer(self, number: int, request: Request) -> Generation:
         text = '{"理由": "因为", "所属类别": "申请退款"}' if request.sampling.temperature else "<<<"
@@ -222,7 +222,7 @@ def test_attempts_are_bounded_and_the_last_answer_counts(ledger: Ledger) -> None
 
 
 class Switching(Small):
-    """Serves several adapters."""
+    """Can switch between adapters."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ def test_the_table_omits_zero_figures() -> None:
     assert rows == {"answers asked": 2, "engine utilisation, %": 50.0, "read: strict": 2}
 
 
-# --- the budget: limits are kept, what was paid stays, the next run goes on ------------------------------------
+# --- the budget: limits are kept, paid answers stay, the next run continues ------------------------------------
 
 
 def questions(count: int) -> list[Request]:

@@ -72,7 +72,7 @@ def test_the_model_sees_what_qwen_vl_utils_makes(
     assert opened.size == expected.size == compute_sides(image, **BOUNDS, patch_size=patch_size)
     assert opened.width % (2 * patch_size) == opened.height % (2 * patch_size) == 0
     off = np.abs(pixels(opened).astype(int) - pixels(expected))
-    # JPEG at this quality is not lossless, but no detail of a screenshot's size may go
+    # JPEG at this quality is not lossless, but no visible detail of a screenshot may be lost
     assert off.max() == 0 if suffix == ".png" else 0 < off.mean() < 1.5
 
 
@@ -150,7 +150,7 @@ def test_sources_that_cannot_be_used_are_named(cache: ImageCache, tmp_path: Path
 
 @pytest.mark.parametrize(("width", "height"), [(1, 20_000), (10_000, 40)])
 def test_a_thin_image_is_refused_by_name(cache: ImageCache, tmp_path: Path, width: int, height: int):
-    """The second fits the aspect, but nothing is left of its height at so few pixels."""
+    """The second image has an allowed aspect ratio, but its height would be 0 at the given number of pixels."""
     Image.new("RGB", (width, height)).save(tmp_path / "strip.png")
     image = ref(tmp_path / "strip.png", width, height)
     for opening in (cache.file, lambda image, **b: open_images([image], **b)):

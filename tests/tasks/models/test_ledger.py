@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def start(script: str, *arguments: object, **options: object) -> "subprocess.Popen[str]":
-    """A child that runs `script` with a ledger open on its first argument."""
+    """Start a child process that runs `script` with an open ledger."""
     head = (
         "import sys, time\nfrom pathlib import Path\nfrom tasks.models.ledger.ledger import Ledger\n"
         "from tests.tasks.questions import keep\nledger = Ledger(Path(sys.argv[1]))\n"
@@ -159,7 +159,7 @@ def test_neither_put_nor_get_waits_for_another_runs_write(path: Path) -> None:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         keep(ledger, "first")
-        time.sleep(1.3)  # by now the ledger's own thread waits for the lock
+        time.sleep(1.3)  # by now the ledger's thread waits for the lock
         began = time.monotonic()
         for key in numbers(1000):
             keep(ledger, key)
@@ -198,7 +198,7 @@ while True:
     child.communicate()
     with Ledger(path) as ledger:
         kept = ledger.get(puts)
-    old = {key for key, at in puts.items() if killed - float(at) > 3}  # two more for a busy machine
+    old = {key for key, at in puts.items() if killed - float(at) > 3}  # one second plus two for a busy machine
     assert len(old) > 10
     assert old <= set(kept)
     assert ledger.notice == ""
@@ -207,7 +207,7 @@ while True:
 def test_a_killed_run_that_was_waiting_for_its_engine_has_kept_its_last_batch(path: Path) -> None:
     child = start('for n in range(20): keep(ledger, f"{n}")\nprint("put", flush=True)\ntime.sleep(60)', path)
     assert child.stdout is not None and child.stdout.readline() == "put\n"
-    time.sleep(4)  # three of them for a busy machine
+    time.sleep(4)  # one second plus three for a busy machine
     child.kill()
     child.communicate()
     with Ledger(path) as ledger:
@@ -294,7 +294,7 @@ def test_several_threads_share_one(path: Path) -> None:
 
 def test_a_file_that_is_no_ledger_is_set_aside_whole(path: Path) -> None:
     path.parent.mkdir()
-    for _ in range(3):  # within a second: a name of its own for each
+    for _ in range(3):  # within the same second: each gets its own name
         path.write_bytes(b"junk" + os.urandom(5000))
         junk = path.read_bytes()
         with Ledger(path) as ledger:
@@ -345,7 +345,7 @@ def test_a_torn_tail_costs_only_itself(path: Path, tmp_path: Path, lost: int) ->
         for key in numbers(40):
             keep(ledger, key, texts=("字" * 500,))
             ledger.flush()
-        # The files as a power cut would leave them: the log ends in the middle of a frame.
+        # the files as after a power cut: the log ends within a frame
         shutil.copy(path, torn)
         log = path.with_name(path.name + "-wal").read_bytes()
         torn.with_name(torn.name + "-wal").write_bytes(log[:-lost])

@@ -142,7 +142,7 @@ def test_prune_releases_space_and_texts_during_a_run(tmp_path: Path) -> None:
         rows, freed = prune(path, Choice(purpose="old"))
         assert rows == 300
         assert freed == before - read_stats(path).size > before * 0.4
-        # The run still believes that it has stored the old prefix; its next answer must find it all the same.
+        # the run has stored the old prefix before; its next answer must store it again
         again = question("again", prefix=prefixes["old"])
         ledger.put(again, generation("again"))
     connection = sqlite3.connect(path)

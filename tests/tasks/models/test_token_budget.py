@@ -18,7 +18,7 @@ from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling
 from tests.tasks.making import image, prompter, sample
 
 rng = random.Random(0)
-# On strips of more than max_pixels / 784 to 1, qwen_vl_utils (which is asked here) and transformers disagree.
+# for images longer than max_pixels / 784 times their width, qwen_vl_utils (used here) and transformers disagree
 SIZES = [(28, 28), (29, 57), (42, 70), (1080, 2340), (500, 28)]
 SIZES += [(rng.randint(100, 1500), rng.randint(100, 1500)) for _ in range(30)]
 BOUNDS = [(56 * 56, 1280 * 784), (112 * 168, 112 * 168), (784, 100 * 784)]
@@ -54,7 +54,7 @@ def asked(
 
 
 def made(budget: PromptBudget, request: Request) -> dict[str, list[list[int]]]:
-    """The prompt as the processor makes it, blank images of the right size going the way of real ones."""
+    """Return the processor's tensors for the prompt, with blank images of the right sizes."""
     processor, bounds = budget._processor, {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
     patch = processor.image_processor.patch_size
     pictures = [
@@ -67,7 +67,7 @@ def made(budget: PromptBudget, request: Request) -> dict[str, list[list[int]]]:
 
 
 def dialogue(turns: int, keep: int, images_a_turn: int = 1, **fields: int) -> Request:
-    """Turn 0 is the item's own heading; each turn has a text and images of a phone's shape."""
+    """Return a request with a heading (turn 0), and a text and phone screenshots in each turn."""
     parts: list[Part] = [TextPart(text="对话：\n"), ImagePart(image=sized(200, 200))]
     for turn in range(1, turns + 1):
         parts.append(TextPart(text=f"用户: 第{turn}个订单" + "到哪里了" * (turn % 4) + "\n", turn=turn))
@@ -80,7 +80,7 @@ def test_an_image_costs_what_the_processor_makes_of_it(min_pixels: int, max_pixe
     processor = Qwen2VLImageProcessor(size={"shortest_edge": min_pixels, "longest_edge": max_pixels})
     for width, height in SIZES:
         grid = processor(images=[Image.new("RGB", (width, height))], return_tensors="np")["image_grid_thw"][0]
-        # one token for each 2 × 2 patches of 14 pixels, and the two that frame an image
+        # one token per 2 × 2 patches of 14 pixels, and two that frame an image
         expected = int(grid.prod()) // 4 + 2
         assert count_image_tokens(sized(width, height), min_pixels=min_pixels, max_pixels=max_pixels) == expected
 
@@ -111,7 +111,7 @@ def test_an_estimate_is_images_text_and_a_frame() -> None:
     assert costs[4] == costs[0]
 
 
-# What could join over the edges of parts: spaces, line ends, marks that combine, halves of special tokens.
+# texts that may merge at the borders of parts: spaces, line ends, combining marks, halves of special tokens
 pieces = st.text("a 1\n\t.。单é\u0301\u200d👍'<|>", max_size=12)
 words = st.sampled_from(["订单", "\n\n", " ", "<|im_end|>", "<|im_start|>", "<image>", "let's", "  \n x"])
 texts = st.lists(pieces | words, max_size=6).map("".join)
@@ -133,7 +133,7 @@ def test_the_count_equals_the_processors(
 
 
 def test_several_threads_may_ask(budget: PromptBudget):
-    """Beside calls of the tokenizer itself, which sets its padding and truncation."""
+    """Counts while other threads call the tokenizer, which sets its padding and truncation."""
     items = [dialogue(n, keep=n) for n in range(1, 40)]
     expected = [budget.count(item) for item in items]
     budget._text_tokens.cache_clear()

@@ -1,4 +1,4 @@
-"""Requests for the stub server, an engine on it, and the books that must balance afterwards."""
+"""Requests for the stub server, an engine that asks it, and a check of the answers."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from tests.tasks.making import prompter, sample
 
 VOTES = Sampling(n=3, temperature=0.7)
 
-# What becomes of an item to which the server always misbehaves in one way. `ignored_fields` is an answer all the same:
-# reading it is parsing's matter. More choices than asked for contain the right ones.
+# The outcomes of an item that always meets one fault. With `ignored_fields` the answer is OK; the parser rejects it.
+# More choices than asked for contain the right ones.
 EXPECTED: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Fault} | {
     Fault.EMPTY_CHOICES: {Outcome.EMPTY, Outcome.FAILED},
     Fault.NULL_CONTENT: {Outcome.EMPTY, Outcome.FAILED},
@@ -27,7 +27,7 @@ EXPECTED: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Faul
 
 
 def make_requests(count: int, sampling: Sampling | None = None, start: int = 0) -> Iterator[Request]:
-    """Label requests whose texts name the stub's items `item-<start>` and following."""
+    """Yield label requests whose texts name the stub's items from `item-<start>` on."""
     prompts = prompter()
     for number in range(start, start + count):
         text = f"用户: 订单 item-{number} 还没有收到，可以退款吗？"
@@ -36,7 +36,7 @@ def make_requests(count: int, sampling: Sampling | None = None, start: int = 0) 
 
 @contextmanager
 def open_engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
-    """A server engine that asks at `urls`."""
+    """Open a server engine that asks the servers at `urls`."""
     spec = EngineSpec(engine="server", model="stub", base_urls=urls, **fields)
     engine = open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))
     try:
@@ -48,7 +48,7 @@ def open_engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
 def check_answers(
     requests: Sequence[Request], answers: Sequence[Generation], always: dict[str, Fault], unlucky: int = 0
 ) -> Counter[Outcome]:
-    """None lost, none doubled, each answered, or dropped with its reason and only where it had to be.
+    """Check that each request has one answer, and failed with a reason only where it had to; count the outcomes.
 
     `always` names the stub's items that are never answered rightly; request number i asks about `item-i`. At most
     `unlucky` others may have failed: those whose every try a crash cut short.

@@ -39,7 +39,7 @@ def test_two_runs_that_start_at_once_share_one_mark(tmp_path: Path, monkeypatch:
     quicker: list[NodeRequirements] = []
 
     def late() -> UUID:
-        """Called by a run that has found no mark, and has not left its own."""
+        """Write the mark of another run just before this run writes its own."""
         monkeypatch.undo()
         quicker.append(mark_shared_folders([tmp_path / "out"], []))
         return uuid4()

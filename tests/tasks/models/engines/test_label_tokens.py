@@ -12,7 +12,7 @@ P = {"物流页": 0.3, "物流页-派送中": 0.1, "退款页": 0.2, "物品": 0
 
 
 class Letters:
-    """A tokenizer with one token a character, but `页"` and, where it opens an answer, `"物` are single tokens."""
+    """A tokenizer with one token per character, but `页"` and, where it opens an answer, `"物` are single tokens."""
 
     merged = ('页"', '"物')
 
@@ -35,7 +35,7 @@ class Letters:
 
 
 class Model:
-    """Writes a label by its probability, token for token, with as much again for what is no label."""
+    """Writes labels by their probabilities, token by token; half of the probability goes to texts that are no label."""
 
     def __init__(self, letters: Letters, stem: str) -> None:
         self.letters, self.stem, self.calls = letters, stem, 0
@@ -99,4 +99,4 @@ def test_a_server_that_leaves_a_token_out_gives_no_probabilities() -> None:
 
 def test_labels_that_tokens_cannot_tell_apart_have_none() -> None:
     assert find_branches(Letters(), "是", ("甲", "甲"), CLOSING) is None
-    assert find_branches(Letters(), "是", ("甲", "甲乙"), "") is None  # nothing tells where the first ends
+    assert find_branches(Letters(), "是", ("甲", "甲乙"), "") is None  # the end of the first cannot be recognised

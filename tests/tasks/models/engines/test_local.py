@@ -75,7 +75,7 @@ def test_a_greedy_text_is_the_one_of_transformers_own_generate(
 
 
 def test_images_are_made_once(checkpoint: Path, images: list[ImageRef], tmp_path: Path):
-    """The second engine has nothing but the cache to answer from."""
+    """The second engine can only read images from the cache."""
     place = Workplace(ImageCache(tmp_path / "cache"), tmp_path)
     moved = [image.model_copy(update={"path": str(tmp_path / f"{n}.png")}) for n, image in enumerate(images)]
     for image, copy in zip(images, moved, strict=True):

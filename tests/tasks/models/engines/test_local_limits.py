@@ -55,7 +55,7 @@ def test_a_cache_that_cannot_be_written_is_no_fault_of_the_items(
 
 
 def test_an_item_that_breaks_the_batch_fails_alone(engine: LocalEngine, images: list[ImageRef]):
-    # half a surrogate pair, which no reader of manifests lets in: the tokenizer refuses the whole batch
+    # half a surrogate pair, which manifests cannot contain, makes the tokenizer fail for the whole batch
     poisoned = request("poison", images[:1])
     torn = TextPart.model_construct(type="text", text="看\ud800图", turn=0)
     poisoned = poisoned.model_copy(update={"parts": (*poisoned.parts, torn)})
@@ -132,7 +132,7 @@ def test_a_long_dialogue_is_answered_without_its_oldest_turns(
 def test_the_answer_fits_after_the_longest_prompt(
     checkpoint: Path, place: Workplace, engine: LocalEngine, images: list[ImageRef]
 ):
-    """One token less of context, and it would have to be shortened."""
+    """With a context that is one token shorter, the prompt is shortened."""
     tight = LocalEngine(EngineSpec(engine="local", model=str(checkpoint)), place)
     for kind, needed in (("label", 0), ("reason", 6), ("text", 6)):
         asked = request("a", images[:1], kind=kind, text="请看图" * 200)

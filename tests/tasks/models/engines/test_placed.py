@@ -1,4 +1,4 @@
-"""Servers that Ray places on two raylets: the load is shared, and a lost node's server comes back elsewhere."""
+"""Servers that Ray places on two raylets: the load is shared, and the server of a lost node restarts on another."""
 
 import sys
 from collections.abc import Iterator
@@ -121,7 +121,7 @@ def test_a_server_that_cannot_start_says_why(
     with pytest.raises(EngineError, match=r"`gpus_per_replica` is 4, the cluster's largest node has 0 GPU"):
         open_on_cluster(EngineSpec(engine="vllm", model="some/model"), place, many, requirements)
     ray = join_cluster(runner)
-    fails = partial(make_stub, "stub-1", "", 0.0)  # `--key` with an empty value is refused by no one; no port is
+    fails = partial(make_stub, "stub-1", "", 0.0)  # the folder of the driver is missing on the node
     elsewhere = NodeRequirements(Path("/nowhere"), (), (), requirements.code)
     servers = PlacedServers(ray, fails, place, elsewhere, RayRunner(), model="stub-1", key="", seconds=60)
     with pytest.raises(EngineError, match="has no /nowhere, where the run was started"):

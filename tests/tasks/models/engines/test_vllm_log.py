@@ -1,4 +1,4 @@
-"""What vLLM 0.32 really printed when it did not start, and what we say of it."""
+"""What vLLM 0.32 printed when it did not start, and how we explain it."""
 
 import pytest
 

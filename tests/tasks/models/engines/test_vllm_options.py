@@ -14,7 +14,7 @@ GPU, CPU = Build("0.32.0", cpu=False), Build("0.32.0", cpu=True)
 
 
 def options(folder: Path, build: Build, most_images: int = 3, **fields) -> dict[str, str | None]:
-    """The command's flags and their values; None for flags without one."""
+    """Return the command's flags and their values; None for flags without a value."""
     spec = EngineSpec(**{"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct", **fields})
     place = Workplace(ImageCache(folder / "images"), folder / "logs", most_images)
     names = {None: "m@1", spec.adapter: "m@1+fold0"} if spec.adapter else {None: "m@1"}
@@ -58,7 +58,7 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
         "--host": "127.0.0.1",
         "--port": "1234",
         "--seed": "0",
-        "--dtype": "float16",  # extra_args stand last
+        "--dtype": "float16",  # extra_args come last
         "--tensor-parallel-size": "4",
         "--data-parallel-size": "2",
         "--allowed-local-media-path": str(tmp_path / "images"),
@@ -70,7 +70,7 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
         "--gpu-memory-utilization": "0.8",
         "--quantization": "awq",
         "--enable-lora": None,
-        "--max-lora-rank": "32",  # the next bound that vLLM takes
+        "--max-lora-rank": "32",  # the next value that vLLM accepts
         "--trust-remote-code": None,
         "--enable-prompt-tokens-details": None,
         "--disable-uvicorn-access-log": None,
@@ -111,6 +111,6 @@ def test_a_model_over_several_machines_is_left_to_vllm(monkeypatch: pytest.Monke
     assert not spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "mp")}))
     monkeypatch.setattr("tasks.models.engines.vllm.engine.find_installed_build", lambda: GPU)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    check_vllm(wide)  # they are on the cluster, not here
+    check_vllm(wide)  # the devices are on the cluster
     with pytest.raises(EngineError, match="is 64, this machine has 1 CUDA device"):
         check_vllm(wide.model_copy(update={"extra_args": ()}))

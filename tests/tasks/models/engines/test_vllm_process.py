@@ -79,7 +79,7 @@ def test_closing_ends_the_server_and_its_child(tmp_path: Path, child: str):
     assert is_running(server) and is_running(its_child)
     assert len(list((tmp_path / "records").iterdir())) == 1
     process.close()
-    # at once: the next model needs the memory
+    # without delay, since the next model needs the memory
     assert not is_running(server) and not is_running(its_child)
     assert list((tmp_path / "records").iterdir()) == []
     process.close()
@@ -163,7 +163,7 @@ def test_a_process_with_an_orphans_number_is_left_alone(tmp_path: Path):
             leader=bystander.pid,
             created=psutil.Process(bystander.pid).create_time() - 3600,
             owner=os.getpid(),
-            owner_created=mine - 3600,  # our pid, but not us: that owner is gone
+            owner_created=mine - 3600,  # our pid, but created earlier: that owner has ended
             machine=processes.identify_machine(),
             command=("vllm",),
         )
@@ -171,13 +171,13 @@ def test_a_process_with_an_orphans_number_is_left_alone(tmp_path: Path):
         assert processes.end_orphans(tmp_path) == []
         assert not (tmp_path / "old.json").exists()
         assert bystander.poll() is None
-        # another machine's record, in a home folder that both share: its numbers mean nothing here
+        # a record of another machine in a shared home folder: its pids mean nothing here
         there = replace(family, created=family.created + 3600, machine="there")
         write_record(tmp_path / "there.json", there)
         assert processes.end_orphans(tmp_path) == []
         assert (tmp_path / "there.json").exists()
         assert bystander.poll() is None
-        # and the check itself: with everything right it is ended
+        # with a matching record it is ended
         write_record(tmp_path / "right.json", replace(there, machine=family.machine))
         assert [f.leader for f in processes.end_orphans(tmp_path)] == [bystander.pid]
         assert wait_for(lambda: bystander.poll() is not None)
@@ -196,7 +196,7 @@ def test_a_dead_server_comes_back_at_the_same_address(tmp_path: Path, process: S
     assert len(list_servers(tmp_path)) == 1  # it answers, so nothing was done
     [(server, child)] = list_servers(tmp_path)
     os.kill(server, signal.SIGKILL)
-    with ThreadPoolExecutor(8) as threads:  # every request in flight finds out at once
+    with ThreadPoolExecutor(8) as threads:  # all requests in flight notice it at the same time
         list(threads.map(process.revive, [address] * 8))
     assert process.base_url == address
     assert len(list_servers(tmp_path)) == 2
@@ -221,7 +221,7 @@ def test_a_server_that_dies_of_every_request_is_given_up(tmp_path: Path, process
     [
         (["--fail", "3", "--say", "no memory"], NAME, r"did not start \(exit code 3\): it wrote: no memory"),
         (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; its last message: Loading the model"),
-        ([], "another", r"not ready within"),  # somebody else's server on that port is not ours
+        ([], "another", r"not ready within"),  # another program's server has taken the port
     ],
 )
 def test_a_server_that_does_not_start_is_explained(tmp_path: Path, extra: list[str], name: str, message: str):
