@@ -17,7 +17,7 @@ class VoteSettings(Settings):
     attempts: int = Field(
         default=2,
         ge=1,
-        description="Maximum number of times that an unreadable answer is asked for, the first time included",
+        description="Maximum requests for an answer that cannot be read, the first one included",
     )
 
     @model_validator(mode="after")

@@ -127,7 +127,8 @@ class PromptBudget:
 
     def _lower_max_pixels(self, request: Request, excess: int) -> int:
         """Return the highest `max_pixels` that saves `excess` tokens, or the lowest allowed if none does."""
-        images, token_pixels = request.images, (2 * self._patch_size) ** 2
+        images = request.images
+        token_pixels = (2 * self._patch_size) ** 2
         if not images:
             return request.max_pixels
         # below this the thinnest image would have a height of 0

@@ -27,12 +27,12 @@ def make_unanswered(request: Request, error: Exception, engine: str, seconds: fl
     return Generation(
         key=request.key,
         outcome=error.outcome if known else Outcome.FAILED,
-        detail=str(error)[:1000] if known else summarise_error(error),
+        detail=str(error)[:1000] if known else summarise(error),
         seconds=seconds,
         engine=engine,
     )
 
 
-def summarise_error(error: BaseException) -> str:
+def summarise(error: BaseException) -> str:
     """Return the error's type and the first line of its text."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"

@@ -55,7 +55,9 @@ class Ledger:
         """A sentence about a corrupt file that was set aside; empty if there was none."""
         self._reader = connect(path)
         # `_lock` protects the batches and is held for microseconds; the other two are held while SQLite works
-        self._lock, self._write_lock, self._read_lock = Lock(), Lock(), Lock()
+        self._lock = Lock()
+        self._write_lock = Lock()
+        self._read_lock = Lock()
         self._pending: dict[str, Row] = {}
         self._writing: dict[str, Row] = {}
         self._pending_characters = 0
@@ -151,7 +153,8 @@ class Ledger:
             for _ in range(2):  # first what a failed write has left, then what was added since
                 with self._lock:
                     if not self._writing:
-                        self._writing, self._pending = self._pending, {}
+                        self._writing = self._pending
+                        self._pending = {}
                         self._pending_characters = 0
                 if not self._writing:
                     break

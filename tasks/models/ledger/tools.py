@@ -102,7 +102,8 @@ def prune(path: Path, choice: Choice) -> tuple[int, int]:
     """
     _require_condition(choice)
     condition, values = choice.sql()
-    size, deleted = _measure_size(path), 0
+    size = _measure_size(path)
+    deleted = 0
     with _open(path, "rw") as connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = OFF")  # some builds of SQLite overwrite deleted data with zeros

@@ -25,7 +25,7 @@ from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.token_budget import Fitted, PromptBudget
-from tasks.models.unanswered import BadMedia, Unanswered, make_unanswered, summarise_error
+from tasks.models.unanswered import BadMedia, Unanswered, make_unanswered, summarise
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
@@ -55,7 +55,8 @@ class LocalEngine:
 
     def __init__(self, spec: EngineSpec, place: Workplace) -> None:
         """Load `spec.model` and its adapter; raise EngineError, saying how to fix it, when that fails."""
-        self._batch_size, self._images = spec.batch_size, place.images
+        self._batch_size = spec.batch_size
+        self._images = place.images
         self._model: Any
         self._model, self._processor = load_model(spec)
         self._decoder: Any = Decoder(self._model, self._processor.tokenizer)
@@ -155,7 +156,7 @@ class LocalEngine:
         except EngineError:
             raise
         except Exception as error:
-            raise BadMedia(summarise_error(error)) from error
+            raise BadMedia(summarise(error)) from error
         turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
         text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
@@ -170,13 +171,13 @@ class LocalEngine:
         try:
             return self._run(prompts)
         except torch.OutOfMemoryError as error:
-            size, failure = math.ceil(len(prompts) / 2), f"out of memory; lower `max_pixels`: {summarise_error(error)}"
+            size = math.ceil(len(prompts) / 2)
+            failure = f"out of memory; lower `max_pixels`: {summarise(error)}"
         except torch.AcceleratorError as error:
-            raise EngineError(
-                f"the device failed: {summarise_error(error)}; run again (answers so far are kept)"
-            ) from error
+            raise EngineError(f"the device failed: {summarise(error)}; run again (answers so far are kept)") from error
         except Exception as error:
-            size, failure = 1, summarise_error(error)
+            size = 1
+            failure = summarise(error)
         # outside the handlers, where the error would keep the tensors of the failed batch alive
         _free_memory()
         if len(prompts) == 1:

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from tasks.errors import EngineError
 from tasks.models.engines.identity import check_folders
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.unanswered import summarise_error
+from tasks.models.unanswered import summarise
 
 
 def load_model(spec: EngineSpec) -> tuple[Any, Any]:
@@ -33,9 +33,7 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
             **shared,
         )
     except Exception as error:
-        raise EngineError(
-            f"cannot load model {spec.model}: {summarise_error(error)}; {_suggest_fix(spec, error)}"
-        ) from error
+        raise EngineError(f"cannot load model {spec.model}: {summarise(error)}; {_suggest_fix(spec, error)}") from error
     if spec.adapter is not None:
         model = _load_adapter(model, spec.adapter)
     return model.eval(), processor
@@ -61,7 +59,7 @@ def _load_adapter(model: Any, adapter: str) -> Any:
         adapted = PeftModel.from_pretrained(model, adapter)
     except Exception as error:
         raise EngineError(
-            f"cannot load adapter {adapter}: {summarise_error(error)}; it must be an adapter of this `model`"
+            f"cannot load adapter {adapter}: {summarise(error)}; it must be an adapter of this `model`"
         ) from error
     # merging makes it faster, but rounding to 16 bits would lose a small adapter
     return adapted.merge_and_unload() if model.dtype == torch.float32 else adapted.get_base_model()

@@ -102,7 +102,8 @@ def mark_shared_folders(written: Sequence[Path], read: Sequence[Path]) -> NodeRe
 
 def _write_mark(folder: Path) -> None:
     """Mark the folder, unless another run marks it first: a mark that a run has read must not change."""
-    mark, token = folder / _MARK, uuid4().hex
+    mark = folder / _MARK
+    token = uuid4().hex
     whole = folder / f"{_MARK}.{token}"
     try:
         write_bytes(whole, token.encode())

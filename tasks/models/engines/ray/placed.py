@@ -63,7 +63,9 @@ class PlacedServer:
     """A server on a node, in a Ray actor. `address` creates all state, so a restarted actor starts its server again."""
 
     def __init__(self, make: MakeServer, place: Workplace, requirements: NodeRequirements) -> None:
-        self._make, self._place, self._requirements = make, place, requirements
+        self._make = make
+        self._place = place
+        self._requirements = requirements
         self._process: ServerProcess | None = None
 
     def address(self) -> str:
@@ -99,7 +101,8 @@ class PlacedServers:
         self.model, self.key = model, key
         gpus = runner.gpus_per_replica
         self.gpus = gpus * runner.replicas
-        self._ray, self._seconds = ray, seconds
+        self._ray = ray
+        self._seconds = seconds
         # no CPU: while the engine is open, the shards of the stage need them
         actor = ray.remote(PlacedServer).options(
             num_cpus=0, num_gpus=gpus, scheduling_strategy="SPREAD", max_restarts=-1, max_task_retries=0

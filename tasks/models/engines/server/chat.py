@@ -153,7 +153,9 @@ def _build_turns(request: Request) -> list[dict[str, Any]]:
 
 
 def _insert_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:
-    text, pieces, at = orjson.dumps(body), list[bytes](), 0
+    text = orjson.dumps(body)
+    pieces = list[bytes]()
+    at = 0
     for number, url in enumerate(images):
         mark = f"{_MARK}{number}!".encode()
         found = text.index(mark, at)

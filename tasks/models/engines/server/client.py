@@ -56,7 +56,8 @@ class Client:
         self._addresses = [_Address(url.rstrip("/")) for url in spec.base_urls]
         self._revive = revive
         self._slots = asyncio.Semaphore(spec.concurrency)
-        self._few_at_once, self._one_at_once = asyncio.Semaphore(8), asyncio.Semaphore(1)
+        self._few_at_once = asyncio.Semaphore(8)
+        self._one_at_once = asyncio.Semaphore(1)
         self._last_answer_at = time.monotonic()
         self._key = key
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}

@@ -51,7 +51,9 @@ class Conversation:
     """Answers requests with one model over `client`. Its methods raise Unanswered for a request that fails."""
 
     def __init__(self, client: Client, model: str, can: Capabilities, processor: Any, cache: ImageCache) -> None:
-        self._client, self._model, self._can = client, model, can
+        self._client = client
+        self._model = model
+        self._can = can
         self._cache = cache
         self._budget = None if processor is None else PromptBudget(processor)
         self._tokenizer = None if processor is None else processor.tokenizer

@@ -50,7 +50,9 @@ class ServerEngine:
         a dead server. `key` replaces the key from the environment. `kind` is the beginning of the fingerprint.
         """
         key = key or read_api_key(spec)
-        self._spec, self._kind, self._images = spec, kind, place.images
+        self._spec = spec
+        self._kind = kind
+        self._images = place.images
         self._seconds = self._starved = 0.0
         self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
         self._loop = uvloop.new_event_loop()
@@ -79,7 +81,9 @@ class ServerEngine:
         if not self._thread.is_alive():
             raise EngineError("the engine is closed")
         pool = _WorkerPool(self._conversation, self.fingerprint, self._spec.concurrency)
-        stream, out, ended = iter(requests), 0, False
+        stream = iter(requests)
+        out = 0
+        ended = False
         began = time.monotonic()
         try:
             self._run(pool.start())
@@ -142,7 +146,8 @@ class _WorkerPool:
     """The workers for one stream of requests, in the event loop; the caller's thread reads `results`."""
 
     def __init__(self, conversation: Conversation, fingerprint: str, concurrency: int) -> None:
-        self.conversation, self._fingerprint = conversation, fingerprint
+        self.conversation = conversation
+        self._fingerprint = fingerprint
         self.results: SimpleQueue[Generation | EngineError] = SimpleQueue()
         self.ready: asyncio.Queue[Prepared] = asyncio.Queue()
         self.most_waiting = concurrency + _SPARE_WORKERS + min(_MOST_READY, concurrency)

@@ -69,7 +69,8 @@ async def compute_label_logprobs(
         if logps is None:
             return None
         for token, logp in zip(options, logps, strict=True):
-            behind, deeper = branch.labels[token], branch.branches.get(token)
+            behind = branch.labels[token]
+            deeper = branch.branches.get(token)
             if deeper is not None and reached + logp > math.log(_NEGLIGIBLE):
                 waiting.append((deeper, reached + logp))
             else:

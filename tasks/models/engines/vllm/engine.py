@@ -38,7 +38,8 @@ def check_vllm(spec: EngineSpec) -> None:
         return
     import torch
 
-    devices, wanted = torch.cuda.device_count(), spec.tensor_parallel_size * spec.data_parallel_size
+    devices = torch.cuda.device_count()
+    wanted = spec.tensor_parallel_size * spec.data_parallel_size
     if not devices:
         raise EngineError("vLLM's GPU build finds no CUDA device: set `engine: local`, or run `make clean env-test`")
     if wanted > devices:
