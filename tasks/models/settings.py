@@ -15,9 +15,7 @@ class VoteSettings(Settings):
     temperature: float = Field(default=0.7, ge=0, description="Sampling temperature; used with more than one vote only")
     max_tokens: int = Field(default=96, ge=8, description="Maximum length of a reason, in tokens")
     attempts: int = Field(
-        default=2,
-        ge=1,
-        description="Maximum requests for an answer that cannot be read, the first one included",
+        default=2, ge=1, description="Maximum requests for an answer that cannot be read, with the first"
     )
 
     @model_validator(mode="after")
@@ -42,9 +40,5 @@ class BudgetSettings(Settings):
 
     requests: int | None = Field(default=None, ge=1, description="Maximum number of requests to models")
     tokens: int | None = Field(default=None, ge=1, description="Maximum tokens read and written together")
-    cost: float | None = Field(
-        default=None, gt=0, description="Maximum price of these tokens, by the engines' `prices`"
-    )
-    hours: float | None = Field(
-        default=None, gt=0, description="Hours after the start of the run at which asking stops"
-    )
+    cost: float | None = Field(default=None, gt=0, description="Maximum price of the tokens, by the engines' `prices`")
+    hours: float | None = Field(default=None, gt=0, description="Hours from the run's start until asking stops")

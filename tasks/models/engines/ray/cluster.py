@@ -36,17 +36,13 @@ class RayRunner(Settings):
 
     kind: Literal["ray"] = Field(default="ray", description="Run shards and engines on a Ray cluster")
     address: str = Field(
-        default="auto",
-        min_length=1,
-        description="host:port of the cluster's head; auto: the cluster that this machine belongs to",
+        default="auto", min_length=1, description="host:port of the cluster's head; auto: this machine's cluster"
     )
-    replicas: int = Field(
-        default=1, ge=1, description="Copies of a vLLM engine, each with `concurrency` requests in flight"
-    )
+    replicas: int = Field(default=1, ge=1, description="vLLM servers, each with `concurrency` requests in flight")
     gpus_per_replica: int = Field(
         default=0,
         ge=0,
-        description="GPUs per copy of the engine (`tensor_parallel_size` × `data_parallel_size`) and per fold",
+        description="GPUs per vLLM server (`tensor_parallel_size` × `data_parallel_size`), and per fold",
     )
 
 
@@ -70,24 +66,20 @@ class NodeRequirements:
         """Check this node and change to the driver's directory; raise EngineError naming the node and what differs."""
         here = f"Ray node {socket.gethostname()}"
         if (code := code_version()) != self.code:
-            raise EngineError(
-                f"{here} runs another version of labelstill ({code}, not {self.code}): install the same version"
-            )
+            raise EngineError(f"{here} runs another version of labelstill, {code}: install {self.code} there")
         try:
             os.chdir(self.home)
         except OSError as error:
-            raise EngineError(f"{here} has no {self.home}, where the run was started: {_SHARE_FOLDERS}") from error
+            raise EngineError(f"{here} has no {self.home}, where the run was started: {_SHARE}") from error
         for folder, token in self.marks:
             if _read_mark(folder) != token:
-                raise EngineError(
-                    f"{here} does not share {folder} with the machine that runs the flow: {_SHARE_FOLDERS}"
-                )
+                raise EngineError(f"{here} does not share {folder} with the machine that runs the flow: {_SHARE}")
         for folder in self.read:
             if not folder.is_dir():
-                raise EngineError(f"{here} has no {folder}: {_SHARE_FOLDERS}")
+                raise EngineError(f"{here} has no {folder}: {_SHARE}")
 
 
-_SHARE_FOLDERS = "mount the same file system under the same path on every node"
+_SHARE = "mount the same file system under the same path on every node"
 
 
 def mark_shared_folders(written: Sequence[Path], read: Sequence[Path]) -> NodeRequirements:
@@ -104,23 +96,23 @@ def _write_mark(folder: Path) -> None:
     """Mark the folder, unless another run marks it first: a mark that a run has read must not change."""
     mark = folder / _MARK
     token = uuid4().hex
-    whole = folder / f"{_MARK}.{token}"
+    temporary = folder / f"{_MARK}.{token}"
     try:
-        write_bytes(whole, token.encode())
+        write_bytes(temporary, token.encode())
         try:
-            os.link(whole, mark)  # unlike a move, it never replaces a file
+            os.link(temporary, mark)  # unlike a move, it never replaces a file
         except OSError:
             # the mark is unreadable, or the file system has no links: then the last run wins
             if not _read_mark(folder):
-                whole.replace(mark)
+                temporary.replace(mark)
     finally:
-        whole.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def join_cluster(runner: RayRunner) -> Any:
     """Connect this process to the cluster, once, and return the module `ray`.
 
-    Raises EngineError, with the fix, when ray is not installed or no cluster answers.
+    Raises EngineError, saying how to fix it, when ray is not installed or no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
