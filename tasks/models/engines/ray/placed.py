@@ -10,7 +10,7 @@ the actor restarts the server or, if the node is lost, Ray restarts the actor on
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -59,35 +59,35 @@ def _check_room(ray: Any, gpus: int) -> None:
         )
 
 
+@dataclass
 class PlacedServer:
     """A server on a node, in a Ray actor. `address` creates all state, so a restarted actor starts its server again."""
 
-    def __init__(self, make: MakeServer, place: Workplace, requirements: NodeRequirements) -> None:
-        self._make = make
-        self._place = place
-        self._requirements = requirements
-        self._process: ServerProcess | None = None
+    make: MakeServer
+    place: Workplace
+    requirements: NodeRequirements
+    process: ServerProcess | None = None
 
     def address(self) -> str:
         """Start or restart the server unless it answers, and return its address."""
-        if self._process is None:
+        if self.process is None:
             import ray
 
-            self._requirements.adopt()
+            self.requirements.adopt()
             # processes on two machines may have the same id, and so the same log file
-            place = replace(self._place, logs=self._place.logs / socket.gethostname())
-            process = self._make(place, host=ray.util.get_node_ip_address())
+            place = replace(self.place, logs=self.place.logs / socket.gethostname())
+            process = self.make(place, host=ray.util.get_node_ip_address())
             process.start()
-            self._process = process
+            self.process = process
         else:
-            self._process.note_answer()  # the driver counts the restarts
-            self._process.revive(self._process.base_url)
-        return self._process.base_url
+            self.process.note_answer()  # the driver counts the restarts
+            self.process.revive(self.process.base_url)
+        return self.process.base_url
 
     def close(self) -> None:
         """End the server."""
-        if self._process is not None:
-            self._process.close()
+        if self.process is not None:
+            self.process.close()
 
 
 class PlacedServers:

@@ -47,22 +47,24 @@ class Prepared:
     """What was removed so that it fits; empty if nothing."""
 
 
+@dataclass
 class Conversation:
     """Answers requests with one model over `client`. Its methods raise Unanswered for a request that fails."""
 
-    def __init__(self, client: Client, model: str, can: Capabilities, processor: Any, cache: ImageCache) -> None:
-        self._client = client
-        self._model = model
-        self._can = can
-        self._cache = cache
-        self._budget = None if processor is None else PromptBudget(processor)
-        self._tokenizer = None if processor is None else processor.tokenizer
-        self._patch: int = 14 if processor is None else processor.image_processor.patch_size
+    client: Client
+    model: str
+    can: Capabilities
+    processor: Any
+    cache: ImageCache
+
+    def __post_init__(self) -> None:
+        self._budget = None if self.processor is None else PromptBudget(self.processor)
+        self._patch: int = 14 if self.processor is None else self.processor.image_processor.patch_size
         self._branches = lru_cache(maxsize=1024)(self._find_branches)
 
     def prepare(self, request: Request) -> Prepared:
         """Shorten the prompt if needed and write its images to the cache. May be called from any thread."""
-        limit = self._can.context_length
+        limit = self.can.context_length
         if (
             limit is None
             or self._budget is None
@@ -98,8 +100,8 @@ class Conversation:
     def _attach_images(self, request: Request, shortened: str) -> Prepared:
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self._patch}
         try:
-            files = [self._cache.file(image, **limits) for image in request.images]
-            urls = tuple(make_image_url(file, local=self._can.local_files) for file in files)
+            files = [self.cache.file(image, **limits) for image in request.images]
+            urls = tuple(make_image_url(file, local=self.can.local_files) for file in files)
         except (OSError, ValueError, SyntaxError) as error:  # Pillow raises any of these
             raise BadMedia(f"{type(error).__name__}: {error}") from error
         return Prepared(request, urls, shortened)
@@ -117,7 +119,7 @@ class Conversation:
     async def _request_replies(self, prepared: Prepared) -> Generation:
         sampling = prepared.request.sampling
         wanted = sampling.n if sampling.temperature > 0 else 1
-        if wanted == 1 or self._can.several:
+        if wanted == 1 or self.can.several:
             return await self._request_reply(prepared, wanted, sampling.seed)
         parts = await asyncio.gather(*(self._request_reply(prepared, 1, sampling.seed + i) for i in range(wanted)))
         best = min(parts, key=lambda r: (r.outcome is not Outcome.OK, r.outcome is Outcome.EMPTY))
@@ -125,10 +127,10 @@ class Conversation:
         return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
 
     async def _request_reply(self, prepared: Prepared, n: int, seed: int) -> Generation:
-        body = build_chat_body(prepared.request, self._model, prepared.images, self._can, n=n, seed=seed)
+        body = build_chat_body(prepared.request, self.model, prepared.images, self.can, n=n, seed=seed)
         reply: Generation | None = None
         for _ in range(_READS):
-            reply = read_reply(await self._client.post(body), prepared.request.key, n)
+            reply = read_reply(await self.client.post(body), prepared.request.key, n)
             # fewer texts than asked for is a temporary failure: the server proved at the start that it can
             if reply is not None and len(reply.texts) == n:
                 return reply
@@ -139,7 +141,7 @@ class Conversation:
     async def _weigh_labels(self, prepared: Prepared, reply: Generation) -> dict[str, float] | None:
         """Return each label's log-probability, averaged over the reasons; None if the server does not report them."""
         request, constraint = prepared.request, prepared.request.constraint
-        if not isinstance(constraint, LabelAnswer) or not self._can.token_logprobs:
+        if not isinstance(constraint, LabelAnswer) or not self.can.token_logprobs:
             return None
         context = constraint.opening if constraint.between is None else constraint.between
         root = self._branches(context, constraint.labels, constraint.closing)
@@ -147,8 +149,8 @@ class Conversation:
             return None
 
         async def ask(text: str, wanted: tuple[int, ...]) -> dict[int, float]:
-            body = build_probe_body(request, self._model, prepared.images, text, wanted)
-            return read_token_logprobs(await self._client.post(body))
+            body = build_probe_body(request, self.model, prepared.images, text, wanted)
+            return read_token_logprobs(await self.client.post(body))
 
         rows: list[list[float]] = []
         for stem, times in Counter(_begin_answer(request, constraint, text) for text in reply.texts).items():
@@ -162,9 +164,9 @@ class Conversation:
         return dict(zip(constraint.labels, mean.tolist(), strict=True))
 
     def _find_branches(self, context: str, labels: tuple[str, ...], closing: str) -> Branch | None:
-        if self._tokenizer is None:
+        if self.processor is None:
             return None
-        return find_branches(self._tokenizer, context, [escape_json(label) for label in labels], closing)
+        return find_branches(self.processor.tokenizer, context, [escape_json(label) for label in labels], closing)
 
 
 def _begin_answer(request: Request, constraint: LabelAnswer, text: str) -> str | None:
