@@ -1,4 +1,7 @@
-"""Stage 3: K students, each trained without one fold, predict that fold; departures are adjudicated and audited."""
+"""Stage 2: find and fix wrong labels. Each fold is predicted by a student that was trained without it.
+
+Where a student contradicts the given label, the teacher gives a second opinion and a person judges a sample.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +11,7 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, read_valid_verdicts, run_as_task, say_where_to_judge, show_table
+from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import STAGE, FoldStudents
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
@@ -40,11 +43,11 @@ from tasks.students.settings import ProbeSpec
 @flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
 @hold_output
 def correction(config: CorrectionConfig) -> StageRecord:
-    """Judge every given label, under `output`/correction.
+    """Decide about every given label and write `output`/correction.
 
-    Kept: one `Correction` an item, whatever was decided. Beside it: folds.json, students/, report.html and
-    corrected/ (the manifests with the corrected labels) and corrections.jsonl (a line per changed item); the queue and
-    page for a person are in `output`/review.
+    Kept: one `Correction` per item, whatever was decided. The folder also gets folds.json, students/, report.html,
+    corrected/ (the manifests with the corrected labels) and corrections.jsonl (one line per changed item). The review
+    queue and its page are in `output`/review.
     """
     check_not_own_copy(config.labelled.manifest, config.output / STAGE)
     base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
@@ -71,7 +74,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         )
         costs = asker.costs()
     fold_of = found.folds[0].fold_of
-    model_of = {s.id: found.models(s.id) for s in judged}
+    model_of = {s.id: found.name_models(s.id) for s in judged}
     corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
 
     def write_for_people() -> None:
@@ -93,7 +96,10 @@ def correction(config: CorrectionConfig) -> StageRecord:
 def _make_teacher(
     config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, answers: dict[str, Prediction]
 ) -> AskTeacher:
-    """Return how the teacher is asked about some of `samples`, blind; its answers are added to `answers`, too."""
+    """Return a function that asks the teacher about some of `samples` without showing the given labels.
+
+    The function also adds the teacher's answers to `answers`.
+    """
 
     def ask(items: Ints) -> Floats:
         doubtful = [pack.with_neither(samples[i]) for i in items.tolist()]
@@ -107,7 +113,7 @@ def _make_teacher(
 
 
 def _make_reviewer(reviewer: ReviewerConfig, samples: Sequence[Sample], labels: Sequence[str]) -> LookUp:
-    """Return how the configured reviewer's verdicts are looked up, for the items asked about and no others."""
+    """Return a function that looks up the reviewer's verdicts on the items that it is asked about."""
     places = {label: i for i, label in enumerate(labels)} | {NEITHER: -1}
 
     def look_up(items: Ints) -> dict[int, int]:
@@ -116,7 +122,7 @@ def _make_reviewer(reviewer: ReviewerConfig, samples: Sequence[Sample], labels: 
         item_of = {samples[i].id: i for i in items.tolist()}
         if reviewer.kind == "demo_stand_in":
             get_run_logger().warning(
-                "the reviewer is the demo's stand-in, which knows the truth: it answers for %d items", len(items)
+                "the reviewer is simulated from the demo's true labels: it answers for %d items", len(items)
             )
             verdicts = answer_from_truth(reviewer.path, item_of)
         else:
@@ -133,8 +139,8 @@ def _write_manifests(
     left_alone = write_corrected(manifest, pack.columns, samples, corrections, folder)
     if left_alone:
         get_run_logger().warning(
-            "%d items have another label in %s by now, or are gone from it; left alone in the corrected copy: %s",
-            len(left_alone), manifest, left_alone[:10],
+            "%d items were removed from %s or relabelled there during the run; the corrected copy keeps their present "
+            "state, and the next run decides about them: %s", len(left_alone), manifest, left_alone[:10],
         )  # fmt: skip
 
 
@@ -147,9 +153,9 @@ def _show_changes(corrections: Sequence[Correction], decisions: Decisions, revie
     ]
     show_table("labels-changed", rows, f"{len(changed)} labels changed or dropped; {decisions.gate.summary}")
     waiting = sum(c.action is Action.REVIEW for c in corrections)
-    log.info("%d labels changed or dropped, %d wait for review; %s", len(changed), waiting, decisions.gate.summary)
+    log.info("%d labels changed or dropped, %d awaiting review; %s", len(changed), waiting, decisions.gate.summary)
     if waiting:
-        say_where_to_judge(review, f"{waiting} labels")
+        log_where_to_judge(review, f"{waiting} labels")
     estimates: Mapping[str, float] = {name: round(e.value, 4) for name, e in decisions.estimates.items()}
     if estimates:
         log.info("estimated: %s", estimates)

@@ -1,6 +1,6 @@
-"""Stage 2: the teacher labels the unlabelled pool; what can be trusted is kept.
+"""Stage 3: have the teacher label the unlabelled pool, and keep the labels that can be trusted.
 
-The teacher labels the labelled set too, blind: how it does there, by corrected labels, says how far to trust it here.
+The teacher also labels the labelled set without seeing its labels: its precision there shows how far to trust it here.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, read_valid_verdicts, run_as_task, say_where_to_judge, show_table
+from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import FoldStudents
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
@@ -43,23 +43,23 @@ STAGE = "pseudo_labels"
 
 @dataclass(frozen=True)
 class _Given:
-    """What the stage reads."""
+    """The inputs of the stage."""
 
     pool: list[Sample]
     labelled: list[Sample]
     corrections: dict[str, Correction]
     verdicts: dict[str, str]
-    """A person's, on items of the pool."""
+    """People's verdicts on items of the pool, by id."""
 
 
 @flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
 @hold_output
 def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
-    """Label the pool under `output`/pseudo_labels.
+    """Label the pool and write `output`/pseudo_labels.
 
-    Kept: the trusted predictions. Beside them: predictions.parquet and labelled.parquet, the teacher's answers about
-    the pool and about the labelled set; trust.parquet, the evidence and the decision on each item of the pool. What is
-    uncertain is put before a person in `output`/review_pool/review, as far as `review_budget` allows.
+    Kept: the trusted predictions. The folder also gets predictions.parquet and labelled.parquet (the teacher's answers
+    about the pool and the labelled set) and trust.parquet (the evidence and decision for each item of the pool). Up to
+    `review_budget` uncertain items are put up for review in `output`/review_pool/review.
     """
     settings = config.pseudo_labels
     stage = Stage(STAGE, config, {"teacher": config.teacher, "second teacher": settings.second_teacher})
@@ -84,7 +84,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     kept, dropped = split(trust, predictions, STAGE)
     kept, faults = remove_bad_reasons(kept, {s.id: s for s in given.pool}, pack)
     if faults:
-        get_run_logger().info("reasons that go, their labels stay: %s", dict(faults))
+        get_run_logger().info("bad reasons removed, their labels kept: %s", dict(faults))
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "predictions.parquet", predictions)
     write_rows(folder / "labelled.parquet", [there.teacher[s.id] for s in given.labelled])
@@ -96,7 +96,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
 
 
 def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
-    """Read everything that decides about the pool but the models, and note the digest of each part."""
+    """Read the stage's inputs and note the digest of each."""
     store = config.output / REVIEW_POOL / STORE
     pool = stage.read("samples", config.unlabelled, Split.UNLABELLED)
     verdicts = read_valid_verdicts(store, pool)
@@ -111,8 +111,8 @@ def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
         corrections = match_corrections(labelled, rows)
     if len(corrections) < len(labelled):
         get_run_logger().warning(
-            "%d of %d labelled items have no correction: a wrong given label counts as the teacher's error there, so "
-            "its precision is underestimated and fewer pseudo-labels are kept; run `correction` first (set `student`)",
+            "%d of %d labelled items have not been checked by `correction`. A wrong given label counts as an error of "
+            "the teacher, so fewer pseudo-labels are kept; set `student` to run `correction` first",
             len(labelled) - len(corrections), len(labelled),
         )  # fmt: skip
     return _Given(pool, labelled, corrections, verdicts)
@@ -120,17 +120,17 @@ def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
 
 @dataclass(frozen=True)
 class _Models:
-    """The models of the stage, and how they are asked."""
+    """The models of the stage, and the asker that they are asked through."""
 
     config: PseudoLabelsConfig
     pack: Pack
     asker: Asker
 
     def ask_all(self, given: _Given) -> tuple[Opinions, Opinions]:
-        """Ask the teacher and correction's students about the labelled set and about the pool, in the same way."""
+        """Ask the teacher and the fold students about the labelled set and the pool, in the same way."""
         config = self.config
         prompter = prepare_prompter(config, self.pack, config.teacher, [*given.labelled, *given.pool])
-        there = self._ask_teacher(prompter, given.labelled, "the labelled set, blind")
+        there = self._ask_teacher(prompter, given.labelled, "the labelled set without seeing its labels")
         here = self._ask_teacher(prompter, given.pool, "the pool")
         if given.corrections and config.pseudo_labels.ask_students and config.student is not None:
             students = FoldStudents(config, config.student, self.pack, self.asker)
@@ -147,27 +147,30 @@ class _Models:
             sampling = Sampling(label_probabilities=True, max_tokens=8, seed=seed)
             requests = [prompter.classify(s, sampling, with_reason=False) for s in items]
             direct = self.asker.ask_for_labels(
-                requests, spec, f"{what}, undescribed", source="teacher/direct", model=prompter.model
+                requests, spec, f"{what}, without descriptions", source="teacher/direct", model=prompter.model
             )
-        return Opinions(_by_sample(labelled), _by_sample(direct))
+        return Opinions(_index_by_sample(labelled), _index_by_sample(direct))
 
     def ask_second(self, spec: EngineSpec, samples: Sequence[Sample], wanted: Collection[str]) -> dict[str, Prediction]:
-        """Return what the second teacher says about the `wanted` ones of `samples`, asked as the first was."""
+        """Return the second teacher's predictions for those `samples` whose ids are in `wanted`, by id."""
         items = [s for s in samples if s.id in wanted]
         settings, seed = self.config.pseudo_labels, self.config.seed
         prompter = prepare_prompter(self.config, self.pack, spec, items)
-        what = "second teacher labels what is uncertain"
-        return _by_sample(label_with_teacher(self.asker, prompter, items, spec, settings, seed, what))
+        what = "second teacher labels uncertain items"
+        return _index_by_sample(label_with_teacher(self.asker, prompter, items, spec, settings, seed, what))
 
 
-def _by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
+def _index_by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
     return {p.sample_id: p for p in predictions}
 
 
 def _decide(
     config: PseudoLabelsConfig, given: _Given, there: Opinions, here: Opinions
 ) -> tuple[Trust, TrustModel | None]:
-    """Calibrate on what can be checked, and decide."""
+    """Fit the trust model on the items with checked labels and decide about the pool.
+
+    The model is None when there are too few such items.
+    """
     found = here.collect_evidence()
     items = find_checked(given.labelled, there.teacher, there.collect_evidence(), given.corrections, {})
     items += find_checked(given.pool, here.teacher, found, {}, given.verdicts)
@@ -178,15 +181,15 @@ def _decide(
         ))  # fmt: skip
     else:
         get_run_logger().warning(
-            "%d items to check the teacher on: the expected precision is the teacher's own word; add a labelled set",
-            len(items),
-        )
+            "only %d items have checked labels, so the expected precision is the teacher's own estimate; add a "
+            "labelled set", len(items),
+        )  # fmt: skip
     predictions = [here.teacher[s.id] for s in given.pool]
     return decide(predictions, found, model, config.pseudo_labels, given.verdicts, config.seed), model
 
 
 def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: Opinions) -> None:
-    """Write the queue of uncertain items, and say where; nothing when nobody is to be asked."""
+    """Write the review queue of uncertain items and log where it is; do nothing without a review budget."""
     budget = config.pseudo_labels.review_budget
     if not budget and not given.verdicts:
         return
@@ -195,7 +198,7 @@ def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: O
     run_as_task("review page", "write the review page of the pool", lambda: (
         write_queue(cases, folder, given.verdicts, title="Review: pool")
     ))  # fmt: skip
-    say_where_to_judge(folder, f"{len(cases) - len(given.verdicts)} uncertain items of the pool")
+    log_where_to_judge(folder, f"{len(cases) - len(given.verdicts)} uncertain items of the pool")
 
 
 def _show(config: PseudoLabelsConfig, trust: Trust) -> None:
@@ -207,15 +210,16 @@ def _show(config: PseudoLabelsConfig, trust: Trust) -> None:
     )  # fmt: skip
     if not kept:
         log.warning(
-            "no pseudo-label is kept: no set of them surely reaches %.2f; review some, or lower `target_precision`",
+            "no pseudo-label is kept, because none can be trusted to a precision of %.2f: review some items, or lower "
+            "`target_precision`",
             settings.target_precision,
         )
     if not trust.floors_kept:
-        log.warning("`floor` %d is not kept: with it the target would not be reached", settings.floor)
+        log.warning("`floor` %d is not met: with it the target precision would not be reached", settings.floor)
     show_table(
         "pseudo-label-trust",
         _tabulate_by_class(trust.items),
-        "Pseudo-labels by class: answered, kept, expected precision",
+        "Pseudo-labels per class: answered, kept, expected precision",
     )
 
 

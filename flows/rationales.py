@@ -1,4 +1,4 @@
-"""Stage 1: a generator is shown each labelled item with its label and says why (reason first, label second)."""
+"""Stage 1: show a generator each labelled item with its label and ask for the reason (reason first, label second)."""
 
 from prefect import flow, get_run_logger
 
@@ -15,11 +15,11 @@ from tasks.storage.stage_record import StageRecord
 @flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)
 @hold_output
 def rationales(config: RationalesConfig) -> StageRecord:
-    """Write a reason for each labelled item under `output`/rationales.
+    """Ask for the reason of each given label and write `output`/rationales.
 
-    Kept: predictions whose label is the given one and whose reason passed the gate; `probabilities` are the labels'
-    after that reason, where they were asked for. Dropped: items without a reason; emit teaches them with the label
-    alone, or leaves them out, as `without_reason` says.
+    Kept: predictions with the given label and a reason that passed the gate, with label probabilities if they were
+    asked for. Dropped: items without such a reason; `without_reason` decides whether emit uses their label alone or
+    leaves them out.
     """
     settings = config.rationales
     stage = Stage(STAGE, config, {"generator": config.generator})
@@ -29,8 +29,8 @@ def rationales(config: RationalesConfig) -> StageRecord:
     pack = stage.pack
     if not has_words(pack.language):
         get_run_logger().warning(
-            "pack %s: no lists of words for language `%s` (templates/words): leaks, empty praise and the language of "
-            "reasons are not checked", pack.name, pack.language,
+            "pack %s: templates/words has no word list for language `%s`, so reasons are not checked for leaked "
+            "labels, empty praise and their language; add one there", pack.name, pack.language,
         )  # fmt: skip
     prompter = prepare_prompter(config, pack, config.generator, samples)
     with open_asker(config, STAGE, samples) as asker:
@@ -38,5 +38,5 @@ def rationales(config: RationalesConfig) -> StageRecord:
         costs = asker.costs()
     kept = [found.kept[s.id] for s in samples if s.id in found.kept]
     dropped = [found.dropped[s.id] for s in samples if s.id in found.dropped]
-    show_table("reasons-by-class", found.figures_by_class(samples, settings.alike), "Reasons by class")
+    show_table("reasons-by-class", found.figures_by_class(samples, settings.alike), "Reasons per class")
     return stage.finish(kept, dropped, (s.id for s in samples), found.figures(settings.alike), costs)

@@ -1,4 +1,4 @@
-"""`labelstill check`: reads everything, asks no model, and says what a run would drop and cost."""
+"""`labelstill check`: read all items without asking a model, and report what a run would drop and ask."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from tasks.students.settings import ProbeSpec
 
 @dataclass(frozen=True)
 class Estimate:
-    """About what a stage would ask; `tokens` counts prompts only."""
+    """Roughly what a stage would ask; `tokens` counts prompts only, not answers."""
 
     stage: str
     requests: int
@@ -29,35 +29,35 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a run of the configuration would read, drop and ask."""
+    """What a run with this configuration would read, drop and ask."""
 
     intakes: dict[Split, Intake]
     estimates: tuple[Estimate, ...]
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """All refused items."""
+        """All items that a run would drop."""
         return tuple(d for intake in self.intakes.values() for d in intake.dropped)
 
     @property
     def usable(self) -> bool:
-        """Whether every set that was given has an item left."""
+        """Whether every configured set has at least one usable item."""
         return all(intake.kept for intake in self.intakes.values())
 
-    def reasons(self) -> dict[str, int]:
-        """Refused items by reason code."""
+    def count_reasons(self) -> dict[str, int]:
+        """Return the number of dropped items per reason code."""
         return dict(sorted(Counter(d.reason for d in self.dropped).items()))
 
 
 def check(
     config: DistillConfig, progress: Callable[[Split, int, int], None] = lambda split, done, total: None
 ) -> CheckReport:
-    """Read every item of `config`; `progress` is called with (set, done, total).
+    """Read every item that `config` names, and call `progress` with (set, items done, items in total).
 
     Raises ManifestError or PackError for a file that is unusable as a whole.
     """
     pack = load_pack(config.pack)
-    *_, last = config.stage_configs()
+    *_, last = config.list_stage_configs()
     for stage in last.stages if isinstance(last, EmitConfig) else ():
         pack.require_labels(stage)
     sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)

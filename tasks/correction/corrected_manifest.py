@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.items.manifests import items_of, manifest_files, source_of
+from tasks.items.manifests import manifest_files, read_items, source_of
 from tasks.items.samples import own_id
 from tasks.packs.columns import Columns
 from tasks.records import Action, Correction, Sample
@@ -42,7 +42,7 @@ _CELL = re.compile(r'("[^"]*(?:""[^"]*)*"|[^,\r\n]*)(?:,|\r|\n|$)')
 _DECODER = json.JSONDecoder()
 
 _Edits = Mapping[int, str | None]
-"""The new text in the label's field by item (its index in `items_of`), or None to leave the item out."""
+"""The new text in the label's field by item (its index in `read_items`), or None to leave the item out."""
 
 
 class _Span(NamedTuple):
@@ -115,7 +115,7 @@ def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) 
     """Return the edits, and the ids whose label is no longer the one judged. Of items with one id the first counts."""
     edits: dict[int, str | None] = {}
     waiting, missed = dict(wanted), list[str]()
-    for index, item in enumerate(items_of(file, columns)):
+    for index, item in enumerate(read_items(file, columns)):
         correction = waiting.pop(own_id(item, columns) or "", None)
         if correction is None:
             continue

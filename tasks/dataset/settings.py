@@ -57,7 +57,7 @@ class ExportSpec(Settings):
     @classmethod
     def _each_once(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
         if len(set(formats)) < len(formats):
-            raise ValueError("each format may be named once")
+            raise ValueError("a format is named twice; name each once")
         return formats
 
 

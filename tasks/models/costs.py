@@ -100,7 +100,7 @@ class Budget:
 
     def make_error(self) -> BudgetSpent:
         """Return the error that names the limit that was reached."""
-        return BudgetSpent(f"the budget is spent: {self._describe_limit()}; the next run continues from here")
+        return BudgetSpent(f"the budget is spent: {self._describe_limit()}; run again to continue, or raise `budget`")
 
     def _describe_limit(self) -> str:
         """Return the limit that is reached, in words; empty while none is."""

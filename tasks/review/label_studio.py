@@ -96,7 +96,7 @@ def is_export(file: Path) -> bool:
         with file.open("rb") as handle:
             return handle.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     except OSError as error:
-        raise JudgementError(f"{file}: can't be read: {error.strerror or error}") from error
+        raise JudgementError(f"{file}: can't be read: {error.strerror or error}; correct the path") from error
 
 
 def _task(case: ReviewCase) -> dict[str, Any]:

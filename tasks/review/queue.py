@@ -55,5 +55,5 @@ def read_queue(folder: Path) -> list[ReviewCase]:
     """
     file = folder / CASES
     if not file.exists():
-        raise ConfigError(f"{file}: there is no review queue; a run with corrections leaves one")
+        raise ConfigError(f"{file}: there is no review queue; a run with `student` and `teacher` writes one")
     return list(read_models(file, ReviewCase, "review case", ManifestError, "run again to write it anew"))

@@ -68,7 +68,7 @@ class Cost:
 def checkpoint(folder: Path, rehearse: bool) -> Path:
     """A checkpoint of the 7B's sizes and random weights, with the demo's tokenizer and processor."""
     pack = load_pack("demo")
-    new_checkpoint(folder, [label for task in pack.tasks for label in task.labels] * 50)
+    new_checkpoint(folder, [label for task in pack.tasks.values() for label in task.labels] * 50)
     if rehearse:
         return folder
     config = config_7b(Qwen2VLConfig.from_pretrained(folder))

@@ -1,4 +1,4 @@
-"""Options of a pack through a stage flow: described first, and with the text on images."""
+"""Options of a pack in a stage flow: items are described first, and the text on images is shown."""
 
 import json
 import shutil

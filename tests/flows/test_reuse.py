@@ -1,4 +1,4 @@
-"""Nothing is paid twice: what changes after an answer was given costs no answer, a template only what it touches."""
+"""No answer is paid for twice: changed rules ask nothing, and a changed template asks only about its own items."""
 
 import shutil
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def pool(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
     return Pool(small_config(folder), shutil.copytree(TEMPLATES / "demo", folder / "pack"))
 
 
-def test_parser_gate_and_template_cost_nothing_nothing_and_what_is_touched(
+def test_changed_parser_and_gate_ask_nothing_and_a_template_only_its_items(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = pool.label()

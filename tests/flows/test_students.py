@@ -1,4 +1,4 @@
-"""Students asked about the pool see its images, which are not among those that they were trained on."""
+"""Students that predict the pool get the features of its images, which they were not trained on."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.asking import open_asker
 from flows.config import CorrectionConfig
-from flows.stage import intake
+from flows.stage import read_set
 from flows.students import FoldStudents
 from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
@@ -31,8 +31,8 @@ def test_a_probe_looks_at_the_pools_images(prefect_server: PrefectServer, tmp_pa
     @flow(name="probe")
     def probe() -> None:
         pack = load_pack("demo")
-        labelled, _ = intake(whole.labelled, pack, Split.LABELLED, config.output, config.images)  # pyright: ignore
-        pool, _ = intake(whole.unlabelled, pack, Split.UNLABELLED, config.output, config.images)  # pyright: ignore
+        labelled, _ = read_set(whole.labelled, pack, Split.LABELLED, config.output, config.images)  # pyright: ignore
+        pool, _ = read_set(whole.unlabelled, pack, Split.UNLABELLED, config.output, config.images)  # pyright: ignore
         pictured = [s for s in pool if s.images]
         assert pictured
         with open_asker(config, "correction") as asker:

@@ -96,7 +96,9 @@ def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
                 )
                 return _connect_prepared(path), notice
     except (OSError, sqlite3.Error) as error:
-        raise LedgerError(f"{path}: the ledger cannot be opened: {error}; set `ledger` to another file") from error
+        raise LedgerError(
+            f"{path}: the ledger cannot be opened: {error}; check permissions and disk space, or set another `ledger`"
+        ) from error
 
 
 def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
@@ -117,7 +119,9 @@ def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
             connection.close()
             raise
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: cannot read the ledger: {error}; give another with --ledger") from error
+        raise LedgerError(
+            f"{path}: the ledger cannot be read: {error}; check its permissions, or name another with --ledger"
+        ) from error
     return connection
 
 

@@ -5,7 +5,7 @@ facts.py     what a run's files say: counts, and which items are drawn as exampl
 rows.py      a few thousand rows of a Parquet file at a time
 page.html    the page: its sections in their order, and their words
 item.html    how an item is shown: pictures, text, label, reason
-style.css    colours and layout
+card.css     its layout; colours, text and tables are those of shared.css
 page.py      the values that page.html lays out
 sections.py  the rows of its tables, and its charts
 items.py     the texts and pictures of the drawn items

@@ -1,4 +1,4 @@
-"""The items that a card shows: what they say, and small versions of their pictures."""
+"""Read the texts and pictures of the items that a card shows."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from tasks.dataset.decisions import Reason
 from tasks.items.images import FORMATS
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import ImagePart, ImageRef, Part, Split, TextPart
-from tasks.report.card.rows import Row, rows_of
+from tasks.report.card.rows import Row, read_columns
 from tasks.storage.html import cut_text
 
 _PICTURE_SIZE = (220, 330)
@@ -39,7 +39,7 @@ _SPLITS = {
 
 
 class Content(NamedTuple):
-    """The parts of an item, and where it was read from."""
+    """The parts of an item and where they were read from."""
 
     split: Split
     source: str
@@ -56,7 +56,8 @@ class Contents:
     def find(self, row: Row, stage: str, reason: str = "") -> tuple[Part, ...]:
         """Return the parts of the item of a row that was drawn from `stage`, or that was left out there for `reason`.
 
-        Empty for an item that was refused on reading, or if two items share its id and nothing tells them apart.
+        None are returned for an item that was refused when it was read, or if two items share its id and the row does
+        not say which one it is.
         """
         if stage.startswith("samples/"):
             return ()
@@ -71,7 +72,7 @@ def read_contents(samples: Path, ids: Collection[str]) -> Contents:
     """Read the contents of the items with these ids, in one pass over each file of samples."""
     found: defaultdict[str, tuple[Content, ...]] = defaultdict(tuple)
     for split in (Split.LABELLED, Split.UNLABELLED) if ids else ():
-        for row in rows_of(samples / split / "kept.parquet", "id", "source", "parts"):
+        for row in read_columns(samples / split / "kept.parquet", "id", "source", "parts"):
             if row["id"] in ids:
                 found[row["id"]] += (Content(split, row["source"], _PARTS.validate_json(row["parts"])),)
     return Contents(dict(found))
@@ -94,18 +95,19 @@ class ShownItem:
     """An item as the page shows it."""
 
     row: Row
-    """Its label, reason and so on, as in the file that it was drawn from."""
+    """The row that it was drawn from, with its label and reason."""
     pictures: tuple[Picture, ...]
     more_pictures: int
     """Pictures that are not shown."""
     text: list[str]
-    """Its text, split where the pictures are; empty if it has no words."""
+    """Its text, split where pictures are; empty if it has no words."""
     turns: list[dict[str, Any]]
-    """The conversation that is trained on."""
+    """Role and content of each message that is trained on."""
+    tags: Sequence[str | None]
 
 
-def show_item(row: Row, parts: Sequence[Part]) -> ShownItem:
-    """Return the item of a row with its `parts`; without them, the text and images of its conversation stand in."""
+def show_item(row: Row, parts: Sequence[Part], *tags: str | None) -> ShownItem:
+    """Return the row's item as the page shows it. If it has no `parts`, its conversation is shown instead."""
     turns = orjson.loads(row.get("messages") or "[]")
     text = "".join(p.text if isinstance(p, TextPart) else IMAGE_TOKEN for p in parts)
     images = tuple(p.image for p in parts if isinstance(p, ImagePart))
@@ -116,11 +118,11 @@ def show_item(row: Row, parts: Sequence[Part]) -> ShownItem:
     if not any(piece.strip() for piece in pieces) and (images or len(pieces) == 1):
         pieces = []
     pictures = tuple(map(shrink_image, images[:_PICTURES]))
-    return ShownItem(row, pictures, len(images) - len(pictures), pieces, turns if parts else [])
+    return ShownItem(row, pictures, len(images) - len(pictures), pieces, turns if parts else [], tags)
 
 
 def shrink_image(image: ImageRef) -> Picture:
-    """Return the image upright, small and on white; if its file cannot be read, a picture without URL says why."""
+    """Return a small, upright version on white; if the file cannot be read, a picture without URL that says why."""
     try:
         with Image.open(image.path, formats=FORMATS) as file:
             file.draft("RGB", _PICTURE_SIZE)  # a JPEG is decoded no larger than needed

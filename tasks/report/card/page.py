@@ -1,4 +1,4 @@
-"""The card's page: the values that page.html lays out, section by section."""
+"""Render the card's page: the values here, their layout and words in page.html."""
 
 import time
 from collections import Counter
@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
 from tasks.report.card.items import show_item
 from tasks.report.card.prompts import RenderedPrompt
 from tasks.report.card.sections import CHARTED_LABELS, draw_charts, list_rows
-from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, warnings_of
-from tasks.report.fonts import embed_fonts, legible
+from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, list_warnings
+from tasks.report.fonts import embed_fonts, make_legible
 from tasks.storage.html import format_count, html_environment
 
 _FOLDER = Path(__file__).parent
@@ -21,27 +20,28 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Card:
-    """What the page and the README are made of."""
+    """Everything that the page and the README show. Made by `write_card`."""
 
     title: str
     licence: str | None
     language: str | None
-    """Of the data; None: unknown."""
+    """Language of the data; None if it is unknown."""
     facts: Facts
-    diversity: Variety | None
-    """Of the emitted reasons; None if there are none."""
     prompts: tuple[RenderedPrompt, ...]
 
 
 def render_page(card: Card) -> str:
-    """Return the HTML page, with the fonts that its characters need."""
+    """Return the HTML page with embedded fonts.
+
+    The template is rendered twice: first to learn which characters the fonts must have.
+    """
     template = html_environment(_FOLDER, _FOLDER.parent).get_template("page.html")
-    values = _values(card)
-    text = legible(template.render(values, fonts=()))
-    return legible(template.render(values, fonts=embed_fonts(text, card.language or "zh")))
+    values = _collect_values(card)
+    text = make_legible(template.render(values, fonts=()))
+    return make_legible(template.render(values, fonts=embed_fonts(text, card.language or "zh")))
 
 
-def _values(card: Card) -> dict[str, Any]:
+def _collect_values(card: Card) -> dict[str, Any]:
     facts = card.facts
     finished = max((r.finished_at for r in facts.records.values()), default=time.time())
     return {
@@ -49,15 +49,17 @@ def _values(card: Card) -> dict[str, Any]:
         "facts": facts,
         "transductive": TRANSDUCTIVE if is_transductive(facts) else "",
         "finished": time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(finished)).lstrip("0"),
-        "warnings": warnings_of(facts, card.licence, card.diversity),
-        "tiles": list(_tiles(facts)),
-        "precision": _precision(facts),
-        "rows": list_rows(facts, card.diversity),
-        "charts": draw_charts(facts, card.diversity),
+        "warnings": list_warnings(facts, card.licence),
+        "tiles": list(_list_tiles(facts)),
+        "rows": list_rows(facts),
+        "charts": draw_charts(facts),
         "charted_labels": CHARTED_LABELS,
-        "changed": [show_item(row, facts.contents.find(row, "correction")) for row in facts.changes.drawn],
+        "changed": [
+            show_item(row, facts.contents.find(row, "correction"), "by a person" if row["reviewed"] else "by the gate")
+            for row in facts.changes.drawn
+        ],
         "examples": {
-            origin: [show_item(row, facts.contents.find(row, "emit")) for row in rows]
+            origin: [show_item(row, facts.contents.find(row, "emit"), row["task"], row["subset"]) for row in rows]
             for origin, rows in facts.emitted.examples.items()
         },
         "left_out": [
@@ -67,7 +69,7 @@ def _values(card: Card) -> dict[str, Any]:
     }
 
 
-def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
+def _list_tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
     emitted, records = facts.emitted, facts.records
     subsets = Counter[str]()
     for (_, subset), count in sorted(emitted.parts.items()):
@@ -75,36 +77,25 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str, str]]:
     yield "training examples", f"{emitted.count:,}", ", ".join(f"{n:,} {name}" for name, n in subsets.items())
     if (record := records.get("correction")) is not None:
         changed = facts.changes.pairs.total()
-        yield (
-            "labels changed",
-            f"{changed:,}",
-            f"{changed / max(record.read, 1):.1%} of {format_count(record.read, 'item')}",
-        )
+        share = f"{changed / max(record.read, 1):.1%}"
+        yield "labels changed", f"{changed:,}", f"{share} of {format_count(record.read, 'item')}"
     if (record := records.get("pseudo_labels")) is not None:
         yield "pseudo-labels kept", f"{record.kept:,}", f"of {format_count(record.read, 'item')} in the pool"
-    if precision := _precision(facts):
-        yield "their expected precision", precision[0], precision[1] or "the teacher's own word"
+        expected, low, high = (record.figures.get(name) for name in ("expected precision", "lower", "upper"))
+        if expected is not None and record.kept:
+            calibrated = low is not None and high is not None
+            interval = f"{low:.1%} to {high:.1%}" if calibrated else "the teacher's own estimate"
+            yield "their expected precision", f"{expected:.1%}", interval
     if emitted.with_reason:
         yield "with a reason", f"{emitted.with_reason:,}", f"{emitted.with_reason / emitted.count:.0%} of the examples"
+    seconds = sum(r.seconds for r in records.values())
     answers = sum(r.costs.asked + r.costs.reused for r in records.values())
-    priced = [r.costs.cost for r in records.values() if r.costs.cost is not None]
-    cost = f", cost {sum(priced):,.2f}" if priced else ""
-    yield (
-        "time",
-        _duration(sum(r.seconds for r in records.values())),
-        f"{format_count(answers, 'answer')} of models{cost}",
-    )
+    prices = [r.costs.cost for r in records.values() if r.costs.cost is not None]
+    cost = f", cost {sum(prices):,.2f}" if prices else ""
+    yield "time", _format_duration(seconds), f"{format_count(answers, 'answer')} of models{cost}"
 
 
-def _precision(facts: Facts) -> tuple[str, str] | None:
-    """Expected precision of the kept pseudo-labels, and its interval (empty if it was not calibrated)."""
-    value, low, high = (facts.figure("pseudo_labels", name) for name in ("expected precision", "lower", "upper"))
-    if not value or not facts.records["pseudo_labels"].kept:
-        return None
-    return f"{value:.1%}", "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
-
-
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

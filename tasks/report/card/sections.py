@@ -1,39 +1,39 @@
-"""The tables and charts of the page's sections; sections.html lays them out."""
+"""Make the tables and charts of the page's sections; page.html lays them out."""
 
 import time
 from collections import Counter, defaultdict
 
 from tasks.evaluation.table import format_points
-from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
-from tasks.report.card.flow import flow_chart, links_of
+from tasks.report.card.flow import draw_flow, list_links
 from tasks.report.charts import (
-    accuracy_chart,
-    balance_chart,
-    calibration_chart,
-    confidence_chart,
-    confusion_chart,
-    lengths_chart,
+    draw_accuracy,
+    draw_balance,
+    draw_calibration,
+    draw_confidence,
+    draw_confusion,
+    draw_lengths,
 )
 from tasks.report.correction.charts import reliability_chart, suspicion_chart
 from tasks.report.correction.figures import Bar, Bin, Share
 from tasks.storage.stage_record import StageRecord
 
 CHARTED_LABELS = 60
-"""Labels on the chart of the classes; the table has all."""
+"""Labels on the chart of class sizes; the table has all of them."""
 _CONFUSION_LABELS = 40
-"""Labels on a side of the map of changes; with more of them, only the table is shown."""
+"""Labels on each side of the chart of changes; if there are more, only the table is shown."""
 _NO_LABEL = "none of the labels"
 
 
 Rows = list[tuple[object, ...]]
 
 
-def list_rows(facts: Facts, diversity: Variety | None) -> dict[str, Rows]:
-    """Return the rows of the page's tables by name, none for what the run lacks.
+def list_rows(facts: Facts) -> dict[str, Rows]:
+    """Return the rows of the page's tables by name; a table has no rows if the run lacks its facts.
 
-    The first row of `costs` and `labels` has the heads of their columns, which differ by run.
+    The columns of `costs` and `labels` differ from run to run: the first row has their heads.
     """
+    diversity = facts.diversity
     most = max((d.count for d in facts.drops), default=1)
     return {
         **_list_stage_rows(list(facts.records.values())),
@@ -41,7 +41,7 @@ def list_rows(facts: Facts, diversity: Variety | None) -> dict[str, Rows]:
         **_list_student_rows(facts),
         "measures": [] if diversity is None else [
             *((f"distinct-{n}", f"{value:.1%}") for n, value in enumerate(diversity.distinct, 1)),
-            ("word for word as another", f"{diversity.repeated:.1%}"),
+            ("identical to another reason", f"{diversity.repeated:.1%}"),
         ],
         "openings": [] if diversity is None else [(f"{text} …", count) for text, count in diversity.openings],
         "drops": [(d.stage, d.reason.replace("_", " "), d.count / most, d.count) for d in facts.drops],
@@ -108,23 +108,23 @@ def _list_student_rows(facts: Facts) -> dict[str, Rows]:
     }  # fmt: skip
 
 
-def draw_charts(facts: Facts, diversity: Variety | None) -> dict[str, str]:
-    """Return the page's charts by name, as SVG. What the run lacks is missing."""
+def draw_charts(facts: Facts) -> dict[str, str]:
+    """Return the page's charts by name, as SVG. Charts whose facts the run lacks are missing."""
     charts: dict[str, str] = {}
-    if links := links_of(facts):
-        charts["flow"] = flow_chart(links)
+    if links := list_links(facts):
+        charts["flow"] = draw_flow(links)
     if facts.evaluation is not None and facts.evaluation.scores:
-        charts["accuracy"] = accuracy_chart(facts.evaluation.scores)
+        charts["accuracy"] = draw_accuracy(facts.evaluation.scores)
     if facts.labels:
-        charts["balance"] = balance_chart(facts.before, facts.emitted.labels or {}, facts.labels[:CHARTED_LABELS])
+        charts["balance"] = draw_balance(facts.before, facts.emitted.labels or {}, facts.labels[:CHARTED_LABELS])
     if own := facts.confidence.own:
         counts = [(s.count, s.kept) for s in own]
-        charts["own"] = confidence_chart(counts, "the teacher's own confidence", "own")
-    if own and facts.figure("pseudo_labels", "calibrated"):
+        charts["own"] = draw_confidence(counts, "the teacher's own confidence", "own")
+    if own and facts.find_figure("pseudo_labels", "calibrated"):
         counts = [(s.count, s.kept) for s in facts.confidence.expected]
-        charts["expected"] = confidence_chart(counts, "expected precision", "expected")
+        charts["expected"] = draw_confidence(counts, "expected precision", "expected")
         points = [(s.own / s.count, s.expected / s.count, s.count) for s in own if s.count]
-        charts["calibration"] = calibration_chart(points)
+        charts["calibration"] = draw_calibration(points)
     report = facts.changes.report
     if bins := report.get("reliability"):
         charts["reliability"] = reliability_chart([Bin(**(b | {"wrong": Share(**b["wrong"])})) for b in bins])
@@ -132,7 +132,7 @@ def draw_charts(facts: Facts, diversity: Variety | None) -> dict[str, str]:
         charts["suspicion"] = suspicion_chart([Bar(**b) for b in bars], report.get("threshold"))
     pairs = facts.changes.pairs
     if pairs and max(len({given for given, _ in pairs}), len({new for _, new in pairs})) <= _CONFUSION_LABELS:
-        charts["confusion"] = confusion_chart(pairs, _NO_LABEL)
-    if diversity is not None:
-        charts["lengths"] = lengths_chart(diversity.lengths)
+        charts["confusion"] = draw_confusion(pairs, _NO_LABEL)
+    if facts.diversity is not None:
+        charts["lengths"] = draw_lengths(facts.diversity.lengths)
     return charts

@@ -174,7 +174,10 @@ class LocalEngine:
             size = math.ceil(len(prompts) / 2)
             failure = f"out of memory; lower `max_pixels`: {summarise(error)}"
         except torch.AcceleratorError as error:
-            raise EngineError(f"the device failed: {summarise(error)}; run again (answers so far are kept)") from error
+            raise EngineError(
+                f"the device failed: {summarise(error)}; if memory is short, lower `batch_size` or `max_pixels`; "
+                "run again (answers so far are kept)"
+            ) from error
         except Exception as error:
             size = 1
             failure = summarise(error)

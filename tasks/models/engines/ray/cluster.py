@@ -157,7 +157,8 @@ def check_nodes(ray: Any, requirements: NodeRequirements) -> int:
         try:
             ray.get(reference)
         except ray.exceptions.RayError as error:
-            raise make_engine_error(error, f"Ray node {asked[reference]} cannot run labelstill") from error
+            node = f"Ray node {asked[reference]}, which needs the same environment, cannot run labelstill"
+            raise make_engine_error(error, node) from error
     return len(nodes)
 
 

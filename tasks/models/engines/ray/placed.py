@@ -9,6 +9,7 @@ the actor restarts the server or, if the node is lost, Ray restarts the actor on
 
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,8 @@ from tasks.models.engines.vllm.options import spans_nodes
 from tasks.models.engines.vllm.process import ServerProcess
 
 _CLOSE_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+_FAILED = "a copy of the engine failed on its node (see Ray's log there)"
 
 MakeServer = Callable[..., ServerProcess]
 """Takes a workplace and the node's address (`host`), and returns a server that is not started; runs on the node."""
@@ -138,14 +141,22 @@ class PlacedServers:
         Raises EngineError when it does not answer within `start_seconds`.
         """
         actor = self._actor_of[base_url]
-        call = actor.address.remote()
-        done, _ = self._ray.wait([call], timeout=self._seconds)
-        if not done:
-            raise EngineError(
-                f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: restart "
-                "its node, or run again with fewer `replicas` (answers so far are kept)"
-            )
-        address = self._result(call)
+        deadline = time.monotonic() + self._seconds
+        while True:
+            call = actor.address.remote()
+            done, _ = self._ray.wait([call], timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                raise EngineError(
+                    f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: "
+                    "restart its node, or run again with fewer `replicas` (answers so far are kept)"
+                )
+            try:
+                address = self._ray.get(call)
+                break
+            except self._ray.exceptions.ActorUnavailableError:  # its node is dying; Ray restarts it elsewhere
+                time.sleep(_POLL_SECONDS)
+            except self._ray.exceptions.RayError as error:
+                raise make_engine_error(error, _FAILED) from error
         self._actor_of[address] = actor
         return address
 
@@ -162,4 +173,4 @@ class PlacedServers:
         try:
             return self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            raise make_engine_error(error, "a copy of the engine failed on its node (see Ray's log there)") from error
+            raise make_engine_error(error, _FAILED) from error

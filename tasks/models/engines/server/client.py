@@ -156,7 +156,9 @@ class Client:
                 )
                 raise EngineError(f"{address.url} rejects our key: {tries.last}; {fix}")
             if status == 404:
-                raise EngineError(f"{address.url}: {tries.last}; check `base_urls`, `model` and `adapter`")
+                raise EngineError(
+                    f"{address.url}: {tries.last}; check `base_urls` (they end in /v1), `model` and `adapter`"
+                )
             self._last_answer_at = time.monotonic()
             raise Refused(status, message, param)
         self._check_patience(address)
@@ -215,7 +217,10 @@ def read_api_key(spec: EngineSpec) -> str:
         return ""
     key = os.environ.get(spec.api_key_env)
     if not key:
-        raise EngineError(f"the environment variable {spec.api_key_env} (`api_key_env`) is not set")
+        raise EngineError(
+            f"the environment variable {spec.api_key_env} (`api_key_env`) is not set; export it where the run or "
+            "its worker is started"
+        )
     return key
 
 

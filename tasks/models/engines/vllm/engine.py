@@ -44,7 +44,8 @@ def check_vllm(spec: EngineSpec) -> None:
         raise EngineError("vLLM's GPU build finds no CUDA device: set `engine: local`, or run `make clean env-test`")
     if wanted > devices:
         raise EngineError(
-            f"`tensor_parallel_size` × `data_parallel_size` is {wanted}, this machine has {devices} CUDA device(s)"
+            f"`tensor_parallel_size` × `data_parallel_size` is {wanted}, this machine has {devices} CUDA "
+            "device(s): lower them"
         )
 
 

@@ -155,7 +155,7 @@ class ServerProcess:
                 raise EngineError(self._explain_failure(f"vLLM did not start ({self._describe_end()})"))
             now = time.monotonic()
             if now - began > self.start_seconds:
-                late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`"
+                late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`; raise it"
                 raise EngineError(f"{late}; its last message: {find_last_line(self._read_log())} (log: {self.log})")
             if now - reported >= _REPORT_SECONDS:
                 reported = now

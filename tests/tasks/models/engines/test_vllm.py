@@ -24,7 +24,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.parsing import parse
 from tasks.records import Generation, Outcome, Request, Sample, Sampling
-from tasks.students.lora import train_student
+from tasks.students.lora import LoraRecipe
 from tasks.students.settings import StudentSpec
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples, teach
 from tests.tasks.making import prompter
@@ -71,7 +71,7 @@ def adapters(teacher: Path, folder: Path, samples: list[Sample]) -> tuple[str, .
         )  # fmt: skip
         taught = [sample.model_copy(update={"given": wrong}) for sample in samples[:24]]
         home = folder / f"adapter-{len(found)}"
-        found.append(str(train_student(spec, prompter(), taught, len(found), home, lambda *_: None)))
+        found.append(str(LoraRecipe(spec, prompter()).train(taught, len(found), home, lambda *_: None)))
     return tuple(found)
 
 

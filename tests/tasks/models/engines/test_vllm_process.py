@@ -220,7 +220,7 @@ def test_a_server_that_dies_of_every_request_is_given_up(tmp_path: Path, process
     "extra, name, message",
     [
         (["--fail", "3", "--say", "no memory"], NAME, r"did not start \(exit code 3\): it wrote: no memory"),
-        (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; its last message: Loading the model"),
+        (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; raise it; its last message: Loading the model"),
         ([], "another", r"not ready within"),  # another program's server has taken the port
     ],
 )
