@@ -25,7 +25,7 @@ from tasks.items.ocr import get_reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Record, Sample, Split, content_digest
 from tasks.review.queue import PAGE
@@ -144,7 +144,7 @@ class Stage:
     @cached_property
     def models(self) -> dict[str, str]:
         """The identity of each model, by role."""
-        return {role: model_identity(spec) for role, spec in self._engines.items()}
+        return {role: identify_model(spec) for role, spec in self._engines.items()}
 
     def find_finished(self, **decisive: object) -> StageRecord | None:
         """Return the record of a finished result with the same recipe, and show it in log and web UI; else None.

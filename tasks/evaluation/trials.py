@@ -9,7 +9,7 @@ from tasks.evaluation.results import Results
 from tasks.evaluation.scores import Scored
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.evaluation.variants import Phase, Variant, plan_phases
-from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.identity import make_prompter
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Prediction, Sample
@@ -77,7 +77,7 @@ def plan_trials(
     phases = {variant: plan_phases(variant, results, known) for variant in settings.variants}
     passes = student.epochs * len(emitted) / (student.batch_size * student.gradient_accumulation)
     total = settings.steps or student.steps or max(1, round(passes))
-    prompter = prompter_for(load_pack(pack), choose_base_engine(student), texts)
+    prompter = make_prompter(load_pack(pack), choose_base_engine(student), texts)
     return [
         Trial(variant, s, pack, texts, _plan_steps(plan, student, total, s, prompter, folder))
         for s in range(seed, seed + settings.seeds)
@@ -88,7 +88,7 @@ def plan_trials(
 
 def train_trial(trial: Trial) -> None:
     """Train the steps that are not trained yet; raises what `LoraRecipe.train` raises."""
-    prompter = prompter_for(load_pack(trial.pack), choose_base_engine(trial.steps[0].spec), trial.texts)
+    prompter = make_prompter(load_pack(trial.pack), choose_base_engine(trial.steps[0].spec), trial.texts)
     start: Path | None = None
     for step in trial.steps:
         recipe = LoraRecipe(step.spec, prompter, reasons=step.phase.reasons, start=start)

@@ -25,7 +25,7 @@ from tasks.demo.checkpoint import new_checkpoint
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.image_cache import ImageCache, resized_sides
+from tasks.models.image_cache import ImageCache, compute_sides
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split
@@ -161,7 +161,7 @@ def main() -> None:
                 seconds = time.perf_counter() - began
                 if faults := {g.detail for g in found if g.outcome != "ok"}:
                     raise RuntimeError(f"{cap}: {faults}")
-                height, width = resized_sides(asked[0].images[0], min_pixels=56 * 56, max_pixels=CAPS[cap])
+                height, width = compute_sides(asked[0].images[0], min_pixels=56 * 56, max_pixels=CAPS[cap])
                 patches = height * width // 14**2
                 work = sum(Cost(g.tokens_in, patches, g.tokens_out).operations(config) for g in found)
                 if number:  # the first round fills the image cache and warms kernels up

@@ -17,7 +17,7 @@ from tasks.dataset.export.conversation import NotHeld, NotHeldReason, make_messa
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
-from tasks.models.token_budget import image_tokens
+from tasks.models.token_budget import count_image_tokens
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
 from tasks.storage.json_lines import write_json
@@ -52,7 +52,7 @@ def least_tokens(example: Example, spec: ExportSpec) -> int:
     images = 0
     for image in example.images:
         with suppress(TooThin):
-            images += image_tokens(image, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
+            images += count_image_tokens(image, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
     text = " ".join(message.content.replace(IMAGE_TOKEN, " ") for message in example.messages)
     return images + len(_IDEOGRAPH.findall(text)) // 2 + len(_WORD_OR_DIGIT.findall(text))
 

@@ -7,7 +7,7 @@ from tasks.dataset.export.conversation import make_messages_row
 from tasks.dataset.export.llamafactory import least_tokens
 from tasks.dataset.export.student_set import write_data
 from tasks.dataset.settings import ExportSpec
-from tasks.models.token_budget import image_tokens
+from tasks.models.token_budget import count_image_tokens
 from tasks.records import ImageRef
 from tests.tasks.dataset.export.making import asked, example
 from tests.tasks.making import image, prompter, sample
@@ -70,4 +70,4 @@ def test_length_counts_all_turns_and_images_and_errs_to_too_few() -> None:
     strip = ImageRef(path="/2.png", sha256="2", width=10_000, height=10)  # which LLaMA-Factory makes less thin
     shown = asked("<image><image><image>", "", images=(screen, screen, strip))
     bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels}
-    assert least_tokens(shown, spec) == 2 * image_tokens(screen, **bounds) < 2 * 103
+    assert least_tokens(shown, spec) == 2 * count_image_tokens(screen, **bounds) < 2 * 103
