@@ -73,7 +73,8 @@ def count_usual_labels(emitted: Iterable[Example], labelled: Iterable[Sample]) -
 def keep_own_ids(ids: Iterable[str], manifest: Path, columns: Columns) -> list[str]:
     """Return those of the `ids` that occur in the manifest itself.
 
-    The others were made up by intake, from the place of an item without an id. Raises ManifestError as `read_manifests` does.
+    The others were made up by intake, from the place of an item without an id. Raises ManifestError as
+    `read_manifests` does.
     """
     items = [item for _, item in read_manifests(manifest, columns)]
     places = {item.fallback_id for item in items}
