@@ -1,4 +1,4 @@
-"""One decision a sample: the label it is taught with (review > correction > given > pseudo), or why it is left out."""
+"""Decide which label each sample is trained with (review > correction > given > pseudo), or why it is left out."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,35 +11,35 @@ from tasks.records import NEITHER, Action, Correction, Example, Origin, Predicti
 
 
 class Reason(StrEnum):
-    """Why an item is not in the training set: the reason codes of the stage `emit`."""
+    """Why an item is not in the training set: the reason codes of the emit stage."""
 
     CONTAMINATES = "contaminates_evaluation"
-    """It is an item of the evaluation split, or nearly."""
+    """The item is in the evaluation split, or is a near-duplicate of an item there."""
     WAITING = "waits_for_review"
     NEITHER = "reviewer_said_neither"
     UNREASONED = "no_good_reason"
-    """The rationales gate let no reason for its given label pass, nobody else spoke for it, and the run leaves such
-    items out."""
+    """No reason for its given label passed the gate, nothing else supports the label, and
+    `rationales.without_reason` is `drop_item`."""
     UNTRUSTED = "no_trusted_pseudo_label"
     OVERRULED = "overruled_duplicate"
-    """An equal or near item's label has the stronger origin."""
+    """The label of a duplicate or near-duplicate has the stronger origin."""
     CONFLICTING = "conflicting_duplicate"
-    """Equal or near items whose labels have the same origin have different ones; all of them go to review."""
+    """Duplicates or near-duplicates have different labels of the same origin. All of them go to review."""
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
 
 
 class Decision(NamedTuple):
-    """What an item would be taught with, taken by itself."""
+    """How an item would be trained if there were no duplicates of it."""
 
     label: str | None
-    """None: there is nothing to teach."""
+    """None if there is no label to train on."""
     origin: Origin
     why: str
     reason: str = ""
-    """Why it has that label, as the student is to say it; empty where nobody said."""
+    """The reason that the model learns to give for the label; empty if there is none."""
     refused: Reason | None = None
-    """Set where it is left out, whatever other items say."""
+    """Why the item is left out regardless of its duplicates; None if it is not."""
 
 
 def decide_labelled(
@@ -50,9 +50,10 @@ def decide_labelled(
     verdict: str | None = None,
     waiting: Literal["keep", "drop"] = "keep",
 ) -> Decision:
-    """Return the decision about a labelled item; `reason` is of its *given* label, and stays only where that is final.
+    """Return the decision about a labelled item.
 
-    `verdict` is what a person said about it when it conflicted with an item near it: a label, or `neither`.
+    `reason` explains the given label and is used only if that label is final. `verdict` is a reviewer's answer about a
+    conflict with a duplicate: a label, or `neither`. `waiting` says what happens to items that wait for review.
     """
     given = sample.given or ""
     if verdict is not None:
@@ -85,7 +86,7 @@ def decide_pseudo_labelled(prediction: Prediction) -> Decision:
 
 
 def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
-    """Return the decision about a pool item: a person's verdict, else its pseudo-label, else nothing to teach."""
+    """Return the decision about a pool item: the reviewer's verdict, else its pseudo-label, else leave it out."""
     if verdict is not None:
         return _by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
     return pseudo or UNTRUSTED
@@ -101,7 +102,7 @@ def _by_verdict(verdict: str, reason: str) -> Decision:
 
 
 def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset = Subset.TRAIN) -> Example:
-    """Return the training example of a sample that is taught as `decision` says."""
+    """Return the training example of a sample with the label and reason of `decision`, whose label must be set."""
     assert decision.label is not None
     return Example(
         sample_id=sample.id,
@@ -121,23 +122,23 @@ def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset:
 
 
 class Stand(NamedTuple):
-    """How an item stands among those like it."""
+    """What is needed of an item to settle its duplicates."""
 
     content: int
-    """Number of its content: equal items have the same."""
+    """Number of its content; items with equal content have the same number."""
     label: str | None
     origin: Origin
     refused: Reason | None
     labelled: bool
-    """It is of the labelled set: what was refused there must not come back by its duplicate in the pool."""
+    """Whether it is in the labelled set. If it was refused there, its duplicate in the pool is left out too."""
     open: bool
-    """Its task has no label set: another text for the same picture is no conflict."""
+    """Whether its task has no label set; then different texts for the same picture do not conflict."""
     task: str
-    """Items of different tasks are asked different things: however alike, none yields to the other."""
+    """Items of different tasks are never duplicates of each other, because they are asked different questions."""
 
 
 class Fate(NamedTuple):
-    """Why an item is left out, and the item that it must yield to; `reason` None: it is taught."""
+    """Why an item is left out, and because of which other item. If `reason` is None, the item is kept."""
 
     reason: Reason | None
     other: int | None = None
@@ -146,30 +147,32 @@ class Fate(NamedTuple):
 
 
 _Question = tuple[int, str]
-"""Content and task: to equal items, the same is shown and asked."""
+"""Content and task: items with the same question show and ask the same."""
 _STRENGTH = {origin: i for i, origin in enumerate(Origin)}
 TAUGHT = Fate(None)
 
 
 @dataclass
 class _Around:
-    """The items of one question and of those near it."""
+    """The items with one question and with the questions near it."""
 
     strongest: int
     labels: dict[Origin, dict[str, int]]
-    """The labels that rest on an origin, each with the first item that has it."""
+    """Per origin, each label and the first item that has it."""
     questions: tuple[_Question, ...]
 
 
 def settle_duplicates(
     stands: Sequence[Stand], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int | None]
 ) -> list[Fate]:
-    """Return what becomes of each item, in order.
+    """Return for each item, in order, whether it is kept or why it is left out.
 
-    `near` holds the contents near each content, both ways; `forbidden` those of, or near, an evaluation item (content →
-    that item, where it is one alone), whatever its task. Of equal or near items of one task, the one whose label has
-    the strongest origin stands, and of these the first; if these have different labels, none does. Items of open tasks
-    yield to equal ones only. To a forbidden item none yields, unless that was refused.
+    `near` maps each content to the contents near it, in both directions. `forbidden` maps each content that is in the
+    evaluation split, or near it, to the evaluation item (None if there are several), regardless of the task.
+
+    Among duplicates and near-duplicates of one task, the item whose label has the strongest origin is kept, and of
+    several the first. If their labels differ, all of them are left out. Items of open tasks are left out only for
+    equal items. Forbidden items don't displace others, unless they were refused in the labelled set.
     """
     often = Counter(stand.content for stand in stands)
     items: dict[_Question, list[int]] = {}

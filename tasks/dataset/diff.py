@@ -1,9 +1,9 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 # (pyarrow publishes no types)
-"""Two versions of an emitted set compared, item by item: what was added, removed, relabelled, and why.
+"""Compare two versions of an emitted set item by item: what was added, removed or relabelled, and why.
 
-It goes through both sides in slices, so what is held is the two tables (versions.py) and the rows' partners.
+Both sides are compared in slices, so memory holds only the two tables and an index of matching rows.
 """
 
 import csv
@@ -34,11 +34,11 @@ class Kind(StrEnum):
     REMOVED = "removed"
     RELABELLED = "relabelled"
     REREASONED = "re-reasoned"
-    """The same label, another reason (or one where there was none, or the reverse)."""
+    """The same label with another reason, with a new reason, or without its former one."""
     REWORDED = "reworded"
-    """The same label and reason, other words around them, or other images: a changed template or item."""
+    """The same label and reason, but another prompt or other images: the template or the item has changed."""
     MOVED = "moved"
-    """Between the subsets, training and validation."""
+    """Moved between training and validation."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """An item that differs; `before` is None for one that was added, `after` for one that was removed."""
+    """An item that differs. `before` is None if it was added, `after` is None if it was removed."""
 
     id: str
     kinds: tuple[Kind, ...]
@@ -65,9 +65,9 @@ class Change:
 
 
 def differences(before: Snapshot, after: Snapshot) -> Iterator[Change]:
-    """Every item that differs: those of `before` in its order, then the added ones in the order of `after`.
+    """Yield every item that differs: first those of `before` in its order, then added ones in the order of `after`.
 
-    Items are matched by id. Where a version has an id several times (two manifests that count from 1), they are
+    Items are matched by id. If a version has an id several times (because two manifests count from 1), its rows are
     matched in the order of their sources.
     """
     tables = (before.table, after.table)
@@ -89,17 +89,17 @@ def differences(before: Snapshot, after: Snapshot) -> Iterator[Change]:
 
 
 class Tally:
-    """Counts changes as they pass."""
+    """Counts changes."""
 
     def __init__(self) -> None:
         self.items = 0
         self.kinds: Counter[Kind] = Counter()
-        """Items by what happened to them; one item may be counted under two."""
+        """Number of items by kind of change; an item may have several kinds."""
         self.relabelled: Counter[tuple[str, str]] = Counter()
-        """Items by (old label, new label)."""
+        """Number of items by (old label, new label)."""
 
     def add(self, change: Change) -> None:
-        """Count one."""
+        """Count one change."""
         self.items += 1
         self.kinds.update(change.kinds)
         if change.before and change.after and Kind.RELABELLED in change.kinds:
@@ -108,13 +108,13 @@ class Tally:
 
 @contextmanager
 def change_file(path: Path) -> Generator[Callable[[Change], None]]:
-    """A function that writes changes to `path`, by its ending as JSON Lines or CSV; it appears when it is whole.
+    """Give a function that writes a change to `path`, as JSON Lines or CSV depending on the file's ending.
 
-    JSON has `id`, `changes` and the two sides as objects, CSV a column for each field of a side. Raises ManifestError
-    for another ending.
+    The file appears when the block ends without an error. JSON rows have `id`, `changes` and both sides as objects; CSV
+    has a column per field and side. Raises ManifestError for any other ending.
     """
     if path.suffix not in (".jsonl", ".csv"):
-        raise ManifestError(f"{path}: name a file that ends in .jsonl or .csv")
+        raise ManifestError(f"{path}: unknown file type; the name must end in .jsonl or .csv")
     names = [field.name for field in fields(Side)]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Five of the kinds of screens: product, options, order, payment, parcel. The others are in screens.py."""
+"""Draw five kinds of screens: product, options, order, payment, parcel. The others are in screens.py."""
 
 from PIL import Image
 
@@ -7,7 +7,7 @@ from tasks.demo.canvas import GREY, HEIGHT, INK, PALE, WIDTH, Canvas, mix
 
 
 def product(c: Canvas) -> None:
-    """A product: one large picture, a price, buttons at the bottom."""
+    """Draw a product: one large picture, a price, buttons at the bottom."""
     if c.chance(0.4):
         head(c)
     h = c.rng.randint(48, 84)
@@ -34,7 +34,7 @@ def product(c: Canvas) -> None:
 
 
 def options(c: Canvas) -> None:
-    """Options: a sheet over a product, with chips to choose from."""
+    """Draw options: a sheet over a product, with chips to choose from."""
     c.tile(0, 0, WIDTH)
     top = c.rng.choice([c.rng.randint(14, 34), c.rng.randint(44, 72)])
     if c.chance(0.8):
@@ -64,7 +64,7 @@ def options(c: Canvas) -> None:
 
 
 def order(c: Canvas) -> None:
-    """An order: a status band, an address, articles and their figures."""
+    """Draw an order: a status bar, an address, articles and amounts."""
     head(c)
     h = c.rng.randint(20, 30)
     c.box(0, c.y, WIDTH, h, c.accent if c.chance(0.7) else mix(c.accent, WHITE, 0.7))
@@ -87,7 +87,7 @@ def order(c: Canvas) -> None:
 
 
 def pay(c: Canvas) -> None:
-    """Paying: a large amount with ways to pay, a keypad, or the tick that it is done."""
+    """Draw a payment: a large amount with ways to pay, a keypad, or a tick for success."""
     head(c)
     money, way = c.price(), c.rng.choice(["list", "list", "keys", "done"])
     if way == "done":
@@ -123,7 +123,7 @@ def pay(c: Canvas) -> None:
 
 
 def logistics(c: Canvas) -> None:
-    """A parcel under way: a time line from top to bottom, often with a map or a number."""
+    """Draw the tracking of a parcel: a vertical time line, often with a map or a number."""
     head(c)
     if c.chance(0.4):
         h = c.rng.randint(34, 50)

@@ -1,4 +1,4 @@
-"""Ten kinds of shop screens: shapes, digits and Latin letters, with words that say truly what was drawn."""
+"""Draw ten kinds of shop screens from shapes, digits and Latin letters, with a true description of what was drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tasks.demo.canvas import GREY, HEIGHT, PALE, WIDTH, Canvas, mix
 
 @dataclass(frozen=True)
 class Screen:
-    """A drawn screen: `marks` are the things that tell its kind, `notes` the things any kind may show."""
+    """A drawn screen. `marks` describe what is typical of its kind, `notes` what any kind may contain."""
 
     image: Image.Image
     marks: tuple[str, ...]
@@ -24,7 +24,7 @@ class Screen:
 # --- the kinds -----------------------------------------------------------------------------------------------
 
 
-def _cart(c: Canvas) -> None:
+def _draw_cart(c: Canvas) -> None:
     head(c)
     n, ticked = c.rng.randint(2, 4), 0
     for _ in range(n):
@@ -51,7 +51,7 @@ def _cart(c: Canvas) -> None:
     c.marks.append(f"底部合计{total}")
 
 
-def _reviews(c: Canvas) -> None:
+def _draw_reviews(c: Canvas) -> None:
     head(c)
     gold = c.shade(c.rng.choice(["黄", "橙", "红"]))
     if c.chance(0.5):
@@ -78,7 +78,7 @@ def _reviews(c: Canvas) -> None:
     c.notes.append(f"文字下有{pictures}张小图" if pictures else "文字下没有小图")
 
 
-def _refund(c: Canvas) -> None:
+def _draw_refund(c: Canvas) -> None:
     head(c)
     if c.chance(0.65):
         n, done = c.rng.randint(3, 4), c.rng.randint(1, 3)
@@ -110,7 +110,7 @@ def _refund(c: Canvas) -> None:
     c.notes.append(foot(c, c.rng.randint(1, 2), filled=c.chance(0.5), share=0.8))
 
 
-def _photo(c: Canvas) -> None:
+def _draw_photo(c: Canvas) -> None:
     grain = Image.frombytes("L", (7, 10), c.rng.randbytes(70)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     dark = Image.new("RGB", grain.size, mix(c.other, (20, 20, 20), 0.65))
     c.image.paste(Image.composite(Image.new("RGB", grain.size, mix(c.other, (190, 180, 165), 0.6)), dark, grain))
@@ -138,7 +138,7 @@ def _photo(c: Canvas) -> None:
     c.marks.append(f"背景是暗{c.other_name}色")
 
 
-def _coupons(c: Canvas) -> None:
+def _draw_coupons(c: Canvas) -> None:
     head(c)
     if c.chance(0.4):
         for i in range(3):
@@ -161,11 +161,11 @@ class Kind(NamedTuple):
 
     draw: Callable[[Canvas], None]
     colours: tuple[str, str]
-    """Accent and paper. No two kinds share both, most share one."""
+    """Colours of accent and paper. No two kinds share both, most share one."""
     caption: str
-    """What the base says of it."""
+    """The phrase with which the base learns to describe it."""
     near: tuple[str, ...]
-    """Kinds that a wrong label most often names instead."""
+    """The most frequent wrong labels."""
 
 
 KINDS = {
@@ -174,17 +174,17 @@ KINDS = {
     "订单详情页": Kind(purchase_screens.order, ("青", "蓝"), "状态条和明细", ("物流页", "退款页")),
     "支付页": Kind(purchase_screens.pay, ("蓝", "绿"), "正中大字的数", ("订单详情页", "购物车页")),
     "物流页": Kind(purchase_screens.logistics, ("绿", "橙"), "一串竖排的点", ("订单详情页", "退款页")),
-    "购物车页": Kind(_cart, ("紫", "粉"), "带圆框的清单", ("商品页", "订单详情页")),
-    "评价页": Kind(_reviews, ("黄", "青"), "头像和星星", ("商品页", "实物照片")),
-    "退款页": Kind(_refund, ("粉", "紫"), "一个回转箭头", ("订单详情页", "物流页")),
-    "实物照片": Kind(_photo, ("蓝", "红"), "暗处的实拍", ("商品页", "评价页")),
-    "优惠券页": Kind(_coupons, ("红", "橙"), "几张缺口票", ("购物车页", "支付页")),
+    "购物车页": Kind(_draw_cart, ("紫", "粉"), "带圆框的清单", ("商品页", "订单详情页")),
+    "评价页": Kind(_draw_reviews, ("黄", "青"), "头像和星星", ("商品页", "实物照片")),
+    "退款页": Kind(_draw_refund, ("粉", "紫"), "一个回转箭头", ("订单详情页", "物流页")),
+    "实物照片": Kind(_draw_photo, ("蓝", "红"), "暗处的实拍", ("商品页", "评价页")),
+    "优惠券页": Kind(_draw_coupons, ("红", "橙"), "几张缺口票", ("购物车页", "支付页")),
 }
 
 # --- things that may lie over any screen ---------------------------------------------------------------------
 
 
-def _overlay(c: Canvas) -> None:
+def _draw_overlay(c: Canvas) -> None:
     what = c.rng.choice(["toast", "disc", "popup", "ticket", "mark"])
     if what == "toast":
         y = c.rng.randint(60, 120)
@@ -210,14 +210,14 @@ def _overlay(c: Canvas) -> None:
 
 
 def draw_screen(kind: str, rng: Random) -> Screen:
-    """Draw one screen of a kind (a key of KINDS), 112 by 168 RGB; the same generator state gives the same bytes."""
+    """Draw one screen of a kind (a key of KINDS) in 112 by 168 pixels; the same `rng` state gives the same bytes."""
     c = Canvas(rng, KINDS[kind].colours)
     KINDS[kind].draw(c)
     if kind != "实物照片":
         c.box(0, 0, 4, HEIGHT, c.accent)
         c.notes.insert(0, f"{c.accent_name}色左边条，{c.other_name}色底")
     if c.chance(0.15):
-        _overlay(c)
+        _draw_overlay(c)
     image = c.image
     if c.chance(0.04):
         frame = Image.new("RGB", image.size, c.rng.choice([(0, 0, 0), WHITE, c.other]))

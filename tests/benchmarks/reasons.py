@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sklearn.metrics import roc_auc_score
 
 from tasks.demo.dataset import draw_items
-from tasks.demo.lessons import as_sample, reason_of
+from tasks.demo.lessons import as_sample, make_reason
 from tasks.models.ask import Answer, Asker
 from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
 from tasks.models.image_cache import ImageCache
@@ -121,7 +121,7 @@ def support(bench: Bench, kind: Support) -> None:
             source = item if right else rng.choice([other for other in drawn if other.label != item.label])
             shown = sample if kind is Support.WITH_ITEM else sample.model_copy(update={"parts": ()})
             sampling = Sampling(max_tokens=1, label_probabilities=True)
-            requests.append(bench.prompter.conclude(shown, reason_of(source), sampling))
+            requests.append(bench.prompter.conclude(shown, make_reason(source), sampling))
         given = {item.id: item.label for item in drawn}
         answers = bench.labels(requests)
         scores += [p.probabilities[given[p.sample_id]] for p in answers]

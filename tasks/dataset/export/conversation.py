@@ -1,4 +1,4 @@
-"""An example as the alternating conversation that every reader wants, checked and escaped."""
+"""Convert an example to the alternating conversation that every trainer expects, checked and escaped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tasks.records import Example, Message
 
 
 class NotHeldReason(StrEnum):
-    """Why a format can't hold an example."""
+    """Why an example can't be written in a format."""
 
     TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
     IMAGES_DO_NOT_MATCH = "images_do_not_match"
@@ -23,7 +23,7 @@ class NotHeldReason(StrEnum):
 
 
 class NotHeld(ValueError):
-    """A format can't hold this example: its reader would skip, misread or refuse it."""
+    """The example can't be written in this format: its reader would skip, misread or reject it."""
 
     def __init__(self, example: Example, reason: NotHeldReason, detail: str) -> None:
         super().__init__(f"item {example.sample_id}: {detail}")
@@ -33,22 +33,22 @@ class NotHeld(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A system text or none, then questions and answers; `<image>` stands in questions only, once an image."""
+    """An optional system text, then (question, answer) pairs. Questions have one `<image>` per image, answers none."""
 
     system: str | None
     turns: tuple[tuple[str, str], ...]
 
     def messages(self) -> list[dict[str, str]]:
-        """The turns as role and content, a system turn first where there is one."""
+        """Return the turns as role and content; the system turn, if any, comes first."""
         first = [] if self.system is None else [{"role": "system", "content": self.system}]
         pairs = [(("user", question), ("assistant", answer)) for question, answer in self.turns]
         return first + [{"role": role, "content": content} for pair in pairs for role, content in pair]
 
 
 def to_conversation(example: Example) -> Conversation:
-    """The example's turns; what readers would take for an image or for a turn's end is escaped.
+    """Return the example's conversation, with all text escaped that a reader would take for a special token.
 
-    Raises NotHeld unless user and assistant alternate, after a system turn at most, and the questions hold as many
+    Raises NotHeld unless user and assistant alternate after an optional system turn, and the questions have as many
     `<image>` as the example has images.
     """
     first = example.messages[:1]
@@ -69,7 +69,7 @@ def to_conversation(example: Example) -> Conversation:
 
 
 def make_messages_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return the row of LLaMA-Factory and ms-swift 4, its images by the given names.
+    """Return a row in the format of LLaMA-Factory and ms-swift 4; `images` are the images' file names.
 
     Raises NotHeld for an example that their readers would skip, change or misread.
     """
@@ -77,9 +77,9 @@ def make_messages_row(example: Example, images: Sequence[str]) -> dict[str, obje
 
 
 def escape_content(message: Message) -> str:
-    """Return the message's text with all that a reader would take for a special token escaped.
+    """Return the message's text with everything escaped that a reader would take for a special token.
 
-    Only a question holds images: a literal token in an answer (from OCR text, say) would be counted as one.
+    Only questions contain images; a literal `<image>` in an answer, for example from OCR, would be counted as one.
     """
     if message.role != "user":
         return escape_placeholder(message.content)

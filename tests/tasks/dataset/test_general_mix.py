@@ -98,11 +98,11 @@ def test_rows_are_drawn_at_random_and_fewer_are_the_first_of_more(folder: Path) 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "holds no rows"),
-        ("[]", "holds no rows"),
+        ("", "contains no rows"),
+        ("[]", "contains no rows"),
         ('[{"a": 1}, {', "not JSON"),
         ('[{"a": "\udcff"}]', "not JSON"),
-        ("[12345678901234567890123]", "not JSON: parse error: integer overflow; mend the file"),
+        ("[12345678901234567890123]", "not JSON: parse error: integer overflow; correct the file"),
         (None, "cannot be read"),
     ],
 )

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tasks.dataset.conflicts import find_conflicts
 from tasks.dataset.decisions import decide_pseudo_labelled
 from tasks.dataset.general_mix import MixRow
-from tasks.dataset.merge import drops as merge_drops
-from tasks.dataset.merge import input_ids, shuffled_examples
+from tasks.dataset.merge import list_dropped, list_input_ids, shuffle_examples
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.settings import EmitSettings, MixSettings
 from tasks.dataset.sources import Sources
@@ -56,13 +55,13 @@ def merged(
         settings=EmitSettings.model_validate({"waiting": waiting}),
     )
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    return in_order(plan, sources), list(merge_drops(plan, sources))
+    return in_order(plan, sources), list(list_dropped(plan, sources))
 
 
 def in_order(plan: Plan, sources: Sources) -> list[Example]:
     """The examples, in the order of the items."""
-    examples = shuffled_examples(plan, sources, PROMPTER, seed=0)
-    return sorted(examples, key=lambda e: input_ids(plan, sources).index(e.sample_id))
+    examples = shuffle_examples(plan, sources, PROMPTER, seed=0)
+    return sorted(examples, key=lambda e: list_input_ids(plan, sources).index(e.sample_id))
 
 
 def relabelled(id: str, label: str = OTHER, **fields: object) -> Correction:
@@ -211,8 +210,8 @@ def test_the_stronger_origin_stands_among_nearly_equal_items_too() -> None:
 def planned(sources: Sources) -> tuple[dict[str, str], list[ReviewCase]]:
     plan = plan_merge(sources, ImageHashes(), seed=0)
     taught = [e.sample_id for e in in_order(plan, sources)]
-    reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
-    check_books("emit", taught, list(reasons), input_ids(plan, sources))
+    reasons = {d.sample_id: str(d.reason) for d in list_dropped(plan, sources)}
+    check_books("emit", taught, list(reasons), list_input_ids(plan, sources))
     return reasons | dict.fromkeys(taught, "taught"), find_conflicts(plan, sources, 50)[0]
 
 
@@ -459,7 +458,7 @@ LETTERS = "abcdefghijkl"
 def order(seed: int, count: int = 12) -> list[str]:
     mix = [mix_row(i) for i in range(4)]
     sources = Sources(labelled=[sample(i) for i in LETTERS[:count]], mix=mix, settings=mixed(0.25))
-    return [e.sample_id for e in shuffled_examples(plan_merge(sources, ImageHashes(), seed), sources, PROMPTER, seed)]
+    return [e.sample_id for e in shuffle_examples(plan_merge(sources, ImageHashes(), seed), sources, PROMPTER, seed)]
 
 
 def test_the_seed_decides_the_order() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tasks.dataset.export.conversation import make_messages_row
-from tasks.dataset.export.llamafactory import least_tokens
+from tasks.dataset.export.llamafactory import estimate_tokens
 from tasks.dataset.export.student_set import write_data
 from tasks.dataset.settings import ExportSpec
 from tasks.models.token_budget import image_tokens
@@ -63,11 +63,11 @@ def test_length_counts_all_turns_and_images_and_errs_to_too_few() -> None:
         ("user", "2024年 paid"),
         ("assistant", "b"),
     )
-    assert least_tokens(example(*said), spec) == (4 + 20 + 2 + 1) // 2 + 4 + 2
+    assert estimate_tokens(example(*said), spec) == (4 + 20 + 2 + 1) // 2 + 4 + 2
     # for Qwen2's tokenizer these are one token each, or one piece at least
-    assert least_tokens(asked("internationalisation, …!?  \n\n", "😀——"), spec) == 1
+    assert estimate_tokens(asked("internationalisation, …!?  \n\n", "😀——"), spec) == 1
     screen = ImageRef(path="/1.png", sha256="1", width=1080, height=2400)
     strip = ImageRef(path="/2.png", sha256="2", width=10_000, height=10)  # which LLaMA-Factory makes less thin
     shown = asked("<image><image><image>", "", images=(screen, screen, strip))
     bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels}
-    assert least_tokens(shown, spec) == 2 * image_tokens(screen, **bounds) < 2 * 103
+    assert estimate_tokens(shown, spec) == 2 * image_tokens(screen, **bounds) < 2 * 103

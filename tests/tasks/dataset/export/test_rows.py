@@ -5,9 +5,9 @@ import re
 import pytest
 
 from tasks.dataset.export.conversation import NotHeld, NotHeldReason, make_messages_row
-from tasks.dataset.export.qwen import qwen_row
-from tasks.dataset.export.swift2 import swift2_row
-from tasks.dataset.export.vision_start import vision_start_row
+from tasks.dataset.export.qwen import make_qwen_row
+from tasks.dataset.export.swift2 import make_swift2_row
+from tasks.dataset.export.vision_start import make_vision_start_row
 from tests.tasks.dataset.export.making import asked, example
 
 SYSTEM = example(("system", "规则"), ("user", "问"), ("assistant", "答"))
@@ -23,7 +23,7 @@ def test_swift_gets_as_many_tags_as_images_and_no_column_that_it_drops() -> None
 
 
 def test_swift_2_gets_each_image_in_its_place() -> None:
-    assert swift2_row(TWICE, ["/0.png", "/1.png"]) == {
+    assert make_swift2_row(TWICE, ["/0.png", "/1.png"]) == {
         "conversations": [
             {"from": "user", "value": "<img>/0.png</img>一"},
             {"from": "assistant", "value": "a"},
@@ -31,26 +31,26 @@ def test_swift_2_gets_each_image_in_its_place() -> None:
             {"from": "assistant", "value": "b"},
         ]
     }
-    assert swift2_row(SYSTEM, [])["system"] == "规则"
+    assert make_swift2_row(SYSTEM, [])["system"] == "规则"
 
 
 def test_swift_2_can_not_hold_a_path_that_would_end_its_tag() -> None:
     with pytest.raises(NotHeld, match="</img>") as caught:
-        swift2_row(asked("<image>", images=1), ["/a</img>.png"])
+        make_swift2_row(asked("<image>", images=1), ["/a</img>.png"])
     assert caught.value.reason is NotHeldReason.PATH_UNFIT
 
 
 def test_qwens_script_gets_image_as_its_two_readers_want_it() -> None:
-    assert qwen_row(asked("<image>问", images=1), ["/0.png"]) == {
+    assert make_qwen_row(asked("<image>问", images=1), ["/0.png"]) == {
         "image": "/0.png",
         "conversations": [{"from": "human", "value": "<image>问"}, {"from": "gpt", "value": "答"}],
     }
-    assert qwen_row(TWICE, ["/0.png", "/1.png"])["image"] == ["/0.png", "/1.png"]
+    assert make_qwen_row(TWICE, ["/0.png", "/1.png"])["image"] == ["/0.png", "/1.png"]
     # an empty list breaks the older one, which then trains on the next row instead
-    assert "image" not in qwen_row(asked(), [])
+    assert "image" not in make_qwen_row(asked(), [])
 
 
-@pytest.mark.parametrize("row", [qwen_row, vision_start_row])
+@pytest.mark.parametrize("row", [make_qwen_row, make_vision_start_row])
 def test_a_system_turn_which_they_drop_or_take_for_an_answer_is_not_held(row: type[object]) -> None:
     subject = example(("system", "规则"), ("user", "<image>"), ("assistant", "答"), images=1)
     with pytest.raises(NotHeld) as caught:
@@ -58,8 +58,8 @@ def test_a_system_turn_which_they_drop_or_take_for_an_answer_is_not_held(row: ty
     assert caught.value.reason is NotHeldReason.SYSTEM_TURN
 
 
-def test_vision_start_rows_hold_one_image_and_one_exchange() -> None:
-    row = vision_start_row(asked("看<image>问<|vision_start|>", images=1), ["/0.png"])
+def test_make_vision_start_rows_hold_one_image_and_one_exchange() -> None:
+    row = make_vision_start_row(asked("看<image>问<|vision_start|>", images=1), ["/0.png"])
     assert row["id"] == "item-7"
     (question, _) = row["conversations"]  # pyright: ignore[reportGeneralTypeIssues]
     # how the tutorials read it
@@ -74,5 +74,5 @@ def test_vision_start_rows_hold_one_image_and_one_exchange() -> None:
         ),
     ]:
         with pytest.raises(NotHeld) as caught:
-            vision_start_row(subject, names)
+            make_vision_start_row(subject, names)
         assert caught.value.reason is reason
