@@ -170,8 +170,10 @@ def _decide(
 def _show(drift: Drift) -> None:
     from flows.stage import show_table
 
-    show_table("relabel-drift", [{"what": a, "figure": b} for a, b in drift.rows()], "Against the published version")
-    if rows := [dict(zip(_CHANGE, row, strict=True)) for row in drift.relabellings()]:
+    show_table(
+        "relabel-drift", [{"what": a, "figure": b} for a, b in drift.tabulate()], "Against the published version"
+    )
+    if rows := [dict(zip(_CHANGE, row, strict=True)) for row in drift.list_relabelled()]:
         show_table("relabel-changes", rows, "Relabelled items (the first of them)")
 
 
@@ -244,9 +246,9 @@ def _take_up() -> None:
 
 def _question(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
     """What the form says above its fields, as Markdown."""
-    rows = [*drift.rows(), *_gate(output)]
+    rows = [*drift.tabulate(), *_gate(output)]
     facts = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    changes = [f"| {' | '.join(map(_cell, row))} |" for row in drift.relabellings()]
+    changes = [f"| {' | '.join(map(_cell, row))} |" for row in drift.list_relabelled()]
     head = [f"| {' | '.join(_CHANGE)} |", "|---|---|---|---|"]
     changed = "\n".join([*head, *changes]) if changes else "No label has changed."
     return "\n\n".join(

@@ -12,7 +12,7 @@ from rich.table import Table
 from tasks.errors import ManifestError
 
 if TYPE_CHECKING:
-    from tasks.dataset.diff import Change, Side, Tally
+    from tasks.dataset.diff import Change, ChangeCounts, Side
     from tasks.dataset.versions import Snapshot
 
 console = Console()
@@ -41,23 +41,23 @@ def diff_command(
     With --in OUTPUT alone: what OUTPUT's latest version changed in the one before it. B left out: A against the latest.
     A and B may be beginnings of digests (OUTPUT/versions/versions.jsonl lists them), also after emit was run again.
     """
-    from tasks.dataset.diff import Tally, change_file, differences
+    from tasks.dataset.diff import ChangeCounts, compare_snapshots, open_change_file
     from tasks.dataset.versions import open_snapshot
 
     names = _names(before, after, output)
-    tally = Tally()
+    counts = ChangeCounts()
     first: list[Change] = []
     with console.status("comparing"):
         a, b = (open_snapshot(name, output) for name in names)
-        with change_file(to) if to else nullcontext(lambda change: None) as write:
-            for change in differences(a, b):
-                tally.add(change)
+        with open_change_file(to) if to else nullcontext(lambda change: None) as write:
+            for change in compare_snapshots(a, b):
+                counts.add(change)
                 write(change)
                 if len(first) < show:
                     first.append(change)
-    _show(a, b, tally, first)
+    _show(a, b, counts, first)
     if to:
-        _say(f"{tally.items:,} changed items written to {to}")
+        _say(f"{counts.items:,} changed items written to {to}")
 
 
 def _names(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
@@ -74,27 +74,27 @@ def _names(before: str | None, after: str | None, output: Path | None) -> tuple[
     return before or str(log[-1].parent), log[-1].version
 
 
-def _show(a: "Snapshot", b: "Snapshot", tally: "Tally", first: "list[Change]") -> None:
+def _show(a: "Snapshot", b: "Snapshot", counts: "ChangeCounts", first: "list[Change]") -> None:
     for letter, side in (("A", a), ("B", b)):
         _say(f"{letter}: {side.rows:,} examples, version {side.version[:12]}: {side.name}")
-    if not tally.items:
+    if not counts.items:
         _say("nothing differs" if a.version == b.version else "no item differs")
         return
     table = Table("what", "items")
-    for kind, count in tally.kinds.most_common():
+    for kind, count in counts.kinds.most_common():
         table.add_row(kind, f"{count:,}")
     console.print(table)
-    if tally.relabelled:
+    if counts.relabelled:
         pairs = Table("old label", "new label", "items")
-        for (old, new), count in tally.relabelled.most_common(_PAIRS):
+        for (old, new), count in counts.relabelled.most_common(_PAIRS):
             pairs.add_row(_short(old), _short(new), f"{count:,}")
         console.print(pairs)
-        if len(tally.relabelled) > _PAIRS:
-            _say(f"… and {len(tally.relabelled) - _PAIRS:,} more pairs")
+        if len(counts.relabelled) > _PAIRS:
+            _say(f"… and {len(counts.relabelled) - _PAIRS:,} more pairs")
     if first:
         console.print(_items(first))
-    if tally.items > len(first):
-        _say(f"… and {tally.items - len(first):,} more items; --to FILE writes all, --show N lists more")
+    if counts.items > len(first):
+        _say(f"… and {counts.items - len(first):,} more items; --to FILE writes all, --show N lists more")
 
 
 def _items(changes: "list[Change]") -> Table:

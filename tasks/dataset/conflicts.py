@@ -1,6 +1,6 @@
 """Choose which duplicates with different labels a person reviews, and estimate how much an answer would help."""
 
-from tasks.dataset.decisions import Reason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.merge_plan import Plan
 from tasks.dataset.sources import Sources
 from tasks.records import ReviewCase, Sample
@@ -16,7 +16,7 @@ def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[Review
     named = {place for place in range(plan.own) if plan.ids[place] in sources.verdicts}
     found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}
     judged = {place: verdict for place, verdict in found.items() if verdict is not None}
-    conflicting = {place for place in range(plan.own) if plan.fates[place].reason is Reason.CONFLICTING}
+    conflicting = {place for place in range(plan.own) if plan.outcomes[place].reason is LeftOutReason.CONFLICTING}
     verdicts = {plan.ids[place]: verdict for place, verdict in judged.items()}
     cases = (
         _build_case(plan, sources, place, sample, place in judged)
@@ -29,7 +29,7 @@ def _build_case(plan: Plan, sources: Sources, place: int, sample: Sample, judged
     decision = sources.decide(place, sample)
     pseudo = sources.pseudo.get(sample.id)
     given = sample.given or (pseudo.label if pseudo is not None else None) or ""
-    labels = plan.fates[place].labels
+    labels = plan.outcomes[place].labels
     others = [label for label in labels if label != given]
     return ReviewCase(
         sample_id=sample.id,

@@ -10,8 +10,8 @@ from tasks.prompts.prompter import Prompter
 from tasks.records import NEITHER, Action, Correction, Example, Origin, Prediction, Sample, Subset
 
 
-class Reason(StrEnum):
-    """Why an item is not in the training set: the reason codes of the emit stage."""
+class LeftOutReason(StrEnum):
+    """Why an item is not in the training set (the reason codes of the emit stage), or not in one export of it."""
 
     CONTAMINATES = "contaminates_evaluation"
     """The item is in the evaluation split, or is a near-duplicate of an item there."""
@@ -28,6 +28,17 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
 
+    # of left_out.jsonl: the format's reader would skip, misread or reject the example
+    TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
+    IMAGES_DO_NOT_MATCH = "images_do_not_match"
+    IMAGE_UNREADABLE = "image_unreadable"
+    NOT_ONE_IMAGE = "not_one_image"
+    NOT_ONE_TURN = "not_one_turn"
+    SYSTEM_TURN = "system_turn"
+    PATH_UNFIT = "path_unfit"
+    NO_LABEL = "no_label"
+    TOO_LONG = "too_long"
+
 
 class Decision(NamedTuple):
     """How an item would be trained if there were no duplicates of it."""
@@ -38,7 +49,7 @@ class Decision(NamedTuple):
     why: str
     reason: str = ""
     """The reason that the model learns to give for the label; empty if there is none."""
-    refused: Reason | None = None
+    refused: LeftOutReason | None = None
     """Why the item is left out regardless of its duplicates; None if it is not."""
 
 
@@ -67,9 +78,9 @@ def decide_labelled(
         origin = Origin.CORRECTION
     label = correction.label
     spoken = reason if label == given else correction.reason if label == correction.adjudicated else ""
-    refused = Reason.NEITHER if label is None else None
+    refused = LeftOutReason.NEITHER if label is None else None
     if waiting == "drop" and correction.action is Action.REVIEW:
-        refused = Reason.WAITING
+        refused = LeftOutReason.WAITING
     return Decision(label, origin, correction.why, spoken, refused)
 
 
@@ -92,12 +103,12 @@ def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
     return pseudo or UNTRUSTED
 
 
-UNTRUSTED = Decision(None, Origin.PSEUDO, "see the pseudo_labels stage", refused=Reason.UNTRUSTED)
+UNTRUSTED = Decision(None, Origin.PSEUDO, "see the pseudo_labels stage", refused=LeftOutReason.UNTRUSTED)
 
 
 def _by_verdict(verdict: str, reason: str) -> Decision:
     if verdict == NEITHER:
-        return Decision(None, Origin.REVIEW, "reviewer: none of the labels is right", refused=Reason.NEITHER)
+        return Decision(None, Origin.REVIEW, "reviewer: none of the labels is right", refused=LeftOutReason.NEITHER)
     return Decision(verdict, Origin.REVIEW, f"reviewer says {verdict}", reason)
 
 
@@ -121,14 +132,14 @@ def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset:
 # --- duplicates ----------------------------------------------------------------------------------------------
 
 
-class Stand(NamedTuple):
+class MergeEntry(NamedTuple):
     """What is needed of an item to settle its duplicates."""
 
     content: int
     """Number of its content; items with equal content have the same number."""
     label: str | None
     origin: Origin
-    refused: Reason | None
+    refused: LeftOutReason | None
     labelled: bool
     """Whether it is in the labelled set. If it was refused there, its duplicate in the pool is left out too."""
     open: bool
@@ -137,10 +148,10 @@ class Stand(NamedTuple):
     """Items of different tasks are never duplicates of each other, because they are asked different questions."""
 
 
-class Fate(NamedTuple):
+class ItemOutcome(NamedTuple):
     """Why an item is left out, and because of which other item. If `reason` is None, the item is kept."""
 
-    reason: Reason | None
+    reason: LeftOutReason | None
     other: int | None = None
     labels: tuple[str, ...] = ()
     """The labels in conflict."""
@@ -149,11 +160,11 @@ class Fate(NamedTuple):
 _Question = tuple[int, str]
 """Content and task: items with the same question show and ask the same."""
 _STRENGTH = {origin: i for i, origin in enumerate(Origin)}
-TAUGHT = Fate(None)
+KEPT = ItemOutcome(None)
 
 
 @dataclass
-class _Around:
+class _Neighbourhood:
     """The items with one question and with the questions near it."""
 
     strongest: int
@@ -163,8 +174,8 @@ class _Around:
 
 
 def settle_duplicates(
-    stands: Sequence[Stand], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int | None]
-) -> list[Fate]:
+    entries: Sequence[MergeEntry], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int | None]
+) -> list[ItemOutcome]:
     """Return for each item, in order, whether it is kept or why it is left out.
 
     `near` maps each content to the contents near it, in both directions. `forbidden` maps each content that is in the
@@ -174,56 +185,60 @@ def settle_duplicates(
     several the first. If their labels differ, all of them are left out. Items of open tasks are left out only for
     equal items. Forbidden items don't displace others, unless they were refused in the labelled set.
     """
-    often = Counter(stand.content for stand in stands)
+    frequency = Counter(entry.content for entry in entries)
     items: dict[_Question, list[int]] = {}
-    for i, stand in enumerate(stands):
-        counts = stand.labelled if stand.refused is not None else stand.content not in forbidden
-        if counts and (often[stand.content] > 1 or stand.content in near):
-            items.setdefault((stand.content, stand.task), []).append(i)
-    around: dict[_Question, _Around] = {}
+    for i, entry in enumerate(entries):
+        counts = entry.labelled if entry.refused is not None else entry.content not in forbidden
+        if counts and (frequency[entry.content] > 1 or entry.content in near):
+            items.setdefault((entry.content, entry.task), []).append(i)
+    neighbourhoods: dict[_Question, _Neighbourhood] = {}
     taught: dict[_Question, int] = {}
-    decided: list[Fate] = []
-    for i, stand in enumerate(stands):
-        fate, question = TAUGHT, (stand.content, stand.task)
-        if stand.content in forbidden:
-            fate = Fate(Reason.CONTAMINATES, forbidden[stand.content])
-        elif stand.refused is not None:
-            fate = Fate(stand.refused)
-        elif question in items and stand.open:
-            fate = Fate(Reason.DUPLICATE, taught[question]) if question in taught else TAUGHT
+    decided: list[ItemOutcome] = []
+    for i, entry in enumerate(entries):
+        question = (entry.content, entry.task)
+        outcome = KEPT
+        if entry.content in forbidden:
+            outcome = ItemOutcome(LeftOutReason.CONTAMINATES, forbidden[entry.content])
+        elif entry.refused is not None:
+            outcome = ItemOutcome(entry.refused)
+        elif question in items and entry.open:
+            outcome = ItemOutcome(LeftOutReason.DUPLICATE, taught[question]) if question in taught else KEPT
         elif question in items:
-            if question not in around:
-                around[question] = _around(question, stands, items, near.get(stand.content, ()))
-            fate = _among_others(stand, stands, around[question], taught)
-        if fate.reason is None and question in items:
+            if question not in neighbourhoods:
+                neighbourhoods[question] = _collect_neighbourhood(question, entries, items, near.get(entry.content, ()))
+            outcome = _settle_among(entry, entries, neighbourhoods[question], taught)
+        if outcome.reason is None and question in items:
             taught[question] = i
-        decided.append(fate)
+        decided.append(outcome)
     return decided
 
 
-def _around(
-    question: _Question, stands: Sequence[Stand], items: Mapping[_Question, list[int]], near: Sequence[int]
-) -> _Around:
+def _collect_neighbourhood(
+    question: _Question, entries: Sequence[MergeEntry], items: Mapping[_Question, list[int]], near: Sequence[int]
+) -> _Neighbourhood:
     questions = (question, *((content, question[1]) for content in near))
-    like = [i for q in questions for i in items.get(q, ()) if not stands[i].open]
+    similar = [i for q in questions for i in items.get(q, ()) if not entries[i].open]
     labels: dict[Origin, dict[str, int]] = {}
-    for i in like:
-        if (label := stands[i].label) is not None:
-            labels.setdefault(stands[i].origin, {}).setdefault(label, i)
-    return _Around(min(like, key=lambda i: _STRENGTH[stands[i].origin]), labels, questions)
+    for i in similar:
+        if (label := entries[i].label) is not None:
+            labels.setdefault(entries[i].origin, {}).setdefault(label, i)
+    return _Neighbourhood(min(similar, key=lambda i: _STRENGTH[entries[i].origin]), labels, questions)
 
 
-def _among_others(stand: Stand, stands: Sequence[Stand], around: _Around, taught: Mapping[_Question, int]) -> Fate:
-    strongest = stands[around.strongest]
-    if _STRENGTH[strongest.origin] < _STRENGTH[stand.origin]:
-        return Fate(Reason.OVERRULED if stand.labelled else _kind(stand, strongest), around.strongest)
-    rivals = around.labels[stand.origin]
+def _settle_among(
+    entry: MergeEntry, entries: Sequence[MergeEntry], neighbourhood: _Neighbourhood, taught: Mapping[_Question, int]
+) -> ItemOutcome:
+    strongest = entries[neighbourhood.strongest]
+    if _STRENGTH[strongest.origin] < _STRENGTH[entry.origin]:
+        reason = LeftOutReason.OVERRULED if entry.labelled else _name_duplicate(entry, strongest)
+        return ItemOutcome(reason, neighbourhood.strongest)
+    rivals = neighbourhood.labels[entry.origin]
     if len(rivals) > 1:
-        other = next(i for label, i in rivals.items() if label != stand.label)
-        return Fate(Reason.CONFLICTING, other, tuple(sorted(rivals)))
-    first = next((taught[q] for q in around.questions if q in taught), None)
-    return TAUGHT if first is None else Fate(_kind(stand, stands[first]), first)
+        other = next(i for label, i in rivals.items() if label != entry.label)
+        return ItemOutcome(LeftOutReason.CONFLICTING, other, tuple(sorted(rivals)))
+    first = next((taught[q] for q in neighbourhood.questions if q in taught), None)
+    return KEPT if first is None else ItemOutcome(_name_duplicate(entry, entries[first]), first)
 
 
-def _kind(stand: Stand, other: Stand) -> Reason:
-    return Reason.DUPLICATE if stand.content == other.content else Reason.NEAR_DUPLICATE
+def _name_duplicate(entry: MergeEntry, other: MergeEntry) -> LeftOutReason:
+    return LeftOutReason.DUPLICATE if entry.content == other.content else LeftOutReason.NEAR_DUPLICATE

@@ -27,7 +27,7 @@ from tasks.storage.files import replacing
 _SLICE = 50_000
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """What happened to an item between two versions."""
 
     ADDED = "added"
@@ -59,12 +59,12 @@ class Change:
     """An item that differs. `before` is None if it was added, `after` is None if it was removed."""
 
     id: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ChangeKind, ...]
     before: Side | None
     after: Side | None
 
 
-def differences(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+def compare_snapshots(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     """Yield every item that differs: first those of `before` in its order, then added ones in the order of `after`.
 
     Items are matched by id. If a version has an id several times (because two manifests count from 1), its rows are
@@ -85,15 +85,15 @@ def differences(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     for start in range(0, len(added), _SLICE):
         some = after.table.take(added[start : start + _SLICE])
         for id, side in zip(some.column("sample_id").to_pylist(), _sides(some), strict=True):
-            yield Change(id, (Kind.ADDED,), None, side)
+            yield Change(id, (ChangeKind.ADDED,), None, side)
 
 
-class Tally:
+class ChangeCounts:
     """Counts changes."""
 
     def __init__(self) -> None:
         self.items = 0
-        self.kinds: Counter[Kind] = Counter()
+        self.kinds: Counter[ChangeKind] = Counter()
         """Number of items by kind of change; an item may have several kinds."""
         self.relabelled: Counter[tuple[str, str]] = Counter()
         """Number of items by (old label, new label)."""
@@ -102,12 +102,12 @@ class Tally:
         """Count one change."""
         self.items += 1
         self.kinds.update(change.kinds)
-        if change.before and change.after and Kind.RELABELLED in change.kinds:
+        if change.before and change.after and ChangeKind.RELABELLED in change.kinds:
             self.relabelled[change.before.label, change.after.label] += 1
 
 
 @contextmanager
-def change_file(path: Path) -> Generator[Callable[[Change], None]]:
+def open_change_file(path: Path) -> Generator[Callable[[Change], None]]:
     """Give a function that writes a change to `path`, as JSON Lines or CSV depending on the file's ending.
 
     The file appears when the block ends without an error. JSON rows have `id`, `changes` and both sides as objects; CSV
@@ -151,8 +151,12 @@ def _pairs(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iter
         flags[both] = unequal.to_numpy()
     reasoned = differ["reason"] & ~differ["label"]
     reworded = differ["content"] & ~differ["label"] & ~differ["reason"]
-    flagged = ((Kind.RELABELLED, differ["label"]), (Kind.REREASONED, reasoned), (Kind.REWORDED, reworded))
-    flags = {Kind.REMOVED: ~both, **dict(flagged), Kind.MOVED: differ["subset"]}
+    flagged = (
+        (ChangeKind.RELABELLED, differ["label"]),
+        (ChangeKind.REREASONED, reasoned),
+        (ChangeKind.REWORDED, reworded),
+    )
+    flags = {ChangeKind.REMOVED: ~both, **dict(flagged), ChangeKind.MOVED: differ["subset"]}
     changed = np.flatnonzero(np.any(list(flags.values()), axis=0))
     position = np.cumsum(both) - 1
     olds = _sides(old.take(changed))

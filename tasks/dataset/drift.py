@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tasks.dataset.diff import Change, Kind, Tally, differences
+from tasks.dataset.diff import Change, ChangeCounts, ChangeKind, compare_snapshots
 from tasks.dataset.settings import ApprovalSettings, DriftSettings
 from tasks.dataset.versions import Snapshot
 from tasks.errors import ManifestError
@@ -43,7 +43,7 @@ class Drift:
     changed: tuple[Change, ...]
     """The first relabelled items."""
 
-    def beyond(self, limits: DriftSettings) -> tuple[str, ...]:
+    def list_exceeded(self, limits: DriftSettings) -> tuple[str, ...]:
         """Return a sentence for each exceeded limit; none for the first version, which has no predecessor."""
         if not self.before:
             return ()
@@ -58,11 +58,11 @@ class Drift:
             f"{what}: {100 * share:.1f} % (limit {100 * most:g} %)" for what, share, most in shares if share > most
         )
 
-    def relabellings(self) -> list[tuple[str, str, str, str]]:
+    def list_relabelled(self) -> list[tuple[str, str, str, str]]:
         """Return (item, label before, label now, why) of the first relabelled items."""
         return [(c.id, c.before.label, c.after.label, c.after.why) for c in self.changed if c.before and c.after]
 
-    def rows(self) -> list[tuple[str, str]]:
+    def tabulate(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs for a table."""
         confidence = "unknown" if self.confidence is None else f"{self.confidence:+.3f}"
         return [
@@ -79,18 +79,18 @@ def measure_drift(before: Snapshot | None, after: Snapshot, confidence: tuple[fl
     """
     if before is None:
         return Drift(0, after.rows, after.rows, 0, 0, 0.0, None, ())
-    tally, changed = Tally(), list[Change]()
-    for change in differences(before, after):
-        tally.add(change)
-        if Kind.RELABELLED in change.kinds and len(changed) < SHOWN:
+    counts, changed = ChangeCounts(), list[Change]()
+    for change in compare_snapshots(before, after):
+        counts.add(change)
+        if ChangeKind.RELABELLED in change.kinds and len(changed) < SHOWN:
             changed.append(change)
     then, now = confidence
     return Drift(
         before=before.rows,
         after=after.rows,
-        added=tally.kinds[Kind.ADDED],
-        removed=tally.kinds[Kind.REMOVED],
-        relabelled=tally.kinds[Kind.RELABELLED],
+        added=counts.kinds[ChangeKind.ADDED],
+        removed=counts.kinds[ChangeKind.REMOVED],
+        relabelled=counts.kinds[ChangeKind.RELABELLED],
         balance=float(_find_shares(before).sub(_find_shares(after), fill_value=0).abs().sum()) / 2,
         confidence=None if then is None or now is None else now - then,
         changed=tuple(changed),
@@ -125,7 +125,7 @@ def judge_release(
     """
     if not drift.after:
         return Release.HOLD_BACK, ("nothing is left to train on",)
-    against = drift.beyond(settings)
+    against = drift.list_exceeded(settings)
     if publish or approved:
         return Release.PUBLISH, against
     if approval.ask == "always" or (against and approval.ask == "drift"):

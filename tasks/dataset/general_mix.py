@@ -78,7 +78,7 @@ def draw_mix(file: Path, images: Path, count: int, seed: int) -> list[MixRow]:
         return [_check_row(f"mix-{number}", row, file, root) for _, number, row in drawn]
 
 
-def as_sample(row: Example) -> Sample:
+def convert_to_sample(row: Example) -> Sample:
     """Return a row as a sample, to find its duplicates: user turns and images as parts, the answers as its text."""
     parts: list[Part] = []
     shown = iter(row.images)

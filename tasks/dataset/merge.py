@@ -103,7 +103,7 @@ def write_merged(
 def shuffle_examples(plan: Plan, sources: Sources, prompter: Prompter, seed: int) -> Iterator[Example]:
     """Yield the examples in random order, which depends only on the plan and the seed; samples are read in batches."""
     mix = [row.example for row in sources.mix[: plan.mixed] if row.example is not None]
-    kept = [place for place in range(plan.own + len(mix)) if plan.fates[place].reason is None]
+    kept = [place for place in range(plan.own + len(mix)) if plan.outcomes[place].reason is None]
     order: NDArray[np.int64] = np.random.default_rng(seed).permutation(np.array(kept, dtype=np.int64))
     for start in range(0, len(order), _HELD):
         places: list[int] = order[start : start + _HELD].tolist()
@@ -125,7 +125,7 @@ def list_dropped(plan: Plan, sources: Sources) -> Iterator[Dropped]:
             yield Dropped(sample_id=row.id, stage=STAGE, reason=row.reason, detail=row.detail)
             continue
         place += 1
-        if (reason := plan.fates[place].reason) is not None:
+        if (reason := plan.outcomes[place].reason) is not None:
             yield Dropped(sample_id=plan.ids[place], stage=STAGE, reason=reason, detail=plan.detail(place))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.dataset.decisions import Fate, Reason, Stand, settle_duplicates
+from tasks.dataset.decisions import ItemOutcome, LeftOutReason, MergeEntry, settle_duplicates
 from tasks.dataset.general_mix import MixRow
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
@@ -21,10 +21,10 @@ from tasks.items.signatures import sign
 from tasks.records import Sample
 
 _DETAILS = {
-    Reason.CONTAMINATES: "is, or is nearly, evaluation item {other}",
-    Reason.DUPLICATE: "same content as {other}",
-    Reason.OVERRULED: "the label of {other}, equal or nearly so, has the stronger origin",
-    Reason.CONFLICTING: "items equal or nearly so, such as {other}, have labels {labels}",
+    LeftOutReason.CONTAMINATES: "is, or is nearly, evaluation item {other}",
+    LeftOutReason.DUPLICATE: "same content as {other}",
+    LeftOutReason.OVERRULED: "the label of {other}, equal or nearly so, has the stronger origin",
+    LeftOutReason.CONFLICTING: "items equal or nearly so, such as {other}, have labels {labels}",
 }
 
 
@@ -33,10 +33,10 @@ class Plan:
     """The decision about every item, by its place: labelled items first, then pool, mix and evaluation items."""
 
     ids: list[str]
-    fates: list[Fate]
+    outcomes: list[ItemOutcome]
     """For all items except the evaluation items."""
     validation: NDArray[np.bool_]
-    """Whether the item is held out for validation; for the same items as `fates`."""
+    """Whether the item is held out for validation; for the same items as `outcomes`."""
     contaminating: int
     """Number of items in or near the evaluation split, whether they are left out or not."""
     own: int
@@ -46,11 +46,11 @@ class Plan:
 
     def detail(self, place: int) -> str:
         """Return for people why the item at `place` is left out; empty if its reason code is enough."""
-        fate = self.fates[place]
-        if fate.other is None:
-            return "shows a picture of the evaluation split" if fate.reason is Reason.CONTAMINATES else ""
-        text = _DETAILS.get(fate.reason, "nearly the same as {other}") if fate.reason else ""
-        return text.format(other=self.ids[fate.other], labels=list(fate.labels))
+        outcome = self.outcomes[place]
+        if outcome.other is None:
+            return "shows a picture of the evaluation split" if outcome.reason is LeftOutReason.CONTAMINATES else ""
+        text = _DETAILS.get(outcome.reason, "nearly the same as {other}") if outcome.reason else ""
+        return text.format(other=self.ids[outcome.other], labels=list(outcome.labels))
 
 
 def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
@@ -60,35 +60,35 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
     """
     settings = sources.settings
     ids: list[str] = []
-    stands: list[Stand] = []
-    signatures = sign(_collect_items(sources, ids, stands), image_hashes)
-    pairs = near_pairs(signatures, len(stands), lambda places: {i: item_of(s) for i, s in sources.read_places(places)})
+    entries: list[MergeEntry] = []
+    signatures = sign(_collect_items(sources, ids, entries), image_hashes)
+    pairs = near_pairs(signatures, len(entries), lambda places: {i: item_of(s) for i, s in sources.read_places(places)})
     contents: list[int] = np.unique(signatures.content, return_inverse=True)[1].tolist()
-    stands = [stand._replace(content=content) for stand, content in zip(stands, contents, strict=False)]
-    near, forbidden = _find_neighbours(contents, pairs, len(stands))
+    entries = [entry._replace(content=content) for entry, content in zip(entries, contents, strict=False)]
+    near, forbidden = _find_neighbours(contents, pairs, len(entries))
     forbidden |= _find_shown_pictures(sources, contents, image_hashes)
     competing = near if settings.near_duplicates == "drop" else {}
-    decided = settle_duplicates(stands, competing, {} if settings.transductive else forbidden)
+    decided = settle_duplicates(entries, competing, {} if settings.transductive else forbidden)
     own = sources.own
     mixed = _count_needed(sources.mix, decided[own:], _count_wanted(decided[:own], settings))
     return Plan(
         ids=ids,
-        fates=decided,
-        validation=_choose_validation(stands, decided, own, contents, pairs, settings.validation_share, seed),
-        contaminating=sum(stand.content in forbidden for stand in stands[:own]),
+        outcomes=decided,
+        validation=_choose_validation(entries, decided, own, contents, pairs, settings.validation_share, seed),
+        contaminating=sum(entry.content in forbidden for entry in entries[:own]),
         own=own,
         mixed=mixed,
     )
 
 
-def _collect_items(sources: Sources, ids: list[str], stands: list[Stand]) -> Iterator[Sample]:
+def _collect_items(sources: Sources, ids: list[str], entries: list[MergeEntry]) -> Iterator[Sample]:
     """Yield all items in order of place, and add their ids and what settles their duplicates to the lists."""
     labelled = len(sources.labelled)
     for i, (sample, decision) in enumerate(sources.decide_all()):
         ids.append(sample.id)
         task = intern(sample.task)  # else a million rows would hold a million copies
-        stands.append(
-            Stand(0, decision.label, decision.origin, decision.refused, i < labelled, not sample.labels, task)
+        entries.append(
+            MergeEntry(0, decision.label, decision.origin, decision.refused, i < labelled, not sample.labels, task)
         )
         yield sample
     for sample in sources.evaluation:
@@ -121,15 +121,15 @@ def _find_shown_pictures(sources: Sources, contents: Sequence[int], image_hashes
     return {contents[sources.own + i]: None for i, row in enumerate(rows) if any(x.sha256 in shown for x in row.images)}
 
 
-def _count_wanted(decided: Sequence[Fate], settings: EmitSettings) -> int:
+def _count_wanted(decided: Sequence[ItemOutcome], settings: EmitSettings) -> int:
     """Return how many examples of the mix make up its share of the whole set."""
     if settings.mix is None:
         return 0
-    kept = sum(fate.reason is None for fate in decided)
+    kept = sum(outcome.reason is None for outcome in decided)
     return round(kept * settings.mix.share / (1 - settings.mix.share))
 
 
-def _count_needed(mix: Sequence[MixRow], decided: Sequence[Fate], wanted: int) -> int:
+def _count_needed(mix: Sequence[MixRow], decided: Sequence[ItemOutcome], wanted: int) -> int:
     """Return how many rows of the mix are needed for `wanted` usable ones."""
     good = iter(decided)
     taken = 0
@@ -141,8 +141,8 @@ def _count_needed(mix: Sequence[MixRow], decided: Sequence[Fate], wanted: int) -
 
 
 def _choose_validation(
-    stands: Sequence[Stand],
-    decided: Sequence[Fate],
+    entries: Sequence[MergeEntry],
+    decided: Sequence[ItemOutcome],
     own: int,
     contents: Sequence[int],
     pairs: Sequence[tuple[int, int]],
@@ -150,10 +150,10 @@ def _choose_validation(
     seed: int,
 ) -> NDArray[np.bool_]:
     """Return [N] whether each item is held out: a share of each label, with near-duplicates on the same side."""
-    held = np.zeros(len(stands), bool)
+    held = np.zeros(len(entries), bool)
     kept = np.array([place for place in range(own) if decided[place].reason is None], dtype=np.int64)
     groups = group_linked(max(contents, default=-1) + 1, [(contents[a], contents[b]) for a, b in pairs])
-    names = ["" if stands[place].open else stands[place].label or "" for place in map(int, kept)]
+    names = ["" if entries[place].open else entries[place].label or "" for place in map(int, kept)]
     labels: NDArray[np.int64] = pd.factorize(np.array(names, dtype=object))[0]
     group = groups[np.array(contents, dtype=np.int64)[kept]]
     held[kept] = hold_out_groups(labels, group, share, seed)

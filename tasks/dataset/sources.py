@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.dataset.decisions import Decision, Reason, decide_labelled, decide_pool, decide_pseudo_labelled
-from tasks.dataset.general_mix import MixRow, as_sample, draw_share
+from tasks.dataset.decisions import Decision, LeftOutReason, decide_labelled, decide_pool, decide_pseudo_labelled
+from tasks.dataset.general_mix import MixRow, convert_to_sample, draw_share
 from tasks.dataset.reasons import drop_unsound_reasons, find_unused_reasons
 from tasks.dataset.settings import EmitSettings
 from tasks.errors import ConfigError
@@ -61,7 +61,7 @@ class Sources:
             yield sample, self.decide(place, sample)
         for row in self.mix:
             if row.example is not None:
-                yield as_sample(row.example), Decision("", Origin.MIX, row.example.why)
+                yield convert_to_sample(row.example), Decision("", Origin.MIX, row.example.why)
 
     def decide(self, place: int, sample: Sample) -> Decision:
         """Return the decision about the labelled or pool item at `place` by itself, without its duplicates."""
@@ -72,7 +72,7 @@ class Sources:
         decision = decide_labelled(sample, correction, reason, verdict=verdict, waiting=self.settings.waiting)
         as_given = decision.origin is Origin.GIVEN and decision.label == sample.given and decision.refused is None
         if sample.id in self.unreasoned and as_given and not decision.reason:
-            return decision._replace(refused=Reason.UNREASONED)
+            return decision._replace(refused=LeftOutReason.UNREASONED)
         return decision
 
     def find_verdict(self, sample: Sample) -> str | None:
@@ -86,7 +86,7 @@ class Sources:
     def read_places(self, places: Collection[int]) -> Iterator[tuple[int, Sample]]:
         """Yield (place, sample) of the items at `places`; evaluation items come last. Other rows are not decoded."""
         start = 0
-        mix = [as_sample(row.example) for row in self.mix if row.example is not None]
+        mix = [convert_to_sample(row.example) for row in self.mix if row.example is not None]
         for samples in (self.labelled, self.pool, mix, self.evaluation):
             wanted = {place - start for place in places if start <= place < start + len(samples)}
             if isinstance(samples, StoredRows):

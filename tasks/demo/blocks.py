@@ -5,7 +5,7 @@ from tasks.demo.canvas import GREY, HEIGHT, INK, PALE, WIDTH, WORDS, Canvas, mix
 WHITE = (255, 255, 255)
 
 
-def head(c: Canvas) -> None:
+def draw_head(c: Canvas) -> None:
     """Draw a status bar and a title bar, both optional."""
     if c.chance(0.5):
         c.text(4, 2, f"{c.rng.randint(0, 23)}:{c.rng.randint(10, 59)}", 7, GREY)
@@ -26,7 +26,7 @@ def head(c: Canvas) -> None:
     c.y += c.rng.randint(1, 5)
 
 
-def goods_card(c: Canvas) -> None:
+def draw_goods_card(c: Canvas) -> None:
     """Draw a card with an article, its name and its price."""
     x, y = c.card(c.rng.randint(28, 34))
     what = c.tile(x, y, 20)
@@ -36,7 +36,7 @@ def goods_card(c: Canvas) -> None:
     c.notes.append(f"卡片里有{what}和{money}")
 
 
-def rows(c: Canvas, n: int) -> int:
+def draw_rows(c: Canvas, n: int) -> int:
     """Draw a card with up to n rows of key and value, as many as fit, and return how many."""
     n = min(n, (HEIGHT - 24 - c.y) // 8)
     if n < 1:
@@ -50,7 +50,7 @@ def rows(c: Canvas, n: int) -> int:
     return n
 
 
-def tiles(c: Canvas) -> None:
+def draw_tiles(c: Canvas) -> None:
     """Draw two recommended articles side by side, if there is space."""
     if c.y > HEIGHT - 30:
         return
@@ -61,7 +61,7 @@ def tiles(c: Canvas) -> None:
     c.notes.append(f"两个商品格子，{names[0]}和{names[1]}")
 
 
-def foot(c: Canvas, n: int, *, filled: bool, share: float = 1.0) -> str:
+def draw_foot(c: Canvas, n: int, *, filled: bool, share: float = 1.0) -> str:
     """Draw a bottom bar with n buttons over `share` of the width, and return its description."""
     h = c.rng.randint(15, 19)
     top = HEIGHT - h
@@ -73,7 +73,7 @@ def foot(c: Canvas, n: int, *, filled: bool, share: float = 1.0) -> str:
     return f"底部{n}个{c.accent_name if n == 1 else c.other_name + c.accent_name}色{'' if filled else '空心'}按钮"
 
 
-def ticket(c: Canvas, x: float, y: float, w: float, h: float) -> str:
+def draw_ticket(c: Canvas, x: float, y: float, w: float, h: float) -> str:
     """Draw a coupon with a notch and return the amount on it."""
     amount = str(c.rng.choice([3, 5, 8, 10, 15, 20, 30, 50, 80, 100]))
     c.box(x, y, w, h, mix(c.accent, WHITE, 0.8), radius=3)

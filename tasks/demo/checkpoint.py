@@ -58,7 +58,7 @@ CHAT_TEMPLATE = """\
 """
 
 
-def new_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
+def write_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
     """Write an untrained checkpoint with a tokenizer trained on `corpus` into `folder`, and return the folder.
 
     The same corpus and seed give the same files. Frequent texts become few tokens, so the corpus should contain

@@ -65,7 +65,7 @@ class School:
     def corpus(self) -> Iterator[str]:
         """Yield prompts and answers to train the tokenizer on."""
         for item in draw_items(_CORPUS_ITEMS, _derive_seed(self.seed, "corpus", 0)):
-            sample = as_sample(item, self.pack)
+            sample = convert_to_sample(item, self.pack)
             for request in (
                 self.prompter.classify(sample, Sampling()),
                 self.prompter.classify(sample, Sampling(), with_reason=False),
@@ -80,7 +80,7 @@ class School:
         """Return a digest of 60 items with their prompts, answers and pixels, which changes when the lessons change."""
         total = hashlib.sha256()
         for item in draw_items(60, _derive_seed(self.seed, "fingerprint", 0)):
-            sample = as_sample(item, self.pack)
+            sample = convert_to_sample(item, self.pack)
             for make_lesson, stage in product(
                 (self._make_base_lesson, self._make_teacher_lesson, self._make_generator_lesson), Stage
             ):
@@ -113,7 +113,7 @@ class School:
             short, bare = _UNTIL[name]
             stage = Stage.SHORT if chunk < short else Stage.BARE if chunk < bare else Stage.WHOLE
             for item in draw_items(_DRAWN_AT_ONCE, seed):
-                request, answer = makers[name](item, as_sample(item, self.pack), rng, stage)
+                request, answer = makers[name](item, convert_to_sample(item, self.pack), rng, stage)
                 turns = [
                     *system_turn(request),
                     {"role": "user", "content": user_content(request)},
@@ -150,7 +150,7 @@ class School:
         return self._make_teacher_lesson(item, sample, rng, stage)
 
 
-def as_sample(item: DemoItem, pack: Pack) -> Sample:
+def convert_to_sample(item: DemoItem, pack: Pack) -> Sample:
     """Return a drawn item as the sample that its manifest would give. Images stay in memory; their paths are names."""
     images = (
         ImageRef(path=f"memory:{i}", sha256="0" * 64, width=image.width, height=image.height)

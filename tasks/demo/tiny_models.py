@@ -18,7 +18,7 @@ from filelock import FileLock
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.lessons import School
 from tasks.demo.training import learn_to_see, train
 from tasks.packs.pack import load_pack
@@ -97,7 +97,7 @@ def _train_model(
     work.chmod(0o755)
     transformers_logging.disable_progress_bar()
     if start is None:
-        new_checkpoint(work, school.corpus(), school.seed)
+        write_checkpoint(work, school.corpus(), school.seed)
     else:
         shutil.copytree(start, work, dirs_exist_ok=True)
         (work / _RECORD).unlink()

@@ -35,7 +35,7 @@ class Lesson:
     """Long lessons go into separate batches, so that short ones are not padded to their length."""
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
+def compute_rate_factor(step: int, steps: int) -> float:
     """Return the learning rate's factor at `step`: a linear warm-up times a cosine that reaches 0 after `steps`."""
     warm = (step + 1) / max(1.0, WARM_UP * steps)
     return min(1.0, warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -145,7 +145,7 @@ def train(
 ) -> None:
     """Train all weights of `model` in place on the answers of `lessons`, which must not end, for `steps` batches."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_factor, steps=steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(compute_rate_factor, steps=steps))
     items, collate = group_by_length(lessons), Collator(processor)
     _run_trainer(model, items, collate, report, (optimizer, schedule), max_steps=steps, seed=seed)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.dataset.decisions import Reason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.errors import ConfigError
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Record, Sample
 from tasks.storage.rows import read_rows
@@ -61,7 +61,7 @@ def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample
         corrections={c.sample_id: c for c in _read_if_there(output, "correction", Correction)},
         emitted=emitted,
         # of two items with one id, a row of dropped.parquet does not say which it is: neither is taught
-        barred=frozenset(d.sample_id for d in drops if d.reason == Reason.CONTAMINATES),
+        barred=frozenset(d.sample_id for d in drops if d.reason == LeftOutReason.CONTAMINATES),
     )
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sklearn.metrics import roc_auc_score
 
 from tasks.demo.dataset import draw_items
-from tasks.demo.lessons import as_sample, make_reason
+from tasks.demo.lessons import convert_to_sample, make_reason
 from tasks.models.ask import Answer, Asker
 from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
 from tasks.models.image_cache import ImageCache
@@ -110,7 +110,7 @@ def support(bench: Bench, kind: Support) -> None:
     """How well P(label) tells right reasons from those of another class; on text-only items freshly drawn."""
     pack = bench.prompter.pack
     drawn = [item for item in draw_items(600, 5, image_share=0.0) if not item.images]
-    samples = [as_sample(item, pack) for item in drawn]
+    samples = [convert_to_sample(item, pack) for item in drawn]
     rng = random.Random(0)
     bench.seconds = 0.0
     scores: list[float] = []

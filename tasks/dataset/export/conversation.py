@@ -2,30 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from tasks.dataset.decisions import LeftOutReason
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, Message
 
 
-class NotHeldReason(StrEnum):
-    """Why an example can't be written in a format."""
-
-    TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
-    IMAGES_DO_NOT_MATCH = "images_do_not_match"
-    IMAGE_UNREADABLE = "image_unreadable"
-    NOT_ONE_IMAGE = "not_one_image"
-    NOT_ONE_TURN = "not_one_turn"
-    SYSTEM_TURN = "system_turn"
-    PATH_UNFIT = "path_unfit"
-    NO_LABEL = "no_label"
-    TOO_LONG = "too_long"
-
-
-class NotHeld(ValueError):
+class UnsupportedExample(ValueError):
     """The example can't be written in this format: its reader would skip, misread or reject it."""
 
-    def __init__(self, example: Example, reason: NotHeldReason, detail: str) -> None:
+    def __init__(self, example: Example, reason: LeftOutReason, detail: str) -> None:
         super().__init__(f"item {example.sample_id}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -33,7 +19,7 @@ class NotHeld(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """An optional system text, then (question, answer) pairs. Questions have one `<image>` per image, answers none."""
+    """An optional system text, then (question, answer) pairs. Questions have one `<image>` per image."""
 
     system: str | None
     turns: tuple[tuple[str, str], ...]
@@ -45,11 +31,11 @@ class Conversation:
         return first + [{"role": role, "content": content} for pair in pairs for role, content in pair]
 
 
-def to_conversation(example: Example) -> Conversation:
+def make_conversation(example: Example) -> Conversation:
     """Return the example's conversation, with all text escaped that a reader would take for a special token.
 
-    Raises NotHeld unless user and assistant alternate after an optional system turn, and the questions have as many
-    `<image>` as the example has images.
+    Raises UnsupportedExample unless user and assistant alternate after an optional system turn, and the questions have
+    as many `<image>` as the example has images.
     """
     first = example.messages[:1]
     system = first[0] if first and first[0].role == "system" else None
@@ -57,12 +43,12 @@ def to_conversation(example: Example) -> Conversation:
     roles = [m.role for m in turns]
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
         detail = f"turns must alternate user, assistant; they are {roles}"
-        raise NotHeld(example, NotHeldReason.TURNS_DO_NOT_ALTERNATE, detail)
+        raise UnsupportedExample(example, LeftOutReason.TURNS_DO_NOT_ALTERNATE, detail)
     contents = [escape_content(m) for m in turns]
     tokens = sum(content.count(IMAGE_TOKEN) for content in contents)
     if tokens != len(example.images):
         detail = f"{tokens} `<image>` for {len(example.images)} images"
-        raise NotHeld(example, NotHeldReason.IMAGES_DO_NOT_MATCH, detail)
+        raise UnsupportedExample(example, LeftOutReason.IMAGES_DO_NOT_MATCH, detail)
     return Conversation(
         escape_content(system) if system else None, tuple(zip(contents[::2], contents[1::2], strict=True))
     )
@@ -71,9 +57,9 @@ def to_conversation(example: Example) -> Conversation:
 def make_messages_row(example: Example, images: Sequence[str]) -> dict[str, object]:
     """Return a row in the format of LLaMA-Factory and ms-swift 4; `images` are the images' file names.
 
-    Raises NotHeld for an example that their readers would skip, change or misread.
+    Raises UnsupportedExample for an example that their readers would skip, change or misread.
     """
-    return {"messages": to_conversation(example).messages(), "images": list(images)}
+    return {"messages": make_conversation(example).messages(), "images": list(images)}
 
 
 def escape_content(message: Message) -> str:

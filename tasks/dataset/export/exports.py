@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, Writer, put_in_place
 from tasks.dataset.export.ready import write_ready
 from tasks.dataset.settings import ExportSpec, Format
@@ -23,7 +24,7 @@ class LeftOut:
 
     id: str
     format: Format
-    reason: NotHeldReason
+    reason: LeftOutReason
     detail: str
 
 
@@ -66,7 +67,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
                     try:
                         writer.write(example)
                         rows[format] += 1
-                    except NotHeld as error:
+                    except UnsupportedExample as error:
                         left_out.append(LeftOut(example.sample_id, format, error.reason, error.detail))
         for format in spec.formats:
             write_ready(format, scratch / format, folder, name, spec)

@@ -14,13 +14,14 @@ from typing import IO, Any, Protocol
 import orjson
 from PIL import ExifTags, Image, ImageOps
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.settings import Format, ImagePaths
 from tasks.records import Example, Subset
 from tasks.storage.files import full_disk
 
 Row = Callable[[Example, Sequence[str]], dict[str, object]]
-"""Makes a row from an example and its images' file names; raises NotHeld."""
+"""Makes a row from an example and its images' file names; raises UnsupportedExample."""
 _IMAGES = "images"
 
 
@@ -28,7 +29,7 @@ class Writer(Protocol):
     """Writes one format. An example is either written completely or not at all."""
 
     def write(self, example: Example) -> None:
-        """Add one example; raises NotHeld if it can't be written in this format."""
+        """Add one example; raises UnsupportedExample if it can't be written in this format."""
         ...
 
     def close(self) -> None:
@@ -105,7 +106,7 @@ class ImageNames:
         self._copied: set[str] = set()
 
     def name_images(self, example: Example) -> list[str]:
-        """Return the names in order. Raises NotHeld if an image can't be copied, OSError if the disk is full."""
+        """Return the names in order; raises UnsupportedExample for an unreadable image, OSError for a full disk."""
         if self._how == "absolute":
             return [image.path for image in example.images]
         if self._how == "relative":
@@ -123,7 +124,9 @@ class ImageNames:
             except OSError as error:
                 if full_disk(error):  # the image is fine, so no export may leave it out
                     raise
-                raise NotHeld(example, NotHeldReason.IMAGE_UNREADABLE, f"{path}: {error.strerror or error}") from error
+                raise UnsupportedExample(
+                    example, LeftOutReason.IMAGE_UNREADABLE, f"{path}: {error.strerror or error}"
+                ) from error
             self._copied.add(name)
         return f"../{_IMAGES}/{name}"
 
@@ -171,7 +174,7 @@ class SubsetWriter:
         return self._kind(self._folder / f"{subset_name(self._name, subset)}{self._kind.suffix}")
 
     def write(self, example: Example) -> None:
-        """Add the example's row to its subset's file; raises NotHeld if it can't be written in this format."""
+        """Add the example's row to its subset's file; raises UnsupportedExample."""
         subset = example.subset
         row = self._row(example, self._names.name_images(example))
         if subset not in self._files:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, JsonLines, sync_and_close
 from tasks.dataset.settings import ExportSpec
 from tasks.records import Example
@@ -28,9 +29,9 @@ class LabelWriter:
         self._lines = JsonLines(folder / "labels.jsonl")
 
     def write(self, example: Example) -> None:
-        """Add one example; raises NotHeld if it has no label."""
+        """Add one example; raises UnsupportedExample if it has no label."""
         if not example.label:
-            raise NotHeld(example, NotHeldReason.NO_LABEL, f"no label ({example.origin})")
+            raise UnsupportedExample(example, LeftOutReason.NO_LABEL, f"no label ({example.origin})")
         row = {"id": example.sample_id, "label": example.label, "origin": example.origin, "subset": example.subset}
         self._rows.writerow(row.values())
         self._lines.add(row)

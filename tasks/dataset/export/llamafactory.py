@@ -16,7 +16,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, make_messages_row
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample, make_messages_row
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
@@ -35,12 +36,14 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
 
 def make_fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
-    """Return the example's row; raises NotHeld also if it is clearly longer than `spec.max_tokens`."""
+    """Return the example's row; raises UnsupportedExample also if it is clearly longer than `spec.max_tokens`."""
     row = make_messages_row(example, images)
     tokens = estimate_tokens(example, spec)
     if tokens > spec.max_tokens:
         detail = f"about {tokens} tokens or more, {spec.max_tokens} are allowed (`max_tokens` of the export)"
-        raise NotHeld(example, NotHeldReason.TOO_LONG, f"{detail}; the reader would cut the end of the question")
+        raise UnsupportedExample(
+            example, LeftOutReason.TOO_LONG, f"{detail}; the reader would cut the end of the question"
+        )
     return row
 
 

@@ -11,7 +11,8 @@ If the script can't read a row, it prints a message and trains on the next row i
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.dataset.export.conversation import Conversation, NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import Conversation, UnsupportedExample, make_conversation
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.records import Example
@@ -23,7 +24,7 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
 
 def make_qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row for Qwen's script with these image names; raises NotHeld if the script can't read it."""
+    """Return a row for Qwen's script with these image names; raises UnsupportedExample if the script can't read it."""
     conversation = make_conversation_without_system(example)
     turns: list[dict[str, str]] = []
     for question, answer in conversation.turns:
@@ -33,8 +34,10 @@ def make_qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:
 
 
 def make_conversation_without_system(example: Example) -> Conversation:
-    """Return the example's conversation; raises NotHeld if it has a system turn."""
-    conversation = to_conversation(example)
+    """Return the example's conversation; raises UnsupportedExample if it has a system turn."""
+    conversation = make_conversation(example)
     if conversation.system is not None:
-        raise NotHeld(example, NotHeldReason.SYSTEM_TURN, "a system turn, which this format's readers do not know")
+        raise UnsupportedExample(
+            example, LeftOutReason.SYSTEM_TURN, "a system turn, which this format's readers do not know"
+        )
     return conversation

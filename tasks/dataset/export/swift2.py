@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample, make_conversation
 from tasks.dataset.export.files import ImageNames, JsonLines, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
@@ -16,14 +17,14 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
 
 def make_swift2_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row for ms-swift 2, with each `<image>` as `<img>name</img>`; raises NotHeld for unsuitable paths.
+    """Return a row for ms-swift 2, with each `<image>` as `<img>name</img>`; raises UnsupportedExample.
 
     Relative paths are relative to the folder in which the trainer is started.
     """
-    conversation = to_conversation(example)
+    conversation = make_conversation(example)
     if unfit := [name for name in images if "<" in name or "\n" in name]:
-        raise NotHeld(
-            example, NotHeldReason.PATH_UNFIT, f"{unfit[0]!r} can't be written in an <img> tag; rename the file"
+        raise UnsupportedExample(
+            example, LeftOutReason.PATH_UNFIT, f"{unfit[0]!r} can't be written in an <img> tag; rename the file"
         )
     left = iter(images)
     turns: list[dict[str, str]] = []

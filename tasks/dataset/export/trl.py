@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample, make_conversation
 from tasks.dataset.export.files import ImageNames, RowFile, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
@@ -35,8 +36,8 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
 
 def make_trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row with the bytes of the image files; raises NotHeld, also if an image can't be read."""
-    turns = to_conversation(example).messages()
+    """Return a row with the bytes of the image files; raises UnsupportedExample, also if an image can't be read."""
+    turns = make_conversation(example).messages()
     *before, last = [{"role": turn["role"], "content": _split_content(turn["content"])} for turn in turns]
     shown = [{"bytes": _read_image(example, path), "path": Path(path).name} for path in images]
     return {"prompt": before, "completion": [last], "images": shown}
@@ -85,4 +86,4 @@ def _read_image(example: Example, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise NotHeld(example, NotHeldReason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error
+        raise UnsupportedExample(example, LeftOutReason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error

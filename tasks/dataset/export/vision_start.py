@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.export.qwen import make_conversation_without_system
 from tasks.dataset.settings import ExportSpec
@@ -17,15 +18,15 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
 
 def make_vision_start_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row with its image as `<|vision_start|>name<|vision_end|>`; raises NotHeld unless it has one."""
+    """Return a row with its image as `<|vision_start|>name<|vision_end|>`; raises UnsupportedExample."""
     if len(images) != 1:
-        raise NotHeld(
-            example, NotHeldReason.NOT_ONE_IMAGE, f"{len(images)} images; this format's readers take exactly one"
+        raise UnsupportedExample(
+            example, LeftOutReason.NOT_ONE_IMAGE, f"{len(images)} images; this format's readers take exactly one"
         )
     conversation = make_conversation_without_system(example)
     if len(conversation.turns) != 1:
-        raise NotHeld(
-            example, NotHeldReason.NOT_ONE_TURN, f"{len(conversation.turns)} exchanges; readers take the first alone"
+        raise UnsupportedExample(
+            example, LeftOutReason.NOT_ONE_TURN, f"{len(conversation.turns)} exchanges; readers take the first alone"
         )
     question, answer = conversation.turns[0]
     value = question.replace(IMAGE_TOKEN, f"<|vision_start|>{images[0]}<|vision_end|>")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from tasks.dataset.decisions import Reason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.records import Part, Split
 from tasks.report.card.rows import rows_of
 
@@ -17,9 +17,9 @@ _WHOSE = {
     "rationales": Split.LABELLED,
     "correction": Split.LABELLED,
     "pseudo_labels": Split.UNLABELLED,
-    Reason.WAITING.value: Split.LABELLED,
-    Reason.UNREASONED.value: Split.LABELLED,
-    Reason.UNTRUSTED.value: Split.UNLABELLED,
+    LeftOutReason.WAITING.value: Split.LABELLED,
+    LeftOutReason.UNREASONED.value: Split.LABELLED,
+    LeftOutReason.UNTRUSTED.value: Split.UNLABELLED,
 }
 """The set whose items a stage goes through, or emit leaves out for a reason; other items may be of either."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.decisions import Decision, Reason
+from tasks.dataset.decisions import Decision, LeftOutReason
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
@@ -24,8 +24,8 @@ def planned(planted: PlantedPool, *, transductive: bool = False) -> Plan:
 
 
 def stopped(plan: Plan, planted: PlantedPool) -> set[str]:
-    fates = zip(planted.pool, plan.fates, strict=True)
-    return {sample.id for sample, fate in fates if fate.reason is Reason.CONTAMINATES}
+    outcomes = zip(planted.pool, plan.outcomes, strict=True)
+    return {sample.id for sample, outcome in outcomes if outcome.reason is LeftOutReason.CONTAMINATES}
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])

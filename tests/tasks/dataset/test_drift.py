@@ -30,7 +30,7 @@ def version(folder: Path, labels: dict[str, str]) -> Snapshot:
 def test_the_first_version_is_never_too_far(tmp_path: Path) -> None:
     drift = measure_drift(None, version(tmp_path, {"a": "x"}), (None, 0.1))
     assert (drift.before, drift.after, drift.added) == (0, 1, 1)
-    assert drift.beyond(NOTHING) == ()
+    assert drift.list_exceeded(NOTHING) == ()
 
 
 def test_counts_balance_and_confidence(tmp_path: Path) -> None:
@@ -55,15 +55,15 @@ def test_counts_balance_and_confidence(tmp_path: Path) -> None:
 def test_each_limit_is_said(limits: DriftSettings, said: str) -> None:
     drift = Drift(before=4, after=5, added=2, removed=1, relabelled=1, balance=0.3, confidence=-0.05, changed=())
     wide = DriftSettings(relabelled=1, removed=1, balance=1, confidence=1)
-    assert drift.beyond(wide) == ()
-    assert said in drift.beyond(limits)
+    assert drift.list_exceeded(wide) == ()
+    assert said in drift.list_exceeded(limits)
 
 
 def test_what_is_not_known_of_confidence_holds_nothing_back(tmp_path: Path) -> None:
     same = version(tmp_path, {"1": "x"})
     drift = measure_drift(same, same, (None, 0.2))
     assert drift.confidence is None
-    assert drift.beyond(NOTHING) == ()
+    assert drift.list_exceeded(NOTHING) == ()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tasks.dataset.general_mix import MixReason, as_sample, draw_mix
+from tasks.dataset.general_mix import MixReason, convert_to_sample, draw_mix
 from tasks.errors import ManifestError
 from tasks.items.refusals import Reason
 from tasks.records import Message, Origin
@@ -45,7 +45,7 @@ def test_a_conversation_becomes_an_example(folder: Path, name: str) -> None:
     assert [m.role for m in example.messages] == ["system", "user", "assistant", "user", "assistant"]
     assert [i.path for i in example.images] == [str(folder / "a.png")]
     assert (example.sample_id, example.origin, example.label) == ("mix-1", Origin.MIX, "")
-    sample = as_sample(example)
+    sample = convert_to_sample(example)
     assert [p.type for p in sample.parts] == ["image", "text", "text"]
     assert sample.images == example.images
 

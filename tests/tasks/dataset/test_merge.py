@@ -224,7 +224,7 @@ def said(of: Sample, verdict: str) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "fate"),
+    ("verdicts", "outcome"),
     [
         pytest.param({}, {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}, id="nobody"),
         pytest.param({"a": GIVEN}, {"a": "taught", "b": "overruled_duplicate"}, id="one"),
@@ -233,12 +233,12 @@ def said(of: Sample, verdict: str) -> Verdict:
         pytest.param({"a": "neither"}, {"a": "reviewer_said_neither", "b": "overruled_duplicate"}, id="neither"),
     ],
 )
-def test_conflicts_are_asked_about_and_people_settle_them(verdicts: dict[str, str], fate: dict[str, str]) -> None:
+def test_conflicts_are_asked_about_and_people_settle_them(verdicts: dict[str, str], outcome: dict[str, str]) -> None:
     pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
     answers = {s.id: said(s, verdicts[s.id]) for s in pair if s.id in verdicts}
     found, cases = planned(Sources(labelled=pair, verdicts=answers))
-    assert found == fate
-    asked = {"a", "b"} if "conflicting_duplicate" in fate.values() else set(verdicts)
+    assert found == outcome
+    asked = {"a", "b"} if "conflicting_duplicate" in outcome.values() else set(verdicts)
     assert {c.sample_id: c.given for c in cases} == {s.id: s.given for s in pair if s.id in asked}
     if not verdicts:
         assert [c.candidate for c in cases] == [OTHER, GIVEN]
@@ -298,7 +298,7 @@ def test_two_tasks_without_label_sets_may_say_the_same_of_one_picture() -> None:
 
     sources = Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")])
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
+    assert [outcome.reason for outcome in plan.outcomes] == [None, None, "duplicate"]
 
 
 def test_an_item_of_any_task_is_not_taught_where_the_evaluation_split_has_its_content() -> None:
@@ -313,14 +313,16 @@ BEYOND = BESIDE.replace("外套", "衬衫")
 
 
 @pytest.mark.parametrize(
-    ("given", "refused", "fate"),
+    ("given", "refused", "outcome"),
     [
         pytest.param(GIVEN, False, "taught", id="the same label"),
         pytest.param(OTHER, False, "taught", id="another label"),
         pytest.param(GIVEN, True, "near_duplicate", id="that was refused"),
     ],
 )
-def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: str, refused: bool, fate: str) -> None:
+def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(
+    given: str, refused: bool, outcome: str
+) -> None:
     held_out, beside, beyond = sample("e", ASKS), sample("a", BESIDE, given=given), sample("p", BEYOND, given=None)
     one, other, third = map(item_of, (held_out, beside, beyond))
     assert (near(one, other), near(other, third), near(one, third)) == (True, True, False)
@@ -332,7 +334,7 @@ def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: 
         corrections={"a": neither} if refused else {},
         pseudo={"p": decide_pseudo_labelled(prediction("p"))},
     )
-    assert planned(sources)[0] == {"a": "contaminates_evaluation", "p": fate}
+    assert planned(sources)[0] == {"a": "contaminates_evaluation", "p": outcome}
 
 
 def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
@@ -381,7 +383,7 @@ def test_several_captions_of_one_picture_are_no_conflict() -> None:
 
     sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
+    assert [outcome.reason for outcome in plan.outcomes] == [None, None, "duplicate"]
     assert find_conflicts(plan, sources, 50) == ([], {})
 
 
@@ -434,7 +436,7 @@ def test_a_mix_is_taken_in_its_order_until_it_has_its_share() -> None:
     good = [mix_row(i) for i in range(4)]
     rows = [good[0], MixRow("bad", None, "mix_malformed"), twice, *good[1:]]
     found, _ = planned(Sources(labelled=[sample(i) for i in "abcdef"], mix=rows, settings=mixed(0.25)))
-    of_mix = {i: fate for i, fate in found.items() if i not in "abcdef"}
+    of_mix = {i: outcome for i, outcome in found.items() if i not in "abcdef"}
     assert of_mix == {"m0": "taught", "bad": "mix_malformed", "again": "duplicate", "m1": "taught"}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.dataset import diff as version_diff
 from tasks.dataset import versions
-from tasks.dataset.diff import Change, Kind, Tally, change_file, differences
+from tasks.dataset.diff import Change, ChangeCounts, ChangeKind, compare_snapshots, open_change_file
 from tasks.dataset.versions import find_version, open_snapshot, read_versions, snapshot_path
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin, Subset
@@ -47,7 +47,7 @@ def compared(folder: Path, before: Iterable[Example], after: Iterable[Example]) 
     for name, examples in (("a", before), ("b", after)):
         sides.append(str(folder / f"{name}.parquet"))
         write_rows(Path(sides[-1]), list(examples))
-    return list(differences(*map(open_snapshot, sides)))
+    return list(compare_snapshots(*map(open_snapshot, sides)))
 
 
 # --- the digest ----------------------------------------------------------------------------------------------
@@ -126,8 +126,8 @@ def test_an_empty_set_is_a_version_like_others(tmp_path: Path) -> None:
     empty = record_version(tmp_path, "r", [])
     full = record_version(tmp_path, "r", ONE)
     assert empty.rows == 0
-    found = list(differences(*(open_snapshot(v.short, tmp_path) for v in (empty, full))))
-    assert [c.kinds for c in found] == [(Kind.ADDED,)] * len(ONE)
+    found = list(compare_snapshots(*(open_snapshot(v.short, tmp_path) for v in (empty, full))))
+    assert [c.kinds for c in found] == [(ChangeKind.ADDED,)] * len(ONE)
     assert open_snapshot(empty.short, tmp_path).version == empty.version
 
 
@@ -165,12 +165,12 @@ def test_a_broken_log_and_an_unknown_digest_are_named(tmp_path: Path) -> None:
 def test_every_kind_of_change_is_found_and_nothing_else(tmp_path: Path) -> None:
     found = compared(tmp_path, ONE, TWO)
     assert [(c.id, *c.kinds) for c in found] == [
-        ("0", Kind.REMOVED),
-        ("1", Kind.RELABELLED),
-        ("2", Kind.REREASONED),
-        ("3", Kind.MOVED),
-        ("4", Kind.REWORDED),
-        ("new", Kind.ADDED),
+        ("0", ChangeKind.REMOVED),
+        ("1", ChangeKind.RELABELLED),
+        ("2", ChangeKind.REREASONED),
+        ("3", ChangeKind.MOVED),
+        ("4", ChangeKind.REWORDED),
+        ("new", ChangeKind.ADDED),
     ]
     relabelled = found[1]
     assert relabelled.before and relabelled.after
@@ -178,15 +178,15 @@ def test_every_kind_of_change_is_found_and_nothing_else(tmp_path: Path) -> None:
     assert (relabelled.before.why, relabelled.after.why) == ("given label", "teacher and students agree")
     assert (relabelled.before.origin, relabelled.after.origin) == ("given", "correction")
     assert (found[0].after, found[-1].before) == (None, None)
-    tally = Tally()
+    counts = ChangeCounts()
     for change in found:
-        tally.add(change)
-    assert tally.items == 6 and tally.relabelled == {("申请退款", "查询物流"): 1}
+        counts.add(change)
+    assert counts.items == 6 and counts.relabelled == {("申请退款", "查询物流"): 1}
 
 
 def test_one_item_may_change_in_two_ways(tmp_path: Path) -> None:
     moved = ONE[0].model_copy(update={"label": "查询物流", "reason": "别的", "subset": Subset.VALIDATION})
-    assert [c.kinds for c in compared(tmp_path, ONE, [moved, *ONE[1:]])] == [(Kind.RELABELLED, Kind.MOVED)]
+    assert [c.kinds for c in compared(tmp_path, ONE, [moved, *ONE[1:]])] == [(ChangeKind.RELABELLED, ChangeKind.MOVED)]
 
 
 def test_an_id_that_two_manifests_use_is_matched_in_each(tmp_path: Path) -> None:
@@ -195,9 +195,11 @@ def test_an_id_that_two_manifests_use_is_matched_in_each(tmp_path: Path) -> None
         return [example("1", source="labelled.json"), pool, example("2")]
 
     found = compared(tmp_path, both("查询物流"), reversed(both("反馈破损")))
-    assert [(c.id, c.kinds, c.before and c.before.source) for c in found] == [("1", (Kind.RELABELLED,), "pool.json")]
+    assert [(c.id, c.kinds, c.before and c.before.source) for c in found] == [
+        ("1", (ChangeKind.RELABELLED,), "pool.json")
+    ]
     gone = compared(tmp_path, both("查询物流"), both("查询物流")[::2])
-    assert [(c.id, c.kinds, c.before and c.before.source) for c in gone] == [("1", (Kind.REMOVED,), "pool.json")]
+    assert [(c.id, c.kinds, c.before and c.before.source) for c in gone] == [("1", (ChangeKind.REMOVED,), "pool.json")]
 
 
 @given(before=st.lists(st.integers(0, 9), unique=True), after=st.lists(st.integers(0, 9), unique=True), data=st.data())
@@ -210,9 +212,9 @@ def test_it_is_what_comparing_item_by_item_says(
         [example(str(n)) for n in before],
         [example(str(n), labels[n]) for n in after],
     )
-    expected = {str(n): Kind.REMOVED for n in before if n not in after}
-    expected |= {str(n): Kind.ADDED for n in after if n not in before}
-    expected |= {str(n): Kind.RELABELLED for n in before if labels.get(n) == "查询物流"}
+    expected = {str(n): ChangeKind.REMOVED for n in before if n not in after}
+    expected |= {str(n): ChangeKind.ADDED for n in after if n not in before}
+    expected |= {str(n): ChangeKind.RELABELLED for n in before if labels.get(n) == "查询物流"}
     assert {c.id: c.kinds for c in found} == {id: (kind,) for id, kind in expected.items()}
 
 
@@ -224,8 +226,11 @@ def test_snapshots_of_several_row_groups_and_slices(tmp_path: Path, monkeypatch:
     many.append(example("last"))
     second = record_version(tmp_path, "r", reversed(many))
     sides = [open_snapshot(v.short, tmp_path) for v in read_versions(tmp_path)]
-    found = [(c.id, c.kinds, c.before and c.before.why, c.after and c.after.why) for c in differences(*sides)]
-    assert found == [("6001", (Kind.RELABELLED,), "p=2", "p=x"), ("last", (Kind.ADDED,), None, "given label")]
+    found = [(c.id, c.kinds, c.before and c.before.why, c.after and c.after.why) for c in compare_snapshots(*sides)]
+    assert found == [
+        ("6001", (ChangeKind.RELABELLED,), "p=2", "p=x"),
+        ("last", (ChangeKind.ADDED,), None, "given label"),
+    ]
     assert sides[1].version == second.version
 
 
@@ -282,7 +287,7 @@ def test_a_small_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: 
 def test_changes_are_written_as_lines_and_as_a_table(tmp_path: Path) -> None:
     found = compared(tmp_path, ONE, TWO)
     for path in (tmp_path / "d.jsonl", tmp_path / "d.csv"):
-        with change_file(path) as write:
+        with open_change_file(path) as write:
             for change in found:
                 write(change)
     lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
@@ -295,8 +300,8 @@ def test_changes_are_written_as_lines_and_as_a_table(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_finished_does_not_appear(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), change_file(tmp_path / "d.csv"):
+    with pytest.raises(RuntimeError), open_change_file(tmp_path / "d.csv"):
         raise RuntimeError
-    with pytest.raises(ManifestError, match=r"jsonl or \.csv"), change_file(tmp_path / "d.xlsx"):
+    with pytest.raises(ManifestError, match=r"jsonl or \.csv"), open_change_file(tmp_path / "d.xlsx"):
         pass
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 import pytest
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample, make_conversation
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, user_content, user_text
 from tasks.records import Sampling
 from tests.tasks.dataset.export.making import asked, example
@@ -31,7 +32,7 @@ def test_what_is_read_as_more_than_text_is_escaped_in_the_same_way_wherever_it_s
     assert f"见{escaped}" in text and text.count(IMAGE_TOKEN) == 1
     shown = [e["text"] if e["type"] == "text" else IMAGE_TOKEN for e in user_content(request)]
     assert "".join(shown) == text
-    held = to_conversation(example(("system", word), ("user", "问"), ("assistant", word)))
+    held = make_conversation(example(("system", word), ("user", "问"), ("assistant", word)))
     assert (held.system, held.turns) == (escaped, (("问", escaped),))
 
 
@@ -43,13 +44,13 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 
 
 def test_a_question_keeps_its_images_and_nothing_else() -> None:
-    held = to_conversation(asked("<image>看<|image_pad|><image><img>/a.png</img>", images=2))
+    held = make_conversation(asked("<image>看<|image_pad|><image><img>/a.png</img>", images=2))
     assert held.turns[0][0] == "<image>看＜|image_pad|＞<image>＜img＞/a.png＜/img＞"
     assert held.messages() == [{"role": "user", "content": held.turns[0][0]}, {"role": "assistant", "content": "答"}]
 
 
 def test_a_system_turn_stands_first() -> None:
-    held = to_conversation(
+    held = make_conversation(
         example(("system", "规则"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     )
     assert [m["role"] for m in held.messages()] == ["system", "user", "assistant", "user", "assistant"]
@@ -84,6 +85,6 @@ def test_a_system_turn_stands_first() -> None:
 def test_what_readers_would_skip_or_misread_is_not_held(
     turns: tuple[tuple[str, str], ...], images: int, reason: str, message: str
 ) -> None:
-    with pytest.raises(NotHeld, match=f"item item-7: .*{message}") as caught:
-        to_conversation(example(*turns, images=images))
-    assert caught.value.reason is NotHeldReason(reason)
+    with pytest.raises(UnsupportedExample, match=f"item item-7: .*{message}") as caught:
+        make_conversation(example(*turns, images=images))
+    assert caught.value.reason is LeftOutReason(reason)

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
-from tasks.dataset.export.conversation import NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.export.labels import write_predictions
 from tasks.dataset.settings import ExportSpec, Format
@@ -55,9 +55,9 @@ def test_every_format_holds_every_example_or_says_why_not(mixed: list[Example], 
     assert made.rows == dict.fromkeys(ALL, 5) | {Format.QWEN: 4, Format.VISION_START: 1, Format.LABELS: 4}
     left = {(x.id, x.format): x.reason for x in made.left_out}
     assert left == {
-        ("system", Format.QWEN): NotHeldReason.SYSTEM_TURN,
-        **{(i, Format.VISION_START): NotHeldReason.NOT_ONE_IMAGE for i in ("text", "three", "system", "mixed")},
-        ("mixed", Format.LABELS): NotHeldReason.NO_LABEL,
+        ("system", Format.QWEN): LeftOutReason.SYSTEM_TURN,
+        **{(i, Format.VISION_START): LeftOutReason.NOT_ONE_IMAGE for i in ("text", "three", "system", "mixed")},
+        ("mixed", Format.LABELS): LeftOutReason.NO_LABEL,
     }
     told = {(row["id"], row["format"]): row["reason"] for row in lines(out / "left_out.jsonl")}
     assert told == {key: str(reason) for key, reason in left.items()}
@@ -103,7 +103,7 @@ def test_what_llamafactory_would_cut_is_left_out_of_it_alone(tmp_path: Path) -> 
     made = write_exports(tmp_path, "set", [short, long, short], ExportSpec(formats=formats, max_tokens=512))
     assert made.rows == {Format.LLAMAFACTORY: 2, Format.SWIFT: 3}
     (left,) = made.left_out
-    assert (left.id, left.format, left.reason) == ("1100", Format.LLAMAFACTORY, NotHeldReason.TOO_LONG)
+    assert (left.id, left.format, left.reason) == ("1100", Format.LLAMAFACTORY, LeftOutReason.TOO_LONG)
     assert "550 tokens" in left.detail and "512 are allowed" in left.detail
     # what is held against is what the trainer is told
     for kind in ("lora", "full"):
@@ -177,7 +177,7 @@ def test_an_image_that_is_gone_is_said_where_it_is_needed(mixed: list[Example], 
     assert {(x.id, x.format) for x in made.left_out} == {
         (i, f) for i in ("one", "three") for f in (Format.SWIFT, Format.TRL)
     }
-    assert {x.reason for x in made.left_out} == {NotHeldReason.IMAGE_UNREADABLE}
+    assert {x.reason for x in made.left_out} == {LeftOutReason.IMAGE_UNREADABLE}
 
 
 def test_a_photo_that_carries_its_rotation_is_copied_upright(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, make_messages_row
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample, make_messages_row
 from tasks.dataset.export.qwen import make_qwen_row
 from tasks.dataset.export.swift2 import make_swift2_row
 from tasks.dataset.export.vision_start import make_vision_start_row
@@ -35,9 +36,9 @@ def test_swift_2_gets_each_image_in_its_place() -> None:
 
 
 def test_swift_2_can_not_hold_a_path_that_would_end_its_tag() -> None:
-    with pytest.raises(NotHeld, match="</img>") as caught:
+    with pytest.raises(UnsupportedExample, match="</img>") as caught:
         make_swift2_row(asked("<image>", images=1), ["/a</img>.png"])
-    assert caught.value.reason is NotHeldReason.PATH_UNFIT
+    assert caught.value.reason is LeftOutReason.PATH_UNFIT
 
 
 def test_qwens_script_gets_image_as_its_two_readers_want_it() -> None:
@@ -53,9 +54,9 @@ def test_qwens_script_gets_image_as_its_two_readers_want_it() -> None:
 @pytest.mark.parametrize("row", [make_qwen_row, make_vision_start_row])
 def test_a_system_turn_which_they_drop_or_take_for_an_answer_is_not_held(row: type[object]) -> None:
     subject = example(("system", "规则"), ("user", "<image>"), ("assistant", "答"), images=1)
-    with pytest.raises(NotHeld) as caught:
+    with pytest.raises(UnsupportedExample) as caught:
         row(subject, ["/0.png"])  # pyright: ignore[reportCallIssue]
-    assert caught.value.reason is NotHeldReason.SYSTEM_TURN
+    assert caught.value.reason is LeftOutReason.SYSTEM_TURN
 
 
 def test_make_vision_start_rows_hold_one_image_and_one_exchange() -> None:
@@ -65,14 +66,14 @@ def test_make_vision_start_rows_hold_one_image_and_one_exchange() -> None:
     # how the tutorials read it
     assert re.split(r"<\|vision_(?:start|end)\|>", question["value"]) == ["看", "/0.png", "问＜|vision_start|＞"]
     for subject, names, reason in [
-        (asked(), [], NotHeldReason.NOT_ONE_IMAGE),
-        (asked("<image><image>", images=2), ["/0.png", "/1.png"], NotHeldReason.NOT_ONE_IMAGE),
+        (asked(), [], LeftOutReason.NOT_ONE_IMAGE),
+        (asked("<image><image>", images=2), ["/0.png", "/1.png"], LeftOutReason.NOT_ONE_IMAGE),
         (
             example(("user", "<image>"), ("assistant", "a"), ("user", "b"), ("assistant", "c"), images=1),
             ["/0.png"],
-            NotHeldReason.NOT_ONE_TURN,
+            LeftOutReason.NOT_ONE_TURN,
         ),
     ]:
-        with pytest.raises(NotHeld) as caught:
+        with pytest.raises(UnsupportedExample) as caught:
             make_vision_start_row(subject, names)
         assert caught.value.reason is reason
