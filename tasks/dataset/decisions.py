@@ -77,11 +77,11 @@ def decide_labelled(
     elif correction.action is Action.RELABEL:
         origin = Origin.CORRECTION
     label = correction.label
-    spoken = reason if label == given else correction.reason if label == correction.adjudicated else ""
+    used_reason = reason if label == given else correction.reason if label == correction.adjudicated else ""
     refused = LeftOutReason.NEITHER if label is None else None
     if waiting == "drop" and correction.action is Action.REVIEW:
         refused = LeftOutReason.WAITING
-    return Decision(label, origin, correction.why, spoken, refused)
+    return Decision(label, origin, correction.why, used_reason, refused)
 
 
 def decide_pseudo_labelled(prediction: Prediction) -> Decision:
@@ -192,7 +192,7 @@ def settle_duplicates(
         if counts and (frequency[entry.content] > 1 or entry.content in near):
             items.setdefault((entry.content, entry.task), []).append(i)
     neighbourhoods: dict[_Question, _Neighbourhood] = {}
-    taught: dict[_Question, int] = {}
+    kept: dict[_Question, int] = {}
     decided: list[ItemOutcome] = []
     for i, entry in enumerate(entries):
         question = (entry.content, entry.task)
@@ -202,13 +202,13 @@ def settle_duplicates(
         elif entry.refused is not None:
             outcome = ItemOutcome(entry.refused)
         elif question in items and entry.open:
-            outcome = ItemOutcome(LeftOutReason.DUPLICATE, taught[question]) if question in taught else KEPT
+            outcome = ItemOutcome(LeftOutReason.DUPLICATE, kept[question]) if question in kept else KEPT
         elif question in items:
             if question not in neighbourhoods:
                 neighbourhoods[question] = _collect_neighbourhood(question, entries, items, near.get(entry.content, ()))
-            outcome = _settle_among(entry, entries, neighbourhoods[question], taught)
+            outcome = _settle_among(entry, entries, neighbourhoods[question], kept)
         if outcome.reason is None and question in items:
-            taught[question] = i
+            kept[question] = i
         decided.append(outcome)
     return decided
 
@@ -226,7 +226,7 @@ def _collect_neighbourhood(
 
 
 def _settle_among(
-    entry: MergeEntry, entries: Sequence[MergeEntry], neighbourhood: _Neighbourhood, taught: Mapping[_Question, int]
+    entry: MergeEntry, entries: Sequence[MergeEntry], neighbourhood: _Neighbourhood, kept: Mapping[_Question, int]
 ) -> ItemOutcome:
     strongest = entries[neighbourhood.strongest]
     if _STRENGTH[strongest.origin] < _STRENGTH[entry.origin]:
@@ -236,7 +236,7 @@ def _settle_among(
     if len(rivals) > 1:
         other = next(i for label, i in rivals.items() if label != entry.label)
         return ItemOutcome(LeftOutReason.CONFLICTING, other, tuple(sorted(rivals)))
-    first = next((taught[q] for q in neighbourhood.questions if q in taught), None)
+    first = next((kept[q] for q in neighbourhood.questions if q in kept), None)
     return KEPT if first is None else ItemOutcome(_name_duplicate(entry, entries[first]), first)
 
 

@@ -38,7 +38,7 @@ class Emitted:
     """Number of dropped items per reason code."""
     reasons: int = 0
     """Number of examples with a reason."""
-    spoken: list[str] = field(default_factory=list[str])
+    reason_texts: list[str] = field(default_factory=list[str])
     """The texts of the first 20,000 reasons, a random choice because the examples are shuffled."""
     validation: int = 0
     exported: Exported = field(default_factory=lambda: Exported((), {}, ()))
@@ -52,8 +52,8 @@ class Emitted:
         """Count one example."""
         self.origins[example.origin] += 1
         self.reasons += bool(example.reason)
-        if example.reason and len(self.spoken) < _MEASURED:
-            self.spoken.append(example.reason)
+        if example.reason and len(self.reason_texts) < _MEASURED:
+            self.reason_texts.append(example.reason)
         self.validation += example.subset is Subset.VALIDATION
         if example.origin is not Origin.MIX:
             self.labels[example.label] += 1
@@ -62,7 +62,7 @@ class Emitted:
         """Return the figures of the stage's record."""
         return {f"from {origin}": float(n) for origin, n in sorted(self.origins.items())} | {
             "with a reason": self.reasons,
-            "near-duplicate reasons": measure_diversity(self.spoken).near_duplicates,
+            "near-duplicate reasons": measure_diversity(self.reason_texts).near_duplicates,
             "validation": self.validation,
             "of or near evaluation": plan.contaminating,
             "transductive": float(sources.settings.transductive),

@@ -44,16 +44,16 @@ def find_unused_reasons(
     The others are excluded by `reason_share`. That is drawn per item, so whether an item keeps its reason doesn't
     depend on what else is merged.
     """
-    worded = {(Split.LABELLED, i): Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
+    found = {(Split.LABELLED, i): Worded(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
     for i, c in corrections.items():
         if c.label is not None and c.label != c.given:
-            worded.pop((Split.LABELLED, i), None)
+            found.pop((Split.LABELLED, i), None)
             if c.reason and c.label == c.adjudicated:
-                worded[Split.LABELLED, i] = Worded(c.reason, c.label)
-    worded |= {(Split.UNLABELLED, i): Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
-    within = {key: one for key, one in worded.items() if _draw_number(seed, key[1]) < settings.reason_share}
-    alike = crowded_out(within, rationales.model_copy(update={"alike": settings.reasons_alike}))
-    return alike | (worded.keys() - within.keys()), len(alike)
+                found[Split.LABELLED, i] = Worded(c.reason, c.label)
+    found |= {(Split.UNLABELLED, i): Worded(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
+    drawn = {key: one for key, one in found.items() if _draw_number(seed, key[1]) < settings.reason_share}
+    alike = crowded_out(drawn, rationales.model_copy(update={"alike": settings.reasons_alike}))
+    return alike | (found.keys() - drawn.keys()), len(alike)
 
 
 def _draw_number(seed: int, sample_id: str) -> float:

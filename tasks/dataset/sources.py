@@ -80,8 +80,8 @@ class Sources:
         verdict = self.verdicts.get(sample.id)
         if verdict is None:
             return None
-        held, _ = usable({sample.id: verdict}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
-        return held.get(sample.id)
+        valid, _ = usable({sample.id: verdict}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
+        return valid.get(sample.id)
 
     def read_places(self, places: Collection[int]) -> Iterator[tuple[int, Sample]]:
         """Yield (place, sample) of the items at `places`; evaluation items come last. Other rows are not decoded."""

@@ -122,10 +122,10 @@ def compose(intent: str, rng: Random) -> Dialogue:
     """Compose a dialogue of two to six turns whose last user turns have the intent."""
     other, images = _choose_other_intent(intent, rng), rng.choices((0, 1, 2, 3), (45, 35, 15, 5))[0]
     article = rng.choice(WORN if "询问尺码" in (intent, other) or rng.random() < 0.5 else HOUSEHOLD)
-    said, late = _choose_phrase(intent, article, rng)
+    phrase, late = _choose_phrase(intent, article, rng)
     if rng.random() < 0.08:
-        said = f"{_TOPIC[other]}的事先不说，{said}"
-    end = [f"用户: {rng.choice(_LEAD)}{said}"]
+        phrase = f"{_TOPIC[other]}的事先不说，{phrase}"
+    end = [f"用户: {rng.choice(_LEAD)}{phrase}"]
     if images:
         shown = f"用户: {rng.choice(_LOOK)}"
         end = [shown, *end] if rng.random() < 0.6 else [*end, shown]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tasks.dataset.merge_plan import hold_out_groups
 
 
-def test_each_label_gives_its_share_and_a_rare_one_nothing() -> None:
+def test_each_label_gives_its_share_but_a_rare_one_none() -> None:
     labels = np.array([0] * 100 + [1] * 50 + [2] * 10 + [3], dtype=np.int64)
     held = hold_out_groups(labels, np.arange(161), 0.1, seed=1)
     assert Counter(labels[held].tolist()) == {0: 10, 1: 5, 2: 1}
@@ -18,9 +18,7 @@ def test_each_label_gives_its_share_and_a_rare_one_nothing() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, max_size=200), st.floats(0.01, 0.5))
-def test_groups_are_whole_and_every_label_that_is_taught_stays_taught(
-    items: list[tuple[int, int]], share: float
-) -> None:
+def test_groups_are_whole_and_every_label_stays_in_training(items: list[tuple[int, int]], share: float) -> None:
     labels, groups = np.array(items, dtype=np.int64).T
     held = hold_out_groups(labels, groups, share, seed=0)
     assert not {int(g) for g in groups[held]} & {int(g) for g in groups[~held]}

@@ -159,7 +159,7 @@ def test_a_drawn_item_becomes_the_sample_that_its_manifest_would_give():
         assert not any("分类标签" in part.text for part in sample.parts if part.type == "text")
 
 
-def test_the_learning_rate_rises_then_falls_to_nothing_whatever_the_clock_says():
+def test_the_learning_rate_rises_then_falls_to_zero():
     factors = [compute_rate_factor(step, steps=1000) for step in range(1001)]
     assert factors[0] == pytest.approx(1 / 60)
     assert factors[:60] == sorted(factors[:60])
