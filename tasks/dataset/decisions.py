@@ -68,7 +68,7 @@ def decide_labelled(
     """
     given = sample.given or ""
     if verdict is not None:
-        return _by_verdict(verdict, reason if verdict == given else "")
+        return _decide_by_verdict(verdict, reason if verdict == given else "")
     if correction is None:
         return Decision(given, Origin.GIVEN, "given label", reason)
     origin = Origin.GIVEN
@@ -99,14 +99,14 @@ def decide_pseudo_labelled(prediction: Prediction) -> Decision:
 def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
     """Return the decision about a pool item: the reviewer's verdict, else its pseudo-label, else leave it out."""
     if verdict is not None:
-        return _by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
+        return _decide_by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
     return pseudo or UNTRUSTED
 
 
 UNTRUSTED = Decision(None, Origin.PSEUDO, "see the pseudo_labels stage", refused=LeftOutReason.UNTRUSTED)
 
 
-def _by_verdict(verdict: str, reason: str) -> Decision:
+def _decide_by_verdict(verdict: str, reason: str) -> Decision:
     if verdict == NEITHER:
         return Decision(None, Origin.REVIEW, "reviewer: none of the labels is right", refused=LeftOutReason.NEITHER)
     return Decision(verdict, Origin.REVIEW, f"reviewer says {verdict}", reason)

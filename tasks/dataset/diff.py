@@ -80,11 +80,11 @@ def compare_snapshots(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     for start in range(0, before.rows, _SLICE):
         rows = np.arange(start, min(start + _SLICE, before.rows))
         both = partner[rows] >= 0
-        yield from _pairs(before.table, after.table, rows, np.where(both, partner[rows], 0), both)
+        yield from _compare_rows(before.table, after.table, rows, np.where(both, partner[rows], 0), both)
     added = np.flatnonzero(~matched)
     for start in range(0, len(added), _SLICE):
         some = after.table.take(added[start : start + _SLICE])
-        for id, side in zip(some.column("sample_id").to_pylist(), _sides(some), strict=True):
+        for id, side in zip(some.column("sample_id").to_pylist(), _read_sides(some), strict=True):
             yield Change(id, (ChangeKind.ADDED,), None, side)
 
 
@@ -142,7 +142,7 @@ def _number_ids(table: Any) -> Any:
     return pa.array(rows["sample_id"] + "\0" + numbers.astype(str), pa.string())
 
 
-def _pairs(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iterator[Change]:
+def _compare_rows(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iterator[Change]:
     old, new = before.take(rows), after.take(partners[both])
     differ = {name: np.zeros(len(rows), dtype=bool) for name in ("label", "reason", "content", "subset")}
     there = old.filter(pa.array(both))
@@ -159,13 +159,13 @@ def _pairs(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iter
     flags = {ChangeKind.REMOVED: ~both, **dict(flagged), ChangeKind.MOVED: differ["subset"]}
     changed = np.flatnonzero(np.any(list(flags.values()), axis=0))
     position = np.cumsum(both) - 1
-    olds = _sides(old.take(changed))
-    news = _sides(new.take(position[changed[both[changed]]]))
+    olds = _read_sides(old.take(changed))
+    news = _read_sides(new.take(position[changed[both[changed]]]))
     for row, id, side in zip(changed, old.column("sample_id").take(changed).to_pylist(), olds, strict=True):
         kinds = tuple(kind for kind, of in flags.items() if of[row])
         yield Change(id, kinds, side, next(news) if both[row] else None)
 
 
-def _sides(table: Any) -> Iterator[Side]:
+def _read_sides(table: Any) -> Iterator[Side]:
     columns = [table.column(field.name).to_pylist() for field in fields(Side)]
     return (Side(*values) for values in zip(*columns, strict=True))

@@ -85,7 +85,7 @@ def write_merged(
             emitted.dropped[drop.reason] += 1
             ids.append(drop.sample_id)
 
-    def written() -> Iterator[Example]:
+    def stream_examples() -> Iterator[Example]:
         for example in shuffle_examples(plan, sources, prompter, seed):
             ids.append(example.sample_id)
             emitted.count(example)
@@ -95,7 +95,7 @@ def write_merged(
     settings = sources.settings
     export = settings.export.model_copy(update={"formats": ()}) if candidate else settings.export
     with RowWriter(folder / "kept.parquet", Example) as kept:
-        emitted.exported = write_exports(folder, settings.name, written(), export)
+        emitted.exported = write_exports(folder, settings.name, stream_examples(), export)
     check_books(STAGE, ids, (), list_input_ids(plan, sources))
     return emitted
 

@@ -55,7 +55,7 @@ def build_targets(items: Sequence[Checked]) -> Targets:
     """
     assert all(is_usable(item.prediction) for item in items)
     certain = np.array([_find_verdict(i) is not None or i.correction is None for i in items], dtype=bool)
-    plain = np.array([_read_belief(i) for i in items], dtype=np.float64)
+    plain = np.array([_estimate_correctness(i) for i in items], dtype=np.float64)
     known = np.array([_check_label(i) for i in items], dtype=np.float64)
     level = float(np.clip(np.where(certain, known, plain).mean(), 0.05, 0.95)) if items else 0.5
     believed = [_update_by_agreement(i, p, level) for i, p in zip(items, plain.tolist(), strict=True)]
@@ -101,7 +101,7 @@ def _check_label(item: Checked) -> float:
     return float(item.prediction.label == (item.sample.given if verdict is None else verdict) and verdict != NEITHER)
 
 
-def _read_belief(item: Checked) -> float:
+def _estimate_correctness(item: Checked) -> float:
     """Return correction's probability of the teacher's label.
 
     Labels other than the given one and the candidate share the probability of 'neither' equally.

@@ -96,14 +96,16 @@ class _Candidates:
     def draw_rounds(self) -> Iterator[Values]:
         """Yield per round of the model [N] the probability that each label is correct."""
         if self.model is None:
-            return repeat(self._own_word(), ROUNDS)
+            return repeat(self._read_confidence(), ROUNDS)
         return self.model.draw_rounds(self.evidence, self.labels)
 
     def expect_precision(self) -> Values:
         """Return [N] the expected precision of each label."""
-        return self._own_word() if self.model is None else self.model.expect_precision(self.evidence, self.labels)
+        return (
+            self._read_confidence() if self.model is None else self.model.expect_precision(self.evidence, self.labels)
+        )
 
-    def _own_word(self) -> Values:
+    def _read_confidence(self) -> Values:
         return np.array([e.confidence or 0.0 for e in self.evidence], dtype=np.float64)
 
 
