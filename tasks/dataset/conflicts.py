@@ -15,13 +15,12 @@ def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[Review
     """
     named = {place for place in range(plan.own) if plan.ids[place] in sources.verdicts}
     found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}
+    found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}
     judged = {place: verdict for place, verdict in found.items() if verdict is not None}
     conflicting = {place for place in range(plan.own) if plan.outcomes[place].reason is LeftOutReason.CONFLICTING}
     verdicts = {plan.ids[place]: verdict for place, verdict in judged.items()}
-    cases = (
-        _build_case(plan, sources, place, sample, place in judged)
-        for place, sample in sources.read_places(judged.keys() | conflicting)
-    )
+    items = sources.read_places(judged.keys() | conflicting)
+    cases = (_build_case(plan, sources, place, sample, place in judged) for place, sample in items)
     return order_queue(cases, most, kept=verdicts), verdicts
 
 

@@ -86,15 +86,9 @@ def convert_to_sample(row: Example) -> Sample:
         for i, text in enumerate(message.content.split(IMAGE_TOKEN) if message.role == "user" else ()):
             parts += [ImagePart(image=next(shown))] if i else []
             parts += [TextPart(text=text)] if text.strip() else []
-    answers = "\n".join(m.content for m in row.messages if m.role == "assistant")
+    reply = "\n".join(m.content for m in row.messages if m.role == "assistant")
     return Sample.model_construct(
-        id=row.sample_id,
-        task="",
-        parts=tuple(parts),
-        labels=(),
-        given=answers,
-        split=Split.UNLABELLED,
-        source=row.source,
+        id=row.sample_id, task="", parts=tuple(parts), labels=(), given=reply, split=Split.UNLABELLED, source=row.source
     )
 
 

@@ -43,8 +43,8 @@ class ExportSpec(Settings):
         description="Base checkpoint of the ready training configurations: a Hugging Face name or a local folder",
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of `base` on Hugging Face")
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Images are enlarged to at least this area")
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Images are shrunk to at most this area")
+    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Smallest area of an image in pixels")
+    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Largest area of an image in pixels")
     max_tokens: int = Field(
         default=32768,
         ge=256,

@@ -62,6 +62,12 @@ class School:
         self.pack, self.seed = pack, seed
         self.prompter = Prompter(pack, "in training", max_pixels=MAX_PIXELS, min_pixels=MIN_PIXELS)
 
+        self._makers = {
+            "base": self._make_base_lesson,
+            "teacher": self._make_teacher_lesson,
+            "generator": self._make_generator_lesson,
+        }
+
     def corpus(self) -> Iterator[str]:
         """Yield prompts and answers to train the tokenizer on."""
         for item in draw_items(_CORPUS_ITEMS, _derive_seed(self.seed, "corpus", 0)):
@@ -81,9 +87,7 @@ class School:
         total = hashlib.sha256()
         for item in draw_items(60, _derive_seed(self.seed, "fingerprint", 0)):
             sample = convert_to_sample(item, self.pack)
-            for make_lesson, stage in product(
-                (self._make_base_lesson, self._make_teacher_lesson, self._make_generator_lesson), Stage
-            ):
+            for make_lesson, stage in product(self._makers.values(), Stage):
                 request, answer = make_lesson(item, sample, Random(item.id), stage)
                 total.update(repr((system_turn(request), user_content(request), answer)).encode())
             for image in item.images:
@@ -102,18 +106,13 @@ class School:
 
     def lessons(self, name: str, processor: Any) -> Iterator[Lesson]:
         """Yield lessons for the model of this name (`base`, `teacher` or `generator`), without end."""
-        makers = {
-            "base": self._make_base_lesson,
-            "teacher": self._make_teacher_lesson,
-            "generator": self._make_generator_lesson,
-        }
         for chunk in count():
             seed = _derive_seed(self.seed, name, chunk)
             rng = Random(seed)
             short, bare = _UNTIL[name]
             stage = Stage.SHORT if chunk < short else Stage.BARE if chunk < bare else Stage.WHOLE
             for item in draw_items(_DRAWN_AT_ONCE, seed):
-                request, answer = makers[name](item, convert_to_sample(item, self.pack), rng, stage)
+                request, answer = self._makers[name](item, convert_to_sample(item, self.pack), rng, stage)
                 turns = [
                     *system_turn(request),
                     {"role": "user", "content": user_content(request)},
