@@ -61,7 +61,6 @@ class School:
     def __init__(self, pack: Pack, seed: int) -> None:
         self.pack, self.seed = pack, seed
         self.prompter = Prompter(pack, "in training", max_pixels=MAX_PIXELS, min_pixels=MIN_PIXELS)
-
         self._makers = {
             "base": self._make_base_lesson,
             "teacher": self._make_teacher_lesson,
