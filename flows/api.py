@@ -1,7 +1,7 @@
-"""Wait through outages of Prefect's API: its server is stopped, or its database locked, for a while.
+"""Wait while Prefect's API is unavailable, because its server is stopped or its database is locked.
 
-Task runs need no API while they work; flow runs do, at their beginning and end. Prefect's own client tries again for
-about a minute, where it has been connected before, and the start of a subflow not at all.
+A task run needs no API while it works, but a flow run needs it at its start and end. Prefect's client retries for about
+a minute once it has been connected, and does not retry the start of a subflow at all.
 """
 
 import time
@@ -16,18 +16,18 @@ from prefect.exceptions import PrefectHTTPStatusError
 T = TypeVar("T")
 
 _POLL_SECONDS = 2.0
-_SAY_SECONDS = 60.0
-_PATIENCE_SECONDS = 24 * 3600.0
+_LOG_SECONDS = 60.0
+_MAX_WAIT_SECONDS = 24 * 3600.0
 _ATTEMPTS = 5
-"""With a server that answers and yet fails the same call, as one whose database is locked: each takes a minute."""
+"""For a server that answers but fails the same call again, as with a locked database. Each attempt takes a minute."""
 
 
-def through_outages(stage: Callable[[], T], what: str) -> T:
-    """Return what `stage`, a subflow of the running flow, gives; begin it again when it ended because the API was away.
+def retry_after_outages(stage: Callable[[], T], what: str) -> T:
+    """Run `stage`, a subflow of the running flow, and return its result; run it again if the API was unavailable.
 
-    Only for stages that find what they did before: nothing is asked or made twice. The attempt before may stay Running
-    on the server until its heartbeats are missed (flows/service/automations.yaml). Raises what `stage` raises, and the
-    API's last error after five attempts, or after a day of waiting.
+    Safe because a stage reuses its earlier work. The failed attempt may stay Running on the server until its heartbeats
+    are missed (flows/service/automations.yaml). Raises what `stage` raises, and the API's last error after five
+    attempts or after waiting for a day.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -36,37 +36,37 @@ def through_outages(stage: Callable[[], T], what: str) -> T:
             if not is_outage(error) or attempt == _ATTEMPTS:
                 raise
             log = get_run_logger()
-            log.warning("%s: Prefect's API is away (%s); waiting for it, then continuing", what, type(error).__name__)
+            log.warning("%s: Prefect's API is unavailable (%s); waiting for it", what, type(error).__name__)
             wait_for_api()
     raise AssertionError("the last attempt returns or raises")
 
 
 def wait_for_api() -> None:
-    """Wait until Prefect's API answers, for a day at most; say so in the run's log."""
+    """Wait until Prefect's API answers, for at most a day, and log the wait."""
     began = time.monotonic()
-    said = -_SAY_SECONDS
-    while (error := unanswered()) is not None:
+    logged = -_LOG_SECONDS
+    while (error := find_api_fault()) is not None:
         waited = time.monotonic() - began
-        if waited > _PATIENCE_SECONDS:
-            return  # the next call says what is wrong
-        if waited - said >= _SAY_SECONDS:
-            said = waited
+        if waited > _MAX_WAIT_SECONDS:
+            return  # the next call raises the error
+        if waited - logged >= _LOG_SECONDS:
+            logged = waited
             get_run_logger().warning("Waiting for Prefect's API (%.0f s): %s", waited, error)
         time.sleep(_POLL_SECONDS)
-    if said >= 0:
-        get_run_logger().info("Continuing after %.0f s: Prefect's API answers", time.monotonic() - began)
+    if logged >= 0:
+        get_run_logger().info("Continuing after %.0f s: Prefect's API answers again", time.monotonic() - began)
 
 
-def unanswered() -> Exception | None:
-    """Return why Prefect's API does not answer now; None when it does.
+def find_api_fault() -> Exception | None:
+    """Return why Prefect's API does not answer now, or None if it does.
 
-    The client of a running flow, connected before, would try for a minute before it says so.
+    The running flow's own client would retry for a minute before it reports a fault.
     """
-    # settings of its own make it a new client
+    # With settings of its own Prefect returns a new client instead of the flow's.
     with get_client(sync_client=True, httpx_settings={"timeout": 10.0}) as client:
         return client.api_healthcheck()
 
 
 def is_outage(error: httpx.TransportError | PrefectHTTPStatusError) -> bool:
-    """Return whether the API is away, or answers that it can't: not that the call was wrong."""
+    """Return whether the API is unavailable or reports a server error, rather than a wrong call."""
     return isinstance(error, httpx.TransportError) or error.response.status_code >= 500

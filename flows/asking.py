@@ -1,7 +1,7 @@
-"""What a stage flow needs to ask models: prompts and images prepared, an asker, and the run's budget.
+"""Ask models from a stage flow: prepare prompts and images, collect answers in task runs, keep to the run's budget.
 
-Answers are collected in task runs of `shard_size`. A shard is a stretch of the answers, not of the questions: the
-engine goes on with the next questions while one task run ends and another begins, so no barrier ever empties it.
+Each task run collects `shard_size` answers. The engine keeps answering while one task run ends and the next begins, so
+it never runs empty between shards.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from itertools import islice
-from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 
 from flows.config import CommonConfig
-from flows.runners import Shard, open_where_configured, parts, run_as_task, run_shards
+from flows.runners import Shard, open_where_configured, run_as_task, run_shards, split_into_parts
 from flows.ui import Progress
 from tasks.errors import BudgetSpent
 from tasks.items.ocr import Found, OcrReader, Reading, read_images
 from tasks.models.ask import Answer, Asker
 from tasks.models.costs import Budget
-from tasks.models.engines.engine import Engine, EngineSpec, Workplace
+from tasks.models.engines.engine import Engine, Workplace
 from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache, prepare
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings
@@ -30,27 +30,24 @@ from tasks.packs.pack import Pack
 from tasks.prompts.prompter import LONG_PROMPT, Prompter, fixed_chars
 from tasks.records import USABLE, ImageRef, Request, Sample
 
-_IMAGES_A_SHARD = 400
-"""30 seconds: about 80 ms each (42 to decode a screenshot, 37 to resize it)."""
-_TEXTS_A_SHARD = 16
-"""30 seconds: RapidOCR takes 2 to 4 s per screenshot and core."""
+_IMAGES_PER_SHARD = 400
+"""About 30 seconds of work: 80 ms per image (42 ms to decode a screenshot, 37 ms to resize it)."""
+_TEXTS_PER_SHARD = 16
+"""About 30 seconds of work: RapidOCR takes 2 to 4 s per screenshot on one core."""
 
 _BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
-"""The running run's budget: its stages are flows of their own, but spend together."""
-_BUDGETS: dict[UUID, Budget] = {}
-"""By flow run: Prefect tries a failed run again in the same process, and that try goes on with what is left."""
+"""The run's budget, which all its stages share although each is a flow of its own."""
+_BUDGETS: dict[str, Budget] = {}
+"""Budgets by flow run id: Prefect retries a failed run in the same process, and the retry has only what is left."""
 
 
 @contextmanager
-def spending(limits: BudgetSettings) -> Generator[Budget]:
-    """Charge all asking within the block, subflows included, to one budget; BudgetSpent ends it.
+def charge_budget(limits: BudgetSettings) -> Generator[Budget]:
+    """Charge all questions asked within the block, also by subflows, to one budget, and yield it.
 
-    A flow run that is tried again goes on with the budget of its first try.
+    Asking raises BudgetSpent when a limit is reached. A retried flow run continues with the budget that is left.
     """
-    budget = Budget(limits)
-    run = FlowRunContext.get()
-    if run is not None and run.flow_run is not None:
-        budget = _BUDGETS.setdefault(run.flow_run.id, budget)
+    budget = _BUDGETS.setdefault(flow_run.id, Budget(limits)) if flow_run.id else Budget(limits)
     before = _BUDGET.set(budget)
     try:
         yield budget
@@ -58,15 +55,15 @@ def spending(limits: BudgetSettings) -> Generator[Budget]:
         _BUDGET.reset(before)
 
 
-def budget_spent() -> BudgetSpent:
-    """Return what a run says of a stage that had to stop."""
+def make_budget_error() -> BudgetSpent:
+    """Return the error for a stage that stopped because the budget was spent."""
     budget = _BUDGET.get()
-    return BudgetSpent("the budget is spent; the next run goes on from here") if budget is None else budget.exhausted()
+    return BudgetSpent("the budget is spent; run again to continue") if budget is None else budget.exhausted()
 
 
 @contextmanager
 def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ()) -> Generator[Asker]:
-    """Open the ledger and yield what asks `stage`'s questions about `samples`, within the run's budget."""
+    """Open the ledger and yield an asker for `stage`'s questions about `samples`, within the run's budget."""
     most_images = max((len(s.images) for s in samples), default=0)
 
     def open_engine(spec: EngineSpec) -> Engine:
@@ -95,7 +92,7 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
                 last = min(len(found) + config.shard_size, len(requests))
                 title = f"{what}: {len(found) + 1} to {last} of {len(requests)}"  # the graph's font has no dash
                 found += run_as_task(f"ask: {stage}", title, draw_shard)
-            for _ in stream:  # the stream's own end: what it still has to put away
+            for _ in stream:  # run the generator to its end, so that it stores what is left
                 raise AssertionError(f"{what}: more answers than questions")
         if (again := asker.tally.reused - reused) > 0:
             get_run_logger().info("%s: %d of %d answers reused from the ledger", what, again, len(requests))
@@ -111,36 +108,36 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
 def _warn_of_long_prompt(request: Request, pack: str) -> None:
     if (chars := fixed_chars(request)) > LONG_PROMPT:
         get_run_logger().warning(
-            "the fixed part of the `%s` prompt has %d characters; answers get worse beyond about %d: shorten "
+            "the fixed part of the `%s` prompt has %d characters, and answers get worse beyond about %d: shorten the "
             "glosses or examples of pack `%s`",
             request.purpose, chars, LONG_PROMPT, pack,
         )  # fmt: skip
 
 
-# --- what is prepared before the first question --------------------------------------------------------------
+# --- preparing prompts and images -----------------------------------------------------------------------------
 
 
 def prepare_prompter(config: CommonConfig, pack: Pack, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
-    """Return the prompts of `pack` for the model that `spec` names; a cluster prepares the images first."""
+    """Return the prompter of `pack` for the model in `spec`; on a cluster, resize the images first."""
     _prepare_images(config, spec, samples)
     return prompter_for(pack, spec, read_texts(config, pack, samples))
 
 
 def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
-    """Read the text on each image, as a task run or, on a cluster, several; return it by image digest.
+    """Read the text on each image, in one task run or on a cluster in several, and return it by image digest.
 
-    Nothing is read for a pack that doesn't show it.
+    Return nothing for a pack without `ocr`.
     """
-    if pack.ocr is None:
+    images = _list_images(samples) if pack.ocr is not None else []
+    if not images:
         return {}
-    images = _images_of(samples)
 
     def read() -> dict[str, str]:
-        reader = OcrReader(config.texts, reading=_reading_on_cluster(config))
-        with Progress("ocr", "read the text on images", len(images)) as progress:
-            texts = reader.read(images, progress=lambda done, total: progress.to(done))
+        reader = OcrReader(config.texts, reading=_get_cluster_reader(config))
+        with Progress("ocr", "reading the text on images", len(images)) as progress:
+            texts = reader.read(images, progress=lambda done, total: progress.move_to(done))
         for unread in reader.unread.values():
-            get_run_logger().warning("no text read off %s: %s, %s", unread.path, unread.fault, unread.detail)
+            get_run_logger().warning("%s: its text cannot be read: %s", unread.path, unread.detail)
         return texts
 
     if config.runner != "threads":
@@ -149,40 +146,40 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
 
 
 def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sample]) -> None:
-    """With a cluster, bring the images of `samples` to the size at which `spec`'s engine asks for them.
+    """On a cluster, resize the images of `samples` as `spec`'s engine needs them.
 
     On one machine engines do that while they wait for answers. An image that can't be resized is left to the engine,
-    which then says so of its item.
+    which reports it for its item.
     """
-    images = _images_of(samples)
+    images = _list_images(samples)
     if config.runner == "threads" or spec.engine == "scripted" or not images:
         return
-    from tasks.models.engines.local.loading import patch_size  # it brings torch
+    from tasks.models.engines.local.loading import patch_size  # imports torch, which takes seconds
 
     bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": patch_size(spec)}
     cache = ImageCache(config.images)
     shards = [
-        Shard(f"bring {len(part)} images to size", partial(prepare, cache, part, **bounds))
-        for part in parts(images, _IMAGES_A_SHARD)
+        Shard(f"resize {len(part)} images", partial(prepare, cache, part, **bounds))
+        for part in split_into_parts(images, _IMAGES_PER_SHARD)
     ]
     failed = 0
-    with Progress("images", "bring images to size", len(shards)) as progress:
+    with Progress("images", "resizing images", len(shards)) as progress:
         for faults in run_shards(config, "prepare images", shards):
             failed += faults
             progress.advance()
     if failed:
-        get_run_logger().warning("%d of %d images can't be brought to size", failed, len(images))
+        get_run_logger().warning("%d of %d images cannot be resized", failed, len(images))
 
 
-def _reading_on_cluster(config: CommonConfig) -> Reading | None:
-    """Return how a cluster reads the text on images; None where this machine's processes do."""
+def _get_cluster_reader(config: CommonConfig) -> Reading | None:
+    """Return the function that reads the text on images on a cluster, or None if this machine reads it."""
     if config.runner == "threads":
         return None
 
     def read(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:
         shards = [
             Shard(f"read the text on {len(part)} images", partial(_read_part, part))
-            for part in parts(images, _TEXTS_A_SHARD)
+            for part in split_into_parts(images, _TEXTS_PER_SHARD)
         ]
         for found in run_shards(config, "read text", shards):
             yield from found
@@ -194,6 +191,6 @@ def _read_part(images: Sequence[ImageRef]) -> list[Found]:
     return list(read_images(images, processes=1))
 
 
-def _images_of(samples: Iterable[Sample]) -> list[ImageRef]:
-    """Return the images of `samples`, each once."""
+def _list_images(samples: Iterable[Sample]) -> list[ImageRef]:
+    """Return the distinct images of `samples`."""
     return list({image.sha256: image for sample in samples for image in sample.images}.values())

@@ -1,4 +1,4 @@
-"""The configuration: one pydantic model a flow, the same keys in YAML and in the web UI's form."""
+"""The configuration: one pydantic model per flow, with the same keys in YAML and in the web UI's form."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -10,8 +10,9 @@ from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.engine import check_engine
 from tasks.models.engines.ray.cluster import Runner
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
@@ -23,13 +24,12 @@ StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
 
 
-def _kind(student: object) -> str:
-    kind = student.get("kind", "lora") if isinstance(student, dict) else getattr(student, "kind", "lora")  # pyright: ignore
-    return str(kind)  # pyright: ignore
+def _get_kind(student: Any) -> str:
+    return student.get("kind", "lora") if isinstance(student, dict) else student.kind
 
 
-def _any_of(schema: dict[str, Any]) -> None:
-    """Prefect's server takes an object without `kind` for every kind at once, which `oneOf` forbids."""
+def _replace_one_of(schema: dict[str, Any]) -> None:
+    """Replace `oneOf` in a JSON schema: to Prefect's server an object without `kind` matches several kinds."""
     if "oneOf" in schema:
         schema["anyOf"] = schema.pop("oneOf")
         schema.pop("discriminator", None)
@@ -37,122 +37,149 @@ def _any_of(schema: dict[str, Any]) -> None:
 
 AnyStudent = Annotated[
     Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")] | Annotated[ExternalSpec, Tag("external")],
-    Discriminator(_kind),
-    Field(json_schema_extra=_any_of),
+    Discriminator(_get_kind),
+    Field(json_schema_extra=_replace_one_of),
 ]
 
 
 class CommonConfig(Settings):
-    """What every flow needs."""
+    """The keys that every flow has."""
 
-    pack: str = Field(description="Name of a pack under templates/, or a folder")
-    output: Path = Field(description="Folder of the run; a rerun with the same folder goes on where it was")
-    ledger: Path = Field(
-        default=Path("artifacts/ledger.sqlite"), description="Every answer ever paid for, shared by all runs"
-    )
-    images: Path = Field(
-        default=Path("artifacts/images"), description="Images as models see them, made once and shared by all runs"
-    )
-    texts: Path = Field(
-        default=Path("artifacts/texts"), description="Text read off images (packs with `ocr`), shared by all runs"
-    )
-    shard_size: int = Field(default=500, ge=1, description="Answers a task run; aim at half a minute or more")
-    seed: int = Field(default=0, description="Seed of folds, sampling and audit")
-    runner: Runner = Field(
-        default="threads", description="threads: this machine; or a Ray cluster, for shards and vLLM servers"
-    )
+    pack: str
+    """Name of a pack under templates/, or the path of a pack's folder."""
+    output: Path
+    """Folder of the run's results. Running again with the same folder continues the run."""
+    ledger: Path = Path("artifacts/ledger.sqlite")
+    """SQLite file that stores every answer, so that no answer is paid for twice. All runs can share it."""
+    images: Path = Path("artifacts/images")
+    """Folder of resized images. All runs can share it."""
+    texts: Path = Path("artifacts/texts")
+    """Folder of the text read off images, for packs with `ocr`. All runs can share it."""
+    shard_size: int = Field(default=500, ge=1)
+    """Answers per task run; aim for 30 seconds or more."""
+    seed: int = 0
+    """Seed for folds, sampling and the audit."""
+    runner: Runner = "threads"
+    """Where work runs: `threads` for this machine, or a Ray cluster for shards and vLLM servers."""
 
 
 class RationalesConfig(CommonConfig):
     """Parameters of the flow `rationales`."""
 
-    labelled: SourceConfig = Field(description="The labelled set")
-    generator: EngineSpec = Field(description="The model that says why an item has its label")
-    rationales: RationaleSettings = Field(default=RationaleSettings(), description="How it is asked")
+    labelled: SourceConfig
+    """The labelled set."""
+    generator: EngineSpec
+    """The model that explains why an item has its label."""
+    rationales: RationaleSettings = RationaleSettings()
+    """How reasons are asked for and which are kept."""
 
 
 class PseudoLabelsConfig(CommonConfig):
     """Parameters of the flow `pseudo_labels`."""
 
-    unlabelled: SourceConfig = Field(description="The pool")
-    labelled: SourceConfig | None = Field(
-        default=None, description="The labelled set, which the teacher labels too, blind: trust is calibrated on it"
-    )
-    teacher: EngineSpec = Field(description="The model that labels it")
-    student: AnyStudent | None = Field(
-        default=None, description="The students that `correction` trained under `output`, to be asked about the pool"
-    )
-    pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How, and what is kept")
+    unlabelled: SourceConfig
+    """The pool of items without labels."""
+    labelled: SourceConfig | None = None
+    """The labelled set. The teacher labels it too, without seeing its labels, which shows how reliable it is."""
+    teacher: EngineSpec
+    """The model that labels the pool."""
+    student: AnyStudent | None = None
+    """The students that `correction` trained under `output`; they are asked about the pool too."""
+    pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
+    """How the pool is labelled and which labels are kept."""
 
 
 class CorrectionConfig(CommonConfig):
     """Parameters of the flow `correction`."""
 
-    labelled: SourceConfig = Field(description="The labelled set")
-    teacher: EngineSpec = Field(description="The model that adjudicates, blind to the given label")
-    student: AnyStudent = Field(description="The fold students: lora (the default), probe or external")
-    correction: CorrectionSettings = Field(default=CorrectionSettings(), description="Audit and gate")
+    labelled: SourceConfig
+    """The labelled set."""
+    teacher: EngineSpec
+    """The model that gives a second opinion without seeing the given label."""
+    student: AnyStudent
+    """The fold students: `lora` (the default), `probe` or `external`."""
+    correction: CorrectionSettings = CorrectionSettings()
+    """How labels are checked, reviewed and changed."""
 
 
-class EmitConfig(CommonConfig):
-    """Parameters of the flow `emit`; it reads the folders of the stages before it under `output`."""
+class SetsConfig(CommonConfig):
+    """The sets of a run, any of which may be left out."""
 
-    labelled: SourceConfig | None = Field(default=None, description="The labelled set")
-    unlabelled: SourceConfig | None = Field(default=None, description="The pool")
-    evaluation: SourceConfig | None = Field(default=None, description="Held-out items, which are never taught")
-    emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
-    candidate: bool = Field(
-        default=False, description="Only merge, into <output>/candidate: nothing for trainers, and no version"
-    )
-    rationales: RationaleSettings = Field(
-        default=RationaleSettings(), description="What reasons are too alike, and what becomes of items without one"
-    )
-    stages: tuple[StageName, ...] = Field(
-        default=("rationales", "pseudo_labels", "correction"), description="Stages whose results count"
-    )
+    labelled: SourceConfig | None = None
+    """The labelled set."""
+    unlabelled: SourceConfig | None = None
+    """The pool of items without labels."""
+    evaluation: SourceConfig | None = None
+    """Held-out items: kept out of training, and used to measure students."""
+
+
+class EmitConfig(SetsConfig):
+    """Parameters of the flow `emit`, which reads the results of the earlier stages under `output`."""
+
+    emit: EmitSettings = EmitSettings()
+    """How the training set is merged and exported."""
+    candidate: bool = False
+    """Only merge, into <output>/candidate, without writing files for trainers or a version."""
+    rationales: RationaleSettings = RationaleSettings()
+    """Which reasons are too alike to be used, and what happens to items without a reason."""
+    stages: tuple[StageName, ...] = ("rationales", "pseudo_labels", "correction")
+    """Stages whose results are merged."""
 
 
 Narrowed = TypeVar("Narrowed", bound=CommonConfig)
 AnyStage = RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig
 
 
-class DistillConfig(CommonConfig):
-    """Parameters of the flow `distill`: the whole way. Stages whose keys are left out are skipped."""
+class DistillConfig(SetsConfig):
+    """Parameters of the flow `distill`, which runs all stages. Stages whose keys are left out are skipped."""
 
-    labelled: SourceConfig | None = Field(default=None, description="The labelled set (rationales, correction)")
-    unlabelled: SourceConfig | None = Field(default=None, description="The pool (pseudo-labels)")
-    generator: EngineSpec | None = Field(default=None, description="Says why an item has its label (rationales)")
-    teacher: EngineSpec | None = Field(default=None, description="Labels the pool, adjudicates corrections")
-    student: AnyStudent | None = Field(default=None, description="Fold students (correction)")
-    rationales: RationaleSettings = Field(default=RationaleSettings(), description="How rationales are asked for")
-    pseudo_labels: PseudoLabelSettings = Field(default=PseudoLabelSettings(), description="How the pool is labelled")
-    correction: CorrectionSettings = Field(default=CorrectionSettings(), description="How labels are corrected")
-    emit: EmitSettings = Field(default=EmitSettings(), description="What is written")
-    evaluation: SourceConfig | None = Field(
-        default=None, description="Held-out items: kept out of training, and what students are measured on"
-    )
-    test: SourceConfig | None = Field(default=None, description="Items that `evaluate` predicts to a CSV file")
-    evaluate: EvaluateSettings = Field(
-        default=EvaluateSettings(), description="How students are compared (`labelstill evaluate`)"
-    )
-
-    budget: BudgetSettings = Field(default=BudgetSettings(), description="What this run may spend")
+    generator: EngineSpec | None = None
+    """The model that explains given labels (stage rationales)."""
+    teacher: EngineSpec | None = None
+    """The model that labels the pool and gives second opinions in correction."""
+    student: AnyStudent | None = None
+    """The fold students (stage correction)."""
+    rationales: RationaleSettings = RationaleSettings()
+    """How reasons are asked for and which are kept."""
+    pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
+    """How the pool is labelled and which labels are kept."""
+    correction: CorrectionSettings = CorrectionSettings()
+    """How labels are checked, reviewed and changed."""
+    emit: EmitSettings = EmitSettings()
+    """How the training set is merged and exported."""
+    test: SourceConfig | None = None
+    """Items whose labels `labelstill evaluate` predicts and writes to a CSV file."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """How `labelstill evaluate` compares students."""
+    budget: BudgetSettings = BudgetSettings()
+    """Limits on what this run may spend."""
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> Self:
+    def _check_stages(self) -> Self:
         if self.labelled is None and self.unlabelled is None:
-            raise ValueError("needs `labelled`, `unlabelled` or both, each with manifest and images")
+            raise ValueError("no data: add `labelled`, `unlabelled` or both, each with `manifest` and `images`")
         if self.generator is not None and self.labelled is None:
-            raise ValueError("`generator` gives reasons for labelled items: add `labelled`, or leave it out")
+            raise ValueError("`generator` explains labelled items: add `labelled`, or remove `generator`")
         if self.student is not None and (self.labelled is None or self.teacher is None):
-            raise ValueError("`student` (correction) needs `labelled` and a `teacher` to adjudicate")
-        specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
-        if self.budget.cost is not None and not any(s is not None and s.prices.of_tokens for s in specs):
-            raise ValueError("`budget.cost` limits nothing without `prices` of an engine: add {prompt: …, output: …}")
+            raise ValueError("`student` is for correction, which needs `labelled` and `teacher`: add what is missing")
+        if self.budget.cost is not None and not any(spec.prices.of_tokens for spec in self.engines):
+            raise ValueError("`budget.cost` has no effect: add `prices: {prompt: …, output: …}` to an engine")
         return self
 
-    def stage_configs(self) -> tuple[AnyStage, ...]:
-        """Return the configuration of each stage that is to run, in order."""
+    @property
+    def engines(self) -> list[EngineSpec]:
+        """The configured models, without students."""
+        specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
+        return [spec for spec in specs if spec is not None]
+
+    def check_engines(self) -> None:
+        """Raise EngineError for an engine that this machine cannot run; on a cluster the nodes check that."""
+        if self.runner == "threads":
+            for spec in self.engines:
+                check_engine(spec)
+
+    def list_stage_configs(self) -> tuple[AnyStage, ...]:
+        """Return the configurations of the stages to run, in order."""
         stages: dict[StageName, AnyStage] = {}
         if self.labelled and self.generator:
             stages["rationales"] = self._narrow(RationalesConfig)
@@ -162,12 +189,12 @@ class DistillConfig(CommonConfig):
             stages["pseudo_labels"] = self._narrow(PseudoLabelsConfig)
         return (*stages.values(), self._narrow(EmitConfig, stages=tuple(stages)))
 
-    def evaluate_config(self) -> "EvaluateConfig":
-        """The configuration that measures what this one makes; raises ConfigError where it says too little for that."""
+    def make_evaluate_config(self) -> "EvaluateConfig":
+        """Return the configuration for `evaluate`; raises ConfigError if a key that it needs is missing."""
         if self.evaluation is None:
             raise ConfigError("evaluate needs `evaluation`: manifest and images of held-out items with labels")
         if not isinstance(self.student, StudentSpec):
-            raise ConfigError("evaluate needs `student` of kind lora: base and how it is trained")
+            raise ConfigError("evaluate trains LoRA students: add `student` with a `base`, of kind lora")
         return self._narrow(EvaluateConfig)
 
     def _narrow(self, kind: type[Narrowed], **more: object) -> Narrowed:
@@ -177,44 +204,60 @@ class DistillConfig(CommonConfig):
 
 
 class RelabelConfig(DistillConfig):
-    """Parameters of the flow `relabel`: those of `distill`, and when what it makes is published."""
+    """Parameters of the flow `relabel`: those of `distill`, and when a new version is published."""
 
-    drift: DriftSettings = Field(default=DriftSettings(), description="From where on a new version is held back")
-    approval: ApprovalSettings = Field(default=ApprovalSettings(), description="Whether a person is asked")
-    publish: bool = Field(default=False, description="Publish whatever the drift: to release what is held back")
+    drift: DriftSettings = DriftSettings()
+    """How far a new version may differ from the published one before it is held back."""
+    approval: ApprovalSettings = ApprovalSettings()
+    """When a person is asked before a version is published."""
+    publish: bool = False
+    """Publish however far the version differs; this releases a version that was held back."""
 
 
 class EvaluateConfig(CommonConfig):
-    """Parameters of the flow `evaluate`; it reads what a run has left under `output`."""
+    """Parameters of the flow `evaluate`, which reads a finished run's results under `output`."""
 
-    labelled: SourceConfig | None = Field(default=None, description="The labelled set of the run")
-    unlabelled: SourceConfig | None = Field(default=None, description="The pool of the run")
-    evaluation: SourceConfig = Field(description="Held-out items, with labels or with `truth`")
-    test: SourceConfig | None = Field(default=None, description="Items to be predicted to a CSV file")
-    student: StudentSpec = Field(description="The student that is trained on each variant")
-    evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Variants, seeds, steps")
+    labelled: SourceConfig | None = None
+    """The labelled set of the run."""
+    unlabelled: SourceConfig | None = None
+    """The pool of the run."""
+    evaluation: SourceConfig
+    """Held-out items, labelled in their manifest or in `evaluate.truth`."""
+    test: SourceConfig | None = None
+    """Items whose labels are predicted and written to a CSV file."""
+    student: StudentSpec
+    """The student that is trained on each variant of the set."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """Variants of the set, number of seeds and training steps."""
 
 
 class DemoConfig(Settings):
     """Parameters of the flow `demo`."""
 
-    output: Path = Field(default=Path("artifacts/demo"), description="Folder of data, models and run")
-    seed: int = Field(default=7, description="Seed of the demo's data")
-    labelled: int = Field(default=400, ge=40, description="Labelled items")
-    unlabelled: int = Field(default=400, ge=40, description="Items of the pool")
-    folds: int = Field(default=5, ge=2, description="Fold students")
-    review_budget: int = Field(default=60, ge=0, le=60, description="Items put before the stand-in reviewer")
-    training: float = Field(default=1.0, gt=0, le=1, description="Share of the models' usual training (tests: less)")
+    output: Path = Path("artifacts/demo")
+    """Folder of the demo's data, models and results."""
+    seed: int = 7
+    """Seed of the demo's data."""
+    labelled: int = Field(default=400, ge=40)
+    """Number of labelled items."""
+    unlabelled: int = Field(default=400, ge=40)
+    """Number of items in the pool."""
+    folds: int = Field(default=5, ge=2)
+    """Number of fold students."""
+    review_budget: int = Field(default=60, ge=0, le=60)
+    """Number of items that the simulated reviewer judges."""
+    training: float = Field(default=1.0, gt=0, le=1)
+    """Share of the usual training steps, for faster tests."""
 
 
 Loaded = TypeVar("Loaded", bound=DistillConfig)
 
 
 def load_config(path: Path, kind: type[Loaded] = DistillConfig) -> Loaded:
-    """Read a YAML configuration; raises ConfigError naming file, key and mend."""
+    """Read a YAML configuration; raises ConfigError that names the file, each wrong key and the fix."""
     data = read_yaml(path, ConfigError, "give the path of a YAML configuration (README, 'Your own data', shows one)")
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must be a mapping with keys such as pack, labelled, output")
+        raise ConfigError(f"{path}: must be a mapping with keys such as `pack`, `labelled` and `output`")
     try:
         return kind.model_validate(data)
     except ValidationError as error:

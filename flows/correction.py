@@ -1,6 +1,8 @@
-"""Stage 3: K students, each trained without one fold, predict that fold; departures are adjudicated and audited."""
+"""Stage 2: find and fix wrong labels. Each fold is predicted by a student that was trained without it.
 
-import time
+Where a student contradicts the given label, the teacher gives a second opinion and a person judges a sample.
+"""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,8 +11,8 @@ from prefect import flow, get_run_logger
 from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, reused, run_as_task, show_table
-from flows.students import STAGE, predict_out_of_fold
+from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
+from flows.students import STAGE, FoldStudents
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
 from tasks.correction.judgements import (
@@ -27,15 +29,13 @@ from tasks.correction.settings import ReviewerConfig
 from tasks.demo.stand_in import answer_from_truth
 from tasks.items.file_states import file_state
 from tasks.models.ask import Asker
-from tasks.models.engines.identity import model_identity
 from tasks.models.teacher import label_with_teacher
-from tasks.packs.pack import Pack, load_pack
-from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split, content_digest
+from tasks.packs.pack import Pack
+from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split
 from tasks.report.correction.report import write_report
-from tasks.review.queue import PAGE, STORE, write_queue
-from tasks.review.verdicts import read_store, read_verdicts, usable
+from tasks.review.queue import STORE, write_queue
+from tasks.review.verdicts import read_verdicts
 from tasks.storage.stage_record import StageRecord
-from tasks.storage.stages import code_version, recipe_hash
 from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
 
@@ -43,30 +43,24 @@ from tasks.students.settings import ProbeSpec
 @flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
 @hold_output
 def correction(config: CorrectionConfig) -> StageRecord:
-    """Judge every given label, under `output`/correction.
+    """Decide about every given label and write `output`/correction.
 
-    Kept: one `Correction` an item, whatever was decided. Beside it: folds.json, students/, report.html and
-    corrected/ (the manifests with the corrected labels) and corrections.jsonl (a line per changed item); the queue and
-    page for a person are in `output`/review.
+    Kept: one `Correction` per item, whatever was decided. The folder also gets folds.json, students/, report.html,
+    corrected/ (the manifests with the corrected labels) and corrections.jsonl (one line per changed item). The review
+    queue and its page are in `output`/review.
     """
-    began = time.monotonic()
-    pack = load_pack(config.pack)
-    pack.require_labels(STAGE)
     check_not_own_copy(config.labelled.manifest, config.output / STAGE)
-    samples, read = intake(config.labelled, pack, Split.LABELLED, config.output, config.images)
-    folder, review = config.output / STAGE, config.output / "review"
-    models = {"teacher": model_identity(config.teacher), "base": _identify_base(config)}
-    recipe = recipe_hash(
-        settings=config.correction, pack=pack.digest, models=models, student=config.student,
-        input=read.digest, code=code_version(), seed=config.seed,
-        verdicts=[file_state(p) for p in (config.correction.reviewer.path, review / STORE) if p],
-        pixels=[config.teacher.min_pixels, config.teacher.max_pixels], context=config.teacher.context_length,
-    )  # fmt: skip
-    if (record := reused(folder, recipe)) is not None:
+    base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
+    stage = Stage(STAGE, config, {"teacher": config.teacher, "base": base})
+    samples = stage.read("samples", config.labelled, Split.LABELLED)
+    pack, folder, review = stage.pack, stage.folder, config.output / "review"
+    judged_by_people = [file_state(p) for p in (config.correction.reviewer.path, review / STORE) if p]
+    record = stage.find_finished(settings=config.correction, student=config.student, verdicts=judged_by_people)
+    if record is not None:
         return record
-    verdicts = _read_valid_verdicts(review / STORE, samples)
+    verdicts = read_valid_verdicts(review / STORE, samples)
     with open_asker(config, STAGE, samples) as asker:
-        found = predict_out_of_fold(config, pack, samples, asker)
+        found = FoldStudents(config, config.student, pack, asker).predict_out_of_fold(samples)
         judged, unjudged = split_judged(samples, found.runs, found.folds[0].always_train)
         answers: dict[str, Prediction] = {}
         judgements = judge_by_predictions(judged, found.runs, list_labels(samples))
@@ -80,7 +74,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         )
         costs = asker.costs()
     fold_of = found.folds[0].fold_of
-    model_of = {s.id: found.models(s.id) for s in judged}
+    model_of = {s.id: found.name_models(s.id) for s in judged}
     corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
 
     def write_for_people() -> None:
@@ -93,33 +87,19 @@ def correction(config: CorrectionConfig) -> StageRecord:
         )
 
     run_as_task("report", "write report, review page and corrected manifests", write_for_people)
-    inputs = {"samples": read.digest, "folds": found.folds[0].digest}
-    stage = Stage(STAGE, folder, recipe, inputs, models, began)
+    stage.inputs["folds"] = found.folds[0].digest
     record = stage.finish(corrections, [], (s.id for s in samples), count_figures(corrections, decisions), costs)
     _show_changes(corrections, decisions, review)
     return record
 
 
-def _identify_base(config: CorrectionConfig) -> str:
-    student = config.student
-    return "probe" if isinstance(student, ProbeSpec) else model_identity(choose_base_engine(student))
-
-
-def _read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str]:
-    """Return what people have said so far, by sample id; of items that have changed since, nothing."""
-    held = read_store(store)
-    good, stale = usable(held, {s.id: s.labels for s in samples}, {s.id: content_digest(s) for s in samples})
-    if stale:
-        get_run_logger().warning(
-            "%d verdicts are of items that have changed since; not used: %s", len(stale), stale[:10]
-        )
-    return good
-
-
 def _make_teacher(
     config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, answers: dict[str, Prediction]
 ) -> AskTeacher:
-    """Return how the teacher is asked about some of `samples`, blind; its answers are added to `answers`, too."""
+    """Return a function that asks the teacher about some of `samples` without showing the given labels.
+
+    The function also adds the teacher's answers to `answers`.
+    """
 
     def ask(items: Ints) -> Floats:
         doubtful = [pack.with_neither(samples[i]) for i in items.tolist()]
@@ -133,7 +113,7 @@ def _make_teacher(
 
 
 def _make_reviewer(reviewer: ReviewerConfig, samples: Sequence[Sample], labels: Sequence[str]) -> LookUp:
-    """Return how the configured reviewer's verdicts are looked up, for the items asked about and no others."""
+    """Return a function that looks up the reviewer's verdicts on the items that it is asked about."""
     places = {label: i for i, label in enumerate(labels)} | {NEITHER: -1}
 
     def look_up(items: Ints) -> dict[int, int]:
@@ -142,7 +122,7 @@ def _make_reviewer(reviewer: ReviewerConfig, samples: Sequence[Sample], labels: 
         item_of = {samples[i].id: i for i in items.tolist()}
         if reviewer.kind == "demo_stand_in":
             get_run_logger().warning(
-                "the reviewer is the demo's stand-in, which knows the truth: it answers for %d items", len(items)
+                "the reviewer is simulated from the demo's true labels: it answers for %d items", len(items)
             )
             verdicts = answer_from_truth(reviewer.path, item_of)
         else:
@@ -159,8 +139,8 @@ def _write_manifests(
     left_alone = write_corrected(manifest, pack.columns, samples, corrections, folder)
     if left_alone:
         get_run_logger().warning(
-            "%d items have another label in %s by now, or are gone from it; left alone in the corrected copy: %s",
-            len(left_alone), manifest, left_alone[:10],
+            "%d items were removed from %s or relabelled there during the run; the corrected copy keeps their present "
+            "state, and the next run decides about them: %s", len(left_alone), manifest, left_alone[:10],
         )  # fmt: skip
 
 
@@ -173,9 +153,9 @@ def _show_changes(corrections: Sequence[Correction], decisions: Decisions, revie
     ]
     show_table("labels-changed", rows, f"{len(changed)} labels changed or dropped; {decisions.gate.summary}")
     waiting = sum(c.action is Action.REVIEW for c in corrections)
-    log.info("%d labels changed or dropped, %d wait for review; %s", len(changed), waiting, decisions.gate.summary)
+    log.info("%d labels changed or dropped, %d awaiting review; %s", len(changed), waiting, decisions.gate.summary)
     if waiting:
-        log.info("judge them in %s, then: labelstill review import %s FILE", review / PAGE, review.parent)
+        log_where_to_judge(review, f"{waiting} labels")
     estimates: Mapping[str, float] = {name: round(e.value, 4) for name, e in decisions.estimates.items()}
     if estimates:
         log.info("estimated: %s", estimates)

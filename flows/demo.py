@@ -1,6 +1,5 @@
-"""The demo: makes its data and its tiny Qwen2-VL models, runs `distill` on them, and compares with the truth."""
+"""The demo: make data and tiny Qwen2-VL models, run `distill` on them, and compare the result with the true labels."""
 
-import os
 import resource
 import time
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.config import DemoConfig, DistillConfig, EvaluateConfig
+from flows.config import DemoConfig, DistillConfig
 from flows.distill import distill
 from flows.run_lock import hold_output
 from flows.stage import run_as_task
@@ -19,38 +18,37 @@ from tasks.dataset.settings import EmitSettings, ExportSpec
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
 from tasks.demo.tiny_models import TinyModels, make_models
-from tasks.evaluation.settings import EvaluateSettings
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
-from tasks.report.summary import run_summary
+from tasks.report.summary import summarize_run
 from tasks.students.settings import StudentSpec
 
 _PIXELS = 112 * 168
-"""The demo's screens are drawn at this size, so that the models see them as they are."""
+"""Pixels per screen. The demo's screens are drawn at this size, so models see them without resizing."""
 
 
 @flow(name="demo", flow_run_name="demo: seed {config.seed}", timeout_seconds=6 * 3600)
 @hold_output
 def demo(config: DemoConfig) -> str:
-    """Run the whole way on synthetic shop screens and dialogues; returns the summary it prints, as Markdown."""
+    """Run all stages on synthetic shop screens and dialogues, and return the summary that it logs, as Markdown."""
     began = time.monotonic()
     log = get_run_logger()
-    paths = run_as_task("demo data", "draw screens and dialogues", lambda: _data(config))
-    models = run_as_task("demo models", "train base, teacher and generator", lambda: _models(config))
-    run = demo_config(config, paths, models)
+    paths = run_as_task("demo data", "draw screens and dialogues", lambda: write_data(config))
+    models = run_as_task("demo models", "train base, teacher and generator", lambda: train_models(config))
+    run = make_demo_config(config, paths, models)
     distill(run)
     figures = evaluate_demo(run.output, paths.truth)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
-    cost = f"{time.monotonic() - began:.0f} s in all, peak memory of this process {peak:.1f} GiB"
-    text = f"{run_summary(run.output)}\n{describe(figures)}\n\n{cost}\n"
-    create_markdown_artifact(text, key="demo-summary", description="The demo's run against the truth")
+    cost = f"{time.monotonic() - began:.0f} s in total, peak memory of this process {peak:.1f} GiB"
+    text = f"{summarize_run(run.output)}\n{describe(figures)}\n\n{cost}\n"
+    create_markdown_artifact(text, key="demo-summary", description="The demo's results compared with the true labels")
     log.info("summary\n%s", text)
     return text
 
 
-def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> DistillConfig:
-    """The configuration that the demo runs `distill` with."""
+def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> DistillConfig:
+    """Return the configuration that the demo runs `distill` with."""
     local = {"engine": "local", "dtype": "float32", "batch_size": 32, "min_pixels": _PIXELS, "max_pixels": _PIXELS}
     return DistillConfig(
         pack="demo",
@@ -71,13 +69,13 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
             gradient_checkpointing=False,
             dtype="float32",
             scoring_batch_size=32,
-            scoring_engine="local",  # a vLLM takes longer to start than these take to answer
+            scoring_engine="local",  # vLLM takes longer to start than these models take to answer
             min_pixels=_PIXELS,
             max_pixels=_PIXELS,
         ),
-        # a model of this size begins every reason alike, and knows few words
+        # A model of this size begins every reason alike and uses few words.
         rationales=RationaleSettings(attempts=3, alike=0.8, opening_share=1.0),
-        # a model of this size words its reasons loosely: cooler and more votes than the default
+        # A model of this size is inconsistent: use a lower temperature and more votes than by default.
         pseudo_labels=PseudoLabelSettings(votes=5, temperature=0.4),
         correction=CorrectionSettings(
             votes=5,
@@ -89,8 +87,8 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
         emit=EmitSettings(
             name="demo",
             licence="Apache-2.0",
-            # so small a student can't do both: taught all reasons it is right about half of the time, and the labelled
-            # set with 15 % of them left it 8.8 points below the same set without any
+            # So small a student cannot learn both: trained on all reasons it is right about half of the time, and with
+            # reasons on 15 % of the labelled set it was 8.8 points below the same set without reasons.
             reason_share=0.05,
             export=ExportSpec(base=str(models.base), min_pixels=_PIXELS, max_pixels=_PIXELS),
         ),
@@ -98,31 +96,24 @@ def demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> Dis
         ledger=config.output / "ledger.sqlite",
         images=config.output / "images",
         texts=config.output / "texts",
-        shard_size=100,  # some 10 s a shard: shorter than on real data, so that there is something to watch
+        shard_size=100,  # about 10 s per shard: shorter than on real data, so that progress can be watched
         seed=config.seed,
     )
 
 
-def evaluation_config(config: DemoConfig, *, seeds: int, steps: int) -> EvaluateConfig:
-    """The configuration that measures a demo that has been run: each variant's students on the test set."""
-    paths, models = _data(config), _models(config)
-    at_once = max(1, os.cpu_count() or 1)
-    settings = EvaluateSettings(seeds=seeds, steps=steps, parallel=at_once, truth=paths.truth)
-    run = demo_config(config, paths, models).evaluate_config()
-    return run.model_copy(update={"evaluate": settings})
-
-
-def _data(config: DemoConfig) -> DemoPaths:
+def write_data(config: DemoConfig) -> DemoPaths:
+    """Draw the demo's screens and dialogues, or reuse those of an earlier run."""
     return write_demo(Path(config.output) / "data", config.seed, labelled=config.labelled, unlabelled=config.unlabelled)
 
 
-def _models(config: DemoConfig) -> TinyModels:
+def train_models(config: DemoConfig) -> TinyModels:
+    """Train the demo's models, or reuse those of an earlier run."""
     bars: dict[str, Progress] = {}
-    with ExitStack() as under_way:
+    with ExitStack() as stack:
 
-        def moved(name: str, step: int, steps: int, loss: float) -> None:
+        def show_step(name: str, step: int, steps: int, loss: float) -> None:
             if name not in bars:
-                bars[name] = under_way.enter_context(Progress("models", f"train {name}", steps))
-            bars[name].to(step)
+                bars[name] = stack.enter_context(Progress("models", f"training {name}", steps))
+            bars[name].move_to(step)
 
-        return make_models(Path(config.output) / "models", progress=moved, scale=config.training)
+        return make_models(Path(config.output) / "models", progress=show_step, scale=config.training)

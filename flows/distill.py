@@ -1,12 +1,14 @@
-"""The whole DAG as one flow with four subflows: rationales, correction, pseudo-labels (which reads it), emit."""
+"""Run all stages as one flow with four subflows, in order: rationales, correction, pseudo-labels, emit."""
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.api import through_outages
-from flows.asking import budget_spent, spending
+from flows.api import retry_after_outages
+from flows.asking import charge_budget, make_budget_error
 from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
 from flows.correction import correction
 from flows.emit import emit
@@ -14,11 +16,10 @@ from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
 from flows.run_lock import hold_output
 from flows.service.pages import show_links
-from flows.stage import one_reading, run_as_task
+from flows.stage import run_as_task, share_readings
 from flows.ui import show_in_ui
-from tasks.models.engines.engine import check_engine
 from tasks.report.card.card import CardSettings, write_card
-from tasks.report.summary import run_summary
+from tasks.report.summary import summarize_run
 from tasks.storage.stage_record import StageRecord
 
 
@@ -27,54 +28,46 @@ from tasks.storage.stage_record import StageRecord
 def distill(config: DistillConfig) -> dict[str, StageRecord]:
     """Turn a labelled set and an unlabelled pool into one training set under `config.output`.
 
-    Stages whose keys the configuration leaves out are skipped; a stage whose recipe and inputs are unchanged is reused.
-    Returns each stage's record by name; None when `budget` was spent before the end.
+    Stages whose keys are missing from the configuration are skipped, and stages whose settings and inputs are unchanged
+    are reused. Returns each stage's record by name, or None when `budget` was spent before the end.
     """
-    for spec in (config.generator, config.teacher, config.pseudo_labels.second_teacher):
-        if spec is not None and config.runner == "threads":  # else the nodes say what they lack
-            check_engine(spec)
-    with spending(config.budget), one_reading():
-        records = run_stages(config.stage_configs())
+    config.check_engines()
+    with charge_budget(config.budget), share_readings():
+        records = run_stages(config.list_stage_configs())
     log = get_run_logger()
     for stage in ("rationales", "pseudo_labels", "correction"):
         if stage not in records:
-            log.info("%s: skipped, the configuration leaves out its keys", stage)
-    write_up(config)
+            log.info("%s: skipped, because its keys are not in the configuration", stage)
+    write_card_and_summary(config)
     return records
 
 
-def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
-    """Run each stage as a subflow, in order; each one's record by name. Raises BudgetSpent when one had to stop.
+_FLOWS: dict[type[AnyStage], Any] = {
+    RationalesConfig: rationales, CorrectionConfig: correction, PseudoLabelsConfig: pseudo_labels, EmitConfig: emit
+}  # fmt: skip
 
-    A stage that ends because Prefect's API is away is begun again once it answers (flows/api.py).
+
+def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
+    """Run each stage as a subflow, in order, and return their records by name.
+
+    A stage that fails because Prefect's API is unavailable is run again when the API answers (flows/api.py). Raises
+    BudgetSpent when a stage stopped because the budget was spent.
     """
     records: dict[str, StageRecord] = {}
     for stage in stages:
-        record = through_outages(lambda stage=stage: _run_stage(stage), type(stage).__name__.removesuffix("Config"))
-        if record is None:  # pyright: ignore[reportUnnecessaryComparison]  what hold_output made of it
-            raise budget_spent()
+        record = retry_after_outages(partial(_FLOWS[type(stage)], stage), type(stage).__name__.removesuffix("Config"))
+        if record is None:  # hold_output turned BudgetSpent into a completed run without a result
+            raise make_budget_error()
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
     return records
 
 
-def _run_stage(stage: AnyStage) -> StageRecord:
-    match stage:
-        case RationalesConfig():
-            return rationales(stage)
-        case PseudoLabelsConfig():
-            return pseudo_labels(stage)
-        case CorrectionConfig():
-            return correction(stage)
-        case EmitConfig():
-            return emit(stage)
-
-
-def write_up(config: DistillConfig) -> None:
-    """The run's card, and what it did as an artifact."""
+def write_card_and_summary(config: DistillConfig) -> None:
+    """Write the run's card, and show its summary and links to its pages in the web UI."""
     settings = CardSettings(title=config.emit.name, licence=config.emit.licence, pack=config.pack)
     page = run_as_task("card", "write the run's card", lambda: write_card(config.output, settings))
     get_run_logger().info("card: %s", page)
-    summary = run_summary(config.output)
+    summary = summarize_run(config.output)
     show_in_ui("summary", lambda: create_markdown_artifact(summary, key="summary", description="What this run did"))
     show_links(config.output, logs=True)

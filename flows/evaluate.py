@@ -1,9 +1,9 @@
-"""Is the student better? The same student trained on each variant of the set, several seeds, on held-out items."""
+"""Measure whether the new set is better: train the same student on each variant of it and score held-out items."""
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,28 +13,27 @@ from prefect.artifacts import create_markdown_artifact
 from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
 from flows.run_lock import hold_output
-from flows.stage import Stage, intake, reused, run_as_task, show_table
+from flows.stage import Stage, read_set, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
 from tasks.evaluation.results import STAGES, Results, check_held_out, read_results
 from tasks.evaluation.scores import Scored
-from tasks.evaluation.table import describe, make_report
+from tasks.evaluation.table import Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
 from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
-from tasks.evaluation.worker_pool import worker_pool
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
-from tasks.models.engines.identity import model_identity, prompter_for
-from tasks.packs.pack import Pack, load_pack
+from tasks.models.engines.identity import prompter_for
+from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
-from tasks.report.card.card import settings_of, write_card
+from tasks.report.card.card import read_settings, write_card
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord, read_record
-from tasks.storage.stages import code_version, recipe_hash
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
+from tasks.students.worker_pool import worker_pool
 
 STAGE = "evaluate"
 
@@ -42,60 +41,51 @@ STAGE = "evaluate"
 @flow(name="evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
 @hold_output
 def evaluate(config: EvaluateConfig) -> StageRecord:
-    """Train students on each variant of what the run under `output` left, and measure them: `output`/evaluate.
+    """Train students on each variant of the set made by the run under `output`, and measure them.
 
-    Kept: one row an answer (`Scored`); beside it scores.json, and predictions.csv of the test set. Raises ConfigError
-    when `emit` has left nothing, or has not kept these very held-out items out, or none of them has a label.
+    Writes `output`/evaluate. Kept: one row per answer (`Scored`); the folder also gets scores.json, and predictions.csv
+    for the test set. Raises ConfigError when `emit` has not finished or did not exclude these held-out items from
+    training, or when none of them has a label.
     """
-    began = time.monotonic()
-    pack = load_pack(config.pack)
-    pack.require_labels(STAGE)
     settings = config.evaluate
-    folder = config.output / STAGE
-    held_out, read = intake(config.evaluation, pack, Split.TEST, config.output, config.images)
-    inputs = {"evaluation": read.digest}
-    tested: list[Sample] = []
-    if config.test is not None:
-        tested, read = intake(config.test, pack, Split.TEST, folder, config.images)
-        inputs["test"] = read.digest
-    for stage in STAGES:
-        if (record := read_record(config.output / stage)) is not None:
-            inputs[stage] = record.digest
-    if "emit" not in inputs:
-        raise ConfigError(f"{config.output / 'emit'}: no finished stage; run `labelstill run` with this output first")
-    check_held_out(config.output, config.evaluation.manifest, inputs["evaluation"])
+    stage = Stage(STAGE, config, {"base": choose_base_engine(config.student)})
+    pack, folder = stage.pack, stage.folder
+    held_out = stage.read("evaluation", config.evaluation, Split.TEST)
+    tested = stage.read("test", config.test, Split.TEST, folder) if config.test is not None else []
+    for earlier in STAGES:
+        if (record := read_record(config.output / earlier)) is not None:
+            stage.inputs[earlier] = record.digest
+    if "emit" not in stage.inputs:
+        raise ConfigError(f"{config.output / 'emit'}: no finished training set; run `labelstill run` with it first")
+    check_held_out(config.output, config.evaluation.manifest, stage.inputs["evaluation"])
     truth = read_truth(settings.truth) if settings.truth else {}
-    base = model_identity(choose_base_engine(config.student))
-    recipe = recipe_hash(
-        settings=settings, student=config.student, pack=pack.digest, inputs=inputs, code=code_version(),
-        base=base, truth=truth, seed=config.seed,
-    )  # fmt: skip
-    if (record := reused(folder, recipe)) is not None:
+    if (record := stage.find_finished(settings=settings, student=config.student, truth=truth)) is not None:
         return record
     labels = {s.id: label for s in held_out if (label := s.given or truth.get(s.id))}
     if not labels:
         raise ConfigError(
-            f"{config.evaluation.manifest}: no held-out item has a label; give them as `output` there, or in "
-            "`evaluate.truth`"
+            f"{config.evaluation.manifest}: no held-out item has a label; add the labels there as `output`, or in the "
+            "file that `evaluate.truth` names"
         )
 
     sets = {
-        split: intake(source, pack, split, config.output, config.images)[0] if source else []
+        split: read_set(source, pack, split, config.output, config.images)[0] if source else []
         for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled))
     }
     results = read_results(config.output, sets[Split.LABELLED], sets[Split.UNLABELLED])
     texts = read_texts(config, pack, [*held_out, *tested, *results.labelled.values(), *results.pool.values()])
-    students = folder / "students"
-    trials = plan_trials(settings, config.student, results, truth, config.pack, texts, students, config.seed)
+    home = folder / "students"
+    trials = plan_trials(settings, config.student, results, truth, config.pack, texts, home, config.seed)
     for variant in settings.variants:
         if not any(t.variant is variant for t in trials):
-            get_run_logger().info("variant `%s` is left out: the run has left nothing for it", variant)
+            get_run_logger().info("variant `%s` is skipped: the run has no data for it", variant)
     _train(trials, settings.parallel)
     measured = [s for s in held_out if s.id in labels]
     with open_asker(config, STAGE, [*measured, *tested]) as asker:
-        rows = [row for t in trials for row in _score(t, trials, pack, asker, measured, labels, settings.ask_reasons)]
+        students = _Students(pack, trials, asker)
+        rows = [row for trial in trials for row in students.score(trial, measured, labels, settings.ask_reasons)]
         if config.test is not None and tested:
-            _predict(config.test, folder, results, trials, pack, asker, tested)
+            _predict(config.test, folder, results, students, tested)
         costs = asker.costs()
     report = make_report(rows)
     write_json(folder / "scores.json", report)
@@ -104,27 +94,26 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         for s in held_out
         if s.id not in labels
     ]
-    _show(rows)
+    _show(report)
     ids = [s.id for s in measured for _ in trials] + [d.sample_id for d in dropped]
-    stage = Stage(STAGE, folder, recipe, inputs, {"base": base}, began)
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
-    if (card := settings_of(config.output)) is not None:
+    if (card := read_settings(config.output)) is not None:
         run_as_task("card", "put the students on the run's card", lambda: write_card(config.output, card))
     return record
 
 
 def _train(trials: Sequence[Trial], parallel: int) -> None:
-    """Train the students that are not there yet, `parallel` at a time; finished ones are reused after a kill."""
+    """Train the missing students, `parallel` at a time; finished ones are reused."""
     waiting = [t for t in trials if not t.is_trained]
     if len(waiting) < len(trials):
-        get_run_logger().info("%d of %d students are trained already", len(trials) - len(waiting), len(trials))
+        get_run_logger().info("%d of %d students are already trained", len(trials) - len(waiting), len(trials))
     if not waiting:
         return
 
     def work() -> None:
         threads = max(1, (os.cpu_count() or 1) // parallel)
         with (
-            Progress(STAGE, f"train {len(waiting)} students", len(waiting)) as progress,
+            Progress(STAGE, f"training {len(waiting)} students", len(waiting)) as progress,
             worker_pool(parallel, torch.set_num_threads, threads) as pool,
         ):
             for done in as_completed([pool.submit(train_trial, trial) for trial in waiting]):
@@ -135,52 +124,42 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
     run_as_task("train students", f"train {len(waiting)} students on {sets} variants", work)
 
 
-def _score(
-    trial: Trial,
-    trials: Sequence[Trial],
-    pack: Pack,
-    asker: Asker,
-    items: Sequence[Sample],
-    labels: Mapping[str, str],
-    ask_reasons: bool,
-) -> list[Scored]:
-    """Return the student's answers about the held-out items."""
-    answers = _ask(trial, trials, pack, asker, items, with_reason=False)
-    reasoned: dict[str, Prediction] = {}
-    if ask_reasons and trial.has_reasons:
-        reasoned = _ask(trial, trials, pack, asker, items, with_reason=True)
-    return make_rows(trial, items, labels, answers, reasoned)
+@dataclass(frozen=True)
+class _Students:
+    """The trained students, and the asker that they are asked through."""
+
+    pack: Pack
+    trials: Sequence[Trial]
+    asker: Asker
+
+    def score(self, trial: Trial, items: Sequence[Sample], labels: Mapping[str, str], reasons: bool) -> list[Scored]:
+        """Return the student's answers about the held-out items, with `reasons` also those given after a reason."""
+        answers = self.ask(trial, items, with_reason=False)
+        reasoned = self.ask(trial, items, with_reason=True) if reasons and trial.has_reasons else {}
+        return make_rows(trial, items, labels, answers, reasoned)
+
+    def ask(self, trial: Trial, items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:
+        """Return the student's prediction for each item, by id."""
+        engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in self.trials])
+        prompter = prompter_for(self.pack, engine, trial.texts)
+        requests = make_label_requests(prompter, items, with_reason=with_reason)
+        how = "predicts labels after reasons" if with_reason else "predicts labels"
+        what = f"student of `{trial.variant}`, seed {trial.seed}, {how}"
+        source = f"{trial.variant}/seed={trial.seed}"
+        found = self.asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)
+        return {p.sample_id: p for p in found}
 
 
-def _ask(
-    trial: Trial, trials: Sequence[Trial], pack: Pack, asker: Asker, items: Sequence[Sample], *, with_reason: bool
-) -> dict[str, Prediction]:
-    engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in trials])
-    prompter = prompter_for(pack, engine, trial.texts)
-    requests = make_label_requests(prompter, items, with_reason=with_reason)
-    what = f"student of `{trial.variant}`, seed {trial.seed}, {'says why and what' if with_reason else 'says what'}"
-    source = f"{trial.variant}/seed={trial.seed}"
-    return {p.sample_id: p for p in asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)}
-
-
-def _predict(
-    test: SourceConfig,
-    folder: Path,
-    results: Results,
-    trials: Sequence[Trial],
-    pack: Pack,
-    asker: Asker,
-    items: Sequence[Sample],
-) -> None:
-    """Write predictions.csv: each test item's label, by the students of the best set that the run made."""
-    best = next((v for v in BEST_FIRST if any(t.variant is v for t in trials)), None)
+def _predict(test: SourceConfig, folder: Path, results: Results, students: _Students, items: Sequence[Sample]) -> None:
+    """Write predictions.csv: each test item's label as predicted by the students of the best variant."""
+    best = next((v for v in BEST_FIRST if any(t.variant is v for t in students.trials)), None)
     if best is None:
         write_predictions(folder / "predictions.csv", ())
         return
-    judges = [t for t in trials if t.variant is best]
-    answers = [a for t in judges for a in _ask(t, trials, pack, asker, items, with_reason=False).values()]
+    judges = [t for t in students.trials if t.variant is best]
+    answers = [a for t in judges for a in students.ask(t, items, with_reason=False).values()]
     refused = [d.sample_id for d in read_rows(folder / "samples" / Split.TEST / "dropped.parquet", Dropped)]
-    named = keep_own_ids(refused, test.manifest, pack.columns) if refused else []
+    named = keep_own_ids(refused, test.manifest, students.pack.columns) if refused else []
     usual = count_usual_labels(results.emitted, results.labelled.values())
     found = choose_test_labels(items, answers, named, usual)
     write_predictions(folder / "predictions.csv", found.labels.items())
@@ -188,15 +167,14 @@ def _predict(
     for ids, why in ((found.unread, "could not be read"), (found.unanswered, "got no answer from any student")):
         if ids:
             few = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-            log.warning("predictions.csv: %d items %s and have the commonest label: %s", len(ids), why, few)
+            log.warning("predictions.csv: %d items %s and get the most common label: %s", len(ids), why, few)
     if nameless := len(refused) - len(named):
-        log.warning("predictions.csv: %d items that could not be read have no id, and so no row", nameless)
+        log.warning("predictions.csv: %d unreadable items have no id and therefore no row", nameless)
 
 
-def _show(rows: Sequence[Scored]) -> None:
-    report = make_report(rows)
+def _show(report: Report) -> None:
     text = describe(report)
-    create_markdown_artifact(text, key="evaluation", description="Students by what they were taught")
+    create_markdown_artifact(text, key="evaluation", description="Held-out accuracy by variant of the set")
     get_run_logger().info("held-out accuracy\n%s", text)
     classes = [{"variant": s.variant, **c.model_dump()} for s in report.scores for c in s.classes]
-    show_table("evaluation-classes", classes, "Held-out precision, recall and F1 by class")
+    show_table("evaluation-classes", classes, "Held-out precision, recall and F1 per class")

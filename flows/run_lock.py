@@ -1,7 +1,7 @@
-"""One run at a time per output folder, whichever deployment, terminal or machine it comes from.
+"""Allow one run at a time per output folder, whichever deployment, terminal or machine starts it.
 
-The lock is the operating system's, on `<output>/.run.lock`, so it is free as soon as its holder dies, however that
-happened. `.run.json` beside it says who holds it, for those who wait.
+The lock is the operating system's lock on `<output>/.run.lock`, so it is released when its holder dies in any way.
+`.run.json` beside it names the holder to those who wait.
 """
 
 import json
@@ -34,55 +34,54 @@ R = TypeVar("R")
 
 _LOCK = ".run.lock"
 _HOLDER = ".run.json"
-_SAY_SECONDS = 30.0
+_LOG_SECONDS = 30.0
 _POLL_SECONDS = 0.25
-_MAY_PASS = (EngineError, LedgerError)
-"""Of our own errors, those that a second attempt may not meet: a dead server, a locked file. The others name what a
-person must fix."""
+_RETRYABLE = (EngineError, LedgerError)
+"""The errors of ours that may pass by themselves, such as a dead server or a locked file. The others need a person."""
 
 
 def hold_output(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a flow's function, whose `config` has an `output`, the only one at work in that folder (`lock_output`).
+    """Make a flow's function hold the lock of its `config.output` while it runs (`lock_output`).
 
-    A run that fails is retried as its deployment says (PREFECT_FLOWS_DEFAULT_RETRIES in prefect.yaml), but not after an
-    error that would come again, and not as part of a larger flow, which is retried as a whole. A run whose budget is
-    spent ends Completed, by the name of BudgetSpent, and gives None.
+    A failed run is retried as its deployment says (PREFECT_FLOWS_DEFAULT_RETRIES in prefect.yaml), but not after an
+    error that would occur again, and not as a subflow, whose parent is retried as a whole. A run whose budget is spent
+    ends Completed under the name BudgetSpent and returns None.
     """
 
     @wraps(function)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+    def run_alone(*args: P.args, **kwargs: P.kwargs) -> R:
         config = cast(CommonConfig, kwargs["config"] if "config" in kwargs else args[0])
-        run = _current_run()
+        run = _get_current_run()
         try:
             say = get_run_logger().info
             with lock_output(config.output, run.name if run else "", say), writing(config.output):
                 result = function(*args, **kwargs)
         except BudgetSpent as spent:
-            # nothing broke: a failure would be alerted, and retried on a new budget
+            # Not a failure, which would send an alert and be retried with a new budget.
             result = cast(R, Completed(name="BudgetSpent", message=str(spent)))
         except Exception as error:
             wait_for_api()
             if run is not None and _is_final(error, run):
                 _take_retries_from(run)
             raise
-        wait_for_api()  # Prefect would fail a finished run whose end it can't tell the server
+        wait_for_api()  # Prefect fails a finished run when it cannot report its end to the server
         return result
 
-    return alone
+    return run_alone
 
 
-def _current_run() -> FlowRun | None:
+def _get_current_run() -> FlowRun | None:
     context = FlowRunContext.get()
     return context.flow_run if context else None  # pyright: ignore[reportReturnType]
 
 
 def _is_final(error: Exception, run: FlowRun) -> bool:
-    in_vain = isinstance(error, LabelstillError) and not isinstance(error, _MAY_PASS)
+    in_vain = isinstance(error, LabelstillError) and not isinstance(error, _RETRYABLE)
     return in_vain or run.parent_task_run_id is not None
 
 
 def _take_retries_from(run: FlowRun) -> None:
-    """Set the run's retries to 0: the server then takes its failure as the end."""
+    """Set the run's retries to 0, so that the server does not retry it."""
     policy = run.empirical_policy
     if not policy.retries:
         return
@@ -91,18 +90,18 @@ def _take_retries_from(run: FlowRun) -> None:
         with client:
             client.update_flow_run(run.id, empirical_policy=policy.model_copy(update={"retries": 0}))
     except (httpx.HTTPError, PrefectHTTPStatusError):
-        get_run_logger().warning("the server was not told that another try is in vain, and may make one")
+        get_run_logger().warning("the server cannot be reached to cancel this run's retries, and may retry it in vain")
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The run that works on an output folder: what `.run.json` holds."""
+    """The run that holds an output folder's lock: the content of `.run.json`."""
 
     host: str
     pid: int
     run: str
     since: float
-    """When it took the lock, in seconds since 1970."""
+    """When it took the lock, in seconds since 1970-01-01."""
 
     def __str__(self) -> str:
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
@@ -111,22 +110,24 @@ class Holder:
 
 @contextmanager
 def lock_output(
-    output: Path, run: str, say: Callable[[str], None] = print, every: float = _SAY_SECONDS
+    output: Path, run: str, say: Callable[[str], None] = print, every: float = _LOG_SECONDS
 ) -> Iterator[None]:
-    """Hold the folder `output`, made if need be, for the run named `run` until the block ends.
+    """Lock the folder `output` for the run named `run` until the block ends; create the folder if it is missing.
 
-    While another process holds it this waits, and says so through `say` at once and each `every` seconds, naming the
-    holder. The process that holds a folder already may take it again: a stage's flow does not wait for its parent.
-    Raises ConfigError when the folder can't be made or written.
+    While another process holds the lock this waits, and reports the holder through `say` at once and every `every`
+    seconds. A process can take a lock that it holds again, so a stage's flow does not wait for its parent. Raises
+    ConfigError when the folder cannot be created or written.
     """
     folder = output.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # one lock object per folder in this process, whichever thread asks: that is what lets it be taken again
+        # One lock object per folder and process, shared by all threads, so that it can be taken again.
         lock = FileLock((folder / _LOCK).resolve(), thread_local=False, is_singleton=True, poll_interval=_POLL_SECONDS)
         _wait_for(lock, folder, say, every)
     except OSError as error:
-        raise ConfigError(f"output: {output} can't be written ({error.strerror}); name a folder of yours") from error
+        raise ConfigError(
+            f"output: {output} can't be written ({error.strerror}); set `output` to a folder that you may write to"
+        ) from error
     outermost = lock.lock_counter == 1
     try:
         if outermost:
@@ -139,8 +140,8 @@ def lock_output(
         lock.release()
 
 
-def holder_of(output: Path) -> Holder | None:
-    """Return who last noted that they hold `output`; None where nobody did, or the note can't be read."""
+def read_holder(output: Path) -> Holder | None:
+    """Return the holder that `.run.json` in `output` names; None when the file is missing or unreadable."""
     try:
         return Holder(**json.loads((output / _HOLDER).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -155,7 +156,7 @@ def _wait_for(lock: FileLock, folder: Path, say: Callable[[str], None], every: f
             lock.acquire(timeout=patience)
         except Timeout:
             patience = every
-            holder = holder_of(folder) or "another run"
+            holder = read_holder(folder) or "another run"
             say(f"Waiting for {folder} ({time.monotonic() - began:.0f} s): locked by {holder}")
         else:
             if patience:

@@ -1,8 +1,7 @@
-"""Where a stage's work runs: as task runs one after another on this machine, or, with `runner: {kind: ray}`, as task
-runs on a cluster (prefect-ray), whose lines and states reach the web UI like any other's.
+"""Run a stage's work as task runs, one after another on this machine or, with `runner: {kind: ray}`, on a Ray cluster.
 
-A shard that is lost with its node is run again by Ray on another; what it wrote before is found there, in the shared
-folders, and not made twice.
+When a node dies, Ray runs its shard again on another node. Results that the shard has already written to the shared
+folders are reused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,31 +16,32 @@ from prefect.cache_policies import NO_CACHE
 from flows.config import CommonConfig
 from tasks.errors import EngineError
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, last_line, mark_ground
 from tasks.models.engines.ray.placed import open_on_cluster
+from tasks.models.engines.spec import EngineSpec
 
 T = TypeVar("T")
 
-_MOST_SHARDS = 500
-"""A task run costs Prefect and Ray a quarter of a second, and its tables bear some hundreds a flow run."""
-_TRIES = 4
-"""Times in all that a shard is begun before what it does is taken for what kills its node."""
+_MAX_SHARDS = 500
+"""Most shards per flow run: each costs Prefect and Ray 0.25 s, and the web UI can show a few hundred."""
+_MAX_ATTEMPTS = 4
+"""Attempts per shard when its node or process dies; after that, its work is taken to be the cause."""
 _WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Shard(Generic[T]):
-    """A piece of a stage's work that can be done anywhere, and twice."""
+    """A piece of a stage's work that can run on any node and can safely be run again."""
 
     title: str
     work: Callable[[], T]
 
 
 def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
-    """Run `work` as one Prefect task run titled `title`; what it raises is raised here.
+    """Run `work` as one Prefect task run titled `title` and return its result; exceptions propagate.
 
-    The work is a closure, so that Prefect neither walks through nor hashes thousands of requests.
+    `work` takes no arguments, so that Prefect does not inspect and hash thousands of requests.
     """
 
     @task(name=name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
@@ -51,44 +51,46 @@ def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
     return step()
 
 
-def parts(items: Sequence[T], least: int) -> list[Sequence[T]]:
-    """`items` in parts of at least `least` (but for the last), at most some hundreds of them."""
-    size = max(least, -(-len(items) // _MOST_SHARDS))
+def split_into_parts(items: Sequence[T], least: int) -> list[Sequence[T]]:
+    """Return `items` in at most 500 parts, of at least `least` items each except for the last."""
+    size = max(least, -(-len(items) // _MAX_SHARDS))
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def run_shards(config: CommonConfig, name: str, shards: Sequence[Shard[T]], *, gpus: int = 0) -> Iterator[T]:
-    """Run each shard as a task run named `name` and give its result: in order here, as they come on a cluster.
+    """Run each shard as a task run named `name` and yield its result, in order or, on a cluster, as they finish.
 
-    On a cluster a shard holds one CPU and `gpus` GPUs. What a shard raises is raised here, and so is EngineError for
-    one whose node dies each time.
+    On a cluster a shard occupies one CPU and `gpus` GPUs. Exceptions of a shard propagate; EngineError is raised for a
+    shard whose node dies at every attempt.
     """
     if config.runner == "threads":
         for shard in shards:
             yield run_as_task(name, shard.title, shard.work)
     elif shards:
-        yield from _on_cluster(config.runner, ground_of(config), name, shards, gpus)
+        yield from _run_on_cluster(config.runner, check_cluster(config), name, shards, gpus)
 
 
 def open_where_configured(config: CommonConfig, spec: EngineSpec, place: Workplace) -> Engine:
-    """Open the engine that `spec` names, here or in copies on the cluster; raises EngineError with the fix."""
+    """Open the engine of `spec` on this machine or the cluster; raises EngineError, which says how to fix it."""
     if config.runner == "threads":
         return open_engine(spec, place)
-    return open_on_cluster(spec, place, config.runner, ground_of(config))
+    return open_on_cluster(spec, place, config.runner, check_cluster(config))
 
 
-def ground_of(config: CommonConfig) -> Ground:
-    """What the nodes must share for this configuration; they are looked at once a process.
+def check_cluster(config: CommonConfig) -> Ground:
+    """Check, once per process, that all nodes see the configuration's folders, and return what they must share.
 
-    Raises EngineError when there is no cluster, or a node that does not see the folders.
+    Raises EngineError when there is no cluster or a node does not see the folders.
     """
     assert isinstance(config.runner, RayRunner), "called with a cluster only"
     sources = [value for name in type(config).model_fields if isinstance(value := getattr(config, name), SourceConfig)]
-    return _checked(config.runner.address, (config.output, config.images), tuple(source.images for source in sources))
+    return _check_nodes(
+        config.runner.address, (config.output, config.images), tuple(source.images for source in sources)
+    )
 
 
 @cache
-def _checked(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) -> Ground:
+def _check_nodes(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) -> Ground:
     ray = join_cluster(RayRunner(address=address))
     ground = mark_ground(written, read)
     nodes = check_nodes(ray, ground)
@@ -96,9 +98,9 @@ def _checked(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) ->
     return ground
 
 
-def _on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[Shard[T]], gpus: int) -> Iterator[T]:
+def _run_on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[Shard[T]], gpus: int) -> Iterator[T]:
     ray = join_cluster(runner)
-    futures = _submitted(runner, [_step(name, shard, ground) for shard in shards], gpus)
+    futures = _submit(runner, [_make_task(name, shard, ground) for shard in shards], gpus)
     try:
         while futures:
             done, _ = ray.wait(list(futures), timeout=_WAIT_SECONDS)
@@ -109,26 +111,26 @@ def _on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[S
                     raise EngineError(f"a shard of `{name}` failed on its node: {last_line(error)}") from error
                 except ray.exceptions.RayError as error:
                     raise EngineError(
-                        f"a shard of `{name}` was begun {_TRIES} times, and each time its process or node died: "
-                        f"{last_line(error)}; see Ray's log there (memory?), and run again"
+                        f"a shard of `{name}` was started {_MAX_ATTEMPTS} times, and each time its process or node "
+                        f"died: {last_line(error)}; see Ray's log on that node (often it lacks memory), and run again"
                     ) from error
     finally:
-        for reference in futures:  # whoever broke off does not want the others
+        for reference in futures:  # after an error the other shards are not needed
             ray.cancel(reference, force=True)
 
 
-def _submitted(runner: RayRunner, steps: Sequence[Any], gpus: int) -> dict[Any, Any]:
-    """Prefect's futures by Ray's references; a step whose process or node dies is run again by Ray."""
+def _submit(runner: RayRunner, steps: Sequence[Any], gpus: int) -> dict[Any, Any]:
+    """Submit the steps and return Prefect's futures by Ray's references; Ray retries steps whose node dies."""
     from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
 
-    options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": _TRIES - 1, "scheduling_strategy": "SPREAD"}
+    options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": _MAX_ATTEMPTS - 1, "scheduling_strategy": "SPREAD"}
     with RayTaskRunner(address=runner.address) as nodes, remote_options(**options):
         futures = [nodes.submit(step, parameters={}) for step in steps]
     return {future.wrapped_future: future for future in futures}
 
 
-def _step(name: str, shard: Shard[T], ground: Ground) -> Any:
+def _make_task(name: str, shard: Shard[T], ground: Ground) -> Any:
     @task(name=name, task_run_name=shard.title, cache_policy=NO_CACHE, persist_result=False)
     def step() -> T:
         ground.enter()

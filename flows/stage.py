@@ -1,46 +1,48 @@
-"""What the stage flows share, in the order in which a stage uses it: its items and its record.
+"""What all stage flows share: reading a set, reusing a finished result, and writing the stage's record.
 
-A stage reads its sets (`intake`), returns the record of an unchanged one (`reused`), asks models (flows/asking.py),
-and ends with `Stage.finish`, which writes its folder and shows its counts in the web UI.
+A stage reads its sets (`Stage.read`), returns an earlier result if nothing has changed (`Stage.find_finished`), asks
+models (flows/asking.py), and ends with `Stage.finish`, which writes its folder and shows its counts in the web UI.
 """
 
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from flows.api import wait_for_api
+from flows.config import CommonConfig
 from flows.runners import run_as_task
-from flows.service.alerts import tell_empty
+from flows.service.alerts import alert_empty
 from flows.service.pages import show_links
 from flows.ui import show_in_ui
 from tasks.items.file_states import file_state, folder_state
 from tasks.items.ocr import reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
-from tasks.packs.pack import Pack
-from tasks.records import Dropped, Record, Sample, Split
+from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.identity import model_identity
+from tasks.packs.pack import Pack, load_pack
+from tasks.records import Dropped, Record, Sample, Split, content_digest
+from tasks.review.queue import PAGE
+from tasks.review.verdicts import read_store, usable
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
 from tasks.storage.stages import code_version, finished, recipe_hash, write_stage
-
-T = TypeVar("T")
 
 _READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", default=None)
 
 
 @contextmanager
-def one_reading() -> Generator[None]:
-    """Read each set once within the block, subflows included.
+def share_readings() -> Generator[None]:
+    """Read each set only once within the block, also in subflows.
 
-    The stages of a run then decide about, and merge, the same items, whatever is written to its manifest and images
-    meanwhile. The next run sees that.
+    All stages of a run then work on the same items, even if manifests or images change meanwhile. The next run reads
+    them again.
     """
     before = _READINGS.set({})
     try:
@@ -49,13 +51,13 @@ def one_reading() -> Generator[None]:
         _READINGS.reset(before)
 
 
-def intake(
-    source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path | None = None
+def read_set(
+    source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
-    """Read and check a manifest as a task run, or reuse the reading when neither it nor an image has changed.
+    """Read and check a manifest in a task run; reuse the last reading if neither the manifest nor an image has changed.
 
-    `images` is `CommonConfig.images`, where files that were checked are remembered; None: all are opened. Within
-    `one_reading` the first reading of a set stands.
+    `images` is `CommonConfig.images`, which also stores what is known about checked files. Within `share_readings` a
+    set is read only once. Returns the usable items and the record of `output`/samples/`split`.
     """
     folder = output / "samples" / split
     readings = _READINGS.get()
@@ -63,7 +65,7 @@ def intake(
     def work() -> tuple[list[Sample], StageRecord]:
         if readings is not None and folder in readings and read_record(folder) == readings[folder]:
             return read_rows(folder / "kept.parquet", Sample), readings[folder]
-        samples, record = _read_set(source, pack, split, folder, images)
+        samples, record = _read_or_reuse_set(source, pack, split, folder, images)
         if readings is not None:
             readings[folder] = record
         return samples, record
@@ -71,20 +73,20 @@ def intake(
     return run_as_task("read items", f"read {split} items from {source.manifest.name}", work)
 
 
-def _read_set(
-    source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path | None
+def _read_or_reuse_set(
+    source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
     log = get_run_logger()
     inputs = {"manifest": file_state(source.manifest), "images": folder_state(source.images)}
-    # every stage's recipe has this record's digest: with another reader of images, all of them decide again
+    # Part of every stage's recipe: after a change of the OCR model, all stages decide again.
     ocr = reader_identity() if pack.ocr else ""
     recipe = recipe_hash(source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, code=code_version())
     record = finished(folder, recipe)
     if record is not None:
-        log.info("%s items: unchanged, reading reused (%d kept, %d dropped)", split, record.kept, record.dropped)
+        log.info("%s items: unchanged, reused (%d kept, %d dropped)", split, record.kept, record.dropped)
         return read_rows(folder / "kept.parquet", Sample), record
     began = time.monotonic()
-    known = None if images is None else known_files(images)
+    known = images / "known.sqlite"  # see tasks/items/known_files.py
     result = read_samples(source.manifest, source.images, pack, split, known=known)
     seconds = time.monotonic() - began
     record = StageRecord(
@@ -92,44 +94,83 @@ def _read_set(
     )
     ids = [s.id for s in result.kept] + [d.sample_id for d in result.dropped]
     record = write_stage(folder, record, result.kept, result.dropped, ids)
-    log.info("%s items: %d read, %d kept, dropped %s", split, record.read, record.kept, record.drops or "none")
+    log.info("%s items: %d read, %d kept, dropped: %s", split, record.read, record.kept, record.drops or "none")
     return list(result.kept), record
 
 
-def known_files(images: Path) -> Path:
-    """Return the file under `CommonConfig.images` that remembers checked image files (tasks/items/known_files.py)."""
-    return images / "known.sqlite"
+_PAGES_OF = {
+    "correction": ("review", "corrections"),
+    "pseudo_labels": ("review-pool",),
+    "emit": ("review-conflicts",),
+}
+"""The pages that each stage writes for people."""
 
 
-def reused(folder: Path, recipe: str) -> StageRecord | None:
-    """Return the record of a stage that need not be done again, and say so in the log and the web UI; else None."""
-    record = finished(folder, recipe)
-    if record is not None:
-        get_run_logger().info(
-            "%s: recipe and inputs unchanged; reused %s (%d kept, %d dropped)",
-            record.stage,
-            folder,
-            record.kept,
-            record.dropped,
-        )
-        show_counts(record)
-    return record
-
-
-_PAGES_OF = {"correction": ("review", "corrections"), "pseudo_labels": ("review-pool",)}
-"""What each stage writes for people to read."""
-
-
-@dataclass
 class Stage:
-    """A stage flow under way: what decides its outcome, and its record at the end."""
+    """A running stage: its pack, its inputs and models, and the record that it writes at the end.
 
-    name: str
-    folder: Path
-    recipe: str
-    inputs: dict[str, str]
-    models: dict[str, str] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
+    `engines` are the models that it asks, by role. Raises PackError when the pack has no label set and the stage needs
+    one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: CommonConfig,
+        engines: Mapping[str, EngineSpec | None] | None = None,
+        *,
+        needs_labels: bool = True,
+        folder: str | None = None,
+    ) -> None:
+        self.name = name
+        self.pack = load_pack(config.pack)
+        if needs_labels:
+            self.pack.require_labels(name)
+        self.folder = config.output / (folder or name)
+        self.inputs: dict[str, str] = {}
+        """Digest of each input by name."""
+        self._config = config
+        self._engines = {role: spec for role, spec in (engines or {}).items() if spec is not None}
+        self.recipe = ""
+        self._began = time.monotonic()
+
+    def read(self, name: str, source: SourceConfig, split: Split, output: Path | None = None) -> list[Sample]:
+        """Read a set (see `read_set`), note its digest as the input `name`, and return the usable items."""
+        config = self._config
+        samples, record = read_set(source, self.pack, split, output or config.output, config.images)
+        self.inputs[name] = record.digest
+        return samples
+
+    @cached_property
+    def models(self) -> dict[str, str]:
+        """The identity of each model, by role."""
+        return {role: model_identity(spec) for role, spec in self._engines.items()}
+
+    def find_finished(self, **decisive: object) -> StageRecord | None:
+        """Return the record of a finished result with the same recipe, and show it in log and web UI; else None.
+
+        The recipe is the digest of inputs, pack, models, pixel and context limits, code, seed and `decisive`.
+        """
+        bounds = [[spec.min_pixels, spec.max_pixels, spec.context_length] for spec in self._engines.values()]
+        self.recipe = recipe_hash(
+            pack=self.pack.digest, inputs=self.inputs, models=self.models, bounds=bounds, code=code_version(),
+            seed=self._config.seed, **decisive,
+        )  # fmt: skip
+        record = finished(self.folder, self.recipe)
+        if record is not None:
+            get_run_logger().info(
+                "%s: settings and inputs are unchanged, reusing %s (%d kept, %d dropped)",
+                record.stage, self.folder, record.kept, record.dropped,
+            )  # fmt: skip
+            show_counts(record)
+        return record
+
+    def make_record(self, figures: Mapping[str, float], costs: Costs | None = None) -> StageRecord:
+        """Return the stage's record, without its counts."""
+        return StageRecord(
+            stage=self.name, recipe=self.recipe, read=0, kept=0, dropped=0, inputs=self.inputs, models=self.models,
+            seconds=time.monotonic() - self._began, costs=costs or Costs(), figures=dict(figures),
+        )  # fmt: skip
 
     def finish(
         self,
@@ -139,26 +180,39 @@ class Stage:
         figures: Mapping[str, float],
         costs: Costs | None = None,
     ) -> StageRecord:
-        """Write the stage's folder (see tasks/storage/stages.py; raises BooksError like it) and show its counts."""
-        record = StageRecord(
-            stage=self.name,
-            recipe=self.recipe,
-            read=0,
-            kept=0,
-            dropped=0,
-            inputs=self.inputs,
-            models=self.models,
-            seconds=time.monotonic() - self.began,
-            costs=costs or Costs(),
-            figures=dict(figures),
-        )
-        record = write_stage(self.folder, record, kept, dropped, ids)
-        wait_for_api()  # the stage's end must be told to it in any case
-        show_counts(record)
-        if not record.kept:
-            tell_empty(self.folder.parent, self.name)
-        show_links(self.folder.parent, _PAGES_OF.get(self.name, ()))
+        """Write the stage's folder, show its counts, and return the record.
+
+        Raises BooksError unless the ids of `kept` and `dropped` together are exactly `ids`.
+        """
+        record = write_stage(self.folder, self.make_record(figures, costs), kept, dropped, ids)
+        self.show(record)
         return record
+
+    def show(self, record: StageRecord) -> None:
+        """Show the counts and pages of the finished stage in the web UI; alert when it kept nothing."""
+        wait_for_api()  # the flow cannot end without it
+        show_counts(record)
+        if not record.kept and self.folder.name == self.name:  # for an empty candidate `relabel` sends the alert
+            alert_empty(self._config.output, self.name)
+        show_links(self._config.output, _PAGES_OF.get(self.name, ()))
+
+
+def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str]:
+    """Return people's verdicts on `samples`, by id; leave out those on items that have changed since."""
+    labels = {s.id: s.labels for s in samples}
+    contents = {s.id: content_digest(s) for s in samples}
+    valid, stale = usable(read_store(store), labels, contents)
+    if stale:
+        get_run_logger().warning(
+            "%s: %d verdicts are not used because their items have changed since: %s", store, len(stale), stale[:10]
+        )
+    return valid
+
+
+def log_where_to_judge(folder: Path, what: str) -> None:
+    """Log that `what` awaits review in `folder`, and which command imports the verdicts."""
+    page = folder / PAGE
+    get_run_logger().info("%s: judge them in %s, then: labelstill review import %s FILE", what, page, folder.parent)
 
 
 def show_counts(record: StageRecord) -> None:
@@ -171,7 +225,7 @@ def show_counts(record: StageRecord) -> None:
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
-    """Show a table artifact; `key` may hold underscores and slashes, which Prefect's keys may not."""
+    """Show a table artifact; underscores and slashes in `key`, which Prefect does not allow, become hyphens."""
     clean = key.replace("_", "-").replace("/", "-")
     table = [dict(row) for row in rows]
     show_in_ui(clean, lambda: create_table_artifact(table=table, key=clean, description=description))

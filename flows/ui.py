@@ -1,7 +1,7 @@
-"""Progress of a long piece of work: an artifact in the web UI that keeps moving, log lines, a live line on a terminal.
+"""Show the progress of long work: an artifact in the web UI, log lines, and a live line on a terminal.
 
-The files a run leaves are the record, the web UI is a view of it: a Prefect API that is away is said once in the log
-and tried again, and never ends a run or holds it up.
+A run's record is in its files; the web UI only shows it. When Prefect's API is unavailable, that is logged once and
+retried, and it never stops or delays a run.
 """
 
 import contextvars
@@ -19,29 +19,30 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.utilities.context import get_task_and_flow_run_ids
 from rich.console import Console
+from rich.text import Text
 
-from flows.api import unanswered
+from flows.api import find_api_fault
 
 T = TypeVar("T")
 
 _TICK_SECONDS = 4.0
-"""Between two calls of Prefect's API. Each call is also an event that the server keeps for a week."""
-_STILL_SECONDS = 7.0
-"""An artifact with nothing new to say is updated at the first tick after these: it moves every ten seconds."""
-_LAST_CALL_SECONDS = 5.0
-"""What the end of the work waits at most for the artifact's last update."""
+"""Seconds between two calls of Prefect's API; each call is also an event that the server stores for a week."""
+_IDLE_SECONDS = 7.0
+"""Seconds after which an unchanged artifact is updated, so that it visibly moves every ten seconds."""
+_LAST_UPDATE_SECONDS = 5.0
+"""Most seconds to wait for the artifact's last update when the work ends."""
 _RATE_SECONDS = 60.0
-"""Items a second are those of the last minute: a burst out of the ledger says nothing about what comes."""
-_LINE_SECONDS = 2.0
-_WAITS = (1.0, 3.0, None)
-"""Seconds after each try to show something that is shown once; None: given up."""
+"""Seconds over which the rate is measured: a burst of answers from the ledger says nothing about the rest."""
+_LOG_SECONDS = 2.0
+_RETRY_SECONDS = (1.0, 3.0, None)
+"""Seconds to wait after each failed attempt to show something; None means to give up."""
 
 
 class Progress:
-    """How far a piece of work of the running flow or task is; a context manager, or ended by `close`.
+    """The progress of a piece of work in the running flow or task; a context manager, or ended by `close`.
 
-    `cost` gives what was spent so far, in the currency of the configured prices, or None where none are. The artifact's
-    key is `<stage>-progress`. Needs a flow or task run around it.
+    `cost` returns what was spent so far in the currency of the configured prices, or None without prices. The
+    artifact's key is `<stage>-progress`.
     """
 
     def __init__(self, stage: str, what: str, total: int, cost: Callable[[], float | None] | None = None) -> None:
@@ -53,8 +54,13 @@ class Progress:
         self._points = deque([(self._began, 0)], maxlen=round(_RATE_SECONDS / _TICK_SECONDS))
         self._tenth, self._said = 0, 0.0
         self._log = get_run_logger()
-        self._live = _LiveLine(what, self.total)
-        self._artifact = _Artifact(f"{stage.replace('_', '-')}-progress", self._state, self._log.warning)
+        self._line = rich.progress.Progress(
+            rich.progress.BarColumn(), _Words(self.describe), console=Console(stderr=True), transient=True,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._line.add_task(what, total=self.total)
+        self._line.start()
+        self._artifact = _Artifact(f"{stage.replace('_', '-')}-progress", self._get_state, self._log.warning)
 
     def __enter__(self) -> "Progress":
         return self
@@ -63,102 +69,82 @@ class Progress:
         self.close()
 
     def advance(self, by: int = 1, *, dropped: int = 0) -> None:
-        """Count `by` more done, of which `dropped` came to nothing."""
+        """Count `by` more items as done, of which `dropped` were dropped."""
         self.dropped += dropped
-        self.to(self.done + by)
+        self.move_to(self.done + by)
 
-    def to(self, done: int) -> None:
-        """Set the count."""
+    def move_to(self, done: int) -> None:
+        """Set the number of items done."""
         self.done = done
-        self._live.to(done, self.total)
+        self._line.update(self._line.task_ids[0], completed=done, total=self.total)
         tenth, now = 10 * done // self.total, time.monotonic()
-        if tenth > self._tenth and (now - self._said >= _LINE_SECONDS or done >= self.total):
+        if tenth > self._tenth and (now - self._said >= _LOG_SECONDS or done >= self.total):
             self._tenth, self._said = tenth, now
-            self._log.info("%s", self.words())
+            self._log.info("%s", self.describe())
         if done >= self.total:
             self.close()
 
     def close(self) -> None:
-        """Show the last count and take the live line off the terminal; safe to call twice."""
-        self._live.close()
+        """Show the last count and remove the live line from the terminal; may be called twice."""
+        self._line.stop()
         self._artifact.close()
 
-    def words(self) -> str:
-        """Done, total, items a second, time left, dropped, cost, time since the start; the unknown is left out."""
+    def describe(self) -> str:
+        """Return items done and total, items per second, time left, dropped, cost and elapsed time, as far as known."""
         now = time.monotonic()
         since, before = self._points[0]
         rate = (self.done - before) / max(now - since, 0.001)
-        said = [f"{self._what}: {self.done}/{self.total}", f"{rate:.1f}/s"]
+        facts = [f"{self._what}: {self.done}/{self.total}", f"{rate:.1f}/s"]
         if rate > 0 and self.done < self.total:
-            said.append(f"{_clock((self.total - self.done) / rate)} left")
-        said += [f"{self.dropped} dropped"] if self.dropped else []
+            facts.append(f"{_format_seconds((self.total - self.done) / rate)} left")
+        if self.dropped:
+            facts.append(f"{self.dropped} dropped")
         cost = self._cost() if self._cost is not None else None
-        said += [f"cost {cost:.4f}"] if cost is not None else []
-        return ", ".join([*said, f"{_clock(now - self._began)} so far"])
+        if cost is not None:
+            facts.append(f"cost {cost:.4f}")
+        return ", ".join([*facts, f"{_format_seconds(now - self._began)} so far"])
 
-    def _state(self) -> "tuple[int, float, str]":
-        """Done, per cent and words, for the artifact; called at each tick."""
-        words = self.words()
+    def _get_state(self) -> "tuple[int, float, str]":
+        """Return items done, per cent and description for the artifact; called at each tick."""
+        words = self.describe()
         self._points.append((time.monotonic(), self.done))
         return self.done, min(100.0, 100.0 * self.done / self.total), f"{self._stage}: {words}"
 
 
-class _LiveLine:
-    """One line on a terminal that moves: done, items per second, time left; nothing where the output is no terminal."""
+class _Words(rich.progress.ProgressColumn):
+    """A column that shows a progress description beside its bar on a terminal."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self._bar: rich.progress.Progress | None = None
-        if sys.stderr.isatty():
-            self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(),
-                rich.progress.TaskProgressColumn(),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("{task.fields[rate]}"),
-                rich.progress.TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task(what, total=total, rate="")
-            self._bar.start()
+    def __init__(self, words: Callable[[], str]) -> None:
+        super().__init__()
+        self._words = words
 
-    def to(self, done: int, total: int) -> None:
-        """Move to `done` of `total`."""
-        if self._bar is not None:
-            speed = self._bar.tasks[0].speed
-            rate = f"{speed:.1f}/s" if speed else ""
-            self._bar.update(self._task, completed=done, total=total, rate=rate)
-
-    def close(self) -> None:
-        """Take the line away; safe to call twice."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def render(self, task: rich.progress.Task) -> Text:
+        return Text(self._words())
 
 
 class _Artifact:
-    """A progress artifact of the run in whose context it is made, and the thread that keeps it moving."""
+    """A progress artifact of the current run, and the thread that updates it."""
 
     def __init__(self, key: str, state: Callable[[], tuple[int, float, str]], warn: Callable[..., None]) -> None:
-        self._key, self._state, self._warn = key, state, warn
+        self._key, self._get_state, self._warn = key, state, warn
         self._task_run, self._flow_run = get_task_and_flow_run_ids()
         self._id: UUID | None = None
         self._shown: tuple[int, float] | None = None
         self._away = False
         self._ended = threading.Event()
-        # Prefect's settings are in the context; a thread starts with an empty one
+        # Prefect's settings are in the context, and a new thread starts with an empty one.
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._keep,), name="progress", daemon=True)
+        self._thread = threading.Thread(target=context.run, args=(self._update,), name="progress", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Show the last state, as far as the API answers soon; safe to call twice."""
+        """Show the last state if the API answers soon; may be called twice."""
         self._ended.set()
         if self._thread is not threading.current_thread():
-            self._thread.join(_LAST_CALL_SECONDS)
+            self._thread.join(_LAST_UPDATE_SECONDS)
 
-    def _keep(self) -> None:
-        # settings of its own, so that the run's client, which ends with the run, is not taken
+    def _update(self) -> None:
+        # With settings of its own Prefect returns a new client instead of the run's, which ends with the run.
         with get_client(sync_client=True, httpx_settings={"timeout": 10.0}) as client:
             self._show(client)
             while not self._ended.wait(_TICK_SECONDS):
@@ -167,7 +153,7 @@ class _Artifact:
 
     def _show(self, client: SyncPrefectClient, *, last: bool = False) -> None:
         try:
-            done, percent, words = self._state()
+            done, percent, words = self._get_state()
             now = time.monotonic()
             if self._id is None:
                 wanted = ArtifactCreate(
@@ -175,26 +161,28 @@ class _Artifact:
                     flow_run_id=self._flow_run, task_run_id=self._task_run,
                 )  # fmt: skip
                 self._id = client.create_artifact(wanted).id
-            elif last or self._shown is None or self._shown[0] != done or now - self._shown[1] >= _STILL_SECONDS:
+            elif last or self._shown is None or self._shown[0] != done or now - self._shown[1] >= _IDLE_SECONDS:
                 client.update_artifact(self._id, ArtifactUpdate(data=percent, description=words))
             else:
                 return
             self._shown, self._away = (done, now), False
-        except Exception as error:  # whatever keeps it from being shown, the work goes on
+        except Exception as error:  # a fault of the web UI must not stop the work
             if not self._away:
                 self._warn("the web UI does not show %s for now: %s: %s", self._key, type(error).__name__, error)
             self._away = True
 
 
 def show_in_ui(what: str, show: Callable[[], T]) -> T | None:
-    """What `show` gives, which makes an artifact of the running flow; None, and a line in the log, when Prefect's API
-    does not answer for some seconds."""
-    for wait in _WAITS:
+    """Call `show`, which makes an artifact of the running flow, and return its result.
+
+    When Prefect's API does not answer for some seconds, log a warning and return None.
+    """
+    for wait in _RETRY_SECONDS:
         try:
-            if (away := unanswered()) is not None:
+            if (away := find_api_fault()) is not None:
                 raise away
             return show()
-        except Exception as error:  # the same data are in the run's files
+        except Exception as error:  # not lost: the same data are in the run's files
             if wait is None:
                 get_run_logger().warning("the web UI does not show %s: %s: %s", what, type(error).__name__, error)
             else:
@@ -202,8 +190,8 @@ def show_in_ui(what: str, show: Callable[[], T]) -> T | None:
     return None
 
 
-def _clock(seconds: float) -> str:
-    """Seconds as people read them."""
+def _format_seconds(seconds: float) -> str:
+    """Return a duration as text, e.g. `45 s`, `12 min` or `3 h 20 min`."""
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s"

@@ -96,8 +96,7 @@ class Dropped(Record):
 
     sample_id: str
     stage: str
-    reason: str
-    """A code in snake_case, of the wing's enum of reasons."""
+    reason: str  # a code in snake_case, of the wing's enum of reasons
     detail: str = ""
     """For people: what exactly was found, and where."""
 
@@ -194,8 +193,7 @@ class Generation(Record):
 
     key: str
     outcome: Outcome
-    texts: tuple[str, ...] = ()
-    """The n answers, raw and whole (with opening and closing)."""
+    texts: tuple[str, ...] = ()  # the n answers, raw and whole (with opening and closing)
     label_logprobs: dict[str, float] | None = None
     """Natural-log probability of each label of the request's constraint, normalised over them."""
     tokens_in: int = 0
@@ -231,12 +229,22 @@ class Prediction(Record):
     """Probability of each of the item's labels; empty where the engine has none to give."""
     votes: dict[str, int] = Field(default_factory=dict)
     reason: str = ""
-    model: str = ""
-    """Identity of the model that answered (name and digest, adapter included)."""
+    model: str = ""  # identity of the model that answered (name and digest, adapter included)
     rung: Rung = Rung.NONE  # how the text that gave the label (and reason) was read
     attempt: int = 0  # 0: the first; 1: asked again with another seed; …
     detail: str = ""
     """For people: why there is no answer, or what was taken from the prompt so that it fitted."""
+
+
+class Interval(Record):
+    """A share and the 95 % interval around it. Made by evaluation, correction and pseudo_labels; read by report."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
 class Action(StrEnum):
@@ -257,17 +265,14 @@ class Correction(Record):
     """The students' likeliest label, out of fold, averaged over repeats; None where no student judged the item."""
     adjudicated: str | None
     """The teacher's label, asked blind; None when it was not asked or gave none."""
-    candidate: str | None
-    """The label that would be given instead, if any."""
+    candidate: str | None  # the label that would be given instead, if any
     action: Action
     label: str | None  # the final label; None only for DROP
     flagged: bool = False  # the given label is held to be wrong
     reviewed: bool = False
     verdict: str | None = None  # what the reviewer said: a label, or `neither`
-    fold: int | None = None
-    """None where the item was in every training set (a class with fewer items than folds)."""
-    model: str = ""
-    """Identities of the students that did not see the item, one a repeat."""
+    fold: int | None = None  # None where the item was in every training set (a class with fewer items than folds)
+    model: str = ""  # identities of the students that did not see the item, one per repeat
     p_given: float | None = None
     """Calibrated probability that the given label is right; with the next two it adds up to 1."""
     p_candidate: float | None = None
@@ -288,8 +293,7 @@ class ReviewCase(Record):
     """A question to a person about one label. Made by correction, pseudo_labels and dataset; read by review."""
 
     sample_id: str
-    source: str = ""
-    """Manifest file (absolute path) of the item."""
+    source: str = ""  # manifest file (absolute path) of the item
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
     given: str
@@ -341,7 +345,6 @@ class Example(Record):
     reason: str = ""
     origin: Origin
     why: str  # one sentence for people
-    source: str
-    """Manifest file (absolute path) the item was read from."""
+    source: str  # manifest file (absolute path) the item was read from
     task: str = ""  # name of the pack's task; empty for MIX
     subset: Subset = Subset.TRAIN

@@ -1,9 +1,9 @@
-"""The base of every settings model: an unknown key is an error, and values don't change."""
+"""The base of every settings model: an unknown key is an error, and values are immutable."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Base of all configuration models."""
+    """Base of all configuration models; the docstring below a key is its description in the web UI's form."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

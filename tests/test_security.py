@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.service.server import prefect_environment
+from flows.service.server import read_prefect_environment
 from tasks.errors import PackError
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.storage.yaml_files import read_yaml
 from tasks.students.settings import ExternalSpec, StudentSpec
 
@@ -88,7 +88,7 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
 
 
 def test_the_server_listens_on_loopback_unless_told_otherwise() -> None:
-    assert prefect_environment(ROOT)["PREFECT_SERVER_API_HOST"] == "127.0.0.1"
+    assert read_prefect_environment(ROOT)["PREFECT_SERVER_API_HOST"] == "127.0.0.1"
 
 
 def test_code_that_a_model_brings_is_off() -> None:

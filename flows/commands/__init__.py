@@ -1,8 +1,8 @@
-"""The `labelstill` command, one file per command group; what a command does is in the flows and in tasks/.
+"""The `labelstill` command, one file per command group. The work is done in the flows and in tasks/.
 
-main.py      the groups, and how an error ends the command
+main.py      the command groups, and how an error ends a command
 run.py       run, check, demo
-check.py     what a run would drop and ask
+check.py     what a run would drop and ask, for `check`
 relabel.py   relabel
 evaluate.py  evaluate, compare
 correct.py   correct

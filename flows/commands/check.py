@@ -1,24 +1,24 @@
-"""`labelstill check`: reads everything, asks no model, and says what a run would drop and cost."""
+"""`labelstill check`: read all items without asking a model, and report what a run would drop and ask."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from flows.config import DistillConfig, EmitConfig
 from tasks.items.samples import Intake, read_samples
-from tasks.items.settings import SourceConfig
 from tasks.models.engines.identity import prompter_for
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
-from tasks.prompts.prompter import Prompter, fixed_chars
-from tasks.records import Dropped, Request, Sample, Sampling, Split
+from tasks.prompts.prompter import fixed_chars
+from tasks.records import Dropped, Request, Sampling, Split
 from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """About what a stage would ask; `tokens` counts prompts only."""
+    """Roughly what a stage would ask; `tokens` counts prompts only, not answers."""
 
     stage: str
     requests: int
@@ -29,93 +29,71 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a run of the configuration would read, drop and ask."""
+    """What a run with this configuration would read, drop and ask."""
 
     intakes: dict[Split, Intake]
     estimates: tuple[Estimate, ...]
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """All refused items."""
+        """All items that a run would drop."""
         return tuple(d for intake in self.intakes.values() for d in intake.dropped)
 
     @property
     def usable(self) -> bool:
-        """Whether every set that was given has an item left."""
+        """Whether every configured set has at least one usable item."""
         return all(intake.kept for intake in self.intakes.values())
 
-    def reasons(self) -> dict[str, int]:
-        """Refused items by reason code."""
+    def count_reasons(self) -> dict[str, int]:
+        """Return the number of dropped items per reason code."""
         return dict(sorted(Counter(d.reason for d in self.dropped).items()))
 
 
-def check(config: DistillConfig, progress: Callable[[str, int, int], None] | None = None) -> CheckReport:
-    """Read every item of `config`; `progress` is called with (set, done, total).
+def check(
+    config: DistillConfig, progress: Callable[[Split, int, int], None] = lambda split, done, total: None
+) -> CheckReport:
+    """Read every item that `config` names, and call `progress` with (set, items done, items in total).
 
     Raises ManifestError or PackError for a file that is unusable as a whole.
     """
     pack = load_pack(config.pack)
-    *_, last = config.stage_configs()
+    *_, last = config.list_stage_configs()
     for stage in last.stages if isinstance(last, EmitConfig) else ():
         pack.require_labels(stage)
-    intakes: dict[Split, Intake] = {}
     sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)
-    for split, source in sets:
-        if source is not None:
-            intakes[split] = _read(source, pack, split, progress)
-    return CheckReport(intakes, tuple(_estimates(config, pack, intakes)))
+    intakes = {
+        split: read_samples(source.manifest, source.images, pack, split, progress=partial(progress, split))
+        for split, source in sets
+        if source is not None
+    }
+    return CheckReport(intakes, tuple(_estimate_stages(config, pack, intakes)))
 
 
-def _read(source: SourceConfig, pack: Pack, split: Split, progress: Callable[[str, int, int], None] | None) -> Intake:
-    def moved(done: int, total: int) -> None:
-        if progress is not None:
-            progress(split, done, total)
-
-    return read_samples(source.manifest, source.images, pack, split, progress=moved)
-
-
-def _estimates(config: DistillConfig, pack: Pack, intakes: dict[Split, Intake]) -> list[Estimate]:
+def _estimate_stages(config: DistillConfig, pack: Pack, intakes: dict[Split, Intake]) -> Iterator[Estimate]:
     labelled = intakes[Split.LABELLED].kept if Split.LABELLED in intakes else ()
     pool = intakes[Split.UNLABELLED].kept if Split.UNLABELLED in intakes else ()
-    estimates: list[Estimate] = []
     sampling = Sampling()
     if config.generator and labelled:
-        spec = config.generator
-        prompter = prompter_for(pack, spec, texts={})
-        requests = [prompter.rationale(s, s.given or "", sampling) for s in labelled]
-        estimates.append(_estimate("rationales", requests))
-    if config.teacher and (pool or config.student):
-        spec = config.teacher
-        prompter = prompter_for(pack, spec, texts={})
-        if pool:
-            if pack.describe_first:
-                described = [prompter.describe(s, sampling) for s in pool]
-                estimates.append(_estimate("pseudo-labels: descriptions", described))
-            requests = [prompter.classify(s, sampling) for s in pool]
-            estimates.append(_estimate("pseudo-labels", requests))
-            if labelled:
-                checked = [prompter.classify(s, sampling) for s in labelled]
-                estimates.append(_estimate("pseudo-labels: calibration", checked))
-        if config.student and labelled:
-            estimates.extend(_correction_estimates(config, pack, prompter, labelled))
-    return estimates
-
-
-def _correction_estimates(
-    config: DistillConfig, pack: Pack, teacher: Prompter, labelled: Sequence[Sample]
-) -> list[Estimate]:
-    assert config.student is not None
-    spec = config.student
-    sampling = Sampling()
-    blind = [teacher.classify(s, sampling) for s in labelled]
-    share = round(config.correction.teacher_share * len(blind))
-    asked = _estimate("correction: teacher", blind)
-    adjudicated = replace(asked, requests=share, tokens=round(asked.tokens * config.correction.teacher_share))
-    if isinstance(spec, ProbeSpec):  # asks no model
-        return [adjudicated]
-    student = prompter_for(pack, choose_base_engine(spec), texts={})
-    own = [student.classify(s, sampling, with_reason=False) for s in labelled for _ in range(spec.repeats)]
-    return [_estimate("correction: students", own), adjudicated]
+        prompter = prompter_for(pack, config.generator)
+        yield _estimate("rationales", [prompter.rationale(s, s.given or "", sampling) for s in labelled])
+    if config.teacher is None or not (pool or config.student):
+        return
+    teacher = prompter_for(pack, config.teacher)
+    checked = _estimate("pseudo-labels: calibration", [teacher.classify(s, sampling) for s in labelled])
+    if pool:
+        if pack.describe_first:
+            yield _estimate("pseudo-labels: descriptions", [teacher.describe(s, sampling) for s in pool])
+        yield _estimate("pseudo-labels", [teacher.classify(s, sampling) for s in pool])
+        if labelled:
+            yield checked
+    if config.student and labelled:
+        if not isinstance(config.student, ProbeSpec):  # which asks no model
+            student = prompter_for(pack, choose_base_engine(config.student))
+            asked = [student.classify(s, sampling, with_reason=False) for s in labelled]
+            yield _estimate("correction: students", asked * config.student.repeats)
+        share = config.correction.teacher_share
+        requests, tokens = round(share * checked.requests), round(share * checked.tokens)
+        yield replace(checked, stage="correction: teacher", requests=requests, tokens=tokens)
 
 
 def _estimate(stage: str, requests: Sequence[Request]) -> Estimate:

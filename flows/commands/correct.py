@@ -1,4 +1,4 @@
-"""`labelstill correct`: out-of-fold probabilities in, decisions out; no pack, no model, no Prefect."""
+"""`labelstill correct`: decide about given labels from out-of-fold probabilities, without a pack, model or Prefect."""
 
 import json
 from pathlib import Path
@@ -11,55 +11,59 @@ from tasks.errors import ConfigError
 if TYPE_CHECKING:
     from tasks.correction.judgements import Ints
 
-_AS_IN_A_RUN = "as in a run: `correction` in flows/README.md"
+_AS_IN_A_RUN = "as in `labelstill run`"
 Probabilities = Annotated[
     list[Path],
-    typer.Option(help='Out-of-fold, {"id", "given", "probabilities": {label: p}} a line; one file a model or repeat'),
+    typer.Option(
+        help='Out-of-fold probabilities: JSON Lines {"id", "given", "probabilities": {label: p}}; one file per model '
+        "or repeat"
+    ),
 ]
 
 
 def correct_command(
     probabilities: Probabilities,
-    out: Annotated[Path, typer.Option(help="The decisions, a line per item in input order")],
-    teacher: Annotated[Path | None, typer.Option(help="The teacher's, in the same form; used where suspicious")] = None,
-    verdicts: Annotated[
-        Path | None, typer.Option(help='A person\'s, {"id", "verdict": label | "neither"} a line')
+    out: Annotated[Path, typer.Option(help="File to write the decisions to, one line per item in input order")],
+    teacher: Annotated[
+        Path | None, typer.Option(help="The teacher's probabilities in the same form, used for suspicious items")
     ] = None,
-    reviews: Annotated[int, typer.Option(min=0, help="At most this many items are looked up in --verdicts")] = 0,
+    verdicts: Annotated[
+        Path | None, typer.Option(help='People\'s verdicts: JSON Lines {"id", "verdict": label or "neither"}')
+    ] = None,
+    reviews: Annotated[int, typer.Option(min=0, help="Most items to look up in --verdicts")] = 0,
     audit: Annotated[
-        int | None, typer.Option(min=0, help="Of these, the sample for calibration and gate", show_default=_AS_IN_A_RUN)
+        int | None,
+        typer.Option(min=0, help="How many of --reviews form the random audit sample", show_default=_AS_IN_A_RUN),
     ] = None,
     teacher_share: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help="At most this share of the items is put before the teacher", show_default=_AS_IN_A_RUN
-        ),
+        typer.Option(min=0, max=1, help="Largest share of items to ask the teacher about", show_default=_AS_IN_A_RUN),
     ] = None,
     target_precision: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Flag for this precision instead of for the best F1")
+        float | None, typer.Option(min=0, max=1, help="Flag items for this precision, not for the best F1")
     ] = None,
     gate_level: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Labels change unreviewed only above this bound of audited wins",
+            help="Labels change without review only if the lower bound of audited wins exceeds this share",
             show_default=_AS_IN_A_RUN,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the audit's sample")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for the audit sample")] = 0,
 ) -> None:
-    """Judge given labels by out-of-fold probabilities from anywhere; a summary as JSON on standard output.
+    """Decide about given labels from out-of-fold probabilities of any origin; prints a summary as JSON.
 
-    No label changes without a person's verdict unless audited verdicts open the gate; without reviews none does.
+    Without reviews no label changes. With them, labels without a verdict change only if the audit allows it.
     """
-    # numpy, scipy and scikit-learn take seconds to import, which `labelstill --help` need not wait for
+    # numpy, scipy and scikit-learn take seconds to import, which would slow down `labelstill --help`.
     from tasks.correction.decide import correct
     from tasks.correction.judgements import index_verdicts, read_probabilities, read_teacher
-    from tasks.correction.outcome import dump_lines, summarise
+    from tasks.correction.outcome import list_rows, summarise
     from tasks.correction.settings import CorrectionSettings
     from tasks.review.verdicts import read_verdicts
-    from tasks.storage.files import write_bytes
+    from tasks.storage.json_lines import write_json_lines
 
     if reviews and verdicts is None:
         raise ConfigError("--reviews needs --verdicts, the file in which the answers are looked up")
@@ -78,5 +82,5 @@ def correct_command(
 
     ask_teacher = None if table is None else lambda items: table[items]
     decisions = correct(judgements, settings, ask_teacher, look_up, seed=seed)
-    write_bytes(out, b"".join(dump_lines(decisions)))
+    write_json_lines(out, list_rows(decisions))
     print(json.dumps(summarise(decisions), ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`labelstill diff`: what differs between two versions of an emitted set, and why."""
+"""`labelstill diff`: show what changed between two versions of a training set, and why."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 console = Console()
 
 _PAIRS = 20
-"""Pairs of old and new label that are listed; the file has them all."""
+"""Most pairs of old and new label in the table; the file written with --to has all of them."""
 _LONGEST = 80
-"""Characters of a label or a reason in the table: a caption may be a paragraph."""
+"""Most characters of a label or reason in the table; a caption may be a whole paragraph."""
 
 _SIDE = "A run's folder (its latest version), an emit folder, a Parquet file, or a version's digest"
 
@@ -29,22 +29,23 @@ def diff_command(
     before: Annotated[str | None, typer.Argument(metavar="A", help=_SIDE, show_default=False)] = None,
     after: Annotated[str | None, typer.Argument(metavar="B", help="The same", show_default=False)] = None,
     output: Annotated[
-        Path | None, typer.Option("--in", metavar="OUTPUT", help="The run's folder whose versions digests mean")
+        Path | None, typer.Option("--in", metavar="OUTPUT", help="The run's folder, to look up digests in")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="Write every change: .jsonl or .csv", show_default=False)
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="Write all changes to a .jsonl or .csv file", show_default=False),
     ] = None,
-    show: Annotated[int, typer.Option(metavar="N", min=0, help="At most this many changed items are listed")] = 50,
+    show: Annotated[int, typer.Option(metavar="N", min=0, help="Most changed items to list")] = 50,
 ) -> None:
-    """What changed from A to B: items added, removed, relabelled, with another reason, moved; and why.
+    """Show what changed from A to B (items added, removed, relabelled, moved, with another reason) and why.
 
-    With --in OUTPUT alone: what OUTPUT's latest version changed in the one before it. B left out: A against the latest.
-    A and B may be beginnings of digests (OUTPUT/versions/versions.jsonl lists them), also after emit was run again.
+    With only --in OUTPUT, compare OUTPUT's latest version with the one before it. Without B, compare A with the latest.
+    A and B may be the beginning of a version's digest, as listed in OUTPUT/versions/versions.jsonl.
     """
     from tasks.dataset.diff import ChangeCounts, compare_snapshots, open_change_file
     from tasks.dataset.versions import open_snapshot
 
-    names = _names(before, after, output)
+    names = _choose_sides(before, after, output)
     counts = ChangeCounts()
     first: list[Change] = []
     with console.status("comparing"):
@@ -57,28 +58,31 @@ def diff_command(
                     first.append(change)
     _show(a, b, counts, first)
     if to:
-        _say(f"{counts.items:,} changed items written to {to}")
+        typer.echo(f"{counts.items:,} changed items written to {to}")
 
 
-def _names(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
-    """The two sides as named, or what `output`'s log says where one is left out."""
+def _choose_sides(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
+    """Return the names of the two sides; fill in missing ones from `output`'s list of versions."""
     from tasks.dataset.versions import FOLDER, LOG, read_versions
 
     if before is not None and after is not None:
         return before, after
     if output is None:
-        raise ManifestError("name two versions, A and B, or give a run's folder with --in OUTPUT")
+        raise ManifestError("name two versions, A and B, or a run's folder with --in OUTPUT")
     log = read_versions(output)
     if not log or (before is None and log[-1].parent is None):
-        raise ManifestError(f"{output / FOLDER / LOG}: has {len(log)} versions, nothing to compare; run emit again")
+        raise ManifestError(
+            f"{output / FOLDER / LOG}: lists {len(log)} versions, so there is nothing to compare; a version is added "
+            "when `labelstill run` or `relabel` changes the set"
+        )
     return before or str(log[-1].parent), log[-1].version
 
 
 def _show(a: "Snapshot", b: "Snapshot", counts: "ChangeCounts", first: "list[Change]") -> None:
     for letter, side in (("A", a), ("B", b)):
-        _say(f"{letter}: {side.rows:,} examples, version {side.version[:12]}: {side.name}")
+        typer.echo(f"{letter}: {side.rows:,} examples, version {side.version[:12]}: {side.name}")
     if not counts.items:
-        _say("nothing differs" if a.version == b.version else "no item differs")
+        typer.echo("nothing differs" if a.version == b.version else "no item differs")
         return
     table = Table("what", "items")
     for kind, count in counts.kinds.most_common():
@@ -87,35 +91,31 @@ def _show(a: "Snapshot", b: "Snapshot", counts: "ChangeCounts", first: "list[Cha
     if counts.relabelled:
         pairs = Table("old label", "new label", "items")
         for (old, new), count in counts.relabelled.most_common(_PAIRS):
-            pairs.add_row(_short(old), _short(new), f"{count:,}")
+            pairs.add_row(_shorten(old), _shorten(new), f"{count:,}")
         console.print(pairs)
         if len(counts.relabelled) > _PAIRS:
-            _say(f"… and {len(counts.relabelled) - _PAIRS:,} more pairs")
+            typer.echo(f"… and {len(counts.relabelled) - _PAIRS:,} more pairs")
     if first:
-        console.print(_items(first))
+        console.print(_make_items_table(first))
     if counts.items > len(first):
-        _say(f"… and {counts.items - len(first):,} more items; --to FILE writes all, --show N lists more")
+        typer.echo(f"… and {counts.items - len(first):,} more items; --to FILE writes all, --show N lists more")
 
 
-def _items(changes: "list[Change]") -> Table:
+def _make_items_table(changes: "list[Change]") -> Table:
     table = Table()
     for name in ("item", "what", "before", "after"):
         table.add_column(name, overflow="fold")
     for c in changes:
-        table.add_row(escape(c.id), ", ".join(c.kinds), _side(c.before), _side(c.after))
+        table.add_row(escape(c.id), ", ".join(c.kinds), _format_side(c.before), _format_side(c.after))
     return table
 
 
-def _side(side: "Side | None") -> str:
+def _format_side(side: "Side | None") -> str:
     if side is None:
         return ""
-    lines = [f"[bold]{_short(side.label)}[/] ({side.origin}, {side.subset})"]
-    return "\n".join([*lines, *([_short(side.reason)] if side.reason else []), f"[dim]{_short(side.why)}[/]"])
+    lines = [f"[bold]{_shorten(side.label)}[/] ({side.origin}, {side.subset})"]
+    return "\n".join([*lines, *([_shorten(side.reason)] if side.reason else []), f"[dim]{_shorten(side.why)}[/]"])
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return escape(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

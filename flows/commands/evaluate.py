@@ -4,21 +4,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-
-console = Console()
 
 
 def evaluate_command(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG.yaml", help="A run's configuration, with `evaluation` (and `evaluate`)")
+        Path,
+        typer.Argument(metavar="CONFIG.yaml", help="A run's configuration, with `evaluation` and a LoRA student"),
     ],
 ) -> None:
-    """Train the student on each variant of the set that a run made, with several seeds, and measure it held out."""
+    """Train students on each variant of a run's set, with several seeds, and measure them on held-out items."""
     from flows.config import load_config
     from flows.service.server import find_or_start_server
 
-    loaded = load_config(config).evaluate_config()
+    loaded = load_config(config).make_evaluate_config()
     find_or_start_server()
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.scores import Scored
@@ -26,14 +24,14 @@ def evaluate_command(
     from tasks.storage.rows import read_rows
 
     evaluate(loaded)
-    console.print(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))), markup=False)
+    typer.echo(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))))
 
 
 def compare_command(
-    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run's folder: `output` of its configuration")],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other's")],
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run's folder: `output` in its configuration")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The other run's folder")],
 ) -> None:
-    """Whose student is better, and where: two evaluated runs on the held-out items that both answered."""
+    """Compare the students of two evaluated runs on the held-out items that both answered."""
     from tasks.errors import ConfigError
     from tasks.evaluation.scores import Scored
     from tasks.evaluation.table import compare
@@ -43,9 +41,9 @@ def compare_command(
     for run in (run_a, run_b):
         file = run / "evaluate" / "kept.parquet"
         if not file.exists():
-            raise ConfigError(f"{file}: no evaluation; run `labelstill evaluate CONFIG.yaml` for this run first")
+            raise ConfigError(f"{file}: this run is not evaluated; run `labelstill evaluate CONFIG.yaml` for it first")
         sides.append(read_rows(file, Scored))
     try:
-        console.print(compare(str(run_a), sides[0], str(run_b), sides[1]), markup=False)
+        typer.echo(compare(str(run_a), sides[0], str(run_b), sides[1]))
     except ValueError as error:
-        raise ConfigError(f"{run_a} and {run_b}: {error}") from error
+        raise ConfigError(f"{run_a} and {run_b}: {error}; evaluate both on the same held-out items") from error

@@ -1,4 +1,4 @@
-"""`labelstill ledger`: what it holds, and throwing some of it away."""
+"""`labelstill ledger`: count the stored answers, and delete some of them."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ from tasks.records import Outcome
 if TYPE_CHECKING:
     from tasks.models.ledger.tools import Stats
 
-app = typer.Typer(no_args_is_help=True, help="Every request and its raw answer: count, prune.")
+app = typer.Typer(no_args_is_help=True, help="Count or delete the stored requests and answers.")
 console = Console()
 
 LedgerPath = Annotated[Path, typer.Option("--ledger", metavar="PATH", help="The ledger's file")]
@@ -23,24 +23,24 @@ _DEFAULT = Path("artifacts/ledger.sqlite")
 
 @app.command()
 def stats(ledger: LedgerPath = _DEFAULT) -> None:
-    """Answers and tokens by purpose, model and outcome; size; oldest and newest."""
+    """Show the number of answers and tokens by purpose, model and outcome, and the file's size and age."""
     from tasks.models.ledger.tools import stats as read_stats
 
     found = read_stats(ledger)
     _show(found)
-    console.print(f"{found.rows:,} answers, {_bytes(found.size)}: {ledger}", markup=False, highlight=False)
+    typer.echo(f"{found.rows:,} answers, {_format_megabytes(found.size)}: {ledger}")
 
 
 @app.command()
 def prune(
     ledger: LedgerPath = _DEFAULT,
-    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Kept longer ago")] = None,
-    model: Annotated[str | None, typer.Option(help="Part of the engine's name, e.g. the model's")] = None,
-    purpose: Annotated[str | None, typer.Option(help="classify, rationale, …")] = None,
-    outcome: Annotated[Outcome | None, typer.Option(help="The answer's outcome")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be")] = False,
+    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Stored more than DAYS ago")] = None,
+    model: Annotated[str | None, typer.Option(help="Part of the engine's name, e.g. the model's name")] = None,
+    purpose: Annotated[str | None, typer.Option(help="Purpose of the question: classify, rationale, …")] = None,
+    outcome: Annotated[Outcome | None, typer.Option(help="Outcome of the answer")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without this, only show what would be deleted")] = False,
 ) -> None:
-    """Delete answers that meet all given conditions, and give the space back; a run would ask them again."""
+    """Delete the answers that meet all given conditions, and free the space. A run that needs them asks again."""
     from tasks.models.ledger.tools import Choice, prunable
     from tasks.models.ledger.tools import prune as delete
 
@@ -49,30 +49,30 @@ def prune(
     if not yes:
         doomed = prunable(ledger, choice)
         _show(doomed)
-        console.print(f"{doomed.rows:,} answers would be deleted; --yes deletes them", highlight=False)
+        typer.echo(f"{doomed.rows:,} answers would be deleted; --yes deletes them")
         return
     with console.status("deleting"):
-        done = delete(ledger, choice)
-    console.print(f"{done.rows:,} answers deleted, {_bytes(done.freed)} given back", highlight=False)
+        rows, freed = delete(ledger, choice)
+    typer.echo(f"{rows:,} answers deleted, {_format_megabytes(freed)} freed")
 
 
 def _show(found: "Stats") -> None:
     table = Table()
     for name in ("purpose", "model", "outcome"):
         table.add_column(name, overflow="fold")
-    for name in ("answers", "prompt tokens", "of them cached", "output tokens", "hours"):
+    for name in ("answers", "prompt tokens", "of these cached", "output tokens", "hours"):
         table.add_column(name, justify="right", no_wrap=True)
     for g in found.groups:
         counts = (f"{n:,}" for n in (g.rows, g.tokens_in, g.tokens_cached, g.tokens_out))
         table.add_row(escape(g.purpose), escape(g.engine), g.outcome, *counts, f"{g.seconds / 3600:.1f}")
     console.print(table)
     if found.oldest is not None and found.newest is not None:
-        console.print(f"oldest {_when(found.oldest)}, newest {_when(found.newest)}", highlight=False)
+        typer.echo(f"oldest {_format_time(found.oldest)}, newest {_format_time(found.newest)}")
 
 
-def _when(at: float) -> str:
+def _format_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _bytes(count: int) -> str:
+def _format_megabytes(count: int) -> str:
     return f"{count / (1 << 20):,.1f} MB"

@@ -1,4 +1,4 @@
-"""The `labelstill` command: its groups, its settings of Prefect, and how an error of ours ends it."""
+"""The `labelstill` command: its subcommands, Prefect's settings, and how an error ends it."""
 
 import typer
 from rich.console import Console
@@ -39,8 +39,8 @@ app.command("alerts")(alerts_command)
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line on the terminal and exit code 2, never a traceback."""
-    # Must come before anything imports Prefect, which reads its settings at import.
+    """Run the command; print a LabelstillError as one line without a traceback, and exit with code 2."""
+    # Before anything imports Prefect, which reads its settings at import.
     apply_environment()
     try:
         app()

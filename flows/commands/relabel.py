@@ -1,21 +1,18 @@
-"""`labelstill relabel`: one re-labelling now, or the release of a version that is held back."""
+"""`labelstill relabel`: bring a set up to date now, or release a version that was held back."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-
-console = Console()
 
 
 def relabel_command(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run's configuration; README shows one")],
     publish: Annotated[
-        bool, typer.Option("--publish", help="Publish whatever the drift: to release what is held back")
+        bool, typer.Option("--publish", help="Publish however much has changed; releases a version that was held back")
     ] = False,
 ) -> None:
-    """Bring a run up to date: ask only for what is new or stale, publish the new version or hold it back.
+    """Bring a set up to date: ask only about new and changed items, then publish the new version or hold it back.
 
     Exit code 0 if it is published or nothing has changed, 3 if it is held back, 4 if the budget is spent.
     """
@@ -29,10 +26,10 @@ def relabel_command(
 
     state = relabel(loaded.model_copy(update={"publish": publish or loaded.publish}))
     assert isinstance(state, RelabelState)
-    console.print("; ".join((state.outcome, *state.why)), markup=False, highlight=False)
+    typer.echo("; ".join((state.outcome, *state.why)))
     if state.outcome is RelabelOutcome.BUDGET_SPENT:
         raise typer.Exit(4)
     still_held_back = state.outcome is RelabelOutcome.UNCHANGED and state.why
     if state.outcome is RelabelOutcome.HELD_BACK or still_held_back:
-        console.print(f"to release it: labelstill relabel {config} --publish", markup=False, highlight=False)
+        typer.echo(f"To release it: labelstill relabel {config} --publish")
         raise typer.Exit(3)

@@ -1,4 +1,4 @@
-"""`labelstill run`, `check` and `demo`: the whole way on your data, a look at it beforehand, a small example."""
+"""`labelstill run`, `check` and `demo`: run all stages, check the data beforehand, run a small example."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,33 +15,30 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The con
 
 
 def run_command(config: ConfigPath) -> None:
-    """Run the whole way on your own data; a rerun goes on where the last one stopped."""
+    """Run all stages on your data. Running it again continues where the last run stopped."""
     from flows.config import load_config
     from flows.service.server import find_or_start_server
-    from tasks.models.engines.engine import check_engine
 
     loaded = load_config(config)
-    for spec in (loaded.generator, loaded.teacher):
-        if spec is not None and loaded.runner == "threads":  # else the nodes say what they lack
-            check_engine(spec)
+    loaded.check_engines()
     find_or_start_server()
     from flows.distill import distill
-    from tasks.report.summary import run_summary
+    from tasks.report.summary import summarize_run
 
     finished = distill(loaded)
-    console.print(run_summary(loaded.output), markup=False)
+    typer.echo(summarize_run(loaded.output))
     if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/run_lock.py
-        console.print("The budget is spent; run the same command again to go on.")
+        console.print("The budget is spent. Run the same command again to continue.")
         raise typer.Exit(4)
 
 
 def check_command(
     config: ConfigPath,
-    show: Annotated[int, typer.Option(help="At most this many refused items are listed")] = 50,
+    show: Annotated[int, typer.Option(help="Most dropped items to list")] = 50,
 ) -> None:
-    """Read everything, ask no model: what would be dropped and why, and about how much would be asked.
+    """Read all items without asking a model; show what would be dropped and why, and roughly how much would be asked.
 
-    Exit code 0 if every set has a usable item, 1 if one has none, 2 if a file as a whole is unusable.
+    Exit code 0 if every set has a usable item, 1 if a set has none, 2 if a file is unusable as a whole.
     """
     from flows.commands.check import check
     from flows.config import load_config
@@ -60,29 +57,30 @@ def check_command(
         console.print(table)
         if len(report.dropped) > show:
             console.print(f"… and {len(report.dropped) - show} more; --show N lists more")
-        console.print("dropped by reason: " + ", ".join(f"{r} {n}" for r, n in report.reasons().items()))
+        console.print("dropped by reason: " + ", ".join(f"{r} {n}" for r, n in report.count_reasons().items()))
     for e in report.estimates:
         console.print(f"about {e.requests:,} requests, {e.tokens:,} prompt tokens: {e.stage}")
         if e.fixed_chars > LONG_PROMPT:
             console.print(
-                f"[yellow]warning[/]: the pack's own part of that prompt has {e.fixed_chars:,} characters; answers get "
-                f"worse beyond about {LONG_PROMPT:,}: shorten glosses or examples"
+                f"[yellow]warning[/]: the fixed part of this prompt has {e.fixed_chars:,} characters, and answers get "
+                f"worse beyond about {LONG_PROMPT:,}; shorten the pack's glosses or examples"
             )
     if not report.usable:
-        errors.print("[bold red]error[/]: a set has no usable item; fix the items above and check again")
+        errors.print("[bold red]error[/]: a set has no usable item. Fix the items above and check again.")
         raise typer.Exit(1)
 
 
 def demo_command() -> None:
-    """Make demo data and tiny models, run the whole way on them, compare with the truth; the web UI shows the run."""
+    """Make demo data and tiny models, run all stages on them, and compare the result with the true labels."""
     from flows.service.pages import find_or_start_pages
-    from flows.service.server import ServerError, find_or_start_server
+    from flows.service.processes import ServerError
+    from flows.service.server import find_or_start_server
 
     find_or_start_server()
     try:
-        console.print(f"Cards, review pages and logs: {find_or_start_pages()}", markup=False, highlight=False)
+        typer.echo(f"Cards, review pages and logs: {find_or_start_pages()}")
     except ServerError as error:
-        console.print(f"The web UI will have no links to cards and review pages. {error}", markup=False)
+        typer.echo(f"The web UI will have no links to cards and review pages. {error}")
     from prefect.utilities.urls import url_for
 
     from flows.config import DemoConfig
@@ -90,6 +88,6 @@ def demo_command() -> None:
 
     state = demo(DemoConfig(), return_state=True)
     address = url_for("flow-run", obj_id=state.state_details.flow_run_id)
-    console.print(f"The run in the web UI: {address}", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(f"The run in the web UI: {address}")
     if not state.is_completed():
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`labelstill serve`, `stop` and `alerts`: the project's Prefect server and workers, and who hears of trouble."""
+"""`labelstill serve`, `stop` and `alerts`: run the project's Prefect server and workers, and set up alerts."""
 
 from typing import Annotated
 
@@ -9,14 +9,14 @@ console = Console()
 
 
 def serve_command() -> None:
-    """Keep the Prefect server (with its web UI), the deployments and a worker for each pool up until Ctrl-C."""
+    """Run the Prefect server with its web UI, and a worker for each pool, until Ctrl-C."""
     from flows.service.serve import serve
 
     serve()
 
 
 def stop_command() -> None:
-    """Stop the project's workers, with the runs that they execute, its page server and its Prefect server."""
+    """Stop the project's workers with their runs, its page server and its Prefect server."""
     from flows.service.serve import stop
 
     console.print("stopped" if stop() else "no server or worker of this project was running")
@@ -28,10 +28,10 @@ def alerts_command(
         typer.Option(metavar="TYPE/NAME", help="A saved notification or webhook block, e.g. slack-webhook/team"),
     ] = None,
 ) -> None:
-    """Send alerts to a block (saved in the web UI, under Blocks); without one, only add what is missing.
+    """Send alerts to a block that is saved in the web UI under Blocks; without --block, only add missing automations.
 
-    Failed, crashed and late runs of deployments are told, versions held back and empty results of any run. Runs whose
-    heartbeats are missing are marked Crashed, with or without a block. Running it again changes nothing.
+    Alerts are sent for failed, crashed and late runs of deployments, and for held-back versions and empty results of
+    any run. Runs without heartbeats are marked Crashed, with or without a block. Repeating the command is harmless.
     """
     from flows.service.server import find_or_start_server
 
@@ -43,6 +43,6 @@ def alerts_command(
     with SyncPrefectClient(api_url) as client:
         found = None if block is None else find_block(client, block)
         for name, applied in apply_automations(client, found).items():
-            console.print(f"{name}: {applied}", markup=False, highlight=False)
+            typer.echo(f"{name}: {applied}")
     if block is None:
-        console.print("Nobody was added: labelstill alerts --block slack-webhook/team", markup=False, highlight=False)
+        typer.echo("No receiver was set. To set one: labelstill alerts --block slack-webhook/team")

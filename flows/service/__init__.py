@@ -1,10 +1,10 @@
-"""Run the project's Prefect server, workers and pages, and be told of trouble.
+"""Run the project's Prefect server, workers and page server, and send alerts.
 
-server.py         the project's own server: its settings, its address, its start ([tool.prefect] in pyproject.toml)
-serve.py          `labelstill serve`: what is kept up, which deployments are registered (prefect.yaml), how it ends
-processes.py      how a background program is found again, started and ended
-pages.py          which pages of a run browsers may see, and their addresses (LABELSTILL_PAGES_*)
-alerts.py         events of our own, and bringing automations onto the server
-automations.yaml  which events alert, and when a run is taken for dead
-prefect_plugin.py `prefect deployment run distill`, and two faults of Prefect 3.7.7 that are worked around
+server.py         find or start the project's Prefect server            ([tool.prefect] in pyproject.toml)
+serve.py          `labelstill serve`: register deployments (prefect.yaml) and keep server and workers running
+processes.py      find, start and stop background programs
+pages.py          serve a run's pages to browsers                       (LABELSTILL_PAGES_*)
+alerts.py         send our own events, and apply automations.yaml to the server
+automations.yaml  which events send alerts, and when a run is marked Crashed
+prefect_plugin.py `prefect deployment run distill`, and workarounds for two bugs in Prefect 3.7.7
 """

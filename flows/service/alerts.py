@@ -1,4 +1,4 @@
-"""Apply automations.yaml to the server, and emit the events that its alerts about versions and results wait for."""
+"""Apply automations.yaml to the server, and emit our own events, to which some of its alerts react."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import BlockDocument
 from prefect.events import emit_event
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 
 from tasks.errors import LabelstillError
 
@@ -19,51 +20,48 @@ EMPTY = "labelstill.result.empty"
 
 
 class AlertError(LabelstillError):
-    """The block cannot be used for alerts; the text says what to do."""
+    """The block cannot be used for alerts; the message says what to do."""
 
 
 class Applied(StrEnum):
-    """What became of an automation."""
+    """What happened to an automation when the file was applied."""
 
     CREATED = "created"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
 
 
-def tell_held_back(output: Path, why: str) -> None:
-    """Alert that the version made in `output` waits for approval; `why` is for people. Never raises."""
-    _tell(HELD_BACK, output, output, {"why": why})
+def alert_held_back(output: Path, why: str) -> None:
+    """Alert that the version in `output` is held back, with the reason `why`. Never raises."""
+    _emit_alert(HELD_BACK, output, output, {"why": why})
 
 
-def tell_empty(output: Path, stage: str) -> None:
+def alert_empty(output: Path, stage: str) -> None:
     """Alert that a stage of the run in `output` kept nothing. Never raises."""
     folder = output / stage
-    _tell(EMPTY, output, folder, {"stage": stage, "why": f"{folder}/dropped.parquet says why of each item"})
+    _emit_alert(EMPTY, output, folder, {"stage": stage, "why": f"{folder}/dropped.parquet has the reason per item"})
 
 
-def _tell(event: str, output: Path, about: Path, words: dict[str, str]) -> None:
-    from prefect.context import FlowRunContext
-    from prefect.utilities.urls import url_for
-
-    context = FlowRunContext.get()
-    run = url_for(context.flow_run) if context is not None and context.flow_run is not None else None
+def _emit_alert(event: str, output: Path, about: Path, words: dict[str, str]) -> None:
     resource = {"prefect.resource.id": f"labelstill.output.{about}", "prefect.resource.name": str(about)}
-    # it only puts the event into a queue, and logs what goes wrong there
-    emit_event(event, resource, payload={"output": str(output), "run": run or "", **words})
+    # This only queues the event; faults are logged.
+    emit_event(event, resource, payload={"output": str(output), "run": flow_run.ui_url or "", **words})
 
 
 def find_block(client: SyncPrefectClient, name: str) -> BlockDocument:
-    """Return the saved block `type/name`, for instance `slack-webhook/team`; raises AlertError where it can't send."""
+    """Return the saved block `type/name`, e.g. `slack-webhook/team`; raises AlertError if it cannot send messages."""
     slug, _, block_name = name.partition("/")
     try:
         block = client.read_block_document_by_name(block_name, slug)
     except ObjectNotFound:
         raise AlertError(
-            f"There is no block {name!r}. Save one in the web UI under Blocks, for instance Slack Webhook, Sendgrid "
-            "Email or Custom Webhook, and name it as type/name: slack-webhook/team"
+            f"There is no block {name!r}. Save one in the web UI under Blocks, e.g. a Slack Webhook, Sendgrid Email or "
+            "Custom Webhook, and give its type and name, e.g. slack-webhook/team"
         ) from None
     if not _can_notify(block) and slug != "webhook":
-        raise AlertError(f"The block {name!r} can't send. Take a notification block (Slack Webhook, …) or a Webhook.")
+        raise AlertError(
+            f"The block {name!r} cannot send messages. Use a notification block, e.g. a Slack Webhook, or a Webhook."
+        )
     return block
 
 
@@ -74,39 +72,39 @@ def _can_notify(block: BlockDocument) -> bool:
 def apply_automations(
     client: SyncPrefectClient, block: BlockDocument | None = None, file: Path = AUTOMATIONS
 ) -> dict[str, Applied]:
-    """Bring all automations of `file` onto the server, each once however often; return what became of each, by name.
+    """Create or update the automations in `file` on the server, and return what happened to each, by name.
 
-    Alerts go to `block`. Without one they keep what they have, which at first is nothing. What somebody has switched
-    off in the web UI stays off.
+    Alerts go to `block`; without one they keep their present block, which at first is none. Automations that were
+    switched off in the web UI stay off. Applying the file again changes nothing.
     """
     declared = yaml.safe_load(file.read_text(encoding="utf-8"))["automations"]
     return {one["name"]: _apply(client, one, block) for one in declared}
 
 
 def _apply(client: SyncPrefectClient, declared: dict[str, Any], block: BlockDocument | None) -> Applied:
-    actions = [_with_block(action, block) for action in declared["actions"]]
+    actions = [_add_block(action, block) for action in declared["actions"]]
     wanted = AutomationCore.model_validate({**declared, "actions": actions})
     found = client.read_automations_by_name(wanted.name)
     if not found:
         client.create_automation(wanted)
         return Applied.CREATED
     first, *more = found
-    for double in more:  # two that were applied at once
+    for double in more:  # two commands applied the file at the same time
         client.delete_automation(double.id)
     there = AutomationCore.model_validate(first.model_dump())
     kept: dict[str, Any] = {"enabled": there.enabled}
     if block is None and declared["actions"] != actions:
         kept["actions"] = there.actions
     wanted = wanted.model_copy(update=kept)
-    if _content(there) == _content(wanted):
-        # an update would forget which runs it waits for
+    if _select_content(there) == _select_content(wanted):
+        # An update would make the server forget the runs that it is watching.
         return Applied.UNCHANGED
     client.update_automation(first.id, wanted)
     return Applied.UPDATED
 
 
-def _with_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str, Any]:
-    """Return an alert's action as the kind of `block` wants it; other actions as they are."""
+def _add_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str, Any]:
+    """Return an alert's action with `block` filled in, in the form that its type needs; other actions unchanged."""
     if action["type"] != "send-notification":
         return action
     if block is None:
@@ -117,6 +115,6 @@ def _with_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str
     return {"type": "call-webhook", "block_document_id": block.id, "payload": payload}
 
 
-def _content(automation: AutomationCore) -> dict[str, object]:
-    """Return what decides what it does; the server fills in the rest."""
+def _select_content(automation: AutomationCore) -> dict[str, object]:
+    """Return the fields that are ours; the server fills in the others."""
     return automation.model_dump(include={"name", "description", "enabled", "trigger", "actions"})

@@ -1,9 +1,9 @@
-"""The finished pages of runs over HTTP, read-only: the web UI can link to them, where browsers follow no `file://`.
+"""Serve the finished pages of runs over HTTP, read-only, because browsers follow no `file://` link from the web UI.
 
-Served are cards, review pages, correction reports and logs under one folder, and nothing else: not the ledger, not the
-data, no listing. Review pages show users' data: so the server listens on loopback unless told otherwise, answers only
-to its own names (a foreign page that has its own name point here, DNS rebinding, gets nothing), follows no symlink, and
-tells the browser to load nothing from anywhere. `python -m flows.service.pages` serves until it is ended.
+Only cards, review pages, correction reports and logs under one folder are served: no ledger, no data, no listings.
+Review pages show users' data, so the server listens on the loopback address by default, answers only requests for its
+own host names (against DNS rebinding), follows no symlinks, and forbids the browser to load anything from elsewhere.
+`python -m flows.service.pages` serves until it is stopped.
 """
 
 import os
@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from flows.service.processes import Program
-from flows.service.server import ServerError, prefect_environment, project_root
+from flows.service.server import check_port, get_project_root, read_prefect_environment
 
 PAGES = {
     "card": Path("card/index.html"),
@@ -29,59 +29,61 @@ PAGES = {
     "review-conflicts": Path("review_conflicts/review/review.html"),
     "corrections": Path("correction/report.html"),
 }
-"""The pages of a run, by the key of their link, under its output folder."""
+"""The pages of a run by the key of their link; paths are relative to its output folder."""
 
 _NAME = "labelstill-pages"
 _PART = r"[^/.\\][^/\\]*"
-"""A part of a way, which does not begin with a dot: neither `..` nor files that are being written."""
+"""A part of a path that does not begin with a dot, so neither `..` nor a file that is still being written."""
 _SERVED = re.compile(
     rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|correction/report\.html|logs/(?:{_PART}/)?{_PART}\.log)"
 )
-"""Logs bear the names of models, and those of a cluster lie in a folder of their node."""
+"""Logs are named after models; those from a cluster are in a folder per node."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
 _POLICY += "form-action 'none'; frame-ancestors 'none'"
 _SCRIPTS = "; script-src 'unsafe-inline'"
-"""For review pages, whose own policy narrows it to their one script."""
-_AWAY_FROM_SERVER = 10
-"""The pages' port is the Prefect server's plus this."""
+"""For review pages, whose own policy allows only their one script."""
+_PORT_OFFSET = 10
+"""The default port is the Prefect server's plus this."""
 _START_SECONDS = 30
-_MOST_LOGS = 20
+_MAX_LOGS = 20
 
 
 @dataclass(frozen=True)
 class PageSettings:
-    """Where pages are served, and from which folder."""
+    """The folder whose pages are served, and the address."""
 
     folder: Path
     host: str
     port: int
     url: str
-    """What links begin with."""
+    """The beginning of all links."""
 
     @property
     def names(self) -> frozenset[str]:
-        """What a request may call this server: loopback, what it listens on, and what links say."""
+        """The `Host` headers that are answered: loopback, the listening host, and the host in links."""
         listens = {f"{host}:{self.port}" for host in ("127.0.0.1", "localhost", self.host)}
         return frozenset({*listens, urlsplit(self.url).netloc.lower()})
 
 
-def page_settings(root: Path | None = None, environment: Mapping[str, str] = os.environ) -> PageSettings:
-    """`LABELSTILL_PAGES_FOLDER` (default: artifacts/), `_HOST` (127.0.0.1), `_PORT` (the server's plus 10) and `_URL`
-    (that host and port), the last for links through a proxy. Raises ServerError for a port that is none."""
-    root = root or project_root()
-    own = environment.get("PREFECT_SERVER_API_PORT") or prefect_environment(root)["PREFECT_SERVER_API_PORT"]
-    port = environment.get("LABELSTILL_PAGES_PORT") or str(int(own) + _AWAY_FROM_SERVER)
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ServerError(f"LABELSTILL_PAGES_PORT is {port!r}, which is not a port. Set it to a number such as 4288.")
+def read_page_settings(root: Path | None = None, environment: Mapping[str, str] = os.environ) -> PageSettings:
+    """Read `LABELSTILL_PAGES_FOLDER` (default: artifacts/), `_HOST` (127.0.0.1), `_PORT` (the server's plus 10) and
+    `_URL` (that host and port; set it for links through a proxy).
+
+    Raises ServerError for an invalid port.
+    """
+    root = root or get_project_root()
+    own = environment.get("PREFECT_SERVER_API_PORT") or read_prefect_environment(root)["PREFECT_SERVER_API_PORT"]
+    port = environment.get("LABELSTILL_PAGES_PORT") or str(int(own) + _PORT_OFFSET)
+    check_port("LABELSTILL_PAGES_PORT", port)
     host = environment.get("LABELSTILL_PAGES_HOST") or "127.0.0.1"
     folder = Path(environment.get("LABELSTILL_PAGES_FOLDER") or root / "artifacts")
     url = environment.get("LABELSTILL_PAGES_URL") or f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     return PageSettings(folder.resolve(), host, int(port), url.rstrip("/"))
 
 
-def link_to(page: Path, settings: PageSettings | None = None) -> str | None:
-    """The address of a page; None for what lies outside the served folder or is no page."""
-    settings = settings or page_settings()
+def make_link(page: Path, settings: PageSettings | None = None) -> str | None:
+    """Return the address of a page; None if it is outside the served folder or not a page that is served."""
+    settings = settings or read_page_settings()
     page = page.resolve()
     if not page.is_relative_to(settings.folder):
         return None
@@ -90,9 +92,9 @@ def link_to(page: Path, settings: PageSettings | None = None) -> str | None:
 
 
 def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool = False) -> None:
-    """Link the running flow to those pages of the run in `output` that there are, and to its newest logs.
+    """Show links to the existing pages of the run in `output`, and with `logs` to its newest logs, in the web UI.
 
-    A page outside the served folder has no address: the log says where it lies.
+    A page outside the served folder has no address, so its path is logged instead.
     """
     from prefect import get_run_logger
     from prefect.artifacts import create_link_artifact
@@ -103,26 +105,26 @@ def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool 
     if logs:
         folder = output / "logs"
         found = [*folder.glob("*.log"), *folder.glob("*/*.log")]
-        newest = sorted(found, key=lambda log: log.stat().st_mtime)[-_MOST_LOGS:]
-        pages |= {_log_key(log.relative_to(folder)): log for log in newest}
-    settings = page_settings()
+        newest = sorted(found, key=lambda log: log.stat().st_mtime)[-_MAX_LOGS:]
+        pages |= {_make_log_key(log.relative_to(folder)): log for log in newest}
+    settings = read_page_settings()
     for name, page in pages.items():
         if not page.exists():
             continue
-        link = link_to(page, settings)
+        link = make_link(page, settings)
         if link is None:
-            get_run_logger().info("%s: %s (no link: LABELSTILL_PAGES_FOLDER is %s)", name, page, settings.folder)
+            get_run_logger().info("%s: %s (no link, because it is outside %s)", name, page, settings.folder)
         else:
             words = str(page.relative_to(output))
             show_in_ui(name, lambda link=link, words=words, name=name: create_link_artifact(link, words, key=name))
 
 
-def _log_key(log: Path) -> str:
+def _make_log_key(log: Path) -> str:
     return f"log-{re.sub('[^a-z0-9]+', '-', log.with_suffix('').as_posix().lower())}"
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves the pages of `settings`; `serve_forever` and `shutdown` as in the standard library."""
+    """The HTTP server for the pages of `settings`."""
 
     daemon_threads = True
 
@@ -144,13 +146,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: what is asked for names users' data."""
+        """Log nothing, because requested paths contain names of users' data."""
 
     def _answer(self, *, with_body: bool) -> None:
         if self.headers.get("Host", "").lower() not in self.server.settings.names:
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
-        page = self._page()
+        page = self._find_page()
         if page is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
@@ -158,11 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", f"text/{'plain' if page.suffix == '.log' else 'html'}; charset=utf-8")
             self.end_headers()
-            if with_body:  # without its length, which a log may outgrow: the end of the connection is its end
+            if with_body:  # without a Content-Length, because a log may grow meanwhile
                 shutil.copyfileobj(file, cast(BinaryIO, self.wfile))
 
     def end_headers(self) -> None:
-        """Every answer, errors too, says what a browser may do with it."""
+        """Add the security headers to every answer, also to errors."""
         scripts = _SCRIPTS if "/review/" in self.path else ""
         self.send_header("Content-Security-Policy", _POLICY + scripts)
         self.send_header("X-Content-Type-Options", "nosniff")
@@ -171,8 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
-    def _page(self) -> Path | None:
-        """The file that is asked for, if it is a page and no symlink leads to it."""
+    def _find_page(self) -> Path | None:
+        """Return the requested file if it is a page and its path has no symlink; else None."""
         way = unquote(urlsplit(self.path).path)
         if not _SERVED.fullmatch(way) or "\0" in way:
             return None
@@ -183,29 +185,22 @@ class _Handler(BaseHTTPRequestHandler):
             return None
 
 
-def pages_program(root: Path) -> Program:
+def get_pages_program(root: Path) -> Program:
     """Return the program that serves the pages of the project in `root`."""
-    return Program(root, ("-m", "flows.service.pages"), root / ".prefect" / "pages.log")
+    return Program(root, ("-m", "flows.service.pages"), root / ".prefect" / "pages.log", "the page server")
 
 
 def find_or_start_pages(root: Path | None = None) -> str:
-    """Return the page server's address, started if need be and left running; raises ServerError where it can't be."""
-    root = root or project_root()
-    settings = page_settings(root)
-    pages = pages_program(root)
-    if _answers(settings):
-        return settings.url
-    if not pages.find():
-        pages.start({})
-    if not pages.wait_until(lambda: _answers(settings), _START_SECONDS, what="the page server"):
-        raise ServerError(
-            f"The page server does not start on port {settings.port}; LABELSTILL_PAGES_PORT chooses another. "
-            f"The last lines of {pages.log}:\n{pages.log_tail()}"
-        )
+    """Return the page server's address; start the server if it is not running. Raises ServerError if that fails."""
+    root = root or get_project_root()
+    settings = read_page_settings(root)
+    if not _is_answering(settings):
+        hint = f"If port {settings.port} is in use, set LABELSTILL_PAGES_PORT to another. "
+        get_pages_program(root).start_until(lambda: _is_answering(settings), _START_SECONDS, {}, hint=hint)
     return settings.url
 
 
-def _answers(settings: PageSettings) -> bool:
+def _is_answering(settings: PageSettings) -> bool:
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
     try:
         found = httpx.get(f"http://{host}:{settings.port}/", timeout=5, trust_env=False)
@@ -215,4 +210,4 @@ def _answers(settings: PageSettings) -> bool:
 
 
 if __name__ == "__main__":
-    PageServer(page_settings()).serve_forever()
+    PageServer(read_page_settings()).serve_forever()

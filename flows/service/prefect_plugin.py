@@ -1,10 +1,9 @@
-"""A Prefect plugin: three of Prefect's own commands, fixed for this project.
+"""A Prefect plugin that adapts three of Prefect's commands.
 
-`prefect deployment run distill` may mean `prefect deployment run distill/distill`; a flow's process goes on when the
-server forgets its place under the deployment's concurrency limit; and the server survives a changed automation.
-Prefect's plugin entry point (`[project.entry-points."prefect.plugins"]` and `[tool.prefect.plugins]`, both in
-pyproject.toml) calls `setup_environment` when Prefect is imported; for these commands one function is wrapped. Every
-other command and process is left as Prefect made it.
+`prefect deployment run distill` works like `prefect deployment run distill/distill`; a flow's process survives when the
+server forgets its concurrency lease; and the server survives a changed automation. Prefect calls `setup_environment`
+through its plugin entry point when it is imported (`[project.entry-points."prefect.plugins"]` and
+`[tool.prefect.plugins]` in pyproject.toml). It wraps one function per command and leaves all other commands unchanged.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 from prefect.plugins import HookContext, SetupResult, register_hook
 
-from flows.service.server import prefect_environment, project_root
+from flows.service.server import get_project_root, read_prefect_environment
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -32,17 +31,20 @@ if TYPE_CHECKING:
 
 @register_hook
 def setup_environment(*, ctx: HookContext) -> SetupResult | None:
-    """Prefect calls this once a process, on import. `LABELSTILL_PORT` moves the client as it moves the server."""
-    words = words_after_prefect(sys.orig_argv)
+    """Adapt the command that this process runs; Prefect calls this once per process, at import.
+
+    Returns Prefect's settings if `LABELSTILL_PORT` is set, so that the client uses the same port as the server.
+    """
+    words = get_prefect_arguments(sys.orig_argv)
     if is_deployment_run(words):
         from prefect.client.orchestration import PrefectClient
 
-        wrapped = accepting_bare_names(PrefectClient.read_deployment_by_name)
+        wrapped = accept_bare_names(PrefectClient.read_deployment_by_name)
         setattr(PrefectClient, "read_deployment_by_name", wrapped)  # noqa: B010  a checker refuses the assignment
     elif is_flow_process(words):
         from prefect.client.orchestration import SyncPrefectClient
 
-        outliving = outliving_its_lease(SyncPrefectClient.renew_concurrency_lease)
+        outliving = survive_lost_lease(SyncPrefectClient.renew_concurrency_lease)
         setattr(SyncPrefectClient, "renew_concurrency_lease", outliving)  # noqa: B010
     elif list(words[:2]) == ["server", "start"]:
         from prefect.server.events.models import automations
@@ -50,14 +52,16 @@ def setup_environment(*, ctx: HookContext) -> SetupResult | None:
         setattr(automations, "run_coro_as_sync", run_in_this_loop)  # noqa: B010
     if "LABELSTILL_PORT" not in os.environ:
         return None
-    moved = {name: value for name, value in prefect_environment(project_root()).items() if name not in os.environ}
+    moved = {
+        name: value for name, value in read_prefect_environment(get_project_root()).items() if name not in os.environ
+    }
     return SetupResult(env=moved) if moved else None
 
 
-def words_after_prefect(command: Sequence[str]) -> Sequence[str]:
-    """What follows `prefect`, run as a script or by -m, in the command line that started this process.
+def get_prefect_arguments(command: Sequence[str]) -> Sequence[str]:
+    """Return the arguments after `prefect` in a command line that runs it as a script or with -m.
 
-    Of `python -m prefect.engine` it is ["engine"]; of another program nothing.
+    For `python -m prefect.engine` return ["engine"], and for other programs nothing.
     """
     for at, word in enumerate(command[:4]):
         name = Path(word).name
@@ -67,36 +71,36 @@ def words_after_prefect(command: Sequence[str]) -> Sequence[str]:
 
 
 def is_deployment_run(words: Sequence[str]) -> bool:
-    """Whether the command is `prefect … deployment run …`."""
+    """Return whether the command is `prefect … deployment run …`."""
     return any(pair in {("deployment", "run"), ("deployments", "run")} for pair in pairwise(words))
 
 
 def is_flow_process(words: Sequence[str]) -> bool:
-    """Whether the command executes a flow run: a worker's `python -m prefect.engine` or `prefect flow-run execute`."""
+    """Return whether the command executes a flow run: `python -m prefect.engine` or `prefect flow-run execute`."""
     return list(words[:1]) == ["engine"] or list(words[:2]) == ["flow-run", "execute"]
 
 
-def accepting_bare_names(look_up: "LookUp") -> "LookUp":
-    """`look_up`, which also takes a deployment's name alone where only one flow has a deployment of that name.
+def accept_bare_names(look_up: "LookUp") -> "LookUp":
+    """Wrap `look_up` so that it also accepts a deployment's name without its flow, if the name is unique.
 
-    For the command line only: a name that is unknown or ambiguous, and a server that does not answer, end the process
-    with one line.
+    For the command line only: an unknown or ambiguous name, or a server that does not answer, ends the process with a
+    one-line message.
     """
 
     async def read_deployment_by_name(client: "PrefectClient", name: str) -> "DeploymentResponse":
         try:
-            return await look_up(client, name if "/" in name else await full_name(client, name))
+            return await look_up(client, name if "/" in name else await find_full_name(client, name))
         except httpx.ConnectError:
-            _end(f"No Prefect server answers at {client.api_url}. Start it with: make serve")
+            _exit(f"No Prefect server answers at {client.api_url}. Start it with: make serve")
 
     return read_deployment_by_name
 
 
-def outliving_its_lease(renew: "Renewal") -> "Renewal":
-    """`renew`, whose failure is a warning.
+def survive_lost_lease(renew: "Renewal") -> "Renewal":
+    """Wrap `renew` so that its failure is only a warning.
 
-    Prefect 3.7.7 ends a run whose place under its deployment's concurrency limit can't be renewed, as when the server
-    was away for five minutes. Two runs at once do no harm here: one waits for the other's output folder.
+    Prefect 3.7.7 ends a run when its concurrency lease cannot be renewed, for instance because the server was down for
+    five minutes. Two runs at the same time do no harm here: the second waits for the output folder.
     """
 
     def renew_concurrency_lease(client: "SyncPrefectClient", lease_id: "UUID", lease_duration: float) -> object:
@@ -106,42 +110,42 @@ def outliving_its_lease(renew: "Renewal") -> "Renewal":
             from prefect.logging import get_logger
 
             get_logger("labelstill").warning(
-                "the server does not renew this run's place under its concurrency limit, the run goes on: %s", error
+                "the server does not renew this run's concurrency lease; the run continues: %s", error
             )
             return None
 
     return renew_concurrency_lease
 
 
-_UNDER_WAY: set[asyncio.Task[None]] = set()
-"""A loop keeps no hold of its tasks."""
+_RUNNING_TASKS: set[asyncio.Task[None]] = set()
+"""Keeps the tasks alive, because an event loop holds only weak references to them."""
 
 
 def run_in_this_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`, by which a server on SQLite notes a changed automation, in its event loop, not in another thread.
+    """Run `work`, which records a changed automation, in the server's event loop instead of in another thread.
 
-    Prefect 3.7.7 has the loop wait for that thread, which waits for a lock that the loop holds every five seconds: the
-    whole server hung for good at one of some dozens of changes (PrefectHQ/prefect#23055).
+    In Prefect 3.7.7 with SQLite the loop waits for that thread, which can wait for a lock that the loop holds: after a
+    few dozen changes the whole server hung for good (PrefectHQ/prefect#23055).
     """
     task = asyncio.get_running_loop().create_task(work)
-    _UNDER_WAY.add(task)
-    task.add_done_callback(_UNDER_WAY.discard)
+    _RUNNING_TASKS.add(task)
+    task.add_done_callback(_RUNNING_TASKS.discard)
 
 
-async def full_name(client: "PrefectClient", name: str) -> str:
-    """The `flow/deployment` that the bare `name` stands for; ends the process if there is none, or are several."""
+async def find_full_name(client: "PrefectClient", name: str) -> str:
+    """Return the full name `flow/deployment` of the deployment `name`; end the process unless there is exactly one."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
     only = DeploymentFilter(name=DeploymentFilterName(any_=[name]))
     found = await client.read_deployments(deployment_filter=only)
     names = sorted([f"{(await client.read_flow(one.flow_id)).name}/{one.name}" for one in found])
     if not names:
-        _end(f"No deployment is named {name!r}. Register this project's with: make serve")
+        _exit(f"No deployment is named {name!r}. Register this project's deployments with: make serve")
     if len(names) > 1:
-        _end(f"{name!r} is the name of {len(names)} deployments, say which: {', '.join(names)}")
+        _exit(f"{name!r} is the name of {len(names)} deployments. Give the full name: {', '.join(names)}")
     return names[0]
 
 
-def _end(line: str) -> NoReturn:
+def _exit(line: str) -> NoReturn:
     print(line, file=sys.stderr)
     raise SystemExit(1)

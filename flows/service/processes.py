@@ -1,7 +1,7 @@
-"""The project's background programs: the server, the page server and the workers, found again, started and ended.
+"""Find, start and stop the project's background programs: the Prefect server, the page server and the workers.
 
-A program outlives the command that starts it. It is known by its command line and by the project's PREFECT_HOME in its
-environment, so nothing has to be noted that a kill or a power cut would make wrong.
+A program keeps running after the command that started it. It is recognised by its command line and by PREFECT_HOME in
+its environment, so there are no PID files that a kill or power cut would leave wrong.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from tasks.errors import LabelstillError
 from tasks.models.engines.processes import end_processes
 
 _LOG_LIMIT = 5_000_000
@@ -22,26 +23,35 @@ _POLL_SECONDS = 0.5
 _PROGRESS_SECONDS = 10.0
 
 
+class ServerError(LabelstillError):
+    """The Prefect server, a worker or a deployment cannot be reached, started or registered.
+
+    The message says what to do.
+    """
+
+
 @dataclass(frozen=True)
 class Program:
-    """A program that runs in the background of the project in `root`; `arguments` are Python's."""
+    """A background program of the project in `root`; `arguments` are those of the Python interpreter."""
 
     root: Path
     arguments: tuple[str, ...]
     log: Path
+    what: str = "the program"
+    """Its name in messages."""
 
     def find(self) -> list[psutil.Process]:
-        """Return its living processes, whichever command started them."""
+        """Return its running processes, whichever command started them."""
         found: list[psutil.Process] = []
         for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):  # it has ended, or belongs to somebody else
+            with suppress(psutil.Error, OSError):  # the process has ended or belongs to another user
                 ours = process.cmdline()[1:] == list(self.arguments)
                 if ours and process.environ().get("PREFECT_HOME") == str(self.root / ".prefect"):
                     found.append(process)
         return found
 
     def start(self, environment: Mapping[str, str]) -> None:
-        """Start it in a session of its own, so that Ctrl-C in the terminal does not reach it."""
+        """Start it in a session of its own, so that Ctrl-C in the terminal does not stop it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         mode = "wb" if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT else "ab"
         with self.log.open(mode) as sink:
@@ -55,21 +65,39 @@ class Program:
                 start_new_session=True,
             )
 
+    def start_until(
+        self, ready: Callable[[], bool], timeout: float, environment: Mapping[str, str], *, hint: str = ""
+    ) -> None:
+        """Start it unless it is running, and wait until `ready` returns True.
+
+        Raises ServerError, with `hint` and the end of its log, if it stops before that or after `timeout` seconds.
+        """
+        if not self.find():
+            print(f"Starting {self.what} (log: {self.log})", flush=True)
+            self.start(environment)
+        if self._wait_until(ready, timeout):
+            return
+        why = "stopped while starting"
+        if hung := self.find():
+            why = f"does not answer after {timeout:.0f} s; stop it with: kill {hung[0].pid}"
+        name = self.what[0].upper() + self.what[1:]
+        raise ServerError(f"{name} {why}. {hint}The last lines of {self.log}:\n{self.log_tail()}")
+
     def stop(self, patience: float = 15.0) -> bool:
-        """End it; return False when it does not run."""
+        """Stop it; return False if it was not running."""
         return end_processes(self.find(), patience)
 
-    def wait_until(self, ready: Callable[[], bool], timeout: float, *, what: str) -> bool:
-        """Poll `ready` while the program lives, for at most `timeout` seconds, with a line each ten seconds."""
+    def _wait_until(self, ready: Callable[[], bool], timeout: float) -> bool:
+        """Poll `ready` while the program runs, for at most `timeout` seconds, and print a line every ten seconds."""
         started = reported = time.monotonic()
         while not ready():
-            time.sleep(_POLL_SECONDS)  # before the look: a process has no command line in its first milliseconds
+            time.sleep(_POLL_SECONDS)  # before `find`: a process has no command line in its first milliseconds
             now = time.monotonic()
             if now - started > timeout or not self.find():
                 return ready()
             if now - reported >= _PROGRESS_SECONDS:
                 reported = now
-                print(f"  … waiting for {what}, {now - started:.0f} s", flush=True)
+                print(f"  … waiting for {self.what}, {now - started:.0f} s", flush=True)
         return True
 
     def log_tail(self, lines: int = 15) -> str:

@@ -1,6 +1,6 @@
-"""`labelstill serve` and `labelstill stop`: server, page server and workers, started again when they die, and ended.
+"""`labelstill serve` and `labelstill stop`: keep the server, the page server and the workers running, and stop them.
 
-Importing this imports Prefect: call `flows.service.server.apply_environment` first.
+This module imports Prefect: call `flows.service.server.apply_environment` first.
 """
 
 import hashlib
@@ -26,80 +26,79 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from flows.service.alerts import apply_automations
-from flows.service.pages import find_or_start_pages, page_settings, pages_program
-from flows.service.processes import Program
+from flows.service.pages import find_or_start_pages, get_pages_program, read_page_settings
+from flows.service.processes import Program, ServerError
 from flows.service.server import (
-    ServerError,
     find_or_start_server,
-    prefect_environment,
-    project_root,
-    server_program,
+    get_project_root,
+    get_server_program,
+    read_prefect_environment,
 )
 from tasks.models.engines.processes import end_processes
 
-_LOOK_SECONDS = 8.0
+_CHECK_SECONDS = 8.0
 _STOP_SECONDS = 20.0
 _WORKER_STARTS = 4
 _WORKER_STARTS_WITHIN = 600.0
 
 
 def serve(root: Path | None = None) -> None:
-    """Keep the server, the page server and the workers up until Ctrl-C or SIGTERM, then end what was started."""
-    root = root or project_root()
+    """Keep the server, the page server and the workers running until Ctrl-C or SIGTERM, then stop what was started."""
+    root = root or get_project_root()
     signal.signal(signal.SIGTERM, _interrupt)
-    found_server = bool(server_program(root).find())
+    found_server = bool(get_server_program(root).find())
     try:
         api_url = find_or_start_server(root=root)
         with SyncPrefectClient(api_url) as client:
             register_deployments(client, root)
             apply_automations(client)
-        keepers: list[Callable[[], object]] = [Worker(root, pool, api_url).keep_up for pool in pool_names(root)]
+        keepers: list[Callable[[], object]] = [Worker(root, pool, api_url).keep_up for pool in list_pools(root)]
         keepers.append(partial(find_or_start_pages, root))
-        if api_url == prefect_environment(root)["PREFECT_API_URL"]:  # else the server is somebody else's to start
+        if api_url == read_prefect_environment(root)["PREFECT_API_URL"]:  # else it is not our server
             keepers.append(partial(find_or_start_server, root=root))
         failed: set[int] = set()
-        look_after(keepers, failed)
-        print(f"Cards, review pages and logs: {page_settings(root).url}", flush=True)
+        restart_dead(keepers, failed)
+        print(f"Cards, review pages and logs: {read_page_settings(root).url}", flush=True)
         print(f"Web UI: {api_url.removesuffix('/api')}   Start a run there, or with: prefect deployment run distill")
-        print("Ctrl-C ends the service.", flush=True)
+        print("Press Ctrl-C to stop the service.", flush=True)
         while True:
-            time.sleep(_LOOK_SECONDS)
-            look_after(keepers, failed)
+            time.sleep(_CHECK_SECONDS)
+            restart_dead(keepers, failed)
     except KeyboardInterrupt:
-        print("\nEnding the workers …", flush=True)
+        print("\nStopping the workers …", flush=True)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not leave half of it running
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not leave half of it running
         stop(root, server=not found_server)
 
 
 def stop(root: Path | None = None, *, server: bool = True) -> bool:
-    """End runs and workers, the page server and, with `server`, the Prefect server; return False if none was running.
+    """Stop runs, workers, the page server and, with `server`, the Prefect server; return False if none was running.
 
-    A run that is ended so has time to tell the server that it is Crashed.
+    The runs have 20 seconds to report to the server that they are Crashed.
     """
-    root = root or project_root()
+    root = root or get_project_root()
     engine = Program(root, ("-m", "prefect.engine"), root / ".prefect")
-    at_work = [process for pool in pool_names(root) for process in Worker(root, pool, "").program.find()]
+    at_work = [process for pool in list_pools(root) for process in Worker(root, pool, "").program.find()]
     ended = end_processes([*at_work, *engine.find()], _STOP_SECONDS)
-    ended |= pages_program(root).stop()
-    return (server and server_program(root).stop()) or ended
+    ended |= get_pages_program(root).stop()
+    return (server and get_server_program(root).stop()) or ended
 
 
-def look_after(keepers: list[Callable[[], object]], failed: set[int]) -> None:
-    """Start again what has died. What can't be started now is said once, and tried again at the next look."""
+def restart_dead(keepers: list[Callable[[], object]], failed: set[int]) -> None:
+    """Restart what has died; print each failure to start once, and retry at the next call."""
     for number, keep_up in enumerate(keepers):
         try:
             keep_up()
             failed.discard(number)
         except ServerError as error:
             if number not in failed:
-                print(f"{error}\nThis is tried again; runs that are at work go on.", flush=True)
+                print(f"{error}\nStarting it will be retried. Running runs continue.", flush=True)
             failed.add(number)
 
 
 @dataclass
 class Worker:
-    """This machine's worker for a work pool; it executes one run at a time, each as a process of its own."""
+    """This machine's worker for a work pool, which executes one run at a time, each in its own process."""
 
     root: Path
     pool: str
@@ -108,45 +107,48 @@ class Worker:
 
     @property
     def program(self) -> Program:
-        """Its process; the log has what its runs print too."""
+        """The worker's process, whose log includes the output of its runs."""
         arguments = ("-m", "prefect", "worker", "start", "--pool", self.pool, "--type", "process")
         arguments += ("--name", f"{socket.gethostname()}-{self.pool}", "--limit", "1")
         return Program(self.root, arguments, self.root / ".prefect" / f"worker-{self.pool}.log")
 
     def keep_up(self) -> None:
-        """Start it unless it lives; raises ServerError when it has died again and again."""
+        """Start the worker unless it is running; raises ServerError when it keeps dying."""
         if self.program.find():
             return
         starts = self._starts
         if len(starts) == _WORKER_STARTS and time.monotonic() - starts[0] < _WORKER_STARTS_WITHIN:
             raise ServerError(
-                f"The Prefect worker for pool {self.pool} ended {len(starts)} times within "
-                f"{_WORKER_STARTS_WITHIN:.0f} s. The last lines of {self.program.log}:\n{self.program.log_tail()}"
+                f"The Prefect worker for pool {self.pool} stopped {len(starts)} times within "
+                f"{_WORKER_STARTS_WITHIN:.0f} s. Fix what its log says. The last lines of {self.program.log}:\n"
+                f"{self.program.log_tail()}"
             )
-        self.program.start({**prefect_environment(self.root), "PREFECT_API_URL": self.api_url})
+        self.program.start({**read_prefect_environment(self.root), "PREFECT_API_URL": self.api_url})
         starts.append(time.monotonic())
 
 
-def deployment_names(root: Path) -> list[str]:
-    """Return the `flow/deployment` names in prefect.yaml; a flow is named like its function."""
-    return [f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}" for one in _declared(root)]
+def list_deployments(root: Path) -> list[str]:
+    """Return the names of prefect.yaml's deployments as `flow/deployment`; flows are named like their functions."""
+    return [
+        f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}" for one in _read_deployments(root)
+    ]
 
 
-def pool_names(root: Path) -> list[str]:
-    """Return the work pools that prefect.yaml's deployments run in."""
-    return sorted({one["work_pool"]["name"] for one in _declared(root)})
+def list_pools(root: Path) -> list[str]:
+    """Return the work pools of prefect.yaml's deployments."""
+    return sorted({one["work_pool"]["name"] for one in _read_deployments(root)})
 
 
-def _declared(root: Path) -> list[dict[str, Any]]:
+def _read_deployments(root: Path) -> list[dict[str, Any]]:
     return yaml.safe_load((root / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
 
 
 def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
-    """Bring prefect.yaml's pools and deployments onto the server; return False if they were there unchanged.
+    """Register prefect.yaml's pools and deployments on the server; return False if they were registered unchanged.
 
-    Registering again would switch off a schedule that somebody has switched on in the web UI. "Unchanged" is the digest
-    of prefect.yaml and of all code that the parameters' form may be made from. Raises ServerError with Prefect's own
-    message when a deployment is refused.
+    They count as unchanged while prefect.yaml and all code that can change the parameters' form are the same, because
+    registering again would switch off schedules that were switched on in the web UI. Raises ServerError, with Prefect's
+    message, when a deployment is refused.
     """
     note = root / ".prefect" / "deployed"
     digest = hashlib.sha256(str(client.api_url).encode())
@@ -154,42 +156,39 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
     for path in (root / "prefect.yaml", *code):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     unchanged = note.exists() and note.read_text(encoding="utf-8") == digest.hexdigest()
-    if unchanged and not _unregistered(client, root):
+    if unchanged and _are_registered(client, root):
         return False
-    for pool in pool_names(root):
+    for pool in list_pools(root):
         template = ProcessWorker.get_default_base_job_template()
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
     _prefect_deploy(root, str(client.api_url).rstrip("/"))
-    if missing := _unregistered(client, root):
-        raise ServerError(f"prefect.yaml declares {', '.join(missing)}, which `prefect deploy --all` did not register.")
     note.parent.mkdir(exist_ok=True)
     note.write_text(digest.hexdigest(), encoding="utf-8")
     return True
 
 
-def _unregistered(client: SyncPrefectClient, root: Path) -> list[str]:
-    missing: list[str] = []
-    for name in deployment_names(root):
-        try:
+def _are_registered(client: SyncPrefectClient, root: Path) -> bool:
+    try:
+        for name in list_deployments(root):
             client.read_deployment_by_name(name)
-        except ObjectNotFound:
-            missing.append(name)
-    return missing
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def _prefect_deploy(root: Path, api_url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=root,
-        env={**os.environ, **prefect_environment(root), "PREFECT_API_URL": api_url},
+        env={**os.environ, **read_prefect_environment(root), "PREFECT_API_URL": api_url},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise ServerError(f"`prefect deploy --all` failed, fix prefect.yaml or the flow it names:\n{tail}")
+        raise ServerError(f"`prefect deploy --all` failed. Fix prefect.yaml or the flow that is named here:\n{tail}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -1,6 +1,6 @@
-"""The project's own Prefect server: its settings and its start.
+"""Find or start the project's own Prefect server, with its settings.
 
-Nothing here imports Prefect, because Prefect reads its settings when it is imported: call `apply_environment` first.
+This module does not import Prefect, which reads its settings at import: call `apply_environment` first.
 """
 
 import os
@@ -13,27 +13,21 @@ from typing import Any
 import httpx
 from filelock import FileLock, Timeout
 
-from flows.service.processes import Program
-from tasks.errors import LabelstillError
+from flows.service.processes import Program, ServerError
 
 _NO_HTTP = "illegal"
-"""In the message about an answer that is not HTTP at all, for which httpx has no type of its own."""
-
-
-class ServerError(LabelstillError):
-    """The Prefect server, a worker or the deployments cannot be reached, started or registered; the text says what to
-    do."""
+"""Part of httpx's message about an answer that is not HTTP, for which httpx has no exception type."""
 
 
 class Answer(StrEnum):
-    """What is found at the server's address."""
+    """Who answers at the server's address."""
 
     OURS = "ours"
     FOREIGN = "foreign"
     NOTHING = "nothing"
 
 
-def project_root() -> Path:
+def get_project_root() -> Path:
     """Return the folder that holds pyproject.toml, prefect.yaml and flows/."""
     return Path(__file__).resolve().parents[2]
 
@@ -51,44 +45,49 @@ def _flatten(table: Mapping[str, Any], prefix: str) -> dict[str, str]:
     return flat
 
 
-def prefect_environment(root: Path) -> dict[str, str]:
-    """Return Prefect's settings for the project in `root`, as environment variables that hold in any working directory.
+def check_port(name: str, port: str) -> str:
+    """Return `port`, the value of the variable `name`; raises ServerError unless it is a port number."""
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ServerError(f"{name} is {port!r}, which is not a port. Set it to a number from 1 to 65535, e.g. 4277.")
+    return port
 
-    They are those of `[tool.prefect]` in `root`/pyproject.toml; `LABELSTILL_PORT` moves the server to another port.
-    Raises `ServerError` if `LABELSTILL_PORT` is not a port.
+
+def read_prefect_environment(root: Path) -> dict[str, str]:
+    """Return Prefect's settings for the project in `root`, as environment variables for any working directory.
+
+    They come from `[tool.prefect]` in `root`/pyproject.toml; `LABELSTILL_PORT` changes the server's port. Raises
+    ServerError if `LABELSTILL_PORT` is not a port.
     """
     tables = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     settings = _flatten(tables["tool"]["prefect"], "PREFECT")
-    port = os.environ.get("LABELSTILL_PORT", settings["PREFECT_SERVER_API_PORT"])
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ServerError(f"LABELSTILL_PORT is {port!r}, which is not a port. Set it to a number such as 4277.")
+    port = check_port("LABELSTILL_PORT", os.environ.get("LABELSTILL_PORT", settings["PREFECT_SERVER_API_PORT"]))
     return settings | {
         "PREFECT_HOME": str(root / settings["PREFECT_HOME"]),
         "PREFECT_SERVER_API_PORT": port,
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
-        # two spinning OpenMP threads beside a busy server took 4-8 s a training step, sleeping ones 0.4-1.3 s
+        # Beside a busy server a training step took 4-8 s with two spinning OpenMP threads, 0.4-1.3 s if they sleep.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
 
 
 def apply_environment() -> None:
-    """Give this process and its children the project's Prefect settings; what is set already stays as it is.
+    """Set the project's Prefect settings in this process's environment, except for variables that are already set.
 
-    Must run before Prefect is first imported.
+    Must be called before Prefect is first imported.
     """
-    for name, value in prefect_environment(project_root()).items():
+    for name, value in read_prefect_environment(get_project_root()).items():
         os.environ.setdefault(name, value)
 
 
-def server_program(root: Path) -> Program:
+def get_server_program(root: Path) -> Program:
     """Return the program that serves Prefect's API and web UI for the project in `root`."""
-    return Program(root, ("-m", "prefect", "server", "start"), root / ".prefect" / "server.log")
+    return Program(root, ("-m", "prefect", "server", "start"), root / ".prefect" / "server.log", "the Prefect server")
 
 
 def ask_server(api_url: str, home: str) -> Answer:
-    """Find out who answers at `api_url`: a Prefect server with the state folder `home`, something else, or nothing."""
+    """Return who answers at `api_url`: a Prefect server with the state folder `home`, something else, or nothing."""
     try:
         health = httpx.get(f"{api_url}/health", timeout=10)
         if health.status_code != 200:
@@ -98,20 +97,20 @@ def ask_server(api_url: str, home: str) -> Answer:
         theirs = answer.json()["home"]
         return Answer.OURS if os.path.realpath(theirs) == os.path.realpath(home) else Answer.FOREIGN
     except httpx.TransportError as error:
-        # A server that is starting, is too busy for a moment, or drops the connection as it ends, is not there.
+        # A server that is starting, briefly too busy or closing the connection as it ends counts as nothing.
         return Answer.FOREIGN if _NO_HTTP in str(error) else Answer.NOTHING
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return Answer.FOREIGN
 
 
 def find_or_start_server(timeout: float = 180, root: Path | None = None) -> str:
-    """Return the API address of a server that answers: the project's own, started if need be and left running.
+    """Return the API address of the project's server; start the server if it is not running.
 
-    A `PREFECT_API_URL` that names another server is used as it is. Raises `ServerError` when the port belongs to
-    something else, when the server ends at its start (with the last lines of its log), or after `timeout` seconds.
+    If `PREFECT_API_URL` names another server, that one is used. Raises ServerError when something else uses the port,
+    when the server stops while starting (with the end of its log), or after `timeout` seconds.
     """
-    root = root or project_root()
-    own = prefect_environment(root)
+    root = root or get_project_root()
+    own = read_prefect_environment(root)
     chosen = os.environ.get("PREFECT_API_URL", own["PREFECT_API_URL"]).rstrip("/")
     if chosen != own["PREFECT_API_URL"]:
         return _foreign_server(chosen)
@@ -125,7 +124,7 @@ def find_or_start_server(timeout: float = 180, root: Path | None = None) -> str:
     except Timeout:
         raise ServerError(
             f"Another process has been starting the Prefect server for {timeout:.0f} s. "
-            f"See {root / '.prefect' / 'server.log'}, end that process and try again."
+            f"See {root / '.prefect' / 'server.log'}, stop that process and try again."
         ) from None
     return chosen
 
@@ -135,10 +134,10 @@ def _foreign_server(api_url: str) -> str:
         httpx.get(f"{api_url}/health", timeout=20).raise_for_status()
     except httpx.HTTPError as error:
         raise ServerError(
-            f"PREFECT_API_URL names {api_url}, which does not answer ({error}). "
+            f"The server {api_url} in PREFECT_API_URL does not answer ({error}). "
             "Start that server, or unset PREFECT_API_URL to use the project's own."
         ) from error
-    print(f"Using the Prefect server that PREFECT_API_URL names: {api_url}", flush=True)
+    print(f"Using the Prefect server in PREFECT_API_URL: {api_url}", flush=True)
     return api_url
 
 
@@ -146,22 +145,15 @@ def _is_ours(own: Mapping[str, str]) -> bool:
     answer = ask_server(own["PREFECT_API_URL"], own["PREFECT_HOME"])
     if answer is Answer.FOREIGN:
         raise ServerError(
-            f"Port {own['PREFECT_SERVER_API_PORT']} is taken by something that is not this project's Prefect server. "
-            "Stop it, or choose another port: LABELSTILL_PORT=4278 make demo"
+            f"Port {own['PREFECT_SERVER_API_PORT']} is used by something that is not this project's Prefect server. "
+            "Stop it, or use another port in this and all later commands: export LABELSTILL_PORT=4278. If it is a "
+            "Prefect server with a password, set PREFECT_API_URL to its address, with a host name, not 127.0.0.1."
         )
     return answer is Answer.OURS
 
 
 def _start(root: Path, own: Mapping[str, str], timeout: float) -> None:
-    server = server_program(root)
-    if not server.find():
-        print(f"Starting the Prefect server on port {own['PREFECT_SERVER_API_PORT']} (log: {server.log})", flush=True)
-        server.start(own)
-    if not server.wait_until(lambda: _is_ours(own), timeout, what="the Prefect server"):
-        why = "ended at its start"
-        if hung := server.find():
-            why = f"does not answer after {timeout:.0f} s; end it with: kill {hung[0].pid}"
-        raise ServerError(f"The Prefect server {why}. The last lines of {server.log}:\n{server.log_tail()}")
+    get_server_program(root).start_until(lambda: _is_ours(own), timeout, own)
     from prefect.client.orchestration import SyncPrefectClient
 
     from flows.service.alerts import apply_automations

@@ -20,16 +20,16 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.items.manifests import items_of, manifest_files, source_of
+from tasks.items.manifests import manifest_files, read_items, source_of
 from tasks.items.samples import own_id
 from tasks.packs.columns import Columns
 from tasks.records import Action, Correction, Sample
 from tasks.storage.files import write_bytes
+from tasks.storage.json_lines import write_json_lines
 
 FOLDER, CHANGES = "corrected", "corrections.jsonl"
 """Beside each other in the stage's folder: the manifests, and a line per changed item."""
@@ -42,7 +42,7 @@ _CELL = re.compile(r'("[^"]*(?:""[^"]*)*"|[^,\r\n]*)(?:,|\r|\n|$)')
 _DECODER = json.JSONDecoder()
 
 _Edits = Mapping[int, str | None]
-"""The new text in the label's field by item (its index in `items_of`), or None to leave the item out."""
+"""The new text in the label's field by item (its index in `read_items`), or None to leave the item out."""
 
 
 class _Span(NamedTuple):
@@ -81,14 +81,12 @@ def write_corrected(
             copy.unlink()  # of a manifest that is no longer in the set
     unwritten = set(left_alone)
     lines = [
-        orjson.dumps(
-            {"source": source, "id": i, "given": c.given, "now": c.label, "why": c.why, "reviewed": c.reviewed}
-        )
+        {"source": source, "id": i, "given": c.given, "now": c.label, "why": c.why, "reviewed": c.reviewed}
         for source, wanted in changes.items()
         for i, c in wanted.items()
         if i not in unwritten
     ]
-    write_bytes(folder / CHANGES, b"".join(line + b"\n" for line in lines))
+    write_json_lines(folder / CHANGES, lines)
     return left_alone
 
 
@@ -117,7 +115,7 @@ def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) 
     """Return the edits, and the ids whose label is no longer the one judged. Of items with one id the first counts."""
     edits: dict[int, str | None] = {}
     waiting, missed = dict(wanted), list[str]()
-    for index, item in enumerate(items_of(file, columns)):
+    for index, item in enumerate(read_items(file, columns)):
         correction = waiting.pop(own_id(item, columns) or "", None)
         if correction is None:
             continue

@@ -25,7 +25,7 @@ from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expect_gai
 from tasks.correction.judgements import Floats, Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
 from tasks.correction.suspicion import Suspicion, measure_suspicion, temper
-from tasks.records import Action
+from tasks.records import Action, Interval
 
 AskTeacher = Callable[[Ints], Floats]
 """Items → their probabilities by the teacher, asked blind, [n, C + 1]: the last column is "none of the labels".
@@ -43,15 +43,6 @@ _MARGIN = 0.1
 """With fewer verdicts, items are flagged whose candidate leads the given label by more than this."""
 _LEAST_DOUBT = -1.5
 """Log-ratio below which no teacher is asked: on human noise (CIFAR-10N) one such item in a hundred was wrong."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An expected share with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ class Decisions:
     person_asked: Ints
     """In the order of asking: the audit first, then by expected gain."""
     audited: int
-    estimates: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
+    estimates: dict[str, Interval] = field(default_factory=dict[str, Interval])
     """`wrong` (share of given labels), `precision` and `recall` of the flags; none without enough verdicts."""
 
 
@@ -158,7 +149,7 @@ def _flag(beliefs: Beliefs, evidence: Suspicion, target_precision: float | None,
 
 def _estimate(
     judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int], flagged: Flags, seed: int
-) -> dict[str, Estimate]:
+) -> dict[str, Interval]:
     if len(verdicts) < _ENOUGH:
         return {}
 
@@ -169,9 +160,9 @@ def _estimate(
 
     values = shares(calibrate(judgements, evidence, verdicts).beliefs(evidence))
     rounds = [shares(b) for b in resample_beliefs(judgements, evidence, verdicts, _ROUNDS, seed)]
-    low, high = np.quantile(np.array(rounds), [0.025, 0.975], axis=0)
+    low, high = np.quantile(rounds, [0.025, 0.975], axis=0).tolist()
     names = ("wrong", "precision", "recall")
-    return {n: Estimate(v, float(a), float(b)) for n, v, a, b in zip(names, values, low, high, strict=True)}
+    return {n: Interval(value=v, low=a, high=b) for n, v, a, b in zip(names, values, low, high, strict=True)}
 
 
 def _choose_actions(

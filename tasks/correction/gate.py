@@ -9,7 +9,7 @@ audited wins / (wins + losses) must exceed `level`.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from tasks.correction.suspicion import Suspicion
 _DISAGREEING = 0.75
 """Of the audited items, the share where the students disagree with the given label."""
 _PARTS = 5
-"""The gate's wins and losses are of models that were fitted without the verdict in question, a fifth at a time."""
+"""A verdict is compared with a model that was fitted without it, a fifth of them at a time."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,12 @@ def judge_gate(
     level: float,
     never: Collection[int] = frozenset(),
 ) -> Gate:
-    """Return the gate that `verdicts` (item → label index, -1 for neither) justify; no gate changes items of `never`.
+    """Return the gate that `verdicts` (item → label index, -1 for neither) justify.
 
-    Each verdict is counted under a model that was fitted to the other four fifths of them: a model would find its own
-    verdicts in its favour.
+    Items of `never` are changed by no gate and count neither for nor against it.
     """
     wins = losses = neither = 0
-    items = sorted(verdicts)
-    for part in range(_PARTS):
-        held_out = items[part::_PARTS]
-        others = [i for place, i in enumerate(items) if place % _PARTS != part]
-        beliefs = calibrate(judgements, evidence, verdicts, others).beliefs(evidence)
+    for held_out, beliefs in cross_fit(judgements, evidence, verdicts):
         for i in held_out:
             if i in never or beliefs.p_candidate[i] <= beliefs.p_given[i]:
                 continue
@@ -97,6 +92,19 @@ def judge_gate(
             losses += verdicts[i] == given
             neither += verdicts[i] not in (candidate, given)
     return Gate(wins, losses, neither, wilson_interval(wins, wins + losses)[0], level)
+
+
+def cross_fit(
+    judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int]
+) -> Iterator[tuple[list[int], Beliefs]]:
+    """Yield a fifth of the items with a verdict at a time, and beliefs fitted to the verdicts on the other four fifths.
+
+    A model would find its own verdicts in its favour.
+    """
+    items = sorted(verdicts)
+    for part in range(_PARTS):
+        others = [i for place, i in enumerate(items) if place % _PARTS != part]
+        yield items[part::_PARTS], calibrate(judgements, evidence, verdicts, others).beliefs(evidence)
 
 
 def expect_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:

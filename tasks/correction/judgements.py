@@ -1,11 +1,10 @@
 """What models said about labelled items, as arrays: read from files, all or nothing, or taken from predictions."""
 
 import math
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,26 +31,9 @@ class Judgements:
     dissent: Floats
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """One file: item i has the probabilities values[starts[i]:starts[i + 1]] for the labels columns[…]."""
-
-    given: dict[str, int | None]
-    starts: "array[int]"
-    columns: "array[int]"
-    values: "array[float]"
-
-    def dense(self, width: int) -> Floats:
-        """[N, width], renormalised."""
-        count = len(self.given)
-        found = np.zeros((count, width), dtype=np.float32)
-        lengths = np.diff(np.frombuffer(self.starts, dtype=np.int64))
-        places = np.repeat(np.arange(count), lengths)
-        values = np.frombuffer(self.values, dtype=np.float64)
-        # divided before it is cut to 32 bits, in which a score of 1e-50 is nothing and one of 1e39 infinite
-        shares = values / np.bincount(places, weights=values, minlength=count)[places]
-        found[places, np.frombuffer(self.columns, dtype=np.int64)] = shares
-        return found
+class _Row(NamedTuple):
+    given: str | None
+    probabilities: dict[str, float]
 
 
 def read_probabilities(files: Sequence[Path]) -> Judgements:
@@ -63,16 +45,15 @@ def read_probabilities(files: Sequence[Path]) -> Judgements:
     """
     labels: dict[str, int] = {}
     runs = [_read(file, labels, needs_given=True) for file in files]
-    first = runs[0].given
+    first = runs[0]
     for file, run in zip(files[1:], runs[1:], strict=True):
-        _same_items(files[0], first, file, run.given)
-    ids, width = tuple(first), len(labels)
-    given = np.array(list(first.values()), dtype=np.int64)
-    students = np.zeros((len(ids), width), dtype=np.float32)
+        _check_same_items(files[0], {i: row.given for i, row in first.items()}, file, run)
+    ids = tuple(first)
+    given = np.array([labels[row.given or ""] for row in first.values()], dtype=np.int64)
+    students = np.zeros((len(ids), len(labels)), dtype=np.float32)
     dissent = np.zeros(len(ids), dtype=np.float32)
     for run in runs:
-        order = None if list(run.given) == list(ids) else _order(run.given, ids)
-        found = run.dense(width) if order is None else run.dense(width)[order]
+        found = _tabulate_rows(run, ids, labels)
         students += found
         dissent += found.argmax(axis=1) != given
     students /= len(runs)
@@ -88,9 +69,8 @@ def read_teacher(file: Path, judgements: Judgements) -> Floats:
     """
     labels = {label: i for i, label in enumerate(judgements.labels)}
     run = _read(file, labels, needs_given=False)
-    known = dict.fromkeys(judgements.ids)
-    _same_items(None, known, file, dict.fromkeys(run.given))
-    found = run.dense(len(labels))[_order(run.given, judgements.ids)]
+    _check_same_items(None, dict.fromkeys(judgements.ids), file, run)
+    found = _tabulate_rows(run, judgements.ids, labels)
     rejects = found[:, labels[NEITHER]] if NEITHER in labels else np.zeros(len(found), dtype=np.float32)
     answers = np.column_stack([found[:, : len(judgements.labels)], rejects])
     total = answers.sum(axis=1, keepdims=True)
@@ -158,14 +138,14 @@ def tabulate(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: S
     return found
 
 
-def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> _Rows:
-    given: dict[str, int | None] = {}
-    starts, columns, values = array("q", [0]), array("q"), array("d")
+def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> dict[str, _Row]:
+    """Return the rows by id, and add their labels to `labels` in order of first mention."""
+    rows: dict[str, _Row] = {}
     for number, row in read_objects(file, JudgementError, "write one JSON object per item"):
         identity, probabilities = row.get("id"), row.get("probabilities")
         if not isinstance(identity, str):
             raise _fault(file, number, '"id" must be text')
-        if identity in given:
+        if identity in rows:
             raise _fault(file, number, f"item {identity!r} is there twice; keep one line")
         label = row.get("given")
         if needs_given and not isinstance(label, str):
@@ -176,34 +156,40 @@ def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> _Rows:
         for name, p in cast("dict[str, Any]", probabilities).items():
             if isinstance(p, bool) or not isinstance(p, int | float) or not p >= 0 or p == math.inf:
                 raise _fault(file, number, f"item {identity!r}: the probability of {name!r} is {p!r}")
-            columns.append(labels.setdefault(name, len(labels)))
-            values.append(p)
+            labels.setdefault(name, len(labels))
             total += p
         if not 0 < total < math.inf:
             raise _fault(file, number, f"item {identity!r}: its probabilities add up to {total:g}")
-        starts.append(len(columns))
-        given[identity] = labels.setdefault(label, len(labels)) if isinstance(label, str) else None
-    if not given:
+        given = label if needs_given else None
+        if given is not None:
+            labels.setdefault(given, len(labels))
+        rows[identity] = _Row(given, probabilities)
+    if not rows:
         raise JudgementError(f"{file}: no line in it; write one JSON object an item")
-    return _Rows(given, starts, columns, values)
+    return rows
 
 
-def _same_items(
-    first: Path | None, expected: Mapping[str, int | None], file: Path, found: Mapping[str, int | None]
+def _tabulate_rows(rows: Mapping[str, _Row], ids: Sequence[str], labels: Mapping[str, int]) -> Floats:
+    """Return the probabilities [N, C] of the items in the order of `ids`; rows sum to 1."""
+    found = np.zeros((len(ids), len(labels)))
+    for i, identity in enumerate(ids):
+        for label, p in rows[identity].probabilities.items():
+            found[i, labels[label]] = p
+    # divided before it is cut to 32 bits, in which a score of 1e-50 is nothing and one of 1e39 infinite
+    return (found / found.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _check_same_items(
+    first: Path | None, expected: Mapping[str, str | None], file: Path, found: Mapping[str, _Row]
 ) -> None:
     for identity, label in expected.items():
         if identity not in found:
             raise JudgementError(f"{file}: item {identity!r} is missing; every file must hold every item")
-        if found[identity] != label:
+        if found[identity].given != label:
             raise JudgementError(f"{file}: item {identity!r} has another given label than in {first}; mend one of them")
     for identity in found:
         if identity not in expected:
             raise JudgementError(f"{file}: item {identity!r} is in no other file; take it out or add it there")
-
-
-def _order(found: Mapping[str, int | None], wanted: Sequence[str]) -> list[int]:
-    places = {identity: i for i, identity in enumerate(found)}
-    return [places[identity] for identity in wanted]
 
 
 def _fault(file: Path, number: int, what: str) -> JudgementError:

@@ -1,10 +1,9 @@
 """Decisions as others read them: a `Correction` per labelled item, questions to a person, figures, lines of JSON."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import orjson
 
 from tasks.correction.decide import Decisions
 from tasks.correction.judgements import Floats
@@ -32,7 +31,11 @@ def record_corrections(
     for sample in samples:
         if sample.id in places:
             record = _record_judged(decisions, places[sample.id], teacher.get(sample.id))
-            update = {"fold": fold_of[sample.id], "model": model_of[sample.id]}
+            update = {
+                "fold": fold_of[sample.id],
+                "model": model_of[sample.id],
+                "why": _explain(record, decisions),
+            }
             found.append(record.model_copy(update=update))
         else:
             found.append(_record_unjudged(sample, unjudged[sample.id], verdicts.get(sample.id)))
@@ -52,8 +55,20 @@ def choose_cases(
 
     def case(sample: Sample, record: Correction) -> ReviewCase:
         place = places.get(sample.id)
-        students = _probabilities(decisions.judgements.students, labels, place, sample)
-        return _case(sample, record, students, _probabilities(decisions.teacher, labels, place, sample))
+        candidates = (record.student_candidate, record.teacher_candidate)
+        return ReviewCase(
+            sample_id=sample.id,
+            source=sample.source,
+            parts=sample.parts,
+            labels=sample.labels,
+            given=record.given,
+            candidate=record.candidate if any(candidates) else None,
+            student=_probabilities(decisions.judgements.students, labels, place, sample),
+            teacher=_probabilities(decisions.teacher, labels, place, sample),
+            reason=record.reason,
+            why=_describe_evidence(record),
+            gain=record.gain,
+        )
 
     cases = (
         case(sample, record)
@@ -114,72 +129,63 @@ def summarise(decisions: Decisions) -> dict[str, object]:
     }
 
 
-def dump_lines(decisions: Decisions) -> Iterator[bytes]:
-    """Yield a line of JSON per item, in order; `suspicion` is the probability that the given label is wrong.
+def list_rows(decisions: Decisions) -> Iterator[dict[str, object]]:
+    """Yield a row per item, in order, for JSON; `suspicion` is the probability that the given label is wrong.
 
     The probabilities are the models', also where a verdict has settled the item.
     """
     judgements, beliefs = decisions.judgements, decisions.beliefs
-    given, label = judgements.given.tolist(), decisions.label.tolist()
-    figures = zip(
-        beliefs.p_given.tolist(), beliefs.p_candidate.tolist(), beliefs.p_neither.tolist(),
-        beliefs.p_wrong.tolist(), strict=True,
-    )  # fmt: skip
-    for item, (p_given, p_candidate, p_neither, p_wrong) in enumerate(figures):
-        yield (
-            orjson.dumps(
-                {
-                    "id": judgements.ids[item],
-                    "given": judgements.labels[given[item]],
-                    "flagged": bool(decisions.flagged[item]),
-                    "reviewed": item in decisions.verdicts,
-                    "action": decisions.action[item],
-                    "label": None if label[item] < 0 else judgements.labels[label[item]],
-                    "p_given": p_given,
-                    "p_candidate": p_candidate,
-                    "p_neither": p_neither,
-                    "suspicion": p_wrong,
-                }
-            )
-            + b"\n"
-        )
+    labels = (*judgements.labels, None)  # -1 is none of them
+    columns: dict[str, Iterable[object]] = {
+        "id": judgements.ids,
+        "given": [labels[i] for i in judgements.given.tolist()],
+        "flagged": decisions.flagged.tolist(),
+        "reviewed": [item in decisions.verdicts for item in range(len(judgements.ids))],
+        "action": decisions.action,
+        "label": [labels[i] for i in decisions.label.tolist()],
+        "p_given": beliefs.p_given.tolist(),
+        "p_candidate": beliefs.p_candidate.tolist(),
+        "p_neither": beliefs.p_neither.tolist(),
+        "suspicion": beliefs.p_wrong.tolist(),
+    }
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))
 
 
 def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -> Correction:
     judgements, evidence, beliefs = decisions.judgements, decisions.evidence, decisions.beliefs
-    labels = judgements.labels
-    given, students = int(judgements.given[item]), judgements.students[item]
-    candidate, final = int(evidence.candidate[item]), int(decisions.label[item])
+    labels = (*judgements.labels, None)  # -1 is none of them
+    given, candidate = int(judgements.given[item]), int(evidence.candidate[item])
     verdict = decisions.verdicts.get(item)
-    asked = decisions.teacher is not None and not np.isnan(decisions.teacher[item, 0])
-    teacher = decisions.teacher[item] if decisions.teacher is not None and asked else None
-    adjudicated = answer.label if answer is not None else None
-    record = Correction(
+
+    def probability(table: Floats | None, label: int) -> float | None:
+        return None if table is None or label < 0 or np.isnan(table[item, label]) else float(table[item, label])
+
+    return Correction(
         sample_id=judgements.ids[item],
-        given=labels[given],
-        predicted=labels[int(students.argmax())],
-        adjudicated=adjudicated,
-        candidate=labels[candidate] if candidate >= 0 else None,
+        given=judgements.labels[given],
+        predicted=labels[int(judgements.students[item].argmax())],
+        adjudicated=answer.label if answer else None,
+        candidate=labels[candidate],
         action=decisions.action[item],
-        label=labels[final] if final >= 0 else None,
+        label=labels[int(decisions.label[item])],
         flagged=bool(decisions.flagged[item]),
         reviewed=verdict is not None,
-        verdict=None if verdict is None else NEITHER if verdict < 0 else labels[verdict],
+        verdict=None if verdict is None else labels[verdict] or NEITHER,
         p_given=float(beliefs.p_given[item]),
         p_candidate=float(beliefs.p_candidate[item]),
         p_neither=float(beliefs.p_neither[item]),
-        student_given=float(students[given]),
-        student_candidate=float(students[candidate]) if candidate >= 0 else None,
+        student_given=probability(judgements.students, given),
+        student_candidate=probability(judgements.students, candidate),
         log_ratio=float(evidence.log_ratio[item]),
         entropy=float(evidence.entropy[item]),
-        dissent=float(evidence.dissent[item]),
-        teacher_given=None if teacher is None else float(teacher[given]),
-        teacher_candidate=None if teacher is None or candidate < 0 else float(teacher[candidate]),
+        dissent=float(judgements.dissent[item]),
+        teacher_given=probability(decisions.teacher, given),
+        teacher_candidate=probability(decisions.teacher, candidate),
         gain=float(decisions.gain[item]),
-        reason=answer.reason if answer is not None else "",
+        reason=answer.reason if answer else "",
         why="",
     )
-    return record.model_copy(update={"why": _explain(record, decisions)})
 
 
 def _record_unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
@@ -230,20 +236,3 @@ def _probabilities(table: Floats | None, labels: Sequence[str], item: int | None
         return {}
     found = dict(zip(labels, table[item].tolist(), strict=True))
     return {label: found[label] for label in sample.labels}
-
-
-def _case(sample: Sample, record: Correction, student: dict[str, float], teacher: dict[str, float]) -> ReviewCase:
-    better = record.candidate if (record.student_candidate or 0) > 0 or (record.teacher_candidate or 0) > 0 else None
-    return ReviewCase(
-        sample_id=sample.id,
-        source=sample.source,
-        parts=sample.parts,
-        labels=sample.labels,
-        given=record.given,
-        candidate=better,
-        student=student,
-        teacher=teacher,
-        reason=record.reason,
-        why=_describe_evidence(record),
-        gain=record.gain,
-    )

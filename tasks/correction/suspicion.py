@@ -25,17 +25,12 @@ class Suspicion:
 
     candidate: Ints
     """[N] index into the labels; -1 where no other label has any probability."""
-    p_given: Floats
-    """[N] the students' averaged probability of the given label."""
-    p_candidate: Floats
     margin: Floats
-    """p_candidate - p_given; above 0 the students disagree with the given label."""
+    """[N] the students' averaged probability of the candidate minus that of the given label; above 0 they disagree."""
     entropy: Floats
     """[N] of the students' averaged probabilities, nats."""
-    dissent: Floats
-    """Share of runs that disagree."""
     log_ratio: NDArray[np.float64]
-    """log(p_candidate / p_given) after tempering: what suspicion is calibrated on."""
+    """log(candidate / given) of the tempered probabilities: what suspicion is calibrated on."""
     teacher_log_ratio: NDArray[np.float64]
     """The same of the teacher; 0 where it was not asked."""
     asymmetry: NDArray[np.float64]
@@ -88,14 +83,11 @@ def measure_suspicion(
         """0 where there is no candidate: the argmax of nothing is label 0, which may be the given one."""
         return np.where(some, table[items, candidate], 0)
 
-    p_given, p_candidate, chosen = mean[items, given], of_candidate(mean), of_candidate(best)
+    chosen = of_candidate(best)
     return Suspicion(
         candidate=np.where(some, candidate, -1),
-        p_given=p_given,
-        p_candidate=p_candidate,
-        margin=p_candidate - p_given,
+        margin=of_candidate(mean) - mean[items, given],
         entropy=entr(mean).sum(axis=1),
-        dissent=judgements.dissent,
         log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
         teacher_log_ratio=np.log(np.where(some, answers[items, candidate] / answers[items, given], 1.0)),
         asymmetry=_asymmetry(judgements, np.where(some, candidate, given)),

@@ -16,23 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from tasks.records import Record
+from tasks.records import Interval, Record
 
 Labels = NDArray[np.int64]
 """Seeds × items: the position of a label among the classes, −1 for no answer."""
 _DRAWS = 2000
 _TAILS = (2.5, 97.5)
-
-
-class Interval(Record):
-    """A figure and the 95 % interval around it."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
 class ClassScore(Record):
@@ -93,10 +82,8 @@ class Lift(Record):
 def score(variant: str, answers: Sequence[Scored]) -> Score:
     """Return the score of one variant's answers; each seed must have answered the same items (ValueError otherwise)."""
     table = _Table.of(answers)
-    rng = np.random.default_rng(0)
     right = table.given == table.truth
-    items, seeds = _draws(rng, right.shape)
-    accuracies = np.array([right[np.ix_(s, i)].mean() for i, s in zip(items, seeds, strict=True)])
+    items, seeds = _draw(np.random.default_rng(0), right.shape)
     f1s = np.array([_macro_f1(table.truth[i], table.given[np.ix_(s, i)]) for i, s in zip(items, seeds, strict=True)])
     flat_truth, flat = np.tile(table.truth, len(table.given)), table.given.ravel()
     places = range(len(table.classes))
@@ -107,7 +94,7 @@ def score(variant: str, answers: Sequence[Scored]) -> Score:
         variant=variant,
         seeds=len(table.given),
         items=len(table.truth),
-        accuracy=_interval(float(right.mean()), accuracies),
+        accuracy=_interval(float(right.mean()), *_resample(right)),
         macro_f1=_interval(_macro_f1(table.truth, table.given), f1s),
         by_seed=tuple(float(x) for x in right.mean(1)),
         agreement=sum(a.reasoned == a.label for a in reasoned) / len(reasoned) if reasoned else None,
@@ -128,12 +115,8 @@ def score(variant: str, answers: Sequence[Scored]) -> Score:
 def measure_lift(base: str, base_answers: Sequence[Scored], variant: str, answers: Sequence[Scored]) -> Lift:
     """Return the difference in accuracy on the items that both answered; raises ValueError where there is none."""
     a, b = _right_together(base_answers, answers)
-    rng = np.random.default_rng(0)
-    items, seeds_a = _draws(rng, a.shape)
-    _, seeds_b = _draws(rng, b.shape)
-    drawn = zip(items, seeds_a, seeds_b, strict=True)
-    differences = np.array([b[np.ix_(t, i)].mean() - a[np.ix_(s, i)].mean() for i, s, t in drawn])
-    return Lift(base=base, variant=variant, points=_interval(float(b.mean() - a.mean()), differences))
+    of_a, of_b = _resample(a, b)
+    return Lift(base=base, variant=variant, points=_interval(float(b.mean() - a.mean()), of_b - of_a))
 
 
 def measure_gap_closed(raw: Sequence[Scored], best: Sequence[Scored], ceiling: Sequence[Scored]) -> Interval:
@@ -145,17 +128,12 @@ def measure_gap_closed(raw: Sequence[Scored], best: Sequence[Scored], ceiling: S
     _, c = _right_together(raw, ceiling)
     if a.shape[1] != c.shape[1] or a.shape[1] != b.shape[1]:
         raise ValueError("raw, best and ceiling must have answered the same items")
-    rng = np.random.default_rng(0)
-    items, seeds_a = _draws(rng, a.shape)
-    (_, seeds_b), (_, seeds_c) = _draws(rng, b.shape), _draws(rng, c.shape)
-    shares: list[float] = []
-    for i, s, t, u in zip(items, seeds_a, seeds_b, seeds_c, strict=True):
-        low, mid, high = a[np.ix_(s, i)].mean(), b[np.ix_(t, i)].mean(), c[np.ix_(u, i)].mean()
-        if high > low:
-            shares.append(float((mid - low) / (high - low)))
+    low, mid, high = _resample(a, b, c)
+    apart = high > low
+    shares = (mid - low)[apart] / (high - low)[apart]
     room = float(c.mean() - a.mean())
     value = float(b.mean() - a.mean()) / room if room > 0 else float("nan")
-    return _interval(value, np.array(shares or [float("nan")]))
+    return _interval(value, shares if len(shares) else np.array([np.nan]))
 
 
 @dataclass(frozen=True)
@@ -195,12 +173,24 @@ def _right_together(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[NDArray[n
     return first, second
 
 
-def _draws(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Return which items and which seeds each draw takes."""
     seeds, items = shape
     return (
         [rng.integers(0, items, items) for _ in range(_DRAWS)],
         [rng.integers(0, seeds, seeds) for _ in range(_DRAWS)],
     )
+
+
+def _resample(*sides: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Return the accuracy of each side (seeds × items) in every draw; a draw takes the same items from all sides."""
+    rng = np.random.default_rng(0)
+    drawn = [_draw(rng, side.shape) for side in sides]
+    items = drawn[0][0]
+    return [
+        np.array([side[np.ix_(s, i)].mean() for i, s in zip(items, seeds, strict=True)])
+        for side, (_, seeds) in zip(sides, drawn, strict=True)
+    ]
 
 
 def _macro_f1(truth: NDArray[np.int64], given: Labels) -> float:

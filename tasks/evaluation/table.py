@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from tasks.evaluation.scores import Interval, Lift, Score, Scored, measure_gap_closed, measure_lift, score
+from tasks.evaluation.scores import Lift, Score, Scored, measure_gap_closed, measure_lift, score
 from tasks.evaluation.variants import Variant
-from tasks.records import Record
+from tasks.records import Interval, Record
 
 
 class Report(Record):

@@ -26,7 +26,9 @@ def read_truth(file: Path) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(label, str):
             raise JudgementError(f'{file}, line {number}: needs {{"id": …, "label": …}}, both text')
         if truth.setdefault(name, label) != label:
-            raise JudgementError(f"{file}, line {number}: item {name} has two labels, {truth[name]} and {label}")
+            raise JudgementError(
+                f"{file}, line {number}: item {name} has two labels, {truth[name]} and {label}; keep one"
+            )
     return truth
 
 

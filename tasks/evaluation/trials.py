@@ -14,7 +14,7 @@ from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Prediction, Sample
 from tasks.students.asking import choose_base_engine
-from tasks.students.lora import student_digest, train_student
+from tasks.students.lora import LoraRecipe
 from tasks.students.settings import StudentSpec
 
 
@@ -87,12 +87,12 @@ def plan_trials(
 
 
 def train_trial(trial: Trial) -> None:
-    """Train what is not trained yet. Raises what `train_student` raises."""
+    """Train what is not trained yet. Raises what `LoraRecipe.train` raises."""
     prompter = prompter_for(load_pack(trial.pack), choose_base_engine(trial.steps[0].spec), trial.texts)
     start: Path | None = None
     for step in trial.steps:
-        reasons = step.phase.reasons
-        train_student(step.spec, prompter, step.phase.items, 0, step.folder, _ignore, reasons=reasons, start=start)
+        recipe = LoraRecipe(step.spec, prompter, reasons=step.phase.reasons, start=start)
+        recipe.train(step.phase.items, 0, step.folder, _ignore)
         start = step.folder
 
 
@@ -140,8 +140,8 @@ def _plan_steps(
         }
         spec = student.model_copy(update=changes)
         start = steps[-1].folder if steps else None
-        digest = student_digest(spec, prompter, phase.items, 0, reasons=phase.reasons, start=start)
-        steps.append(Step(phase, spec, folder / digest))
+        recipe = LoraRecipe(spec, prompter, reasons=phase.reasons, start=start)
+        steps.append(Step(phase, spec, folder / recipe.digest(phase.items, 0)))
     return tuple(steps)
 
 

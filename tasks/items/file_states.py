@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 
 from tasks.items.manifests import manifest_files
 from tasks.records import digest_of
@@ -47,25 +47,19 @@ def folder_state(folder: Path) -> str:
 
 def _files(root: str) -> Iterator[tuple[str, str]]:
     """(path, state) of every file below `root`, and of what can't be looked at; what goes meanwhile was never there."""
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    try:
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(entry.path)
-                        elif entry.is_file():
-                            yield entry.path, _size_and_time(entry.stat())
-                    except _GONE:
-                        continue
-                    except OSError:
-                        yield entry.path, _UNREACHABLE
-        except _GONE:
-            continue
-        except OSError:
-            yield folder, _UNREACHABLE
+    faults: list[OSError] = []
+    for folder, _, names in os.walk(root, onerror=faults.append):
+        for path in (os.path.join(folder, name) for name in names):
+            try:
+                state = os.stat(path)
+            except _GONE:
+                continue
+            except OSError:
+                yield path, _UNREACHABLE
+            else:
+                if S_ISREG(state.st_mode):
+                    yield path, _size_and_time(state)
+    yield from ((fault.filename, _UNREACHABLE) for fault in faults if not isinstance(fault, _GONE))
 
 
 def _size_and_time(state: os.stat_result) -> str:

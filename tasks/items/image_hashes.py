@@ -65,12 +65,8 @@ class ImageHashes:
                 for image, shown in zip(missing, thumbnails, strict=True)
                 if shown is not None
             }
-        self.remember(new)
+        self._cache.put({sha256: value - _SIGNED for sha256, value in new.items()})
         return found | new
-
-    def remember(self, hashes: Mapping[str, int]) -> None:
-        """Keep hashes (by sha256) for later."""
-        self._cache.put({sha256: value - _SIGNED for sha256, value in hashes.items()})
 
 
 def thumbnail(image: ImageRef) -> Floats | None:

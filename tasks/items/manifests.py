@@ -45,16 +45,8 @@ def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS) -> list[RawIt
     """All items of a manifest in order; the extension names the format, `.json` may hold an array or lines.
 
     `columns` are what it calls the fields, in CSV and Parquet by their header, in JSON the objects' keys.
-    Raises ManifestError when the file is missing, of an unknown kind, not readable as its format, or has no items.
+    Raises ManifestError when the file is missing, of an unknown kind, or not readable as its format.
     """
-    items = items_of(manifest, columns)
-    if not items:
-        raise ManifestError(f"{manifest}: holds no items; point to a manifest that has some")
-    return items
-
-
-def items_of(manifest: Path, columns: Columns) -> list[RawItem]:
-    """The same as `read_items`, but a manifest that is whole and holds no items is no error."""
     reader = _READERS.get(manifest.suffix.lower())
     if reader is None:
         raise ManifestError(f"{manifest}: unknown kind of manifest; use {', '.join(KINDS)}")
@@ -255,12 +247,15 @@ def read_set(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
     be read stops the set, since nothing says how many items it had.
     """
     if not os.path.isdir(manifest):  # Path.is_dir raises where a folder above can't be entered
-        return [(source_of(manifest), item) for item in read_items(manifest, columns)]
+        found = [(source_of(manifest), item) for item in read_items(manifest, columns)]
+        if not found:
+            raise ManifestError(f"{manifest}: holds no items; point to a manifest that has some")
+        return found
     try:
         files = manifest_files(manifest)
     except OSError as error:
         raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error
-    found = [pair for file in files for pair in _placed(file, items_of(file, columns))]
+    found = [pair for file in files for pair in _placed(file, read_items(file, columns))]
     if not found:
         raise ManifestError(f"{manifest}: no manifest in this folder holds items; put one there ({', '.join(KINDS)})")
     return found

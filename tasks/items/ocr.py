@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,21 +29,11 @@ MOST_PROCESSES = 8
 """Each holds 0.4 GB."""
 
 
-class Fault(StrEnum):
-    """Why an image has no text where it may well show some."""
-
-    UNREADABLE = "unreadable"
-    """The file can't be read or decoded, or has changed."""
-    CRASHED = "crashed"
-    """The process that read it died."""
-
-
 @dataclass(frozen=True)
 class Unread:
     """An image whose text could not be read: tried again the next time."""
 
     path: str
-    fault: Fault
     detail: str
 
 
@@ -138,8 +127,8 @@ class _Reader:
         if answer is None:
             _end(process)
             self._process = None
-            return Unread(image.path, Fault.CRASHED, f"the process that read it ended with {process.returncode}")
-        return Unread(image.path, Fault.UNREADABLE, answer["fault"]) if answer["fault"] else answer["text"]
+            return Unread(image.path, f"the process that read it ended with {process.returncode}")
+        return Unread(image.path, answer["fault"]) if answer["fault"] else answer["text"]
 
     def close(self) -> None:
         self._closed = True
@@ -160,7 +149,10 @@ class _Reader:
             if self._asked(process, b"[]") is None and not self._closed:
                 errors.seek(0)
                 why = (errors.read().decode(errors="replace").strip() or "no message").splitlines()[-1]
-                raise EngineError(f"RapidOCR, which reads the text on images, does not start: {why}")
+                raise EngineError(
+                    f"RapidOCR, which reads the text on images, does not start: {why}; install the environment "
+                    "again with `make clean` and `make env-gpu` (or another env-…)"
+                )
         return process
 
     def _asked(self, process: subprocess.Popen[bytes], question: bytes) -> dict[str, str] | None:

@@ -31,15 +31,11 @@ class Intake:
 
 @dataclass(frozen=True)
 class _Draft:
-    """An item that passed all checks but those of its image files."""
+    """An item that passed all checks but those of its image files; `sample` has no parts yet."""
 
-    id: str
+    sample: Sample
     where: str
-    source: str
-    task: str
     content: Cut
-    labels: tuple[str, ...]
-    given: str | None
     paths: tuple[Path, ...]
 
 
@@ -72,7 +68,7 @@ def read_samples(
     dropped: list[Dropped] = []
     with checking_images(paths, max_image_pixels, known) as check:
         for done, draft in enumerate(drafts, 1):
-            result = draft if isinstance(draft, Dropped) else _finish(draft, check, split)
+            result = draft if isinstance(draft, Dropped) else _finish(draft, check)
             if isinstance(result, Sample):
                 kept.append(result)
             else:
@@ -88,20 +84,12 @@ def _dropped(sample_id: str, where: str, why: Unusable) -> Dropped:
     return Dropped(sample_id=sample_id, stage=STAGE, reason=why.reason, detail=detail)
 
 
-def _finish(draft: _Draft, check: Callable[[Path], ImageRef], split: Split) -> Sample | Dropped:
+def _finish(draft: _Draft, check: Callable[[Path], ImageRef]) -> Sample | Dropped:
     try:
         images = [check(path) for path in draft.paths]
     except Unusable as why:
-        return _dropped(draft.id, draft.where, why)
-    return Sample(
-        id=draft.id,
-        task=draft.task,
-        parts=draft.content.parts(images),
-        labels=draft.labels,
-        given=draft.given,
-        split=split,
-        source=draft.source,
-    )
+        return _dropped(draft.sample.id, draft.where, why)
+    return draft.sample.model_copy(update={"parts": draft.content.parts(images)})
 
 
 # --- one item ------------------------------------------------------------------------------------------------
@@ -152,7 +140,10 @@ class _Reader:
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "nothing is left of the instruction but role sentence and labels")
         paths = tuple(locate(name, self._root) for name in names)
-        return _Draft(sample_id, item.where, source, task.name, content, labels, given, paths)
+        sample = Sample(
+            id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source
+        )
+        return _Draft(sample, item.where, content, paths)
 
     def _instruction(self, fields: dict[str, object], images: int) -> str:
         """The item's own; the places of its images alone where the manifest has no instructions."""
@@ -167,8 +158,8 @@ class _Reader:
         return instruction
 
     def _recognise(self, instruction: str) -> TaskPack:
-        for task in self._pack.tasks:
-            if task.recognise.search(instruction):
+        for task in self._pack.tasks.values():
+            if task.recognise is None or task.recognise.search(instruction):
                 return task
         raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} begins like `{instruction[:40]!r}`")
 

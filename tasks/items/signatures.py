@@ -7,8 +7,9 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,19 +75,7 @@ def sign(samples: Iterable[Sample], image_hashes: ImageHashes) -> Signatures:
     Source of the MinHash: rensa's RMinHash. Measured: 60 µs an item of 200 characters whose image is known to `hashes`.
     """
     batches = [_sign(batch, image_hashes) for batch in _batches(iter(samples))] or [_sign([], image_hashes)]
-    return joined(batches)
-
-
-def joined(signatures: Sequence[Signatures]) -> Signatures:
-    """One after the other."""
-    return Signatures(
-        content=np.concatenate([s.content for s in signatures]),
-        said=np.concatenate([s.said for s in signatures]),
-        length=np.concatenate([s.length for s in signatures]),
-        words=np.concatenate([s.words for s in signatures]),
-        images=np.concatenate([s.images for s in signatures]),
-        shown=np.concatenate([s.shown for s in signatures]),
-    )
+    return Signatures(*(np.concatenate(columns) for columns in zip(*map(_columns, batches), strict=True)))
 
 
 def _batches(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
@@ -110,6 +99,10 @@ def _sign(samples: Sequence[Sample], image_hashes: ImageHashes) -> Signatures:
             dtype=np.uint64,
         ),
     )
+
+
+def _columns(signatures: Signatures) -> list[NDArray[Any]]:
+    return [getattr(signatures, column.name) for column in fields(signatures)]
 
 
 def _content(sample: Sample) -> bytes:

@@ -5,6 +5,7 @@ teacher.py       a teacher labels items: described first where the pack says so,
 settings.py      VoteSettings (votes, temperature, max_tokens, attempts), BudgetSettings (`budget:`)
 costs.py         what answers cost, and a budget that ends the asking   (budget, prices)
 token_budget.py  how many tokens a prompt has, and what is taken from one that is too long   (context_length)
+unanswered.py    why a request gets no answer, and the outcome it then has
 image_cache.py   images at the size that models see   (min_pixels, max_pixels, `images:`)
 ledger/          every question and its raw answer   (`ledger:`)
 engines/         what answers: vLLM, a server, transformers, a script   (engine)

@@ -5,15 +5,18 @@ Requests stream through: however many there are, only those in flight and a few 
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from queue import Queue
 from typing import Protocol, TypeVar
 
 from tasks.errors import EngineError
-from tasks.models.costs import Budget, Session, Tally, add_up
-from tasks.models.engines.engine import Engine, EngineSpec, ManyAdapters, Prices, Usage
+from tasks.models.costs import Budget, Tally
+from tasks.models.engines.engine import Engine, ManyAdapters, Usage
+from tasks.models.engines.spec import EngineSpec, Prices
 from tasks.models.ledger.ledger import Ledger
 from tasks.prompts.parsing import ASK_AGAIN, parse, rung_counts
 from tasks.prompts.prompter import reseeded
@@ -46,11 +49,9 @@ class _Opened:
     spec: EngineSpec
     engine: Engine
     since: float
-    before: Tally
-    """The stage's tally when it was opened."""
-    gpus: int
 
 
+@dataclass
 class Asker:
     """Asks models for one stage and adds up what that costs. A context manager, which closes the engine.
 
@@ -58,22 +59,12 @@ class Asker:
     for a second model. `what` says in the progress what is asked. All asking raises what `stream_answers` raises.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        open_engine: Callable[[EngineSpec], Engine],
-        collect: Collect = collect_all,
-        budget: Budget | None = None,
-    ) -> None:
-        self.tally = Tally()
-        self._ledger = ledger
-        self._open_engine = open_engine
-        self._collect = collect
-        self._budget = budget
-        self._opened: _Opened | None = None
-        self._sessions: list[Session] = []
-        self._rungs: dict[str, int] = {}
-        self._asked_again = 0
+    ledger: Ledger
+    open_engine: Callable[[EngineSpec], Engine]
+    collect: Collect = collect_all
+    budget: Budget | None = None
+    tally: Tally = field(default_factory=Tally)
+    _opened: _Opened | None = field(default=None, init=False)
 
     def __enter__(self) -> "Asker":
         return self
@@ -85,10 +76,7 @@ class Asker:
         """Return the answer to each request, by its key."""
         if not requests:
             return {}
-        stream = stream_answers(
-            lambda: self._engine(spec), self._ledger, requests, self.tally, self._budget, spec.prices
-        )
-        answers = self._collect((generation for _, generation in stream), requests, what)
+        answers = self.collect((generation for _, generation in self._stream(spec, requests)), requests, what)
         return {generation.key: generation for generation in answers}
 
     def ask_for_labels(
@@ -100,25 +88,22 @@ class Asker:
         """
         if not requests:
             return []
-        stream = stream_labels(
-            lambda: self._engine(spec), self._ledger, requests, self.tally, self._budget, spec.prices,
-            source=source, model=model, attempts=attempts,
-        )  # fmt: skip
-        found = {p.sample_id: p for p in self._collect(stream, requests, what)}
+        asking = partial(self._stream, spec)
+        stream = stream_labels(asking, requests, source=source, model=model, attempts=attempts)
+        found = {p.sample_id: p for p in self.collect(stream, requests, what)}
         predictions = [found[request.sample_id] for request in requests]
-        for rung, count in rung_counts(predictions).items():
-            self._rungs[rung] = self._rungs.get(rung, 0) + count
-        self._asked_again += sum(p.attempt for p in predictions)
+        self.tally.rungs.update(rung_counts(predictions))
+        self.tally.asked_again += sum(p.attempt for p in predictions)
         return predictions
 
     def costs_so_far(self) -> Costs:
         """Return the costs up to now, safe in any thread; how full the open engine is kept shows when it is closed."""
-        sessions = list(self._sessions)
+        tally = replace(self.tally, rungs=Counter(self.tally.rungs))
         if (opened := self._opened) is not None:
-            held = time.monotonic() - opened.since
-            usage = Usage(gpus=opened.gpus)
-            sessions.append(Session(opened.spec.prices, usage, held, self.tally.since(opened.before)))
-        return add_up(self.tally, sessions, self._asked_again, dict(self._rungs))
+            tally.add_session(
+                opened.spec.prices, Usage(gpus=opened.engine.usage().gpus), time.monotonic() - opened.since
+            )
+        return tally.costs()
 
     def costs(self) -> Costs:
         """Close the engine, whose time is part of the costs, and return them."""
@@ -131,8 +116,10 @@ class Asker:
             opened, self._opened = self._opened, None
             usage = opened.engine.usage()
             opened.engine.close()
-            held = time.monotonic() - opened.since
-            self._sessions.append(Session(opened.spec.prices, usage, held, self.tally.since(opened.before)))
+            self.tally.add_session(opened.spec.prices, usage, time.monotonic() - opened.since)
+
+    def _stream(self, spec: EngineSpec, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation]]:
+        return stream_answers(lambda: self._engine(spec), self.ledger, requests, self.tally, self.budget, spec.prices)
 
     def _engine(self, spec: EngineSpec) -> Engine:
         opened = self._opened
@@ -144,8 +131,8 @@ class Asker:
         if self._opened is None or self._opened.spec != spec:
             self.close_engine()
             since = time.monotonic()
-            engine = self._open_engine(spec)
-            self._opened = _Opened(spec, engine, since, replace(self.tally), engine.usage().gpus)
+            engine = self.open_engine(spec)
+            self._opened = _Opened(spec, engine, since)
         return self._opened.engine
 
 
@@ -165,8 +152,7 @@ def stream_answers(
     allows no further question and those in flight are answered, and what `requests` raises; what was answered before
     stays in the ledger.
     """
-    pump = _Pump(ledger, requests, tally, budget, prices)
-    pump.start()
+    pump = _Pump(ledger, iter(requests), tally, budget, prices)
     try:
         while (item := pump.out.get()) is not _END:
             if item is _WANTS_ENGINE:
@@ -183,25 +169,17 @@ def stream_answers(
 
 
 def stream_labels(
-    open_engine: Callable[[], Engine],
-    ledger: Ledger,
-    requests: Iterable[Request],
-    tally: Tally,
-    budget: Budget | None = None,
-    prices: Prices = _NO_PRICES,
-    *,
-    source: str,
-    model: str,
-    attempts: int,
-) -> Iterator[Prediction]:
+    stream: Callable[[Iterable[Request]], Iterator[tuple[Request, Generation]]], requests: Iterable[Request],
+    *, source: str, model: str, attempts: int,
+) -> Iterator[Prediction]:  # fmt: skip
     """Yield the prediction of each label request; one that can't be read is asked again with a new seed.
 
-    Each request is asked at most `attempts` times; the last answer stands, whatever it is. Raises like
-    `stream_answers`.
+    `stream` is `stream_answers` of some engine and ledger. Each request is asked at most `attempts` times; the last
+    answer counts, whatever it is. Raises like `stream_answers`.
     """
     for attempt in range(attempts):
         again: list[Request] = []
-        for request, generation in stream_answers(open_engine, ledger, requests, tally, budget, prices):
+        for request, generation in stream(requests):
             prediction = parse(request, generation, source=source, model=model)
             if prediction.outcome in ASK_AGAIN and attempt + 1 < attempts:
                 again.append(reseeded(request, attempt + 1))
@@ -215,28 +193,28 @@ def stream_labels(
 _END, _WANTS_ENGINE = object(), object()
 
 
-class _Pump(threading.Thread):
+@dataclass
+class _Pump:
     """Draws requests, looks them up, feeds the engine and hands answers to the caller, so that none waits for another.
 
-    A thread, because the engine draws the stream itself: answers found in the ledger must get past it.
+    In a thread, because the engine draws the stream itself: answers found in the ledger must get past it.
     """
 
-    refused = False
+    ledger: Ledger
+    requests: Iterator[Request]
+    tally: Tally
+    budget: Budget | None
+    prices: Prices
+    refused: bool = False
     """Whether a question was not put because the budget is spent."""
 
-    def __init__(
-        self, ledger: Ledger, requests: Iterable[Request], tally: Tally, budget: Budget | None, prices: Prices
-    ) -> None:
-        super().__init__(name="asking", daemon=True)
+    def __post_init__(self) -> None:
         self.out: Queue[object] = Queue(_WAITING)
         self.engine: Queue[Engine | None] = Queue()
-        self._ledger = ledger
-        self._requests = iter(requests)
-        self._tally = tally
-        self._budget = budget
-        self._prices = prices
         self._asked: dict[str, list[Request]] = {}
         self._stopped = False
+        self._thread = threading.Thread(target=self.run, name="asking", daemon=True)
+        self._thread.start()
 
     def run(self) -> None:
         try:
@@ -250,10 +228,10 @@ class _Pump(threading.Thread):
         """End early: what is in flight is given up, what is answered has been kept."""
         self._stopped = True
         self.engine.put(None)
-        while self.is_alive():
+        while self._thread.is_alive():
             while not self.out.empty():
                 self.out.get()
-            self.join(0.02)
+            self._thread.join(0.02)
 
     def _run(self) -> None:
         missing = self._missing()
@@ -269,10 +247,10 @@ class _Pump(threading.Thread):
             requests = self._asked.pop(generation.key, None)
             if requests is None:
                 raise EngineError(f"{engine.fingerprint} answered {generation.key}, which is not being asked")
-            self._ledger.put(requests[0], generation)
-            self._tally.add(generation)
-            if self._budget is not None:
-                self._budget.charge(generation, self._prices)
+            self.ledger.put(requests[0], generation)
+            self.tally.add(generation, self.prices)
+            if self.budget is not None:
+                self.budget.charge(generation, self.prices)
             for request in requests:
                 self.out.put((request, generation))
             if self._stopped:
@@ -282,8 +260,8 @@ class _Pump(threading.Thread):
 
     def _missing(self) -> Iterator[Request]:
         """The requests that are neither in the ledger nor in flight; the others' answers go straight out."""
-        while not self._stopped and (chunk := list(islice(self._requests, _LOOK_UP))):
-            known = self._ledger.get([request.key for request in chunk])
+        while not self._stopped and (chunk := list(islice(self.requests, _LOOK_UP))):
+            known = self.ledger.get([request.key for request in chunk])
             missing: list[Request] = []
             for request in chunk:
                 if request.key in self._asked:
@@ -293,12 +271,12 @@ class _Pump(threading.Thread):
                     missing.append(request)
             for request in chunk:
                 if request.key in known:
-                    self._tally.reused += 1
+                    self.tally.reused += 1
                     self.out.put((request, known[request.key]))
             for place, request in enumerate(missing):
                 if self._stopped:
                     return
-                if self._budget is not None and not self._budget.allow():
+                if self.budget is not None and not self.budget.allow():
                     self.refused = True
                     for unasked in missing[place:]:
                         del self._asked[unasked.key]

@@ -3,13 +3,14 @@
 Costs are tokens, time, how full the engines were kept, and money where prices are known.
 """
 
-import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections import Counter
+from dataclasses import dataclass, field
+from threading import Lock
 
 from tasks.errors import BudgetSpent
-from tasks.models.engines.engine import Prices, Usage
+from tasks.models.engines.engine import Usage
+from tasks.models.engines.spec import Prices
 from tasks.models.settings import BudgetSettings
 from tasks.records import Generation, Outcome
 from tasks.storage.stage_record import Costs
@@ -17,74 +18,57 @@ from tasks.storage.stage_record import Costs
 
 @dataclass
 class Tally:
-    """What an asking cost; added up over a stage and written into its record."""
+    """What the answers of a stage cost so far; fields that `Costs` has, too, mean the same there."""
 
     asked: int = 0
     reused: int = 0
     failed: int = 0
     shortened: int = 0
+    asked_again: int = 0
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
-    seconds: float = 0.0
-    """Sum over the answers, so it grows `concurrency` times as fast as the clock."""
+    answering_seconds: float = 0.0
+    starved_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    cost: float | None = None
+    rungs: Counter[str] = field(default_factory=Counter[str])
+    busy_seconds: float = 0.0
+    """Request-seconds in flight."""
+    target_seconds: float = 0.0
+    """Request-seconds that would have been in flight if the engines had always been full."""
 
-    def add(self, generation: Generation) -> None:
-        """Count one new answer."""
+    def add(self, generation: Generation, prices: Prices) -> None:
+        """Count one new answer, at `prices`."""
+        g = generation
         self.asked += 1
-        self.failed += generation.outcome is Outcome.FAILED
-        self.shortened += bool(generation.shortened)
-        self.tokens_in += generation.tokens_in
-        self.tokens_cached += generation.tokens_cached
-        self.tokens_out += generation.tokens_out
-        self.seconds += generation.seconds
+        self.failed += g.outcome is Outcome.FAILED
+        self.shortened += bool(g.shortened)
+        self.tokens_in += g.tokens_in
+        self.tokens_cached += g.tokens_cached
+        self.tokens_out += g.tokens_out
+        self._charge(prices, prices.cost_of(g.tokens_in, g.tokens_cached, g.tokens_out))
 
-    def since(self, earlier: "Tally") -> "Tally":
-        """What has been added after `earlier`, a copy of this tally."""
-        return Tally(*(getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)))
+    def add_session(self, prices: Prices, usage: Usage, held_seconds: float) -> None:
+        """Count an engine's time; it held its devices for `held_seconds`, from opening to closing."""
+        self.answering_seconds += usage.seconds
+        self.starved_seconds += usage.starved
+        self.busy_seconds += usage.busy
+        self.target_seconds += usage.target * usage.seconds
+        self.gpu_seconds += usage.gpus * held_seconds
+        self._charge(prices, usage.gpus * held_seconds / 3600 * prices.gpu_hour)
 
+    def costs(self) -> Costs:
+        """Return the bill."""
+        same = {name: value for name, value in vars(self).items() if name in Costs.model_fields}
+        return Costs(**same, utilisation=self.busy_seconds / self.target_seconds if self.target_seconds else 0.0)
 
-@dataclass(frozen=True)
-class Session:
-    """One engine's time from opening to closing, and what was answered in it."""
-
-    prices: Prices
-    usage: Usage
-    held_seconds: float
-    """From opening to closing: so long its devices could do nothing else."""
-    tally: Tally
-
-
-def add_up(total: Tally, sessions: Iterable[Session], asked_again: int, rungs: dict[str, int]) -> Costs:
-    """The bill of a stage with `total` answers, given by the engines of `sessions`."""
-    held = list(sessions)
-    seconds = sum(s.usage.seconds for s in held)
-    room = sum(s.usage.target * s.usage.seconds for s in held)
-    priced = [s for s in held if s.prices != Prices()]
-    return Costs(
-        asked=total.asked,
-        reused=total.reused,
-        failed=total.failed,
-        shortened=total.shortened,
-        asked_again=asked_again,
-        tokens_in=total.tokens_in,
-        tokens_cached=total.tokens_cached,
-        tokens_out=total.tokens_out,
-        answering_seconds=seconds,
-        utilisation=sum(s.usage.busy for s in held) / room if room else 0.0,
-        starved_seconds=sum(s.usage.starved for s in held),
-        gpu_seconds=sum(s.usage.gpus * s.held_seconds for s in held),
-        cost=sum(map(_price, priced)) if priced else None,
-        rungs=rungs,
-    )
+    def _charge(self, prices: Prices, amount: float) -> None:
+        if prices != Prices():
+            self.cost = (self.cost or 0.0) + amount
 
 
-def _price(session: Session) -> float:
-    tally = session.tally
-    tokens = session.prices.cost_of(tally.tokens_in, tally.tokens_cached, tally.tokens_out)
-    return tokens + session.usage.gpus * session.held_seconds / 3600 * session.prices.gpu_hour
-
-
+@dataclass
 class Budget:
     """What a run may spend, and what it has spent; safe to use from several threads.
 
@@ -92,14 +76,13 @@ class Budget:
     answers come, so that those in flight may exceed them. Answers found in the ledger cost nothing.
     """
 
-    def __init__(self, limits: BudgetSettings) -> None:
-        self.limits = limits
-        self.asked = 0
-        self.spent_tokens = 0
-        self.spent_cost = 0.0
-        # monotonic: setting the clock neither ends a run nor lets it go on for ever
-        self._began = time.monotonic()
-        self._lock = threading.Lock()
+    limits: BudgetSettings
+    asked: int = 0
+    spent_tokens: int = 0
+    spent_cost: float = 0.0
+    # monotonic: setting the clock neither ends a run nor lets it go on for ever
+    _began: float = field(default_factory=time.monotonic)
+    _lock: Lock = field(default_factory=Lock)
 
     def allow(self) -> bool:
         """Return whether one more question may be asked; if so, count it."""
@@ -117,7 +100,7 @@ class Budget:
 
     def exhausted(self) -> BudgetSpent:
         """Return the error that says which limit ended the asking."""
-        return BudgetSpent(f"the budget is spent: {self._limit_reached()}; the next run goes on from here")
+        return BudgetSpent(f"the budget is spent: {self._limit_reached()}; run again to continue, or raise `budget`")
 
     def _limit_reached(self) -> str:
         """Return which limit is reached, in words; empty while none is."""

@@ -3,15 +3,17 @@
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
-from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError, StorageError
+from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef
 from tasks.storage.files import replacing
 
@@ -20,26 +22,35 @@ _RECIPE = 1
 _JPEGS = ("JPEG", "MPO")
 _ENDS = {".jpg": b"\xff\xd9", ".png": b"\0\0\0\0IEND\xaeB`\x82"}
 """What a whole file of each kind ends with."""
+_MAX_RATIO = 200
+"""Of an image's sides; smart_resize refuses more."""
 
 
-class TooThin(ValueError):
+class TooThin(BadMedia):
     """An image so long and thin that the model's patches can't cover it: a fault of its item alone."""
 
 
 def resized_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
-    """Width and height (pixels) at which the model will see an image: multiples of two patches, area within the bounds.
+    """Return width and height in pixels at which the model sees an image: multiples of two patches, area within bounds.
 
-    Source: Qwen2-VL's smart_resize, as published in qwen_vl_utils. Raises TooThin, naming the file, for sides over
-    200 to 1, or more than the area allowed has patches for.
+    The rule is Qwen2-VL's smart_resize, as published in qwen_vl_utils; it is repeated here because importing that
+    package loads torch and torchvision, 12 CPU seconds, which commands that read only images' sizes need not wait for.
+    Raises TooThin, naming the file, for sides over 200 to 1 and for an area that has fewer than one patch across.
     """
     factor = 2 * patch_size
-    try:
-        height, width = smart_resize(image.height, image.width, factor, min_pixels=min_pixels, max_pixels=max_pixels)
-    except ValueError as error:
-        raise TooThin(f"{image.path}: {image.width}×{image.height} pixels: {error}") from error
-    if not (width and height):
-        raise TooThin(f"{image.path}: {image.width}×{image.height} pixels: too thin for {max_pixels} pixels in all")
-    return width, height
+    height, width = image.height, image.width
+    if max(height, width) > _MAX_RATIO * min(height, width):
+        raise TooThin(f"{image.path}: {width}×{height} pixels: the longer side is over {_MAX_RATIO} times the shorter")
+    sides = [max(factor, round(side / factor) * factor) for side in (height, width)]
+    if sides[0] * sides[1] > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        sides = [math.floor(side / shrink / factor) * factor for side in (height, width)]
+    elif sides[0] * sides[1] < min_pixels:
+        enlarge = math.sqrt(min_pixels / (height * width))
+        sides = [math.ceil(side * enlarge / factor) * factor for side in (height, width)]
+    if not (sides[0] and sides[1]):
+        raise TooThin(f"{image.path}: {width}×{height} pixels: too thin for {max_pixels} pixels in all")
+    return sides[1], sides[0]
 
 
 def open_images(
@@ -60,6 +71,7 @@ def open_images(
     return opened or None
 
 
+@dataclass(frozen=True)
 class ImageCache:
     """Images as the model sees them, each made once per digest, bounds and patch size, under `folder`.
 
@@ -68,8 +80,7 @@ class ImageCache:
     into place whole, so threads, processes and runs may share a folder; two that want the same new image both make it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def file(self, image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> Path:
         """The pre-resized image's file, made if it isn't there whole.
@@ -138,6 +149,8 @@ def _resized(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image
             suffix = ".jpg" if file.format in _JPEGS else ".png"
     except Exception as error:
         raise OSError(f"{image.path}: cannot be decoded: {error}") from error
+    from qwen_vl_utils import fetch_image  # here, because it loads torch and torchvision
+
     patch_size = bounds.pop("patch_size")
     element: dict[str, Any] = {"image": upright, **bounds}
     return fetch_image(element, image_patch_size=patch_size), suffix

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.models.ask import Asker
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import VoteSettings
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter

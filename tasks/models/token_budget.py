@@ -1,14 +1,15 @@
 """How many tokens a request costs, by arithmetic: no pixel is touched, no model asked. And how to make it cost less."""
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from tasks.models.image_cache import TooThin, resized_sides
+from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import ImagePart, ImageRef, Request
 
@@ -45,14 +46,14 @@ def estimate_prompt_tokens(request: Request) -> int:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What became of a request that had to fit into a number of tokens."""
+    """A request that fits into a number of tokens."""
 
-    request: Request | None
-    """The request to ask instead (the very same where it fits as it is); None where nothing more may go."""
+    request: Request
+    """The request to ask (the very same where it fits as it is)."""
     tokens: int
-    """Exact prompt tokens of `request`; where there is none, of the request as it was."""
+    """Exact prompt tokens of `request`."""
     note: str
-    """For people: what was taken away, or how much is missing; empty where nothing had to be done."""
+    """For people: what was taken away; empty where nothing had to be done."""
 
 
 class PromptBudget:
@@ -78,18 +79,21 @@ class PromptBudget:
         text = sum(self._text_tokens(t) for t in texts) + placeholders + self._added
         return text - len(request.images) + self._image_tokens(request.images, request, request.max_pixels)
 
-    def fit(self, request: Request, limit: int) -> Fitted:
-        """Shorten `request` until its prompt has at most `limit` tokens, taking no more away than needed.
+    def fit(self, request: Request, limit: int, *, answer: int = 0) -> Fitted:
+        """Shorten `request` until its prompt and an answer of `answer` tokens have at most `limit` tokens together.
 
         Whole turns go first, the oldest first, text and images together: those after turn 0 and before
         `keep_from_turn`. Then every image is shrunk, down to `min_pixels` or 4 tokens an image. Prefix, suffix and
-        what is left of the parts are never cut. Raises TooThin as `count` does.
+        what is left of the parts are never cut, and no more goes than needed. Raises TooThin as `count` does, and
+        TooLong when nothing more may go.
         """
+        allowed, limit = limit, limit - answer
         whole = self.count(request)
         if whole <= limit:
             return Fitted(request, whole, "")
         turns = sorted({p.turn for p in request.parts if 0 < p.turn < request.keep_from_turn})
-        gone = turns[: self._turns_to_drop(request, turns, whole, limit)]
+        fits = partial(self._fits_without, request, turns, limit)
+        gone = turns[: bisect_left(range(len(turns)), True, key=fits)]
         shorter = _without(request, gone)
         tokens = self.count(shorter)
         notes = [_dropped(request, shorter, gone)] if gone else []
@@ -101,7 +105,8 @@ class PromptBudget:
                 tokens = self.count(shorter)
         if tokens > limit:
             tried = f"; {tokens} with {', '.join(notes)}" if notes else ""
-            return Fitted(None, whole, f"needs {whole} tokens, {limit} are allowed{tried}")
+            with_answer = f": {allowed} with the answer" if answer else ""
+            raise TooLong(f"needs {whole} tokens, {limit} are allowed{tried}{with_answer}")
         return Fitted(shorter, tokens, "; ".join(notes))
 
     def _rendered(self, request: Request) -> str:
@@ -118,26 +123,8 @@ class PromptBudget:
         bounds = {"min_pixels": request.min_pixels, "max_pixels": max_pixels, "patch_size": self._patch_size}
         return sum(image_tokens(image, **bounds) - 2 for image in images)
 
-    def _turns_to_drop(self, request: Request, turns: Sequence[int], whole: int, limit: int) -> int:
-        """The least number of oldest turns without which the request fits; all of them where that is not enough."""
-        costs = dict.fromkeys(turns, 0)
-        for part in request.parts:
-            if part.turn not in costs:
-                continue
-            if isinstance(part, ImagePart):
-                costs[part.turn] += self._image_tokens([part.image], request, request.max_pixels) + 2
-            else:
-                costs[part.turn] += self._text_tokens(part.text)
-        number, left = 0, whole
-        while left > limit and number < len(turns):
-            left -= costs[turns[number]]
-            number += 1
-        # the sum may be off by a few tokens, since texts that touch are tokenised as one
-        while number < len(turns) and self.count(_without(request, turns[:number])) > limit:
-            number += 1
-        while number > 1 and self.count(_without(request, turns[: number - 1])) <= limit:
-            number -= 1
-        return number
+    def _fits_without(self, request: Request, turns: Sequence[int], limit: int, number: int) -> bool:
+        return self.count(_without(request, turns[:number])) <= limit
 
     def _lower_max_pixels(self, request: Request, excess: int) -> int:
         """The highest cap, in whole tokens' pixels, that saves `excess` tokens; the lowest allowed if none does."""

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from tasks.errors import PackError
 from tasks.packs.columns import DEFAULT_COLUMNS, Columns, Text
@@ -43,18 +43,34 @@ class OcrOption(_Strict):
     max_chars: int = Field(default=400, ge=1)
 
 
-class _TaskFile(_Strict):
+class TaskPack(_Strict):
+    """One labelling task of a pack. Patterns are compiled with MULTILINE: `^` is the start of any line."""
+
     recognise: _Regex | None = None
+    """Searched for in the instruction; the first task of a pack that matches owns the item. None: any item is its."""
     strip: list[_Regex] = []
+    """Removed from the instruction in this order, after the label list."""
     label_list: _Regex | None = None
+    """Group 1 is the list of labels that the instruction offers; the last match counts and is removed."""
     turn: _Regex | None = None
+    """The start of a dialogue turn."""
     user_turn: _Regex | None = None
+    """What a turn of the user's holds; the latest such turn is never shortened. None: the last turn is the user's."""
     free_text: bool = False
+    """It has no label set: an item's answer is a text, such as a caption."""
     labels: dict[Text, str] = {}
+    """Label -> gloss, in the order of the file; none for free text."""
     examples: list[FewShot] = []
 
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """Return the task's key in pack.yaml."""
+        return self._name
+
     @model_validator(mode="after")
-    def _consistent(self) -> "_TaskFile":
+    def _consistent(self) -> "TaskPack":
         if self.free_text and (self.labels or self.label_list or self.examples):
             raise ValueError("free_text: has no labels; take `labels`, `label_list` and `examples` out")
         if not self.free_text and not self.labels:
@@ -71,34 +87,46 @@ class PackFile(_Strict):
 
     name: Text
     language: Text
-    system: Text | None = None
-    reason_key: Text | None = None
-    label_key: Text | None = None
+    system: Text = ""
+    """The system turn before every question; empty: the model's own."""
+    reason_key: Text = ""
+    """This and the next are empty for free text, whose answers are no JSON."""
+    label_key: Text = ""
     reason_max_chars: int = Field(default=50, ge=1)
     describe_first: bool = False
+    """Whether the teacher first describes an item (describe.jinja) and is then asked for the label with it."""
     neither: Text | None = None
+    """How an adjudicating teacher says that none of an item's labels is right; None: it has to choose one."""
     ocr: OcrOption | None = None
+    """Whether and how the text on images is shown."""
     columns: Columns = DEFAULT_COLUMNS
-    tasks: dict[Text, _TaskFile] = Field(min_length=1)
+    """Where a manifest has an item's fields."""
+    tasks: dict[Text, TaskPack] = Field(min_length=1)
 
     @property
     def free_text(self) -> bool:
-        """Whether the tasks have no label set."""
+        """Return whether the tasks have no label set: an item's `given` is then the text itself (a caption, say)."""
         return any(task.free_text for task in self.tasks.values())
+
+    @model_validator(mode="after")
+    def _tasks_know_their_names(self) -> "PackFile":
+        for name, task in self.tasks.items():
+            task._name = name
+        return self
 
     @model_validator(mode="after")
     def _free_text_or_labels(self) -> "PackFile":
         keys = {"reason_key": self.reason_key, "label_key": self.label_key}
         if not self.free_text:
-            if lacking := [key for key, value in keys.items() if value is None]:
+            if lacking := [key for key, value in keys.items() if not value]:
                 raise ValueError(f"{lacking[0]}: the key is missing; add it")
             if self.reason_key == self.label_key:
                 raise ValueError("label_key: must differ from reason_key")
             return self
         if not all(task.free_text for task in self.tasks.values()):
             raise ValueError("tasks: some have labels, some are free text; make them two packs")
-        keys |= {"neither": self.neither, "describe_first": self.describe_first or None}
-        if there := [key for key, value in keys.items() if value is not None]:
+        keys |= {"neither": self.neither or "", "describe_first": "true" if self.describe_first else ""}
+        if there := [key for key, value in keys.items() if value]:
             raise ValueError(f"{there[0]}: means nothing to tasks that are free text; take it out")
         return self
 
@@ -123,7 +151,7 @@ def read_pack_file(file: Path) -> PackFile:
     try:
         return PackFile.model_validate(read_yaml(file, PackError, "a pack is a folder with a pack.yaml"))
     except ValidationError as error:
-        raise PackError("\n".join(_explain(file, dict(e)) for e in error.errors()[:5])) from error
+        raise PackError(explain_errors(file, error)) from error
 
 
 _ADVICE = {
@@ -134,7 +162,10 @@ _ADVICE = {
 }
 
 
-def _explain(file: Path, error: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part != "[key]") or "top level"
-    message = _ADVICE.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
-    return f"{file}: {key}: {message}"
+def explain_errors(file: Path, failed: ValidationError) -> str:
+    """Return a line for each of the first five errors: file, key and what to do."""
+    lines: list[str] = []
+    for error in failed.errors()[:5]:
+        key = ".".join(str(part) for part in error["loc"] if part != "[key]") or "top level"
+        lines.append(f"{file}: {key}: {_ADVICE.get(error['type'], error['msg'].removeprefix('Value error, '))}")
+    return "\n".join(lines)

@@ -8,10 +8,9 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import partial
 from typing import Any, cast
 
 from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
@@ -61,22 +60,32 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
     constraint = request.constraint
     if not isinstance(constraint, LabelAnswer):
         raise ValueError(f"request {request.key} of {request.sample_id} asks for no label: use parse_reason")
-    named = partial(_prediction, request, source, model, generation.shortened or generation.detail)
-    if generation.outcome not in _READABLE:
-        return named(_Read(generation.outcome))
-    reads = [_read(text, constraint, cut=generation.outcome is Outcome.TRUNCATED) for text in generation.texts]
-    votes: dict[str, int] = {}
-    for read in reads:
-        if read.label is not None:
-            votes[read.label] = votes.get(read.label, 0) + 1
-    if not votes:
-        return named(reads[0] if reads else _Read(Outcome.EMPTY))
     probabilities = _probabilities(generation, constraint)
+
+    def predict(read: _Read, votes: Mapping[str, int]) -> Prediction:
+        return Prediction(
+            sample_id=request.sample_id,
+            source=source,
+            outcome=read.outcome,
+            label=read.label,
+            probabilities=probabilities if votes else {},
+            votes=dict(votes),
+            reason=read.reason,
+            model=model,
+            rung=read.rung,
+            detail=generation.shortened or generation.detail,
+        )
+
+    if generation.outcome not in _READABLE:
+        return predict(_Read(generation.outcome), {})
+    reads = [_read(text, constraint, cut=generation.outcome is Outcome.TRUNCATED) for text in generation.texts]
+    votes = Counter(read.label for read in reads if read.label is not None)
+    if not votes:
+        return predict(reads[0] if reads else _Read(Outcome.EMPTY), votes)
     label = _winner(votes, probabilities, constraint.labels)
     supporters = [read for read in reads if read.label == label]
     # without a text for it, the label stands on its probability alone: usable, but on no rung
-    best = supporters[0] if supporters else _Read(Outcome.REPAIRED, label)
-    return named(best, votes, probabilities)
+    return predict(supporters[0] if supporters else _Read(Outcome.REPAIRED, label), votes)
 
 
 def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str]:
@@ -102,37 +111,14 @@ def rung_counts(predictions: Iterable[Prediction]) -> dict[str, int]:
     return {rung.value: counts[rung] for rung in Rung if counts[rung]}
 
 
-def _prediction(
-    request: Request,
-    source: str,
-    model: str,
-    detail: str,
-    read: _Read,
-    votes: dict[str, int] | None = None,
-    probabilities: dict[str, float] | None = None,
-) -> Prediction:
-    return Prediction(
-        sample_id=request.sample_id,
-        source=source,
-        outcome=read.outcome,
-        label=read.label,
-        probabilities=probabilities or {},
-        votes=votes or {},
-        reason=read.reason,
-        model=model,
-        rung=read.rung,
-        detail=detail,
-    )
-
-
 def _probabilities(generation: Generation, constraint: LabelAnswer) -> dict[str, float]:
     logprobs = generation.label_logprobs or {}
     # a server may answer for labels that are not this item's
     return {label: min(1.0, math.exp(min(0.0, logprobs[label]))) for label in constraint.labels if label in logprobs}
 
 
-def _winner(votes: dict[str, int], probabilities: dict[str, float], labels: Sequence[str]) -> str:
-    weights: dict[str, float] = dict(probabilities) or {label: float(count) for label, count in votes.items()}
+def _winner(votes: Mapping[str, int], probabilities: Mapping[str, float], labels: Sequence[str]) -> str:
+    weights = probabilities or votes
     return max(labels, key=lambda label: weights.get(label, -1.0))  # max keeps the first of equals
 
 

@@ -5,13 +5,15 @@ a misspelt variable is an error at the first item, not a literal `{{ }}` in ten 
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any, cast
 
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel
 
 from tasks.errors import PackError
 from tasks.packs.pack import Pack, TaskPack
@@ -66,13 +68,15 @@ def fixed_chars(request: Request) -> int:
     return len(request.system) + len(request.prefix) + len(request.suffix)
 
 
-@dataclass(frozen=True)
-class AnswerForm:
-    """The answer template cut at its values (see `records.LabelAnswer`)."""
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which a template reads a pack's fields and calls none of their methods.
 
-    opening: str
-    between: str | None
-    closing: str
+    Jinja alone lets it call them: a path's `read_text`, and pydantic's `parse_raw`, which loads pickles.
+    """
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        owner = getattr(obj, "__self__", None)
+        return super().is_safe_callable(obj) and not isinstance(owner, BaseModel | PurePath | type)
 
 
 class Prompter:
@@ -103,7 +107,7 @@ class Prompter:
         self.model = model
         self.max_pixels = max_pixels
         self.min_pixels = min_pixels
-        environment = ImmutableSandboxedEnvironment(
+        environment = _Sandbox(
             loader=FileSystemLoader(pack.folder),
             undefined=StrictUndefined,
             autoescape=False,  # prompts are not HTML
@@ -134,15 +138,7 @@ class Prompter:
         `description` is the answer to `describe`; the template's suffix may show it.
         """
         self.pack.require_labels("asking for a label")
-        form = self.answer_form if with_reason else self.bare_answer_form
-        constraint = LabelAnswer(
-            labels=sample.labels,
-            reason_key=self.pack.reason_key if with_reason else None,
-            label_key=self.pack.label_key,
-            opening=form.opening,
-            between=form.between,
-            closing=form.closing,
-        )
+        constraint = self._label_answer(sample, self._answer_pieces if with_reason else self._bare_answer_pieces)
         variables = {"with_reason": with_reason, "description": description}
         return self._request(sample, "classify", constraint, sampling, **variables)
 
@@ -151,12 +147,8 @@ class Prompter:
 
         The label is scored behind the reason as the pack writes it (`label_probabilities`), as a student will be asked.
         """
-        form = self.answer_form
-        opening = form.opening + escape_json(reason) + (form.between or "")
-        constraint = LabelAnswer(
-            labels=sample.labels, reason_key=None, label_key=self.pack.label_key,
-            opening=opening, between=None, closing=form.closing,
-        )  # fmt: skip
+        opening, between, closing = self._answer_pieces
+        constraint = self._label_answer(sample, (opening + escape_json(reason) + between, closing))
         request = self._request(sample, "classify", constraint, sampling, with_reason=True, description="")
         return request.model_copy(update={"purpose": "support"})
 
@@ -185,14 +177,33 @@ class Prompter:
         )
 
     @cached_property
-    def answer_form(self) -> AnswerForm:
-        """The answer with a reason, cut at reason and label; raises PackError if the label comes first."""
-        return _cut_answer(self.answer(_LABEL, _REASON), f"{self.pack.folder}/answer.jinja")
+    def _answer_pieces(self) -> tuple[str, ...]:
+        """What the answer template writes before, between and after reason and label."""
+        advice = "write `reason | json_string` once and after it `label | json_string` once (reason before label)"
+        return self._cut_answer(_REASON, advice)
 
     @cached_property
-    def bare_answer_form(self) -> AnswerForm:
-        """The answer without a reason, cut at the label."""
-        return _cut_bare_answer(self.answer(_LABEL), f"{self.pack.folder}/answer.jinja")
+    def _bare_answer_pieces(self) -> tuple[str, ...]:
+        """What the answer template writes before and after the label of an answer without a reason."""
+        return self._cut_answer("", "write `label | json_string` once when reason is empty")
+
+    def _cut_answer(self, reason: str, advice: str) -> tuple[str, ...]:
+        """Cut the answer at its values; raises PackError unless each of them is there once, the label last."""
+        text = self.answer(_LABEL, reason)
+        if "".join(re.findall(f"[{_REASON}{_LABEL}]", text)) != reason + _LABEL:
+            raise PackError(f"{self.pack.folder}/answer.jinja: must {advice}")
+        return tuple(re.split(f"[{_REASON}{_LABEL}]", text))
+
+    def _label_answer(self, sample: Sample, pieces: tuple[str, ...]) -> LabelAnswer:
+        opening, *between, closing = pieces
+        return LabelAnswer(
+            labels=sample.labels,
+            reason_key=self.pack.reason_key if between else None,
+            label_key=self.pack.label_key,
+            opening=opening,
+            between=between[0] if between else None,
+            closing=closing,
+        )
 
     def _request(
         self, sample: Sample, purpose: str, constraint: Constraint, sampling: Sampling, **variables: Any
@@ -256,26 +267,6 @@ class Prompter:
             where = getattr(error, "lineno", None)
             line = f", line {where}" if where else ""
             raise PackError(f"{self.pack.folder}/{file}{line}: {error}") from error
-
-
-def _cut_answer(text: str, file: str) -> AnswerForm:
-    """Cut an answer with a reason, written for _REASON and _LABEL; raises PackError if the label comes first."""
-    opening, found_reason, rest = text.partition(_REASON)
-    between, found_label, closing = rest.partition(_LABEL)
-    if not (found_reason and found_label) or _REASON in rest or _LABEL in closing:
-        raise PackError(
-            f"{file}: must write `reason | json_string` once and after it `label | json_string` once (reason before "
-            "label)"
-        )
-    return AnswerForm(opening, between, closing)
-
-
-def _cut_bare_answer(text: str, file: str) -> AnswerForm:
-    """Cut an answer without a reason, written for _LABEL."""
-    opening, found, closing = text.partition(_LABEL)
-    if not found or _LABEL in closing:
-        raise PackError(f"{file}: must write `label | json_string` once when reason is empty")
-    return AnswerForm(opening, None, closing)
 
 
 def _with_texts(parts: tuple[Part, ...], texts: Mapping[str, str], option: OcrOption | None) -> tuple[Part, ...]:

@@ -35,10 +35,7 @@ def user_text(request: Request) -> str:
     a literal `<|im_end|>` ends the turn, so both stand in full-width brackets here and in `user_content` alike: what is
     trained is what is asked.
     """
-    pieces = [escape_placeholder(request.prefix)]
-    pieces += [IMAGE_TOKEN if isinstance(p, ImagePart) else escape_placeholder(p.text) for p in request.parts]
-    pieces.append(escape_placeholder(request.suffix))
-    return "".join(pieces)
+    return "".join(element.get("text", IMAGE_TOKEN) for element in user_content(request))
 
 
 def escape_placeholder(text: str) -> str:

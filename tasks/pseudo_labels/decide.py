@@ -13,11 +13,10 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.correction.decide import Estimate
 from tasks.pseudo_labels.evidence import Evidence, is_usable
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.pseudo_labels.trust import ROUNDS, TrustModel, Values
-from tasks.records import NEITHER, Dropped, Outcome, Prediction, Record, ReviewCase, Sample
+from tasks.records import NEITHER, Dropped, Interval, Outcome, Prediction, Record, ReviewCase, Sample
 from tasks.review.queue import order_queue
 
 Ints = NDArray[np.int64]
@@ -63,7 +62,7 @@ class Trust:
     """All decisions, in the order of the predictions, and the precision of the kept set (without reviewed items)."""
 
     items: tuple[Trusted, ...]
-    precision: Estimate
+    precision: Interval
     """The expected precision, with a 95 % interval for the true one."""
     calibrated: bool
     """Whether the figures are calibrated on labelled items; else they are the teacher's own probabilities."""
@@ -296,18 +295,18 @@ def _count_reaching(
     return int(found[-1]) + 1 if len(found) else 0
 
 
-def _estimate_precision(candidates: _Candidates, expected: Values, kept: Ints, seed: int) -> Estimate:
+def _estimate_precision(candidates: _Candidates, expected: Values, kept: Ints, seed: int) -> Interval:
     """Return the expected precision of the items `kept`, with the bounds that contain 95 % of the rounds.
 
     Each round draws one probability per item and one outcome from it, so the bounds include both the uncertainty of the
     calibration and the random variation in a set of that size.
     """
     if not len(kept):
-        return Estimate(0.0, 0.0, 1.0)
+        return Interval(value=0.0, low=0.0, high=1.0)
     rng = np.random.default_rng([seed, 2])
     shares = [float((rng.random(len(kept)) < p[kept]).mean()) for p in candidates.draw_rounds()]
     low, high = np.quantile(shares, [0.025, 0.975])
-    return Estimate(float(expected[kept].mean()), float(low), float(high))
+    return Interval(value=float(expected[kept].mean()), low=float(low), high=float(high))
 
 
 def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence) -> Trusted:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import VoteSettings
 
 

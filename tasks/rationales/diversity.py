@@ -226,8 +226,9 @@ def _plain(text: str) -> str:
     return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", text).lower())
 
 
-def _distinct(texts: Sequence[str], n: int) -> float:
-    grams = [text[i : i + n] for text in texts for i in range(len(text) - n + 1)]
+def _distinct(texts: Sequence[Sequence[str]], n: int) -> float:
+    """Distinct-n of texts cut into characters or words: different n-grams / all n-grams, 0 for none."""
+    grams = [tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -252,25 +253,18 @@ class Variety:
 def measure_variety(reasons: Sequence[str]) -> Variety:
     """Measure `reasons`, at least one."""
     units = [_UNITS.findall(reason) for reason in reasons]
-    distinct = tuple(_distinct_units(units, n) for n in (1, 2, 3))
     openings: Counter[tuple[str, ...]] = Counter(tuple(u[:_OPENING_UNITS]) for u in units if len(u) >= _OPENING_UNITS)
     first: dict[tuple[str, ...], str] = {}
     for reason, found in zip(reasons, units, strict=True):
         first.setdefault(tuple(found[:_OPENING_UNITS]), reason)
     shared = [(_beginning(first[o], o), n) for o, n in openings.most_common(_SHOWN) if n > 1]
-    repeated = 1 - len(set(reasons)) / len(reasons)
     return Variety(
-        len(reasons), (distinct[0], distinct[1], distinct[2]), repeated, tuple(shared), Counter(map(len, reasons))
+        reasons=len(reasons),
+        distinct=(_distinct(units, 1), _distinct(units, 2), _distinct(units, 3)),
+        repeated=1 - len(set(reasons)) / len(reasons),
+        openings=tuple(shared),
+        lengths=Counter(map(len, reasons)),
     )
-
-
-def _distinct_units(units: Sequence[Sequence[str]], n: int) -> float:
-    grams: set[tuple[str, ...]] = set()
-    total = 0
-    for found in units:
-        total += max(len(found) - n + 1, 0)
-        grams.update(tuple(found[i : i + n]) for i in range(len(found) - n + 1))
-    return len(grams) / total if total else 1.0
 
 
 def _beginning(reason: str, opening: Sequence[str]) -> str:

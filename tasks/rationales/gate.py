@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from tasks.packs.pack import Pack
 from tasks.rationales.diversity import Worded, find_alike
@@ -266,12 +267,5 @@ def _own_share(reason: str, sample: Sample, words: ReasonWords) -> float:
 
 def _scripts(word: str) -> Iterator[tuple[str, str]]:
     """The runs of letters of one script in `word`, each with its script's name."""
-    run, before = "", ""
-    for letter in word:
-        script = unicodedata.name(letter, "").partition(" ")[0]
-        if script != before and run:
-            yield before, run
-            run = ""
-        run, before = run + letter, script
-    if run:
-        yield before, run
+    runs = groupby(word, key=lambda letter: unicodedata.name(letter, "").partition(" ")[0])
+    return ((script, "".join(letters)) for script, letters in runs)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.models.ask import Asker
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Diversity, Worded, measure_diversity
@@ -90,18 +90,16 @@ class Reasons:
         return rows
 
 
+@dataclass
 class _Reasoner:
-    def __init__(
-        self, asker: Asker, prompter: Prompter, spec: EngineSpec, settings: RationaleSettings, seed: int
-    ) -> None:
-        self._asker = asker
-        self._prompter = prompter
-        self._spec = spec
-        self._settings = settings
-        self._seed = seed
-        self._standing: list[Worded] = []
-        self._complaints: dict[str, str] = {}
-        self.found = Reasons()
+    asker: Asker
+    prompter: Prompter
+    spec: EngineSpec
+    settings: RationaleSettings
+    seed: int
+    found: Reasons = field(default_factory=Reasons)
+    standing: list[Worded] = field(default_factory=list[Worded])
+    complaints: dict[str, str] = field(default_factory=dict[str, str])
 
     def ask_once(self, samples: Sequence[Sample], attempt: int) -> list[Sample]:
         """Ask once for each of `samples` and record what came of it; return those worth asking again."""
@@ -109,12 +107,12 @@ class _Reasoner:
         explained, faults, said = self._ask(samples, attempt, what)
         if attempt == 0:
             self.found.first = {e.sample.id: e.reason for e in explained}
-        last = attempt + 1 == self._settings.attempts
-        pack = self._prompter.pack
-        judged = judge_reasons(explained, pack, self._settings, standing=self._standing, last=last)
+        last = attempt + 1 == self.settings.attempts
+        pack = self.prompter.pack
+        judged = judge_reasons(explained, pack, self.settings, standing=self.standing, last=last)
         sound = [e for e, bad in zip(explained, judged, strict=True) if bad is None]
         faults |= {e.sample.id: bad for e, bad in zip(explained, judged, strict=True) if bad is not None}
-        concluded = self._conclude(sound, what) if self._settings.support is not Support.NO else {}
+        concluded = self._conclude(sound, what) if self.settings.support is not Support.NO else {}
         for one in sound:
             answer = concluded.get(one.sample.id)
             supported = None if answer is None else supports(answer, one.label)
@@ -133,11 +131,9 @@ class _Reasoner:
         self, samples: Sequence[Sample], attempt: int, what: str
     ) -> tuple[list[Explained], dict[str, BadReason | Outcome], dict[str, str]]:
         """Return the reasons that could be read, the outcomes of the others, and what each answer said, by id."""
-        sampling = self._settings.sampling(attempt, self._seed)
-        requests = [
-            self._prompter.rationale(s, s.given or "", sampling, self._complaints.get(s.id, "")) for s in samples
-        ]
-        answers = self._asker.ask(requests, self._spec, what)
+        sampling = self.settings.sampling(attempt, self.seed)
+        requests = [self.prompter.rationale(s, s.given or "", sampling, self.complaints.get(s.id, "")) for s in samples]
+        answers = self.asker.ask(requests, self.spec, what)
         explained: list[Explained] = []
         faults: dict[str, BadReason | Outcome] = {}
         said: dict[str, str] = {}
@@ -152,16 +148,16 @@ class _Reasoner:
 
     def _conclude(self, sound: Sequence[Explained], what: str) -> dict[str, Prediction]:
         """Ask to which label the model comes after each reason, one scored token per item; return that by id."""
-        sampling = Sampling(max_tokens=1, seed=self._seed, label_probabilities=True)
-        bare = {"parts": ()} if self._settings.support is Support.REASON_ALONE else {}
-        requests = [self._prompter.conclude(e.sample.model_copy(update=bare), e.reason, sampling) for e in sound]
-        predictions = self._asker.ask_for_labels(
-            requests, self._spec, f"support of {what}", source="support", model=self._prompter.model
+        sampling = Sampling(max_tokens=1, seed=self.seed, label_probabilities=True)
+        bare = {"parts": ()} if self.settings.support is Support.REASON_ALONE else {}
+        requests = [self.prompter.conclude(e.sample.model_copy(update=bare), e.reason, sampling) for e in sound]
+        predictions = self.asker.ask_for_labels(
+            requests, self.spec, f"support of {what}", source="support", model=self.prompter.model
         )
         return {p.sample_id: p for p in predictions}
 
     def _keep(self, one: Explained, answer: Prediction | None, attempt: int) -> None:
-        self._standing.append(one.worded())
+        self.standing.append(one.worded())
         self.found.dropped.pop(one.sample.id, None)
         self.found.kept[one.sample.id] = Prediction(
             sample_id=one.sample.id,
@@ -170,11 +166,11 @@ class _Reasoner:
             label=one.label,
             probabilities=answer.probabilities if answer else {},
             reason=one.reason,
-            model=self._prompter.model,
+            model=self.prompter.model,
             attempt=attempt,
         )
 
     def _drop(self, sample_id: str, fault: BadReason | Outcome, said: str) -> None:
         self.found.dropped[sample_id] = Dropped(sample_id=sample_id, stage=STAGE, reason=fault, detail=said)
         if isinstance(fault, BadReason):
-            self._complaints[sample_id] = write_complaint(fault, said, self._prompter.pack)
+            self.complaints[sample_id] = write_complaint(fault, said, self.prompter.pack)

@@ -4,16 +4,16 @@ A language without a file has empty lists: then the checks that need no words ar
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, model_validator
 
 from tasks.errors import PackError
 from tasks.packs.pack import TEMPLATES
+from tasks.packs.pack_file import explain_errors
 from tasks.storage.yaml_files import read_yaml
 
 FOLDER = TEMPLATES / "words"
@@ -45,51 +45,70 @@ class BadReason(StrEnum):
     UNSUPPORTED = "reason_does_not_lead_to_the_label"
 
 
-@dataclass(frozen=True)
-class ReasonWords:
-    """The lists of one language, as the comments of its file describe them.
+def _compile_patterns(patterns: Any, info: ValidationInfo) -> re.Pattern[str]:
+    """Return a pattern that matches what any of `patterns` does; NEVER for none."""
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in cast(list[object], patterns)):
+        raise ValueError("must be a list of regular expressions in quotes")
+    known: dict[str, str] = {"label": RIGHT, **info.data.get("pieces", {})}
+    filled: list[str] = []
+    for number, pattern in enumerate(cast(list[str], patterns), start=1):
+        if unknown := [name for name in _NAMED.findall(pattern) if name not in known]:
+            raise ValueError(f"number {number}: <{unknown[0]}> is neither <label> nor one of `pieces`")
+        filled.append(_NAMED.sub(lambda named: known[named[1]], pattern))
+        try:
+            re.compile(filled[-1])
+        except re.error as error:
+            raise ValueError(f"number {number}: not a valid regular expression: {error}") from error
+    return re.compile("|".join(filled)) if filled else NEVER
 
-    Patterns are tried on a marked reason (`gate.marked`): RIGHT and OTHER stand for labels, words of the item itself
-    are taken out, letters are lower case.
+
+def _compile_words(text: Any, info: ValidationInfo) -> re.Pattern[str]:
+    """Return a pattern of any of the words, the longest first, so that none hides a longer one; NEVER for none."""
+    if not isinstance(text, str):
+        raise ValueError("must be words with spaces between them")
+    pattern = "|".join(sorted(map(re.escape, text.split()), key=len, reverse=True))
+    if not pattern:
+        return NEVER
+    return re.compile(rf"\b(?:{pattern})\b" if info.data.get("spaced") else pattern)
+
+
+_Patterns = Annotated[re.Pattern[str], BeforeValidator(_compile_patterns)]
+_Words = Annotated[re.Pattern[str], BeforeValidator(_compile_words)]
+
+
+class ReasonWords(BaseModel):
+    """The lists of one language, as the comments of its file describe them; empty ones where they are left out.
+
+    Patterns are tried on a marked reason (`gate.mark_labels`): RIGHT and OTHER stand for labels, words of the item
+    itself are taken out, letters are lower case.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scripts: frozenset[str] = frozenset()
     """Empty: letters of any script."""
     spaced: bool = True
-    physical: re.Pattern[str] = NEVER
-    leaks: re.Pattern[str] = NEVER
-    denies: re.Pattern[str] = NEVER
-    compares: re.Pattern[str] = NEVER
-    denied: re.Pattern[str] = NEVER
-    asserts: re.Pattern[str] = NEVER
-    turns: re.Pattern[str] = NEVER
-    idle: re.Pattern[str] = NEVER
+    pieces: dict[str, str] = {}
+    physical: _Patterns = NEVER
+    leaks: _Patterns = NEVER
+    denies: _Patterns = NEVER
+    compares: _Patterns = NEVER
+    denied: _Patterns = NEVER
+    asserts: _Patterns = NEVER
+    turns: _Patterns = NEVER
+    idle: _Words = NEVER
     """The words of `praise` too."""
-    praise: re.Pattern[str] = NEVER
-    faults: Mapping[BadReason, str] = field(default_factory=dict[BadReason, str])
+    praise: _Words = NEVER
+    faults: dict[BadReason, str] = {}
     complaint: str = ""
 
-
-class _WordsFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    scripts: list[str]
-    spaced: bool
-    pieces: dict[str, str] = {}
-    physical: list[str] = []
-    leaks: list[str] = []
-    denies: list[str] = []
-    compares: list[str] = []
-    denied: list[str] = []
-    asserts: list[str] = []
-    turns: list[str] = []
-    idle: str = ""
-    praise: str = ""
-    faults: dict[BadReason, str]
-    complaint: str
-
-
-_PATTERNS = ("physical", "leaks", "denies", "compares", "denied", "asserts", "turns")
+    @model_validator(mode="before")
+    @classmethod
+    def _praise_is_idle(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return cast(object, content)
+        keys = cast(dict[str, Any], content)
+        return keys | {"idle": f"{keys.get('idle', '')} {keys.get('praise', '')}"}
 
 
 def has_words(language: str) -> bool:
@@ -110,50 +129,18 @@ def _words_of(file: Path) -> ReasonWords:
 def read_words(file: Path) -> ReasonWords:
     """Read and check a language's file; raises PackError, naming file and key."""
     try:
-        found = _WordsFile.model_validate(read_yaml(file, PackError, "words are lists of patterns, see zh.yaml"))
+        found = ReasonWords.model_validate(read_yaml(file, PackError, "words are lists of patterns, see zh.yaml"))
     except ValidationError as error:
-        lines = [f"{'.'.join(str(x) for x in e['loc']) or 'content'}: {e['msg']}" for e in error.errors()]
-        raise PackError(f"{file}: " + "; ".join(lines)) from error
+        raise PackError(explain_errors(file, error)) from error
+    if missing := {"scripts", "spaced", "faults", "complaint"} - found.model_fields_set:
+        raise PackError(f"{file}: {', '.join(sorted(missing))}: the key is missing; add it")
     if missing := set(BadReason) - found.faults.keys():
         raise PackError(f"{file}: faults: add {', '.join(sorted(missing))}")
     try:
         found.complaint.format(reason="", fault="")
     except (LookupError, ValueError) as error:
         raise PackError(f"{file}: complaint: may name {{reason}} and {{fault}} only: {error}") from error
-    return ReasonWords(
-        scripts=frozenset(found.scripts),
-        spaced=found.spaced,
-        **{key: _compiled(file, key, getattr(found, key), found.pieces) for key in _PATTERNS},
-        idle=_any_of(f"{found.idle} {found.praise}", spaced=found.spaced),
-        praise=_any_of(found.praise, spaced=found.spaced),
-        faults=found.faults,
-        complaint=found.complaint,
-    )
-
-
-def _compiled(file: Path, key: str, patterns: list[str], pieces: dict[str, str]) -> re.Pattern[str]:
-    """Return a pattern that matches what any of `patterns` does; NEVER for none."""
-    known = pieces | {"label": RIGHT}
-    for number, pattern in enumerate(patterns, start=1):
-        if unknown := [name for name in _NAMED.findall(pattern) if name not in known]:
-            raise PackError(f"{file}: {key}, number {number}: <{unknown[0]}> is neither <label> nor one of `pieces`")
-        try:
-            re.compile(_filled(pattern, known))
-        except re.error as error:
-            raise PackError(f"{file}: {key}, number {number}: not a valid regular expression: {error}") from error
-    return re.compile("|".join(_filled(p, known) for p in patterns)) if patterns else NEVER
-
-
-def _filled(pattern: str, known: dict[str, str]) -> str:
-    return _NAMED.sub(lambda named: known[named[1]], pattern)
-
-
-def _any_of(words: str, *, spaced: bool) -> re.Pattern[str]:
-    """Return a pattern of any of the words, the longest first, so that none hides a longer one; NEVER for none."""
-    if not words.split():
-        return NEVER
-    pattern = "|".join(sorted(map(re.escape, words.split()), key=len, reverse=True))
-    return re.compile(rf"\b(?:{pattern})\b" if spaced else pattern)
+    return found
 
 
 def _file_of(language: str) -> Path:

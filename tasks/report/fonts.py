@@ -1,11 +1,11 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUnknownArgumentType=false
 # (fontTools has types for some of its modules only)
-"""Fonts for pages and charts that must show Chinese, Japanese and Korean where no such font is installed.
+"""Embed fonts, so that pages and charts show Chinese, Japanese and Korean text where no such font is installed.
 
 A bare machine's browser has no CJK font at all, and matplotlib ships none. Noto Sans CJK (SIL Open Font License 1.1)
-comes in a wheel; DejaVu Sans, which matplotlib brings along, has the symbols and scripts that Noto's lacks. A page gets
-subsets of both, of the very characters that stand on it.
+comes in a wheel; DejaVu Sans, which comes with matplotlib, has symbols and scripts that Noto Sans CJK lacks. A page
+embeds subsets of both, with only the characters that it shows.
 """
 
 import base64
@@ -14,100 +14,106 @@ import unicodedata
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from matplotlib.font_manager import FontEntry, fontManager
 
-PAGE_FONTS = '"Card Sans", "Card Symbols"'
-"""The embedded families, as CSS names them."""
 CHART_FONTS = ("Card Sans", "DejaVu Sans")
-"""The same fonts, as matplotlib names them."""
+"""The names of the two fonts in matplotlib. In pages the second is called Card Symbols."""
 _FACES = {"ja": 0, "ko": 1, "zh": 2}
-"""Faces of Noto's collection: the same characters, drawn as each language's readers are used to."""
+"""Faces of the Noto collection: the same characters in the style of each language."""
 _FEATURES = ["ccmp", "kern", "mark"]
-_NEEDLESS = ["BASE", "FFTM", "VORG", "VVAR", "vhea", "vmtx"]
-"""Tables for vertical text, a third of what is left of the font; and FontForge's time stamp."""
-_DRAWN_BY_READERS = ("L", "M")
-"""Letters of scripts that neither font has are left to the reader's own fonts: their names would be unreadable."""
-_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_BROKEN = "\ufffd"
-"""Stands in data for bytes that are no text; drawn as it is, it would look like a glyph that is missing here."""
+_DROPPED_TABLES = ["BASE", "FFTM", "VORG", "VVAR", "vhea", "vmtx"]
+"""Tables for vertical text, a third of a subset's size, and FontForge's time stamp."""
+_LETTERS_AND_MARKS = ("L", "M")
+"""Categories whose missing glyphs are left to the reader's own fonts: a text of characters' names is unreadable."""
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_REPLACEMENT = "\ufffd"
+"""Replaces bytes that could not be decoded; it would look like a glyph that is missing here."""
 _KEPT = frozenset("\n\t\u200c\u200d")
 
 
-def know_chart_fonts() -> None:
-    """Make `CHART_FONTS` known to matplotlib; does nothing the second time.
+def register_chart_fonts() -> None:
+    """Register `CHART_FONTS` with matplotlib, unless they are registered already.
 
-    Text is measured by the collection's default weight, which is the thinnest: some 6 % narrower than what is shown.
+    Text is measured with the collection's default weight, the thinnest one: about 6 % narrower than the shown text.
     """
     if all(entry.name != CHART_FONTS[0] for entry in fontManager.ttflist):
-        fontManager.ttflist.append(FontEntry(str(_noto()), index=_FACES["zh"], name=CHART_FONTS[0], weight=400))
+        fontManager.ttflist.append(FontEntry(str(_find_noto()), index=_FACES["zh"], name=CHART_FONTS[0], weight=400))
 
 
-def legible(text: str) -> str:
-    """`text` with each symbol that no embedded font can draw as its name in brackets, and without invisible characters.
+def make_legible(text: str) -> str:
+    """Replace each symbol that no embedded font can draw by its name in brackets, and remove invisible characters.
 
-    Line breaks and tabs stay, and so do the joiners that some scripts need; letters of scripts that the fonts lack are
-    left to the reader's own. What turns the direction of text goes: it makes text look like another.
+    Line breaks, tabs and the joiners that some scripts need stay; letters of scripts that the fonts lack are left to
+    the reader's fonts. Characters that change the direction of text are removed: they can disguise a text as another.
     """
     for character in sorted(set(text) - _KEPT):
         category = unicodedata.category(character)
-        if category in _UNSEEN:
+        if category in _INVISIBLE:
             text = text.replace(character, "")
-        elif character == _BROKEN or (character not in _drawable() and not category.startswith(_DRAWN_BY_READERS)):
+        elif character == _REPLACEMENT or (
+            character not in _list_drawable() and not category.startswith(_LETTERS_AND_MARKS)
+        ):
             name = unicodedata.name(character, "")
             text = text.replace(character, f"[{name.lower() or f'U+{ord(character):04X}'}]")
     return text
 
 
-def font_faces(text: str, language: str = "zh") -> str:
-    """The CSS that embeds both fonts, cut down to the characters of `text`, with all weights of Noto's.
+class EmbeddedFont(NamedTuple):
+    """A font as a page's CSS embeds it."""
 
-    About 0.4 kB a Chinese character. WOFF, since WOFF2 would need one more package.
+    family: str
+    weights: str
+    data: str
+    """WOFF in base64."""
+
+
+def embed_fonts(text: str, language: str = "zh") -> list[EmbeddedFont]:
+    """Return both fonts, cut down to the characters of `text`, with all weights of Noto's.
+
+    About 0.4 kB per Chinese character. WOFF, since WOFF2 would need one more package.
     """
     wanted = {ord(c) for c in text}
     face = _FACES.get(language[:2].lower(), _FACES["zh"])
-    rest = wanted - _characters_of(_noto(), face)
-    with TTFont(_noto(), fontNumber=face, lazy=True, recalcTimestamp=False, recalcBBoxes=False) as noto:
-        faces = [_face("Card Sans", "100 900", noto, wanted)]
-    if rest & _characters_of(_dejavu(), 0):
-        with TTFont(_dejavu(), lazy=True, recalcTimestamp=False, recalcBBoxes=False) as dejavu:
-            faces.append(_face("Card Symbols", "400", dejavu, rest))
-    return "\n".join(faces)
+    rest = wanted - _list_characters(_find_noto(), face)
+    with TTFont(_find_noto(), fontNumber=face, lazy=True, recalcTimestamp=False, recalcBBoxes=False) as noto:
+        faces = [_embed_font("Card Sans", "100 900", noto, wanted)]
+    if rest & _list_characters(_find_dejavu(), 0):
+        with TTFont(_find_dejavu(), lazy=True, recalcTimestamp=False, recalcBBoxes=False) as dejavu:
+            faces.append(_embed_font("Card Symbols", "400", dejavu, rest))
+    return faces
 
 
-def _face(family: str, weights: str, font: TTFont, wanted: set[int]) -> str:
+def _embed_font(family: str, weights: str, font: TTFont, wanted: set[int]) -> EmbeddedFont:
     options = subset.Options(flavor="woff", layout_features=_FEATURES, name_IDs=[0, 1, 2, 13, 14])
-    options.drop_tables += _NEEDLESS
+    options.drop_tables += _DROPPED_TABLES
     subsetter = subset.Subsetter(options)
     subsetter.populate(unicodes=wanted)
     subsetter.subset(font)
     buffer = io.BytesIO()
     font.flavor = "woff"
     font.save(buffer)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'@font-face {{ font-family: "{family}"; font-weight: {weights}; '
-        f"src: url(data:font/woff;base64,{data}) format('woff'); }}"
-    )
+    return EmbeddedFont(family, weights, base64.b64encode(buffer.getvalue()).decode())
 
 
 @cache
-def _drawable() -> frozenset[str]:
-    return frozenset(map(chr, _characters_of(_noto(), _FACES["zh"]) | _characters_of(_dejavu(), 0)))
+def _list_drawable() -> frozenset[str]:
+    return frozenset(map(chr, _list_characters(_find_noto(), _FACES["zh"]) | _list_characters(_find_dejavu(), 0)))
 
 
 @cache
-def _characters_of(font: Path, face: int) -> frozenset[int]:
+def _list_characters(font: Path, face: int) -> frozenset[int]:
     with TTFont(font, fontNumber=face, lazy=True) as opened:
         return frozenset(opened.getBestCmap() or ())
 
 
-def _noto() -> Path:
+def _find_noto() -> Path:
     return Path(str(files("manimgx_fonts_cjk"))) / "NotoSansCJK-VF.otf.ttc"
 
 
-def _dejavu() -> Path:
+def _find_dejavu() -> Path:
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

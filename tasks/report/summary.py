@@ -1,4 +1,4 @@
-"""The short summary of a run: one table of stages, drops by reason, files written."""
+"""Summarize a run as Markdown: a table of its stages, items dropped by reason, files written."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,22 +16,22 @@ _STAGES = (
 )
 
 
-def stage_records(output: Path) -> Iterator[StageRecord]:
-    """The records that a run left under `output`, in order of the stages."""
+def read_stage_records(output: Path) -> Iterator[StageRecord]:
+    """Yield the records of the stages that a run has finished under `output`, in the order of the stages."""
     for stage in _STAGES:
         record = read_record(output / stage)
         if record is not None:
             yield record
 
 
-def run_summary(output: Path) -> str:
-    """Markdown: items in, kept and dropped in every stage, what the stages report, and where the set lies."""
+def summarize_run(output: Path) -> str:
+    """Return Markdown: items read, kept and dropped by stage, the stages' figures, and the files of the set."""
     lines = [
         "| stage | read | kept | dropped | why dropped | asked | reused | seconds |",
         "|---|--:|--:|--:|---|--:|--:|--:|",
     ]
     details: list[str] = []
-    for r in stage_records(output):
+    for r in read_stage_records(output):
         drops = ", ".join(f"{reason} {n}" for reason, n in r.drops.items()) or "–"
         answers = f"{r.costs.asked} | {r.costs.reused}"
         lines.append(f"| {r.stage} | {r.read} | {r.kept} | {r.dropped} | {drops} | {answers} | {r.seconds:.0f} |")

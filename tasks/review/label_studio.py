@@ -7,13 +7,14 @@ of its HyperText, and an Image tag with a list of none breaks the page. The cand
 project's settings show or hide.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import orjson
+from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, ReviewCase, content_digest
@@ -76,24 +77,17 @@ def read_export(file: Path) -> dict[str, Answer]:
     naming the task that isn't one of ours, or whose annotation has no or several choices.
     """
     check_size(file)
-    try:
-        exported: Any = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise JudgementError(f"{file}: is not JSON: {error}; export the project again, as JSON") from error
-    answers: dict[str, Answer] = {}
-    dated: dict[str, datetime] = {}
-    for number, task in enumerate(cast(list[Any], exported) if isinstance(exported, list) else [exported], 1):
-        where = f"task {number}"
-        data, annotations = _read_task(file, where, task)
-        counted = [a for a in annotations if not a.get("was_cancelled")]
-        if not counted:
-            continue
-        latest = max(counted, key=_updated)
-        answer = Answer(str(data["item"]), _choice(file, where, latest), data["given"], data["content"], where)
-        # A task that was imported twice is two tasks of one item.
-        if answer.id not in answers or _updated(latest) >= dated[answer.id]:
-            answers[answer.id], dated[answer.id] = answer, _updated(latest)
-    return answers
+    latest: dict[str, tuple[_Annotation, _Data, str]] = {}
+    for number, task in enumerate(_read_tasks(file), 1):
+        for annotation in task.annotations:
+            # A task that was imported twice is two tasks of one item.
+            before = latest.get(task.data.item)
+            if not annotation.was_cancelled and (before is None or annotation.moment >= before[0].moment):
+                latest[task.data.item] = annotation, task.data, f"task {number}"
+    return {
+        item: Answer(item, _choice(file, where, annotation), data.given, data.content, where)
+        for item, (annotation, data, where) in latest.items()
+    }
 
 
 def is_export(file: Path) -> bool:
@@ -102,7 +96,7 @@ def is_export(file: Path) -> bool:
         with file.open("rb") as handle:
             return handle.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     except OSError as error:
-        raise JudgementError(f"{file}: can't be read: {error.strerror or error}") from error
+        raise JudgementError(f"{file}: can't be read: {error.strerror or error}; correct the path") from error
 
 
 def _task(case: ReviewCase) -> dict[str, Any]:
@@ -150,41 +144,56 @@ def _dialogue(case: ReviewCase) -> tuple[str, list[str]]:
     return "".join(pieces).strip(), images
 
 
-def _read_task(file: Path, where: str, task: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    fields = _object(task)
-    data, annotations = fields.get("data"), fields.get("annotations")
-    if not isinstance(data, dict) or not isinstance(annotations, list):
-        raise JudgementError(
-            f'{file}, {where}: has no "data" and "annotations"; export the project as JSON, not JSON-MIN'
-        )
-    ours = cast(dict[str, Any], data)
-    if not all(isinstance(ours.get(name), str) for name in ("item", "content", "given")):
-        raise JudgementError(f"{file}, {where}: is no task of ours; import the tasks of `labelstill review export`")
-    return ours, [cast(dict[str, Any], a) for a in cast(list[Any], annotations) if isinstance(a, dict)]
+class _Data(BaseModel):
+    item: str
+    content: str
+    given: str
 
 
-def _updated(annotation: Mapping[str, Any]) -> datetime:
-    stamp = annotation.get("updated_at") or annotation.get("created_at") or ""
+class _Value(BaseModel):
+    choices: list[str] = []
+
+
+class _Result(BaseModel):
+    from_name: str = ""
+    value: _Value = _Value()
+
+
+class _Annotation(BaseModel):
+    was_cancelled: bool = False
+    updated_at: AwareDatetime | None = None
+    result: list[_Result] = []
+
+    @property
+    def moment(self) -> datetime:
+        """When it was last changed; without a date, before all others."""
+        return self.updated_at or datetime.min.replace(tzinfo=UTC)
+
+
+class _Task(BaseModel):
+    data: _Data
+    annotations: list[_Annotation]
+
+
+def _read_tasks(file: Path) -> list[_Task]:
     try:
-        moment = datetime.fromisoformat(stamp)
-    except (TypeError, ValueError):
-        return datetime.min.replace(tzinfo=UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return TypeAdapter(list[_Task]).validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise JudgementError(f"{file}: {first['msg']}; export the project again, as JSON") from error
+        number, *field = first["loc"] or (0,)
+        fault = ": ".join([*map(str, field), first["msg"]])
+        raise JudgementError(
+            f"{file}, task {int(number) + 1}: is not an exported task of ours ({fault}); import the tasks of "
+            "`labelstill review export`, and export the project as JSON, not JSON-MIN"
+        ) from error
 
 
-def _choice(file: Path, where: str, annotation: Mapping[str, Any]) -> str:
-    ours = (r for r in map(_object, _list(annotation.get("result"))) if r.get("from_name") == _CHOICES)
-    chosen = [choice for r in ours for choice in _list(_object(r.get("value")).get("choices"))]
-    if len(chosen) != 1 or not isinstance(chosen[0], str):
+def _choice(file: Path, where: str, annotation: _Annotation) -> str:
+    chosen = [choice for r in annotation.result if r.from_name == _CHOICES for choice in r.value.choices]
+    if len(chosen) != 1:
         raise JudgementError(
             f"{file}, {where}: {len(chosen)} choices instead of one; open it in Label Studio and choose"
         )
     return chosen[0]
-
-
-def _object(value: object) -> dict[str, Any]:
-    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return cast(list[Any], value) if isinstance(value, list) else []

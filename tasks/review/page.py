@@ -1,35 +1,30 @@
-"""The review queue: its file, and one self-contained HTML page on which a person judges it by keyboard.
+"""Write the self-contained HTML page on which a person judges the review queue by keyboard.
 
-The page (review_page.html, .css and .js beside this file) needs no server and loads nothing. Whatever comes from data
-stands in it as JSON in script elements that no browser runs, and is shown as text only; a content security policy
-lets only the page's own script run.
+The page (page.html, .css and .js beside this file) needs no server and loads nothing. All data is JSON in script
+elements that no browser runs, and is shown as text only; a content security policy lets only the page's own script run.
 """
 
 import base64
 import hashlib
-import html
 import io
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 from PIL import Image, ImageOps
 
 from tasks.items.images import FORMATS
 from tasks.records import ImageRef, ReviewCase, content_digest, digest_of
 from tasks.storage.files import replacing
+from tasks.storage.html import html_environment
 
 SHOWN_PIXELS = 1_200_000
 """Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
 _TOP = 3
 """So many labels of highest probability are shown of each model, besides the given label and the candidate."""
-_SOURCES = ("html", "css", "drawing.js", "js")
-_NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
+_FOLDER = Path(__file__).parent
 
 
 def write_review_page(
@@ -37,7 +32,7 @@ def write_review_page(
     page: Path,
     *,
     title: str,
-    verdicts: Mapping[str, str] = _NO_VERDICTS,
+    verdicts: Mapping[str, str] = {},
     inline: bool = True,
 ) -> None:
     """Write the page that asks `cases` in the order given; atomically, one image in memory at a time.
@@ -45,12 +40,17 @@ def write_review_page(
     `verdicts` (sample id → label or `neither`) are those known already. With `inline` off, images are links relative
     to the page, which then works only beside its images. A file that can't be shown becomes a note in its place.
     """
-    before, after = _frame(title)
+    style, *scripts = (_FOLDER.joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "drawing.js", "js"))
+    template = html_environment(_FOLDER).get_template("page.html")
+    pieces = template.generate(
+        title=title,
+        style=style,
+        script="".join(scripts),
+        policy_hash=_policy_hash,
+        elements=_list_elements(cases, page.parent, verdicts, inline),
+    )
     with replacing(page) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(before)
-        for element in _data(cases, page.parent, verdicts, inline):
-            file.write(element)
-        file.write(after)
+        file.writelines(pieces)
 
 
 def image_url(image: ImageRef) -> str:
@@ -80,28 +80,20 @@ def _shown_size(image: ImageRef) -> tuple[int, int]:
     return max(1, round(image.width * scale)), max(1, round(image.height * scale))
 
 
-def _frame(title: str) -> tuple[str, str]:
-    """The page's text before and after the data."""
-    room = Path(__file__).parent
-    page, style, *scripts = (room.joinpath(f"page.{end}").read_text("utf-8") for end in _SOURCES)
-    values = {"title": html.escape(title), "style": style, "script": "".join(scripts)}
-    values |= {f"{name}_hash": _policy_hash(values[name]) for name in ("style", "script")}
-    before, after = (re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], half) for half in page.split("{{data}}"))
-    return before, after
-
-
 def _policy_hash(source: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
-def _data(cases: Sequence[ReviewCase], folder: Path, verdicts: Mapping[str, str], inline: bool) -> Iterator[str]:
-    """The script elements: the list of questions, then each case, each image before the first case that shows it."""
+def _list_elements(
+    cases: Sequence[ReviewCase], folder: Path, verdicts: Mapping[str, str], inline: bool
+) -> Iterator[tuple[str, object]]:
+    """Yield (id, content) of the data elements: the queue, then each case, an image before the first that shows it."""
     listed = [
         {"id": c.sample_id, "content": content_digest(c), "given": c.given, "verdict": verdicts.get(c.sample_id)}
         for c in cases
     ]
     key = digest_of([[c["id"], c["content"], c["given"]] for c in listed])
-    yield _element("queue", {"key": key, "cases": listed})
+    yield "queue", {"key": key, "cases": listed}
     numbers: dict[str, str] = {}
     for number, case in enumerate(cases):
         parts: list[dict[str, Any]] = []
@@ -115,9 +107,9 @@ def _data(cases: Sequence[ReviewCase], folder: Path, verdicts: Mapping[str, str]
                 continue
             if image.sha256 not in numbers:
                 numbers[image.sha256] = f"image-{len(numbers)}"
-                yield _element(numbers[image.sha256], _url_or_note(image))
+                yield numbers[image.sha256], _url_or_note(image)
             parts.append(shown | {"image": numbers[image.sha256]})
-        yield _element(f"case-{number}", _facts(case, parts))
+        yield f"case-{number}", _facts(case, parts)
 
 
 def _url_or_note(image: ImageRef) -> dict[str, str]:
@@ -128,13 +120,9 @@ def _url_or_note(image: ImageRef) -> dict[str, str]:
 
 
 def _facts(case: ReviewCase, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "candidate": case.candidate,
-        "labels": case.labels,
+    shown = case.model_dump(include={"candidate", "labels", "reason", "why", "gain"})
+    return shown | {
         "parts": parts,
-        "reason": case.reason,
-        "why": case.why,
-        "gain": case.gain,
         "student": bool(case.student),
         "teacher": bool(case.teacher),
         "rows": _rows(case),
@@ -151,9 +139,3 @@ def _rows(case: ReviewCase) -> list[dict[str, Any]]:
         names |= set(sorted(model, key=lambda name: (-model[name], name))[:_TOP])
     ranked = sorted(names, key=lambda name: (-sum(model.get(name, 0.0) for model in models), name))
     return [{"label": n, "student": case.student.get(n, 0.0), "teacher": case.teacher.get(n, 0.0)} for n in ranked]
-
-
-def _element(name: str, value: object) -> str:
-    # `<` as an escape: no text of the data can end the element, or open a comment in it
-    text = orjson.dumps(value).decode().replace("<", "\\u003c")
-    return f'<script type="application/json" id="{name}">{text}</script>\n'

@@ -6,7 +6,6 @@ Correction, pseudo-labels and the merge only say what could be asked and what ea
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from tasks.errors import ConfigError, ManifestError
 from tasks.records import ReviewCase
@@ -20,7 +19,6 @@ REVIEW_POOL = Path("review_pool/review")
 review`, which looks for `review` in what it is given."""
 CONFLICTS = Path("review_conflicts/review")
 """The same for conflicting duplicates: `labelstill review import <output>/review_conflicts FILE` takes answers in."""
-_NO_VERDICTS: Mapping[str, str] = MappingProxyType({})
 
 
 def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] = ()) -> list[ReviewCase]:
@@ -40,7 +38,7 @@ def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] 
 def write_queue(
     cases: Sequence[ReviewCase],
     folder: Path,
-    verdicts: Mapping[str, str] = _NO_VERDICTS,
+    verdicts: Mapping[str, str] = {},
     *,
     title: str = "Review",
     inline: bool = True,
@@ -57,5 +55,5 @@ def read_queue(folder: Path) -> list[ReviewCase]:
     """
     file = folder / CASES
     if not file.exists():
-        raise ConfigError(f"{file}: there is no review queue; a run with corrections leaves one")
+        raise ConfigError(f"{file}: there is no review queue; a run with `student` and `teacher` writes one")
     return list(read_models(file, ReviewCase, "review case", ManifestError, "run again to write it anew"))

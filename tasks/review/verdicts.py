@@ -59,6 +59,9 @@ class Imported:
     withdrawn: tuple[str, ...]
 
 
+_EFFECTS = ("new", "changed", "same", "withdrawn")
+
+
 def read_store(path: Path) -> dict[str, Verdict]:
     """Return the verdict that counts on each item (by sample id); none where there is no file.
 
@@ -154,37 +157,29 @@ def import_verdicts(
                     f"{file}, {answer.where}: item {_on_a_line(answer.id)} is `{answer.verdict}` here and "
                     f"`{first.verdict}` in {first.where}; keep one of them"
                 )
-        imported = _sorted(wanted, held, contents)
+        effects = {i: _compare(a, held.get(i), contents.get(i)) for i, a in wanted.items()}
         at = datetime.now(UTC).isoformat(timespec="seconds")
         lines = [
             Verdict(
                 id=i, content=contents[i], verdict=wanted[i].verdict, at=at, by=by,
                 given=given_now.get(i, wanted[i].given or ""),
             )
-            for i in (*imported.new, *imported.changed, *imported.withdrawn)
+            for i, effect in effects.items() if effect != "same"
         ]  # fmt: skip
         if lines:
             old = store.read_bytes() if store.exists() else b""
             write_bytes(store, old + json_lines(lines))
-    return imported
+    return Imported(**{name: tuple(i for i, effect in effects.items() if effect == name) for name in _EFFECTS})
 
 
-def _sorted(wanted: Mapping[str, Answer], held: Mapping[str, Verdict], contents: Mapping[str, str]) -> Imported:
-    new: list[str] = []
-    changed: list[str] = []
-    same: list[str] = []
-    withdrawn: list[str] = []
-    for identity, answer in wanted.items():
-        before = held.get(identity)
-        if answer.verdict is None:
-            (same if before is None else withdrawn).append(identity)
-        elif before is None:
-            new.append(identity)
-        elif before.verdict == answer.verdict and before.content == contents.get(identity, before.content):
-            same.append(identity)
-        else:
-            changed.append(identity)
-    return Imported(tuple(new), tuple(changed), tuple(same), tuple(withdrawn))
+def _compare(answer: Answer, before: Verdict | None, content: str | None) -> str:
+    """Return which of _EFFECTS an answer has on the verdict `before`; no `content`: its item isn't asked about now."""
+    if answer.verdict is None:
+        return "same" if before is None else "withdrawn"
+    if before is None:
+        return "new"
+    unchanged = before.verdict == answer.verdict and content in (None, before.content)
+    return "same" if unchanged else "changed"
 
 
 def _check(

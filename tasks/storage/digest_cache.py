@@ -7,7 +7,7 @@ can't be written stops no run.
 import logging
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class DigestCache:
         self._file = file
         self._recipe = recipe
         self._held: dict[Any, Any] = {}
+        self._has_warned = False
         if file is None:
             return
         try:
@@ -65,9 +66,17 @@ class DigestCache:
             self._held.update(values)
         elif values:
             rows = [(key, self._recipe, value) for key, value in values.items()]
-            # A full disk stops the run where it writes what can't be made again.
-            with suppress(sqlite3.Error), closing(self._open(self._file)) as store, store:
-                store.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
+            try:
+                with closing(self._open(self._file)) as store, store:
+                    store.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
+            except sqlite3.Error as error:
+                # A full disk stops the run where it writes what can't be made again.
+                if not self._has_warned:
+                    _log.warning(
+                        "%s cannot be written (%s): the next run repeats the work; free disk space, or check the "
+                        "permissions of the file and its folder", self._file, error,
+                    )  # fmt: skip
+                self._has_warned = True
 
     def _open(self, file: Path) -> sqlite3.Connection:
         store = sqlite3.connect(file, timeout=_LOCK_SECONDS)

@@ -1,5 +1,6 @@
 """Render HTML pages from the Jinja templates beside the code; every value that is not markup is escaped."""
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -8,11 +9,34 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 @cache
 def html_environment(*folders: Path) -> Environment:
-    """Return an environment that finds templates in `folders`, escapes every value and refuses unknown names."""
-    return Environment(
+    """Return an environment that finds templates in `folders`, escapes every value and refuses unknown names.
+
+    Its filters: `3|counted("item")`, `0.123|number(".1%")` (a format specification of Python), `12345.6|figure`.
+    """
+    environment = Environment(
         loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    environment.filters |= {"counted": format_count, "number": format, "figure": format_figure, "cut": cut_text}
+    return environment
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return the number with its noun, which gets an s unless the number is 1."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def format_figure(value: float) -> str:
+    """Return whole and large numbers without decimals, others with four significant digits, and a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
+
+
+def cut_text(text: str, characters: int) -> str:
+    """Return the text; if it is longer than `characters`, its beginning and how many characters are missing."""
+    return text if len(text) <= characters else f"{text[:characters]} … ({len(text) - characters:,} more characters)"

@@ -118,25 +118,20 @@ class StoredRows(Generic[R]):
 
 def nested_fields(kind: type[Record]) -> set[str]:
     """The fields that stand as JSON text. By their type, not by their values: a column may hold nothing but None."""
-    return {name for name, field in kind.model_fields.items() if not _plain(field.annotation)}
+    return {name for name, field in kind.model_fields.items() if _plain_type(field.annotation) is None}
 
 
 def column_type(annotation: Any) -> Any:
     """The Arrow type of a field's column: text for a nested one, else by the first type that isn't None."""
-    if not _plain(annotation):
-        return pa.string()
-    parts = (
-        [p for p in get_args(annotation) if p is not NoneType] if get_origin(annotation) in (Union, UnionType) else []
-    )
-    kind = parts[0] if parts else annotation
-    if get_origin(kind) is Literal or issubclass(kind, str):
+    kind = _plain_type(annotation)
+    if kind is None or issubclass(kind, str):
         return pa.string()
     return pa.bool_() if issubclass(kind, bool) else pa.int64() if issubclass(kind, int) else pa.float64()
 
 
-def _plain(annotation: Any) -> bool:
-    if get_origin(annotation) in (Union, UnionType):
-        return all(_plain(part) for part in get_args(annotation))
-    if get_origin(annotation) is Literal:
-        return True
-    return isinstance(annotation, type) and issubclass(annotation, (str, int, float, NoneType))
+def _plain_type(annotation: Any) -> type | None:
+    """The first type of a field of text or numbers, None aside; None for a nested field."""
+    kinds: Sequence[Any] = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    kinds = [str if get_origin(kind) is Literal else kind for kind in kinds if kind is not NoneType]
+    plain = all(isinstance(kind, type) and issubclass(kind, (str, int, float)) for kind in kinds)
+    return kinds[0] if plain else None

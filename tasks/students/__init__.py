@@ -3,7 +3,9 @@
 settings.py          what `student:` may say, one model per kind
 folds.py             which items are held out together, and who is asked about what     (student.folds, student.repeats)
 fold_students.py     what each fold's student is trained on, and the folder named by it  (student.seed)
+student_folder.py    when a student is whole, and what its record says
 asking.py            by which engine a student is asked, and for what                    (student.scoring_engine)
+worker_pool.py       processes that train students side by side                         (student.parallel)
 loss_curves.py       the loss curve in student.json and loss.png
 
 lora.py              train a LoRA student with trl                    (student.kind: lora, student.epochs, …)

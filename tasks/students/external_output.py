@@ -111,9 +111,13 @@ def _check(checkpoint: Path) -> None:
             with weights as file:
                 empty = not list(file.keys())
         except (SafetensorError, OSError) as error:
-            raise EngineError(f"{name} of the checkpoint can't be read: {error}") from error
+            raise EngineError(
+                f"{name} of the checkpoint can't be read: {error}; remove the student's folder to train it again"
+            ) from error
         if empty:
-            raise EngineError(f"{name} of the checkpoint holds no weights")
+            raise EngineError(
+                f"{name} of the checkpoint contains no weights; remove the student's folder to train it again"
+            )
 
 
 def _entry(line: Mapping[str, Any]) -> tuple[int, int, float] | None:

@@ -11,22 +11,19 @@ from tasks.models.engines.processes import end_guarded, end_orphans, start_guard
 _POLL_SECONDS = 0.3
 
 
-class TimedOut(Exception):
-    """The child took longer than it was given."""
-
-
 def run_child(
     command: Sequence[str],
     folder: Path,
     environment: Mapping[str, str],
     timeout_seconds: float | None,
     look: Callable[[], None],
-) -> int:
+) -> int | None:
     """Run `command`, its output to folder/train.log; returns its exit code (above 191: 256 − signal).
 
-    `look` is called several times a second meanwhile. Between us and the child stands the engines' guard, so that the
-    whole family ends when we are killed; what outlived the guard too is ended by the next run in the same folder.
-    Raises TimedOut; then, and whatever `look` raises, the family is ended first.
+    Returns None where it took longer than `timeout_seconds`. `look` is called several times a second meanwhile. Between
+    us and the child stands the engines' guard, so that the whole family ends when we are killed; what outlived the
+    guard too is ended by the next run in the same folder. After a timeout, and whatever `look` raises, the family is
+    ended first.
     """
     record = folder / "process" / "trainer.json"
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +33,7 @@ def run_child(
     try:
         while (code := child.poll()) is None:
             if deadline is not None and time.monotonic() > deadline:
-                raise TimedOut
+                return None
             look()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_POLL_SECONDS)
@@ -48,8 +45,3 @@ def run_child(
 def end_leftovers(folder: Path) -> None:
     """End what a killed run has left running in `folder`."""
     end_orphans(folder / "process")
-
-
-def describe_exit(code: int) -> str:
-    """Say what an exit code of `run_child` means."""
-    return f"was killed by signal {256 - code}" if code > 191 else f"ended with exit code {code}"

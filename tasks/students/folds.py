@@ -36,9 +36,9 @@ class Folds:
     """Number of items of each label that is never held out: fewer items than folds, or one fold would hold out all."""
     always_train: tuple[str, ...] = ()
     """Ids of the items with a rare label, and of all others in their groups: trained on by all, judged by a person."""
-    group_sizes: Counter[int] = field(default_factory=lambda: Counter())
+    group_sizes: Counter[int] = field(default_factory=Counter[int])
     """Number of groups by size."""
-    largest: tuple[tuple[str, ...], ...] = ()
+    largest_groups: tuple[tuple[str, ...], ...] = ()
     """Ids of the largest groups, up to five, of two items or more."""
     moved: tuple[str, ...] = ()
     """Recorded ids that could not keep their fold: a group grew together, or a label became rare."""
@@ -111,7 +111,7 @@ def make_folds(
         rare={label: counts[label] for label in sorted(rare)},
         always_train=tuple(i for i in data.ids if i not in fold_of),
         group_sizes=Counter(map(len, data.groups)),
-        largest=tuple(tuple(data.ids[i] for i in g) for g in largest),
+        largest_groups=tuple(tuple(data.ids[i] for i in g) for g in largest),
         moved=tuple(i for i, was in before.items() if fold_of.get(i) != was),
     )
 
@@ -133,17 +133,8 @@ def group_numbers(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = 
 
 def write_folds(split: Folds, folder: Path, repeat: int) -> None:
     """Write the split of that repeat to `folder`, with its groups: how many of which size, and the largest by ids."""
-    facts = {
-        "k": split.k,
-        "groups": split.groups,
-        "group_sizes": {str(size): n for size, n in sorted(split.group_sizes.items())},
-        "largest_groups": split.largest,
-        "rare": split.rare,
-        "always_train": split.always_train,
-        "moved": split.moved,
-        "fold_of": split.fold_of,
-    }
-    write_json(_file(folder, repeat), facts)
+    sizes = {str(size): n for size, n in sorted(split.group_sizes.items())}
+    write_json(_file(folder, repeat), vars(split) | {"group_sizes": sizes})
 
 
 def read_folds(folder: Path, repeat: int, k: int) -> dict[str, int] | None:

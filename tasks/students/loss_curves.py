@@ -25,8 +25,8 @@ class Curve:
     """Updates done, from 1."""
     losses: tuple[float, ...]
     """Mean negative log-probability (nats) of an answer's tokens."""
-    learning_rates: tuple[float, ...]
-    epochs: tuple[float, ...]
+    learning_rates: tuple[float, ...] = ()
+    epochs: tuple[float, ...] = ()
     """Passes over the training part so far, with fraction."""
 
 

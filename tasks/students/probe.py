@@ -9,6 +9,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tasks.errors import ConfigError, EngineError
 from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
 from tasks.storage.json_lines import write_json
 from tasks.students.folds import make_folds
+from tasks.students.loss_curves import Progress
 from tasks.students.probe_classifier import Blocks, Classifier, Weighing, fit, from_arrays, to_arrays
 from tasks.students.probe_features import (
     Vector,
@@ -28,54 +30,56 @@ from tasks.students.probe_features import (
     pool_images,
 )
 from tasks.students.settings import ProbeSpec
+from tasks.students.student_folder import describe_training, is_trained, keep_student, read_facts, work_folder
 
 _INNER_FOLDS = 3
 
 
-def probe_digest(spec: ProbeSpec, samples: Sequence[Sample], texts: Mapping[str, str], fold: int, seed: int) -> str:
-    """Identity of the probe of `fold`: what it is made from, by which recipe, with which seed."""
-    items = sorted([s.id, content_digest(s), s.given, image_text(s, texts)] for s in samples)
-    ingredients = spec.model_dump(mode="json", exclude={"folds", "repeats", "seed"})
-    return digest_of([ingredients, items, fold, seed])[:16]
+@dataclass(frozen=True)
+class ProbeRecipe:
+    """Makes probes."""
 
+    spec: ProbeSpec
+    seed: int
+    texts: Mapping[str, str]
+    """What was read off the items' images, by digest."""
+    images: Mapping[str, Vector]
+    """What `describe_images` makes of them, by digest."""
 
-def train_probe(
-    spec: ProbeSpec,
-    samples: Sequence[Sample],
-    texts: Mapping[str, str],
-    fold: int,
-    seed: int,
-    folder: Path,
-    images: Mapping[str, Vector],
-) -> Path:
-    """Fit a probe to `samples` and their given labels and return `folder`, which holds it.
+    def digest(self, train: Sequence[Sample], fold: int) -> str:
+        """Return the identity of the probe of `fold`: what it is made from, by which recipe, with which seed."""
+        items = sorted([s.id, content_digest(s), s.given, image_text(s, self.texts)] for s in train)
+        ingredients = self.spec.model_dump(mode="json", exclude={"folds", "repeats", "seed"})
+        return digest_of([ingredients, items, fold, self.seed])[:16]
 
-    `texts` is what was read off the images and `images` what `describe_images` makes of them, both by digest. A
-    finished folder (one with student.json) is returned as it is; a new one appears whole. Raises ConfigError when no
-    item has a label.
-    """
-    if (folder / "student.json").exists():
+    def train(self, train: Sequence[Sample], fold: int, folder: Path, _: Progress) -> Path:
+        """Fit a probe to `train` and their given labels and return `folder`, which holds it.
+
+        A finished folder (one with student.json) is returned as it is; a new one appears whole. Raises ConfigError when
+        no item has a label.
+        """
+        if is_trained(folder):
+            return folder
+        started = time.monotonic()
+        samples = sorted((s for s in train if s.given is not None), key=lambda s: s.id)
+        if not samples:
+            raise ConfigError(f"fold {fold}: no labelled item is left to train on; set fewer folds")
+        blocks = _blocks(samples, self.texts, self.images, self.spec.ngrams)
+        weighing = Weighing.fit(blocks)
+        given = [s.given or "" for s in samples]
+        offered = [s.labels for s in samples]
+        inner_folds = _inner_parts(samples, self.seed)
+        classifier = fit(weighing.rows(blocks), given, offered, inner_folds, self.spec.regularisation)
+        work = work_folder(folder)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        arrays, plain = to_arrays(classifier, weighing)
+        with (work / "probe.npz").open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        write_json(work / "probe.json", {"ngrams": self.spec.ngrams, **plain})
+        facts = {"seed": self.seed, "seconds": round(time.monotonic() - started, 1)}
+        keep_student(work, folder, facts | describe_training(self.spec, fold, samples))
         return folder
-    started = time.monotonic()
-    samples = sorted((s for s in samples if s.given is not None), key=lambda s: s.id)
-    if not samples:
-        raise ConfigError(f"fold {fold}: no labelled item is left to train on; set fewer folds")
-    blocks = _blocks(samples, texts, images, spec.ngrams)
-    weighing = Weighing.fit(blocks)
-    given = [s.given or "" for s in samples]
-    offered = [s.labels for s in samples]
-    classifier = fit(weighing.rows(blocks), given, offered, _inner_parts(samples, seed), spec.regularisation)
-    facts: dict[str, object] = {
-        "fold": fold,
-        "seed": seed,
-        "items": len(samples),
-        "seconds": round(time.monotonic() - started, 1),
-        "spec": spec.model_dump(mode="json"),
-        "trained_on": [s.id for s in samples],
-        "trained_on_content": sorted({content_digest(s) for s in samples}),
-    }
-    _write(folder, spec, classifier, weighing, facts)
-    return folder
 
 
 def predict_probe(
@@ -87,7 +91,7 @@ def predict_probe(
     """Yield a prediction of each of `samples`: a probability for each label that the item offers, summing to 1.
 
     A label that training never showed has probability 0; an item all of whose labels are such has outcome FAILED.
-    `texts` and `images` as in `train_probe`. Raises EngineError when the folder holds no whole probe.
+    `texts` and `images` as in `ProbeRecipe`. Raises EngineError when the folder holds no whole probe.
     """
     facts, plain, classifier, weighing = _read(folder)
     source = f"student/fold={facts['fold']}"
@@ -122,7 +126,10 @@ def _blocks(
         # none of these items has an image, or none of the training part's had
         pooled = np.full((len(samples), width), np.nan, np.float32)
     elif width is not None and pooled.shape[1] != width:
-        raise EngineError(f"image features of {pooled.shape[1]} numbers for a probe of {width}: make them by its spec")
+        raise EngineError(
+            f"image features of {pooled.shape[1]} numbers for a probe of {width}: remove `correction/students` "
+            "and run again"
+        )
     return Blocks(
         dialogue=count_ngrams([dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
         shown=count_ngrams([image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
@@ -139,23 +146,9 @@ def _inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
     return [parts.get(s.id, -1) for s in samples]
 
 
-def _write(folder: Path, spec: ProbeSpec, classifier: Classifier, weighing: Weighing, facts: dict[str, object]) -> None:
-    work = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    arrays, plain = to_arrays(classifier, weighing)
-    with (work / "probe.npz").open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    plain = {"ngrams": spec.ngrams, **plain}
-    write_json(work / "probe.json", plain)
-    write_json(work / "student.json", facts)
-    shutil.rmtree(folder, ignore_errors=True)
-    work.rename(folder)
-
-
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Classifier, Weighing]:
     try:
-        facts = orjson.loads((folder / "student.json").read_bytes())
+        facts = read_facts(folder)
         plain = orjson.loads((folder / "probe.json").read_bytes())
         with np.load(folder / "probe.npz", allow_pickle=False) as arrays:
             classifier, weighing = from_arrays(dict(arrays), plain)

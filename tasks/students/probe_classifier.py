@@ -29,6 +29,9 @@ _MIDDLE = 30.0
 _EXACT_ITEMS = 4000
 """Up to here the fit happens in the span of the items themselves, exactly; beyond, in their main directions."""
 _DIRECTIONS = 1500
+_ARRAYS = ("weights", "offsets", "log_prior")
+_PLAIN = ("classes", "regularisation", "temperature", "prior_exponent")
+"""Fields of a classifier: those kept as arrays, and those kept as JSON."""
 
 
 @dataclass(frozen=True)
@@ -195,23 +198,13 @@ def _calibrated(scores: Array, allowed: Array, targets: Array, log_prior: Array)
 
 def to_arrays(classifier: Classifier, weighing: Weighing) -> tuple[dict[str, Array], dict[str, object]]:
     """Return arrays for an .npz file and plain values for a JSON file, from which `from_arrays` makes both again."""
-    arrays = {
-        "weights": classifier.weights.astype(np.float32),
-        "offsets": classifier.offsets,
-        "log_prior": classifier.log_prior,
-    }
-    plain: dict[str, object] = {
-        "classes": classifier.classes,
-        "regularisation": classifier.regularisation,
-        "temperature": classifier.temperature,
-        "prior_exponent": classifier.prior_exponent,
-    }
-    return arrays | weighing.state, plain
+    values = vars(classifier) | {"weights": classifier.weights.astype(np.float32)}
+    arrays = {name: values.pop(name) for name in _ARRAYS}
+    return arrays | weighing.state, values
 
 
 def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, Weighing]:
     """Make both again from what `to_arrays` returned. Raises KeyError when something is missing."""
-    own = {name: arrays[name] for name in ("weights", "offsets", "log_prior")}
-    rest = {name: plain[name] for name in ("regularisation", "temperature", "prior_exponent")}
-    state = {name: array for name, array in arrays.items() if name not in own}
-    return Classifier(classes=tuple(plain["classes"]), **own, **rest), Weighing(state)
+    fields = {name: arrays[name] for name in _ARRAYS} | {name: plain[name] for name in _PLAIN}
+    fields["classes"] = tuple(fields["classes"])
+    return Classifier(**fields), Weighing({name: array for name, array in arrays.items() if name not in _ARRAYS})

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from PIL import Image, ImageOps
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.local.loading import load_model
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import TooThin, open_images
 from tasks.records import ImageRef, Sample, TextPart
 from tasks.students.settings import ProbeSpec
@@ -74,7 +75,7 @@ def describe_images(spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vec
     # Decoding, most of the work, leaves the interpreter free; the vision tower has the cores for itself.
     workers = 1 if spec.embedding_model is not None else os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        vectors = zip(images, pool.map(_guarded(describe), images), strict=True)
+        vectors = zip(images, pool.map(partial(_describe_or_warn, describe), images), strict=True)
         return {image.sha256: vector for image, vector in vectors if vector is not None}
 
 
@@ -89,15 +90,12 @@ def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np
     return rows
 
 
-def _guarded(describe: Callable[[ImageRef], Vector]) -> Callable[[ImageRef], Vector | None]:
-    def guarded(image: ImageRef) -> Vector | None:
-        try:
-            return describe(image)
-        except (OSError, TooThin) as error:
-            log.warning("an image is left out of the probe's features: %s", error)
-            return None
-
-    return guarded
+def _describe_or_warn(describe: Callable[[ImageRef], Vector], image: ImageRef) -> Vector | None:
+    try:
+        return describe(image)
+    except (OSError, TooThin) as error:
+        log.warning("an image is left out of the probe's features: %s", error)
+        return None
 
 
 def _histograms(image: ImageRef) -> Vector:

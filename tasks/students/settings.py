@@ -17,6 +17,10 @@ class FoldSettings(Settings):
     repeats: int = Field(default=1, ge=1, description="How often all folds are made and trained, with another seed")
     seed: int = Field(default=0, description="Seed of folds, initialisation and order")
 
+    def seed_of(self, repeat: int) -> int:
+        """Return the seed of a repeat's probes and foreign trainers."""
+        return self.seed + 1000 * repeat
+
 
 class CheckpointSettings(FoldSettings):
     """What students have that start from a Qwen-VL checkpoint."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack

@@ -22,9 +22,10 @@ import psutil
 import torch
 from transformers import AutoTokenizer
 
-from tasks.models.engines.engine import EngineSpec, Workplace
-from tasks.models.engines.server.chat import Probe, image_url, probe_body, token_logprobs
+from tasks.models.engines.engine import Workplace
+from tasks.models.engines.server.chat import image_url, probe_body, token_logprobs
 from tasks.models.engines.server.label_tokens import label_tokens
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.image_cache import ImageCache
 from tasks.records import LabelAnswer, Request, Sampling
@@ -52,12 +53,12 @@ class Scorer:
         found = label_tokens(self.tokenizer, form.opening, form.labels, form.closing)
         assert found is not None and not found.root.branches, "the demo's labels part in one place"
         stem = form.opening[: len(form.opening) - found.cut] + found.root.text
-        probe = Probe(stem, tuple(found.root.labels))
-        bodies = [probe_body(r, self.engine.process.model, self.images(r), probe) for r in requests]
+        tokens = tuple(found.labels)
+        bodies = [probe_body(r, self.engine.process.model, self.images(r), stem, tokens) for r in requests]
         rows: Rows = []
         for answer in self.send(bodies):
             logps = token_logprobs(answer)
-            rows.append(normalised({form.labels[n]: logps[t] for t, (n,) in found.root.labels.items()}))
+            rows.append(normalised({form.labels[n]: logps[t] for t, (n,) in found.labels.items()}))
         return rows
 
     def by_prompts(self, requests: Sequence[Request]) -> Rows:
@@ -68,7 +69,7 @@ class Scorer:
             images = self.images(request)
             for label in form.labels:
                 stem = form.opening + label + form.closing
-                asked = json.loads(probe_body(request, self.engine.process.model, images, Probe(stem, (0,))))
+                asked = json.loads(probe_body(request, self.engine.process.model, images, stem, (0,)))
                 del asked["logprob_token_ids"], asked["logprobs"]
                 bodies.append(json.dumps({**asked, "prompt_logprobs": 0}).encode())
         answers = iter(self.send(bodies))
@@ -84,7 +85,7 @@ class Scorer:
         return rows
 
     def send(self, bodies: Sequence[bytes]) -> list[dict[str, Any]]:
-        return send(self.engine.process.base_url + "/chat/completions", bodies, CONCURRENCY)
+        return send(self.engine.process.base_urls[0] + "/chat/completions", bodies, CONCURRENCY)
 
 
 def answer_of(request: Request) -> LabelAnswer:

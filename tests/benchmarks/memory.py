@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -22,10 +23,10 @@ GOAL = 1.2
 
 def label_pool(items: int) -> None:
     """Label `items` scripted items; prints seconds and peak resident memory (MiB)."""
-    from tasks.models.ask import stream_labels
+    from tasks.models.ask import stream_answers, stream_labels
     from tasks.models.costs import Tally
-    from tasks.models.engines.engine import EngineSpec
     from tasks.models.engines.scripted import ScriptedEngine
+    from tasks.models.engines.spec import EngineSpec
     from tasks.models.ledger.ledger import Ledger
     from tasks.records import Prediction, Request, Sampling
     from tasks.storage.rows import RowWriter
@@ -41,9 +42,8 @@ def label_pool(items: int) -> None:
     engine = ScriptedEngine(EngineSpec(engine="scripted", model="scripted:hash"))
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         with RowWriter(Path(folder) / "predictions.parquet", Prediction) as written:
-            for prediction in stream_labels(
-                lambda: engine, ledger, requests(), tally, source="teacher", model="m", attempts=2
-            ):
+            asking = partial(stream_answers, lambda: engine, ledger, tally=tally)
+            for prediction in stream_labels(asking, requests(), source="teacher", model="m", attempts=2):
                 written.write(prediction)
         assert len(ledger) == tally.asked == items
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -21,9 +21,9 @@ from prefect import flow  # noqa: E402
 
 import flows.asking  # noqa: E402
 from flows.config import CommonConfig  # noqa: E402
-from flows.service.server import find_or_start_server, project_root, server_program  # noqa: E402
-from tasks.models.engines.engine import EngineSpec  # noqa: E402
+from flows.service.server import find_or_start_server, get_project_root, get_server_program  # noqa: E402
 from tasks.models.engines.scripted import ScriptedEngine  # noqa: E402
+from tasks.models.engines.spec import EngineSpec  # noqa: E402
 from tasks.records import Generation, Request, Sampling  # noqa: E402
 from tests.tasks.making import prompter, sample  # noqa: E402
 
@@ -57,7 +57,7 @@ def stage(folder: Path, shards: int, items: int, sleeper: Sleeper) -> int:
 
 def main() -> None:
     shards, items, seconds = (float(a) for a in (*sys.argv[1:], *("20", "500", "0.1")[len(sys.argv) - 1 :]))
-    was_up = bool(server_program(project_root()).find())
+    was_up = bool(get_server_program(get_project_root()).find())
     find_or_start_server()
     sleeper = Sleeper(seconds)
     with tempfile.TemporaryDirectory() as name:
@@ -69,7 +69,7 @@ def main() -> None:
     a_shard = 1e3 * (wall - sleeper.slept) / shards
     print(f"all else: {100 * over:.2f} % of the wall time (goal {100 * GOAL:.0f} %), {a_shard:.0f} ms a shard")
     if not was_up:
-        server_program(project_root()).stop()
+        get_server_program(get_project_root()).stop()
     sys.exit(over > GOAL)
 
 

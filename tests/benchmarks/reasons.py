@@ -21,7 +21,8 @@ from sklearn.metrics import roc_auc_score
 from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import convert_to_sample, make_reason
 from tasks.models.ask import Answer, Asker
-from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.engines.engine import Engine, Workplace, open_engine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack

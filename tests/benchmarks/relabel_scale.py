@@ -23,7 +23,7 @@ apply_environment()
 
 from flows.config import RelabelConfig  # noqa: E402
 from tasks.items.settings import SourceConfig  # noqa: E402
-from tasks.models.engines.engine import EngineSpec  # noqa: E402
+from tasks.models.engines.spec import EngineSpec  # noqa: E402
 
 GOAL_SECONDS = 60.0
 A_FOLDER = 1000
@@ -63,11 +63,11 @@ def timed(what: str, folder: Path) -> float:
 
 def look(folder: Path) -> None:
     """Part of the benchmark that runs in a process of its own: only the look at what is watched."""
-    from flows.relabel import watched_digest
+    from flows.relabel import digest_watched_inputs
     from tasks.dataset.drift import read_state
 
     began = time.perf_counter()
-    state, digest = read_state(folder / "run"), watched_digest(configuration(folder))
+    state, digest = read_state(folder / "run"), digest_watched_inputs(configuration(folder))
     seconds = time.perf_counter() - began
     same = state is not None and state.watched == digest
     print(f"{'unchanged' if same else 'changed'}, seen in {seconds:.1f} s, {_peak()}")
@@ -91,18 +91,18 @@ def main() -> None:
         (look if sys.argv[1] == "look" else run)(Path(sys.argv[2]))
         return
     items = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    from flows.relabel import watched_digest
-    from flows.service.server import find_or_start_server, project_root, server_program
+    from flows.relabel import digest_watched_inputs
+    from flows.service.server import find_or_start_server, get_project_root, get_server_program
     from tasks.dataset.drift import RelabelOutcome, RelabelState, write_state
 
-    was_up = bool(server_program(project_root()).find())
+    was_up = bool(get_server_program(get_project_root()).find())
     find_or_start_server()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began = time.perf_counter()
         make(folder, items)
         print(f"{items:,} files and their manifest made in {time.perf_counter() - began:.0f} s")
-        seen = RelabelState(watched=watched_digest(configuration(folder)), outcome=RelabelOutcome.PUBLISHED)
+        seen = RelabelState(watched=digest_watched_inputs(configuration(folder)), outcome=RelabelOutcome.PUBLISHED)
         write_state(folder / "run", seen)
         seconds = [timed("flow", folder) for _ in range(3)]
         (folder / "images" / "0" / "0.png").write_bytes(b"\x89PNG changed")
@@ -110,7 +110,7 @@ def main() -> None:
     worst = max(seconds)
     print(f"nothing changed: worst of three {worst:.1f} s (goal {GOAL_SECONDS:.0f} s)")
     if not was_up:
-        server_program(project_root()).stop()
+        get_server_program(get_project_root()).stop()
     sys.exit(worst > GOAL_SECONDS)
 
 

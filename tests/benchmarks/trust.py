@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -23,10 +24,11 @@ import numpy as np
 import orjson
 from safetensors.torch import load_file, save_file
 
-from tasks.models.ask import stream_labels
+from tasks.models.ask import stream_answers, stream_labels
 from tasks.models.costs import Tally
-from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.identity import model_identity
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
@@ -100,7 +102,8 @@ def label(teacher: Path, samples: list[Sample], ledger: Ledger, folder: Path) ->
         return opened[0]
 
     requests = [prompts.classify(s, sampling) for s in samples]
-    told = list(stream_labels(engine, ledger, requests, Tally(), source="teacher", model=model, attempts=2))
+    asking = partial(stream_answers, engine, ledger, tally=Tally())
+    told = list(stream_labels(asking, requests, source="teacher", model=model, attempts=2))
     for one in opened:
         one.close()
     return {p.sample_id: p for p in told}

@@ -8,6 +8,7 @@ import logging
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -15,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from tasks.models.ask import stream_labels
+from tasks.models.ask import stream_answers, stream_labels
 from tasks.models.costs import Tally
-from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.engine import Workplace
 from tasks.models.engines.server.chat import chat_body, image_url
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
@@ -40,7 +42,8 @@ def ours(engine: VllmEngine, requests: list[Request], folder: Path) -> float:
     """Items a second, from requests to predictions with every answer on disk."""
     began = time.perf_counter()
     with Ledger(folder / "ledger.sqlite") as ledger:
-        found = stream_labels(lambda: engine, ledger, iter(requests), Tally(), source="teacher", model="m", attempts=1)
+        asking = partial(stream_answers, lambda: engine, ledger, tally=Tally())
+        found = stream_labels(asking, iter(requests), source="teacher", model="m", attempts=1)
         labelled = sum(prediction.label is not None for prediction in found)
     if labelled < 0.99 * len(requests):
         raise RuntimeError(f"{labelled} labels for {len(requests)} items")

@@ -1,4 +1,4 @@
-"""What the tests of bad days share: a run to harm, a Prefect server of their own, and the line that each prints."""
+"""Helpers for the fault tests (test_bad_days*.py): a run to disturb, a Prefect server, and the printed report."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from flows.service.alerts import apply_automations
 from tasks.storage.stage_record import StageRecord, read_record
 from tests.conftest import ROOT, free_port
 from tests.flows.small_run import small_config
-from tests.flows.test_kill import answers, start_server
+from tests.flows.test_kill import count_answers, start_server
 
 SLOW = 0.05
 """Seconds an answer takes in the light run."""
@@ -68,7 +68,7 @@ class OwnServer:
         self._process, self.environment = start_server(self.home, self.port)
 
     def stop(self) -> None:
-        """End it as a person would; safe to call twice."""
+        """Stop it as a person would; may be called twice."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(timeout=60)
@@ -84,7 +84,7 @@ class OwnServer:
 
 
 @contextmanager
-def own_server(home: Path) -> Iterator[OwnServer]:
+def run_own_server(home: Path) -> Iterator[OwnServer]:
     """A started server that ends with the block."""
     server = OwnServer(home)
     try:
@@ -105,22 +105,22 @@ def wait_for(moment: Callable[[], bool], seconds: float = 300, process: subproce
         time.sleep(0.05)
 
 
-def records(output: Path) -> dict[str, StageRecord]:
+def read_records(output: Path) -> dict[str, StageRecord]:
     """The records of the light run's stages; fails when one is not finished."""
     found = {stage: read_record(output / stage) for stage in _STAGES}
     assert all(found.values()), [stage for stage, record in found.items() if record is None]
     return {stage: record for stage, record in found.items() if record is not None}
 
 
-def asked_again(folder: Path, before: int = 0, since: float = 0.0, *, ledger: Path | None = None) -> int:
+def count_reasked_answers(folder: Path, before: int = 0, since: float = 0.0, *, ledger: Path | None = None) -> int:
     """Questions asked though the ledger had the answer: `before`, the answers at the last run's start, and what the
     stages' records say that were finished `since` then (seconds since 1970), against the answers there are."""
-    asked = sum(record.costs.asked for record in records(folder / "run").values() if record.finished_at >= since)
-    return before + asked - answers(folder if ledger is None else ledger.parent)
+    asked = sum(record.costs.asked for record in read_records(folder / "run").values() if record.finished_at >= since)
+    return before + asked - count_answers(folder if ledger is None else ledger.parent)
 
 
-def lost(output: Path) -> int:
-    """Items of the light run that a stage should have and that are in neither of its files."""
+def count_lost_items(output: Path) -> int:
+    """Return the number of items of the light run that a stage has in neither of its files."""
     missing = 0
     for stage, splits in _STAGES.items():
         read = {s for split in splits for s in pd.read_parquet(output / f"samples/{split}/kept.parquet")["id"]}
@@ -129,18 +129,18 @@ def lost(output: Path) -> int:
     return missing
 
 
-def log_of(folder: Path) -> str:
-    """What the runs under `folder` have said."""
+def read_log(folder: Path) -> str:
+    """Return the log of the runs under `folder`."""
     return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
 
 
-def said(folder: Path, pattern: str) -> str:
+def find_in_log(folder: Path, pattern: str) -> str:
     """The first line of the runs' log that matches, without time and logger; fails when there is none."""
-    found = next((line for line in log_of(folder).splitlines() if re.search(pattern, line)), None)
-    assert found is not None, f"no line says {pattern!r}:\n{log_of(folder)[-3000:]}"
+    found = next((line for line in read_log(folder).splitlines() if re.search(pattern, line)), None)
+    assert found is not None, f"no line says {pattern!r}:\n{read_log(folder)[-3000:]}"
     return found.rsplit(" - ", 1)[-1].strip()
 
 
-def report(fault: str, seen: str, again: int, missing: int) -> None:
+def print_report(fault: str, seen: str, again: int, missing: int) -> None:
     """Print the line of the table: fault, what the user sees, items asked again, items lost."""
     print(f"\n| {fault} | {seen} | {again} | {missing} |")

@@ -17,7 +17,7 @@ from tasks.correction.settings import CorrectionSettings, ReviewerConfig  # noqa
 from tasks.demo.checkpoint import write_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
 from tasks.items.settings import SourceConfig  # noqa: E402
-from tasks.models.engines.engine import EngineSpec  # noqa: E402
+from tasks.models.engines.spec import EngineSpec  # noqa: E402
 from tasks.students.settings import StudentSpec  # noqa: E402
 
 PIXELS = 112 * 168

@@ -1,4 +1,4 @@
-"""Two runs of one data set at once, and a clock that jumps: one waits for the other, and nothing is asked twice."""
+"""Two runs with one output folder at once, and a clock that jumps: nothing is asked twice."""
 
 import mmap
 import os
@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PrefectServer
-from tests.flows.bad_days import asked_again, log_of, lost, report, said, start_light, wait_for
-from tests.flows.test_kill import answers
+from tests.flows.bad_days import (
+    count_lost_items,
+    count_reasked_answers,
+    find_in_log,
+    print_report,
+    read_log,
+    start_light,
+    wait_for,
+)
+from tests.flows.test_kill import count_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HOUR = 3600
@@ -66,27 +74,29 @@ class Clock:
             file.write(struct.pack("l", seconds))
 
 
-def test_two_runs_of_one_data_set_at_once(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_two_runs_with_one_output_folder_at_once(prefect_server: PrefectServer, tmp_path: Path) -> None:
     both = [start_light(tmp_path), start_light(tmp_path)]
     assert [process.wait(timeout=600) for process in both] == [0, 0]
-    seen = said(tmp_path, "Waiting for .* locked by run")
-    assert "Continuing after" in log_of(tmp_path)
-    assert log_of(tmp_path).count("recipe and inputs unchanged; reused") >= 2
-    again, missing = asked_again(tmp_path), lost(tmp_path / "run")
-    report("two runs of one data set at once", seen, again, missing)
+    seen = find_in_log(tmp_path, "Waiting for .* locked by run")
+    assert "Continuing after" in read_log(tmp_path)
+    assert read_log(tmp_path).count("settings and inputs are unchanged, reusing") >= 2
+    again, missing = count_reasked_answers(tmp_path), count_lost_items(tmp_path / "run")
+    print_report("two runs of one data set at once", seen, again, missing)
     assert (again, missing) == (0, 0)
 
 
 def test_the_clock_jumps_an_hour_forward_and_back(prefect_server: PrefectServer, tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     process = start_light(tmp_path, clock.environment, slow=0.1)
-    wait_for(lambda: answers(tmp_path) >= 20, process=process)
+    wait_for(lambda: count_answers(tmp_path) >= 20, process=process)
     clock.move(HOUR)
-    wait_for(lambda: answers(tmp_path) >= 60, process=process)
+    wait_for(lambda: count_answers(tmp_path) >= 60, process=process)
     clock.move(-HOUR)
-    wait_for(lambda: answers(tmp_path) >= 100, process=process)
+    wait_for(lambda: count_answers(tmp_path) >= 100, process=process)
     clock.move(0)
     assert process.wait(timeout=600) == 0
-    again, missing = asked_again(tmp_path), lost(tmp_path / "run")
-    report("the clock jumps an hour forward, two back", "nothing; some times in the web UI are off", again, missing)
+    again, missing = count_reasked_answers(tmp_path), count_lost_items(tmp_path / "run")
+    print_report(
+        "the clock jumps an hour forward, two back", "nothing; some times in the web UI are off", again, missing
+    )
     assert (again, missing) == (0, 0)

@@ -1,4 +1,4 @@
-"""The disk is full in the ledger, or in an export: said in words, nothing half written, and the rerun goes on."""
+"""The disk is full in the ledger or in an export: the error says so, no file is half-written, a rerun continues."""
 
 import subprocess
 import time
@@ -9,15 +9,22 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PrefectServer
-from tests.flows.bad_days import asked_again, log_of, lost, report, said, start_light
+from tests.flows.bad_days import (
+    count_lost_items,
+    count_reasked_answers,
+    find_in_log,
+    print_report,
+    read_log,
+    start_light,
+)
 from tests.flows.small_run import small_config
-from tests.flows.test_kill import answers
+from tests.flows.test_kill import count_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
+def mount_small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
     """A disk of that size mounted at `folder`, while the block lasts; skips the test where none may be mounted."""
     folder.mkdir()
     made = subprocess.run(
@@ -35,43 +42,43 @@ def grow(disk: Path, kilobytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(disk)], check=True)
 
 
-def half_files(folder: Path) -> list[Path]:
+def list_partial_files(folder: Path) -> list[Path]:
     """What a write that was broken off leaves: hidden files, but for locks, notes and a database's own."""
     return [f for f in folder.rglob(".*") if f.is_file() and f.name not in {".run.lock", ".run.json"}]
 
 
 def test_disk_full_in_the_ledger(prefect_server: PrefectServer, tmp_path: Path) -> None:
     small_config(tmp_path)
-    with small_disk(tmp_path / "disk", 400) as disk:
+    with mount_small_disk(tmp_path / "disk", 400) as disk:
         ledger = disk / "ledger.sqlite"
         assert start_light(tmp_path, ledger=str(ledger)).wait(timeout=600) != 0
-        seen = said(tmp_path, "LedgerError: .*free disk space, run again")
+        seen = find_in_log(tmp_path, "LedgerError: .*free disk space, run again")
         assert str(ledger) in seen
-        kept, since = answers(disk), time.time()
+        kept, since = count_answers(disk), time.time()
         assert kept > 0  # what was written before stays
         grow(disk, 20_000)
         assert start_light(tmp_path, ledger=str(ledger)).wait(timeout=600) == 0
-        again, missing = asked_again(tmp_path, kept, since, ledger=ledger), lost(tmp_path / "run")
-    report(f"disk full in the ledger (after {kept} answers)", seen, again, missing)
+        again, missing = count_reasked_answers(tmp_path, kept, since, ledger=ledger), count_lost_items(tmp_path / "run")
+    print_report(f"disk full in the ledger (after {kept} answers)", seen, again, missing)
     assert (again, missing) == (0, 0)
 
 
 def test_disk_full_in_an_export(prefect_server: PrefectServer, tmp_path: Path) -> None:
     """The stages before take about 200 KB; the export's copies of 120 images do not fit any more."""
-    with small_disk(tmp_path / "disk", 700) as disk:
+    with mount_small_disk(tmp_path / "disk", 700) as disk:
         output = disk / "run"
         changes = {"output": str(output), "emit": {"export": {"image_paths": "copy"}}}
         assert start_light(tmp_path, slow=0.0, **changes).wait(timeout=600) != 0
-        seen = said(tmp_path, "StorageError: .*free disk space, run again")
+        seen = find_in_log(tmp_path, "StorageError: .*free disk space, run again")
         assert str(output) in seen
-        assert "image_unreadable" not in log_of(tmp_path)  # no export goes without what did not fit
+        assert "image_unreadable" not in read_log(tmp_path)  # no export goes without what did not fit
         assert not (output / "emit" / "record.json").exists()
-        assert half_files(output) == []
-        kept = answers(tmp_path)
+        assert list_partial_files(output) == []
+        kept = count_answers(tmp_path)
         grow(disk, 50_000)
         assert start_light(tmp_path, slow=0.0, **changes).wait(timeout=600) == 0
-        assert half_files(output) == []
-        assert answers(tmp_path) == kept
-        missing = lost(output)
-    report("disk full in an export", seen, 0, missing)
+        assert list_partial_files(output) == []
+        assert count_answers(tmp_path) == kept
+        missing = count_lost_items(output)
+    print_report("disk full in an export", seen, 0, missing)
     assert missing == 0

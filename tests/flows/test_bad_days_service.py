@@ -16,13 +16,13 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.states import Cancelling
 
 from flows.service.serve import Worker
-from flows.service.server import prefect_environment
+from flows.service.server import read_prefect_environment
 from tasks.models.engines.vllm.options import installed_build
 from tests.conftest import ROOT, free_port
-from tests.flows.bad_days import SLOW, asked_again, lost, report, wait_for
-from tests.flows.service.test_serve_restart import ready, serving, state_of, until
+from tests.flows.bad_days import SLOW, count_lost_items, count_reasked_answers, print_report, wait_for
+from tests.flows.service.test_serve_restart import is_ready, read_state, start_serving, wait_until
 from tests.flows.small_run import PIXELS, small_config
-from tests.flows.test_kill import answers
+from tests.flows.test_kill import count_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 GONE_SECONDS = 10
@@ -48,18 +48,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "prefect.yaml").write_text(_DEPLOYMENT, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABELSTILL_PORT", str(free_port()))
-        for name, value in prefect_environment(folder).items():
+        for name, value in read_prefect_environment(folder).items():
             patch.setenv(name, value)
-        with serving(folder):
-            until(lambda: ready(folder / "serve.log"))
+        with start_serving(folder):
+            wait_until(lambda: is_ready(folder / "serve.log"))
             yield folder
 
 
-def light(folder: Path, **changes: object) -> dict[str, Any]:
+def make_light_config(folder: Path, **changes: object) -> dict[str, Any]:
     return small_config(folder, slow=SLOW).model_dump(mode="json") | {"student": None} | changes
 
 
-def run_of(config: dict[str, Any]) -> UUID:
+def start_run(config: dict[str, Any]) -> UUID:
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
         deployment = client.read_deployment_by_name("distill/distill")
         return client.create_flow_run_from_deployment(deployment.id, parameters={"config": config}).id
@@ -71,20 +71,20 @@ def cancel(run: UUID) -> None:
         client.set_flow_run_state(run, Cancelling())
 
 
-def states_below(run: UUID) -> set[str | None]:
+def read_subflow_states(run: UUID) -> set[str | None]:
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
         below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run]))
         return {subflow.state_name for subflow in client.read_flow_runs(flow_run_filter=below)}
 
 
-def engine_of(run: UUID) -> psutil.Process:
+def find_engine(run: UUID) -> psutil.Process:
     """The process that executes the run."""
-    engine = living_engine(run)
+    engine = find_running_engine(run)
     assert engine is not None, f"no process executes {run}"
     return engine
 
 
-def living_engine(run: UUID) -> psutil.Process | None:
+def find_running_engine(run: UUID) -> psutil.Process | None:
     for process in psutil.process_iter():
         try:
             if "prefect.engine" in process.cmdline() and process.environ()["PREFECT__FLOW_RUN_ID"] == str(run):
@@ -94,51 +94,51 @@ def living_engine(run: UUID) -> psutil.Process | None:
     return None
 
 
-def seconds_until_gone(family: list[psutil.Process]) -> float:
+def wait_until_gone(family: list[psutil.Process]) -> float:
     began = time.monotonic()
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive, alive
     return time.monotonic() - began
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     with sqlite3.connect(folder / "ledger.sqlite") as connection:
         return connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def check_next_run(folder: Path, config: dict[str, Any], fault: str, seen: str) -> None:
     """The next run resumes and completes: nothing asked again that the ledger has, nothing lost."""
-    assert is_whole(folder)
-    kept, since = answers(folder), time.time()
-    run = run_of(config)
-    until(lambda: state_of(run) == "Completed")
-    again, missing = asked_again(folder, kept, since), lost(folder / "run")
-    report(fault, seen, again, missing)
+    assert is_complete(folder)
+    kept, since = count_answers(folder), time.time()
+    run = start_run(config)
+    wait_until(lambda: read_state(run) == "Completed")
+    again, missing = count_reasked_answers(folder, kept, since), count_lost_items(folder / "run")
+    print_report(fault, seen, again, missing)
     assert (again, missing) == (0, 0)
 
 
 def test_the_process_of_a_run_is_killed(project: Path, tmp_path: Path) -> None:
-    config = light(tmp_path)
-    run = run_of(config)
-    until(lambda: answers(tmp_path) >= 20)
-    engine_of(run).kill()
-    until(lambda: state_of(run) == "Crashed")
-    until(lambda: not {"Running", "Pending"} & states_below(run))
+    config = make_light_config(tmp_path)
+    run = start_run(config)
+    wait_until(lambda: count_answers(tmp_path) >= 20)
+    find_engine(run).kill()
+    wait_until(lambda: read_state(run) == "Crashed")
+    wait_until(lambda: not {"Running", "Pending"} & read_subflow_states(run))
     check_next_run(tmp_path, config, "kill -9 of the flow process", "the run is Crashed; the next one goes on")
 
 
 def test_the_worker_is_killed(project: Path, tmp_path: Path) -> None:
-    config = light(tmp_path)
-    run = run_of(config)
-    until(lambda: answers(tmp_path) >= 20)
+    config = make_light_config(tmp_path)
+    run = start_run(config)
+    wait_until(lambda: count_answers(tmp_path) >= 20)
     program = Worker(project, "cpu", "").program
     (worker,) = program.find()
     worker.kill()
     worker.wait(timeout=20)
-    until(lambda: bool(program.find()))
-    until(lambda: state_of(run) in {"Completed", "Crashed"})
-    seen = f"serve starts another worker; the run is {state_of(run)}"
-    until(lambda: living_engine(run) is None)
+    wait_until(lambda: bool(program.find()))
+    wait_until(lambda: read_state(run) in {"Completed", "Crashed"})
+    seen = f"serve starts another worker; the run is {read_state(run)}"
+    wait_until(lambda: find_running_engine(run) is None)
     check_next_run(tmp_path, config, "kill -9 of the worker", seen)
 
 
@@ -146,16 +146,16 @@ def test_cancelled_while_a_student_is_trained(project: Path, tmp_path: Path) -> 
     student = small_config(tmp_path, slow=SLOW).student
     assert student is not None
     longer = student.model_copy(update={"epochs": 200, "checkpoint_seconds": 1.0}).model_dump(mode="json")
-    run = run_of(light(tmp_path, student=longer))
-    until(lambda: any((tmp_path / "run/correction/students").glob(".*.part/trainer/checkpoint-*")))
-    engine = engine_of(run)
+    run = start_run(make_light_config(tmp_path, student=longer))
+    wait_until(lambda: any((tmp_path / "run/correction/students").glob(".*.part/trainer/checkpoint-*")))
+    engine = find_engine(run)
     cancel(run)
-    ended = seconds_until_gone([engine])
-    until(lambda: state_of(run) in {"Cancelled", "Crashed"})
-    assert state_of(run) == "Cancelled"
-    until(lambda: not {"Running", "Pending", "Cancelling"} & states_below(run))
+    ended = wait_until_gone([engine])
+    wait_until(lambda: read_state(run) in {"Cancelled", "Crashed"})
+    assert read_state(run) == "Cancelled"
+    wait_until(lambda: not {"Running", "Pending", "Cancelling"} & read_subflow_states(run))
     fault = "cancelled in the web UI while a student is trained"
-    check_next_run(tmp_path, light(tmp_path), fault, f"Cancelled; its process gone after {ended:.1f} s")
+    check_next_run(tmp_path, make_light_config(tmp_path), fault, f"Cancelled; its process gone after {ended:.1f} s")
     assert ended < ENDED_SECONDS
 
 
@@ -165,16 +165,16 @@ def test_cancelled_while_vllm_answers(project: Path, tmp_path: Path) -> None:
     base = tmp_path / "shared" / "base"
     vllm = {"engine": "vllm", "model": str(base), "dtype": "float32", "min_pixels": PIXELS, "max_pixels": PIXELS}
     small_config(tmp_path)
-    run = run_of(light(tmp_path, generator=vllm, teacher=vllm))
-    wait_for(lambda: answers(tmp_path) >= 5, seconds=600)  # vLLM takes minutes to start on a busy machine
-    engine = engine_of(run)
+    run = start_run(make_light_config(tmp_path, generator=vllm, teacher=vllm))
+    wait_for(lambda: count_answers(tmp_path) >= 5, seconds=600)  # vLLM takes minutes to start on a busy machine
+    engine = find_engine(run)
     children = engine.children(recursive=True)
     assert any(process.name().startswith("VLLM::Engine") for process in children)
     cancel(run)
-    gone = seconds_until_gone(children)
-    ended = gone + seconds_until_gone([engine])
-    until(lambda: state_of(run) in {"Cancelled", "Crashed"})
-    assert state_of(run) == "Cancelled"
+    gone = wait_until_gone(children)
+    ended = gone + wait_until_gone([engine])
+    wait_until(lambda: read_state(run) in {"Cancelled", "Crashed"})
+    assert read_state(run) == "Cancelled"
     seen = f"Cancelled; vLLM gone after {gone:.1f} s, the run's process after {ended:.1f} s"
-    check_next_run(tmp_path, light(tmp_path), "cancelled in the web UI while vLLM answers", seen)
+    check_next_run(tmp_path, make_light_config(tmp_path), "cancelled in the web UI while vLLM answers", seen)
     assert gone < GONE_SECONDS and ended < ENDED_SECONDS

@@ -1,4 +1,4 @@
-"""A pack without a label set through the whole way: read, merged, exported."""
+"""A pack without a label set in a whole run: items are read, merged and exported."""
 
 import csv
 import json
@@ -33,10 +33,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.DictWriter(file, ["image_path", "caption"])
         writer.writeheader()
         writer.writerows([*rows, {"image_path": "gone.png", "caption": "没有这张图"}])
-    return write(folder)
+    return write_config(folder)
 
 
-def write(folder: Path, **more: object) -> Path:
+def write_config(folder: Path, **more: object) -> Path:
     source = {"manifest": str(folder / "captions.csv"), "images": str(folder / "images")}
     common = {"output": str(folder / "run"), "ledger": str(folder / "ledger.sqlite"), "images": str(folder / "cache")}
     file = folder / f"run{len(more)}.yaml"
@@ -65,11 +65,11 @@ def test_captions_are_read_merged_and_exported(prefect_server: PrefectServer, co
 
 
 @pytest.mark.parametrize("key", ["generator", "teacher"])
-def test_what_asks_for_labels_is_refused_and_said(prefect_server: PrefectServer, config: Path, key: str) -> None:
+def test_stages_that_need_labels_are_refused(prefect_server: PrefectServer, config: Path, key: str) -> None:
     from flows.distill import distill
 
     pool = {"manifest": str(config.parent / "captions.csv"), "images": str(config.parent / "images")}
-    loaded = load_config(write(config.parent, unlabelled=pool, **{key: TEACHER}))
+    loaded = load_config(write_config(config.parent, unlabelled=pool, **{key: TEACHER}))
     for run in (distill, check):
         with pytest.raises(PackError, match=r"pack\.yaml: free_text: \w+ needs a label set.*\(emit\) work without"):
             run(loaded)

@@ -1,4 +1,4 @@
-"""A run's card in real headless Chromium, light and dark; and the command that writes it."""
+"""The card of a run in headless Chromium, light and dark; and the command that writes it."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from flows.commands.main import app
 from tasks.errors import ConfigError
-from tasks.report.card.card import CardSettings, settings_of, write_card
+from tasks.report.card.card import CardSettings, read_settings, write_card
 from tests.tasks.report.made_run import ATTACK, make_run
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-SAID = f"一整套：龘靐齉 ✓ 😀 →①㊙ “引号” {ATTACK}"
+TEXT = f"一整套：龘靐齉 ✓ 😀 →①㊙ “引号” {ATTACK}"
 in_browser = pytest.mark.browser
 
-_TOFU = """() => {
+_FIND_BOXES = """() => {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   context.canvas.width = context.canvas.height = 40;
   const drawn = (text) => {
@@ -32,8 +32,8 @@ _TOFU = """() => {
   const shown = new Set(document.documentElement.textContent.replace(/@font-face[^}]*}/g, ""));
   return [...shown].filter((c) => c.trim() && boxes.includes(drawn(c)));
 }"""
-"""The characters of the page that are drawn as one that no font has."""
-_CONTRAST = """() => {
+"""Return the characters of the page that are drawn as a box, as characters are that no font has."""
+_LOWEST_CONTRAST = """() => {
   const light = (colour) => {
     const linear = (v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
     const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => linear(v / 255));
@@ -53,12 +53,12 @@ _CONTRAST = """() => {
   }
   return Math.min(...found);
 }"""
-"""The lowest contrast of any text with what is behind it, as WCAG 2.2 defines it."""
+"""Return the lowest contrast of any text with its background, as WCAG 2.2 defines it."""
 
 
 @pytest.fixture(scope="module")
 def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(tmp_path_factory.mktemp("card") / "run", said=SAID)
+    run = make_run(tmp_path_factory.mktemp("card") / "run", text=TEXT)
     return write_card(run, CardSettings(title="对话 “设置” <b>", pack="demo"))
 
 
@@ -81,7 +81,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What the page asked to load from elsewhere, logged, raised or opened."""
+    """What the page loaded from elsewhere, logged, raised or opened; filled by `page`."""
     return []
 
 
@@ -91,7 +91,7 @@ def page(card: Path, browser: Browser, complaints: list[str], request: pytest.Fi
     page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
     page.on("pageerror", lambda error: complaints.append(f"error {error}"))
     page.on("console", lambda message: complaints.append(f"console {message.text}"))
-    page.on("request", lambda asked: complaints.append(asked.url) if not _its_own(asked.url) else None)
+    page.on("request", lambda request: complaints.append(request.url) if not _is_own(request.url) else None)
     page.goto(card.as_uri())
     page.evaluate("document.fonts.ready")
     yield page
@@ -99,7 +99,7 @@ def page(card: Path, browser: Browser, complaints: list[str], request: pytest.Fi
     assert complaints == []
 
 
-def _its_own(url: str) -> bool:
+def _is_own(url: str) -> bool:
     return url.startswith("data:") or url.endswith("/card/index.html")
 
 
@@ -107,18 +107,18 @@ def _its_own(url: str) -> bool:
 def test_every_character_has_a_glyph_of_the_pages_own_fonts(page: Page) -> None:
     faces = page.evaluate("[...document.fonts].map((face) => face.family + ' ' + face.status)")
     assert sorted(f.replace('"', "") for f in faces) == ["Card Sans loaded", "Card Symbols loaded"]
-    assert page.evaluate(_TOFU) == []
+    assert page.evaluate(_FIND_BOXES) == []
 
 
 @in_browser
-def test_the_search_for_boxes_finds_one(page: Page) -> None:
+def test_a_character_without_a_glyph_is_found(page: Page) -> None:
     page.evaluate("document.body.append('\\uE123')")
-    assert page.evaluate(_TOFU) == ["\ue123"]
+    assert page.evaluate(_FIND_BOXES) == ["\ue123"]
 
 
 @in_browser
-def test_text_can_be_read_on_what_is_behind_it(page: Page) -> None:
-    assert page.evaluate(_CONTRAST) >= 4.5
+def test_text_has_enough_contrast(page: Page) -> None:
+    assert page.evaluate(_LOWEST_CONTRAST) >= 4.5
 
 
 @in_browser
@@ -129,28 +129,30 @@ def test_the_page_itself_never_scrolls_sideways(page: Page, width: int) -> None:
 
 
 @in_browser
-def test_what_data_say_is_shown_and_not_run(page: Page) -> None:
+def test_scripts_in_data_are_shown_and_not_run(page: Page) -> None:
     assert page.title() == "对话 “设置” <b>"
     assert page.locator(".said", has_text="<script>document.title='taken'</script>").count() > 3
     assert page.locator("script").count() == 0
 
 
 @in_browser
-def test_charts_take_the_colours_of_the_scheme(page: Page) -> None:
+def test_charts_follow_the_colour_scheme(page: Page) -> None:
     ink = page.evaluate("getComputedStyle(document.body).color")
     fills = page.evaluate("[...document.querySelectorAll('#flow svg text')].map((e) => getComputedStyle(e).fill)")
     assert ink in fills
 
 
-def test_the_command_writes_it_and_remembers_what_it_was_told(tmp_path: Path) -> None:
+def test_the_command_writes_the_card_and_remembers_its_options(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 6)
-    told = CliRunner().invoke(app, ["card", str(run), "--licence", "cc0-1.0", "--pack", "demo"], catch_exceptions=False)
-    assert told.exit_code == 0 and "index.html" in told.output
+    first = CliRunner().invoke(
+        app, ["card", str(run), "--licence", "cc0-1.0", "--pack", "demo"], catch_exceptions=False
+    )
+    assert first.exit_code == 0 and "index.html" in first.output
     again = CliRunner().invoke(app, ["card", str(run), "--title", "New"], catch_exceptions=False)
     assert again.exit_code == 0
-    assert settings_of(run) == CardSettings(title="New", licence="cc0-1.0", pack="demo")
+    assert read_settings(run) == CardSettings(title="New", licence="cc0-1.0", pack="demo")
 
 
-def test_a_wrong_folder_is_told_by_name(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_folder_names_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         CliRunner().invoke(app, ["card", str(tmp_path / "nowhere")], catch_exceptions=False)

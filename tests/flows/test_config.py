@@ -24,19 +24,19 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
 
 
-def test_the_example_is_read_as_written(file: Path) -> None:
+def test_the_readmes_example_is_read(file: Path) -> None:
     file.write_text(WHOLE, encoding="utf-8")
     config = load_config(file)
     assert config.labelled is not None and config.labelled.manifest == Path("data/train/train.json")
     assert config.teacher is not None and config.teacher.tensor_parallel_size == 4
     assert config.student is not None and config.student.folds == 5
-    rationales, correction, pseudo_labels, emit = config.stage_configs()
+    rationales, correction, pseudo_labels, emit = config.list_stage_configs()
     assert isinstance(rationales, RationalesConfig) and rationales.generator == config.generator
     assert isinstance(pseudo_labels, PseudoLabelsConfig) and pseudo_labels.teacher == config.teacher
     assert (pseudo_labels.labelled, pseudo_labels.student) == (config.labelled, config.student)
     assert isinstance(correction, CorrectionConfig) and correction.student == config.student
     assert isinstance(emit, EmitConfig) and emit.stages == ("rationales", "correction", "pseudo_labels")
-    assert {stage.output for stage in config.stage_configs()} == {Path("artifacts/www2025")}
+    assert {stage.output for stage in config.list_stage_configs()} == {Path("artifacts/www2025")}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_example_is_read_as_written(file: Path) -> None:
 )
 def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, ...]) -> None:
     file.write_text(HEAD + text, encoding="utf-8")
-    emit = load_config(file).stage_configs()[-1]
+    emit = load_config(file).list_stage_configs()[-1]
     assert isinstance(emit, EmitConfig) and emit.stages == stages
 
 
@@ -84,7 +84,7 @@ def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, .
         pytest.param("", "mapping", id="empty"),
     ],
 )
-def test_what_cannot_be_run_is_named_with_its_file(file: Path, text: str, named: str) -> None:
+def test_a_wrong_key_is_named_with_its_file(file: Path, text: str, named: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load_config(file)

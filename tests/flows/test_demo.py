@@ -1,4 +1,4 @@
-"""The demo's whole way with barely trained models: real checkpoints, real local engines, real fold students."""
+"""The whole demo with barely trained models: real checkpoints, local engines and fold students."""
 
 from pathlib import Path
 

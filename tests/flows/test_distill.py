@@ -23,7 +23,7 @@ def finished_run(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPat
     return config
 
 
-def test_every_stage_leaves_its_books(finished_run: DistillConfig) -> None:
+def test_every_stage_leaves_its_three_files(finished_run: DistillConfig) -> None:
     for stage in ("samples/labelled", "samples/unlabelled", "rationales", "pseudo_labels", "correction", "emit"):
         folder = finished_run.output / stage
         record = read_record(folder)
@@ -76,7 +76,7 @@ def test_unchanged_rerun_asks_nothing_and_keeps_the_records(finished_run: Distil
     assert before == {stage: (finished_run.output / stage / "record.json").read_bytes() for stage in stages}
 
 
-def test_changed_gate_asks_nothing_anew(finished_run: DistillConfig) -> None:
+def test_a_changed_gate_asks_nothing_again(finished_run: DistillConfig) -> None:
     from flows.distill import distill
 
     settings = finished_run.correction.model_copy(update={"gate_level": 0.9})
@@ -96,7 +96,7 @@ def test_stages_left_out_are_skipped(prefect_server: PrefectServer, tmp_path: Pa
     assert records["emit"].read == 60
 
 
-def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_server_gives_one_line(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     file = tmp_path / "c.yaml"
     teacher = {"engine": "server", "model": "m", "base_urls": ["http://127.0.0.1:9/v1"], "patience_seconds": 0.5}

@@ -1,4 +1,4 @@
-"""The stage `emit` by itself: labelled items, pool, evaluation split and mix in, the training set out."""
+"""The stage `emit` alone: it merges labelled items, pool and mix into a training set without held-out items."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def write_set(folder: Path, seed: int, count: int, *, copies: dict[str, str] | N
     return SourceConfig(manifest=folder / "x.json", images=images)
 
 
-def with_items_of(source: SourceConfig, other: SourceConfig, count: int) -> None:
+def add_items_of(source: SourceConfig, other: SourceConfig, count: int) -> None:
     """Add the first `count` items of another set, under other names."""
     rows = json.loads(source.manifest.read_text("utf-8"))
     for row in json.loads(other.manifest.read_text("utf-8"))[:count]:
@@ -54,8 +54,8 @@ def with_items_of(source: SourceConfig, other: SourceConfig, count: int) -> None
     source.manifest.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
 
 
-def trusted(config: EmitConfig, label: str = "商品页") -> None:
-    """A pseudo_labels stage that believes in one label for each item of the pool that may have it."""
+def write_trusted_stage(config: EmitConfig, label: str = "商品页") -> None:
+    """Write a pseudo_labels stage that trusts `label` for each item of the pool that offers it."""
     assert config.unlabelled is not None
     rows = json.loads(config.unlabelled.manifest.read_text("utf-8"))
     kept = [
@@ -70,8 +70,8 @@ def trusted(config: EmitConfig, label: str = "商品页") -> None:
 def config(tmp_path: Path, prefect_server: PrefectServer) -> EmitConfig:
     labelled, pool = write_set(tmp_path / "train", 1, 24), write_set(tmp_path / "pool", 2, 12)
     evaluation = write_set(tmp_path / "test", 3, 10)
-    with_items_of(pool, evaluation, 3)
-    with_items_of(labelled, evaluation, 1)
+    add_items_of(pool, evaluation, 3)
+    add_items_of(labelled, evaluation, 1)
     config = EmitConfig(
         pack="demo",
         labelled=labelled,
@@ -84,11 +84,11 @@ def config(tmp_path: Path, prefect_server: PrefectServer) -> EmitConfig:
         stages=("pseudo_labels",),
         seed=5,
     )
-    trusted(config)
+    write_trusted_stage(config)
     return config
 
 
-def emitted(config: EmitConfig) -> tuple[StageRecord, list[Example], Counter[str]]:
+def run_emit(config: EmitConfig) -> tuple[StageRecord, list[Example], Counter[str]]:
     from flows.emit import emit
 
     record = emit(config)
@@ -97,15 +97,15 @@ def emitted(config: EmitConfig) -> tuple[StageRecord, list[Example], Counter[str
     return record, read_rows(folder / "kept.parquet", Example), Counter(d.reason for d in dropped)
 
 
-def test_nothing_of_the_evaluation_split_is_taught_unless_the_run_says_so(config: EmitConfig) -> None:
-    record, examples, reasons = emitted(config)
+def test_held_out_items_are_taught_only_if_the_settings_say_so(config: EmitConfig) -> None:
+    record, examples, reasons = run_emit(config)
     assert reasons == {"contaminates_evaluation": 4}
     assert not any(e.sample_id.startswith("leaked") for e in examples)
     assert record.figures["transductive"] == 0
     assert record.figures["of or near evaluation"] == 4
 
     open_ = config.model_copy(update={"emit": config.emit.model_copy(update={"transductive": True})})
-    record, examples, reasons = emitted(open_)
+    record, examples, reasons = run_emit(open_)
     # the labelled one and its copy in the pool are one example
     assert reasons == {"duplicate": 1}
     assert sum(e.sample_id.startswith("leaked") for e in examples) == 3
@@ -113,8 +113,8 @@ def test_nothing_of_the_evaluation_split_is_taught_unless_the_run_says_so(config
     assert record.figures["of or near evaluation"] == 4
 
 
-def test_what_is_written_is_shuffled_split_and_the_same_again(config: EmitConfig) -> None:
-    record, examples, _ = emitted(config)
+def test_the_output_is_shuffled_split_and_reproducible(config: EmitConfig) -> None:
+    record, examples, _ = run_emit(config)
     ids = [e.sample_id for e in examples]
     assert record.kept == len(ids) == 36
     labelled = [e.origin is Origin.GIVEN for e in examples]
@@ -127,35 +127,33 @@ def test_what_is_written_is_shuffled_split_and_the_same_again(config: EmitConfig
     (version,) = read_versions(config.output)
 
     (config.output / "emit" / "record.json").unlink()
-    assert [e.sample_id for e in emitted(config)[1]] == ids
+    assert [e.sample_id for e in run_emit(config)[1]] == ids
     assert read_versions(config.output) == [version]
     other = config.model_copy(update={"seed": 6})
-    assert [e.sample_id for e in emitted(other)[1]] != ids
+    assert [e.sample_id for e in run_emit(other)[1]] != ids
 
 
-def test_a_mix_has_its_share_and_its_broken_rows_their_reasons(config: EmitConfig, tmp_path: Path) -> None:
+def test_a_mix_has_its_share_and_broken_rows_have_reasons(config: EmitConfig, tmp_path: Path) -> None:
     good = {"messages": [{"role": "user", "content": "问{}"}, {"role": "assistant", "content": "答"}]}
     rows = [json.dumps(good, ensure_ascii=False).replace("{}", str(i) * 5) for i in range(200)]
     (tmp_path / "mix.jsonl").write_text("\n".join([*rows, *(["{"] * 100)]), "utf-8")
     mix = MixSettings(file=tmp_path / "mix.jsonl", share=0.25)
     mixed = config.model_copy(update={"emit": config.emit.model_copy(update={"mix": mix})})
-    record, examples, reasons = emitted(mixed)
+    record, examples, reasons = run_emit(mixed)
     taught = [e for e in examples if e.origin is Origin.MIX]
     assert len(taught) == 12 == record.figures["from mix"]
     assert {e.subset for e in taught} == {Subset.TRAIN}
     assert 0 < reasons["mix_malformed"] < 100
 
 
-def test_equal_items_with_different_labels_are_asked_about_and_a_verdict_settles_it(
-    config: EmitConfig, tmp_path: Path
-) -> None:
+def test_conflicting_duplicates_are_reviewed_and_a_verdict_settles_them(config: EmitConfig, tmp_path: Path) -> None:
     from tasks.records import content_digest
     from tasks.review.verdicts import Answer, import_verdicts
 
     item = next(i for i in draw_items(24, 1, prefix="s1") if i.task == "image" and i.label != "支付页")
     labelled = write_set(tmp_path / "twice", 1, 24, copies={item.id: "支付页"})
     config = config.model_copy(update={"labelled": labelled, "unlabelled": None, "stages": ()})
-    _, _, reasons = emitted(config)
+    _, _, reasons = run_emit(config)
     assert reasons == {"conflicting_duplicate": 2}
     folder = config.output / "review_conflicts" / "review"
     cases = read_queue(folder)
@@ -168,14 +166,14 @@ def test_equal_items_with_different_labels_are_asked_about_and_a_verdict_settles
     answer = Answer(id=item.id, verdict=item.label, given=None, content=None, where="line 1")
     labels, contents = {c.sample_id: c.labels for c in cases}, {c.sample_id: content_digest(c) for c in cases}
     import_verdicts(folder / "verdicts.jsonl", tmp_path / "said.jsonl", labels, contents, "Ann", answers=[answer])
-    _, examples, reasons = emitted(config)
+    _, examples, reasons = run_emit(config)
     assert reasons == {"overruled_duplicate": 1}
     settled = next(e for e in examples if e.sample_id == item.id)
     assert (settled.label, settled.origin) == (item.label, Origin.REVIEW)
     assert [c.sample_id for c in read_queue(folder)] == [item.id]
 
 
-def test_a_stage_that_should_count_must_have_run(config: EmitConfig) -> None:
+def test_a_stage_to_be_merged_must_have_finished(config: EmitConfig) -> None:
     from flows.emit import emit
     from tasks.errors import ConfigError
 
@@ -185,7 +183,7 @@ def test_a_stage_that_should_count_must_have_run(config: EmitConfig) -> None:
     assert read_record(config.output / "emit") is None
 
 
-def test_decisions_about_what_an_item_was_before_are_not_merged(config: EmitConfig) -> None:
+def test_decisions_about_changed_items_are_not_merged(config: EmitConfig) -> None:
     from flows.emit import emit
     from tasks.errors import ConfigError
 
@@ -203,37 +201,42 @@ def test_decisions_about_what_an_item_was_before_are_not_merged(config: EmitConf
         emit(config)
 
 
-def test_samples_are_read_as_what_they_are(config: EmitConfig) -> None:
-    emitted(config)
+def test_samples_are_read_back_unchanged(config: EmitConfig) -> None:
+    run_emit(config)
     assert {p.name for p in (config.output / "samples").iterdir()} == {Split.LABELLED, Split.UNLABELLED, Split.TEST}
 
 
-def test_reasons_that_are_alike_and_those_beyond_the_share_are_not_taught(config: EmitConfig) -> None:
+def test_similar_reasons_and_those_beyond_the_share_are_not_taught(config: EmitConfig) -> None:
     assert config.unlabelled is not None
     rows = json.loads(config.unlabelled.manifest.read_text("utf-8"))
-    said = ["底部的橙色按钮写着立即购买", "底部的橙色按钮写着立刻购买", "价格38元在大图下面", "右上角有一颗收藏的心"]
+    given_reasons = [
+        "底部的橙色按钮写着立即购买",
+        "底部的橙色按钮写着立刻购买",
+        "价格38元在大图下面",
+        "右上角有一颗收藏的心",
+    ]
     kept = [
         Prediction(
             sample_id=row["id"], source="teacher", outcome=Outcome.OK, label="商品页", reason=reason,
             probabilities={"商品页": 0.9},
         )
-        for row, reason in zip(rows, [*said, *[""] * len(rows)], strict=False)
+        for row, reason in zip(rows, [*given_reasons, *[""] * len(rows)], strict=False)
     ]  # fmt: skip
     record = StageRecord(stage="pseudo_labels", recipe="with reasons", read=0, kept=0, dropped=0)
     write_stage(config.output / "pseudo_labels", record, kept, [], [row["id"] for row in rows])
     loose = config.model_copy(update={"rationales": RationaleSettings(opening_share=1.0)})
-    record, examples, _ = emitted(loose)
+    record, examples, _ = run_emit(loose)
     assert record.figures["near-duplicate reasons"] == 0
     reasons = [e.reason for e in examples if e.reason]
-    assert sorted(reasons) == sorted([said[0], *said[2:]])
+    assert sorted(reasons) == sorted([given_reasons[0], *given_reasons[2:]])
     for share, expected in ((0.0, 0), (0.5, None)):
         changed = loose.model_copy(update={"emit": loose.emit.model_copy(update={"reason_share": share})})
-        _, examples, _ = emitted(changed)
+        _, examples, _ = run_emit(changed)
         left = [e for e in examples if e.reason]
-        assert {e.reason for e in left} < set(said)
+        assert {e.reason for e in left} < set(given_reasons)
         assert expected is None or len(left) == expected
         assert all(e.reason in e.messages[-1].content for e in left)
     lenient = loose.model_copy(update={"emit": loose.emit.model_copy(update={"reasons_alike": 1.0})})
-    record, examples, _ = emitted(lenient)
-    assert record.figures["near-duplicate reasons"] == 2 / len(said)
-    assert sorted(e.reason for e in examples if e.reason) == sorted(said)
+    record, examples, _ = run_emit(lenient)
+    assert record.figures["near-duplicate reasons"] == 2 / len(given_reasons)
+    assert sorted(e.reason for e in examples if e.reason) == sorted(given_reasons)

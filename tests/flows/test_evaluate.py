@@ -1,4 +1,4 @@
-"""Real LoRA students on an untrained base: what is taught, asked, measured and written, not how good they get."""
+"""Evaluation with real LoRA students on an untrained base: what is trained, asked and written, not how good it is."""
 
 import csv
 import json
@@ -29,10 +29,10 @@ class Warnings(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,13 @@ def evaluated(
     more = {"evaluation": held_out, "test": test, "evaluate": settings, "pseudo_labels": believing}
     whole = DistillConfig.model_validate(config.model_dump() | more)
     distill(whole)
-    wanted = whole.evaluate_config()
+    wanted = whole.make_evaluate_config()
     # only now: with its first run, Prefect takes other handlers away
     logger, handler = logging.getLogger("prefect.flow_runs"), Warnings()
     logger.addHandler(handler)
     evaluate(wanted)
     logger.removeHandler(handler)
-    warnings += handler.said
+    warnings += handler.messages
     return wanted
 
 
@@ -111,22 +111,22 @@ def test_every_item_of_the_test_set_that_has_an_id_is_predicted_to_a_csv_file(
         rows = list(csv.DictReader(handle))
     assert evaluated.test is not None
     items = json.loads(evaluated.test.manifest.read_text("utf-8"))
-    refused = {d.sample_id for d in read_rows(_tested(evaluated) / "dropped.parquet", Dropped)}
-    sound = {s.id for s in read_rows(_tested(evaluated) / "kept.parquet", Sample)}
+    refused = {d.sample_id for d in read_rows(_read_test_items(evaluated) / "dropped.parquet", Dropped)}
+    sound = {s.id for s in read_rows(_read_test_items(evaluated) / "kept.parquet", Sample)}
     assert len(sound) == 20 and len(refused - sound) == 6
     ids = {str(item["id"]) for item in items if "id" in item}
     assert sorted(row["id"] for row in rows) == sorted(ids)
     labels = Counter(e.label for e in read_rows(evaluated.output / "emit" / "kept.parquet", Example) if e.label)
     given = {row["predict"] for row in rows if row["id"] not in sound}
     assert len(given) == 1 and labels[given.pop()] == max(labels.values())
-    said = [w for w in warnings if w.startswith("predictions.csv")]
-    assert any("5 items could not be read" in w and all(i in w for i in ids - sound) for w in said), warnings
-    assert any("1 items that could not be read have no id" in w for w in said), warnings
+    found = [w for w in warnings if w.startswith("predictions.csv")]
+    assert any("5 items could not be read" in w and all(i in w for i in ids - sound) for w in found), warnings
+    assert any("1 unreadable items have no id" in w for w in found), warnings
     assert set(rows[0]) == {"id", "predict"}
     assert all(row["predict"] for row in rows)
 
 
-def _tested(config: EvaluateConfig) -> Path:
+def _read_test_items(config: EvaluateConfig) -> Path:
     return config.output / "evaluate" / "samples" / "test"
 
 
@@ -147,7 +147,7 @@ def test_a_second_evaluation_is_reused_and_a_changed_one_trains_only_what_is_new
     evaluate(evaluated)
 
 
-def test_held_out_items_that_emit_has_not_seen_are_refused(evaluated: EvaluateConfig, tmp_path: Path) -> None:
+def test_held_out_items_unknown_to_emit_are_refused(evaluated: EvaluateConfig, tmp_path: Path) -> None:
     from flows.emit import emit
     from flows.evaluate import evaluate
 
@@ -171,7 +171,7 @@ def test_held_out_items_that_emit_has_not_seen_are_refused(evaluated: EvaluateCo
         evaluate(wanted)
 
 
-def test_an_emitted_item_that_is_in_no_set_any_more_is_named(evaluated: EvaluateConfig) -> None:
+def test_an_emitted_item_that_left_its_set_is_named(evaluated: EvaluateConfig) -> None:
     from flows.evaluate import evaluate
 
     other = evaluated.evaluate.model_copy(update={"seeds": 3})
@@ -188,7 +188,7 @@ def test_compare_prints_both_runs(evaluated: EvaluateConfig) -> None:
     assert "+0.0" in result.output
 
 
-def test_what_is_missing_is_named(evaluated: EvaluateConfig, tmp_path: Path) -> None:
+def test_missing_results_are_named(evaluated: EvaluateConfig, tmp_path: Path) -> None:
     from flows.commands.main import app
     from flows.evaluate import evaluate
 
@@ -202,4 +202,4 @@ def test_what_is_missing_is_named(evaluated: EvaluateConfig, tmp_path: Path) -> 
         evaluate(evaluated.model_copy(update={"evaluate": unlabelled}))
     without = small_config(tmp_path, items=40)
     with pytest.raises(ConfigError, match="`evaluation`"):
-        without.evaluate_config()
+        without.make_evaluate_config()

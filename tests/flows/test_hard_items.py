@@ -1,4 +1,4 @@
-"""Items that break naive pipelines go through `labelstill run`: fitted, or dropped for a stated reason."""
+"""Items that break naive pipelines in `labelstill run`: they are shortened, or dropped with a reason."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from tests.tasks.making import prompter
 LABELS = ["申请退款", "查询物流", "催发货"]
 
 
-def dialogue(turns: int, images: int, words: int) -> str:
+def make_dialogue(turns: int, images: int, words: int) -> str:
     lines: list[str] = []
     for turn in range(turns):
         who = "客服" if turn % 2 else "用户"
@@ -42,21 +42,19 @@ def write_items(folder: Path) -> tuple[Path, Path]:
         Image.fromarray(noise.integers(0, 255, (168, 112, 3), dtype=np.uint8)).save(images / name)
     Image.new("RGB", (1, 20_000)).save(images / "thin.png")
     items = [
-        {"id": "plain", "instruction": dialogue(3, 1, 1), "image": names[:1]},
-        {"id": "long", "instruction": dialogue(60, 60, 280), "image": names},
-        {"id": "thin", "instruction": dialogue(3, 1, 1), "image": ["thin.png"]},
-        {"id": "hopeless", "instruction": dialogue(1, 0, 9000), "image": []},
+        {"id": "plain", "instruction": make_dialogue(3, 1, 1), "image": names[:1]},
+        {"id": "long", "instruction": make_dialogue(60, 60, 280), "image": names},
+        {"id": "thin", "instruction": make_dialogue(3, 1, 1), "image": ["thin.png"]},
+        {"id": "hopeless", "instruction": make_dialogue(1, 0, 9000), "image": []},
     ]
     manifest = folder / "pool.json"
     manifest.write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
     return manifest, images
 
 
-def test_a_huge_dialogue_is_fitted_and_a_thin_image_dropped_with_its_reason(
-    prefect_server: PrefectServer, tmp_path: Path
-) -> None:
+def test_a_huge_dialogue_is_shortened_and_a_thin_image_dropped(prefect_server: PrefectServer, tmp_path: Path) -> None:
     manifest, images = write_items(tmp_path)
-    base = write_checkpoint(tmp_path / "base", [dialogue(4, 0, 1)])
+    base = write_checkpoint(tmp_path / "base", [make_dialogue(4, 0, 1)])
     out, ledger = tmp_path / "run", tmp_path / "ledger.sqlite"
     config = tmp_path / "config.yaml"
     config.write_text(

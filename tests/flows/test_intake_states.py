@@ -36,7 +36,7 @@ def test_a_folders_state_changes_with_every_file(folder: Path) -> None:
     assert [state.split(":")[0] for state in states] == ["3", "3", "3", "3", "2", "3"]
 
 
-def test_two_files_that_change_places_are_seen(folder: Path) -> None:
+def test_swapping_two_files_changes_the_state(folder: Path) -> None:
     os.utime(folder / "b.png", ns=(2, 2))
     before = folder_state(folder)
     (folder / "a.png").rename(folder / "x")
@@ -45,13 +45,13 @@ def test_two_files_that_change_places_are_seen(folder: Path) -> None:
     assert folder_state(folder) != before
 
 
-def test_a_folders_state_is_that_of_what_is_in_it_wherever_it_lies(folder: Path, tmp_path: Path) -> None:
+def test_a_folders_state_does_not_depend_on_its_path(folder: Path, tmp_path: Path) -> None:
     before = folder_state(folder)
     assert folder_state(folder.rename(tmp_path / "moved")) == before
     assert folder_state(folder) == folder_state(folder / "none")
 
 
-def test_links_and_files_that_are_gone_are_no_trouble(folder: Path, tmp_path: Path) -> None:
+def test_broken_links_and_missing_files_are_accepted(folder: Path, tmp_path: Path) -> None:
     (folder / "broken").symlink_to(tmp_path / "nothing")
     (folder / "circle").symlink_to(folder)
     before = folder_state(folder)
@@ -98,7 +98,7 @@ def barred(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
 
 
 @pytest.mark.parametrize("name", ["sub", "a.png", "images"])
-def test_what_cannot_be_looked_at_is_told_from_what_is_not_there(
+def test_unreadable_files_differ_from_missing_ones(
     folder: Path, barred: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     there = folder_state(folder)
@@ -116,7 +116,7 @@ def test_what_cannot_be_looked_at_is_told_from_what_is_not_there(
 
 
 @pytest.mark.parametrize("name", ["sub", "a.png"])
-def test_what_goes_while_the_folder_is_read_was_never_there(
+def test_a_file_removed_during_reading_counts_as_missing(
     folder: Path, barred: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     barred(name, errno.ENOENT)
@@ -126,7 +126,7 @@ def test_what_goes_while_the_folder_is_read_was_never_there(
     assert folder_state(folder) == before
 
 
-def test_a_link_to_itself_is_no_end(folder: Path) -> None:
+def test_a_link_to_itself_does_not_hang(folder: Path) -> None:
     before = folder_state(folder)
     (folder / "loop").symlink_to("loop")
     looping = folder_state(folder)
@@ -138,9 +138,7 @@ def test_a_link_to_itself_is_no_end(folder: Path) -> None:
     assert file_state(folder / "loop.json") == "unreachable"
 
 
-def test_a_manifest_in_a_folder_of_somebody_else_is_unreachable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_manifest_in_a_forbidden_folder_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, really = tmp_path / "home" / "a.json", Path.stat
     manifest.parent.mkdir()
     manifest.write_text("[1]", encoding="utf-8")

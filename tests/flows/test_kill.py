@@ -1,4 +1,4 @@
-"""kill -9 at every stage, and of everything at once: the rerun ends as if nothing had happened."""
+"""kill -9 in every stage, and of everything at once: a rerun gives the same result."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def start(folder: Path, environment: dict[str, str] | None = None) -> subprocess
     )
 
 
-def answers(folder: Path) -> int:
+def count_answers(folder: Path) -> int:
     ledger = folder / "ledger.sqlite"
     if not ledger.exists():
         return 0
@@ -45,7 +45,7 @@ def answers(folder: Path) -> int:
 
 def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
-    while not moment():
+    while not wait_for_moment():
         assert process.poll() is None, "ended before the moment to kill it"
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -53,7 +53,7 @@ def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> N
     process.wait()
 
 
-def decisions(folder: Path) -> dict[str, pd.DataFrame]:
+def read_decisions(folder: Path) -> dict[str, pd.DataFrame]:
     """What the run decided, without what differs from run to run (paths of the folder)."""
     frames: dict[str, pd.DataFrame] = {}
     for stage in STAGES:
@@ -70,22 +70,22 @@ def reference(
     folder = tmp_path_factory.mktemp("reference")
     small_config(folder, slow=SLOW)
     assert start(folder).wait(timeout=600) == 0
-    return decisions(folder), answers(folder)
+    return read_decisions(folder), count_answers(folder)
 
 
-def moment(folder: Path, stage: str) -> Callable[[], bool]:
+def wait_for_moment(folder: Path, stage: str) -> Callable[[], bool]:
     """When the run under `folder` is in the middle of `stage`."""
     run = folder / "run"
     return {
         "samples": lambda: (run / "samples").exists(),
-        "rationales": lambda: answers(folder) >= 20,
+        "rationales": lambda: count_answers(folder) >= 20,
         "correction": lambda: any((run / "correction" / "students").glob("*/student.json")),
         "pseudo_labels": lambda: (run / "correction" / "record.json").exists(),
         "emit": lambda: (run / "pseudo_labels" / "record.json").exists(),
     }[stage]
 
 
-def students(folder: Path) -> dict[Path, int]:
+def list_students(folder: Path) -> dict[Path, int]:
     return {f: f.stat().st_mtime_ns for f in (folder / "run/correction/students").glob("*/student.json")}
 
 
@@ -93,21 +93,23 @@ def check_rerun(
     folder: Path, reference: tuple[dict[str, pd.DataFrame], int], environment: dict[str, str] | None = None
 ) -> None:
     """Run again, to the end: the same decisions, no student trained and no kept answer asked a second time."""
-    before, trained, restarted = answers(folder), students(folder), time.time()
+    before, trained, restarted = count_answers(folder), list_students(folder), time.time()
     assert start(folder, environment).wait(timeout=600) == 0
     expected, total = reference
-    for name, frame in decisions(folder).items():
+    for name, frame in read_decisions(folder).items():
         pd.testing.assert_frame_equal(frame, expected[name])
     records = [r for r in map(read_record, (folder / "run" / stage for stage in STAGES)) if r is not None]
     assert len(records) == len(STAGES)
     assert before + sum(r.costs.asked for r in records if r.finished_at >= restarted) == total
-    assert trained.items() <= students(folder).items()
+    assert trained.items() <= list_students(folder).items()
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "samples"])
-def test_killed_in_a_stage_goes_on(stage: str, reference: tuple[dict[str, pd.DataFrame], int], tmp_path: Path) -> None:
+def test_a_run_killed_in_a_stage_continues(
+    stage: str, reference: tuple[dict[str, pd.DataFrame], int], tmp_path: Path
+) -> None:
     small_config(tmp_path, slow=SLOW)
-    kill_when(start(tmp_path), moment(tmp_path, stage))
+    kill_when(start(tmp_path), wait_for_moment(tmp_path, stage))
     check_rerun(tmp_path, reference)
 
 
@@ -135,11 +137,13 @@ def start_server(home: Path, port: int) -> tuple[subprocess.Popen[bytes], dict[s
     raise AssertionError("the server did not start")
 
 
-def test_everything_killed_server_included(reference: tuple[dict[str, pd.DataFrame], int], tmp_path: Path) -> None:
+def test_a_run_continues_after_everything_was_killed(
+    reference: tuple[dict[str, pd.DataFrame], int], tmp_path: Path
+) -> None:
     small_config(tmp_path, slow=SLOW)
     server, environment = start_server(tmp_path / "prefect", free_port())
     process = start(tmp_path, environment)
-    kill_when(process, moment(tmp_path, "pseudo_labels"))
+    kill_when(process, wait_for_moment(tmp_path, "pseudo_labels"))
     os.killpg(server.pid, signal.SIGKILL)
     server.wait()
     server, environment = start_server(tmp_path / "prefect", int(environment["PREFECT_SERVER_API_PORT"]))

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a fold: finished students stay, the torn one goes on, and the corrections are the same."""
+"""kill -9 in the middle of a fold: finished students are reused, the interrupted one resumes, corrections are equal."""
 
 import json
 import os
@@ -32,18 +32,20 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", _RUN, str(folder)], stdout=log, stderr=log, start_new_session=True)
 
 
-def finished(folder: Path) -> dict[str, int]:
+def list_finished_students(folder: Path) -> dict[str, int]:
     """When each finished student was written, by name."""
     return {f.parent.name: f.stat().st_mtime_ns for f in folder.glob("run/correction/students/*/student.json")}
 
 
-def under_way(folder: Path) -> set[str]:
+def list_unfinished_students(folder: Path) -> set[str]:
     """Students with a whole checkpoint that are not finished; a finished one's work folder goes a moment later."""
     lists = folder.glob("run/correction/students/.*.part/trainer/checkpoint-*/files.json")
-    return {f.parents[2].name.removeprefix(".").removesuffix(".part") for f in lists} - finished(folder).keys()
+    return {f.parents[2].name.removeprefix(".").removesuffix(".part") for f in lists} - list_finished_students(
+        folder
+    ).keys()
 
 
-def corrections(folder: Path) -> pd.DataFrame:
+def read_corrections(folder: Path) -> pd.DataFrame:
     frame = pd.read_parquet(folder / "run/correction/kept.parquet")
     columns = ["sample_id", "given", "predicted", "action", "label", "flagged", "reviewed", "fold", "p_given"]
     return frame[columns].sort_values("sample_id", ignore_index=True)
@@ -55,19 +57,19 @@ def test_killed_in_the_third_fold(prefect_server: PrefectServer, tmp_path: Path)
     process = start(killed)
     third = killed / "run/correction/students"
     deadline = time.monotonic() + 600
-    while len(finished(killed)) != 2 or not under_way(killed):
-        assert process.poll() is None and len(finished(killed)) <= 2, "the moment was missed"
+    while len(list_finished_students(killed)) != 2 or not list_unfinished_students(killed):
+        assert process.poll() is None and len(list_finished_students(killed)) <= 2, "the moment was missed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    before = finished(killed)
+    before = list_finished_students(killed)
     assert len(before) == 2
     assert start(killed).wait(timeout=900) == 0
-    after = finished(killed)
+    after = list_finished_students(killed)
     assert len(after) == FOLDS and before.items() <= after.items()
     facts = [json.loads((third / name / "student.json").read_text()) for name in after]
     resumed = [f["resumed_from"] for f in facts if f["resumed_from"]]
     assert len(resumed) == 1 and resumed[0] >= 1  # the third went on; the fourth and fifth are new
     print(f"third student went on at step {resumed[0]} of {facts[0]['steps']}; fourth and fifth were trained")
-    pd.testing.assert_frame_equal(corrections(killed), corrections(reference), rtol=1e-3)
+    pd.testing.assert_frame_equal(read_corrections(killed), read_corrections(reference), rtol=1e-3)

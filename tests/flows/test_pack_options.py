@@ -1,4 +1,4 @@
-"""Options of a pack through a stage flow: described first, and with the text on images."""
+"""Options of a pack in a stage flow: items are described first, and the text on images is shown."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from flows.config import PseudoLabelsConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import VoteSettings
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Prediction

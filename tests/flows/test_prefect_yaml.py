@@ -26,7 +26,7 @@ from flows.config import (
     RationalesConfig,
     RelabelConfig,
 )
-from flows.service.serve import deployment_names
+from flows.service.serve import list_deployments
 from tests.conftest import ROOT
 
 DECLARED: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ HOUR = 3600
 each_deployment = pytest.mark.parametrize("one", DECLARED["deployments"], ids=lambda one: one["name"])
 
 
-def flow_of(one: dict[str, Any]) -> Flow[..., Any]:
+def load_flow(one: dict[str, Any]) -> Flow[..., Any]:
     module, _, name = one["entrypoint"].partition(":")
     flow = getattr(importlib.import_module(module), name)
     assert isinstance(flow, Flow)
@@ -64,25 +64,25 @@ def test_there_is_no_key_that_prefect_would_ignore() -> None:
 
 def test_the_names_are_those_that_people_type() -> None:
     assert [one["name"] for one in DECLARED["deployments"]] == list(CONFIGS)
-    assert "correction/correct" in deployment_names(ROOT)
-    for one, full_name in zip(DECLARED["deployments"], deployment_names(ROOT), strict=True):
-        assert full_name == f"{flow_of(one).name}/{one['name']}"
+    assert "correction/correct" in list_deployments(ROOT)
+    for one, full_name in zip(DECLARED["deployments"], list_deployments(ROOT), strict=True):
+        assert full_name == f"{load_flow(one).name}/{one['name']}"
 
 
 @each_deployment
-def test_what_loads_a_model_waits_for_a_gpu(one: dict[str, Any]) -> None:
+def test_deployments_that_load_a_model_use_the_gpu_pool(one: dict[str, Any]) -> None:
     assert one["work_pool"]["name"] == ("cpu" if one["name"] in {"emit", "demo"} else "gpu")
 
 
 @each_deployment
 def test_the_entrypoint_is_a_flow_that_takes_the_parameters(one: dict[str, Any]) -> None:
-    checked = flow_of(one).validate_parameters(one["parameters"])
+    checked = load_flow(one).validate_parameters(one["parameters"])
     assert isinstance(checked["config"], CONFIGS[one["name"]])
 
 
 @each_deployment
 def test_the_server_accepts_the_example_and_refuses_an_unknown_key(one: dict[str, Any]) -> None:
-    schema = parameter_schema(flow_of(one)).model_dump_for_openapi()
+    schema = parameter_schema(load_flow(one)).model_dump_for_openapi()
     validate(one["parameters"], schema, raise_on_error=True)
     wrong = {"config": {**one["parameters"]["config"], "no_such_key": 1}}
     with pytest.raises(ValidationError, match="no_such_key"):
@@ -91,13 +91,13 @@ def test_the_server_accepts_the_example_and_refuses_an_unknown_key(one: dict[str
 
 @each_deployment
 def test_the_form_describes_every_field(one: dict[str, Any]) -> None:
-    schema = parameter_schema(flow_of(one)).model_dump_for_openapi()
+    schema = parameter_schema(load_flow(one)).model_dump_for_openapi()
     assert set(schema["properties"]) == {"config"}
     assert all("description" in definition for definition in schema["definitions"].values() if "enum" not in definition)
-    assert list(undescribed(schema["definitions"])) == []
+    assert list(find_undescribed(schema["definitions"])) == []
 
 
-def undescribed(definitions: dict[str, Any]) -> Iterator[str]:
+def find_undescribed(definitions: dict[str, Any]) -> Iterator[str]:
     for name, definition in definitions.items():
         for key, field in definition.get("properties", {}).items():
             if not field.get("description"):
@@ -110,7 +110,7 @@ def test_one_run_at_a_time_described_tagged_and_limited(one: dict[str, Any]) -> 
     assert one["enforce_parameter_schema"] is True
     assert len(one["description"]) > 40
     assert "labelstill" in one["tags"]
-    flow = flow_of(one)
+    flow = load_flow(one)
     assert flow.timeout_seconds is not None
     assert (2 * HOUR if one["name"] == "demo" else 12 * HOUR) <= flow.timeout_seconds <= 14 * 24 * HOUR
     assert flow.retries == 0  # a command in a terminal fails at once; deployments are tried again:

@@ -1,4 +1,4 @@
-"""Pseudo-labels: calibrated on the labelled set, with corrections, students, a person and a second teacher."""
+"""The stage `pseudo_labels`, calibrated on the labelled set: corrections, students, review and a second teacher."""
 
 import json
 import random
@@ -9,7 +9,7 @@ import pytest
 from flows.config import DistillConfig
 from tasks.correction.settings import CorrectionSettings, ReviewerConfig
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Prediction
@@ -18,39 +18,39 @@ from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord
 from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
-from tests.flows.test_review_page import call
+from tests.flows.test_review_page import run_review
 
 pytestmark = pytest.mark.timeout(600)
 
 WORDS = {"申请退款": "钱什么时候退回来", "查询物流": "包裹走到哪里了", "催发货": "怎么还没有发出"}
 
 
-def item(name: str, seed: int, rightly: float) -> tuple[dict[str, object], str]:
+def make_item(name: str, seed: int, rightly: float) -> tuple[dict[str, object], str]:
     """A dialogue whose list of labels begins with the right one in a share `rightly`: `scripted:first` then is."""
     rng = random.Random(seed)
     truth = rng.choice(list(WORDS))
     others = [label for label in WORDS if label != truth]
     rng.shuffle(others)
     labels = [truth, *others] if rng.random() < rightly else [*others, truth]
-    said = "".join(rng.choices("的了吗呢我你好请问", k=6))
+    filler = "".join(rng.choices("的了吗呢我你好请问", k=6))
     text = (
-        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {said}{WORDS[truth]}{seed}\n<用户与客服的对话 END>\n"
+        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {filler}{WORDS[truth]}{seed}\n<用户与客服的对话 END>\n"
         "请直接只输出分类标签结果，不需要其他多余的话。以下是可以参考的分类标签为："
         + json.dumps(labels, ensure_ascii=False)
     )
     return {"id": name, "instruction": text, "image": []}, truth
 
 
-def config_in(folder: Path, *, rightly: float = 0.9, **settings: object) -> DistillConfig:
+def make_config(folder: Path, *, rightly: float = 0.9, **settings: object) -> DistillConfig:
     """90 labelled items, every tenth wrongly, and a pool of 60 that uses the same ids; probes as students."""
     images = folder / "images"
     images.mkdir(exist_ok=True)
     labelled: list[dict[str, object]] = []
     for n in range(90):
-        row, truth = item(f"{n}", n, rightly)
+        row, truth = make_item(f"{n}", n, rightly)
         wrong = next(label for label in WORDS if label != truth)
         labelled.append(row | {"output": wrong if n % 10 == 0 else truth})
-    pool = [item(f"{n}", 1000 + n, rightly) for n in range(60)]
+    pool = [make_item(f"{n}", 1000 + n, rightly) for n in range(60)]
     for name, rows in (("train", labelled), ("pool", [row for row, _ in pool]), ("truth", [t for _, t in pool])):
         (folder / f"{name}.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     return DistillConfig(
@@ -74,7 +74,7 @@ def run(config: DistillConfig) -> StageRecord:
     return distill(config)["pseudo_labels"]
 
 
-def trusted(config: DistillConfig) -> dict[str, Trusted]:
+def read_trusted(config: DistillConfig) -> dict[str, Trusted]:
     return {t.sample_id: t for t in read_rows(config.output / "pseudo_labels/trust.parquet", Trusted)}
 
 
@@ -82,16 +82,16 @@ def trusted(config: DistillConfig) -> dict[str, Trusted]:
 def finished(
     prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[DistillConfig, StageRecord]:
-    config = config_in(tmp_path_factory.mktemp("trust"), review_budget=4)
+    config = make_config(tmp_path_factory.mktemp("trust"), review_budget=4)
     return config, run(config)
 
 
-def test_the_pool_is_judged_by_how_the_teacher_did_on_the_labelled_set(
+def test_trust_in_the_pool_comes_from_the_labelled_set(
     finished: tuple[DistillConfig, StageRecord],
 ) -> None:
     config, record = finished
     truth = json.loads((config.output.parent / "truth.json").read_text("utf-8"))
-    found = trusted(config)
+    found = read_trusted(config)
     kept = read_rows(config.output / "pseudo_labels/kept.parquet", Prediction)
     right = sum(p.label == truth[int(p.sample_id)] for p in kept) / len(kept)
     assert record.figures["calibrated"] == 1 and len(kept) >= 30
@@ -106,7 +106,7 @@ def test_the_pool_is_judged_by_how_the_teacher_did_on_the_labelled_set(
     assert set(record.inputs) >= {"samples", "labelled", "correction", "verdicts"}
 
 
-def test_an_unchanged_rerun_decides_nothing_anew_and_another_target_asks_nothing(
+def test_an_unchanged_rerun_is_reused_and_another_target_asks_nothing(
     finished: tuple[DistillConfig, StageRecord],
 ) -> None:
     config, record = finished
@@ -119,17 +119,17 @@ def test_an_unchanged_rerun_decides_nothing_anew_and_another_target_asks_nothing
     run(config)  # later tests expect its files
 
 
-def test_a_persons_verdicts_on_the_pool_count_and_stay(finished: tuple[DistillConfig, StageRecord]) -> None:
+def test_verdicts_on_the_pool_are_used_and_kept(finished: tuple[DistillConfig, StageRecord]) -> None:
     config, _ = finished
     review = config.output / "review_pool"
     cases = read_queue(review / "review")
-    before = trusted(config)
+    before = read_trusted(config)
     assert 0 < len(cases) <= 4 and all(before[c.sample_id].decision is PoolDecision.NOT_TRUSTED for c in cases)
     assert all(c.given == before[c.sample_id].label and c.candidate for c in cases)
     file = config.output.parent / "verdicts.jsonl"
-    said = [{"id": c.sample_id, "verdict": c.candidate if n else "neither"} for n, c in enumerate(cases)]
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in said), encoding="utf-8")
-    assert f"{len(cases)} new" in call("import", review, file).output
+    verdicts = [{"id": c.sample_id, "verdict": c.candidate if n else "neither"} for n, c in enumerate(cases)]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdicts), encoding="utf-8")
+    assert f"{len(cases)} new" in run_review("import", review, file).output
     record = run(config)
     kept = {p.sample_id: p for p in read_rows(config.output / "pseudo_labels/kept.parquet", Prediction)}
     assert record.drops["reviewer_said_neither"] == 1 and cases[0].sample_id not in kept
@@ -142,28 +142,30 @@ def test_a_persons_verdicts_on_the_pool_count_and_stay(finished: tuple[DistillCo
 def test_without_corrections_wrong_given_labels_count_against_the_teacher(
     prefect_server: PrefectServer, tmp_path: Path, finished: tuple[DistillConfig, StageRecord]
 ) -> None:
-    bare = config_in(tmp_path).model_copy(update={"student": None})
+    bare = make_config(tmp_path).model_copy(update={"student": None})
     record = run(bare)
     assert record.figures["calibrated"] == 1 and "correction" not in record.inputs
     assert record.figures["expected precision of all"] < finished[1].figures["expected precision of all"]
-    assert all(t.evidence.students is None for t in trusted(bare).values())
+    assert all(t.evidence.students is None for t in read_trusted(bare).values())
 
 
-def test_without_a_labelled_set_it_is_the_teachers_own_word(prefect_server: PrefectServer, tmp_path: Path) -> None:
-    alone = config_in(tmp_path, target_precision=0.9).model_copy(update={"student": None, "labelled": None})
+def test_without_a_labelled_set_precision_is_the_teachers_estimate(
+    prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    alone = make_config(tmp_path, target_precision=0.9).model_copy(update={"student": None, "labelled": None})
     record = run(alone)
     assert record.figures["calibrated"] == 0 and record.kept == 60  # scripted: sure to 0.9
     assert record.figures["expected precision"] == pytest.approx(0.9)
 
 
-def test_a_second_teacher_is_asked_about_what_is_uncertain_and_its_like(
+def test_a_second_teacher_is_asked_about_uncertain_and_similar_items(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     second = EngineSpec(engine="scripted", model="scripted:hash")
-    config = config_in(tmp_path, rightly=0.6, target_precision=0.95, second_teacher=second)
+    config = make_config(tmp_path, rightly=0.6, target_precision=0.95, second_teacher=second)
     record = run(config)
-    asked = {i for i, t in trusted(config).items() if t.evidence.second is not None}
-    untrusted = {i for i, t in trusted(config).items() if t.decision is PoolDecision.NOT_TRUSTED}
+    asked = {i for i, t in read_trusted(config).items() if t.evidence.second is not None}
+    untrusted = {i for i, t in read_trusted(config).items() if t.decision is PoolDecision.NOT_TRUSTED}
     assert asked >= untrusted and len(asked) > 10
     assert record.costs.asked > 150 + len(asked)  # labelled items with evidence as weak, too
     assert set(record.models) == {"teacher", "second teacher"}

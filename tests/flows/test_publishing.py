@@ -1,4 +1,4 @@
-"""What is published is what was compared and approved, though files come, servers fail and processes die meanwhile."""
+"""The published set is the one that was approved, even if files arrive, servers fail and processes die meanwhile."""
 
 import shutil
 import threading
@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 
 import flows.distill
 import flows.relabel
-from flows.relabel import watched_digest
+from flows.relabel import digest_watched_inputs
 from tasks.dataset.drift import RelabelOutcome, read_state
 from tasks.dataset.settings import ApprovalSettings
 from tasks.dataset.versions import read_versions
@@ -32,11 +32,11 @@ ASKS = ApprovalSettings(ask="always", hours=0.05)
 YES = {"publish": True, "note": ""}
 
 
-def taught(folder: Path) -> set[str]:
+def read_taught_items(folder: Path) -> set[str]:
     return {example.sample_id for example in read_rows(folder / "kept.parquet", Example)}
 
 
-def test_what_comes_while_a_person_looks_is_left_to_the_next_run(pool: Watched) -> None:
+def test_items_that_arrive_during_approval_are_left_to_the_next_run(pool: Watched) -> None:
     def add_and_answer() -> None:
         publishing_now.wait(120)
         pool.add(seed=6, count=10)
@@ -57,12 +57,12 @@ def test_what_comes_while_a_person_looks_is_left_to_the_next_run(pool: Watched) 
         person.join()
     assert (state.outcome, pool.asked()) == (RelabelOutcome.PUBLISHED, 30)
     output = pool.config.output
-    assert taught(output / "emit") == taught(output / "candidate")
+    assert read_taught_items(output / "emit") == read_taught_items(output / "candidate")
     pool.relabel()
     assert pool.asked() == 40
 
 
-def test_an_answer_is_heard_though_the_api_was_away(pool: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_is_found_after_an_outage_of_the_api(pool: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     real, cut = SyncPrefectClient.read_flow_run, list[str]()
 
     def read(self: SyncPrefectClient, run: Any) -> FlowRun:
@@ -88,7 +88,7 @@ def test_an_answer_is_heard_though_the_api_was_away(pool: Watched, monkeypatch: 
 
 
 @pytest.mark.parametrize("held_back", [False, True])
-def test_a_publication_that_was_broken_off_is_finished_without_asking(
+def test_an_interrupted_publication_is_finished_without_asking(
     held_back: bool, pool: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if held_back:
@@ -115,7 +115,7 @@ def test_a_publication_that_was_broken_off_is_finished_without_asking(
     assert pool.relabel(**changes).outcome is RelabelOutcome.UNCHANGED
 
 
-def test_a_set_that_is_gone_is_made_again(pool: Watched) -> None:
+def test_a_deleted_set_is_made_again(pool: Watched) -> None:
     pool.relabel()
     before = pool.emitted()
     shutil.rmtree(pool.config.output / "emit")
@@ -123,7 +123,7 @@ def test_a_set_that_is_gone_is_made_again(pool: Watched) -> None:
     assert (pool.emitted(), pool.asked()) == (before, 30)
 
 
-def test_nothing_is_not_published_even_if_it_is_asked_for(pool: Watched) -> None:
+def test_an_empty_set_is_not_published_even_with_publish(pool: Watched) -> None:
     pool.relabel()
     before = pool.emitted()
     strict = PseudoLabelSettings(votes=1, temperature=0.0, target_precision=0.999999, assurance=0.999)
@@ -132,9 +132,7 @@ def test_nothing_is_not_published_even_if_it_is_asked_for(pool: Watched) -> None
     assert pool.emitted() == before
 
 
-def test_questions_that_failed_are_asked_again_though_nothing_has_changed(
-    pool: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_questions_are_asked_again_without_a_change(pool: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ScriptedEngine._answer
 
     def failing(self: ScriptedEngine, request: Request, *, malformed: bool) -> Generation:
@@ -153,25 +151,25 @@ def test_questions_that_failed_are_asked_again_though_nothing_has_changed(
     assert state is not None and state.watched
 
 
-def test_a_student_that_starts_from_another_base_is_seen(pool: Watched, tmp_path: Path) -> None:
+def test_another_base_of_the_student_is_noticed(pool: Watched, tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text("{}")
     config = pool.config.model_copy(update={"student": StudentSpec(base=str(base))})
-    before = watched_digest(config)
-    assert watched_digest(config) == before
+    before = digest_watched_inputs(config)
+    assert digest_watched_inputs(config) == before
     (base / "config.json").write_text('{"trained": "again"}')
-    assert watched_digest(config) != before
+    assert digest_watched_inputs(config) != before
 
 
-def test_a_run_that_is_tried_again_goes_on_with_what_is_left_of_its_budget(prefect_server: PrefectServer) -> None:
-    from flows.asking import spending
+def test_a_retried_run_has_only_the_rest_of_its_budget(prefect_server: PrefectServer) -> None:
+    from flows.asking import charge_budget
 
     asked: list[int] = []
 
     @flow(retries=1)
     def tried_twice() -> None:
-        with spending(BudgetSettings(requests=5)) as budget:
+        with charge_budget(BudgetSettings(requests=5)) as budget:
             asked.append(budget.asked)
             assert budget.allow()
             if len(asked) == 1:

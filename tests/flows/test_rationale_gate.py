@@ -1,4 +1,4 @@
-"""The gate in its stage: books, figures, and what a changed gate costs."""
+"""The reason gate in its stage: kept and dropped items, figures, and the cost of a changed gate."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def run(whole: DistillConfig, **settings: object) -> StageRecord:
     )
 
 
-def test_the_stage_reports_and_a_changed_gate_asks_little_anew(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_the_stage_reports_and_a_changed_gate_asks_little_again(prefect_server: PrefectServer, tmp_path: Path) -> None:
     whole = small_config(tmp_path, items=20)
     first = run(whole, attempts=1)
     assert first.kept + first.dropped == 20

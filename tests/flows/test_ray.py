@@ -41,7 +41,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     torch.set_num_threads(threads)
 
 
-def on_ray(config: DistillConfig, cluster: Any, folder: Path) -> DistillConfig:
+def move_to_ray(config: DistillConfig, cluster: Any, folder: Path) -> DistillConfig:
     """The same with files of its own, on the cluster."""
     return config.model_copy(
         update={
@@ -54,7 +54,7 @@ def on_ray(config: DistillConfig, cluster: Any, folder: Path) -> DistillConfig:
     )
 
 
-def answers(ledger: Path) -> dict[str, dict[str, Any]]:
+def read_answers(ledger: Path) -> dict[str, dict[str, Any]]:
     """The ledger's answers by key, but for the time that they took."""
     with sqlite3.connect(ledger) as file:
         rows = [json.loads(text) for (text,) in file.execute("SELECT generation FROM answers")]
@@ -74,7 +74,7 @@ def assert_same(one: DistillConfig, other: DistillConfig) -> None:
     assert folds[0] == folds[1]
     students = [{f.name for f in (c.output / "correction" / "students").glob("[!.]*")} for c in (one, other)]
     assert students[0] == students[1] and students[0]
-    left, right = answers(one.ledger), answers(other.ledger)
+    left, right = read_answers(one.ledger), read_answers(other.ledger)
     assert left.keys() == right.keys()
     assert left == right
 
@@ -93,7 +93,7 @@ class KillWhen(threading.Thread):
         self.killed = True
 
 
-def counted(ledger: Path) -> int:
+def count_answers(ledger: Path) -> int:
     if not ledger.exists():
         return 0
     with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as file:
@@ -101,12 +101,14 @@ def counted(ledger: Path) -> int:
     return int(count)
 
 
-def test_a_probe_run_is_the_same_on_both(prefect_server: PrefectServer, cluster: Any, tmp_path: Path) -> None:
+def test_a_probe_run_is_the_same_with_and_without_ray(
+    prefect_server: PrefectServer, cluster: Any, tmp_path: Path
+) -> None:
     from flows.distill import distill
 
     alone = small_config(tmp_path).model_copy(update={"student": ProbeSpec(folds=3)})
     distill(alone)
-    spread = on_ray(alone, cluster, tmp_path / "spread")
+    spread = move_to_ray(alone, cluster, tmp_path / "spread")
     distill(spread)
     assert_same(alone, spread)
     metrics = [read_record(c.output / "pseudo_labels") for c in (alone, spread)]
@@ -120,7 +122,7 @@ def test_a_killed_node_changes_nothing(prefect_server: PrefectServer, cluster: A
 
     alone = small_config(tmp_path)
     distill(alone)
-    spread = on_ray(alone, cluster, tmp_path / "spread")
+    spread = move_to_ray(alone, cluster, tmp_path / "spread")
     students = spread.output / "correction" / "students"
     # both folds are under way at once, one on each node
     killer = KillWhen(cluster, lambda: any(students.glob(".*.part")))
@@ -136,16 +138,16 @@ def test_the_demo_on_two_raylets(
     """Preparation, folds and generation by the demo's local engines; the node dies while the pool is labelled."""
     from prefect import flow
 
-    from flows.demo import _data, _models, demo_config  # pyright: ignore[reportPrivateUsage]
+    from flows.demo import make_demo_config, train_models, write_data
     from flows.distill import distill
 
     small = DemoConfig(output=tmp_path / "alone", labelled=60, unlabelled=60, folds=2, training=0.05)
 
     @flow
     def models() -> TinyModels:
-        return _models(small)
+        return train_models(small)
 
-    alone = demo_config(small, _data(small), models())
+    alone = make_demo_config(small, write_data(small), models())
     alone = alone.model_copy(
         update={
             # small batches, so that both copies get some
@@ -157,9 +159,9 @@ def test_the_demo_on_two_raylets(
     began = time.monotonic()
     distill(alone)
     on_threads = time.monotonic() - began
-    spread = on_ray(alone, cluster, tmp_path / "spread")
-    total = counted(alone.ledger)
-    killer = KillWhen(cluster, lambda: counted(spread.ledger) > 0.8 * total)
+    spread = move_to_ray(alone, cluster, tmp_path / "spread")
+    total = count_answers(alone.ledger)
+    killer = KillWhen(cluster, lambda: count_answers(spread.ledger) > 0.8 * total)
     killer.start()
     began = time.monotonic()
     distill(spread)

@@ -1,4 +1,4 @@
-"""Re-labelling by schedule: only what is new or stale is asked; what moved too far is held back; budgets; approval."""
+"""Scheduled re-labelling: only new and changed items are asked about; drift, budgets and approval are respected."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.dataset.versions import open_snapshot, read_versions
 from tasks.demo.dataset import draw_items
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
@@ -87,7 +87,7 @@ def teacher(rule: str) -> EngineSpec:
     return EngineSpec(engine="scripted", model=f"scripted:{rule}")
 
 
-def test_first_all_then_nothing_then_what_was_added(pool: Watched) -> None:
+def test_the_first_run_asks_all_the_next_only_new_items(pool: Watched) -> None:
     first = pool.relabel()
     assert (first.outcome, pool.asked()) == (RelabelOutcome.PUBLISHED, 30)
     before = pool.emitted()
@@ -105,7 +105,7 @@ def test_first_all_then_nothing_then_what_was_added(pool: Watched) -> None:
     assert set(counts.kinds) <= {ChangeKind.ADDED, ChangeKind.MOVED} and counts.kinds[ChangeKind.ADDED] > 0
 
 
-def test_a_budget_stops_cleanly_and_the_next_run_goes_on(pool: Watched) -> None:
+def test_a_budget_stops_the_run_and_the_next_one_continues(pool: Watched) -> None:
     small = BudgetSettings(requests=12)
     outcomes = []
     for _ in range(3):
@@ -115,7 +115,7 @@ def test_a_budget_stops_cleanly_and_the_next_run_goes_on(pool: Watched) -> None:
     assert pool.asked() == 30
 
 
-def test_what_moved_too_far_is_held_back_until_it_is_released(pool: Watched) -> None:
+def test_a_version_beyond_the_drift_is_held_back_until_released(pool: Watched) -> None:
     first = pool.relabel()
     before = pool.emitted()
     held = pool.relabel(teacher=teacher("first"))
@@ -152,7 +152,7 @@ def test_a_persons_answer_decides(publish: bool, outcome: RelabelOutcome, pool: 
     state = pool.relabel(approval=ApprovalSettings(ask="always", hours=0.05))
     answered.join()
     assert state.outcome is outcome
-    assert publish or state.why == ("a person said no: looked at it",)
+    assert publish or state.why == ("a person rejected it: looked at it",)
 
 
 def answer(values: dict[str, Any]) -> None:

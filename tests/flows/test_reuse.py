@@ -1,4 +1,4 @@
-"""Nothing is paid twice: what changes after an answer was given costs no answer, a template only what it touches."""
+"""No answer is paid for twice: changed rules ask nothing, and a changed template asks only about its own items."""
 
 import shutil
 from dataclasses import dataclass
@@ -54,14 +54,14 @@ def pool(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
     return Pool(small_config(folder), shutil.copytree(TEMPLATES / "demo", folder / "pack"))
 
 
-def test_parser_gate_and_template_cost_nothing_nothing_and_what_is_touched(
+def test_changed_parser_and_gate_ask_nothing_and_a_template_only_its_items(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = pool.label()
     assert (first.read, first.costs.asked, first.costs.reused) == (60, 60, 0)
 
     # a parser rule: the code's version changes with it, so the stage decides again
-    import flows.pseudo_labels as flow
+    import flows.stage as stage
     import tasks.models.ask as asking
     from tasks.prompts.parsing import parse
 
@@ -70,7 +70,7 @@ def test_parser_gate_and_template_cost_nothing_nothing_and_what_is_touched(
         return found.model_copy(update={"reason": found.reason[:4]})
 
     monkeypatch.setattr(asking, "parse", shorter)
-    monkeypatch.setattr(flow, "code_version", lambda: "another")
+    monkeypatch.setattr(stage, "code_version", lambda: "another")
     parsed = pool.label()
     assert parsed.recipe != first.recipe
     assert (parsed.costs.asked, parsed.costs.reused) == (0, 60)

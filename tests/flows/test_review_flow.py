@@ -1,4 +1,4 @@
-"""From suspicion to an emitted label: a run asks, a person answers in the page, the next run follows them."""
+"""From a suspicious label to an emitted one: a person judges it on the review page, and the next run applies that."""
 
 import warnings
 from pathlib import Path
@@ -16,40 +16,40 @@ from tasks.storage.rows import read_rows
 from tasks.students.settings import ProbeSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
-from tests.flows.test_review_page import CHROMIUM, call, press, saved
+from tests.flows.test_review_page import CHROMIUM, press_keys, run_review, save_verdicts
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def probe_config(folder: Path, **update: object) -> DistillConfig:
+def make_probe_config(folder: Path, **update: object) -> DistillConfig:
     """The small run with probes for students and nobody to review, labelled items only."""
     settings = CorrectionSettings(votes=1, temperature=0, review_budget=20, audit=20, reviewer=ReviewerConfig())
     changes = {"student": ProbeSpec(folds=3), "generator": None, "unlabelled": None, "correction": settings}
     return small_config(folder).model_copy(update=changes | update)
 
 
-def decisions(config: DistillConfig) -> dict[str, Correction]:
+def read_decisions(config: DistillConfig) -> dict[str, Correction]:
     return {c.sample_id: c for c in read_rows(config.output / "correction/kept.parquet", Correction)}
 
 
-def emitted(config: DistillConfig) -> dict[str, Example]:
+def read_emitted(config: DistillConfig) -> dict[str, Example]:
     return {e.sample_id: e for e in read_rows(config.output / "emit/kept.parquet", Example)}
 
 
 @pytest.mark.browser
-def test_what_a_person_says_in_the_page_is_what_is_emitted(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_labels_chosen_on_the_page_are_emitted(prefect_server: PrefectServer, tmp_path: Path) -> None:
     from flows.distill import distill
 
     if CHROMIUM is None:
         warnings.warn("NO CHROMIUM: the review page was not judged; install chromium or set $CHROMIUM", stacklevel=1)
         pytest.skip("no Chromium on PATH or in $CHROMIUM")
-    config = probe_config(tmp_path)
+    config = make_probe_config(tmp_path)
     distill(config)
     review = config.output / "review"
     asked = read_queue(review)
     assert len(asked) == 20
     assert [c.gain for c in asked] == sorted((c.gain for c in asked), reverse=True)
-    first = decisions(config)
+    first = read_decisions(config)
     assert all(c.label == c.given and not c.reviewed for c in first.values())  # nobody has said anything yet
     assert config.labelled is not None
     manifest, copy = config.labelled.manifest, config.output / "correction/corrected" / config.labelled.manifest.name
@@ -64,15 +64,15 @@ def test_what_a_person_says_in_the_page_is_what_is_emitted(prefect_server: Prefe
         for number, case in enumerate(asked):
             expect(page.locator("#name")).to_have_text(case.sample_id)
             key = ("2", "4", "1")[number % 3] if case.candidate else ("4", "1")[number % 2]
-            press(page, key)
+            press_keys(page, key)
             expected[case.sample_id] = {"1": case.given, "2": case.candidate, "4": None}[key]
-        file = saved(page, tmp_path)
+        file = save_verdicts(page, tmp_path)
         browser.close()
     assert len(set(expected.values())) > 3
-    assert "20 new" in call("import", config.output, file).output
+    assert "20 new" in run_review("import", config.output, file).output
 
     distill(config)
-    after, training_set = decisions(config), emitted(config)
+    after, training_set = read_decisions(config), read_emitted(config)
     for identity, label in expected.items():
         case = after[identity]
         assert case.reviewed and case.label == label
@@ -87,21 +87,21 @@ def test_what_a_person_says_in_the_page_is_what_is_emitted(prefect_server: Prefe
     assert {line["id"] for line in lines} == {i for i, label in expected.items() if label != first[i].given}
     # students and seed change, what a person said does not
     distill(config.model_copy(update={"student": ProbeSpec(folds=3, seed=9, ngrams=(1, 2))}))
-    again = decisions(config)
+    again = read_decisions(config)
     assert all(again[identity].label == label and again[identity].reviewed for identity, label in expected.items())
 
 
 def test_repeats_are_averaged_and_each_is_out_of_fold(prefect_server: PrefectServer, tmp_path: Path) -> None:
     from flows.distill import distill
 
-    config = probe_config(tmp_path, student=ProbeSpec(folds=3, repeats=2))
+    config = make_probe_config(tmp_path, student=ProbeSpec(folds=3, repeats=2))
     distill(config)
     stage = config.output / "correction"
     splits = [orjson.loads((stage / name).read_bytes())["fold_of"] for name in ("folds.json", "folds-1.json")]
     assert splits[0] != splits[1] and splits[0].keys() == splits[1].keys()
     trained = [orjson.loads(f.read_bytes()) for f in (stage / "students").glob("*/student.json")]
     assert len(trained) == 6
-    found = decisions(config)
+    found = read_decisions(config)
     assert all(len(found[i].model.split("; ")) == 2 for i in splits[0])
     assert {c.dissent for c in found.values() if c.dissent is not None} >= {0.0, 1.0}
     for facts in trained:
@@ -114,7 +114,7 @@ def test_repeats_are_averaged_and_each_is_out_of_fold(prefect_server: PrefectSer
 def test_a_student_that_saw_an_item_stops_the_stage(prefect_server: PrefectServer, tmp_path: Path) -> None:
     from flows.distill import distill
 
-    config = probe_config(tmp_path)
+    config = make_probe_config(tmp_path)
     distill(config)
     stage = config.output / "correction"
     before = (stage / "kept.parquet").read_bytes()

@@ -1,4 +1,4 @@
-"""The review page in real headless Chromium: judged by keyboard, saved, imported. And the command around it."""
+"""The review page in headless Chromium: judge by keyboard, save, import; and the command `labelstill review`."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ ALERT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 in_browser = pytest.mark.browser
 
 
-def cases(folder: Path, count: int = 20) -> list[ReviewCase]:
+def make_cases(folder: Path, count: int = 20) -> list[ReviewCase]:
     """Every fourth has no candidate; given labels alternate between the first and the last."""
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (300, 500), "navy").save(folder / "screen.png")
@@ -51,7 +51,7 @@ def cases(folder: Path, count: int = 20) -> list[ReviewCase]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    write_queue(cases(tmp_path / "data"), tmp_path / "run" / "review", title="Review")
+    write_queue(make_cases(tmp_path / "data"), tmp_path / "run" / "review", title="Review")
     return tmp_path / "run"
 
 
@@ -90,16 +90,16 @@ def _is_elsewhere(url: str) -> bool:
     return not url.startswith(("data:", "blob:", "file:")) or (url.startswith("file:") and "review.html" not in url)
 
 
-def call(*arguments: object) -> Result:
+def run_review(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"}, catch_exceptions=False)
 
 
-def press(page: Page, *keys: str) -> None:
+def press_keys(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
 
 
-def saved(page: Page, folder: Path) -> Path:
+def save_verdicts(page: Page, folder: Path) -> Path:
     with page.expect_download() as download:
         page.keyboard.press("s")
     assert download.value.suggested_filename == "verdicts.jsonl"
@@ -113,35 +113,35 @@ def test_twenty_items_are_judged_by_keyboard_saved_and_imported(page: Page, run:
     counts, name = page.locator("#counts"), page.locator("#name")
     expect(counts).to_have_text("0 of 20 judged")
     expected: dict[str, str] = {}
-    for n, case in enumerate(cases(tmp_path / "data")):
+    for n, case in enumerate(make_cases(tmp_path / "data")):
         expect(name).to_have_text(case.sample_id)
         key = ("1", "2", "3", "4")[n % 4]
-        press(page, key)
+        press_keys(page, key)
         if key == "3":
             page.keyboard.type("询问")
             expect(page.locator("#list li")).to_have_text(["询问尺码", "询问用法"])
-            press(page, "ArrowDown", "Enter")
+            press_keys(page, "ArrowDown", "Enter")
         expected[case.sample_id] = {"1": case.given, "2": LABELS[1], "3": "询问用法", "4": "neither"}[key]
         if n in (5, 6):  # a slip, undone: back on the same item, which is judged anew
-            press(page, "u")
+            press_keys(page, "u")
             expect(name).to_have_text(case.sample_id)
             expect(page.locator(".chosen")).to_have_count(0)
-            press(page, "4")
+            press_keys(page, "4")
             expected[case.sample_id] = "neither"
     expect(counts).to_have_text("20 of 20 judged, 20 not saved")
-    file = saved(page, tmp_path)
+    file = save_verdicts(page, tmp_path)
     expect(counts).to_have_text("20 of 20 judged")
     first = orjson.loads(file.read_bytes().splitlines()[0])
-    asked = cases(tmp_path / "data")[0]
+    asked = make_cases(tmp_path / "data")[0]
     assert first == {"id": "item-0", "verdict": LABELS[0], "given": LABELS[0], "content": content_digest(asked)}
-    assert "20 new, 0 changed, 0 as before" in call("import", run, file, "--by", "Ann").output
+    assert "20 new, 0 changed, 0 as before" in run_review("import", run, file, "--by", "Ann").output
     store = read_store(run / "review" / "verdicts.jsonl")
     assert {i: v.verdict for i, v in store.items()} == expected
     assert {v.by for v in store.values()} == {"Ann"}
 
 
 @in_browser
-def test_text_of_the_data_stays_text(page: Page) -> None:
+def test_markup_in_the_data_is_shown_as_text(page: Page) -> None:
     expect(page.locator("#item .text").first).to_have_text(f"第0件 {ALERT}")
     expect(page.locator("#evidence .said")).to_have_text(f"因为 {ALERT}")
     expect(page.locator("#item .speaker")).to_have_text(["用户", "客服"])
@@ -151,7 +151,7 @@ def test_text_of_the_data_stays_text(page: Page) -> None:
 
 
 @in_browser
-def test_the_policy_stops_a_script_that_got_in_all_the_same(page: Page, complaints: list[str]) -> None:
+def test_the_content_policy_stops_an_injected_script(page: Page, complaints: list[str]) -> None:
     got_in = page.evaluate(
         """() => {
             const script = document.createElement("script");
@@ -168,77 +168,77 @@ def test_the_policy_stops_a_script_that_got_in_all_the_same(page: Page, complain
 
 @in_browser
 def test_a_reload_loses_nothing(page: Page, tmp_path: Path) -> None:
-    press(page, "1", "2", "4")
+    press_keys(page, "1", "2", "4")
     page.reload()
     expect(page.locator("#counts")).to_have_text("3 of 20 judged, 3 not saved")
     expect(page.locator("#name")).to_have_text("item-3")
-    press(page, "ArrowLeft")
+    press_keys(page, "ArrowLeft")
     expect(page.locator(".chosen .role")).to_have_text("neither")
-    saved(page, tmp_path)
-    press(page, "1")
+    save_verdicts(page, tmp_path)
+    press_keys(page, "1")
     page.reload()
     expect(page.locator("#counts")).to_have_text("3 of 20 judged, 1 not saved")
 
 
 @in_browser
-def test_a_page_written_again_shows_the_verdicts_imported_since(page: Page, run: Path, tmp_path: Path) -> None:
-    press(page, "1", "1", "1")
-    call("import", run, saved(page, tmp_path))
-    press(page, "4")  # judged here and not yet imported: outlives the new page
+def test_a_rewritten_page_shows_imported_verdicts(page: Page, run: Path, tmp_path: Path) -> None:
+    press_keys(page, "1", "1", "1")
+    run_review("import", run, save_verdicts(page, tmp_path))
+    press_keys(page, "4")  # judged here and not yet imported: outlives the new page
     (tmp_path / "other.jsonl").write_bytes(orjson.dumps({"id": "item-1", "verdict": "反馈破损"}))
-    assert "1 changed" in call("import", run, tmp_path / "other.jsonl").output
-    assert "20 questions" in call("page", run).output
+    assert "1 changed" in run_review("import", run, tmp_path / "other.jsonl").output
+    assert "20 questions" in run_review("page", run).output
     page.reload()
     expect(page.locator("#counts")).to_have_text("4 of 20 judged, 1 not saved")
-    press(page, "ArrowLeft", "ArrowLeft", "ArrowLeft")
+    press_keys(page, "ArrowLeft", "ArrowLeft", "ArrowLeft")
     expect(page.locator("#name")).to_have_text("item-1")
     expect(page.locator(".chosen .label")).to_have_text("反馈破损")
 
 
 @in_browser
-def test_a_verdict_undone_after_its_import_is_taken_back(page: Page, run: Path, tmp_path: Path) -> None:
-    press(page, "1", "1")
-    call("import", run, saved(page, tmp_path))
-    press(page, "u")
+def test_a_verdict_undone_after_import_is_withdrawn(page: Page, run: Path, tmp_path: Path) -> None:
+    press_keys(page, "1", "1")
+    run_review("import", run, save_verdicts(page, tmp_path))
+    press_keys(page, "u")
     expect(page.locator("#counts")).to_have_text("1 of 20 judged, 1 not saved")
-    assert "1 as before, 1 taken back" in call("import", run, saved(page, tmp_path)).output
+    assert "1 as before, 1 taken back" in run_review("import", run, save_verdicts(page, tmp_path)).output
     assert set(read_store(run / "review" / "verdicts.jsonl")) == {"item-0"}
 
 
 @in_browser
-def test_filters_narrow_what_is_walked_through(page: Page) -> None:
-    press(page, "1", "1")
+def test_filters_narrow_the_queue(page: Page) -> None:
+    press_keys(page, "1", "1")
     page.select_option("#given-filter", LABELS[-1])
     expect(page.locator("#name")).to_have_text("item-1")
     expect(page.locator("#place")).to_have_text("1 of 10")
     page.select_option("#show", "open")
     expect(page.locator("#name")).to_have_text("item-3")
     expect(page.locator("#place")).to_have_text("1 of 9")
-    press(page, "ArrowRight", "ArrowRight", "ArrowLeft")
+    press_keys(page, "ArrowRight", "ArrowRight", "ArrowLeft")
     expect(page.locator("#name")).to_have_text("item-5")
-    press(page, "4")
+    press_keys(page, "4")
     expect(page.locator("#name")).to_have_text("item-7")
-    press(page, "u")
+    press_keys(page, "u")
     expect(page.locator("#name")).to_have_text("item-5")
     expect(page.locator("#place")).to_have_text("2 of 9")
 
 
 @in_browser
 def test_a_missing_candidate_cannot_be_chosen_and_escape_leaves_the_list(page: Page) -> None:
-    press(page, "ArrowRight", "ArrowRight", "ArrowRight", "2")
+    press_keys(page, "ArrowRight", "ArrowRight", "ArrowRight", "2")
     expect(page.locator("#message")).to_have_text("No other label is proposed for this item.")
-    press(page, "3", "Escape")
+    press_keys(page, "3", "Escape")
     expect(page.locator("#picker")).to_be_hidden()
-    press(page, "3")
+    press_keys(page, "3")
     page.keyboard.type("1234us")  # typed into the filter, no verdicts; and no label to pick
-    press(page, "Enter", "Escape")
+    press_keys(page, "Enter", "Escape")
     expect(page.locator("#name")).to_have_text("item-3")
     expect(page.locator("#counts")).to_have_text("0 of 20 judged")
 
 
 @in_browser
-def test_linked_images_are_shown_and_lost_ones_noted(page: Page, run: Path, complaints: list[str]) -> None:
-    call("page", run, "--link")
+def test_linked_images_are_shown_and_missing_ones_marked(page: Page, run: Path, complaints: list[str]) -> None:
+    run_review("page", run, "--link")
     page.reload()
     expect(page.locator("#item img")).to_have_js_property("naturalWidth", 300)
     (run.parent / "data" / "screen.png").unlink()
@@ -252,14 +252,14 @@ def test_an_empty_queue_says_so(page: Page, run: Path) -> None:
     write_queue([], run / "review")
     page.reload()
     expect(page.locator("#item")).to_have_text("No label is in doubt.")
-    press(page, "1", "2", "3", "4", "u", "s", "ArrowLeft")
+    press_keys(page, "1", "2", "3", "4", "u", "s", "ArrowLeft")
     expect(page.locator("#message")).to_have_text("Nothing is judged yet.")
 
 
 # --- the command, without a browser
 
 
-def verdict_file(folder: Path, **verdicts: str) -> Path:
+def write_verdicts(folder: Path, **verdicts: str) -> Path:
     file = folder / "v.jsonl"
     file.write_bytes(
         b"".join(orjson.dumps({"id": i.replace("_", "-"), "verdict": v}) + b"\n" for i, v in verdicts.items())
@@ -267,50 +267,52 @@ def verdict_file(folder: Path, **verdicts: str) -> Path:
     return file
 
 
-def test_what_was_taken_over_is_told_and_listed(run: Path, tmp_path: Path) -> None:
-    said = call("import", run, verdict_file(tmp_path, item_0="neither", item_1="查询物流"), "--by", "[Ann]").output
-    assert "2 new, 0 changed, 0 as before, 0 taken back" in said
-    assert "2 of 20 judged" in said and "run the configuration again" in said
-    said = call("import", run, verdict_file(tmp_path, item_0="反馈破损")).output
-    assert "0 new, 1 changed" in said and "changed: item-0" in said
-    listed = call("list", run).output
+def test_imported_verdicts_are_reported_and_listed(run: Path, tmp_path: Path) -> None:
+    output = run_review(
+        "import", run, write_verdicts(tmp_path, item_0="neither", item_1="查询物流"), "--by", "[Ann]"
+    ).output
+    assert "2 new, 0 changed, 0 as before, 0 taken back" in output
+    assert "2 of 20 judged" in output and "run the configuration again" in output
+    output = run_review("import", run, write_verdicts(tmp_path, item_0="反馈破损")).output
+    assert "0 new, 1 changed" in output and "changed: item-0" in output
+    listed = run_review("list", run).output
     assert "[Ann]" in listed and "2 of 20 judged, 0 verdicts no longer used" in listed
 
 
 def test_a_bad_verdict_is_an_error_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
     with pytest.raises(JudgementError, match=r"v\.jsonl, line 2: item nobody was not asked about"):
-        call("import", run, verdict_file(tmp_path, item_0="neither", nobody="neither"))
+        run_review("import", run, write_verdicts(tmp_path, item_0="neither", nobody="neither"))
     assert not (run / "review" / "verdicts.jsonl").exists()
 
 
 def test_a_run_without_a_queue_is_named(tmp_path: Path) -> None:
     for command in (["list"], ["page"], ["export", "--to", "t.json"]):
         with pytest.raises(ConfigError, match=r"review/cases\.jsonl: there is no review queue"):
-            call(command[0], tmp_path, *command[1:])
+            run_review(command[0], tmp_path, *command[1:])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_verdict_on_changed_content_is_kept_but_not_used(run: Path, tmp_path: Path) -> None:
-    call("import", run, verdict_file(tmp_path, item_0="neither", item_1="neither"))
-    changed = [c.model_copy(update={"parts": c.parts[:1]}) if c.sample_id == "item-0" else c for c in _queued(run)]
+    run_review("import", run, write_verdicts(tmp_path, item_0="neither", item_1="neither"))
+    changed = [c.model_copy(update={"parts": c.parts[:1]}) if c.sample_id == "item-0" else c for c in _read_queue(run)]
     write_queue(changed, run / "review")
-    listed = call("list", run).output
+    listed = run_review("list", run).output
     assert "not used" in listed and "1 of 20 judged, 1 verdicts no longer used" in listed
-    call("page", run)
+    run_review("page", run)
     page = (run / "review" / "review.html").read_text(encoding="utf-8")
     assert page.count('"verdict":"neither"') == 1
     assert set(read_store(run / "review" / "verdicts.jsonl")) == {"item-0", "item-1"}
 
 
-def _queued(run: Path) -> list[ReviewCase]:
+def _read_queue(run: Path) -> list[ReviewCase]:
     return [ReviewCase.model_validate_json(line) for line in (run / "review" / "cases.jsonl").read_bytes().splitlines()]
 
 
-def test_label_studio_gets_the_queue_and_its_export_is_taken_over(run: Path, tmp_path: Path) -> None:
-    call("import", run, verdict_file(tmp_path, item_0="neither"))
-    assert "19 tasks" in call("export", run, "--to", tmp_path / "open.json", "--open").output
-    said = call("export", run, "--to", tmp_path / "tasks.json").output
-    assert "20 tasks" in said and "tasks.xml" in said
+def test_label_studio_gets_the_queue_and_its_export_is_imported(run: Path, tmp_path: Path) -> None:
+    run_review("import", run, write_verdicts(tmp_path, item_0="neither"))
+    assert "19 tasks" in run_review("export", run, "--to", tmp_path / "open.json", "--open").output
+    output = run_review("export", run, "--to", tmp_path / "tasks.json").output
+    assert "20 tasks" in output and "tasks.xml" in output
     tasks: list[dict[str, Any]] = orjson.loads((tmp_path / "tasks.json").read_bytes())
     for n, choice in ((0, "查询物流"), (2, "neither")):
         value = {"choices": [choice]}
@@ -318,11 +320,11 @@ def test_label_studio_gets_the_queue_and_its_export_is_taken_over(run: Path, tmp
         tasks[n]["annotations"] = [{"result": result, "was_cancelled": False, "updated_at": "2026-01-01T00:00:00Z"}]
     back = [{"annotations": []} | task for task in tasks]
     (tmp_path / "export.json").write_bytes(orjson.dumps(back))
-    assert "1 new, 1 changed" in call("import", run, tmp_path / "export.json").output
+    assert "1 new, 1 changed" in run_review("import", run, tmp_path / "export.json").output
     store = read_store(run / "review" / "verdicts.jsonl")
     assert {i: v.verdict for i, v in store.items()} == {"item-0": "查询物流", "item-2": "neither"}
 
 
-def test_only_a_json_file_is_exported_to(run: Path, tmp_path: Path) -> None:
+def test_an_export_must_go_to_a_json_file(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tasks\.xml: must end in \.json"):
-        call("export", run, "--to", tmp_path / "tasks.xml")
+        run_review("export", run, "--to", tmp_path / "tasks.xml")

@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from pydantic import BaseModel
 
-from flows.run_lock import hold_output, holder_of, lock_output
+from flows.run_lock import hold_output, lock_output, read_holder
 from tasks.errors import ConfigError, EngineError
 from tests.conftest import ROOT, PrefectServer
 
@@ -31,8 +31,8 @@ print("gave it back", flush=True)
 
 
 @contextmanager
-def another_holding(output: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds `output` until a line comes, or it is killed."""
+def lock_in_other_process(output: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start another process that locks `output` until it gets a line or is killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(output)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -45,20 +45,20 @@ def another_holding(output: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def give_back(process: subprocess.Popen[str]) -> None:
+def release(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 
 
-def test_a_second_process_waits_says_for_whom_and_goes_on(tmp_path: Path) -> None:
+def test_a_second_process_waits_names_the_holder_and_continues(tmp_path: Path) -> None:
     output, said = tmp_path / "not" / "there yet", list[str]()
-    with another_holding(output) as first:
+    with lock_in_other_process(output) as first:
 
         def say(line: str) -> None:
             said.append(line)
             if len(said) == 3:
-                give_back(first)
+                release(first)
 
         began = time.monotonic()
         with lock_output(output, "the second", say, every=0.5):
@@ -71,17 +71,17 @@ def test_a_second_process_waits_says_for_whom_and_goes_on(tmp_path: Path) -> Non
         assert f"run 'the first' (host {socket.gethostname()}, pid {first.pid}), since 20" in line
         assert str(output) in line
     assert "is free" in last
-    assert holder_of(output) is None
+    assert read_holder(output) is None
 
 
-def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
-    with another_holding(tmp_path) as first:
+def test_a_killed_holder_releases_the_lock(tmp_path: Path) -> None:
+    with lock_in_other_process(tmp_path) as first:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-        assert holder_of(tmp_path) is not None  # its note stays, and is believed by nobody
+        assert read_holder(tmp_path) is not None  # its note stays, and is believed by nobody
         said: list[str] = []
         with lock_output(tmp_path, "the second", said.append):
-            holder = holder_of(tmp_path)
+            holder = read_holder(tmp_path)
             assert holder is not None
             assert (holder.run, holder.pid) == ("the second", os.getpid())
         assert said == []
@@ -93,7 +93,7 @@ def test_a_stage_does_not_wait_for_its_parent(tmp_path: Path, monkeypatch: pytes
     with lock_output(tmp_path / "out", "distill", said.append):
         with lock_output(Path("out"), "rationales", said.append):
             pass
-        holder = holder_of(tmp_path / "out")
+        holder = read_holder(tmp_path / "out")
         assert holder is not None
         assert holder.run == "distill"  # still held, by the outer one
         locked = f"from filelock import FileLock; FileLock({str(tmp_path / 'out' / '.run.lock')!r}).acquire(timeout=0)"
@@ -101,14 +101,14 @@ def test_a_stage_does_not_wait_for_its_parent(tmp_path: Path, monkeypatch: pytes
     assert said == []
 
 
-def test_what_fails_inside_frees_it(tmp_path: Path) -> None:
+def test_an_error_releases_the_lock(tmp_path: Path) -> None:
     with pytest.raises(KeyError), lock_output(tmp_path, "fails"):
         raise KeyError
-    with another_holding(tmp_path):
+    with lock_in_other_process(tmp_path):
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"output: .*/file/out can't be written \(Not a directory\)"):  # noqa: SIM117
         with lock_output(tmp_path / "file" / "out", "run"):
@@ -122,8 +122,8 @@ class Config(BaseModel):
 @flow(retries=2, retry_delay_seconds=0, flow_run_name="fails in {config.output.name}")
 @hold_output
 def fails(config: Config, error: str) -> None:
-    """Notes the try, and who holds the folder meanwhile."""
-    holder = holder_of(config.output)
+    """Record the attempt and the lock's holder, then fail."""
+    holder = read_holder(config.output)
     with (config.output / "tries").open("a") as file:
         print(holder.run if holder else "nobody", file=file)
     raise {"config": ConfigError, "engine": EngineError, "foreign": ConnectionError}[error]("as asked")
@@ -136,27 +136,27 @@ def larger(config: Config) -> None:
     fails(config, "engine")
 
 
-def tries(output: Path) -> list[str]:
+def read_attempts(output: Path) -> list[str]:
     return (output / "tries").read_text().splitlines()
 
 
-def test_an_error_that_would_come_again_is_final(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_an_error_that_would_occur_again_is_not_retried(prefect_server: PrefectServer, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="as asked"):
         fails(Config(output=tmp_path), "config")
-    assert tries(tmp_path) == [f"fails in {tmp_path.name}"]
+    assert read_attempts(tmp_path) == [f"fails in {tmp_path.name}"]
 
 
 @pytest.mark.parametrize("error", ["engine", "foreign"])
-def test_another_is_tried_as_often_as_asked(prefect_server: PrefectServer, tmp_path: Path, error: str) -> None:
+def test_other_errors_are_retried_as_configured(prefect_server: PrefectServer, tmp_path: Path, error: str) -> None:
     with pytest.raises((EngineError, ConnectionError)):
         fails(Config(output=tmp_path), error)
-    assert tries(tmp_path) == [f"fails in {tmp_path.name}"] * 3
+    assert read_attempts(tmp_path) == [f"fails in {tmp_path.name}"] * 3
 
 
-def test_a_stage_is_tried_again_with_the_larger_flow_alone(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_a_stage_is_retried_only_with_its_parent(prefect_server: PrefectServer, tmp_path: Path) -> None:
     with pytest.raises(EngineError):
         larger(Config(output=tmp_path))
-    assert tries(tmp_path) == ["larger"] * 2
+    assert read_attempts(tmp_path) == ["larger"] * 2
     with SyncPrefectClient(prefect_server.api_url) as client:
         named = FlowRunFilter(name=FlowRunFilterName(any_=["larger"]))
         assert [run.run_count for run in client.read_flow_runs(flow_run_filter=named)] == [2]
@@ -165,4 +165,4 @@ def test_a_stage_is_tried_again_with_the_larger_flow_alone(prefect_server: Prefe
 def test_the_flow_keeps_its_signature_and_description() -> None:
     assert set(fails.parameters.properties) == {"config", "error"}
     assert fails.description is not None
-    assert fails.description.startswith("Notes the try")
+    assert fails.description.startswith("Record the attempt")

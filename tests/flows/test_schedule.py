@@ -27,30 +27,30 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 _EVERY = timedelta(seconds=15)
 
 
-def prefect(*words: str) -> list[str]:
+def run_prefect(*words: str) -> list[str]:
     return [sys.executable, "-m", "prefect", *words]
 
 
-def test_first_all_then_nothing_then_what_was_added(
+def test_the_first_run_asks_all_the_next_only_new_items(
     pool: Watched, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     for name in ("gpu", "cpu"):  # fails where another test has made it
-        subprocess.run(prefect("work-pool", "create", name, "--type", "process"), cwd=ROOT, capture_output=True)
-    done = subprocess.run(prefect("--no-prompt", "deploy", "--all"), cwd=ROOT, capture_output=True, text=True)
+        subprocess.run(run_prefect("work-pool", "create", name, "--type", "process"), cwd=ROOT, capture_output=True)
+    done = subprocess.run(run_prefect("--no-prompt", "deploy", "--all"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "worker.log").open("wb") as log, get_client(sync_client=True) as client:
         worker = subprocess.Popen(
-            prefect("worker", "start", "--pool", "gpu", "--limit", "1"),
+            run_prefect("worker", "start", "--pool", "gpu", "--limit", "1"),
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "2"},
         )  # fmt: skip
         try:
             schedule(client, pool)
-            first = ended(client, 1)
+            first = wait_for_end(client, 1)
             assert pool.asked() == 30
-            second = ended(client, 2)
+            second = wait_for_end(client, 2)
             assert pool.asked() == 30
             pool.add(seed=6, count=10)
-            found = third(client, pool)
+            found = wait_for_third(client, pool)
         except AssertionError:
             print((tmp_path / "worker.log").read_text("utf-8", "replace")[-3000:])
             raise
@@ -85,7 +85,7 @@ def schedule(client: SyncPrefectClient, pool: Watched) -> None:
     client.create_deployment_schedules(deployment(client), [(IntervalSchedule(interval=_EVERY), True)])
 
 
-def ended(client: SyncPrefectClient, number: int) -> FlowRun:
+def wait_for_end(client: SyncPrefectClient, number: int) -> FlowRun:
     """The `number`th run that has ended, as soon as it has."""
     mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment(client)]))
     deadline, runs = time.monotonic() + 300, list[FlowRun]()
@@ -99,10 +99,10 @@ def ended(client: SyncPrefectClient, number: int) -> FlowRun:
     raise AssertionError(f"run number {number} has not ended; there are {found}")
 
 
-def third(client: SyncPrefectClient, pool: Watched) -> FlowRun:
+def wait_for_third(client: SyncPrefectClient, pool: Watched) -> FlowRun:
     """The first run that began after items were added and did something (one may have looked a moment before)."""
     for number in range(3, 7):
-        run = ended(client, number)
+        run = wait_for_end(client, number)
         if run.state_name != "Unchanged":
             return run
     raise AssertionError("what was added was not found")

@@ -1,4 +1,4 @@
-"""A key reaches no log, ledger, artifact or file, though a server quotes it; nor do an image's bytes reach a log."""
+"""A key that a server quotes in its errors reaches no log, ledger, artifact or file; image bytes reach no log."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from flows.config import PseudoLabelsConfig
 from tasks.demo.dataset import write_demo
 from tasks.errors import EngineError
 from tasks.items.settings import SourceConfig
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.records import Dropped, Outcome, Prediction
 from tasks.storage.rows import read_rows
 from tests.conftest import PrefectServer
@@ -62,7 +62,7 @@ def quoting() -> Iterator[str]:
         server.shutdown()
 
 
-def configured(folder: Path, url: str) -> PseudoLabelsConfig:
+def write_config(folder: Path, url: str) -> PseudoLabelsConfig:
     paths = write_demo(folder / "data", labelled=40, unlabelled=40, test=20)
     return PseudoLabelsConfig(
         pack="demo",
@@ -75,7 +75,7 @@ def configured(folder: Path, url: str) -> PseudoLabelsConfig:
     )
 
 
-def told(server: PrefectServer) -> str:
+def read_server_texts(server: PrefectServer) -> str:
     """All that the server holds of runs: their log lines, states, parameters, artifacts."""
     said: list[str] = []
     for what in ("logs", "flow_runs", "task_runs", "artifacts", "flow_run_states"):
@@ -88,18 +88,18 @@ def told(server: PrefectServer) -> str:
     return "\n".join(said)
 
 
-def holding(folder: Path, words: tuple[bytes, ...]) -> list[Path]:
+def find_files_with(folder: Path, words: tuple[bytes, ...]) -> list[Path]:
     return [f for f in sorted(folder.rglob("*")) if f.is_file() and any(w in f.read_bytes() for w in words)]
 
 
-def test_a_quoted_key_is_nowhere(
+def test_a_key_quoted_by_a_server_is_stored_nowhere(
     prefect_server: PrefectServer, quoting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     from flows.pseudo_labels import pseudo_labels
 
     monkeypatch.setenv("QUOTED_KEY", KEY)
-    config = configured(tmp_path, quoting)
+    config = write_config(tmp_path, quoting)
     with caplog.at_level(logging.DEBUG):
         record = pseudo_labels(config)
     answers = read_rows(config.output / "pseudo_labels" / "predictions.parquet", Prediction)
@@ -108,8 +108,8 @@ def test_a_quoted_key_is_nowhere(
     dropped = read_rows(config.output / "pseudo_labels" / "dropped.parquet", Dropped)
     assert {d.sample_id for d in dropped} == {a.sample_id for a in answers}  # who wants to know which, looks there
     words = tuple(part.encode() for part in (KEY, KEY[:16], base64.b64encode(KEY.encode()).decode()))
-    assert holding(tmp_path, words) == []
-    everything = caplog.text + told(prefect_server)
+    assert find_files_with(tmp_path, words) == []
+    everything = caplog.text + read_server_texts(prefect_server)
     assert "pseudo_labels" in everything
     assert not [word for word in words if word.decode() in everything]
     assert "data:image" not in everything and "/9j/" not in everything and "iVBOR" not in everything
@@ -124,6 +124,6 @@ def test_a_server_that_refuses_the_key_is_quoted_without_it(
     monkeypatch.setenv("QUOTED_KEY", KEY)
     monkeypatch.setattr(Quoting, "status", 403)
     with pytest.raises(EngineError, match=r"check the key in \$QUOTED_KEY") as raised:
-        pseudo_labels(configured(tmp_path, quoting))
-    assert KEY[:16] not in f"{raised.value}{caplog.text}{told(prefect_server)}"
-    assert holding(tmp_path, (KEY[:16].encode(),)) == []
+        pseudo_labels(write_config(tmp_path, quoting))
+    assert KEY[:16] not in f"{raised.value}{caplog.text}{read_server_texts(prefect_server)}"
+    assert find_files_with(tmp_path, (KEY[:16].encode(),)) == []

@@ -1,4 +1,4 @@
-"""Students asked about the pool see its images, which are not among those that they were trained on."""
+"""Students that predict the pool get the features of its images, which they were not trained on."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from prefect import flow
 
 from flows.asking import open_asker
 from flows.config import CorrectionConfig
-from flows.stage import intake
-from flows.students import ask_students, train_students
+from flows.stage import read_set
+from flows.students import FoldStudents
 from tasks.packs.pack import load_pack
 from tasks.records import Prediction, Split
 from tasks.students.folds import make_folds
@@ -31,16 +31,17 @@ def test_a_probe_looks_at_the_pools_images(prefect_server: PrefectServer, tmp_pa
     @flow(name="probe")
     def probe() -> None:
         pack = load_pack("demo")
-        labelled, _ = intake(whole.labelled, pack, Split.LABELLED, config.output)  # pyright: ignore
-        pool, _ = intake(whole.unlabelled, pack, Split.UNLABELLED, config.output)  # pyright: ignore
+        labelled, _ = read_set(whole.labelled, pack, Split.LABELLED, config.output, config.images)  # pyright: ignore
+        pool, _ = read_set(whole.unlabelled, pack, Split.UNLABELLED, config.output, config.images)  # pyright: ignore
         pictured = [s for s in pool if s.images]
         assert pictured
         with open_asker(config, "correction") as asker:
             folds = make_folds(labelled, 2, 0)
-            trained = train_students(config, spec, pack, labelled, folds.fold_of, 0, asker)
+            students = FoldStudents(config, spec, pack, asker)
+            trained = students.train(labelled, folds.fold_of, 0)
             first = dict.fromkeys((s.id for s in pictured), 0)
-            said = list(ask_students(config, pack, trained, pictured, first, asker).values())
-            folder = trained.students[0].folder
+            said = list(students.ask(trained, pictured, first).values())
+            folder = trained[0].folder
             seen = list(predict_probe(folder, pictured, {}, describe_images(spec, pictured)))
             blind = list(predict_probe(folder, pictured, {}, {}))
         found.append((said, seen, blind))

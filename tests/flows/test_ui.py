@@ -1,4 +1,4 @@
-"""Progress in the web UI moves while nothing gets done, and a Prefect API that is away costs nothing but the view."""
+"""Progress in the web UI keeps moving, and an unavailable Prefect API does not disturb the work."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-import flows.ui as room
+import flows.ui
 from flows.ui import Progress, show_in_ui
 from tests.conftest import PrefectServer, free_port
 
@@ -26,33 +26,33 @@ class Shown:
     updated: str
 
 
-def shown(server: PrefectServer, run: UUID) -> list[Shown]:
+def read_progress(server: PrefectServer, run: UUID) -> list[Shown]:
     body = {"artifacts": {"flow_run_id": {"any_": [str(run)]}, "type": {"any_": ["progress"]}}}
     found = httpx.post(f"{server.api_url}/artifacts/filter", json=body).raise_for_status().json()
     return [Shown(a["data"], a["description"], a["updated"]) for a in found]
 
 
-def shown_once(server: PrefectServer, wanted: Callable[[Shown], bool]) -> Shown:
+def wait_for_progress(server: PrefectServer, wanted: Callable[[Shown], bool]) -> Shown:
     """The run's progress, once it is as `wanted`; after a minute as it is."""
     deadline = time.monotonic() + 60
-    while not (found := shown(server, run_id())) or not wanted(found[0]):
+    while not (found := read_progress(server, get_run_id())) or not wanted(found[0]):
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
     return found[0]
 
 
-def run_id() -> UUID:
+def get_run_id() -> UUID:
     from prefect.context import get_run_context
 
     return get_run_context().flow_run.id  # pyright: ignore
 
 
-def test_it_moves_by_itself_and_says_what_is_known(
+def test_progress_moves_by_itself_and_shows_what_is_known(
     prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_TICK_SECONDS", 0.2)
-    monkeypatch.setattr(room, "_STILL_SECONDS", 0.4)
+    monkeypatch.setattr(flows.ui, "_TICK_SECONDS", 0.2)
+    monkeypatch.setattr(flows.ui, "_IDLE_SECONDS", 0.4)
     spent = [0.0]
 
     @flow
@@ -60,9 +60,9 @@ def test_it_moves_by_itself_and_says_what_is_known(
         with Progress("pseudo_labels", "teacher labels the pool", 40, lambda: spent[0]) as progress:
             progress.advance(10, dropped=3)
             spent[0] = 1.25
-            first = shown_once(prefect_server, lambda one: one.percent == 25 and "cost 1.2500" in one.words)
+            first = wait_for_progress(prefect_server, lambda one: one.percent == 25 and "cost 1.2500" in one.words)
             # nothing gets done
-            return first, shown_once(prefect_server, lambda one: one.updated > first.updated)
+            return first, wait_for_progress(prefect_server, lambda one: one.updated > first.updated)
 
     first, second = work()
     assert first.percent == second.percent == 25.0
@@ -75,7 +75,7 @@ def test_the_last_count_is_shown_and_nothing_moves_after_an_error(prefect_server
 
     @flow
     def work(fails: bool) -> None:
-        runs.append(run_id())
+        runs.append(get_run_id())
         with Progress("ocr", "read", 4) as progress:
             progress.advance(3)
             if fails:
@@ -85,18 +85,18 @@ def test_the_last_count_is_shown_and_nothing_moves_after_an_error(prefect_server
     work(False)
     with pytest.raises(ValueError, match="stop"):
         work(True)
-    (whole,), (broken,) = (shown(prefect_server, run) for run in runs)
+    (whole,), (broken,) = (read_progress(prefect_server, run) for run in runs)
     assert (whole.percent, broken.percent) == (100.0, 75.0)
     assert "read: 3/4" in broken.words
     time.sleep(0.3)
-    assert shown(prefect_server, runs[1]) == [broken]
+    assert read_progress(prefect_server, runs[1]) == [broken]
 
 
-def test_an_api_that_is_away_is_said_once_and_tried_again(
+def test_an_unavailable_api_is_logged_once_and_retried(
     prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(room, "_TICK_SECONDS", 0.1)
-    monkeypatch.setattr(room, "_WAITS", (0.01, None))
+    monkeypatch.setattr(flows.ui, "_TICK_SECONDS", 0.1)
+    monkeypatch.setattr(flows.ui, "_RETRY_SECONDS", (0.01, None))
 
     @flow
     def work() -> object:
@@ -115,7 +115,7 @@ def test_an_api_that_is_away_is_said_once_and_tried_again(
     ]
 
 
-def test_calls_are_few(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_api_is_called_rarely(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.client.orchestration import SyncPrefectClient
 
     calls, took = list[float](), list[float]()
@@ -126,7 +126,7 @@ def test_calls_are_few(prefect_server: PrefectServer, monkeypatch: pytest.Monkey
         real(self, *args)  # pyright: ignore
 
     monkeypatch.setattr(SyncPrefectClient, "update_artifact", counted)
-    monkeypatch.setattr(room, "_TICK_SECONDS", 0.5)
+    monkeypatch.setattr(flows.ui, "_TICK_SECONDS", 0.5)
 
     @flow
     def work() -> None:

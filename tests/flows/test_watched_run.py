@@ -1,4 +1,4 @@
-"""A small stage with the real server: what it shows while and after it runs, and that it says when it kept nothing."""
+"""A small stage with a real server: it shows progress and costs, and sends an alert when it kept nothing."""
 
 import time
 from pathlib import Path
@@ -12,19 +12,19 @@ from flows.asking import open_asker
 from flows.config import CommonConfig
 from flows.service.alerts import EMPTY
 from flows.stage import Stage
-from tasks.models.engines.engine import EngineSpec, Prices
+from tasks.models.engines.spec import EngineSpec, Prices
 from tasks.records import Dropped, Sampling
 from tests.conftest import PrefectServer
 from tests.tasks.making import prompter, sample
 
 
-def events(server: PrefectServer, name: str, output: Path) -> list[dict[str, Any]]:
+def read_events(server: PrefectServer, name: str, output: Path) -> list[dict[str, Any]]:
     body = {"filter": {"event": {"name": [name]}}, "limit": 50}
     found = httpx.post(f"{server.api_url}/events/filter", json=body, timeout=30).raise_for_status().json()["events"]
     return [event for event in found if event["payload"]["output"] == str(output)]
 
 
-def artifacts(server: PrefectServer, run: object) -> dict[str, str]:
+def read_artifacts(server: PrefectServer, run: object) -> dict[str, str]:
     body = {"artifacts": {"flow_run_id": {"any_": [str(run)]}}}
     found = httpx.post(f"{server.api_url}/artifacts/filter", json=body).raise_for_status().json()
     return {one["key"]: one["description"] or "" for one in found}
@@ -49,22 +49,22 @@ def test_asking_shows_what_it_cost(prefect_server: PrefectServer, tmp_path: Path
 
     state = work(return_state=True)
     assert state.is_completed()
-    words = artifacts(prefect_server, state.state_details.flow_run_id)["pool-progress"]
+    words = read_artifacts(prefect_server, state.state_details.flow_run_id)["pool-progress"]
     assert "5/5" in words and "cost " in words
 
 
-def test_a_stage_that_keeps_nothing_says_so_once(prefect_server: PrefectServer, tmp_path: Path) -> None:
+def test_a_stage_that_keeps_nothing_sends_one_alert(prefect_server: PrefectServer, tmp_path: Path) -> None:
     @flow
     def work() -> None:
-        stage = Stage("pseudo_labels", tmp_path / "run" / "pseudo_labels", "recipe", {})
+        config = CommonConfig(pack="demo", output=tmp_path / "run")
         gone = [Dropped(sample_id="a", stage="pseudo_labels", reason="not_trusted", detail="")]
-        stage.finish([], gone, ["a"], {})
-        Stage("rationales", tmp_path / "run" / "rationales", "recipe", {}).finish([sample("a")], [], ["a"], {})
+        Stage("pseudo_labels", config).finish([], gone, ["a"], {})
+        Stage("rationales", config).finish([sample("a")], [], ["a"], {})
 
     work()
     deadline = time.monotonic() + 30
-    while not events(prefect_server, EMPTY, tmp_path / "run") and time.monotonic() < deadline:
+    while not read_events(prefect_server, EMPTY, tmp_path / "run") and time.monotonic() < deadline:
         time.sleep(0.2)
-    (event,) = events(prefect_server, EMPTY, tmp_path / "run")
+    (event,) = read_events(prefect_server, EMPTY, tmp_path / "run")
     assert event["payload"]["stage"] == "pseudo_labels"
     assert "/flow-run/" in event["payload"]["run"]

@@ -1,4 +1,4 @@
-"""The web UI shows a run as a graph of four subflows, with progress and tables: looked at in real headless Chromium."""
+"""The web UI in headless Chromium: a run is a graph of four subflows, with progress and tables."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def run_id(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFacto
 
 
 @contextmanager
-def opened() -> Iterator[Page]:
+def open_page() -> Iterator[Page]:
     """A page of a headless Chromium; without one the test is skipped, loudly."""
     if CHROMIUM is None:
         warnings.warn("NO CHROMIUM: the web UI was not looked at; install chromium or set $CHROMIUM", stacklevel=1)
@@ -49,11 +49,11 @@ def opened() -> Iterator[Page]:
 
 @pytest.fixture
 def page(run_id: str) -> Iterator[Page]:
-    with opened() as page:
+    with open_page() as page:
         yield page
 
 
-def picture(page: Page, name: str, tmp_path: Path) -> Path:
+def take_picture(page: Page, name: str, tmp_path: Path) -> Path:
     folder = Path(os.environ.get("LABELSTILL_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.png"
@@ -66,11 +66,11 @@ def test_run_page_shows_four_subflows(page: Page, run_id: str, prefect_server: P
     page.goto(f"{ui}/runs/flow-run/{run_id}")
     expect(page.get_by_text("distill: demo").first).to_be_visible(timeout=60_000)
     page.wait_for_timeout(4000)  # the graph draws itself onto a canvas, without an element to wait for
-    assert picture(page, "run", tmp_path).stat().st_size > 20_000
+    assert take_picture(page, "run", tmp_path).stat().st_size > 20_000
     page.get_by_role("tab", name=re.compile("subflow", re.I)).or_(page.get_by_text("Subflow Runs")).first.click()
     for name in SUBFLOWS:
         expect(page.get_by_text(f"{name}: demo").first).to_be_visible(timeout=30_000)
-    picture(page, "subflows", tmp_path)
+    take_picture(page, "subflows", tmp_path)
 
 
 def test_artifacts_show_progress_and_tables(
@@ -86,7 +86,7 @@ def test_artifacts_show_progress_and_tables(
     page.get_by_role("tab", name=re.compile("artifact", re.I)).or_(page.get_by_text("Artifacts")).first.click()
     for text in ("correction-counts", "labels-changed", "correction-progress"):
         expect(page.get_by_text(text, exact=False).first).to_be_visible(timeout=30_000)
-    picture(page, "artifacts", tmp_path)
+    take_picture(page, "artifacts", tmp_path)
 
 
 def test_graph_of_the_run_holds_the_four_subflows(run_id: str, prefect_server: PrefectServer) -> None:

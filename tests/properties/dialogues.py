@@ -6,7 +6,9 @@ from random import Random
 from typing import Any
 
 from tasks.items.cutting import PLACEHOLDER, cut, parse_list
+from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import PromptBudget
+from tasks.models.unanswered import TooLong
 from tasks.packs.pack import load_pack
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 from tests.properties.damage import ODD_TEXTS, damaged_text, sometimes
@@ -82,11 +84,11 @@ def bad_prompt(rng: Random, counted: PromptBudget) -> Told:
     told = Told()
     try:
         fitted = counted.fit(request, limit)
-    except ValueError as error:  # TooThin: the item is dropped for it
+    except TooThin as error:
         return told.must("/a.png" in str(error), f"names no file: {error}").count("too_thin")
+    except TooLong as error:
+        return told.must(counted.count(request) > limit and bool(str(error)), "refused without need").count("too_long")
     made = fitted.request
-    if made is None:
-        return told.must(fitted.tokens > limit and bool(fitted.note), "refused without need or word").count("too_long")
     told.must(fitted.tokens <= limit, f"{fitted.tokens} tokens of {limit}")
     kept = request.keep_from_turn
     gone = [part for part in request.parts if part not in made.parts]

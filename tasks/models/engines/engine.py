@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from tasks.models.engines.spec import EngineSpec, Prices
+from tasks.models.engines.spec import EngineSpec
 from tasks.records import Generation, Request
 
 if TYPE_CHECKING:  # it brings torch, which a command that only reads a configuration need not wait for
     from tasks.models.image_cache import ImageCache
-
-__all__ = ["Engine", "EngineSpec", "ManyAdapters", "Prices", "Usage", "Workplace", "check_engine", "open_engine"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,6 @@ class Usage:
     """Seconds of these in which it had room for another request and none was handed to it."""
     gpus: int = 0
     """Devices it holds."""
-
-    @property
-    def utilisation(self) -> float:
-        """Mean requests in flight over the target, 0 to 1."""
-        return self.busy / (self.target * self.seconds) if self.seconds else 0.0
 
 
 class Engine(Protocol):

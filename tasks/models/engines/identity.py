@@ -5,21 +5,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tasks.errors import EngineError
 from tasks.models.engines.spec import EngineSpec
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 
 _FILES = (
-    "*config*.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template*",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.py",
+    *("*config*.json", "tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+    *("chat_template*", "*.safetensors", "*.safetensors.index.json", "*.py"),
 )
 _WHOLE = 64 << 20
 _END = 1 << 20
@@ -60,6 +53,16 @@ def checkpoint_identity(model: str, revision: str | None) -> str:
     if folder.is_dir():
         return f"{folder.resolve().name}#{folder_digest(folder)}"
     return f"{model}@{revision or 'main'}"
+
+
+def check_folders(spec: EngineSpec) -> None:
+    """Raise EngineError for a folder of model or adapters that is not there, which vLLM would find out after 30 s."""
+    looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
+    if looks_local and not Path(spec.model).expanduser().is_dir():
+        raise EngineError(f"model folder {spec.model} does not exist; set `model` to a checkpoint folder or a hub name")
+    for adapter in spec.all_adapters():
+        if not (Path(adapter) / "adapter_config.json").is_file():
+            raise EngineError(f"adapter {adapter} has no adapter_config.json; set `adapter` to what peft wrote")
 
 
 def _content_digest(path: Path) -> bytes:

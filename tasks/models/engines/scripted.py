@@ -2,15 +2,19 @@
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Usage
+from tasks.models.engines.engine import Usage
+from tasks.models.engines.spec import EngineSpec
 from tasks.records import Generation, LabelAnswer, Outcome, Request, TextPart
 from tasks.storage.json_lines import escape_json
 
-_CHOICES = ("first", "hash", "echo")
+_SCRIPT = re.compile(
+    r"scripted:\s*(?:(?:(?P<choice>first|hash|echo)|slow=(?P<slow>\d*\.?\d+)|bad=(?P<bad>\d+))\s*(?:,\s*|$))*"
+)
 _SURE = 0.9
 """Probability of the chosen label; the others share the rest."""
 
@@ -25,24 +29,13 @@ class ScriptedEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         """Read the script; raises EngineError for one that it does not know."""
-        name, _, script = spec.model.partition(":")
-        self._choice, self._slow, self._bad = "hash", 0.0, 0
-        try:
-            for word in filter(None, (w.strip() for w in script.split(","))):
-                key, _, value = word.partition("=")
-                if word in _CHOICES:
-                    self._choice = word
-                elif key == "slow":
-                    self._slow = float(value)
-                elif key == "bad":
-                    self._bad = int(value)
-                else:
-                    raise ValueError(word)
-            if name != "scripted" or self._slow < 0 or self._bad < 0:
-                raise ValueError(spec.model)
-        except ValueError as error:
+        script = _SCRIPT.fullmatch(spec.model)
+        if script is None:
             known = "`scripted:` and, comma-separated, first, hash or echo, slow=SECONDS, bad=N"
-            raise EngineError(f"unknown script `{spec.model}` ({error}); set `model` to {known}") from error
+            raise EngineError(f"unknown script `{spec.model}`; set `model` to {known}")
+        self._choice = script["choice"] or "hash"
+        self._slow = float(script["slow"] or 0)
+        self._bad = int(script["bad"] or 0)
         self.fingerprint = f"scripted/{spec.model}"
         self.notes = ()
         self._seconds = 0.0

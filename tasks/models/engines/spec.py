@@ -2,13 +2,13 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from tasks.settings import Settings
 
 
-class Prices(BaseModel):
+class Prices(Settings):
     """What generation costs, in the currency of your choice; all zero unless configured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: float = Field(default=0.0, ge=0, description="A million prompt tokens")
     cached: float | None = Field(default=None, ge=0, description="A million cached prompt tokens; none: as `prompt`")
@@ -27,10 +27,8 @@ class Prices(BaseModel):
         return tokens / 1e6
 
 
-class EngineSpec(BaseModel):
+class EngineSpec(Settings):
     """Which model answers, and how it is run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     engine: Literal["vllm", "server", "local", "scripted"] = Field(
         default="vllm",
@@ -62,9 +60,6 @@ class EngineSpec(BaseModel):
     # local
     device_map: str | None = Field(
         default=None, description="transformers' device map, e.g. `auto`; none: the CUDA device if there is one (local)"
-    )
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] = Field(
-        default="sdpa", description="Attention kernel (local)"
     )
     batch_size: int = Field(default=8, ge=1, description="Items a batch (local)")
 
@@ -101,13 +96,8 @@ class EngineSpec(BaseModel):
 
     @model_validator(mode="after")
     def _addresses_where_needed(self) -> Self:
-        if (self.engine == "server") != bool(self.base_urls):
-            raise ValueError(
-                f"engine `{self.engine}` "
-                + (
-                    "needs `base_urls`, e.g. [http://127.0.0.1:8000/v1]"
-                    if self.engine == "server"
-                    else "takes no `base_urls`; for a running server set `engine: server`"
-                )
-            )
+        if self.engine == "server" and not self.base_urls:
+            raise ValueError("engine `server` needs `base_urls`, e.g. [http://127.0.0.1:8000/v1]")
+        if self.engine != "server" and self.base_urls:
+            raise ValueError(f"engine `{self.engine}` takes no `base_urls`; for a running server set `engine: server`")
         return self

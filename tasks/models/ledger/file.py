@@ -67,16 +67,6 @@ _TABLES = (
 )
 
 
-@dataclass(frozen=True)
-class Opened:
-    """An open ledger file. `set_aside` is where the file was moved that stood there and couldn't be used, `notice`
-    the sentence for people about it."""
-
-    connection: sqlite3.Connection
-    set_aside: Path | None = None
-    notice: str = ""
-
-
 class _Unusable(Exception):
     """A file that must be set aside: `tag` goes into its new name, the message says why."""
 
@@ -85,27 +75,30 @@ class _Unusable(Exception):
         self.tag = tag
 
 
-def open_ledger(path: Path) -> Opened:
-    """Open the ledger for writing, making it where there is none; a corrupt file or one of another version is set
-    aside, never deleted.
+def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
+    """Open the ledger for writing, making it where there is none.
 
-    Raises LedgerError when it can't be opened, or is a database of something else.
+    A corrupt file, or one of another version, is set aside, never deleted; a sentence for people about that is
+    returned, too, empty if there was none. Raises LedgerError when it can't be opened, or is a database of something
+    else.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # One run at a time: two that found the same corrupt file would set each other's new ledger aside.
         with FileLock(path.with_name(path.name + ".lock"), timeout=LOCK_SECONDS):
             try:
-                return Opened(_prepared(path))
+                return _prepared(path), ""
             except _Unusable as error:
                 aside = _set_aside(path, error.tag)
                 notice = (
                     f"the ledger {path} {error}; it was set aside as {aside} and a new one begun: its answers are "
                     "asked again"
                 )
-                return Opened(_prepared(path), aside, notice)
+                return _prepared(path), notice
     except (OSError, sqlite3.Error) as error:
-        raise LedgerError(f"{path}: the ledger can't be opened: {error}") from error
+        raise LedgerError(
+            f"{path}: the ledger can't be opened: {error}; check permissions and disk space, or set another `ledger`"
+        ) from error
 
 
 def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
@@ -124,7 +117,9 @@ def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
             connection.close()
             raise
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: the ledger can't be read: {error}") from error
+        raise LedgerError(
+            f"{path}: the ledger can't be read: {error}; check its permissions, or name another with --ledger"
+        ) from error
     return connection
 
 
@@ -145,14 +140,10 @@ def _prepared(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         return connection
-    except sqlite3.OperationalError:
+    except BaseException as error:
         connection.close()
-        raise
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise _Unusable("corrupt", f"is corrupt ({error})") from error
-    except BaseException:
-        connection.close()
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            raise _Unusable("corrupt", f"is corrupt ({error})") from error
         raise
 
 
@@ -199,6 +190,7 @@ COLUMNS = (
 class Row:
     """An answer as the file keeps it: `values` in the order of COLUMNS, its question, and this one's `texts` by id."""
 
+    generation: Generation
     values: tuple[object, ...]
     question: str
     texts: dict[int, str]
@@ -214,12 +206,13 @@ def make_row(request: Request, generation: Generation, at: float) -> Row:
     constraint = _constraint_text(request.constraint)  # pyright: ignore[reportArgumentType]  # frozen, so it hashes
     texts = (request.prefix, request.suffix, constraint)
     ids = [_text_id(text) for text in texts]
+    question = _json_text(request, "prefix", "suffix", "constraint")
     g = generation
     values = (
         *(request.key, at, _encodable(request.sample_id), request.purpose, g.outcome.value, g.engine),
         *(g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds, *ids, _generation_text(g)),
     )
-    return Row(values, _question_text(request), dict(zip(ids, texts, strict=True)))
+    return Row(g, values, question, dict(zip(ids, texts, strict=True)))
 
 
 # Few, because a pack may write a label list, and so a prefix, of its own for each item.
@@ -234,29 +227,21 @@ def _constraint_text(constraint: Constraint) -> str:
     return constraint.model_dump_json()
 
 
-def _question_text(request: Request) -> str:
-    fixed = {"prefix", "suffix", "constraint"}
-    try:
-        return request.model_dump_json(exclude=fixed)
-    except PydanticSerializationError:
-        return _text_without_halves(request.model_dump(exclude=fixed))
-
-
 def _generation_text(generation: Generation) -> str:
     logprobs = generation.label_logprobs
     if logprobs is not None and not math.isfinite(sum(logprobs.values())):
         # JSON has no infinity, and the null that pydantic writes for one it can't read back; a string it can
         logprobs = {label: value if math.isfinite(value) else str(value) for label, value in logprobs.items()}
-        return _text_without_halves(generation.model_dump() | {"label_logprobs": logprobs})
-    try:
-        return generation.model_dump_json()
-    except PydanticSerializationError:
-        return _text_without_halves(generation.model_dump())
+        return _encodable(json.dumps(generation.model_dump() | {"label_logprobs": logprobs}, ensure_ascii=False))
+    return _json_text(generation)
 
 
-def _text_without_halves(values: dict[str, object]) -> str:
+def _json_text(record: Request | Generation, *without: str) -> str:
     """JSON with `?` for half a surrogate pair, which UTF-8 can't hold."""
-    return _encodable(json.dumps(values, ensure_ascii=False))
+    try:
+        return record.model_dump_json(exclude=set(without))
+    except PydanticSerializationError:
+        return _encodable(json.dumps(record.model_dump(exclude=set(without)), ensure_ascii=False))
 
 
 def _encodable(text: str) -> str:

@@ -7,9 +7,9 @@ a second, so that a killed run asks again for at most what was in flight plus on
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from threading import Event, Lock, Thread
 
@@ -43,30 +43,6 @@ _SELECT = "SELECT '[' || group_concat(generation) || ']' FROM answers WHERE key 
 _GENERATIONS = TypeAdapter(list[Generation])
 
 
-@dataclass
-class _Batch:
-    """Answers on their way to the disk."""
-
-    generations: dict[str, Generation] = field(default_factory=dict[str, Generation])
-    rows: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
-    questions: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    texts: dict[int, str] = field(default_factory=dict[int, str])
-    size: int = 0
-
-    def add(self, generation: Generation, row: Row) -> None:
-        """Add an answer unless its question has one."""
-        if generation.key not in self.generations:
-            self.generations[generation.key] = generation
-            self.rows.append(row.values)
-            self.questions.append((row.question, generation.key))
-            self.texts |= row.texts
-            self.size += row.size
-
-    def fuller_than(self, share: float) -> bool:
-        """Whether it holds more than `share` of what may wait in memory."""
-        return len(self.rows) > share * _MOST_ROWS or self.size > share * _MOST_CHARACTERS
-
-
 class Ledger:
     """Answers by request key. A context manager; safe to use from several threads and several processes.
 
@@ -75,18 +51,16 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        opened = open_ledger(path)
-        self.set_aside = opened.set_aside
-        """Where a corrupt file, or one of another version, was moved on opening, if one was."""
-        self.notice = opened.notice
-        """One sentence for people about that file; empty if there was none."""
-        self._writer = opened.connection
+        self._writer, self.notice = open_ledger(path)
+        """One sentence for people about a corrupt file that was set aside; empty if there was none."""
         self._reader = connect(path)
         # `_lock` guards the batches and is held for microseconds; the other two are held while SQLite works.
         self._lock, self._write_lock, self._read_lock = Lock(), Lock(), Lock()
-        self._pending, self._writing = _Batch(), _Batch()
+        self._pending: dict[str, Row] = {}
+        self._writing: dict[str, Row] = {}
+        self._pending_characters = 0
         self._trouble = ""
-        self._wake, self._closing = Event(), Event()
+        self._closing = Event()
         self._thread: Thread | None = None
 
     def __enter__(self) -> "Ledger":
@@ -98,11 +72,12 @@ class Ledger:
     def get(self, keys: Iterable[str]) -> dict[str, Generation]:
         """The known answers among `keys`; raises LedgerError when the file can't be read."""
         found: dict[str, Generation] = {}
-        for chunk in _chunks(keys, _LOOKUP):
+        waiting = iter(keys)
+        while chunk := list(islice(waiting, _LOOKUP)):
             with self._lock:
                 # In this order: an answer leaves memory only after it can be read from the file.
                 for batch in (self._pending, self._writing):
-                    found |= {key: batch.generations[key] for key in chunk if key in batch.generations}
+                    found |= {key: batch[key].generation for key in chunk if key in batch}
             if unknown := [key for key in chunk if key not in found]:
                 found |= {generation.key: generation for generation in self._read(unknown)}
         return found
@@ -121,21 +96,17 @@ class Ledger:
         with self._lock:
             if self._closing.is_set():
                 raise LedgerError(f"{self.path}: the ledger is closed")
-            self._pending.add(generation, row)
-            half, full = self._pending.fuller_than(0.5), self._pending.fuller_than(1.0)
+            if request.key not in self._pending:
+                self._pending[request.key] = row
+                self._pending_characters += row.size
+            full = len(self._pending) > _MOST_ROWS or self._pending_characters > _MOST_CHARACTERS
             if self._thread is None:
                 self._thread = Thread(target=self._keep_writing, name="ledger", daemon=True)
                 self._thread.start()
         if full:
-            self._write()
+            self.flush()
         elif self._trouble:
             raise LedgerError(self._trouble)
-        elif half:
-            self._wake.set()
-
-    def flush(self) -> None:
-        """Write what is pending; raises LedgerError, keeping the answers in memory, when the disk refuses."""
-        self._write()
 
     def __len__(self) -> int:
         with self._read_lock:
@@ -148,11 +119,10 @@ class Ledger:
             if self._closing.is_set():
                 return
             self._closing.set()
-        self._wake.set()
         if self._thread is not None:
             self._thread.join()
         try:
-            self._write()
+            self.flush()
         finally:
             with self._read_lock, self._write_lock:
                 self._reader.close()
@@ -168,50 +138,39 @@ class Ledger:
             raise LedgerError(f"{self.path}: answers can't be read: {why}; move the file away, run again") from error
 
     def _keep_writing(self) -> None:
-        while not self._closing.is_set():
-            self._wake.wait(_FLUSH_SECONDS)
-            self._wake.clear()
+        while not self._closing.wait(_FLUSH_SECONDS):
             # The answers stay in memory when this fails, and the next put, flush or close raises in the run's thread.
             with suppress(LedgerError):
-                self._write()
+                self.flush()
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Write what is pending; raises LedgerError, keeping the answers in memory, when the disk refuses."""
         with self._write_lock:
             for _ in range(2):  # what a failed write left, and what came since
                 with self._lock:
-                    if not self._writing.rows:
-                        self._writing, self._pending = self._pending, self._writing
-                if not self._writing.rows:
+                    if not self._writing:
+                        self._writing, self._pending = self._pending, {}
+                        self._pending_characters = 0
+                if not self._writing:
                     break
                 try:
-                    self._insert(self._writing)
+                    self._insert(self._writing.values())
                 except sqlite3.Error as error:
                     self._trouble = f"{self.path}: answers can't be written: {error}; free disk space, run again"
                     raise LedgerError(self._trouble) from error
                 with self._lock:
-                    self._writing = _Batch()
+                    self._writing = {}
             self._trouble = ""
 
-    def _insert(self, batch: _Batch) -> None:
+    def _insert(self, rows: Collection[Row]) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             # With each batch anew, never remembered: `prune` of another process may have deleted a text since.
-            self._writer.executemany(_INSERT_TEXT, batch.texts.items())
-            self._writer.executemany(_INSERT, batch.rows)
-            self._writer.executemany(_INSERT_REQUEST, batch.questions)
+            self._writer.executemany(_INSERT_TEXT, {pair for row in rows for pair in row.texts.items()})
+            self._writer.executemany(_INSERT, (row.values for row in rows))
+            self._writer.executemany(_INSERT_REQUEST, ((row.question, row.generation.key) for row in rows))
             self._writer.execute("COMMIT")
         except BaseException:
             if self._writer.in_transaction:  # a full disk may have ended it
                 self._writer.execute("ROLLBACK")
             raise
-
-
-def _chunks(keys: Iterable[str], size: int) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    for key in keys:
-        chunk.append(key)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -70,15 +70,6 @@ class Choice:
         return " AND ".join(wanted) or "1", list(wanted.values())
 
 
-@dataclass(frozen=True)
-class Pruned:
-    """What `prune` did."""
-
-    rows: int
-    freed: int
-    """Bytes given back to the disk."""
-
-
 def stats(path: Path, choice: Choice | None = None) -> Stats:
     """The figures of the ledger at `path`, or of the chosen answers in it; raises LedgerError when there is none."""
     condition, values = (choice or Choice()).sql()
@@ -103,10 +94,11 @@ def prunable(path: Path, choice: Choice) -> Stats:
     return stats(path, choice)
 
 
-def prune(path: Path, choice: Choice) -> Pruned:
+def prune(path: Path, choice: Choice) -> tuple[int, int]:
     """Delete the chosen answers and the texts that no other answer needs, and give the space back to the disk.
 
-    Other runs may go on meanwhile. Raises LedgerError when there is no ledger, or when `choice` sets no condition.
+    Return how many answers are gone, and the bytes given back. Other runs may go on meanwhile. Raises LedgerError when
+    there is no ledger, or when `choice` sets no condition.
     """
     _check(choice)
     condition, values = choice.sql()
@@ -125,7 +117,7 @@ def prune(path: Path, choice: Choice) -> Pruned:
             connection.execute("COMMIT")
         _forget_texts(connection)
         _give_back(connection)
-    return Pruned(deleted, size - _size(path))
+    return deleted, size - _size(path)
 
 
 def _check(choice: Choice) -> None:

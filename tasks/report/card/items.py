@@ -1,120 +1,138 @@
-"""Items on the card: thumbnails, what was said, which label and why. All text is escaped by `Markup.format`."""
+"""Read the texts and pictures of the items that a card shows."""
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from markupsafe import Markup
+import orjson
 from PIL import Image, ImageOps
 from pydantic import TypeAdapter
 
+from tasks.dataset.decisions import LeftOutReason
 from tasks.items.images import FORMATS
 from tasks.prompts.turns import IMAGE_TOKEN
-from tasks.records import ImagePart, ImageRef, Message, Part, TextPart
-from tasks.report.card.facts import Row
+from tasks.records import ImagePart, ImageRef, Part, Split, TextPart
+from tasks.report.card.rows import Row, read_columns
+from tasks.storage.html import cut_text
 
-_BOX = (220, 330)
-"""Pixels at most: about 10 kB, so that a hundred of them fit into a page one likes to send."""
-_QUALITY = 68
+_PICTURE_SIZE = (220, 330)
+"""Pixels at most: about 10 kB, so that a hundred pictures fit into a page that can be sent by mail."""
+_PICTURE_QUALITY = 68
 _PICTURES = 3
-_CHARACTERS = 1200
-_CONVERSATION = 6000
-_NOTHING = Markup("")
+"""Pictures shown per item."""
+_ITEM_CHARACTERS = 1200
+_PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
 _IMAGES: TypeAdapter[tuple[ImageRef, ...]] = TypeAdapter(tuple[ImageRef, ...])
-_MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
+_SPLITS = {
+    "rationales": Split.LABELLED,
+    "correction": Split.LABELLED,
+    "pseudo_labels": Split.UNLABELLED,
+    LeftOutReason.WAITING.value: Split.LABELLED,
+    LeftOutReason.UNREASONED.value: Split.LABELLED,
+    LeftOutReason.UNTRUSTED.value: Split.UNLABELLED,
+}
+"""The split of the items that a stage processes, or that emit leaves out for a reason; other items may be of either."""
 
 
-def thumbnail(image: ImageRef) -> Markup:
-    """The image as an element with a data: URL (WebP), upright and small; a note where the file can't be shown."""
+class Content(NamedTuple):
+    """The parts of an item and where they were read from."""
+
+    split: Split
+    source: str
+    """Manifest file."""
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The contents of the drawn items by id. A labelled item and one of the pool may share an id."""
+
+    items: dict[str, tuple[Content, ...]]
+
+    def find(self, row: Row, stage: str, reason: str = "") -> tuple[Part, ...]:
+        """Return the parts of the item of a row that was drawn from `stage`, or that was left out there for `reason`.
+
+        None are returned for an item that was refused when it was read, or if two items share its id and the row does
+        not say which one it is.
+        """
+        if stage.startswith("samples/"):
+            return ()
+        split = _SPLITS.get(stage) or _SPLITS.get(reason)
+        source = row.get("source")
+        found = [c for c in self.items.get(row["sample_id"], ()) if split in (None, c.split)]
+        parts = {c.parts for c in found if source in (None, c.source)}
+        return parts.pop() if len(parts) == 1 else ()
+
+
+def read_contents(samples: Path, ids: Collection[str]) -> Contents:
+    """Read the contents of the items with these ids, in one pass over each file of samples."""
+    found: defaultdict[str, tuple[Content, ...]] = defaultdict(tuple)
+    for split in (Split.LABELLED, Split.UNLABELLED) if ids else ():
+        for row in read_columns(samples / split / "kept.parquet", "id", "source", "parts"):
+            if row["id"] in ids:
+                found[row["id"]] += (Content(split, row["source"], _PARTS.validate_json(row["parts"])),)
+    return Contents(dict(found))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small version of an image."""
+
+    url: str
+    """A data: URL (WebP); empty if the file cannot be shown."""
+    width: int
+    height: int
+    note: str
+    """The size of the original, or why it cannot be shown."""
+
+
+@dataclass(frozen=True)
+class ShownItem:
+    """An item as the page shows it."""
+
+    row: Row
+    """The row that it was drawn from, with its label and reason."""
+    pictures: tuple[Picture, ...]
+    more_pictures: int
+    """Pictures that are not shown."""
+    text: list[str]
+    """Its text, split where pictures are; empty if it has no words."""
+    turns: list[dict[str, Any]]
+    """Role and content of each message that is trained on."""
+    tags: Sequence[str | None]
+
+
+def show_item(row: Row, parts: Sequence[Part], *tags: str | None) -> ShownItem:
+    """Return the row's item as the page shows it. If it has no `parts`, its conversation is shown instead."""
+    turns = orjson.loads(row.get("messages") or "[]")
+    text = "".join(p.text if isinstance(p, TextPart) else IMAGE_TOKEN for p in parts)
+    images = tuple(p.image for p in parts if isinstance(p, ImagePart))
+    if not parts:
+        images = _IMAGES.validate_json(row.get("images") or "[]")
+        text = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    pieces = cut_text(text.strip(), _ITEM_CHARACTERS).split(IMAGE_TOKEN)
+    if not any(piece.strip() for piece in pieces) and (images or len(pieces) == 1):
+        pieces = []
+    pictures = tuple(map(shrink_image, images[:_PICTURES]))
+    return ShownItem(row, pictures, len(images) - len(pictures), pieces, turns if parts else [], tags)
+
+
+def shrink_image(image: ImageRef) -> Picture:
+    """Return a small, upright version on white; if the file cannot be read, a picture without URL that says why."""
     try:
         with Image.open(image.path, formats=FORMATS) as file:
-            file.draft("RGB", _BOX)  # a JPEG is unpacked no larger than needed
+            file.draft("RGB", _PICTURE_SIZE)  # a JPEG is decoded no larger than needed
             picture = ImageOps.exif_transpose(file).convert("RGBA")
-            picture.thumbnail(_BOX, Image.Resampling.LANCZOS)
+            picture.thumbnail(_PICTURE_SIZE, Image.Resampling.LANCZOS)
             opaque = Image.new("RGBA", picture.size, "white")
             opaque.alpha_composite(picture)
-    except Exception as error:  # a decoder raises whatever its arithmetic runs into on broken bytes
-        return Markup('<span class="no-picture" title="{}">no picture</span>').format(f"{image.path}: {error}")
+    except Exception as error:  # decoders raise all kinds of errors on broken bytes
+        return Picture("", 0, 0, f"{image.path}: {error}")
     buffer = io.BytesIO()
-    opaque.convert("RGB").save(buffer, "WEBP", quality=_QUALITY)
+    opaque.convert("RGB").save(buffer, "WEBP", quality=_PICTURE_QUALITY)
     url = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    size = f"{image.width} × {image.height} pixels"
-    shape = Markup('<img src="{}" width="{}" height="{}" alt="picture of the item, {}" title="{}">')
-    return shape.format(url, *opaque.size, size, size)
-
-
-def example_item(row: Row, parts: Sequence[Part]) -> Markup:
-    """An emitted example: its content, label, reason, why it is taught, and the conversation as trained."""
-    messages = _MESSAGES.validate_json(row["messages"] or "[]")
-    images = tuple(p.image for p in parts if isinstance(p, ImagePart)) or _IMAGES.validate_json(row["images"] or "[]")
-    text = _text(parts) if parts else "\n\n".join(f"{m.role}: {m.content}" for m in messages)
-    tags = [row["task"], row["subset"], None if row["weight"] in (None, 1.0) else f"weight {row['weight']:.2g}"]
-    body = [_said(text, bool(images)), _label(Markup("<b>{}</b>").format(row["label"])) if row["label"] else _NOTHING]
-    if row["reason"]:
-        body.append(Markup('<p class="reason">{}</p>').format(row["reason"]))
-    body.append(Markup('<p class="why">{}</p>').format(row["why"]))
-    if parts and messages:
-        turns = _NOTHING.join(
-            Markup('<div class="turn"><span>{}</span><pre>{}</pre></div>').format(m.role, cut(m.content, _CONVERSATION))
-            for m in messages
-        )
-        body.append(Markup("<details><summary>as trained</summary>{}</details>").format(turns))
-    return _item(row["sample_id"], images, body, tags)
-
-
-def change_item(row: Row, parts: Sequence[Part]) -> Markup:
-    """A given label that was changed: what the item shows, the label before and after, and the evidence."""
-    new = Markup("<b>{}</b>").format(row["label"]) if row["label"] else Markup("<b class='none'>dropped</b>")
-    change = _label(Markup("<del>{}</del><i>→</i>{}").format(row["given"], new))
-    body = [_said(_text(parts), _pictured(parts)), change, Markup('<p class="why">{}</p>').format(row["why"])]
-    return _item(row["sample_id"], _images(parts), body, ["by a person" if row["reviewed"] else "by the gate"])
-
-
-def dropped_item(row: Row, parts: Sequence[Part]) -> Markup:
-    """An item that was left out: what it shows, if that could be read, and what was found."""
-    body = [_said(_text(parts), _pictured(parts)), Markup('<p class="why">{}</p>').format(row["detail"] or "")]
-    return _item(row["sample_id"], _images(parts), body, [])
-
-
-def grid(items: Iterable[Markup]) -> Markup:
-    """Items side by side."""
-    return Markup('<div class="items">{}</div>').format(_NOTHING.join(items))
-
-
-def cut(text: str, characters: int) -> str:
-    """The text, or its beginning with a note of what is missing."""
-    return text if len(text) <= characters else f"{text[:characters]} … ({len(text) - characters:,} more characters)"
-
-
-def _item(identity: str, images: Sequence[ImageRef], body: Sequence[Markup], tags: Iterable[str | None]) -> Markup:
-    pictures = _NOTHING.join(thumbnail(i) for i in images[:_PICTURES])
-    if len(images) > _PICTURES:
-        pictures += Markup('<span class="more">+ {}</span>').format(len(images) - _PICTURES)
-    shown = Markup('<div class="pictures">{}</div>').format(pictures) if images else _NOTHING
-    foot = _NOTHING.join(Markup('<span class="tag">{}</span>').format(tag) for tag in tags if tag)
-    shape = Markup('<article class="item">{}<div class="words">{}<p class="foot">{}<code>{}</code></p></div></article>')
-    return shape.format(shown, _NOTHING.join(body), foot, identity)
-
-
-def _label(content: Markup) -> Markup:
-    return Markup('<p class="label">{}</p>').format(content)
-
-
-def _said(text: str, pictured: bool) -> Markup:
-    """The text, each image in it as a mark; nothing where there is no word in it beside pictures that are shown."""
-    pieces = cut(text.strip(), _CHARACTERS).split(IMAGE_TOKEN)
-    if not any(piece.strip() for piece in pieces) and (pictured or len(pieces) == 1):
-        return _NOTHING
-    return Markup('<div class="said">{}</div>').format(Markup('<span class="mark">picture</span>').join(pieces))
-
-
-def _text(parts: Sequence[Part]) -> str:
-    return "".join(p.text if isinstance(p, TextPart) else IMAGE_TOKEN for p in parts)
-
-
-def _images(parts: Sequence[Part]) -> tuple[ImageRef, ...]:
-    return tuple(p.image for p in parts if isinstance(p, ImagePart))
-
-
-def _pictured(parts: Sequence[Part]) -> bool:
-    return any(isinstance(p, ImagePart) for p in parts)
+    return Picture(url, *opaque.size, f"{image.width} × {image.height} pixels")

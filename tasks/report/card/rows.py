@@ -1,7 +1,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 # (pyarrow publishes no types)
-"""How the card reads a run's Parquet files: a few thousand rows in memory, whatever columns there are."""
+"""Read Parquet files a few thousand rows at a time, and draw some of the rows."""
 
 import random
 from collections.abc import Iterator
@@ -12,36 +12,42 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 T = TypeVar("T")
+Row = dict[str, Any]
+"""A row of one of the run's Parquet files (see artifacts/README.md)."""
 
-_BATCH = 2000
+_ROWS_PER_BATCH = 2000
 
 
-def rows_of(path: Path, *columns: str) -> Iterator[dict[str, Any]]:
-    """The file's rows, with `columns`; None in those it hasn't. Nothing where there is no (readable) file.
+def read_columns(path: Path, *columns: str) -> Iterator[Row]:
+    """Yield the file's rows with these columns, None in columns that the file lacks; nothing if it cannot be read.
 
-    A card is made of what is there: a stage that was left out, or killed, must not stop it.
+    A card shows what there is: a stage that was skipped or killed must not stop it.
     """
     try:
         with pq.ParquetFile(path) as file:
-            there = [name for name in columns if name in file.schema_arrow.names]
-            nothing = dict.fromkeys(columns)
-            for batch in file.iter_batches(_BATCH, columns=there):
+            present = [name for name in columns if name in file.schema_arrow.names]
+            empty_row = dict.fromkeys(columns)
+            for batch in file.iter_batches(_ROWS_PER_BATCH, columns=present):
                 for row in batch.to_pylist():
-                    yield nothing | row
+                    yield empty_row | row
     except (FileNotFoundError, pa.ArrowInvalid):
         return
 
 
 class Draw(Generic[T]):
-    """An even, seeded sample of at most `size` of the things it is shown (reservoir sampling, Vitter's algorithm R)."""
+    """Draw at most `size` of the things that are added, each with the same probability.
+
+    Reservoir sampling (Vitter's algorithm R): the number of things need not be known beforehand.
+    """
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self.drawn: list[T] = []
         self.seen = 0
-        self._size, self._random = size, random.Random(seed)
+        self._size = size
+        self._random = random.Random(seed)
 
     def add(self, thing: T) -> None:
-        """Show it one thing."""
+        """Add one thing, which may replace one that was drawn before."""
         self.seen += 1
         if len(self.drawn) < self._size:
             self.drawn.append(thing)

@@ -1,107 +1,112 @@
-"""What a reader of the card must know first: everything in a run that speaks for caution, in plain sentences."""
+"""List what a reader of the card must know first: everything in a run that calls for caution."""
 
 from collections.abc import Iterator
 
-from tasks.rationales.diversity import Variety
 from tasks.report.card.facts import Facts
-from tasks.report.correction.tables import counted
+from tasks.storage.html import format_count
 
 TRANSDUCTIVE = (
-    "Transductive: evaluation items, or near-duplicates of them, were allowed into this training set. Scores on that "
+    "Transductive: this training set may contain evaluation items or near-duplicates of them. Scores on that "
     "evaluation set say nothing about new data."
 )
-_FEW = 5
-_UNEVEN = 20.0
-_REFUSED = 0.05
-_ALIKE = 0.05
-"""Must show 3 of the pipeline's own goals: at most so many of the emitted reasons repeat another."""
-_NAMED = 12
+_FEW_EXAMPLES = 5
+_UNEVEN_CLASSES = 20.0
+"""Ratio of the largest class to the smallest."""
+_REFUSED_SHARE = 0.05
+_REPEATED_SHARE = 0.05
+"""Share of reasons that repeat another one."""
+_NAMED_LABELS = 12
 
 
 def is_transductive(facts: Facts) -> bool:
-    """Whether emit says that it let evaluation items in."""
-    return bool(facts.figure("emit", "transductive"))
+    """Return whether emit allowed evaluation items into the set."""
+    return bool(facts.find_figure("emit", "transductive"))
 
 
-def warnings_of(facts: Facts, licence: str | None, diversity: Variety | None) -> list[str]:
-    """Sentences, the gravest first; `is_transductive` is not among them, as it stands above everything."""
+def list_warnings(facts: Facts, licence: str | None) -> list[str]:
+    """Return the warnings as sentences, the most serious first. TRANSDUCTIVE is not among them: it tops the page."""
     return [
-        *_about_the_run(facts),
-        *_about_labels(facts),
-        *_about_pseudo_labels(facts),
-        *_about_reasons(facts, diversity),
-        *([] if licence else ["No licence is named: nobody else may use this set until its owner says how."]),
+        *_check_run(facts),
+        *_check_labels(facts),
+        *_check_pseudo_labels(facts),
+        *_check_reasons(facts),
+        *([] if licence else ["No licence is named: nobody else may use this set until its owner grants one."]),
     ]
 
 
-def _about_the_run(facts: Facts) -> Iterator[str]:
+def _check_run(facts: Facts) -> Iterator[str]:
     emit = facts.records.get("emit")
     if emit is None:
         yield "The run is not finished: no training set has been emitted."
         return
     if not facts.emitted.count:
         yield "The training set is empty."
-    if left_out := facts.figure("emit", "left out of an export"):
-        yield f"{counted(int(left_out), 'example')} could not be written in some format: see emit/left_out.jsonl."
+    if left_out := facts.find_figure("emit", "left out of an export"):
+        examples = format_count(int(left_out), "example")
+        yield f"{examples} could not be written in at least one export format: see emit/left_out.jsonl."
     for stage in ("rationales", "pseudo_labels", "correction"):
         record = facts.records.get(stage)
         if record is not None and emit.inputs.get(stage, record.digest) != record.digest:
-            yield f"The set is older than the stage {stage}, which has been done anew since: run again to emit it."
+            yield f"The stage {stage} has run again since the set was emitted. Run the pipeline to update the set."
     for record in facts.records.values():
         if record.costs.failed:
-            yield f"{record.stage}: {counted(record.costs.failed, 'answer')} failed."
-        if record.stage.startswith("samples/") and record.dropped > _REFUSED * record.read:
-            yield f"{record.stage}: {record.dropped:,} of {counted(record.read, 'item')} could not be used."
+            yield f"{record.stage}: {format_count(record.costs.failed, 'answer')} failed."
+        if record.stage.startswith("samples/") and record.dropped > _REFUSED_SHARE * record.read:
+            yield f"{record.stage}: {record.dropped:,} of {format_count(record.read, 'item')} could not be used."
     if len({r.code for r in facts.records.values()}) > 1:
-        yield "The stages were run by different versions of the code (see Recipe)."
+        yield "Different versions of the code ran the stages (see Recipe)."
 
 
-def _about_labels(facts: Facts) -> Iterator[str]:
+def _check_labels(facts: Facts) -> Iterator[str]:
     if facts.before and "correction" not in facts.records:
-        yield "The given labels were not checked: the stage correction was left out."
-    waiting = facts.figure("correction", "waiting for review")
+        yield "The given labels were not checked: the run has no stage correction."
+    waiting = facts.find_figure("correction", "waiting for review")
     if waiting:
-        yield f"{counted(int(waiting), 'given label')} held to be wrong may be taught: no person has judged yet."
-    if "correction" in facts.records and not facts.figure("correction", "reviewed"):
-        yield "No person has judged any label, so none was changed and no estimate of wrong labels was calibrated."
+        flagged = format_count(int(waiting), "given label")
+        yield f"{flagged} flagged as probably wrong may be in the set: no person has reviewed them yet."
+    if "correction" in facts.records and not facts.find_figure("correction", "reviewed"):
+        yield "No person has reviewed any label, so no label was changed and no estimate of wrong labels is calibrated."
     labels = facts.emitted.labels
     if not labels:
         return
     sizes = {label: found.total() for label, found in labels.items()}
     lost = [label for label in facts.before if label not in sizes]
     if lost:
-        yield f"{counted(len(lost), 'label')} of the labelled set is in no example: {_listed(lost)}."
-    few = [label for label, n in sizes.items() if n < _FEW]
+        yield f"{format_count(len(lost), 'label')} of the labelled set without any example: {_name_labels(lost)}."
+    few = [label for label, n in sizes.items() if n < _FEW_EXAMPLES]
     if few:
-        yield f"{counted(len(few), 'label')} with fewer than {_FEW} examples: {_listed(few)}."
-    if max(sizes.values()) > _UNEVEN * min(sizes.values()):
-        most, least = max(sizes.values()), min(sizes.values())
-        yield f"The classes are uneven: the largest has {most:,} examples, the smallest {least:,}."
+        yield f"{format_count(len(few), 'label')} with fewer than {_FEW_EXAMPLES} examples: {_name_labels(few)}."
+    largest = max(sizes.values())
+    smallest = min(sizes.values())
+    if largest > _UNEVEN_CLASSES * smallest:
+        yield f"The classes are uneven: the largest has {largest:,} examples, the smallest {smallest:,}."
 
 
-def _about_pseudo_labels(facts: Facts) -> Iterator[str]:
+def _check_pseudo_labels(facts: Facts) -> Iterator[str]:
     record = facts.records.get("pseudo_labels")
     if record is None:
         return
     if record.kept == 0:
-        yield f"None of {counted(record.read, 'pseudo-label')} could be trusted: the pool adds nothing to the set."
-    elif facts.figure("pseudo_labels", "lower") is None or facts.figure("pseudo_labels", "calibrated") == 0:
-        yield "The pseudo-labels' expected precision is the teacher's own word: it was not calibrated on known labels."
+        items = format_count(record.read, "pool item")
+        yield f"No pseudo-label could be trusted ({items}): the pool adds nothing to the set."
+    elif facts.find_figure("pseudo_labels", "lower") is None or facts.find_figure("pseudo_labels", "calibrated") == 0:
+        yield "The pseudo-labels' expected precision is the teacher's own estimate, not calibrated on known labels."
 
 
-def _about_reasons(facts: Facts, diversity: Variety | None) -> Iterator[str]:
-    if diversity is not None and diversity.repeated > _ALIKE:
+def _check_reasons(facts: Facts) -> Iterator[str]:
+    diversity = facts.diversity
+    if diversity is not None and diversity.repeated > _REPEATED_SHARE:
         yield (
-            f"{diversity.repeated:.0%} of the reasons repeat another word for word: reasons too alike make a student "
-            "worse."
+            f"{diversity.repeated:.0%} of the reasons repeat another word for word: students trained on very similar "
+            "reasons get worse."
         )
     if broken := sum("\ufffd" in reason for reason in facts.emitted.reasons):
-        yield f"{counted(broken, 'reason')} of those measured with broken characters (U+FFFD)."
-    near = facts.figure("rationales", "near-duplicates after")
-    if near is not None and near > _ALIKE:
+        yield f"{format_count(broken, 'reason')} with broken characters (U+FFFD) among those measured."
+    near = facts.find_figure("rationales", "near-duplicates after")
+    if near is not None and near > _REPEATED_SHARE:
         yield f"{near:.0%} of the kept reasons are near-duplicates of another."
 
 
-def _listed(labels: list[str]) -> str:
-    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
-    return ", ".join(labels[:_NAMED]) + more
+def _name_labels(labels: list[str]) -> str:
+    more = f" and {len(labels) - _NAMED_LABELS} more" if len(labels) > _NAMED_LABELS else ""
+    return ", ".join(labels[:_NAMED_LABELS]) + more

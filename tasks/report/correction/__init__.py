@@ -1,10 +1,6 @@
 """Write the report of a correction: one self-contained page, and its figures as JSON.
 
-report.py            which files are written
-measures.py          decisions counted and measured
-figures.py           the figures' types; what stands in report.json
-page.py              the sections in their order
-tables.py            the tables
-charts.py            the plots
-cleanlab_compare.py  what cleanlab says of the same probabilities, where it is installed
+report.py   which files are written, and how the page (page.html) explains the gate
+figures.py  what is counted and measured of the decisions: the content of report.json
+charts.py   the plots
 """

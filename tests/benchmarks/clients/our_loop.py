@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from tasks.models.ask import stream_labels
+from tasks.models.ask import stream_answers, stream_labels
 from tasks.models.costs import Tally
 from tasks.models.ledger.ledger import Ledger
 from tasks.records import Request
@@ -32,8 +33,8 @@ def main() -> None:
         measured(todo.count),
         Ledger(folder / "ledger.sqlite") as ledger,
     ):
-        arguments = (lambda: engine, ledger, requests(todo), Tally())
-        found = stream_labels(*arguments, source="teacher", model="stub", attempts=2)
+        asking = partial(stream_answers, lambda: engine, ledger, tally=Tally())
+        found = stream_labels(asking, requests(todo), source="teacher", model="stub", attempts=2)
         labelled = sum(prediction.label is not None for prediction in found)
     if labelled != todo.count:
         sys.exit(f"{labelled} labels for {todo.count} items")

@@ -6,6 +6,7 @@ interval.
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -27,16 +28,21 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     find_or_start_server()
-    from flows.demo import demo, evaluation_config
+    from flows.demo import demo, make_demo_config, train_models, write_data
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.scores import Scored
+    from tasks.evaluation.settings import EvaluateSettings
     from tasks.evaluation.table import describe, make_report
     from tasks.storage.rows import read_rows
 
     config = DemoConfig(output=options.output)
     demo(config)
     made = time.monotonic() - began
-    loaded = evaluation_config(config, seeds=options.seeds, steps=options.steps)
+    paths = write_data(config)
+    at_once = os.cpu_count() or 1
+    settings = EvaluateSettings(seeds=options.seeds, steps=options.steps, parallel=at_once, truth=paths.truth)
+    run = make_demo_config(config, paths, train_models(config))
+    loaded = run.make_evaluate_config().model_copy(update={"evaluate": settings})
     evaluate(loaded)
     print(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))))
     print(f"{made:.0f} s for the demo's run, {time.monotonic() - began - made:.0f} s for the students")

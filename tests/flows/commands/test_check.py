@@ -13,14 +13,14 @@ from tasks.records import Split
 from tests.planted.manifest import KINDS, write_planted
 
 
-def config(folder: Path, **more: object) -> Path:
+def write_config(folder: Path, **more: object) -> Path:
     file = folder / "check.yaml"
     source = {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")}
     file.write_text(yaml.safe_dump({"pack": "demo", "labelled": source, "output": str(folder / "out"), **more}))
     return file
 
 
-def command(*arguments: object) -> Result:
+def run_check(*arguments: object) -> Result:
     return CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["check", *map(str, arguments)])
 
 
@@ -32,17 +32,17 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 
 def test_each_broken_item_is_reported_with_its_own_reason(planted: tuple[Path, dict[str, str]]) -> None:
     folder, broken = planted
-    report = check(load_config(config(folder)))
+    report = check(load_config(write_config(folder)))
     assert {d.sample_id: d.reason for d in report.dropped} == broken
-    assert len(broken) == 20 and set(broken.values()) == set(KINDS) == set(report.reasons())
+    assert len(broken) == 20 and set(broken.values()) == set(KINDS) == set(report.count_reasons())
     intake = report.intakes[Split.LABELLED]
     assert (intake.read, len(intake.kept), len(intake.dropped)) == (40, 20, 20)
     assert report.usable
 
 
-def test_the_command_says_so_and_succeeds(planted: tuple[Path, dict[str, str]]) -> None:
+def test_the_command_lists_dropped_items_and_succeeds(planted: tuple[Path, dict[str, str]]) -> None:
     folder, broken = planted
-    result = command(config(folder))
+    result = run_check(write_config(folder))
     assert result.exit_code == 0, result.output
     assert "40 read, 20 kept, 20 dropped" in result.stdout
     for id, reason in broken.items():
@@ -50,38 +50,36 @@ def test_the_command_says_so_and_succeeds(planted: tuple[Path, dict[str, str]]) 
     assert "duplicate_id 1" in result.stdout and "image_truncated 2" in result.stdout
 
 
-def test_with_the_broken_items_alone_it_fails(tmp_path: Path) -> None:
+def test_it_fails_without_a_usable_item(tmp_path: Path) -> None:
     broken = write_planted(tmp_path, only_broken=True)
-    result = command(config(tmp_path))
+    result = run_check(write_config(tmp_path))
     assert result.exit_code == 1, result.output
     assert "21 read, 0 kept, 21 dropped" in result.stdout
     assert all(re.search(rf"{re.escape(id)}\W+{reason}\b", result.stdout) for id, reason in broken.items())
     assert "no usable item" in result.stderr
 
 
-def test_one_set_without_a_usable_item_fails_though_the_other_has_some(
-    planted: tuple[Path, dict[str, str]], tmp_path: Path
-) -> None:
+def test_it_fails_when_one_of_two_sets_has_no_usable_item(planted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     folder, _ = planted
     write_planted(tmp_path, only_broken=True)
     pool = {"manifest": str(tmp_path / "manifest.json"), "images": str(tmp_path / "images")}
     # labels do not matter in a pool: what is wrong with a label there is right
     lone = tmp_path / "lone.json"
     lone.write_text('[{"id": "a", "instruction": 7, "image": []}]')
-    result = command(config(folder, unlabelled={**pool, "manifest": str(lone)}))
+    result = run_check(write_config(folder, unlabelled={**pool, "manifest": str(lone)}))
     assert result.exit_code == 1, result.output
     assert "labelled: 40 read, 20 kept" in result.stdout and "unlabelled: 1 read, 0 kept" in result.stdout
 
 
-def test_few_are_listed_and_all_are_counted(planted: tuple[Path, dict[str, str]]) -> None:
+def test_few_items_are_listed_but_all_are_counted(planted: tuple[Path, dict[str, str]]) -> None:
     folder, broken = planted
-    result = command(config(folder), "--show", 3)
+    result = run_check(write_config(folder), "--show", 3)
     assert result.exit_code == 0
     assert sum(bool(re.search(rf"{re.escape(id)}\b", result.stdout)) for id in broken) == 3
     assert "17 more" in result.stdout and "path_escapes 3" in result.stdout
 
 
-def test_what_would_be_asked_is_estimated_and_no_model_is_needed(planted: tuple[Path, dict[str, str]]) -> None:
+def test_questions_are_estimated_without_a_model(planted: tuple[Path, dict[str, str]]) -> None:
     folder, _ = planted
     models = {
         "generator": {"engine": "vllm", "model": "no/such-7b"},
@@ -89,7 +87,7 @@ def test_what_would_be_asked_is_estimated_and_no_model_is_needed(planted: tuple[
         "student": {"base": "no/such-base"},
         "unlabelled": {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")},
     }
-    report = check(load_config(config(folder, **models)))
+    report = check(load_config(write_config(folder, **models)))
     pool = len(report.intakes[Split.UNLABELLED].kept)
     assert pool > 20  # what is only wrong with a label is no fault in a pool
     assert [(e.stage, e.requests) for e in report.estimates] == [
@@ -101,13 +99,13 @@ def test_what_would_be_asked_is_estimated_and_no_model_is_needed(planted: tuple[
     ]
     assert all(e.tokens > 100 * e.requests for e in report.estimates)
     assert not (folder / "out").exists()
-    result = command(config(folder, **models))
+    result = run_check(write_config(folder, **models))
     assert result.exit_code == 0 and "20 requests" in result.stdout
 
 
 def test_progress_reaches_the_end(planted: tuple[Path, dict[str, str]]) -> None:
     moves: list[tuple[str, int, int]] = []
-    check(load_config(config(planted[0])), lambda *move: moves.append(move))
+    check(load_config(write_config(planted[0])), lambda *move: moves.append(move))
     assert moves == [("labelled", n, 40) for n in range(1, 41)]
 
 
@@ -116,5 +114,5 @@ def test_a_file_that_is_unusable_as_a_whole_is_one_error(planted: tuple[Path, di
     folder, _ = planted
     source = {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")}
     changed = {"pack": "no-such"} if missing == "pack" else {"labelled": {**source, missing: str(folder / "no-such")}}
-    result = command(config(folder, **changed))
+    result = run_check(write_config(folder, **changed))
     assert isinstance(result.exception, LabelstillError) and "no-such" in str(result.exception)

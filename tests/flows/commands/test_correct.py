@@ -1,4 +1,4 @@
-"""`labelstill correct` through the entry point of the installed command, files in and a file out."""
+"""`labelstill correct`, called through the entry point of the installed command."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flows.commands.main import main
-from flows.service.server import prefect_environment
+from flows.service.server import read_prefect_environment
 from tasks.correction.decide import correct
 from tasks.correction.judgements import read_probabilities, read_teacher
 from tasks.correction.settings import CorrectionSettings
@@ -26,7 +26,7 @@ FIELDS = {"id", "given", "flagged", "reviewed", "action", "label", "p_given", "p
 
 
 @dataclass(frozen=True)
-class Said:
+class Result:
     code: int
     out: str
     err: str
@@ -36,33 +36,33 @@ class Said:
         return json.loads(self.out)
 
 
-Command = Callable[..., Said]
+Command = Callable[..., Result]
 
 
 @pytest.fixture
 def correct_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`labelstill correct …` in this process."""
-    # `main` sets what is missing of these: set here, they are as before after the test.
-    for name, value in prefect_environment(ROOT).items():
+    # `main` sets missing variables; set here, they are restored after the test.
+    for name, value in read_prefect_environment(ROOT).items():
         monkeypatch.setenv(name, os.environ.get(name, value))
 
-    def call(*arguments: object) -> Said:
+    def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["labelstill", "correct", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
         code = ended.value.code
-        said = capsys.readouterr()
-        return Said(code if isinstance(code, int) else 0, said.out, said.err)
+        result = capsys.readouterr()
+        return Result(code if isinstance(code, int) else 0, result.out, result.err)
 
     return call
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def put(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
     return path
 
@@ -73,17 +73,17 @@ Lines = dict[str, list[str]]
 """The lines of each input: p and q (probabilities), t (teacher), v (verdicts)."""
 
 
-def line(id: str, given: str = "a", **probabilities: float) -> str:
+def make_row(id: str, given: str = "a", **probabilities: float) -> str:
     return json.dumps({"id": id, "given": given, "probabilities": probabilities or {"a": 0.25, "b": 0.75}})
 
 
-def sound() -> Lines:
+def write_valid_files() -> Lines:
     ids = [f"x{i}" for i in range(8)]
     verdicts = [json.dumps({"id": i, "verdict": v}) for i, v in (("x1", "a"), ("x2", "b"), ("x3", "neither"))]
-    return {name: [line(i) for i in ids] for name in "pqt"} | {"v": verdicts}
+    return {name: [make_row(i) for i in ids] for name in "pqt"} | {"v": verdicts}
 
 
-def instead(name: str, number: int, *lines: str) -> Callable[[Lines], None]:
+def replace_lines(name: str, number: int, *lines: str) -> Callable[[Lines], None]:
     """Puts `lines` in the place of line `number` of a file."""
 
     def change(files: Lines) -> None:
@@ -92,42 +92,54 @@ def instead(name: str, number: int, *lines: str) -> Callable[[Lines], None]:
     return change
 
 
-def empty(name: str) -> Callable[[Lines], None]:
+def empty_file(name: str) -> Callable[[Lines], None]:
     return lambda files: files[name].clear()
 
 
-def verdict(id: object, said: object) -> str:
-    return json.dumps({"id": id, "verdict": said})
+def make_verdict(id: object, label: object) -> str:
+    return json.dumps({"id": id, "verdict": label})
 
 
 FAULTS = {
-    "missing in the second file": (instead("q", 4), ["q.jsonl", "'x3'", "missing"]),
-    "missing in the first file": (instead("p", 4), ["q.jsonl", "'x3'"]),
-    "NaN": (instead("p", 3, line("x2", a=float("nan"), b=1)), ["p.jsonl, line 3", "NaN"]),
-    "null for NaN": (instead("p", 3, line("x2", a=None)), ["p.jsonl, line 3", "'x2'", "'a'"]),  # type: ignore[arg-type]
-    "infinite": (instead("p", 3, line("x2", a=float("inf"), b=1)), ["p.jsonl, line 3", "Infinity"]),
-    "too large for a number": (instead("p", 3, line("x2").replace("0.75", "1e999")), ["p.jsonl, line 3", "infinity"]),
-    "negative": (instead("q", 3, line("x2", a=-0.1, b=1.1)), ["q.jsonl, line 3", "'x2'", "'a'", "-0.1"]),
-    "all zero": (instead("q", 8, line("x7", a=0, b=0.0)), ["q.jsonl, line 8", "'x7'", "add up to 0"]),
-    "no probabilities": (instead("p", 1, json.dumps({"id": "x0", "given": "a"})), ["p.jsonl, line 1", "'x0'"]),
-    "no given label": (instead("p", 2, line("x1").replace('"given"', '"was"')), ["p.jsonl, line 2", "'x1'", "given"]),
-    "an id twice": (instead("p", 5, line("x4"), line("x2")), ["p.jsonl, line 6", "'x2'", "twice"]),
-    "another given label": (instead("q", 5, line("x4", "b")), ["q.jsonl", "'x4'", "another given label", "p.jsonl"]),
-    "not JSON": (instead("q", 2, line("x1")[:-4]), ["q.jsonl, line 2", "not JSON"]),
-    "no object": (instead("p", 2, '["x1", "a"]'), ["p.jsonl, line 2", "JSON object"]),
-    "not UTF-8": (instead("p", 2, line("x1").replace("x1", "\udcff")), ["p.jsonl, line 2", "not JSON"]),
-    "empty first file": (empty("p"), ["p.jsonl", "no line"]),
-    "empty second file": (empty("q"), ["q.jsonl", "no line"]),
-    "verdict that is no label": (instead("v", 2, verdict("x2", "c")), ["v.jsonl, line 2", "`c`", "neither"]),
-    "verdict on an unknown item": (instead("v", 1, verdict("y1", "a")), ["v.jsonl, line 1", "y1", "unknown"]),
-    "two verdicts on one item": (instead("v", 3, verdict("x1", "b")), ["v.jsonl, line 3", "x1"]),
-    "a verdict that is no text": (instead("v", 3, verdict("x4", 1)), ["v.jsonl, line 3", '"verdict"']),
-    "verdicts that are not JSON": (instead("v", 2, "{"), ["v.jsonl, line 2", "not JSON"]),
-    "teacher lacks an item": (instead("t", 8), ["t.jsonl", "'x7'", "missing"]),
-    "teacher knows another item": (instead("t", 8, line("x7"), line("x8")), ["t.jsonl", "'x8'"]),
-    "teacher says NaN": (instead("t", 8, line("x7", a=float("nan"))), ["t.jsonl, line 8", "NaN"]),
-    "teacher says nothing": (instead("t", 8, line("x7", a=0)), ["t.jsonl, line 8", "'x7'", "add up to 0"]),
-    "empty teacher file": (empty("t"), ["t.jsonl", "no line"]),
+    "missing in the second file": (replace_lines("q", 4), ["q.jsonl", "'x3'", "missing"]),
+    "missing in the first file": (replace_lines("p", 4), ["q.jsonl", "'x3'"]),
+    "NaN": (replace_lines("p", 3, make_row("x2", a=float("nan"), b=1)), ["p.jsonl, line 3", "NaN"]),
+    "null for NaN": (replace_lines("p", 3, make_row("x2", a=None)), ["p.jsonl, line 3", "'x2'", "'a'"]),  # type: ignore[arg-type]
+    "infinite": (replace_lines("p", 3, make_row("x2", a=float("inf"), b=1)), ["p.jsonl, line 3", "Infinity"]),
+    "too large for a number": (
+        replace_lines("p", 3, make_row("x2").replace("0.75", "1e999")),
+        ["p.jsonl, line 3", "infinity"],
+    ),
+    "negative": (replace_lines("q", 3, make_row("x2", a=-0.1, b=1.1)), ["q.jsonl, line 3", "'x2'", "'a'", "-0.1"]),
+    "all zero": (replace_lines("q", 8, make_row("x7", a=0, b=0.0)), ["q.jsonl, line 8", "'x7'", "add up to 0"]),
+    "no probabilities": (replace_lines("p", 1, json.dumps({"id": "x0", "given": "a"})), ["p.jsonl, line 1", "'x0'"]),
+    "no given label": (
+        replace_lines("p", 2, make_row("x1").replace('"given"', '"was"')),
+        ["p.jsonl, line 2", "'x1'", "given"],
+    ),
+    "an id twice": (replace_lines("p", 5, make_row("x4"), make_row("x2")), ["p.jsonl, line 6", "'x2'", "twice"]),
+    "another given label": (
+        replace_lines("q", 5, make_row("x4", "b")),
+        ["q.jsonl", "'x4'", "another given label", "p.jsonl"],
+    ),
+    "not JSON": (replace_lines("q", 2, make_row("x1")[:-4]), ["q.jsonl, line 2", "not JSON"]),
+    "no object": (replace_lines("p", 2, '["x1", "a"]'), ["p.jsonl, line 2", "JSON object"]),
+    "not UTF-8": (replace_lines("p", 2, make_row("x1").replace("x1", "\udcff")), ["p.jsonl, line 2", "not JSON"]),
+    "empty first file": (empty_file("p"), ["p.jsonl", "no line"]),
+    "empty second file": (empty_file("q"), ["q.jsonl", "no line"]),
+    "verdict that is no label": (replace_lines("v", 2, make_verdict("x2", "c")), ["v.jsonl, line 2", "`c`", "neither"]),
+    "verdict on an unknown item": (
+        replace_lines("v", 1, make_verdict("y1", "a")),
+        ["v.jsonl, line 1", "y1", "unknown"],
+    ),
+    "two verdicts on one item": (replace_lines("v", 3, make_verdict("x1", "b")), ["v.jsonl, line 3", "x1"]),
+    "a verdict that is no text": (replace_lines("v", 3, make_verdict("x4", 1)), ["v.jsonl, line 3", '"verdict"']),
+    "verdicts that are not JSON": (replace_lines("v", 2, "{"), ["v.jsonl, line 2", "not JSON"]),
+    "teacher lacks an item": (replace_lines("t", 8), ["t.jsonl", "'x7'", "missing"]),
+    "teacher knows another item": (replace_lines("t", 8, make_row("x7"), make_row("x8")), ["t.jsonl", "'x8'"]),
+    "teacher says NaN": (replace_lines("t", 8, make_row("x7", a=float("nan"))), ["t.jsonl, line 8", "NaN"]),
+    "teacher says nothing": (replace_lines("t", 8, make_row("x7", a=0)), ["t.jsonl, line 8", "'x7'", "add up to 0"]),
+    "empty teacher file": (empty_file("t"), ["t.jsonl", "no line"]),
 }
 
 
@@ -145,33 +157,33 @@ def arguments(folder: Path, out: Path) -> list[object]:
     ]
 
 
-def refused(command: Command, folder: Path, given: list[object], words: Sequence[str]) -> None:
+def assert_refused(command: Command, folder: Path, given: list[object], words: Sequence[str]) -> None:
     """Exit code 2, one line on standard error with these words; no OUT is made, and one that is there stays."""
     out = folder / "out.jsonl"
     for before in (None, b"from before\n"):
         if before:
             out.write_bytes(before)
         there = sorted(folder.iterdir())
-        said = command(*given)
-        assert said.code == 2, said
-        assert said.out == "" and "Traceback" not in said.err
-        assert said.err.startswith("error: ") and len(said.err.splitlines()) == 1
-        assert all(word in said.err for word in words), said.err
+        result = command(*given)
+        assert result.code == 2, result
+        assert result.out == "" and "Traceback" not in result.err
+        assert result.err.startswith("error: ") and len(result.err.splitlines()) == 1
+        assert all(word in result.err for word in words), result.err
         assert sorted(folder.iterdir()) == there
         assert not before or out.read_bytes() == before
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, lines in sound().items():
+    for name, lines in write_valid_files().items():
         (tmp_path / f"{name}.jsonl").write_text("".join(each + "\n" for each in lines))
     return tmp_path
 
 
-def test_the_files_behind_the_faults_are_sound(folder: Path, correct_command: Command) -> None:
-    said = correct_command(*arguments(folder, folder / "out.jsonl"))
-    assert said.code == 0 and said.err == ""
-    assert [r["id"] for r in rows_of(folder / "out.jsonl")] == [f"x{i}" for i in range(8)]
+def test_the_files_without_faults_are_valid(folder: Path, correct_command: Command) -> None:
+    result = correct_command(*arguments(folder, folder / "out.jsonl"))
+    assert result.code == 0 and result.err == ""
+    assert [r["id"] for r in read_rows(folder / "out.jsonl")] == [f"x{i}" for i in range(8)]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -179,38 +191,38 @@ def test_a_fault_in_a_file_is_one_clear_line_and_nothing_is_written(
     fault: str, folder: Path, correct_command: Command
 ) -> None:
     change, words = FAULTS[fault]
-    files = sound()
+    files = write_valid_files()
     change(files)
     for name, lines in files.items():
         (folder / f"{name}.jsonl").write_bytes("".join(each + "\n" for each in lines).encode(errors="surrogateescape"))
-    refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), words)
+    assert_refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), words)
 
 
 @pytest.mark.parametrize("name", "pqtv")
 def test_a_file_that_is_not_there_is_named(name: str, folder: Path, correct_command: Command) -> None:
     (folder / f"{name}.jsonl").unlink()
-    refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), [f"{name}.jsonl", "No such file"])
+    assert_refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), [f"{name}.jsonl", "No such file"])
 
 
 def test_a_folder_instead_of_a_file_is_named(folder: Path, correct_command: Command) -> None:
     (folder / "q.jsonl").unlink()
     (folder / "q.jsonl").mkdir()
-    refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), ["q.jsonl", "directory"])
+    assert_refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), ["q.jsonl", "directory"])
 
 
-def test_reviews_want_verdicts(folder: Path, correct_command: Command) -> None:
+def test_reviews_need_verdicts(folder: Path, correct_command: Command) -> None:
     given = ["--probabilities", folder / "p.jsonl", "--reviews", 3, "--out", folder / "out.jsonl"]
-    refused(correct_command, folder, given, ["--reviews", "--verdicts"])
+    assert_refused(correct_command, folder, given, ["--reviews", "--verdicts"])
 
 
-def test_verdicts_are_checked_even_where_none_is_asked_for(folder: Path, correct_command: Command) -> None:
-    (folder / "v.jsonl").write_text(verdict("nobody", "a") + "\n")
+def test_verdicts_are_checked_even_if_none_is_used(folder: Path, correct_command: Command) -> None:
+    (folder / "v.jsonl").write_text(make_verdict("nobody", "a") + "\n")
     given = ["--probabilities", folder / "p.jsonl", "--verdicts", folder / "v.jsonl", "--out", folder / "out.jsonl"]
-    refused(correct_command, folder, given, ["v.jsonl, line 1", "nobody"])
+    assert_refused(correct_command, folder, given, ["v.jsonl, line 1", "nobody"])
 
 
 def test_the_process_ends_with_2_and_one_line(folder: Path) -> None:
-    (folder / "q.jsonl").write_text(line("x0") + "\n{\n")
+    (folder / "q.jsonl").write_text(make_row("x0") + "\n{\n")
     words = [sys.executable, "-m", "flows.commands.main", "correct", *map(str, arguments(folder, folder / "out.jsonl"))]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -240,15 +252,15 @@ def options(files: Files, out: Path, *, reviews: int = 60, teacher: bool = True,
 
 
 @pytest.mark.parametrize(("reviews", "teacher"), [(0, False), (0, True), (15, False), (60, True), (500, True)])
-def test_the_output_keeps_its_contract(
+def test_the_output_has_the_documented_fields(
     reviews: int, teacher: bool, files: Files, tmp_path: Path, correct_command: Command
 ) -> None:
     out = tmp_path / "new folder" / "out.jsonl"
-    said = correct_command(*options(files, out, reviews=reviews, teacher=teacher))
-    assert said.code == 0 and said.err == "" and len(said.out.splitlines()) == 1
-    rows, asked = rows_of(out), rows_of(files.probabilities[0])
+    result = correct_command(*options(files, out, reviews=reviews, teacher=teacher))
+    assert result.code == 0 and result.err == "" and len(result.out.splitlines()) == 1
+    rows, asked = read_rows(out), read_rows(files.probabilities[0])
     assert [(r["id"], r["given"]) for r in rows] == [(r["id"], r["given"]) for r in asked]
-    truth = {r["id"]: r["verdict"] for r in rows_of(files.verdicts)}
+    truth = {r["id"]: r["verdict"] for r in read_rows(files.verdicts)}
     for r in rows:
         assert r.keys() == FIELDS
         assert type(r["flagged"]) is bool and type(r["reviewed"]) is bool
@@ -262,7 +274,7 @@ def test_the_output_keeps_its_contract(
             assert r["flagged"] == (expected != "keep")
         else:
             assert r["action"] != "drop" and (r["flagged"] or r["action"] != "review")
-    summary = said.summary
+    summary = result.summary
     assert summary["items"] == 400
     assert summary["reviews"] == sum(r["reviewed"] for r in rows) == min(reviews, 400)
     assert summary["flagged"] == sum(r["flagged"] for r in rows)
@@ -275,7 +287,7 @@ def test_suspicion_is_higher_where_labels_are_wrong(
     files: Files, made: NoisySet, tmp_path: Path, correct_command: Command
 ) -> None:
     correct_command(*options(files, tmp_path / "out", reviews=0, teacher=False))
-    suspicion = [r["suspicion"] for r in rows_of(tmp_path / "out")]
+    suspicion = [r["suspicion"] for r in read_rows(tmp_path / "out")]
     wrong = [s for s, g, t in zip(suspicion, made.given, made.truth, strict=True) if g != t]
     right = [s for s, g, t in zip(suspicion, made.given, made.truth, strict=True) if g == t]
     above = sum(w > r for w in wrong for r in right) / (len(wrong) * len(right))
@@ -284,39 +296,39 @@ def test_suspicion_is_higher_where_labels_are_wrong(
 
 def test_without_reviews_verdicts_are_not_looked_at(files: Files, tmp_path: Path, correct_command: Command) -> None:
     correct_command(*options(files, tmp_path / "without", reviews=0))
-    said = correct_command(*options(files, tmp_path / "with", reviews=0), "--verdicts", files.verdicts)
-    assert said.summary["reviews"] == 0
+    result = correct_command(*options(files, tmp_path / "with", reviews=0), "--verdicts", files.verdicts)
+    assert result.summary["reviews"] == 0
     assert (tmp_path / "with").read_bytes() == (tmp_path / "without").read_bytes()
 
 
 def test_verdicts_beyond_the_reviewed_items_are_not_used(
     files: Files, made: NoisySet, tmp_path: Path, correct_command: Command
 ) -> None:
-    said = correct_command(*options(files, tmp_path / "out"))
-    assert said.summary["reviews"] == 60
-    rows = rows_of(tmp_path / "out")
+    result = correct_command(*options(files, tmp_path / "out"))
+    assert result.summary["reviews"] == 60
+    rows = read_rows(tmp_path / "out")
     seen = {r["id"] for r in rows if r["reviewed"]}
     assert len(seen) == 60
-    truth = rows_of(files.verdicts)
+    truth = read_rows(files.verdicts)
     wrong = [r if r["id"] in seen else r | {"verdict": random.Random(r["id"]).choice(made.names)} for r in truth]
     none = [r for r in truth if r["id"] in seen]
     for poisoned in (wrong, none, truth[::-1]):
-        put(files.verdicts, poisoned)
-        assert correct_command(*options(files, tmp_path / "again")) == said
+        write_rows(files.verdicts, poisoned)
+        assert correct_command(*options(files, tmp_path / "again")) == result
         assert (tmp_path / "again").read_bytes() == (tmp_path / "out").read_bytes()
-    put(files.verdicts, [r | {"verdict": "neither"} for r in truth])
+    write_rows(files.verdicts, [r | {"verdict": "neither"} for r in truth])
     correct_command(*options(files, tmp_path / "again"))
-    assert [r["action"] for r in rows_of(tmp_path / "again")].count("drop") == 60
+    assert [r["action"] for r in read_rows(tmp_path / "again")].count("drop") == 60
 
 
 def test_asked_items_without_a_verdict_are_not_reviewed_and_stay_within_the_budget(
     files: Files, tmp_path: Path, correct_command: Command
 ) -> None:
-    truth = rows_of(files.verdicts)
-    put(files.verdicts, truth[::2])
-    said = correct_command(*options(files, tmp_path / "out"))
-    reviewed = [r["id"] for r in rows_of(tmp_path / "out") if r["reviewed"]]
-    assert said.summary["reviews"] == 60 and said.summary["verdicts"] == len(reviewed)
+    truth = read_rows(files.verdicts)
+    write_rows(files.verdicts, truth[::2])
+    result = correct_command(*options(files, tmp_path / "out"))
+    reviewed = [r["id"] for r in read_rows(tmp_path / "out") if r["reviewed"]]
+    assert result.summary["reviews"] == 60 and result.summary["verdicts"] == len(reviewed)
     assert 0 < len(reviewed) < 60 and set(reviewed) <= {r["id"] for r in truth[::2]}
 
 
@@ -324,18 +336,20 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(
     files: Files, tmp_path: Path, correct_command: Command
 ) -> None:
     assert files.teacher
-    said = correct_command(*options(files, tmp_path / "out"))
+    result = correct_command(*options(files, tmp_path / "out"))
     judgements = read_probabilities(files.probabilities)
-    told = read_teacher(files.teacher, judgements)
-    asked = correct(judgements, CorrectionSettings(review_budget=0), lambda items: told[items], nobody).teacher_asked
-    assert said.summary["teacher_calls"] == len(asked) == 100
+    teacher_table = read_teacher(files.teacher, judgements)
+    asked = correct(
+        judgements, CorrectionSettings(review_budget=0), lambda items: teacher_table[items], nobody
+    ).teacher_asked
+    assert result.summary["teacher_calls"] == len(asked) == 100
     suspicious = {judgements.ids[i] for i in asked.tolist()}
-    right = rows_of(files.teacher)
+    right = read_rows(files.teacher)
 
     def poisoned(only: Callable[[str], bool]) -> bytes:
         # All the weight on one label, and one that the items do not have.
         poison = {"probabilities": {judgements.labels[0]: 0.6, "poison": 0.4}}
-        put(files.teacher, [r | poison if only(r["id"]) else r for r in right][::-1])  # type: ignore[arg-type]
+        write_rows(files.teacher, [r | poison if only(r["id"]) else r for r in right][::-1])  # type: ignore[arg-type]
         correct_command(*options(files, tmp_path / "again"))
         return (tmp_path / "again").read_bytes()
 
@@ -350,23 +364,23 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another_audit(
     assert correct_command(*options(files, tmp_path / "2")) == first
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     correct_command(*options(files, tmp_path / "3", seed=1))
-    reviewed = [{r["id"] for r in rows_of(tmp_path / name) if r["reviewed"]} for name in "13"]
+    reviewed = [{r["id"] for r in read_rows(tmp_path / name) if r["reviewed"]} for name in "13"]
     assert reviewed[0] != reviewed[1]
 
 
-def test_the_form_of_the_files_is_no_matter(files: Files, tmp_path: Path, correct_command: Command) -> None:
+def test_the_layout_of_the_files_does_not_matter(files: Files, tmp_path: Path, correct_command: Command) -> None:
     """Lines of other files in another order, extra fields, probabilities not normalised, zeros written out."""
     correct_command(*options(files, tmp_path / "out"))
-    first, second = (rows_of(path) for path in files.probabilities)
+    first, second = (read_rows(path) for path in files.probabilities)
     labels = sorted({label for r in first for label in r["probabilities"]})
     # Times a power of two, so that renormalising gives the same float; in the same order of labels for the same reason.
-    put(files.probabilities[0], [r | {"fold": 2, "model": "m", "x": None} for r in first])
-    put(
+    write_rows(files.probabilities[0], [r | {"fold": 2, "model": "m", "x": None} for r in first])
+    write_rows(
         files.probabilities[1],
         [r | {"probabilities": {k: 8 * r["probabilities"].get(k, 0) for k in labels}} for r in second][::-1],
     )
     correct_command(*options(files, tmp_path / "again"))
-    before, after = rows_of(tmp_path / "out"), rows_of(tmp_path / "again")
+    before, after = read_rows(tmp_path / "out"), read_rows(tmp_path / "again")
     figures = ("p_given", "p_candidate", "p_neither", "suspicion")
     assert [{k: v for k, v in r.items() if k not in figures} for r in before] == [
         {k: v for k, v in r.items() if k not in figures} for r in after
@@ -391,11 +405,11 @@ def test_tiny_files(count: int, labels: str, p: float, tmp_path: Path, correct_c
         {"id": f"x{i}", "given": "a", "probabilities": {"a": p, "b": 1 - p} if "b" in labels else {"a": 1}}
         for i in range(count)
     ]
-    file = put(tmp_path / "p", rows)
-    verdicts = put(tmp_path / "v", [{"id": f"x{i}", "verdict": labels[-1]} for i in range(count)])
+    file = write_rows(tmp_path / "p", rows)
+    verdicts = write_rows(tmp_path / "v", [{"id": f"x{i}", "verdict": labels[-1]} for i in range(count)])
     given = ["--probabilities", file, "--teacher", file, "--out", tmp_path / "out"]
     assert correct_command(*given).code == 0
-    assert [r["label"] for r in rows_of(tmp_path / "out")] == ["a"] * count
-    said = correct_command(*given, "--reviews", 10, "--verdicts", verdicts)
-    assert said.summary["reviews"] == count
-    assert [r["label"] for r in rows_of(tmp_path / "out")] == [labels[-1]] * count
+    assert [r["label"] for r in read_rows(tmp_path / "out")] == ["a"] * count
+    result = correct_command(*given, "--reviews", 10, "--verdicts", verdicts)
+    assert result.summary["reviews"] == count
+    assert [r["label"] for r in read_rows(tmp_path / "out")] == [labels[-1]] * count

@@ -1,4 +1,4 @@
-"""Automations on the real server: what happens to a run arrives once where the block says."""
+"""Automations on a real server: each event of a run sends one message to the configured block."""
 
 import json
 import threading
@@ -25,10 +25,10 @@ from flows.service.alerts import (
     AUTOMATIONS,
     AlertError,
     Applied,
+    alert_empty,
+    alert_held_back,
     apply_automations,
     find_block,
-    tell_empty,
-    tell_held_back,
 )
 from tasks.dataset.drift import RelabelOutcome
 from tasks.errors import BudgetSpent
@@ -76,7 +76,7 @@ def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
             client.delete_automation(automation.id)
 
 
-def custom(receiver: Receiver) -> str:
+def save_webhook_block(receiver: Receiver) -> str:
     block = CustomWebhookNotificationBlock(
         name="team", url=receiver.url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
     )
@@ -84,7 +84,7 @@ def custom(receiver: Receiver) -> str:
     return "custom-webhook/team"
 
 
-def deployed(client: SyncPrefectClient, name: str, work: Callable[[], None]) -> FlowRun:
+def run_deployed(client: SyncPrefectClient, name: str, work: Callable[[], None]) -> FlowRun:
     """A run of a deployment of a flow, executed here."""
     made = flow(name=name)(work)
     deployment = client.create_deployment(client.create_flow(made), name="test", enforce_parameter_schema=False)
@@ -93,7 +93,7 @@ def deployed(client: SyncPrefectClient, name: str, work: Callable[[], None]) -> 
     return run
 
 
-def wait(until: Callable[[], bool], seconds: float = 40) -> None:
+def wait_until(until: Callable[[], bool], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not until() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -107,20 +107,20 @@ def fail() -> None:
     subflow()
 
 
-def test_each_thing_is_told_once(client: SyncPrefectClient, receiver: Receiver, tmp_path: Path) -> None:
-    apply_automations(client, find_block(client, custom(receiver)))
+def test_each_alert_is_sent_once(client: SyncPrefectClient, receiver: Receiver, tmp_path: Path) -> None:
+    apply_automations(client, find_block(client, save_webhook_block(receiver)))
 
     def well() -> None:
-        tell_held_back(tmp_path, "31 % of the labels changed")
-        tell_empty(tmp_path, "pseudo_labels")
+        alert_held_back(tmp_path, "31 % of the labels changed")
+        alert_empty(tmp_path, "pseudo_labels")
 
-    deployed(client, "distill", fail)
-    deployed(client, "relabel", well)
+    run_deployed(client, "distill", fail)
+    run_deployed(client, "relabel", well)
     crashed = client.create_flow_run_from_deployment(client.read_deployment_by_name("relabel/test").id, name="gone")
     for state in (Pending(), Running(), Crashed(message="Its process is gone.")):
         client.set_flow_run_state(crashed.id, state)
     flow(name="distill")(lambda: 1 / 0)(return_state=True)  # in a terminal
-    wait(lambda: len(receiver.bodies) >= 4)
+    wait_until(lambda: len(receiver.bodies) >= 4)
     time.sleep(2)
     assert receiver.subjects() == [
         f"labelstill: a version of {tmp_path} is held back",
@@ -135,25 +135,25 @@ def test_each_thing_is_told_once(client: SyncPrefectClient, receiver: Receiver, 
     assert "31 % of the labels changed" in held and "/flow-run/" in held
 
 
-def test_a_plain_webhook_will_do(client: SyncPrefectClient, receiver: Receiver, tmp_path: Path) -> None:
+def test_a_plain_webhook_receives_alerts(client: SyncPrefectClient, receiver: Receiver, tmp_path: Path) -> None:
     Webhook(url=receiver.url).save("plain", overwrite=True)  # pyright: ignore
     apply_automations(client, find_block(client, "webhook/plain"))
 
     @flow(name="relabel")
     def held() -> None:
-        tell_held_back(tmp_path, "too much changed")
+        alert_held_back(tmp_path, "too much changed")
 
     held()
-    wait(lambda: bool(receiver.bodies))
+    wait_until(lambda: bool(receiver.bodies))
     (body,) = receiver.bodies
     assert "is held back" in body and "too much changed" in body
 
 
-def test_twice_gives_no_second_set_and_keeps_what_people_chose(client: SyncPrefectClient, receiver: Receiver) -> None:
+def test_applying_twice_adds_nothing_and_keeps_peoples_choices(client: SyncPrefectClient, receiver: Receiver) -> None:
     names = ALERTS | MARKS
     assert apply_automations(client) == dict.fromkeys(names, Applied.CREATED)
     assert apply_automations(client) == dict.fromkeys(names, Applied.UNCHANGED)
-    block = find_block(client, custom(receiver))
+    block = find_block(client, save_webhook_block(receiver))
     changed = apply_automations(client, block)
     assert {name for name, applied in changed.items() if applied is Applied.UPDATED} == ALERTS
     assert {name for name, applied in changed.items() if applied is Applied.UNCHANGED} == MARKS
@@ -167,29 +167,29 @@ def test_twice_gives_no_second_set_and_keeps_what_people_chose(client: SyncPrefe
     assert [action.type for action in found["labelstill: failed"].actions] == ["send-notification"]
 
 
-def test_a_block_that_is_not_there_or_cannot_send_is_named(client: SyncPrefectClient) -> None:
+def test_a_missing_block_or_one_that_cannot_send_is_named(client: SyncPrefectClient) -> None:
     Secret(value="geheim").save("team", overwrite=True)  # pyright: ignore
     with pytest.raises(AlertError, match=r"no block 'slack-webhook/nobody'.*Save one in the web UI"):
         find_block(client, "slack-webhook/nobody")
-    with pytest.raises(AlertError, match="'secret/team' can't send"):
+    with pytest.raises(AlertError, match="'secret/team' cannot send"):
         find_block(client, "secret/team")
 
 
-def test_the_command_says_what_became_of_each(client: SyncPrefectClient, receiver: Receiver) -> None:
+def test_the_command_reports_each_automation(client: SyncPrefectClient, receiver: Receiver) -> None:
     from flows.commands.main import app
 
-    said = CliRunner().invoke(app, ["alerts"]).output
-    assert "labelstill: heartbeats: created" in said and "Nobody was added" in said
-    said = CliRunner().invoke(app, ["alerts", "--block", custom(receiver)]).output
-    assert "labelstill: failed: updated" in said and "Nobody was added" not in said
+    output = CliRunner().invoke(app, ["alerts"]).output
+    assert "labelstill: heartbeats: created" in output and "No receiver was set" in output
+    output = CliRunner().invoke(app, ["alerts", "--block", save_webhook_block(receiver)]).output
+    assert "labelstill: failed: updated" in output and "No receiver was set" not in output
 
 
-def test_every_deployed_flow_is_looked_after() -> None:
+def test_every_deployed_flow_is_watched() -> None:
     entries = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     assert {e["entrypoint"].rpartition(":")[2].replace("_", "-") for e in entries} <= set(DECLARED["flows"])
 
 
-def test_every_final_state_of_ours_ends_the_wait_for_heartbeats() -> None:
+def test_every_final_state_ends_the_wait_for_heartbeats() -> None:
     (marker,) = (one for one in DECLARED["automations"] if one["name"] == "labelstill: heartbeats")
     names = {"".join(word.capitalize() for word in outcome.split()) for outcome in RelabelOutcome} | {
         BudgetSpent.__name__

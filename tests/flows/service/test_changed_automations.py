@@ -1,4 +1,4 @@
-"""A server on SQLite notes a changed automation in its own event loop: it used to wait for itself, for ever."""
+"""A server on SQLite records a changed automation in its own event loop instead of waiting for itself for ever."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ import flows.service.prefect_plugin as plugin
 from flows.service.prefect_plugin import run_in_this_loop
 
 
-def test_a_change_while_the_loop_holds_the_lock_waits_without_holding_the_loop_up() -> None:
+def test_a_change_waits_for_the_lock_without_blocking_the_loop() -> None:
     noted: list[str] = []
 
     async def serve() -> None:
@@ -36,7 +36,7 @@ def test_a_change_while_the_loop_holds_the_lock_waits_without_holding_the_loop_u
     ("command", "mended"),
     [("python -m prefect server start", True), ("prefect server start", True), ("prefect worker start", False)],
 )
-def test_only_the_server_is_mended(command: str, mended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_server_is_patched(command: str, mended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(automations, "run_coro_as_sync", automations.run_coro_as_sync)  # put back afterwards
     monkeypatch.setattr(sys, "orig_argv", command.split())
     context = HookContext(prefect_version="3.7.7", api_url=None, logger_factory=logging.getLogger)

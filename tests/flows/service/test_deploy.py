@@ -18,13 +18,13 @@ from prefect.settings.legacy import _get_settings_fields
 from prefect.settings.models.root import Settings
 from prefect.utilities.templating import find_placeholders
 
-from flows.service.serve import pool_names
+from flows.service.serve import list_pools
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "flows" / "deploy"
 FILES = sorted(path for path in DEPLOY.iterdir() if path.suffix != ".dockerignore")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
-MANIFESTS: list[dict[str, Any]] = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8")))
+MANIFESTS: list[dict[str, Any]] = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8"))["items"]
 TEMPLATE: dict[str, Any] = json.loads((DEPLOY / "kubernetes-pool.json").read_text(encoding="utf-8"))
 POD: dict[str, Any] = TEMPLATE["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
 KNOWN = {name.upper() for name in _get_settings_fields(Settings)}
@@ -32,25 +32,25 @@ OWN_IMAGES = {"labelstill:0.1.0", "labelstill-gpu:0.1.0", "labelstill-kubernetes
 PINNED = re.compile(r"^(postgres|python):\d+\.\d+(\.\d+)?-\S+$")
 
 
-def inside(node: Any) -> Iterator[dict[str, Any]]:
+def walk_mappings(node: Any) -> Iterator[dict[str, Any]]:
     """Every mapping in a document, at any depth."""
     if isinstance(node, dict):
         yield node
         for value in node.values():
-            yield from inside(value)
+            yield from walk_mappings(value)
     elif isinstance(node, list):
         for value in node:
-            yield from inside(value)
+            yield from walk_mappings(value)
 
 
-def units(name: str) -> configparser.ConfigParser:
+def read_unit(name: str) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # pyright: ignore[reportAttributeAccessIssue]  systemd's keys have capitals
     parser.read_string((DEPLOY / name).read_text(encoding="utf-8"))
     return parser
 
 
-def commands() -> Iterator[list[str]]:
+def list_commands() -> Iterator[list[str]]:
     """Each command line that these files start."""
     for service in COMPOSE["services"].values():
         match service.get("command"):
@@ -60,22 +60,26 @@ def commands() -> Iterator[list[str]]:
                 yield from (shlex.split(line) for line in script.split(";"))
             case command:
                 yield command
-    for container in itertools.chain.from_iterable(m.get("containers", []) for doc in MANIFESTS for m in inside(doc)):
+    for container in itertools.chain.from_iterable(
+        m.get("containers", []) for doc in MANIFESTS for m in walk_mappings(doc)
+    ):
         if "command" in container:
             yield container["command"]
     for name in ("labelstill.service", "labelstill-worker@.service"):
-        program, *words = shlex.split(units(name)["Service"]["ExecStart"].replace("%i", "gpu"))
+        program, *words = shlex.split(read_unit(name)["Service"]["ExecStart"].replace("%i", "gpu"))
         yield [Path(program).name, *words]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_it_says_at_its_top_that_it_was_not_run(file: Path) -> None:
+def test_each_file_says_at_its_top_that_it_was_not_run(file: Path) -> None:
     top = " ".join(file.read_text(encoding="utf-8").split("\n")[:5])
     assert re.search(r"\bNot (run|built)\b", top)
 
 
 def test_images_are_pinned() -> None:
-    images = [m["image"] for doc in [COMPOSE, *MANIFESTS] for m in inside(doc) if isinstance(m.get("image"), str)]
+    images = [
+        m["image"] for doc in [COMPOSE, *MANIFESTS] for m in walk_mappings(doc) if isinstance(m.get("image"), str)
+    ]
     images += re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
     images.append(TEMPLATE["variables"]["properties"]["image"]["default"])
     assert len(images) >= 9
@@ -90,33 +94,33 @@ def test_prefect_is_the_version_that_the_project_pins() -> None:
     assert f"prefect=={pinned[1]} " in (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 
 
-def test_every_command_is_one_that_prefect_and_labelstill_have() -> None:
+def test_every_command_and_option_exists() -> None:
     seen: set[str] = set()
-    for program, *words in commands():
-        said = help_of(program, tuple(word for word in words[:2] if not word.startswith("-")))
+    for program, *words in list_commands():
+        help_text = read_help(program, tuple(word for word in words[:2] if not word.startswith("-")))
         for option in (word for word in words if word.startswith("--")):
-            assert option.replace("--no-", "--") in said.replace("--no-", "--"), f"{program} {words}"
+            assert option.replace("--no-", "--") in help_text.replace("--no-", "--"), f"{program} {words}"
         if "--pool" in words:
-            assert words[words.index("--pool") + 1] in pool_names(ROOT)
+            assert words[words.index("--pool") + 1] in list_pools(ROOT)
         seen.add(f"{program} {words[0]}")
     assert {"prefect server", "prefect worker", "prefect work-pool", "prefect --no-prompt", "labelstill serve"} <= seen
 
 
 @cache
-def help_of(program: str, words: tuple[str, ...]) -> str:
+def read_help(program: str, words: tuple[str, ...]) -> str:
     module = {"prefect": "prefect", "labelstill": "flows.commands.main"}[program]
     command = [sys.executable, "-m", module, *(words or ("deploy",)), "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout + ("--no-prompt" if program == "prefect" else "")
 
 
-def test_nothing_listens_beyond_this_machine() -> None:
+def test_no_port_is_open_to_other_machines() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert ports == ["127.0.0.1:4277:4277"]
     services = [doc for doc in MANIFESTS if doc["kind"] == "Service"]
     assert {doc["spec"].get("type", "ClusterIP") for doc in services} == {"ClusterIP"}
     for doc in MANIFESTS:
-        assert not any("hostPort" in m or m.get("hostNetwork") for m in inside(doc))
+        assert not any("hostPort" in m or m.get("hostNetwork") for m in walk_mappings(doc))
 
 
 def test_secrets_come_from_outside() -> None:
@@ -127,21 +131,21 @@ def test_secrets_come_from_outside() -> None:
         for name, value in service.get("environment", {}).items():
             if name.endswith(("PASSWORD", "AUTH_STRING")):
                 assert value.startswith("${") and ":?" in value
-    for variable in (m for doc in [*MANIFESTS, POD] for m in inside(doc) if "name" in m):
+    for variable in (m for doc in [*MANIFESTS, POD] for m in walk_mappings(doc) if "name" in m):
         if str(variable["name"]).endswith(("PASSWORD", "AUTH_STRING")):
             assert variable["valueFrom"]["secretKeyRef"]["name"] == "labelstill"
 
 
-def test_prefects_settings_have_the_names_that_it_reads() -> None:
+def test_prefects_settings_exist() -> None:
     names = {name for service in COMPOSE["services"].values() for name in service.get("environment", {})}
-    names |= {m["name"] for doc in [*MANIFESTS, POD] for m in inside(doc) if m.keys() & {"value", "valueFrom"}}
+    names |= {m["name"] for doc in [*MANIFESTS, POD] for m in walk_mappings(doc) if m.keys() & {"value", "valueFrom"}}
     ours = {name for name in names if name.startswith("PREFECT_")}
     assert len(ours) >= 8
     # read by prefect-kubernetes, which is not installed here
     assert ours - KNOWN == {"PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"}
 
 
-def test_who_waits_for_whom_and_who_is_watched() -> None:
+def test_dependencies_and_health_checks_agree() -> None:
     services = COMPOSE["services"]
     for service in services.values():
         for other, how in service.get("depends_on", {}).items():
@@ -149,14 +153,14 @@ def test_who_waits_for_whom_and_who_is_watched() -> None:
     assert {name for name, one in services.items() if "healthcheck" not in one} == {"deploy"}
     mounted = {str(v).split(":")[0] for one in services.values() for v in one.get("volumes", []) if v[0] not in "$./"}
     assert mounted == set(COMPOSE["volumes"])
-    containers = [c for doc in MANIFESTS for m in inside(doc) for c in m.get("containers", [])]
+    containers = [c for doc in MANIFESTS for m in walk_mappings(doc) for c in m.get("containers", [])]
     assert len(containers) == 4
     assert all({"readinessProbe", "livenessProbe"} & set(container) for container in containers)
 
 
-def test_manifests_name_only_what_is_there() -> None:
+def test_manifests_refer_only_to_defined_objects() -> None:
     made = {(doc["kind"], doc["metadata"]["name"]) for doc in MANIFESTS}
-    claims = [m["claimName"] for doc in [*MANIFESTS, POD] for m in inside(doc) if "claimName" in m]
+    claims = [m["claimName"] for doc in [*MANIFESTS, POD] for m in walk_mappings(doc) if "claimName" in m]
     assert {("PersistentVolumeClaim", claim) for claim in claims} <= made
     for doc in MANIFESTS:
         if doc["kind"] in {"Deployment", "StatefulSet"}:
@@ -171,7 +175,7 @@ def test_manifests_name_only_what_is_there() -> None:
     assert {m["name"] for m in POD["containers"][0]["volumeMounts"]} == {v["name"] for v in POD["volumes"]}
 
 
-def test_the_job_template_fills_what_it_declares_and_nothing_else() -> None:
+def test_the_job_template_uses_exactly_its_variables() -> None:
     declared = TEMPLATE["variables"]["properties"]
     asked = {found.name for found in find_placeholders(TEMPLATE["job_configuration"])}
     assert asked == set(declared)

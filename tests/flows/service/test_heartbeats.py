@@ -59,7 +59,7 @@ def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
             client.delete_automation(automation.id)
 
 
-def started(name: str, seconds: float) -> subprocess.Popen[bytes]:
+def start_process(name: str, seconds: float) -> subprocess.Popen[bytes]:
     """A run in a process of its own."""
     return subprocess.Popen([sys.executable, "-c", _RUN, name, str(seconds)], cwd=ROOT, start_new_session=True)
 
@@ -70,27 +70,27 @@ def wait_for(moment: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.5)
 
 
-def states(client: SyncPrefectClient, *names: str) -> dict[str, str | None]:
+def read_states(client: SyncPrefectClient, *names: str) -> dict[str, str | None]:
     found = {run.name: run.state_name for run in client.read_flow_runs(limit=200)}
     return {name: found.get(name) for name in names}
 
 
-def test_a_dead_process_is_marked_and_those_that_live_are_not(client: SyncPrefectClient) -> None:
+def test_only_a_run_whose_process_died_is_marked_crashed(client: SyncPrefectClient) -> None:
     apply_automations(client)
-    processes = {name: started(name, WINDOW + 90) for name in ("killed", "paused", "trains")}
+    processes = {name: start_process(name, WINDOW + 90) for name in ("killed", "paused", "trains")}
     try:
         wanted = {"killed": "Running", "paused": "Paused", "trains": "Running"}
-        wait_for(lambda: states(client, *wanted) == wanted, 240)
-        assert states(client, *wanted) == wanted
+        wait_for(lambda: read_states(client, *wanted) == wanted, 240)
+        assert read_states(client, *wanted) == wanted
         time.sleep(5)  # the first heartbeats travel
         os.killpg(processes["killed"].pid, signal.SIGKILL)
         killed = time.monotonic()
-        wait_for(lambda: states(client, "killed")["killed"] == "Crashed", WINDOW + 60)
+        wait_for(lambda: read_states(client, "killed")["killed"] == "Crashed", WINDOW + 60)
         took = time.monotonic() - killed
-        assert states(client, *wanted) == wanted | {"killed": "Crashed"}
+        assert read_states(client, *wanted) == wanted | {"killed": "Crashed"}
         print(f"marked {took:.0f} s after the kill")
         assert processes["trains"].wait(timeout=200) == 0
-        assert states(client, "paused", "trains") == {"paused": "Paused", "trains": "Completed"}
+        assert read_states(client, "paused", "trains") == {"paused": "Paused", "trains": "Completed"}
         runs = [run for run in client.read_flow_runs(limit=200) if run.name in wanted]
         assert [run.name for run in runs if was_crashed(client, run.id)] == ["killed"]
     finally:
@@ -104,7 +104,7 @@ def was_crashed(client: SyncPrefectClient, run: UUID) -> bool:
     return any(state.type is StateType.CRASHED for state in client.read_flow_run_states(run))
 
 
-def test_a_mark_is_taken_back_when_heartbeats_return(client: SyncPrefectClient, tmp_path: Path) -> None:
+def test_a_crashed_run_is_running_again_when_heartbeats_return(client: SyncPrefectClient, tmp_path: Path) -> None:
     declared = yaml.safe_load(AUTOMATIONS.read_text(encoding="utf-8"))
     for one in declared["automations"]:
         if one["name"] == "labelstill: heartbeats":

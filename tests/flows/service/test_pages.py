@@ -1,4 +1,4 @@
-"""The page server gives out finished pages and nothing else, to nobody but the machine's own browsers."""
+"""The page server serves finished pages and nothing else, and only to browsers on this machine."""
 
 import http.client
 import socket
@@ -15,13 +15,14 @@ from flows.service.pages import (
     PageServer,
     PageSettings,
     find_or_start_pages,
-    link_to,
-    page_settings,
-    pages_program,
+    get_pages_program,
+    make_link,
+    read_page_settings,
     show_links,
 )
-from flows.service.server import ServerError
-from tasks.models.engines.engine import EngineSpec, Workplace
+from flows.service.processes import ServerError
+from tasks.models.engines.engine import Workplace
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import server_name, server_process
 from tasks.models.engines.vllm.options import Build
 from tasks.models.image_cache import ImageCache
@@ -71,7 +72,7 @@ def site(settings: PageSettings) -> Iterator[PageSettings]:
         server.shutdown()
 
 
-def ask(
+def send_request(
     site: PageSettings, way: str, method: str = "GET", host: str | None = None
 ) -> tuple[int, bytes, dict[str, str]]:
     """A request whose path is sent as it is written; a client such as httpx would tidy it up."""
@@ -87,7 +88,7 @@ def ask(
 
 @pytest.mark.parametrize("name", SERVED)
 def test_a_page_is_served_under_its_link(site: PageSettings, name: str) -> None:
-    link = link_to(site.folder / name, site)
+    link = make_link(site.folder / name, site)
     assert link is not None
     answer = httpx.get(link, trust_env=False)
     assert (answer.status_code, answer.text) == (200, PAGE)
@@ -113,15 +114,15 @@ def test_the_log_of_a_vllm_here_or_on_a_node_is_served(
         log = server_process(spec, one, Build("0.32.0", cpu=False), name=server_name(spec)).log
         log.parent.mkdir(exist_ok=True)
         log.write_text(PAGE, encoding="utf-8")
-        link = link_to(log, site)
+        link = make_link(log, site)
         assert link is not None, log
         assert httpx.get(link, trust_env=False).text == PAGE
 
 
 @pytest.mark.parametrize("name", PRIVATE)
 def test_nothing_else_is_served_or_linked(site: PageSettings, name: str) -> None:
-    assert ask(site, f"/{name}")[0] == 404
-    assert link_to(site.folder / name, site) is None
+    assert send_request(site, f"/{name}")[0] == 404
+    assert make_link(site.folder / name, site) is None
 
 
 @pytest.mark.parametrize(
@@ -145,14 +146,14 @@ def test_nothing_else_is_served_or_linked(site: PageSettings, name: str) -> None
         "/" + "a/" * 20_000 + "card/index.html",
     ],
 )
-def test_no_way_leads_out(site: PageSettings, way: str) -> None:
+def test_no_path_leads_out_of_the_folder(site: PageSettings, way: str) -> None:
     outside = site.folder.parent / "outside" / "card"
     outside.mkdir(parents=True)
     (outside / "index.html").write_text("geheim", encoding="utf-8")
     for log in (outside.parent / "logs" / "node", outside.parent, site.folder / "run"):
         log.mkdir(parents=True, exist_ok=True)
         (log / "vllm-7b@1.1.log").write_text("geheim", encoding="utf-8")
-    status, body, _ = ask(site, way)
+    status, body, _ = send_request(site, way)
     assert status in (404, 414)
     assert b"geheim" not in body
 
@@ -163,42 +164,42 @@ def test_no_symlink_is_followed(site: PageSettings) -> None:
     (secret / "card" / "index.html").write_text("geheim", encoding="utf-8")
     (site.folder / "linked").symlink_to(secret)
     (site.folder / "run" / "logs" / "ledger.log").symlink_to(site.folder / "ledger.sqlite")
-    assert ask(site, "/linked/card/index.html")[0] == 404
-    assert ask(site, "/run/logs/ledger.log")[0] == 404
+    assert send_request(site, "/linked/card/index.html")[0] == 404
+    assert send_request(site, "/run/logs/ledger.log")[0] == 404
 
 
-def test_a_foreign_name_for_this_machine_gets_nothing(site: PageSettings) -> None:
+def test_requests_for_another_host_name_are_refused(site: PageSettings) -> None:
     for host in ("evil.example", f"evil.example:{site.port}", "127.0.0.1:1", ""):
-        status, body, headers = ask(site, "/run/review/review.html", host=host or " ")
+        status, body, headers = send_request(site, "/run/review/review.html", host=host or " ")
         assert status == 421
         assert PAGE.encode() not in body
         assert "default-src 'none'" in headers["Content-Security-Policy"]
-    assert ask(site, "/run/review/review.html", host=f"LOCALHOST:{site.port}")[0] == 200
+    assert send_request(site, "/run/review/review.html", host=f"LOCALHOST:{site.port}")[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 def test_it_is_read_only(site: PageSettings, method: str) -> None:
-    assert ask(site, "/run/card/index.html", method)[0] == 501
+    assert send_request(site, "/run/card/index.html", method)[0] == 501
 
 
 def test_settings_come_from_the_environment(tmp_path: Path) -> None:
-    plain = page_settings(environment={"PREFECT_SERVER_API_PORT": "5000"})
+    plain = read_page_settings(environment={"PREFECT_SERVER_API_PORT": "5000"})
     assert (plain.host, plain.port, plain.url) == ("127.0.0.1", 5010, "http://127.0.0.1:5010")
     assert plain.folder.name == "artifacts"
-    told = page_settings(
+    configured = read_page_settings(
         environment={
             "PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_FOLDER": str(tmp_path),
             "LABELSTILL_PAGES_HOST": "0.0.0.0", "LABELSTILL_PAGES_PORT": "81",
             "LABELSTILL_PAGES_URL": "https://box.example/",
         }
     )  # fmt: skip
-    assert told == PageSettings(tmp_path.resolve(), "0.0.0.0", 81, "https://box.example")
-    assert "box.example" in told.names and "evil.example" not in told.names
+    assert configured == PageSettings(tmp_path.resolve(), "0.0.0.0", 81, "https://box.example")
+    assert "box.example" in configured.names and "evil.example" not in configured.names
     with pytest.raises(ServerError, match="LABELSTILL_PAGES_PORT is 'x'"):
-        page_settings(environment={"PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_PORT": "x"})
+        read_page_settings(environment={"PREFECT_SERVER_API_PORT": "5000", "LABELSTILL_PAGES_PORT": "x"})
 
 
-def test_a_run_links_to_the_pages_that_it_has(
+def test_a_run_links_to_its_existing_pages(
     prefect_server: PrefectServer, settings: PageSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABELSTILL_PAGES_FOLDER", str(settings.folder))
@@ -217,20 +218,20 @@ def test_a_run_links_to_the_pages_that_it_has(
     assert f"({settings.url}/run/review_pool/review/review.html)" in links["review-pool"]
 
 
-def test_the_server_is_a_process_that_is_found_again_and_ended(
+def test_the_page_server_is_found_again_and_stopped(
     settings: PageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.service.server import project_root
+    from flows.service.server import get_project_root
 
     monkeypatch.setenv("LABELSTILL_PAGES_FOLDER", str(settings.folder))
     monkeypatch.setenv("LABELSTILL_PAGES_PORT", str(settings.port))
-    monkeypatch.setenv("PYTHONPATH", str(project_root()))
-    (tmp_path / "pyproject.toml").write_bytes((project_root() / "pyproject.toml").read_bytes())
+    monkeypatch.setenv("PYTHONPATH", str(get_project_root()))
+    (tmp_path / "pyproject.toml").write_bytes((get_project_root() / "pyproject.toml").read_bytes())
     try:
         url = find_or_start_pages(tmp_path)
         assert find_or_start_pages(tmp_path) == url == settings.url
         assert httpx.get(f"{url}/run/card/index.html", trust_env=False).text == PAGE
     finally:
-        assert pages_program(tmp_path).stop()
+        assert get_pages_program(tmp_path).stop()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/run/card/index.html", trust_env=False)

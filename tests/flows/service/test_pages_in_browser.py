@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from flows.service.pages import PageServer, PageSettings, link_to
+from flows.service.pages import PageServer, PageSettings, make_link
 from tasks.review.queue import write_queue
 from tests.conftest import free_port
-from tests.flows.test_review_page import cases
+from tests.flows.test_review_page import make_cases
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -24,7 +24,7 @@ def test_a_served_review_page_works(tmp_path: Path) -> None:
         warnings.warn("NO CHROMIUM: the served review page was not looked at", stacklevel=1)
         pytest.skip("no Chromium on PATH or in $CHROMIUM")
     page_file = tmp_path / "artifacts" / "run" / "review" / "review.html"
-    write_queue(cases(tmp_path / "data", 3), page_file.parent, title="Review")
+    write_queue(make_cases(tmp_path / "data", 3), page_file.parent, title="Review")
     port = free_port()
     settings = PageSettings((tmp_path / "artifacts").resolve(), "127.0.0.1", port, f"http://127.0.0.1:{port}")
     complaints: list[str] = []
@@ -37,7 +37,7 @@ def test_a_served_review_page_works(tmp_path: Path) -> None:
         page = browser.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(link_to(page_file, settings) or "")
+        page.goto(make_link(page_file, settings) or "")
         expect(page.locator("#counts")).to_have_text("0 of 3 judged")
         page.keyboard.press("1")
         expect(page.locator("#counts")).to_have_text("1 of 3 judged, 1 not saved")

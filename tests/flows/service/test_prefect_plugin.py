@@ -9,10 +9,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from flows.service.prefect_plugin import (
+    get_prefect_arguments,
     is_deployment_run,
     is_flow_process,
-    outliving_its_lease,
-    words_after_prefect,
+    survive_lost_lease,
 )
 from tests.conftest import ROOT, PrefectServer
 
@@ -28,41 +28,41 @@ def deployments(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
         yield client
 
 
-def type_in_the_projects_root(*words: str) -> subprocess.CompletedProcess[str]:
+def run_in_project_root(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [PREFECT, "deployment", "run", *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
 
 
-def created(client: SyncPrefectClient, output: str) -> FlowRun:
+def find_created_run(client: SyncPrefectClient, output: str) -> FlowRun:
     run_id = next(line.split()[-1] for line in output.splitlines() if "UUID:" in line)
     return next(run for run in client.read_flow_runs() if str(run.id) == run_id)
 
 
 @pytest.mark.parametrize("name", ["only", "alone/only"])
-def test_a_name_with_and_without_its_flow_starts_the_deployment(deployments: SyncPrefectClient, name: str) -> None:
-    done = type_in_the_projects_root(name)
+def test_a_deployment_starts_by_its_name_with_or_without_the_flow(deployments: SyncPrefectClient, name: str) -> None:
+    done = run_in_project_root(name)
     assert done.returncode == 0, done.stdout + done.stderr
     deployment = deployments.read_deployment_by_name("alone/only")
-    assert created(deployments, done.stdout).deployment_id == deployment.id
+    assert find_created_run(deployments, done.stdout).deployment_id == deployment.id
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
-        ("nothing", "No deployment is named 'nothing'. Register this project's with: make serve"),
-        ("twice", "'twice' is the name of 2 deployments, say which: one/twice, two/twice"),
+        ("nothing", "No deployment is named 'nothing'. Register this project's deployments with: make serve"),
+        ("twice", "'twice' is the name of 2 deployments. Give the full name: one/twice, two/twice"),
     ],
 )
-def test_an_unknown_or_ambiguous_name_is_one_line(deployments: SyncPrefectClient, name: str, said: str) -> None:
+def test_an_unknown_or_ambiguous_name_gives_one_line(deployments: SyncPrefectClient, name: str, message: str) -> None:
     before = deployments.count_flow_runs()
-    done = type_in_the_projects_root(name)
-    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", [said])
+    done = run_in_project_root(name)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", [message])
     assert deployments.count_flow_runs() == before
 
 
 def test_an_unknown_name_with_a_slash_is_left_to_prefect(deployments: SyncPrefectClient) -> None:
-    done = type_in_the_projects_root("alone/nothing")
+    done = run_in_project_root("alone/nothing")
     assert done.returncode == 1
     assert "Deployment 'alone/nothing' not found!" in done.stdout
 
@@ -81,12 +81,12 @@ def test_an_unknown_name_with_a_slash_is_left_to_prefect(deployments: SyncPrefec
         (["python", "-m", "pytest", "prefect"], None),
     ],
 )
-def test_only_two_commands_of_clients_are_changed(command: list[str], changed: object) -> None:
-    words = words_after_prefect(command)
+def test_only_two_client_commands_are_patched(command: list[str], changed: object) -> None:
+    words = get_prefect_arguments(command)
     assert [one for one in (is_deployment_run, is_flow_process) if one(words)] == [changed] * bool(changed)
 
 
-def test_a_lease_that_is_lost_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_lease_does_not_end_a_run(caplog: pytest.LogCaptureFixture) -> None:
     asked: list[object] = []
 
     def gone(*arguments: object) -> object:
@@ -96,7 +96,7 @@ def test_a_lease_that_is_lost_ends_no_run(caplog: pytest.LogCaptureFixture) -> N
     logger = logging.getLogger("prefect.labelstill")
     logger.addHandler(caplog.handler)
     try:
-        outliving_its_lease(gone)("the client", "a lease", 300)  # pyright: ignore[reportArgumentType]
+        survive_lost_lease(gone)("the client", "a lease", 300)  # pyright: ignore[reportArgumentType]
     finally:
         logger.removeHandler(caplog.handler)
     assert asked == [("the client", "a lease", 300)]

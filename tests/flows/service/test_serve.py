@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.service.serve import Worker, deployment_names, look_after, pool_names, register_deployments, stop
-from flows.service.server import ServerError
+from flows.service.processes import ServerError
+from flows.service.serve import Worker, list_deployments, list_pools, register_deployments, restart_dead, stop
 from tests.conftest import ROOT, PrefectServer
 
 FLOW = """
@@ -74,7 +74,7 @@ def wait_for(moment: Callable[[], bool], seconds: float = 180) -> None:
         time.sleep(0.5)
 
 
-def state_of(client: SyncPrefectClient, run: UUID) -> str | None:
+def read_state(client: SyncPrefectClient, run: UUID) -> str | None:
     return client.read_flow_run(run).state_name
 
 
@@ -87,13 +87,13 @@ def test_a_worker_executes_a_run_that_outlives_its_lease(
 ) -> None:
     worker.keep_up()
     run = start_run(client, 0)
-    wait_for(lambda: state_of(client, run) == "Completed")
+    wait_for(lambda: read_state(client, run) == "Completed")
     log = worker.program.log.read_text(encoding="utf-8")
     assert "outer works, its lease renewed by flows.service.prefect_plugin" in log
     assert "inner works" in log
 
 
-def test_a_dead_worker_is_started_again_and_a_living_one_is_left_alone(worker: Worker) -> None:
+def test_a_dead_worker_is_restarted_and_a_running_one_is_not(worker: Worker) -> None:
     worker.keep_up()
     (process,) = worker.program.find()
     worker.keep_up()
@@ -105,26 +105,26 @@ def test_a_dead_worker_is_started_again_and_a_living_one_is_left_alone(worker: W
     assert worker.program.find() != [process]
 
 
-def test_stopping_ends_worker_and_run_and_the_run_says_that_it_crashed(
+def test_stopping_ends_the_worker_and_its_run_reports_a_crash(
     client: SyncPrefectClient, project: Path, worker: Worker
 ) -> None:
     worker.keep_up()
     run = start_run(client, 3600)
-    wait_for(lambda: state_of(client, run) == "Running" and "inner works" in worker.program.log_tail(3))
+    wait_for(lambda: read_state(client, run) == "Running" and "inner works" in worker.program.log_tail(3))
     assert stop(project)
     assert not worker.program.find()
-    wait_for(lambda: state_of(client, run) == "Crashed", seconds=60)
+    wait_for(lambda: read_state(client, run) == "Crashed", seconds=60)
     assert not stop(project)
 
 
-def test_a_worker_that_dies_again_and_again_is_named_with_its_last_words(worker: Worker) -> None:
+def test_a_worker_that_keeps_dying_is_named_with_the_end_of_its_log(worker: Worker) -> None:
     worker.program.log.write_text("the GPU is gone\n", encoding="utf-8")
     tired = Worker(worker.root, worker.pool, worker.api_url, deque([time.monotonic()] * 4, maxlen=4))
-    with pytest.raises(ServerError, match=r"(?s)pool cpu ended 4 times within 600 s.*the GPU is gone"):
+    with pytest.raises(ServerError, match=r"(?s)pool cpu stopped 4 times within 600 s.*the GPU is gone"):
         tired.keep_up()
 
 
-def test_what_cannot_be_started_now_is_said_once_and_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_start_is_printed_once_and_retried(capsys: pytest.CaptureFixture[str]) -> None:
     faults = ["taken", "taken, says line 2 of the log", "", "taken again"]
     tried: list[str] = []
 
@@ -135,10 +135,10 @@ def test_what_cannot_be_started_now_is_said_once_and_tried_again(capsys: pytest.
 
     failed: set[int] = set()
     for _ in faults:
-        look_after([start], failed)
+        restart_dead([start], failed)
     assert tried == faults
-    said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("This is tried again")]
-    assert said == ["taken", "taken again"]
+    printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("Starting it will be")]
+    assert printed == ["taken", "taken again"]
 
 
 def test_a_flow_that_cannot_be_loaded_is_named(client: SyncPrefectClient, project: Path, tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_the_deployments_of_a_fresh_clone_and_their_pools_are_made(client: SyncP
     for name in ("prefect.yaml", "pyproject.toml"):  # as they are here, committed or not
         (clone / name).write_bytes((ROOT / name).read_bytes())
     assert register_deployments(client, clone)
-    assert {pool.name for pool in client.read_work_pools()} >= set(pool_names(clone)) == {"cpu", "gpu"}
-    for full_name in deployment_names(clone):
+    assert {pool.name for pool in client.read_work_pools()} >= set(list_pools(clone)) == {"cpu", "gpu"}
+    for full_name in list_deployments(clone):
         deployment = client.read_deployment_by_name(full_name)
         assert not deployment.paused
         assert deployment.enforce_parameter_schema

@@ -18,9 +18,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.service.pages import pages_program
-from flows.service.serve import Worker, pool_names
-from flows.service.server import prefect_environment, server_program
+from flows.service.pages import get_pages_program
+from flows.service.serve import Worker, list_pools
+from flows.service.server import get_server_program, read_prefect_environment
 from tests.conftest import ROOT, free_port
 from tests.flows.service.test_serve import DEPLOYMENTS, FLOW
 
@@ -37,32 +37,36 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     limit = "    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}\n"
     (tmp_path / "prefect.yaml").write_text(DEPLOYMENTS + limit, encoding="utf-8")
     monkeypatch.setenv("LABELSTILL_PORT", str(free_port()))
-    for name, value in prefect_environment(tmp_path).items():
+    for name, value in read_prefect_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     return tmp_path
 
 
 @contextmanager
-def serving(project: Path) -> Iterator[subprocess.Popen[bytes]]:
+def start_serving(project: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (project / "serve.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-c", _SERVE, str(project)], cwd=ROOT, stdout=log, stderr=log)
     try:
         yield process
     finally:
-        for one in family(project, process):
+        for one in find_processes(project, process):
             one.kill()
         process.wait()
 
 
-def family(project: Path, serve: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def find_processes(project: Path, serve: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """All processes of the service: `serve` itself, the server, the workers and their runs."""
-    workers = [Worker(project, pool, "").program for pool in pool_names(project)]
-    heads = [head for program in (server_program(project), pages_program(project), *workers) for head in program.find()]
+    workers = [Worker(project, pool, "").program for pool in list_pools(project)]
+    heads = [
+        head
+        for program in (get_server_program(project), get_pages_program(project), *workers)
+        for head in program.find()
+    ]
     heads += [psutil.Process(serve.pid)] if serve.poll() is None else []
     return [one for head in heads for one in (head, *head.children(recursive=True))]
 
 
-def until(moment: Callable[[], bool]) -> None:
+def wait_until(moment: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -74,47 +78,47 @@ def until(moment: Callable[[], bool]) -> None:
         time.sleep(0.5)
 
 
-def run_of(seconds: float) -> FlowRun:
+def start_run(seconds: float) -> FlowRun:
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
         deployment = client.read_deployment_by_name("demo/demo")
         return client.create_flow_run_from_deployment(deployment.id, parameters={"config": {"seconds": seconds}})
 
 
-def state_of(run_id: UUID) -> str | None:
+def read_state(run_id: UUID) -> str | None:
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
         return client.read_flow_run(run_id).state_name
 
 
-def heartbeats(run_id: UUID) -> int:
+def count_heartbeats(run_id: UUID) -> int:
     """How many the server has got from the run."""
     only = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run_id}"]}}
     found = httpx.post(f"{os.environ['PREFECT_API_URL']}/events/filter", json={"filter": only}, timeout=30)
     return found.raise_for_status().json()["total"]
 
 
-def ready(log: Path) -> bool:
-    return "Ctrl-C ends the service" in log.read_text(encoding="utf-8", errors="replace")
+def is_ready(log: Path) -> bool:
+    return "Press Ctrl-C to stop" in log.read_text(encoding="utf-8", errors="replace")
 
 
-def test_after_a_power_cut_the_waiting_run_goes_on_and_the_dead_one_is_crashed(project: Path) -> None:
+def test_after_a_power_cut_the_waiting_run_starts_and_the_dead_one_is_crashed(project: Path) -> None:
     log = project / "serve.log"
-    with serving(project) as serve:
-        until(lambda: ready(log))
-        dead = run_of(3600)
-        until(lambda: state_of(dead.id) == "Running" and heartbeats(dead.id) > 0)
-        waiting = run_of(0)
-        assert state_of(waiting.id) in {"Scheduled", "Late"}  # the worker executes one run at a time
-        for process in family(project, serve):
+    with start_serving(project) as serve:
+        wait_until(lambda: is_ready(log))
+        dead = start_run(3600)
+        wait_until(lambda: read_state(dead.id) == "Running" and count_heartbeats(dead.id) > 0)
+        waiting = start_run(0)
+        assert read_state(waiting.id) in {"Scheduled", "Late"}  # the worker executes one run at a time
+        for process in find_processes(project, serve):
             process.kill()
         serve.wait()
     log.unlink()
-    with serving(project) as serve:
-        until(lambda: ready(log))
-        until(lambda: state_of(dead.id) == "Crashed")
-        until(lambda: state_of(waiting.id) == "Completed")
+    with start_serving(project) as serve:
+        wait_until(lambda: is_ready(log))
+        wait_until(lambda: read_state(dead.id) == "Crashed")
+        wait_until(lambda: read_state(waiting.id) == "Completed")
         with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
             assert not client.read_deployment_by_name("demo/demo").paused
-        started = family(project, serve)
+        started = find_processes(project, serve)
         assert len(started) >= 4  # serve, server, page server and worker
         serve.send_signal(signal.SIGTERM)
         assert serve.wait(timeout=90) == 0

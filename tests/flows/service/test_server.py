@@ -16,14 +16,13 @@ import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.service.processes import Program
+from flows.service.processes import Program, ServerError
 from flows.service.server import (
     Answer,
-    ServerError,
     ask_server,
     find_or_start_server,
-    prefect_environment,
-    server_program,
+    get_server_program,
+    read_prefect_environment,
 )
 from tests.conftest import ROOT, PrefectServer, free_port
 
@@ -33,10 +32,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project folder of its own with a free port, where no server runs yet."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     monkeypatch.setenv("LABELSTILL_PORT", str(free_port()))
-    for name, value in prefect_environment(tmp_path).items():
+    for name, value in read_prefect_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     yield tmp_path
-    server_program(tmp_path).stop()
+    get_server_program(tmp_path).stop()
 
 
 @pytest.fixture
@@ -56,8 +55,8 @@ def stranger() -> Iterator[int]:
         server.shutdown()
 
 
-def test_the_settings_hold_in_any_folder_and_are_prefects_own_names(project: Path) -> None:
-    environment = prefect_environment(project)
+def test_the_settings_work_in_any_folder_and_have_prefects_names(project: Path) -> None:
+    environment = read_prefect_environment(project)
     assert environment["PREFECT_HOME"] == str(project / ".prefect")
     assert environment["PREFECT_API_URL"] == f"http://127.0.0.1:{os.environ['LABELSTILL_PORT']}/api"
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
@@ -68,13 +67,13 @@ def test_the_settings_hold_in_any_folder_and_are_prefects_own_names(project: Pat
     assert {name for name in environment if name.startswith("PREFECT_")} <= known
 
 
-def test_a_port_that_is_none_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_port_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELSTILL_PORT", "80000")
     with pytest.raises(ServerError, match="LABELSTILL_PORT is '80000'"):
-        prefect_environment(project)
+        read_prefect_environment(project)
 
 
-def test_who_answers(prefect_server: PrefectServer, stranger: int, tmp_path: Path) -> None:
+def test_the_server_at_an_address_is_recognised(prefect_server: PrefectServer, stranger: int, tmp_path: Path) -> None:
     assert ask_server(prefect_server.api_url, str(prefect_server.home)) is Answer.OURS
     assert ask_server(prefect_server.api_url, str(tmp_path)) is Answer.FOREIGN
     assert ask_server(f"http://127.0.0.1:{stranger}/api", str(tmp_path)) is Answer.FOREIGN
@@ -82,8 +81,8 @@ def test_who_answers(prefect_server: PrefectServer, stranger: int, tmp_path: Pat
 
 
 @contextmanager
-def talker(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The API address of a program that hears what is asked, says what `talk` says, and hangs up."""
+def serve_socket(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Yield the API address of a program that reads a request, answers with `talk`, and closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def listen() -> None:
@@ -103,26 +102,26 @@ def talker(talk: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join(timeout=10)
 
 
-def hangs_up(connection: socket.socket) -> None:
+def hang_up(connection: socket.socket) -> None:
     """Close without an answer, as a server that ends does."""
 
 
-def resets(connection: socket.socket) -> None:
+def reset_connection(connection: socket.socket) -> None:
     """Cut the connection, as the system does for a process that was killed."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def breaks_off(connection: socket.socket) -> None:
+def break_off(connection: socket.socket) -> None:
     """End amid an answer."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\ntr")
 
 
-def says_no_http(connection: socket.socket) -> None:
+def answer_without_http(connection: socket.socket) -> None:
     """Answer as another protocol does."""
     connection.sendall(b"220 mail.example ESMTP\r\n500 what is GET?\r\n\r\n")
 
 
-def wants_tls(connection: socket.socket) -> None:
+def ask_for_tls(connection: socket.socket) -> None:
     """Answer as a TLS server does to what is not encrypted."""
     connection.sendall(bytes.fromhex("15030100020246"))
 
@@ -130,30 +129,32 @@ def wants_tls(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("talk", "answer"),
     [
-        (hangs_up, Answer.NOTHING),
-        (resets, Answer.NOTHING),
-        (breaks_off, Answer.NOTHING),
-        (says_no_http, Answer.FOREIGN),
-        (wants_tls, Answer.FOREIGN),
+        (hang_up, Answer.NOTHING),
+        (reset_connection, Answer.NOTHING),
+        (break_off, Answer.NOTHING),
+        (answer_without_http, Answer.FOREIGN),
+        (ask_for_tls, Answer.FOREIGN),
     ],
 )
-def test_a_dropped_connection_is_no_answer_and_another_protocol_is_a_strangers(
+def test_a_dropped_connection_counts_as_nothing_and_another_protocol_as_foreign(
     talk: Callable[[socket.socket], None], answer: Answer, tmp_path: Path
 ) -> None:
-    with talker(talk) as api_url:
+    with serve_socket(talk) as api_url:
         assert ask_server(api_url, str(tmp_path)) is answer
 
 
-def test_a_port_whose_owner_only_hangs_up_is_named_at_the_start(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with talker(hangs_up) as api_url:
+def test_a_port_whose_owner_hangs_up_is_named_when_starting(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_socket(hang_up) as api_url:
         port = api_url.removesuffix("/api").rpartition(":")[2]
         monkeypatch.setenv("LABELSTILL_PORT", port)
         monkeypatch.delenv("PREFECT_API_URL")
-        with pytest.raises(ServerError, match=rf"(?s)ended at its start.*{port} is already in\s+use"):
+        with pytest.raises(ServerError, match=rf"(?s)stopped while starting.*{port} is already in\s+use"):
             find_or_start_server(timeout=150, root=project)
 
 
-def test_a_taken_port_is_an_error_with_the_mend(project: Path, stranger: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_an_error_that_says_the_fix(
+    project: Path, stranger: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LABELSTILL_PORT", str(stranger))
     monkeypatch.delenv("PREFECT_API_URL")
     with pytest.raises(ServerError, match=rf"Port {stranger} is taken .*LABELSTILL_PORT="):
@@ -164,19 +165,19 @@ def test_a_server_named_in_the_environment_is_used(prefect_server: PrefectServer
     assert find_or_start_server() == prefect_server.api_url
 
 
-def test_a_silent_server_named_in_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_in_the_environment_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     with pytest.raises(ServerError, match="unset PREFECT_API_URL"):
         find_or_start_server()
 
 
-def test_a_server_that_ends_at_its_start_passes_on_its_log(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stops_while_starting_shows_its_log(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
-    with pytest.raises(ServerError, match=r"(?s)ended at its start.*Could not parse SQLAlchemy URL"):
+    with pytest.raises(ServerError, match=r"(?s)stopped while starting.*Could not parse SQLAlchemy URL"):
         find_or_start_server(timeout=150, root=project)
 
 
-def test_started_once_found_again_and_back_after_kill(project: Path) -> None:
+def test_the_server_is_started_once_and_again_after_a_kill(project: Path) -> None:
     start = [
         sys.executable,
         "-c",
@@ -184,19 +185,19 @@ def test_started_once_found_again_and_back_after_kill(project: Path) -> None:
     ]
     both = [subprocess.Popen(start, cwd=ROOT) for _ in range(2)]
     assert [one.wait(timeout=180) for one in both] == [0, 0]
-    (server,) = server_program(project).find()
+    (server,) = get_server_program(project).find()
     server.kill()
     server.wait(timeout=20)
     api_url = find_or_start_server(root=project)
     assert httpx.get(f"{api_url}/health", timeout=10).status_code == 200
     with SyncPrefectClient(api_url) as client:
         assert client.read_automations_by_name("labelstill: heartbeats")
-    assert server_program(project).stop()
+    assert get_server_program(project).stop()
     assert ask_server(api_url, str(project / ".prefect")) is Answer.NOTHING
-    assert not server_program(project).stop()
+    assert not get_server_program(project).stop()
 
 
-def test_only_this_projects_own_process_is_found_and_ended(tmp_path: Path) -> None:
+def test_only_this_projects_process_is_found_and_stopped(tmp_path: Path) -> None:
     sleeper = ("-c", "import time; time.sleep(60)", "sleeper")
     program = Program(tmp_path, sleeper, tmp_path / "log")
     program.start({})
@@ -210,7 +211,7 @@ def test_only_this_projects_own_process_is_found_and_ended(tmp_path: Path) -> No
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_children_are_ended_too_and_who_does_not_listen_is_killed(tmp_path: Path) -> None:
+def test_children_are_stopped_too_and_killed_if_need_be(tmp_path: Path) -> None:
     deaf = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     deaf += "if len(sys.argv) < 2: subprocess.Popen([sys.executable, __file__, 'child'])\ntime.sleep(60)"
     script = tmp_path / "deaf.py"

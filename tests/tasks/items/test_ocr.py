@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.errors import EngineError
-from tasks.items.ocr import Fault, Found, OcrReader, Unread
+from tasks.items.ocr import Found, OcrReader, Unread
 from tasks.records import ImageRef
 
 
@@ -85,7 +85,6 @@ def test_what_cannot_be_read_is_told_and_tried_again(images: dict[str, ImageRef]
     bad = [ref(torn), changed, gone]
     assert reader.read([*bad, images["sideways"]]) == {i.sha256: "" for i in bad} | {images["sideways"].sha256: "31415"}
     assert {u.path for u in reader.unread.values()} == {i.path for i in bad}
-    assert {u.fault for u in reader.unread.values()} == {Fault.UNREADABLE}
     assert "changed" in reader.unread[changed.sha256].detail
     missing.write_bytes(Path(images["palette"].path).read_bytes())
     assert reader.read([gone]) == {gone.sha256: "98765"}
@@ -115,7 +114,6 @@ def test_a_reader_that_dies_loses_one_image(images: dict[str, ImageRef], tmp_pat
     texts = reader.read([stuck, images["palette"]])
     killing.join()
     assert texts == {stuck.sha256: "", images["palette"].sha256: "98765"}
-    assert reader.unread[stuck.sha256].fault is Fault.CRASHED
     assert "-9" in reader.unread[stuck.sha256].detail
 
 
@@ -169,7 +167,7 @@ def test_images_may_be_read_elsewhere(images: dict[str, ImageRef], tmp_path: Pat
     def reading(missing: Sequence[ImageRef], processes: int) -> Iterator[Found]:
         for image in missing:
             sent.append(image.sha256)
-            yield image, Unread(image.path, Fault.CRASHED, "its node is gone") if image == images["blank"] else "seen"
+            yield image, Unread(image.path, "its node is gone") if image == images["blank"] else "seen"
 
     rows, blank = images["rows"], images["blank"]
     reader = OcrReader(tmp_path, reading=reading)

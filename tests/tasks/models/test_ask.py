@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from tasks.errors import BudgetSpent, EngineError
 from tasks.models.ask import Answer, Asker, stream_answers, stream_labels
 from tasks.models.costs import Budget, Tally
-from tasks.models.engines.engine import Engine, EngineSpec, Usage
+from tasks.models.engines.engine import Engine, Usage
 from tasks.models.engines.scripted import ScriptedEngine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings
 from tasks.records import Generation, Outcome, Request, Sampling
@@ -201,8 +203,8 @@ def test_a_slow_caller_holds_the_engine_up_instead_of_filling_the_memory(ledger:
 
 def test_an_unreadable_answer_is_asked_for_again_with_another_seed(ledger: Ledger) -> None:
     small = Improving()
-    ask_all = stream_labels(lambda: small, ledger, questions(3), Tally(), source="t", model="m", attempts=2)
-    found = list(ask_all)
+    asking = partial(stream_answers, lambda: small, ledger, tally=Tally())
+    found = list(stream_labels(asking, questions(3), source="t", model="m", attempts=2))
     assert [(p.outcome, p.label, p.attempt) for p in found] == [(Outcome.OK, "申请退款", 1)] * 3
     assert len({r.key for r in small.seen}) == len(small.seen) == 6
     assert {r.sampling.seed for r in small.seen[3:]} != {r.sampling.seed for r in small.seen[:3]}
@@ -210,7 +212,8 @@ def test_an_unreadable_answer_is_asked_for_again_with_another_seed(ledger: Ledge
 
 def test_attempts_are_bounded_and_the_last_answer_stands(ledger: Ledger) -> None:
     engine = ScriptedEngine(EngineSpec(engine="scripted", model="scripted:bad=1"))
-    found = list(stream_labels(lambda: engine, ledger, questions(2), Tally(), source="t", model="m", attempts=3))
+    asking = partial(stream_answers, lambda: engine, ledger, tally=Tally())
+    found = list(stream_labels(asking, questions(2), source="t", model="m", attempts=3))
     assert [(p.outcome, p.attempt) for p in found] == [(Outcome.MALFORMED, 2)] * 2
     assert len(ledger) == 6
 

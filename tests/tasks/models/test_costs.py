@@ -1,12 +1,14 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import BudgetSpent
 from tasks.models.ask import stream_answers
-from tasks.models.costs import Budget, Session, Tally, add_up
-from tasks.models.engines.engine import Engine, EngineSpec, Prices, Usage
+from tasks.models.costs import Budget, Tally
+from tasks.models.engines.engine import Engine, Usage
 from tasks.models.engines.scripted import ScriptedEngine
+from tasks.models.engines.spec import EngineSpec, Prices
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings
 from tasks.records import Outcome, Request, Sampling
@@ -14,46 +16,43 @@ from tasks.storage.stage_record import Costs
 from tests.tasks.making import generation, prompter, sample
 
 
-def tally(*answers: object) -> Tally:
-    total = Tally()
-    for answer in answers:
-        total.add(answer)  # pyright: ignore[reportArgumentType]
-    return total
-
-
-def test_a_tally_counts_answers_and_tells_what_was_added_since() -> None:
-    first = generation(tokens_in=10, tokens_cached=4, tokens_out=2, seconds=1.5)
-    total = tally(first, generation(outcome=Outcome.FAILED), generation(shortened="dropped turn 1"))
-    assert (total.asked, total.failed, total.shortened, total.tokens_in) == (3, 1, 1, 10)
-    later = total.since(tally(first))
-    assert (later.asked, later.tokens_in, later.failed) == (2, 0, 1)
+def test_a_tally_counts_answers() -> None:
+    tally = Tally()
+    answer = generation(tokens_in=10, tokens_cached=4, tokens_out=2)
+    for each in (answer, generation(outcome=Outcome.FAILED), generation(shortened="dropped turn 1")):
+        tally.add(each, Prices())
+    assert (tally.asked, tally.failed, tally.shortened, tally.tokens_in, tally.tokens_cached) == (3, 1, 1, 10, 4)
 
 
 def test_the_bill_weighs_engines_by_the_time_they_answered() -> None:
-    sessions = [
-        Session(Prices(), Usage(target=4, busy=36.0, seconds=10.0, starved=1.0, gpus=2), 20.0, Tally()),
-        Session(Prices(), Usage(target=1, busy=5.0, seconds=10.0), 12.0, Tally()),
-    ]
-    costs = add_up(Tally(asked=7, reused=3), sessions, 2, {"strict": 5})
+    tally = Tally(asked=7, reused=3, asked_again=2, rungs=Counter(strict=5))
+    tally.add_session(Prices(), Usage(target=4, busy=36.0, seconds=10.0, starved=1.0, gpus=2), 20.0)
+    tally.add_session(Prices(), Usage(target=1, busy=5.0, seconds=10.0), 12.0)
+    costs = tally.costs()
     assert costs.utilisation == pytest.approx((36 + 5) / (40 + 10))
     assert (costs.answering_seconds, costs.starved_seconds, costs.gpu_seconds) == (20.0, 1.0, 40.0)
     assert (costs.asked, costs.reused, costs.asked_again, costs.rungs) == (7, 3, 2, {"strict": 5})
     assert costs.cost is None
 
 
-def test_prices_are_a_million_tokens_and_a_gpu_hour() -> None:
-    counted = Tally(tokens_in=3_000_000, tokens_cached=1_000_000, tokens_out=500_000)
+def test_prices_are_per_million_tokens_and_per_gpu_hour() -> None:
+    answer = generation(tokens_in=3_000_000, tokens_cached=1_000_000, tokens_out=500_000)
     prices = Prices(prompt=2.0, cached=0.5, output=6.0, gpu_hour=4.0)
-    session = Session(prices, Usage(gpus=2), 1800.0, counted)
-    assert add_up(counted, [session], 0, {}).cost == pytest.approx(2 * 2.0 + 0.5 + 3.0 + 2 * 0.5 * 4.0)
-    plain = Session(Prices(prompt=2.0), Usage(), 0.0, counted)
-    assert add_up(counted, [plain], 0, {}).cost == pytest.approx(6.0), "no price for cached tokens: the full one"
+    tally = Tally()
+    tally.add(answer, prices)
+    tally.add_session(prices, Usage(gpus=2), 1800.0)
+    assert tally.costs().cost == pytest.approx(2 * 2.0 + 0.5 + 3.0 + 2 * 0.5 * 4.0)
+    plain = Tally()
+    plain.add(answer, Prices(prompt=2.0))
+    assert plain.costs().cost == pytest.approx(6.0), "no price for cached tokens: the full one"
 
 
 def test_only_an_engine_with_prices_costs_money() -> None:
-    free = Session(Prices(), Usage(gpus=8), 3600.0, Tally(tokens_in=10**9))
-    paid = Session(Prices(output=1.0), Usage(), 1.0, Tally(tokens_out=1_000_000))
-    assert add_up(Tally(), [free, paid], 0, {}).cost == pytest.approx(1.0)
+    tally = Tally()
+    tally.add(generation(tokens_in=10**9), Prices())
+    tally.add_session(Prices(), Usage(gpus=8), 3600.0)
+    tally.add(generation(tokens_out=1_000_000), Prices(output=1.0))
+    assert tally.costs().cost == pytest.approx(1.0)
 
 
 def test_the_table_leaves_out_what_says_nothing() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from qwen_vl_utils import fetch_image
+from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError
 from tasks.models.image_cache import ImageCache, TooThin, open_images, prepare, resized_sides
@@ -37,6 +37,22 @@ def pixels(image: Image.Image) -> np.ndarray:
 @pytest.fixture
 def cache(tmp_path: Path) -> ImageCache:
     return ImageCache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("patch_size", [14, 16])
+def test_sides_are_those_of_smart_resize(patch_size: int) -> None:
+    rng = np.random.default_rng(7)
+    for width, height in np.exp(rng.uniform(0, 9, (2000, 2))).astype(int).tolist():
+        image = ImageRef(path="a.png", sha256="0" * 64, width=width, height=height)
+        try:
+            expected = smart_resize(height, width, 2 * patch_size, **BOUNDS)[::-1]
+        except ValueError:
+            expected = (0, 0)
+        if 0 in expected:
+            with pytest.raises(TooThin):
+                resized_sides(image, **BOUNDS, patch_size=patch_size)
+        else:
+            assert resized_sides(image, **BOUNDS, patch_size=patch_size) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from tasks.models.ask import Asker
-from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.scripted import ScriptedEngine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import VoteSettings
 from tasks.models.teacher import label_with_teacher

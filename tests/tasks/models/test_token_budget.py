@@ -12,6 +12,7 @@ from transformers import AutoProcessor, Qwen2VLImageProcessor
 from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.image_cache import TooThin, open_images
 from tasks.models.token_budget import PromptBudget, estimate_prompt_tokens, image_tokens
+from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 from tests.tasks.making import image, prompter, sample
@@ -174,7 +175,6 @@ def test_the_oldest_turns_go_and_no_more_than_needed(budget: PromptBudget, share
     request = dialogue(12, keep=12)
     limit = round(budget.count(request) * share)
     fitted = budget.fit(request, limit)
-    assert fitted.request is not None
     turns = sorted({p.turn for p in fitted.request.parts})
     first = turns[1]
     assert turns == [0, *range(first, 13)]
@@ -194,7 +194,6 @@ def test_then_pixels_go_and_no_more_than_needed(budget: PromptBudget):
     kept = tuple(p for p in request.parts if p.turn in (0, 3, 4))
     limit = budget.count(request.model_copy(update={"parts": kept})) - 30
     fitted = budget.fit(request, limit)
-    assert fitted.request is not None
     assert fitted.request.parts == kept
     low = fitted.request.max_pixels
     assert request.min_pixels <= low < request.max_pixels
@@ -207,7 +206,6 @@ def test_then_pixels_go_and_no_more_than_needed(budget: PromptBudget):
 def test_nothing_is_dropped_where_nothing_may_be(budget: PromptBudget):
     request = dialogue(4, keep=0)
     fitted = budget.fit(request, budget.count(request) - 20)
-    assert fitted.request is not None
     assert fitted.request.parts == request.parts
     assert fitted.note == f"max_pixels {request.max_pixels} → {fitted.request.max_pixels}"
 
@@ -215,19 +213,19 @@ def test_nothing_is_dropped_where_nothing_may_be(budget: PromptBudget):
 def test_what_cannot_fit_says_how_much_is_missing(budget: PromptBudget):
     request = dialogue(3, keep=2)
     whole = budget.count(request)
-    fitted = budget.fit(request, 20)
-    assert fitted.request is None
-    assert fitted.tokens == whole
-    assert fitted.note.startswith(f"needs {whole} tokens, 20 are allowed; ")
-    assert "dropped turn 1 (1 image), max_pixels" in fitted.note
-    assert budget.fit(asked(), 5).note == f"needs {budget.count(asked())} tokens, 5 are allowed"
+    with pytest.raises(
+        TooLong, match=rf"^needs {whole} tokens, 20 are allowed; .* dropped turn 1 \(1 image\), max_pixels"
+    ):
+        budget.fit(request, 20)
+    with pytest.raises(TooLong, match=rf"^needs {budget.count(asked())} tokens, 5 are allowed: 15 with the answer$"):
+        budget.fit(asked(), 15, answer=10)
 
 
 def test_no_image_is_shrunk_to_nothing(budget: PromptBudget):
     request = asked(ImagePart(image=sized(2000, 100)), ImagePart(image=sized(900, 900)), max_pixels=400 * 1024)
-    low = budget.fit(request, 1)
-    assert low.request is None
-    floor = int(low.note.rsplit("→", 1)[1])
+    with pytest.raises(TooLong) as refused:
+        budget.fit(request, 1)
+    floor = int(str(refused.value).rsplit("→", 1)[1])
     smallest = request.model_copy(update={"max_pixels": floor})
     assert budget.count(smallest) == len(made(budget, smallest)["input_ids"][0]) < budget.count(request) / 4
 
@@ -237,8 +235,9 @@ def test_no_image_is_shrunk_to_nothing(budget: PromptBudget):
 def test_whatever_is_fitted_fits(budget: PromptBudget, turns: int, keep: int, images: int, share: float):
     request = dialogue(turns, keep=min(keep, turns), images_a_turn=images)
     limit = round(budget.count(request) * share)
-    fitted = budget.fit(request, limit)
-    if fitted.request is None:
+    try:
+        fitted = budget.fit(request, limit)
+    except TooLong:
         kept = tuple(p for p in request.parts if p.turn == 0 or p.turn >= (request.keep_from_turn or 1))
         least = {"parts": kept, "max_pixels": 4 * (2 * budget._patch_size) ** 2}
         assert budget.count(request.model_copy(update=least)) > limit

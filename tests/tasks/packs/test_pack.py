@@ -24,14 +24,14 @@ def change(folder: Path, old: str, new: str) -> None:
 
 def test_the_packs_hold_their_label_sets() -> None:
     www, demo = load_pack("www2025"), load_pack("demo")
-    assert [(t.name, len(t.labels)) for t in www.tasks] == [("image", 25), ("dialogue", 23)]
+    assert [(t.name, len(t.labels)) for t in www.tasks.values()] == [("image", 25), ("dialogue", 23)]
     assert {"消费者与客服聊天页面", "个人信息页面", "下单过程中出现异常（显示购买失败浮窗）", "账单/账户页面"} <= set(
         www.task("image").labels
     )
     assert list(demo.task("image").labels)[:2] == ["商品页", "规格选择页"]
-    assert [len(t.labels) for t in demo.tasks] == [10, 8]
+    assert [len(t.labels) for t in demo.tasks.values()] == [10, 8]
     assert (www.reason_key, www.label_key, www.reason_max_chars) == ("理由", "所属类别", 50)
-    assert max(len(gloss) for task in demo.tasks for gloss in task.labels.values()) <= 15
+    assert max(len(gloss) for task in demo.tasks.values() for gloss in task.labels.values()) <= 15
 
 
 def test_a_folder_loads_like_a_name_and_its_digest_follows_every_file(folder: Path) -> None:
@@ -103,7 +103,7 @@ def captions(tmp_path: Path) -> Path:
 
 def test_a_pack_of_free_text_has_neither_labels_nor_their_keys() -> None:
     pack = load_pack("captions")
-    assert pack.free_text and [(t.name, t.labels, t.free_text) for t in pack.tasks] == [("caption", {}, True)]
+    assert pack.free_text and [(t.name, t.labels, t.free_text) for t in pack.tasks.values()] == [("caption", {}, True)]
     assert pack.columns == Columns(id=None, instruction=None, image="image_path", output="caption")
     with pytest.raises(PackError, match=r"rationales needs a label set.*leave out `generator`.*emit"):
         pack.require_labels("rationales")

@@ -9,7 +9,7 @@ import yaml
 
 from tasks.dataset.export.student_set import make_label_examples
 from tasks.errors import PackError
-from tasks.models.engines.server.chat import Capabilities, Probe, chat_body, probe_body
+from tasks.models.engines.server.chat import Capabilities, chat_body, probe_body
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
 from tasks.prompts.prompter import Prompter, fixed_chars, reseeded
 from tasks.prompts.turns import system_turn, user_content, user_text
@@ -47,7 +47,7 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
         system_turn(request) == [turn] and user_text(request) == asking.training_turns(subject, "申请退款")[1].content
     )
     body = json.loads(chat_body(request, "m", [b"data:x"], Capabilities(), n=1, seed=0))
-    begun = json.loads(probe_body(request, "m", [b"data:x"], Probe("{", (1,))))
+    begun = json.loads(probe_body(request, "m", [b"data:x"], "{", (1,)))
     assert body["messages"][0] == begun["messages"][0] == turn
     assert [m["role"] for m in begun["messages"]] == ["system", "user", "assistant"]
     trained = asking.training_turns(subject, "申请退款")

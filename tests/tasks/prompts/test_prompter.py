@@ -119,6 +119,8 @@ def blocks(prefix: str = "", suffix: str = "") -> str:
         pytest.param(blocks(suffix="{{ task.nam }}"), id="misspelt field"),
         pytest.param(blocks(suffix="{{ glosses | to_json }}"), id="misspelt filter"),
         pytest.param(blocks(suffix="{{ ''.__class__.__mro__ }}"), id="reaches into Python"),
+        pytest.param(blocks(suffix="{{ pack.folder.joinpath('pack.yaml').read_text() }}"), id="reads a file"),
+        pytest.param(blocks(suffix="{{ pack.columns.parse_raw('N.', proto='pickle') }}"), id="loads a pickle"),
         pytest.param(blocks(suffix="{{ glosses.clear() }}"), id="changes what it is given"),
         pytest.param(blocks(suffix="{{ 1 / 0 }}"), id="own arithmetic fails"),
         pytest.param(blocks(suffix="{{ 1 + 'a' }}"), id="own types do not fit"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks.models.ask import Asker
-from tasks.models.engines.engine import EngineSpec, Usage
+from tasks.models.engines.engine import Usage
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger
 from tasks.rationales.reasoner import Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings, Support

@@ -38,10 +38,10 @@ def test_lists_may_be_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("leaks:", "leak:", r"en\.yaml: leak: Extra inputs"),
+        ("leaks:", "leak:", r"en\.yaml: leak: unknown key"),
         ("spaced: true", "spaced: perhaps", r"en\.yaml: spaced: "),
-        ("leaks:\n", "leaks:\n  - '(open'\n", r"en\.yaml: leaks, number 1: not a valid regular expression"),
-        ("leaks:\n", "leaks:\n  - 'the <lable>'\n", r"en\.yaml: leaks, number 1: <lable> is neither"),
+        ("leaks:\n", "leaks:\n  - '(open'\n", r"en\.yaml: leaks: number 1: not a valid regular expression"),
+        ("leaks:\n", "leaks:\n  - 'the <lable>'\n", r"en\.yaml: leaks: number 1: <lable> is neither"),
         ("  reason_garbled:", "  reason_grabled:", r"en\.yaml: faults\.reason_grabled"),
         ("  reason_like_others: 'it is like other reasons; name what only this one has'\n", "", "reason_like_others"),
         ("{reason}” won''t", "{reasons}” won''t", r"en\.yaml: complaint: may name \{reason\} and \{fault\} only"),

@@ -1,4 +1,4 @@
-"""A finished run made of small records: every stage, every origin, pictures and text of the kind that people have."""
+"""A finished run of small records with every stage, every origin, pictures and dialogues."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,17 +37,18 @@ def make_run(
     output: Path,
     items: int = 60,
     *,
-    said: str = "怎么退款",
+    text: str = "怎么退款",
     figures: dict[str, float] | None = None,
     size: tuple[int, int] = (54, 120),
 ) -> Path:
-    """A run of so many labelled items and as many in the pool; `figures` are emit's, `size` is the pictures'.
+    """Write a run with `items` labelled items and as many in the pool.
 
-    Every sixth label is corrected, every fifth pseudo-label is not trusted; `said` stands in every dialogue.
+    Every sixth label is corrected and every fifth pseudo-label is not trusted. `text` is in every dialogue, `figures`
+    are those of the stage emit, `size` is that of the pictures.
     """
-    shown = pictures(output.with_name("pictures"), size)
-    labelled = [_sample(f"given-{n}", n, said, shown, Split.LABELLED) for n in range(items)]
-    pool = [_sample(f"pool-{n}", n, said, shown, Split.UNLABELLED) for n in range(items)]
+    shown = write_pictures(output.with_name("pictures"), size)
+    labelled = [_sample(f"given-{n}", n, text, shown, Split.LABELLED) for n in range(items)]
+    pool = [_sample(f"pool-{n}", n, text, shown, Split.UNLABELLED) for n in range(items)]
     refused = [Dropped(sample_id="broken-1", stage="samples", reason="image_missing", detail=f"no such file {ATTACK}")]
     _stage(output, "samples/labelled", labelled, refused)
     _stage(output, "samples/unlabelled", pool, [])
@@ -72,16 +73,16 @@ def make_run(
     return output
 
 
-def pictures(folder: Path, size: tuple[int, int]) -> list[ImageRef]:
-    """A dozen noisy pictures, which compress badly."""
+def write_pictures(folder: Path, size: tuple[int, int]) -> list[ImageRef]:
+    """Write a dozen noisy pictures, which compress badly."""
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(_PICTURES):
         Image.effect_noise(size, 60 + n).convert("RGB").save(folder / f"{n}.png")
     return [check_image(folder / f"{n}.png", 10**8) for n in range(_PICTURES)]
 
 
-def _sample(identity: str, n: int, said: str, shown: Sequence[ImageRef], split: Split) -> Sample:
-    content = parts(f"用户: {said} {n}\n", shown[n % _PICTURES], "客服: 您好")
+def _sample(identity: str, n: int, text: str, shown: Sequence[ImageRef], split: Split) -> Sample:
+    content = parts(f"用户: {text} {n}\n", shown[n % _PICTURES], "客服: 您好")
     given = LABELS[n % 3] if split is Split.LABELLED else None
     return sample(identity, given=given, split=split).model_copy(update={"parts": content})
 
@@ -130,9 +131,9 @@ def _trusted(n: int, identity: str) -> Trusted:
         return Trusted(
             sample_id=identity, label=None, expected=None, evidence=Evidence(), decision=PoolDecision.NO_ANSWER, why=""
         )
-    said = Evidence(probability=0.9) if n % 2 else Evidence(vote_share=0.6)
+    evidence = Evidence(probability=0.9) if n % 2 else Evidence(vote_share=0.6)
     decision = PoolDecision.KEPT if n % 5 else PoolDecision.NOT_TRUSTED
-    return Trusted(sample_id=identity, label=LABELS[n % 3], expected=0.7, evidence=said, decision=decision, why="")
+    return Trusted(sample_id=identity, label=LABELS[n % 3], expected=0.7, evidence=evidence, decision=decision, why="")
 
 
 def _stage(

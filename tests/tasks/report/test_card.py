@@ -1,4 +1,4 @@
-"""A run's card, read as its readers read it: the page parsed as HTML, README.md by the Hub's own parser."""
+"""The card of a run: its page, parsed as HTML, and README.md, parsed by the Hub's own library."""
 
 import re
 import shutil
@@ -9,18 +9,18 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from tasks.errors import ConfigError
-from tasks.report.card.card import CardSettings, settings_of, write_card
+from tasks.report.card.card import CardSettings, read_settings, write_card
 from tasks.report.card.warnings import TRANSDUCTIVE
 from tests.tasks.report.made_run import ATTACK, LABELS, make_run
 
 SETTINGS = CardSettings(title="Dialogues <1>", licence="cc-by-4.0", pack="demo")
 
-_A_THOUSAND_ITEMS = 3 << 20
-"""Bytes; ten million are allowed."""
+_BYTES_OF_A_THOUSAND_ITEMS = 3 << 20
+"""The page of a thousand items is smaller than this; pages up to 10 MB can be sent by mail."""
 
 
 class Page(HTMLParser):
-    """The page's elements and its text."""
+    """Parse the page into its elements and its text."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -40,25 +40,25 @@ class Page(HTMLParser):
         self.text += "" if self._style else data
 
 
-def page_of(run: Path, settings: CardSettings = SETTINGS) -> Page:
+def write_page(run: Path, settings: CardSettings = SETTINGS) -> Page:
     return Page(write_card(run, settings).read_text("utf-8"))
 
 
-def section_of(page: Page, name: str) -> bool:
+def has_section(page: Page, name: str) -> bool:
     return any(tag == "section" and attributes.get("id") == name for tag, attributes in page.elements)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("card") / "run", said=ATTACK)
+    return make_run(tmp_path_factory.mktemp("card") / "run", text=ATTACK)
 
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Page:
-    return page_of(run)
+    return write_page(run)
 
 
-def test_the_page_has_every_section_and_the_contents_lead_to_each(page: Page) -> None:
+def test_the_page_has_all_sections_and_a_link_to_each(page: Page) -> None:
     sections = [a["id"] for tag, a in page.elements if tag == "section"]
     assert sections == [
         "flow", "class-balance", "confidence", "corrections", "changed-labels", "reasons", "examples", "left-out",
@@ -68,7 +68,7 @@ def test_the_page_has_every_section_and_the_contents_lead_to_each(page: Page) ->
     assert links == ["#summary", *(f"#{name}" for name in sections)]
 
 
-def test_what_data_say_is_text_and_nothing_else(page: Page) -> None:
+def test_markup_in_data_is_shown_as_text(page: Page) -> None:
     assert page.text.count(ATTACK) > 10
     assert not [tag for tag, _ in page.elements if tag == "script"]
     images = [a for tag, a in page.elements if tag == "img"]
@@ -81,7 +81,7 @@ def test_the_same_run_gives_the_same_card(run: Path, page: Page) -> None:
     assert write_card(run, SETTINGS).read_bytes() == before
 
 
-def test_nothing_is_loaded_from_elsewhere(run: Path, page: Page) -> None:
+def test_the_page_loads_nothing_from_elsewhere(run: Path, page: Page) -> None:
     loads = [a[name] or "" for _, a in page.elements for name in ("src", "href", "xlink:href") if name in a]
     assert loads and not [x for x in loads if not x.startswith(("#", "data:"))]
     source = (run / "card" / "index.html").read_text("utf-8")
@@ -109,16 +109,16 @@ def test_every_origin_has_examples_with_pictures(page: Page) -> None:
     assert "What is <b>bold</b>?" in page.text
 
 
-def test_transductive_is_the_first_line_of_page_and_readme(tmp_path: Path) -> None:
+def test_the_transductive_warning_is_the_first_line_of_page_and_readme(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 6, figures={"transductive": 1.0})
-    page = page_of(run)
+    page = write_page(run)
     assert page.text[page.text.index(SETTINGS.title) + len(SETTINGS.title) :].strip().startswith(TRANSDUCTIVE)
     card = DatasetCard.load(run / "card" / "README.md")
     assert card.text.strip().startswith(f"**{TRANSDUCTIVE}**")
     assert "transductive" in (card.data.tags or [])
 
 
-def test_a_run_that_is_not_transductive_does_not_say_so(page: Page) -> None:
+def test_a_run_that_is_not_transductive_has_no_such_warning(page: Page) -> None:
     assert "ransductive" not in page.text
 
 
@@ -136,42 +136,42 @@ def test_the_readme_is_a_dataset_card_for_the_hub(run: Path, page: Page) -> None
     ("licence", "identifier", "name"),
     [(None, "unknown", None), ("Apache-2.0", "apache-2.0", None), ("Our own, 2026", "other", "our-own-2026")],
 )
-def test_licences_are_those_that_the_hub_knows(
+def test_the_readme_names_licences_as_the_hub_does(
     tmp_path: Path, licence: str | None, identifier: str, name: str | None
 ) -> None:
     (tmp_path / "run").mkdir()
-    page = page_of(tmp_path / "run", CardSettings(title="t", licence=licence))
+    page = write_page(tmp_path / "run", CardSettings(title="t", licence=licence))
     card = DatasetCard.load(tmp_path / "run" / "card" / "README.md")
     assert (card.data.to_dict()["license"], card.data.to_dict().get("license_name")) == (identifier, name)
     assert ("No licence is named" in page.text) == (licence is None)
 
 
-def test_no_missing_stage_stops_the_card(tmp_path: Path) -> None:
+def test_a_card_is_written_when_stages_are_missing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 6)
     for missing in (("samples", "pictures", "pseudo_labels"), ("emit", "correction")):
         for name in missing:
             shutil.rmtree(tmp_path / name if name == "pictures" else run / name)
-        page = page_of(run)
-        assert section_of(page, "cost-and-time") and not [tag for tag, _ in page.elements if tag == "img"]
+        page = write_page(run)
+        assert has_section(page, "cost-and-time") and not [tag for tag, _ in page.elements if tag == "img"]
         assert ("no picture" in page.text, "is not finished" in page.text) == ("emit" not in missing, "emit" in missing)
 
 
-def test_an_empty_folder_has_a_card_that_says_so(tmp_path: Path) -> None:
-    assert "is not finished" in page_of(tmp_path).text
+def test_the_card_of_an_empty_folder_says_that_the_run_is_not_finished(tmp_path: Path) -> None:
+    assert "is not finished" in write_page(tmp_path).text
 
 
-def test_a_folder_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_folder_names_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere: no such folder"):
         write_card(tmp_path / "nowhere", SETTINGS)
 
 
-def test_what_a_card_was_written_with_is_kept_for_the_next_time(run: Path, page: Page) -> None:
-    assert settings_of(run) == SETTINGS
+def test_the_settings_of_a_card_are_saved_and_read_back(run: Path, page: Page) -> None:
+    assert read_settings(run) == SETTINGS
     (run / "card" / "settings.json").write_text('{"title": ""}')
-    with pytest.raises(ConfigError, match=r"settings\.json: .*remove it"):
-        settings_of(run)
+    with pytest.raises(ConfigError, match=r"settings\.json: .*Remove this file"):
+        read_settings(run)
 
 
 def test_a_card_of_a_thousand_items_is_small(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 1000, size=(540, 1200))
-    assert write_card(run, SETTINGS).stat().st_size < _A_THOUSAND_ITEMS
+    assert write_card(run, SETTINGS).stat().st_size < _BYTES_OF_A_THOUSAND_ITEMS

@@ -1,4 +1,4 @@
-"""The card's charts and fonts: text that stays text, colours that the page sets, and no character without a glyph."""
+"""The card's charts and fonts: text stays text, colours come from the page, every character has a glyph."""
 
 import base64
 import io
@@ -11,49 +11,49 @@ import pytest
 from fontTools.ttLib import TTFont
 from markupsafe import escape
 
-from tasks.report.card.flow import flow_chart, links_of
-from tasks.report.charts import balance_chart, calibration_chart, confidence_chart, confusion_chart, lengths_chart
-from tasks.report.fonts import font_faces, legible
+from tasks.report.card.flow import draw_flow, list_links
+from tasks.report.charts import draw_balance, draw_calibration, draw_confidence, draw_confusion, draw_lengths
+from tasks.report.fonts import embed_fonts, make_legible
 
 ATTACK = "$x_1$</text><script>alert(1)</script>"
 LABELS = ["申请退款", ATTACK, "反馈破损"]
 
 
-def charts() -> dict[str, str]:
+def draw_charts() -> dict[str, str]:
     after = {label: Counter({"given": 3, "pseudo": 2}) for label in LABELS}
     return {
-        "balance": balance_chart(dict.fromkeys(LABELS, 4), after, LABELS),
-        "confidence": confidence_chart([(3, 1), (9, 9)], "confidence", "own"),
-        "calibration": calibration_chart([(0.4, 0.3, 20), (0.9, 0.95, 400)]),
-        "lengths": lengths_chart(Counter({3: 5, 20: 1, 400: 2})),
-        "confusion": confusion_chart({(LABELS[0], ATTACK): 3, (LABELS[2], None): 1}, "none"),
+        "balance": draw_balance(dict.fromkeys(LABELS, 4), after, LABELS),
+        "confidence": draw_confidence([(3, 1), (9, 9)], "confidence", "own"),
+        "calibration": draw_calibration([(0.4, 0.3, 20), (0.9, 0.95, 400)]),
+        "lengths": draw_lengths(Counter({3: 5, 20: 1, 400: 2})),
+        "confusion": draw_confusion({(LABELS[0], ATTACK): 3, (LABELS[2], None): 1}, "none"),
     }
 
 
 @pytest.mark.parametrize("name", ["balance", "confidence", "calibration", "lengths", "confusion"])
-def test_colours_are_the_pages_and_text_is_text(name: str) -> None:
-    chart = charts()[name]
+def test_charts_use_the_pages_colours_and_keep_text(name: str) -> None:
+    chart = draw_charts()[name]
     assert not re.findall(r"#[0-9a-fA-F]{6}", chart)
     assert "var(--ink)" in chart and "<text" in chart
     assert "<script" not in chart
 
 
-def test_labels_stand_in_the_chart_as_they_are() -> None:
-    chart = charts()["balance"]
+def test_labels_are_escaped_and_otherwise_unchanged() -> None:
+    chart = draw_charts()["balance"]
     assert ">申请退款</text>" in chart
     assert f"<title>{escape(ATTACK)}: 4 before</title>" in chart
 
 
-def test_ids_and_colours_are_changed_in_tags_and_not_in_texts() -> None:
+def test_ids_and_colours_are_replaced_in_tags_only() -> None:
     odd = ['"#1"', ' id="x', "url(#y", "#010203"]
-    chart = balance_chart(dict.fromkeys(odd, 4), {}, odd)
+    chart = draw_balance(dict.fromkeys(odd, 4), {}, odd)
     for label in odd:
         assert f">{label.strip()}</text>" in chart
         assert f"<title>{escape(label)}: 4 before</title>" in chart
     assert ' id="balance-tip0"' in chart and 'href="#balance-' in chart and "url(#balance-" in chart
 
 
-def run(judged_pool: int = 0, **records: tuple[int, int]) -> Any:
+def make_facts(judged_pool: int = 0, **records: tuple[int, int]) -> Any:
     parts = Counter({("given", "train"): 50, ("review", "validation"): 7, ("pseudo", "train"): 30, ("mix", "train"): 5})
     origins = Counter({origin: n for (origin, _), n in parts.items()})
     kept = {name.replace("__", "/"): SimpleNamespace(kept=k, dropped=d) for name, (k, d) in records.items()}
@@ -61,8 +61,8 @@ def run(judged_pool: int = 0, **records: tuple[int, int]) -> Any:
 
 
 def test_the_flow_keeps_every_item() -> None:
-    facts = run(samples__labelled=(60, 4), samples__unlabelled=(50, 0), pseudo_labels=(35, 15), emit=(92, 18))
-    links = links_of(facts)
+    facts = make_facts(samples__labelled=(60, 4), samples__unlabelled=(50, 0), pseudo_labels=(35, 15), emit=(92, 18))
+    links = list_links(facts)
     into: Counter[Any] = Counter()
     out: Counter[Any] = Counter()
     for link in links:
@@ -79,44 +79,44 @@ def test_the_flow_keeps_every_item() -> None:
         ("labelled", "left out"): 3,
         ("pool", "left out"): 5,
     }
-    chart = flow_chart(links)
+    chart = draw_flow(links)
     assert "<title>labelled: usable → given: 50</title>" in chart
 
 
-def test_what_people_said_of_the_pool_comes_from_its_lane() -> None:
+def test_reviewed_pool_items_come_from_the_pools_lane() -> None:
     stages = {"samples__labelled": (60, 4), "samples__unlabelled": (50, 0), "emit": (92, 18)}
-    links = links_of(run(judged_pool=3, pseudo_labels=(35, 15), **stages))
+    links = list_links(make_facts(judged_pool=3, pseudo_labels=(35, 15), **stages))
     review = {(k.source.lane, k.source.name): k.count for k in links if k.target.name == "review"}
     assert review == {("labelled", "usable"): 4, ("pool", "trusted"): 3}
     assert {k.source.lane: k.count for k in links if k.target.name == "left out"} == {"labelled": 6, "pool": 2}
-    assert "<title>pool: trusted → review: 3</title>" in flow_chart(links)
-    untrusted = links_of(run(judged_pool=3, **stages))
+    assert "<title>pool: trusted → review: 3</title>" in draw_flow(links)
+    untrusted = list_links(make_facts(judged_pool=3, **stages))
     assert ("pool", "usable", 3) in [(k.source.lane, k.source.name, k.count) for k in untrusted]
 
 
-def test_a_run_without_a_pool_flows_too() -> None:
-    links = links_of(run(samples__labelled=(60, 4)))
+def test_the_flow_of_a_run_without_a_pool_is_drawn() -> None:
+    links = list_links(make_facts(samples__labelled=(60, 4)))
     assert not [k for k in links if k.source.lane == "pool" and k.source.column < 3]
-    assert flow_chart(links)
+    assert draw_flow(links)
 
 
-def test_symbols_without_a_glyph_are_named_and_invisible_ones_go() -> None:
-    assert legible("好😀▣\n\tก\u202e") == "好😀▣\n\tก"
-    assert legible("龙🦖\U000f0000") == "龙[t-rex][U+F0000]"
-    assert legible("红\ufffd色") == "红[replacement character]色"
+def test_symbols_without_a_glyph_are_named_and_invisible_characters_removed() -> None:
+    assert make_legible("好😀▣\n\tก\u202e") == "好😀▣\n\tก"
+    assert make_legible("龙🦖\U000f0000") == "龙[t-rex][U+F0000]"
+    assert make_legible("红\ufffd色") == "红[replacement character]色"
 
 
-def test_the_embedded_fonts_hold_the_texts_characters_and_no_others() -> None:
+def test_the_embedded_fonts_have_exactly_the_characters_of_the_text() -> None:
     text = "查询物流：退款 abc ✓ 😀 한국어 日本語 ←→"
     found: set[int] = set()
-    for data in re.findall(r"url\(data:font/woff;base64,([^)]+)\)", font_faces(text)):
-        with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+    for embedded in embed_fonts(text):
+        with TTFont(io.BytesIO(base64.b64decode(embedded.data))) as font:
             found |= set(font.getBestCmap() or ())
     assert found == {ord(c) for c in text}
 
 
 def test_all_weights_are_in_the_font() -> None:
-    data = re.findall(r"base64,([^)]+)\)", font_faces("粗"))[0]
-    with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+    (embedded,) = embed_fonts("粗")
+    with TTFont(io.BytesIO(base64.b64decode(embedded.data))) as font:
         (axis,) = font["fvar"].axes
     assert (axis.axisTag, axis.minValue, axis.maxValue) == ("wght", 100, 900)

@@ -1,4 +1,4 @@
-"""What the card measures: samples of items, how varied reasons are, what it warns of."""
+"""What the card reads from a run's files: counts, drawn items, diversity of reasons, warnings."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,12 +9,11 @@ import pytest
 from tasks.packs.pack import load_pack
 from tasks.rationales.diversity import measure_variety
 from tasks.records import Action, Dropped, Example, Message, Origin, Record, Split
-from tasks.report.card.confidence import confidence_of
-from tasks.report.card.counts import balance
-from tasks.report.card.facts import gather
-from tasks.report.card.prompts import rendered_prompts
-from tasks.report.card.rows import Draw, rows_of
-from tasks.report.card.warnings import warnings_of
+from tasks.report.card.card import CardSettings, write_card
+from tasks.report.card.facts import read_facts
+from tasks.report.card.prompts import render_prompts
+from tasks.report.card.rows import Draw, read_columns
+from tasks.report.card.warnings import list_warnings
 from tasks.storage.stage_record import StageRecord
 from tasks.storage.stages import write_stage
 from tests.tasks.dataset.making import record_version
@@ -39,18 +38,18 @@ def test_a_draw_is_even_and_repeatable() -> None:
     assert all(420 < n < 580 for n in counts)  # 500 expected, 19 the standard deviation
 
 
-def test_columns_that_a_file_lacks_are_none_and_no_file_is_no_row(tmp_path: Path) -> None:
+def test_missing_columns_are_none_and_a_missing_file_has_no_rows(tmp_path: Path) -> None:
     make_run(tmp_path / "run", 3)
-    rows = list(rows_of(tmp_path / "run" / "correction" / "kept.parquet", "sample_id", "from_the_future"))
+    rows = list(read_columns(tmp_path / "run" / "correction" / "kept.parquet", "sample_id", "from_the_future"))
     assert [(r["sample_id"], r["from_the_future"]) for r in rows] == [(f"given-{n}", None) for n in range(3)]
-    assert list(rows_of(tmp_path / "none.parquet", "sample_id")) == []
+    assert list(read_columns(tmp_path / "none.parquet", "sample_id")) == []
 
 
-def test_counts_are_those_of_the_files(tmp_path: Path) -> None:
-    facts = gather(make_run(tmp_path / "run", 60))
+def test_counts_match_the_files(tmp_path: Path) -> None:
+    facts = read_facts(make_run(tmp_path / "run", 60))
     assert facts.before == {"申请退款": 20, "查询物流": 20, "反馈破损": 20}
     assert facts.emitted.origins == {"review": 20, "correction": 20, "given": 20, "pseudo": 48, "mix": 1}
-    assert facts.emitted.with_reason == 60 and facts.emitted.tasks == {"dialogue": 108, "": 1}
+    assert facts.emitted.with_reason == 60
     assert facts.changes.pairs.total() == 10
     assert sum(n for (_, new), n in facts.changes.pairs.items() if new is None) == 5
     assert [(d.stage, d.reason, d.count) for d in facts.drops] == [
@@ -63,7 +62,7 @@ def test_counts_are_those_of_the_files(tmp_path: Path) -> None:
     assert drawn - facts.contents.items.keys() == {"mix-1"}
 
 
-def test_two_items_of_one_id_show_each_its_own(tmp_path: Path) -> None:
+def test_two_items_with_the_same_id_are_told_apart(tmp_path: Path) -> None:
     record = StageRecord(stage="s", recipe="r", read=0, kept=0, dropped=0)
 
     def stage(name: str, kept: Sequence[Record], *reasons: str) -> None:
@@ -83,8 +82,8 @@ def test_two_items_of_one_id_show_each_its_own(tmp_path: Path) -> None:
         for origin in (Origin.REVIEW, Origin.GIVEN)
     ]
     stage("emit", examples, "waits_for_review", "no_trusted_pseudo_label", "near_duplicate")
-    facts = gather(tmp_path)
-    of = facts.contents.of
+    facts = read_facts(tmp_path)
+    of = facts.contents.find
     assert of(facts.changes.drawn[0], "correction") == ours.parts
     drawn = facts.emitted.examples["given"]
     assert [of(row, "emit") for row in drawn] == [
@@ -110,39 +109,39 @@ def test_an_item_that_is_in_both_sets_counts_as_labelled_when_judged(tmp_path: P
         for s in (both, pool)
     ]
     write_stage(tmp_path / "emit", record, judged, [], ["1", "2"])
-    facts = gather(tmp_path)
+    facts = read_facts(tmp_path)
     assert facts.emitted.judged_pool == 1
-    assert facts.contents.of(facts.emitted.examples["review"][0], "emit") == both.parts
+    assert facts.contents.find(facts.emitted.examples["review"][0], "emit") == both.parts
 
 
-def test_confidence_is_the_teachers_own_and_what_it_is_worth(tmp_path: Path) -> None:
+def test_histograms_of_own_confidence_and_expected_precision(tmp_path: Path) -> None:
     stage = make_run(tmp_path / "run", 60) / "pseudo_labels"
-    found = confidence_of(stage)
+    found = read_facts(stage.parent).confidence
     assert [(n, s.count, s.kept) for n, s in enumerate(found.own) if s.count] == [(12, 29, 24), (18, 30, 24)]
     assert [(n, s.count, s.kept) for n, s in enumerate(found.expected) if s.count] == [(14, 59, 48)]
-    assert confidence_of(tmp_path).own == ()
+    assert read_facts(tmp_path).confidence.own == ()
 
 
-def test_a_folder_of_many_files_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_with_many_files_is_one_line(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 3)
     images = run / "emit" / "trl" / "images"
     images.mkdir(parents=True)
     for n in range(30):
         (images / f"{n}.png").write_bytes(b"four")
-    assert ("trl/images/*", 30, 120) in gather(run).files
-    assert ("kept.parquet", 1) in [(name, n) for name, n, _ in gather(run).files]
+    assert ("trl/images/*", 30, 120) in read_facts(run).files
+    assert ("kept.parquet", 1) in [(name, n) for name, n, _ in read_facts(run).files]
 
 
-def test_the_sets_version_is_the_last_one(tmp_path: Path) -> None:
+def test_the_latest_version_of_the_set_is_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 3)
-    assert gather(run).version is None
+    assert read_facts(run).version is None
     first = record_version(run, "r", [])
     second = record_version(run, "r", [EXAMPLE])
     assert second.parent == first.version
-    assert gather(run).version == second
+    assert read_facts(run).version == second
 
 
-def test_captions_are_no_classes_and_have_prompts_too(tmp_path: Path) -> None:
+def test_captions_have_no_classes_but_prompts(tmp_path: Path) -> None:
     captions = [sample(f"c{n}", image(), task="caption", labels=(), given=f"一只杯子{n}") for n in range(6)]
     record = StageRecord(stage="samples/labelled", recipe="r", read=0, kept=0, dropped=0)
     write_stage(tmp_path / "samples" / "labelled", record, captions, [], [c.id for c in captions])
@@ -150,11 +149,11 @@ def test_captions_are_no_classes_and_have_prompts_too(tmp_path: Path) -> None:
     write_stage(
         tmp_path / "emit", record.model_copy(update={"stage": "emit"}), taught, [], [c.id for c in captions]
     )  # fmt: skip
-    facts = gather(tmp_path)
+    facts = read_facts(tmp_path)
     assert facts.emitted.count == 6 and facts.emitted.labels is None and not facts.before
-    assert "no classes" in balance(facts)
-    assert not [w for w in warnings_of(facts, "cc0-1.0", None) if "label" in w]
-    (prompt,) = rendered_prompts(load_pack("captions"), tmp_path)
+    assert "no classes" in write_card(tmp_path, CardSettings(title="captions")).read_text()
+    assert not [w for w in list_warnings(facts, "cc0-1.0") if "label" in w]
+    (prompt,) = render_prompts(load_pack("captions"), tmp_path)
     assert "<image>" in prompt.text and prompt.answer == "一只杯子0"
 
 
@@ -172,16 +171,27 @@ def test_openings_are_quoted_as_written() -> None:
     assert found.openings == (("图中，有 一", 2),)
 
 
-def test_what_speaks_for_caution_is_said(tmp_path: Path) -> None:
-    facts = gather(make_run(tmp_path / "run", 60))
-    assert warnings_of(facts, "cc0-1.0", measure_variety(facts.emitted.reasons)) == []
+def test_a_good_run_has_no_warnings(tmp_path: Path) -> None:
+    facts = read_facts(make_run(tmp_path / "run", 60))
+    assert list_warnings(facts, "cc0-1.0") == []
+
+
+def test_reasons_with_broken_characters_are_a_warning(tmp_path: Path) -> None:
+    facts = read_facts(make_run(tmp_path / "run", 60))
     broken = replace(facts, emitted=replace(facts.emitted, reasons=("红\ufffd色", "红色")))
-    assert warnings_of(broken, "cc0-1.0", None) == ["1 reason of those measured with broken characters (U+FFFD)."]
-    few = gather(make_run(tmp_path / "few", 6))
-    said = " ".join(warnings_of(few, None, measure_variety(["同"] * 9)))
+    assert list_warnings(broken, "cc0-1.0") == ["1 reason with broken characters (U+FFFD) among those measured."]
+
+
+def test_few_examples_no_licence_and_equal_reasons_are_warnings(tmp_path: Path) -> None:
+    facts = replace(read_facts(make_run(tmp_path / "run", 6)), diversity=measure_variety(["同"] * 9))
+    warnings = " ".join(list_warnings(facts, None))
     for part in ("with fewer than 5 examples", "No licence", "89% of the reasons repeat"):
-        assert part in said
-    (tmp_path / "few" / "correction" / "record.json").unlink()
-    (tmp_path / "few" / "emit" / "record.json").unlink()
-    said = " ".join(warnings_of(gather(tmp_path / "few"), None, None))
-    assert "is not finished" in said and "The given labels were not checked" in said
+        assert part in warnings
+
+
+def test_missing_stages_are_warnings(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 6)
+    (run / "correction" / "record.json").unlink()
+    (run / "emit" / "record.json").unlink()
+    warnings = " ".join(list_warnings(read_facts(run), None))
+    assert "is not finished" in warnings and "The given labels were not checked" in warnings

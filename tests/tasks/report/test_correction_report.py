@@ -3,7 +3,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,12 +15,10 @@ from tasks.correction.decide import Decisions, correct
 from tasks.correction.gate import Gate
 from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
-from tasks.report.correction.cleanlab_compare import compare
-from tasks.report.correction.figures import Figures
-from tasks.report.correction.measures import figures_of, held_out, share
-from tasks.report.correction.page import gate_sentence, page_of
-from tasks.report.correction.report import write_report
+from tasks.report.correction.figures import explain_gate, measure, predict_held_out, share
+from tasks.report.correction.report import render_page, write_report
 
+NO_RUN: dict[str, Any] = {"title": "Correction", "costs": {}, "excluded": {}, "repeats": 1}
 NOT_CALIBRATED = "The probabilities are not calibrated"
 
 
@@ -54,13 +51,9 @@ def decided() -> Decisions:
     return Made().decide()
 
 
-def figures(decisions: Decisions) -> Figures:
-    return figures_of(decisions, held_out(decisions), title="t", costs={}, excluded={}, repeats=1)
-
-
-def written(decisions: Decisions, folder: Path, **more: Any) -> tuple[dict[str, float], dict[str, Any], str]:
-    main = write_report(decisions, folder, **{"title": "Correction"} | more)
-    return main, orjson.loads((folder / "report.json").read_bytes()), (folder / "report.html").read_text("utf-8")
+def written(decisions: Decisions, folder: Path, **more: Any) -> tuple[dict[str, Any], str]:
+    write_report(decisions, folder, **NO_RUN | more)
+    return orjson.loads((folder / "report.json").read_bytes()), (folder / "report.html").read_text("utf-8")
 
 
 class Page(HTMLParser):
@@ -98,31 +91,31 @@ class Page(HTMLParser):
 def test_figures_are_those_of_the_decisions(decided: Decisions, tmp_path: Path) -> None:
     made, decisions = Made(), decided
     assert decisions.gate.open, "the rest compares changes without a person"
-    main, plain, _ = written(decisions, tmp_path, costs={"tokens": 12.0}, excluded={"x": "rare"}, repeats=3)
+    plain, _ = written(decisions, tmp_path, costs={"tokens": 12.0}, excluded={"x": "rare"}, repeats=3)
     given, wrong = made.judgements.given, decisions.beliefs.p_wrong
     alone = [i for i in range(600) if decisions.label[i] != given[i] and i not in decisions.verdicts]
     assert alone
-    assert plain["changes"]["unreviewed"] == main["changed unreviewed"] == len(alone)
-    assert main["expected right to wrong"] == pytest.approx(sum(decisions.beliefs.p_given[i] for i in alone))
-    assert main["expected wrong to right"] == pytest.approx(sum(decisions.beliefs.p_candidate[i] for i in alone))
+    assert plain["changes"]["unreviewed"] == len(alone)
+    assert plain["changes"]["right_to_wrong"] == pytest.approx(sum(decisions.beliefs.p_given[i] for i in alone))
+    assert plain["changes"]["wrong_to_right"] == pytest.approx(sum(decisions.beliefs.p_candidate[i] for i in alone))
     known = sum(made.truth[i] != given[i] for i in decisions.verdicts)
     unknown = sum(wrong[i] for i in range(600) if i not in decisions.verdicts)
-    assert main["expected wrong, given labels"] == pytest.approx(known + unknown)
-    assert main["estimated precision"] == plain["estimates"]["precision"]["value"]
-    assert sum(p["items"] for p in plain["pairs"]) == main["flagged"] == decisions.flagged.sum()
+    assert plain["expected_wrong_given"] == pytest.approx(known + unknown)
+    assert plain["estimates"]["precision"] == decisions.estimates["precision"].model_dump()
+    assert sum(p["items"] for p in plain["pairs"]) == plain["flagged"] == decisions.flagged.sum()
     assert [c["items"] for c in plain["classes"]] == np.bincount(given, minlength=5).tolist()
     assert sum(c["flagged"] for c in plain["classes"]) == sum(b["flagged"] for b in plain["histogram"])
     assert sum(b["items"] for b in plain["histogram"]) == 600
-    assert sum(b["wrong"]["of"] for b in plain["reliability"]) == main["verdicts"] == 120
+    assert sum(b["wrong"]["of"] for b in plain["reliability"]) == plain["verdicts"] == 120
     assert (plain["costs"], plain["excluded"], plain["repeats"]) == ({"tokens": 12.0}, {"x": "rare"}, 3)
     dropped = sum(p["items"] for p in plain["pairs"] if p["proposed"] is None)
-    assert dropped == main["dropped by verdict"] == sum(v < 0 for v in decisions.verdicts.values())
+    assert dropped == plain["changes"]["dropped"] == sum(v < 0 for v in decisions.verdicts.values())
 
 
 @pytest.mark.parametrize("settings", [{}, {"target_precision": 0.6}])
 def test_the_threshold_is_where_flags_begin(settings: dict[str, Any]) -> None:
     decisions = Made(sure=2.0).decide(60, **settings)
-    threshold = figures(decisions).threshold
+    threshold = measure(decisions)["threshold"]
     assert threshold is not None
     unheard = [i for i in range(600) if i not in decisions.verdicts]
     above = [bool(decisions.beliefs.p_wrong[i] >= threshold) for i in unheard]
@@ -135,21 +128,21 @@ def test_flags_that_are_not_by_figure_do_not_lower_the_threshold() -> None:
     rejected = decisions.flagged.copy()
     harmless = [i for i in np.argsort(decisions.beliefs.p_wrong).tolist() if i not in decisions.verdicts][:5]
     rejected[harmless] = True
-    assert figures(replace(decisions, flagged=rejected)).threshold == figures(decisions).threshold
+    assert measure(replace(decisions, flagged=rejected))["threshold"] == measure(decisions)["threshold"]
 
 
 def test_measured_figures_count_audited_items_by_models_that_did_not_know_them() -> None:
     decisions = Made(sure=2.0).decide(120, audit=80)
-    found = figures(decisions)
+    found = measure(decisions)
     audited = set(decisions.person_asked[:80].tolist())
     wrong = sum(decisions.verdicts[i] != decisions.judgements.given[i] for i in audited)
-    precision, recall = found.measured_precision, found.measured_recall
+    precision, recall = found["measured_precision"], found["measured_recall"]
     assert precision and recall
-    assert (found.audited_verdicts, recall.of) == (80, wrong)
+    assert (found["audited_verdicts"], recall.of) == (80, wrong)
     assert 0 < recall.hits == precision.hits < precision.of < 80
     one = next(iter(audited))
     other = replace(decisions, verdicts=decisions.verdicts | {one: -1 if decisions.verdicts[one] >= 0 else 0})
-    before, after = held_out(decisions), held_out(other)
+    before, after = predict_held_out(decisions), predict_held_out(other)
     assert before[one] == after[one]
     assert any(before[i] != after[i] for i in audited)
 
@@ -163,7 +156,7 @@ def test_a_share_has_wilsons_interval() -> None:
 
 def test_the_budget_curve_falls_by_the_largest_gains_first() -> None:
     decisions = Made(sure=2.0).decide(40)
-    points = dict(figures(decisions).budget)
+    points = dict(measure(decisions)["budget"])
     gains = sorted(decisions.gain.tolist())
     assert points[0] == pytest.approx(sum(gains))
     for reviews, left in points.items():
@@ -175,7 +168,7 @@ def test_the_budget_curve_falls_by_the_largest_gains_first() -> None:
 
 
 def test_the_page_needs_nothing_else_and_its_parts_do_not_mix(decided: Decisions, tmp_path: Path) -> None:
-    page = Page(text := written(decided, tmp_path)[2])
+    page = Page(text := written(decided, tmp_path)[1])
     assert not {"script", "link", "iframe", "img"} & set(page.tags)
     assert page.tags["svg"] == 3
     own = {f"#{name}" for name in page.ids}
@@ -191,7 +184,7 @@ def test_text_from_data_stays_text(tmp_path: Path) -> None:
     made = Made(60, 3, names=(bad, "'a'", "查询物流"))
     judgements = replace(made.judgements, ids=tuple(f"<b>{i}" for i in range(60)))
     decisions = correct(judgements, CorrectionSettings(review_budget=30), None, made.look_up)
-    _, plain, text = written(decisions, tmp_path, title=bad, costs={bad: 1.0}, excluded={"<i>1": bad})
+    plain, text = written(decisions, tmp_path, title=bad, costs={bad: 1.0}, excluded={"<i>1": bad})
     page = Page(text)
     assert not {"script", "b", "i"} & set(page.tags)
     for shown in (bad, "'a'", "查询物流", "<i>1", f"<b>{plain['suspects'][0]['id'].removeprefix('<b>')}"):
@@ -202,11 +195,11 @@ def test_text_from_data_stays_text(tmp_path: Path) -> None:
 def test_the_map_shows_each_pair_and_gives_way_to_the_table_when_there_are_many_labels(
     decided: Decisions, tmp_path: Path
 ) -> None:
-    _, plain, text = written(decided, tmp_path)
+    plain, text = written(decided, tmp_path)
     titles = Page(text).titles
     for pair in plain["pairs"]:
         assert f"{pair['given']} → {pair['proposed'] or 'none of the labels'}: {pair['items']}" in titles
-    _, plain, text = written(Made(classes=31).decide(0), tmp_path)
+    plain, text = written(Made(classes=31).decide(0), tmp_path)
     assert plain["pairs"] and not Page(text).titles
     assert plain["pairs"][0]["given"] in " ".join(Page(text).texts)
 
@@ -214,13 +207,12 @@ def test_the_map_shows_each_pair_and_gives_way_to_the_table_when_there_are_many_
 def test_without_verdicts_the_page_says_that_nothing_is_calibrated_or_changed(
     decided: Decisions, tmp_path: Path
 ) -> None:
-    main, plain, text = written(Made().decide(0), tmp_path)
+    plain, text = written(Made().decide(0), tmp_path)
     assert NOT_CALIBRATED in text and "so nothing is changed" in text
-    assert NOT_CALIBRATED not in written(decided, tmp_path)[2]
+    assert NOT_CALIBRATED not in written(decided, tmp_path)[1]
     assert (plain["threshold"], plain["estimates"], plain["measured_precision"]) == (None, {}, None)
-    assert not [name for name in main if name.startswith("estimated")]
-    assert main["changed unreviewed"] == main["changed by verdict"] == main["gate open"] == 0
-    assert main["flagged"] == main["waiting for review"] > 0
+    assert plain["changes"]["unreviewed"] == plain["changes"]["by_verdict"] == plain["gate_open"] == 0
+    assert plain["flagged"] == plain["actions"]["review"] > 0
     assert Page(text).tags["svg"] == 2, "there is no reliability to draw"
 
 
@@ -228,9 +220,9 @@ def test_without_verdicts_the_page_says_that_nothing_is_calibrated_or_changed(
 @pytest.mark.parametrize("classes", [1, 2])
 @pytest.mark.parametrize("reviews", [0, 7])
 def test_the_smallest_sets_have_a_report(items: int, classes: int, reviews: int, tmp_path: Path) -> None:
-    main, plain, text = written(Made(items, classes).decide(reviews), tmp_path)
-    assert main["items"] == items == len(plain["suspects"])
-    assert main["verdicts"] == min(items, reviews)
+    plain, text = written(Made(items, classes).decide(reviews), tmp_path)
+    assert plain["items"] == items == len(plain["suspects"])
+    assert plain["verdicts"] == min(items, reviews)
     assert NOT_CALIBRATED in text
 
 
@@ -244,39 +236,15 @@ def test_the_smallest_sets_have_a_report(items: int, classes: int, reviews: int,
     ],
 )
 def test_the_gate_is_explained_in_a_sentence(decided: Decisions, gate: Gate, said: str) -> None:
-    found = replace(figures(decided), gate=gate, gate_open=gate.open)
-    assert re.search(said, gate_sentence(found))
-    assert gate_sentence(found) in page_of(found, None)
+    sentence = explain_gate(gate, verdicts=50)
+    assert re.search(said, sentence)
+    assert sentence in render_page(NO_RUN | measure(decided) | {"gate_why": sentence})
 
 
 def test_excluded_items_stand_under_their_reason(tmp_path: Path) -> None:
     excluded = {f"e{i}": "fewer items than folds" for i in range(205)} | {"u": "malformed"}
-    main, plain, text = written(Made(50).decide(0), tmp_path, excluded=excluded)
-    assert main["excluded"] == 206 and plain["excluded"] == excluded
+    plain, text = written(Made(50).decide(0), tmp_path, excluded=excluded)
+    assert len(excluded) == 206 and plain["excluded"] == excluded
     shown = " ".join(Page(text).texts)
     assert "fewer items than folds (205)" in shown and "malformed (1)" in shown
     assert "e199 … and 5 more" in shown
-
-
-# --- cleanlab ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(find_spec("cleanlab") is not None, reason="cleanlab is installed")
-def test_where_cleanlab_is_absent_the_page_says_how_to_see_it(tmp_path: Path) -> None:
-    _, plain, text = written(Made(50).decide(0), tmp_path)
-    assert plain["cleanlab"] is None and "pip install cleanlab" in text
-
-
-@pytest.mark.skipif(find_spec("cleanlab") is None, reason="cleanlab is not installed")
-def test_cleanlab_is_compared_on_the_same_items() -> None:
-    decisions = Made().decide(60)
-    found = compare(decisions, held_out(decisions))
-    assert found is not None and [f.name for f in found.filters] == ["default", "prune_by_class"]
-    unheard = [i for i in range(600) if i not in decisions.verdicts]
-    for one in found.filters:
-        assert one.ours == decisions.flagged[unheard].sum()
-        assert 0 < one.both <= min(one.ours, one.flagged)
-    assert all(0.5 < value <= 1 for value in found.average_precision.values())
-    alone = Made(5, 1).decide(0)
-    refused = compare(alone, {})
-    assert refused is not None and refused.failure

@@ -148,15 +148,15 @@ def test_results_of_other_controls_are_not_verdicts(tmp_path: Path) -> None:
     [
         (task("b", annotation()), "task 2: 0 choices instead of one"),
         (task("b", annotation("x", "y")), "task 2: 2 choices instead of one"),
-        ({"id": 3, "item": "b", "verdict": "x"}, r'task 2: has no "data" and "annotations"; .* not JSON-MIN'),
-        (task("b", annotation("x"), data={"text": "?"}), "task 2: is no task of ours"),
-        (task("b", annotation() | {"result": "x"}), "task 2: 0 choices"),
-        (task("b", annotation() | {"result": ["x", 7, {"from_name": "verdict", "value": "x"}]}), "task 2: 0 choices"),
+        ({"id": 3, "item": "b", "verdict": "x"}, r"task 2: is not an exported task of ours \(data: .* not JSON-MIN"),
+        (task("b", annotation("x"), data={"text": "?"}), r"task 2: is not an exported task of ours \(data: item: "),
+        (task("b", annotation() | {"result": "x"}), r"task 2: is not .* \(annotations: 0: result: "),
+        (task("b", annotation() | {"result": [{"from_name": "verdict"}]}), "task 2: 0 choices"),
         (
             task("b", annotation() | {"result": [{"from_name": "verdict", "value": {"choices": 1}}]}),
-            "task 2: 0 choices",
+            r"task 2: is not .* \(annotations: 0: result: 0: value: choices: ",
         ),
-        (3, r"task 2: has no"),
+        (3, r"task 2: is not an exported task"),
     ],
 )
 def test_a_task_that_cannot_be_read_is_named(bad: Any, message: str, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_task_that_cannot_be_read_is_named(bad: Any, message: str, tmp_path: P
 def test_a_torn_export_is_named(tmp_path: Path) -> None:
     file = exported(tmp_path, task("a"))
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(JudgementError, match=r"export\.json: is not JSON: .*; export the project again"):
+    with pytest.raises(JudgementError, match=r"export\.json: Invalid JSON: .*; export the project again"):
         read_export(file)
     with pytest.raises(JudgementError, match=r"none\.json: verdicts can't be read"):
         read_export(tmp_path / "none.json")

@@ -33,14 +33,19 @@ def test_a_corrupt_file_is_begun_again(tmp_path: Path) -> None:
     assert cache.get(["a"]) == {"a": 2}
 
 
-def test_a_locked_file_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_file_stops_nobody_and_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("tasks.storage.digest_cache._LOCK_SECONDS", 0.1)
     cache = DigestCache(tmp_path / "cache.sqlite", "1")
     with sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         cache.put({"a": 1})
+        cache.put({"b": 1})
         other.execute("ROLLBACK")
-    assert cache.get(["a"]) == {}
+    assert cache.get(["a", "b"]) == {}
+    (warning,) = caplog.messages
+    assert f"{tmp_path / 'cache.sqlite'} cannot be written (database is locked)" in warning
 
 
 def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import BooksError
 from tasks.evaluation.scores import Scored
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (

@@ -22,7 +22,7 @@ from tasks.errors import ConfigError, EngineError
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.records import ImageRef, Sample, content_digest
-from tasks.students.external import external_digest, train_external
+from tasks.students.external import ExternalRecipe
 from tasks.students.external_output import external_checkpoint
 from tasks.students.settings import ExternalSpec
 from tests.tasks.making import prompter, sample
@@ -56,7 +56,7 @@ def spec(trainer: str = "llamafactory", way: str = "well", *more: str, **fields:
 
 
 def trained(spec: ExternalSpec, train: list[Sample], folder: Path, fold: int = 1, seed: int = 7, **more: Any) -> Path:
-    return train_external(spec, prompter(), train, fold, seed, folder, lambda *_: None, **more)
+    return ExternalRecipe(spec, prompter(), seed, **more).train(train, fold, folder, lambda *_: None)
 
 
 def gone(pid: int) -> bool:
@@ -76,7 +76,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 30.0) -> bool:
 def test_llamafactory_is_given_its_files_and_leaves_an_adapter(train: list[Sample], tmp_path: Path) -> None:
     seen: list[tuple[int, int, float]] = []
     folder = tmp_path / "students" / "one"
-    made = train_external(spec(way="slowly"), prompter(), train, 1, 7, folder, lambda *step: seen.append(step))
+    made = ExternalRecipe(spec(way="slowly"), prompter(), 7).train(train, 1, folder, lambda *step: seen.append(step))
     assert made == folder and [p.name for p in folder.parent.iterdir()] == ["one"]
     assert seen[-1] == (3, 3, 1 / 3) and len(seen) > 1
     checkpoint, adapter = external_checkpoint(folder)
@@ -234,7 +234,7 @@ def test_when_we_are_stopped_so_is_the_trainer(train: list[Sample], tmp_path: Pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_external(forever, prompter(), train, 0, 0, tmp_path / "one", stop)
+        ExternalRecipe(forever, prompter(), 0).train(train, 0, tmp_path / "one", stop)
     assert wait_for(lambda: bool(pid.read_text().strip()) and gone(int(pid.read_text())))
 
 
@@ -286,16 +286,16 @@ def test_every_template_can_be_filled(train: list[Sample], tmp_path: Path) -> No
 def test_the_digest_follows_what_a_student_is_made_of(train: list[Sample], tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("a: 1\n", "utf-8")
-    digest = external_digest(spec(template=str(own)), prompter(), train, 0, 0)
+    digest = ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train, 0)
     same = spec(template=str(own), folds=9, scoring_batch_size=1, timeout_seconds=5)
-    assert digest == external_digest(same, prompter(), train[::-1], 0, 0)
+    assert digest == ExternalRecipe(same, prompter(), 0).digest(train[::-1], 0)
     others = [
-        external_digest(spec(template=str(own)), prompter(), train, 1, 0),
-        external_digest(spec(template=str(own)), prompter(), train, 0, 1),
-        external_digest(spec(template=str(own)), prompter(), train[1:], 0, 0),
-        external_digest(spec(template=str(own), settings={"a": 2}), prompter(), train, 0, 0),
-        external_digest(spec(template=str(own), deepspeed="zero2"), prompter(), train, 0, 0),
+        ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train, 1),
+        ExternalRecipe(spec(template=str(own)), prompter(), 1).digest(train, 0),
+        ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train[1:], 0),
+        ExternalRecipe(spec(template=str(own), settings={"a": 2}), prompter(), 0).digest(train, 0),
+        ExternalRecipe(spec(template=str(own), deepspeed="zero2"), prompter(), 0).digest(train, 0),
     ]
     own.write_text("a: 2\n", "utf-8")
-    others.append(external_digest(spec(template=str(own)), prompter(), train, 0, 0))
+    others.append(ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train, 0))
     assert len({digest, *others}) == 7

@@ -70,9 +70,9 @@ def test_sizes_of_groups_and_the_largest_are_reported() -> None:
     samples = [sample(f"s{i:03}", image(str(max(0, 6 - i // 4))), given=LABELS[i % 2]) for i in range(28)]
     folds = make_folds([*samples, *many(12, "t")], 3, seed=0, links=[(0, 1), (0, 4)])
     assert folds.group_sizes == {4: 5, 8: 1, 1: 12} and folds.groups == 18
-    assert folds.largest[0] == tuple(f"s{i:03}" for i in range(8))
-    assert folds.largest[1:] == tuple(tuple(f"s{i + j:03}" for j in range(4)) for i in (8, 12, 16, 20))
-    assert make_folds(many(12), 3, seed=0).largest == ()
+    assert folds.largest_groups[0] == tuple(f"s{i:03}" for i in range(8))
+    assert folds.largest_groups[1:] == tuple(tuple(f"s{i + j:03}" for j in range(4)) for i in (8, 12, 16, 20))
+    assert make_folds(many(12), 3, seed=0).largest_groups == ()
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import user_content
-from tasks.records import Sample, Sampling, Split
+from tasks.records import LabelAnswer, Sample, Sampling, Split
 from tasks.students.asking import choose_base_engine
-from tasks.students.lora import student_digest, train_student
+from tasks.students.lora import LoraRecipe
 from tasks.students.lora_checkpoints import Watch, newest_checkpoint
 from tasks.students.lora_dataset import choose_taught_items, make_dataset
 from tasks.students.settings import StudentSpec
@@ -82,9 +82,8 @@ def test_a_student_learns_its_items_and_is_not_trained_twice(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
-    folder = train_student(
-        spec, prompter, samples, 1, tmp_path / "students" / "student", lambda d, n, _: seen.append((d, n))
-    )
+    home = tmp_path / "students" / "student"
+    folder = LoraRecipe(spec, prompter).train(samples, 1, home, lambda d, n, _: seen.append((d, n)))
     assert seen[-1] == (12, 12)
     taught, untaught = (surprise(spec, prompter, samples, adapter, tmp_path / "cache") for adapter in (folder, None))
     assert taught < 0.8 * untaught
@@ -103,7 +102,7 @@ def test_a_student_learns_its_items_and_is_not_trained_twice(
         assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 10
     assert [p.name for p in folder.parent.iterdir()] == ["student"]
     seen.clear()
-    assert train_student(spec, prompter, samples, 1, folder, lambda d, n, _: seen.append((d, n))) == folder
+    assert LoraRecipe(spec, prompter).train(samples, 1, folder, lambda d, n, _: seen.append((d, n))) == folder
     assert seen == []
 
 
@@ -111,7 +110,7 @@ def test_a_fold_ends_when_its_seconds_are_used_up(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
 ) -> None:
     hasty = spec.model_copy(update={"seconds_a_fold": 0.01})
-    folder = train_student(hasty, prompter, samples, 0, tmp_path / "student", lambda *_: None)
+    folder = LoraRecipe(hasty, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
     assert json.loads((folder / "student.json").read_text("utf-8"))["steps"] == 1
 
 
@@ -128,7 +127,7 @@ def train_until(end: str, spec: StudentSpec, samples: list[Sample], folder: Path
         if done == step:
             raise _Interrupted
 
-    train_student(spec, demo_prompter(), samples, 1, folder, moved, repeat=2)
+    LoraRecipe(spec, demo_prompter(), repeat=2).train(samples, 1, folder, moved)
 
 
 @pytest.mark.parametrize("end", ["error", pytest.param("kill", marks=pytest.mark.slow)])
@@ -155,9 +154,9 @@ def test_an_interrupted_fold_goes_on_from_its_newest_whole_checkpoint_as_if_noth
         file.truncate(100)
 
     seen: list[int] = []
-    assert train_student(short, prompter, samples[::-1], 1, folder, lambda d, *_: seen.append(d), repeat=2) == folder
+    assert LoraRecipe(short, prompter, repeat=2).train(samples[::-1], 1, folder, lambda d, *_: seen.append(d)) == folder
     assert seen == [6, 7, 8]
-    whole = train_student(short, prompter, samples, 1, tmp_path / "whole", lambda *_: None, repeat=2)
+    whole = LoraRecipe(short, prompter, repeat=2).train(samples, 1, tmp_path / "whole", lambda *_: None)
 
     assert not [file for file in folder.rglob("*") if file.suffix in PICKLED]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["student", "whole"]
@@ -206,7 +205,7 @@ def test_two_that_want_the_same_student_train_it_once(
     seen: list[int] = []
 
     def train(_: int) -> Path:
-        return train_student(short, prompter, samples, 0, tmp_path / "student", lambda d, *_: seen.append(d))
+        return LoraRecipe(short, prompter).train(samples, 0, tmp_path / "student", lambda d, *_: seen.append(d))
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(train, range(2))) == [tmp_path / "student"] * 2
@@ -223,18 +222,20 @@ def test_with_reasons_a_student_learns_the_form_in_which_it_is_asked(
     rows = make_dataset(prompter, items, patch_size=14)
     for (sample, reason), row in zip(items, rows, strict=True):
         answer = row["completion"][0]["content"][0]["text"]
-        form = prompter.answer_form
+        request = prompter.classify(sample, Sampling(), with_reason=True)
+        form = request.constraint
+        assert isinstance(form, LabelAnswer)
         assert answer == form.opening + reason + str(form.between) + str(sample.given) + form.closing
-        asked = user_content(prompter.classify(sample, Sampling(), with_reason=True))
+        asked = user_content(request)
         texts = [e["text"] for e in row["prompt"][0]["content"] if e["type"] == "text"]
         assert texts == [e["text"] for e in asked if e["type"] == "text"]
-    folder = train_student(reasoned, prompter, samples, 0, tmp_path / "student", lambda *_: None, reasons=reasons)
+    folder = LoraRecipe(reasoned, prompter, reasons=reasons).train(samples, 0, tmp_path / "student", lambda *_: None)
     facts = json.loads((folder / "student.json").read_text("utf-8"))
     assert facts["trained_on"] == sorted(s.id for s in taught)
     assert facts["without_reason"] == sorted(s.id for s in untaught)
-    for none in (None, {}, {samples[0].id: ""}):
+    for none in ({}, {samples[0].id: ""}):
         with pytest.raises(ConfigError, match=r"student\.reasons.*rationales"):
-            train_student(reasoned, prompter, samples, 0, tmp_path / "other", lambda *_: None, reasons=none)
+            LoraRecipe(reasoned, prompter, reasons=none).train(samples, 0, tmp_path / "other", lambda *_: None)
 
 
 def test_a_reporter_without_its_package_is_refused_by_name(
@@ -244,7 +245,7 @@ def test_a_reporter_without_its_package_is_refused_by_name(
     for name, said in ((missing, f"pip install {missing}"), ("paper", r"report_to: `paper` is not one of .*swanlab")):
         told = spec.model_copy(update={"report_to": (name,)})
         with pytest.raises(ConfigError, match=said):
-            train_student(told, prompter, samples, 0, tmp_path / "student", lambda *_: None)
+            LoraRecipe(told, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
     assert not list(tmp_path.iterdir())
 
 
@@ -253,25 +254,25 @@ def test_tensorboard_files_stay_with_the_student(
 ) -> None:
     pytest.importorskip("tensorboard")
     told = spec.model_copy(update={"report_to": ("tensorboard",), "epochs": 1})
-    folder = train_student(told, prompter, samples, 0, tmp_path / "student", lambda *_: None)
+    folder = LoraRecipe(told, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
     assert list((folder / "runs").rglob("events.out.tfevents.*"))
 
 
 def test_the_digest_follows_what_a_student_is_made_of(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample]
 ) -> None:
-    digest = student_digest(spec, prompter, samples, 0)
+    digest = LoraRecipe(spec, prompter).digest(samples, 0)
     same = {"scoring_batch_size": 2, "folds": 3, "repeats": 2, "checkpoint_seconds": 9.0, "report_to": ("wandb",)}
-    assert digest == student_digest(spec.model_copy(update=same), prompter, samples[::-1], 0, reasons={})
+    assert digest == LoraRecipe(spec.model_copy(update=same), prompter, reasons={}).digest(samples[::-1], 0)
     relabelled = samples[0].model_copy(update={"given": samples[1].given})
     others = [
-        student_digest(spec, prompter, samples, 1),
-        student_digest(spec, prompter, samples[1:], 0),
-        student_digest(spec, prompter, [relabelled, *samples[1:]], 0),
-        student_digest(spec.model_copy(update={"epochs": 1}), prompter, samples, 0),
-        student_digest(spec, prompter, samples, 0, repeat=1),
+        LoraRecipe(spec, prompter).digest(samples, 1),
+        LoraRecipe(spec, prompter).digest(samples[1:], 0),
+        LoraRecipe(spec, prompter).digest([relabelled, *samples[1:]], 0),
+        LoraRecipe(spec.model_copy(update={"epochs": 1}), prompter).digest(samples, 0),
+        LoraRecipe(spec, prompter, repeat=1).digest(samples, 0),
         *(
-            student_digest(spec.model_copy(update={"reasons": "always"}), prompter, samples, 0, reasons=reasons)
+            LoraRecipe(spec.model_copy(update={"reasons": "always"}), prompter, reasons=reasons).digest(samples, 0)
             for reasons in ({samples[0].id: "因为"}, {samples[0].id: "所以"}, {s.id: "因为" for s in samples})
         ),
     ]

@@ -17,7 +17,7 @@ from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Outcome, Prediction, Sample, Split, content_digest
 from tasks.students.folds import make_folds
-from tasks.students.probe import predict_probe, probe_digest, train_probe
+from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_features import Vector, describe_images
 from tasks.students.settings import ProbeSpec
 from tests.tasks.making import image, sample
@@ -54,7 +54,7 @@ def out_of_fold(
     for fold in range(folds.k):
         train = [s for s in data.samples if folds.fold_of[s.id] != fold]
         held_out = [s for s in data.samples if folds.fold_of[s.id] == fold]
-        home = train_probe(spec, train, texts, fold, spec.seed, folder / str(fold), images)
+        home = ProbeRecipe(spec, spec.seed, texts, images).train(train, fold, folder / str(fold), lambda *_: None)
         predictions |= {p.sample_id: p for p in predict_probe(home, held_out, texts, images)}
     return predictions
 
@@ -116,7 +116,7 @@ def test_each_kind_of_feature_tells_something(data: Data, tmp_path: Path) -> Non
 
 def test_a_finished_probe_is_not_trained_again_and_a_new_one_is_the_same(data: Data, tmp_path: Path) -> None:
     train = data.few(60)
-    folder = train_probe(SPEC, train, {}, 2, 5, tmp_path / "students" / "probe", data.images)
+    folder = ProbeRecipe(SPEC, 5, {}, data.images).train(train, 2, tmp_path / "students" / "probe", lambda *_: None)
     assert sorted(p.name for p in folder.iterdir()) == ["probe.json", "probe.npz", "student.json"]
     assert [p.name for p in folder.parent.iterdir()] == ["probe"]
     facts = json.loads((folder / "student.json").read_text("utf-8"))
@@ -124,20 +124,20 @@ def test_a_finished_probe_is_not_trained_again_and_a_new_one_is_the_same(data: D
     assert facts["trained_on"] == sorted(s.id for s in train)
     assert facts["trained_on_content"] == sorted({content_digest(s) for s in train})
     before = (folder / "student.json").stat().st_mtime_ns
-    assert train_probe(SPEC, train, {}, 2, 5, folder, {}) == folder
+    assert ProbeRecipe(SPEC, 5, {}, {}).train(train, 2, folder, lambda *_: None) == folder
     assert (folder / "student.json").stat().st_mtime_ns == before
-    again = train_probe(SPEC, train[::-1], {}, 2, 5, tmp_path / "again", data.images)
+    again = ProbeRecipe(SPEC, 5, {}, data.images).train(train[::-1], 2, tmp_path / "again", lambda *_: None)
     asked = data.samples[60:70]
     first, second = (list(predict_probe(f, asked, {}, data.images)) for f in (folder, again))
     assert first == second
-    fewer = train_probe(SPEC, train[:50], {}, 2, 5, tmp_path / "fewer", data.images)
+    fewer = ProbeRecipe(SPEC, 5, {}, data.images).train(train[:50], 2, tmp_path / "fewer", lambda *_: None)
     assert next(predict_probe(fewer, asked, {}, data.images)).model != first[0].model
 
 
 def test_a_label_that_training_never_showed_has_probability_zero(tmp_path: Path) -> None:
     train = [sample(f"a{i}", f"我要退款{i}") for i in range(4)]
     train += [sample(f"b{i}", f"包裹到哪了{i}", given="查询物流") for i in range(4)]
-    folder = train_probe(SPEC, train, {}, 0, 0, tmp_path / "p", {})
+    folder = ProbeRecipe(SPEC, 0, {}, {}).train(train, 0, tmp_path / "p", lambda *_: None)
     (shares,) = [p.probabilities for p in predict_probe(folder, [sample("x", "包裹到哪里了")], {}, {})]
     assert shares["反馈破损"] == 0
     assert shares["查询物流"] > shares["申请退款"] > 0
@@ -151,9 +151,9 @@ def test_rare_labels_and_few_items_do_not_stop_it(tmp_path: Path) -> None:
     train += [sample(f"b{i}", f"包裹到哪了{i}", given="查询物流") for i in range(4)]
     train += [sample("c", "杯子碎了", given="反馈破损")]
     asked = [sample("x", "包裹到哪了呢"), sample("y", "我想退款"), sample("z", "杯子碎了一个")]
-    folder = train_probe(SPEC, train, {}, 0, 0, tmp_path / "p", {})
+    folder = ProbeRecipe(SPEC, 0, {}, {}).train(train, 0, tmp_path / "p", lambda *_: None)
     assert [p.label for p in predict_probe(folder, asked, {}, {})] == ["查询物流", "申请退款", "反馈破损"]
-    lonely = train_probe(SPEC, [sample("a", "我要退款")], {}, 0, 0, tmp_path / "one", {})
+    lonely = ProbeRecipe(SPEC, 0, {}, {}).train([sample("a", "我要退款")], 0, tmp_path / "one", lambda *_: None)
     assert [p.label for p in predict_probe(lonely, asked, {}, {})] == ["申请退款"] * 3
 
 
@@ -161,7 +161,7 @@ def test_an_image_that_is_gone_does_not_stop_it(data: Data, tmp_path: Path, capl
     gone = sample("gone", "看图", image("f" * 64, path=str(tmp_path / "gone.png")))
     assert describe_images(SPEC, [gone]) == {}
     assert "gone.png" in caplog.text
-    folder = train_probe(SPEC, data.few(40), {}, 0, 0, tmp_path / "p", data.images)
+    folder = ProbeRecipe(SPEC, 0, {}, data.images).train(data.few(40), 0, tmp_path / "p", lambda *_: None)
     asked = gone.model_copy(update={"labels": data.samples[0].labels})
     assert [p.outcome for p in predict_probe(folder, [asked], {}, {})] == [Outcome.OK]
 
@@ -173,7 +173,7 @@ def test_a_vision_tower_sees_images_too(data: Data, tmp_path: Path) -> None:
     features = describe_images(spec, screens)
     assert len(features) == len({s.images[0].sha256 for s in screens})
     assert {v.shape for v in features.values()} == {(128,)}
-    folder = train_probe(spec, screens[:50], {}, 0, 0, tmp_path / "p", features)
+    folder = ProbeRecipe(spec, 0, {}, features).train(screens[:50], 0, tmp_path / "p", lambda *_: None)
     # even an untrained tower tells screens apart
     learnt = list(predict_probe(folder, screens[:50], {}, features))
     assert sum(p.label == s.given for p, s in zip(learnt, screens, strict=False)) > 25
@@ -187,21 +187,21 @@ def test_what_cannot_be_is_said(data: Data, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="the shorter first"):
         ProbeSpec(ngrams=(3, 1))
     with pytest.raises(ConfigError, match="fold 1"):
-        train_probe(SPEC, [sample("a", given=None)], {}, 1, 0, tmp_path / "p", {})
+        ProbeRecipe(SPEC, 0, {}, {}).train([sample("a", given=None)], 1, tmp_path / "p", lambda *_: None)
     with pytest.raises(EngineError, match=str(tmp_path / "nothing")):
         list(predict_probe(tmp_path / "nothing", data.few(1), {}, {}))
 
 
 def test_the_digest_follows_what_a_probe_is_made_of(data: Data) -> None:
     items = data.few(5)
-    digest = probe_digest(SPEC, items, {}, 0, 1)
-    assert digest == probe_digest(SPEC.model_copy(update={"folds": 9}), items[::-1], {}, 0, 1)
+    digest = ProbeRecipe(SPEC, 1, {}, {}).digest(items, 0)
+    assert digest == ProbeRecipe(SPEC.model_copy(update={"folds": 9}), 1, {}, {}).digest(items[::-1], 0)
     read = {i.sha256: "字" for s in items for i in s.images}
     others = [
-        probe_digest(SPEC, items, {}, 1, 1),
-        probe_digest(SPEC, items, {}, 0, 2),
-        probe_digest(SPEC, items[1:], {}, 0, 1),
-        probe_digest(SPEC, items, read, 0, 1),
-        probe_digest(SPEC.model_copy(update={"ngrams": (1, 2)}), items, {}, 0, 1),
+        ProbeRecipe(SPEC, 1, {}, {}).digest(items, 1),
+        ProbeRecipe(SPEC, 2, {}, {}).digest(items, 0),
+        ProbeRecipe(SPEC, 1, {}, {}).digest(items[1:], 0),
+        ProbeRecipe(SPEC, 1, read, {}).digest(items, 0),
+        ProbeRecipe(SPEC.model_copy(update={"ngrams": (1, 2)}), 1, {}, {}).digest(items, 0),
     ]
     assert len({digest, *others}) == 6

@@ -6,12 +6,15 @@ say in a step gets masked tokens, so rows may end early and differ in length. Te
 multimodal ones, and are always passed explicitly: the model itself only knows the last batch's offsets.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_TO_QUOTE = re.compile(r'(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 @dataclass
@@ -54,15 +57,8 @@ class Rows:
 
 def closing_quote(text: str) -> int:
     """Index of the first `"` that no backslash escapes, -1 if there is none."""
-    escaped = False
-    for index, char in enumerate(text):
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == '"':
-            return index
-    return -1
+    found = _TO_QUOTE.match(text)
+    return found.end() - 1 if found else -1
 
 
 class Decoder:

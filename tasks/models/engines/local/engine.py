@@ -18,13 +18,14 @@ import torch
 import transformers
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Usage, Workplace
+from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import model_identity
 from tasks.models.engines.local.decoding import Decoder, Draw
-from tasks.models.engines.local.loading import first_line, load_model
+from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
-from tasks.models.image_cache import TooThin
-from tasks.models.token_budget import PromptBudget
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.token_budget import Fitted, PromptBudget
+from tasks.models.unanswered import BadMedia, Unanswered, end_unanswered, first_line
 from tasks.prompts.turns import system_turn, user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
@@ -34,19 +35,10 @@ WINDOW = 8
 
 
 @dataclass(frozen=True)
-class _Fitting:
-    """A request that fits, what was taken from it for that, and its prompt's length."""
-
-    request: Request
-    shortened: str
-    tokens: int
-
-
-@dataclass(frozen=True)
 class _Prompt:
     """A request as tensors; `ids` end with the answer's opening where a reason comes first."""
 
-    asked: _Fitting
+    asked: Fitted
     ids: list[int]
     pixels: torch.Tensor | None
     grid: torch.Tensor | None
@@ -106,10 +98,14 @@ class LocalEngine:
             self._starved += time.perf_counter() - began
             if not window:
                 return
-            fitted = [self._fitted(request) for request in window]
-            yield [f for f in fitted if isinstance(f, Generation)]
+            asked: list[Fitted] = []
+            for request in window:
+                try:
+                    asked.append(self._fitted(request))
+                except Exception as error:
+                    yield [end_unanswered(request, error, self.fingerprint)]
             # longest first: a batch too large for the memory shows at once
-            asked = sorted((f for f in fitted if isinstance(f, _Fitting)), key=lambda f: f.tokens, reverse=True)
+            asked.sort(key=lambda f: f.tokens, reverse=True)
             batches = [asked[i : i + self._batch_size] for i in range(0, len(asked), self._batch_size)]
             opened = self._open(batches[0]) if batches else []
             for number, batch in enumerate(batches):
@@ -118,23 +114,16 @@ class LocalEngine:
                 yield self._answer_batch(batch, opened)
                 opened = ahead
 
-    def _fitted(self, request: Request) -> _Fitting | Generation:
+    def _fitted(self, request: Request) -> Fitted:
         room = request.sampling.max_tokens
-        try:
-            if isinstance(constraint := request.constraint, LabelAnswer):
-                answer = self._answers_after(constraint, "")
-                room = len(answer.shared) + max(map(len, answer.rests))
-                if constraint.between is not None:
-                    room += len(self._tokenised([constraint.opening])[0]) + request.sampling.max_tokens
-            fit = self._budget.fit(request, self._context - room)
-        except Exception as error:
-            outcome = Outcome.BAD_MEDIA if isinstance(error, TooThin) else Outcome.FAILED
-            return self._ended(request, outcome, first_line(error))
-        if fit.request is None:
-            return self._ended(request, Outcome.TOO_LONG, f"{fit.note}: {self._context} with the answer")
-        return _Fitting(fit.request, fit.note, fit.tokens)
+        if isinstance(constraint := request.constraint, LabelAnswer):
+            answer = self._answers_after(constraint, "")
+            room = len(answer.shared) + max(map(len, answer.rests))
+            if constraint.between is not None:
+                room += len(self._tokenised([constraint.opening])[0]) + request.sampling.max_tokens
+        return self._budget.fit(request, self._context, answer=room)
 
-    def _open(self, batch: Sequence[_Fitting]) -> list[Future[list[Any] | None]]:
+    def _open(self, batch: Sequence[Fitted]) -> list[Future[list[Any] | None]]:
         return [self._openers.submit(self._opened, asked.request) for asked in batch]
 
     def _opened(self, request: Request) -> list[Any] | None:
@@ -142,39 +131,39 @@ class LocalEngine:
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
         return self._images.open(request.images, **limits, patch_size=patch)
 
-    def _answer_batch(self, batch: Sequence[_Fitting], opened: Sequence[Future[list[Any] | None]]) -> list[Generation]:
+    def _answer_batch(self, batch: Sequence[Fitted], opened: Sequence[Future[list[Any] | None]]) -> list[Generation]:
         began = time.perf_counter()
-        made = [self._prompt(asked, images) for asked, images in zip(batch, opened, strict=True)]
+        prompts: list[_Prompt] = []
+        generations: list[Generation] = []
+        for asked, images in zip(batch, opened, strict=True):
+            try:
+                prompts.append(self._prompt(asked, images))
+            except EngineError:
+                raise  # the image cache's disk is full: that concerns every item
+            except Exception as error:
+                generations.append(end_unanswered(asked.request, error, self.fingerprint))
         share = (time.perf_counter() - began) / len(batch)
-        generations = [m for m in made if isinstance(m, Generation)]
-        if prompts := [m for m in made if isinstance(m, _Prompt)]:
-            answered = self._answer(prompts)
-            generations += [g.model_copy(update={"seconds": g.seconds + share}) for g in answered]
+        answered = self._answer(prompts) if prompts else []
+        generations += [g.model_copy(update={"seconds": g.seconds + share}) for g in answered]
         self._busy += len(batch) * (time.perf_counter() - began)
         return generations
 
-    def _prompt(self, asked: _Fitting, opening: Future[list[Any] | None]) -> _Prompt | Generation:
+    def _prompt(self, asked: Fitted, opening: Future[list[Any] | None]) -> _Prompt:
         request = asked.request
         try:
             images = opening.result()
         except EngineError:
-            raise  # the cache's disk is full: no fault of the image
+            raise
         except Exception as error:
-            return self._ended(request, Outcome.BAD_MEDIA, first_line(error))
-        try:
-            turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
-            text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
-                text += constraint.opening
-            # resized already, by qwen_vl_utils: the same route as in training
-            made = self._processor(text=[text], images=images, do_resize=False, return_tensors="pt")
-        except Exception as error:
-            return self._ended(request, Outcome.FAILED, first_line(error))
+            raise BadMedia(first_line(error)) from error
+        turns = [*system_turn(request), {"role": "user", "content": user_content(request)}]
+        text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
+            text += constraint.opening
+        # resized already, by qwen_vl_utils: the same route as in training
+        made = self._processor(text=[text], images=images, do_resize=False, return_tensors="pt")
         ids: list[int] = made["input_ids"][0].tolist()
         return _Prompt(asked, ids, made.get("pixel_values"), made.get("image_grid_thw"))
-
-    def _ended(self, request: Request, outcome: Outcome, detail: str) -> Generation:
-        return Generation(key=request.key, outcome=outcome, engine=self.fingerprint, detail=detail)
 
     def _answer(self, prompts: Sequence[_Prompt]) -> list[Generation]:
         """Answer a batch; where it fails, smaller ones, down to the items that are to blame."""
@@ -183,13 +172,16 @@ class LocalEngine:
         except torch.OutOfMemoryError as error:
             size, failure = math.ceil(len(prompts) / 2), f"out of memory: lower max_pixels. {first_line(error)}"
         except torch.AcceleratorError as error:
-            raise EngineError(f"the device failed: {first_line(error)}; run again, what is answered is kept") from error
+            raise EngineError(
+                f"the device failed: {first_line(error)}; if memory is short, lower `batch_size` or `max_pixels`; "
+                "run again, the answers so far are kept"
+            ) from error
         except Exception as error:
             size, failure = 1, first_line(error)
         # outside of the handlers: there the error would keep the failed batch's tensors alive
         _free_memory()
         if len(prompts) == 1:
-            return [self._ended(prompts[0].asked.request, Outcome.FAILED, failure)]
+            return [end_unanswered(prompts[0].asked.request, Unanswered(failure), self.fingerprint)]
         return [g for i in range(0, len(prompts), size) for g in self._answer(prompts[i : i + size])]
 
     @torch.inference_mode()
@@ -215,7 +207,7 @@ class LocalEngine:
             asked = prompt.asked
             fields = _label_fields(asked.request, own, ours) if ours else _text_fields(asked.request, own)
             counts = {"tokens_in": len(prompt.ids), "tokens_out": sum(d.drawn for d in own), "seconds": share}
-            named = {"key": asked.request.key, "engine": self.fingerprint, "shortened": asked.shortened}
+            named = {"key": asked.request.key, "engine": self.fingerprint, "shortened": asked.note}
             generations.append(Generation(**named, **counts, **fields))
         return generations
 

@@ -11,19 +11,14 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoPr
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec
-
-
-def first_line(error: BaseException) -> str:
-    """The error's kind and the first line of its text."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
+from tasks.models.engines.identity import check_folders
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.unanswered import first_line
 
 
 def load_model(spec: EngineSpec) -> tuple[Any, Any]:
     """The model (adapter included, ready to answer) and its processor; raises EngineError with the mend."""
-    looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
-    if looks_local and not Path(spec.model).is_dir():
-        raise EngineError(f"model folder {spec.model} does not exist; set `model` to a checkpoint folder or a hub name")
+    check_folders(spec)
     device = spec.device_map or ("cuda" if torch.cuda.is_available() else "cpu")
     transformers_logging.disable_progress_bar()  # a bar a fold would drown the run's own lines
     shared = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
@@ -34,7 +29,7 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
             use_safetensors=True,
             dtype=spec.dtype,
             device_map=device,
-            attn_implementation=spec.attn_implementation,
+            attn_implementation="sdpa",  # label scoring passes masks of its own, which flash attention does not take
             **shared,
         )
     except Exception as error:
@@ -60,8 +55,6 @@ def patch_size(spec: EngineSpec) -> int:
 
 
 def _with_adapter(model: Any, adapter: str) -> Any:
-    if not (Path(adapter) / "adapter_config.json").is_file():
-        raise EngineError(f"adapter {adapter} has no adapter_config.json; set `adapter` to a folder that peft wrote")
     try:
         adapted = PeftModel.from_pretrained(model, adapter)
     except Exception as error:
@@ -74,8 +67,6 @@ def _with_adapter(model: Any, adapter: str) -> Any:
 
 def _mend(spec: EngineSpec, error: Exception) -> str:
     text = str(error)
-    if "flash" in text.lower():
-        return "install flash-attn or set `attn_implementation: sdpa`"
     if "trust_remote_code" in text:
         return "the model brings its own code; set `trust_remote_code: true` if you trust it"
     if "safetensors" in text:

@@ -1,8 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How likely each of a few given answers is after one cached prompt: what a label's probability is made of."""
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -67,14 +66,13 @@ def _score_block(model: Any, rows: Rows, answers: Sequence[Answers]) -> list[lis
     dtype = model.dtype
     mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill(~allowed, torch.finfo(dtype).min)
     positions = rows.position[:, None] + _padded(offsets, 0).to(device)
-    with _masked_attention(model):
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions.expand(3, -1, -1),
-            past_key_values=rows.cache,
-            use_cache=True,
-        )
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions.expand(3, -1, -1),
+        past_key_values=rows.cache,
+        use_cache=True,
+    )
     rows.cache.crop(-width)
     return [
         _rest_scores(a, torch.cat([rows.logits[i : i + 1], out.logits[i].to(device)])) for i, a in enumerate(answers)
@@ -107,17 +105,3 @@ def _rest_scores(answers: Answers, logits: Tensor) -> list[Tensor]:
         scores.append(logps[places, torch.tensor(rest, device=logits.device)].sum())
         at += len(rest)
     return scores
-
-
-@contextmanager
-def _masked_attention(model: Any) -> Generator[None]:
-    """Flash attention takes no mask of our own; sdpa computes the same and does."""
-    configured = model.config._attn_implementation
-    if not configured.startswith("flash"):
-        yield
-        return
-    model.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(configured)

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tasks.errors import EngineError
+from tasks.settings import Settings
 from tasks.storage.files import write_bytes
 from tasks.storage.stages import code_version
 
@@ -30,10 +31,8 @@ _KNOCK_SECONDS = 10.0
 _NEEDS = "`runner: {kind: ray}` needs the packages ray and prefect-ray: run `make env-test` or `make env-gpu`"
 
 
-class RayRunner(BaseModel):
+class RayRunner(Settings):
     """A Ray cluster that shards and vLLM servers are sent to."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["ray"] = Field(default="ray", description="Shards and engines on a Ray cluster")
     address: str = Field(
@@ -145,7 +144,7 @@ def check_nodes(ray: Any, ground: Ground) -> int:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    check = ray.remote(num_cpus=0, max_retries=0)(_fault)
+    check = ray.remote(num_cpus=0, max_retries=0)(_enter)
     asked = {
         check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(ground): name
         for node, name in nodes.items()
@@ -155,12 +154,17 @@ def check_nodes(ray: Any, ground: Ground) -> int:
         raise EngineError(f"Ray node {asked[late[0]]} does not answer; restart it, or take it out of the cluster")
     for reference in done:
         try:
-            fault = ray.get(reference)
+            ray.get(reference)
         except ray.exceptions.RayError as error:
-            raise EngineError(f"Ray node {asked[reference]} can't run labelstill: {last_line(error)}") from error
-        if fault:
-            raise EngineError(fault)
+            node = f"Ray node {asked[reference]}, which needs the same environment, can't run labelstill"
+            raise own_error(error, node) from error
     return len(nodes)
+
+
+def own_error(error: Any, what: str) -> EngineError:
+    """Return the EngineError that was raised on a node, or one that says `what` failed there with which Ray error."""
+    cause = getattr(error, "cause", None)
+    return EngineError(str(cause) if isinstance(cause, EngineError) else f"{what}: {last_line(error)}")
 
 
 def last_line(error: BaseException) -> str:
@@ -168,12 +172,8 @@ def last_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
 
 
-def _fault(ground: Ground) -> str:
-    try:
-        ground.enter()
-    except EngineError as error:
-        return str(error)
-    return ""
+def _enter(ground: Ground) -> None:
+    ground.enter()
 
 
 def _token(folder: Path) -> str:

@@ -9,6 +9,7 @@ restarts its server, or, where the node is gone, Ray restarts the actor elsewher
 
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,16 +17,19 @@ from typing import Any
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Engine, Workplace, open_engine
-from tasks.models.engines.ray.cluster import Ground, RayRunner, join_cluster, last_line
+from tasks.models.engines.identity import check_folders
+from tasks.models.engines.ray.cluster import Ground, RayRunner, join_cluster, own_error
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.engines.vllm.engine import VllmEngine, installed_vllm, server_name, server_process
+from tasks.models.engines.vllm.engine import VllmEngine, find_build, server_name, server_process
 from tasks.models.engines.vllm.options import spans_nodes
 from tasks.models.engines.vllm.process import ServerProcess
 
 _CLOSE_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+_FAILED = "a copy of the engine failed on its node (see Ray's log there)"
 
-MakeServer = Callable[[Workplace, str], ServerProcess]
-"""From a workplace and the node's address to a server that is not started yet; runs on the node."""
+MakeServer = Callable[..., ServerProcess]
+"""From a workplace and, as `host`, the node's address to a server that is not started yet; runs on the node."""
 
 
 def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, ground: Ground) -> Engine:
@@ -39,27 +43,14 @@ def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, groun
     ray = join_cluster(runner)
     if spans_nodes(spec):
         return open_engine(spec, replace(place, ray_address=ray.get_runtime_context().gcs_address))
-    build = installed_vllm(spec)
+    build = find_build(spec)
+    check_folders(spec)
     _check_room(ray, runner.gpus_per_replica)
     name = server_name(spec)
     key = secrets.token_urlsafe(32)
-    make = partial(_make_server, spec, build, name, key)
-    servers = PlacedServers(
-        ray,
-        make,
-        place,
-        ground,
-        model=name,
-        key=key,
-        copies=runner.replicas,
-        gpus=runner.gpus_per_replica,
-        seconds=spec.start_seconds,
-    )
+    make = partial(server_process, spec, build=build, name=name, key=key)
+    servers = PlacedServers(ray, make, place, ground, runner, model=name, key=key, seconds=spec.start_seconds)
     return VllmEngine(spec, place, servers)
-
-
-def _make_server(spec: EngineSpec, build: Any, name: str, key: str, place: Workplace, host: str) -> ServerProcess:
-    return server_process(spec, place, build, name=name, host=host, key=key)
 
 
 def _check_room(ray: Any, gpus: int) -> None:
@@ -86,17 +77,13 @@ class PlacedServer:
             self._ground.enter()
             # processes of two machines, or containers, may have the same number, and so the same log
             place = replace(self._place, logs=self._place.logs / socket.gethostname())
-            process = self._make(place, ray.util.get_node_ip_address())
+            process = self._make(place, host=ray.util.get_node_ip_address())
             process.start()
             self._process = process
         else:
             self._process.answered()  # the driver counts its vain attempts
             self._process.revive(self._process.base_url)
         return self._process.base_url
-
-    def context_length(self) -> int | None:
-        """Return the most tokens that the model takes."""
-        return None if self._process is None else self._process.context_length()
 
     def close(self) -> None:
         """End the server."""
@@ -105,21 +92,22 @@ class PlacedServer:
 
 
 class PlacedServers:
-    """The servers of one engine, each in an actor of its own. Meets `vllm.engine.Servers`; safe in any thread."""
+    """The servers of one engine, each in an actor of its own; used as a `ServerProcess` is. Safe in any thread."""
 
     def __init__(
-        self, ray: Any, make: MakeServer, place: Workplace, ground: Ground,
-        *, model: str, key: str, copies: int, gpus: int, seconds: float,
+        self, ray: Any, make: MakeServer, place: Workplace, ground: Ground, runner: RayRunner,
+        *, model: str, key: str, seconds: float,
     ) -> None:  # fmt: skip
-        """`gpus` are those of one copy; `seconds` is how long a copy may take to start. Nothing runs before `start`."""
+        """`seconds` is how long a copy may take to start. Nothing runs before `start`."""
         self.model, self.key = model, key
-        self.gpus = gpus * copies
+        gpus = runner.gpus_per_replica
+        self.gpus = gpus * runner.replicas
         self._ray, self._seconds = ray, seconds
         # no CPU: a stage has shards, which need one each, while its engine is open
         actor = ray.remote(PlacedServer).options(
             num_cpus=0, num_gpus=gpus, scheduling_strategy="SPREAD", max_restarts=-1, max_task_retries=0
         )
-        self._actors = [actor.remote(make, place, ground) for _ in range(copies)]
+        self._actors = [actor.remote(make, place, ground) for _ in range(runner.replicas)]
         self._actor_of: dict[str, Any] = {}
 
     @property
@@ -141,10 +129,6 @@ class PlacedServers:
                 "`replicas`, or raise `start_seconds`"
             )
 
-    def context_length(self) -> int | None:
-        """Return the most tokens that the served model takes."""
-        return self._result(next(iter(self._actor_of.values())).context_length.remote())
-
     def answered(self) -> None:
         """Nothing to note: each actor watches its own server."""
 
@@ -154,14 +138,22 @@ class PlacedServers:
         Raises EngineError when it can't be started again within `start_seconds`.
         """
         actor = self._actor_of[base_url]
-        call = actor.address.remote()
-        done, _ = self._ray.wait([call], timeout=self._seconds)
-        if not done:
-            raise EngineError(
-                f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: bring "
-                "its node back, or run again with fewer `replicas`; what is answered is kept"
-            )
-        address = self._result(call)
+        deadline = time.monotonic() + self._seconds
+        while True:
+            call = actor.address.remote()
+            done, _ = self._ray.wait([call], timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                raise EngineError(
+                    f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: "
+                    "bring its node back, or run again with fewer `replicas`; what is answered is kept"
+                )
+            try:
+                address = self._ray.get(call)
+                break
+            except self._ray.exceptions.ActorUnavailableError:  # its node is dying; Ray restarts it elsewhere
+                time.sleep(_POLL_SECONDS)
+            except self._ray.exceptions.RayError as error:
+                raise own_error(error, _FAILED) from error
         self._actor_of[address] = actor
         return address
 
@@ -177,10 +169,5 @@ class PlacedServers:
     def _result(self, call: Any) -> Any:
         try:
             return self._ray.get(call)
-        except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise EngineError(str(cause) if isinstance(cause, EngineError) else last_line(error)) from error
         except self._ray.exceptions.RayError as error:
-            raise EngineError(
-                f"a copy of the engine died on its node: {last_line(error)}; see Ray's log there"
-            ) from error
+            raise own_error(error, _FAILED) from error

@@ -8,32 +8,31 @@ import orjson
 from PIL import Image
 
 from tasks.errors import EngineError
-from tasks.models.engines.server.chat import Capabilities, image_url, probe_fields, token_logprobs, usage_of
+from tasks.models.engines.server.chat import Capabilities, dig, image_url, probe_fields, token_logprobs, usage_of
 from tasks.models.engines.server.client import Client
-from tasks.models.engines.server.retries import GaveUp, Refused
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.unanswered import Unanswered
 
 _WORD = "zq-41"
 """No model says this of itself, so an answer that is this word was forced to be."""
 
 
 async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokenizer: Any, images: Path) -> Capabilities:
-    """Ask the server for `model` what it does, with six tiny requests.
+    """Ask the server for `model` what it does, with tiny requests.
 
     `tokenizer` (or None) names tokens for the log-probability probe; `images` is the folder the server may read
     `file://` images from. Raises EngineError where the model or adapter is not served.
     """
     context_length = await _context_length(client, spec, model)
-    schema, choice, token_logprobs_, several, local_files, _ = await asyncio.gather(
+    schema, token_logprobs_, several, local_files, _ = await asyncio.gather(
         _enforces_schema(client, model),
-        _enforces_choice(client, model),
         _reports_tokens(client, model, tokenizer),
         _answers_several(client, model),
         _reads_files(client, model, images),
         _tells_models_apart(client, spec, model),
     )
     limits = [n for n in (context_length, spec.context_length) if n is not None]
-    return Capabilities(schema, choice, token_logprobs_, several, local_files, min(limits) if limits else None)
+    return Capabilities(schema, token_logprobs_, several, local_files, min(limits) if limits else None)
 
 
 def describe(can: Capabilities, *, tokenizer: bool) -> tuple[str, ...]:
@@ -41,8 +40,6 @@ def describe(can: Capabilities, *, tokenizer: bool) -> tuple[str, ...]:
     notes: list[str] = []
     if not can.schema:
         notes.append("the server ignores JSON schemas: answers are asked for in words and validated on our side")
-    if not can.choice and not can.schema:
-        notes.append("the server ignores choices among texts: labels are validated on our side")
     if not can.token_logprobs:
         why = "" if tokenizer else " (no tokenizer found: set `tokenizer`)"
         notes.append(f"the server gives no log-probabilities of chosen tokens{why}: shares of votes stand in for them")
@@ -62,15 +59,16 @@ async def _context_length(client: Client, spec: EngineSpec, model: str) -> int |
             f"{spec.base_urls[0] if spec.base_urls else 'the server'} refuses us (HTTP {status}); "
             "set `api_key_env` to the variable that holds its key"
         )
-    entries = cast("dict[str, Any]", answer).get("data") if isinstance(answer, dict) else None
+    entries = dig(answer, "data")
     if status != 200 or not isinstance(entries, list):
         return None
-    served = {str(e.get("id")): e for e in cast("list[dict[str, Any]]", entries)}
+    served = {str(dig(entry, "id")): entry for entry in cast("list[Any]", entries)}
     if served and model not in served:
         what = "adapter" if spec.adapter else "model"
         raise EngineError(f"the server has no {what} `{model}`; it serves: {', '.join(sorted(served))}; set `{what}`")
-    length = served.get(model, {}).get("max_model_len")
-    return length if isinstance(length, int) else None
+    # vLLM 0.32 says it of a model, not of its adapters
+    named = (model, dig(served, model, "parent"))
+    return next((n for name in named if isinstance(n := dig(served, name, "max_model_len"), int)), None)
 
 
 async def _enforces_schema(client: Client, model: str) -> bool:
@@ -80,10 +78,6 @@ async def _enforces_schema(client: Client, model: str) -> bool:
     text = "".join((await _ask(client, model, fields))[0].split())
     # a weak model pads with white space until it is cut off, but never leaves the schema
     return text.startswith("{") and orjson.dumps({"w": _WORD}).decode().startswith(text)
-
-
-async def _enforces_choice(client: Client, model: str) -> bool:
-    return (await _ask(client, model, {"structured_outputs": {"choice": [_WORD]}, "max_tokens": 16}))[0] == _WORD
 
 
 async def _answers_several(client: Client, model: str) -> bool:
@@ -127,7 +121,10 @@ async def _tells_models_apart(client: Client, spec: EngineSpec, model: str) -> N
     except EngineError:  # HTTP 404, as it should be
         return
     if answered:
-        raise EngineError(f"the server answers for any model name, so `{model}` can't be asked for by name")
+        raise EngineError(
+            f"the server answers for any model name, so `{model}` may not be what answers; use a server that "
+            "checks names"
+        )
 
 
 async def _ask(client: Client, model: str, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -136,9 +133,6 @@ async def _ask(client: Client, model: str, fields: dict[str, Any]) -> tuple[str,
     body = {"model": model, "messages": messages, "temperature": 0.0, **fields}
     try:
         answer = await client.post(orjson.dumps(body))
-    except (Refused, GaveUp):
+    except Unanswered:
         return "", {}
-    try:
-        return str(answer["choices"][0]["message"]["content"] or ""), answer
-    except (KeyError, IndexError, TypeError):
-        return "", answer
+    return str(dig(answer, "choices", 0, "message", "content") or ""), answer

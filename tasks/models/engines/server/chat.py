@@ -4,14 +4,16 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pybase64
 
 from tasks.prompts.turns import system_turn, user_content
-from tasks.records import LabelAnswer, Outcome, Request
-from tasks.storage.json_lines import escape_json
+from tasks.records import Generation, LabelAnswer, Outcome, Request
+
+TOKEN_COUNTS = ("tokens_in", "tokens_cached", "tokens_out")
+"""The fields of a Generation that `usage_of` fills."""
 
 ANSWER_TOKENS = 64
 """Room for keys, label and the white space that JSON-schema output of weak models pads with, beside the reason."""
@@ -26,8 +28,6 @@ class Capabilities:
 
     schema: bool = True
     """JSON schema is enforced."""
-    choice: bool = True
-    """A choice among texts is enforced."""
     token_logprobs: bool = True
     """Log-probabilities of chosen tokens after a begun answer."""
     several: bool = True
@@ -36,25 +36,6 @@ class Capabilities:
     """Images under our cache folder by `file://`."""
     context_length: int | None = None
     """Most tokens of prompt and answer."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A begun answer and the tokens whose log-probability at its end is wanted."""
-
-    stem: str
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What one request brought: texts in order, whole ones first."""
-
-    texts: tuple[str, ...]
-    outcome: Outcome
-    tokens_in: int
-    tokens_cached: int
-    tokens_out: int
 
 
 def image_url(file: Path, *, local: bool) -> bytes:
@@ -77,16 +58,13 @@ def chat_body(request: Request, model: str, images: Sequence[bytes], can: Capabi
         if can.schema:
             schema = {"name": "answer", "strict": True, "schema": answer_schema(constraint, sampling.max_tokens)}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif can.choice and constraint.between is None:
-            texts = [constraint.opening + escape_json(label) + constraint.closing for label in constraint.labels]
-            fields["structured_outputs"] = {"choice": texts}
     return _with_images({"model": model, "messages": _turns(request), **fields}, images)
 
 
-def probe_body(request: Request, model: str, images: Sequence[bytes], probe: Probe) -> bytes:
-    """The body that asks for the log-probabilities of `probe.tokens` right after the begun answer `probe.stem`."""
-    messages = [*_turns(request), {"role": "assistant", "content": probe.stem}]
-    return _with_images({"model": model, "messages": messages, **probe_fields(probe.tokens)}, images)
+def probe_body(request: Request, model: str, images: Sequence[bytes], stem: str, tokens: Sequence[int]) -> bytes:
+    """The body that asks for the log-probabilities of `tokens` right after the begun answer `stem`."""
+    messages = [*_turns(request), {"role": "assistant", "content": stem}]
+    return _with_images({"model": model, "messages": messages, **probe_fields(tokens)}, images)
 
 
 def probe_fields(tokens: Sequence[int]) -> dict[str, Any]:
@@ -111,34 +89,33 @@ def answer_schema(constraint: LabelAnswer, longest: int) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def read_reply(answer: dict[str, Any], wanted: int) -> Reply | None:
-    """The texts of a chat completion, at most `wanted`; None when it holds none that can be read."""
+def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | None:
+    """Return at most `wanted` texts of a chat completion, whole ones first; None when none can be read.
+
+    `key` is the request's.
+    """
     texts: dict[int, tuple[bool, str]] = {}
-    for place, choice in enumerate(cast("list[Any]", answer["choices"])):
-        if isinstance(choice, dict):
-            found = cast("dict[str, Any]", choice)
-            text = _text(found.get("message"))
-            index = found.get("index", place)
-            if text is not None and isinstance(index, int) and index not in texts:  # doubled answers count once
-                texts[index] = (found.get("finish_reason") == "length", text)
+    for place, choice in enumerate(answer["choices"]):
+        content = dig(choice, "message", "content")
+        text = content or dig(choice, "message", "refusal") or content
+        numbered = dig(choice, "index")
+        index = place if numbered is None else numbered
+        if isinstance(text, str) and isinstance(index, int) and index not in texts:  # doubled answers count once
+            texts[index] = (dig(choice, "finish_reason") == "length", text)
     if not texts:
         return None
     ordered = sorted(list(texts.values())[:wanted], key=lambda t: (not t[1].strip(), t[0]))
     cut, first = ordered[0]
     outcome = Outcome.EMPTY if not first.strip() else Outcome.TRUNCATED if cut else Outcome.OK
-    tokens = usage_of(answer)
-    return Reply(tuple(t for _, t in ordered), outcome, *tokens)
+    tokens = dict(zip(TOKEN_COUNTS, usage_of(answer), strict=True))
+    return Generation(key=key, outcome=outcome, texts=tuple(t for _, t in ordered), **tokens)
 
 
-def usage_of(answer: dict[str, Any]) -> tuple[int, int, int]:
+def usage_of(answer: dict[str, Any]) -> list[int]:
     """Tokens of the prompt, of these cached, and of the answers; 0 where the server does not say."""
-    usage = answer.get("usage")
-    if not isinstance(usage, dict):
-        return 0, 0, 0
-    found = cast("dict[str, Any]", usage)
-    details = found.get("prompt_tokens_details")
-    cached = cast("dict[str, Any]", details).get("cached_tokens") if isinstance(details, dict) else 0
-    return _count(found.get("prompt_tokens")), _count(cached), _count(found.get("completion_tokens"))
+    paths = (("prompt_tokens",), ("prompt_tokens_details", "cached_tokens"), ("completion_tokens",))
+    counts = [dig(answer, "usage", *path) for path in paths]
+    return [count if isinstance(count, int) and count > 0 else 0 for count in counts]
 
 
 def token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
@@ -149,6 +126,16 @@ def token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
     except (KeyError, IndexError, TypeError, ValueError):
         return {}
     return {int(t.removeprefix("token_id:")): p for t, p in pairs if t.removeprefix("token_id:").isdecimal()}
+
+
+def dig(value: Any, *path: str | int) -> Any:
+    """Return what a JSON value holds at `path`; None where it holds nothing there."""
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
 
 
 def _turns(request: Request) -> list[dict[str, Any]]:
@@ -171,15 +158,3 @@ def _with_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:
         pieces += (text[at:found], url)
         at = found + len(mark)
     return b"".join((*pieces, text[at:]))  # one copy, however many images
-
-
-def _text(message: object) -> str | None:
-    if not isinstance(message, dict):
-        return None
-    found = cast("dict[str, Any]", message)
-    text = found.get("content") or found.get("refusal")
-    return text if isinstance(text, str) else "" if found.get("content") == "" else None
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

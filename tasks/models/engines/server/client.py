@@ -4,38 +4,29 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any
 
 import aiohttp
 import orjson
 
 from tasks.errors import EngineError
-from tasks.models.engines.server.retries import (
-    CURABLE,
-    TURNED_AWAY,
-    GaveUp,
-    Refused,
-    Tries,
-    complaint,
-    retry_after_seconds,
-)
+from tasks.models.engines.server.chat import dig
+from tasks.models.engines.server.retries import CURABLE, TURNED_AWAY, Refused, Tries, complaint, retry_after_seconds
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.unanswered import Unanswered
 
 _AFTER_MENDING = 0.1
 """Seconds; a server that is alive and refuses connections all the same must not be asked in a tight loop."""
 
 
-class Keeper(Protocol):
-    """Somebody who can bring a dead server back."""
+Revive = Callable[[str], str]
+"""Bring the dead server of a base URL back, and return the base URL under which it answers then, which may be another.
 
-    def revive(self, base_url: str) -> str:
-        """Return the address when the server of `base_url` answers again, which may be another one by then.
-
-        Raises EngineError when it can't be brought back.
-        """
-        ...
+Raises EngineError when it can't be brought back.
+"""
 
 
 @dataclass
@@ -49,18 +40,18 @@ class _Address:
 class Client:
     """A pool of connections to the addresses of one model. Create and use it inside one event loop.
 
-    `post` keeps at most `spec.concurrency` requests in flight and raises Refused or GaveUp for the one request,
+    `post` keeps at most `spec.concurrency` requests in flight and raises Unanswered (Refused) for the one request,
     EngineError when no address has answered anything for `spec.patience_seconds`.
     """
 
-    def __init__(self, spec: EngineSpec, base_urls: Sequence[str], keeper: Keeper | None = None, key: str = "") -> None:
+    def __init__(self, spec: EngineSpec, key: str, revive: Revive | None) -> None:
         self._spec = spec
-        self._addresses = [_Address(url.rstrip("/")) for url in base_urls]
-        self._keeper = keeper
+        self._addresses = [_Address(url.rstrip("/")) for url in spec.base_urls]
+        self._revive = revive
         self._room = asyncio.Semaphore(spec.concurrency)
         self._few, self._alone = asyncio.Semaphore(8), asyncio.Semaphore(1)
         self._heard = time.monotonic()
-        self._key = key or key_of(spec)
+        self._key = key
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -69,26 +60,19 @@ class Client:
         )
         self.in_flight = 0
         self.busy_seconds = 0.0
-        self._changed = time.monotonic()
+        """Request-seconds in flight, of the requests that have ended."""
 
-    async def post(self, body: bytes, path: str = "/chat/completions", *, key: str = "choices") -> dict[str, Any]:
-        """The server's JSON answer, which holds a non-empty list under `key`."""
+    async def post(self, body: bytes) -> dict[str, Any]:
+        """The chat completion that answers `body`, which has at least one choice."""
         tries = Tries()
-        while True:
-            if tries.crashes >= 4:  # one at a time: then a crash tells which request does it
-                async with self._alone:
-                    answer = await self._try(path, body, key, tries)
-            elif tries.crashes >= 2:
-                async with self._few:
-                    answer = await self._try(path, body, key, tries)
-            else:
-                answer = await self._try(path, body, key, tries)
+        while not tries.used_up:
+            # one at a time: then a crash tells which request does it
+            limit = self._alone if tries.crashes >= 4 else self._few if tries.crashes >= 2 else nullcontext()
+            async with limit:
+                answer = await self._try(body, tries)
             if answer is not None:
                 return answer
-            if tries.used_up:
-                raise GaveUp(
-                    f"given up after {tries.faults + tries.busy + tries.crashes} tries; the last: {tries.last}"
-                )
+        raise Unanswered(f"given up after {tries.faults + tries.busy + tries.crashes} tries; the last: {tries.last}")
 
     async def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON (None where it is none) of a GET at the first address that answers."""
@@ -107,48 +91,49 @@ class Client:
         """Close all connections."""
         await self._session.close()
 
-    async def _try(self, path: str, body: bytes, key: str, tries: Tries) -> dict[str, Any] | None:
+    async def _try(self, body: bytes, tries: Tries) -> dict[str, Any] | None:
         """One try; None when it failed in a way that another one may cure (then `tries` says how)."""
         address = await self._address()
         try:
             async with self._room:
-                self._count(address, 1)
+                data = aiohttp.BytesPayload(body)
+                began = time.monotonic()
+                address.in_flight += 1
+                self.in_flight += 1
                 try:
-                    async with self._session.post(address.url + path, data=aiohttp.BytesPayload(body)) as response:
+                    async with self._session.post(address.url + "/chat/completions", data=data) as response:
                         content = await response.read()
                 finally:
-                    self._count(address, -1)
-        except aiohttp.ClientConnectorError as error:
-            await self._unreachable(address, error, tries)
-            return None
+                    address.in_flight -= 1
+                    self.in_flight -= 1
+                    self.busy_seconds += time.monotonic() - began
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
-            tries.crashes += 1
+            if not isinstance(error, aiohttp.ClientConnectorError):  # that one was never in flight
+                tries.crashes += 1
             await self._unreachable(address, error, tries)
             return None
         except (aiohttp.ClientError, TimeoutError) as error:
-            tries.faults += 1
-            tries.last = f"no answer within {self._spec.timeout_seconds:g} s" if _late(error) else self._words(error)
+            late = isinstance(error, TimeoutError)
+            fault = f"no answer within {self._spec.timeout_seconds:g} s" if late else self._words(error)
             self._check_patience(address)
-            await asyncio.sleep(tries.wait())
-            return None
-        answer = _json(content)
-        if response.status == 200:
+        else:
+            if response.status != 200:
+                await self._turned_down(address, response, self._hushed(content), tries)
+                return None
             self._heard = time.monotonic()
-            if isinstance(answer, dict):
-                found = cast("dict[str, Any]", answer)
-                if isinstance(found.get(key), list) and found[key]:
-                    return found
-            tries.faults += 1
-            tries.last = f"an answer without `{key}`: {self._hushed(content)[:200].decode(errors='replace')}"
-            await asyncio.sleep(tries.wait())
-            return None
-        await self._turned_down(address, response.status, response.headers.get("Retry-After"), content, tries)
+            answer = _json(content)
+            if isinstance(dig(answer, "choices"), list) and answer["choices"]:
+                return answer
+            fault = f"an answer without `choices`: {self._hushed(content)[:200].decode(errors='replace')}"
+        tries.faults += 1
+        tries.last = fault
+        await asyncio.sleep(tries.wait())
         return None
 
     async def _turned_down(
-        self, address: _Address, status: int, retry_after: str | None, content: bytes, tries: Tries
+        self, address: _Address, response: aiohttp.ClientResponse, content: bytes, tries: Tries
     ) -> None:
-        content = self._hushed(content)
+        status = response.status
         message, param = complaint(_json(content), content)
         tries.last = f"HTTP {status}: {message}"
         if status < 500 and status not in CURABLE:
@@ -157,7 +142,9 @@ class Client:
                 mend = f"check the key in ${named}" if named else "set `api_key_env` to the variable that holds its key"
                 raise EngineError(f"{address.url} refuses us: {tries.last}; {mend}")
             if status == 404:
-                raise EngineError(f"{address.url}: {tries.last}; check `base_urls`, `model` and `adapter`")
+                raise EngineError(
+                    f"{address.url}: {tries.last}; check `base_urls` (they end in /v1), `model` and `adapter`"
+                )
             self._heard = time.monotonic()
             raise Refused(status, message, param)
         self._check_patience(address)
@@ -165,7 +152,7 @@ class Client:
             tries.busy += 1
         else:
             tries.faults += 1
-        asked = retry_after_seconds(retry_after)
+        asked = retry_after_seconds(response.headers.get("Retry-After"))
         if asked is not None:
             # the address as a whole asks for a rest, not this request only
             address.resting_until = max(address.resting_until, time.monotonic() + asked)
@@ -182,9 +169,9 @@ class Client:
 
     async def _unreachable(self, address: _Address, error: BaseException, tries: Tries) -> None:
         tries.last = self._words(error)
-        if self._keeper is not None:
+        if self._revive is not None:
             async with address.mending:
-                address.url = await asyncio.to_thread(self._keeper.revive, address.url)
+                address.url = await asyncio.to_thread(self._revive, address.url)
             self._heard = time.monotonic()
             await asyncio.sleep(_AFTER_MENDING)
             return
@@ -201,11 +188,6 @@ class Client:
                 "`base_urls`, then run again: what is answered is kept"
             )
 
-    def _count(self, address: _Address, change: int) -> None:
-        self.settle()
-        address.in_flight += change
-        self.in_flight += change
-
     def _words(self, error: BaseException) -> str:
         said = f"{type(error).__name__}: {str(error) or 'connection lost'}"
         return self._hushed(said.encode(errors="replace")).decode()[:300]
@@ -214,12 +196,6 @@ class Client:
         """`text`, whole, without the key: it goes into logs, the ledger and errors, and some servers quote us in it."""
         return text.replace(self._key.encode(), b"(key)") if self._key else text
 
-    def settle(self) -> None:
-        """Bring `busy_seconds` (request-seconds in flight) up to now."""
-        now = time.monotonic()
-        self.busy_seconds += self.in_flight * (now - self._changed)
-        self._changed = now
-
 
 def key_of(spec: EngineSpec) -> str:
     """The server's key from the environment, empty where none is named; raises EngineError when it is not set."""
@@ -227,7 +203,10 @@ def key_of(spec: EngineSpec) -> str:
         return ""
     key = os.environ.get(spec.api_key_env)
     if not key:
-        raise EngineError(f"the environment variable {spec.api_key_env} (`api_key_env`) is not set")
+        raise EngineError(
+            f"the environment variable {spec.api_key_env} (`api_key_env`) is not set; export it where the run or "
+            "its worker is started"
+        )
     return key
 
 
@@ -236,7 +215,3 @@ def _json(content: bytes) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
         return None
-
-
-def _late(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError)

@@ -3,19 +3,18 @@
 import asyncio
 import math
 import re
-import time
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import orjson
 
 from tasks.models.engines.server.chat import (
     ANSWER_TOKENS,
+    TOKEN_COUNTS,
     Capabilities,
-    Probe,
-    Reply,
     chat_body,
     image_url,
     probe_body,
@@ -23,10 +22,11 @@ from tasks.models.engines.server.chat import (
     token_logprobs,
 )
 from tasks.models.engines.server.client import Client
-from tasks.models.engines.server.label_tokens import LabelTokens, label_logprobs, label_tokens
-from tasks.models.engines.server.retries import GaveUp, Refused
-from tasks.models.image_cache import ImageCache, TooThin
+from tasks.models.engines.server.label_tokens import Branch, label_logprobs, label_tokens
+from tasks.models.engines.server.retries import Refused
+from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
+from tasks.models.unanswered import BadMedia, TooLong, Unanswered
 from tasks.prompts.parsing import parse_reason
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
@@ -47,156 +47,114 @@ class Prepared:
 
 
 class Conversation:
-    """Everything needed to answer requests with one model over `client`."""
+    """Everything needed to answer requests with one model over `client`. Its methods raise Unanswered."""
 
-    def __init__(
-        self, client: Client, model: str, can: Capabilities, processor: Any, cache: ImageCache, fingerprint: str
-    ) -> None:
+    def __init__(self, client: Client, model: str, can: Capabilities, processor: Any, cache: ImageCache) -> None:
         self._client, self._model, self._can = client, model, can
-        self._cache, self._fingerprint = cache, fingerprint
+        self._cache = cache
         self._budget = None if processor is None else PromptBudget(processor)
         self._tokenizer = None if processor is None else processor.tokenizer
         self._patch: int = 14 if processor is None else processor.image_processor.patch_size
-        self._tokens = lru_cache(maxsize=1024)(self._label_tokens)
+        self._branches = lru_cache(maxsize=1024)(self._label_branches)
 
-    def prepare(self, request: Request) -> Prepared | Generation:
-        """Fit the prompt and make its images' files; the answer at once where that can't be done. Any thread."""
+    def prepare(self, request: Request) -> Prepared:
+        """Fit the prompt and make its images' files. Any thread."""
         limit = self._can.context_length
         if limit is None or self._budget is None or _at_most(request) + _answer_room(request) <= limit:
             return self._with_images(request, "")
-        return self._fitted(request, limit, "")
+        return self._fitted(request, self._budget, limit, "")
 
     async def answer(self, prepared: Prepared) -> Generation:
-        """The answer, whatever becomes of it; raises EngineError only when the server is gone for good."""
-        began = time.monotonic()
-        request = prepared.request
+        """Return the answer; raises EngineError when the server is gone for good."""
         try:
             try:
                 reply = await self._replies(prepared)
             except Refused as refused:
-                if not refused.too_long:
+                if refused.outcome is not Outcome.TOO_LONG:
                     raise
-                shorter = await asyncio.to_thread(self._shorter, prepared, refused)
-                if isinstance(shorter, Generation):
-                    return shorter
-                prepared, request = shorter, shorter.request
+                prepared = await asyncio.to_thread(self._shorter, prepared, refused)
                 reply = await self._replies(prepared)
-            logprobs = await self._weigh(prepared, reply) if request.sampling.label_probabilities else None
+            wanted = prepared.request.sampling.label_probabilities
+            logprobs = await self._weigh(prepared, reply) if wanted else None
         except Refused as refused:
-            outcome = Outcome.FAILED
-            if refused.too_long:
-                outcome = Outcome.TOO_LONG
-            elif request.images and _MEDIA.search(refused.message):
-                outcome = Outcome.BAD_MEDIA
-            return self.ended(request, outcome, str(refused), time.monotonic() - began)
-        except GaveUp as error:
-            return self.ended(request, Outcome.FAILED, str(error), time.monotonic() - began)
-        return Generation(
-            key=request.key,
-            outcome=reply.outcome,
-            texts=reply.texts,
-            label_logprobs=logprobs,
-            tokens_in=reply.tokens_in,
-            tokens_cached=reply.tokens_cached,
-            tokens_out=reply.tokens_out,
-            seconds=time.monotonic() - began,
-            engine=self._fingerprint,
-            shortened=prepared.shortened,
-        )
+            about_images = prepared.request.images and _MEDIA.search(refused.message)
+            if about_images and refused.outcome is not Outcome.TOO_LONG:
+                raise BadMedia(str(refused)) from refused
+            raise
+        return reply.model_copy(update={"label_logprobs": logprobs, "shortened": prepared.shortened})
 
-    def ended(self, request: Request, outcome: Outcome, detail: str, seconds: float = 0.0) -> Generation:
-        """An answer that is none."""
-        return Generation(
-            key=request.key, outcome=outcome, detail=detail[:1000], seconds=seconds, engine=self._fingerprint
-        )
-
-    def _fitted(self, request: Request, limit: int, already: str) -> Prepared | Generation:
+    def _fitted(self, request: Request, budget: PromptBudget, limit: int, already: str) -> Prepared:
         """`request` within `limit` tokens, answer included; `already` is what was taken from it before."""
-        assert self._budget is not None
-        try:
-            fit = self._budget.fit(request, limit - _answer_room(request))
-        except TooThin as error:
-            return self.ended(request, Outcome.BAD_MEDIA, str(error))
-        if fit.request is None:
-            return self.ended(request, Outcome.TOO_LONG, f"{fit.note}: {limit} with the answer")
+        fit = budget.fit(request, limit, answer=_answer_room(request))
         return self._with_images(fit.request, "; ".join(filter(None, (already, fit.note))))
 
-    def _with_images(self, request: Request, shortened: str) -> Prepared | Generation:
+    def _with_images(self, request: Request, shortened: str) -> Prepared:
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self._patch}
         try:
             files = [self._cache.file(image, **limits) for image in request.images]
             urls = tuple(image_url(file, local=self._can.local_files) for file in files)
         except (OSError, ValueError, SyntaxError) as error:  # Pillow's own errors are among these
-            return self.ended(request, Outcome.BAD_MEDIA, f"{type(error).__name__}: {error}")
+            raise BadMedia(f"{type(error).__name__}: {error}") from error
         return Prepared(request, urls, shortened)
 
-    def _shorter(self, prepared: Prepared, refused: Refused) -> Prepared | Generation:
+    def _shorter(self, prepared: Prepared, refused: Refused) -> Prepared:
         """Once: what the server found too long, fitted into the limit that it names."""
         request = prepared.request
         if self._budget is None:
-            return self.ended(request, Outcome.TOO_LONG, f"{refused}; set `tokenizer` so that it can be shortened")
+            raise TooLong(f"{refused}; set `tokenizer` so that it can be shortened")
         count = self._budget.count(request)
         named = [int(n) for n in re.findall(r"\d{3,}", refused.message) if int(n) < count]
         limit = max(named) if named else int(0.9 * count)
-        return self._fitted(request, limit, prepared.shortened)
+        return self._fitted(request, self._budget, limit, prepared.shortened)
 
-    async def _replies(self, prepared: Prepared) -> Reply:
+    async def _replies(self, prepared: Prepared) -> Generation:
         sampling = prepared.request.sampling
         wanted = sampling.n if sampling.temperature > 0 else 1
         if wanted == 1 or self._can.several:
             return await self._reply(prepared, wanted, sampling.seed)
         parts = await asyncio.gather(*(self._reply(prepared, 1, sampling.seed + i) for i in range(wanted)))
         best = min(parts, key=lambda r: (r.outcome is not Outcome.OK, r.outcome is Outcome.EMPTY))
-        return Reply(
-            tuple(text for part in parts for text in part.texts),
-            best.outcome,
-            *(
-                sum(column)
-                for column in zip(*((p.tokens_in, p.tokens_cached, p.tokens_out) for p in parts), strict=True)
-            ),
-        )
+        counts = {name: sum(getattr(part, name) for part in parts) for name in TOKEN_COUNTS}
+        return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
 
-    async def _reply(self, prepared: Prepared, n: int, seed: int) -> Reply:
+    async def _reply(self, prepared: Prepared, n: int, seed: int) -> Generation:
         body = chat_body(prepared.request, self._model, prepared.images, self._can, n=n, seed=seed)
-        reply: Reply | None = None
+        reply: Generation | None = None
         for _ in range(_READS):
-            reply = read_reply(await self._client.post(body), n)
+            reply = read_reply(await self._client.post(body), prepared.request.key, n)
             # fewer answers than asked for is a server's bad moment: what it can do was found out at the start
             if reply is not None and len(reply.texts) == n:
                 return reply
         if reply is None:
-            raise GaveUp(f"{_READS} answers without any text")
+            raise Unanswered(f"{_READS} answers without any text")
         return reply
 
-    async def _weigh(self, prepared: Prepared, reply: Reply) -> dict[str, float] | None:
+    async def _weigh(self, prepared: Prepared, reply: Generation) -> dict[str, float] | None:
         """Log-probability of each label, averaged over the replies' reasons; None where the server can't say."""
-        constraint = prepared.request.constraint
+        request, constraint = prepared.request, prepared.request.constraint
         if not isinstance(constraint, LabelAnswer) or not self._can.token_logprobs:
             return None
         context = constraint.opening if constraint.between is None else constraint.between
-        tokens = self._tokens(context, constraint.labels, constraint.closing)
-        if tokens is None:
+        root = self._branches(context, constraint.labels, constraint.closing)
+        if root is None:
             return None
-        stems = [s for s in (_stem(prepared.request, constraint, text) for text in reply.texts) if s is not None]
-        known: dict[str, list[float] | None] = {}
-        for stem in dict.fromkeys(stems):
-            known[stem] = await self._label_logprobs(prepared, tokens, stem, len(constraint.labels))
-        rows = [row for stem in stems if (row := known[stem]) is not None]
-        if not rows:
-            return None
-        mean = [_log_mean([row[i] for row in rows]) for i in range(len(constraint.labels))]
-        return dict(zip(constraint.labels, mean, strict=True))
 
-    async def _label_logprobs(
-        self, prepared: Prepared, tokens: LabelTokens, stem: str, count: int
-    ) -> list[float] | None:
         async def ask(text: str, wanted: tuple[int, ...]) -> dict[int, float]:
-            body = probe_body(prepared.request, self._model, prepared.images, Probe(text, wanted))
+            body = probe_body(request, self._model, prepared.images, text, wanted)
             return token_logprobs(await self._client.post(body))
 
-        return await label_logprobs(tokens, stem, count, ask)
+        rows: list[list[float]] = []
+        for stem, times in Counter(_stem(request, constraint, text) for text in reply.texts).items():
+            if stem is None:
+                continue
+            row = await label_logprobs(root, stem.removesuffix(context), len(constraint.labels), ask)
+            rows += [] if row is None else [row] * times
+        if not rows:
+            return None
+        mean = np.logaddexp.reduce(rows, axis=0) - math.log(len(rows))
+        return dict(zip(constraint.labels, mean.tolist(), strict=True))
 
-    def _label_tokens(self, context: str, labels: tuple[str, ...], closing: str) -> LabelTokens | None:
+    def _label_branches(self, context: str, labels: tuple[str, ...], closing: str) -> Branch | None:
         if self._tokenizer is None:
             return None
         return label_tokens(self._tokenizer, context, [escape_json(label) for label in labels], closing)
@@ -231,10 +189,3 @@ def _at_most(request: Request) -> int:
     texts = [request.system, request.prefix, request.suffix, *(p.text for p in request.parts if p.type == "text")]
     pixels = sum(min(max(i.width * i.height, request.min_pixels), request.max_pixels) for i in request.images)
     return 64 + sum(len(t.encode()) for t in texts) + pixels // 392 + 8 * len(request.images)
-
-
-def _log_mean(values: Sequence[float]) -> float:
-    top = max(values)
-    if top == -math.inf:
-        return top
-    return top + math.log(sum(math.exp(v - top) for v in values) / len(values))

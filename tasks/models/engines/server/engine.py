@@ -9,9 +9,9 @@ import asyncio
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -23,10 +23,11 @@ from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import model_identity
 from tasks.models.engines.server.capabilities import describe, find_capabilities
-from tasks.models.engines.server.client import Client, Keeper
+from tasks.models.engines.server.client import Client, Revive, key_of
 from tasks.models.engines.server.conversation import Conversation, Prepared
 from tasks.models.engines.spec import EngineSpec
-from tasks.records import Generation, Outcome, Request
+from tasks.models.unanswered import end_unanswered
+from tasks.records import Generation, Request
 
 T = TypeVar("T")
 
@@ -39,48 +40,45 @@ _SPARE_WORKERS = 8
 class ServerEngine:
     """Answers requests over HTTP; raises EngineError, with the mend, when the server can't be used at all.
 
-    `base_urls` (default: the spec's) share the load. `served_name` is the model's name there (default: the adapter's
-    or model's own). `keeper`, if given, is asked to bring a dead server back. `key` is sent in place of
-    the environment's.
+    `base_urls` of the spec share the load. `served_name` is the model's name there (default: the adapter's
+    or model's own). `revive`, if given, is asked to bring a dead server back. `key` is sent in place of
+    the environment's. `kind` begins the fingerprint.
     """
 
     def __init__(
-        self,
-        spec: EngineSpec,
-        place: Workplace,
-        *,
-        base_urls: Sequence[str] | None = None,
-        served_name: str | None = None,
-        keeper: Keeper | None = None,
-        key: str = "",
-    ) -> None:
-        self._spec = spec
+        self, spec: EngineSpec, place: Workplace, *,
+        served_name: str | None = None, revive: Revive | None = None, key: str = "", kind: str = "server",
+    ) -> None:  # fmt: skip
+        key = key or key_of(spec)
+        self._spec, self._kind, self._images = spec, kind, place.images
         self._seconds = self._starved = 0.0
         self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()
-        self._client: Client | None = None
-        model = served_name or spec.adapter or spec.model
-        self.fingerprint = f"server/{model_identity(spec)}"
+        self._client = self._call(_connect(spec, key, revive))
+        name = served_name or spec.adapter or spec.model
         try:
-            processor = _processor(spec)
-            tokenizer = None if processor is None else processor.tokenizer
-            self._client = self._call(_connect(spec, base_urls or spec.base_urls, keeper, key))
-            can = self._call(find_capabilities(self._client, spec, model, tokenizer, place.images.folder))
+            self._processor = _processor(spec)
+            tokenizer = None if self._processor is None else self._processor.tokenizer
+            self.capabilities = self._call(find_capabilities(self._client, spec, name, tokenizer, place.images.folder))
             self._client.busy_seconds = 0.0  # the probes' own
+            self._talk_to(name, spec.adapter)
         except BaseException:
             self.close()
             raise
-        self.capabilities = can
-        self.notes = describe(can, tokenizer=tokenizer is not None)
-        self._conversation = Conversation(self._client, model, can, processor, place.images, self.fingerprint)
+        self.notes = describe(self.capabilities, tokenizer=tokenizer is not None)
+
+    def _talk_to(self, name: str, adapter: str | None) -> None:
+        """Ask what is served as `name` from now on: the model with `adapter`, or without one."""
+        self.fingerprint = f"{self._kind}/{model_identity(self._spec.model_copy(update={'adapter': adapter}))}"
+        self._conversation = Conversation(self._client, name, self.capabilities, self._processor, self._images)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer each request once, unordered; raises EngineError when no server answers any more."""
-        if self._client is None:
+        if not self._thread.is_alive():
             raise EngineError("the engine is closed")
-        crew = _Crew(self._client, self._conversation, self._spec.concurrency)
+        crew = _Crew(self._conversation, self.fingerprint, self._spec.concurrency)
         stream, out, ended = iter(requests), 0, False
         began = time.monotonic()
         try:
@@ -111,32 +109,21 @@ class ServerEngine:
 
     def usage(self) -> Usage:
         """How busy the server was kept by us."""
-        if self._client is None:
-            return Usage(target=self._spec.concurrency)
-        self._client.settle()
         return Usage(self._spec.concurrency, self._client.busy_seconds, self._seconds, self._starved)
 
     def close(self) -> None:
         """Close all connections; safe to call twice."""
         self._openers.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
-            if self._client is not None:
-                self._call(self._client.close())
+            self._call(self._client.close())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-        self._client = None
 
     def _hand_over(self, crew: "_Crew", request: Request) -> None:
         def prepare() -> None:
-            try:
-                prepared = self._conversation.prepare(request)
-            except EngineError as error:  # the image cache can't be written: that concerns every item
-                crew.results.put(error)
-                return
-            except Exception as error:  # a defect of ours or of a library, met by this item: the others go on
-                prepared = self._conversation.ended(request, Outcome.FAILED, f"{type(error).__name__}: {error}")
-            self._loop.call_soon_threadsafe(crew.take, prepared)
+            with crew.answering(request):
+                self._loop.call_soon_threadsafe(crew.ready.put_nowait, crew.conversation.prepare(request))
 
         if request.images:
             self._openers.submit(prepare)
@@ -144,7 +131,7 @@ class ServerEngine:
             prepare()
 
     def _count_starving(self, since: float) -> None:
-        if self._client is not None and self._client.in_flight < self._spec.concurrency:
+        if self._client.in_flight < self._spec.concurrency:
             self._starved += time.monotonic() - since
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
@@ -154,13 +141,12 @@ class ServerEngine:
 class _Crew:
     """The workers of one stream. Lives in the event loop; `results` is read by the caller's thread."""
 
-    def __init__(self, client: Client, conversation: Conversation, concurrency: int) -> None:
-        self.results: SimpleQueue[Generation | BaseException] = SimpleQueue()
+    def __init__(self, conversation: Conversation, fingerprint: str, concurrency: int) -> None:
+        self.conversation, self._fingerprint = conversation, fingerprint
+        self.results: SimpleQueue[Generation | EngineError] = SimpleQueue()
+        self.ready: asyncio.Queue[Prepared] = asyncio.Queue()
         self.ahead = concurrency + _SPARE_WORKERS + min(_MOST_READY, concurrency)
-        self._client, self._conversation = client, conversation
         self._count = concurrency + _SPARE_WORKERS
-        self._ready: deque[Prepared] = deque()
-        self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -171,36 +157,29 @@ class _Crew:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
-    def take(self, prepared: Prepared | Generation) -> None:
-        """A prepared request for the next free worker."""
-        if isinstance(prepared, Generation):
-            self.results.put(prepared)
-            return
-        self._ready.append(prepared)
-        while self._idle:
-            free = self._idle.popleft()
-            if not free.done():
-                free.set_result(None)
-                break
+    @contextmanager
+    def answering(self, request: Request) -> Generator[None]:
+        """Make an error within the block the result of `request`."""
+        began = time.monotonic()
+        try:
+            yield
+        except EngineError as error:  # the server, or the image cache's disk: that concerns every item
+            self.results.put(error)
+        except Exception as error:  # met by this item only
+            self.results.put(end_unanswered(request, error, self._fingerprint, time.monotonic() - began))
 
     async def _work(self) -> None:
         while True:
-            while not self._ready:
-                free = asyncio.get_running_loop().create_future()
-                self._idle.append(free)
-                await free
-            prepared = self._ready.popleft()
-            try:
-                self.results.put(await self._conversation.answer(prepared))
-            except EngineError as error:
-                self.results.put(error)
-            except Exception as error:  # met by this item only
-                detail = f"{type(error).__name__}: {error}"
-                self.results.put(self._conversation.ended(prepared.request, Outcome.FAILED, detail))
+            prepared = await self.ready.get()
+            began = time.monotonic()
+            with self.answering(prepared.request):
+                answer = await self.conversation.answer(prepared)
+                counted = {"engine": self._fingerprint, "seconds": time.monotonic() - began}
+                self.results.put(answer.model_copy(update=counted))
 
 
-async def _connect(spec: EngineSpec, base_urls: Sequence[str], keeper: Keeper | None, key: str) -> Client:
-    return Client(spec, base_urls, keeper, key)
+async def _connect(spec: EngineSpec, key: str, revive: Revive | None) -> Client:
+    return Client(spec, key, revive)  # its connections belong to the loop that makes them
 
 
 def _processor(spec: EngineSpec) -> Any:

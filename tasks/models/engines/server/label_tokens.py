@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 MOST_TOKENS = 128
 """vLLM 0.32 reports at most so many chosen tokens a request."""
 _NEGLIGIBLE = 1e-4
@@ -21,24 +23,15 @@ class Branch:
     """A place where labels part: what is written before it, and the labels behind each next token."""
 
     text: str
-    """What has been written since the end of the stem."""
+    """What has been written so far, from the beginning of the context."""
     labels: dict[int, tuple[int, ...]]
     """Next token -> numbers of the labels that go on with it."""
     branches: "dict[int, Branch]"
     """Next token -> where those labels part, if there are several."""
 
 
-@dataclass(frozen=True)
-class LabelTokens:
-    """How the labels of one answer form part. Made by `label_tokens`."""
-
-    cut: int
-    """Characters to take off the stem's end: they share a token with the labels."""
-    root: Branch
-
-
-def label_tokens(tokenizer: Any, context: str, labels: Sequence[str], closing: str) -> LabelTokens | None:
-    """Where `labels` part when each is written, with `closing`, after a stem that ends with `context`.
+def label_tokens(tokenizer: Any, context: str, labels: Sequence[str], closing: str) -> Branch | None:
+    """Where `labels` part when each is written, with `closing`, after a text that ends with `context`.
 
     `tokenizer` maps text to ids and back (Hugging Face). None when single tokens can't tell the labels apart: a
     character cut in two, one label the beginning of another with its closing, or too many at one place.
@@ -50,31 +43,28 @@ def label_tokens(tokenizer: Any, context: str, labels: Sequence[str], closing: s
     shared = 0
     while shared < len(own) and all(len(f) > shared and f[shared] == own[shared] for f in full):
         shared += 1
+    # the context's end may share a token with the labels
     kept = _text(tokenizer, full[0][:shared])
-    if not context.startswith(kept):
-        return None
-    root = _branch(tokenizer, full, range(len(full)), shared, kept)
-    return None if root is None else LabelTokens(len(context) - len(kept), root)
+    return _branch(tokenizer, full, range(len(full)), shared, kept) if context.startswith(kept) else None
 
 
 async def label_logprobs(
-    tokens: LabelTokens,
-    stem: str,
+    root: Branch,
+    before: str,
     count: int,
     ask: Callable[[str, tuple[int, ...]], Awaitable[Mapping[int, float]]],
 ) -> list[float] | None:
-    """Natural-log probability of each of `count` labels after `stem`, normalised over them.
+    """Natural-log probability of each of `count` labels after `before` and the context, normalised over them.
 
     `ask(text, tokens)` returns the log-probability of each token as the next after `text`. None when the server left
     a token out.
     """
-    begun = stem[: len(stem) - tokens.cut]
     found = [-math.inf] * count
-    waiting = [(tokens.root, 0.0)]
+    waiting = [(root, 0.0)]
     while waiting:
         branch, reached = waiting.pop()
         options = tuple(branch.labels)
-        logps = [0.0] if len(options) == 1 else _normalised(await ask(begun + branch.text, options), options)
+        logps = [0.0] if len(options) == 1 else _normalised(await ask(before + branch.text, options), options)
         if logps is None:
             return None
         for token, logp in zip(options, logps, strict=True):
@@ -110,16 +100,14 @@ def _branch(
             if deeper is None:
                 return None
             branches[token] = deeper
-    return Branch(text[len(kept) :], {token: tuple(members) for token, members in groups.items()}, branches)
+    return Branch(text, {token: tuple(members) for token, members in groups.items()}, branches)
 
 
 def _normalised(found: Mapping[int, float], tokens: Sequence[int]) -> list[float] | None:
     if any(token not in found or math.isnan(found[token]) for token in tokens):
         return None
-    logps = [max(found[token], -1e4) for token in tokens]
-    top = max(logps)
-    total = top + math.log(sum(math.exp(p - top) for p in logps))
-    return [p - total for p in logps]
+    logps = np.maximum([found[token] for token in tokens], -1e4)
+    return (logps - np.logaddexp.reduce(logps)).tolist()
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

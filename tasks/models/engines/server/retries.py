@@ -4,7 +4,11 @@ import random
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import Any
+
+from tasks.models.engines.server.chat import dig
+from tasks.models.unanswered import Unanswered
+from tasks.records import Outcome
 
 _FAULTS = 6
 """Tries of a request that the server answers with a fault (5xx, half a body, nonsense, silence)."""
@@ -17,22 +21,16 @@ CURABLE = frozenset({408, 409, 425, 429})
 TURNED_AWAY = frozenset({429, 503})
 
 
-class Refused(Exception):
+class Refused(Unanswered):
     """The server understood the request and will never answer it (400, 413, 422): not to be sent again."""
 
     def __init__(self, status: int, message: str, param: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
-        self.message, self.param = message, param
-
-    @property
-    def too_long(self) -> bool:
-        """Whether the prompt has too many tokens (vLLM 0.32 names the parameter, older ones only say so)."""
-        text = self.message.lower()
-        return self.param == "input_tokens" or ("length" in text and ("longer than" in text or "maximum" in text))
-
-
-class GaveUp(Exception):
-    """Every allowed try of this request failed; the text says how the last one did."""
+        self.message = message
+        text = message.lower()
+        # vLLM 0.32 names the parameter, older ones only say so
+        if param == "input_tokens" or ("length" in text and ("longer than" in text or "maximum" in text)):
+            self.outcome = Outcome.TOO_LONG
 
 
 @dataclass
@@ -57,12 +55,9 @@ class Tries:
 
 def complaint(answer: Any, content: bytes) -> tuple[str, str]:
     """What the server says is wrong, and the parameter that it blames."""
-    if isinstance(answer, dict):
-        found = cast("dict[str, Any]", answer)
-        inner = cast("dict[str, Any]", found["error"]) if isinstance(found.get("error"), dict) else found
-        text = inner.get("message") or inner.get("detail")
-        if text:
-            return str(text)[:500], str(inner.get("param") or "")
+    inner = dig(answer, "error") if isinstance(dig(answer, "error"), dict) else answer
+    if text := dig(inner, "message") or dig(inner, "detail"):
+        return str(text)[:500], str(dig(inner, "param") or "")
     return content[:200].decode(errors="replace") or "no message", ""
 
 

@@ -56,22 +56,19 @@ def spans_nodes(spec: EngineSpec) -> bool:
 
 
 def serve_command(
-    spec: EngineSpec, place: Workplace, build: Build, *, names: tuple[str, ...], port: int, host: str = "127.0.0.1"
+    spec: EngineSpec, place: Workplace, build: Build, names: Mapping[str | None, str], host: str, port: int
 ) -> list[str]:
-    """The command that serves `spec.model` as `names[0]`, and its adapters, in their order, as the names after it."""
+    """The command that serves `spec.model` as `names[None]`, and each of its adapters under its own name."""
     # `vllm serve` looks up its own version under a name that only the official build has; the other entry point, which
     # is to go, serves alike but starts one API process only
     start = ["vllm.entrypoints.openai.api_server"] if build.cpu else ["vllm.entrypoints.cli.main", "serve"]
     # -P: a module of ours in the working directory must not be taken for one of vLLM's
-    command = [sys.executable, "-P", "-m", *start, "--model", _resolved(spec.model), "--served-model-name", names[0]]
+    command = [sys.executable, "-P", "-m", *start, "--model", _resolved(spec.model), "--served-model-name", names[None]]
     command += ["--host", host, "--port", str(port), "--seed", "0"]
     for flag, value in _settings(spec, place, build).items():
-        command += [flag, str(value)]
+        command += [] if value is None else [flag, str(value)]
     if adapters := spec.all_adapters():
-        modules = [
-            json.dumps({"name": name, "path": _resolved(adapter)})
-            for name, adapter in zip(names[1:], adapters, strict=True)
-        ]
+        modules = [json.dumps({"name": names[adapter], "path": _resolved(adapter)}) for adapter in adapters]
         rank = max(_rank_bound(Path(adapter)) for adapter in adapters)
         # they are asked one after another, so room for one of them in memory is enough
         command += ["--enable-lora", "--lora-modules", *modules, "--max-lora-rank", str(rank)]
@@ -100,7 +97,7 @@ def _settings(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, Any
     limits = {"image": place.most_images, "video": 0} if place.most_images else {"video": 0}
     # in float32 on the CPU, as the local engine; vLLM's `auto` would round a float32 checkpoint to 16 bits
     dtype = "float32" if build.cpu and spec.dtype == "auto" else spec.dtype
-    settings: dict[str, Any] = {
+    return {
         "--dtype": dtype,
         "--tensor-parallel-size": spec.tensor_parallel_size,
         "--data-parallel-size": spec.data_parallel_size,
@@ -113,16 +110,12 @@ def _settings(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, Any
         "--structured-outputs-config": json.dumps({"backend": "guidance"}),
         # else Qwen2-VL's own file decides what a request leaves open: top_k 1, which makes all votes alike
         "--generation-config": "vllm",
-    }
-    if not build.cpu:
-        settings["--api-server-count"] = spec.api_server_count
-    optional = {
+        "--api-server-count": None if build.cpu else spec.api_server_count,
         "--revision": spec.revision,
         "--max-model-len": spec.context_length,
         "--gpu-memory-utilization": spec.gpu_memory_utilization,
         "--quantization": spec.quantization,
     }
-    return settings | {flag: value for flag, value in optional.items() if value is not None}
 
 
 def _resolved(name: str) -> str:

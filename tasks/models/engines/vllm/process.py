@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import json
 import logging
 import os
 import secrets
@@ -11,10 +10,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.errors import EngineError
 from tasks.models.engines.processes import end_guarded, end_orphans, start_guarded
+from tasks.models.engines.vllm.log import last_line
 
 _log = logging.getLogger("labelstill")
 
@@ -38,49 +39,43 @@ def records_folder() -> Path:
     return Path(state) / "labelstill" / "servers"
 
 
+@dataclass
 class ServerProcess:
-    """A model server on a port of this machine, kept alive. Meets `client.Keeper` and `vllm.engine.Servers`.
+    """A model server on a port of this machine, kept alive. Nothing starts before `start`.
 
-    `command` makes the command line for a port; `model` is the name under which it serves, unlike that of any other
-    server here; `host` is the address it listens on, `key` the bearer token it wants (empty: none), `gpus` are the
-    devices it holds. `explain` turns the log of a server that ended into what was wrong and what to change. Nothing
-    starts before `start`. All methods may be called from any thread.
+    All methods may be called from any thread.
     """
 
-    def __init__(
-        self,
-        command: Callable[[int], Sequence[str]],
-        model: str,
-        *,
-        environment: Mapping[str, str],
-        log: Path,
-        start_seconds: float,
-        explain: Callable[[str], str],
-        last_line: Callable[[str], str],
-        host: str = "127.0.0.1",
-        key: str = "",
-        gpus: int = 0,
-        records: Path | None = None,
-        restarts: int = RESTARTS,
-    ) -> None:
-        self.log = log
-        self.key, self.gpus = key, gpus
-        self._host = host
-        self._command, self.model, self._environment = command, model, environment
-        self._start_seconds, self._explain, self._last_line = start_seconds, explain, last_line
-        self._records, self._restarts = records or records_folder(), restarts
-        self._record = self._records / f"{os.getpid()}-{secrets.token_hex(4)}.json"
+    command: Callable[[int], Sequence[str]]
+    """Makes the command line for a port."""
+    model: str
+    """The name under which it serves, unlike that of any other server here."""
+    environment: Mapping[str, str]
+    log: Path
+    start_seconds: float
+    explain: Callable[[str], str]
+    """Turns the log of a server that ended into what was wrong and what to change."""
+    host: str = "127.0.0.1"
+    """The address it listens on."""
+    key: str = ""
+    """The bearer token it wants; empty: none."""
+    gpus: int = 0
+    """The devices it holds."""
+    records: Path = field(default_factory=records_folder)
+    restarts: int = RESTARTS
+
+    def __post_init__(self) -> None:
+        self._record = self.records / f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._guard: subprocess.Popen[bytes] | None = None
-        self._owner = os.getpid()
         self._port = self._log_start = self._fruitless = 0
         self._sure_at = -1e9
 
     @property
     def base_url(self) -> str:
         """The address for clients: the same after every restart."""
-        return f"http://{self._host}:{self._port}/v1"
+        return f"http://{self.host}:{self._port}/v1"
 
     @property
     def base_urls(self) -> tuple[str, ...]:
@@ -94,25 +89,20 @@ class ServerProcess:
         """
         with self._lock:
             try:
-                self._records.mkdir(parents=True, exist_ok=True)
+                self.records.mkdir(parents=True, exist_ok=True)
                 self.log.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise EngineError(f"cannot write {error.filename}: {error.strerror}; set XDG_STATE_HOME") from error
-            for family in end_orphans(self._records):
+            for family in end_orphans(self.records):
                 _log.warning("ended a server that a killed run had left: %s", " ".join(family.command)[:200])
             for attempt in range(_PORTS):
-                self._port = _free_port(self._host)
+                self._port = _free_port(self.host)
                 try:
                     self._launch()
                     return
                 except _PortTaken:
                     if attempt == _PORTS - 1:
                         raise
-
-    def context_length(self) -> int | None:
-        """The most tokens that the served model takes; vLLM 0.32 says it of a model, not of its adapters."""
-        entries = json.loads(self._get("/v1/models") or b"{}").get("data", ())
-        return max((length for entry in entries if isinstance(length := entry.get("max_model_len"), int)), default=None)
 
     def answered(self) -> None:
         """Note that an answer has come: restarts so far were not in vain."""
@@ -126,8 +116,8 @@ class ServerProcess:
         with self._lock:
             if self._is_well():
                 return self.base_url
-            if self._fruitless >= self._restarts:
-                raise EngineError(self._complaint(f"vLLM died {self._restarts + 1} times without answering anything"))
+            if self._fruitless >= self.restarts:
+                raise EngineError(self._complaint(f"vLLM died {self.restarts + 1} times without answering anything"))
             self._fruitless += 1
             _log.warning("vLLM does not answer (%s); starting it again", self._ending())
             self._end()
@@ -136,8 +126,6 @@ class ServerProcess:
 
     def close(self) -> None:
         """End the server and all its processes; returns when they are gone. Safe to call twice."""
-        if os.getpid() != self._owner:  # a fork of ours does not own it
-            return
         self._closed.set()
         with self._lock:
             self._end()
@@ -146,7 +134,7 @@ class ServerProcess:
         self._check_open()
         with self.log.open("ab") as sink:
             self._log_start = sink.tell()
-            self._guard = start_guarded(self._command(self._port), self._record, self._environment, sink)
+            self._guard = start_guarded(self.command(self._port), self._record, self.environment, sink)
         try:
             self._await_ready()
         except BaseException:
@@ -162,12 +150,12 @@ class ServerProcess:
                     raise _PortTaken(self._complaint("vLLM did not start"))
                 raise EngineError(self._complaint(f"vLLM did not start ({self._ending()})"))
             now = time.monotonic()
-            if now - began > self._start_seconds:
-                late = f"vLLM was not ready within `start_seconds: {self._start_seconds:g}`"
-                raise EngineError(f"{late}; it last said: {self._last_line(self._said())} (log: {self.log})")
+            if now - began > self.start_seconds:
+                late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`; raise it"
+                raise EngineError(f"{late}; it last said: {last_line(self._said())} (log: {self.log})")
             if now - reported >= _REPORT_SECONDS:
                 reported = now
-                _log.info("vLLM is starting, %.0f s: %s", now - began, self._last_line(self._said()))
+                _log.info("vLLM is starting, %.0f s: %s", now - began, last_line(self._said()))
             time.sleep(_POLL_SECONDS)
         _log.info("vLLM is ready after %.0f s", time.monotonic() - began)
 
@@ -191,7 +179,7 @@ class ServerProcess:
         return self._get("/health") is not None and self.model.encode() in (self._get("/v1/models") or b"")
 
     def _get(self, path: str) -> bytes | None:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_HEALTH_SECONDS)
+        connection = http.client.HTTPConnection(self.host, self._port, timeout=_HEALTH_SECONDS)
         try:
             with contextlib.closing(connection):
                 connection.request("GET", path, headers={"Authorization": f"Bearer {self.key}"} if self.key else {})
@@ -222,7 +210,7 @@ class ServerProcess:
             return file.read().decode("utf-8", errors="replace")
 
     def _complaint(self, what: str) -> str:
-        return f"{what}: {self._explain(self._said())} (log: {self.log})"
+        return f"{what}: {self.explain(self._said())} (log: {self.log})"
 
     def _end(self) -> None:
         running, self._guard = self._guard, None

@@ -7,7 +7,8 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from tasks.models.ask import stream_answers
 from tasks.models.costs import Tally
-from tasks.models.engines.engine import EngineSpec, Workplace, open_engine
+from tasks.models.engines.engine import Workplace, open_engine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tests.tasks.models.engines.asking_stub import questions

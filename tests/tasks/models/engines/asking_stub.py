@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.models.engines.engine import Engine, EngineSpec, Workplace, open_engine
+from tasks.models.engines.engine import Engine, Workplace, open_engine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.records import Generation, Outcome, Request, Sampling
 from tests.stub_server import Fault

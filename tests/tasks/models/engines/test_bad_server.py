@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,8 +101,8 @@ def test_fields_ignored_once_are_asked_again_with_another_seed(tmp_path: Path) -
         engine_on(tmp_path, stub.url) as engine,
         Ledger(tmp_path / "ledger.sqlite") as ledger,
     ):
-        arguments = (lambda: engine, ledger, requests, Tally())
-        found = list(stream_labels(*arguments, source="teacher", model="stub", attempts=3))
+        asking = partial(stream_answers, lambda: engine, ledger, tally=Tally())
+        found = list(stream_labels(asking, requests, source="teacher", model="stub", attempts=3))
         ignored = stub.stats()["faults"][Fault.IGNORED_FIELDS]
     assert ignored > 5 and sum(prediction.attempt > 0 for prediction in found) == ignored
     assert sorted(prediction.sample_id for prediction in found) == sorted(request.sample_id for request in requests)

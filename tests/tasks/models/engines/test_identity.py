@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import model_identity
+from tasks.models.engines.spec import EngineSpec
 
 
 def test_identity_follows_the_files(tmp_path: Path):

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.spec import EngineSpec
 
 
 def test_what_cannot_be_loaded_says_so(checkpoint: Path, place: Workplace, tmp_path: Path):

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.models.engines.engine import EngineSpec, Usage, Workplace
+from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import model_identity
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.local.scoring import score_answers, split_answers
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.parsing import parse
 from tasks.records import Generation, ImageRef, Outcome
@@ -121,7 +122,7 @@ def test_usage_counts_the_time_in_which_batches_are_answered(
     assert 0.3 <= usage.starved < usage.seconds < wall - 0.3
     # six in batches of four: one full, one half empty
     assert 0 < usage.busy < 4 * (usage.seconds - usage.starved)
-    assert 0 < usage.utilisation < 1
+    assert 0 < usage.busy < usage.target * usage.seconds
     assert usage.gpus == torch.cuda.is_available()
     opened.close()
 

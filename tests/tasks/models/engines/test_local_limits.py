@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.decoding import Decoder
 from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.records import ImagePart, ImageRef, Outcome, Request, TextPart
 from tests.tasks.models.engines.local_requests import (

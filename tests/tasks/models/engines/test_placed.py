@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("ray")
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Workplace, open_engine
+from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, mark_ground
 from tasks.models.engines.ray.placed import PlacedServers, open_on_cluster
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.engines.vllm.process import ServerProcess
 from tasks.models.image_cache import ImageCache
@@ -50,7 +51,6 @@ def make_stub(name: str, key: str, seconds: float, place: Workplace, host: str) 
         log=place.logs / f"{host}-{name}.log",
         start_seconds=60,
         explain=lambda log: log[-300:],
-        last_line=lambda log: log[-100:],
         records=place.logs / "servers",
     )
 
@@ -79,7 +79,7 @@ def ground(tmp_path: Path) -> Ground:
 def open_stubs(runner: RayRunner, place: Workplace, ground: Ground, seconds: float = 0.0) -> VllmEngine:
     ray = join_cluster(runner)
     make = partial(make_stub, "stub-1", "secret", seconds)
-    servers = PlacedServers(ray, make, place, ground, model="stub-1", key="secret", copies=2, gpus=0, seconds=120)
+    servers = PlacedServers(ray, make, place, ground, runner, model="stub-1", key="secret", seconds=120)
     # a model that needs no folder: the stub has its own answers
     return VllmEngine(EngineSpec(engine="vllm", model="stub-1", concurrency=8), place, servers)
 
@@ -120,8 +120,8 @@ def test_a_server_that_cannot_start_says_why(runner: RayRunner, place: Workplace
         open_on_cluster(EngineSpec(engine="vllm", model="some/model"), place, many, ground)
     ray = join_cluster(runner)
     fails = partial(make_stub, "stub-1", "", 0.0)  # `--key` with an empty value is refused by no one; no port is
-    servers = PlacedServers(ray, fails, place, Ground(Path("/nowhere"), (), (), ground.code), model="stub-1", key="",
-                            copies=1, gpus=0, seconds=60)  # fmt: skip
+    elsewhere = Ground(Path("/nowhere"), (), (), ground.code)
+    servers = PlacedServers(ray, fails, place, elsewhere, RayRunner(), model="stub-1", key="", seconds=60)
     with pytest.raises(EngineError, match="has no /nowhere, where the run was started"):
         servers.start()
     servers.close()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Workplace, open_engine
+from tasks.models.engines.engine import Workplace, open_engine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.parsing import parse
 from tasks.records import FreeText, LabelAnswer, Outcome, Request, Sampling, TextPart

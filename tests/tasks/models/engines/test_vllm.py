@@ -15,15 +15,16 @@ import torch
 
 from tasks.demo.tiny_models import make_models
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Usage, Workplace, check_engine
+from tasks.models.engines.engine import Workplace, check_engine
 from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.engines.vllm.options import installed_build
 from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.parsing import parse
 from tasks.records import Generation, Outcome, Request, Sample, Sampling
-from tasks.students.lora import train_student
+from tasks.students.lora import LoraRecipe
 from tasks.students.settings import StudentSpec
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples, teach
 from tests.tasks.making import prompter
@@ -70,7 +71,7 @@ def adapters(teacher: Path, folder: Path, samples: list[Sample]) -> tuple[str, .
         )  # fmt: skip
         taught = [sample.model_copy(update={"given": wrong}) for sample in samples[:24]]
         home = folder / f"adapter-{len(found)}"
-        found.append(str(train_student(spec, prompter(), taught, len(found), home, lambda *_: None)))
+        found.append(str(LoraRecipe(spec, prompter()).train(taught, len(found), home, lambda *_: None)))
     return tuple(found)
 
 
@@ -188,7 +189,7 @@ def test_votes_differ_and_stay_in_the_schema(served: VllmEngine, samples: list[S
         assert set(chances(generation)) == set(request.constraint.labels)  # type: ignore[union-attr]
     assert sum(len(set(found[r.key].texts)) > 1 for r in requests) > 16
     usage = served.usage()
-    assert isinstance(usage, Usage) and 0 < usage.utilisation <= 1
+    assert 0 < usage.busy <= usage.target * usage.seconds
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.models.engines.engine import EngineSpec
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.log import explain, last_line
 
 SPEC = EngineSpec(engine="vllm", model="models/teacher")

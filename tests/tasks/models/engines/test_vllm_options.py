@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import EngineError
-from tasks.models.engines.engine import EngineSpec, Workplace
+from tasks.models.engines.engine import Workplace
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import check_vllm
 from tasks.models.engines.vllm.options import Build, serve_command, serve_environment, spans_nodes
 from tasks.models.image_cache import ImageCache
@@ -16,7 +17,8 @@ def options(folder: Path, build: Build, most_images: int = 3, **fields) -> dict[
     """The command's flags and their values; None for flags without one."""
     spec = EngineSpec(**{"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct", **fields})
     place = Workplace(ImageCache(folder / "images"), folder / "logs", most_images)
-    words = serve_command(spec, place, build, names=("m@1", "m@1+fold0"), port=1234)
+    names = {None: "m@1", spec.adapter: "m@1+fold0"} if spec.adapter else {None: "m@1"}
+    words = serve_command(spec, place, build, names, "127.0.0.1", 1234)
     words = words[words.index("--model") :]
     pairs = zip(words, [*words[1:], "--"], strict=True)
     return {word: None if value.startswith("--") else value for word, value in pairs if word.startswith("--")}

@@ -3,12 +3,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tasks.evaluation.worker_pool import worker_pool
+from tasks.students.loss_curves import Progress
+from tasks.students.worker_pool import training_pool, worker_pool
 from tests.conftest import ROOT
 
 
@@ -54,8 +58,9 @@ def test_an_exception_ends_what_is_at_work(tmp_path: Path) -> None:
 _OWNER = """
 import sys
 from pathlib import Path
-from tasks.evaluation.worker_pool import worker_pool
-from tests.tasks.evaluation.test_worker_pool import begun, work
+from tasks.students.loss_curves import Progress
+from tasks.students.worker_pool import training_pool, worker_pool
+from tests.tasks.students.test_worker_pool import begun, work
 if __name__ == "__main__":
     with worker_pool(1, begun, Path(sys.argv[1])) as pool:
         pool.submit(work, Path(sys.argv[1]), 300).result()
@@ -68,3 +73,35 @@ def test_a_killed_owner_leaves_nothing_running(tmp_path: Path) -> None:
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
     assert psutil.wait_procs([process], timeout=10)[1] == []
+
+
+def count_to(last: int, progress: Progress) -> None:
+    for step in range(1, last + 1):
+        progress(step, last, 0.5)
+    if last == 13:
+        raise ValueError("thirteen steps are too many")
+
+
+def test_each_training_reports_its_own_progress() -> None:
+    steps: dict[int, list[tuple[int, int, float]]] = {3: [], 5: []}
+
+    def report(last: int) -> Progress:
+        return lambda done, total, loss: steps[last].append((done, total, loss))
+
+    with training_pool(2) as train, ThreadPoolExecutor() as threads:
+        list(threads.map(lambda last: train(partial(count_to, last), report(last)), steps))
+        wait_until(lambda: all(len(found) == last for last, found in steps.items()))
+    assert steps[3] == [(1, 3, 0.5), (2, 3, 0.5), (3, 3, 0.5)]
+    assert steps[5][-1] == (5, 5, 0.5)
+
+
+def test_what_a_training_raises_is_raised_here() -> None:
+    with training_pool(1) as train, pytest.raises(ValueError, match="thirteen steps"):
+        train(partial(count_to, 13), lambda *_: None)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
