@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.dataset.decisions import Reason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.errors import ConfigError
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Record, Sample
 from tasks.storage.rows import read_rows
@@ -60,8 +60,8 @@ def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample
         pseudo={p.sample_id: p for p in _read_if_there(output, "pseudo_labels", Prediction)},
         corrections={c.sample_id: c for c in _read_if_there(output, "correction", Correction)},
         emitted=emitted,
-        # A row of dropped.parquet has no source: of two items with the same id, neither is used.
-        barred=frozenset(d.sample_id for d in drops if d.reason == Reason.CONTAMINATES),
+        # of two items with one id, a row of dropped.parquet does not say which it is: neither is taught
+        barred=frozenset(d.sample_id for d in drops if d.reason == LeftOutReason.CONTAMINATES),
     )
 
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
@@ -68,7 +68,7 @@ class Cost:
 def checkpoint(folder: Path, rehearse: bool) -> Path:
     """A checkpoint of the 7B's sizes and random weights, with the demo's tokenizer and processor."""
     pack = load_pack("demo")
-    new_checkpoint(folder, [label for task in pack.tasks.values() for label in task.labels] * 50)
+    write_checkpoint(folder, [label for task in pack.tasks.values() for label in task.labels] * 50)
     if rehearse:
         return folder
     config = config_7b(Qwen2VLConfig.from_pretrained(folder))

@@ -9,7 +9,7 @@ from PIL import Image
 from qwen_vl_utils import fetch_image
 from transformers import AutoProcessor, Qwen2VLImageProcessor
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.image_cache import TooThin, open_images
 from tasks.models.token_budget import PromptBudget, count_image_tokens, estimate_prompt_tokens
 from tasks.models.unanswered import TooLong
@@ -31,7 +31,7 @@ def sized(width: int, height: int, path: str = "/a.png") -> ImageRef:
 @pytest.fixture(scope="module", params=[14, 16], ids=["qwen2", "qwen3"])
 def budget(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PromptBudget:
     texts = (f"用户: 在吗\n客服: 在的，订单{i} has arrived. What's 第{i}个？" for i in range(200))
-    processor = AutoProcessor.from_pretrained(new_checkpoint(tmp_path_factory.mktemp("tiny"), texts))
+    processor = AutoProcessor.from_pretrained(write_checkpoint(tmp_path_factory.mktemp("tiny"), texts))
     processor.image_processor = Qwen2VLImageProcessor(patch_size=request.param)
     return PromptBudget(processor)
 
