@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar, cast
 import httpx
 from filelock import FileLock, Timeout
 from prefect import get_run_logger
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
@@ -85,7 +85,7 @@ def _take_retries_from(run: FlowRun) -> None:
     policy = run.empirical_policy
     if not policy.retries:
         return
-    client = cast(SyncPrefectClient, get_client(sync_client=True))
+    client = get_client(sync_client=True)
     try:
         with client:
             client.update_flow_run(run.id, empirical_policy=policy.model_copy(update={"retries": 0}))
@@ -111,7 +111,7 @@ class Holder:
 @contextmanager
 def lock_output(
     output: Path, run: str, say: Callable[[str], None] = print, every: float = _LOG_SECONDS
-) -> Iterator[None]:
+) -> Generator[None]:
     """Lock the folder `output` for the run named `run` until the block ends; create the folder if it is missing.
 
     While another process holds the lock this waits, and reports the holder through `say` at once and every `every`

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
@@ -217,7 +218,7 @@ def log_where_to_judge(folder: Path, what: str) -> None:
 
 def show_counts(record: StageRecord) -> None:
     """Show the stage's counts as a table artifact."""
-    rows: list[list[str | int | float]] = [["read", record.read], ["kept", record.kept], ["dropped", record.dropped]]
+    rows: list[list[Any]] = [["read", record.read], ["kept", record.kept], ["dropped", record.dropped]]
     rows += [[f"dropped: {reason}", n] for reason, n in record.drops.items()]
     rows += [["seconds", round(record.seconds, 1)], *([name, value] for name, value in record.costs.rows())]
     rows += [[name, round(value, 4)] for name, value in record.figures.items()]

@@ -6,6 +6,7 @@ Each training is a task run. They run one after another on this machine and at t
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from prefect import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -244,7 +245,7 @@ def _read_reasons(config: CommonConfig, spec: StudentSpec) -> dict[str, str]:
 
 def _show_losses(students: Sequence[Student]) -> None:
     """Show the students' loss curves as one table artifact with about thirty points per student."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for student in students:
         facts = read_facts(student.folder)
         curve = list(zip(facts.get("steps_logged", []), facts.get("losses", []), strict=False))

@@ -38,8 +38,10 @@ _SERVED = re.compile(
     rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|correction/report\.html|logs/(?:{_PART}/)?{_PART}\.log)"
 )
 """Logs are named after models; those from a cluster are in a folder per node."""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
-_POLICY += "form-action 'none'; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
 _SCRIPTS = "; script-src 'unsafe-inline'"
 """For review pages, whose own policy allows only their one script."""
 _PORT_OFFSET = 10

@@ -1,6 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-# (pyarrow publishes no types)
 """Write copies of the labelled manifests with the corrected labels, in the original format.
 
 Nothing but the changed labels differs. JSON, JSON Lines and CSV are edited as text, never parsed and rewritten, which

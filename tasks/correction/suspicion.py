@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
-# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
-# (scipy publishes no types)
 """Measure how strongly the predictions contradict each given label."""
 
 from dataclasses import dataclass

@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
-# (pyarrow publishes no types)
 """Compare two versions of an emitted set item by item: what was added, removed or relabelled, and why.
 
 Both sides are compared in slices, so memory holds only the two tables and an index of matching rows.
@@ -18,13 +15,15 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from tasks.dataset.versions import Snapshot
 from tasks.errors import ManifestError
 from tasks.storage.files import replace_file
 
 _SLICE = 50_000
+
+pc: Any = pyarrow.compute  # its stubs lack the functions that are made at import
 
 
 class ChangeKind(StrEnum):

@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
-# (pyarrow publishes no types)
 """Measure how much a new version differs from the published one, and decide whether it is published.
 
 The state of the last re-labelling is in ``<output>/relabel.json``.

@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (ijson publishes no types)
 """Draw general-purpose conversations from a file of any length, and check them like all other items.
 
 They are mixed into the training set so that the model does not forget other abilities. A row has the format of

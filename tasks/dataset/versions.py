@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-# (pyarrow publishes no types)
 """Record versions of the emitted set: a log of their content digests, and a snapshot of each for comparison.
 
 ``<output>/versions/versions.jsonl`` has one line per version, oldest first. ``<output>/versions/<12 hex>.parquet`` has

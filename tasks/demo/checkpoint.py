@@ -3,8 +3,6 @@
 Everything that loads `Qwen/Qwen2-VL-7B-Instruct` by name can load this folder by path: configuration, weights,
 tokenizer, processor and chat template have the same classes, only smaller.
 """
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -80,7 +78,7 @@ def write_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path
     kernel = model.model.visual.patch_embed.proj.weight
     with torch.no_grad():
         kernel.copy_(_make_patch_filters(*kernel.shape))
-    end, eos = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    end, eos = (tokenizer.get_vocab()[token] for token in ("<|im_end|>", "<|endoftext|>"))
     model.generation_config = GenerationConfig(
         bos_token_id=eos, eos_token_id=[end, eos], pad_token_id=eos, do_sample=False
     )

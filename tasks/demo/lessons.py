@@ -1,5 +1,4 @@
 """Make the training data of the demo's models: newly drawn items in the same prompts that are asked later."""
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import hashlib
 import re

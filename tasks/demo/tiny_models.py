@@ -3,7 +3,6 @@
 `base` can describe images and dialogues but knows no labels; `generator`, in the role of the 7B model, gives a reason
 for a given label; `teacher`, in the role of the 72B model, answers the pack's classify prompt.
 """
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import json
 import os

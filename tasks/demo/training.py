@@ -2,8 +2,6 @@
 
 The length is a number of steps, never a duration, so a slow machine takes longer but makes the same model.
 """
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 
 import math
 import tempfile
@@ -196,5 +194,5 @@ def learn_to_see(
         made = processor.image_processor(images=[image for image, _ in batch], do_resize=False, return_tensors="pt")
         return {**made, "labels": torch.tensor([captions.index(caption) for _, caption in batch])}
 
-    schedule = {"learning_rate": 4e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.1}
+    schedule: dict[str, Any] = {"learning_rate": 4e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.1}
     _run_trainer(_Seeing(model, firsts), pictures, collate, report, max_steps=steps, seed=seed, **schedule)

@@ -1,6 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
-# (scikit-learn publishes few types)
 """Score students on held-out items, and compare training sets, with 95 % intervals.
 
 Intervals are percentiles of a bootstrap over items and seeds at once: both the items and each side's students are drawn

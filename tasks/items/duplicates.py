@@ -1,5 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
 """Find near-duplicates among many items: signatures propose pairs, and the items themselves decide.
 
 Images and text are compared together: screens of one kind look alike, and thousands of dialogues begin with the same

@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (scipy publishes no types)
 """Compare images by appearance: perceptual hashes, cached by digest, and a precise comparison of two files.
 
 Screens of one kind have similar hashes, so hashes only propose pairs; `is_same_picture` aligns the two pictures and

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 """Read raw items and their positions from manifests: JSON arrays, JSON Lines, CSV and Parquet.
 
 A manifest may be a folder: the manifest files in it, in order of their names, form one set that grows as files are

@@ -1,4 +1,3 @@
-# pyright: reportMissingTypeStubs=false
 """Read the text on images with RapidOCR, once per image digest.
 
 A phone screenshot takes 2 to 4 s of one core, so readers are processes of one thread each: several threads on one

@@ -1,4 +1,3 @@
-# pyright: reportMissingTypeStubs=false
 """Read the text on images: the program that tasks/items/ocr.py starts in separate processes."""
 
 import hashlib

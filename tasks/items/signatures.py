@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (rensa publishes no types)
 """Compute compact signatures of items (digests, MinHash, image hashes), so that a million fit into memory."""
 
 import hashlib

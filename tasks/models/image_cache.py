@@ -1,4 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 """Resize images to what the model sees, in the same way for training and asking, and cache the results."""
 
 import hashlib

@@ -69,6 +69,10 @@ class TaskPack(_Strict):
         """Return the task's key in pack.yaml."""
         return self._name
 
+    def set_name(self, name: str) -> None:
+        """Set the task's key; called once, by PackFile."""
+        self._name = name
+
     @model_validator(mode="after")
     def _consistent(self) -> "TaskPack":
         if self.free_text and (self.labels or self.label_list or self.examples):
@@ -111,7 +115,7 @@ class PackFile(_Strict):
     @model_validator(mode="after")
     def _tasks_know_their_names(self) -> "PackFile":
         for name, task in self.tasks.items():
-            task._name = name
+            task.set_name(name)
         return self
 
     @model_validator(mode="after")

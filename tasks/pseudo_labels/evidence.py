@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
-# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
-# (scipy publishes no types)
 """Collect the evidence for a pseudo-label: the teacher's confidence, and what other models answer."""
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
-# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
-# (scipy publishes no types)
 """Estimate P(pseudo-label is correct) by a logistic model of the evidence with one intercept per class.
 
 The weights of the evidence are never negative, so stronger evidence never lowers the expected precision. A normal prior

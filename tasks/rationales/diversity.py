@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (scikit-learn and scipy publish no types)
 """Measure how similar reasons are: near-duplicates, shared openings, and the diversity of a set.
 
 A student that reads the same sentence a hundred times learns the sentence; participants of the challenge reported that

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false
-# (matplotlib's keyword arguments have no types)
 """Draw the card's charts as SVG."""
 
 from collections import Counter

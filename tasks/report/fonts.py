@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
-# pyright: reportUnknownArgumentType=false
-# (fontTools has types for some of its modules only)
 """Embed fonts, so that pages and charts show Chinese, Japanese and Korean text where no such font is installed.
 
 A bare machine's browser has no CJK font at all, and matplotlib ships none. Noto Sans CJK (SIL Open Font License 1.1)

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false
-# (matplotlib's keyword arguments have no types)
 """Draw SVG charts in the colours and fonts of the page; used by the card and the correction report.
 
 Text stays text, so that it can be selected and searched. It is measured with the font that the card embeds

@@ -3,6 +3,7 @@
 import math
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -21,7 +22,8 @@ def html_environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    environment.filters |= {"counted": format_count, "number": format, "figure": format_figure, "cut": cut_text}
+    filters: dict[str, Any] = {"counted": format_count, "number": format, "figure": format_figure, "cut": cut_text}
+    environment.filters.update(filters)
     return environment
 
 

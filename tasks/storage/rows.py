@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (pyarrow publishes no types)
 """Read and write records as rows of a Parquet file, with a few thousand in memory at a time.
 
 The type of a field decides its column; a nested field is a column of JSON text, which any Parquet reader can show.

@@ -1,6 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
-# (trl, peft, datasets and transformers publish few types)
 """Train LoRA students: low-rank adapters of Qwen2-VL, trained by trl's SFTTrainer, stored as peft folders.
 
 During training, a hidden folder beside the student's contains checkpoints in transformers' format, whose optimizer and

@@ -1,4 +1,3 @@
-# pyright: reportMissingTypeStubs=false
 """Save checkpoints at intervals, and find the newest complete one after a training was killed.
 
 transformers writes a checkpoint file by file under its final name, so a kill leaves an incomplete one that looks like

@@ -1,6 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
-# (datasets publishes few types)
 """Choose the items and reasons that a LoRA student is trained on, and make rows for trl."""
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (matplotlib publishes few types)
 """Read a fold's loss curve for student.json, and draw it as a picture."""
 
 import io

@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (scikit-learn and scipy publish few types)
 """The probe's classifier: weighted features, one row per item, a logistic regression on them, and its calibration.
 
 During the fit all classes have equal weight, however rare they are. The weight of class frequencies and the temperature
@@ -198,13 +195,14 @@ def _calibrate(scores: Array, allowed: Array, targets: Array, log_prior: Array) 
 
 def to_arrays(classifier: Classifier, weighing: FeatureWeights) -> tuple[dict[str, Array], dict[str, object]]:
     """Return arrays for an .npz file and values for a JSON file, from which `from_arrays` restores both objects."""
-    values = vars(classifier) | {"weights": classifier.weights.astype(np.float32)}
+    values: dict[str, Any] = vars(classifier) | {"weights": classifier.weights.astype(np.float32)}
     arrays = {name: values.pop(name) for name in _ARRAYS}
     return arrays | weighing.state, values
 
 
 def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, FeatureWeights]:
     """Restore both objects from the result of `to_arrays`. Raises KeyError when something is missing."""
-    fields: dict[str, Any] = {name: arrays[name] for name in _ARRAYS} | {name: plain[name] for name in _PLAIN}
+    fields: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+    fields |= {name: plain[name] for name in _PLAIN}
     fields["classes"] = tuple(fields["classes"])
     return Classifier(**fields), FeatureWeights({name: array for name, array in arrays.items() if name not in _ARRAYS})

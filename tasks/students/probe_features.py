@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (scikit-learn and torch publish few types)
 """Compute frozen features of items: hashed character n-grams of texts, and a few hundred numbers per image.
 
 Nothing is fitted to labels, so the features of an image are computed once for all folds.

@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (pyarrow and datasets publish few types)
 """Parquet for Hugging Face `datasets` and trl, with the columns prompt, completion and images.
 
 `load_dataset("parquet", data_files=…)` reads the column types from the file and decodes images when a row is read.

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false
-# (matplotlib's keyword arguments have no types)
 """Draw the flow of items through a run, from what was read to the training set, as a Sankey diagram.
 
 matplotlib's own Sankey class draws single arrows, not columns of nodes, so nodes and bands are placed here. Only counts

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false
-# (huggingface_hub's card data have types in part)
 """Write the card as README.md: metadata that the Hugging Face Hub reads, then the same facts as tables."""
 
 import re

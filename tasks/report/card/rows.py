@@ -1,6 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-# (pyarrow publishes no types)
 """Read Parquet files a few thousand rows at a time, and draw some of the rows."""
 
 import random

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false
-# (matplotlib's keyword arguments have no types)
 """Draw the plots of the correction's report; the card shows some of them too.
 
 They contain no labels, because the report embeds no font. Labels appear in HTML only, in the reader's fonts.

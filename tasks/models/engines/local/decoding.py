@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Decode a batch over one KV cache: what the local engine does once prompts are tensors.
 
 A batch is prefilled once. After that every step appends a token to all rows; a row that has ended gets masked tokens,

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
 """Answer with a Qwen-VL checkpoint by transformers, in this process: no server is needed."""
 
 import gc

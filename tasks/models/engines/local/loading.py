@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
 """Load a Qwen-VL checkpoint with transformers, and say what to change when that fails."""
 
 from pathlib import Path

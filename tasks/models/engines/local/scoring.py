@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Compute the likelihood of each of several given answers after a cached prompt: the basis of label probabilities."""
 
 from collections.abc import Sequence

@@ -1,5 +1,3 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
 # (ray's decorators lose what they decorate)
 """The `runner:` key of a configuration (threads of this machine, or a Ray cluster), and connecting to the cluster.
 

@@ -1,6 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
-# (ray's handles and references have no types of their own)
 """vLLM servers on the nodes of a Ray cluster: Ray places and restarts one actor per copy, which runs the server.
 
 The server engine shares the load over the addresses. When an address stops answering, its actor is asked for it again:

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 """Ask any OpenAI-compatible server, with a fixed number of requests in flight however long each of them takes.
 
 The caller's thread draws requests from the stream and prepares them; an event loop in another thread keeps the
