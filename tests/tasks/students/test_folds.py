@@ -87,7 +87,7 @@ def test_sizes_of_groups_and_the_largest_are_reported() -> None:
         pytest.param(
             [sample(f"s{i}", image(str(i)), given=LABELS[i // 3]) for i in range(9)]
             + [sample(f"r{i}", image(str(3 * i)), given=f"rare {i}") for i in range(3)],
-            "no label has 3 items that can be held out, the commonest has 2",
+            "no label has 3 items that can be held out, the most frequent has 2",
             id="too few beside rare ones",
         ),
     ],
