@@ -21,9 +21,9 @@ from tasks.items.ocr import Found, OcrReader, Reading, read_images
 from tasks.models.ask import Answer, Asker
 from tasks.models.costs import Budget
 from tasks.models.engines.engine import Engine, Workplace
-from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.image_cache import ImageCache, prepare
+from tasks.models.image_cache import ImageCache, fill_cache
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import BudgetSettings
 from tasks.packs.pack import Pack
@@ -58,7 +58,7 @@ def charge_budget(limits: BudgetSettings) -> Generator[Budget]:
 def make_budget_error() -> BudgetSpent:
     """Return the error for a stage that stopped because the budget was spent."""
     budget = _BUDGET.get()
-    return BudgetSpent("the budget is spent; run again to continue") if budget is None else budget.exhausted()
+    return BudgetSpent("the budget is spent; run again to continue") if budget is None else budget.make_error()
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def _warn_of_long_prompt(request: Request, pack: str) -> None:
 def prepare_prompter(config: CommonConfig, pack: Pack, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
     """Return the prompter of `pack` for the model in `spec`; on a cluster, resize the images first."""
     _prepare_images(config, spec, samples)
-    return prompter_for(pack, spec, read_texts(config, pack, samples))
+    return make_prompter(pack, spec, read_texts(config, pack, samples))
 
 
 def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
@@ -154,12 +154,12 @@ def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sa
     images = _list_images(samples)
     if config.runner == "threads" or spec.engine == "scripted" or not images:
         return
-    from tasks.models.engines.local.loading import patch_size  # imports torch, which takes seconds
+    from tasks.models.engines.local.loading import read_patch_size  # imports torch, which takes seconds
 
-    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": patch_size(spec)}
+    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": read_patch_size(spec)}
     cache = ImageCache(config.images)
     shards = [
-        Shard(f"resize {len(part)} images", partial(prepare, cache, part, **bounds))
+        Shard(f"resize {len(part)} images", partial(fill_cache, cache, part, **bounds))
         for part in split_into_parts(images, _IMAGES_PER_SHARD)
     ]
     failed = 0

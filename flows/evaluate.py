@@ -25,7 +25,7 @@ from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
-from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.identity import make_prompter
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import read_settings, write_card
@@ -141,7 +141,7 @@ class _Students:
     def ask(self, trial: Trial, items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:
         """Return the student's prediction for each item, by id."""
         engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in self.trials])
-        prompter = prompter_for(self.pack, engine, trial.texts)
+        prompter = make_prompter(self.pack, engine, trial.texts)
         requests = make_label_requests(prompter, items, with_reason=with_reason)
         how = "predicts labels after reasons" if with_reason else "predicts labels"
         what = f"student of `{trial.variant}`, seed {trial.seed}, {how}"

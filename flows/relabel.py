@@ -35,7 +35,7 @@ from tasks.dataset.versions import CANDIDATE, open_snapshot, read_versions
 from tasks.errors import BudgetSpent
 from tasks.items.file_states import read_file_state, read_folder_state
 from tasks.items.ocr import get_reader_identity
-from tasks.models.engines.identity import checkpoint_identity, model_identity
+from tasks.models.engines.identity import identify_checkpoint, identify_model
 from tasks.packs.pack import load_pack
 from tasks.records import digest_of
 from tasks.review.queue import CONFLICTS, REVIEW_POOL, STORE
@@ -84,8 +84,8 @@ def digest_watched_inputs(config: RelabelConfig) -> str:
             config.model_dump(mode="json", exclude=unimportant),
             pack.digest,
             code_version(),
-            [model_identity(spec) for spec in config.engines],
-            "" if student is None or student.kind == "probe" else checkpoint_identity(student.base, student.revision),
+            [identify_model(spec) for spec in config.engines],
+            "" if student is None or student.kind == "probe" else identify_checkpoint(student.base, student.revision),
             get_reader_identity() if pack.ocr else "",
             [[read_file_state(source.manifest), read_folder_state(source.images)] for source in sources],
             [read_file_state(path) for path in (*stores, *given) if path is not None],
@@ -172,9 +172,9 @@ def _decide(
 def _show(drift: Drift) -> None:
     from flows.stage import show_table
 
-    drifts = [{"what": name, "figure": value} for name, value in drift.rows()]
+    drifts = [{"what": name, "figure": value} for name, value in drift.tabulate()]
     show_table("relabel-drift", drifts, "Difference from the published version")
-    if rows := [dict(zip(_CHANGE_COLUMNS, row, strict=True)) for row in drift.relabellings()]:
+    if rows := [dict(zip(_CHANGE_COLUMNS, row, strict=True)) for row in drift.list_relabelled()]:
         show_table("relabel-changes", rows, "The first relabelled items")
 
 
@@ -243,14 +243,14 @@ def _resume_run() -> None:
 
 def _describe_candidate(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
     """Return the text above the form's fields, as Markdown."""
-    changes = drift.relabellings()
+    changes = drift.list_relabelled()
     page = output / PAGES["review"]
     link = make_link(page)
     return "\n\n".join(
         [
             "## A new version awaits approval",
             f"**{'; '.join(against or _NO_OBJECTION)}**",
-            _format_table(("what", "figure"), [*drift.rows(), *_list_gate_figures(output)]),
+            _format_table(("what", "figure"), [*drift.tabulate(), *_list_gate_figures(output)]),
             _format_table(_CHANGE_COLUMNS, changes) if changes else "No label has changed.",
             f"Review page: {f'[{page.name}]({link})' if link else f'`{page}`'}. All changes: "
             f"`labelstill diff {output} {output / CANDIDATE}`.",

@@ -17,7 +17,14 @@ from flows.config import CommonConfig
 from tasks.errors import EngineError
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import Engine, Workplace, open_engine
-from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, last_line, mark_ground
+from tasks.models.engines.ray.cluster import (
+    NodeRequirements,
+    RayRunner,
+    check_nodes,
+    get_last_line,
+    join_cluster,
+    mark_shared_folders,
+)
 from tasks.models.engines.ray.placed import open_on_cluster
 from tasks.models.engines.spec import EngineSpec
 
@@ -83,7 +90,7 @@ def open_where_configured(config: CommonConfig, spec: EngineSpec, place: Workpla
     return open_on_cluster(spec, place, config.runner, check_cluster(config))
 
 
-def check_cluster(config: CommonConfig) -> Ground:
+def check_cluster(config: CommonConfig) -> NodeRequirements:
     """Check, once per process, that all nodes see the configuration's folders, and return what they must share.
 
     Raises EngineError when there is no cluster or a node does not see the folders.
@@ -96,17 +103,19 @@ def check_cluster(config: CommonConfig) -> Ground:
 
 
 @cache
-def _check_nodes(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) -> Ground:
+def _check_nodes(address: str, written: tuple[Path, ...], read: tuple[Path, ...]) -> NodeRequirements:
     ray = join_cluster(RayRunner(address=address))
-    ground = mark_ground(written, read)
-    nodes = check_nodes(ray, ground)
+    requirements = mark_shared_folders(written, read)
+    nodes = check_nodes(ray, requirements)
     get_run_logger().info("Ray cluster at %s: %d nodes, all see %s", address, nodes, written[0])
-    return ground
+    return requirements
 
 
-def _run_on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequence[Shard[T]], gpus: int) -> Iterator[T]:
+def _run_on_cluster(
+    runner: RayRunner, requirements: NodeRequirements, name: str, shards: Sequence[Shard[T]], gpus: int
+) -> Iterator[T]:
     ray = join_cluster(runner)
-    futures = _submit(runner, [_make_task(name, shard, ground) for shard in shards], gpus)
+    futures = _submit(runner, [_make_task(name, shard, requirements) for shard in shards], gpus)
     try:
         while futures:
             done, _ = ray.wait(list(futures), timeout=_WAIT_SECONDS)
@@ -114,11 +123,11 @@ def _run_on_cluster(runner: RayRunner, ground: Ground, name: str, shards: Sequen
                 try:
                     yield futures.pop(reference).result()
                 except ray.exceptions.RayTaskError as error:
-                    raise EngineError(f"a shard of `{name}` failed on its node: {last_line(error)}") from error
+                    raise EngineError(f"a shard of `{name}` failed on its node: {get_last_line(error)}") from error
                 except ray.exceptions.RayError as error:
                     raise EngineError(
                         f"a shard of `{name}` was started {_MAX_ATTEMPTS} times, and each time its process or node "
-                        f"died: {last_line(error)}; see Ray's log on that node (often it lacks memory), and run again"
+                        f"died: {get_last_line(error)}; see Ray's log there (often it lacks memory), and run again"
                     ) from error
     finally:
         for reference in futures:  # after an error the other shards are not needed
@@ -136,10 +145,10 @@ def _submit(runner: RayRunner, steps: Sequence[Any], gpus: int) -> dict[Any, Any
     return {future.wrapped_future: future for future in futures}
 
 
-def _make_task(name: str, shard: Shard[T], ground: Ground) -> Any:
+def _make_task(name: str, shard: Shard[T], requirements: NodeRequirements) -> Any:
     @task(name=name, task_run_name=shard.title, cache_policy=NO_CACHE, persist_result=False)
     def step() -> T:
-        ground.enter()
+        requirements.adopt()
         return shard.work()
 
     return step

@@ -25,11 +25,11 @@ from tasks.items.ocr import get_reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Record, Sample, Split, content_digest
 from tasks.review.queue import PAGE
-from tasks.review.verdicts import read_store, usable
+from tasks.review.verdicts import read_store, split_valid
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
 from tasks.storage.stages import code_version, find_finished_record, hash_recipe, write_stage
@@ -144,7 +144,7 @@ class Stage:
     @cached_property
     def models(self) -> dict[str, str]:
         """The identity of each model, by role."""
-        return {role: model_identity(spec) for role, spec in self._engines.items()}
+        return {role: identify_model(spec) for role, spec in self._engines.items()}
 
     def find_finished(self, **decisive: object) -> StageRecord | None:
         """Return the record of a finished result with the same recipe, and show it in log and web UI; else None.
@@ -201,7 +201,7 @@ def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str
     """Return people's verdicts on `samples`, by id; leave out those on items that have changed since."""
     labels = {s.id: s.labels for s in samples}
     contents = {s.id: content_digest(s) for s in samples}
-    valid, stale = usable(read_store(store), labels, contents)
+    valid, stale = split_valid(read_store(store), labels, contents)
     if stale:
         get_run_logger().warning(
             "%s: %d verdicts are not used because their items have changed since: %s", store, len(stale), stale[:10]

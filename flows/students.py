@@ -19,7 +19,7 @@ from tasks.errors import ConfigError
 from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
 from tasks.models.ask import Asker
-from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.identity import make_prompter
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample
@@ -150,7 +150,7 @@ class FoldStudents:
                 found = list(predict_probe(student.folder, its, self.texts, self.vectors))
             else:
                 engine = choose_student_engine(spec, student.folder, [s.folder for s in students])
-                prompter = prompter_for(self.pack, engine, self.texts)
+                prompter = make_prompter(self.pack, engine, self.texts)
                 with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
                 requests = make_label_requests(prompter, its, with_reason=with_reason)
                 what = f"student {student.fold + 1} of {len(students)} predicts its fold"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.dataset import draw_items
-from tasks.demo.lessons import CAPTIONS, School, as_sample
+from tasks.demo.lessons import CAPTIONS, School, convert_to_sample
 from tasks.demo.training import Lesson, learn_to_see, train
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
@@ -31,7 +31,7 @@ def teach(folder: Path) -> Path:
     if (folder / "model.safetensors").exists():
         return folder
     school = School(load_pack("demo"), SEED)
-    new_checkpoint(folder, school.corpus(), SEED)
+    write_checkpoint(folder, school.corpus(), SEED)
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
     (folder / "model.safetensors").unlink()  # there again, and whole, once it is taught
@@ -52,7 +52,7 @@ def screen_samples(n: int, seed: int, folder: Path) -> list[Sample]:
         image.save(file)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         ref = ImageRef(path=str(file), sha256=digest, width=image.width, height=image.height)
-        sample = as_sample(item, pack)
+        sample = convert_to_sample(item, pack)
         parts = tuple(part if isinstance(part, TextPart) else ImagePart(image=ref) for part in sample.parts)
         samples.append(sample.model_copy(update={"parts": parts, "given": item.label}))
     return samples
@@ -69,7 +69,7 @@ def _lessons(school: School, processor: object) -> Iterator[Lesson]:
     for chunk in count():
         for number, item in enumerate(draw_items(256, 900 + chunk, image_share=1.0)):
             bare = number % 4 == 0
-            request = school.prompter.classify(as_sample(item, school.pack), Sampling(), with_reason=not bare)
+            request = school.prompter.classify(convert_to_sample(item, school.pack), Sampling(), with_reason=not bare)
             answer = school.prompter.answer(item.label, "" if bare else CAPTIONS[item.label])
             turns = [
                 {"role": "user", "content": make_user_content(request.model_copy(update={"prefix": ""}))},

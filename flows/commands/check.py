@@ -7,7 +7,7 @@ from functools import partial
 
 from flows.config import DistillConfig, EmitConfig
 from tasks.items.samples import Intake, read_samples
-from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.identity import make_prompter
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import count_fixed_chars
@@ -74,11 +74,11 @@ def _estimate_stages(config: DistillConfig, pack: Pack, intakes: dict[Split, Int
     pool = intakes[Split.UNLABELLED].kept if Split.UNLABELLED in intakes else ()
     sampling = Sampling()
     if config.generator and labelled:
-        prompter = prompter_for(pack, config.generator)
+        prompter = make_prompter(pack, config.generator)
         yield _estimate("rationales", [prompter.rationale(s, s.given or "", sampling) for s in labelled])
     if config.teacher is None or not (pool or config.student):
         return
-    teacher = prompter_for(pack, config.teacher)
+    teacher = make_prompter(pack, config.teacher)
     checked = _estimate("pseudo-labels: calibration", [teacher.classify(s, sampling) for s in labelled])
     if pool:
         if pack.describe_first:
@@ -88,7 +88,7 @@ def _estimate_stages(config: DistillConfig, pack: Pack, intakes: dict[Split, Int
             yield checked
     if config.student and labelled:
         if not isinstance(config.student, ProbeSpec):  # which asks no model
-            student = prompter_for(pack, choose_base_engine(config.student))
+            student = make_prompter(pack, choose_base_engine(config.student))
             asked = [student.classify(s, sampling, with_reason=False) for s in labelled]
             yield _estimate("correction: students", asked * config.student.repeats)
         share = config.correction.teacher_share

@@ -12,7 +12,7 @@ from rich.table import Table
 from tasks.errors import ManifestError
 
 if TYPE_CHECKING:
-    from tasks.dataset.diff import Change, Side, Tally
+    from tasks.dataset.diff import Change, ChangeCounts, Side
     from tasks.dataset.versions import Snapshot
 
 console = Console()
@@ -42,23 +42,23 @@ def diff_command(
     With only --in OUTPUT, compare OUTPUT's latest version with the one before it. Without B, compare A with the latest.
     A and B may be the beginning of a version's digest, as listed in OUTPUT/versions/versions.jsonl.
     """
-    from tasks.dataset.diff import Tally, change_file, differences
+    from tasks.dataset.diff import ChangeCounts, compare_snapshots, open_change_file
     from tasks.dataset.versions import open_snapshot
 
     names = _choose_sides(before, after, output)
-    tally = Tally()
+    counts = ChangeCounts()
     first: list[Change] = []
     with console.status("comparing"):
         a, b = (open_snapshot(name, output) for name in names)
-        with change_file(to) if to else nullcontext(lambda change: None) as write:
-            for change in differences(a, b):
-                tally.add(change)
+        with open_change_file(to) if to else nullcontext(lambda change: None) as write:
+            for change in compare_snapshots(a, b):
+                counts.add(change)
                 write(change)
                 if len(first) < show:
                     first.append(change)
-    _show(a, b, tally, first)
+    _show(a, b, counts, first)
     if to:
-        typer.echo(f"{tally.items:,} changed items written to {to}")
+        typer.echo(f"{counts.items:,} changed items written to {to}")
 
 
 def _choose_sides(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
@@ -78,27 +78,27 @@ def _choose_sides(before: str | None, after: str | None, output: Path | None) ->
     return before or str(log[-1].parent), log[-1].version
 
 
-def _show(a: "Snapshot", b: "Snapshot", tally: "Tally", first: "list[Change]") -> None:
+def _show(a: "Snapshot", b: "Snapshot", counts: "ChangeCounts", first: "list[Change]") -> None:
     for letter, side in (("A", a), ("B", b)):
         typer.echo(f"{letter}: {side.rows:,} examples, version {side.version[:12]}: {side.name}")
-    if not tally.items:
+    if not counts.items:
         typer.echo("nothing differs" if a.version == b.version else "no item differs")
         return
     table = Table("what", "items")
-    for kind, count in tally.kinds.most_common():
+    for kind, count in counts.kinds.most_common():
         table.add_row(kind, f"{count:,}")
     console.print(table)
-    if tally.relabelled:
+    if counts.relabelled:
         pairs = Table("old label", "new label", "items")
-        for (old, new), count in tally.relabelled.most_common(_PAIRS):
+        for (old, new), count in counts.relabelled.most_common(_PAIRS):
             pairs.add_row(_shorten(old), _shorten(new), f"{count:,}")
         console.print(pairs)
-        if len(tally.relabelled) > _PAIRS:
-            typer.echo(f"… and {len(tally.relabelled) - _PAIRS:,} more pairs")
+        if len(counts.relabelled) > _PAIRS:
+            typer.echo(f"… and {len(counts.relabelled) - _PAIRS:,} more pairs")
     if first:
         console.print(_make_items_table(first))
-    if tally.items > len(first):
-        typer.echo(f"… and {tally.items - len(first):,} more items; --to FILE writes all, --show N lists more")
+    if counts.items > len(first):
+        typer.echo(f"… and {counts.items - len(first):,} more items; --to FILE writes all, --show N lists more")
 
 
 def _make_items_table(changes: "list[Change]") -> Table:

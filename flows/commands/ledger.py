@@ -24,7 +24,7 @@ _DEFAULT = Path("artifacts/ledger.sqlite")
 @app.command()
 def stats(ledger: LedgerPath = _DEFAULT) -> None:
     """Show the number of answers and tokens by purpose, model and outcome, and the file's size and age."""
-    from tasks.models.ledger.tools import stats as read_stats
+    from tasks.models.ledger.tools import read_stats
 
     found = read_stats(ledger)
     _show(found)
@@ -41,13 +41,13 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without this, only show what would be deleted")] = False,
 ) -> None:
     """Delete the answers that meet all given conditions, and free the space. A run that needs them asks again."""
-    from tasks.models.ledger.tools import Choice, prunable
+    from tasks.models.ledger.tools import Choice, find_prunable
     from tasks.models.ledger.tools import prune as delete
 
     before = None if older_than is None else time.time() - older_than * 86_400
     choice = Choice(before, model, purpose, outcome)
     if not yes:
-        doomed = prunable(ledger, choice)
+        doomed = find_prunable(ledger, choice)
         _show(doomed)
         typer.echo(f"{doomed.rows:,} answers would be deleted; --yes deletes them")
         return

@@ -118,8 +118,8 @@ def _read_cases(run: Path) -> "tuple[list[ReviewCase], Path]":
 def _read_verdicts(cases: "list[ReviewCase]", store: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the valid verdicts by sample id, and the ids of items that have changed since they were judged."""
     from tasks.records import content_digest
-    from tasks.review.verdicts import read_store, usable
+    from tasks.review.verdicts import read_store, split_valid
 
-    return usable(
+    return split_valid(
         read_store(store), {c.sample_id: c.labels for c in cases}, {c.sample_id: content_digest(c) for c in cases}
     )

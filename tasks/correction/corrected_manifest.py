@@ -1,12 +1,12 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 # (pyarrow publishes no types)
-"""Write the labelled manifests again with the corrected labels, in the format they came in.
+"""Write copies of the labelled manifests with the corrected labels, in the original format.
 
-Only the labels that changed are written: JSON, JSON Lines and CSV are edited as text, never parsed and dumped, so key
-order, spaces, quotes, line ends, a BOM, long numbers, NaN and lines that are not even JSON stay as they were. Of a
-Parquet file rows, types and metadata stay; compression and row groups are pyarrow's. Items that correction drops are
-left out. Items that were refused on the way in stay. A file without a change is copied byte for byte.
+Nothing but the changed labels differs. JSON, JSON Lines and CSV are edited as text, never parsed and rewritten, which
+preserves key order, spaces, quotes, line ends, a byte-order mark, long numbers, NaN and lines that are not valid JSON.
+A Parquet copy keeps rows, types and metadata; compression and row groups are pyarrow's defaults. Items that correction
+drops are left out; items that intake refused are kept. A file without changes is copied byte for byte.
 """
 
 import csv
@@ -32,7 +32,7 @@ from tasks.storage.files import write_bytes
 from tasks.storage.json_lines import write_json_lines
 
 FOLDER, CHANGES = "corrected", "corrections.jsonl"
-"""Beside each other in the stage's folder: the manifests, and a line per changed item."""
+"""In the stage's folder: the copies of the manifests, and one line per changed item."""
 
 _ARRAY = re.compile(r"\ufeff?[ \t\n\r]*\[")
 _OPENING = re.compile(r"\ufeff?[ \t\n\r]*[\[{][ \t\n\r]*")
@@ -42,7 +42,7 @@ _CELL = re.compile(r'("[^"]*(?:""[^"]*)*"|[^,\r\n]*)(?:,|\r|\n|$)')
 _DECODER = json.JSONDecoder()
 
 _Edits = Mapping[int, str | None]
-"""The new text in the label's field by item (its index in `read_items`), or None to leave the item out."""
+"""The new text of the label's field by item (its index in `read_items`), or None to leave the item out."""
 
 
 class _Span(NamedTuple):
@@ -51,10 +51,10 @@ class _Span(NamedTuple):
 
 
 def check_not_own_copy(manifest: Path, folder: Path) -> None:
-    """Raise ConfigError when the manifest is a corrected copy in the stage's own `folder`, which a run writes anew."""
+    """Raise ConfigError if the manifest is a corrected copy in the stage's own `folder`, which a run overwrites."""
     if manifest.resolve().is_relative_to((folder / FOLDER).resolve()):
         raise ConfigError(
-            f"{manifest}: is this run's own corrected copy, which it would overwrite; move it out of {folder / FOLDER}"
+            f"{manifest}: is a corrected copy that this run would overwrite; move it out of {folder / FOLDER}"
         )
 
 
@@ -63,9 +63,9 @@ def write_corrected(
 ) -> list[str]:
     """Write `folder`/corrected/<name> for each manifest file and `folder`/corrections.jsonl, each file atomically.
 
-    `corrections` are those of `samples`, in the same order. Returns the ids of items that have another label in the
-    manifest by now than the one that was judged, or are gone from it: these stay as they are, and are in no line of
-    corrections.jsonl. Raises ManifestError when a manifest can't be read any more.
+    `corrections` are those of `samples`, in the same order. Returns the ids of items whose label in the manifest has
+    changed since it was judged, or that are no longer there; they stay as they are and are not in corrections.jsonl.
+    Raises ManifestError if a manifest cannot be read.
     """
     changes: dict[str, dict[str, Correction]] = defaultdict(dict)
     for sample, correction in zip(samples, corrections, strict=True):
@@ -78,7 +78,7 @@ def write_corrected(
         left_alone += _write_copy(file, columns, wanted, folder / FOLDER / file.name)
     for copy in (folder / FOLDER).iterdir():
         if copy.name not in {file.name for file in files} and copy.is_file():
-            copy.unlink()  # of a manifest that is no longer in the set
+            copy.unlink()  # its manifest is no longer in the set
     unwritten = set(left_alone)
     lines = [
         {"source": source, "id": i, "given": c.given, "now": c.label, "why": c.why, "reviewed": c.reviewed}
@@ -91,7 +91,7 @@ def write_corrected(
 
 
 def _write_copy(file: Path, columns: Columns, wanted: Mapping[str, Correction], copy: Path) -> list[str]:
-    """Write one manifest's copy; returns the ids in `wanted` that could not be changed."""
+    """Write the copy of one manifest and return the ids in `wanted` that could not be changed."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -101,7 +101,7 @@ def _write_copy(file: Path, columns: Columns, wanted: Mapping[str, Correction], 
         return []
     edits, missed = _find_edits(file, columns, wanted)
     if file.read_bytes() != data:
-        raise ManifestError(f"{file}: was changed while it was read; run again")
+        raise ManifestError(f"{file}: changed while it was being read; run again")
     column = columns.output or ""
     if file.suffix.lower() == ".parquet":
         write_bytes(copy, _edit_table(data, column, edits))
@@ -123,7 +123,7 @@ def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) 
         if not isinstance(output, str) or output.strip() != correction.given:
             missed.append(correction.sample_id)
             continue
-        # Spaces around the label stay.
+        # Keep spaces around the label.
         edits[index] = None if correction.label is None else output.replace(correction.given, correction.label, 1)
     return edits, [*missed, *waiting]
 
@@ -148,7 +148,7 @@ def _edit_text(text: str, suffix: str, column: str, edits: _Edits) -> str:
         label = edits.get(i, "")
         if label is None:
             continue
-        if len(parts) > 1:  # a comma, or blank lines; what stands before the first item is there already
+        if len(parts) > 1:  # the comma or blank lines between items; the text before the first item is already there
             parts.append(text[spans[i - 1].end : start])
         if i not in edits:
             parts.append(text[start:end])
@@ -165,7 +165,7 @@ def _edit_text(text: str, suffix: str, column: str, edits: _Edits) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Return whether it is one object, not JSON Lines, which the reader allows in a .json file too."""
+    """Return whether the text is one JSON value; a .json file may also contain JSON Lines."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -174,7 +174,7 @@ def _is_json(text: str) -> bool:
 
 
 def _find_array_items(text: str) -> list[_Span]:
-    """Return where each value of an array stands, without the spaces and commas around it."""
+    """Return the span of each value of an array, without the spaces and commas around it."""
     spans: list[_Span] = []
     at = _skip(_OPENING, text, 0)
     while text[at] != "]":
@@ -184,7 +184,7 @@ def _find_array_items(text: str) -> list[_Span]:
 
 
 def _find_value(text: str, start: int, name: str) -> _Span:
-    """Return where an object's field has its value; of fields with one name the last counts, as for `json.loads`."""
+    """Return the span of the field's value in an object; of repeated fields the last counts, as for `json.loads`."""
     found = _Span(0, 0)
     at = _skip(_OPENING, text, start)
     while text[at] != "}":
@@ -203,7 +203,7 @@ def _skip(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _find_records(text: str, column: str) -> tuple[int, list[_Span]]:
-    """Return the number of a CSV file's column, and where each record stands, with its line end."""
+    """Return the number of the column in a CSV file, and the span of each record, with its line end."""
     begin = int(text.startswith("\ufeff"))
     lines = io.StringIO(text[begin:], newline="").readlines()
     starts = list(accumulate((len(line) for line in lines), initial=begin))
@@ -217,7 +217,7 @@ def _find_records(text: str, column: str) -> tuple[int, list[_Span]]:
         elif row:
             spans.append(_Span(starts[seen], starts[rows.line_num]))
         seen = rows.line_num
-    # Of columns with one name the last counts, as for the reader.
+    # Of repeated columns the last counts, as in the manifest reader.
     return len(header) - 1 - header[::-1].index(column), spans
 
 
@@ -225,7 +225,7 @@ def _find_records(text: str, column: str) -> tuple[int, list[_Span]]:
 
 
 def _edit_table(data: bytes, name: str, edits: _Edits) -> bytes:
-    """Pass untouched cells on as Arrow slices: whatever they hold stays, text that isn't UTF-8 included."""
+    """Return the edited file. Unchanged cells are passed on as Arrow slices, so even text that isn't UTF-8 is kept."""
     table = pq.ParquetFile(pa.BufferReader(data)).read()
     number = table.schema.get_field_index(name)
     column, chunks, at = table.column(number), [], 0

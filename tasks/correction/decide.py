@@ -1,10 +1,8 @@
-"""Correction of given labels: suspicion out of fold, a blind teacher, a person's audit, decisions under the gate.
+"""Decide about each given label from out-of-fold predictions, a teacher's blind answers and a person's verdicts.
 
-1. No prediction counts whose student saw the item, or a duplicate of it: `students.folds.check_out_of_fold`.
-2. `correct` asks the teacher, which is not shown the given label, about the most suspicious items only;
-3. has a person judge a sample of them (gate.py), calibrates on the verdicts (calibration.py), and spends
-   what is left of the person's budget where an answer is worth most;
-4. decides: verdicts stand; unreviewed labels change only while the gate is open; the rest waits or stays.
+The students must not have seen the item or a duplicate of it (checked by `students.folds.check_out_of_fold`), and the
+teacher is not shown the given label. A verdict always decides. Without one, a label changes only while the gate is
+open; other flagged items wait for a review.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,32 +26,32 @@ from tasks.correction.suspicion import Suspicion, measure_suspicion, temper
 from tasks.records import Action, Interval
 
 AskTeacher = Callable[[Ints], Floats]
-"""Items → their probabilities by the teacher, asked blind, [n, C + 1]: the last column is "none of the labels".
+"""Return the teacher's probabilities [n, C + 1] of the items, asked blind; the last column is "none of the labels".
 
-NaN in the rows of items that it can't say anything about.
+Rows of items about which it gave no usable answer are NaN.
 """
 LookUp = Callable[[Ints], Mapping[int, int]]
-"""Items → a person's verdicts on those of them that have one: label index, or -1 for neither."""
+"""Return a person's verdicts on those of the items that have one: label index by item, -1 for neither."""
 
 _ENOUGH = 20
-"""Verdicts from which on flags are set by calibrated probability instead of by the plain margin."""
+"""Minimum number of verdicts for setting flags by calibrated probability instead of by the margin."""
 _ROUNDS = 200
-"""Bootstrap samples behind an interval."""
+"""Bootstrap samples per interval."""
 _MARGIN = 0.1
-"""With fewer verdicts, items are flagged whose candidate leads the given label by more than this."""
+"""With fewer verdicts, an item is flagged if its candidate leads the given label by more than this probability."""
 _LEAST_DOUBT = -1.5
-"""Log-ratio below which no teacher is asked: on human noise (CIFAR-10N) one such item in a hundred was wrong."""
+"""The teacher is not asked below this log-ratio: on human label noise (CIFAR-10N) 1 % of such items were wrong."""
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What became of N items; arrays are [N]."""
+    """The decisions about N items and their grounds; arrays are [N]. Made by `correct`; read by outcome and report."""
 
     judgements: Judgements
     evidence: Suspicion
     beliefs: Beliefs
     verdicts: dict[int, int]
-    """All that were used: label index, -1 for neither."""
+    """Every verdict that was used: label index by item, -1 for neither."""
     action: tuple[Action, ...]
     label: Ints
     """Index of the final label; -1 for a dropped item."""
@@ -61,13 +59,14 @@ class Decisions:
     gain: NDArray[np.float64]
     gate: Gate
     teacher: Floats | None
-    """[N, C]; NaN where it was not asked or could not say."""
+    """Probabilities [N, C]; NaN where it was not asked or gave no usable answer."""
     teacher_asked: Ints
     person_asked: Ints
-    """In the order of asking: the audit first, then by expected gain."""
+    """Items in the order of asking: the audit first, then by expected gain."""
     audited: int
+    """How many of `person_asked` are the audit."""
     estimates: dict[str, Interval] = field(default_factory=dict[str, Interval])
-    """`wrong` (share of given labels), `precision` and `recall` of the flags; none without enough verdicts."""
+    """`wrong` (share of wrong given labels), `precision` and `recall` of the flags; empty with too few verdicts."""
 
 
 def correct(
@@ -80,32 +79,31 @@ def correct(
 ) -> Decisions:
     """Decide about every item of `judgements`.
 
-    `look_up` is called with at most `settings.review_budget` items in all, those of the audit among them whether known
-    or not. `known` are verdicts from before (item → label index, -1 for neither): they stand whatever is said now.
-    `seed` draws the audit.
+    `look_up` is called for at most `settings.review_budget` items in all, including the whole audit. `known` are
+    earlier verdicts (label index by item, -1 for neither), which take precedence over new ones. `seed` draws the audit.
     """
     known = dict(known or {})
-    # 1. the students' evidence, and the teacher's about the most suspicious items
+    # 1. Measure the students' evidence, and ask the teacher about the most suspicious items.
     tempered = temper(judgements)
     evidence = measure_suspicion(judgements, tempered)
     asked, teacher, rejected = _ask_teacher(evidence, settings.teacher_share, ask_teacher, judgements)
     if teacher is not None:
         evidence = measure_suspicion(judgements, tempered, teacher)
     never = set(np.flatnonzero(rejected).tolist())
-    # 2. the audit: whatever is known already, the same items as last time, so that a person's answers are not in vain
+    # 2. Audit. The choice does not depend on known verdicts, so a rerun asks about the same items as before.
     prior = calibrate(judgements, evidence, {}).beliefs(evidence)
     audit = choose_audit(evidence, prior, min(settings.audit, settings.review_budget), seed)
     verdicts = {**look_up(audit), **known}
     gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
     beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
-    # 3. what is left of the budget, where an answer gains most
+    # 3. Spend the rest of the budget on the items with the highest expected gain.
     gain = expect_gain(beliefs, gate_open=gate.open)
     more = choose_by_gain(gain, {*audit.tolist(), *verdicts}, settings.review_budget - len(audit))
     if len(more):
         verdicts |= look_up(more)
         gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
         beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
-    # 4. the decisions
+    # 4. Decide.
     flagged = _flag(beliefs, evidence, settings.target_precision, len(verdicts)) | rejected
     estimates = _estimate(judgements, evidence, verdicts, flagged, seed)
     for item, verdict in verdicts.items():
@@ -122,7 +120,7 @@ def correct(
 def _ask_teacher(
     evidence: Suspicion, share: float, ask_teacher: AskTeacher | None, judgements: Judgements
 ) -> tuple[Ints, Floats | None, Flags]:
-    """Return the items it was asked about, what it says [N, C], and which items it finds no label for."""
+    """Return the items asked about, the teacher's probabilities [N, C], and for which items it finds no label right."""
     count = len(judgements.ids)
     rejected = np.zeros(count, dtype=bool)
     if ask_teacher is None:

@@ -1,11 +1,10 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 # (scipy publishes no types)
-"""The audit: which items a person is asked about, and whether the verdicts open the gate.
+"""Choose the items that a person audits, and decide from the verdicts whether labels may change without a person.
 
-Labels change without a person only while audited evidence says that it helps. On human label noise, applying
-every proposal lowered label accuracy on hard data from .9576 to .8314; hence the gate: the Wilson lower bound of
-audited wins / (wins + losses) must exceed `level`.
+On human label noise, applying every proposal lowered label accuracy on hard data from .9576 to .8314. Hence the gate:
+labels change without a person only if the lower Wilson bound of audited wins / (wins + losses) exceeds `gate_level`.
 """
 
 from bisect import bisect_left
@@ -20,33 +19,34 @@ from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.suspicion import Suspicion
 
 _DISAGREEING = 0.75
-"""Of the audited items, the share where the students disagree with the given label."""
+"""Share of the audited items on which the students disagree with the given label."""
 _PARTS = 5
-"""A verdict is compared with a model that was fitted without it, a fifth of them at a time."""
+"""Each fifth of the verdicts is compared with a model fitted to the other four."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What the audited changes say about the ones nobody looked at."""
+    """How often audited proposals were right, and whether that allows changes without a person."""
 
     wins: int
-    """Audited items that would be changed, and whose candidate was right."""
+    """Audited items that would be changed and whose candidate is right."""
     losses: int
-    """… and whose given label was right."""
+    """Audited items that would be changed although the given label is right."""
     neither: int
-    """… and where both were wrong: neither a win nor a loss."""
+    """Audited items that would be changed although neither label is right; they count as neither win nor loss."""
     lower: float
-    """Wilson lower bound of wins / (wins + losses)."""
+    """Lower bound of the 95 % Wilson interval of wins / (wins + losses)."""
     level: float
+    """`correction.gate_level`: the bound must exceed it."""
 
     @property
     def open(self) -> bool:
-        """Whether changes without a verdict may be applied."""
+        """Whether labels may change without a verdict."""
         return self.wins + self.losses > 0 and self.lower > self.level
 
     @property
     def summary(self) -> str:
-        """One clause for people."""
+        """Return the gate's state in one clause, for people."""
         state = "open" if self.open else "closed"
         return (
             f"gate {state}: {self.wins} audited wins, {self.losses} losses, "
@@ -55,19 +55,19 @@ class Gate:
 
 
 def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> Ints:
-    """Return `count` items (or all, if fewer) for a person, drawn by `seed`, three quarters of them disagreements.
+    """Return `count` items to audit (or all, if there are fewer), drawn by `seed`: three quarters are disagreements.
 
-    Disagreements are drawn evenly along their log-ratio; agreements by how likely they are wrong all the same, without
-    which a quarter of the audit would be spent on labels that nobody doubts. Between them, what one kind cannot fill
-    the other does.
+    Disagreements are drawn evenly along their log-ratio, and agreements weighted by their probability of being wrong;
+    otherwise a quarter of the audit would be spent on labels that nobody doubts. If there are too few of one kind, the
+    other fills up.
     """
     rng = np.random.default_rng(seed)
     disagree = np.flatnonzero(evidence.margin > 0)
     agree = np.flatnonzero(evidence.margin <= 0)
     first = min(len(disagree), max(round(count * _DISAGREEING), count - len(agree)))
     rest = min(count - first, len(agree))
-    even = _spread(rng, disagree, evidence.log_ratio, np.ones(len(disagree)), first)
-    doubtful = _spread(rng, agree, evidence.log_ratio, prior.p_wrong[agree] + 1e-6, rest)
+    even = _draw_evenly(rng, disagree, evidence.log_ratio, np.ones(len(disagree)), first)
+    doubtful = _draw_evenly(rng, agree, evidence.log_ratio, prior.p_wrong[agree] + 1e-6, rest)
     return np.concatenate([even, doubtful])
 
 
@@ -78,9 +78,9 @@ def judge_gate(
     level: float,
     never: Collection[int] = frozenset(),
 ) -> Gate:
-    """Return the gate that `verdicts` (item → label index, -1 for neither) justify.
+    """Return the gate that follows from `verdicts` (label index by item, -1 for neither).
 
-    Items of `never` are changed by no gate and count neither for nor against it.
+    Items in `never` do not change even if the gate is open, so their verdicts are not counted.
     """
     wins = losses = neither = 0
     for held_out, beliefs in cross_fit(judgements, evidence, verdicts):
@@ -97,9 +97,9 @@ def judge_gate(
 def cross_fit(
     judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int]
 ) -> Iterator[tuple[list[int], Beliefs]]:
-    """Yield a fifth of the items with a verdict at a time, and beliefs fitted to the verdicts on the other four fifths.
+    """Yield each fifth of the judged items with beliefs that were fitted to the verdicts on the other four fifths.
 
-    A model would find its own verdicts in its favour.
+    A verdict must not be compared with a model that was fitted to it: the comparison would be too favourable.
     """
     items = sorted(verdicts)
     for part in range(_PARTS):
@@ -108,27 +108,27 @@ def cross_fit(
 
 
 def expect_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
-    """Return the probability [N] that a person's answer mends the label that an item would otherwise end with."""
+    """Return the probability [N] that a person's answer corrects the label that an item would otherwise end with."""
     kept = beliefs.p_given
     return 1 - (np.maximum(kept, beliefs.p_candidate) if gate_open else kept)
 
 
 def choose_by_gain(gain: Values, asked: Collection[int], count: int) -> Ints:
-    """Return the `count` items with the highest gain among those not `asked` yet, the highest first."""
+    """Return the `count` items with the highest gain among those not yet `asked`, highest first."""
     order = np.argsort(-gain, kind="stable")
     return np.array([i for i in order[: count + len(asked)].tolist() if i not in asked][:count], dtype=np.int64)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the bounds of the 95 % Wilson score interval; from 0 to 1 without trials."""
+    """Return the bounds of the 95 % Wilson interval of successes / trials; (0, 1) without trials."""
     if trials == 0:
         return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def _spread(rng: np.random.Generator, items: Ints, by: Values, weights: Values, count: int) -> Ints:
-    """Return `count` of `items`: along `by`, cut into stretches of equal weight, one is drawn from each."""
+def _draw_evenly(rng: np.random.Generator, items: Ints, by: Values, weights: Values, count: int) -> Ints:
+    """Sort `items` by `by`, cut them into `count` stretches of equal weight, and return one drawn from each."""
     if count >= len(items):
         return items
     order: Ints = np.argsort(by[items], kind="stable")
@@ -138,7 +138,7 @@ def _spread(rng: np.random.Generator, items: Ints, by: Values, weights: Values, 
     points: list[float] = ((np.arange(count) + rng.random(count)) * ends[-1] / count).tolist()
     for point in points:
         place = min(bisect_left(ends, point), len(items) - 1)
-        if not free[place]:  # so heavy that it was drawn before: its nearest neighbour that is free
+        if not free[place]:  # its weight spans several stretches: take the nearest item that is still free
             left = np.flatnonzero(free)
             place = int(left[np.abs(left - place).argmin()])
         free[place] = False

@@ -1,4 +1,4 @@
-"""What models said about labelled items, as arrays: read from files, all or nothing, or taken from predictions."""
+"""Turn the students' and the teacher's predictions about labelled items, from files or from a run, into arrays."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Judgements:
-    """N items, C labels. `given` [N] indexes `labels`; `students` [N, C] are out-of-fold probabilities, rows sum to 1.
+    """What the students predict about N items with C labels. Made by correction's readers; read by its other files.
 
-    `dissent` [N] is the share of runs (repeats, models) whose likeliest label is not the given one.
+    `given` [N] indexes `labels`; `students` [N, C] are out-of-fold probabilities, rows sum to 1. `dissent` [N] is the
+    share of runs (repeats, models) whose most probable label is not the given one.
     """
 
     ids: tuple[str, ...]
@@ -39,9 +40,9 @@ class _Row(NamedTuple):
 def read_probabilities(files: Sequence[Path]) -> Judgements:
     """Return the mean of several files, one per model or repeat.
 
-    A line is ``{"id", "given", "probabilities": {label: p}}``. Items keep the order of the
-    first file. Rows are renormalised, a missing label counts as 0. Raises JudgementError that names file and line when
-    one is unusable, holds an item twice or another given label, or lacks an item.
+    A line is ``{"id", "given", "probabilities": {label: p}}``. Items keep the order of the first file. Rows are
+    normalised to sum 1; a missing label counts as 0. Raises JudgementError, naming file and line, for an invalid line,
+    a repeated item, an item whose given label differs between files, or one that is missing from a file.
     """
     labels: dict[str, int] = {}
     runs = [_read(file, labels, needs_given=True) for file in files]
@@ -62,10 +63,9 @@ def read_probabilities(files: Sequence[Path]) -> Judgements:
 
 
 def read_teacher(file: Path, judgements: Judgements) -> Floats:
-    """Return the teacher's probabilities [N, C + 1] for the items of `judgements`, the last for `neither`.
+    """Return the teacher's probabilities [N, C + 1] for the items of `judgements`; the last column is `neither`.
 
-    What only the teacher would say has no place among the items' labels and is left out. Raises JudgementError like
-    `read_probabilities`.
+    Labels that only the teacher's file mentions are left out. Raises JudgementError like `read_probabilities`.
     """
     labels = {label: i for i, label in enumerate(judgements.labels)}
     run = _read(file, labels, needs_given=False)
@@ -80,7 +80,7 @@ def read_teacher(file: Path, judgements: Judgements) -> Floats:
 def split_judged(
     samples: Sequence[Sample], runs: Sequence[Mapping[str, Prediction]], always_train: Sequence[str]
 ) -> tuple[list[Sample], dict[str, str]]:
-    """Return the samples that every run judged, and why the others were not judged (sample id → reason)."""
+    """Return the samples that every run predicted, and the reason why each other sample was not (by sample id)."""
     rare = set(always_train)
     unjudged: dict[str, str] = {}
     for sample in samples:
@@ -95,12 +95,15 @@ def split_judged(
 
 
 def list_labels(samples: Sequence[Sample]) -> list[str]:
-    """Return every label that some sample may get, in order of first mention."""
+    """Return the labels that any of the samples may get, in order of first mention."""
     return list(dict.fromkeys(label for sample in samples for label in sample.labels))
 
 
 def index_verdicts(judgements: Judgements, verdicts: Mapping[str, str]) -> dict[int, int]:
-    """Return verdicts (sample id → label or `neither`) as item → label index, -1 for neither; of other items none."""
+    """Return verdicts (label or `neither` by sample id) as label indices by item, -1 for neither.
+
+    Verdicts on items outside `judgements` are left out.
+    """
     labels = {label: i for i, label in enumerate(judgements.labels)} | {NEITHER: -1}
     return {i: labels[verdicts[identity]] for i, identity in enumerate(judgements.ids) if identity in verdicts}
 
@@ -108,7 +111,7 @@ def index_verdicts(judgements: Judgements, verdicts: Mapping[str, str]) -> dict[
 def judge_by_predictions(
     samples: Sequence[Sample], runs: Sequence[Mapping[str, Prediction]], labels: Sequence[str]
 ) -> Judgements:
-    """Return the mean over `runs` (sample id → out-of-fold prediction); each must have predicted every sample."""
+    """Return the mean over `runs` (out-of-fold predictions by sample id); each must have predicted every sample."""
     places = {label: i for i, label in enumerate(labels)}
     given = np.array([places[s.given or ""] for s in samples], dtype=np.int64)
     found = [tabulate(run, samples, labels) for run in runs]
@@ -120,8 +123,8 @@ def judge_by_predictions(
 def tabulate(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: Sequence[str]) -> Floats:
     """Return the probabilities [N, C] of the samples' predictions.
 
-    A prediction without probabilities has all the weight on its label. What is given to labels outside
-    `labels` is left out. NaN in the rows of samples without a usable prediction.
+    A prediction without probabilities counts as 1 for its label. Probabilities of labels outside `labels` are left out.
+    Rows of samples without a usable prediction are NaN.
     """
     places = {label: i for i, label in enumerate(labels)}
     found = np.zeros((len(samples), len(labels)), dtype=np.float32)
@@ -146,26 +149,26 @@ def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> dict[str,
         if not isinstance(identity, str):
             raise _fault(file, number, '"id" must be text')
         if identity in rows:
-            raise _fault(file, number, f"item {identity!r} is there twice; keep one line")
+            raise _fault(file, number, f"item {identity!r} occurs twice; keep one of the two lines")
         label = row.get("given")
         if needs_given and not isinstance(label, str):
-            raise _fault(file, number, f'item {identity!r}: "given" must be a label')
+            raise _fault(file, number, f'item {identity!r}: "given" must be text, the label it has')
         if not isinstance(probabilities, dict) or not probabilities:
-            raise _fault(file, number, f'item {identity!r}: "probabilities" must map labels to numbers')
+            raise _fault(file, number, f'item {identity!r}: "probabilities" must be an object of label and number')
         total = 0.0
         for name, p in cast("dict[str, Any]", probabilities).items():
             if isinstance(p, bool) or not isinstance(p, int | float) or not p >= 0 or p == math.inf:
-                raise _fault(file, number, f"item {identity!r}: the probability of {name!r} is {p!r}")
+                raise _fault(file, number, f"item {identity!r}: probability of {name!r} is {p!r}; must be at least 0")
             labels.setdefault(name, len(labels))
             total += p
         if not 0 < total < math.inf:
-            raise _fault(file, number, f"item {identity!r}: its probabilities add up to {total:g}")
+            raise _fault(file, number, f"item {identity!r}: its probabilities add up to {total:g}; one must be above 0")
         given = label if needs_given else None
         if given is not None:
             labels.setdefault(given, len(labels))
         rows[identity] = _Row(given, probabilities)
     if not rows:
-        raise JudgementError(f"{file}: no line in it; write one JSON object an item")
+        raise JudgementError(f"{file}: contains no items; write one JSON object per item")
     return rows
 
 
@@ -175,7 +178,7 @@ def _tabulate_rows(rows: Mapping[str, _Row], ids: Sequence[str], labels: Mapping
     for i, identity in enumerate(ids):
         for label, p in rows[identity].probabilities.items():
             found[i, labels[label]] = p
-    # divided before it is cut to 32 bits, in which a score of 1e-50 is nothing and one of 1e39 infinite
+    # Normalise before converting to 32 bits, in which a score of 1e-50 is 0 and one of 1e39 infinite.
     return (found / found.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -184,12 +187,12 @@ def _check_same_items(
 ) -> None:
     for identity, label in expected.items():
         if identity not in found:
-            raise JudgementError(f"{file}: item {identity!r} is missing; every file must hold every item")
+            raise JudgementError(f"{file}: item {identity!r} is missing; every file must contain every item")
         if found[identity].given != label:
-            raise JudgementError(f"{file}: item {identity!r} has another given label than in {first}; mend one of them")
+            raise JudgementError(f"{file}: the given label of item {identity!r} differs from {first}; correct one")
     for identity in found:
         if identity not in expected:
-            raise JudgementError(f"{file}: item {identity!r} is in no other file; take it out or add it there")
+            raise JudgementError(f"{file}: item {identity!r} is in no other file; remove it or add it to the others")
 
 
 def _fault(file: Path, number: int, what: str) -> JudgementError:

@@ -1,4 +1,4 @@
-"""Decisions as others read them: a `Correction` per labelled item, questions to a person, figures, lines of JSON."""
+"""Turn decisions into what others read: records, questions to a person, figures, rows for JSON."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ def record_corrections(
 ) -> list[Correction]:
     """Return the record of each sample, in order.
 
-    `unjudged` (sample id → why) are those without an out-of-fold judgement: they wait for a person, unless `verdicts`
-    (sample id → label or `neither`) has theirs. `model_of` names the students that judged an item, `teacher` holds its
-    answers.
+    `unjudged` maps ids of samples without an out-of-fold prediction to the reason: these wait for a review, unless
+    `verdicts` (label or `neither` by sample id) decides about them. `model_of` names the students that predicted each
+    sample; `teacher` contains the teacher's answers by sample id.
     """
     places = {identity: i for i, identity in enumerate(decisions.judgements.ids)}
     found: list[Correction] = []
@@ -45,7 +45,7 @@ def record_corrections(
 def choose_cases(
     samples: Sequence[Sample], records: Sequence[Correction], decisions: Decisions, budget: int
 ) -> list[ReviewCase]:
-    """Return the queue for a person, at most `budget` cases: all that `decisions` looked up, and what else waits.
+    """Return at most `budget` cases for review: those that were looked up, then those that wait, by expected gain.
 
     `records` are those of `samples`, in the same order.
     """
@@ -79,7 +79,7 @@ def choose_cases(
 
 
 def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> dict[str, float]:
-    """Return the stage's figures: what was asked, audited and changed, and what the changes are expected to do."""
+    """Return the stage's figures: items asked about, audited and changed, and the expected effect of the changes."""
     actions = Counter(c.action for c in corrections)
     changed = [c for c in corrections if c.action is Action.RELABEL]
     unreviewed = [c for c in changed if not c.reviewed]
@@ -103,15 +103,15 @@ def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> di
 
 
 def summarise(decisions: Decisions) -> dict[str, object]:
-    """Return counts, gate and estimates of a correction, for JSON."""
-    gate, flagged = decisions.gate, decisions.flagged
+    """Return counts, gate and estimates, for the JSON summary of `labelstill correct`."""
+    gate = decisions.gate
     actions = Counter(decisions.action)
     unreviewed = sum(
         action == "relabel" and item not in decisions.verdicts for item, action in enumerate(decisions.action)
     )
     return {
         "items": len(decisions.action),
-        "flagged": int(flagged.sum()),
+        "flagged": int(decisions.flagged.sum()),
         "reviews": len(decisions.person_asked),
         "verdicts": len(decisions.verdicts),
         "teacher_calls": len(decisions.teacher_asked),
@@ -130,9 +130,9 @@ def summarise(decisions: Decisions) -> dict[str, object]:
 
 
 def list_rows(decisions: Decisions) -> Iterator[dict[str, object]]:
-    """Yield a row per item, in order, for JSON; `suspicion` is the probability that the given label is wrong.
+    """Yield one row per item, in order, for JSON; `suspicion` is the probability that the given label is wrong.
 
-    The probabilities are the models', also where a verdict has settled the item.
+    The probabilities are the models', even where a verdict has decided the item.
     """
     judgements, beliefs = decisions.judgements, decisions.beliefs
     labels = (*judgements.labels, None)  # -1 is none of them
@@ -190,7 +190,8 @@ def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -
 
 def _record_unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
     given = sample.given or ""
-    action, label = Action.REVIEW, given
+    action = Action.REVIEW
+    label: str | None = given
     if verdict is not None:
         label = None if verdict == NEITHER else verdict
         action = Action.DROP if label is None else Action.KEEP if label == given else Action.RELABEL
@@ -222,7 +223,7 @@ def _explain(record: Correction, decisions: Decisions) -> str:
 
 
 def _describe_evidence(record: Correction) -> str:
-    """Return what the models say, which is all that a person who judges the item may see."""
+    """Return what the models say: all the evidence that a person who judges the item may see."""
     if record.predicted is None:
         return record.why
     student = f"student (p={record.student_given or 0:.2f}) agrees with the given label"

@@ -1,4 +1,4 @@
-"""How suspicious labels are adjudicated and audited."""
+"""Settings of correction: how suspicious labels are checked by the teacher and by a person."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -10,14 +10,15 @@ from tasks.settings import Settings
 
 
 class ReviewerConfig(Settings):
-    """Who answers for the cases that the audit asks about."""
+    """Who judges the items that correction wants a person to look at."""
 
     kind: Literal["nobody", "verdict_file", "demo_stand_in"] = Field(
         default="nobody",
-        description="nobody: cases wait; verdict_file: a person's; demo_stand_in: the demo's, which knows the truth",
+        description="nobody: cases wait for a review; verdict_file: read a person's verdicts from `path`; "
+        "demo_stand_in: the demo's simulated person, who knows the true labels",
     )
     path: Path | None = Field(
-        default=None, description="verdicts as JSON Lines {id, verdict}, or the demo's truth file"
+        default=None, description="Verdicts as JSON Lines {id, verdict}, or the demo's file of true labels"
     )
 
     @model_validator(mode="after")
@@ -28,22 +29,32 @@ class ReviewerConfig(Settings):
 
 
 class CorrectionSettings(VoteSettings):
-    """How departures from the given labels are adjudicated and audited."""
+    """How items whose predictions contradict their given label are checked and decided."""
 
-    review_budget: int = Field(default=100, ge=0, description="At most this many items are put before the reviewer")
+    review_budget: int = Field(default=100, ge=0, description="Maximum number of items for the reviewer")
     audit: int = Field(
-        default=100, ge=0, description="Of these, the sample that calibrates and opens the gate; the rest by gain"
+        default=100,
+        ge=0,
+        description="How many of the reviewed items are a sample for calibration and the gate; expected gain chooses "
+        "the others",
     )
     teacher_share: float = Field(
-        default=0.25, ge=0, le=1, description="At most this share of the items, the most suspicious, is adjudicated"
+        default=0.25,
+        ge=0,
+        le=1,
+        description="Maximum share of the items that the teacher checks, most suspicious first",
     )
     target_precision: float | None = Field(
-        default=None, ge=0, le=1, description="Flag for this expected precision instead of for the best expected F1"
+        default=None,
+        ge=0,
+        le=1,
+        description="Flag as many items as this expected precision allows; none: flag for the best expected F1",
     )
-    reviewer: ReviewerConfig = Field(default=ReviewerConfig(), description="Who answers them")
+    reviewer: ReviewerConfig = Field(default=ReviewerConfig(), description="Who judges the items under review")
     gate_level: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Unreviewed proposals are applied only if the Wilson lower bound of audited wins exceeds this",
+        description="Change labels without a review only if the lower bound (95 % Wilson interval) of the share of "
+        "audited proposals that were right exceeds this",
     )

@@ -1,7 +1,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 # (scipy publishes no types)
-"""How much the evidence speaks against each given label, in figures."""
+"""Measure how strongly the predictions contradict each given label."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,40 +14,40 @@ from scipy.special import entr, log_softmax
 from tasks.correction.judgements import Floats, Ints, Judgements
 
 LEAST = 1e-3
-"""Probabilities below this are taken for equal: a log-ratio beyond e⁷ tells how sure a softmax is, not how right."""
+"""Added to probabilities: a log-ratio beyond log(1000) shows how confident a softmax is, not how accurate."""
 _STUDENT_WEIGHT = 0.6
-"""Of the student's log-probabilities beside the teacher's when a candidate is chosen."""
+"""Weight of the student's log-probabilities (the teacher's have weight 1) when the candidate is chosen."""
 
 
 @dataclass(frozen=True)
 class Suspicion:
-    """Evidence for each of N items; the candidate is the likeliest label other than the given one."""
+    """The evidence about each of N items; the candidate is the most probable label other than the given one."""
 
     candidate: Ints
-    """[N] index into the labels; -1 where no other label has any probability."""
+    """[N] index of the candidate; -1 where no other label has any probability."""
     margin: Floats
-    """[N] the students' averaged probability of the candidate minus that of the given label; above 0 they disagree."""
+    """[N] the students' mean probability of the candidate minus that of the given label; above 0 they disagree."""
     entropy: Floats
-    """[N] of the students' averaged probabilities, nats."""
+    """[N] entropy of the students' mean probabilities, nats."""
     log_ratio: NDArray[np.float64]
-    """log(candidate / given) of the tempered probabilities: what suspicion is calibrated on."""
+    """[N] log(candidate / given) of the tempered probabilities, on which P(wrong) is calibrated."""
     teacher_log_ratio: NDArray[np.float64]
-    """The same of the teacher; 0 where it was not asked."""
+    """[N] the same for the teacher; 0 where it was not asked."""
     asymmetry: NDArray[np.float64]
-    """[N] log of how much oftener items given this label look like the candidate than the other way round (counts + 1).
+    """[N] log((a + 1) / (b + 1)): a items have the given label and are predicted as the candidate, b the reverse.
 
-    Labels that are confused both ways are hard; a pair that goes one way only is a habit of whoever labelled.
+    Two labels that are confused both ways are hard to tell apart; one-way confusion points to a labeller's habit.
     """
     others: NDArray[np.float64]
-    """log odds of the candidate among all labels but the given one."""
+    """[N] log odds of the candidate among all labels except the given one."""
 
 
 def temper(judgements: Judgements) -> NDArray[np.float64]:
-    """Return the log-probabilities [N, C] of the students at the temperature that explains the given labels best.
+    """Return the students' log-probabilities [N, C] at the temperature that explains the given labels best.
 
-    With it, over- and underconfident students are judged on one scale. A fiftieth of the labels is taken for noise,
-    so that a few sure contradictions don't set the temperature. Source of temperature scaling: Guo et al., "On
-    Calibration of Modern Neural Networks", ICML 2017.
+    This puts over- and underconfident students on one scale. 2 % of the labels are assumed to be noise, so that a few
+    confident contradictions do not determine the temperature. Temperature scaling: Guo et al., "On Calibration of
+    Modern Neural Networks", ICML 2017.
     """
     logs = np.log(judgements.students.astype(np.float64) + 1e-6)
     some = np.linspace(0, len(logs) - 1, min(len(logs), 5_000)).astype(int)
@@ -64,8 +64,13 @@ def temper(judgements: Judgements) -> NDArray[np.float64]:
 def measure_suspicion(
     judgements: Judgements, tempered: NDArray[np.float64], teacher: Floats | None = None
 ) -> Suspicion:
-    """The figures of each item; `tempered` is what `temper` gives, `teacher` [N, C] is NaN where it was not asked."""
-    mean, given, items = judgements.students, judgements.given, np.arange(len(judgements.ids))
+    """Return the evidence about each item.
+
+    `tempered` [N, C] is the result of `temper`; `teacher` [N, C] is NaN in rows of items that it was not asked about.
+    """
+    mean = judgements.students
+    given = judgements.given
+    items = np.arange(len(judgements.ids))
     students = np.exp(tempered)
     scores, best, possible = np.log(students + LEAST), students.copy(), mean > 0
     answers = np.full_like(students, 1.0)
@@ -73,30 +78,31 @@ def measure_suspicion(
         asked = ~np.isnan(teacher[:, 0])
         answers[asked] = teacher[asked] + LEAST
         scores[asked] = _STUDENT_WEIGHT * scores[asked] + np.log(answers[asked])
-        best[asked] = teacher[asked]  # the better judge of what else it could be
+        best[asked] = teacher[asked]  # the teacher knows better what else the item could be
         possible[asked] |= teacher[asked] > 0
     possible[items, given] = False
     some = possible.any(axis=1)
     candidate = np.where(possible, scores, -np.inf).argmax(axis=1)
 
-    def of_candidate(table: NDArray[Any]) -> NDArray[Any]:
-        """0 where there is no candidate: the argmax of nothing is label 0, which may be the given one."""
+    def pick_candidate(table: NDArray[Any]) -> NDArray[Any]:
+        """Return the candidate's column, or 0 where there is none (argmax then gives label 0, maybe the given one)."""
         return np.where(some, table[items, candidate], 0)
 
-    chosen = of_candidate(best)
+    chosen = pick_candidate(best)
     return Suspicion(
         candidate=np.where(some, candidate, -1),
-        margin=of_candidate(mean) - mean[items, given],
+        margin=pick_candidate(mean) - mean[items, given],
         entropy=entr(mean).sum(axis=1),
-        log_ratio=np.log((of_candidate(students) + LEAST) / (students[items, given] + LEAST)),
+        log_ratio=np.log((pick_candidate(students) + LEAST) / (students[items, given] + LEAST)),
         teacher_log_ratio=np.log(np.where(some, answers[items, candidate] / answers[items, given], 1.0)),
-        asymmetry=_asymmetry(judgements, np.where(some, candidate, given)),
+        asymmetry=_measure_asymmetry(judgements, np.where(some, candidate, given)),
         others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
     )
 
 
-def _asymmetry(judgements: Judgements, candidate: Ints) -> NDArray[np.float64]:
-    given, width = judgements.given, len(judgements.labels)
+def _measure_asymmetry(judgements: Judgements, candidate: Ints) -> NDArray[np.float64]:
+    given = judgements.given
+    width = len(judgements.labels)
     counts = np.zeros((width, width))
     np.add.at(counts, (given, judgements.students.argmax(axis=1)), 1)
     return np.log((counts[given, candidate] + 1) / (counts[candidate, given] + 1)) * (candidate != given)

@@ -1,6 +1,6 @@
-"""Which duplicates with different labels a person is asked about, and how much an answer would help."""
+"""Choose which duplicates with different labels a person reviews, and estimate how much an answer would help."""
 
-from tasks.dataset.decisions import Reason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.merge_plan import Plan
 from tasks.dataset.sources import Sources
 from tasks.records import ReviewCase, Sample
@@ -8,24 +8,27 @@ from tasks.review.queue import order_queue
 
 
 def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[ReviewCase], dict[str, str]]:
-    """Return the questions about items that conflict with others like them, `most` unanswered ones, and the answers.
+    """Return the review cases of items whose duplicates have other labels, and the verdicts by sample id.
 
-    Those that a person has judged stay among them, so that a verdict can be taken back; a verdict that no longer holds
-    doesn't count.
+    There are at most `most` unanswered cases. Cases with a valid verdict are included too, so that the verdict can be
+    changed; outdated verdicts are ignored.
     """
     named = {place for place in range(plan.own) if plan.ids[place] in sources.verdicts}
-    judged = {place: verdict for place, s in sources.at(named) if (verdict := sources.verdict(s)) is not None}
-    torn = {place for place in range(plan.own) if plan.fates[place].reason is Reason.CONFLICTING}
+    found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}
+    found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}
+    judged = {place: verdict for place, verdict in found.items() if verdict is not None}
+    conflicting = {place for place in range(plan.own) if plan.outcomes[place].reason is LeftOutReason.CONFLICTING}
     verdicts = {plan.ids[place]: verdict for place, verdict in judged.items()}
-    cases = (_case(plan, sources, place, sample, place in judged) for place, sample in sources.at(judged.keys() | torn))
+    items = sources.read_places(judged.keys() | conflicting)
+    cases = (_build_case(plan, sources, place, sample, place in judged) for place, sample in items)
     return order_queue(cases, most, kept=verdicts), verdicts
 
 
-def _case(plan: Plan, sources: Sources, place: int, sample: Sample, judged: bool) -> ReviewCase:
+def _build_case(plan: Plan, sources: Sources, place: int, sample: Sample, judged: bool) -> ReviewCase:
     decision = sources.decide(place, sample)
     pseudo = sources.pseudo.get(sample.id)
     given = sample.given or (pseudo.label if pseudo is not None else None) or ""
-    labels = plan.fates[place].labels
+    labels = plan.outcomes[place].labels
     others = [label for label in labels if label != given]
     return ReviewCase(
         sample_id=sample.id,
@@ -36,6 +39,6 @@ def _case(plan: Plan, sources: Sources, place: int, sample: Sample, judged: bool
         candidate=others[0] if others else None,
         reason=decision.reason,
         why="; ".join(filter(None, (decision.why, plan.detail(place)))),
-        # One of the labels in conflict is right, and nothing says which.
+        # One of the conflicting labels is right, and there is no evidence which.
         gain=0.0 if judged or not labels else 1 - 1 / len(labels),
     )

@@ -1,4 +1,4 @@
-"""One decision a sample: the label it is taught with (review > correction > given > pseudo), or why it is left out."""
+"""Decide which label each sample is trained with (review > correction > given > pseudo), or why it is left out."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,36 +10,47 @@ from tasks.prompts.prompter import Prompter
 from tasks.records import NEITHER, Action, Correction, Example, Origin, Prediction, Sample, Subset
 
 
-class Reason(StrEnum):
-    """Why an item is not in the training set: the reason codes of the stage `emit`."""
+class LeftOutReason(StrEnum):
+    """Why an item is not in the training set (the reason codes of the emit stage), or not in one export of it."""
 
     CONTAMINATES = "contaminates_evaluation"
-    """It is an item of the evaluation split, or nearly."""
+    """The item is in the evaluation split, or is a near-duplicate of an item there."""
     WAITING = "waits_for_review"
     NEITHER = "reviewer_said_neither"
     UNREASONED = "no_good_reason"
-    """The rationales gate let no reason for its given label pass, nobody else spoke for it, and the run leaves such
-    items out."""
+    """No reason for its given label passed the gate, nothing else supports the label, and
+    `rationales.without_reason` is `drop_item`."""
     UNTRUSTED = "no_trusted_pseudo_label"
     OVERRULED = "overruled_duplicate"
-    """An equal or near item's label has the stronger origin."""
+    """The label of a duplicate or near-duplicate has the stronger origin."""
     CONFLICTING = "conflicting_duplicate"
-    """Equal or near items whose labels have the same origin have different ones; all of them go to review."""
+    """Duplicates or near-duplicates have different labels of the same origin. All of them go to review."""
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
 
+    # of left_out.jsonl: the format's reader would skip, misread or reject the example
+    TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
+    IMAGES_DO_NOT_MATCH = "images_do_not_match"
+    IMAGE_UNREADABLE = "image_unreadable"
+    NOT_ONE_IMAGE = "not_one_image"
+    NOT_ONE_TURN = "not_one_turn"
+    SYSTEM_TURN = "system_turn"
+    PATH_UNFIT = "path_unfit"
+    NO_LABEL = "no_label"
+    TOO_LONG = "too_long"
+
 
 class Decision(NamedTuple):
-    """What an item would be taught with, taken by itself."""
+    """How an item would be trained if there were no duplicates of it."""
 
     label: str | None
-    """None: there is nothing to teach."""
+    """None if there is no label to train on."""
     origin: Origin
     why: str
     reason: str = ""
-    """Why it has that label, as the student is to say it; empty where nobody said."""
-    refused: Reason | None = None
-    """Set where it is left out, whatever other items say."""
+    """The reason that the model learns to give for the label; empty if there is none."""
+    refused: LeftOutReason | None = None
+    """Why the item is left out regardless of its duplicates; None if it is not."""
 
 
 def decide_labelled(
@@ -50,13 +61,14 @@ def decide_labelled(
     verdict: str | None = None,
     waiting: Literal["keep", "drop"] = "keep",
 ) -> Decision:
-    """Return the decision about a labelled item; `reason` is of its *given* label, and stays only where that is final.
+    """Return the decision about a labelled item.
 
-    `verdict` is what a person said about it when it conflicted with an item near it: a label, or `neither`.
+    `reason` explains the given label and is used only if that label is final. `verdict` is a reviewer's answer about a
+    conflict with a duplicate: a label, or `neither`. `waiting` says what happens to items that wait for review.
     """
     given = sample.given or ""
     if verdict is not None:
-        return _by_verdict(verdict, reason if verdict == given else "")
+        return _decide_by_verdict(verdict, reason if verdict == given else "")
     if correction is None:
         return Decision(given, Origin.GIVEN, "given label", reason)
     origin = Origin.GIVEN
@@ -65,11 +77,11 @@ def decide_labelled(
     elif correction.action is Action.RELABEL:
         origin = Origin.CORRECTION
     label = correction.label
-    spoken = reason if label == given else correction.reason if label == correction.adjudicated else ""
-    refused = Reason.NEITHER if label is None else None
+    used_reason = reason if label == given else correction.reason if label == correction.adjudicated else ""
+    refused = LeftOutReason.NEITHER if label is None else None
     if waiting == "drop" and correction.action is Action.REVIEW:
-        refused = Reason.WAITING
-    return Decision(label, origin, correction.why, spoken, refused)
+        refused = LeftOutReason.WAITING
+    return Decision(label, origin, correction.why, used_reason, refused)
 
 
 def decide_pseudo_labelled(prediction: Prediction) -> Decision:
@@ -85,23 +97,23 @@ def decide_pseudo_labelled(prediction: Prediction) -> Decision:
 
 
 def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
-    """Return the decision about a pool item: a person's verdict, else its pseudo-label, else nothing to teach."""
+    """Return the decision about a pool item: the reviewer's verdict, else its pseudo-label, else leave it out."""
     if verdict is not None:
-        return _by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
+        return _decide_by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
     return pseudo or UNTRUSTED
 
 
-UNTRUSTED = Decision(None, Origin.PSEUDO, "see the pseudo_labels stage", refused=Reason.UNTRUSTED)
+UNTRUSTED = Decision(None, Origin.PSEUDO, "see the pseudo_labels stage", refused=LeftOutReason.UNTRUSTED)
 
 
-def _by_verdict(verdict: str, reason: str) -> Decision:
+def _decide_by_verdict(verdict: str, reason: str) -> Decision:
     if verdict == NEITHER:
-        return Decision(None, Origin.REVIEW, "reviewer: none of the labels is right", refused=Reason.NEITHER)
+        return Decision(None, Origin.REVIEW, "reviewer: none of the labels is right", refused=LeftOutReason.NEITHER)
     return Decision(verdict, Origin.REVIEW, f"reviewer says {verdict}", reason)
 
 
 def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset = Subset.TRAIN) -> Example:
-    """Return the training example of a sample that is taught as `decision` says."""
+    """Return the training example of a sample with the label and reason of `decision`, whose label must be set."""
     assert decision.label is not None
     return Example(
         sample_id=sample.id,
@@ -120,107 +132,113 @@ def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset:
 # --- duplicates ----------------------------------------------------------------------------------------------
 
 
-class Stand(NamedTuple):
-    """How an item stands among those like it."""
+class MergeEntry(NamedTuple):
+    """What is needed of an item to settle its duplicates."""
 
     content: int
-    """Number of its content: equal items have the same."""
+    """Number of its content; items with equal content have the same number."""
     label: str | None
     origin: Origin
-    refused: Reason | None
+    refused: LeftOutReason | None
     labelled: bool
-    """It is of the labelled set: what was refused there must not come back by its duplicate in the pool."""
+    """Whether it is in the labelled set. If it was refused there, its duplicate in the pool is left out too."""
     open: bool
-    """Its task has no label set: another text for the same picture is no conflict."""
+    """Whether its task has no label set; then different texts for the same picture do not conflict."""
     task: str
-    """Items of different tasks are asked different things: however alike, none yields to the other."""
+    """Items of different tasks are never duplicates of each other, because they are asked different questions."""
 
 
-class Fate(NamedTuple):
-    """Why an item is left out, and the item that it must yield to; `reason` None: it is taught."""
+class ItemOutcome(NamedTuple):
+    """Why an item is left out, and because of which other item. If `reason` is None, the item is kept."""
 
-    reason: Reason | None
+    reason: LeftOutReason | None
     other: int | None = None
     labels: tuple[str, ...] = ()
     """The labels in conflict."""
 
 
 _Question = tuple[int, str]
-"""Content and task: to equal items, the same is shown and asked."""
+"""Content and task: items with the same question show and ask the same."""
 _STRENGTH = {origin: i for i, origin in enumerate(Origin)}
-TAUGHT = Fate(None)
+KEPT = ItemOutcome(None)
 
 
 @dataclass
-class _Around:
-    """The items of one question and of those near it."""
+class _Neighbourhood:
+    """The items with one question and with the questions near it."""
 
     strongest: int
     labels: dict[Origin, dict[str, int]]
-    """The labels that rest on an origin, each with the first item that has it."""
+    """Per origin, each label and the first item that has it."""
     questions: tuple[_Question, ...]
 
 
 def settle_duplicates(
-    stands: Sequence[Stand], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int | None]
-) -> list[Fate]:
-    """Return what becomes of each item, in order.
+    entries: Sequence[MergeEntry], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int | None]
+) -> list[ItemOutcome]:
+    """Return for each item, in order, whether it is kept or why it is left out.
 
-    `near` holds the contents near each content, both ways; `forbidden` those of, or near, an evaluation item (content →
-    that item, where it is one alone), whatever its task. Of equal or near items of one task, the one whose label has
-    the strongest origin stands, and of these the first; if these have different labels, none does. Items of open tasks
-    yield to equal ones only. To a forbidden item none yields, unless that was refused.
+    `near` maps each content to the contents near it, in both directions. `forbidden` maps each content that is in the
+    evaluation split, or near it, to the evaluation item (None if there are several), regardless of the task.
+
+    Among duplicates and near-duplicates of one task, the item whose label has the strongest origin is kept, and of
+    several the first. If their labels differ, all of them are left out. Items of open tasks are left out only for
+    equal items. Forbidden items don't displace others, unless they were refused in the labelled set.
     """
-    often = Counter(stand.content for stand in stands)
+    frequency = Counter(entry.content for entry in entries)
     items: dict[_Question, list[int]] = {}
-    for i, stand in enumerate(stands):
-        counts = stand.labelled if stand.refused is not None else stand.content not in forbidden
-        if counts and (often[stand.content] > 1 or stand.content in near):
-            items.setdefault((stand.content, stand.task), []).append(i)
-    around: dict[_Question, _Around] = {}
-    taught: dict[_Question, int] = {}
-    decided: list[Fate] = []
-    for i, stand in enumerate(stands):
-        fate, question = TAUGHT, (stand.content, stand.task)
-        if stand.content in forbidden:
-            fate = Fate(Reason.CONTAMINATES, forbidden[stand.content])
-        elif stand.refused is not None:
-            fate = Fate(stand.refused)
-        elif question in items and stand.open:
-            fate = Fate(Reason.DUPLICATE, taught[question]) if question in taught else TAUGHT
+    for i, entry in enumerate(entries):
+        counts = entry.labelled if entry.refused is not None else entry.content not in forbidden
+        if counts and (frequency[entry.content] > 1 or entry.content in near):
+            items.setdefault((entry.content, entry.task), []).append(i)
+    neighbourhoods: dict[_Question, _Neighbourhood] = {}
+    kept: dict[_Question, int] = {}
+    decided: list[ItemOutcome] = []
+    for i, entry in enumerate(entries):
+        question = (entry.content, entry.task)
+        outcome = KEPT
+        if entry.content in forbidden:
+            outcome = ItemOutcome(LeftOutReason.CONTAMINATES, forbidden[entry.content])
+        elif entry.refused is not None:
+            outcome = ItemOutcome(entry.refused)
+        elif question in items and entry.open:
+            outcome = ItemOutcome(LeftOutReason.DUPLICATE, kept[question]) if question in kept else KEPT
         elif question in items:
-            if question not in around:
-                around[question] = _around(question, stands, items, near.get(stand.content, ()))
-            fate = _among_others(stand, stands, around[question], taught)
-        if fate.reason is None and question in items:
-            taught[question] = i
-        decided.append(fate)
+            if question not in neighbourhoods:
+                neighbourhoods[question] = _collect_neighbourhood(question, entries, items, near.get(entry.content, ()))
+            outcome = _settle_among(entry, entries, neighbourhoods[question], kept)
+        if outcome.reason is None and question in items:
+            kept[question] = i
+        decided.append(outcome)
     return decided
 
 
-def _around(
-    question: _Question, stands: Sequence[Stand], items: Mapping[_Question, list[int]], near: Sequence[int]
-) -> _Around:
+def _collect_neighbourhood(
+    question: _Question, entries: Sequence[MergeEntry], items: Mapping[_Question, list[int]], near: Sequence[int]
+) -> _Neighbourhood:
     questions = (question, *((content, question[1]) for content in near))
-    like = [i for q in questions for i in items.get(q, ()) if not stands[i].open]
+    similar = [i for q in questions for i in items.get(q, ()) if not entries[i].open]
     labels: dict[Origin, dict[str, int]] = {}
-    for i in like:
-        if (label := stands[i].label) is not None:
-            labels.setdefault(stands[i].origin, {}).setdefault(label, i)
-    return _Around(min(like, key=lambda i: _STRENGTH[stands[i].origin]), labels, questions)
+    for i in similar:
+        if (label := entries[i].label) is not None:
+            labels.setdefault(entries[i].origin, {}).setdefault(label, i)
+    return _Neighbourhood(min(similar, key=lambda i: _STRENGTH[entries[i].origin]), labels, questions)
 
 
-def _among_others(stand: Stand, stands: Sequence[Stand], around: _Around, taught: Mapping[_Question, int]) -> Fate:
-    strongest = stands[around.strongest]
-    if _STRENGTH[strongest.origin] < _STRENGTH[stand.origin]:
-        return Fate(Reason.OVERRULED if stand.labelled else _kind(stand, strongest), around.strongest)
-    rivals = around.labels[stand.origin]
+def _settle_among(
+    entry: MergeEntry, entries: Sequence[MergeEntry], neighbourhood: _Neighbourhood, kept: Mapping[_Question, int]
+) -> ItemOutcome:
+    strongest = entries[neighbourhood.strongest]
+    if _STRENGTH[strongest.origin] < _STRENGTH[entry.origin]:
+        reason = LeftOutReason.OVERRULED if entry.labelled else _name_duplicate(entry, strongest)
+        return ItemOutcome(reason, neighbourhood.strongest)
+    rivals = neighbourhood.labels[entry.origin]
     if len(rivals) > 1:
-        other = next(i for label, i in rivals.items() if label != stand.label)
-        return Fate(Reason.CONFLICTING, other, tuple(sorted(rivals)))
-    first = next((taught[q] for q in around.questions if q in taught), None)
-    return TAUGHT if first is None else Fate(_kind(stand, stands[first]), first)
+        other = next(i for label, i in rivals.items() if label != entry.label)
+        return ItemOutcome(LeftOutReason.CONFLICTING, other, tuple(sorted(rivals)))
+    first = next((kept[q] for q in neighbourhood.questions if q in kept), None)
+    return KEPT if first is None else ItemOutcome(_name_duplicate(entry, entries[first]), first)
 
 
-def _kind(stand: Stand, other: Stand) -> Reason:
-    return Reason.DUPLICATE if stand.content == other.content else Reason.NEAR_DUPLICATE
+def _name_duplicate(entry: MergeEntry, other: MergeEntry) -> LeftOutReason:
+    return LeftOutReason.DUPLICATE if entry.content == other.content else LeftOutReason.NEAR_DUPLICATE

@@ -1,9 +1,9 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 # (pyarrow publishes no types)
-"""Two versions of an emitted set compared, item by item: what was added, removed, relabelled, and why.
+"""Compare two versions of an emitted set item by item: what was added, removed or relabelled, and why.
 
-It goes through both sides in slices, so what is held is the two tables (versions.py) and the rows' partners.
+Both sides are compared in slices, so memory holds only the two tables and an index of matching rows.
 """
 
 import csv
@@ -27,18 +27,18 @@ from tasks.storage.files import replace_file
 _SLICE = 50_000
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """What happened to an item between two versions."""
 
     ADDED = "added"
     REMOVED = "removed"
     RELABELLED = "relabelled"
     REREASONED = "re-reasoned"
-    """The same label, another reason (or one where there was none, or the reverse)."""
+    """The same label with another reason, with a new reason, or without its former one."""
     REWORDED = "reworded"
-    """The same label and reason, other words around them, or other images: a changed template or item."""
+    """The same label and reason, but another prompt or other images: the template or the item has changed."""
     MOVED = "moved"
-    """Between the subsets, training and validation."""
+    """Moved between training and validation."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """An item that differs; `before` is None for one that was added, `after` for one that was removed."""
+    """An item that differs. `before` is None if it was added, `after` is None if it was removed."""
 
     id: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ChangeKind, ...]
     before: Side | None
     after: Side | None
 
 
-def differences(before: Snapshot, after: Snapshot) -> Iterator[Change]:
-    """Every item that differs: those of `before` in its order, then the added ones in the order of `after`.
+def compare_snapshots(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    """Yield every item that differs: first those of `before` in its order, then added ones in the order of `after`.
 
-    Items are matched by id. Where a version has an id several times (two manifests that count from 1), they are
+    Items are matched by id. If a version has an id several times (because two manifests count from 1), its rows are
     matched in the order of their sources.
     """
     tables = (before.table, after.table)
@@ -80,41 +80,41 @@ def differences(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     for start in range(0, before.rows, _SLICE):
         rows = np.arange(start, min(start + _SLICE, before.rows))
         both = partner[rows] >= 0
-        yield from _pairs(before.table, after.table, rows, np.where(both, partner[rows], 0), both)
+        yield from _compare_rows(before.table, after.table, rows, np.where(both, partner[rows], 0), both)
     added = np.flatnonzero(~matched)
     for start in range(0, len(added), _SLICE):
         some = after.table.take(added[start : start + _SLICE])
-        for id, side in zip(some.column("sample_id").to_pylist(), _sides(some), strict=True):
-            yield Change(id, (Kind.ADDED,), None, side)
+        for id, side in zip(some.column("sample_id").to_pylist(), _read_sides(some), strict=True):
+            yield Change(id, (ChangeKind.ADDED,), None, side)
 
 
-class Tally:
-    """Counts changes as they pass."""
+class ChangeCounts:
+    """Counts changes."""
 
     def __init__(self) -> None:
         self.items = 0
-        self.kinds: Counter[Kind] = Counter()
-        """Items by what happened to them; one item may be counted under two."""
+        self.kinds: Counter[ChangeKind] = Counter()
+        """Number of items by kind of change; an item may have several kinds."""
         self.relabelled: Counter[tuple[str, str]] = Counter()
-        """Items by (old label, new label)."""
+        """Number of items by (old label, new label)."""
 
     def add(self, change: Change) -> None:
-        """Count one."""
+        """Count one change."""
         self.items += 1
         self.kinds.update(change.kinds)
-        if change.before and change.after and Kind.RELABELLED in change.kinds:
+        if change.before and change.after and ChangeKind.RELABELLED in change.kinds:
             self.relabelled[change.before.label, change.after.label] += 1
 
 
 @contextmanager
-def change_file(path: Path) -> Generator[Callable[[Change], None]]:
-    """A function that writes changes to `path`, by its ending as JSON Lines or CSV; it appears when it is whole.
+def open_change_file(path: Path) -> Generator[Callable[[Change], None]]:
+    """Give a function that writes a change to `path`, as JSON Lines or CSV depending on the file's ending.
 
-    JSON has `id`, `changes` and the two sides as objects, CSV a column for each field of a side. Raises ManifestError
-    for another ending.
+    The file appears when the block ends without an error. JSON rows have `id`, `changes` and both sides as objects; CSV
+    has a column per field and side. Raises ManifestError for any other ending.
     """
     if path.suffix not in (".jsonl", ".csv"):
-        raise ManifestError(f"{path}: name a file that ends in .jsonl or .csv")
+        raise ManifestError(f"{path}: unknown file type; the name must end in .jsonl or .csv")
     names = [field.name for field in fields(Side)]
     with replace_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
@@ -142,7 +142,7 @@ def _number_ids(table: Any) -> Any:
     return pa.array(rows["sample_id"] + "\0" + numbers.astype(str), pa.string())
 
 
-def _pairs(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iterator[Change]:
+def _compare_rows(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iterator[Change]:
     old, new = before.take(rows), after.take(partners[both])
     differ = {name: np.zeros(len(rows), dtype=bool) for name in ("label", "reason", "content", "subset")}
     there = old.filter(pa.array(both))
@@ -151,17 +151,21 @@ def _pairs(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iter
         flags[both] = unequal.to_numpy()
     reasoned = differ["reason"] & ~differ["label"]
     reworded = differ["content"] & ~differ["label"] & ~differ["reason"]
-    flagged = ((Kind.RELABELLED, differ["label"]), (Kind.REREASONED, reasoned), (Kind.REWORDED, reworded))
-    flags = {Kind.REMOVED: ~both, **dict(flagged), Kind.MOVED: differ["subset"]}
+    flagged = (
+        (ChangeKind.RELABELLED, differ["label"]),
+        (ChangeKind.REREASONED, reasoned),
+        (ChangeKind.REWORDED, reworded),
+    )
+    flags = {ChangeKind.REMOVED: ~both, **dict(flagged), ChangeKind.MOVED: differ["subset"]}
     changed = np.flatnonzero(np.any(list(flags.values()), axis=0))
     position = np.cumsum(both) - 1
-    olds = _sides(old.take(changed))
-    news = _sides(new.take(position[changed[both[changed]]]))
+    olds = _read_sides(old.take(changed))
+    news = _read_sides(new.take(position[changed[both[changed]]]))
     for row, id, side in zip(changed, old.column("sample_id").take(changed).to_pylist(), olds, strict=True):
         kinds = tuple(kind for kind, of in flags.items() if of[row])
         yield Change(id, kinds, side, next(news) if both[row] else None)
 
 
-def _sides(table: Any) -> Iterator[Side]:
+def _read_sides(table: Any) -> Iterator[Side]:
     columns = [table.column(field.name).to_pylist() for field in fields(Side)]
     return (Side(*values) for values in zip(*columns, strict=True))

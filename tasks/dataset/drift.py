@@ -1,9 +1,9 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 # (pyarrow publishes no types)
-"""How far a new version has moved from the published one, and whether it is published, held back, or asked about.
+"""Measure how much a new version differs from the published one, and decide whether it is published.
 
-What the last re-labelling saw and did stands in ``<output>/relabel.json``.
+The state of the last re-labelling is in ``<output>/relabel.json``.
 """
 
 import time
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tasks.dataset.diff import Change, Kind, Tally, differences
+from tasks.dataset.diff import Change, ChangeCounts, ChangeKind, compare_snapshots
 from tasks.dataset.settings import ApprovalSettings, DriftSettings
 from tasks.dataset.versions import Snapshot
 from tasks.errors import ManifestError
@@ -22,29 +22,29 @@ from tasks.records import Record
 from tasks.storage.files import write_bytes
 
 SHOWN = 50
-"""Relabelled items that a person is shown in a form; the diff has them all."""
+"""Number of relabelled items shown in the approval form; `labelstill diff` shows all."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What differs between two versions. Made by `measure_drift`; read by flows/relabel.py and people."""
+    """Differences between two versions. Made by `measure_drift`; read by flows/relabel.py and shown to people."""
 
     before: int
-    """Examples of the earlier version."""
+    """Number of examples in the earlier version."""
     after: int
     added: int
     removed: int
     relabelled: int
     balance: float
-    """Total variation distance of the two distributions of labels, 0 to 1: the share of a set that would have to change
-    its label for the balance to be as it was (Levin and Peres, "Markov Chains and Mixing Times", chapter 4)."""
+    """Total variation distance between the two label distributions, from 0 to 1: the share of a set that would have to
+    change its label to restore the balance (Levin and Peres, "Markov Chains and Mixing Times", chapter 4)."""
     confidence: float | None
-    """Mean expected precision of the pool's labels, now minus then; None where one of them is unknown."""
+    """Change of the mean expected precision of the pseudo-labels; None if it is unknown for one version."""
     changed: tuple[Change, ...]
     """The first relabelled items."""
 
-    def beyond(self, limits: DriftSettings) -> tuple[str, ...]:
-        """A sentence for each limit that is passed; none for the first version, which has nothing before it."""
+    def list_exceeded(self, limits: DriftSettings) -> tuple[str, ...]:
+        """Return a sentence for each exceeded limit; none for the first version, which has no predecessor."""
         if not self.before:
             return ()
         common = self.before - self.removed
@@ -58,12 +58,12 @@ class Drift:
             f"{what}: {100 * share:.1f} % (limit {100 * most:g} %)" for what, share, most in shares if share > most
         )
 
-    def relabellings(self) -> list[tuple[str, str, str, str]]:
+    def list_relabelled(self) -> list[tuple[str, str, str, str]]:
         """Return (item, label before, label now, why) of the first relabelled items."""
         return [(c.id, c.before.label, c.after.label, c.after.why) for c in self.changed if c.before and c.after]
 
-    def rows(self) -> list[tuple[str, str]]:
-        """What a table shows."""
+    def tabulate(self) -> list[tuple[str, str]]:
+        """Return (name, value) pairs for a table."""
         confidence = "unknown" if self.confidence is None else f"{self.confidence:+.3f}"
         return [
             ("examples before", f"{self.before:,}"), ("examples now", f"{self.after:,}"), ("added", f"{self.added:,}"),
@@ -73,21 +73,24 @@ class Drift:
 
 
 def measure_drift(before: Snapshot | None, after: Snapshot, confidence: tuple[float | None, float | None]) -> Drift:
-    """Return how far `after` is from `before`, if there is one; `confidence` is the mean expected precision of both."""
+    """Compare `after` with `before` (None for the first version).
+
+    `confidence` is the mean expected precision of the pseudo-labels in (before, after).
+    """
     if before is None:
         return Drift(0, after.rows, after.rows, 0, 0, 0.0, None, ())
-    tally, changed = Tally(), list[Change]()
-    for change in differences(before, after):
-        tally.add(change)
-        if Kind.RELABELLED in change.kinds and len(changed) < SHOWN:
+    counts, changed = ChangeCounts(), list[Change]()
+    for change in compare_snapshots(before, after):
+        counts.add(change)
+        if ChangeKind.RELABELLED in change.kinds and len(changed) < SHOWN:
             changed.append(change)
     then, now = confidence
     return Drift(
         before=before.rows,
         after=after.rows,
-        added=tally.kinds[Kind.ADDED],
-        removed=tally.kinds[Kind.REMOVED],
-        relabelled=tally.kinds[Kind.RELABELLED],
+        added=counts.kinds[ChangeKind.ADDED],
+        removed=counts.kinds[ChangeKind.REMOVED],
+        relabelled=counts.kinds[ChangeKind.RELABELLED],
         balance=float(_find_shares(before).sub(_find_shares(after), fill_value=0).abs().sum()) / 2,
         confidence=None if then is None or now is None else now - then,
         changed=tuple(changed),
@@ -104,25 +107,25 @@ def _find_shares(side: Snapshot) -> Any:
 
 
 class Release(StrEnum):
-    """What becomes of a new version."""
+    """What happens to a new version."""
 
     PUBLISH = "publish"
     ASK = "ask"
-    """A person decides."""
+    """Pause until a person decides."""
     HOLD_BACK = "hold back"
 
 
 def judge_release(
     drift: Drift, settings: DriftSettings, approval: ApprovalSettings, *, publish: bool, approved: bool
 ) -> tuple[Release, tuple[str, ...]]:
-    """Return whether the new version is published, and what stands against it, in sentences for people.
+    """Return whether the new version is published, and the objections to it, as sentences for people.
 
-    An empty set is never published. `publish` releases any other; so does `approved`: a person has already said yes to
-    this very version, and the run that was to publish it was broken off.
+    An empty set is never published. `publish` releases any other set, and so does `approved`: a person has already
+    approved this version, but the run was interrupted before it was published.
     """
     if not drift.after:
         return Release.HOLD_BACK, ("nothing is left to train on",)
-    against = drift.beyond(settings)
+    against = drift.list_exceeded(settings)
     if publish or approved:
         return Release.PUBLISH, against
     if approval.ask == "always" or (against and approval.ask == "drift"):
@@ -138,32 +141,32 @@ class RelabelOutcome(StrEnum):
 
     PUBLISHED = "published"
     UNCHANGED = "unchanged"
-    """Nothing that decides the set has changed since the last one; nothing was done."""
+    """None of the inputs has changed since the last re-labelling; nothing was done."""
     HELD_BACK = "held back"
-    """The new set is not written for trainers: it moved too far, nothing is left of it, or a person said no."""
+    """The new set is not exported: it differs too much, it is empty, or a person rejected it."""
     BUDGET_SPENT = "budget spent"
 
 
 class RelabelState(Record):
-    """Made by flows/relabel.py at the end of each run that did something; read by the next."""
+    """The result of a re-labelling. Written by flows/relabel.py after each run that did something; read by the next."""
 
     watched: str
-    """Digest of all that decides the set, as it was when the run began; empty: the next run has something to do."""
+    """Digest of all inputs when the run began; empty if the next run must not skip its work."""
     outcome: RelabelOutcome
     why: tuple[str, ...] = ()
     """Sentences for people."""
     version: str | None = None
-    """Digest of the published set."""
+    """Digest of the published version."""
     approved: str = ""
-    """The `watched` that is being published: a run that finds it here was broken off, and nobody is asked again."""
+    """The `watched` that a person has approved. If a run was interrupted while publishing it, nobody is asked again."""
     confidence: float | None = None
-    """Mean expected precision of the pool's labels when it was published."""
+    """Mean expected precision of the pseudo-labels in the published version."""
     at: float = Field(default_factory=time.time)
     """Seconds since 1970."""
 
 
 def read_state(output: Path) -> RelabelState | None:
-    """The state of `output`; None before the first re-labelling. Raises ManifestError if the file can't be read."""
+    """Return the state of `output`, None before the first re-labelling. Raises ManifestError if it can't be read."""
     path = output / FILE
     try:
         return RelabelState.model_validate_json(path.read_bytes())
@@ -171,11 +174,11 @@ def read_state(output: Path) -> RelabelState | None:
         return None
     except ValidationError as error:
         raise ManifestError(
-            f"{path}: is no state of a re-labelling; delete it, the next run looks at everything"
+            f"{path}: not a valid re-labelling state; delete the file, and the next run checks everything again"
         ) from error
 
 
 def write_state(output: Path, state: RelabelState) -> RelabelState:
-    """Write it, atomically; gives it back."""
+    """Write the state atomically and return it."""
     write_bytes(output / FILE, state.model_dump_json(indent=2).encode())
     return state

@@ -1,6 +1,6 @@
-"""What becomes of every item of a merge: taught or left out, in the mix or not, for training or for validation.
+"""Plan a merge: decide for every item whether it is kept, and whether it is used for training or validation.
 
-It is decided without holding the items: signatures first, then the few alike.
+Items are not all held in memory: first their signatures are compared, then only the few similar items are read.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.dataset.decisions import Fate, Reason, Stand, settle_duplicates
+from tasks.dataset.decisions import ItemOutcome, LeftOutReason, MergeEntry, settle_duplicates
 from tasks.dataset.general_mix import MixRow
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
@@ -21,76 +21,80 @@ from tasks.items.signatures import compute_signatures
 from tasks.records import Sample
 
 _DETAILS = {
-    Reason.CONTAMINATES: "is, or is nearly, evaluation item {other}",
-    Reason.DUPLICATE: "same content as {other}",
-    Reason.OVERRULED: "the label of {other}, equal or nearly so, has the stronger origin",
-    Reason.CONFLICTING: "items equal or nearly so, such as {other}, have labels {labels}",
+    LeftOutReason.CONTAMINATES: "is, or is nearly, evaluation item {other}",
+    LeftOutReason.DUPLICATE: "same content as {other}",
+    LeftOutReason.OVERRULED: "the label of {other}, equal or nearly so, has the stronger origin",
+    LeftOutReason.CONFLICTING: "items equal or nearly so, such as {other}, have labels {labels}",
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of every item, by its place: labelled first, then pool, then mix; evaluation items stand last."""
+    """The decision about every item, by its place: labelled items first, then pool, mix and evaluation items."""
 
     ids: list[str]
-    fates: list[Fate]
-    """Of all but evaluation items."""
+    outcomes: list[ItemOutcome]
+    """For all items except the evaluation items."""
     validation: NDArray[np.bool_]
-    """Of the same: it is held out for validation."""
+    """Whether the item is held out for validation; for the same items as `outcomes`."""
     contaminating: int
-    """Items of, or near, the evaluation split, whether they are left out or not."""
+    """Number of items in or near the evaluation split, whether they are left out or not."""
     own: int
-    """Labelled and pool items."""
+    """Number of labelled and pool items."""
     mixed: int
-    """Rows of the mix that were needed, good or not; those after them are neither kept nor dropped."""
+    """Number of rows of the mix that were needed, usable or not; later rows are neither kept nor dropped."""
 
     def detail(self, place: int) -> str:
-        """Return why the item at `place` is left out, for people; empty where its reason code says it all."""
-        fate = self.fates[place]
-        if fate.other is None:
-            return "shows a picture of the evaluation split" if fate.reason is Reason.CONTAMINATES else ""
-        text = _DETAILS.get(fate.reason, "nearly the same as {other}") if fate.reason else ""
-        return text.format(other=self.ids[fate.other], labels=list(fate.labels))
+        """Return for people why the item at `place` is left out; empty if its reason code is enough."""
+        outcome = self.outcomes[place]
+        if outcome.other is None:
+            return "shows a picture of the evaluation split" if outcome.reason is LeftOutReason.CONTAMINATES else ""
+        text = _DETAILS.get(outcome.reason, "nearly the same as {other}") if outcome.reason else ""
+        return text.format(other=self.ids[outcome.other], labels=list(outcome.labels))
 
 
 def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
-    """Decide about every item of `sources`. `image_hashes` holds the hashes of images, and learns those it lacks.
+    """Decide about every item of `sources`; missing image hashes are computed and added to `image_hashes`.
 
-    Measured (tests/benchmarks/merge_scale.py) on a million items, hashes known: 184 s of one core, 2.2 GiB.
+    A million items with known hashes take 184 s of one core and 2.2 GiB (tests/benchmarks/merge_scale.py).
     """
     settings = sources.settings
     ids: list[str] = []
-    stands: list[Stand] = []
-    signatures = compute_signatures(_noted(sources, ids, stands), image_hashes)
+    entries: list[MergeEntry] = []
+    signatures = compute_signatures(_collect_items(sources, ids, entries), image_hashes)
     pairs = find_near_pairs(
-        signatures, len(stands), lambda places: {i: make_comparable_item(s) for i, s in sources.at(places)}
+        signatures,
+        len(entries),
+        lambda places: {i: make_comparable_item(s) for i, s in sources.read_places(places)},
+    )
+        signatures, len(entries), lambda places: {i: make_comparable_item(s) for i, s in sources.read_places(places)}
     )
     contents: list[int] = np.unique(signatures.content, return_inverse=True)[1].tolist()
-    stands = [stand._replace(content=content) for stand, content in zip(stands, contents, strict=False)]
-    near, forbidden = _neighbours(contents, pairs, len(stands))
-    forbidden |= _pictured(sources, contents, image_hashes)
+    entries = [entry._replace(content=content) for entry, content in zip(entries, contents, strict=False)]
+    near, forbidden = _find_neighbours(contents, pairs, len(entries))
+    forbidden |= _find_shown_pictures(sources, contents, image_hashes)
     competing = near if settings.near_duplicates == "drop" else {}
-    decided = settle_duplicates(stands, competing, {} if settings.transductive else forbidden)
+    decided = settle_duplicates(entries, competing, {} if settings.transductive else forbidden)
     own = sources.own
-    mixed = _needed(sources.mix, decided[own:], _wanted(decided[:own], settings))
+    mixed = _count_needed(sources.mix, decided[own:], _count_wanted(decided[:own], settings))
     return Plan(
         ids=ids,
-        fates=decided,
-        validation=_validation(stands, decided, own, contents, pairs, settings.validation_share, seed),
-        contaminating=sum(stand.content in forbidden for stand in stands[:own]),
+        outcomes=decided,
+        validation=_choose_validation(entries, decided, own, contents, pairs, settings.validation_share, seed),
+        contaminating=sum(entry.content in forbidden for entry in entries[:own]),
         own=own,
         mixed=mixed,
     )
 
 
-def _noted(sources: Sources, ids: list[str], stands: list[Stand]) -> Iterator[Sample]:
-    """All items in order of place; ids, and how they stand, are added to the lists on the way."""
+def _collect_items(sources: Sources, ids: list[str], entries: list[MergeEntry]) -> Iterator[Sample]:
+    """Yield all items in order of place, and add their ids and what settles their duplicates to the lists."""
     labelled = len(sources.labelled)
-    for i, (sample, decision) in enumerate(sources.decided()):
+    for i, (sample, decision) in enumerate(sources.decide_all()):
         ids.append(sample.id)
-        task = intern(sample.task)  # a million rows would bring as many copies
-        stands.append(
-            Stand(0, decision.label, decision.origin, decision.refused, i < labelled, not sample.labels, task)
+        task = intern(sample.task)  # else a million rows would hold a million copies
+        entries.append(
+            MergeEntry(0, decision.label, decision.origin, decision.refused, i < labelled, not sample.labels, task)
         )
         yield sample
     for sample in sources.evaluation:
@@ -98,10 +102,10 @@ def _noted(sources: Sources, ids: list[str], stands: list[Stand]) -> Iterator[Sa
         yield sample
 
 
-def _neighbours(
+def _find_neighbours(
     contents: Sequence[int], pairs: Iterable[tuple[int, int]], count: int
 ) -> tuple[dict[int, list[int]], dict[int, int | None]]:
-    """(contents near each content, both ways; contents of or near an evaluation item → that item)."""
+    """Return (contents near each content, both ways; evaluation item by content in or near that split)."""
     forbidden: dict[int, int | None] = {content: place for place, content in enumerate(contents) if place >= count}
     near: dict[int, list[int]] = {}
     for a, b in pairs:
@@ -113,8 +117,8 @@ def _neighbours(
     return near, forbidden
 
 
-def _pictured(sources: Sources, contents: Sequence[int], image_hashes: ImageHashes) -> dict[int, int | None]:
-    """Contents of the mix that show a picture of the evaluation split, whatever is asked about it."""
+def _find_shown_pictures(sources: Sources, contents: Sequence[int], image_hashes: ImageHashes) -> dict[int, int | None]:
+    """Return the contents of the mix that show a picture of the evaluation split, whatever they ask about it."""
     rows = [row.example for row in sources.mix if row.example is not None]
     images = [image for row in rows for image in row.images]
     if not images or not sources.evaluation:
@@ -123,16 +127,16 @@ def _pictured(sources: Sources, contents: Sequence[int], image_hashes: ImageHash
     return {contents[sources.own + i]: None for i, row in enumerate(rows) if any(x.sha256 in shown for x in row.images)}
 
 
-def _wanted(decided: Sequence[Fate], settings: EmitSettings) -> int:
-    """Return how many rows of the mix make its share of the whole set."""
+def _count_wanted(decided: Sequence[ItemOutcome], settings: EmitSettings) -> int:
+    """Return how many examples of the mix make up its share of the whole set."""
     if settings.mix is None:
         return 0
-    kept = sum(fate.reason is None for fate in decided)
+    kept = sum(outcome.reason is None for outcome in decided)
     return round(kept * settings.mix.share / (1 - settings.mix.share))
 
 
-def _needed(mix: Sequence[MixRow], decided: Sequence[Fate], wanted: int) -> int:
-    """How many rows of the mix must be gone through for `wanted` good ones."""
+def _count_needed(mix: Sequence[MixRow], decided: Sequence[ItemOutcome], wanted: int) -> int:
+    """Return how many rows of the mix are needed for `wanted` usable ones."""
     good = iter(decided)
     taken = 0
     for i, row in enumerate(mix):
@@ -142,32 +146,32 @@ def _needed(mix: Sequence[MixRow], decided: Sequence[Fate], wanted: int) -> int:
     return len(mix)
 
 
-def _validation(
-    stands: Sequence[Stand],
-    decided: Sequence[Fate],
+def _choose_validation(
+    entries: Sequence[MergeEntry],
+    decided: Sequence[ItemOutcome],
     own: int,
     contents: Sequence[int],
     pairs: Sequence[tuple[int, int]],
     share: float,
     seed: int,
 ) -> NDArray[np.bool_]:
-    """[N] True for items held out: of each label a share, items equal or nearly so on one side."""
-    held = np.zeros(len(stands), bool)
+    """Return [N] whether each item is held out: a share of each label, with near-duplicates on the same side."""
+    held = np.zeros(len(entries), bool)
     kept = np.array([place for place in range(own) if decided[place].reason is None], dtype=np.int64)
     groups = group_linked(max(contents, default=-1) + 1, [(contents[a], contents[b]) for a, b in pairs])
-    names = ["" if stands[place].open else stands[place].label or "" for place in map(int, kept)]
+    names = ["" if entries[place].open else entries[place].label or "" for place in map(int, kept)]
     labels: NDArray[np.int64] = pd.factorize(np.array(names, dtype=object))[0]
     group = groups[np.array(contents, dtype=np.int64)[kept]]
-    held[kept] = validation_part(labels, group, share, seed)
+    held[kept] = hold_out_groups(labels, group, share, seed)
     return held
 
 
-def validation_part(labels: NDArray[np.int64], groups: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """[N] True for items held out: of each label (a number an item) about `share` of its groups, whole.
+def hold_out_groups(labels: NDArray[np.int64], groups: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Return [N] whether each item is held out: of each label about `share` of its groups, always whole groups.
 
-    A group counts as its first item's label. A label with a single group stays in training, and each label keeps at
-    least one group there. scikit-learn's StratifiedGroupKFold loops over groups in Python, which takes minutes at a
-    million, and its StratifiedShuffleSplit refuses labels with one item; hence this.
+    `labels` [N] and `groups` [N] are numbers. A group has the label of its first item. Each label keeps at least one
+    group in training. scikit-learn is not used because StratifiedGroupKFold takes minutes for a million groups, and
+    StratifiedShuffleSplit refuses labels with one item.
     """
     held = np.zeros(len(groups), bool)
     if not len(groups) or share <= 0:
@@ -177,7 +181,7 @@ def validation_part(labels: NDArray[np.int64], groups: NDArray[np.int64], share:
     by_label = order[np.argsort(labels[first][order], kind="stable")]
     starts = np.flatnonzero(np.diff(labels[first][by_label], prepend=-1))
     sizes = np.diff(np.append(starts, len(by_label)))
-    # each label keeps a group in training
+    # each label keeps one group in training
     wanted = np.minimum(apportion(sizes * share), sizes - 1)
     rank = np.arange(len(by_label)) - np.repeat(starts, sizes)
     chosen = np.zeros(len(first), bool)

@@ -1,4 +1,4 @@
-"""Which reasons are taught: those that pass the gate, a share of them, and no two that are too alike."""
+"""Choose which reasons are used in training: a share of those that pass the gate, and no two that are too alike."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,15 +11,15 @@ from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Prediction, Sample, Split, digest_of
 
 ItemKey = tuple[Split, str]
-"""An item by its set and id: the manifests of both may count from 1."""
+"""An item by set and id, because the manifests of both sets may count from 1."""
 
 
 def drop_unsound_reasons(
     corrections: Mapping[str, Correction], labelled: Iterable[Sample], pack: Pack
 ) -> dict[str, Correction]:
-    """Return the corrections, by id, without the teacher's reason where it doesn't pass the gate for the final label.
+    """Return the corrections by id, without teacher's reasons that don't pass the gate for the final label.
 
-    The other reasons have passed it in their own stage.
+    All other reasons have passed the gate in the stage that made them.
     """
     sound = dict(corrections)
     for sample in labelled:
@@ -31,7 +31,7 @@ def drop_unsound_reasons(
     return sound
 
 
-def find_unspoken(
+def find_unused_reasons(
     corrections: Mapping[str, Correction],
     pseudo: Mapping[str, Decision],
     reasons: Mapping[str, Prediction],
@@ -39,23 +39,23 @@ def find_unspoken(
     rationales: RationaleSettings,
     seed: int,
 ) -> tuple[set[ItemKey], int]:
-    """Return the items that are taught without their reason, and how many of these only since another is too alike.
+    """Return the items that are trained without their reason, and how many of them have a reason too like another.
 
-    The others are beyond `reason_share`, which is drawn item by item: whether one has a reason doesn't depend on what
-    else is merged.
+    The others are excluded by `reason_share`. That is drawn per item, so whether an item keeps its reason doesn't
+    depend on what else is merged.
     """
-    worded = {(Split.LABELLED, i): MarkedReason(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
+    found = {(Split.LABELLED, i): MarkedReason(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
     for i, c in corrections.items():
         if c.label is not None and c.label != c.given:
-            worded.pop((Split.LABELLED, i), None)
+            found.pop((Split.LABELLED, i), None)
             if c.reason and c.label == c.adjudicated:
-                worded[Split.LABELLED, i] = MarkedReason(c.reason, c.label)
-    worded |= {(Split.UNLABELLED, i): MarkedReason(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
-    within = {key: one for key, one in worded.items() if _draw(seed, key[1]) < settings.reason_share}
-    alike = find_crowded_out(within, rationales.model_copy(update={"alike": settings.reasons_alike}))
-    return alike | (worded.keys() - within.keys()), len(alike)
+                found[Split.LABELLED, i] = MarkedReason(c.reason, c.label)
+    found |= {(Split.UNLABELLED, i): MarkedReason(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
+    drawn = {key: one for key, one in found.items() if _draw_number(seed, key[1]) < settings.reason_share}
+    alike = find_crowded_out(drawn, rationales.model_copy(update={"alike": settings.reasons_alike}))
+    return alike | (found.keys() - drawn.keys()), len(alike)
 
 
-def _draw(seed: int, sample_id: str) -> float:
-    """Return a number from 0 to 1 that is the item's own, whatever else is merged."""
+def _draw_number(seed: int, sample_id: str) -> float:
+    """Return a random number from 0 to 1 that depends only on the seed and the item."""
     return int(digest_of(["reason", seed, sample_id])[:8], 16) / 2**32

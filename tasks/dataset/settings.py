@@ -1,4 +1,4 @@
-"""What is merged and written, and how far a new version may move."""
+"""Settings of the emitted set, its exports, and how much a new version may differ from the last one."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,8 +13,7 @@ ImagePaths = Literal["absolute", "relative", "copy"]
 
 
 class Format(StrEnum):
-    """What a set can be written as; each gets a folder of this name, and is written by the file of this name in
-    tasks/dataset/export/."""
+    """The export formats. The module of this name in tasks/dataset/export/ writes a folder of this name."""
 
     LLAMAFACTORY = "llamafactory"
     SWIFT = "swift"
@@ -26,114 +25,118 @@ class Format(StrEnum):
 
 
 class ExportSpec(Settings):
-    """What is written for which trainer: the `emit.export:` key of a configuration."""
+    """Which export formats are written, and how: the `emit.export:` key of a configuration."""
 
     formats: tuple[Format, ...] = Field(
         default=(Format.LLAMAFACTORY, Format.SWIFT, Format.QWEN, Format.TRL, Format.LABELS),
-        description="llamafactory, swift (ms-swift 4), swift2 (ms-swift 2), qwen (Qwen's own script), vision_start "
-        "(items of one image), trl (Parquet with the images in it), labels",
+        description="Formats to write: llamafactory, swift (ms-swift 4), swift2 (ms-swift 2), qwen (Qwen's script), "
+        "trl (Parquet that contains the images), vision_start (only items with one image), labels (CSV and JSON Lines)",
     )
     image_paths: ImagePaths = Field(
         default="absolute",
-        description="How images are named: absolute; relative to the format's folder; copy: hard links or copies in "
-        "`images/` beside it, named relative, so that the folder can be moved; rotated photos are written upright",
+        description="How exports refer to images. absolute: absolute paths; relative: paths relative to the format's "
+        "folder; copy: images are linked or copied to `images/`, so that the folder can be moved, and rotated photos "
+        "are saved upright",
     )
     base: str = Field(
         default="Qwen/Qwen2-VL-7B-Instruct",
-        description="Checkpoint that the ready training configurations start from: a name or a folder",
+        description="Base checkpoint of the ready training configurations: a Hugging Face name or a local folder",
     )
-    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Ready configurations: smallest area of an image")
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Ready configurations: its largest area")
+    revision: str | None = Field(default=None, description="Branch, tag or commit of `base` on Hugging Face")
+    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Smallest area of an image in pixels")
+    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Largest area of an image in pixels")
     max_tokens: int = Field(
         default=32768,
         ge=256,
-        description="Ready configurations: longest example, in tokens; what is clearly longer is left out of "
-        "llamafactory, which would cut it without a word",
+        description="Longest training example in tokens. Clearly longer examples are left out of the llamafactory "
+        "export, because LLaMA-Factory would truncate them silently",
     )
-    seed: int = Field(default=0, description="Ready configurations: seed of the training")
+    seed: int = Field(default=0, description="Random seed of the ready training configurations")
 
     @field_validator("formats")
     @classmethod
     def _each_once(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
         if len(set(formats)) < len(formats):
-            raise ValueError("a format is named twice; name each once")
+            raise ValueError("`formats` lists a format more than once; list each format once")
         return formats
 
 
 class MixSettings(Settings):
-    """General-purpose conversations, mixed in against forgetting."""
+    """General-purpose conversations that are mixed in so that the model does not forget other abilities."""
 
     file: Path = Field(
-        description='JSON array or JSON Lines of {"messages": [{"role", "content"}], "images": [file names]}'
+        description='JSON array or JSON Lines file of {"messages": [{"role", "content"}], "images": [file names]}'
     )
     images: Path | None = Field(
-        default=None, description="Folder that image names are relative to; default: the file's own"
+        default=None, description="Folder that contains the images; default: the folder of `file`"
     )
-    share: float = Field(default=0.1, gt=0, le=0.9, description="Of the whole training set")
+    share: float = Field(default=0.1, gt=0, le=0.9, description="Share of these examples in the whole training set")
 
 
 class EmitSettings(Settings):
-    """What is written."""
+    """How the results of the earlier stages are merged into one training set."""
 
     name: str = Field(default="labelstill", pattern=r"^[\w-]+$", description="Name of the data set and of its files")
     licence: str | None = Field(
-        default=None, description="Licence of the set, an SPDX identifier or a name; the card warns where none is named"
+        default=None, description="Licence of the data set: an SPDX identifier or a name; without one the card warns"
     )
     reason_share: float = Field(
         default=1.0,
         ge=0,
         le=1,
-        description="Of the examples with a reason, this share is taught with it, the others with the label alone; a "
-        "small student that is asked for labels alone learns them worse beside many reasons",
+        description="Share of the examples with a reason that are trained with it; the others are trained with the "
+        "label only. A small model that only predicts labels learns them worse when many examples contain reasons",
     )
     reasons_alike: float = Field(
         default=NEAR,
         gt=0,
         le=1,
-        description="Of reasons with at least this share of common character pairs, the generator's and the teacher's, "
-        "one is taught",
+        description="Two reasons that share at least this fraction of their character pairs count as alike, and only "
+        "one of them is used",
     )
     waiting: Literal["keep", "drop"] = Field(
-        default="keep", description="Items that wait for review: taught with the given label, or left out"
+        default="keep", description="Items that wait for review: keep them with their given label, or drop them"
     )
     transductive: bool = Field(
-        default=False, description="Teach items of `evaluation` and nearly equal ones too; the card then says so first"
+        default=False, description="Also train on items of `evaluation` and their near-duplicates; the card then warns"
     )
     near_duplicates: Literal["drop", "keep"] = Field(
-        default="drop", description="Of items nearly equal in image and text, teach one, or all"
+        default="drop", description="Near-duplicates in image and text: drop all but one, or keep all"
     )
-    mix: MixSettings | None = Field(default=None, description="General-purpose examples against forgetting")
+    mix: MixSettings | None = Field(default=None, description="General-purpose examples to mix in; none by default")
     validation_share: float = Field(
-        default=0.0, ge=0, le=0.5, description="Held out for validation: by label, nearly equal items on one side"
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of each label held out for validation; near-duplicates stay together",
     )
-    export: ExportSpec = Field(default=ExportSpec(), description="What is written for which trainer")
+    export: ExportSpec = Field(default=ExportSpec(), description="Export formats and their options")
 
 
 class DriftSettings(Settings):
-    """How far a new version may be from the last published one before it is held back for a person."""
+    """How much a new version may differ from the last published one before a person must approve it."""
 
-    relabelled: float = Field(default=0.05, ge=0, le=1, description="Share of the common items with another label")
-    removed: float = Field(default=0.1, ge=0, le=1, description="Share of the items that are gone")
+    relabelled: float = Field(default=0.05, ge=0, le=1, description="Largest share of relabelled items")
+    removed: float = Field(default=0.1, ge=0, le=1, description="Largest share of removed items")
     balance: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="Total variation distance of the label distributions: 0 the same, 1 disjoint",
+        description="Largest total variation distance between the label distributions: 0 is equal, 1 is disjoint",
     )
     confidence: float = Field(
-        default=0.05, ge=0, le=1, description="Fall of the mean expected precision of the pool's labels"
+        default=0.05, ge=0, le=1, description="Largest drop of the mean expected precision of the pseudo-labels"
     )
 
 
 class ApprovalSettings(Settings):
-    """Whether a person decides on a new version."""
+    """Whether a person approves a new version."""
 
     ask: Literal["drift", "always", "never"] = Field(
         default="never",
-        description="Pause for an answer in the web UI: when the set moved too far, before every version, or never "
-        "(what moved too far is held back at once)",
+        description="When to pause for approval in the web UI: if a limit of `drift` is exceeded, for every version, "
+        "or never (a version that exceeds a limit is then held back)",
     )
     hours: float = Field(
-        default=12.0, gt=0, le=240, description="How long the run waits; without an answer it is held back"
+        default=12.0, gt=0, le=240, description="Hours to wait for an answer; without one the version is held back"
     )

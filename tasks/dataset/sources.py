@@ -1,6 +1,6 @@
-"""What is merged: the samples, what the earlier stages decided about them, and what people said.
+"""Read what is merged: the samples, the results of the earlier stages, and the verdicts of reviewers.
 
-Each item's own decision is made here (decisions.py has the rules); how items compete is in merge_plan.py.
+`Sources` decides about each item by itself, with the rules in decisions.py; merge_plan.py settles duplicates.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.dataset.decisions import Decision, Reason, decide_labelled, decide_pool, decide_pseudo_labelled
-from tasks.dataset.general_mix import MixRow, as_sample, draw_share
-from tasks.dataset.reasons import drop_unsound_reasons, find_unspoken
+from tasks.dataset.decisions import Decision, LeftOutReason, decide_labelled, decide_pool, decide_pseudo_labelled
+from tasks.dataset.general_mix import MixRow, convert_to_sample, draw_share
+from tasks.dataset.reasons import drop_unsound_reasons, find_unused_reasons
 from tasks.dataset.settings import EmitSettings
 from tasks.errors import ConfigError
 from tasks.items.settings import SourceConfig
@@ -19,74 +19,74 @@ from tasks.packs.pack import Pack
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Dropped, Origin, Prediction, Sample, Split, content_digest
 from tasks.review.queue import CONFLICTS, STORE
-from tasks.review.verdicts import Verdict, read_store, usable
+from tasks.review.verdicts import Verdict, read_store, split_valid
 from tasks.storage.rows import StoredRows
 from tasks.storage.stage_record import read_record
 
 Samples = Sequence[Sample] | StoredRows[Sample]
-"""Samples that can be gone through more than once."""
+"""Samples that can be iterated more than once."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What is merged. `corrections` and `reasons` (of the *given* label) go by labelled id, `pseudo` by pool id."""
+    """What is merged. `corrections` and `reasons` (for the given label) are by labelled id, `pseudo` by pool id."""
 
     labelled: Samples = ()
     pool: Samples = ()
     mix: Sequence[MixRow] = ()
-    """In the order in which they are taken."""
+    """In the order in which they are used."""
     evaluation: Samples = ()
-    """The held-out items: none of them, nor what is nearly one, is taught."""
+    """The held-out items. Neither they nor their near-duplicates are used for training."""
     corrections: Mapping[str, Correction] = field(default_factory=dict[str, Correction])
     pseudo: Mapping[str, Decision] = field(default_factory=dict[str, Decision])
-    """By trusted pseudo-labels."""
+    """Decisions from trusted pseudo-labels."""
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     unreasoned: Collection[str] = ()
-    """Labelled items that are left out where they would be taught their given label: nobody gave a good reason for it.
-    Another label, or one that a person confirmed, needs none."""
+    """Labelled items for whose given label there is no good reason. They are left out, unless their label was changed
+    or a reviewer confirmed it."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
-    """What people said about items in conflict, by id; `verdict` says which of them hold."""
+    """Verdicts on conflicting duplicates, by id. `find_verdict` returns only those that are still valid."""
     settings: EmitSettings = field(default_factory=EmitSettings)
     alike_reasons: int = 0
-    """Reasons that are not taught since another says nearly the same."""
+    """Number of reasons that are not used because another one is too alike."""
 
     @property
     def own(self) -> int:
-        """Labelled and pool items: all but the mix and the evaluation split."""
+        """Number of labelled and pool items."""
         return len(self.labelled) + len(self.pool)
 
-    def decided(self) -> Iterator[tuple[Sample, Decision]]:
-        """Yield every item with the decision it would get by itself: labelled, pool, mix."""
+    def decide_all(self) -> Iterator[tuple[Sample, Decision]]:
+        """Yield every labelled, pool and mix item with the decision about it by itself, without its duplicates."""
         for place, sample in enumerate(chain(self.labelled, self.pool)):
             yield sample, self.decide(place, sample)
         for row in self.mix:
             if row.example is not None:
-                yield as_sample(row.example), Decision("", Origin.MIX, row.example.why)
+                yield convert_to_sample(row.example), Decision("", Origin.MIX, row.example.why)
 
     def decide(self, place: int, sample: Sample) -> Decision:
-        """Return what the labelled or pool item at `place` would be taught with, by itself."""
-        verdict = self.verdict(sample)
+        """Return the decision about the labelled or pool item at `place` by itself, without its duplicates."""
+        verdict = self.find_verdict(sample)
         if place >= len(self.labelled):
             return decide_pool(self.pseudo.get(sample.id), verdict)
         correction, reason = self.corrections.get(sample.id), self.reasons.get(sample.id, "")
         decision = decide_labelled(sample, correction, reason, verdict=verdict, waiting=self.settings.waiting)
         as_given = decision.origin is Origin.GIVEN and decision.label == sample.given and decision.refused is None
         if sample.id in self.unreasoned and as_given and not decision.reason:
-            return decision._replace(refused=Reason.UNREASONED)
+            return decision._replace(refused=LeftOutReason.UNREASONED)
         return decision
 
-    def verdict(self, sample: Sample) -> str | None:
-        """Return what a person said about the item: a label, or `neither`; None where nobody did, or it is outdated."""
-        said = self.verdicts.get(sample.id)
-        if said is None:
+    def find_verdict(self, sample: Sample) -> str | None:
+        """Return the reviewer's verdict, a label or `neither`; None if there is none or it is outdated."""
+        verdict = self.verdicts.get(sample.id)
+        if verdict is None:
             return None
-        held, _ = usable({sample.id: said}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
-        return held.get(sample.id)
+        valid, _ = split_valid({sample.id: verdict}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
+        return valid.get(sample.id)
 
-    def at(self, places: Collection[int]) -> Iterator[tuple[int, Sample]]:
-        """Yield (place, sample) of items, evaluation last; only what holds a wanted place is read."""
+    def read_places(self, places: Collection[int]) -> Iterator[tuple[int, Sample]]:
+        """Yield (place, sample) of the items at `places`; evaluation items come last. Other rows are not decoded."""
         start = 0
-        mix = [as_sample(row.example) for row in self.mix if row.example is not None]
+        mix = [convert_to_sample(row.example) for row in self.mix if row.example is not None]
         for samples in (self.labelled, self.pool, mix, self.evaluation):
             wanted = {place - start for place in places if start <= place < start + len(samples)}
             if isinstance(samples, StoredRows):
@@ -102,10 +102,10 @@ class Sources:
 def check_stages(
     output: Path, stages: Iterable[str], sets: Mapping[Split, SourceConfig], digests: Mapping[Split, str]
 ) -> dict[str, str]:
-    """Return the digest of each stage whose results are merged; `digests` are those of the sets as they are now.
+    """Return the digest of each stage whose results are merged. `digests` are the current digests of the sets.
 
-    Raises ConfigError where a stage has left no record, or decided about other items than stand in the manifest now: a
-    label that was mended since would give way to a decision about the former one.
+    Raises ConfigError if a stage has no record, or if the manifest has changed since the stage ran: a label that was
+    corrected since then would be overwritten by a decision about the former label.
     """
     found: dict[str, str] = {}
     for stage in stages:
@@ -115,8 +115,8 @@ def check_stages(
         split = Split.UNLABELLED if stage == "pseudo_labels" else Split.LABELLED
         if split in sets and record.inputs.get("samples", digests[split]) != digests[split]:
             raise ConfigError(
-                f"{output / stage}: decided about other items than {sets[split].manifest} holds now; run "
-                f"`{stage}` again, or the whole way: answers that were paid for are reused"
+                f"{output / stage}: {sets[split].manifest} has changed since this stage ran; run `{stage}` again or "
+                f"run all stages with `distill` (paid answers are reused)"
             )
         found[stage] = record.digest
     return found
@@ -131,7 +131,7 @@ def read_sources(
     rationales: RationaleSettings,
     seed: int,
 ) -> Sources:
-    """Return what a run has left under `output`: its sets, and what `stages` kept. The samples stay on disk."""
+    """Return a run's results under `output`: its sets, and what `stages` kept. The samples stay on disk."""
 
     def samples(split: Split) -> Samples:
         return StoredRows(output / "samples" / split / "kept.parquet", Sample) if split in sets else ()
@@ -143,8 +143,8 @@ def read_sources(
     corrections = drop_unsound_reasons({c.sample_id: c for c in kept("correction", Correction)}, labelled, pack)
     pseudo = {p.sample_id: decide_pseudo_labelled(p) for p in kept("pseudo_labels", Prediction)}
     reasons = {p.sample_id: p for p in kept("rationales", Prediction)}
-    unspoken, alike = find_unspoken(corrections, pseudo, reasons, settings, rationales, seed)
-    for split, sample_id in unspoken:
+    unused, alike = find_unused_reasons(corrections, pseudo, reasons, settings, rationales, seed)
+    for split, sample_id in unused:
         if split is Split.UNLABELLED:
             pseudo[sample_id] = pseudo[sample_id]._replace(reason="")
         elif sample_id in corrections:
@@ -159,7 +159,7 @@ def read_sources(
         mix=draw_share(settings.mix, len(labelled) + len(pool), seed) if settings.mix else (),
         corrections=corrections,
         pseudo=pseudo,
-        reasons={i: p.reason for i, p in reasons.items() if (Split.LABELLED, i) not in unspoken},
+        reasons={i: p.reason for i, p in reasons.items() if (Split.LABELLED, i) not in unused},
         unreasoned=unreasoned,
         verdicts=read_store(output / CONFLICTS / STORE),
         settings=settings,

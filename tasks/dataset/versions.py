@@ -1,10 +1,10 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 # (pyarrow publishes no types)
-"""Versions of the emitted set: what it holds as a digest, a log of them, and a snapshot of each to compare with.
+"""Record versions of the emitted set: a log of their content digests, and a snapshot of each for comparison.
 
-``<output>/versions/versions.jsonl`` has a line a version, oldest first; ``<output>/versions/<12 hex>.parquet`` says of
-every example what `_NAMES` lists, so that a version can be compared after `<output>/emit` was written anew.
+``<output>/versions/versions.jsonl`` has one line per version, oldest first. ``<output>/versions/<12 hex>.parquet`` has
+the columns in `_NAMES` of every example, so that versions can still be compared after `<output>/emit` was rewritten.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from tasks.storage.stages import code_version
 FOLDER = "versions"
 LOG = "versions.jsonl"
 CANDIDATE = "candidate"
-"""The folder, beside `emit`, of a merged set that is not published."""
+"""The folder, beside `emit`, of a merged set that is not published yet."""
 
 _SHORT = 12
 
@@ -39,30 +39,29 @@ class Version(Record):
     """A line of the log. Made by `record_version`; read by diff, flows/relabel.py and reports."""
 
     version: str
-    """Content digest of the set (64 hex)."""
+    """Content digest of the set (64 hexadecimal digits)."""
     parent: str | None
-    """The version that was emitted before it into the same folder; None for the first."""
+    """The previous version in the same output folder; None for the first."""
     made_at: float = Field(default_factory=time.time)
     """Seconds since 1970."""
     rows: int
     origins: dict[Origin, int]
-    """Examples by where their label comes from."""
+    """Number of examples by origin of their label."""
     recipe: str
-    """Recipe hash of the emission (tasks/storage/stages.py)."""
+    """Recipe hash of the emit stage (tasks/storage/stages.py)."""
     code: str
 
     @property
     def short(self) -> str:
-        """The first 12 hex digits: what people and files call it."""
+        """The first 12 hexadecimal digits, which files and messages use as the version's name."""
         return self.version[:_SHORT]
 
 
 class SetDigest:
-    """The digest of a set of examples, whatever their order; constant memory.
+    """Computes a digest of a set of examples that doesn't depend on their order, in constant memory.
 
-    The sum of the rows' sha256 modulo 2**256: rows may come in any order, and one that occurs twice counts twice. Such
-    a sum can be forged by somebody who tries to (Wagner, "A Generalized Birthday Problem", 2002); it names versions,
-    and proves nothing about them.
+    It is the sum of the rows' sha256 modulo 2**256, so a row that occurs twice counts twice. It identifies versions but
+    is no protection against tampering: such sums can be forged (Wagner, "A Generalized Birthday Problem", 2002).
     """
 
     def __init__(self) -> None:
@@ -70,7 +69,7 @@ class SetDigest:
         self._sum = 0
 
     def add(self, snapshot: Any) -> None:
-        """Count the rows of a pyarrow table or batch with a snapshot's columns."""
+        """Add the rows of a pyarrow table or batch with a snapshot's columns."""
         columns = [snapshot.column(name).to_pylist() for name in ("sample_id", "content", "label", "subset")]
         for row in zip(*columns, strict=True):
             self._sum += int.from_bytes(hashlib.sha256(orjson.dumps(row)).digest())
@@ -79,14 +78,15 @@ class SetDigest:
 
     @property
     def hex(self) -> str:
-        """The digest so far (64 hex)."""
+        """The digest of the rows so far (64 hexadecimal digits)."""
         return hashlib.sha256(f"{self.rows}:{self._sum:064x}".encode()).hexdigest()
 
 
 def record_version(output: Path, kept: Path, recipe: str) -> Version:
-    """Record the examples in `kept`, which emit has written, as a version of `output`, with their snapshot.
+    """Record the examples in `kept` (emit's kept.parquet) as a version of `output`, and return it.
 
-    The log gets a line, unless the set is the one of its last line. Memory stays flat.
+    Writes a snapshot of the examples, and a line in the log unless the set equals the last version. Memory use does not
+    grow with the size of the set.
     """
     digest = SetDigest()
     origins: Counter[Origin] = Counter()
@@ -106,7 +106,7 @@ def record_version(output: Path, kept: Path, recipe: str) -> Version:
         recipe=recipe,
         code=code_version(),
     )
-    # The log comes last: a version that it names has its snapshot.
+    # The log is written last, so that every version in it has its snapshot.
     os.replace(unnamed, snapshot_path(output, made))
     if last is not None and last.version == made.version:
         return last
@@ -115,15 +115,15 @@ def record_version(output: Path, kept: Path, recipe: str) -> Version:
 
 
 def read_versions(output: Path) -> list[Version]:
-    """The log of `output`, oldest first; empty where nothing was recorded. Raises ManifestError for a broken line."""
+    """Return the versions of `output`, oldest first. Raises ManifestError for an invalid line in the log."""
     path = output / FOLDER / LOG
     if not path.exists():
         return []
-    return list(read_models(path, Version, "version", ManifestError, "take the line out"))
+    return list(read_models(path, Version, "version", ManifestError, "remove the line"))
 
 
 def find_version(output: Path, prefix: str) -> Version:
-    """The version of `output` whose digest begins with `prefix`; raises ManifestError if none or several do."""
+    """Return the version of `output` whose digest begins with `prefix`. Raises ManifestError if none or several do."""
     log = read_versions(output)
     found = {v.version: v for v in log if v.version.startswith(prefix)}
     if len(found) == 1:
@@ -134,54 +134,54 @@ def find_version(output: Path, prefix: str) -> Version:
 
 
 def snapshot_path(output: Path, version: Version) -> Path:
-    """Where the snapshot of a version lies."""
+    """Return the path of a version's snapshot."""
     return output / FOLDER / f"{version.short}.parquet"
 
 
 # --- reading a version back ----------------------------------------------------------------------------------
 
 MOST_BYTES = 16 << 30
-"""Of a version's columns, unpacked: 20 million examples. A small file can say that it has more."""
+"""Largest unpacked size of a version, about 20 million examples. A small crafted file may unpack to more."""
 _SLICE = 50_000
 _LEAST = 100
-"""Bytes a row takes however well it is packed: ids, digests, places."""
+"""Minimum bytes per row in memory, however well it is compressed: ids, digests, indices."""
 _EMITTED_SLICE = 5_000
-"""Of rows with their whole prompts: 50,000 took 600 MB."""
+"""Rows per slice when rows contain whole prompts; 50,000 took 600 MB."""
 _NAMES = ("sample_id", "label", "reason", "origin", "why", "subset", "task", "source", "content")
-"""Columns of a snapshot. `content` is the digest (32 hex) of the words and images that are trained on."""
+"""Columns of a snapshot. `content` is the digest (32 hexadecimal digits) of the texts and images for training."""
 _SCHEMA = pa.schema([(name, pa.string()) for name in _NAMES])
-# Few distinct values: as dictionaries they take four bytes an item.
+# Columns with few distinct values: as dictionaries they take four bytes per row.
 _REPEATED = ("label", "origin", "why", "subset", "task", "source")
 _EMITTED = (*_NAMES[:-1], "messages", "images")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One side of a comparison."""
+    """A version that was read for comparison."""
 
     name: str
-    """For people: where it was read."""
+    """For people: the file it was read from."""
     version: str
-    """Content digest of the set (64 hex)."""
+    """Content digest of the set (64 hexadecimal digits)."""
     table: Any
-    """pyarrow table with the columns in `_NAMES`."""
+    """A pyarrow table with the columns in `_NAMES`."""
 
     @property
     def rows(self) -> int:
-        """How many examples it has."""
+        """Number of examples."""
         return cast(int, self.table.num_rows)
 
 
 def open_snapshot(name: str, output: Path | None = None) -> Snapshot:
-    """The version that `name` stands for: a run's folder, an emit folder, a file, or the beginning of a digest.
+    """Read the version called `name`: a run's folder, an emit folder, a Parquet file, or the beginning of a digest.
 
-    A run's folder means its latest recorded version; an emit folder or its kept.parquet is read as it is. Digests are
-    looked up among the versions of `output`. Raises ManifestError where there is none.
+    A run's folder means its latest recorded version; an emit folder means its kept.parquet. Digests are looked up among
+    the versions of `output`. Raises ManifestError if there is no such version.
     """
     path = Path(name)
     if not path.exists():
         if output is None:
-            raise ManifestError(f"{name}: no such file or folder; if it is a version's digest, say --in OUTPUT too")
+            raise ManifestError(f"{name}: no such file or folder; if it is the digest of a version, add --in OUTPUT")
         return _read(snapshot_path(output, find_version(output, name)))
     if path.is_file():
         return _read(path)
@@ -191,7 +191,7 @@ def open_snapshot(name: str, output: Path | None = None) -> Snapshot:
     for kept in (path / "emit" / "kept.parquet", path / "kept.parquet"):
         if kept.is_file():
             return _read(kept)
-    raise ManifestError(f"{path}: has neither versions/ nor emit/kept.parquet; give a run's output folder")
+    raise ManifestError(f"{path}: contains neither versions/ nor emit/kept.parquet; give the output folder of a run")
 
 
 def _read(path: Path) -> Snapshot:
@@ -203,23 +203,23 @@ def _read(path: Path) -> Snapshot:
         elif names >= set(_EMITTED):
             table = pa.Table.from_batches(_read_emitted(path), schema=_SCHEMA)
         elif names == {"sample_id"} and not pq.read_metadata(path).num_rows:
-            table = _SCHEMA.empty_table()  # what an empty stage leaves
+            table = _SCHEMA.empty_table()  # what a stage without results writes
         else:
-            raise ManifestError(f"{path}: holds no examples; give emit/kept.parquet or a snapshot of versions/")
+            raise ManifestError(f"{path}: contains no examples; give emit/kept.parquet or a snapshot in versions/")
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{path}: cannot be read as Parquet: {_first_line(error)}; run emit") from error
-    return Snapshot(str(path), _version(table), table)
+        raise ManifestError(f"{path}: cannot be read as Parquet: {_first_line(error)}; run emit again") from error
+    return Snapshot(str(path), _compute_digest(table), table)
 
 
 def _check_size(path: Path) -> None:
     about = pq.read_metadata(path)
     size = max(sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)), about.num_rows * _LEAST)
     if size > MOST_BYTES:
-        raise ManifestError(f"{path}: would take {size >> 30} GiB of memory: no version of a set; give another file")
+        raise ManifestError(f"{path}: would need {size >> 30} GiB of memory, so it is no version; give another file")
 
 
 def _read_emitted(path: Path) -> Iterator[Any]:
-    """Yield batches with the columns of a snapshot, made from the examples that emit kept."""
+    """Yield the examples in emit's kept.parquet as batches with the columns of a snapshot."""
     file = pq.ParquetFile(path)
     for batch in file.iter_batches(_EMITTED_SLICE, columns=list(_EMITTED)) if file.metadata.num_rows else ():
         texts = zip(batch.column("messages").to_pylist(), batch.column("images").to_pylist(), strict=True)
@@ -228,7 +228,7 @@ def _read_emitted(path: Path) -> Iterator[Any]:
 
 
 def _digest_content(messages: list[dict[str, str]], images: list[dict[str, str]]) -> str:
-    """Return the digest of what is trained on: role and words of each turn, and the sha256 of each image, in order."""
+    """Return the digest of what a model is trained on: role and text of each turn and sha256 of each image."""
     content = [[(turn["role"], turn["content"]) for turn in messages], [image["sha256"] for image in images]]
     return hashlib.sha256(orjson.dumps(content)).hexdigest()[:32]
 
@@ -237,7 +237,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _version(table: Any) -> str:
+def _compute_digest(table: Any) -> str:
     digest = SetDigest()
     for start in range(0, table.num_rows, _SLICE):
         digest.add(table.slice(start, _SLICE))

@@ -1,12 +1,12 @@
-"""Blocks that several kinds of screens share: the same card on an order, a parcel and a refund."""
+"""Draw blocks that several kinds of screens share, such as the same card on an order, a parcel and a refund."""
 
 from tasks.demo.canvas import GREY, HEIGHT, INK, PALE, WIDTH, WORDS, Canvas, mix
 
 WHITE = (255, 255, 255)
 
 
-def head(c: Canvas) -> None:
-    """A status bar and a title bar, both optional."""
+def draw_head(c: Canvas) -> None:
+    """Draw a status bar and a title bar, both optional."""
     if c.chance(0.5):
         c.text(4, 2, f"{c.rng.randint(0, 23)}:{c.rng.randint(10, 59)}", 7, GREY)
         c.box(WIDTH - 14, 3, 10, 4, GREY)
@@ -26,8 +26,8 @@ def head(c: Canvas) -> None:
     c.y += c.rng.randint(1, 5)
 
 
-def goods_card(c: Canvas) -> None:
-    """A card with an article, its name and its price."""
+def draw_goods_card(c: Canvas) -> None:
+    """Draw a card with an article, its name and its price."""
     x, y = c.card(c.rng.randint(28, 34))
     what = c.tile(x, y, 20)
     c.bars(x + 25, y + 2, 2, 50)
@@ -36,8 +36,8 @@ def goods_card(c: Canvas) -> None:
     c.notes.append(f"卡片里有{what}和{money}")
 
 
-def rows(c: Canvas, n: int) -> int:
-    """At most n rows of key and value in a card, as many as have room; returns how many."""
+def draw_rows(c: Canvas, n: int) -> int:
+    """Draw a card with up to n rows of key and value, as many as fit, and return how many."""
     n = min(n, (HEIGHT - 24 - c.y) // 8)
     if n < 1:
         return 0
@@ -50,8 +50,8 @@ def rows(c: Canvas, n: int) -> int:
     return n
 
 
-def tiles(c: Canvas) -> None:
-    """Two articles side by side, as in a recommendation; nothing where there is no room."""
+def draw_tiles(c: Canvas) -> None:
+    """Draw two recommended articles side by side, if there is space."""
     if c.y > HEIGHT - 30:
         return
     names = [c.tile(x, c.y, 44) for x in (8, 60)]
@@ -61,20 +61,20 @@ def tiles(c: Canvas) -> None:
     c.notes.append(f"两个商品格子，{names[0]}和{names[1]}")
 
 
-def foot(c: Canvas, n: int, *, filled: bool, share: float = 1.0) -> str:
-    """A bar with n buttons at the bottom, over `share` of the width; returns what it shows."""
+def draw_foot(c: Canvas, n: int, *, filled: bool, share: float = 1.0) -> str:
+    """Draw a bottom bar with n buttons over `share` of the width, and return its description."""
     h = c.rng.randint(15, 19)
     top = HEIGHT - h
     c.box(0, top, WIDTH, h, WHITE)
-    room = (WIDTH - 8) * share / n
+    width = (WIDTH - 8) * share / n
     for i in range(n):
-        x = WIDTH - 4 - (i + 1) * room + 1
-        c.button(x, top + 3, room - 2, h - 6, c.accent if i == 0 else c.other, filled=filled)
+        x = WIDTH - 4 - (i + 1) * width + 1
+        c.button(x, top + 3, width - 2, h - 6, c.accent if i == 0 else c.other, filled=filled)
     return f"底部{n}个{c.accent_name if n == 1 else c.other_name + c.accent_name}色{'' if filled else '空心'}按钮"
 
 
-def ticket(c: Canvas, x: float, y: float, w: float, h: float) -> str:
-    """A coupon with a notch; returns the amount on it."""
+def draw_ticket(c: Canvas, x: float, y: float, w: float, h: float) -> str:
+    """Draw a coupon with a notch and return the amount on it."""
     amount = str(c.rng.choice([3, 5, 8, 10, 15, 20, 30, 50, 80, 100]))
     c.box(x, y, w, h, mix(c.accent, WHITE, 0.8), radius=3)
     c.box(x, y, w * 0.34, h, c.accent, radius=3)

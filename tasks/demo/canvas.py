@@ -1,4 +1,4 @@
-"""A small phone screen to draw on, which keeps a list of what was drawn on it in words."""
+"""A small phone screen to draw on, which also collects descriptions of what was drawn."""
 
 import functools
 import math
@@ -23,27 +23,28 @@ COLOURS: dict[str, Rgb] = {
 GOODS = ("衣服", "杯子", "鞋子", "包", "瓶子", "盒子")
 WORDS = ("SHOP", "Home", "Info", "Item", "Hello", "Mall", "Store", "My", "View", "Page")
 USUAL = 0.88
-"""Share of screens in the usual colours of their kind; with none, two minutes teach a tiny model nothing."""
+"""Share of screens in the usual colours of their kind. Without any, a tiny model learns nothing in two minutes."""
 INK, GREY, PALE = (50, 50, 54), (150, 150, 156), (206, 206, 212)
 
 
 @functools.cache
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font (no CJK) at a size in pixels."""
+    """Return Pillow's default font (without CJK characters) in a size in pixels."""
     return ImageFont.load_default(size)
 
 
 def mix(a: Rgb, b: Rgb, share: float) -> Rgb:
-    """The colour `share` of the way from a to b."""
+    """Return the colour between a and b, `share` (0 to 1) of the way."""
     red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
 
 class Canvas:
-    """A drawing under way. `y` is where the next block starts; `marks` tell the kind, `notes` are the rest."""
+    """A screen while it is drawn. `y` is the top of the next block; `marks` describe what is typical of the kind of
+    screen, `notes` everything else."""
 
     def __init__(self, rng: Random, usual: tuple[str, str]) -> None:
-        """`usual` are the accent and paper colours that most screens of a kind have; the others have any two."""
+        """Start a screen in the colours `usual` (accent, paper), or sometimes in two random ones."""
         self.rng = rng
         self.accent_name, self.other_name = usual if rng.random() < USUAL else rng.sample(sorted(COLOURS), 2)
         self.accent, self.other = self.shade(self.accent_name), self.shade(self.other_name)
@@ -55,48 +56,48 @@ class Canvas:
         self.notes: list[str] = []
 
     def chance(self, p: float) -> bool:
-        """True with probability p."""
+        """Return True with probability p."""
         return self.rng.random() < p
 
     def shade(self, name: str) -> Rgb:
-        """A named colour, a little lighter or darker each time."""
+        """Return a named colour, made slightly lighter or darker at random."""
         return mix(COLOURS[name], self.rng.choice([(255, 255, 255), (0, 0, 0)]), self.rng.uniform(0, 0.18))
 
     def box(self, x: float, y: float, w: float, h: float, fill: Rgb | None, radius: int = 0, line: Rgb | None = None):
-        """A rectangle by its top left corner and size."""
+        """Draw a rectangle with this top left corner and size."""
         self.draw.rounded_rectangle((x, y, x + w - 1, y + h - 1), radius, fill=fill, outline=line)
 
     def disc(self, x: float, y: float, r: float, fill: Rgb | None, line: Rgb | None = None) -> None:
-        """A circle by its centre."""
+        """Draw a circle around (x, y)."""
         self.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=line)
 
     def text(self, x: float, y: float, text: str, size: int = 9, fill: Rgb = INK, *, centre: bool = False) -> None:
-        """Latin letters and digits; `centre` takes x as the middle."""
+        """Draw Latin letters and digits; with `centre`, x is their middle."""
         self.draw.text((x, y), text, font=font(size), fill=fill, anchor="mt" if centre else "lt")
 
     def bars(self, x: float, y: float, n: int, width: float, *, gap: int = 6, fill: Rgb = PALE) -> None:
-        """n grey bars that stand for lines of small print."""
+        """Draw n grey bars in place of lines of small print."""
         for i in range(n):
             self.box(x, y + i * gap, width * self.rng.uniform(0.5, 1), 2, fill)
 
     def price(self) -> str:
-        """Some amount of money."""
+        """Return a random amount of money."""
         rng = self.rng
         return rng.choice([f"{rng.randint(5, 399)}", f"{rng.randint(5, 199)}.{rng.choice('059')}"])
 
     def tick(self, x: float, y: float, r: float, fill: Rgb) -> None:
-        """A filled circle with a tick in it."""
+        """Draw a filled circle with a tick in it."""
         self.disc(x, y, r, fill)
         corners = [(x - r / 2, y), (x - r / 8, y + r / 2), (x + r / 2, y - r / 2)]
         self.draw.line(corners, fill=(255, 255, 255), width=max(1, round(r / 4)))
 
     def star(self, x: float, y: float, r: float, fill: Rgb) -> None:
-        """A five-pointed star."""
+        """Draw a five-pointed star."""
         corners = [(r if i % 2 == 0 else r * 0.45, math.pi * (i / 5 - 0.5)) for i in range(10)]
         self.draw.polygon([(x + d * math.cos(a), y + d * math.sin(a)) for d, a in corners], fill=fill)
 
     def goods(self, x: float, y: float, s: float, what: str | None = None, fill: Rgb | None = None) -> str:
-        """One article within an s by s square around (x, y); returns its Chinese name."""
+        """Draw an article in an s by s square around (x, y), and return its Chinese name."""
         what = what or self.rng.choice(GOODS)
         fill = fill or self.shade(self.rng.choice(sorted(COLOURS)))
         dark = mix(fill, (0, 0, 0), 0.35)
@@ -128,17 +129,17 @@ class Canvas:
         return what
 
     def tile(self, x: float, y: float, s: float) -> str:
-        """A square product picture with its top left corner at (x, y)."""
+        """Draw a square product picture with its top left corner at (x, y), and return the article's name."""
         self.box(x, y, s, s, mix(self.shade(self.rng.choice(sorted(COLOURS))), (255, 255, 255), 0.75), radius=2)
         return self.goods(x + s / 2, y + s / 2, s * 0.8)
 
     def button(self, x: float, y: float, w: float, h: float, fill: Rgb, *, filled: bool = True) -> None:
-        """A pill with a stroke of writing on it."""
+        """Draw a pill-shaped button with a bar in place of its text."""
         self.box(x, y, w, h, fill if filled else (255, 255, 255), radius=int(h // 2), line=fill)
         self.box(x + w * 0.3, y + h / 2 - 1, w * 0.4, 2, (255, 255, 255) if filled else fill)
 
     def card(self, h: int) -> tuple[int, int]:
-        """A white card of height h across the screen; moves `y` below it and returns its inner top left corner."""
+        """Draw a white card of height h, move `y` below it, and return its inner top left corner."""
         top, margin = self.y, self.rng.randint(2, 5)
         self.box(margin, top, WIDTH - 2 * margin, h, (255, 255, 255), radius=3, line=mix(self.paper, INK, 0.08))
         self.y += h + self.rng.randint(2, 5)

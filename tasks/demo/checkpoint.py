@@ -1,7 +1,7 @@
-"""An untrained Qwen2-VL of about 1.4 million parameters, in the layout of the real checkpoints on the Hugging Face hub.
+"""Write an untrained Qwen2-VL with about 1.4 million parameters, in the layout of the checkpoints on Hugging Face.
 
-Everything that loads `Qwen/Qwen2-VL-7B-Instruct` by name loads this folder by path: configuration, weights, tokenizer,
-processor and chat template are of the same classes, only smaller.
+Everything that loads `Qwen/Qwen2-VL-7B-Instruct` by name can load this folder by path: configuration, weights,
+tokenizer, processor and chat template have the same classes, only smaller.
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
@@ -31,7 +31,7 @@ _TOKEN_NAMES = (
 )
 SPECIAL_TOKENS = tuple(f"<|{name}|>" for name in _TOKEN_NAMES.split())
 
-# Every tag trims both sides and every newline is written out, so no reader's Jinja settings can change the result.
+# Every tag trims both sides and every newline is explicit, so the Jinja settings of a reader can't change the result.
 # vLLM looks for a loop over a turn's content to see that images go there.
 CHAT_TEMPLATE = """\
 {%- if messages and messages[0].role != 'system' -%}
@@ -58,28 +58,28 @@ CHAT_TEMPLATE = """\
 """
 
 
-def new_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
+def write_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
     """Write an untrained checkpoint with a tokenizer trained on `corpus` into `folder`, and return the folder.
 
-    The same corpus and seed give the same files. What the corpus repeats becomes few tokens, so it should hold the
-    prompts, labels and answers as often as they will be met.
+    The same corpus and seed give the same files. Frequent texts become few tokens, so the corpus should contain
+    prompts, labels and answers with their real frequencies.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(corpus)
+    tokenizer = _train_tokenizer(corpus)
     image_processor = Qwen2VLImageProcessor(min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
     video_processor = Qwen2VLVideoProcessor()
     Qwen2VLProcessor(image_processor, tokenizer, video_processor, chat_template=CHAT_TEMPLATE).save_pretrained(folder)
-    # vLLM and older readers look for the image processor in a file of its own, which the processor no longer writes.
+    # vLLM and older readers need the image processor in its own file, which the processor no longer writes.
     image_processor.save_pretrained(folder)
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Qwen2VLForConditionalGeneration(_config(tokenizer))
+        model = Qwen2VLForConditionalGeneration(_make_config(tokenizer))
     kernel = model.model.visual.patch_embed.proj.weight
     with torch.no_grad():
-        kernel.copy_(_patch_filters(*kernel.shape))
+        kernel.copy_(_make_patch_filters(*kernel.shape))
     end, eos = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     model.generation_config = GenerationConfig(
         bos_token_id=eos, eos_token_id=[end, eos], pad_token_id=eos, do_sample=False
@@ -88,9 +88,9 @@ def new_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
     return folder
 
 
-def _tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
-    """A byte-level BPE cut as Qwen2's is, with Qwen's special tokens, of at most MAX_VOCABULARY entries."""
-    # the chat template's own words occur in no corpus of user texts, but in every prompt
+def _train_tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
+    """Train a byte-level BPE tokenizer like Qwen2's, with Qwen's special tokens and at most MAX_VOCABULARY entries."""
+    # texts of users don't contain the words of the chat template, but every prompt does
     texts = [*corpus, *["system\nYou are a helpful assistant.", "user\n", "assistant\n"] * 100]
     trained = Qwen2Tokenizer().train_new_from_iterator(
         texts, vocab_size=MAX_VOCABULARY, new_special_tokens=list(SPECIAL_TOKENS), show_progress=False
@@ -101,10 +101,10 @@ def _tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
     return trained
 
 
-def _patch_filters(filters: int, colours: int, frames: int, height: int, width: int) -> torch.Tensor:
-    """The lowest frequencies of a patch in brightness and two colour contrasts, instead of noise, to start seeing from.
+def _make_patch_filters(filters: int, colours: int, frames: int, height: int, width: int) -> torch.Tensor:
+    """Return initial filters for a patch: its lowest frequencies in brightness and two colour contrasts.
 
-    Noise answers to little but how bright a patch is, and a fresh model spends most of its training on undoing that.
+    Random filters respond to little except a patch's brightness, and most of the training would be spent on undoing it.
     """
     mixes = torch.tensor([[1.0, 1.0, 1.0], [1.4, -1.4, 0.0], [0.7, 0.7, -1.4]]) / 3
     waves = sorted(((u, v) for u in range(height) for v in range(width)), key=lambda wave: (sum(wave), wave))
@@ -113,14 +113,14 @@ def _patch_filters(filters: int, colours: int, frames: int, height: int, width: 
     for number in range(filters):
         u, v = waves[number // len(mixes)]
         wave = torch.outer(torch.cos(torch.pi * u * rows / height), torch.cos(torch.pi * v * columns / width))
-        # plain brightness is by far the strongest signal and the least telling
+        # plain brightness is by far the strongest signal and the least informative
         gain = 0.05 if u == v == 0 else 1.0
         made.append(gain * mixes[number % len(mixes)][:colours, None, None] * wave / (0.5 * (height * width) ** 0.5))
     return torch.stack(made)[:, :, None].expand(-1, -1, frames, -1, -1) / frames
 
 
-def _config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
-    """The small configuration: head size 32, of which mrope gives 4 + 6 + 6 pairs to time, height and width."""
+def _make_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
+    """Return the small configuration. The head size is 32: 4 + 6 + 6 pairs of mrope for time, height and width."""
     ids = tokenizer.get_vocab()
     return Qwen2VLConfig(
         text_config={

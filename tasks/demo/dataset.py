@@ -1,4 +1,4 @@
-"""The demo's data set: drawn items, and the three manifests of a run with label noise and broken items among them."""
+"""Draw the demo's items, and write the three manifests of a run with wrong labels and broken items."""
 
 import functools
 import hashlib
@@ -24,16 +24,16 @@ IMAGE_LABELS = tuple(KINDS)
 DIALOGUE_LABELS = tuple(dialogues.PHRASES)
 NEAR_KINDS = {name: kind.near for name, kind in KINDS.items()}
 _NOISE = 0.12
-"""Share of the labelled set that gets a wrong label."""
+"""Share of the labelled items that get a wrong label."""
 _TAIL = 5.0
-"""How much more often the labelled set has its most frequent label than its rarest. With balanced labels a student is
-right about 91.5 % of the test set though 12 % of its labels are wrong: wrong labels harm where right ones are few."""
+"""Ratio between the most frequent and the rarest label in the labelled set. With balanced labels a student is right on
+91.5 % of the test set although 12 % of its labels are wrong: wrong labels matter where there are few correct ones."""
 _NEAR = NEAR_KINDS | dialogues.NEAR_INTENTS
 
 
 @dataclass(frozen=True)
 class DemoItem:
-    """One drawn item with its true label; `instruction` is whole, with a `<image>` for every image."""
+    """A drawn item with its true label. `instruction` is the full text, with one `<image>` per image."""
 
     id: str
     task: Literal["image", "dialogue"]
@@ -45,7 +45,7 @@ class DemoItem:
 
 @dataclass(frozen=True)
 class DemoPaths:
-    """Where `write_demo` left the three sets and the truth."""
+    """The three sets and the file of true labels that `write_demo` has written."""
 
     labelled: SourceConfig
     unlabelled: SourceConfig
@@ -61,7 +61,7 @@ def _join(parts: Sequence[str], most: int) -> str:
     return text
 
 
-def _image_item(ident: str, label: str, rng: Random) -> DemoItem:
+def _draw_image_item(ident: str, label: str, rng: Random) -> DemoItem:
     shown = draw_screen(label, rng)
     offered = json.dumps(IMAGE_LABELS, ensure_ascii=False)
     instruction = f"Picture 1: <image>\n你是一个网店识图助手,请判断图片属于哪一类。分类标签:{offered}。"
@@ -69,7 +69,7 @@ def _image_item(ident: str, label: str, rng: Random) -> DemoItem:
     return DemoItem(ident, "image", label, instruction, (shown.image,), reason)
 
 
-def _dialogue_item(ident: str, label: str, rng: Random) -> DemoItem:
+def _draw_dialogue_item(ident: str, label: str, rng: Random) -> DemoItem:
     talk = dialogues.compose(label, rng)
     instruction = (
         "你是一个网店客服助手，请判断用户的意图。\n<用户与客服的对话 START>\n"
@@ -77,30 +77,30 @@ def _dialogue_item(ident: str, label: str, rng: Random) -> DemoItem:
         + f"\n<用户与客服的对话 END>\n分类标签:{json.dumps(DIALOGUE_LABELS, ensure_ascii=False)}。"
     )
     images = tuple(draw_screen(kind, rng).image for kind in talk.screens)
-    return DemoItem(ident, "dialogue", label, instruction, images, dialogues.reason(talk, rng))
+    return DemoItem(ident, "dialogue", label, instruction, images, dialogues.make_reason(talk, rng))
 
 
 def draw_items(
     n: int, seed: int, *, prefix: str = "item", image_share: float = 0.55, tail: float = 1.0
 ) -> Iterator[DemoItem]:
-    """Draw n items one by one; the same arguments give the same bytes.
+    """Yield n drawn items; the same arguments give the same bytes.
 
-    Within each task the most frequent label comes `tail` times as often as the rarest, the others in between at equal
-    ratios: 1 is balanced.
+    In each task the most frequent label is `tail` times as frequent as the rarest, with geometric steps between them;
+    1 is balanced. A share of `image_share` are image items, the others are dialogues.
     """
     rng = Random(f"{seed}/plan")
     pictures = round(n * image_share)
-    plan = _spread(IMAGE_LABELS, pictures, tail) + _spread(DIALOGUE_LABELS, n - pictures, tail)
+    plan = _plan_labels(IMAGE_LABELS, pictures, tail) + _plan_labels(DIALOGUE_LABELS, n - pictures, tail)
     rng.shuffle(plan)
     for i, label in enumerate(plan):
-        # a digest as id: neither position nor label can be read from it
+        # the id is a digest, so it reveals neither position nor label
         ident = f"{prefix}-{hashlib.sha256(f'{seed}/{prefix}/{i}'.encode()).hexdigest()[:10]}"
-        make = _image_item if label in KINDS else _dialogue_item
+        make = _draw_image_item if label in KINDS else _draw_dialogue_item
         yield make(ident, label, Random(f"{seed}/{i}"))
 
 
-def _spread(labels: Sequence[str], n: int, tail: float) -> list[str]:
-    """n labels, their frequencies in a geometric row from the first to the last, which has 1/`tail` of the first's."""
+def _plan_labels(labels: Sequence[str], n: int, tail: float) -> list[str]:
+    """Return n labels; their frequencies fall geometrically to the last label, which has 1/`tail` of the first's."""
     if tail == 1.0:
         return [labels[i % len(labels)] for i in range(n)]
     weights = np.array([tail ** (-i / (len(labels) - 1)) for i in range(len(labels))])
@@ -114,35 +114,35 @@ _SETS = {"labelled": "train", "unlabelled": "pool", "test": "test"}
 """The folder of each set."""
 
 
-def _seed(seed: int, what: str) -> int:
+def _derive_seed(seed: int, what: str) -> int:
     return int(hashlib.sha256(f"labelstill demo/{seed}/{what}".encode()).hexdigest()[:12], 16)
 
 
 @functools.cache
-def _version() -> str:
+def _digest_sources() -> str:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     texts = [PIL.__version__.encode(), *(path.read_bytes() for path in sources)]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
-def _wrong_label(label: str, rng: Random) -> str:
+def _choose_wrong_label(label: str, rng: Random) -> str:
     near, whole = _NEAR[label], IMAGE_LABELS if label in KINDS else DIALOGUE_LABELS
     far = [name for name in whole if name != label and name not in near]
     return rng.choice(near) if rng.random() < 0.7 else rng.choice(far)
 
 
-def _entry(item: DemoItem, given: str | None, images: Path, rng: Random) -> dict[str, Any]:
+def _write_entry(item: DemoItem, given: str | None, images: Path, rng: Random) -> dict[str, Any]:
     names = [f"{item.id}-{i}.png" for i in range(len(item.images))]
     for name, image in zip(names, item.images, strict=True):
         image.save(images / name)
     entry: dict[str, Any] = {"id": item.id, "instruction": item.instruction}
-    # manifests of the challenge spell a single image both ways
+    # the challenge's manifests write a single image as text or as a list
     entry["image"] = names[0] if len(names) == 1 and rng.random() < 0.5 else names
     return entry if given is None else entry | {"output": given}
 
 
-def _break(entry: dict[str, Any], how: int, images: Path, others: list[dict[str, Any]], rng: Random) -> int:
-    """Spoil an entry in the how-th way; returns where in `others` it has to go."""
+def _break_entry(entry: dict[str, Any], how: int, images: Path, others: list[dict[str, Any]], rng: Random) -> int:
+    """Break an entry in one of six ways, chosen by `how`, and return its index in `others`."""
     name = entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
     file, place = images / name, rng.randint(0, len(others))
     match how % 6:
@@ -157,7 +157,7 @@ def _break(entry: dict[str, Any], how: int, images: Path, others: list[dict[str,
         case 3 if others:
             first = rng.randrange(len(others))
             entry["id"] = others[first]["id"]
-            # after its namesake, so that the sound item is the one that was there first
+            # after the item with the same id, so that the valid item comes first
             place = rng.randint(first + 1, len(others))
         case 4:
             entry["instruction"] = entry["instruction"].replace("<image>", "<image><image>", 1)
@@ -169,24 +169,24 @@ def _break(entry: dict[str, Any], how: int, images: Path, others: list[dict[str,
 def _write_set(
     folder: Path, split: str, n: int, seed: int, wrong: int, broken: int, tail: float
 ) -> list[dict[str, Any]]:
-    """Write one set's images and manifest; returns its lines of truth."""
+    """Write the images and the manifest of one set, and return its lines for truth.jsonl."""
     images, rng = folder / "images", Random(seed)
     images.mkdir(parents=True)
     mistaken = set(rng.sample(range(n), wrong))
     entries: list[dict[str, Any]] = []
     truth: list[dict[str, Any]] = []
     for i, item in enumerate(draw_items(n, seed, tail=tail)):
-        given = (_wrong_label(item.label, rng) if i in mistaken else item.label) if split == "labelled" else None
-        entries.append(_entry(item, given, images, rng))
+        given = (_choose_wrong_label(item.label, rng) if i in mistaken else item.label) if split == "labelled" else None
+        entries.append(_write_entry(item, given, images, rng))
         truth.append({"id": item.id, "split": split, "label": item.label, "given": given, "wrong": i in mistaken})
     for how, item in enumerate(draw_items(broken, seed + 1, image_share=1.0)):
-        entry = _entry(item, item.label if split == "labelled" else None, images, rng)
-        entries.insert(_break(entry, how, images, entries, rng), entry)
+        entry = _write_entry(item, item.label if split == "labelled" else None, images, rng)
+        entries.insert(_break_entry(entry, how, images, entries, rng), entry)
     (folder / "x.json").write_text(json.dumps(entries, ensure_ascii=False, indent=1), encoding="utf-8")
     return truth
 
 
-def _paths(folder: Path) -> DemoPaths:
+def _locate_sets(folder: Path) -> DemoPaths:
     sources = {
         split: SourceConfig(manifest=folder / name / "x.json", images=folder / name / "images")
         for split, name in _SETS.items()
@@ -197,31 +197,31 @@ def _paths(folder: Path) -> DemoPaths:
 def write_demo(
     folder: Path, seed: int = 7, *, labelled: int = 400, unlabelled: int = 400, test: int = 400, broken: int = 6
 ) -> DemoPaths:
-    """Write the demo's three sets and their truth, whole or not at all; a folder of the same recipe is reused.
+    """Write the demo's three sets and their true labels, or reuse the folder if it has the same recipe.
 
-    A folder of another recipe is replaced. 12 % of the labelled items get a wrong label; the labelled
-    set's labels have a long tail (see `draw_items`), as labels at hand have; pool and test are balanced. `broken` more
-    items a set cannot be read and are not in the truth. Raises ConfigError when the folder holds something else.
+    A folder with another recipe is replaced atomically. 12 % of the labelled items get a wrong label, and the labels of
+    the labelled set have a long tail; pool and test set are balanced. Each set also has `broken` unreadable items,
+    which are not in truth.jsonl. Raises ConfigError if the folder contains something else.
     """
     counts = {"labelled": labelled, "unlabelled": unlabelled, "test": test}
-    recipe: dict[str, Any] = {"seed": seed, **counts, "broken": broken, "version": _version()}
+    recipe: dict[str, Any] = {"seed": seed, **counts, "broken": broken, "version": _digest_sources()}
     mark = folder / "recipe.json"
     if mark.is_file():
         if json.loads(mark.read_text(encoding="utf-8")) == recipe:
-            return _paths(folder)
+            return _locate_sets(folder)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: is not a demo data folder (no recipe.json); name a new or empty folder")
+        raise ConfigError(f"{folder}: not a folder of demo data (no recipe.json); choose a new or empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
         truth: list[dict[str, Any]] = []
         for split, name in _SETS.items():
             wrong, tail = (round(labelled * _NOISE), _TAIL) if split == "labelled" else (0, 1.0)
-            truth += _write_set(fresh / name, split, counts[split], _seed(seed, split), wrong, broken, tail)
+            truth += _write_set(fresh / name, split, counts[split], _derive_seed(seed, split), wrong, broken, tail)
         lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in truth)
         (fresh / "truth.jsonl").write_text(lines, encoding="utf-8")
         (fresh / "recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
-    return _paths(folder)
+    return _locate_sets(folder)

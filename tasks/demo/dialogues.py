@@ -1,6 +1,6 @@
-"""Eight intents as short shop dialogues: phrases, articles and small talk put together.
+"""Compose short shop dialogues with eight intents from phrases, articles and small talk.
 
-In a phrase `{p}` is the article and `[…]` marks the words that reasons quote.
+In a phrase `{p}` is replaced by the article, and `[…]` marks the words that reasons quote.
 """
 
 import re
@@ -10,7 +10,7 @@ from random import Random
 WORN = ("裙子", "T恤", "牛仔裤", "运动鞋", "帽子", "外套", "拖鞋", "毛衣")
 HOUSEHOLD = ("背包", "保温杯", "台灯", "床单", "雨伞", "枕头", "电饭锅", "置物架")
 
-# one string an intent, phrases apart by white space
+# phrases per intent, separated by white space
 _PHRASES: dict[str, str] = {
     "询问发货时间": """
         {p}[什么时候发]出来 今天拍{p}[今天能发]吗 {p}大概[几号发货] [多久能发货] {p}怎么[还没发货] [几天内发出]
@@ -67,12 +67,12 @@ _INTENTS = """
 查询物流|在找包裹|快递|询问发货时间 申请退款|包裹已经在路上了 帮您催一下快递|物流页 订单详情页
 询问用法|不会弄|用法|询问材质 反馈破损|盒子里有说明书 按住三秒就开了|实物照片 商品页
 """
-"""Per intent: what the base says of it, its topic, the intents that a wrong label most often names instead, what the
-shop replies, and the screens that are shown with it."""
+"""Columns: intent, caption that the base learns for it, topic, the most frequent wrong labels, replies of the shop,
+screens shown with it."""
 
 
 def _read_column(number: int) -> dict[str, tuple[str, ...]]:
-    """Return a column of `_INTENTS` by intent."""
+    """Return one column of `_INTENTS` by intent."""
     rows = [line.split("|") for line in _INTENTS.strip().splitlines()]
     return {row[0].strip(): tuple(row[number].split()) for row in rows}
 
@@ -92,40 +92,40 @@ _TAIL = ("麻烦快点回", "谢谢", "在等你回复", "人呢", "？")
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A dialogue's turns (`用户: …`, `客服: …`), the kinds of screens for its `<image>`s in order, and what is said."""
+    """Turns (`用户: …`, `客服: …`), the kinds of screens for its `<image>`s in order, and the quoted words."""
 
     turns: tuple[str, ...]
     screens: tuple[str, ...]
     article: str
-    """Empty where nobody names it."""
+    """Empty if it is not mentioned."""
     early: tuple[str, ...]
-    """Quoted words of the earlier topic."""
+    """Words of the earlier topic that a reason quotes."""
     late: tuple[str, ...]
-    """Quoted words of what decides the intent."""
+    """Words of the final topic, which decides the intent, that a reason quotes."""
 
 
-def _phrase(intent: str, article: str, rng: Random) -> tuple[str, tuple[str, ...]]:
+def _choose_phrase(intent: str, article: str, rng: Random) -> tuple[str, tuple[str, ...]]:
     known = PHRASES[intent]
-    # the first phrases of an intent are the common ones, so that a hundred dialogues show most of what is said
+    # the first phrases of an intent are much more common, so a hundred dialogues contain most of what is said
     raw = rng.choices(known, [0.5**i for i in range(len(known))])[0]
     raw = raw.replace("{n}", str(rng.randint(45, 85)))
     return re.sub(r"[\[\]]", "", raw).replace("{p}", article), tuple(re.findall(r"\[(.+?)\]", raw))
 
 
-def _other(intent: str, rng: Random) -> str:
+def _choose_other_intent(intent: str, rng: Random) -> str:
     if rng.random() < 0.6:
         return rng.choice(NEAR_INTENTS[intent])
     return rng.choice([name for name in PHRASES if name != intent])
 
 
 def compose(intent: str, rng: Random) -> Dialogue:
-    """A dialogue of two to six turns, the last user turns of which have the intent."""
-    other, images = _other(intent, rng), rng.choices((0, 1, 2, 3), (45, 35, 15, 5))[0]
+    """Compose a dialogue of two to six turns whose last user turns have the intent."""
+    other, images = _choose_other_intent(intent, rng), rng.choices((0, 1, 2, 3), (45, 35, 15, 5))[0]
     article = rng.choice(WORN if "询问尺码" in (intent, other) or rng.random() < 0.5 else HOUSEHOLD)
-    said, late = _phrase(intent, article, rng)
+    phrase, late = _choose_phrase(intent, article, rng)
     if rng.random() < 0.08:
-        said = f"{_TOPIC[other]}的事先不说，{said}"
-    end = [f"用户: {rng.choice(_LEAD)}{said}"]
+        phrase = f"{_TOPIC[other]}的事先不说，{phrase}"
+    end = [f"用户: {rng.choice(_LEAD)}{phrase}"]
     if images:
         shown = f"用户: {rng.choice(_LOOK)}"
         end = [shown, *end] if rng.random() < 0.6 else [*end, shown]
@@ -133,7 +133,7 @@ def compose(intent: str, rng: Random) -> Dialogue:
         end.append(f"用户: {rng.choice(_TAIL)}")
     start, early = [f"用户: {rng.choice(_HELLO)}", f"客服: {rng.choice(_WELCOME)}"], ()
     if rng.random() < 0.12:
-        before, early = _phrase(other, article, rng)
+        before, early = _choose_phrase(other, article, rng)
         start = [f"用户: {before}", f"客服: {rng.choice(_REPLIES[other])}"]
     elif len(end) > 1 and rng.random() < 0.3:
         start = []
@@ -147,8 +147,8 @@ def compose(intent: str, rng: Random) -> Dialogue:
     return Dialogue(tuple(start + end), tuple(screens), named, early, late)
 
 
-def reason(d: Dialogue, rng: Random) -> str:
-    """Why the dialogue has its intent: what its last turns say, in at most 40 characters."""
+def make_reason(d: Dialogue, rng: Random) -> str:
+    """Return a reason for the dialogue's intent from its last turns, with at most 40 characters."""
     words, first = "、".join(f"“{w}”" for w in d.late), f"先提“{d.early[0]}”，" if d.early else ""
     thing = f"东西是{d.article}" if d.article else "没提东西"
     forms = (

@@ -1,4 +1,4 @@
-"""What the demo's run was worth, measured against the truth file that the pipeline itself never reads."""
+"""Compare a demo run with the true labels, which the pipeline itself never reads."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tasks.storage.rows import read_rows
 
 @dataclass(frozen=True)
 class Found:
-    """Items that are suspected of a wrong label, against those whose label is wrong."""
+    """How well a group of suspected items matches the items whose label is wrong."""
 
     count: int
     precision: float
@@ -26,17 +26,18 @@ class DemoFigures:
     """Figures of a demo run; shares are between 0 and 1."""
 
     teacher_accuracy: float
-    """Of all the pool's items that the teacher was asked about."""
+    """Share of correct labels among the teacher's answers about the pool."""
     pool: int
     kept_pseudo: int
     kept_precision: float
     planted: int
-    """Wrong labels among the labelled items that passed intake."""
+    """Number of wrong labels among the labelled items that were read successfully."""
     disagreements: Found
     adjudicated: Found
-    """Disagreements where the teacher, asked blind, also departs from the given label."""
+    """Items for which the teacher, asked without the given label, gave another one."""
     held_wrong: Found
-    """Items whose given label is wrong by students' and teacher's evidence (P(given) < 0.5), verdicts on them aside."""
+    """Items whose given label is probably wrong by the evidence of students and teacher (P(given) < 0.5), without
+    verdicts."""
     changed: int
     changed_right: int
     changed_unreviewed: int
@@ -47,7 +48,7 @@ class DemoFigures:
 
 
 def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
-    """Compare the run under `output` with the truth; raises FileNotFoundError if a stage has left no file."""
+    """Compare the run under `output` with the true labels; raises FileNotFoundError if a stage has no results."""
     truth = read_truth(truth_file)
     predictions = read_rows(output / "pseudo_labels" / "predictions.parquet", Prediction)
     kept = read_rows(output / "pseudo_labels" / "kept.parquet", Prediction)

@@ -1,4 +1,4 @@
-"""What the demo's models are taught: freshly drawn items, put into the very prompts that are asked later."""
+"""Make the training data of the demo's models: newly drawn items in the same prompts that are asked later."""
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import hashlib
@@ -25,13 +25,13 @@ from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
 
 CAPTION, POINT = "\n一句话。", "\n一处要点。"
-"""What the base is asked beside the pack's own question."""
+"""Questions for the base, in addition to the pack's own."""
 
 UNPREFIXED = 0.3
 
 CAPTIONS = {name: kind.caption for name, kind in KINDS.items()} | dialogues.CAPTIONS
-"""What the base says of an item in a phrase: it sees what is there, as any pretrained model does, but it was never told
-a label's name, nor that a phrase and a label go together."""
+"""The phrase with which the base describes an item. Like a pretrained model it can describe what it sees, but it never
+learns the name of a label or which phrase belongs to which label."""
 
 _QUOTED = {word for phrases in PHRASES.values() for p in phrases for word in re.findall(r"\[(.+?)\]", p)}
 _WORDS = re.compile("|".join(sorted({*_QUOTED, *WORN, *HOUSEHOLD, *COLOURS, *GOODS, "“", "”"}, key=len, reverse=True)))
@@ -40,74 +40,78 @@ _DRAWN_AT_ONCE = 256
 
 
 class Stage(Enum):
-    """What a model is taught at a time: single phrases or bare labels first, since they are learnt far sooner."""
+    """The phases of a training. Short phrases or bare labels come first, because they are learnt much faster."""
 
     SHORT = 0
-    """Without the pack's prefix."""
+    """Short phrases without the pack's prefix."""
     BARE = 1
     WHOLE = 2
-    """With reasons."""
+    """Labels with reasons."""
 
 
 _UNTIL = {"base": (12, 999), "teacher": (0, 9), "generator": (0, 0)}
-"""The chunks at which the stages SHORT and BARE end."""
+"""Per model, the number of the chunk at which the stages SHORT and BARE end."""
 
 _CORPUS_ITEMS = 600
 
 
 class School:
-    """Draws items and words the lessons of each model; the same seed gives the same lessons."""
+    """Draws items and makes the lessons of each model from them; the same seed gives the same lessons."""
 
     def __init__(self, pack: Pack, seed: int) -> None:
         self.pack, self.seed = pack, seed
         self.prompter = Prompter(pack, "in training", max_pixels=MAX_PIXELS, min_pixels=MIN_PIXELS)
+        self._makers = {
+            "base": self._make_base_lesson,
+            "teacher": self._make_teacher_lesson,
+            "generator": self._make_generator_lesson,
+        }
 
     def corpus(self) -> Iterator[str]:
-        """Prompts and answers for training the tokenizer."""
-        for item in draw_items(_CORPUS_ITEMS, _seed(self.seed, "corpus", 0)):
-            sample = as_sample(item, self.pack)
+        """Yield prompts and answers to train the tokenizer on."""
+        for item in draw_items(_CORPUS_ITEMS, _derive_seed(self.seed, "corpus", 0)):
+            sample = convert_to_sample(item, self.pack)
             for request in (
                 self.prompter.classify(sample, Sampling()),
                 self.prompter.classify(sample, Sampling(), with_reason=False),
                 self.prompter.rationale(sample, item.label, Sampling()),
             ):
                 yield from (request.prefix, request.suffix)
-            yield from (_in_words(part.text) for part in sample.parts if isinstance(part, TextPart))
+            yield from (_separate_words(part.text) for part in sample.parts if isinstance(part, TextPart))
             yield from (CAPTION, POINT, CAPTIONS[item.label], self.prompter.answer(CAPTIONS[item.label]))
-            yield from (_in_words(reason_of(item)), self.prompter.answer(item.label))
+            yield from (_separate_words(make_reason(item)), self.prompter.answer(item.label))
 
     def fingerprint(self) -> str:
-        """Digest of a sample of what is taught, words and pixels: it changes with items, prompts and answers."""
+        """Return a digest of 60 items with their prompts, answers and pixels, which changes when the lessons change."""
         total = hashlib.sha256()
-        for item in draw_items(60, _seed(self.seed, "fingerprint", 0)):
-            sample = as_sample(item, self.pack)
-            for word, stage in product((self._base, self._teacher, self._generator), Stage):
-                request, answer = word(item, sample, Random(item.id), stage)
+        for item in draw_items(60, _derive_seed(self.seed, "fingerprint", 0)):
+            sample = convert_to_sample(item, self.pack)
+            for make_lesson, stage in product(self._makers.values(), Stage):
+                request, answer = make_lesson(item, sample, Random(item.id), stage)
                 total.update(repr((make_system_turn(request), make_user_content(request), answer)).encode())
             for image in item.images:
                 total.update(image.tobytes())
         return total.hexdigest()
 
     def pictures(self) -> Iterator[tuple[Image.Image, str]]:
-        """Endless screens with their captions."""
+        """Yield screens with their captions, without end."""
         for chunk in count():
-            for item in draw_items(_DRAWN_AT_ONCE, _seed(self.seed, "pictures", chunk), image_share=1.0):
+            for item in draw_items(_DRAWN_AT_ONCE, _derive_seed(self.seed, "pictures", chunk), image_share=1.0):
                 yield item.images[0], CAPTIONS[item.label]
 
     def screen_captions(self) -> list[str]:
-        """The captions that `pictures` uses."""
+        """Return the captions that `pictures` uses."""
         return [CAPTIONS[label] for label in IMAGE_LABELS]
 
     def lessons(self, name: str, processor: Any) -> Iterator[Lesson]:
-        """Endless lessons for the model of that name (`base`, `teacher` or `generator`)."""
-        word = {"base": self._base, "teacher": self._teacher, "generator": self._generator}[name]
+        """Yield lessons for the model of this name (`base`, `teacher` or `generator`), without end."""
         for chunk in count():
-            seed = _seed(self.seed, name, chunk)
+            seed = _derive_seed(self.seed, name, chunk)
             rng = Random(seed)
             short, bare = _UNTIL[name]
             stage = Stage.SHORT if chunk < short else Stage.BARE if chunk < bare else Stage.WHOLE
             for item in draw_items(_DRAWN_AT_ONCE, seed):
-                request, answer = word(item, as_sample(item, self.pack), rng, stage)
+                request, answer = self._makers[name](item, convert_to_sample(item, self.pack), rng, stage)
                 turns = [
                     *make_system_turn(request),
                     {"role": "user", "content": make_user_content(request)},
@@ -117,10 +121,10 @@ class School:
                 text = processor.apply_chat_template(turns, tokenize=False)
                 yield Lesson(text, item.images if request.images else (), long)
 
-    def _base(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
-        """Describe the item in a phrase, plain or in the form of an answer, or name one point of it; never a label.
+    def _make_base_lesson(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
+        """Ask for the item's caption, as plain text or in the answer format, or for one detail; never for its label.
 
-        First without the pack's prefix: in a short prompt the item is found soon, in a long one hardly ever.
+        The first lessons omit the pack's prefix, because a new model hardly finds the item in a long prompt.
         """
         request = self.prompter.classify(sample, Sampling(), with_reason=False)
         suffix, answer = CAPTION, CAPTIONS[item.label]
@@ -128,24 +132,24 @@ class School:
         if stage is not Stage.SHORT and chance < 0.6:
             suffix, answer = request.suffix, self.prompter.answer(answer)
         elif stage is not Stage.SHORT and chance < 0.75:
-            suffix, answer = POINT, main_point(item)
+            suffix, answer = POINT, name_detail(item)
         prefix = "" if stage is Stage.SHORT or rng.random() < UNPREFIXED else request.prefix
         return request.model_copy(update={"prefix": prefix, "suffix": suffix}), answer
 
-    def _teacher(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
+    def _make_teacher_lesson(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
         with_reason = rng.random() < 0.7
-        reason = reason_of(item) if stage is Stage.WHOLE else CAPTIONS[item.label]
+        reason = make_reason(item) if stage is Stage.WHOLE else CAPTIONS[item.label]
         request = self.prompter.classify(sample, Sampling(), with_reason=with_reason)
         return request, self.prompter.answer(item.label, reason if with_reason else "")
 
-    def _generator(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
+    def _make_generator_lesson(self, item: DemoItem, sample: Sample, rng: Random, stage: Stage) -> tuple[Request, str]:
         if rng.random() < 0.8:
-            return self.prompter.rationale(sample, item.label, Sampling()), reason_of(item)
-        return self._teacher(item, sample, rng, stage)
+            return self.prompter.rationale(sample, item.label, Sampling()), make_reason(item)
+        return self._make_teacher_lesson(item, sample, rng, stage)
 
 
-def as_sample(item: DemoItem, pack: Pack) -> Sample:
-    """A drawn item as samples would read it from a manifest; its images stay in memory, so their paths are names."""
+def convert_to_sample(item: DemoItem, pack: Pack) -> Sample:
+    """Return a drawn item as the sample that its manifest would give. Images stay in memory; their paths are names."""
     images = (
         ImageRef(path=f"memory:{i}", sha256="0" * 64, width=image.width, height=image.height)
         for i, image in enumerate(item.images)
@@ -165,28 +169,28 @@ def as_sample(item: DemoItem, pack: Pack) -> Sample:
     )
 
 
-def reason_of(item: DemoItem) -> str:
-    """The caption, then two things that are drawn or said in this very item.
+def make_reason(item: DemoItem) -> str:
+    """Return a reason for the item's label: its caption and two details that are drawn or said in it.
 
-    The caption first: a reason that begins with a quotation sends a model of this size astray, label included.
+    The caption comes first, because models of this size give wrong labels after a reason that begins with a quotation.
     """
     return "，".join([CAPTIONS[item.label], *item.reason.split("，")[:2]])
 
 
-def main_point(item: DemoItem) -> str:
-    """One thing that is seen or said: a screen's first mark, a dialogue's last quoted words."""
+def name_detail(item: DemoItem) -> str:
+    """Return one detail of the item: the first mark of a screen, or the last quoted words of a dialogue."""
     quoted = re.findall("“(.+?)”", item.reason)
     return quoted[-1] if item.task == "dialogue" and quoted else item.reason.split("，")[0]
 
 
-def _in_words(text: str) -> str:
-    """The text with line breaks around the words that vary, which keeps them tokens of their own.
+def _separate_words(text: str) -> str:
+    """Return the text with line breaks around all words that vary, so that they become separate tokens.
 
-    What a description repeats from a dialogue is then the same token in both, and a colour the same everywhere.
+    A word that a description repeats from a dialogue is then the same token in both, and a colour is always the same.
     """
     return _WORDS.sub(lambda match: f"\n{match[0]}\n", text)
 
 
-def _seed(seed: int, name: str, chunk: int) -> int:
-    """A seed far above the demo's own 7, 8 and 9."""
+def _derive_seed(seed: int, name: str, chunk: int) -> int:
+    """Return a seed that is far larger than the demo's own seeds 7, 8 and 9."""
     return 10**6 + int.from_bytes(hashlib.sha256(f"{seed}/{name}/{chunk}".encode()).digest()[:6])

@@ -1,15 +1,15 @@
-"""Five of the kinds of screens: product, options, order, payment, parcel. The others are in screens.py."""
+"""Draw five kinds of screens: product, options, order, payment, parcel. The others are in screens.py."""
 
 from PIL import Image
 
-from tasks.demo.blocks import WHITE, foot, goods_card, head, rows, tiles
+from tasks.demo.blocks import WHITE, draw_foot, draw_goods_card, draw_head, draw_rows, draw_tiles
 from tasks.demo.canvas import GREY, HEIGHT, INK, PALE, WIDTH, Canvas, mix
 
 
-def product(c: Canvas) -> None:
-    """A product: one large picture, a price, buttons at the bottom."""
+def draw_product(c: Canvas) -> None:
+    """Draw a product: one large picture, a price, buttons at the bottom."""
     if c.chance(0.4):
-        head(c)
+        draw_head(c)
     h = c.rng.randint(48, 84)
     c.box(0, c.y, WIDTH, h, mix(c.other, WHITE, c.rng.uniform(0.4, 0.85)))
     what = c.goods(56 + c.rng.randint(-14, 14), c.y + h / 2, h * c.rng.uniform(0.6, 0.85))
@@ -27,14 +27,14 @@ def product(c: Canvas) -> None:
     c.bars(5, c.y + 16, c.rng.randint(1, 3), 96)
     c.y += 34
     if c.chance(0.3):
-        rows(c, 2)
+        draw_rows(c, 2)
     elif c.chance(0.5):
-        tiles(c)
-    c.marks.append(foot(c, c.rng.randint(1, 2), filled=True, share=c.rng.choice([1.0, 0.65])))
+        draw_tiles(c)
+    c.marks.append(draw_foot(c, c.rng.randint(1, 2), filled=True, share=c.rng.choice([1.0, 0.65])))
 
 
-def options(c: Canvas) -> None:
-    """Options: a sheet over a product, with chips to choose from."""
+def draw_options(c: Canvas) -> None:
+    """Draw options: a sheet over a product, with chips to choose from."""
     c.tile(0, 0, WIDTH)
     top = c.rng.choice([c.rng.randint(14, 34), c.rng.randint(44, 72)])
     if c.chance(0.8):
@@ -60,12 +60,12 @@ def options(c: Canvas) -> None:
         y += 16
     choice = f"第{chosen + 1}块{c.accent_name}色选中" if chosen < count else "没有选中的块"
     c.marks += [f"弹层里{count}个选项块", choice]
-    c.notes.append(foot(c, 1, filled=True))
+    c.notes.append(draw_foot(c, 1, filled=True))
 
 
-def order(c: Canvas) -> None:
-    """An order: a status band, an address, articles and their figures."""
-    head(c)
+def draw_order(c: Canvas) -> None:
+    """Draw an order: a status bar, an address, articles and amounts."""
+    draw_head(c)
     h = c.rng.randint(20, 30)
     c.box(0, c.y, WIDTH, h, c.accent if c.chance(0.7) else mix(c.accent, WHITE, 0.7))
     c.tick(14, c.y + h / 2, 7, c.other)
@@ -79,16 +79,16 @@ def order(c: Canvas) -> None:
     c.marks.append(f"{c.other_name}色地址针")
     articles = c.rng.randint(1, 2) if c.y < 76 else 1
     for _ in range(articles):
-        goods_card(c)
-    c.marks.append(f"{articles}张商品卡和{rows(c, c.rng.randint(2, 5))}行明细")
+        draw_goods_card(c)
+    c.marks.append(f"{articles}张商品卡和{draw_rows(c, c.rng.randint(2, 5))}行明细")
     if c.chance(0.3):
-        tiles(c)
-    c.notes.append(foot(c, c.rng.randint(2, 3), filled=False, share=0.85))
+        draw_tiles(c)
+    c.notes.append(draw_foot(c, c.rng.randint(2, 3), filled=False, share=0.85))
 
 
-def pay(c: Canvas) -> None:
-    """Paying: a large amount with ways to pay, a keypad, or the tick that it is done."""
-    head(c)
+def draw_pay(c: Canvas) -> None:
+    """Draw a payment: a large amount with ways to pay, a keypad, or a tick for success."""
+    draw_head(c)
     money, way = c.price(), c.rng.choice(["list", "list", "keys", "done"])
     if way == "done":
         c.tick(56, c.y + 22, c.rng.randint(11, 16), c.accent)
@@ -118,13 +118,13 @@ def pay(c: Canvas) -> None:
         c.marks.append(f"数字键盘，输了{typed}位")
         return
     elif c.chance(0.6):
-        rows(c, c.rng.randint(2, 4))
-    c.marks.append(foot(c, 1, filled=way == "list" or c.chance(0.5)))
+        draw_rows(c, c.rng.randint(2, 4))
+    c.marks.append(draw_foot(c, 1, filled=way == "list" or c.chance(0.5)))
 
 
-def logistics(c: Canvas) -> None:
-    """A parcel under way: a time line from top to bottom, often with a map or a number."""
-    head(c)
+def draw_logistics(c: Canvas) -> None:
+    """Draw the tracking of a parcel: a vertical time line, often with a map or a number."""
+    draw_head(c)
     if c.chance(0.4):
         h = c.rng.randint(34, 50)
         c.box(0, c.y, WIDTH, h, (220, 234, 222))
@@ -134,7 +134,7 @@ def logistics(c: Canvas) -> None:
         c.marks.append(f"地图上{c.accent_name}色路线")
         c.y += h + 3
     elif c.chance(0.6):
-        goods_card(c)
+        draw_goods_card(c)
     if c.chance(0.7):
         number = str(c.rng.randint(10**7, 10**8 - 1))
         x, y = c.card(16)
@@ -150,6 +150,6 @@ def logistics(c: Canvas) -> None:
         c.bars(x + 13, y + i * step + 1, 2, 88 - x, gap=5, fill=GREY if i == 0 else PALE)
     c.marks.insert(0, f"竖排{n}个节点，首个{c.accent_name}色")
     if c.chance(0.4):
-        tiles(c)
+        draw_tiles(c)
     if c.y < HEIGHT - 20 and c.chance(0.5):
-        c.notes.append(foot(c, 2, filled=False, share=0.7))
+        c.notes.append(draw_foot(c, 2, filled=False, share=0.7))

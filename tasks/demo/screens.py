@@ -1,4 +1,4 @@
-"""Ten kinds of shop screens: shapes, digits and Latin letters, with words that say truly what was drawn."""
+"""Draw ten kinds of shop screens from shapes, digits and Latin letters, with a true description of what was drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import NamedTuple
 from PIL import Image
 
 from tasks.demo import purchase_screens
-from tasks.demo.blocks import WHITE, foot, goods_card, head, rows, ticket, tiles
+from tasks.demo.blocks import WHITE, draw_foot, draw_goods_card, draw_head, draw_rows, draw_ticket, draw_tiles
 from tasks.demo.canvas import GREY, HEIGHT, PALE, WIDTH, Canvas, mix
 
 
 @dataclass(frozen=True)
 class Screen:
-    """A drawn screen: `marks` are the things that tell its kind, `notes` the things any kind may show."""
+    """A drawn screen. `marks` describe what is typical of its kind, `notes` what any kind may contain."""
 
     image: Image.Image
     marks: tuple[str, ...]
@@ -24,8 +24,8 @@ class Screen:
 # --- the kinds -----------------------------------------------------------------------------------------------
 
 
-def _cart(c: Canvas) -> None:
-    head(c)
+def _draw_cart(c: Canvas) -> None:
+    draw_head(c)
     n, ticked = c.rng.randint(2, 4), 0
     for _ in range(n):
         if c.y > HEIGHT - 48:
@@ -43,16 +43,16 @@ def _cart(c: Canvas) -> None:
         c.text(90, y + 14, f"{c.rng.randint(1, 9)}", 7, centre=True)
     c.marks.append(f"左侧圆框勾了{ticked}个")
     if c.chance(0.4):
-        tiles(c)
-    c.marks.append(foot(c, 1, filled=True, share=0.4))
+        draw_tiles(c)
+    c.marks.append(draw_foot(c, 1, filled=True, share=0.4))
     total = c.price()
     c.disc(8, HEIGHT - 8, 4, WHITE, GREY)
     c.text(20, HEIGHT - 12, total, 10, c.accent)
     c.marks.append(f"底部合计{total}")
 
 
-def _reviews(c: Canvas) -> None:
-    head(c)
+def _draw_reviews(c: Canvas) -> None:
+    draw_head(c)
     gold = c.shade(c.rng.choice(["黄", "橙", "红"]))
     if c.chance(0.5):
         x, y = c.card(24)
@@ -61,7 +61,7 @@ def _reviews(c: Canvas) -> None:
         c.bars(x + 34, y + 2, 2, 56)
         c.marks.append(f"评分{mean}")
     elif c.chance(0.4):
-        goods_card(c)
+        draw_goods_card(c)
     people, pictures, first = 0, 0, 0
     while c.y < HEIGHT - 36:
         shown = c.rng.choice([0, 0, 2, 3]) if c.y < HEIGHT - 50 else 0
@@ -78,8 +78,8 @@ def _reviews(c: Canvas) -> None:
     c.notes.append(f"文字下有{pictures}张小图" if pictures else "文字下没有小图")
 
 
-def _refund(c: Canvas) -> None:
-    head(c)
+def _draw_refund(c: Canvas) -> None:
+    draw_head(c)
     if c.chance(0.65):
         n, done = c.rng.randint(3, 4), c.rng.randint(1, 3)
         _, y = c.card(20)
@@ -99,18 +99,18 @@ def _refund(c: Canvas) -> None:
     money = c.price()
     c.text(x + 26, y + 4, money, 13, c.accent)
     c.marks += [f"{c.other_name}色回转箭头", f"金额{money}"]
-    goods_card(c)
-    rows(c, c.rng.randint(2, 4))
+    draw_goods_card(c)
+    draw_rows(c, c.rng.randint(2, 4))
     if c.y < HEIGHT - 40 and c.chance(0.7):
         n = c.rng.randint(1, 3)
         for i in range(n):
             c.box(7 + i * 26, c.y, 22, 22, WHITE, line=GREY)
             c.text(18 + i * 26, c.y + 7, "+", 11, GREY, centre=True)
         c.marks.append(f"{n}个加号方框")
-    c.notes.append(foot(c, c.rng.randint(1, 2), filled=c.chance(0.5), share=0.8))
+    c.notes.append(draw_foot(c, c.rng.randint(1, 2), filled=c.chance(0.5), share=0.8))
 
 
-def _photo(c: Canvas) -> None:
+def _draw_photo(c: Canvas) -> None:
     grain = Image.frombytes("L", (7, 10), c.rng.randbytes(70)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     dark = Image.new("RGB", grain.size, mix(c.other, (20, 20, 20), 0.65))
     c.image.paste(Image.composite(Image.new("RGB", grain.size, mix(c.other, (190, 180, 165), 0.6)), dark, grain))
@@ -138,22 +138,22 @@ def _photo(c: Canvas) -> None:
     c.marks.append(f"背景是暗{c.other_name}色")
 
 
-def _coupons(c: Canvas) -> None:
-    head(c)
+def _draw_coupons(c: Canvas) -> None:
+    draw_head(c)
     if c.chance(0.4):
         for i in range(3):
             c.box(8 + i * 34, c.y + 2, 24, 3, c.accent if i == 0 else GREY)
         c.y += 9
     elif c.chance(0.3):
-        goods_card(c)
+        draw_goods_card(c)
     amounts: list[str] = []
     while c.y < HEIGHT - 38 and len(amounts) < 4:
         h = c.rng.randint(26, 36)
-        amounts.append(ticket(c, 5, c.y, WIDTH - 10, h))
+        amounts.append(draw_ticket(c, 5, c.y, WIDTH - 10, h))
         c.y += h + 4
     c.marks += [f"{len(amounts)}张{c.accent_name}色缺口票", "面额" + "和".join(amounts[:2])]
     if c.chance(0.3):
-        c.notes.append(foot(c, 1, filled=True))
+        c.notes.append(draw_foot(c, 1, filled=True))
 
 
 class Kind(NamedTuple):
@@ -161,30 +161,30 @@ class Kind(NamedTuple):
 
     draw: Callable[[Canvas], None]
     colours: tuple[str, str]
-    """Accent and paper. No two kinds share both, most share one."""
+    """Colours of accent and paper. No two kinds share both, most share one."""
     caption: str
-    """What the base says of it."""
+    """The phrase with which the base learns to describe it."""
     near: tuple[str, ...]
-    """Kinds that a wrong label most often names instead."""
+    """The most frequent wrong labels."""
 
 
 KINDS = {
-    "商品页": Kind(purchase_screens.product, ("红", "黄"), "一件东西的大图", ("规格选择页", "购物车页")),
-    "规格选择页": Kind(purchase_screens.options, ("橙", "紫"), "成排的小块", ("商品页",)),
-    "订单详情页": Kind(purchase_screens.order, ("青", "蓝"), "状态条和明细", ("物流页", "退款页")),
-    "支付页": Kind(purchase_screens.pay, ("蓝", "绿"), "正中大字的数", ("订单详情页", "购物车页")),
-    "物流页": Kind(purchase_screens.logistics, ("绿", "橙"), "一串竖排的点", ("订单详情页", "退款页")),
-    "购物车页": Kind(_cart, ("紫", "粉"), "带圆框的清单", ("商品页", "订单详情页")),
-    "评价页": Kind(_reviews, ("黄", "青"), "头像和星星", ("商品页", "实物照片")),
-    "退款页": Kind(_refund, ("粉", "紫"), "一个回转箭头", ("订单详情页", "物流页")),
-    "实物照片": Kind(_photo, ("蓝", "红"), "暗处的实拍", ("商品页", "评价页")),
-    "优惠券页": Kind(_coupons, ("红", "橙"), "几张缺口票", ("购物车页", "支付页")),
+    "商品页": Kind(purchase_screens.draw_product, ("红", "黄"), "一件东西的大图", ("规格选择页", "购物车页")),
+    "规格选择页": Kind(purchase_screens.draw_options, ("橙", "紫"), "成排的小块", ("商品页",)),
+    "订单详情页": Kind(purchase_screens.draw_order, ("青", "蓝"), "状态条和明细", ("物流页", "退款页")),
+    "支付页": Kind(purchase_screens.draw_pay, ("蓝", "绿"), "正中大字的数", ("订单详情页", "购物车页")),
+    "物流页": Kind(purchase_screens.draw_logistics, ("绿", "橙"), "一串竖排的点", ("订单详情页", "退款页")),
+    "购物车页": Kind(_draw_cart, ("紫", "粉"), "带圆框的清单", ("商品页", "订单详情页")),
+    "评价页": Kind(_draw_reviews, ("黄", "青"), "头像和星星", ("商品页", "实物照片")),
+    "退款页": Kind(_draw_refund, ("粉", "紫"), "一个回转箭头", ("订单详情页", "物流页")),
+    "实物照片": Kind(_draw_photo, ("蓝", "红"), "暗处的实拍", ("商品页", "评价页")),
+    "优惠券页": Kind(_draw_coupons, ("红", "橙"), "几张缺口票", ("购物车页", "支付页")),
 }
 
 # --- things that may lie over any screen ---------------------------------------------------------------------
 
 
-def _overlay(c: Canvas) -> None:
+def _draw_overlay(c: Canvas) -> None:
     what = c.rng.choice(["toast", "disc", "popup", "ticket", "mark"])
     if what == "toast":
         y = c.rng.randint(60, 120)
@@ -203,21 +203,21 @@ def _overlay(c: Canvas) -> None:
         c.notes.append(f"弹窗有{c.other_name}色按钮")
     elif what == "ticket":
         y = c.rng.randint(50, 116)
-        c.notes.append(f"浮着一张{c.accent_name}色小票{ticket(c, 14, y, 84, 24)}")
+        c.notes.append(f"浮着一张{c.accent_name}色小票{draw_ticket(c, 14, y, 84, 24)}")
     else:
         c.draw.ellipse((20, 50, 80, 90), outline=(230, 40, 40), width=2)
         c.notes.append("红笔画了圈")
 
 
 def draw_screen(kind: str, rng: Random) -> Screen:
-    """Draw one screen of a kind (a key of KINDS), 112 by 168 RGB; the same generator state gives the same bytes."""
+    """Draw one screen of a kind (a key of KINDS) in 112 by 168 pixels; the same `rng` state gives the same bytes."""
     c = Canvas(rng, KINDS[kind].colours)
     KINDS[kind].draw(c)
     if kind != "实物照片":
         c.box(0, 0, 4, HEIGHT, c.accent)
         c.notes.insert(0, f"{c.accent_name}色左边条，{c.other_name}色底")
     if c.chance(0.15):
-        _overlay(c)
+        _draw_overlay(c)
     image = c.image
     if c.chance(0.04):
         frame = Image.new("RGB", image.size, c.rng.choice([(0, 0, 0), WHITE, c.other]))

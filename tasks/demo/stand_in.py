@@ -1,4 +1,4 @@
-"""The demo's stand-in for the person who reviews: it knows the true labels."""
+"""The demo's reviewer, which answers with the true labels."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +7,6 @@ from tasks.evaluation.test_set import read_truth
 
 
 def answer_from_truth(truth: Path, asked: Iterable[str]) -> dict[str, str]:
-    """Return the true label of each item that was `asked` about, and of no other: correction must learn no more."""
+    """Return the true labels of only the `asked` items, because correction must not learn any others."""
     labels = read_truth(truth)
     return {identity: labels[identity] for identity in asked if identity in labels}

@@ -1,6 +1,6 @@
-"""Full training of a tiny Qwen2-VL on a stream of conversations.
+"""Train all weights of a tiny Qwen2-VL on a stream of conversations.
 
-It is bounded by steps, never by the clock: a slow machine takes longer and makes the same model.
+The length is a number of steps, never a duration, so a slow machine takes longer but makes the same model.
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
@@ -27,16 +27,16 @@ Report = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Lesson:
-    """One training conversation, rendered by the chat template; its last turn is what is learnt."""
+    """One training conversation, rendered with the chat template. The model learns its last turn."""
 
     text: str
     images: tuple[Image.Image, ...] = ()
     long: bool = False
-    """Long lessons get batches of their own, so that the short ones are not padded to their length."""
+    """Long lessons go into separate batches, so that short ones are not padded to their length."""
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Return the learning rate's factor at `step`: a warm-up, under a cosine that ends at 0 after `steps`."""
+def compute_rate_factor(step: int, steps: int) -> float:
+    """Return the learning rate's factor at `step`: a linear warm-up times a cosine that reaches 0 after `steps`."""
     warm = (step + 1) / max(1.0, WARM_UP * steps)
     return min(1.0, warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
@@ -44,7 +44,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
 def group_by_length(lessons: Iterable[Lesson]) -> Iterator[Lesson]:
     """Yield the lessons in an order in which each batch of 32 is all long or all short.
 
-    Sorting by length would save more padding, but puts items of one kind together, and such batches teach far less.
+    Sorting by length would save more padding, but would put items of one kind together, and the model would learn less.
     """
     waiting: dict[bool, list[Lesson]] = {True: [], False: []}
     for lesson in lessons:
@@ -56,10 +56,10 @@ def group_by_length(lessons: Iterable[Lesson]) -> Iterator[Lesson]:
 
 
 class Collator:
-    """Lessons to the model's inputs; images take the engines' route: already sized, so the processor must not resize.
+    """Converts lessons to the model's inputs. Images have their final size, so the processor must not resize them.
 
-    Left padding puts all answers at the end, so that only the last columns need logits: with 3,000 tokens and
-    short answers that is 40 % of a step.
+    Left padding puts all answers at the end, so that only the last columns need logits. With 3,000 tokens and short
+    answers that saves 40 % of a step.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -88,7 +88,7 @@ class Collator:
 
 
 class _Progress(TrainerCallback):
-    """Reports each step and the smoothed loss."""
+    """Reports every step and the smoothed loss."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -101,7 +101,7 @@ class _Progress(TrainerCallback):
 
 
 class _Stream(IterableDataset[Any]):
-    """Items as the trainer wants them, in the order in which they are made."""
+    """Wraps an iterable of items as the dataset that the trainer expects."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self.items = items
@@ -129,7 +129,7 @@ def _run_trainer(
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_pin_memory=False,
-            # dispatching slices every tensor to 32 rows, and patches are many more rows than items
+            # dispatching would cut every tensor to 32 rows, but there are many more patches than items
             accelerator_config={"dispatch_batches": False},
             use_cpu=not torch.cuda.is_available(),
             **options,
@@ -143,18 +143,18 @@ def _run_trainer(
 def train(
     model: Any, processor: Any, lessons: Iterable[Lesson], *, steps: int, rate: float, seed: int, report: Report
 ) -> None:
-    """Train all of `model` in place on the answers of `lessons` (which must not run out), for `steps` batches."""
+    """Train all weights of `model` in place on the answers of `lessons`, which must not end, for `steps` batches."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_factor, steps=steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(compute_rate_factor, steps=steps))
     items, collate = group_by_length(lessons), Collator(processor)
     _run_trainer(model, items, collate, report, (optimizer, schedule), max_steps=steps, seed=seed)
 
 
 class _Seeing(torch.nn.Module):
-    """The vision tower alone: the mean of an image's tokens should point at its caption's first token.
+    """The vision tower, trained so that the mean of an image's tokens points to its caption's first token.
 
-    The tower's output is what the language model reads in place of token embeddings, and those are tied to its output;
-    so a tower that points at a word's embedding is one that a fresh language model understands almost at once.
+    The language model reads the tower's output in place of token embeddings, which are tied to its own output. So it
+    quickly understands a tower whose output is close to the embedding of a word.
     """
 
     def __init__(self, model: Any, candidates: list[int]) -> None:
@@ -172,7 +172,7 @@ class _Seeing(torch.nn.Module):
 
 
 _SHARPNESS = 12.0
-"""Factor on the cosine, so that a right answer can be a sure one."""
+"""Scale of the cosine similarities, so that probabilities near 1 are possible."""
 
 
 def learn_to_see(
@@ -187,8 +187,8 @@ def learn_to_see(
 ) -> None:
     """Train the vision tower of `model` in place, for `steps` batches of (image, one of `captions`).
 
-    Without it the tower learns through an untrained language model: after 100 steps 41 % of screens were captioned
-    right, against 88 % by the tower alone.
+    Otherwise the tower would learn through an untrained language model: after 100 steps 41 % of the captions were
+    correct, compared with 88 % when the tower is trained alone.
     """
     firsts = [ids[0] for ids in processor.tokenizer(captions)["input_ids"]]
 

@@ -1,10 +1,10 @@
-"""Measure whether a student taught on what a run made is better, on held-out items.
+"""Measure on held-out items whether a run's training set makes better students.
 
-settings.py  what `evaluate:` may say
-results.py   what a finished run left that can be taught, and whether it kept the held-out items out
-variants.py  what a student is taught in each step from raw labels to the emitted set   (evaluate.variants)
-trials.py    one student per variant and seed, all with the same number of steps        (evaluate.seeds, evaluate.steps)
-test_set.py  true labels of held-out items; the label predicted for each test item      (evaluate.truth, test)
-scores.py    accuracy, F1 and lift, with their intervals
-table.py     the report as scores.json and as a Markdown table; two runs compared
+settings.py  the settings under `evaluate:`
+results.py   a finished run's results; whether it kept the held-out items out of its set
+variants.py  the training set of each variant, from raw labels to the emitted set       (evaluate.variants)
+trials.py    one student per variant and seed, all with the same number of steps      (evaluate.seeds, evaluate.steps)
+test_set.py  true labels of held-out items; the labels predicted for a test set         (evaluate.truth, test)
+scores.py    accuracy, F1 and lift, with intervals
+table.py     the report as scores.json and as a Markdown table; comparing two runs
 """

@@ -1,25 +1,25 @@
-"""What a finished run left that students can be taught, and whether it kept the held-out items out."""
+"""Load a finished run's results for training students, and check that it kept the held-out items out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.dataset.decisions import Reason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.errors import ConfigError
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Record, Sample
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import read_record
 
 STAGES = ("rationales", "pseudo_labels", "correction", "emit")
-"""Those whose results are taught."""
+"""The stages whose results are used for training."""
 
 R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a run left, as far as it is taught: samples by id, and the stages' decisions.
+    """The results of a run that students are trained on: samples by id, and the stages' decisions.
 
     An item of the labelled set and one of the pool may have the same id.
     """
@@ -27,26 +27,26 @@ class Results:
     labelled: Mapping[str, Sample]
     pool: Mapping[str, Sample]
     reasons: Mapping[str, str]
-    """Of the given label, by labelled id; those that are emitted."""
+    """Emitted reasons for the given label, by labelled id."""
     pseudo: Mapping[str, Prediction]
-    """The trusted ones, by pool id."""
+    """Trusted pseudo-labels, by pool id."""
     corrections: Mapping[str, Correction]
     emitted: Sequence[Example]
     barred: frozenset[str] = frozenset()
-    """Items that must not be taught in any variant: they are too near to the evaluation set."""
+    """Items that must not be used in any variant, because they are near-duplicates of evaluation items."""
 
 
 def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample]) -> Results:
-    """Return what the run's stages left of these two sets.
+    """Return the results of the run's stages for the two sets.
 
-    Raises ConfigError for an emitted item that is in neither set any more.
+    Raises ConfigError for an emitted item that is no longer in either set.
     """
-    emitted = read_rows(_kept(output, "emit"), Example)
+    emitted = read_rows(_locate_kept(output, "emit"), Example)
     known = {(s.source, s.id) for s in (*labelled, *pool)}
     for e in emitted:
         if e.origin is not Origin.MIX and (e.source, e.sample_id) not in known:
             raise ConfigError(
-                f"{_kept(output, 'emit')}: item {e.sample_id} of {e.source} is in neither set now; "
+                f"{_locate_kept(output, 'emit')}: item {e.sample_id} of {e.source} is no longer in either set; "
                 "run `labelstill run` again"
             )
     taught = {(e.source, e.sample_id) for e in emitted if e.reason}
@@ -61,24 +61,24 @@ def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample
         corrections={c.sample_id: c for c in _read_if_there(output, "correction", Correction)},
         emitted=emitted,
         # of two items with one id, a row of dropped.parquet does not say which it is: neither is taught
-        barred=frozenset(d.sample_id for d in drops if d.reason == Reason.CONTAMINATES),
+        barred=frozenset(d.sample_id for d in drops if d.reason == LeftOutReason.CONTAMINATES),
     )
 
 
 def check_held_out(output: Path, manifest: Path, digest: str) -> None:
-    """Raise ConfigError unless emit has compared its items with the evaluation set of this digest."""
+    """Raise ConfigError unless emit has compared its items with the evaluation set that has this digest."""
     record = read_record(output / "emit")
     if record is None or record.inputs.get("evaluation") != digest:
         raise ConfigError(
-            f"{output / 'emit'}: has not seen {manifest} as it is now, so its items may be taught; "
+            f"{output / 'emit'}: was made without the current {manifest}, so the training set may contain its items; "
             "run `labelstill run` again with this `evaluation`"
         )
 
 
-def _kept(output: Path, stage: str) -> Path:
+def _locate_kept(output: Path, stage: str) -> Path:
     return output / stage / "kept.parquet"
 
 
 def _read_if_there(output: Path, stage: str, kind: type[R]) -> Sequence[R]:
-    file = _kept(output, stage)
+    file = _locate_kept(output, stage)
     return read_rows(file, kind) if file.exists() else ()

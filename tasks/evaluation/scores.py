@@ -1,11 +1,11 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
 # (scikit-learn publishes few types)
-"""How good students are on held-out items, and how sure that is: scores, lifts between training sets, intervals.
+"""Score students on held-out items, and compare training sets, with 95 % intervals.
 
-Intervals are percentiles of a bootstrap over items and seeds at once: items are drawn with replacement, and so are the
-students of each side (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; two factors crossed as in Owen,
-"The pigeonhole bootstrap", Annals of Applied Statistics 2007).
+Intervals are percentiles of a bootstrap over items and seeds at once: both the items and each side's students are drawn
+with replacement (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; with two crossed factors, Owen, "The
+pigeonhole bootstrap", Annals of Applied Statistics 2007).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,20 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from tasks.records import Interval, Record
 
 Labels = NDArray[np.int64]
-"""Seeds × items: the position of a label among the classes, −1 for no answer."""
+"""[seeds, items] index of each answer among the classes; -1 for no answer."""
 _DRAWS = 2000
 _TAILS = (2.5, 97.5)
 
 
 class ClassScore(Record):
-    """One class, all seeds together."""
+    """Scores of one class over all seeds."""
 
     label: str
     precision: float
     recall: float
     f1: float
     items: int
-    """Held-out items of this class."""
+    """Number of held-out items of this class."""
 
 
 class Scored(Record):
@@ -40,22 +40,22 @@ class Scored(Record):
 
     sample_id: str
     variant: str
-    """What the student was taught (tasks/evaluation/variants.py)."""
+    """The training set of the student (tasks/evaluation/variants.py)."""
     seed: int
     truth: str
-    """The label it is measured against."""
+    """The true label."""
     label: str | None
-    """None where the answer could not be read."""
+    """The predicted label; None if the answer could not be read."""
     p: float | None = None
     """The student's probability of `label`."""
     reason: str = ""
-    """The reason that it gave when asked for one."""
+    """The reason given when the student was asked for one."""
     reasoned: str | None = None
-    """The label that it gave after that reason."""
+    """The label given after that reason."""
 
 
 class Score(Record):
-    """How a variant's students did on the held-out items."""
+    """Scores of a variant's students on the held-out items."""
 
     variant: str
     seeds: int
@@ -63,16 +63,16 @@ class Score(Record):
     accuracy: Interval
     macro_f1: Interval
     by_seed: tuple[float, ...]
-    """Each student's accuracy."""
+    """Accuracy of each student."""
     agreement: float | None
-    """Share of items where the label after the student's own reason is the one that it gives without; None: unasked."""
+    """Share of items with the same label after the student's reason as without; None if reasons weren't asked for."""
     classes: tuple[ClassScore, ...]
     confusion: dict[str, dict[str, int]]
-    """True label → given label → answers, seeds added up; `(none)` is an answer that could not be read."""
+    """Number of answers over all seeds, by true and predicted label; `(none)` is an answer that could not be read."""
 
 
 class Lift(Record):
-    """What `variant` gains on `base`, in accuracy."""
+    """The difference in accuracy between `variant` and `base`."""
 
     base: str
     variant: str
@@ -80,11 +80,13 @@ class Lift(Record):
 
 
 def score(variant: str, answers: Sequence[Scored]) -> Score:
-    """Return the score of one variant's answers; each seed must have answered the same items (ValueError otherwise)."""
+    """Return the score of one variant's answers; raises ValueError unless each seed answered the same items."""
     table = _Table.of(answers)
     right = table.given == table.truth
     items, seeds = _draw(np.random.default_rng(0), right.shape)
-    f1s = np.array([_macro_f1(table.truth[i], table.given[np.ix_(s, i)]) for i, s in zip(items, seeds, strict=True)])
+    f1s = np.array(
+        [_compute_macro_f1(table.truth[i], table.given[np.ix_(s, i)]) for i, s in zip(items, seeds, strict=True)]
+    )
     flat_truth, flat = np.tile(table.truth, len(table.given)), table.given.ravel()
     places = range(len(table.classes))
     measured: Any = precision_recall_fscore_support(flat_truth, flat, labels=list(places), zero_division=cast(Any, 0.0))
@@ -94,8 +96,8 @@ def score(variant: str, answers: Sequence[Scored]) -> Score:
         variant=variant,
         seeds=len(table.given),
         items=len(table.truth),
-        accuracy=_interval(float(right.mean()), *_resample(right)),
-        macro_f1=_interval(_macro_f1(table.truth, table.given), f1s),
+        accuracy=_make_interval(float(right.mean()), *_resample(right)),
+        macro_f1=_make_interval(_compute_macro_f1(table.truth, table.given), f1s),
         by_seed=tuple(float(x) for x in right.mean(1)),
         agreement=sum(a.reasoned == a.label for a in reasoned) / len(reasoned) if reasoned else None,
         classes=tuple(
@@ -108,37 +110,37 @@ def score(variant: str, answers: Sequence[Scored]) -> Score:
             )
             for c in places
         ),
-        confusion=_confusion(table, flat_truth, flat),
+        confusion=_count_confusions(table, flat_truth, flat),
     )
 
 
 def measure_lift(base: str, base_answers: Sequence[Scored], variant: str, answers: Sequence[Scored]) -> Lift:
-    """Return the difference in accuracy on the items that both answered; raises ValueError where there is none."""
+    """Return the difference in accuracy on the items that both sides answered; raises ValueError if there are none."""
     a, b = _right_together(base_answers, answers)
     of_a, of_b = _resample(a, b)
-    return Lift(base=base, variant=variant, points=_interval(float(b.mean() - a.mean()), of_b - of_a))
+    return Lift(base=base, variant=variant, points=_make_interval(float(b.mean() - a.mean()), of_b - of_a))
 
 
 def measure_gap_closed(raw: Sequence[Scored], best: Sequence[Scored], ceiling: Sequence[Scored]) -> Interval:
-    """Return the share of the way from `raw` to `ceiling` that `best` has gone, with its interval.
+    """Return the share of the accuracy gap between `raw` and `ceiling` that `best` closes, with its interval.
 
-    Raises ValueError where the three did not answer the same items.
+    Raises ValueError unless the three answered the same items.
     """
     a, b = _right_together(raw, best)
     _, c = _right_together(raw, ceiling)
     if a.shape[1] != c.shape[1] or a.shape[1] != b.shape[1]:
         raise ValueError("raw, best and ceiling must have answered the same items")
     low, mid, high = _resample(a, b, c)
-    apart = high > low
-    shares = (mid - low)[apart] / (high - low)[apart]
-    room = float(c.mean() - a.mean())
-    value = float(b.mean() - a.mean()) / room if room > 0 else float("nan")
-    return _interval(value, shares if len(shares) else np.array([np.nan]))
+    has_gap = high > low
+    shares = (mid - low)[has_gap] / (high - low)[has_gap]
+    gap = float(c.mean() - a.mean())
+    value = float(b.mean() - a.mean()) / gap if gap > 0 else float("nan")
+    return _make_interval(value, shares if len(shares) else np.array([np.nan]))
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Answers as arrays."""
+    """The answers of one variant as arrays: `truth` [items], `given` [seeds, items]."""
 
     classes: tuple[str, ...]
     truth: NDArray[np.int64]
@@ -149,32 +151,32 @@ class _Table:
         seeds = sorted({a.seed for a in answers})
         truth = {a.sample_id: a.truth for a in answers}
         ids = sorted(truth)
-        said = {(a.seed, a.sample_id): a.label for a in answers}
-        if missing := [(s, i) for s in seeds for i in ids if (s, i) not in said]:
+        labels = {(a.seed, a.sample_id): a.label for a in answers}
+        if missing := [(s, i) for s in seeds for i in ids if (s, i) not in labels]:
             raise ValueError(
-                f"seed {missing[0][0]} has no answer about item {missing[0][1]}: {len(missing)} are missing"
+                f"{len(missing)} answers are missing, the first of seed {missing[0][0]} about item {missing[0][1]}"
             )
-        classes = tuple(sorted({*truth.values(), *(label for label in said.values() if label is not None)}))
+        classes = tuple(sorted({*truth.values(), *(label for label in labels.values() if label is not None)}))
         place: Mapping[str | None, int] = {label: i for i, label in enumerate(classes)} | {None: -1}
         return cls(
             classes,
             np.array([place[truth[i]] for i in ids], dtype=np.int64),
-            np.array([[place[said[s, i]] for i in ids] for s in seeds], dtype=np.int64),
+            np.array([[place[labels[s, i]] for i in ids] for s in seeds], dtype=np.int64),
         )
 
 
 def _right_together(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each answer is right, seeds × items, of the items that both sides answered."""
+    """Return whether each answer is right, [seeds, items], for the items that both sides answered."""
     shared = {x.sample_id for x in a} & {x.sample_id for x in b}
     if not shared:
-        raise ValueError("the two have answered no item in common")
+        raise ValueError("the two sides have no answered item in common")
     sides = [_Table.of([x for x in side if x.sample_id in shared]) for side in (a, b)]
     first, second = (table.given == table.truth for table in sides)
     return first, second
 
 
 def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Return which items and which seeds each draw takes."""
+    """Return the items and the seeds of each bootstrap draw."""
     seeds, items = shape
     return (
         [rng.integers(0, items, items) for _ in range(_DRAWS)],
@@ -183,7 +185,7 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[list[NDArra
 
 
 def _resample(*sides: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Return the accuracy of each side (seeds × items) in every draw; a draw takes the same items from all sides."""
+    """Return the accuracy of each side [seeds, items] in every draw; a draw takes the same items from all sides."""
     rng = np.random.default_rng(0)
     drawn = [_draw(rng, side.shape) for side in sides]
     items = drawn[0][0]
@@ -193,8 +195,8 @@ def _resample(*sides: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     ]
 
 
-def _macro_f1(truth: NDArray[np.int64], given: Labels) -> float:
-    """Mean over the classes that occur in `truth`; `given` may be items or seeds × items."""
+def _compute_macro_f1(truth: NDArray[np.int64], given: Labels) -> float:
+    """Return the mean F1 of the classes that occur in `truth`; `given` is [items] or [seeds, items]."""
     rows = np.atleast_2d(given)
     classes = int(max(truth.max(), rows.max())) + 1
     hits = np.bincount(np.broadcast_to(truth, rows.shape)[rows == truth], minlength=classes)
@@ -204,12 +206,12 @@ def _macro_f1(truth: NDArray[np.int64], given: Labels) -> float:
     return float((2 * hits[present] / (actual + claimed)[present]).mean())
 
 
-def _interval(value: float, draws: NDArray[np.float64]) -> Interval:
+def _make_interval(value: float, draws: NDArray[np.float64]) -> Interval:
     low, high = np.percentile(draws, _TAILS)
     return Interval(value=value, low=float(low), high=float(high))
 
 
-def _confusion(table: _Table, truth: NDArray[np.int64], given: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+def _count_confusions(table: _Table, truth: NDArray[np.int64], given: NDArray[np.int64]) -> dict[str, dict[str, int]]:
     places = [*range(len(table.classes)), -1]
     names = [*table.classes, "(none)"]
     counts = confusion_matrix(truth, given, labels=places)

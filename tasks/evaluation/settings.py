@@ -1,4 +1,4 @@
-"""How students are compared."""
+"""Settings of the evaluation: which students are trained and compared."""
 
 from pathlib import Path
 
@@ -9,21 +9,24 @@ from tasks.settings import Settings
 
 
 class EvaluateSettings(Settings):
-    """How students are compared."""
+    """Which students are trained and compared on held-out items."""
 
     variants: tuple[Variant, ...] = Field(
-        default=tuple(Variant), description="Sets that students are trained on; those without items are left out"
+        default=tuple(Variant), description="Training sets to compare; those without items are left out"
     )
-    seeds: int = Field(default=3, ge=1, description="Students a variant")
+    seeds: int = Field(default=3, ge=1, description="Students per variant, each trained with another seed")
     steps: int | None = Field(
-        default=None, ge=1, description="Updates, the same for all; none: the student's `epochs` over the emitted set"
+        default=None, ge=1, description="Training steps per student; none: the student's `epochs` over the emitted set"
     )
-    parallel: int = Field(default=1, ge=1, description="Students trained at once, each in a process of its own")
+    parallel: int = Field(
+        default=1, ge=1, description="Number of students trained in parallel, each in its own process"
+    )
     ask_reasons: bool = Field(
-        default=True, description="Students that were taught reasons say one too: does it agree with the label?"
+        default=True,
+        description="Ask students trained on reasons for a reason too, and measure whether it agrees with the label",
     )
     truth: Path | None = Field(
         default=None,
-        description="True labels as JSON Lines {id, label}, where they are known: of held-out items without a label in "
-        "their manifest, and of emitted items for the variant `ceiling`",
+        description="File of known true labels, JSON Lines {id, label}: of held-out items without a label in their "
+        "manifest, and of the emitted items for the variant `ceiling`",
     )

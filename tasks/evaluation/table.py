@@ -1,4 +1,4 @@
-"""Students by what they were taught: the table that an evaluation and a comparison print."""
+"""Report an evaluation, and compare two, as Markdown tables with one row per variant."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,13 +8,13 @@ from tasks.records import Interval, Record
 
 
 class Report(Record):
-    """What an evaluation found; `scores.json` holds it."""
+    """The result of an evaluation; the content of `scores.json`."""
 
     scores: tuple[Score, ...]
     lifts: tuple[Lift, ...]
-    """Each variant against RAW (or the first there is)."""
+    """Each variant compared with RAW, or with the first variant."""
     gap_closed: Interval | None
-    """Share of the way from RAW to CEILING that ALL goes; None unless all three were measured."""
+    """Share of the gap between RAW and CEILING that ALL closes; None unless all three were measured."""
 
     def figures(self) -> dict[str, float]:
         """Return the figures for the stage's record."""
@@ -26,7 +26,7 @@ class Report(Record):
 
 
 def make_report(rows: Iterable[Scored]) -> Report:
-    """Return each variant's scores, and its lift on the first variant in `rows`, which is RAW where it was measured."""
+    """Return each variant's scores, and its lift over RAW, or over the first variant if RAW was not measured."""
     answers: dict[str, list[Scored]] = {}
     for row in rows:
         answers.setdefault(row.variant, []).append(row)
@@ -43,7 +43,7 @@ def describe(report: Report) -> str:
     """Return the report as a Markdown table: accuracy, macro F1 and lift with 95 % intervals."""
     lifts = {x.variant: x for x in report.lifts}
     lines = [
-        "| taught | accuracy | macro F1 | lift, points | reason and label agree | by seed |",
+        "| trained on | accuracy | macro F1 | lift, points | reason and label agree | by seed |",
         "|---|---|---|---|--:|---|",
     ]
     for s in report.scores:
@@ -60,17 +60,16 @@ def describe(report: Report) -> str:
 
 
 def format_points(interval: Interval) -> str:
-    """Return a difference of shares in points."""
+    """Return a difference of two shares, with its interval, in percentage points."""
     value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) -> str:
-    """Put two runs side by side, on the items that both answered, as Markdown: each variant, then the classes of one.
+    """Return a comparison of two runs on the items that both answered, as Markdown: each variant, then the F1 by class.
 
-    That one is ALL, or the last where ALL is not in both; a class is listed if either run was asked for it or gave it.
-
-    Raises ValueError when they have no item or no variant in common.
+    F1 by class is given for ALL, or for the last common variant if ALL is not in both. It lists the classes that occur
+    in the truth or the answers of either run. Raises ValueError if the runs have no item or no variant in common.
     """
     shared_items = {x.sample_id for x in a} & {x.sample_id for x in b}
     of_a = [x for x in a if x.sample_id in shared_items]
@@ -84,7 +83,7 @@ def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) 
         "",
         f"{len(shared_items)} held-out items in common; intervals are 95 %.",
         "",
-        "| taught | A | B | B − A, points |",
+        "| trained on | A | B | B − A, points |",
         "|---|---|---|---|",
     ]
     scores: dict[str, tuple[Score, Score]] = {}
@@ -99,7 +98,7 @@ def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) 
     labels = sorted(items, key=lambda x: (f1_b.get(x, 0.0) - f1_a.get(x, 0.0), x))
     lines += [
         "",
-        f"F1 by class, taught `{best}`:",
+        f"F1 by class, trained on `{best}`:",
         "",
         "| label | items | A | B | B − A |",
         "|---|--:|--:|--:|--:|",

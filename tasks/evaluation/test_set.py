@@ -1,6 +1,6 @@
-"""Held-out items: their true labels where they are known, and the label that is predicted for each of a test set.
+"""Read true labels of held-out items, and choose the label to submit for each item of a test set.
 
-A leaderboard wants a label for every item, also for those that nobody could answer.
+A leaderboard wants a label for every item, even if no student gave a usable answer.
 """
 
 from collections import Counter
@@ -21,41 +21,41 @@ def read_truth(file: Path) -> dict[str, str]:
     Raises JudgementError naming file and line.
     """
     truth: dict[str, str] = {}
-    for number, fields in read_objects(file, JudgementError, "give JSON Lines of id and label"):
+    for number, fields in read_objects(file, JudgementError, "write JSON Lines {id, label}"):
         name, label = fields.get("id"), fields.get("label")
         if not isinstance(name, str) or not isinstance(label, str):
-            raise JudgementError(f'{file}, line {number}: needs {{"id": …, "label": …}}, both text')
+            raise JudgementError(f'{file}, line {number}: needs "id" and "label", both text')
         if truth.setdefault(name, label) != label:
             raise JudgementError(
-                f"{file}, line {number}: item {name} has two labels, {truth[name]} and {label}; keep one"
+                f"{file}, line {number}: item {name} has the label {label} here and {truth[name]} before; keep one"
             )
     return truth
 
 
 @dataclass(frozen=True)
 class PredictedLabels:
-    """What predictions.csv holds. Made by `choose_test_labels`; written and reported by evaluate."""
+    """The content of predictions.csv. Made by `choose_test_labels`; written and reported by evaluate."""
 
     labels: dict[str, str]
-    """By id: the items that were read, in order, then the others."""
+    """Label by id: first the items that were read, in order, then the refused ones."""
     unanswered: tuple[str, ...]
-    """Items that were read, about which no student said anything."""
+    """Items that were read, but about which no student gave a usable answer."""
     unread: tuple[str, ...]
-    """Items that were refused on the way in."""
+    """Items that intake refused."""
 
 
 def choose_test_labels(
     items: Sequence[Sample], answers: Iterable[Prediction], refused: Iterable[str], usual: Counter[str]
 ) -> PredictedLabels:
-    """Return the likeliest label of each item, the probabilities of all `answers` about it added up.
+    """Return the most probable label of each item, by the sum of the probabilities in all `answers` about it.
 
-    Without an answer it is the commonest label in `usual` that the item offers, or its first. The ids in `refused`,
-    whose items' own labels nobody has read, get the commonest of all; with an empty `usual` they are left out.
+    An item without an answer gets the most frequent label in `usual` that it offers, or its first. The ids in
+    `refused`, whose own labels are unknown, get the most frequent label of all, or none if `usual` is empty.
     """
     sums: dict[str, dict[str, float]] = {s.id: dict.fromkeys(s.labels, 0.0) for s in items}
     for answer in answers:
-        said = answer.probabilities or ({answer.label: 1.0} if answer.label else {})
-        for label, p in said.items():
+        probabilities = answer.probabilities or ({answer.label: 1.0} if answer.label else {})
+        for label, p in probabilities.items():
             sums[answer.sample_id][label] += p
     ranked = sorted(usual, key=lambda label: (-usual[label], label))
     unanswered = tuple(i for i, p in sums.items() if not any(p.values()))
@@ -66,14 +66,15 @@ def choose_test_labels(
 
 
 def count_usual_labels(emitted: Iterable[Example], labelled: Iterable[Sample]) -> Counter[str]:
-    """Count the emitted labels, or the given ones where nothing was emitted: which label is likeliest unseen."""
+    """Return how often each label was emitted or, if nothing was, given: the best guess for an unseen item."""
     return Counter(e.label for e in emitted if e.label) or Counter(s.given for s in labelled if s.given)
 
 
 def keep_own_ids(ids: Iterable[str], manifest: Path, columns: Columns) -> list[str]:
-    """Return those of the `ids` by which the intake calls a manifest's items that are the items' own.
+    """Return those of the `ids` that occur in the manifest itself.
 
-    The others are what it calls items that have none, by their place. Raises ManifestError as `read_manifests` does.
+    The others were made up by intake, from the place of an item without an id. Raises ManifestError as
+    `read_manifests` does.
     """
     items = [item for _, item in read_manifests(manifest, columns)]
     places = {item.fallback_id for item in items}

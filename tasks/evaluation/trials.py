@@ -1,4 +1,4 @@
-"""A trial: one student trained on one variant of the set with one seed, training after training."""
+"""Plan and train trials: one student per variant and seed, trained in one or more steps."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from tasks.evaluation.results import Results
 from tasks.evaluation.scores import Scored
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.evaluation.variants import Phase, Variant, plan_phases
-from tasks.models.engines.identity import prompter_for
+from tasks.models.engines.identity import make_prompter
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Prediction, Sample
@@ -20,39 +20,39 @@ from tasks.students.settings import StudentSpec
 
 @dataclass(frozen=True)
 class Step:
-    """One training of a trial: each goes on from the student that the one before it made."""
+    """One training of a trial; it continues from the student of the previous step."""
 
     phase: Phase
     spec: StudentSpec
     folder: Path
-    """Named by all that makes the student."""
+    """The student's folder, named by a digest of everything that determines the student."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Everything that a process of its own needs to train one student."""
+    """Everything that a separate process needs to train one student."""
 
     variant: Variant
     seed: int
     pack: str
-    """Name or folder."""
+    """Name or folder of the pack."""
     texts: Mapping[str, str]
-    """Text on images by digest, for packs that show it."""
+    """Text recognised on images, by image digest, for packs that show it."""
     steps: tuple[Step, ...]
 
     @property
     def folder(self) -> Path:
-        """Where the finished student is, or will be."""
+        """Return the folder of the finished student."""
         return self.steps[-1].folder
 
     @property
     def is_trained(self) -> bool:
-        """Whether the student is there already, whole."""
+        """Return whether the student is already trained to the end."""
         return (self.folder / "student.json").exists()
 
     @property
     def has_reasons(self) -> bool:
-        """Whether the student is taught any reason."""
+        """Return whether the student is taught any reasons."""
         return any(step.phase.reasons for step in self.steps)
 
 
@@ -66,18 +66,18 @@ def plan_trials(
     folder: Path,
     seed: int,
 ) -> list[Trial]:
-    """Return the trials of all variants with one seed, then with the next; variants without items are left out.
+    """Return the trials of all variants with the first seed, then with the next; variants without items are left out.
 
-    All students get the same number of steps; their folders are under `folder`.
+    All students are trained for the same number of steps. Their folders are under `folder`.
     """
     emitted = [e for e in results.emitted if e.label]
     ids = Counter(e.sample_id for e in emitted)
-    # the truth goes by id, so of two items with one id it knows neither
+    # True labels are found by id, so they are unknown if two items have the same id.
     known = truth if ids.keys() <= truth.keys() and ids.total() == len(ids) else None
     phases = {variant: plan_phases(variant, results, known) for variant in settings.variants}
     passes = student.epochs * len(emitted) / (student.batch_size * student.gradient_accumulation)
     total = settings.steps or student.steps or max(1, round(passes))
-    prompter = prompter_for(load_pack(pack), choose_base_engine(student), texts)
+    prompter = make_prompter(load_pack(pack), choose_base_engine(student), texts)
     return [
         Trial(variant, s, pack, texts, _plan_steps(plan, student, total, s, prompter, folder))
         for s in range(seed, seed + settings.seeds)
@@ -87,8 +87,8 @@ def plan_trials(
 
 
 def train_trial(trial: Trial) -> None:
-    """Train what is not trained yet. Raises what `LoraRecipe.train` raises."""
-    prompter = prompter_for(load_pack(trial.pack), choose_base_engine(trial.steps[0].spec), trial.texts)
+    """Train the steps that are not trained yet; raises what `LoraRecipe.train` raises."""
+    prompter = make_prompter(load_pack(trial.pack), choose_base_engine(trial.steps[0].spec), trial.texts)
     start: Path | None = None
     for step in trial.steps:
         recipe = LoraRecipe(step.spec, prompter, reasons=step.phase.reasons, start=start)
@@ -103,9 +103,9 @@ def make_rows(
     answers: Mapping[str, Prediction],
     reasoned: Mapping[str, Prediction],
 ) -> list[Scored]:
-    """Return the student's answers about the items, beside their true `labels`.
+    """Return one row per item: the student's answer and the true label.
 
-    `answers` are those without a reason, `reasoned` those after one where it was asked for; all by id.
+    `answers` are given without a reason, `reasoned` after one if reasons were asked for; all are by sample id.
     """
     rows: list[Scored] = []
     for item in items:
@@ -133,7 +133,7 @@ def _plan_steps(
     for phase in phases:
         changes = {
             "steps": max(1, round(total * phase.share)),
-            # by the clock, a busy machine would give one variant fewer steps than another
+            # A limit by the clock would give one variant fewer steps than another on a busy machine.
             "seconds_a_fold": None,
             "seed": seed,
             "reasons": "where_given" if phase.reasons else "never",
@@ -146,4 +146,4 @@ def _plan_steps(
 
 
 def _ignore(done: int, total: int, loss: float) -> None:
-    """Steps of a child process are not followed; finished students are."""
+    """Ignore the steps of a child process: only finished students are reported."""

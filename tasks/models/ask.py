@@ -1,6 +1,6 @@
-"""Ask models, ledger first: nothing is paid twice, and a killed run goes on where it was.
+"""Ask models, after looking in the ledger: nothing is paid for twice, and a killed run continues where it stopped.
 
-Requests stream through: however many there are, only those in flight and a few hundred around them are in memory.
+Requests are streamed: only those in flight and a few hundred around them are in memory, however many there are.
 """
 
 import threading
@@ -26,7 +26,7 @@ from tasks.storage.stage_record import Costs
 _LOOK_UP = 128
 """Keys looked up in the ledger at a time."""
 _WAITING = 256
-"""Answers that wait for a slow consumer before the engine is held up."""
+"""Answers that may wait for a slow consumer before the engine has to wait."""
 
 _NO_PRICES = Prices()
 
@@ -34,13 +34,13 @@ Answer = TypeVar("Answer", Generation, Prediction)
 
 
 class Collect(Protocol):
-    """Draw every answer from a stream, one per request. A flow does so in task runs and shows the progress."""
+    """Read every answer from a stream, one per request. A flow does so in task runs and shows the progress."""
 
     def __call__(self, stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]: ...
 
 
 def collect_all(stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]:
-    """Draw every answer at once."""
+    """Read every answer at once."""
     return list(stream)
 
 
@@ -53,10 +53,11 @@ class _Opened:
 
 @dataclass
 class Asker:
-    """Asks models for one stage and adds up what that costs. A context manager, which closes the engine.
+    """Asks models for one stage and counts the costs. A context manager, which closes the engine.
 
-    An engine is opened at the first question that the ledger can't answer, one at a time: on one GPU there is no room
-    for a second model. `what` says in the progress what is asked. All asking raises what `stream_answers` raises.
+    An engine is opened at the first request that the ledger cannot answer. Only one is open at a time, since a GPU has
+    no memory for a second model. `what` describes the requests in the progress display. Methods that ask raise what
+    `stream_answers` raises.
     """
 
     ledger: Ledger
@@ -73,7 +74,7 @@ class Asker:
         self.close_engine()
 
     def ask(self, requests: Sequence[Request], spec: EngineSpec, what: str) -> dict[str, Generation]:
-        """Return the answer to each request, by its key."""
+        """Return the answers by request key."""
         if not requests:
             return {}
         answers = self.collect((generation for _, generation in self._stream(spec, requests)), requests, what)
@@ -82,9 +83,9 @@ class Asker:
     def ask_for_labels(
         self, requests: Sequence[Request], spec: EngineSpec, what: str, *, source: str, model: str, attempts: int = 1
     ) -> list[Prediction]:
-        """Return the prediction of each label request, in order; ask up to `attempts` times for one that can be read.
+        """Return the prediction for each label request, in order; ask up to `attempts` times for a readable answer.
 
-        `source` and `model` are those of the predictions.
+        `source` and `model` are written into the predictions.
         """
         if not requests:
             return []
@@ -97,7 +98,7 @@ class Asker:
         return predictions
 
     def costs_so_far(self) -> Costs:
-        """Return the costs up to now, safe in any thread; how full the open engine is kept shows when it is closed."""
+        """Return the costs so far, from any thread; the use of the open engine is included once it is closed."""
         tally = replace(self.tally, rungs=Counter(self.tally.rungs))
         if (opened := self._opened) is not None:
             tally.add_session(
@@ -106,12 +107,12 @@ class Asker:
         return tally.costs()
 
     def costs(self) -> Costs:
-        """Close the engine, whose time is part of the costs, and return them."""
+        """Close the engine, whose time is part of the costs, and return the costs."""
         self.close_engine()
         return self.costs_so_far()
 
     def close_engine(self) -> None:
-        """Free the devices for what comes next; the next question opens an engine again."""
+        """Close the engine, which frees its devices; the next request opens an engine again."""
         if self._opened is not None:
             opened, self._opened = self._opened, None
             usage = opened.engine.usage()
@@ -126,7 +127,7 @@ class Asker:
         if opened is not None and opened.spec != spec and isinstance(opened.engine, ManyAdapters):
             same_but_adapter = opened.spec.model_copy(update={"adapter": spec.adapter})
             if spec.adapters and spec == same_but_adapter:
-                opened.engine.turn_to(spec.adapter)
+                opened.engine.switch_adapter(spec.adapter)
                 opened.spec = spec
         if self._opened is None or self._opened.spec != spec:
             self.close_engine()
@@ -144,13 +145,12 @@ def stream_answers(
     budget: Budget | None = None,
     prices: Prices = _NO_PRICES,
 ) -> Iterator[tuple[Request, Generation]]:
-    """Yield each request with its answer, unordered: from the ledger, else from the engine and then kept in the ledger.
+    """Yield each request with its answer, in any order: from the ledger, or from the engine, which is then kept.
 
-    Equal questions (same key) in flight are asked once. `open_engine` is called in the caller's thread at the first
-    question that the ledger can't answer; requests are drawn from their iterable in another thread. Raises EngineError
-    when the engine died, LedgerError when an answer can't be kept, BudgetSpent when `budget` (charged at `prices`)
-    allows no further question and those in flight are answered, and what `requests` raises; what was answered before
-    stays in the ledger.
+    Requests with the same key are asked once. `open_engine` is called in the caller's thread at the first request that
+    the ledger cannot answer; `requests` is iterated in another thread. Raises EngineError when the engine dies,
+    LedgerError when an answer cannot be kept, BudgetSpent when `budget` (charged at `prices`) allows no further request
+    and those in flight are answered, and whatever `requests` raises. Answers received before stay in the ledger.
     """
     pump = _Pump(ledger, iter(requests), tally, budget, prices)
     try:
@@ -162,7 +162,7 @@ def stream_answers(
             else:
                 yield item  # pyright: ignore[reportReturnType]
         if budget is not None and pump.refused:
-            raise budget.exhausted()
+            raise budget.make_error()
     finally:
         pump.stop()
         ledger.flush()
@@ -172,10 +172,10 @@ def stream_labels(
     stream: Callable[[Iterable[Request]], Iterator[tuple[Request, Generation]]], requests: Iterable[Request],
     *, source: str, model: str, attempts: int,
 ) -> Iterator[Prediction]:  # fmt: skip
-    """Yield the prediction of each label request; one that can't be read is asked again with a new seed.
+    """Yield the prediction for each label request; unreadable answers are asked for again with a new seed.
 
-    `stream` is `stream_answers` of some engine and ledger. Each request is asked at most `attempts` times; the last
-    answer counts, whatever it is. Raises like `stream_answers`.
+    `stream` is `stream_answers` with an engine and a ledger. Each request is asked at most `attempts` times; the last
+    answer counts, readable or not. Raises what `stream_answers` raises.
     """
     for attempt in range(attempts):
         again: list[Request] = []
@@ -195,9 +195,9 @@ _END, _WANTS_ENGINE = object(), object()
 
 @dataclass
 class _Pump:
-    """Draws requests, looks them up, feeds the engine and hands answers to the caller, so that none waits for another.
+    """Draws requests, looks them up, feeds the engine and passes answers to the caller, so that none waits for another.
 
-    In a thread, because the engine draws the stream itself: answers found in the ledger must get past it.
+    Runs in a thread, because the engine iterates the requests itself, and answers from the ledger must bypass it.
     """
 
     ledger: Ledger
@@ -206,7 +206,7 @@ class _Pump:
     budget: Budget | None
     prices: Prices
     refused: bool = False
-    """Whether a question was not put because the budget is spent."""
+    """A request was not asked because the budget is spent."""
 
     def __post_init__(self) -> None:
         self.out: Queue[object] = Queue(_WAITING)
@@ -219,13 +219,13 @@ class _Pump:
     def run(self) -> None:
         try:
             self._run()
-        except BaseException as error:  # raised where the answers are read
+        except BaseException as error:  # raised again in the thread that reads the answers
             self.out.put(error)
         else:
             self.out.put(_END)
 
     def stop(self) -> None:
-        """End early: what is in flight is given up, what is answered has been kept."""
+        """Stop early: requests in flight are abandoned, answers are already kept."""
         self._stopped = True
         self.engine.put(None)
         while self._thread.is_alive():
@@ -234,7 +234,7 @@ class _Pump:
             self._thread.join(0.02)
 
     def _run(self) -> None:
-        missing = self._missing()
+        missing = self._draw_missing()
         first = next(missing, None)
         if first is None:
             return
@@ -246,7 +246,7 @@ class _Pump:
         for generation in answers:
             requests = self._asked.pop(generation.key, None)
             if requests is None:
-                raise EngineError(f"{engine.fingerprint} answered {generation.key}, which is not being asked")
+                raise EngineError(f"{engine.fingerprint} returned an answer to {generation.key}, which was not asked")
             self.ledger.put(requests[0], generation)
             self.tally.add(generation, self.prices)
             if self.budget is not None:
@@ -258,8 +258,8 @@ class _Pump:
         if self._asked:
             raise EngineError(f"{engine.fingerprint} ended with {len(self._asked)} requests unanswered; run again")
 
-    def _missing(self) -> Iterator[Request]:
-        """The requests that are neither in the ledger nor in flight; the others' answers go straight out."""
+    def _draw_missing(self) -> Iterator[Request]:
+        """Yield the requests that are neither in the ledger nor in flight; pass on the answers of the others."""
         while not self._stopped and (chunk := list(islice(self.requests, _LOOK_UP))):
             known = self.ledger.get([request.key for request in chunk])
             missing: list[Request] = []

@@ -1,6 +1,6 @@
-"""What a stage's answers cost, and the budget of a run, which stops cleanly once that much is spent.
+"""Count the costs of a stage's answers, and stop a run cleanly when its budget is spent.
 
-Costs are tokens, time, how full the engines were kept, and money where prices are known.
+Costs are tokens, time, the use of the engines and, if prices are configured, money.
 """
 
 import time
@@ -18,7 +18,7 @@ from tasks.storage.stage_record import Costs
 
 @dataclass
 class Tally:
-    """What the answers of a stage cost so far; fields that `Costs` has, too, mean the same there."""
+    """The costs of a stage so far; the fields have the same meaning as in `Costs`."""
 
     asked: int = 0
     reused: int = 0
@@ -34,12 +34,12 @@ class Tally:
     cost: float | None = None
     rungs: Counter[str] = field(default_factory=Counter[str])
     busy_seconds: float = 0.0
-    """Request-seconds in flight."""
+    """Seconds in flight, summed over requests."""
     target_seconds: float = 0.0
-    """Request-seconds that would have been in flight if the engines had always been full."""
+    """What `busy_seconds` would be if the engines had always had their target in flight."""
 
     def add(self, generation: Generation, prices: Prices) -> None:
-        """Count one new answer, at `prices`."""
+        """Count a new answer, charged at `prices`."""
         g = generation
         self.asked += 1
         self.failed += g.outcome is Outcome.FAILED
@@ -50,7 +50,7 @@ class Tally:
         self._charge(prices, prices.cost_of(g.tokens_in, g.tokens_cached, g.tokens_out))
 
     def add_session(self, prices: Prices, usage: Usage, held_seconds: float) -> None:
-        """Count an engine's time; it held its devices for `held_seconds`, from opening to closing."""
+        """Count the time of an engine that occupied its devices for `held_seconds`, from opening to closing."""
         self.answering_seconds += usage.seconds
         self.starved_seconds += usage.starved
         self.busy_seconds += usage.busy
@@ -59,7 +59,7 @@ class Tally:
         self._charge(prices, usage.gpus * held_seconds / 3600 * prices.gpu_hour)
 
     def costs(self) -> Costs:
-        """Return the bill."""
+        """Return the costs as they are written into the stage's record."""
         same = {name: value for name, value in vars(self).items() if name in Costs.model_fields}
         return Costs(**same, utilisation=self.busy_seconds / self.target_seconds if self.target_seconds else 0.0)
 
@@ -70,24 +70,24 @@ class Tally:
 
 @dataclass
 class Budget:
-    """What a run may spend, and what it has spent; safe to use from several threads.
+    """What a run may spend and has spent; may be used from several threads.
 
-    Questions are counted when they are asked, so that `limits.requests` is never exceeded; tokens and money when the
-    answers come, so that those in flight may exceed them. Answers found in the ledger cost nothing.
+    Requests are counted when they are asked, so `limits.requests` is never exceeded; tokens and money are counted when
+    answers arrive, so requests in flight may exceed their limits. Answers from the ledger cost nothing.
     """
 
     limits: BudgetSettings
     asked: int = 0
     spent_tokens: int = 0
     spent_cost: float = 0.0
-    # monotonic: setting the clock neither ends a run nor lets it go on for ever
+    # monotonic, so that setting the clock does not affect the limit
     _began: float = field(default_factory=time.monotonic)
     _lock: Lock = field(default_factory=Lock)
 
     def allow(self) -> bool:
-        """Return whether one more question may be asked; if so, count it."""
+        """Return whether one more request may be asked; if so, count it."""
         with self._lock:
-            if self._limit_reached():
+            if self._describe_limit():
                 return False
             self.asked += 1
             return True
@@ -98,12 +98,12 @@ class Budget:
             self.spent_tokens += generation.tokens_in + generation.tokens_out
             self.spent_cost += prices.cost_of(generation.tokens_in, generation.tokens_cached, generation.tokens_out)
 
-    def exhausted(self) -> BudgetSpent:
-        """Return the error that says which limit ended the asking."""
-        return BudgetSpent(f"the budget is spent: {self._limit_reached()}; run again to continue, or raise `budget`")
+    def make_error(self) -> BudgetSpent:
+        """Return the error that names the limit that was reached."""
+        return BudgetSpent(f"the budget is spent: {self._describe_limit()}; run again to continue, or raise `budget`")
 
-    def _limit_reached(self) -> str:
-        """Return which limit is reached, in words; empty while none is."""
+    def _describe_limit(self) -> str:
+        """Return the limit that is reached, in words; empty while none is."""
         limits = self.limits
         hours = (time.monotonic() - self._began) / 3600
         if limits.tokens is not None and self.spent_tokens >= limits.tokens:

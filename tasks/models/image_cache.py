@@ -1,5 +1,5 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
-"""Images at the size the model will see them: one route of resizing for training and asking, and a cache of it."""
+"""Resize images to what the model sees, in the same way for training and asking, and cache the results."""
 
 import hashlib
 import io
@@ -18,24 +18,24 @@ from tasks.records import ImageRef
 from tasks.storage.files import replace_file
 
 _RECIPE = 1
-"""Part of a cached file's name; to be raised when the same source would be given other pixels."""
+"""Part of a cached file's name; raise it when resizing changes, so that old files are not used."""
 _JPEGS = ("JPEG", "MPO")
 _ENDS = {".jpg": b"\xff\xd9", ".png": b"\0\0\0\0IEND\xaeB`\x82"}
-"""What a whole file of each kind ends with."""
+"""The last bytes of a complete file of each kind."""
 _MAX_RATIO = 200
-"""Of an image's sides; smart_resize refuses more."""
+"""Maximum ratio of an image's sides; smart_resize refuses more."""
 
 
 class TooThin(BadMedia):
-    """An image so long and thin that the model's patches can't cover it: a fault of its item alone."""
+    """An image too long and thin for the model's patches."""
 
 
-def resized_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
+def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
     """Return width and height in pixels at which the model sees an image: multiples of two patches, area within bounds.
 
-    The rule is Qwen2-VL's smart_resize, as published in qwen_vl_utils; it is repeated here because importing that
-    package loads torch and torchvision, 12 CPU seconds, which commands that read only images' sizes need not wait for.
-    Raises TooThin, naming the file, for sides over 200 to 1 and for an area that has fewer than one patch across.
+    The rule is that of smart_resize in qwen_vl_utils. It is repeated here because importing that package loads torch
+    and torchvision, 12 CPU seconds, which commands that read only images' sizes do not need. Raises TooThin, naming the
+    file, if one side is over 200 times the other, or if `max_pixels` has too few patches for the longer side.
     """
     factor = 2 * patch_size
     height, width = image.height, image.width
@@ -56,95 +56,95 @@ def resized_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_si
 def open_images(
     images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
 ) -> list[Image.Image] | None:
-    """Decode images: upright (EXIF), RGB, sides multiples of two patches, area between the bounds; None for none.
+    """Decode and resize images, turned upright (EXIF), as RGB; return None without images.
 
-    The same pixels as from an ImageCache, made anew each time. qwen_vl_utils and transformers resize slightly
-    differently (mean 0.0014, at most 0.18 of normalised pixel values), so everything goes through qwen_vl_utils here
-    and the processors are told not to resize. Raises OSError, naming the file, when it can't be read, and TooThin
-    when it can't be resized.
+    The pixels are those of an ImageCache, without storing them. qwen_vl_utils and transformers resize slightly
+    differently (by 0.0014 on average and up to 0.18 in normalised pixel values), so all images are resized here, by
+    qwen_vl_utils, and the processors do not resize. Raises OSError, naming the file, when it cannot be read, and
+    TooThin when it cannot be resized.
     """
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
     opened: list[Image.Image] = []
     for image in images:
-        picture, suffix = _resized(image, _source(image), **bounds)
-        opened.append(picture if suffix == ".png" else _decoded(_encoded(picture, suffix)))
+        picture, suffix = _resize(image, _read_source(image), **bounds)
+        opened.append(picture if suffix == ".png" else _decode(_encode(picture, suffix)))
     return opened or None
 
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Images as the model sees them, each made once per digest, bounds and patch size, under `folder`.
+    """Resized images under `folder`, each made once per digest, bounds and patch size.
 
-    A file's first folder is the digest's first two digits. PNG where the source was lossless, JPEG (quality 95, full
-    colour resolution) where it was a JPEG: a quarter of the size, and decoded in a third of the time. Files are moved
-    into place whole, so threads, processes and runs may share a folder; two that want the same new image both make it.
+    Files are in subfolders named after the first two digits of the digest. They are PNG, or JPEG (quality 95, full
+    colour resolution) if the source is a JPEG, which takes a quarter of the space and a third of the time to decode.
+    Files are replaced atomically, so threads, processes and runs may share a folder.
     """
 
     folder: Path
 
     def file(self, image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> Path:
-        """The pre-resized image's file, made if it isn't there whole.
+        """Return the file of the resized image, after writing it unless it is there and complete.
 
-        Raises OSError, naming the file, when the source can't be read or is no longer what was read on the way in;
-        TooThin when it can't be resized; EngineError when the cache can't be written.
+        Raises OSError, naming the file, when the source cannot be read or has changed since the manifest was read;
+        TooThin when it cannot be resized; EngineError when the cache cannot be written.
         """
         stem = self.folder / image.sha256[:2] / f"{image.sha256}-{min_pixels}-{max_pixels}-{patch_size}-{_RECIPE}"
         for suffix in _ENDS:
             if _is_whole(path := stem.with_name(stem.name + suffix)):
                 return path
-        source = _source(image)
-        # else what the file holds now would stand under the old digest, for every later run
+        source = _read_source(image)
+        # otherwise the new content would be cached under the old digest, for all later runs
         if hashlib.sha256(source).hexdigest() != image.sha256:
-            raise OSError(f"{image.path}: changed since it was read")
+            raise OSError(f"{image.path}: has changed since it was read; start the run again")
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
-        picture, suffix = _resized(image, source, **bounds)
-        return _written(stem.with_name(stem.name + suffix), _encoded(picture, suffix))
+        picture, suffix = _resize(image, source, **bounds)
+        return _write(stem.with_name(stem.name + suffix), _encode(picture, suffix))
 
     def open(
         self, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
     ) -> list[Image.Image] | None:
-        """The images in order, decoded from their cached files, RGB; None for none. Raises as `file` does."""
+        """Return the images in order, decoded from the cache, as RGB; None without images. Raise what `file` raises."""
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
         return [self._open(image, bounds) for image in images] or None
 
     def _open(self, image: ImageRef, bounds: dict[str, int]) -> Image.Image:
         path = self.file(image, **bounds)
         try:
-            return _decoded(path.read_bytes())
-        except Exception:  # a decoder raises whatever its arithmetic runs into on broken bytes
+            return _decode(path.read_bytes())
+        except Exception:  # a decoder may raise anything on broken bytes
             path.unlink(missing_ok=True)
-            return _decoded(self.file(image, **bounds).read_bytes())
+            return _decode(self.file(image, **bounds).read_bytes())
 
 
-def prepare(
+def fill_cache(
     cache: ImageCache, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
 ) -> int:
-    """Make each image's file in `cache` unless it is there, and return how many could not be made.
+    """Write each image to `cache` unless it is there, and return how many failed.
 
-    Raises EngineError when the cache can't be written.
+    Raises EngineError when the cache cannot be written.
     """
     faults = 0
     for image in images:
         try:
             cache.file(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
-        except (OSError, TooThin):  # the engine meets it again, and says so of its item
+        except (OSError, TooThin):  # the engine fails on it again and reports it for its item
             faults += 1
     return faults
 
 
-def _source(image: ImageRef) -> bytes:
+def _read_source(image: ImageRef) -> bytes:
     try:
         return Path(image.path).read_bytes()
     except OSError as error:
         raise OSError(f"{image.path}: cannot be read: {error.strerror or error}") from error
 
 
-def _resized(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image, str]:
-    """The picture as the model sees it, and the kind of file that keeps it."""
-    resized_sides(image, **bounds)
+def _resize(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image, str]:
+    """Return the picture as the model sees it, and the suffix of the file to store it in."""
+    compute_sides(image, **bounds)
     try:
         with Image.open(io.BytesIO(source)) as file:
-            # qwen_vl_utils ignores the orientation that phones write, and transparency outside of RGBA
+            # qwen_vl_utils ignores the orientation written by phones, and transparency in modes other than RGBA
             upright = ImageOps.exif_transpose(file).convert("RGBA" if file.has_transparency_data else "RGB")
             suffix = ".jpg" if file.format in _JPEGS else ".png"
     except Exception as error:
@@ -156,16 +156,18 @@ def _resized(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image
     return fetch_image(element, image_patch_size=patch_size), suffix
 
 
-def _encoded(picture: Image.Image, suffix: str) -> bytes:
+def _encode(picture: Image.Image, suffix: str) -> bytes:
     buffer = io.BytesIO()
     if suffix == ".jpg":
         picture.save(buffer, "JPEG", quality=95, subsampling=0)
     else:
-        picture.save(buffer, "PNG", compress_level=1)  # level 6: half as long again, and no smaller on screenshots
+        picture.save(
+            buffer, "PNG", compress_level=1
+        )  # level 6 takes 1.5 times as long, and is no smaller for screenshots
     return buffer.getvalue()
 
 
-def _decoded(data: bytes) -> Image.Image:
+def _decode(data: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(data))
     picture.load()
     return picture
@@ -181,12 +183,14 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _written(path: Path, data: bytes) -> Path:
-    # no fsync: what a power cut tears is made anew, and it would cost as much as the encoding
+def _write(path: Path, data: bytes) -> Path:
+    # no fsync: it costs as much as encoding, and a file torn by a power cut is written again
     try:
         with replace_file(path, sync=False) as temporary:
             temporary.write_bytes(data)
     except (OSError, StorageError) as error:
         folder = path.parent.parent
-        raise EngineError(f"the image cache {folder} cannot be written: {error}; name another folder") from error
+        raise EngineError(
+            f"the image cache {folder} cannot be written: {error}; free disk space, or set `images` to another folder"
+        ) from error
     return path

@@ -1,4 +1,4 @@
-"""Settings of asking models: how a teacher answers (votes, attempts), and what a run may spend (budget)."""
+"""Settings for asking models: how a teacher answers (votes, attempts), and what a run may spend (budget)."""
 
 from typing import Self
 
@@ -9,23 +9,23 @@ from tasks.settings import Settings
 
 
 class VoteSettings(Settings):
-    """How a teacher is asked; averaged probabilities of several answers beat hard votes and a single answer."""
+    """How a teacher is asked. Averaged probabilities of several answers beat counted votes and a single answer."""
 
-    votes: int = Field(default=3, ge=1, description="Answers an item; their label probabilities are averaged")
-    temperature: float = Field(default=0.7, ge=0, description="Of the votes; a single vote with 0 is greedy")
-    max_tokens: int = Field(default=96, ge=8, description="Longest reason, in tokens")
+    votes: int = Field(default=3, ge=1, description="Answers per item, whose label probabilities are averaged")
+    temperature: float = Field(default=0.7, ge=0, description="Sampling temperature; used with more than one vote only")
+    max_tokens: int = Field(default=96, ge=8, description="Maximum length of a reason, in tokens")
     attempts: int = Field(
-        default=2, ge=1, description="An answer that can't be read is asked for again, up to this many times in all"
+        default=2, ge=1, description="Maximum requests for an answer that cannot be read, with the first"
     )
 
     @model_validator(mode="after")
     def _votes_need_temperature(self) -> Self:
         if self.votes > 1 and self.temperature == 0:
-            raise ValueError("more than one vote needs temperature > 0 (greedy answers are all alike)")
+            raise ValueError("more than one vote needs `temperature` above 0, because greedy answers are all equal")
         return self
 
     def sampling(self, seed: int) -> Sampling:
-        """The same as the engines' sampling, label probabilities included."""
+        """Return the sampling of the requests, label probabilities included."""
         return Sampling(
             n=self.votes,
             temperature=self.temperature if self.votes > 1 else 0.0,
@@ -36,11 +36,9 @@ class VoteSettings(Settings):
 
 
 class BudgetSettings(Settings):
-    """What one run may spend; then it stops cleanly, and the next run goes on from there. Reused answers are free."""
+    """What a run may spend before it stops cleanly; the next run continues from there. Reused answers are free."""
 
-    requests: int | None = Field(default=None, ge=1, description="Questions put to models")
-    tokens: int | None = Field(default=None, ge=1, description="Tokens read and written")
-    cost: float | None = Field(default=None, gt=0, description="Price of these tokens, by the engines' `prices`")
-    hours: float | None = Field(
-        default=None, gt=0, description="Hours from the run's start after which nothing more is asked"
-    )
+    requests: int | None = Field(default=None, ge=1, description="Maximum number of requests to models")
+    tokens: int | None = Field(default=None, ge=1, description="Maximum tokens read and written together")
+    cost: float | None = Field(default=None, gt=0, description="Maximum price of the tokens, by the engines' `prices`")
+    hours: float | None = Field(default=None, gt=0, description="Hours from the run's start until asking stops")

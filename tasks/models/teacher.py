@@ -1,4 +1,4 @@
-"""Label items with a teacher: described first where the pack says so, then labelled by votes."""
+"""Label items with a teacher by votes, after describing them if the pack asks for it."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,10 @@ def label_with_teacher(
     seed: int,
     what: str,
 ) -> list[Prediction]:
-    """Return the teacher's prediction of each sample, in order; its prompt never contains the given label."""
+    """Return the teacher's prediction for each sample, in order; the prompt never contains the given label."""
     descriptions: dict[str, str] = {}
     if prompter.pack.describe_first:
-        # a sample that can't be described is asked about without
+        # a sample without a readable description is labelled without one
         requests = [prompter.describe(s, Sampling(max_tokens=settings.max_tokens, seed=seed)) for s in samples]
         answers = asker.ask(requests, spec, "teacher describes items")
         read = ((r.sample_id, parse_reason(r, answers[r.key])) for r in requests)

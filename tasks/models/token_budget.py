@@ -1,4 +1,4 @@
-"""How many tokens a request costs, by arithmetic: no pixel is touched, no model asked. And how to make it cost less."""
+"""Count the tokens of a request by arithmetic, without decoding images or asking a model, and shorten requests."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -8,37 +8,37 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from tasks.models.image_cache import TooThin, resized_sides
+from tasks.models.image_cache import TooThin, compute_sides
 from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import ImagePart, ImageRef, Request
 
 _WRAPPER_TOKENS = 24
-"""The chat template's own tokens around one user turn with the default system turn."""
+"""Tokens that the chat template adds to a user turn, including the default system turn."""
 _CHARS_PER_TOKEN = 1.6
-"""Chinese text under Qwen2's tokenizer: 1.5 to 1.8 characters a token; an estimate, for `check` only."""
+"""Chinese text has 1.5 to 1.8 characters per token of Qwen2's tokenizer; an estimate, for `check` only."""
 _LEAST_TOKENS = 4
-"""An image is never shrunk to fewer: Qwen2-VL's own lower bound."""
+"""Fewest tokens to which an image is shrunk: the lower bound of Qwen2-VL."""
 
 
-def image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> int:
-    """Exact number of tokens of an image under the given bounds on its area (pixels).
+def count_image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> int:
+    """Return the exact number of tokens of an image under the given bounds of its area, in pixels.
 
-    A square of two patches by two is one token, and two more frame the image. Raises TooThin, naming the
-    file, for an image too long for its width.
+    A square of two by two patches is one token, and two more tokens frame the image. Raises TooThin, naming the file,
+    for an image that is too long and thin.
     """
-    width, height = resized_sides(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
+    width, height = compute_sides(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
     return width * height // (2 * patch_size) ** 2 + 2
 
 
 def estimate_prompt_tokens(request: Request) -> int:
-    """About how many tokens the request's prompt has: images exactly (for 14-pixel patches), text by its length."""
+    """Estimate the tokens of the request's prompt: images exactly (for patches of 14 pixels), text by its length."""
     chars = len(request.system) + len(request.prefix) + len(request.suffix)
     images = 0
     for part in request.parts:
         if isinstance(part, ImagePart):
-            with suppress(TooThin):  # its item is dropped unasked
-                images += image_tokens(part.image, min_pixels=request.min_pixels, max_pixels=request.max_pixels)
+            with suppress(TooThin):  # its item is dropped without being asked
+                images += count_image_tokens(part.image, min_pixels=request.min_pixels, max_pixels=request.max_pixels)
         else:
             chars += len(part.text)
     return _WRAPPER_TOKENS + images + round(chars / _CHARS_PER_TOKEN)
@@ -46,35 +46,35 @@ def estimate_prompt_tokens(request: Request) -> int:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A request that fits into a number of tokens."""
+    """A request that fits into a given number of tokens."""
 
     request: Request
-    """The request to ask (the very same where it fits as it is)."""
+    """The request to ask: the same object if nothing was removed."""
     tokens: int
-    """Exact prompt tokens of `request`."""
+    """Exact number of prompt tokens of `request`."""
     note: str
-    """For people: what was taken away; empty where nothing had to be done."""
+    """What was removed, in words; empty if nothing."""
 
 
 class PromptBudget:
-    """Exact prompt lengths under one processor, and requests shortened to fit.
+    """Counts prompt tokens exactly for one processor, and shortens requests that are too long.
 
-    The length is that of system and user turn in the processor's chat template, with the generation prompt: text by the
-    processor's tokenizer, images by arithmetic. Any thread may ask.
+    A prompt is the system and user turn in the processor's chat template, with the generation prompt. May be used from
+    any thread.
     """
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
         self._patch_size: int = processor.image_processor.patch_size
         self._added: int = processor.tokenizer.num_special_tokens_to_add()
-        # between two images little is said twice; what stands before the first one often is the whole prefix
-        self._text_tokens = lru_cache(maxsize=1024)(self._tokenised)
+        # texts between two images rarely repeat, but the text before the first image is often the same prefix
+        self._text_tokens = lru_cache(maxsize=1024)(self._tokenise)
 
     def count(self, request: Request) -> int:
-        """Exact number of prompt tokens; raises TooThin, naming the file, as `image_tokens` does."""
+        """Return the exact number of prompt tokens; raise TooThin, naming the file, as `count_image_tokens` does."""
         image_token: str = self._processor.image_token
-        # the tokenizer itself cuts at special tokens, so what stands between two of them counts by itself
-        texts = self._rendered(request).split(image_token)
+        # the tokenizer splits at special tokens, so the texts between them can be counted separately
+        texts = self._render(request).split(image_token)
         placeholders = len(texts) - 1
         text = sum(self._text_tokens(t) for t in texts) + placeholders + self._added
         return text - len(request.images) + self._image_tokens(request.images, request, request.max_pixels)
@@ -82,10 +82,9 @@ class PromptBudget:
     def fit(self, request: Request, limit: int, *, answer: int = 0) -> Fitted:
         """Shorten `request` until its prompt and an answer of `answer` tokens have at most `limit` tokens together.
 
-        Whole turns go first, the oldest first, text and images together: those after turn 0 and before
-        `keep_from_turn`. Then every image is shrunk, down to `min_pixels` or 4 tokens an image. Prefix, suffix and
-        what is left of the parts are never cut, and no more goes than needed. Raises TooThin as `count` does, and
-        TooLong when nothing more may go.
+        Whole turns after turn 0 and before `keep_from_turn` are removed first, from the oldest, with their images. Then
+        all images are shrunk, down to `min_pixels` or 4 tokens each. Nothing else is removed, and no more than needed.
+        Raises TooThin as `count` does, and TooLong when nothing more may be removed.
         """
         allowed, limit = limit, limit - answer
         whole = self.count(request)
@@ -94,9 +93,9 @@ class PromptBudget:
         turns = sorted({p.turn for p in request.parts if 0 < p.turn < request.keep_from_turn})
         fits = partial(self._fits_without, request, turns, limit)
         gone = turns[: bisect_left(range(len(turns)), True, key=fits)]
-        shorter = _without(request, gone)
+        shorter = _drop_turns(request, gone)
         tokens = self.count(shorter)
-        notes = [_dropped(request, shorter, gone)] if gone else []
+        notes = [_describe_drop(request, shorter, gone)] if gone else []
         if tokens > limit:
             max_pixels = self._lower_max_pixels(shorter, tokens - limit)
             if max_pixels < request.max_pixels:
@@ -109,43 +108,46 @@ class PromptBudget:
             raise TooLong(f"needs {whole} tokens, {limit} are allowed{tried}{with_answer}")
         return Fitted(shorter, tokens, "; ".join(notes))
 
-    def _rendered(self, request: Request) -> str:
+    def _render(self, request: Request) -> str:
         turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
         return self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
-    def _tokenised(self, text: str) -> int:
-        # half the time of a call of the tokenizer, which also finds out where in the text each token stands
+    def _tokenise(self, text: str) -> int:
+        # half the time of calling the tokenizer, which also computes the position of each token in the text
         backend = self._processor.tokenizer.backend_tokenizer
         return len(backend.encode_batch_fast([text], add_special_tokens=False)[0])
 
     def _image_tokens(self, images: Sequence[ImageRef], request: Request, max_pixels: int) -> int:
-        """Tokens of images at another cap than their request's, without the two that frame each: these are text."""
+        """Return the tokens of images at `max_pixels`, without the two that frame each, which are counted as text."""
         bounds = {"min_pixels": request.min_pixels, "max_pixels": max_pixels, "patch_size": self._patch_size}
-        return sum(image_tokens(image, **bounds) - 2 for image in images)
+        return sum(count_image_tokens(image, **bounds) - 2 for image in images)
 
     def _fits_without(self, request: Request, turns: Sequence[int], limit: int, number: int) -> bool:
-        return self.count(_without(request, turns[:number])) <= limit
+        return self.count(_drop_turns(request, turns[:number])) <= limit
 
     def _lower_max_pixels(self, request: Request, excess: int) -> int:
-        """The highest cap, in whole tokens' pixels, that saves `excess` tokens; the lowest allowed if none does."""
-        images, token_pixels = request.images, (2 * self._patch_size) ** 2
+        """Return the highest `max_pixels` that saves `excess` tokens, or the lowest allowed if none does."""
+        images = request.images
+        token_pixels = (2 * self._patch_size) ** 2
         if not images:
             return request.max_pixels
-        # below this the thinnest image would have no height left
+        # below this the thinnest image would have a height of 0
         thinnest = max(max(i.width, i.height) / min(i.width, i.height) for i in images)
         least = math.ceil(max(request.min_pixels / token_pixels, _LEAST_TOKENS, thinnest + 1))
         caps = range(least, max(least, request.max_pixels // token_pixels) + 1)
-        room = self._image_tokens(images, request, request.max_pixels) - excess
-        fitting = bisect_right(caps, room, key=lambda cap: self._image_tokens(images, request, cap * token_pixels))
+        affordable = self._image_tokens(images, request, request.max_pixels) - excess
+        fitting = bisect_right(
+            caps, affordable, key=lambda cap: self._image_tokens(images, request, cap * token_pixels)
+        )
         return min(request.max_pixels, caps[max(fitting - 1, 0)] * token_pixels)
 
 
-def _without(request: Request, turns: Sequence[int]) -> Request:
+def _drop_turns(request: Request, turns: Sequence[int]) -> Request:
     gone = set(turns)
     return request.model_copy(update={"parts": tuple(p for p in request.parts if p.turn not in gone)})
 
 
-def _dropped(request: Request, shorter: Request, gone: Sequence[int]) -> str:
+def _describe_drop(request: Request, shorter: Request, gone: Sequence[int]) -> str:
     images = len(request.images) - len(shorter.images)
     turns = f"turn {gone[0]}" if len(gone) == 1 else f"turns {gone[0]} to {gone[-1]}"
     return f"dropped {turns}" + (f" ({images} image{'s' if images > 1 else ''})" if images else "")

@@ -82,7 +82,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 class Prompter:
     """Renders a pack's templates into requests for one model.
 
-    `model` is the identity of the model that will be asked (`engines.identity.model_identity`), and part of every
+    `model` is the identity of the model that will be asked (`engines.identity.identify_model`), and part of every
     request's key. So are `max_pixels` and `min_pixels`, which bound each image's area, and `context_length`, which
     decides how prompts are shortened. `texts` is the text on images, by digest, for a pack with the option `ocr`.
     Methods raise PackError with the file when a template does not parse or uses an unknown variable.

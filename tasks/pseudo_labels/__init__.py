@@ -1,6 +1,6 @@
 """Decide which of the teacher's labels of the pool to keep.
 
-evidence.py             what speaks for a label: teacher, students, second teacher
+evidence.py             evidence for a label from teacher, students and second teacher
                         (pseudo_labels.ask_students, .second_teacher)
 calibration_targets.py  how probably the teacher's label of a labelled item is right
 trust.py                evidence -> probability that a label is right, fitted to the calibration targets

@@ -1,4 +1,4 @@
-"""How likely the teacher's label of a labelled item is right: what trust is calibrated on."""
+"""Estimate how probably the teacher's label of each labelled item is correct; trust.py is calibrated on this."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,50 +11,51 @@ from tasks.pseudo_labels.evidence import Evidence, is_usable
 from tasks.records import NEITHER, Correction, Prediction, Sample
 
 ENOUGH = 20
-"""Checked items below which the teacher is not calibrated: a handful of a person's verdicts and no labelled set."""
+"""Minimum number of checked items for a calibration; without a labelled set there may be only a few verdicts."""
 _SAME_MISTAKE = 0.5
-"""At most so often a teacher that errs on an item with a wrong given label says that very label."""
+"""Upper bound on how often a teacher that errs on an item with a wrong given label repeats that label."""
 _SHIFT = 1.0
-"""Standard deviation, in log odds, of what correction's beliefs may be off by before a person has judged any."""
+"""Standard deviation, in log odds, of a common error of correction's probabilities before any item is reviewed."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """N labelled items that the teacher labelled blind. Made by `build_targets`; the model of trust is fitted to it."""
+    """N labelled items that the teacher labelled blind. Made by `build_targets`; read by `fit_trust`."""
 
     evidence: tuple[Evidence, ...]
     labels: tuple[str, ...]
-    """The teacher's."""
+    """The teacher's labels."""
     right: NDArray[np.float64]
-    """[N] probability that the teacher's label is right."""
+    """[N] probability that the teacher's label is correct."""
     certain: NDArray[np.bool_]
-    """[N] whether that is known (0 or 1) rather than believed."""
+    """[N] whether that is known (then it is 0 or 1) and not only estimated."""
     shift: tuple[float, float] = (0.0, 0.0)
-    """Mean and standard deviation of what, on the scale of log odds, the uncertain beliefs may all be off by."""
+    """Mean and standard deviation, in log odds, of the common error of all estimated probabilities."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A labelled item whose label by the teacher can be checked."""
+    """An item on which the teacher's label can be checked."""
 
     sample: Sample
     prediction: Prediction
     evidence: Evidence
     correction: Correction | None = None
     verdict: str | None = None
-    """A person's, whether or not there is a correction."""
+    """A reviewer's verdict, with or without a correction."""
 
 
 def build_targets(items: Sequence[Checked]) -> Targets:
-    """Return what is known of the teacher's labels of `items`, all of them usable predictions.
+    """Return how probably the teacher's label of each item is correct; all predictions must be usable.
 
-    A person's verdict is certain. Else correction's probabilities count; where it did not hear the teacher, that the
-    teacher blindly says the given label too speaks for both. Without a correction the given label is taken for right:
-    then wrong given labels count as the teacher's errors, and its precision is underestimated.
+    A reviewer's verdict is certain. Otherwise the probabilities from correction are used; if they don't include the
+    teacher's answer yet, a teacher that blindly gives the given label raises its probability. Without a correction the
+    given label is assumed to be correct; then wrong given labels count as errors of the teacher, and its precision is
+    underestimated.
     """
     assert all(is_usable(item.prediction) for item in items)
     certain = np.array([_find_verdict(i) is not None or i.correction is None for i in items], dtype=bool)
-    plain = np.array([_read_belief(i) for i in items], dtype=np.float64)
+    plain = np.array([_estimate_correctness(i) for i in items], dtype=np.float64)
     known = np.array([_check_label(i) for i in items], dtype=np.float64)
     level = float(np.clip(np.where(certain, known, plain).mean(), 0.05, 0.95)) if items else 0.5
     believed = [_update_by_agreement(i, p, level) for i, p in zip(items, plain.tolist(), strict=True)]
@@ -68,7 +69,7 @@ def build_targets(items: Sequence[Checked]) -> Targets:
 
 
 def match_corrections(samples: Sequence[Sample], corrections: Iterable[Correction]) -> dict[str, Correction]:
-    """Return the corrections by sample id that are about the label that the sample has now."""
+    """Return by sample id the corrections that are about the sample's current given label."""
     given = {s.id: s.given for s in samples}
     return {c.sample_id: c for c in corrections if given.get(c.sample_id) == c.given}
 
@@ -80,7 +81,7 @@ def find_checked(
     corrections: Mapping[str, Correction],
     verdicts: Mapping[str, str],
 ) -> list[Checked]:
-    """Return the samples with a usable prediction that can be checked: against a given label or a verdict."""
+    """Return the samples whose prediction is usable and can be checked against a given label or a verdict."""
     return [
         Checked(s, predictions[s.id], found[s.id], corrections.get(s.id), verdicts.get(s.id))
         for s in samples
@@ -95,13 +96,16 @@ def _find_verdict(item: Checked) -> str | None:
 
 
 def _check_label(item: Checked) -> float:
-    """Return 1 or 0 by the person, else by the given label."""
+    """Return whether the teacher's label equals the verdict or, without one, the given label, as 1 or 0."""
     verdict = _find_verdict(item)
     return float(item.prediction.label == (item.sample.given if verdict is None else verdict) and verdict != NEITHER)
 
 
-def _read_belief(item: Checked) -> float:
-    """Return correction's probability of the teacher's label; a third label has its even share of what is neither's."""
+def _estimate_correctness(item: Checked) -> float:
+    """Return correction's probability of the teacher's label.
+
+    Labels other than the given one and the candidate share the probability of 'neither' equally.
+    """
     c, label = item.correction, item.prediction.label
     if c is None or c.p_given is None:
         return _check_label(item)
@@ -114,7 +118,7 @@ def _read_belief(item: Checked) -> float:
 
 
 def _update_by_agreement(item: Checked, believed: float, level: float) -> float:
-    """Return `believed` after the teacher, which is right in a share `level`, has blindly said the given label too."""
+    """Return `believed` updated by a teacher with accuracy `level` that blindly gave the given label too."""
     c = item.correction
     if c is None or c.p_given is None or c.adjudicated is not None or item.prediction.label != c.given:
         return believed
@@ -123,9 +127,9 @@ def _update_by_agreement(item: Checked, believed: float, level: float) -> float:
 
 
 def _estimate_shift(items: Sequence[Checked], plain: Sequence[float]) -> tuple[float, float]:
-    """Return what the reviewed items say of correction's probabilities, as `Targets.shift`.
+    """Estimate the common error of correction's probabilities from the reviewed items, as `Targets.shift`.
 
-    One Newton step from 0 on the offset of a logistic model whose log odds are those probabilities'.
+    This is one Newton step from 0 for the offset of a logistic model with the log odds of those probabilities.
     """
     pairs = [
         (min(max(p, 1e-3), 1 - 1e-3), _check_label(i))

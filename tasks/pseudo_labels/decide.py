@@ -1,7 +1,7 @@
-"""Which pseudo-labels to keep: the likeliest to be right, for as long as the kept set reaches the target precision.
+"""Decide which pseudo-labels to keep: the most probably correct ones, while the kept set reaches the target precision.
 
-No threshold per item. What is kept depends on the whole set: on how the teacher did on labelled items with similar
-evidence (trust.py), on how sure that is, and on what the set's size leaves to chance.
+There is no threshold per item. The decision is about the set as a whole: it considers how often the teacher was right
+on labelled items with similar evidence (trust.py), how certain that is, and the random variation in a set of that size.
 """
 
 from collections import Counter
@@ -23,19 +23,19 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _ROUNDING = 1e-9
-"""Three times .95 add up to less than 2.85 in floating point: a set exactly at the target must not be cut for that."""
+"""Tolerance for rounding: 3 × 0.95 is less than 2.85 in floating point, but a set exactly at the target must pass."""
 
 
 class PoolDecision(StrEnum):
-    """What became of a pseudo-label."""
+    """The decision about a pseudo-label."""
 
     KEPT = "kept"
     REVIEWED = "reviewed"
-    """Kept with the label that a person gave."""
+    """Kept with the label from a reviewer."""
     NOT_TRUSTED = "not_trusted"
-    """With it, the kept set would not surely enough reach the target."""
+    """With this item the kept set would not reach the target with the required probability."""
     OVER_QUOTA = "over_quota"
-    """Its class has enough that are surer."""
+    """The quota of its class is filled with more confident items."""
     REVIEWER_SAID_NEITHER = "reviewer_said_neither"
     NO_ANSWER = "no_answer"
 
@@ -44,13 +44,13 @@ KEEPS = frozenset({PoolDecision.KEPT, PoolDecision.REVIEWED})
 
 
 class Trusted(Record):
-    """Whether a pseudo-label is trusted, and on what evidence. Made here, one per pool item; read by reports."""
+    """The decision about one pool item and its evidence. Made by `decide`; read by reports."""
 
     sample_id: str
     label: str | None
-    """The teacher's, or a person's."""
+    """The label from the teacher or from a reviewer."""
     expected: float | None
-    """Expected precision: probability that the label is right; None without an answer."""
+    """Expected precision: the probability that the label is correct; None without an answer."""
     evidence: Evidence
     decision: PoolDecision
     why: str
@@ -59,17 +59,18 @@ class Trusted(Record):
 
 @dataclass(frozen=True)
 class Trust:
-    """The decisions, in the order of the predictions, and the kept set's precision (without reviewed items)."""
+    """All decisions, in the order of the predictions, and the precision of the kept set (without reviewed items)."""
 
     items: tuple[Trusted, ...]
     precision: Interval
-    """Expected, and a 95 % interval of what is true."""
+    """The expected precision, with a 95 % interval for the true one."""
     calibrated: bool
-    """Whether labelled items stand behind the figures; else they are the teacher's own word."""
+    """Whether the figures are calibrated on labelled items; else they are the teacher's own probabilities."""
     floors_kept: bool = True
+    """Whether `floor` items per class could be kept."""
 
     def summarise(self) -> dict[str, float]:
-        """Return the figures of the stage's record."""
+        """Return the figures for the stage's record."""
         decisions = Counter(i.decision for i in self.items)
         known = [i.expected for i in self.items if i.expected is not None]
         return {
@@ -85,23 +86,25 @@ class Trust:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """N usable predictions that nobody has judged."""
+    """N usable predictions without a reviewer's verdict."""
 
     labels: list[str]
     evidence: list[Evidence]
     model: TrustModel | None
 
     def draw_rounds(self) -> Iterator[Values]:
-        """Yield [N] probabilities that the labels are right, one array per round of the model."""
+        """Yield per round of the model [N] the probability that each label is correct."""
         if self.model is None:
-            return repeat(self._own_word(), ROUNDS)
+            return repeat(self._read_confidence(), ROUNDS)
         return self.model.draw_rounds(self.evidence, self.labels)
 
     def expect_precision(self) -> Values:
         """Return [N] the expected precision of each label."""
-        return self._own_word() if self.model is None else self.model.expect_precision(self.evidence, self.labels)
+        return (
+            self._read_confidence() if self.model is None else self.model.expect_precision(self.evidence, self.labels)
+        )
 
-    def _own_word(self) -> Values:
+    def _read_confidence(self) -> Values:
         return np.array([e.confidence or 0.0 for e in self.evidence], dtype=np.float64)
 
 
@@ -113,10 +116,10 @@ def decide(
     verdicts: Mapping[str, str],
     seed: int = 0,
 ) -> Trust:
-    """Decide about every prediction; `found` holds the evidence of the usable ones by sample id.
+    """Decide about every prediction; `found` has the evidence of the usable ones by sample id.
 
-    Without a `model` (no labelled set) the teacher's own probability is all there is: then the set's mean probability
-    must reach the target, whatever `assurance` says. Verdicts (sample id → label or `neither`) stand.
+    Without a `model`, because there is no labelled set, the teacher's mean probability must reach the target, and
+    `assurance` is ignored. `verdicts` (sample id → label or `neither`) override everything else.
     """
     open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts]
     ids = [p.sample_id for p in open_]
@@ -147,7 +150,7 @@ def decide(
 
 
 def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[list[Prediction], list[Dropped]]:
-    """Return the predictions to keep, `source` `review` where a person gave the label, and the rest with reasons."""
+    """Return the predictions to keep (with source `review` if a reviewer gave the label), and the dropped ones."""
     kept: list[Prediction] = []
     dropped: list[Dropped] = []
     for item, p in zip(trust.items, predictions, strict=True):
@@ -170,14 +173,14 @@ def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[
 
 
 def list_untrusted(trust: Trust) -> dict[str, float]:
-    """Return the expected precision of each untrusted item by sample id: about these a second teacher is asked."""
+    """Return the expected precision of each untrusted item by sample id. A second teacher is asked about them."""
     return {i.sample_id: i.expected or 0.0 for i in trust.items if i.decision is PoolDecision.NOT_TRUSTED}
 
 
 def list_alike(
     trust: Trust, model: TrustModel | None, predictions: Mapping[str, Prediction], found: Mapping[str, Evidence]
 ) -> list[str]:
-    """Return the ids of the labelled items no surer than the untrusted: on these a second teacher is checked."""
+    """Return the ids of labelled items no more certain than the untrusted ones, to calibrate the second teacher on."""
     untrusted = list_untrusted(trust)
     if model is None or not untrusted:
         return []
@@ -192,10 +195,10 @@ def build_review_cases(
     students: Sequence[Mapping[str, Prediction]],
     budget: int,
 ) -> list[ReviewCase]:
-    """Return the queue about the untrusted: those nearest to even odds gain most, as an answer tells most there.
+    """Return the review cases of at most `budget` untrusted items, those with a probability near 0.5 first.
 
-    What was asked and judged before stays in the queue, so that its verdicts can be changed. The teacher's label stands
-    as the given one, its second as the candidate.
+    Items that were reviewed before stay in the queue, so that their verdicts can be changed. The teacher's label is
+    shown as the given label, its second choice as the candidate.
     """
     by_id = {s.id: s for s in samples}
     answered = [i for i in items if i.sample_id in teacher]
@@ -212,11 +215,11 @@ def _expect_gain(item: Trusted) -> float:
 
 
 def _build_case(
-    sample: Sample, item: Trusted, said: Prediction, students: Sequence[Mapping[str, Prediction]]
+    sample: Sample, item: Trusted, answer: Prediction, students: Sequence[Mapping[str, Prediction]]
 ) -> ReviewCase:
-    label = said.label or sample.labels[0]
-    others = {other: p for other, p in said.probabilities.items() if other != label}
-    told = [run[sample.id].probabilities for run in students if sample.id in run]
+    label = answer.label or sample.labels[0]
+    others = {other: p for other, p in answer.probabilities.items() if other != label}
+    runs = [run[sample.id].probabilities for run in students if sample.id in run]
     return ReviewCase(
         sample_id=sample.id,
         source=sample.source,
@@ -224,32 +227,32 @@ def _build_case(
         labels=sample.labels,
         given=label,
         candidate=max(others, key=lambda other: others[other]) if others else None,
-        student={name: sum(p.get(name, 0.0) for p in told) / len(told) for name in sample.labels} if told else {},
-        teacher=dict(said.probabilities),
-        reason=said.reason,
+        student={name: sum(p.get(name, 0.0) for p in runs) / len(runs) for name in sample.labels} if runs else {},
+        teacher=dict(answer.probabilities),
+        reason=answer.reason,
         why=f"the teacher's label, {item.why}",
         gain=_expect_gain(item),
     )
 
 
 def _apply_quotas(labels: Sequence[str], order: Ints, settings: PseudoLabelSettings) -> Flags:
-    """Return [N] whether an item is among the surest of its class that `cap` and `quotas` leave room for.
+    """Return [N] whether each item is among the most confident of its class that `cap` and `quotas` allow.
 
-    `order` [N] has the items' places in `labels`, the surest first.
+    `order` [N] has the indices of the items in `labels`, most confident first.
     """
-    room = {
+    remaining = {
         label: min(size if settings.cap is None else settings.cap, settings.quotas.get(label, size))
         for label, size in Counter(labels).items()
     }
     allowed = np.zeros(len(labels), dtype=bool)
     for i in map(int, order):
-        allowed[i] = room[labels[i]] > 0
-        room[labels[i]] -= 1
+        allowed[i] = remaining[labels[i]] > 0
+        remaining[labels[i]] -= 1
     return allowed
 
 
 def _put_floors_first(labels: Sequence[str], order: Ints, floor: int) -> tuple[Ints, Ints]:
-    """Return `order` in two: the first `floor` items of each class, and the rest, both in that order."""
+    """Split `order` into the first `floor` items of each class and the rest, both in their original order."""
     taken: Counter[str] = Counter()
     first = np.zeros(len(order), dtype=bool)
     for place, i in enumerate(map(int, order)):
@@ -261,7 +264,7 @@ def _put_floors_first(labels: Sequence[str], order: Ints, floor: int) -> tuple[I
 def _keep_longest(
     candidates: _Candidates, expected: Values, order: Ints, settings: PseudoLabelSettings, seed: int
 ) -> tuple[Ints, bool]:
-    """Return the longest beginning of `order` that reaches the target, floors first; and whether floors were kept."""
+    """Return the longest prefix of `order` (after moving floors first) that reaches the target, and if floors fit."""
     floors, rest = _put_floors_first(candidates.labels, order, settings.floor)
     for first, after in ((floors, rest), (order[:0], order)):
         wanted = np.concatenate([first, after])
@@ -274,10 +277,10 @@ def _keep_longest(
 def _count_reaching(
     candidates: _Candidates, expected: Values, order: Ints, settings: PseudoLabelSettings, seed: int
 ) -> int:
-    """Return the length of the longest beginning of `order` that reaches the target; 0 where none does.
+    """Return the length of the longest prefix of `order` that reaches the target; 0 if none does.
 
-    It must reach the target with a probability of `assurance`: an expected precision at the target would be missed half
-    the time.
+    The target must be reached with a probability of `assurance`, because a set whose expected precision is just the
+    target misses it half of the time.
     """
     least = settings.target_precision * np.arange(1, len(order) + 1) - _ROUNDING
     if candidates.model is None:
@@ -293,10 +296,10 @@ def _count_reaching(
 
 
 def _estimate_precision(candidates: _Candidates, expected: Values, kept: Ints, seed: int) -> Interval:
-    """Return the precision of the items `kept`: what all rounds expect, and between which bounds 95 % of them end.
+    """Return the expected precision of the items `kept`, with the bounds that contain 95 % of the rounds.
 
-    A round is one belief about each item and one outcome drawn from it, so the bounds hold what calibration leaves open
-    and what chance does in a set of that size.
+    Each round draws one probability per item and one outcome from it, so the bounds include both the uncertainty of the
+    calibration and the random variation in a set of that size.
     """
     if not len(kept):
         return Interval(value=0.0, low=0.0, high=1.0)
@@ -307,7 +310,7 @@ def _estimate_precision(candidates: _Candidates, expected: Values, kept: Ints, s
 
 
 def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence) -> Trusted:
-    """Return the decision on an item that a person has judged, or that has no usable answer."""
+    """Return the decision about an item that has a verdict or no usable answer."""
     if verdict is None:
         decision, label, expected = PoolDecision.NO_ANSWER, None, None
         why = prediction.detail or "no usable answer"

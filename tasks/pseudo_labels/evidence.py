@@ -1,7 +1,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 # (scipy publishes no types)
-"""What speaks for a pseudo-label, in figures: how sure the teacher is, and what others say about the same item."""
+"""Collect the evidence for a pseudo-label: the teacher's confidence, and what other models answer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,46 +14,46 @@ from scipy.special import logit
 from tasks.records import USABLE, Prediction, Record
 
 LEAST = 1e-3
-"""Probabilities below this are taken for equal: beyond it a softmax tells how sure it is, not how right."""
+"""Probabilities are clipped to this, because smaller ones in a softmax say nothing more about correctness."""
 
 FEATURES = ("confidence", "margin", "unanimity", "described", "students", "second", "second_asked")
-"""The columns of `encode_evidence`, in order. All but the last speak for a label the more, the larger they are."""
+"""The columns of `encode_evidence`. In all but the last, a larger value is stronger evidence for the label."""
 
 
 class Evidence(Record):
-    """What is known of one predicted label; None where it was not asked or not said."""
+    """The evidence for one predicted label; a value is None if that model was not asked or gave no usable answer."""
 
     probability: float | None = None
-    """The teacher's, averaged over its reasons."""
+    """The teacher's probability of the label, averaged over its reasons."""
     margin: float | None = None
-    """Probability of the label minus that of the next."""
+    """Probability of the label minus that of the second label."""
     vote_share: float | None = None
     described: float | None = None
-    """The teacher asked again without the description it wrote first: log(label / likeliest other label)."""
+    """log(P(label) / P(likeliest other label)) of the teacher when asked without its own description."""
     students: float | None = None
-    """The same ratio of the students that did not see the item."""
+    """The same log ratio of the students that were not trained on the item."""
     second: float | None = None
-    """The same ratio of the second teacher."""
+    """The same log ratio of the second teacher."""
 
     @property
     def confidence(self) -> float | None:
-        """The teacher's own word: the label's probability, or its share of votes where the engine gives none."""
+        """The teacher's confidence: the label's probability, or its share of votes if the engine gives none."""
         return self.vote_share if self.probability is None else self.probability
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What each model says about one set, by sample id. (The pool may reuse ids of the labelled set.)"""
+    """The answers of all models about one set, by sample id; the pool may use the same ids as the labelled set."""
 
     teacher: Mapping[str, Prediction]
     direct: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
-    """The teacher without the description that it wrote first; empty for packs that don't have it describe."""
+    """The teacher's answers without its own description; empty for packs without descriptions."""
     students: tuple[Mapping[str, Prediction], ...] = ()
-    """One mapping per repeat, of students that did not see the item."""
+    """One mapping per repeat, from students that were not trained on the item."""
     second: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
 
     def collect_evidence(self) -> dict[str, Evidence]:
-        """Return the evidence for each of the teacher's labels; items without a usable answer are missing."""
+        """Return the evidence for each usable answer of the teacher, by sample id."""
         return {
             i: collect_evidence(
                 p,
@@ -75,14 +75,14 @@ def collect_evidence(
 ) -> Evidence:
     """Return the evidence for the label of a usable `prediction`.
 
-    `direct` is the same teacher's answer without a description, `students` one answer per repeat, each of a student
-    that did not see the item.
+    `direct` is the same teacher's answer without its description. `students` has one answer per repeat, each from a
+    student that was not trained on the item.
     """
     label = prediction.label or ""
     total = sum(prediction.votes.values())
     return Evidence(
         probability=prediction.probabilities.get(label, 0.0) if prediction.probabilities else None,
-        margin=_margin(prediction.probabilities, label) if prediction.probabilities else None,
+        margin=_compute_margin(prediction.probabilities, label) if prediction.probabilities else None,
         vote_share=prediction.votes.get(label, 0) / total if total else None,
         described=compute_log_ratio([direct], label) if direct else None,
         students=compute_log_ratio(students, label),
@@ -91,11 +91,11 @@ def collect_evidence(
 
 
 def compute_log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
-    """Return log(P(label) / P(likeliest other label)), averaged over `predictions` and cut at ±log(1 / LEAST).
+    """Return log(P(label) / P(likeliest other label)), averaged over `predictions` and clipped to ±log(1 / LEAST).
 
-    A prediction without probabilities counts as sure of its label; None where no prediction is usable.
+    A prediction without probabilities counts as certain of its label. None if no prediction is usable.
     """
-    shares = [_shares(p) for p in predictions if is_usable(p)]
+    shares = [_read_shares(p) for p in predictions if is_usable(p)]
     if not shares:
         return None
     mine = sum(s.get(label, 0.0) for s in shares) / len(shares)
@@ -105,9 +105,9 @@ def compute_log_ratio(predictions: Iterable[Prediction], label: str) -> float | 
 
 
 def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
-    """Return [N, len(FEATURES)]; what is not known is 0: it speaks neither for nor against.
+    """Return the evidence as numbers [N, len(FEATURES)]; unknown values are 0, which is neutral.
 
-    Confidence is in log odds, cut like `compute_log_ratio`; margin and unanimity are 0 at best, negative below.
+    Confidence is in log odds, clipped like `compute_log_ratio`. Margin and unanimity are at most 0.
     """
     rows = [
         (
@@ -127,14 +127,14 @@ def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
 
 
 def is_usable(prediction: Prediction) -> bool:
-    """Return whether the answer was read and names a label."""
+    """Return whether the answer could be parsed and contains a label."""
     return prediction.outcome in USABLE and prediction.label is not None
 
 
-def _shares(prediction: Prediction) -> Mapping[str, float]:
+def _read_shares(prediction: Prediction) -> Mapping[str, float]:
     return prediction.probabilities or {prediction.label or "": 1.0}
 
 
-def _margin(probabilities: Mapping[str, float], label: str) -> float:
+def _compute_margin(probabilities: Mapping[str, float], label: str) -> float:
     best = max((p for other, p in probabilities.items() if other != label), default=0.0)
     return probabilities.get(label, 0.0) - best

@@ -1,4 +1,4 @@
-"""How the pool is labelled, and which labels are kept."""
+"""Settings of the pseudo_labels stage: how the pool is labelled, and which labels are kept."""
 
 from typing import Annotated
 
@@ -9,25 +9,29 @@ from tasks.models.settings import VoteSettings
 
 
 class PseudoLabelSettings(VoteSettings):
-    """How the pool is labelled, and what is kept."""
+    """How the pool is labelled, and which labels are kept."""
 
-    target_precision: float = Field(default=0.95, gt=0, le=1, description="Share of right labels in the kept set")
+    target_precision: float = Field(
+        default=0.95, gt=0, le=1, description="Required share of correct labels in the kept set"
+    )
     assurance: float = Field(
-        default=0.9, ge=0.5, lt=1, description="How probable it must be that the kept set reaches that share"
+        default=0.9, ge=0.5, lt=1, description="Probability with which the kept set must reach `target_precision`"
     )
     ask_students: bool = Field(
-        default=True, description="Ask correction's students about the pool; their agreement is evidence"
+        default=True, description="Ask the students of the correction stage too; their agreement is evidence"
     )
-    cap: int | None = Field(default=None, ge=1, description="At most this many pseudo-labels of a class")
+    cap: int | None = Field(default=None, ge=1, description="Maximum number of pseudo-labels per class")
     quotas: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        default_factory=dict, description="At most this many of the classes named"
+        default_factory=dict, description="Maximum number of pseudo-labels of single classes, by label"
     )
     floor: int = Field(
-        default=0, ge=0, description="The surest so many of each class go first, while the target is still reached"
+        default=0,
+        ge=0,
+        description="Keep at least this many per class, most confident first, while the precision holds",
     )
     review_budget: int = Field(
-        default=0, ge=0, description="At most this many uncertain items are put before a person (review_pool/review)"
+        default=0, ge=0, description="Maximum number of uncertain items on the review page of the pool (review_pool/)"
     )
     second_teacher: EngineSpec | None = Field(
-        default=None, description="Another model, asked about what the first leaves uncertain"
+        default=None, description="Another model, which is asked about items that the teacher leaves uncertain"
     )

@@ -1,10 +1,10 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 # (scipy publishes no types)
-"""P(pseudo-label right): a logistic model of the evidence with one intercept per class, and how sure we are of it.
+"""Estimate P(pseudo-label is correct) by a logistic model of the evidence with one intercept per class.
 
-Weights of evidence are never negative, so the expected precision never falls when the evidence grows. Rare classes are
-shrunk towards the others by a normal prior on their intercepts.
+The weights of the evidence are never negative, so stronger evidence never lowers the expected precision. A normal prior
+on the intercepts shrinks rare classes towards the others. Many fits to resampled data give the model's uncertainty.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,23 +21,23 @@ from tasks.pseudo_labels.evidence import Evidence, encode_evidence
 Values = NDArray[np.float64]
 
 ROUNDS = 200
-"""Fits that we might as well have made, behind every expected precision and every interval."""
+"""Number of fits to resampled data, on which every expected precision and every interval is based."""
 
-# Means and standard deviations of normal priors: intercept, then FEATURES. Without a labelled item they shrink the
-# teacher's log odds, as its overconfidence would. Slopes must be free to grow: a teacher made worse on purpose (81 %
-# right, 48 % sure) needed five times these, and with a spread of 0.4 half of the pool was kept instead of 71 %.
+# Means and standard deviations of the normal priors: intercept, then FEATURES. Without labelled items they shrink the
+# teacher's log odds, because teachers are overconfident. The spread must allow large slopes: an underconfident teacher
+# (81 % correct at 48 % confidence) needed five times these means, and a spread of 0.4 kept 50 % of the pool, not 71 %.
 _MEAN = np.array([0.5, 0.7, 0.5, 1.0, 0.2, 0.2, 0.3, 0.0])
 _SPREAD = np.array([2.0, 1.0, 2.0, 2.0, 0.3, 0.3, 0.3, 1.0])
 _CLASS_SPREAD = 1.0
-"""Of the classes' intercepts. Of 80 drawn sets with classes 1.5 apart, intervals cover 92 % with 1.0 and 88 % with 0.7;
-where they are 0.7 apart, both cover alike."""
+"""Standard deviation of the classes' intercepts. In 80 simulated sets with a true value of 1.5 the intervals covered
+92 % with 1.0 and 88 % with 0.7; with a true value of 0.7 both covered the same."""
 _BOUNDED = (np.arange(len(_MEAN)) > 0) & (np.arange(len(_MEAN)) < len(_MEAN) - 1)
-"""All but the intercept, and having been put before the second teacher at all, must not be negative."""
+"""Coefficients that must not be negative: all but the intercept and `second_asked`."""
 
 
 @dataclass(frozen=True)
 class TrustModel:
-    """Coefficients of `ROUNDS` fits: intercept and FEATURES [R, 1 + F], intercepts of known classes [R, C]."""
+    """Coefficients of R fits: `slopes` [R, 1 + F] for the intercept and FEATURES, `intercepts` [R, C] of `classes`."""
 
     slopes: Values
     classes: tuple[str, ...]
@@ -45,9 +45,9 @@ class TrustModel:
     seed: int = 0
 
     def draw_rounds(self, found: Sequence[Evidence], labels: Sequence[str]) -> Iterator[Values]:
-        """Yield, per round, [N] the probability that each item's label is right, were this fit the true one.
+        """Yield per fit [N] the probability that each item's label is correct according to that fit.
 
-        A class that no labelled item was given has an intercept drawn from the prior.
+        For a class without labelled items, the intercept is drawn from the prior.
         """
         matrix = _build_matrix(found)
         names = tuple(dict.fromkeys(labels))
@@ -61,17 +61,17 @@ class TrustModel:
             yield expit(matrix @ slopes + of_class[which])
 
     def expect_precision(self, found: Sequence[Evidence], labels: Sequence[str]) -> Values:
-        """Return [N] the expected precision of each item: the mean over all rounds."""
+        """Return [N] the expected precision of each item: its mean probability over all fits."""
         return sum(self.draw_rounds(found, labels), np.zeros(len(found))) / len(self.slopes)
 
 
 def fit_trust(targets: Targets, seed: int, rounds: int = ROUNDS) -> TrustModel:
-    """Return the fits to `rounds` drawings of all that is uncertain.
+    """Fit the model `rounds` times, each time with all uncertain quantities drawn at random.
 
-    Drawn are: the items' weights (Bayesian bootstrap, D. B. Rubin, "The Bayesian Bootstrap", Annals of Statistics 9,
-    1981), what is right where that is only believed, by how much those beliefs are off as a whole, and the priors'
-    means (which with reweighted data makes the fits draws from the posterior: M. A. Newton and A. E. Raftery,
-    "Approximate Bayesian inference with the weighted likelihood bootstrap", JRSS B 56, 1994).
+    Drawn are the items' weights (D. B. Rubin, "The Bayesian Bootstrap", Annals of Statistics 9, 1981), which of the
+    uncertain labels are correct, the common error of their probabilities, and the means of the priors. With reweighted
+    data the last makes the fits draws from the posterior (M. A. Newton and A. E. Raftery, "Approximate Bayesian
+    inference with the weighted likelihood bootstrap", JRSS B 56, 1994).
     """
     rng = np.random.default_rng([seed, 0])
     classes = tuple(sorted(set(targets.labels)))
@@ -94,7 +94,7 @@ def fit_trust(targets: Targets, seed: int, rounds: int = ROUNDS) -> TrustModel:
 
 
 def _draw_truth(targets: Targets, rng: np.random.Generator) -> Values:
-    """Return [N] 0 or 1: one way that it may be."""
+    """Draw [N] whether each label is correct (1 or 0) from the probabilities in `targets`."""
     mean, spread = targets.shift
     off = rng.normal(mean, spread)
     odds = logit(np.clip(targets.right, 1e-6, 1 - 1e-6))
@@ -103,5 +103,5 @@ def _draw_truth(targets: Targets, rng: np.random.Generator) -> Values:
 
 
 def _build_matrix(found: Sequence[Evidence]) -> Values:
-    """Return [N, 1 + F]: the intercept's ones, then the evidence."""
+    """Return [N, 1 + F]: a column of ones for the intercept, then the evidence."""
     return np.column_stack([np.ones(len(found)), encode_evidence(found)])

@@ -1,10 +1,10 @@
-"""The review queue as Label Studio tasks, and Label Studio's JSON export back as verdicts.
+"""Write the review queue as Label Studio tasks, and read verdicts from Label Studio's JSON export.
 
-Formats: Label Studio's documentation, "Label Studio JSON format", "Import pre-annotated data", "Choices" (dynamic
-choices, version 1.5 on) and "Repeater"; tried with version 1.23. A task needs no file server: its images are data:
-URLs. They stand below the dialogue, where `[image 1]` tells their places, because Label Studio takes data: images out
-of its HyperText, and an Image tag with a list of none breaks the page. The candidate is a prediction, which the
-project's settings show or hide.
+The formats follow Label Studio's documentation: "Label Studio JSON format", "Import pre-annotated data", "Choices"
+(dynamic choices need version 1.5) and "Repeater"; tested with version 1.23. Images are data: URLs, so no file server is
+needed. They are listed below the dialogue, which marks their places as `[image 1]`, because Label Studio removes data:
+images from HyperText, and an Image tag with an empty list breaks its page. The candidate is a prediction; the project's
+settings show or hide it.
 """
 
 from collections.abc import Sequence
@@ -18,32 +18,32 @@ from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, ReviewCase, content_digest
-from tasks.review.page import image_url
+from tasks.review.page import encode_image
 from tasks.review.verdicts import Answer, check_size
 from tasks.storage.files import replace_file, write_bytes
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
-"""Names of the control and of what it is about, in the configuration and in every result."""
+"""Names of the control and of the object it labels, in the configuration and in every result."""
 
 
 def write_tasks(cases: Sequence[ReviewCase], file: Path) -> Path:
-    """Write the tasks (a JSON list, for Label Studio's import) to `file`, one image in memory at a time.
+    """Write the tasks to `file` as a JSON list for Label Studio's import, with one image in memory at a time.
 
-    Beside it goes the labelling configuration, whose path is returned: the same name, ending in .xml.
+    The labelling configuration is written next to it, with the suffix .xml; its path is returned.
     """
     with replace_file(file) as temporary, temporary.open("wb") as out:
         for number, case in enumerate(cases):
-            out.write((b",\n" if number else b"[\n") + orjson.dumps(_task(case)))
+            out.write((b",\n" if number else b"[\n") + orjson.dumps(_make_task(case)))
         out.write(b"\n]\n" if cases else b"[]\n")
     configuration = file.with_suffix(".xml")
-    write_bytes(configuration, labelling_config(cases).encode())
+    write_bytes(configuration, make_labelling_config(cases).encode())
     return configuration
 
 
-def labelling_config(cases: Sequence[ReviewCase]) -> str:
-    """The XML for the project's "Labeling interface": the item beside its labels and `neither`.
+def make_labelling_config(cases: Sequence[ReviewCase]) -> str:
+    """Return the XML for the project's "Labeling interface": the item next to its labels and `neither`.
 
-    Where all cases offer the same labels they stand in it; else each task brings its own (dynamic choices).
+    If all cases offer the same labels, the configuration lists them; otherwise each task does (dynamic choices).
     """
     offered = {case.labels for case in cases}
     names = (*next(iter(offered)), NEITHER) if len(offered) == 1 else ()
@@ -71,27 +71,27 @@ def labelling_config(cases: Sequence[ReviewCase]) -> str:
 
 
 def read_export(file: Path) -> dict[str, Answer]:
-    """The answers in Label Studio's JSON export (not JSON-MIN), by sample id; tasks without one are left out.
+    """Return the answers in Label Studio's JSON export (not JSON-MIN) by sample id; tasks without one are left out.
 
-    Cancelled (skipped) annotations don't count; of several the one that was updated last does. Raises JudgementError
-    naming the task that isn't one of ours, or whose annotation has no or several choices.
+    Cancelled (skipped) annotations are ignored; of several, the one updated last counts. Raises JudgementError naming
+    the task that `write_tasks` did not write, or whose annotation does not have exactly one choice.
     """
     check_size(file)
     latest: dict[str, tuple[_Annotation, _Data, str]] = {}
     for number, task in enumerate(_read_tasks(file), 1):
         for annotation in task.annotations:
-            # A task that was imported twice is two tasks of one item.
+            # An item has two tasks if the tasks were imported twice.
             before = latest.get(task.data.item)
             if not annotation.was_cancelled and (before is None or annotation.moment >= before[0].moment):
                 latest[task.data.item] = annotation, task.data, f"task {number}"
     return {
-        item: Answer(item, _choice(file, where, annotation), data.given, data.content, where)
+        item: Answer(item, _read_choice(file, where, annotation), data.given, data.content, where)
         for item, (annotation, data, where) in latest.items()
     }
 
 
 def is_export(file: Path) -> bool:
-    """Whether a file is a whole JSON document, as Label Studio's export is, and not JSON Lines of verdicts."""
+    """Return whether a file is one JSON list, as Label Studio's export is, and not JSON Lines of verdicts."""
     try:
         with file.open("rb") as handle:
             return handle.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
@@ -99,9 +99,9 @@ def is_export(file: Path) -> bool:
         raise JudgementError(f"{file}: can't be read: {error.strerror or error}; correct the path") from error
 
 
-def _task(case: ReviewCase) -> dict[str, Any]:
+def _make_task(case: ReviewCase) -> dict[str, Any]:
     content = content_digest(case)
-    dialogue, images = _dialogue(case)
+    dialogue, images = _lay_out(case)
     data = {
         "item": case.sample_id,
         "content": content,
@@ -112,10 +112,10 @@ def _task(case: ReviewCase) -> dict[str, Any]:
         "dialogue": dialogue,
         "images": [{"url": url} for url in images],
     }
-    return {"data": data, "predictions": [_prediction(case, content)] if case.candidate else []}
+    return {"data": data, "predictions": [_make_prediction(case, content)] if case.candidate else []}
 
 
-def _prediction(case: ReviewCase, content: str) -> dict[str, Any]:
+def _make_prediction(case: ReviewCase, content: str) -> dict[str, Any]:
     models = [m for m in (case.student, case.teacher) if m]
     result = {
         "id": content[:10],
@@ -128,8 +128,8 @@ def _prediction(case: ReviewCase, content: str) -> dict[str, Any]:
     return {"model_version": "labelstill", "score": score, "result": [result]}
 
 
-def _dialogue(case: ReviewCase) -> tuple[str, list[str]]:
-    """The item as text with the places of its images, and their URLs."""
+def _lay_out(case: ReviewCase) -> tuple[str, list[str]]:
+    """Return the item's text, with the places of its images marked, and the images' URLs."""
     pieces: list[str] = []
     images: list[str] = []
     for part in case.parts:
@@ -137,7 +137,7 @@ def _dialogue(case: ReviewCase) -> tuple[str, list[str]]:
             pieces.append(part.text)
             continue
         try:
-            images.append(image_url(part.image))
+            images.append(encode_image(part.image))
             pieces.append(f"[image {len(images)}]")
         except OSError as error:
             pieces.append(f"[an image that can't be shown: {error}]")
@@ -166,7 +166,7 @@ class _Annotation(BaseModel):
 
     @property
     def moment(self) -> datetime:
-        """When it was last changed; without a date, before all others."""
+        """Return when it was last updated; one without a date counts as the oldest."""
         return self.updated_at or datetime.min.replace(tzinfo=UTC)
 
 
@@ -185,15 +185,15 @@ def _read_tasks(file: Path) -> list[_Task]:
         number, *field = first["loc"] or (0,)
         fault = ": ".join([*map(str, field), first["msg"]])
         raise JudgementError(
-            f"{file}, task {int(number) + 1}: is not an exported task of ours ({fault}); import the tasks of "
-            "`labelstill review export`, and export the project as JSON, not JSON-MIN"
+            f"{file}, task {int(number) + 1}: is not a task that `labelstill review export` wrote ({fault}); "
+            "import its tasks into Label Studio, and export the project as JSON, not JSON-MIN"
         ) from error
 
 
-def _choice(file: Path, where: str, annotation: _Annotation) -> str:
+def _read_choice(file: Path, where: str, annotation: _Annotation) -> str:
     chosen = [choice for r in annotation.result if r.from_name == _CHOICES for choice in r.value.choices]
     if len(chosen) != 1:
         raise JudgementError(
-            f"{file}, {where}: {len(chosen)} choices instead of one; open it in Label Studio and choose"
+            f"{file}, {where}: {len(chosen)} choices instead of one; open it in Label Studio and choose one"
         )
     return chosen[0]

@@ -45,13 +45,13 @@ const meter = (kind, value) => {
 };
 const drawEvidence = () => {
   const blocks = [];
-  const said = (title, text) => {
+  const addText = (title, text) => {
     const block = make("div");
-    block.append(make("h2", "", title), make("p", "said", text));
+    block.append(make("h2", "", title), make("p", "prose", text));
     if (text) blocks.push(block);
   };
-  said("Why it is asked", facts.why);
-  said("The teacher's reason", facts.reason);
+  addText("Why this item is shown", facts.why);
+  addText("The teacher's reason", facts.reason);
   if (facts.rows.length) {
     const models = ["student", "teacher"].filter((model) => facts[model]);
     const title = make("h2", "", "Probabilities");

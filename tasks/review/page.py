@@ -23,7 +23,7 @@ from tasks.storage.html import html_environment
 SHOWN_PIXELS = 1_200_000
 """Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
 _TOP = 3
-"""So many labels of highest probability are shown of each model, besides the given label and the candidate."""
+"""Number of each model's most probable labels that are shown besides the given label and the candidate."""
 _FOLDER = Path(__file__).parent
 
 
@@ -35,10 +35,10 @@ def write_review_page(
     verdicts: Mapping[str, str] = {},
     inline: bool = True,
 ) -> None:
-    """Write the page that asks `cases` in the order given; atomically, one image in memory at a time.
+    """Write the page that shows `cases` in the given order, atomically, with one image in memory at a time.
 
-    `verdicts` (sample id → label or `neither`) are those known already. With `inline` off, images are links relative
-    to the page, which then works only beside its images. A file that can't be shown becomes a note in its place.
+    `verdicts` (label or `neither` by sample id) are those known already. Without `inline`, images are links relative to
+    the page, which then works only next to its images. An image that can't be shown is replaced by a note.
     """
     style, *scripts = (_FOLDER.joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "drawing.js", "js"))
     template = html_environment(_FOLDER).get_template("page.html")
@@ -46,41 +46,42 @@ def write_review_page(
         title=title,
         style=style,
         script="".join(scripts),
-        policy_hash=_policy_hash,
+        hash_source=_hash_source,
         elements=_list_elements(cases, page.parent, verdicts, inline),
     )
     with replace_file(page) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
 
 
-def image_url(image: ImageRef) -> str:
-    """The image as a data: URL (JPEG): upright, at most SHOWN_PIXELS, on white where it is transparent.
+def encode_image(image: ImageRef) -> str:
+    """Return the image as a data: URL (JPEG): upright, at most SHOWN_PIXELS, on white where it is transparent.
 
-    Raises OSError, naming the file, when it can't be read or decoded.
+    Raises OSError, naming the file, if it can't be read or decoded.
     """
     try:
         with Image.open(image.path, formats=FORMATS) as file:
-            size = _shown_size(image)
-            file.draft(None, (max(size), max(size)))  # a JPEG is unpacked no larger than needed, turned or not
+            size = _compute_size(image)
+            # Decode a JPEG no larger than needed; by the longer side, as EXIF may rotate it.
+            file.draft(None, (max(size), max(size)))
             picture = ImageOps.exif_transpose(file)
             if picture.has_transparency_data:
                 layer = picture.convert("RGBA")
                 picture = Image.new("RGBA", layer.size, "white")
                 picture.alpha_composite(layer)
             picture = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    except Exception as error:  # a decoder raises whatever its arithmetic runs into on broken bytes
+    except Exception as error:  # on broken bytes, decoders raise errors of any kind
         raise OSError(f"{Path(image.path).name}: {error}") from error
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _shown_size(image: ImageRef) -> tuple[int, int]:
+def _compute_size(image: ImageRef) -> tuple[int, int]:
     scale = min(1.0, (SHOWN_PIXELS / (image.width * image.height)) ** 0.5)
     return max(1, round(image.width * scale)), max(1, round(image.height * scale))
 
 
-def _policy_hash(source: str) -> str:
+def _hash_source(source: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
@@ -101,36 +102,37 @@ def _list_elements(
             if part.type == "text":
                 parts.append({"turn": part.turn, "text": part.text})
                 continue
-            image, shown = part.image, {"turn": part.turn, "width": part.image.width, "height": part.image.height}
+            image = part.image
+            shown = {"turn": part.turn, "width": image.width, "height": image.height}
             if not inline:
                 parts.append(shown | {"link": quote(os.path.relpath(image.path, folder).replace(os.sep, "/"))})
                 continue
             if image.sha256 not in numbers:
                 numbers[image.sha256] = f"image-{len(numbers)}"
-                yield numbers[image.sha256], _url_or_note(image)
+                yield numbers[image.sha256], _encode_or_note(image)
             parts.append(shown | {"image": numbers[image.sha256]})
-        yield f"case-{number}", _facts(case, parts)
+        yield f"case-{number}", _describe_case(case, parts)
 
 
-def _url_or_note(image: ImageRef) -> dict[str, str]:
+def _encode_or_note(image: ImageRef) -> dict[str, str]:
     try:
-        return {"url": image_url(image)}
+        return {"url": encode_image(image)}
     except OSError as error:
         return {"note": f"This image can't be shown. {error}"}
 
 
-def _facts(case: ReviewCase, parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _describe_case(case: ReviewCase, parts: list[dict[str, Any]]) -> dict[str, Any]:
     shown = case.model_dump(include={"candidate", "labels", "reason", "why", "gain"})
     return shown | {
         "parts": parts,
         "student": bool(case.student),
         "teacher": bool(case.teacher),
-        "rows": _rows(case),
+        "rows": _rank_labels(case),
     }
 
 
-def _rows(case: ReviewCase) -> list[dict[str, Any]]:
-    """The labels whose probabilities are shown: given, candidate and each model's highest, the likeliest first."""
+def _rank_labels(case: ReviewCase) -> list[dict[str, Any]]:
+    """Return the labels whose probabilities are shown (given, candidate, each model's top), most probable first."""
     models = [m for m in (case.student, case.teacher) if m]
     if not models:
         return []

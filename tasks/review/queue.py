@@ -1,6 +1,6 @@
-"""The review queue: its order and length, its file, and the page that is written with it.
+"""Order and cut the review queue, and write its file and page.
 
-Correction, pseudo-labels and the merge only say what could be asked and what each answer is expected to gain.
+Correction, pseudo-labels and the merge provide the cases, each with the gain expected from an answer.
 """
 
 import heapq
@@ -13,19 +13,19 @@ from tasks.review.page import write_review_page
 from tasks.storage.json_lines import read_models, write_json_lines
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
-"""The files of a review folder: the questions, the page that asks them, what people said (`tasks.review.verdicts`)."""
+"""The files of a review folder: the cases, the page that shows them, the store of verdicts."""
 REVIEW_POOL = Path("review_pool/review")
-"""Where under a run's `output` the uncertain items of the pool are asked about: a folder of its own for `labelstill
-review`, which looks for `review` in what it is given."""
+"""Review folder for uncertain items of the pool, under a run's `output`. It has a parent of its own because
+`labelstill review` looks for `review` in the folder it is given."""
 CONFLICTS = Path("review_conflicts/review")
-"""The same for conflicting duplicates: `labelstill review import <output>/review_conflicts FILE` takes answers in."""
+"""The same for conflicting duplicates: `labelstill review import <output>/review_conflicts FILE` imports verdicts."""
 
 
 def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] = ()) -> list[ReviewCase]:
-    """Return the `budget` cases with the highest expected gain, and those `kept` whatever their gain, highest first.
+    """Return the `budget` cases with the highest expected gain and all `kept` ones, in order of decreasing gain.
 
-    `kept` are sample ids of cases: the sample that an audit drew, and what was judged before, so that a verdict can be
-    changed. Equal gains are ordered by source and id. No more cases are held in memory than are returned.
+    `kept` are sample ids of cases that must be in the queue: the audit's sample, and those judged before, so that a
+    verdict can be changed. Equal gains are ordered by source and id. At most the returned cases are kept in memory.
     """
 
     def rank(case: ReviewCase) -> tuple[float, str, str]:
@@ -43,17 +43,17 @@ def write_queue(
     title: str = "Review",
     inline: bool = True,
 ) -> None:
-    """Write the queue's file and its page to `folder`, with the `verdicts` there are (id → label or `neither`)."""
+    """Write the queue's file and page to `folder`; `verdicts` (label or `neither` by id) are shown on the page."""
     write_json_lines(folder / CASES, cases)
     write_review_page(cases, folder / PAGE, title=title, verdicts=verdicts, inline=inline)
 
 
 def read_queue(folder: Path) -> list[ReviewCase]:
-    """The cases that `write_queue` wrote, in order.
+    """Return the cases that `write_queue` wrote, in order.
 
-    Raises ConfigError when there is no queue, ManifestError naming the line that is no case.
+    Raises ConfigError if there is no queue, ManifestError naming the line that is not a valid case.
     """
     file = folder / CASES
     if not file.exists():
-        raise ConfigError(f"{file}: there is no review queue; a run with `student` and `teacher` writes one")
-    return list(read_models(file, ReviewCase, "review case", ManifestError, "run again to write it anew"))
+        raise ConfigError(f"{file}: there is no review queue; run `labelstill run` with correction first")
+    return list(read_models(file, ReviewCase, "review case", ManifestError, "run again to rewrite it"))

@@ -1,7 +1,7 @@
-"""People's verdicts on given labels: a file of JSON Lines that only grows, the last line on an item counting.
+"""Store people's verdicts in an append-only file of JSON Lines, in which the last line on an item counts.
 
-A model never writes here, so what a person said outlives every re-run. Each line names the content that was judged:
-when the item's content has changed since, its verdict is kept but no longer used.
+Only people's verdicts are written here, and they survive every rerun. Each line has the digest of the content that was
+judged: if the item's content has changed since, its verdict is kept but no longer used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,40 +18,40 @@ from tasks.storage.files import write_bytes
 from tasks.storage.json_lines import dump_json_lines, read_models, read_objects
 
 MOST_BYTES = 1 << 28
-"""Of a file of verdicts: about a million. A larger one is something else, and would fill the memory."""
+"""Maximum size of a file of verdicts, enough for a million. A larger one is not verdicts, and would fill the memory."""
 
 
 class Verdict(Record):
-    """What a person said about one item. Made by `import_verdicts`; read by correction and the review page."""
+    """A person's verdict on one item. Made by `import_verdicts`; read by correction and the review page."""
 
     id: str
     content: str
-    """Digest of what was judged (`records.content_digest`)."""
+    """Digest of the content that was judged (`records.content_digest`)."""
     verdict: str | None
-    """A label, or `neither`; None: taken back."""
+    """A label, or `neither`; None: the verdict was withdrawn."""
     given: str
-    """The label it had then."""
+    """The given label at that time."""
     at: str
-    """When it was imported: ISO 8601, UTC."""
+    """Time of the import: ISO 8601, UTC."""
     by: str
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One verdict as a file brings it, not yet checked. `given` and `content` are None where the file doesn't say."""
+    """One verdict as read from a file, not yet checked. `given` and `content` are None if the file lacks them."""
 
     id: str
     verdict: str | None
-    """None: the person took it back."""
+    """None: the person withdrew it."""
     given: str | None
     content: str | None
     where: str
-    """The place in the file, for error messages."""
+    """Line or task in the file, for error messages."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The ids of a file's verdicts, by what they did to the store."""
+    """The ids of a file's verdicts, by their effect on the store."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
@@ -63,9 +63,9 @@ _EFFECTS = ("new", "changed", "same", "withdrawn")
 
 
 def read_store(path: Path) -> dict[str, Verdict]:
-    """Return the verdict that counts on each item (by sample id); none where there is no file.
+    """Return the current verdict on each item, by sample id; none if there is no file.
 
-    Raises JudgementError naming the line that is no verdict.
+    Raises JudgementError naming the line that is not a valid verdict.
     """
     if not path.exists():
         return {}
@@ -74,47 +74,48 @@ def read_store(path: Path) -> dict[str, Verdict]:
     return {identity: v for identity, v in found.items() if v.verdict is not None}
 
 
-def usable(
+def split_valid(
     store: Mapping[str, Verdict], labels: Mapping[str, Sequence[str]], contents: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the verdicts (sample id → label or `neither`) that still hold, and the ids of those that don't.
+    """Return the verdicts that are still valid (label or `neither` by sample id), and the ids of those that are not.
 
-    `labels` and `contents` are those of the items as they are now, by id; verdicts on other items are in neither. A
-    verdict no longer holds when its item's content has changed, or its label is none of the item's any more.
+    `labels` and `contents` are the items' current labels and content digests by id; verdicts on other items are left
+    out. A verdict is no longer valid if the item's content has changed, or the label is no longer among the item's.
     """
     known = {i: v for i, v in store.items() if i in contents and v.verdict is not None}
-    held = {i: v.verdict or "" for i, v in known.items() if v.content == contents[i] and _fits(v.verdict, labels[i])}
-    return held, tuple(i for i in known if i not in held)
+    valid = {i: v.verdict or "" for i, v in known.items() if v.content == contents[i] and _fits(v.verdict, labels[i])}
+    return valid, tuple(i for i in known if i not in valid)
 
 
 def read_answers(file: Path) -> list[Answer]:
-    """Return the verdicts of a review page's file, or of one written by hand: JSON Lines ``{"id", "verdict"}``.
+    """Return the verdicts in a file that the review page saved or a person wrote: JSON Lines ``{"id", "verdict"}``.
 
-    Lines whose verdict is null or empty are open and left out, unless they say ``"withdrawn": true``. Raises
-    JudgementError naming file and line.
+    Lines with a null or empty verdict are left out unless they contain ``"withdrawn": true``. Raises JudgementError
+    naming file and line.
     """
     answers: list[Answer] = []
     check_size(file)
     for number, row in read_objects(file, JudgementError, "save the verdicts again"):
-        answer = _answer(file, f"line {number}", row)
+        answer = _make_answer(file, f"line {number}", row)
         if answer is not None:
             answers.append(answer)
     return answers
 
 
 def read_verdicts(file: Path, labels: Mapping[str, Sequence[str]], *, strict: bool = False) -> dict[str, str]:
-    """Return a file's verdicts (sample id → label or `neither`) on the items of `labels` (sample id → its labels).
+    """Return a file's verdicts (label or `neither` by sample id) on the items in `labels` (their labels by sample id).
 
-    Of several verdicts on an item the last counts, and those on other items are ignored; with `strict`, either is an
-    error. Raises JudgementError naming file and line, also for a verdict that is no label of its item.
+    Of several verdicts on an item the last counts, and verdicts on other items are ignored; with `strict`, both are
+    errors. Raises JudgementError naming file and line, also for a verdict that is not one of its item's labels.
     """
     verdicts: dict[str, str] = {}
     for answer in read_answers(file):
-        place, item = f"{file}, {answer.where}", f"item {_on_a_line(answer.id)}"
+        place = f"{file}, {answer.where}"
+        item = f"item {_escape_newlines(answer.id)}"
         if strict and answer.id not in labels:
-            raise JudgementError(f"{place}: verdict for an unknown {item}; take the line out")
+            raise JudgementError(f"{place}: verdict on an unknown {item}; remove the line")
         if strict and answer.id in verdicts:
-            raise JudgementError(f"{place}: a second verdict on {item}; keep one")
+            raise JudgementError(f"{place}: second verdict on {item}; keep one of them")
         if answer.verdict is not None and answer.id in labels:
             _check_label(place, answer, labels[answer.id])
             verdicts[answer.id] = answer.verdict
@@ -131,33 +132,33 @@ def import_verdicts(
     givens: Mapping[str, str] | None = None,
     answers: Sequence[Answer] | None = None,
 ) -> Imported:
-    """Add a file's verdicts to the store, all or none; a verdict that the store holds already adds no line.
+    """Add a file's verdicts to the store, all or none; a verdict that is already in the store adds no line.
 
-    `labels`, `contents` and `givens` (sample id → the labels it may get, content digest, given label) are the items
-    that were asked about. `answers` is what `file` holds, where it isn't the JSON Lines of `read_answers`.
-    Raises JudgementError, naming file, place and mend, for an id that wasn't asked about (unless the store holds that
-    very verdict), a verdict that is no label of its item, an item that was judged with other content or another given
-    label, and an item judged twice, differently.
+    `labels`, `contents` and `givens` (allowed labels, content digest and given label by sample id) describe the items
+    that were asked about. `answers` are the contents of `file` if it is not JSON Lines for `read_answers`.
+    Raises JudgementError naming file and line for an id that was not asked about (unless the store contains the same
+    verdict), a verdict that is not one of the item's labels, an item whose content or given label has changed since it
+    was judged, and two different verdicts on one item.
     """
     found = read_answers(file) if answers is None else answers
     given_now = givens or {}
     store.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{store}.lock"):
-        held = read_store(store)
+        stored = read_store(store)
         wanted: dict[str, Answer] = {}
         for answer in found:
-            # Of an earlier queue, and imported before: a page that was saved twice brings these again.
-            before = held.get(answer.id)
+            # A page saved again may repeat verdicts of an earlier queue that were imported before.
+            before = stored.get(answer.id)
             repeated = before is not None and (before.verdict, before.content) == (answer.verdict, answer.content)
             if not (repeated and answer.id not in contents):
                 _check(file, answer, labels, contents, given_now)
             first = wanted.setdefault(answer.id, answer)
             if first.verdict != answer.verdict:
                 raise JudgementError(
-                    f"{file}, {answer.where}: item {_on_a_line(answer.id)} is `{answer.verdict}` here and "
+                    f"{file}, {answer.where}: item {_escape_newlines(answer.id)} is `{answer.verdict}` here and "
                     f"`{first.verdict}` in {first.where}; keep one of them"
                 )
-        effects = {i: _compare(a, held.get(i), contents.get(i)) for i, a in wanted.items()}
+        effects = {i: _compare(a, stored.get(i), contents.get(i)) for i, a in wanted.items()}
         at = datetime.now(UTC).isoformat(timespec="seconds")
         lines = [
             Verdict(
@@ -173,7 +174,7 @@ def import_verdicts(
 
 
 def _compare(answer: Answer, before: Verdict | None, content: str | None) -> str:
-    """Return which of _EFFECTS an answer has on the verdict `before`; no `content`: its item isn't asked about now."""
+    """Return the answer's effect, one of _EFFECTS; `content` is None for an item that was not asked about."""
     if answer.verdict is None:
         return "same" if before is None else "withdrawn"
     if before is None:
@@ -189,29 +190,30 @@ def _check(
     contents: Mapping[str, str],
     givens: Mapping[str, str],
 ) -> None:
-    place, item = f"{file}, {answer.where}", f"item {_on_a_line(answer.id)}"
+    place = f"{file}, {answer.where}"
+    item = f"item {_escape_newlines(answer.id)}"
     if answer.id not in contents:
-        raise JudgementError(f"{place}: {item} was not asked about in this run; remove it, or name the run it is of")
+        raise JudgementError(f"{place}: {item} was not asked about in this run; remove it, or name its own run")
     _check_label(place, answer, labels[answer.id])
     if answer.content is not None and answer.content != contents[answer.id]:
-        raise JudgementError(f"{place}: {item} has changed since it was judged; remove it, and judge it again")
+        raise JudgementError(f"{place}: {item} has changed since it was judged; remove the line and judge again")
     given = givens.get(answer.id)
     if None not in (answer.given, given) and answer.given != given:
         raise JudgementError(
-            f"{place}: {item} was judged when its given label was `{answer.given}`, it is `{given}` now; "
-            "remove it, and judge it again"
+            f"{place}: {item} was judged when its given label was `{answer.given}`, now it is `{given}`; "
+            "remove the line and judge again"
         )
 
 
 def _check_label(place: str, answer: Answer, labels: Sequence[str]) -> None:
     if answer.verdict is not None and not _fits(answer.verdict, labels):
         raise JudgementError(
-            f"{place}: `{_on_a_line(answer.verdict)}` is no label of item {_on_a_line(answer.id)}; "
-            f"write one, or `{NEITHER}`"
+            f"{place}: `{_escape_newlines(answer.verdict)}` is not a label of item {_escape_newlines(answer.id)}; "
+            f"write one of its labels, or `{NEITHER}`"
         )
 
 
-def _on_a_line(text: str) -> str:
+def _escape_newlines(text: str) -> str:
     return text.replace("\n", "\\n")
 
 
@@ -219,25 +221,26 @@ def _fits(verdict: str | None, labels: Sequence[str]) -> bool:
     return verdict == NEITHER or verdict in labels
 
 
-def _answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
-    identity, verdict = row.get("id"), row.get("verdict", 0)
+def _make_answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
+    identity = row.get("id")
+    verdict = row.get("verdict", 0)
     if verdict is None:
         verdict = ""
     stated = (row.get("given"), row.get("content"))
     if not isinstance(identity, str | int) or not isinstance(verdict, str):
-        raise JudgementError(f'{file}, {where}: must be a JSON object with "id" and text in "verdict"')
+        raise JudgementError(f'{file}, {where}: needs an "id" and text in "verdict"')
     if not all(isinstance(value, str | None) for value in stated):
-        raise JudgementError(f'{file}, {where}: "given" and "content" must be text; take them out, or save it again')
+        raise JudgementError(f'{file}, {where}: "given" and "content" must be text; remove them or save again')
     if not verdict.strip() and row.get("withdrawn") is not True:
         return None
     return Answer(str(identity), verdict.strip() or None, *stated, where)
 
 
 def check_size(path: Path) -> None:
-    """Raise JudgementError if a file of verdicts can't be found or has over MOST_BYTES."""
+    """Raise JudgementError if a file of verdicts can't be read or is larger than MOST_BYTES."""
     try:
         size = path.stat().st_size
     except OSError as error:
         raise JudgementError(f"{path}: verdicts can't be read: {error.strerror or error}; correct the path") from error
     if size > MOST_BYTES:
-        raise JudgementError(f"{path}: is over {MOST_BYTES >> 20} MiB: no file of verdicts; correct the path")
+        raise JudgementError(f"{path}: is larger than {MOST_BYTES >> 20} MiB, too large for verdicts; correct the path")

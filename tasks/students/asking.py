@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.engines.vllm.options import installed_build
+from tasks.models.engines.vllm.options import find_installed_build
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
 from tasks.students.external_output import find_student_checkpoint
@@ -16,7 +16,7 @@ _REASON_TOKENS = 96
 
 def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
     """Return the engine for the base checkpoint of `spec`, without a student's weights."""
-    build = installed_build()
+    build = find_installed_build()
     fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
     return EngineSpec(
         engine=fast if spec.scoring_engine == "auto" else spec.scoring_engine,

@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.dataset.export.student_set import make_label_examples, write_data
 from tasks.dataset.export.trainer_files import Plain, fill_words, write_configuration
 from tasks.errors import ConfigError, EngineError
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
@@ -49,7 +49,7 @@ class ExternalRecipe:
     def digest(self, train: Sequence[Sample], fold: int) -> str:
         """Return the identity of the student of `fold`, from its items, settings, base and seed."""
         recipe = [self._template.read_text("utf-8"), self._deepspeed.read_text("utf-8") if self._deepspeed else ""]
-        base = model_identity(choose_base_engine(self.spec))
+        base = identify_model(choose_base_engine(self.spec))
         items = sorted([s.id, content_digest(s), s.given] for s in train)
         ingredients = [self.spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT), recipe, base]
         pixels = [self.prompter.min_pixels, self.prompter.max_pixels]

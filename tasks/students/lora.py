@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from tasks.errors import ConfigError
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, content_digest, digest_of
 from tasks.students.asking import choose_base_engine
@@ -64,7 +64,7 @@ class LoraRecipe:
         ingredients = self.spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT)
         taught = choose_taught_items(self.spec, train, self.reasons)
         items = [[s.id, content_digest(s), s.given, reason] for s, reason in taught]
-        base = model_identity(choose_base_engine(self.spec))
+        base = identify_model(choose_base_engine(self.spec))
         origin = [self.start.name] if self.start else []
         return digest_of([ingredients, base, self.prompter.pack.digest, items, fold, self.repeat, *origin])[:16]
 

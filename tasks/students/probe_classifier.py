@@ -205,6 +205,6 @@ def to_arrays(classifier: Classifier, weighing: FeatureWeights) -> tuple[dict[st
 
 def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, FeatureWeights]:
     """Restore both objects from the result of `to_arrays`. Raises KeyError when something is missing."""
-    fields = {name: arrays[name] for name in _ARRAYS} | {name: plain[name] for name in _PLAIN}
+    fields: dict[str, Any] = {name: arrays[name] for name in _ARRAYS} | {name: plain[name] for name in _PLAIN}
     fields["classes"] = tuple(fields["classes"])
     return Classifier(**fields), FeatureWeights({name: array for name, array in arrays.items() if name not in _ARRAYS})

@@ -60,7 +60,7 @@ def main(demo: Path) -> int:
     same = total = 0
     try:
         for folder, requests in asked.items():
-            served.turn_to(str(folder))
+            served.switch_adapter(str(folder))
             local = LocalEngine(EngineSpec(engine="local", adapter=str(folder), batch_size=32, **common), place)
             theirs = {g.key: g for g in served.generate(requests)}
             ours = {g.key: g for g in local.generate(requests)}

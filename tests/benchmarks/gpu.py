@@ -21,11 +21,11 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.image_cache import ImageCache, resized_sides
+from tasks.models.image_cache import ImageCache, compute_sides
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split
@@ -68,7 +68,7 @@ class Cost:
 def checkpoint(folder: Path, rehearse: bool) -> Path:
     """A checkpoint of the 7B's sizes and random weights, with the demo's tokenizer and processor."""
     pack = load_pack("demo")
-    new_checkpoint(folder, [label for task in pack.tasks.values() for label in task.labels] * 50)
+    write_checkpoint(folder, [label for task in pack.tasks.values() for label in task.labels] * 50)
     if rehearse:
         return folder
     config = config_7b(Qwen2VLConfig.from_pretrained(folder))
@@ -161,7 +161,7 @@ def main() -> None:
                 seconds = time.perf_counter() - began
                 if faults := {g.detail for g in found if g.outcome != "ok"}:
                     raise RuntimeError(f"{cap}: {faults}")
-                height, width = resized_sides(asked[0].images[0], min_pixels=56 * 56, max_pixels=CAPS[cap])
+                height, width = compute_sides(asked[0].images[0], min_pixels=56 * 56, max_pixels=CAPS[cap])
                 patches = height * width // 14**2
                 work = sum(Cost(g.tokens_in, patches, g.tokens_out).operations(config) for g in found)
                 if number:  # the first round fills the image cache and warms kernels up

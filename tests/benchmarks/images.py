@@ -24,7 +24,7 @@ from qwen_vl_utils import fetch_image
 from transformers import AutoProcessor
 from transformers.utils import logging
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.image_cache import ImageCache
 from tasks.records import ImageRef
 
@@ -65,7 +65,7 @@ def main() -> None:
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        processor = AutoProcessor.from_pretrained(new_checkpoint(folder / "model", ["请看图并回答。"] * 100))
+        processor = AutoProcessor.from_pretrained(write_checkpoint(folder / "model", ["请看图并回答。"] * 100))
         for kind in ("png", "jpg"):
             pairs = [[saved(folder / f"{n}{side}.{kind}") for side in "ab"] for n in range(ITEMS)]
             measure(kind, pairs, processor, ImageCache(folder / "cache"))

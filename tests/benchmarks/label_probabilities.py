@@ -23,8 +23,8 @@ import torch
 from transformers import AutoTokenizer
 
 from tasks.models.engines.engine import Workplace
-from tasks.models.engines.server.chat import image_url, probe_body, token_logprobs
-from tasks.models.engines.server.label_tokens import label_tokens
+from tasks.models.engines.server.chat import build_probe_body, make_image_url, read_token_logprobs
+from tasks.models.engines.server.label_tokens import find_branches
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.image_cache import ImageCache
@@ -45,19 +45,19 @@ class Scorer:
 
     def images(self, request: Request) -> list[bytes]:
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
-        return [image_url(self.cache.file(image, **limits), local=True) for image in request.images]
+        return [make_image_url(self.cache.file(image, **limits), local=True) for image in request.images]
 
     def by_tokens(self, requests: Sequence[Request]) -> Rows:
         """One request an item."""
         form = answer_of(requests[0])
-        found = label_tokens(self.tokenizer, form.opening, form.labels, form.closing)
+        found = find_branches(self.tokenizer, form.opening, form.labels, form.closing)
         assert found is not None and not found.root.branches, "the demo's labels part in one place"
         stem = form.opening[: len(form.opening) - found.cut] + found.root.text
         tokens = tuple(found.labels)
-        bodies = [probe_body(r, self.engine.process.model, self.images(r), stem, tokens) for r in requests]
+        bodies = [build_probe_body(r, self.engine.process.model, self.images(r), stem, tokens) for r in requests]
         rows: Rows = []
         for answer in self.send(bodies):
-            logps = token_logprobs(answer)
+            logps = read_token_logprobs(answer)
             rows.append(normalised({form.labels[n]: logps[t] for t, (n,) in found.labels.items()}))
         return rows
 
@@ -69,7 +69,7 @@ class Scorer:
             images = self.images(request)
             for label in form.labels:
                 stem = form.opening + label + form.closing
-                asked = json.loads(probe_body(request, self.engine.process.model, images, stem, (0,)))
+                asked = json.loads(build_probe_body(request, self.engine.process.model, images, stem, (0,)))
                 del asked["logprob_token_ids"], asked["logprobs"]
                 bodies.append(json.dumps({**asked, "prompt_logprobs": 0}).encode())
         answers = iter(self.send(bodies))

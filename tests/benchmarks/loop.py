@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tasks.prompts.turns import make_user_text
 from tests.benchmarks.clients.peers import measure, medians, verdict
 from tests.stub_server import running
-from tests.tasks.models.engines.asking_stub import questions
+from tests.tasks.models.engines.asking_stub import make_requests
 
 ROUNDS, CONCURRENCY, ITEMS = 3, 64, 10_000
 PEERS_ITEMS = 5_000
@@ -24,7 +24,7 @@ PEERS_ITEMS = 5_000
 def write_items(prompts: Path, requests: Path) -> None:
     """The same questions twice: prompts, labels and a JSON schema for the peers to read, requests for ours."""
     with prompts.open("w", encoding="utf-8") as out, requests.open("w", encoding="utf-8") as ours:
-        for number, request in enumerate(questions(ITEMS)):
+        for number, request in enumerate(make_requests(ITEMS)):
             ours.write(request.model_dump_json() + "\n")
             answer = request.constraint
             assert answer.type == "label" and answer.reason_key

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sklearn.metrics import roc_auc_score
 
 from tasks.demo.dataset import draw_items
-from tasks.demo.lessons import as_sample, reason_of
+from tasks.demo.lessons import convert_to_sample, make_reason
 from tasks.models.ask import Answer, Asker
 from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.spec import EngineSpec
@@ -111,7 +111,7 @@ def support(bench: Bench, kind: Support) -> None:
     """How well P(label) tells right reasons from those of another class; on text-only items freshly drawn."""
     pack = bench.prompter.pack
     drawn = [item for item in draw_items(600, 5, image_share=0.0) if not item.images]
-    samples = [as_sample(item, pack) for item in drawn]
+    samples = [convert_to_sample(item, pack) for item in drawn]
     rng = random.Random(0)
     bench.seconds = 0.0
     scores: list[float] = []
@@ -122,7 +122,7 @@ def support(bench: Bench, kind: Support) -> None:
             source = item if right else rng.choice([other for other in drawn if other.label != item.label])
             shown = sample if kind is Support.WITH_ITEM else sample.model_copy(update={"parts": ()})
             sampling = Sampling(max_tokens=1, label_probabilities=True)
-            requests.append(bench.prompter.conclude(shown, reason_of(source), sampling))
+            requests.append(bench.prompter.conclude(shown, make_reason(source), sampling))
         given = {item.id: item.label for item in drawn}
         answers = bench.labels(requests)
         scores += [p.probabilities[given[p.sample_id]] for p in answers]

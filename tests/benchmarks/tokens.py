@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import AutoProcessor
 from transformers.utils import logging
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.token_budget import Fitted, PromptBudget
 from tasks.prompts.turns import make_user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
@@ -145,7 +145,7 @@ def main() -> None:
     logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         corpus = [PREFIX] * 5 + [said(100) for _ in range(200)]
-        processor = AutoProcessor.from_pretrained(new_checkpoint(Path(folder), corpus))
+        processor = AutoProcessor.from_pretrained(write_checkpoint(Path(folder), corpus))
     budget, peer = PromptBudget(processor), Peer(processor)
 
     equal = sum(budget.count(item) == peer.count(item) for item in (any_item() for _ in range(ITEMS)))

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from tasks.models.ask import stream_answers, stream_labels
 from tasks.models.costs import Tally
 from tasks.models.engines.engine import Engine, Workplace, open_engine
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
@@ -90,7 +90,7 @@ class Demo:
 def label(teacher: Path, samples: list[Sample], ledger: Ledger, folder: Path) -> dict[str, Prediction]:
     """The answers of three votes, reasons cut at 24 tokens (a spoilt teacher rambles)."""
     spec = EngineSpec(model=str(teacher), dtype="float32", batch_size=32, min_pixels=PIXELS, max_pixels=PIXELS)
-    model = model_identity(spec)
+    model = identify_model(spec)
     prompts = Prompter(
         load_pack("demo"), model, max_pixels=PIXELS, min_pixels=PIXELS, context_length=spec.context_length
     )

@@ -19,7 +19,7 @@ import torch
 from tasks.models.ask import stream_answers, stream_labels
 from tasks.models.costs import Tally
 from tasks.models.engines.engine import Workplace
-from tasks.models.engines.server.chat import chat_body, image_url
+from tasks.models.engines.server.chat import build_chat_body, make_image_url
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.image_cache import ImageCache
@@ -34,8 +34,8 @@ ROUNDS, ITEMS, CONCURRENCY, GOAL = 11, 400, 64, 0.95
 def body(request: Request, engine: VllmEngine, cache: ImageCache) -> bytes:
     """What the server engine sends for `request`."""
     limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
-    images = [image_url(cache.file(image, **limits), local=True) for image in request.images]
-    return chat_body(request, engine.process.model, images, engine.capabilities, n=1, seed=0)
+    images = [make_image_url(cache.file(image, **limits), local=True) for image in request.images]
+    return build_chat_body(request, engine.process.model, images, engine.capabilities, n=1, seed=0)
 
 
 def ours(engine: VllmEngine, requests: list[Request], folder: Path) -> float:

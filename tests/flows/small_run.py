@@ -14,7 +14,7 @@ from filelock import FileLock  # noqa: E402
 
 from flows.config import DistillConfig  # noqa: E402
 from tasks.correction.settings import CorrectionSettings, ReviewerConfig  # noqa: E402
-from tasks.demo.checkpoint import new_checkpoint  # noqa: E402
+from tasks.demo.checkpoint import write_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
 from tasks.items.settings import SourceConfig  # noqa: E402
 from tasks.models.engines.spec import EngineSpec  # noqa: E402
@@ -31,7 +31,7 @@ def small_config(folder: Path, *, items: int = 60, slow: float = 0.0) -> Distill
         paths = write_demo(shared / f"data{items}", labelled=items, unlabelled=items, test=20)
         base = shared / "base"
         if not base.exists():
-            new_checkpoint(base, [item.instruction for item in draw_items(60, seed=3)])
+            write_checkpoint(base, [item.instruction for item in draw_items(60, seed=3)])
     script = f"scripted:hash,slow={slow}"
     return DistillConfig(
         pack="demo",

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from transformers import AutoProcessor
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.token_budget import PromptBudget
 from tasks.records import Dropped, Prediction, Sample, Sampling
 from tasks.storage.rows import read_rows
@@ -54,7 +54,7 @@ def write_items(folder: Path) -> tuple[Path, Path]:
 
 def test_a_huge_dialogue_is_shortened_and_a_thin_image_dropped(prefect_server: PrefectServer, tmp_path: Path) -> None:
     manifest, images = write_items(tmp_path)
-    base = new_checkpoint(tmp_path / "base", [make_dialogue(4, 0, 1)])
+    base = write_checkpoint(tmp_path / "base", [make_dialogue(4, 0, 1)])
     out, ledger = tmp_path / "run", tmp_path / "ledger.sqlite"
     config = tmp_path / "config.yaml"
     config.write_text(

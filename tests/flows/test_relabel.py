@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from flows.config import RelabelConfig
-from tasks.dataset.diff import Kind, Tally, differences
+from tasks.dataset.diff import ChangeCounts, ChangeKind, compare_snapshots
 from tasks.dataset.drift import RelabelOutcome, RelabelState, read_state
 from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings, ExportSpec, Format
 from tasks.dataset.versions import open_snapshot, read_versions
@@ -99,10 +99,10 @@ def test_the_first_run_asks_all_the_next_only_new_items(pool: Watched) -> None:
     log = read_versions(pool.config.output)
     assert [v.version for v in log] == [first.version, third.version]
     assert pool.emitted() != before
-    tally = Tally()
-    for change in differences(*(open_snapshot(v.version, pool.config.output) for v in log)):
-        tally.add(change)
-    assert set(tally.kinds) <= {Kind.ADDED, Kind.MOVED} and tally.kinds[Kind.ADDED] > 0
+    counts = ChangeCounts()
+    for change in compare_snapshots(*(open_snapshot(v.version, pool.config.output) for v in log)):
+        counts.add(change)
+    assert set(counts.kinds) <= {ChangeKind.ADDED, ChangeKind.MOVED} and counts.kinds[ChangeKind.ADDED] > 0
 
 
 def test_a_budget_stops_the_run_and_the_next_one_continues(pool: Watched) -> None:

@@ -122,7 +122,7 @@ def test_twenty_items_are_judged_by_keyboard_saved_and_imported(page: Page, run:
             expect(page.locator("#list li")).to_have_text(["询问尺码", "询问用法"])
             press_keys(page, "ArrowDown", "Enter")
         expected[case.sample_id] = {"1": case.given, "2": LABELS[1], "3": "询问用法", "4": "neither"}[key]
-        if n in (5, 6):  # a slip, undone: back on the same item, which is judged anew
+        if n in (5, 6):  # a slip, undone: back on the same item, which is judged again
             press_keys(page, "u")
             expect(name).to_have_text(case.sample_id)
             expect(page.locator(".chosen")).to_have_count(0)
@@ -143,7 +143,7 @@ def test_twenty_items_are_judged_by_keyboard_saved_and_imported(page: Page, run:
 @in_browser
 def test_markup_in_the_data_is_shown_as_text(page: Page) -> None:
     expect(page.locator("#item .text").first).to_have_text(f"第0件 {ALERT}")
-    expect(page.locator("#evidence .said")).to_have_text(f"因为 {ALERT}")
+    expect(page.locator("#evidence .prose")).to_have_text(f"因为 {ALERT}")
     expect(page.locator("#item .speaker")).to_have_text(["用户", "客服"])
     assert page.locator("#item img").count() == 1
     assert page.locator("#item img").evaluate("image => image.complete && image.naturalWidth") == 300

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 
-from tasks.dataset.diff import Kind, Tally, differences
+from tasks.dataset.diff import ChangeCounts, ChangeKind, compare_snapshots
 from tasks.dataset.drift import RelabelOutcome, read_state
 from tasks.dataset.versions import open_snapshot, read_versions
 from tests.conftest import ROOT, PrefectServer
@@ -61,16 +61,16 @@ def test_the_first_run_asks_all_the_next_only_new_items(
     assert [run.state_name for run in (first, second, found)] == ["Published", "Unchanged", "Published"]
     assert pool.asked() == 40
     log_of_versions = read_versions(pool.config.output)
-    tally = Tally()
-    for change in differences(*(open_snapshot(v.version, pool.config.output) for v in log_of_versions)):
-        tally.add(change)
-    assert set(tally.kinds) <= {Kind.ADDED, Kind.MOVED}
-    assert tally.kinds[Kind.ADDED] > 0
+    counts = ChangeCounts()
+    for change in compare_snapshots(*(open_snapshot(v.version, pool.config.output) for v in log_of_versions)):
+        counts.add(change)
+    assert set(counts.kinds) <= {ChangeKind.ADDED, ChangeKind.MOVED}
+    assert counts.kinds[ChangeKind.ADDED] > 0
     state = read_state(pool.config.output)
     assert state is not None and state.outcome is RelabelOutcome.PUBLISHED
     for run in (first, second, found):
         print(f"{run.name}: {run.state_name}, {run.total_run_time.total_seconds():.1f} s")
-    print(f"asked 30, 0, 10; the diff: {dict(tally.kinds)}")
+    print(f"asked 30, 0, 10; the diff: {dict(counts.kinds)}")
 
 
 def deployment(client: SyncPrefectClient) -> UUID:

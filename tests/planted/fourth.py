@@ -12,7 +12,7 @@ from random import Random
 from tasks.demo import dialogues
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS, NEAR_KINDS, DemoItem, draw_items
 from tasks.demo.dialogues import NEAR_INTENTS
-from tasks.demo.lessons import as_sample
+from tasks.demo.lessons import convert_to_sample
 from tasks.demo.screens import draw_screen
 from tasks.packs.pack import load_pack
 from tasks.records import Sample
@@ -184,7 +184,7 @@ def _all() -> tuple[Planted, ...]:
     samples: dict[str, Sample] = {}
     items: dict[str, Seen] = {}
     for i, item in enumerate(draw_items(DRAWN, SEED, prefix="fourth")):
-        samples[item.id], items[item.id] = as_sample(item, pack), _seen(item, i)
+        samples[item.id], items[item.id] = convert_to_sample(item, pack), _seen(item, i)
     alike = _alike(items, rng)
     quota = dict.fromkeys(IMAGE_LABELS, 33) | dict.fromkeys(DIALOGUE_LABELS, 34)
     quota["询问尺码"] -= 2

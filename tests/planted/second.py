@@ -13,7 +13,7 @@ from random import Random
 
 from tasks.demo.dataset import NEAR_KINDS, DemoItem, draw_items
 from tasks.demo.dialogues import NEAR_INTENTS
-from tasks.demo.lessons import as_sample
+from tasks.demo.lessons import convert_to_sample
 from tasks.packs.pack import load_pack
 from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
 from tests.planted.second_foreign import BARE, FOREIGN, MORE, SHORT
@@ -59,8 +59,8 @@ def planted() -> list[Planted]:
         item = items.take()
         if (text := writer.write(item)) is not None:
             good.append((item, text))
-    every = [Planted(as_sample(item, pack), item.label, text, None) for item, text in good]
-    every += [Planted(as_sample(b.item, pack), b.item.label, b.reason, b.kind, b.family) for b in bad]
+    every = [Planted(convert_to_sample(item, pack), item.label, text, None) for item, text in good]
+    every += [Planted(convert_to_sample(b.item, pack), b.item.label, b.reason, b.kind, b.family) for b in bad]
     Random(f"second order/{SEED}").shuffle(every)
     return every
 

@@ -10,7 +10,7 @@ from random import Random
 
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS, NEAR_KINDS, DemoItem, draw_items
 from tasks.demo.dialogues import NEAR_INTENTS
-from tasks.demo.lessons import as_sample
+from tasks.demo.lessons import convert_to_sample
 from tasks.demo.screens import draw_screen
 from tasks.packs.pack import Pack, load_pack
 from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
@@ -49,7 +49,7 @@ class _Author:
         return fields_of(item, self.marks.get(item.id, ""))
 
     def planted(self, item: DemoItem, reason: str, kind: BadKind | None, family: int | None = None) -> Planted:
-        return Planted(as_sample(item, self.pack), item.label, reason, kind, family)
+        return Planted(convert_to_sample(item, self.pack), item.label, reason, kind, family)
 
     def shown(self, item: DemoItem) -> list[tuple[str, str]]:
         """What may be said of an item, in shuffled order; of a dialogue, a quote comes first."""

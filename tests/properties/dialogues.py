@@ -55,10 +55,10 @@ def budget(folder: Path) -> PromptBudget:
     """The budget of a tiny processor, made in `folder`."""
     from transformers import AutoProcessor
 
-    from tasks.demo.checkpoint import new_checkpoint
+    from tasks.demo.checkpoint import write_checkpoint
 
     texts = (f"用户: 在吗\n客服: 在的，订单{i} has arrived." for i in range(200))
-    processor: Any = AutoProcessor.from_pretrained(new_checkpoint(folder, texts))
+    processor: Any = AutoProcessor.from_pretrained(write_checkpoint(folder, texts))
     return PromptBudget(processor)
 
 

@@ -16,7 +16,7 @@ from tasks.errors import LabelstillError, LedgerError
 from tasks.items.images import check_image
 from tasks.items.refusals import Unusable
 from tasks.models.ledger.ledger import Ledger
-from tasks.models.ledger.tools import stats
+from tasks.models.ledger.tools import read_stats
 from tasks.records import Generation
 from tasks.storage.rows import write_rows
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
@@ -75,7 +75,7 @@ def bad_ledger(rng: Random, folder: Path) -> Told:
             ledger.flush()
             told.must(ledger.get([new]).get(new) == _answer(new, "neu"), "an answer that was just written is gone")
         aside = next(folder.glob("ledger.sqlite.*-[0-9]*[0-9]"), None)
-        stats(path)
+        read_stats(path)
     except LedgerError as error:
         told.must(path.exists(), "the file is gone")
         return told.refused(error, path)

@@ -1,31 +1,17 @@
-"""An example as the alternating conversation that every reader wants, checked and escaped."""
+"""Convert an example to the alternating conversation that every trainer expects, checked and escaped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from tasks.dataset.decisions import LeftOutReason
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, Message
 
 
-class NotHeldReason(StrEnum):
-    """Why a format can't hold an example."""
+class UnsupportedExample(ValueError):
+    """The example can't be written in this format: its reader would skip, misread or reject it."""
 
-    TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
-    IMAGES_DO_NOT_MATCH = "images_do_not_match"
-    IMAGE_UNREADABLE = "image_unreadable"
-    NOT_ONE_IMAGE = "not_one_image"
-    NOT_ONE_TURN = "not_one_turn"
-    SYSTEM_TURN = "system_turn"
-    PATH_UNFIT = "path_unfit"
-    NO_LABEL = "no_label"
-    TOO_LONG = "too_long"
-
-
-class NotHeld(ValueError):
-    """A format can't hold this example: its reader would skip, misread or refuse it."""
-
-    def __init__(self, example: Example, reason: NotHeldReason, detail: str) -> None:
+    def __init__(self, example: Example, reason: LeftOutReason, detail: str) -> None:
         super().__init__(f"item {example.sample_id}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -33,23 +19,23 @@ class NotHeld(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A system text or none, then questions and answers; `<image>` stands in questions only, once an image."""
+    """An optional system text, then (question, answer) pairs. Questions have one `<image>` per image."""
 
     system: str | None
     turns: tuple[tuple[str, str], ...]
 
     def messages(self) -> list[dict[str, str]]:
-        """The turns as role and content, a system turn first where there is one."""
+        """Return the turns as role and content; the system turn, if any, comes first."""
         first = [] if self.system is None else [{"role": "system", "content": self.system}]
         pairs = [(("user", question), ("assistant", answer)) for question, answer in self.turns]
         return first + [{"role": role, "content": content} for pair in pairs for role, content in pair]
 
 
-def to_conversation(example: Example) -> Conversation:
-    """The example's turns; what readers would take for an image or for a turn's end is escaped.
+def make_conversation(example: Example) -> Conversation:
+    """Return the example's conversation, with all text escaped that a reader would take for a special token.
 
-    Raises NotHeld unless user and assistant alternate, after a system turn at most, and the questions hold as many
-    `<image>` as the example has images.
+    Raises UnsupportedExample unless user and assistant alternate after an optional system turn, and the questions have
+    as many `<image>` as the example has images.
     """
     first = example.messages[:1]
     system = first[0] if first and first[0].role == "system" else None
@@ -57,29 +43,29 @@ def to_conversation(example: Example) -> Conversation:
     roles = [m.role for m in turns]
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
         detail = f"turns must alternate user, assistant; they are {roles}"
-        raise NotHeld(example, NotHeldReason.TURNS_DO_NOT_ALTERNATE, detail)
+        raise UnsupportedExample(example, LeftOutReason.TURNS_DO_NOT_ALTERNATE, detail)
     contents = [escape_content(m) for m in turns]
     tokens = sum(content.count(IMAGE_TOKEN) for content in contents)
     if tokens != len(example.images):
         detail = f"{tokens} `<image>` for {len(example.images)} images"
-        raise NotHeld(example, NotHeldReason.IMAGES_DO_NOT_MATCH, detail)
+        raise UnsupportedExample(example, LeftOutReason.IMAGES_DO_NOT_MATCH, detail)
     return Conversation(
         escape_content(system) if system else None, tuple(zip(contents[::2], contents[1::2], strict=True))
     )
 
 
 def make_messages_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return the row of LLaMA-Factory and ms-swift 4, its images by the given names.
+    """Return a row in the format of LLaMA-Factory and ms-swift 4; `images` are the images' file names.
 
-    Raises NotHeld for an example that their readers would skip, change or misread.
+    Raises UnsupportedExample for an example that their readers would skip, change or misread.
     """
-    return {"messages": to_conversation(example).messages(), "images": list(images)}
+    return {"messages": make_conversation(example).messages(), "images": list(images)}
 
 
 def escape_content(message: Message) -> str:
-    """Return the message's text with all that a reader would take for a special token escaped.
+    """Return the message's text with everything escaped that a reader would take for a special token.
 
-    Only a question holds images: a literal token in an answer (from OCR text, say) would be counted as one.
+    Only questions contain images; a literal `<image>` in an answer, for example from OCR, would be counted as one.
     """
     if message.role != "user":
         return escape_placeholder(message.content)

@@ -1,4 +1,4 @@
-"""Write the training set in the formats that trainers read; the file of each enforces its reader's own rules."""
+"""Write the training set in several formats in one pass. Each format's module enforces the rules of its reader."""
 
 import shutil
 from collections import Counter
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, Writer, put_in_place
 from tasks.dataset.export.ready import write_ready
 from tasks.dataset.settings import ExportSpec, Format
@@ -19,11 +20,11 @@ from tasks.storage.json_lines import write_json_lines
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An example that is not in a format's files, and why: a line of left_out.jsonl."""
+    """An example that can't be written in a format, and why: a line of left_out.jsonl."""
 
     id: str
     format: Format
-    reason: NotHeldReason
+    reason: LeftOutReason
     detail: str
 
 
@@ -32,24 +33,25 @@ class Exported:
     """What `write_exports` wrote."""
 
     files: tuple[Path, ...]
-    """All but the copied images."""
+    """All files except copied images."""
     rows: dict[Format, int]
-    """Rows of each format, both subsets together."""
+    """Number of rows per format, in both subsets together."""
     left_out: tuple[LeftOut, ...]
 
 
 def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: ExportSpec) -> Exported:
-    """Write `examples` in every format of `spec`, each into `folder/<format>`, in one pass.
+    """Write `examples` in every format of `spec` to `folder/<format>`, in one pass and with little memory.
 
-    Examples are taken one by one and none is held. Validation examples go to files of their own, `<name>_validation`,
-    which the ready configurations name. Beside each format's data, but for `labels`, lies provenance.jsonl: a line a
-    row, in the rows' order, `row` counted from 0 within its subset. What a format can't hold is in left_out.jsonl of
-    `folder`. Nothing is seen of all this before the end; then `images/` and the formats' folders are replaced as
-    wholes, and those of formats that are not written any more go. Raises StorageError for a full disk; what was there
-    before then stays.
+    Validation examples go to separate files, `<name>_validation`, which the ready configurations refer to. Every format
+    except `labels` also has provenance.jsonl, with one line per row in the same order; `row` counts from 0 within each
+    subset. Examples that a format can't contain are listed in `folder`/left_out.jsonl.
+
+    All files are written to a temporary folder first. At the end `images/` and the formats' folders are replaced as a
+    whole, and folders of formats that are no longer written are removed. Raises StorageError if the disk is full; the
+    previous files then stay as they were.
     """
     folder = folder.resolve()
-    scratch = folder / ".exports"  # what a killed run left there goes too
+    scratch = folder / ".exports"  # also removes what a killed run has left
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     left_out: list[LeftOut] = []
@@ -65,7 +67,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
                     try:
                         writer.write(example)
                         rows[format] += 1
-                    except NotHeld as error:
+                    except UnsupportedExample as error:
                         left_out.append(LeftOut(example.sample_id, format, error.reason, error.detail))
         for format in spec.formats:
             write_ready(format, scratch / format, folder, name, spec)
@@ -77,6 +79,6 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
 
 
 def open_writer(format: Format, folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> Writer:
-    """Return the writer of `format` into `folder`, which is made; the format's file is imported only now (trl: 2 s)."""
+    """Create `folder` and return the writer of `format`, whose module is imported only now (trl takes 2 s)."""
     folder.mkdir()
     return import_module(f"tasks.dataset.export.{format}").open_writer(folder, name, names, spec)

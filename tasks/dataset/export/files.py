@@ -1,6 +1,6 @@
-"""The files of an export: rows written one by one, names of images, provenance, and how all take their place.
+"""Write an export's files row by row, copy or name its images, and move the finished files into place.
 
-A set of any size takes no memory.
+Memory use does not grow with the size of the set.
 """
 
 import errno
@@ -14,21 +14,22 @@ from typing import IO, Any, Protocol
 import orjson
 from PIL import ExifTags, Image, ImageOps
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.settings import Format, ImagePaths
 from tasks.records import Example, Subset
 from tasks.storage.files import describe_full_disk
 
 Row = Callable[[Example, Sequence[str]], dict[str, object]]
-"""Makes an example's row, given its images' names; raises NotHeld."""
+"""Makes a row from an example and its images' file names; raises UnsupportedExample."""
 _IMAGES = "images"
 
 
 class Writer(Protocol):
-    """Writes one format; an example is in it whole, or not at all."""
+    """Writes one format. An example is either written completely or not at all."""
 
     def write(self, example: Example) -> None:
-        """Add one example; raises NotHeld if the format can't hold it."""
+        """Add one example; raises UnsupportedExample if it can't be written in this format."""
         ...
 
     def close(self) -> None:
@@ -37,19 +38,19 @@ class Writer(Protocol):
 
 
 def subset_name(name: str, subset: Subset) -> str:
-    """What a subset's file is called, without its suffix."""
+    """Return the name of a subset's file, without suffix."""
     return name if subset is Subset.TRAIN else f"{name}_{subset}"
 
 
 def sync_and_close(file: IO[Any]) -> None:
-    """Sync and close the file, which is closed whatever the disk says."""
+    """Sync and close the file; it is closed even if syncing fails."""
     with file:
         file.flush()
         os.fsync(file.fileno())
 
 
 class RowFile:
-    """A file that takes rows one by one."""
+    """A file that is written row by row."""
 
     suffix: str
 
@@ -66,7 +67,7 @@ class RowFile:
 
 
 class JsonLines(RowFile):
-    """A file of one JSON object per line."""
+    """A file with one JSON object per line."""
 
     suffix = ".jsonl"
 
@@ -76,7 +77,7 @@ class JsonLines(RowFile):
 
 
 class JsonArray(RowFile):
-    """A file of one JSON array, an element per line."""
+    """A file with one JSON array, one element per line."""
 
     suffix = ".json"
     _before = b"[\n"
@@ -87,7 +88,7 @@ class JsonArray(RowFile):
         self._before = b",\n"
 
     def close(self) -> None:
-        """Write the array's end, sync and close the file."""
+        """Write the end of the array, then sync and close the file."""
         self._file.write(b"[]\n" if self._before == b"[\n" else b"\n]\n")
         super().close()
 
@@ -96,16 +97,16 @@ class JsonArray(RowFile):
 
 
 class ImageNames:
-    """What an example's images are called in the formats' files; with `copy`, puts them into `scratch/images`."""
+    """Names an example's images as the exports refer to them; with `copy`, also copies them to `scratch/images`."""
 
     def __init__(self, how: ImagePaths, folder: Path, scratch: Path) -> None:
         self._how, self._scratch = how, scratch
-        # all formats lie at the same depth, so one relative name serves them all
+        # all formats' folders have the same depth, so one relative name is right for all of them
         self._beside = str(folder / "any")
         self._copied: set[str] = set()
 
-    def of(self, example: Example) -> list[str]:
-        """Names in order; raises NotHeld when a file to be copied can't be read, OSError for a full disk."""
+    def name_images(self, example: Example) -> list[str]:
+        """Return the names in order; raises UnsupportedExample for an unreadable image, OSError for a full disk."""
         if self._how == "absolute":
             return [image.path for image in example.images]
         if self._how == "relative":
@@ -118,24 +119,26 @@ class ImageNames:
             target = self._scratch / _IMAGES / name
             target.parent.mkdir(exist_ok=True)
             try:
-                if not _turned(path, target):
+                if not _write_upright(path, target):
                     _link_or_copy(os.path.realpath(path), target)
             except OSError as error:
-                if describe_full_disk(error):  # nothing is wrong with the image: no export may go without it
+                if describe_full_disk(error):  # the image is fine, so no export may leave it out
                     raise
-                raise NotHeld(example, NotHeldReason.IMAGE_UNREADABLE, f"{path}: {error.strerror or error}") from error
+                raise UnsupportedExample(
+                    example, LeftOutReason.IMAGE_UNREADABLE, f"{path}: {error.strerror or error}"
+                ) from error
             self._copied.add(name)
         return f"../{_IMAGES}/{name}"
 
 
-def _turned(source: str, target: Path) -> bool:
-    """Write a photo that carries a rotation upright, as it is asked and as `datasets` shows it.
+def _write_upright(source: str, target: Path) -> bool:
+    """Write a photo with an EXIF rotation upright to `target`; return False, writing nothing, if it has none.
 
-    LLaMA-Factory and qwen-vl-utils, which ms-swift uses, would show it lying on its side. False: it carries none, and
-    nothing was written.
+    Models are asked about the upright photo, but LLaMA-Factory and qwen-vl-utils (which ms-swift uses) ignore the
+    rotation and would train on it sideways.
     """
     with Image.open(source) as image:
-        # getexif decodes a whole PNG that has none
+        # getexif would decode the whole file of a PNG without EXIF
         if "exif" not in image.info or image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return False
         ImageOps.exif_transpose(image).save(target, format=image.format, quality=95)
@@ -155,10 +158,10 @@ def _link_or_copy(source: str, target: Path) -> None:
 
 
 class SubsetWriter:
-    """Writes a format that has a row per example and a file per subset, with its provenance.
+    """Writes a format with one row per example and one file per subset, and its provenance.jsonl.
 
-    provenance.jsonl says which item of which manifest each row is, and where its label comes from. It is a file of its
-    own since readers drop columns that they don't know (ms-swift) or are confused by them.
+    provenance.jsonl has the id, manifest and label's origin of each row. It is a separate file because readers drop
+    unknown columns (ms-swift) or are confused by them.
     """
 
     def __init__(self, folder: Path, name: str, row: Row, names: ImageNames, kind: type[RowFile]) -> None:
@@ -171,9 +174,9 @@ class SubsetWriter:
         return self._kind(self._folder / f"{subset_name(self._name, subset)}{self._kind.suffix}")
 
     def write(self, example: Example) -> None:
-        """Add the example's row to its subset's file; raises NotHeld."""
+        """Add the example's row to its subset's file; raises UnsupportedExample."""
         subset = example.subset
-        row = self._row(example, self._names.of(example))
+        row = self._row(example, self._names.name_images(example))
         if subset not in self._files:
             self._files[subset] = self._open(subset)
         self._files[subset].add(row)
@@ -182,15 +185,15 @@ class SubsetWriter:
         self._rows[subset] += 1
 
     def close(self) -> None:
-        """Finish all files."""
+        """Finish and close all files."""
         for file in (*self._files.values(), self._provenance):
             file.close()
 
 
 def put_in_place(scratch: Path, folder: Path) -> tuple[Path, ...]:
-    """Move all that is in `scratch` into `folder`, in the place of what was there; returns the files, by name.
+    """Move everything from `scratch` to `folder`, replacing what was there, and return the files sorted by name.
 
-    A format's folder and `images/` go when `scratch` has none. Raises nothing of its own.
+    Folders of formats, and `images/`, are removed if `scratch` doesn't have them.
     """
     fresh = sorted(entry.name for entry in scratch.iterdir())
     former = scratch / ".former"

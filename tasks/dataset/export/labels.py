@@ -1,4 +1,4 @@
-"""Plain labels, and predictions: for spreadsheets, other tools, and leaderboards."""
+"""Write plain labels, for spreadsheets and other tools, and predictions for leaderboards."""
 
 import csv
 from collections.abc import Iterable
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, JsonLines, sync_and_close
 from tasks.dataset.settings import ExportSpec
 from tasks.records import Example
@@ -19,7 +20,7 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
 
 class LabelWriter:
-    """labels.csv and labels.jsonl: id, label, origin and subset of every example that has a label."""
+    """Writes labels.csv and labels.jsonl: id, label, origin and subset of every example with a label."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / "labels.csv").open("w", encoding="utf-8", newline="")
@@ -28,20 +29,20 @@ class LabelWriter:
         self._lines = JsonLines(folder / "labels.jsonl")
 
     def write(self, example: Example) -> None:
-        """Add one example; raises NotHeld for one without a label."""
+        """Add one example; raises UnsupportedExample if it has no label."""
         if not example.label:
-            raise NotHeld(example, NotHeldReason.NO_LABEL, f"no label ({example.origin})")
+            raise UnsupportedExample(example, LeftOutReason.NO_LABEL, f"no label ({example.origin})")
         row = {"id": example.sample_id, "label": example.label, "origin": example.origin, "subset": example.subset}
         self._rows.writerow(row.values())
         self._lines.add(row)
 
     def close(self) -> None:
-        """Finish both files."""
+        """Finish and close both files."""
         sync_and_close(self._file)
         self._lines.close()
 
 
 def write_predictions(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
-    """Write (id, predicted label) pairs as a CSV file of the columns `id,predict`, UTF-8, atomically."""
+    """Write (id, predicted label) pairs atomically as a UTF-8 CSV file with the columns `id,predict`."""
     table = pd.DataFrame(list(pairs), columns=["id", "predict"])
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())

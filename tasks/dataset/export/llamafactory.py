@@ -1,10 +1,13 @@
 """LLaMA-Factory's sharegpt format: `<name>.json` and `dataset_info.json`.
 
-Its reader skips or misreads silently, so the rules are enforced here (LLaMA-Factory 0.9.5, llamafactory/data): once
-`columns` or `tags` is present every omitted key becomes None, hence all are written; user and assistant alternate in
-even number, else the row is skipped; the count of `<image>` over all turns equals `len(images)`; content is a string.
-A relative image is looked for under `media_dir`, which is the data set's folder unless set. A row of more than
-`cutoff_len` tokens loses the end of its question, where the item's latest turn stands, and is trained on all the same.
+Its reader skips or misreads rows silently, so its rules are enforced here (LLaMA-Factory 0.9.5, llamafactory/data):
+
+- If `columns` or `tags` is present, every omitted key becomes None, so all keys are written.
+- A row is skipped unless user and assistant alternate and their number is even.
+- The number of `<image>` in all turns must be `len(images)`, and content must be a string.
+- A relative image is searched in `media_dir`, by default the data set's folder.
+- A row with more than `cutoff_len` tokens loses the end of its question, which contains the latest turn, and is still
+  used for training.
 """
 
 import re
@@ -13,11 +16,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, make_messages_row
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample, make_messages_row
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
-from tasks.models.token_budget import image_tokens
+from tasks.models.token_budget import count_image_tokens
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
 from tasks.storage.json_lines import write_json
@@ -27,38 +31,40 @@ _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
-    """Return the writer of `<name>.json`, without examples that are clearly too long."""
-    return SubsetWriter(folder, name, partial(fitting_row, spec=spec), names, JsonArray)
+    """Return the writer of `<name>.json`, which leaves out examples that are clearly too long."""
+    return SubsetWriter(folder, name, partial(make_fitting_row, spec=spec), names, JsonArray)
 
 
-def fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
-    """Return the example's row; raises NotHeld also for an example clearly longer than `spec` allows."""
+def make_fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
+    """Return the example's row; raises UnsupportedExample also if it is clearly longer than `spec.max_tokens`."""
     row = make_messages_row(example, images)
-    tokens = least_tokens(example, spec)
+    tokens = estimate_tokens(example, spec)
     if tokens > spec.max_tokens:
         detail = f"about {tokens} tokens or more, {spec.max_tokens} are allowed (`max_tokens` of the export)"
-        raise NotHeld(example, NotHeldReason.TOO_LONG, f"{detail}; the reader would cut the end of the question")
+        raise UnsupportedExample(
+            example, LeftOutReason.TOO_LONG, f"{detail}; the reader would cut the end of the question"
+        )
     return row
 
 
-def least_tokens(example: Example, spec: ExportSpec) -> int:
-    """Return about how many tokens Qwen2-VL makes of the example at least, without a tokenizer.
+def estimate_tokens(example: Example, spec: ExportSpec) -> int:
+    """Return a lower estimate of the example's number of Qwen2-VL tokens, without a tokenizer.
 
-    It errs to too few: half a token an ideograph (ordinary text: 0.55 to 0.7), one a digit and one a word however long,
-    none for punctuation and the chat template. So it may miss what is up to twice as long as is allowed (more in
-    scripts without spaces other than Chinese), but takes nothing for too long that fits. Images are counted as they
-    are resized, within `spec`'s bounds; one too thin to be resized is not counted.
+    An ideograph counts as half a token (ordinary text has 0.55 to 0.7), a digit and a word of any length as one;
+    punctuation and the chat template don't count. So an example that fits is never rejected, but one that is up to
+    twice too long may be missed (more in scripts without spaces other than Chinese). Images count as resized within
+    the bounds of `spec`; images too thin to be resized don't count.
     """
     images = 0
     for image in example.images:
         with suppress(TooThin):
-            images += image_tokens(image, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
+            images += count_image_tokens(image, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
     text = " ".join(message.content.replace(IMAGE_TOKEN, " ") for message in example.messages)
     return images + len(_IDEOGRAPH.findall(text)) // 2 + len(_WORD_OR_DIGIT.findall(text))
 
 
 def write_dataset_info(folder: Path, names: Sequence[str]) -> None:
-    """Write `folder/dataset_info.json`, which says where the sets of these names are and how to read them."""
+    """Write `folder/dataset_info.json`, which describes the files and columns of the sets with these names."""
     info = {
         name: {
             "file_name": f"{name}.json",

@@ -1,16 +1,18 @@
-"""Conversations of Qwen's own fine-tuning script.
+"""The format of Qwen's own fine-tuning script (QwenLM/Qwen3-VL, qwen-vl-finetune/qwenvl/data).
 
-Qwen's script (QwenLM/Qwen3-VL, qwen-vl-finetune/qwenvl/data) trains on the *next* row when it can't read one, and only
-prints that; so what it can't read is refused here. It reads `image`, not `images`; its older reader breaks on an empty
-list, so a row without images has no such key; both know no system turn: one drops it, the other takes it for an
-answer. The newer reader trims the texts between images. A relative image is looked for under the `data_path` that the
-set is registered with.
+If the script can't read a row, it prints a message and trains on the next row instead, so such rows are rejected here:
+
+- It reads `image`, not `images`. Its older reader fails on an empty list, so a row without images has no such key.
+- Neither reader supports system turns: one drops them, the other takes them for an answer.
+- The newer reader trims the texts between images.
+- A relative image is searched in the `data_path` that the set is registered with.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.dataset.export.conversation import Conversation, NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import Conversation, UnsupportedExample, make_conversation
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.records import Example
@@ -18,22 +20,24 @@ from tasks.records import Example
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer of `<name>.json`."""
-    return SubsetWriter(folder, name, qwen_row, names, JsonArray)
+    return SubsetWriter(folder, name, make_qwen_row, names, JsonArray)
 
 
-def qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row for Qwen's script, its images by the given names; raises NotHeld for what it can't read."""
-    held = without_system(example)
+def make_qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+    """Return a row for Qwen's script with these image names; raises UnsupportedExample if the script can't read it."""
+    conversation = make_conversation_without_system(example)
     turns: list[dict[str, str]] = []
-    for question, answer in held.turns:
+    for question, answer in conversation.turns:
         turns += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
     shown = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
     return {**shown, "conversations": turns}
 
 
-def without_system(example: Example) -> Conversation:
-    """Return the example's conversation; raises NotHeld for one with a system turn."""
-    held = to_conversation(example)
-    if held.system is not None:
-        raise NotHeld(example, NotHeldReason.SYSTEM_TURN, "a system turn, which this format's readers do not know")
-    return held
+def make_conversation_without_system(example: Example) -> Conversation:
+    """Return the example's conversation; raises UnsupportedExample if it has a system turn."""
+    conversation = make_conversation(example)
+    if conversation.system is not None:
+        raise UnsupportedExample(
+            example, LeftOutReason.SYSTEM_TURN, "a system turn, which this format's readers do not know"
+        )
+    return conversation

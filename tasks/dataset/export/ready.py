@@ -1,4 +1,4 @@
-"""Ready configurations beside the data: train the whole model or adapters, and merge the adapters."""
+"""Write ready configurations beside the data: to train the full model or adapters, and to merge adapters."""
 
 import os
 import shutil
@@ -16,21 +16,21 @@ from tasks.records import Subset
 
 _STUDENTS = TEMPLATES / "students"
 _ZERO3 = "deepspeed_zero3.json"
-"""For the whole model: AdamW takes 16 bytes a parameter, so 7B needs several GPUs."""
+"""For full training: AdamW takes 16 bytes per parameter, so a 7B model needs several GPUs."""
 
 
 _COMMANDS = {
     Format.LLAMAFACTORY: ("llamafactory-cli train", "llamafactory-cli export"),
     Format.SWIFT: ("swift sft", "swift export"),
 }
-"""The commands that take the configuration of a training and of a merge."""
+"""Per format, the commands that train and that merge adapters; each takes a configuration file."""
 
 
 def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: ExportSpec) -> None:
-    """Write the configurations that belong to `format` into `scratch`, which is to become `folder/<format>`.
+    """Write the configurations of `format` to `scratch`, which later becomes `folder/<format>`.
 
-    What they train goes to `folder/trained`, which no export ever touches. Nothing is written for formats other than
-    LLaMA-Factory's and ms-swift's. Raises ConfigError for a template or path that can't be used.
+    Trained models go to `folder/trained`, which exports never change. Only LLaMA-Factory and ms-swift have
+    configurations. Raises ConfigError for an invalid template or path.
     """
     if format not in _COMMANDS:
         return
@@ -49,7 +49,7 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
         write_dataset_info(scratch, names)
     else:
         launcher = ""
-        # checkpoints are named by their steps; ms-swift itself keeps this link to the newest
+        # checkpoints are named by step; ms-swift maintains this link to the newest one
         adapter /= "last-checkpoint"
         if (scratch / f"{validation}.jsonl").exists():
             options = {"val_dataset": str(home / f"{validation}.jsonl")}
@@ -82,5 +82,5 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
 
 
 def _describe_use(command: str, environment: Mapping[str, Plain]) -> str:
-    """Return the head of a configuration: its command line, and under `ENV` what ms-swift is to set itself."""
+    """Return the first lines of a configuration: its command line, and the `ENV` variables that ms-swift sets."""
     return f"# {command}\n" + (yaml.safe_dump({"ENV": dict(environment)}) if environment else "")

@@ -1,4 +1,4 @@
-"""The set that an external trainer's student is trained on: labelled items in LLaMA-Factory's or ms-swift's format."""
+"""Write the training set of a student that LLaMA-Factory or ms-swift trains: labelled items in its format."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tasks.storage.json_lines import write_json, write_json_lines
 
 
 def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example]) -> Path:
-    """Write the data set for `trainer` (`llamafactory` or `swift`) and return its file."""
+    """Write the data set for `trainer` (`llamafactory` or `swift`) and return its path."""
     rows = [make_messages_row(example, [image.path for image in example.images]) for example in examples]
     if trainer == "llamafactory":
         file = folder / f"{name}.json"
@@ -26,9 +26,10 @@ def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example
 
 
 def make_label_examples(prompter: Prompter, train: Sequence[Sample], images: ImageCache | None) -> list[Example]:
-    """Return each item as the classify prompt without a reason and the answer that names its given label.
+    """Return an example per item: the classify prompt without a reason, answered with the given label.
 
-    With a cache, images are the files in it, sized as the student will see them: trainers resize a little differently.
+    With a cache, images are its files, already resized as the student will see them, because trainers resize slightly
+    differently.
     """
     bounds = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
     examples: list[Example] = []

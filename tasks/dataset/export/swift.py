@@ -1,9 +1,11 @@
-"""ms-swift's format, version 4: JSON Lines of messages and images.
+"""The format of ms-swift 4: JSON Lines of messages and images.
 
-Its reader mends in silence, so the rules are enforced here (ms-swift 4.6.0, swift/template/base.py and
-swift/dataset/preprocessor): missing `<image>` tags are put in front and too many only warned about, in the system turn
-as well; an `<img>…</img>` in any turn of a row without images becomes an image, or vanishes where there is no such
-file; rows that can't be read are deleted unless `strict`; columns that it does not know are dropped.
+Its reader changes rows silently, so its rules are enforced here (ms-swift 4.6.0, swift/template/base.py and
+swift/dataset/preprocessor):
+
+- It adds missing `<image>` tags at the front, and only warns about surplus ones, also in the system turn.
+- In a row without images it takes `<img>…</img>` in any turn for an image, and removes it if there is no such file.
+- It deletes unreadable rows unless `strict`, and drops unknown columns.
 """
 
 from pathlib import Path
@@ -16,6 +18,6 @@ from tasks.dataset.settings import ExportSpec
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer of `<name>.jsonl`.
 
-    Relative images are found only with the environment variable ROOT_IMAGE_DIR, which the ready configurations name.
+    Relative paths need the environment variable ROOT_IMAGE_DIR, which the ready configurations set.
     """
     return SubsetWriter(folder, name, make_messages_row, names, JsonLines)

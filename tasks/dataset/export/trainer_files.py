@@ -1,4 +1,4 @@
-"""A trainer's configuration, filled from a template: for the exports' ready files and for external students."""
+"""Fill a template of a trainer's configuration, for ready configurations and for external students."""
 
 import re
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from tasks.storage.yaml_files import read_yaml
 _WORD = re.compile(r"\$\{([^}]*)\}")
 
 Plain = str | int | float | bool | None
-"""A value of a trainer's option."""
+"""The value of a trainer's option."""
 
 
 def fill_words(text: str, words: Mapping[str, Plain], where: str) -> Plain:
-    """Return `text` with its `${word}`s; the word's own value, not text, where it is all of `text`.
+    """Return `text` with every `${word}` replaced by its value; the value keeps its type if `text` is just `${word}`.
 
-    Raises ConfigError, naming `where`, for a word that is not in `words`.
+    Raises ConfigError, which names `where`, for a word that is not in `words`.
     """
     if unknown := sorted(set(_WORD.findall(text)) - set(words)):
-        raise ConfigError(f"{where}: no such word as ${{{unknown[0]}}}; there are {', '.join(sorted(words))}")
+        raise ConfigError(f"{where}: unknown word ${{{unknown[0]}}}; known words are {', '.join(sorted(words))}")
     if whole := _WORD.fullmatch(text):
         return words[whole[1]]
     return _WORD.sub(lambda word: str(words[word[1]]), text)
@@ -32,28 +32,28 @@ def fill_words(text: str, words: Mapping[str, Plain], where: str) -> Plain:
 def write_configuration(
     file: Path, template: Path, settings: Mapping[str, Plain], words: Mapping[str, Plain], head: str = ""
 ) -> None:
-    """Write `template` (YAML: the trainer's options), overridden by `settings`, with its words filled, below `head`.
+    """Write `head` and the options of `template` (YAML), overridden by `settings`, with all words filled.
 
-    An option that ends up as None is left out: ms-swift would read the text `None`. Raises ConfigError, naming
-    template and option, for what can't be read or filled.
+    Options that are None are left out, because ms-swift would read the text `None`. Raises ConfigError, which names
+    the template and the option, if it can't be read or filled.
     """
-    content = read_yaml(template, ConfigError, "name a file of templates/students/, or a path")
+    content = read_yaml(template, ConfigError, "give the name of a file in templates/students/, or a path")
     if not isinstance(content, dict):
-        raise ConfigError(f"{template}: must be options and their values, e.g. `num_train_epochs: 3`")
+        raise ConfigError(f"{template}: must be a mapping of options to values, such as `num_train_epochs: 3`")
     options: dict[str, Any] = {**content, **settings}
-    values = {name: _filled_value(value, words, f"{template}, `{name}`") for name, value in options.items()}
+    values = {name: _fill_value(value, words, f"{template}, `{name}`") for name, value in options.items()}
     values = {name: value for name, value in values.items() if value is not None}
     write_bytes(file, (head + yaml.safe_dump(values, allow_unicode=True, sort_keys=False)).encode())
 
 
-def _filled_value(value: Any, words: Mapping[str, Plain], where: str) -> Any:
+def _fill_value(value: Any, words: Mapping[str, Plain], where: str) -> Any:
     if isinstance(value, list):
-        return [_filled_value(element, words, where) for element in value]  # pyright: ignore[reportUnknownVariableType]
+        return [_fill_value(element, words, where) for element in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
-        return {k: _filled_value(v, words, where) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        return {k: _fill_value(v, words, where) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(value, str):
         return value
     result = fill_words(value, words, where)
     if isinstance(result, str) and "${" in result:
-        raise ConfigError(f"{where}: `{result}` holds `${{`, which both trainers take for a reference; rename the path")
+        raise ConfigError(f"{where}: `{result}` contains `${{`, which trainers take for a reference; rename the path")
     return result

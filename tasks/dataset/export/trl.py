@@ -1,11 +1,11 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 # (pyarrow and datasets publish few types)
-"""Parquet for Hugging Face `datasets` and trl: prompt, completion, and the images themselves.
+"""Parquet for Hugging Face `datasets` and trl, with the columns prompt, completion and images.
 
-`load_dataset("parquet", data_files=…)` finds the columns' types in the file: images are decoded when a row is read.
-Contents are lists of elements, since with a string trl moves all images before the text (trl 1.16, data_utils.py).
-Train with `max_length=None`, so that no image's tokens are cut. Of several exchanges trl trains on the last answer.
+`load_dataset("parquet", data_files=…)` reads the column types from the file and decodes images when a row is read.
+Contents are lists of elements, because trl moves all images before a text that is a string (trl 1.16, data_utils.py).
+Train with `max_length=None`, so that no image tokens are cut. Of several exchanges trl trains on the last answer only.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample, make_conversation
 from tasks.dataset.export.files import ImageNames, RowFile, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
@@ -30,20 +31,20 @@ _GROUP_BYTES = 32 << 20
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
-    """Return the writer of `<name>.parquet`, which holds the images themselves: none is copied beside it."""
-    return SubsetWriter(folder, name, trl_row, ImageNames("absolute", folder, folder), ParquetGroups)
+    """Return the writer of `<name>.parquet`, which contains the images, so that none is copied beside it."""
+    return SubsetWriter(folder, name, make_trl_row, ImageNames("absolute", folder, folder), ParquetGroups)
 
 
-def trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row with the image files as they are; raises NotHeld, also for a file that can't be read."""
-    turns = to_conversation(example).messages()
-    *before, last = [{"role": turn["role"], "content": _elements(turn["content"])} for turn in turns]
-    shown = [{"bytes": _bytes(example, path), "path": Path(path).name} for path in images]
+def make_trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+    """Return a row with the bytes of the image files; raises UnsupportedExample, also if an image can't be read."""
+    turns = make_conversation(example).messages()
+    *before, last = [{"role": turn["role"], "content": _split_content(turn["content"])} for turn in turns]
+    shown = [{"bytes": _read_image(example, path), "path": Path(path).name} for path in images]
     return {"prompt": before, "completion": [last], "images": shown}
 
 
 class ParquetGroups(RowFile):
-    """A Parquet file written a row group at a time, so that few images are held."""
+    """A Parquet file written in row groups, so that few images are in memory."""
 
     suffix = ".parquet"
 
@@ -61,7 +62,8 @@ class ParquetGroups(RowFile):
 
     def _flush(self) -> None:
         self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=_FEATURES.arrow_schema))
-        self._rows, self._bytes = [], 0
+        self._rows = []
+        self._bytes = 0
 
     def close(self) -> None:
         """Write the last group and finish the file."""
@@ -70,8 +72,8 @@ class ParquetGroups(RowFile):
         self._parquet.close()
 
 
-def _elements(content: str) -> list[dict[str, str | None]]:
-    """The content list: texts and images in their order, empty texts left out (as in `user_turn.user_content`)."""
+def _split_content(content: str) -> list[dict[str, str | None]]:
+    """Return the texts and images of a content in their order, without empty texts (as `turns.user_content` does)."""
     first, *rest = content.split(IMAGE_TOKEN)
     elements: list[dict[str, str | None]] = [{"type": "text", "text": first}]
     for text in rest:
@@ -80,8 +82,8 @@ def _elements(content: str) -> list[dict[str, str | None]]:
     return [element for element in elements if element["text"] != ""]
 
 
-def _bytes(example: Example, path: str) -> bytes:
+def _read_image(example: Example, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise NotHeld(example, NotHeldReason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error
+        raise UnsupportedExample(example, LeftOutReason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error

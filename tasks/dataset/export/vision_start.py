@@ -1,11 +1,12 @@
-"""The format of the `<|vision_start|>` tutorials, whose readers take a row's first image and first exchange alone."""
+"""The format of the `<|vision_start|>` tutorials, whose readers use only a row's first image and first exchange."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
-from tasks.dataset.export.qwen import without_system
+from tasks.dataset.export.qwen import make_conversation_without_system
 from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
@@ -13,19 +14,21 @@ from tasks.records import Example
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer of `<name>.json`."""
-    return SubsetWriter(folder, name, vision_start_row, names, JsonArray)
+    return SubsetWriter(folder, name, make_vision_start_row, names, JsonArray)
 
 
-def vision_start_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row with its one image as `<|vision_start|>name<|vision_end|>`; raises NotHeld for any other example."""
+def make_vision_start_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+    """Return a row with its image as `<|vision_start|>name<|vision_end|>`; raises UnsupportedExample."""
     if len(images) != 1:
-        raise NotHeld(
-            example, NotHeldReason.NOT_ONE_IMAGE, f"{len(images)} images; this format's readers take exactly one"
+        raise UnsupportedExample(
+            example, LeftOutReason.NOT_ONE_IMAGE, f"{len(images)} images; this format's readers take exactly one"
         )
-    held = without_system(example)
-    if len(held.turns) != 1:
-        raise NotHeld(example, NotHeldReason.NOT_ONE_TURN, f"{len(held.turns)} exchanges; readers take the first alone")
-    question, answer = held.turns[0]
+    conversation = make_conversation_without_system(example)
+    if len(conversation.turns) != 1:
+        raise UnsupportedExample(
+            example, LeftOutReason.NOT_ONE_TURN, f"{len(conversation.turns)} exchanges; readers take the first alone"
+        )
+    question, answer = conversation.turns[0]
     value = question.replace(IMAGE_TOKEN, f"<|vision_start|>{images[0]}<|vision_end|>")
     turns = [{"from": "user", "value": value}, {"from": "assistant", "value": answer}]
     return {"id": example.sample_id, "conversations": turns}

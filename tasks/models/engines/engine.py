@@ -1,8 +1,8 @@
-"""The protocol every engine meets, and `open_engine`.
+"""The protocol that every engine implements, and `open_engine`.
 
-A stream of requests goes in, an unordered stream of generations comes out, each request answered exactly once.
-One bad item never raises for the others: it comes back with its outcome. An engine pulls from the stream only as
-far ahead as it needs to stay busy, so that memory does not grow with the number of items.
+An engine takes a stream of requests and yields generations in any order, exactly one per request. A request that
+cannot be answered yields a generation with its outcome and never disturbs the others. An engine reads ahead only as far
+as it needs to stay busy, so memory does not grow with the number of items.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,84 +13,84 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from tasks.models.engines.spec import EngineSpec
 from tasks.records import Generation, Request
 
-if TYPE_CHECKING:  # it brings torch, which a command that only reads a configuration need not wait for
+if TYPE_CHECKING:  # it imports torch, which a command that only reads a configuration does not need
     from tasks.models.image_cache import ImageCache
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where an engine finds and leaves files. Made by flows/asking.py."""
+    """Where an engine reads and writes files. Made by flows/asking.py."""
 
     images: "ImageCache"
-    """Decoded, pre-resized images, shared by all engines and runs."""
+    """Resized images, shared by all engines and runs."""
     logs: Path
-    """Folder for the logs of servers it starts."""
+    """Folder for the logs of the servers that the engine starts."""
     most_images: int = 0
-    """The most images that one request of this run holds; 0: not known."""
+    """Most images in one request of this run; 0 if not known."""
     ray_address: str = ""
-    """The Ray cluster that a vLLM with Ray options of its own joins."""
+    """Address of the Ray cluster that vLLM joins when its own options name Ray; empty for none."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """How busy an engine was since it was opened."""
+    """How busy an engine has been since it was opened."""
 
     target: int = 1
-    """Requests it wants in flight (a batch of the local engine)."""
+    """Requests it wants in flight (the batch size of the local engine)."""
     busy: float = 0.0
-    """Request-seconds in flight, at most `target` times `seconds`."""
+    """Seconds in flight, summed over requests; at most `target` times `seconds`."""
     seconds: float = 0.0
-    """Wall time spent answering."""
+    """Wall time spent answering, in seconds."""
     starved: float = 0.0
-    """Seconds of these in which it had room for another request and none was handed to it."""
+    """Part of `seconds` in which it could have taken another request and got none."""
     gpus: int = 0
-    """Devices it holds."""
+    """GPUs that it occupies."""
 
 
 class Engine(Protocol):
-    """Something that answers requests."""
+    """A model that answers requests."""
 
     fingerprint: str
-    """Kind, model and versions, written into every generation."""
+    """Kind, model and versions; written into every generation."""
     notes: tuple[str, ...]
-    """What people should know of it: found capabilities and what is done without the missing ones."""
+    """Sentences for the run's log: which capabilities are missing, and what is done instead."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Answer each request once, in any order; raises EngineError only when the engine itself is dead."""
+        """Yield one generation per request, in any order; raise EngineError only when the engine itself has died."""
         ...
 
     def usage(self) -> Usage:
-        """How busy it was so far."""
+        """Return how busy the engine has been so far."""
         ...
 
     def close(self) -> None:
-        """Free memory and children; safe to call twice."""
+        """Free the memory and end child processes; safe to call twice."""
         ...
 
 
 @runtime_checkable
 class ManyAdapters(Protocol):
-    """An engine that serves all of its spec's `adapters` at once."""
+    """An engine that has loaded all `adapters` of its spec and can switch between them."""
 
-    def turn_to(self, adapter: str | None) -> None:
-        """Answer with this one from now on; None: with the model itself."""
+    def switch_adapter(self, adapter: str | None) -> None:
+        """Answer with `adapter` from now on, or with the bare model when it is None."""
         ...
 
 
 def check_engine(spec: EngineSpec) -> None:
-    """Raise EngineError, with the mend, if `spec` names an engine that can't be opened here whatever the model."""
+    """Raise EngineError, saying how to fix it, if this machine cannot run the engine of `spec`, whatever the model."""
     if spec.engine == "vllm":
         from tasks.models.engines.vllm.engine import check_vllm
 
         check_vllm(spec)
     if spec.engine == "server":
-        from tasks.models.engines.server.client import key_of
+        from tasks.models.engines.server.client import read_api_key
 
-        key_of(spec)
+        read_api_key(spec)
 
 
 def open_engine(spec: EngineSpec, place: Workplace) -> Engine:
-    """Open the engine that `spec` names; raises EngineError with the mend when it can't be."""
+    """Open the engine that `spec` names; raise EngineError, saying how to fix it, when that fails."""
     check_engine(spec)
     if spec.engine == "scripted":
         from tasks.models.engines.scripted import ScriptedEngine

@@ -1,10 +1,10 @@
-"""End whole trees of processes, and start servers and trainers that never outlive us.
+"""End trees of processes, and start servers and trainers that never outlive the process that started them.
 
-Run as a script (``processes.py RECORD OWNER COMMAND…``, which imports nothing of ours) this starts the command in a
-session of its own and ends that whole session when the command, or the process that started this guard, is gone,
-however it went. A process that is killed cannot clean up, and Linux' parent-death signal reaches direct children only,
-and already when the *thread* that started them ends; so it is another process that watches. Should the guard be killed
-too, its record is left, and `end_orphans` finds it at the next start.
+Run as a script (``processes.py RECORD OWNER COMMAND…``), this module is a guard: it starts the command in a new session
+and ends that whole session when either the command or the owner has ended, for whatever reason. A separate process has
+to watch, because a killed process cannot clean up, and Linux' parent-death signal reaches only direct children and is
+already sent when the *thread* that started them ends. If the guard is killed too, its record remains, and `end_orphans`
+finds it at the next start. The script imports nothing of labelstill, so that it starts quickly.
 """
 
 import contextlib
@@ -26,23 +26,22 @@ import psutil
 
 _POLL_SECONDS = 0.3
 PATIENCE_SECONDS = 6.0
-"""How long a server may take to end by itself; vLLM's takes 1 to 5. With what comes after, the processes of a cancelled
-run are gone within 10 s."""
+"""Time for a server to end by itself; vLLM takes 1 to 5 s. The processes of a cancelled run are gone within 10 s."""
 _AFTERMATH_SECONDS = 2.0
-"""How long what it started may outlast it."""
+"""Time for the processes that it started to end after it."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A server's session and who owns it: what a record file holds.
+    """A server's session and its owner; the content of a record file.
 
-    A pid alone proves nothing, since the system gives it out again: the time of creation must agree.
+    The system reuses pids, so a process is identified by its pid together with its time of creation.
     """
 
     leader: int
-    """Pid of the server, and so the number of its session."""
+    """Pid of the server, which is also the number of its session."""
     created: float
-    """When the leader was created, in seconds since 1970."""
+    """Creation time of the leader, in seconds since 1970."""
     owner: int
     owner_created: float
     machine: str
@@ -50,8 +49,8 @@ class Family:
 
 
 @cache
-def this_machine() -> str:
-    """Host, boot and, in containers, the numbering of processes: where a pid means what it meant."""
+def identify_machine() -> str:
+    """Return a name of host, boot and, in containers, process namespace: within it a pid keeps its meaning."""
     known = [socket.gethostname()]
     with contextlib.suppress(OSError):  # Linux only
         known += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
@@ -59,7 +58,7 @@ def this_machine() -> str:
 
 
 def is_alive(pid: int, created: float) -> bool:
-    """Whether the process with that pid is still the one created then, and no zombie."""
+    """Return whether the process with this pid was created then, and is not a zombie."""
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
@@ -67,36 +66,36 @@ def is_alive(pid: int, created: float) -> bool:
         return False
 
 
-def members(family: Family) -> list[psutil.Process]:
-    """All living processes of the family: its session, and descendants that opened sessions of their own."""
-    if family.machine != this_machine():
+def find_members(family: Family) -> list[psutil.Process]:
+    """Return the living processes of the family: its session, and descendants in sessions of their own."""
+    if family.machine != identify_machine():
         return []
     found: dict[int, psutil.Process] = {}
     with contextlib.suppress(psutil.Error):
         leader = psutil.Process(family.leader)
         if abs(leader.create_time() - family.created) >= 1:
-            return []  # the number was given out again, which it is only once the whole session is gone
+            return []  # the pid was reused, which happens only after the whole session has ended
         found = {p.pid: p for p in leader.children(recursive=True)}
     for process in psutil.process_iter():
         with contextlib.suppress(OSError):
             if os.getsid(process.pid) == family.leader:
                 found[process.pid] = process
-    return [p for p in found.values() if _runs(p)]
+    return [p for p in found.values() if _is_running(p)]
 
 
 def end_family(family: Family, patience: float = PATIENCE_SECONDS) -> None:
-    """End all processes of the family, the leader kindly and first; returns when none is left."""
-    known = members(family)
+    """End all processes of the family, first the leader with SIGTERM, and wait until none is left."""
+    known = find_members(family)
     leaders = [p for p in known if p.pid == family.leader]
     for process in leaders:
         _signal(process, signal.SIGTERM)
     psutil.wait_procs(leaders, timeout=patience)
-    while known := [*{*members(family), *(p for p in known if _runs(p))}]:
+    while known := [*{*find_members(family), *(p for p in known if _is_running(p))}]:
         end_processes(known, _AFTERMATH_SECONDS)
 
 
 def end_processes(processes: Iterable[psutil.Process], patience: float) -> bool:
-    """Ask processes and all their children to end, and kill those that have not after `patience` seconds.
+    """Send SIGTERM to processes and all their children, and kill those that are left after `patience` seconds.
 
     Return False when there are none.
     """
@@ -116,12 +115,12 @@ def end_processes(processes: Iterable[psutil.Process], patience: float) -> bool:
 def start_guarded(
     command: Sequence[str], record: Path, environment: Mapping[str, str], log: IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    """Start `command` with a guard between us and it, which is returned; its output goes to `log`.
+    """Start `command` under a guard, and return the guard; the command's output goes to `log`.
 
-    The guard notes the command's processes in `record` and exits with its code (above 191: 256 - signal).
+    The guard writes `record` and exits with the command's exit code (above 191: 256 minus the signal).
     """
     return subprocess.Popen(
-        # -P: the folder of the script holds modules whose names are none of its business
+        # -P: modules in the script's folder must not replace others
         [sys.executable, "-P", __file__, str(record), str(os.getpid()), *command],
         env=dict(environment),
         stdin=subprocess.DEVNULL,
@@ -132,7 +131,7 @@ def start_guarded(
 
 
 def end_guarded(started: subprocess.Popen[bytes], record: Path) -> None:
-    """End what `start_guarded` started, with all its processes; returns when none is left."""
+    """End a command started by `start_guarded` with all its processes, and wait until none is left."""
     family = read_record(record)
     started.terminate()
     try:
@@ -140,20 +139,20 @@ def end_guarded(started: subprocess.Popen[bytes], record: Path) -> None:
     except subprocess.TimeoutExpired:
         started.kill()
         started.wait()
-    # nothing is left of it unless the guard itself was killed
+    # processes are left only if the guard was killed
     if family is not None:
         end_family(family)
     record.unlink(missing_ok=True)
 
 
 def end_orphans(records: Path) -> list[Family]:
-    """End the families recorded under `records` whose owner is gone, and only those; returns them."""
+    """End the recorded families whose owner has ended, and return them."""
     ended: list[Family] = []
     for file in sorted(records.glob("*.json")):
         family = read_record(file)
-        if family is None or family.machine != this_machine() or is_alive(family.owner, family.owner_created):
+        if family is None or family.machine != identify_machine() or is_alive(family.owner, family.owner_created):
             continue
-        if members(family):
+        if find_members(family):
             end_family(family)
             ended.append(family)
         file.unlink(missing_ok=True)
@@ -161,7 +160,7 @@ def end_orphans(records: Path) -> list[Family]:
 
 
 def read_record(file: Path) -> Family | None:
-    """The family in a record file; None when the file is gone or holds none."""
+    """Return the family in a record file; None when the file is missing or invalid."""
     try:
         noted: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         noted["command"] = tuple(noted["command"])
@@ -176,7 +175,7 @@ def _write_record(file: Path, family: Family) -> None:
     temporary.replace(file)
 
 
-def _runs(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -184,23 +183,23 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(psutil.Error):  # psutil checks the creation time before it sends
+    with contextlib.suppress(psutil.Error):  # psutil compares the creation time first
         process.send_signal(number)
 
 
-class _Asked(Exception):
-    """The owner asks for the end."""
+class _EndRequested(Exception):
+    """The owner has asked the guard to end."""
 
 
-def _ask(number: int, frame: FrameType | None) -> None:
+def _request_end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _Asked
+    raise _EndRequested
 
 
 def guard(record: Path, owner: int, command: Sequence[str]) -> int:
-    """Run `command` until it ends or process `owner`, our parent, does; returns its exit code (negative: a signal)."""
+    """Run `command` until it or its `owner`, our parent, ends; return its exit code (negative: a signal)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _ask)
+    signal.signal(signal.SIGTERM, _request_end)
     owner_created = psutil.Process(owner).create_time()
     server = family = None
     try:
@@ -208,17 +207,17 @@ def guard(record: Path, owner: int, command: Sequence[str]) -> int:
             return 0
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         created = psutil.Process(server.pid).create_time()
-        family = Family(server.pid, created, owner, owner_created, this_machine(), tuple(command))
+        family = Family(server.pid, created, owner, owner_created, identify_machine(), tuple(command))
         _write_record(record, family)
         while server.poll() is None and os.getppid() == owner:
             time.sleep(_POLL_SECONDS)
-    except _Asked:
+    except _EndRequested:
         pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if family is not None:
             end_family(family)
-        elif server is not None:  # asked to end between two lines
+        elif server is not None:  # SIGTERM came between two lines
             server.kill()
         record.unlink(missing_ok=True)
     return 0 if server is None else server.wait()

@@ -1,4 +1,4 @@
-"""A small real fake: answers by rule, deterministically, without a model. For tests and dry runs."""
+"""An engine that answers by fixed rules, without a model: for tests and dry runs."""
 
 import hashlib
 import math
@@ -16,19 +16,19 @@ _SCRIPT = re.compile(
     r"scripted:\s*(?:(?:(?P<choice>first|hash|echo)|slow=(?P<slow>\d*\.?\d+)|bad=(?P<bad>\d+))\s*(?:,\s*|$))*"
 )
 _SURE = 0.9
-"""Probability of the chosen label; the others share the rest."""
+"""Probability of the chosen label; the others share the rest equally."""
 
 
 class ScriptedEngine:
-    """Answers as `spec.model` says: `scripted:` and, separated by commas,
+    """Answer by the rules in `spec.model`, which is `scripted:` followed by any of these, separated by commas.
 
-    - `first` (each item's first label), `hash` (a label by the request's key; the default) or `echo` (the label that
-      the item's text names, else by key);
-    - `slow=S`: S seconds an item; `bad=N`: every N-th answer is no JSON.
+    - `first`: the first label of each item; `hash` (default): a label chosen by the request's key; `echo`: the label
+      that occurs in the item's text, or as `hash` if none does;
+    - `slow=S`: take S seconds per item; `bad=N`: every N-th answer is not JSON.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
-        """Read the script; raises EngineError for one that it does not know."""
+        """Parse the rules; raise EngineError for unknown ones."""
         script = _SCRIPT.fullmatch(spec.model)
         if script is None:
             known = "`scripted:` and, comma-separated, first, hash or echo, slow=SECONDS, bad=N"
@@ -41,7 +41,7 @@ class ScriptedEngine:
         self._seconds = 0.0
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Answer each request once, in order."""
+        """Yield one generation per request, in order."""
         for number, request in enumerate(requests, start=1):
             if self._slow:
                 time.sleep(self._slow)
@@ -49,11 +49,11 @@ class ScriptedEngine:
             yield self._answer(request, malformed=self._bad > 0 and number % self._bad == 0)
 
     def usage(self) -> Usage:
-        """One request at a time, never waiting."""
+        """Return the time spent answering, one request at a time."""
         return Usage(1, self._seconds, self._seconds)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
     def _answer(self, request: Request, *, malformed: bool) -> Generation:
         constraint, sampling = request.constraint, request.sampling
@@ -61,11 +61,11 @@ class ScriptedEngine:
         logprobs: dict[str, float] | None = None
         text = reason
         if isinstance(constraint, LabelAnswer):
-            label = self._label(request, constraint.labels)
+            label = self._choose_label(request, constraint.labels)
             before = "" if constraint.between is None else reason + constraint.between
             text = constraint.opening + before + escape_json(label) + constraint.closing
             if sampling.label_probabilities:
-                logprobs = _logprobs(label, constraint.labels)
+                logprobs = _make_logprobs(label, constraint.labels)
         if malformed:
             text = "<<<"
         return Generation(
@@ -73,27 +73,27 @@ class ScriptedEngine:
             outcome=Outcome.OK,
             texts=(text,) * sampling.n,
             label_logprobs=logprobs,
-            tokens_in=len(request.prefix) + len(_own_text(request)) + len(request.suffix),
+            tokens_in=len(request.prefix) + len(_join_text(request)) + len(request.suffix),
             tokens_out=len(text) * sampling.n,
             seconds=self._slow,
             engine=self.fingerprint,
         )
 
-    def _label(self, request: Request, labels: tuple[str, ...]) -> str:
+    def _choose_label(self, request: Request, labels: tuple[str, ...]) -> str:
         if self._choice == "first":
             return labels[0]
         if self._choice == "echo":
-            text = _own_text(request)
-            # the longest: a label's name may lie inside another's
+            text = _join_text(request)
+            # the longest one, since a label's name may be part of another's
             if named := [label for label in labels if label in text]:
                 return max(named, key=len)
         return labels[int(hashlib.sha256(request.key.encode()).hexdigest(), 16) % len(labels)]
 
 
-def _own_text(request: Request) -> str:
+def _join_text(request: Request) -> str:
     return "".join(part.text for part in request.parts if isinstance(part, TextPart))
 
 
-def _logprobs(chosen: str, labels: tuple[str, ...]) -> dict[str, float]:
+def _make_logprobs(chosen: str, labels: tuple[str, ...]) -> dict[str, float]:
     weights = {label: _SURE if label == chosen else (1 - _SURE) / (len(labels) - 1) for label in labels}
     return {label: math.log(weight / sum(weights.values())) for label, weight in weights.items()}

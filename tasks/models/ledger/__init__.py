@@ -1,6 +1,6 @@
-"""Every question to a model and its raw answer, kept by the question's key, so that nothing is paid twice.
+"""Every request to a model and its raw answer, by the request's key, so that nothing is paid for twice.
 
-ledger.py  what is looked up, what is kept, and when it is written   (`ledger:`, the file)
-file.py    the SQLite file: tables, rows, opening, setting a corrupt one aside
-tools.py   figures of a ledger, and deleting answers   (labelstill ledger stats, prune)
+ledger.py  looking answers up, which ones are kept, and when they are written   (`ledger:`, the file)
+file.py    the SQLite file: tables, rows, opening it, setting a corrupt one aside
+tools.py   statistics of a ledger, and deleting answers   (labelstill ledger stats, prune)
 """

@@ -1,8 +1,8 @@
-"""The ledger's file: its tables, what a row keeps of a question and its answer, opening it, setting a bad one aside.
+"""The ledger's file: its tables and rows, opening it, and setting a corrupt one aside.
 
-`answers` has a small row an answer, `requests` the question to each. The three texts that are equal for thousands of
-questions (prefix, suffix, answer constraint) stand once in `texts`, under their digest. The view `questions` puts all
-together, so that plain pandas reads whole requests:
+`answers` has a small row per answer, `requests` the request of each. The three texts that thousands of requests share
+(prefix, suffix, answer constraint) are stored once in `texts`, by digest. The view `questions` joins them, so pandas
+reads whole requests:
 ``pandas.read_sql("select * from questions limit 100", sqlite3.connect(path))``.
 """
 
@@ -23,13 +23,14 @@ from tasks.errors import LedgerError
 from tasks.records import Constraint, Generation, Request
 
 VERSION = 2
-"""In PRAGMA user_version. Version 1 (number 0) kept answers without their questions."""
+"""In PRAGMA user_version. Version 1 (stored as 0) kept answers without their requests."""
 
 LOCK_SECONDS = 60.0
-"""Another run's flush holds the write lock for a tenth of a second, a copying backup for longer."""
+"""Wait for the write lock: another run's flush holds it for 0.1 s, copying the file for a backup for longer."""
 
-# Rows in order of arrival and keys in an index of their own: a table ordered by key, which is a hash, would rewrite a
-# page for each. Questions apart, as they are the bulk and are seldom read: get and stats stay with 0.7 KB an answer.
+# Rows are in order of arrival, with an index over the keys: in a table ordered by key, which is a hash, each row would
+# rewrite another page. Requests have their own table because they are large and seldom read: looking up and counting
+# answers reads 0.7 KB per answer.
 _TABLES = (
     """
     CREATE TABLE answers (
@@ -68,7 +69,7 @@ _TABLES = (
 
 
 class _Unusable(Exception):
-    """A file that must be set aside: `tag` goes into its new name, the message says why."""
+    """The file must be set aside, for the reason in the text; `tag` becomes part of its new name."""
 
     def __init__(self, tag: str, why: str) -> None:
         super().__init__(why)
@@ -76,35 +77,34 @@ class _Unusable(Exception):
 
 
 def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
-    """Open the ledger for writing, making it where there is none.
+    """Open the ledger for writing, creating it if necessary, and return it with a notice.
 
-    A corrupt file, or one of another version, is set aside, never deleted; a sentence for people about that is
-    returned, too, empty if there was none. Raises LedgerError when it can't be opened, or is a database of something
-    else.
+    A corrupt file, or one of another version, is set aside, never deleted; the notice says so, and is otherwise empty.
+    Raises LedgerError when the file cannot be opened, or is a database of something else.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # One run at a time: two that found the same corrupt file would set each other's new ledger aside.
+        # one run at a time: two that find the same corrupt file would set aside each other's new ledger
         with FileLock(path.with_name(path.name + ".lock"), timeout=LOCK_SECONDS):
             try:
-                return _prepared(path), ""
+                return _connect_prepared(path), ""
             except _Unusable as error:
-                aside = _set_aside(path, error.tag)
+                aside = _move_aside(path, error.tag)
                 notice = (
-                    f"the ledger {path} {error}; it was set aside as {aside} and a new one begun: its answers are "
-                    "asked again"
+                    f"the ledger {path} {error}; it was set aside as {aside} and a new one created, so its answers "
+                    "will be asked for again"
                 )
-                return _prepared(path), notice
+                return _connect_prepared(path), notice
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(
-            f"{path}: the ledger can't be opened: {error}; check permissions and disk space, or set another `ledger`"
+            f"{path}: the ledger cannot be opened: {error}; check permissions and disk space, or set another `ledger`"
         ) from error
 
 
 def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
-    """Open a ledger that must be there already; `mode` is SQLite's: ro or rw. Raises LedgerError."""
+    """Open an existing ledger in SQLite's mode `ro` or `rw`; raise LedgerError when there is none."""
     if not path.is_file():
-        raise LedgerError(f"{path}: there is no ledger; name one with --ledger PATH")
+        raise LedgerError(f"{path}: there is no ledger here; give its path with --ledger PATH")
     try:
         connection = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=LOCK_SECONDS, isolation_level=None
@@ -112,31 +112,33 @@ def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
-                raise LedgerError(f"{path}: no ledger of version {VERSION} (its version is {version})")
+                raise LedgerError(
+                    f"{path}: not a ledger of version {VERSION} but {version}; give another with --ledger"
+                )
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as error:
         raise LedgerError(
-            f"{path}: the ledger can't be read: {error}; check its permissions, or name another with --ledger"
+            f"{path}: the ledger cannot be read: {error}; check its permissions, or name another with --ledger"
         ) from error
     return connection
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode that any thread may use, one at a time."""
+    """Return a connection in autocommit mode that any thread may use, one at a time."""
     return sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False, isolation_level=None)
 
 
-def _prepared(path: Path) -> sqlite3.Connection:
+def _connect_prepared(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     try:
         _check_version(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        # With one commit a second a sync for each (4-20 ms, not on the caller's thread) is cheap, and an answer then
-        # survives a power cut too, not only the death of the process.
+        # One sync per second (4 to 20 ms, in the ledger's thread) is cheap, and answers then survive a power cut too,
+        # not only the death of the process.
         connection.execute("PRAGMA synchronous = FULL")
-        # 16 MB: index pages that many flushes touch are copied into the file once for several of them.
+        # 16 MB: index pages that change with every flush are copied into the file once for many flushes
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         return connection
@@ -155,8 +157,10 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if "answers" in tables:
         raise _Unusable(f"version-{version or 1}", f"is of version {version or 1}, not {VERSION}")
     if tables:
-        raise LedgerError(f"{path}: a database of something else (tables {sorted(tables)}); choose another file")
-    # Lets `prune` give pages back to the disk a few at a time; counts only before the first table is made.
+        raise LedgerError(
+            f"{path}: a database of something else (tables {sorted(tables)}); set `ledger` to another file"
+        )
+    # lets `prune` release pages a few at a time; must be set before the first table is created
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("BEGIN IMMEDIATE")
     for statement in _TABLES:
@@ -164,11 +168,11 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("COMMIT")
 
 
-def _set_aside(path: Path, tag: str) -> Path:
+def _move_aside(path: Path, tag: str) -> Path:
     stem = f"{path.name}.{tag}-{int(time.time())}"
     names = (path.with_name(stem if n == 0 else f"{stem}-{n}") for n in range(1 << 30))
     aside = next(name for name in names if not name.exists())
-    # The log first: left beside a new ledger, SQLite would play it into that one.
+    # the log first: SQLite would apply it to a new ledger of the same name
     for tail in ("-wal", "-shm", ""):
         side = path.with_name(path.name + tail)
         if side.exists():
@@ -176,73 +180,75 @@ def _set_aside(path: Path, tag: str) -> Path:
     return aside
 
 
-# --- what is kept of a question and its answer ----------------------------------------------------------------
+# --- rows: what is kept of a request and its answer ----------------------------------------------------------------
 
 COLUMNS = (
     *("key", "at", "sample_id", "purpose", "outcome", "engine"),
     *("tokens_in", "tokens_cached", "tokens_out", "seconds"),
     *("prefix_id", "suffix_id", "constraint_id", "generation"),
 )
-"""Of the table `answers`, but for its row number `id`."""
+"""The columns of the table `answers`, without the row number `id`."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An answer as the file keeps it: `values` in the order of COLUMNS, its question, and this one's `texts` by id."""
+    """An answer as it is stored: `values` in the order of COLUMNS, its request as JSON, and the shared texts by id."""
 
     generation: Generation
     values: tuple[object, ...]
-    question: str
+    request_json: str
     texts: dict[int, str]
 
     @property
     def size(self) -> int:
-        """Characters of the two JSON texts."""
-        return len(self.question) + len(str(self.values[-1]))
+        """Return the number of characters of the two JSON texts."""
+        return len(self.request_json) + len(str(self.values[-1]))
 
 
 def make_row(request: Request, generation: Generation, at: float) -> Row:
-    """Return what the file keeps of a question and its answer, taken at `at` (Unix seconds)."""
-    constraint = _constraint_text(request.constraint)  # pyright: ignore[reportArgumentType]  # frozen, so it hashes
+    """Return the row of a request and its answer, which was received at `at` (Unix seconds)."""
+    constraint = _serialise_constraint(request.constraint)  # pyright: ignore[reportArgumentType]  # frozen, so it hashes
     texts = (request.prefix, request.suffix, constraint)
-    ids = [_text_id(text) for text in texts]
-    question = _json_text(request, "prefix", "suffix", "constraint")
+    ids = [_make_text_id(text) for text in texts]
+    request_json = _serialise(request, "prefix", "suffix", "constraint")
     g = generation
     values = (
-        *(request.key, at, _encodable(request.sample_id), request.purpose, g.outcome.value, g.engine),
-        *(g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds, *ids, _generation_text(g)),
+        *(request.key, at, _replace_surrogates(request.sample_id), request.purpose, g.outcome.value, g.engine),
+        *(g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds, *ids, _serialise_generation(g)),
     )
-    return Row(g, values, question, dict(zip(ids, texts, strict=True)))
+    return Row(g, values, request_json, dict(zip(ids, texts, strict=True)))
 
 
-# Few, because a pack may write a label list, and so a prefix, of its own for each item.
+# a small cache, because a pack may give each item its own label list and so its own prefix
 @lru_cache(maxsize=256)
-def _text_id(text: str) -> int:
-    # 64 bits: among a million texts two are alike by accident once in 30 million ledgers
+def _make_text_id(text: str) -> int:
+    # 64 bits: two of a million texts have the same id in one of 30 million ledgers
     return int.from_bytes(sha256(text.encode()).digest()[:8], signed=True)
 
 
 @lru_cache(maxsize=256)
-def _constraint_text(constraint: Constraint) -> str:
+def _serialise_constraint(constraint: Constraint) -> str:
     return constraint.model_dump_json()
 
 
-def _generation_text(generation: Generation) -> str:
+def _serialise_generation(generation: Generation) -> str:
     logprobs = generation.label_logprobs
     if logprobs is not None and not math.isfinite(sum(logprobs.values())):
-        # JSON has no infinity, and the null that pydantic writes for one it can't read back; a string it can
+        # JSON has no infinity: pydantic writes null, which it cannot read back, but it does read a string
         logprobs = {label: value if math.isfinite(value) else str(value) for label, value in logprobs.items()}
-        return _encodable(json.dumps(generation.model_dump() | {"label_logprobs": logprobs}, ensure_ascii=False))
-    return _json_text(generation)
+        return _replace_surrogates(
+            json.dumps(generation.model_dump() | {"label_logprobs": logprobs}, ensure_ascii=False)
+        )
+    return _serialise(generation)
 
 
-def _json_text(record: Request | Generation, *without: str) -> str:
-    """JSON with `?` for half a surrogate pair, which UTF-8 can't hold."""
+def _serialise(record: Request | Generation, *without: str) -> str:
+    """Return the record as JSON, with `?` for half a surrogate pair, which UTF-8 cannot encode."""
     try:
         return record.model_dump_json(exclude=set(without))
     except PydanticSerializationError:
-        return _encodable(json.dumps(record.model_dump(exclude=set(without)), ensure_ascii=False))
+        return _replace_surrogates(json.dumps(record.model_dump(exclude=set(without)), ensure_ascii=False))
 
 
-def _encodable(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode()

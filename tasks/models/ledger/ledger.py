@@ -1,8 +1,8 @@
-"""Every request and its raw answer, durable and content-addressed: resume and reuse (rules 2 and 3).
+"""Keep every request and its raw answer on disk, so that no later run pays for them again.
 
-One SQLite file in write-ahead mode (its tables: file.py). Several runs may share it; a torn tail is repaired by
-SQLite itself, a corrupt file is set aside under another name and never deleted. A thread of its own writes about once
-a second, so that a killed run asks again for at most what was in flight plus one second of work.
+The ledger is an SQLite file in write-ahead mode (tables: file.py), which several runs may share. SQLite repairs a torn
+end of it; a corrupt file is set aside under another name, never deleted. A thread writes about once per second, so a
+killed run asks again for what was in flight and at most one second of work.
 """
 
 import sqlite3
@@ -21,15 +21,15 @@ from tasks.models.ledger.file import COLUMNS, Row, connect, make_row, open_ledge
 from tasks.records import Generation, Outcome, Request
 
 NOT_KEPT = frozenset({Outcome.FAILED, Outcome.TOO_LONG})
-"""Asking these again costs nothing that was paid for, and the next run may have a server that is up or longer."""
+"""Asking these again wastes no paid answer, and the next run may have a working server or a longer context."""
 
-_FLUSH_SECONDS = 0.8  # and the writing: within a second from answer to disk
-# What waits in memory at most; a put that finds more writes it itself, so a fast engine is slowed to the disk's pace.
+_FLUSH_SECONDS = 0.8  # with the writing itself, an answer is on disk within a second
+# the most that waits in memory; beyond it `put` writes itself, which slows a fast engine down to the disk's speed
 _MOST_ROWS = 2048
 _MOST_CHARACTERS = 8 << 20
 _LOOKUP = 500
 
-# NOT NULL must fail loudly, so no OR IGNORE. The first answer stands: two runs that asked the same must agree.
+# not OR IGNORE, which would also hide violations of NOT NULL; the first answer to a key is kept, for all runs
 _INSERT = (
     f"INSERT INTO answers ({','.join(COLUMNS)}) VALUES ({','.join('?' * len(COLUMNS))}) ON CONFLICT (key) DO NOTHING"
 )
@@ -37,25 +37,27 @@ _INSERT_REQUEST = (
     "INSERT INTO requests (id, request) SELECT id, ? FROM answers WHERE key = ? ON CONFLICT (id) DO NOTHING"
 )
 _INSERT_TEXT = "INSERT INTO texts (id, text) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
-# One row for all: Python gives up its interpreter lock at each row that SQLite steps to, and beside a busy thread
-# 500 steps took 1.2 s where this takes 12 ms.
+# All answers in one row: Python releases the interpreter lock at each row, so next to a busy thread 500 rows took 1.2 s
+# and one row takes 12 ms.
 _SELECT = "SELECT '[' || group_concat(generation) || ']' FROM answers WHERE key IN (SELECT value FROM json_each(?))"
 _GENERATIONS = TypeAdapter(list[Generation])
 
 
 class Ledger:
-    """Answers by request key. A context manager; safe to use from several threads and several processes.
+    """Answers by request key. A context manager; may be used from several threads and processes.
 
-    Raises LedgerError when the file can't be opened or written (a full disk, a folder without permission).
+    Raises LedgerError when the file cannot be opened or written, as on a full disk or without permission.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writer, self.notice = open_ledger(path)
-        """One sentence for people about a corrupt file that was set aside; empty if there was none."""
+        """A sentence about a corrupt file that was set aside; empty if there was none."""
         self._reader = connect(path)
-        # `_lock` guards the batches and is held for microseconds; the other two are held while SQLite works.
-        self._lock, self._write_lock, self._read_lock = Lock(), Lock(), Lock()
+        # `_lock` protects the batches and is held for microseconds; the other two are held while SQLite works
+        self._lock = Lock()
+        self._write_lock = Lock()
+        self._read_lock = Lock()
         self._pending: dict[str, Row] = {}
         self._writing: dict[str, Row] = {}
         self._pending_characters = 0
@@ -70,12 +72,12 @@ class Ledger:
         self.close()
 
     def get(self, keys: Iterable[str]) -> dict[str, Generation]:
-        """The known answers among `keys`; raises LedgerError when the file can't be read."""
+        """Return the known answers by key; raise LedgerError when the file cannot be read."""
         found: dict[str, Generation] = {}
         waiting = iter(keys)
         while chunk := list(islice(waiting, _LOOKUP)):
             with self._lock:
-                # In this order: an answer leaves memory only after it can be read from the file.
+                # memory first: an answer is removed from it only after it can be read from the file
                 for batch in (self._pending, self._writing):
                     found |= {key: batch[key].generation for key in chunk if key in batch}
             if unknown := [key for key in chunk if key not in found]:
@@ -83,13 +85,13 @@ class Ledger:
         return found
 
     def put(self, request: Request, generation: Generation) -> None:
-        """Keep a question and its answer; durable within about a second. FAILED and TOO_LONG ones are not kept.
+        """Keep a request and its answer, on disk within about a second, unless it is FAILED or TOO_LONG.
 
-        Raises LedgerError, keeping the answer in memory, when the last write failed; ValueError when the answer is
-        to another question.
+        Raises LedgerError when the last write failed (the answer is kept in memory), and ValueError when the answer
+        belongs to another request.
         """
         if request.key != generation.key:
-            raise ValueError(f"the answer {generation.key} is not to the request {request.key}")
+            raise ValueError(f"the answer to {generation.key} was given for the request {request.key}")
         if generation.outcome in NOT_KEPT:
             return
         row = make_row(request, generation, time.time())
@@ -114,7 +116,7 @@ class Ledger:
         return int(count)
 
     def close(self) -> None:
-        """Flush and close; safe to call twice."""
+        """Write what is pending and close the file; safe to call twice."""
         with self._lock:
             if self._closing.is_set():
                 return
@@ -135,28 +137,31 @@ class Ledger:
             return [] if text is None else _GENERATIONS.validate_json(text)
         except (sqlite3.Error, ValidationError) as error:
             why = str(error).splitlines()[0]
-            raise LedgerError(f"{self.path}: answers can't be read: {why}; move the file away, run again") from error
+            raise LedgerError(
+                f"{self.path}: answers cannot be read: {why}; move the file away and run again"
+            ) from error
 
     def _keep_writing(self) -> None:
         while not self._closing.wait(_FLUSH_SECONDS):
-            # The answers stay in memory when this fails, and the next put, flush or close raises in the run's thread.
+            # if this fails, the answers stay in memory and the next put, flush or close raises in the run's thread
             with suppress(LedgerError):
                 self.flush()
 
     def flush(self) -> None:
-        """Write what is pending; raises LedgerError, keeping the answers in memory, when the disk refuses."""
+        """Write what is pending; when that fails, keep it in memory and raise LedgerError."""
         with self._write_lock:
-            for _ in range(2):  # what a failed write left, and what came since
+            for _ in range(2):  # first what a failed write has left, then what was added since
                 with self._lock:
                     if not self._writing:
-                        self._writing, self._pending = self._pending, {}
+                        self._writing = self._pending
+                        self._pending = {}
                         self._pending_characters = 0
                 if not self._writing:
                     break
                 try:
                     self._insert(self._writing.values())
                 except sqlite3.Error as error:
-                    self._trouble = f"{self.path}: answers can't be written: {error}; free disk space, run again"
+                    self._trouble = f"{self.path}: answers cannot be written: {error}; free disk space and run again"
                     raise LedgerError(self._trouble) from error
                 with self._lock:
                     self._writing = {}
@@ -165,12 +170,12 @@ class Ledger:
     def _insert(self, rows: Collection[Row]) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            # With each batch anew, never remembered: `prune` of another process may have deleted a text since.
+            # texts are written with every batch: `prune` in another process may have deleted them
             self._writer.executemany(_INSERT_TEXT, {pair for row in rows for pair in row.texts.items()})
             self._writer.executemany(_INSERT, (row.values for row in rows))
-            self._writer.executemany(_INSERT_REQUEST, ((row.question, row.generation.key) for row in rows))
+            self._writer.executemany(_INSERT_REQUEST, ((row.request_json, row.generation.key) for row in rows))
             self._writer.execute("COMMIT")
         except BaseException:
-            if self._writer.in_transaction:  # a full disk may have ended it
+            if self._writer.in_transaction:  # a full disk may have ended the transaction
                 self._writer.execute("ROLLBACK")
             raise

@@ -1,4 +1,4 @@
-"""What a ledger holds, and throwing some of it away: `labelstill ledger stats` and `prune`."""
+"""Count the answers in a ledger and delete some of them: `labelstill ledger stats` and `prune`."""
 
 import sqlite3
 from collections.abc import Generator
@@ -10,14 +10,14 @@ from tasks.errors import LedgerError
 from tasks.models.ledger.file import open_existing
 from tasks.records import Outcome
 
-# Rows deleted, and pages given back, in one go: a run that writes at the same time waits for a fraction of a second.
+# rows deleted and pages released per transaction: a run that writes meanwhile waits for a fraction of a second
 _ROWS = 20_000
 _PAGES = 5_000
 
 
 @dataclass(frozen=True)
 class Group:
-    """The answers to one purpose by one engine with one outcome, added up."""
+    """Totals of the answers with the same purpose, engine and outcome."""
 
     purpose: str
     engine: str
@@ -31,35 +31,35 @@ class Group:
 
 @dataclass(frozen=True)
 class Stats:
-    """A ledger, or a choice of its answers, in figures."""
+    """Totals of a ledger, or of some of its answers."""
 
     groups: tuple[Group, ...]
-    """Biggest first."""
+    """Largest first."""
     oldest: float | None
     """Unix seconds; None when there are no answers."""
     newest: float | None
     size: int
-    """Bytes on disk of the whole ledger, its log included."""
+    """Bytes on disk of the whole ledger, including its log."""
 
     @property
     def rows(self) -> int:
-        """All answers."""
+        """Return the number of answers."""
         return sum(group.rows for group in self.groups)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which answers: those that meet every condition that is set."""
+    """A choice of answers: those that meet every condition that is set."""
 
     before: float | None = None
-    """Kept before this time (Unix seconds)."""
+    """Received before this time (Unix seconds)."""
     model: str | None = None
-    """A part of the engine's fingerprint, e.g. the model's name."""
+    """Part of the engine's fingerprint, e.g. the model's name."""
     purpose: str | None = None
     outcome: Outcome | None = None
 
     def sql(self) -> tuple[str, list[object]]:
-        """A WHERE expression and its values, these empty when no condition is set."""
+        """Return a WHERE expression and its values."""
         conditions = {
             "at < ?": self.before,
             "instr(engine, ?) > 0": self.model,
@@ -70,8 +70,8 @@ class Choice:
         return " AND ".join(wanted) or "1", list(wanted.values())
 
 
-def stats(path: Path, choice: Choice | None = None) -> Stats:
-    """The figures of the ledger at `path`, or of the chosen answers in it; raises LedgerError when there is none."""
+def read_stats(path: Path, choice: Choice | None = None) -> Stats:
+    """Return the totals of the ledger at `path`, or of the chosen answers; raise LedgerError when there is none."""
     condition, values = (choice or Choice()).sql()
     with _open(path, "ro") as connection:
         rows = connection.execute(
@@ -84,64 +84,67 @@ def stats(path: Path, choice: Choice | None = None) -> Stats:
         groups=tuple(Group(*row[:-2]) for row in rows),
         oldest=min((row[-2] for row in rows), default=None),
         newest=max((row[-1] for row in rows), default=None),
-        size=_size(path),
+        size=_measure_size(path),
     )
 
 
-def prunable(path: Path, choice: Choice) -> Stats:
-    """What `prune` would delete; raises LedgerError as it does."""
-    _check(choice)
-    return stats(path, choice)
+def find_prunable(path: Path, choice: Choice) -> Stats:
+    """Return the totals of what `prune` would delete; raise what `prune` raises."""
+    _require_condition(choice)
+    return read_stats(path, choice)
 
 
 def prune(path: Path, choice: Choice) -> tuple[int, int]:
-    """Delete the chosen answers and the texts that no other answer needs, and give the space back to the disk.
+    """Delete the chosen answers and the texts that only they use, and release the space.
 
-    Return how many answers are gone, and the bytes given back. Other runs may go on meanwhile. Raises LedgerError when
-    there is no ledger, or when `choice` sets no condition.
+    Returns the number of deleted answers and of released bytes. Other runs may use the ledger meanwhile. Raises
+    LedgerError when there is no ledger, or when `choice` sets no condition.
     """
-    _check(choice)
+    _require_condition(choice)
     condition, values = choice.sql()
-    size, deleted = _size(path), 0
+    size = _measure_size(path)
+    deleted = 0
     with _open(path, "rw") as connection:
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA secure_delete = OFF")  # some builds write zeros over what is deleted
-        connection.execute("PRAGMA cache_size = -131072")  # KB: each step's pages stay in memory until it is written
+        connection.execute("PRAGMA secure_delete = OFF")  # some builds of SQLite overwrite deleted data with zeros
+        connection.execute(
+            "PRAGMA cache_size = -131072"
+        )  # in KB: the pages of a transaction stay in memory until it is committed
         (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM answers").fetchone()
         for start in range(0, last, _ROWS):
             span = [start, min(start + _ROWS, last)]
-            doomed = f"WHERE id > ? AND id <= ? AND {condition}"
+            selected = f"WHERE id > ? AND id <= ? AND {condition}"
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(f"DELETE FROM requests WHERE id IN (SELECT id FROM answers {doomed})", span + values)
-            deleted += connection.execute(f"DELETE FROM answers {doomed}", span + values).rowcount
+            connection.execute(f"DELETE FROM requests WHERE id IN (SELECT id FROM answers {selected})", span + values)
+            deleted += connection.execute(f"DELETE FROM answers {selected}", span + values).rowcount
             connection.execute("COMMIT")
-        _forget_texts(connection)
-        _give_back(connection)
-    return deleted, size - _size(path)
+        _delete_unused_texts(connection)
+        _release_space(connection)
+    return deleted, size - _measure_size(path)
 
 
-def _check(choice: Choice) -> None:
+def _require_condition(choice: Choice) -> None:
     if choice == Choice():
-        raise LedgerError("choose what to delete: --older-than, --model, --purpose or --outcome")
+        raise LedgerError("say which answers to delete, with --older-than, --model, --purpose or --outcome")
 
 
-def _forget_texts(connection: sqlite3.Connection) -> None:
-    # One statement, so one transaction: a run's flush writes its answers and their texts in one, too.
+def _delete_unused_texts(connection: sqlite3.Connection) -> None:
+    # one transaction, as in a run's flush, which writes answers together with their texts
     connection.execute(
         "DELETE FROM texts WHERE id NOT IN "
         "(SELECT prefix_id FROM answers UNION SELECT suffix_id FROM answers UNION SELECT constraint_id FROM answers)"
     )
 
 
-def _give_back(connection: sqlite3.Connection) -> None:
+def _release_space(connection: sqlite3.Connection) -> None:
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     for _ in range(0, free, _PAGES):
-        # This pragma makes a row without columns for each page, and execute stops at the first.
+        # the pragma returns a row per page, and `execute` would stop at the first
         connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _size(path: Path) -> int:
+def _measure_size(path: Path) -> int:
     files = (path.with_name(path.name + tail) for tail in ("", "-wal"))
     return sum(file.stat().st_size for file in files if file.exists())
 

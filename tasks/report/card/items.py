@@ -12,7 +12,7 @@ import orjson
 from PIL import Image, ImageOps
 from pydantic import TypeAdapter
 
-from tasks.dataset.decisions import Reason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.items.images import FORMATS
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import ImagePart, ImageRef, Part, Split, TextPart
@@ -31,9 +31,9 @@ _SPLITS = {
     "rationales": Split.LABELLED,
     "correction": Split.LABELLED,
     "pseudo_labels": Split.UNLABELLED,
-    Reason.WAITING.value: Split.LABELLED,
-    Reason.UNREASONED.value: Split.LABELLED,
-    Reason.UNTRUSTED.value: Split.UNLABELLED,
+    LeftOutReason.WAITING.value: Split.LABELLED,
+    LeftOutReason.UNREASONED.value: Split.LABELLED,
+    LeftOutReason.UNTRUSTED.value: Split.UNLABELLED,
 }
 """The split of the items that a stage processes, or that emit leaves out for a reason; other items may be of either."""
 

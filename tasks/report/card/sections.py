@@ -14,7 +14,7 @@ from tasks.report.charts import (
     draw_confusion,
     draw_lengths,
 )
-from tasks.report.correction.charts import reliability_chart, suspicion_chart
+from tasks.report.correction.charts import draw_reliability, draw_suspicion
 from tasks.report.correction.figures import Bar, Bin, Share
 from tasks.storage.stage_record import StageRecord
 
@@ -127,9 +127,9 @@ def draw_charts(facts: Facts) -> dict[str, str]:
         charts["calibration"] = draw_calibration(points)
     report = facts.changes.report
     if bins := report.get("reliability"):
-        charts["reliability"] = reliability_chart([Bin(**(b | {"wrong": Share(**b["wrong"])})) for b in bins])
+        charts["reliability"] = draw_reliability([Bin(**(b | {"wrong": Share(**b["wrong"])})) for b in bins])
     if bars := report.get("histogram"):
-        charts["suspicion"] = suspicion_chart([Bar(**b) for b in bars], report.get("threshold"))
+        charts["suspicion"] = draw_suspicion([Bar(**b) for b in bars], report.get("threshold"))
     pairs = facts.changes.pairs
     if pairs and max(len({given for given, _ in pairs}), len({new for _, new in pairs})) <= _CONFUSION_LABELS:
         charts["confusion"] = draw_confusion(pairs, _NO_LABEL)

@@ -1,8 +1,8 @@
 # pyright: reportUnknownMemberType=false
 # (matplotlib's keyword arguments have no types)
-"""The correction report's plots; the card shows some of them too.
+"""Draw the plots of the correction's report; the card shows some of them too.
 
-No label is drawn in them, as the report embeds no font. What names classes is HTML, whose fonts are the reader's.
+They contain no labels, because the report embeds no font. Labels appear in HTML only, in the reader's fonts.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from tasks.report.correction.figures import Bar, Bin
 from tasks.report.plots import ACCENT, INK, MUTED, STYLE, WARN, canvas, svg
 
 _SIZE = (5.5, 3.35)
-"""Inches, at 72 points each; the page stretches it to its column."""
+"""Width and height in inches; the page stretches the plot to its column."""
 _MANY = 200
-"""Bars this high are drawn on a logarithmic scale: most items are beyond doubt, and would hide the others."""
+"""From this height on, bars have a logarithmic scale: most items are hardly suspicious and would hide the others."""
 
 
-def reliability_chart(bins: Sequence[Bin]) -> str:
-    """P(wrong) said against the share found wrong, with Wilson intervals, and how many items each point stands for."""
+def draw_reliability(bins: Sequence[Bin]) -> str:
+    """Plot the share found wrong against the predicted P(wrong), with Wilson intervals and the number of items."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(*_SIZE)
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as said")
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as predicted")
         for found in bins:
             wrong = found.wrong
             if found.predicted is None or wrong.value is None or wrong.low is None or wrong.high is None:
@@ -32,7 +32,7 @@ def reliability_chart(bins: Sequence[Bin]) -> str:
             axes.plot([x, x], [wrong.low, wrong.high], color=ACCENT, linewidth=2, alpha=0.45)
             axes.plot([x], [wrong.value], "o", color=ACCENT, markersize=6)
             axes.annotate(str(wrong.of), (x, wrong.value), (6, -3), textcoords="offset points", fontsize=9, color=MUTED)
-        axes.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.02), xlabel="P(wrong), by models that did not know the verdict")
+        axes.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.02), xlabel="P(wrong), by models fitted without the verdict")
         axes.set_ylabel("share found wrong")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -40,8 +40,8 @@ def reliability_chart(bins: Sequence[Bin]) -> str:
         return svg(figure, "reliability")
 
 
-def suspicion_chart(bars: Sequence[Bar], threshold: float | None) -> str:
-    """How many items have which P(wrong), those flagged in another colour, and the threshold."""
+def draw_suspicion(bars: Sequence[Bar], threshold: float | None) -> str:
+    """Plot the number of items by P(wrong), the flagged ones in another colour, and the threshold."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(*_SIZE)
         left, width = [b.low for b in bars], bars[0].high - bars[0].low
@@ -62,10 +62,10 @@ def suspicion_chart(bars: Sequence[Bar], threshold: float | None) -> str:
         return svg(figure, "suspicion")
 
 
-def budget_chart(points: Sequence[tuple[int, float]], items: int) -> str:
-    """Wrong labels expected after so many further reviews, in order of gain and, for comparison, in any order.
+def draw_budget(points: Sequence[tuple[int, float]], items: int) -> str:
+    """Plot the expected number of wrong labels against further reviews, in order of gain and, to compare, in any order.
 
-    `items` is how many there are left to review.
+    `items` is the number of items left to review.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(*_SIZE)

@@ -1,4 +1,4 @@
-"""Every figure of a correction's report: what stands in report.json, and how it is measured."""
+"""Measure every figure of a correction's report: the content of report.json."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ _BARS = 40
 _SUSPECTS = 30
 _POINTS = 200
 _LEFT = 0.05
-"""The budget curve ends where this share of the wrong labels expected now is left: beyond it, nothing is to be seen."""
+"""The budget curve ends when this share of the wrong labels expected now is left; beyond that it is nearly flat."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """`hits` of `of`, with the 95 % Wilson interval; None without any."""
+    """`hits` of `of` items, with the 95 % Wilson interval; the share is None if `of` is 0."""
 
     hits: int
     of: int
@@ -33,7 +33,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Bin:
-    """Judged items whose P(wrong), by a model that did not know their verdict, lies in [low, high)."""
+    """Judged items whose P(wrong), by a model fitted without their verdict, is in [low, high)."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Bar:
-    """All items whose P(wrong) lies in [low, high)."""
+    """All items whose P(wrong) is in [low, high)."""
 
     low: float
     high: float
@@ -52,7 +52,7 @@ class Bar:
 
 
 def measure(decisions: Decisions) -> dict[str, Any]:
-    """Return what the report says about the decisions, by the names of report.json."""
+    """Return the figures about the decisions, under their names in report.json."""
     judgements, verdicts, beliefs = decisions.judgements, decisions.verdicts, decisions.beliefs
     asked = decisions.person_asked.tolist()
     audited = [i for i in asked[: decisions.audited] if i in verdicts]
@@ -69,13 +69,13 @@ def measure(decisions: Decisions) -> dict[str, Any]:
         "actions": {action.value: actions[action] for action in Action},
         "flagged": int(decisions.flagged.sum()),
         "verdicts": len(verdicts),
-        # put before the person; `audited` of them make the audit
+        # items that the person was asked about; the first `audited` of them are the audit
         "reviews": len(asked),
         "audited": decisions.audited,
         "verdicts_from_before": len(verdicts) - sum(i in verdicts for i in asked),
         "teacher_calls": len(decisions.teacher_asked),
         "teacher_without_answer": without_answer,
-        # with too few verdicts for estimates, P(wrong) is a prior's
+        # False: too few verdicts for estimates; P(wrong) comes from the priors
         "calibrated": bool(decisions.estimates),
         "estimates": decisions.estimates,
         "threshold": threshold,
@@ -86,7 +86,7 @@ def measure(decisions: Decisions) -> dict[str, Any]:
         "gate_open": decisions.gate.open,
         "gate_why": explain_gate(decisions.gate, len(verdicts)),
         "changes": _count_changes(decisions),
-        # an item with a verdict counts as the verdict says
+        # an item with a verdict counts as right or wrong, without one by its probability
         "expected_wrong_given": _expect_wrong(decisions),
         "expected_wrong_left": float(decisions.gain.sum()),
         "budget": _plan_budget(decisions.gain),
@@ -99,21 +99,21 @@ def measure(decisions: Decisions) -> dict[str, Any]:
 
 
 def predict_held_out(decisions: Decisions) -> dict[int, float]:
-    """Return P(wrong) of each item with a verdict, by a model fitted to the other four fifths of the verdicts."""
+    """Return P(wrong) of each item with a verdict, by a model fitted to the verdicts of the other four fifths."""
     parts = cross_fit(decisions.judgements, decisions.evidence, decisions.verdicts)
     return {i: float(beliefs.p_wrong[i]) for held_out, beliefs in parts for i in held_out}
 
 
 def explain_gate(gate: Gate, verdicts: int) -> str:
-    """Return in a sentence whether the gate is open, and why."""
+    """Return a sentence that says whether the gate is open, and why."""
     if verdicts == 0:
         return "The gate is closed: no verdict says yet whether the proposals are right, so nothing is changed."
     if gate.wins + gate.losses == 0:
         if not gate.neither:
             return "The gate is closed: no judged item would have been changed, so no label changes without a person."
         return (
-            "The gate is closed: no judged item that would have been changed speaks for the change or against it (in "
-            f"{gate.neither} such items neither label was right), so no label changes without a person."
+            "The gate is closed: the judged items that would have been changed support neither label (in "
+            f"{gate.neither} such items neither was right), so no label changes without a person."
         )
     what = (
         f"of the judged items that would have been changed, the candidate was right in {gate.wins}, the given label in "
@@ -127,7 +127,7 @@ def explain_gate(gate: Gate, verdicts: int) -> str:
     return f"The gate is closed: {what} not above the level {gate.level:.2f}, so no label changes without a person."
 
 
-def share(hits: int, of: int) -> Share:
+def measure_share(hits: int, of: int) -> Share:
     """Return the share with its Wilson interval."""
     if of == 0:
         return Share(0, 0, None, None, None)
@@ -135,21 +135,22 @@ def share(hits: int, of: int) -> Share:
 
 
 def _find_threshold(decisions: Decisions) -> float | None:
-    """Read off the items without a verdict, which would overrule the flag.
+    """Return the lowest P(wrong) that is flagged, or None where flags are not set by it.
 
-    Of their flags, those below an item that has none are not by P(wrong): there the teacher found no label right.
+    Only items without a verdict count, as a verdict overrules the flag. A flagged item below an unflagged one was not
+    flagged by P(wrong), but because the teacher found no label right.
     """
     if not decisions.estimates:
         return None
     wrong, flagged = decisions.beliefs.p_wrong, decisions.flagged
-    unheard = np.ones(len(wrong), dtype=bool)
-    unheard[list(decisions.verdicts)] = False
-    highest = float(wrong[unheard & ~flagged].max(initial=0.0))
-    by_figure = float(wrong[unheard & flagged & (wrong > highest)].min(initial=1.0))
+    unjudged = np.ones(len(wrong), dtype=bool)
+    unjudged[list(decisions.verdicts)] = False
+    highest_unflagged = float(wrong[unjudged & ~flagged].max(initial=0.0))
+    lowest_flagged = float(wrong[unjudged & flagged & (wrong > highest_unflagged)].min(initial=1.0))
     usual = float(wrong[flag_for_best_f1(wrong)].min())
-    if highest < usual <= by_figure:
+    if highest_unflagged < usual <= lowest_flagged:
         return usual
-    return by_figure if by_figure < 1 else None
+    return lowest_flagged if lowest_flagged < 1 else None
 
 
 def _measure_flags(
@@ -160,10 +161,10 @@ def _measure_flags(
     flagged = {i for i in audited if held_out[i] >= threshold}
     wrong = {i for i in audited if decisions.verdicts[i] != decisions.judgements.given[i]}
     both = len(flagged & wrong)
-    return share(both, len(flagged)), share(both, len(wrong))
+    return measure_share(both, len(flagged)), measure_share(both, len(wrong))
 
 
-def _changed(decisions: Decisions) -> Flags:
+def _find_changed(decisions: Decisions) -> Flags:
     return decisions.label != decisions.judgements.given
 
 
@@ -175,19 +176,19 @@ def _expect_wrong(decisions: Decisions) -> float:
 
 
 def _count_changes(decisions: Decisions) -> dict[str, float]:
-    """Count labels that are not the given ones any more; the last three are expected numbers of the unreviewed ones."""
-    changed, beliefs = _changed(decisions), decisions.beliefs
-    heard = np.zeros(len(changed), dtype=bool)
-    heard[list(decisions.verdicts)] = True
-    alone = changed & ~heard
+    """Count the changed labels; the last three are expected numbers among the unreviewed changes."""
+    changed, beliefs = _find_changed(decisions), decisions.beliefs
+    judged = np.zeros(len(changed), dtype=bool)
+    judged[list(decisions.verdicts)] = True
+    unreviewed = changed & ~judged
     dropped = int((decisions.label < 0).sum())
     return {
-        "by_verdict": int((changed & heard).sum()) - dropped,
+        "by_verdict": int((changed & judged).sum()) - dropped,
         "dropped": dropped,
-        "unreviewed": int(alone.sum()),
-        "right_to_wrong": float(beliefs.p_given[alone].sum()),
-        "wrong_to_right": float(beliefs.p_candidate[alone].sum()),
-        "wrong_to_wrong": float(beliefs.p_neither[alone].sum()),
+        "unreviewed": int(unreviewed.sum()),
+        "right_to_wrong": float(beliefs.p_given[unreviewed].sum()),
+        "wrong_to_right": float(beliefs.p_candidate[unreviewed].sum()),
+        "wrong_to_wrong": float(beliefs.p_neither[unreviewed].sum()),
     }
 
 
@@ -201,7 +202,7 @@ def _plan_budget(gain: Values) -> tuple[tuple[int, float], ...]:
 
 def _count_classes(decisions: Decisions) -> list[dict[str, Any]]:
     """Count the items of each given label, in the order of the labels."""
-    changed = _changed(decisions)
+    changed = _find_changed(decisions)
     own = [decisions.judgements.given == number for number in range(len(decisions.judgements.labels))]
     return [
         {
@@ -216,12 +217,12 @@ def _count_classes(decisions: Decisions) -> list[dict[str, Any]]:
 
 
 def _count_pairs(decisions: Decisions) -> list[dict[str, Any]]:
-    """Count flagged items by given and proposed label (None: none of the labels), the commonest pair first.
+    """Count flagged items by given and proposed label (None: none of the labels), the most frequent pair first.
 
-    `changed` are those whose label was changed, or that were dropped.
+    `changed` counts those whose label was changed or that were dropped.
     """
     labels, given = decisions.judgements.labels, decisions.judgements.given
-    changed = _changed(decisions)
+    changed = _find_changed(decisions)
     proposed = np.where(changed, decisions.label, decisions.evidence.candidate)
     counts, changes = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
     for i in np.flatnonzero(decisions.flagged).tolist():
@@ -240,7 +241,9 @@ def _measure_reliability(decisions: Decisions, held_out: Mapping[int, float]) ->
     for place in range(_BINS):
         inside = [i for i, p in held_out.items() if min(int(p * _BINS), _BINS - 1) == place]
         mean = sum(held_out[i] for i in inside) / len(inside) if inside else None
-        bins.append(Bin(place / _BINS, (place + 1) / _BINS, mean, share(sum(wrong[i] for i in inside), len(inside))))
+        bins.append(
+            Bin(place / _BINS, (place + 1) / _BINS, mean, measure_share(sum(wrong[i] for i in inside), len(inside)))
+        )
     return tuple(bins)
 
 
@@ -252,7 +255,7 @@ def _count_by_suspicion(wrong: Values, flagged: Flags) -> tuple[Bar, ...]:
 
 
 def _list_suspects(decisions: Decisions) -> list[dict[str, Any]]:
-    """Return the items whose given label is least likely right."""
+    """Return the items whose given label is most probably wrong."""
     judgements, beliefs = decisions.judgements, decisions.beliefs
     labels: tuple[str | None, ...] = (*judgements.labels, None)  # -1 is none of them
     given: list[int] = judgements.given.tolist()

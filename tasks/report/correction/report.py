@@ -1,4 +1,4 @@
-"""The report of a correction: one self-contained page (page.html), and every figure of it as JSON."""
+"""Write the report of a correction: one self-contained page (page.html), and its figures as JSON."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.correction.decide import Decisions
-from tasks.report.correction.charts import budget_chart, reliability_chart, suspicion_chart
+from tasks.report.correction.charts import draw_budget, draw_reliability, draw_suspicion
 from tasks.report.correction.figures import measure
 from tasks.storage.files import write_bytes
-from tasks.storage.html import format_figure, html_environment
+from tasks.storage.html import html_environment
 from tasks.storage.json_lines import write_json
 
 PAGE, FIGURES = "report.html", "report.json"
@@ -28,8 +28,8 @@ def write_report(
 ) -> None:
     """Write `folder`/report.html and report.json (atomically).
 
-    `costs` are shown as they are named; `excluded` is item id → why no decision was made about it; `repeats` is how
-    many predictions per item the students' probabilities are the mean of.
+    `costs` are shown under their names. `excluded` maps ids of items without a decision to the reason. `repeats` is the
+    number of predictions per item of which the students' probabilities are the mean.
     """
     figures = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(decisions)
     write_bytes(folder / PAGE, render_page(figures).encode())
@@ -37,7 +37,7 @@ def write_report(
 
 
 def render_page(figures: Mapping[str, Any]) -> str:
-    """Return the whole HTML page."""
+    """Return the HTML page for the figures of report.json."""
     excluded: dict[str, list[str]] = defaultdict(list)
     for identity, reason in figures["excluded"].items():
         excluded[reason].append(identity)
@@ -48,9 +48,8 @@ def render_page(figures: Mapping[str, Any]) -> str:
         figures,
         proposed=[*figures["labels"], *unlabelled],
         items_of_pair=items_of_pair,
-        formatted_costs=[(name, format_figure(value)) for name, value in figures["costs"].items()],
         excluded_by_reason=sorted(excluded.items(), key=lambda pair: -len(pair[1])),
-        suspicion_chart=suspicion_chart,
-        reliability_chart=reliability_chart,
-        budget_chart=budget_chart,
+        draw_suspicion=draw_suspicion,
+        draw_reliability=draw_reliability,
+        draw_budget=draw_budget,
     )

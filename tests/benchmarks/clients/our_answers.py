@@ -6,7 +6,7 @@ from tasks.models.ask import stream_answers
 from tasks.models.costs import Tally
 from tasks.models.ledger.ledger import Ledger
 from tests.benchmarks.clients.meter import measured, task
-from tests.tasks.models.engines.asking_stub import engine_on, questions
+from tests.tasks.models.engines.asking_stub import make_requests, open_engine_on
 
 
 def main() -> None:
@@ -14,11 +14,11 @@ def main() -> None:
     todo = task()
     folder = Path(todo.folder)
     with (
-        engine_on(folder, todo.url, concurrency=todo.concurrency) as engine,
+        open_engine_on(folder, todo.url, concurrency=todo.concurrency) as engine,
         measured(todo.count),
         Ledger(folder / "ledger.sqlite") as ledger,
     ):
-        for _ in stream_answers(lambda: engine, ledger, questions(todo.count), Tally()):
+        for _ in stream_answers(lambda: engine, ledger, make_requests(todo.count), Tally()):
             pass
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.records import FreeText, ImagePart, ImageRef, Outcome, Request, Sampling, TextPart
 from tests.benchmarks.clients.meter import measured, task
-from tests.tasks.models.engines.asking_stub import engine_on
+from tests.tasks.models.engines.asking_stub import open_engine_on
 
 # The images of the benchmark are within these bounds and need no resizing.
 PIXELS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 784}
@@ -34,7 +34,7 @@ def main() -> None:
     ]
     folder = Path(todo.folder)
     shutil.copytree(Path(todo.items).with_name("cache"), folder / "images")
-    with engine_on(folder, todo.url, concurrency=todo.concurrency) as engine:
+    with open_engine_on(folder, todo.url, concurrency=todo.concurrency) as engine:
         assert len(list(engine.generate(warm_up))) == len(warm_up)
         with measured(todo.count):
             answered = sum(answer.outcome is Outcome.OK for answer in engine.generate(requests))

@@ -11,13 +11,13 @@ from tasks.models.costs import Tally
 from tasks.models.ledger.ledger import Ledger
 from tasks.records import Request
 from tests.benchmarks.clients.meter import Task, measured, task
-from tests.tasks.models.engines.asking_stub import engine_on, questions
+from tests.tasks.models.engines.asking_stub import make_requests, open_engine_on
 
 
 def requests(todo: Task) -> Iterator[Request]:
     """The requests in the task's file, one JSON a line; without a file, rendered from samples on the way."""
     if not todo.items:
-        yield from questions(todo.count)
+        yield from make_requests(todo.count)
         return
     with open(todo.items, encoding="utf-8") as file:
         for line in islice(file, todo.count):
@@ -29,7 +29,7 @@ def main() -> None:
     todo = task()
     folder = Path(todo.folder)
     with (
-        engine_on(folder, todo.url, concurrency=todo.concurrency) as engine,
+        open_engine_on(folder, todo.url, concurrency=todo.concurrency) as engine,
         measured(todo.count),
         Ledger(folder / "ledger.sqlite") as ledger,
     ):

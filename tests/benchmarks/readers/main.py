@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format, ImagePaths
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.records import Subset
 from tests.benchmarks.clients.peers import QUIET, python_of
 from tests.benchmarks.readers.items import SHAPES, Case, draw_cases, expected
@@ -72,7 +72,7 @@ class Set:
         cases = list(draw_cases(folder, count, shapes))
         self.cases = [c for s in Subset for c in cases if c.example.subset is s]
         texts = [message.content for case in cases for message in case.example.messages]
-        self.base = new_checkpoint(folder / "base", texts)
+        self.base = write_checkpoint(folder / "base", texts)
         self.exports = folder / "exports"
         spec = ExportSpec(formats=tuple(Format), base=str(self.base), image_paths=image_paths, max_tokens=8192)
         self.written = write_exports(self.exports, NAME, (case.example for case in cases), spec)

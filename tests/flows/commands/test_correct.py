@@ -20,7 +20,7 @@ from tasks.correction.settings import CorrectionSettings
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write
 from tests.benchmarks.correction.students import Student
 from tests.stub_server import ROOT
-from tests.tasks.correction.judging import nobody, noisy
+from tests.tasks.correction.judging import answer_nothing, make_noisy_set
 
 FIELDS = {"id", "given", "flagged", "reviewed", "action", "label", "p_given", "p_candidate", "p_neither", "suspicion"}
 
@@ -120,13 +120,13 @@ FAULTS = {
     "an id twice": (replace_lines("p", 5, make_row("x4"), make_row("x2")), ["p.jsonl, line 6", "'x2'", "twice"]),
     "another given label": (
         replace_lines("q", 5, make_row("x4", "b")),
-        ["q.jsonl", "'x4'", "another given label", "p.jsonl"],
+        ["q.jsonl", "'x4'", "given label", "p.jsonl"],
     ),
     "not JSON": (replace_lines("q", 2, make_row("x1")[:-4]), ["q.jsonl, line 2", "not JSON"]),
     "no object": (replace_lines("p", 2, '["x1", "a"]'), ["p.jsonl, line 2", "JSON object"]),
     "not UTF-8": (replace_lines("p", 2, make_row("x1").replace("x1", "\udcff")), ["p.jsonl, line 2", "not JSON"]),
-    "empty first file": (empty_file("p"), ["p.jsonl", "no line"]),
-    "empty second file": (empty_file("q"), ["q.jsonl", "no line"]),
+    "empty first file": (empty_file("p"), ["p.jsonl", "contains no items"]),
+    "empty second file": (empty_file("q"), ["q.jsonl", "contains no items"]),
     "verdict that is no label": (replace_lines("v", 2, make_verdict("x2", "c")), ["v.jsonl, line 2", "`c`", "neither"]),
     "verdict on an unknown item": (
         replace_lines("v", 1, make_verdict("y1", "a")),
@@ -139,7 +139,7 @@ FAULTS = {
     "teacher knows another item": (replace_lines("t", 8, make_row("x7"), make_row("x8")), ["t.jsonl", "'x8'"]),
     "teacher says NaN": (replace_lines("t", 8, make_row("x7", a=float("nan"))), ["t.jsonl, line 8", "NaN"]),
     "teacher says nothing": (replace_lines("t", 8, make_row("x7", a=0)), ["t.jsonl, line 8", "'x7'", "add up to 0"]),
-    "empty teacher file": (empty_file("t"), ["t.jsonl", "no line"]),
+    "empty teacher file": (empty_file("t"), ["t.jsonl", "contains no items"]),
 }
 
 
@@ -236,7 +236,9 @@ def test_the_process_ends_with_2_and_one_line(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def made() -> NoisySet:
     students = (Student(blur=0.8), Student(blur=0.8, kin=0.5))
-    return noisy("human-like", 0.2, students=students, teacher=Student("zero-shot", 0.3), unusable=0.05, items=400)
+    return make_noisy_set(
+        "human-like", 0.2, students=students, teacher=Student("zero-shot", 0.3), unusable=0.05, items=400
+    )
 
 
 @pytest.fixture
@@ -340,7 +342,7 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(
     judgements = read_probabilities(files.probabilities)
     teacher_table = read_teacher(files.teacher, judgements)
     asked = correct(
-        judgements, CorrectionSettings(review_budget=0), lambda items: teacher_table[items], nobody
+        judgements, CorrectionSettings(review_budget=0), lambda items: teacher_table[items], answer_nothing
     ).teacher_asked
     assert result.summary["teacher_calls"] == len(asked) == 100
     suspicious = {judgements.ids[i] for i in asked.tolist()}

@@ -19,7 +19,7 @@ from tasks.correction.calibration import (
 from tasks.correction.gate import choose_audit
 from tasks.correction.judgements import Judgements
 from tasks.correction.suspicion import measure_suspicion, temper
-from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy
+from tests.tasks.correction.judging import judge_noisy_set, make_judgements, make_noisy_set, measure_evidence
 
 shares = st.lists(st.floats(0.001, 0.999), min_size=1, max_size=9).map(lambda p: np.array(p))
 
@@ -29,7 +29,7 @@ def subsets(count: int) -> list[list[int]]:
 
 
 def beliefs_after(judgements: Judgements, verdicts: dict[int, int]) -> Beliefs:
-    evidence = evidence_of(judgements)
+    evidence = measure_evidence(judgements)
     return calibrate(judgements, evidence, verdicts).beliefs(evidence)
 
 
@@ -68,29 +68,29 @@ def test_the_most_doubtful_are_flagged() -> None:
 
 def test_without_verdicts_the_prior_speaks() -> None:
     """An agreement is likely right, a clear disagreement likely wrong, and the candidate likely the truth then."""
-    judgements = judged([0] * 21, [[1 - p, 0.8 * p, 0.2 * p] for p in np.linspace(0.02, 0.98, 21)])
+    judgements = make_judgements([0] * 21, [[1 - p, 0.8 * p, 0.2 * p] for p in np.linspace(0.02, 0.98, 21)])
     beliefs = beliefs_after(judgements, {})
     assert (np.diff(beliefs.p_wrong) >= 0).all()
     assert beliefs.p_given[0] > 0.9 and beliefs.p_wrong[-1] > 0.7 and beliefs.p_candidate[-1] > beliefs.p_neither[-1]
 
 
 def test_verdicts_move_the_beliefs_towards_what_was_said() -> None:
-    judgements = of_noisy(noisy("human-like", 0.2))
-    asked = np.flatnonzero(evidence_of(judgements).margin > 0)[:60].tolist()
-    candidate = evidence_of(judgements).candidate
-    said = {
+    judgements = judge_noisy_set(make_noisy_set("human-like", 0.2))
+    asked = np.flatnonzero(measure_evidence(judgements).margin > 0)[:60].tolist()
+    candidate = measure_evidence(judgements).candidate
+    verdicts_by_kind = {
         "given": {i: int(judgements.given[i]) for i in asked},
         "candidate": {i: int(candidate[i]) for i in asked},
         "neither": dict.fromkeys(asked, -1),
     }
-    believed = {name: beliefs_after(judgements, verdicts) for name, verdicts in said.items()}
+    believed = {name: beliefs_after(judgements, verdicts) for name, verdicts in verdicts_by_kind.items()}
     for name, beliefs in believed.items():
-        best = max(said, key=lambda other: getattr(beliefs, f"p_{other}")[asked].mean())
+        best = max(verdicts_by_kind, key=lambda other: getattr(beliefs, f"p_{other}")[asked].mean())
         assert best == name and getattr(beliefs, f"p_{name}")[asked].mean() > 0.6
 
 
 def test_a_third_label_counts_like_neither() -> None:
-    judgements = judged([0] * 40, [[0.2, 0.7, 0.1]] * 20 + [[0.8, 0.1, 0.1]] * 20)
+    judgements = make_judgements([0] * 40, [[0.2, 0.7, 0.1]] * 20 + [[0.8, 0.1, 0.1]] * 20)
     third, neither = (beliefs_after(judgements, dict.fromkeys(range(20), verdict)) for verdict in (2, -1))
     assert (third.p_neither == neither.p_neither).all() and third.p_neither[0] > 0.6
 
@@ -98,10 +98,10 @@ def test_a_third_label_counts_like_neither() -> None:
 @pytest.mark.parametrize("verdict", ["truth", "given", "neither"])
 @pytest.mark.parametrize("count", [0, 1, 3, 600])
 def test_beliefs_add_up_to_one(verdict: str, count: int) -> None:
-    made = noisy("human-like", 0.2, unusable=0.05)
-    judgements = of_noisy(made)
-    said = {"truth": made.truth, "given": made.given, "neither": np.full(600, -1)}[verdict]
-    beliefs = beliefs_after(judgements, dict(enumerate(said[:count].tolist())))
+    made = make_noisy_set("human-like", 0.2, unusable=0.05)
+    judgements = judge_noisy_set(made)
+    labels = {"truth": made.truth, "given": made.given, "neither": np.full(600, -1)}[verdict]
+    beliefs = beliefs_after(judgements, dict(enumerate(labels[:count].tolist())))
     for p in (beliefs.p_given, beliefs.p_candidate, beliefs.p_neither):
         assert np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all()
     assert beliefs.p_given + beliefs.p_candidate + beliefs.p_neither == pytest.approx(np.ones(600))
@@ -109,11 +109,11 @@ def test_beliefs_add_up_to_one(verdict: str, count: int) -> None:
 
 
 def test_with_many_verdicts_beliefs_are_calibrated() -> None:
-    made = noisy("human-like", 0.3, items=2000)
-    judgements = of_noisy(made)
+    made = make_noisy_set("human-like", 0.3, items=2000)
+    judgements = judge_noisy_set(made)
     beliefs = beliefs_after(judgements, dict(enumerate(made.truth[:1000].tolist())))
     unseen = np.arange(1000, 2000)
-    candidate = evidence_of(judgements).candidate
+    candidate = measure_evidence(judgements).candidate
     for p, hit in (
         (beliefs.p_wrong, made.truth != made.given),
         (beliefs.p_candidate, made.truth == candidate),
@@ -124,14 +124,14 @@ def test_with_many_verdicts_beliefs_are_calibrated() -> None:
 
 
 def test_where_there_is_no_other_label_there_is_no_candidate_to_be_right() -> None:
-    judgements = judged([0, 0, 1], [[1, 0], [0.5, 0.5], [0, 1]])
+    judgements = make_judgements([0, 0, 1], [[1, 0], [0.5, 0.5], [0, 1]])
     beliefs = beliefs_after(judgements, {0: -1, 2: 0})
     assert beliefs.p_candidate[[0, 2]].tolist() == [0, 0] and beliefs.p_candidate[1] > 0
 
 
 def test_chosen_items_are_fitted_and_repetitions_count() -> None:
-    judgements = judged([0] * 4, [[0.2, 0.8]] * 4)
-    evidence, verdicts = evidence_of(judgements), {0: 1, 1: 0}
+    judgements = make_judgements([0] * 4, [[0.2, 0.8]] * 4)
+    evidence, verdicts = measure_evidence(judgements), {0: 1, 1: 0}
     wrong, right, once = (calibrate(judgements, evidence, verdicts, chosen) for chosen in ([0] * 9, [1] * 9, [0]))
     p = [c.beliefs(evidence).p_wrong[3] for c in (wrong, once, right)]
     assert p[0] > p[1] > p[2]
@@ -142,7 +142,7 @@ def test_chosen_items_are_fitted_and_repetitions_count() -> None:
 def test_the_teacher_is_believed_as_far_as_verdicts_bear_it_out() -> None:
     rng = np.random.default_rng(0)
     # The student knows nothing about these; the teacher says a on one half of them and b on the other.
-    judgements = judged([0] * 200, np.full((200, 2), 0.5))
+    judgements = make_judgements([0] * 200, np.full((200, 2), 0.5))
     says_b = rng.random(200) < 0.5
     table = np.where(says_b[:, None], [0.1, 0.9], [0.9, 0.1]).astype(np.float32)
     evidence = measure_suspicion(judgements, temper(judgements), table)
@@ -158,9 +158,9 @@ def test_the_teacher_is_believed_as_far_as_verdicts_bear_it_out() -> None:
 
 
 def test_bootstrap_rounds_follow_the_seed() -> None:
-    made = noisy()
-    judgements, verdicts = of_noisy(made), dict(enumerate(made.truth[:60].tolist()))
-    evidence = evidence_of(judgements)
+    made = make_noisy_set()
+    judgements, verdicts = judge_noisy_set(made), dict(enumerate(made.truth[:60].tolist()))
+    evidence = measure_evidence(judgements)
 
     def drawn(seed: int) -> list[float]:
         return [float(b.p_wrong.mean()) for b in resample_beliefs(judgements, evidence, verdicts, 5, seed)]
@@ -170,9 +170,9 @@ def test_bootstrap_rounds_follow_the_seed() -> None:
 
 
 def test_more_verdicts_leave_less_doubt() -> None:
-    made = noisy("human-like", 0.2)
-    judgements = of_noisy(made)
-    evidence = evidence_of(judgements)
+    made = make_noisy_set("human-like", 0.2)
+    judgements = judge_noisy_set(made)
+    evidence = measure_evidence(judgements)
 
     def spread(count: int) -> float:
         verdicts = dict(enumerate(made.truth[:count].tolist()))
@@ -185,9 +185,9 @@ def test_more_verdicts_leave_less_doubt() -> None:
 def test_the_interval_holds_the_true_share_in_most_sets(noise: str, rate: float) -> None:
     held = 0
     for seed in range(12):
-        made = noisy(noise, rate, seed=seed)
-        judgements = of_noisy(made)
-        evidence = evidence_of(judgements)
+        made = make_noisy_set(noise, rate, seed=seed)
+        judgements = judge_noisy_set(made)
+        evidence = measure_evidence(judgements)
         prior = calibrate(judgements, evidence, {}).beliefs(evidence)
         verdicts = {i: int(made.truth[i]) for i in choose_audit(evidence, prior, 100, seed).tolist()}
         rounds = [float(b.p_wrong.mean()) for b in resample_beliefs(judgements, evidence, verdicts, 100, seed)]

@@ -313,6 +313,6 @@ def test_each_manifest_of_a_folder_has_its_copy_and_former_copies_go(tmp_path: P
 
 
 def test_a_runs_own_copy_is_no_manifest_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"own corrected copy"):
+    with pytest.raises(ConfigError, match=r"is a corrected copy that this run would overwrite"):
         check_not_own_copy(tmp_path / "corrected" / "m.json", tmp_path)
     check_not_own_copy(tmp_path / "m.json", tmp_path)

@@ -12,7 +12,15 @@ from tasks.correction.settings import CorrectionSettings
 from tasks.records import Action
 from tests.benchmarks.correction.noisy_sets import NoisySet
 from tests.benchmarks.correction.students import Student
-from tests.tasks.correction.judging import judged, nobody, noisy, of_noisy, powered, says, teaches
+from tests.tasks.correction.judging import (
+    answer_from,
+    answer_nothing,
+    change_confidence,
+    judge_noisy_set,
+    make_judgements,
+    make_noisy_set,
+    make_teacher,
+)
 
 KEEP, RELABEL, DROP, REVIEW = Action.KEEP, Action.RELABEL, Action.DROP, Action.REVIEW
 
@@ -41,7 +49,7 @@ class Teacher:
         return self.table[items]
 
 
-def consistent(found: Decisions) -> None:
+def check_consistency(found: Decisions) -> None:
     """What holds of every correction, whatever went in."""
     judgements, count = found.judgements, len(found.judgements.ids)
     assert len(found.action) == len(found.label) == len(found.flagged) == count
@@ -72,7 +80,7 @@ def any_set(draw: st.DrawFn) -> tuple[Judgements, Floats, Ints]:
     students, teacher = (rng.dirichlet([sure] * n, size=items).astype(np.float32) for n in (labels, labels + 1))
     given_labels = students.argmax(axis=1) if draw(st.booleans()) else rng.integers(labels, size=items)
     teacher[rng.random(items) < draw(st.sampled_from([0, 0.3, 1]))] = np.nan
-    return judged(given_labels.tolist(), students), teacher, rng.integers(-1, labels, size=items)
+    return make_judgements(given_labels.tolist(), students), teacher, rng.integers(-1, labels, size=items)
 
 
 @settings(max_examples=40, deadline=None)
@@ -84,7 +92,7 @@ def test_without_reviews_no_label_changes(
     person = Person(truth)
     settings = CorrectionSettings(review_budget=0, gate_level=level, teacher_share=1)
     found = correct(judgements, settings, Teacher(teacher) if with_teacher else None, person)
-    consistent(found)
+    check_consistency(found)
     assert (found.label == judgements.given).all()
     assert set(found.action) <= {KEEP, REVIEW} and not found.gate.open
     assert not any(person.asked) and not found.verdicts and not found.estimates
@@ -99,7 +107,7 @@ def test_decisions_are_consistent_and_within_the_budget(
     person, teacher, count = Person(truth), Teacher(table), len(case[0].ids)
     settings = CorrectionSettings(review_budget=reviews, audit=audit, teacher_share=0.3, target_precision=target)
     found = correct(judgements, settings, teacher if with_teacher else None, person)
-    consistent(found)
+    check_consistency(found)
     asked = [item for items in person.asked for item in items]
     assert asked == found.person_asked.tolist() and len(set(asked)) == len(asked) == min(reviews, count)
     assert found.audited == min(reviews, audit, count) == len(person.asked[0])
@@ -112,27 +120,32 @@ def test_decisions_are_consistent_and_within_the_budget(
 
 @pytest.mark.parametrize("verdict", [0, 1, 2, -1])
 def test_a_persons_verdict_stands_whatever_the_models_say(verdict: int) -> None:
-    judgements = judged([0, 0, 0], [[0.01, 0.98, 0.01], [0.98, 0.01, 0.01], [0.3, 0.3, 0.4]])
-    found = correct(judgements, CorrectionSettings(review_budget=3), None, says(dict.fromkeys(range(3), verdict)))
-    consistent(found)
+    judgements = make_judgements([0, 0, 0], [[0.01, 0.98, 0.01], [0.98, 0.01, 0.01], [0.3, 0.3, 0.4]])
+    found = correct(
+        judgements, CorrectionSettings(review_budget=3), None, answer_from(dict.fromkeys(range(3), verdict))
+    )
+    check_consistency(found)
     assert found.label.tolist() == [verdict] * 3
     assert set(found.action) == {{0: KEEP, -1: DROP}.get(verdict, RELABEL)}
 
 
 def test_a_person_who_answers_some_questions_is_not_taken_to_have_answered_the_others() -> None:
-    made = noisy()
+    made = make_noisy_set()
     half = {i: int(t) for i, t in enumerate(made.truth) if i % 2}
     found = correct(
-        of_noisy(made), CorrectionSettings(), None, lambda items: {i: half[i] for i in items.tolist() if i in half}
+        judge_noisy_set(made),
+        CorrectionSettings(),
+        None,
+        lambda items: {i: half[i] for i in items.tolist() if i in half},
     )
-    consistent(found)
+    check_consistency(found)
     assert 0 < len(found.verdicts) < 100 == len(found.person_asked)
     assert all(item % 2 for item in found.verdicts)
 
 
 def test_earlier_verdicts_stand_and_are_not_asked_for_again_beyond_the_audit() -> None:
-    made = noisy("human-like", 0.2)
-    judgements = of_noisy(made)
+    made = make_noisy_set("human-like", 0.2)
+    judgements = judge_noisy_set(made)
     # Nobody would have asked about these, and no model believes it.
     sure = np.argsort(judgements.students[np.arange(600), made.given])[-30:]
     truth = made.truth.copy()
@@ -140,19 +153,22 @@ def test_earlier_verdicts_stand_and_are_not_asked_for_again_beyond_the_audit() -
     known = dict.fromkeys(sure.tolist(), -1)
     person = Person(truth)
     found = correct(judgements, CorrectionSettings(review_budget=40, audit=20), None, person, known)
-    consistent(found)
+    check_consistency(found)
     assert {found.action[i] for i in known} == {DROP}
     assert [len(items) for items in person.asked] == [20, 20] and not set(person.asked[1]) & set(known)
     assert set(found.verdicts) == set(known) | set(found.person_asked.tolist())
-    alone = correct(judgements, CorrectionSettings(review_budget=0), None, nobody, known)
-    consistent(alone)
+    alone = correct(judgements, CorrectionSettings(review_budget=0), None, answer_nothing, known)
+    check_consistency(alone)
     assert set(alone.verdicts) == set(known) and {alone.action[i] for i in known} == {DROP}
 
 
 def test_what_is_left_of_the_budget_goes_where_labels_are_most_likely_wrong() -> None:
-    made = noisy("human-like", 0.2)
+    made = make_noisy_set("human-like", 0.2)
     found = correct(
-        of_noisy(made), CorrectionSettings(review_budget=150, audit=50, gate_level=1), None, says(made.truth)
+        judge_noisy_set(made),
+        CorrectionSettings(review_budget=150, audit=50, gate_level=1),
+        None,
+        answer_from(made.truth),
     )
     more = found.person_asked[found.audited :]
     rest = np.setdiff1d(np.arange(600), found.person_asked)
@@ -165,23 +181,25 @@ def test_what_is_left_of_the_budget_goes_where_labels_are_most_likely_wrong() ->
 
 
 def contradicted() -> Judgements:
-    """200 items given a: of one half the student says b, and how surely varies; of the other half a."""
+    """200 items given a: the students predict b for one half, with varying confidence, and a for the other."""
     sure = np.linspace(0.75, 0.97, 100)
     rows = np.column_stack([0.8 * (1 - sure), sure, 0.2 * (1 - sure)])
-    return judged([0] * 200, np.vstack([rows, np.tile([0.9, 0.06, 0.04], (100, 1))]))
+    return make_judgements([0] * 200, np.vstack([rows, np.tile([0.9, 0.06, 0.04], (100, 1))]))
 
 
 def test_where_the_audit_finds_candidates_wrong_nothing_changes_unreviewed() -> None:
-    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, says(np.zeros(200, dtype=np.int64)))
-    consistent(found)
+    found = correct(
+        contradicted(), CorrectionSettings(review_budget=50), None, answer_from(np.zeros(200, dtype=np.int64))
+    )
+    check_consistency(found)
     assert not found.gate.open and (found.label == 0).all() and set(found.action) <= {KEEP, REVIEW}
     assert found.beliefs.p_given.mean() > 0.9
 
 
 def test_where_the_audit_finds_candidates_right_they_are_applied_to_the_others() -> None:
     truth = np.repeat([1, 0], 100)
-    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, says(truth))
-    consistent(found)
+    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, answer_from(truth))
+    check_consistency(found)
     assert found.gate.open and (found.label == truth).all()
     assert (found.flagged == (truth == 1)).all()
     assert [found.action.count(a) for a in (RELABEL, KEEP)] == [100, 100]
@@ -189,8 +207,8 @@ def test_where_the_audit_finds_candidates_right_they_are_applied_to_the_others()
 
 def test_where_the_audit_finds_both_wrong_the_others_wait_for_a_person() -> None:
     truth = np.repeat([-1, 0], 100)
-    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, says(truth))
-    consistent(found)
+    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, answer_from(truth))
+    check_consistency(found)
     waiting = [i for i, action in enumerate(found.action) if action is REVIEW]
     assert not found.gate.open and len(waiting) > 50 and max(waiting) < 100
     assert found.action.count(RELABEL) == 0 and found.action.count(DROP) == sum(i < 100 for i in found.verdicts)
@@ -198,7 +216,7 @@ def test_where_the_audit_finds_both_wrong_the_others_wait_for_a_person() -> None
 
 def test_a_gate_level_of_one_never_opens() -> None:
     found = correct(
-        contradicted(), CorrectionSettings(review_budget=50, gate_level=1), None, says(np.repeat([1, 0], 100))
+        contradicted(), CorrectionSettings(review_budget=50, gate_level=1), None, answer_from(np.repeat([1, 0], 100))
     )
     assert not found.gate.open
     assert {i for i, label in enumerate(found.label.tolist()) if label} <= set(found.verdicts)
@@ -209,7 +227,7 @@ def test_a_gate_level_of_one_never_opens() -> None:
 
 @pytest.fixture(scope="module")
 def taught() -> NoisySet:
-    return noisy("human-like", 0.2, students=(Student(blur=1.2),), teacher=Student("zero-shot", 0.3))
+    return make_noisy_set("human-like", 0.2, students=(Student(blur=1.2),), teacher=Student("zero-shot", 0.3))
 
 
 def table_of(made: NoisySet) -> Floats:
@@ -218,10 +236,10 @@ def table_of(made: NoisySet) -> Floats:
 
 
 def teacher_of(made: NoisySet) -> AskTeacher | None:
-    return teaches(made.teacher.probabilities) if made.teacher else None
+    return make_teacher(made.teacher.probabilities) if made.teacher else None
 
 
-def same(one: Decisions, other: Decisions) -> bool:
+def are_equal(one: Decisions, other: Decisions) -> bool:
     def arrays(found: Decisions) -> list[NDArray[Any]]:
         beliefs = found.beliefs
         return [found.label, found.flagged, beliefs.p_given, beliefs.p_candidate, found.gain, found.person_asked]
@@ -231,9 +249,9 @@ def same(one: Decisions, other: Decisions) -> bool:
 
 
 def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of_it_is_used(taught: NoisySet) -> None:
-    judgements, table = of_noisy(taught), table_of(taught)
+    judgements, table = judge_noisy_set(taught), table_of(taught)
     settings = CorrectionSettings(teacher_share=0.15)
-    found = correct(judgements, settings, Teacher(table), says(taught.truth))
+    found = correct(judgements, settings, Teacher(table), answer_from(taught.truth))
     asked = found.teacher_asked
     assert len(asked) == 90
     margin = found.evidence.margin
@@ -242,18 +260,21 @@ def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of
     for poison in (0, 10):
         poisoned = table.copy()
         poisoned[others] = np.eye(11)[poison]
-        assert same(correct(judgements, settings, Teacher(poisoned), says(taught.truth)), found)
+        assert are_equal(correct(judgements, settings, Teacher(poisoned), answer_from(taught.truth)), found)
     table[asked] = np.eye(11)[0]
-    assert not same(correct(judgements, settings, Teacher(table), says(taught.truth)), found)
+    assert not are_equal(correct(judgements, settings, Teacher(table), answer_from(taught.truth)), found)
 
 
 def test_a_good_teacher_helps() -> None:
     more: list[float] = []
     for seed in range(3):
-        made = noisy("human-like", 0.2, seed=seed, students=(Student(blur=1.2),), teacher=Student("zero-shot", 0.3))
-        judgements, settings = of_noisy(made), CorrectionSettings(review_budget=30)
+        made = make_noisy_set(
+            "human-like", 0.2, seed=seed, students=(Student(blur=1.2),), teacher=Student("zero-shot", 0.3)
+        )
+        judgements, settings = judge_noisy_set(made), CorrectionSettings(review_budget=30)
         found = [
-            correct(judgements, settings, teacher, says(made.truth), seed=seed) for teacher in (None, teacher_of(made))
+            correct(judgements, settings, teacher, answer_from(made.truth), seed=seed)
+            for teacher in (None, teacher_of(made))
         ]
         right = [float((each.label == made.truth).mean()) for each in found]
         more.append(right[1] - right[0])
@@ -262,9 +283,9 @@ def test_a_good_teacher_helps() -> None:
 
 def test_a_teacher_that_can_say_nothing_is_as_good_as_none(taught: NoisySet) -> None:
     silent = Teacher(np.full((600, 11), np.nan, dtype=np.float32))
-    with_it = correct(of_noisy(taught), CorrectionSettings(), silent, says(taught.truth))
+    with_it = correct(judge_noisy_set(taught), CorrectionSettings(), silent, answer_from(taught.truth))
     assert len(silent.asked) == 150  # a quarter of 600
-    assert same(with_it, correct(of_noisy(taught), CorrectionSettings(), None, says(taught.truth)))
+    assert are_equal(with_it, correct(judge_noisy_set(taught), CorrectionSettings(), None, answer_from(taught.truth)))
 
 
 def test_where_the_teacher_finds_no_label_right_the_item_waits_for_a_person() -> None:
@@ -273,20 +294,24 @@ def test_where_the_teacher_finds_no_label_right_the_item_waits_for_a_person() ->
     table[:15] = [0.2, 0.1, 0.1, 0.6]
     # All of the first hundred are asked.
     settings = CorrectionSettings(review_budget=50, teacher_share=0.5)
-    found = correct(contradicted(), settings, Teacher(table), says(truth))
-    consistent(found)
+    found = correct(contradicted(), settings, Teacher(table), answer_from(truth))
+    check_consistency(found)
     assert set(range(15)) <= set(found.teacher_asked.tolist()) and found.gate.open
     unreviewed = [i for i in range(100) if i not in found.verdicts]
     assert {found.action[i] for i in unreviewed if i < 15} == {REVIEW}
     assert {found.action[i] for i in unreviewed if i >= 15} == {RELABEL}
-    cold = correct(contradicted(), CorrectionSettings(review_budget=0, teacher_share=0.5), Teacher(table), nobody)
+    cold = correct(
+        contradicted(), CorrectionSettings(review_budget=0, teacher_share=0.5), Teacher(table), answer_nothing
+    )
     assert all(cold.action[i] is REVIEW for i in range(15)) and (cold.label == 0).all()
 
 
 def test_a_teacher_is_not_asked_about_labels_that_nobody_doubts() -> None:
     rows = np.tile([0.98, 0.01, 0.01], (100, 1))
     teacher = Teacher(np.full((100, 4), 0.25, dtype=np.float32))
-    found = correct(judged([0] * 100, rows), CorrectionSettings(review_budget=0, teacher_share=1), teacher, nobody)
+    found = correct(
+        make_judgements([0] * 100, rows), CorrectionSettings(review_budget=0, teacher_share=1), teacher, answer_nothing
+    )
     assert teacher.asked == [] and found.action == (KEEP,) * 100
 
 
@@ -295,8 +320,8 @@ def test_a_teacher_is_not_asked_about_labels_that_nobody_doubts() -> None:
 
 @pytest.mark.parametrize("reviews", [0, 10])
 def test_without_enough_verdicts_a_margin_flags(reviews: int) -> None:
-    made = noisy()
-    found = correct(of_noisy(made), CorrectionSettings(review_budget=reviews), None, says(made.truth))
+    made = make_noisy_set()
+    found = correct(judge_noisy_set(made), CorrectionSettings(review_budget=reviews), None, answer_from(made.truth))
     unseen = np.setdiff1d(np.arange(600), list(found.verdicts))
     assert (found.flagged == (found.evidence.margin > 0.1))[unseen].all() and not found.estimates
 
@@ -304,11 +329,13 @@ def test_without_enough_verdicts_a_margin_flags(reviews: int) -> None:
 @pytest.mark.parametrize("power", [0.3, 2.0, 4.0])
 @pytest.mark.parametrize("noise", ["symmetric", "human-like"])
 def test_how_sure_the_students_are_of_themselves_hardly_matters(noise: str, power: float) -> None:
-    made = noisy(noise, 0.2, items=1000)
-    judgements = of_noisy(made)
+    made = make_noisy_set(noise, 0.2, items=1000)
+    judgements = judge_noisy_set(made)
     # So few reviews that the prior, which is on the tempered scale, still has a say.
     settings = CorrectionSettings(review_budget=20)
-    plain, bent = (correct(j, settings, None, says(made.truth)) for j in (judgements, powered(judgements, power)))
+    plain, bent = (
+        correct(j, settings, None, answer_from(made.truth)) for j in (judgements, change_confidence(judgements, power))
+    )
     assert plain.flagged.sum() > 100
     assert (plain.flagged == bent.flagged).mean() > 0.985 and (plain.label == bent.label).mean() > 0.97
 
@@ -317,8 +344,10 @@ def test_how_sure_the_students_are_of_themselves_hardly_matters(noise: str, powe
 def test_flags_are_about_as_precise_as_asked(target: float) -> None:
     precisions: list[float] = []
     for seed in range(4):
-        made = noisy("human-like", 0.2, seed=seed, students=(Student(blur=1.2),), items=1000)
-        found = correct(of_noisy(made), CorrectionSettings(target_precision=target), None, says(made.truth), seed=seed)
+        made = make_noisy_set("human-like", 0.2, seed=seed, students=(Student(blur=1.2),), items=1000)
+        found = correct(
+            judge_noisy_set(made), CorrectionSettings(target_precision=target), None, answer_from(made.truth), seed=seed
+        )
         unseen = np.setdiff1d(np.flatnonzero(found.flagged), list(found.verdicts))
         assert len(unseen) > 30
         precisions.append(float((made.truth != made.given)[unseen].mean()))
@@ -326,8 +355,8 @@ def test_flags_are_about_as_precise_as_asked(target: float) -> None:
 
 
 def test_estimates_lie_in_their_intervals_near_the_truth() -> None:
-    made = noisy("human-like", 0.2, items=1000)
-    found = correct(of_noisy(made), CorrectionSettings(), None, says(made.truth))
+    made = make_noisy_set("human-like", 0.2, items=1000)
+    found = correct(judge_noisy_set(made), CorrectionSettings(), None, answer_from(made.truth))
     wrong = made.truth != made.given
     caught = float((found.flagged & wrong).sum())
     truth = {"wrong": wrong.mean(), "precision": caught / found.flagged.sum(), "recall": caught / wrong.sum()}
@@ -338,11 +367,11 @@ def test_estimates_lie_in_their_intervals_near_the_truth() -> None:
 
 
 def test_the_same_seed_gives_the_same_decisions() -> None:
-    made = noisy("human-like", 0.2)
+    made = make_noisy_set("human-like", 0.2)
     first, again, other = (
-        correct(of_noisy(made), CorrectionSettings(), None, says(made.truth), seed=s) for s in (3, 3, 4)
+        correct(judge_noisy_set(made), CorrectionSettings(), None, answer_from(made.truth), seed=s) for s in (3, 3, 4)
     )
-    assert same(first, again) and first.estimates == again.estimates
+    assert are_equal(first, again) and first.estimates == again.estimates
     assert set(other.person_asked.tolist()) != set(first.person_asked.tolist())
 
 
@@ -367,14 +396,18 @@ SETS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SETS)
 def test_no_harm(name: str) -> None:
-    """Only items that no person saw are counted: what a person mends would hide what the rule spoils."""
+    """Only items that no person saw are counted: a person's corrections would hide the rule's mistakes."""
     points: list[float] = []
     for seed in range(4):
-        made = noisy(**SETS[name], seed=seed)
+        made = make_noisy_set(**SETS[name], seed=seed)
         found = correct(
-            of_noisy(made), CorrectionSettings(review_budget=60), teacher_of(made), says(made.truth), seed=seed
+            judge_noisy_set(made),
+            CorrectionSettings(review_budget=60),
+            teacher_of(made),
+            answer_from(made.truth),
+            seed=seed,
         )
-        consistent(found)
+        check_consistency(found)
         unseen = made.truth >= 0
         unseen[list(found.verdicts)] = False
         after, before = ((labels == made.truth)[unseen].mean() for labels in (found.label, made.given))
@@ -385,8 +418,10 @@ def test_no_harm(name: str) -> None:
 @pytest.mark.parametrize("name", ["symmetric", "class-dependent, middling", "human-like, two students"])
 def test_and_good(name: str) -> None:
     """A rule that changes nothing does no harm either."""
-    made = noisy(**SETS[name])
-    found = correct(of_noisy(made), CorrectionSettings(review_budget=60), teacher_of(made), says(made.truth))
+    made = make_noisy_set(**SETS[name])
+    found = correct(
+        judge_noisy_set(made), CorrectionSettings(review_budget=60), teacher_of(made), answer_from(made.truth)
+    )
     left = [float((labels != made.truth).mean()) for labels in (found.label, made.given)]
     assert left[0] < 0.7 * left[1]
 
@@ -408,16 +443,19 @@ TINY: dict[str, tuple[list[int], list[list[float]]]] = {
 @pytest.mark.parametrize("verdict", [0, -1])
 def test_tiny_sets(name: str, verdict: int) -> None:
     given_labels, students = TINY[name]
-    judgements, count, labels = judged(given_labels, students), len(given_labels), len(students[0])
-    teacher = teaches(np.full((count, labels), 1 / labels))
-    cold = correct(judgements, CorrectionSettings(review_budget=0, teacher_share=1), teacher, nobody)
-    consistent(cold)
+    judgements, count, labels = make_judgements(given_labels, students), len(given_labels), len(students[0])
+    teacher = make_teacher(np.full((count, labels), 1 / labels))
+    cold = correct(judgements, CorrectionSettings(review_budget=0, teacher_share=1), teacher, answer_nothing)
+    check_consistency(cold)
     assert cold.label.tolist() == given_labels
     expected = {"all disagree": {REVIEW}, "one item": {REVIEW}, "two items": {REVIEW, KEEP}}.get(name, {KEEP})
     assert set(cold.action) == expected
     for reviews in (1, 2, 100):
         found = correct(
-            judgements, CorrectionSettings(review_budget=reviews), teacher, says(dict.fromkeys(range(count), verdict))
+            judgements,
+            CorrectionSettings(review_budget=reviews),
+            teacher,
+            answer_from(dict.fromkeys(range(count), verdict)),
         )
-        consistent(found)
+        check_consistency(found)
         assert len(found.verdicts) == min(reviews, count)

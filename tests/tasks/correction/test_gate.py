@@ -7,7 +7,7 @@ from tasks.correction.calibration import Beliefs, calibrate
 from tasks.correction.gate import Gate, choose_audit, choose_by_gain, expect_gain, judge_gate, wilson_interval
 from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.suspicion import Suspicion
-from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy
+from tests.tasks.correction.judging import judge_noisy_set, make_judgements, make_noisy_set, measure_evidence
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_the_bound_lies_below_the_share_and_rises_with_each_success(successes: i
 
 
 def contradicted(disagreeing: int, agreeing: int = 40) -> Judgements:
-    """Items 0 … `disagreeing` - 1 are given a, and the student says b, how surely varies; about the rest all agree."""
+    """The first `disagreeing` items are given a and predicted as b, with varying confidence; the others agree."""
     sure = np.linspace(0.75, 0.95, disagreeing)
     rows = np.column_stack([0.8 * (1 - sure), sure, 0.2 * (1 - sure)])
-    return judged([0] * (disagreeing + agreeing), np.vstack([rows, np.tile([0.9, 0.06, 0.04], (agreeing, 1))]))
+    return make_judgements([0] * (disagreeing + agreeing), np.vstack([rows, np.tile([0.9, 0.06, 0.04], (agreeing, 1))]))
 
 
 def gate(judgements: Judgements, verdicts: dict[int, int], level: float = 0.5) -> Gate:
-    return judge_gate(judgements, evidence_of(judgements), verdicts, level)
+    return judge_gate(judgements, measure_evidence(judgements), verdicts, level)
 
 
 def test_the_gate_opens_when_candidates_were_right_and_stays_closed_when_they_were_wrong() -> None:
@@ -93,7 +93,7 @@ def test_verdicts_on_what_would_not_be_changed_are_no_evidence() -> None:
 @pytest.mark.parametrize("asked", [10, 20, 40])
 def test_a_verdict_does_not_speak_for_itself(asked: int) -> None:
     """Candidates are right by the toss of a coin: a model that had seen each verdict finds two wins for each loss."""
-    judgements = judged([0] * (asked + 40), [[0.45, 0.5, 0.05]] * asked + [[0.9, 0.06, 0.04]] * 40)
+    judgements = make_judgements([0] * (asked + 40), [[0.45, 0.5, 0.05]] * asked + [[0.9, 0.06, 0.04]] * 40)
     wins = losses = 0
     for seed in range(20):
         tosses = np.random.default_rng(seed).random(asked) < 0.5
@@ -111,7 +111,7 @@ def test_the_counts_are_numbers_that_json_holds() -> None:
 
 
 def chosen_from(judgements: Judgements, count: int, seed: int = 0) -> tuple[Suspicion, Ints]:
-    evidence = evidence_of(judgements)
+    evidence = measure_evidence(judgements)
     prior = calibrate(judgements, evidence, {}).beliefs(evidence)
     return evidence, choose_audit(evidence, prior, count, seed)
 
@@ -144,19 +144,19 @@ def test_shares(disagreeing: int, agreeing: int, count: int, expected: tuple[int
 def test_the_budget_is_never_exceeded_left_unused_or_spent_twice(items: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = rng.dirichlet([0.3, 0.3, 0.3], size=items)
-    _, chosen = chosen_from(judged(rng.integers(3, size=items).tolist(), table), count, seed)
+    _, chosen = chosen_from(make_judgements(rng.integers(3, size=items).tolist(), table), count, seed)
     assert len(chosen) == min(count, items) == len(set(chosen.tolist()))
     assert all(0 <= i < items for i in chosen.tolist())
 
 
 def test_the_draw_follows_the_seed() -> None:
-    judgements = of_noisy(noisy("human-like", 0.2))
+    judgements = judge_noisy_set(make_noisy_set("human-like", 0.2))
     draws = [chosen_from(judgements, 40, seed)[1].tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
 
 
 def test_disagreements_are_drawn_from_all_along_their_ratio() -> None:
-    evidence, chosen = chosen_from(of_noisy(noisy("symmetric", 0.4)), 80)
+    evidence, chosen = chosen_from(judge_noisy_set(make_noisy_set("symmetric", 0.4)), 80)
     against = np.flatnonzero(evidence.margin > 0)
     parts = np.array_split(against[np.argsort(evidence.log_ratio[against], kind="stable")], 4)
     drawn = [len(set(part.tolist()) & set(chosen.tolist())) for part in parts]
@@ -164,7 +164,7 @@ def test_disagreements_are_drawn_from_all_along_their_ratio() -> None:
 
 
 def test_the_doubtful_are_the_first_of_the_agreements() -> None:
-    evidence, chosen = chosen_from(of_noisy(noisy("human-like", 0.1)), 80)
+    evidence, chosen = chosen_from(judge_noisy_set(make_noisy_set("human-like", 0.1)), 80)
     agreeing = np.flatnonzero(evidence.margin <= 0)
     drawn = [i for i in chosen.tolist() if evidence.margin[i] <= 0]
     assert len(drawn) >= 20

@@ -45,10 +45,10 @@ def test_a_file_is_read_in_its_order(tmp_path: Path) -> None:
     read = read_probabilities([file])
     assert read.ids == ("z", "y", "x") and set(read.labels) == {A, B, C}
     assert [read.labels[g] for g in read.given] == [A, C, B]
-    told = [dict(zip(read.labels, r, strict=True)) for r in read.students.tolist()]
-    assert told[0] == pytest.approx({A: 0.7, B: 0.3, C: 0})
-    assert told[1] == pytest.approx({A: 0, B: 1, C: 0})
-    assert told[2] == pytest.approx({A: 0.5, B: 0, C: 0.5})
+    rows = [dict(zip(read.labels, r, strict=True)) for r in read.students.tolist()]
+    assert rows[0] == pytest.approx({A: 0.7, B: 0.3, C: 0})
+    assert rows[1] == pytest.approx({A: 0, B: 1, C: 0})
+    assert rows[2] == pytest.approx({A: 0.5, B: 0, C: 0.5})
     assert read.dissent.tolist() == [0, 1, 1]
 
 
@@ -139,7 +139,7 @@ def test_rows_add_up_to_one_whatever_was_written(tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ([1, 2], "must be a JSON object"),
         ({"id": 7, "given": A, "probabilities": {A: 1}}, '"id" must be text'),
@@ -154,11 +154,11 @@ def test_rows_add_up_to_one_whatever_was_written(tmp_path_factory: pytest.TempPa
         ({"id": "y", "given": A, "probabilities": {A: 0.5, B: None}}, f"item 'y': the probability of '{B}' is None"),
     ],
 )
-def test_a_line_of_another_form_is_named(line: object, said: str, tmp_path: Path) -> None:
+def test_a_line_of_another_form_is_named(line: object, message: str, tmp_path: Path) -> None:
     file = written(tmp_path / "p.jsonl", [row("x", a=1), line, row("z", a=1)])
     with pytest.raises(JudgementError) as raised:
         read_probabilities([file])
-    assert str(raised.value).startswith(f"{file}, line 2: {said}")
+    assert str(raised.value).startswith(f"{file}, line 2: {message}")
 
 
 def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
@@ -172,23 +172,25 @@ def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Path:
+def probability_file(tmp_path: Path) -> Path:
     return written(tmp_path / "p.jsonl", [row("x", a=1), row("y", B, b=1), row("z", A, a=1)])
 
 
-def test_the_teacher_s_rows_come_in_the_order_of_the_items(told: Path, tmp_path: Path) -> None:
+def test_the_teacher_s_rows_come_in_the_order_of_the_items(probability_file: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "t", [row("z", None, a=3, b=1), row("y", B, b=1), {"id": "x", "probabilities": {B: 2}}])
-    teacher = read_teacher(file, read_probabilities([told]))
+    teacher = read_teacher(file, read_probabilities([probability_file]))
     assert teacher == pytest.approx(np.array([[0, 1, 0], [0, 1, 0], [0.75, 0.25, 0]]))
 
 
-def test_neither_is_the_last_column_and_labels_of_the_teacher_s_own_are_left_out(told: Path, tmp_path: Path) -> None:
+def test_neither_is_the_last_column_and_labels_of_the_teacher_s_own_are_left_out(
+    probability_file: Path, tmp_path: Path
+) -> None:
     rows = [
         {"id": "x", "probabilities": {A: 0.2, "没见过": 0.4, NEITHER: 0.2, B: 0.2}},
         {"id": "y", "probabilities": {"没见过": 1}},
         {"id": "z", "probabilities": {NEITHER: 1}},
     ]
-    teacher = read_teacher(written(tmp_path / "t", rows), read_probabilities([told]))
+    teacher = read_teacher(written(tmp_path / "t", rows), read_probabilities([probability_file]))
     assert teacher[0] == pytest.approx([1 / 3, 1 / 3, 1 / 3])
     assert np.isnan(teacher[1]).all()
     assert teacher[2] == pytest.approx([0, 0, 1])
@@ -197,9 +199,9 @@ def test_neither_is_the_last_column_and_labels_of_the_teacher_s_own_are_left_out
 # --- verdicts ------------------------------------------------------------------------------------------------
 
 
-def test_verdicts_are_indexed_for_the_items_that_have_one(told: Path) -> None:
+def test_verdicts_are_indexed_for_the_items_that_have_one(probability_file: Path) -> None:
     verdicts = {"z": B, "x": NEITHER, "of no item": A}
-    assert index_verdicts(read_probabilities([told]), verdicts) == {2: 1, 0: -1}
+    assert index_verdicts(read_probabilities([probability_file]), verdicts) == {2: 1, 0: -1}
 
 
 # --- from predictions ----------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_goals_are_judged() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    "wrong, message",
     [
         ({"action": "relabel"}, "action 'relabel' with label"),
         ({"action": "drop"}, "action 'drop' with label"),
@@ -161,7 +161,7 @@ def test_goals_are_judged() -> None:
         ({"suspicion": None}, "suspicion None"),
     ],
 )
-def test_a_broken_promise_of_the_command_is_found(wrong: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_a_broken_promise_of_the_command_is_found(wrong: dict[str, object], message: str, tmp_path: Path) -> None:
     noisy = make(replace(PLAIN, items=100, classes=12), 0)
     files = write(noisy, tmp_path)
     script = tmp_path / "stand_in.py"
@@ -174,7 +174,7 @@ def test_a_broken_promise_of_the_command_is_found(wrong: dict[str, object], said
     kept = correct(noisy, files, reviews=0, command=command)
     assert (kept.labels == noisy.given).all() and kept.flagged.sum() == 1 and kept.peak_mib > 1
     say(wrong)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         correct(noisy, files, reviews=0, command=command)
 
 

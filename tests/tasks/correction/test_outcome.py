@@ -8,7 +8,7 @@ from tasks.correction.judgements import Judgements, index_verdicts
 from tasks.correction.outcome import choose_cases, record_corrections
 from tasks.correction.settings import CorrectionSettings
 from tasks.records import Action, Correction, Sample
-from tests.tasks.correction.judging import judged, nobody, says, teaches
+from tests.tasks.correction.judging import answer_from, answer_nothing, make_judgements, make_teacher
 from tests.tasks.making import prediction, sample
 
 COUNT = 30
@@ -27,7 +27,7 @@ def judgements() -> Judgements:
     """The first six items are doubted: the students say b."""
     table = np.tile([0.9, 0.05, 0.05], (COUNT, 1))
     table[:6] = [0.1, 0.8, 0.1]
-    return judged([0] * COUNT, table)
+    return make_judgements([0] * COUNT, table)
 
 
 def records(samples: list[Sample], decisions: Decisions, verdicts: dict[str, str] | None = None) -> list[Correction]:
@@ -40,7 +40,10 @@ def records(samples: list[Sample], decisions: Decisions, verdicts: dict[str, str
 
 def test_every_sample_has_its_record_with_the_evidence(samples: list[Sample]) -> None:
     decisions = correct(
-        judgements(), CorrectionSettings(review_budget=0), teaches(np.tile([0.1, 0.7, 0.2], (COUNT, 1))), nobody
+        judgements(),
+        CorrectionSettings(review_budget=0),
+        make_teacher(np.tile([0.1, 0.7, 0.2], (COUNT, 1))),
+        answer_nothing,
     )
     found = records(samples, decisions)
     assert [r.sample_id for r in found] == [s.id for s in samples]
@@ -57,10 +60,12 @@ def test_every_sample_has_its_record_with_the_evidence(samples: list[Sample]) ->
 
 
 def test_verdicts_show_in_records_of_judged_and_unjudged_items(samples: list[Sample]) -> None:
-    said = {"i0": "b", "i1": "neither", "i2": "a", "rare": "neither", "mute": "b"}
+    verdicts = {"i0": "b", "i1": "neither", "i2": "a", "rare": "neither", "mute": "b"}
     table = judgements()
-    decisions = correct(table, CorrectionSettings(review_budget=0), None, nobody, index_verdicts(table, said))
-    found = {r.sample_id: r for r in records(samples, decisions, said)}
+    decisions = correct(
+        table, CorrectionSettings(review_budget=0), None, answer_nothing, index_verdicts(table, verdicts)
+    )
+    found = {r.sample_id: r for r in records(samples, decisions, verdicts)}
     expected = {
         "i0": (Action.RELABEL, "b"), "i1": (Action.DROP, None), "i2": (Action.KEEP, "a"),
         "rare": (Action.DROP, None), "mute": (Action.RELABEL, "b"),
@@ -68,14 +73,14 @@ def test_verdicts_show_in_records_of_judged_and_unjudged_items(samples: list[Sam
     for identity, (action, label) in expected.items():
         record = found[identity]
         assert (record.action, record.label, record.reviewed) == (action, label, True)
-        assert record.verdict == said[identity] and record.why.startswith("reviewer")
+        assert record.verdict == verdicts[identity] and record.why.startswith("reviewer")
         assert record.flagged is (label != record.given)
-    assert not any(r.reviewed for i, r in found.items() if i not in said)
+    assert not any(r.reviewed for i, r in found.items() if i not in verdicts)
 
 
 def test_the_queue_holds_the_audit_and_what_waits_within_the_budget_by_gain(samples: list[Sample]) -> None:
     decisions = correct(
-        judgements(), CorrectionSettings(review_budget=8, audit=8), None, says(dict.fromkeys(range(COUNT), 0))
+        judgements(), CorrectionSettings(review_budget=8, audit=8), None, answer_from(dict.fromkeys(range(COUNT), 0))
     )
     found = records(samples, decisions)
     queue = choose_cases(samples, found, decisions, 8)
@@ -85,5 +90,5 @@ def test_the_queue_holds_the_audit_and_what_waits_within_the_budget_by_gain(samp
     assert [c.gain for c in longer] == sorted((c.gain for c in longer), reverse=True)
     case = next(c for c in longer if c.sample_id == "i0")
     assert case.candidate == "b" and case.student == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.1})
-    assert case.teacher == {} and "reviewer" not in case.why  # what others said of it must not lead a person
+    assert case.teacher == {} and "reviewer" not in case.why  # a person must not be influenced by others' verdicts
     assert choose_cases(samples, found, decisions, 0) == []

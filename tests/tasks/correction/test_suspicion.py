@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 from tasks.correction.judgements import Judgements
 from tasks.correction.suspicion import measure_suspicion, temper
 from tests.benchmarks.correction.students import Student
-from tests.tasks.correction.judging import evidence_of, judged, noisy, of_noisy, powered
+from tests.tasks.correction.judging import (
+    change_confidence,
+    judge_noisy_set,
+    make_judgements,
+    make_noisy_set,
+    measure_evidence,
+)
 
 
 @st.composite
@@ -17,7 +23,7 @@ def some_judgements(draw: st.DrawFn) -> Judgements:
     # Most rows have zeros; some have all their weight on one label.
     table = rng.random((items, labels)) * (rng.random((items, labels)) < draw(st.floats(0.1, 1)))
     table[np.arange(items), rng.integers(labels, size=items)] += 0.01
-    return judged(rng.integers(labels, size=items).tolist(), table / table.sum(axis=1, keepdims=True))
+    return make_judgements(rng.integers(labels, size=items).tolist(), table / table.sum(axis=1, keepdims=True))
 
 
 # --- tempering -----------------------------------------------------------------------------------------------
@@ -26,15 +32,15 @@ def some_judgements(draw: st.DrawFn) -> Judgements:
 @pytest.mark.parametrize("power", [0.3, 0.6, 2.0])
 @pytest.mark.parametrize("noise", ["symmetric", "human-like"])
 def test_over_and_underconfident_students_end_on_one_scale(noise: str, power: float) -> None:
-    plain = of_noisy(noisy(noise, 0.15))
-    tempered, again = temper(plain), temper(powered(plain, power))
+    plain = judge_noisy_set(make_noisy_set(noise, 0.15))
+    tempered, again = temper(plain), temper(change_confidence(plain, power))
     assert np.abs(np.exp(tempered) - np.exp(again)).max() < 0.05
     # The other way round it would be no test: untempered, the same rows are far apart.
-    assert np.abs(plain.students - powered(plain, power).students).max() > 0.15
+    assert np.abs(plain.students - change_confidence(plain, power).students).max() > 0.15
 
 
 def test_tempered_rows_are_probabilities_in_the_same_order() -> None:
-    judgements = of_noisy(noisy())
+    judgements = judge_noisy_set(make_noisy_set())
     tempered = np.exp(temper(judgements))
     assert tempered.sum(axis=1) == pytest.approx(np.ones(600))
     assert (tempered.argmax(axis=1) == judgements.students.argmax(axis=1)).all()
@@ -43,11 +49,13 @@ def test_tempered_rows_are_probabilities_in_the_same_order() -> None:
 def test_an_overconfident_student_is_made_less_sure_and_a_timid_one_surer() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(3, size=500)
-    said = np.where(rng.random(500) < 0.7, truth, rng.integers(3, size=500))  # right on 80 %
+    predicted = np.where(rng.random(500) < 0.7, truth, rng.integers(3, size=500))  # right on 80 %
     for sure, top in ((0.998, 0.8), (0.4, 0.8)):
         table = np.full((500, 3), (1 - sure) / 2)
-        table[np.arange(500), said] = sure
-        assert np.exp(temper(judged(truth.tolist(), table))).max(axis=1) == pytest.approx(np.full(500, top), abs=0.06)
+        table[np.arange(500), predicted] = sure
+        assert np.exp(temper(make_judgements(truth.tolist(), table))).max(axis=1) == pytest.approx(
+            np.full(500, top), abs=0.06
+        )
 
 
 # --- the figures of an item ----------------------------------------------------------------------------------
@@ -55,7 +63,7 @@ def test_an_overconfident_student_is_made_less_sure_and_a_timid_one_surer() -> N
 
 def test_the_candidate_is_the_best_label_but_the_given() -> None:
     students = [[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.0, 1.0, 0.0]]
-    found = evidence_of(judged([0, 1, 0, 0], students))
+    found = measure_evidence(make_judgements([0, 1, 0, 0], students))
     assert found.candidate.tolist() == [1, 0, 2, 1]
     assert found.margin == pytest.approx([-0.5, 0.5, 0.5, 1])
     assert found.entropy == pytest.approx([0.8018, 0.8018, 0.8979, 0], abs=1e-3)
@@ -67,7 +75,7 @@ def test_the_candidate_is_the_best_label_but_the_given() -> None:
 @settings(max_examples=100, deadline=None)
 @given(some_judgements())
 def test_figures_are_numbers_and_say_what_they_should(judgements: Judgements) -> None:
-    found = evidence_of(judgements)
+    found = measure_evidence(judgements)
     students, items = judgements.students, np.arange(len(judgements.ids))
     for values in (found.margin, found.entropy, found.log_ratio, found.others):
         assert np.isfinite(values).all()
@@ -89,7 +97,7 @@ def test_an_item_whose_given_label_has_all_the_probability_is_the_least_suspicio
     students[0] = np.eye(3)[given_label]
     given_labels = (np.arange(30) % 3).tolist()
     given_labels[0] = given_label
-    found = evidence_of(judged(given_labels, students))
+    found = measure_evidence(make_judgements(given_labels, students))
     assert found.candidate[0] == -1
     assert found.log_ratio[0] == found.log_ratio.min() and found.log_ratio[0] < found.log_ratio[1:].min()
     assert found.margin[0] == found.margin.min() == pytest.approx(-1)
@@ -98,7 +106,7 @@ def test_an_item_whose_given_label_has_all_the_probability_is_the_least_suspicio
 # --- with a teacher ------------------------------------------------------------------------------------------
 
 
-def told(rows: dict[int, list[float]], items: int, labels: int) -> NDArray[np.float32]:
+def fill_teacher_rows(rows: dict[int, list[float]], items: int, labels: int) -> NDArray[np.float32]:
     table = np.full((items, labels), np.nan, dtype=np.float32)
     for item, row in rows.items():
         table[item] = row
@@ -106,11 +114,13 @@ def told(rows: dict[int, list[float]], items: int, labels: int) -> NDArray[np.fl
 
 
 def test_the_teacher_counts_where_it_was_asked_and_nowhere_else() -> None:
-    judgements = judged([0, 0, 0, 1], [[0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.1, 0.8, 0.1]])
+    judgements = make_judgements([0, 0, 0, 1], [[0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.1, 0.8, 0.1]])
     tempered = temper(judgements)
     alone = measure_suspicion(judgements, tempered)
     # For the given label; for a third one, which becomes the candidate.
-    found = measure_suspicion(judgements, tempered, told({0: [0.9, 0.05, 0.05], 1: [0.02, 0.08, 0.9]}, 4, 3))
+    found = measure_suspicion(
+        judgements, tempered, fill_teacher_rows({0: [0.9, 0.05, 0.05], 1: [0.02, 0.08, 0.9]}, 4, 3)
+    )
     assert found.candidate.tolist() == [1, 2, 1, 0]
     assert found.teacher_log_ratio == pytest.approx([np.log(0.051 / 0.901), np.log(0.901 / 0.021), 0, 0], abs=1e-3)
     assert found.log_ratio[2:] == pytest.approx(alone.log_ratio[2:]) and found.others[2:] == pytest.approx(
@@ -120,14 +130,17 @@ def test_the_teacher_counts_where_it_was_asked_and_nowhere_else() -> None:
 
 
 def test_a_label_that_only_the_teacher_thinks_possible_can_be_the_candidate() -> None:
-    judgements = judged([0, 0, 1], [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.1, 0.8, 0.1]])
-    found = measure_suspicion(judgements, temper(judgements), told({0: [0.0, 0.0, 1.0]}, 3, 3))
+    judgements = make_judgements([0, 0, 1], [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.1, 0.8, 0.1]])
+    found = measure_suspicion(judgements, temper(judgements), fill_teacher_rows({0: [0.0, 0.0, 1.0]}, 3, 3))
     assert found.candidate.tolist()[:2] == [2, -1]
 
 
 def test_a_teacher_that_was_asked_nothing_changes_nothing() -> None:
-    judgements = of_noisy(noisy(students=(Student("zero-shot", blur=1.0),)))
+    judgements = judge_noisy_set(make_noisy_set(students=(Student("zero-shot", blur=1.0),)))
     tempered = temper(judgements)
-    alone, found = measure_suspicion(judgements, tempered), measure_suspicion(judgements, tempered, told({}, 600, 10))
+    alone, found = (
+        measure_suspicion(judgements, tempered),
+        measure_suspicion(judgements, tempered, fill_teacher_rows({}, 600, 10)),
+    )
     for name in ("candidate", "log_ratio", "others", "margin", "teacher_log_ratio"):
         assert (getattr(alone, name) == getattr(found, name)).all()

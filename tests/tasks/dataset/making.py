@@ -18,7 +18,7 @@ def record_version(output: Path, recipe: str, examples: Iterable[Example]) -> Ve
         return versions.record_version(output, kept, recipe)
 
 
-def version_of(examples: Iterable[Example]) -> str:
+def digest_set(examples: Iterable[Example]) -> str:
     """Return the content digest of a set."""
     with TemporaryDirectory() as folder:
         return record_version(Path(folder), "r", examples).version

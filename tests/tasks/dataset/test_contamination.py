@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset.decisions import Decision, Reason
+from tasks.dataset.decisions import Decision, LeftOutReason
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
@@ -16,26 +16,26 @@ from tasks.records import Origin
 from tests.planted.contamination import OTHERS, PlantedPool, plant
 
 
-def planned(planted: PlantedPool, *, transductive: bool = False) -> Plan:
+def plan_pool(planted: PlantedPool, *, transductive: bool = False) -> Plan:
     trusted = {s.id: Decision(s.labels[0], Origin.PSEUDO, "") for s in planted.pool}
     settings = EmitSettings(transductive=transductive)
     sources = Sources(pool=planted.pool, evaluation=planted.evaluation, pseudo=trusted, settings=settings)
     return plan_merge(sources, ImageHashes(), seed=0)
 
 
-def stopped(plan: Plan, planted: PlantedPool) -> set[str]:
-    fates = zip(planted.pool, plan.fates, strict=True)
-    return {sample.id for sample, fate in fates if fate.reason is Reason.CONTAMINATES}
+def find_stopped(plan: Plan, planted: PlantedPool) -> set[str]:
+    outcomes = zip(planted.pool, plan.outcomes, strict=True)
+    return {sample.id for sample, outcome in outcomes if outcome.reason is LeftOutReason.CONTAMINATES}
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_what_nearly_repeats_the_evaluation_split_is_stopped_and_little_else(tmp_path: Path, seed: int) -> None:
+def test_near_duplicates_of_the_evaluation_split_are_left_out_and_little_else(tmp_path: Path, seed: int) -> None:
     planted = plant(tmp_path, seed)
     assert len(planted.planted_ids) == 30
-    found = stopped(planned(planted), planted)
+    found = find_stopped(plan_pool(planted), planted)
     assert len(found & planted.planted_ids) >= 28, sorted(planted.planted_ids - found)
     assert len(found - planted.planted_ids) <= 0.01 * OTHERS, sorted(found - planted.planted_ids)
 
-    allowed = planned(planted, transductive=True)
-    assert stopped(allowed, planted) == set()
+    allowed = plan_pool(planted, transductive=True)
+    assert find_stopped(allowed, planted) == set()
     assert allowed.contaminating == len(found)

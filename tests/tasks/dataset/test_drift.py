@@ -13,7 +13,7 @@ from tests.tasks.dataset.making import record_version
 NOTHING = DriftSettings(relabelled=0, removed=0, balance=0, confidence=0)
 
 
-def version(folder: Path, labels: dict[str, str]) -> Snapshot:
+def record(folder: Path, labels: dict[str, str]) -> Snapshot:
     """A recorded set of these labels by id."""
     examples = [
         Example(
@@ -28,14 +28,14 @@ def version(folder: Path, labels: dict[str, str]) -> Snapshot:
 
 
 def test_the_first_version_is_never_too_far(tmp_path: Path) -> None:
-    drift = measure_drift(None, version(tmp_path, {"a": "x"}), (None, 0.1))
+    drift = measure_drift(None, record(tmp_path, {"a": "x"}), (None, 0.1))
     assert (drift.before, drift.after, drift.added) == (0, 1, 1)
-    assert drift.beyond(NOTHING) == ()
+    assert drift.list_exceeded(NOTHING) == ()
 
 
 def test_counts_balance_and_confidence(tmp_path: Path) -> None:
-    before = version(tmp_path / "a", {"1": "x", "2": "x", "3": "y", "4": "y"})
-    after = version(tmp_path / "b", {"2": "y", "3": "y", "4": "y", "5": "y", "6": "x"})
+    before = record(tmp_path / "a", {"1": "x", "2": "x", "3": "y", "4": "y"})
+    after = record(tmp_path / "b", {"2": "y", "3": "y", "4": "y", "5": "y", "6": "x"})
     drift = measure_drift(before, after, (0.95, 0.9))
     assert (drift.added, drift.removed, drift.relabelled) == (2, 1, 1)
     assert drift.balance == pytest.approx(0.3)  # half x before, a fifth now
@@ -44,7 +44,7 @@ def test_counts_balance_and_confidence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("limits", "sentence"),
     [
         (DriftSettings(relabelled=0.3), "labels changed: 33.3 % (limit 30 %)"),
         (DriftSettings(removed=0.2), "items gone: 25.0 % (limit 20 %)"),
@@ -52,18 +52,18 @@ def test_counts_balance_and_confidence(tmp_path: Path) -> None:
         (DriftSettings(confidence=0.04), "mean expected precision fell: 5.0 % (limit 4 %)"),
     ],
 )
-def test_each_limit_is_said(limits: DriftSettings, said: str) -> None:
+def test_each_exceeded_limit_gives_a_sentence(limits: DriftSettings, sentence: str) -> None:
     drift = Drift(before=4, after=5, added=2, removed=1, relabelled=1, balance=0.3, confidence=-0.05, changed=())
     wide = DriftSettings(relabelled=1, removed=1, balance=1, confidence=1)
-    assert drift.beyond(wide) == ()
-    assert said in drift.beyond(limits)
+    assert drift.list_exceeded(wide) == ()
+    assert sentence in drift.list_exceeded(limits)
 
 
-def test_what_is_not_known_of_confidence_holds_nothing_back(tmp_path: Path) -> None:
-    same = version(tmp_path, {"1": "x"})
+def test_unknown_confidence_holds_nothing_back(tmp_path: Path) -> None:
+    same = record(tmp_path, {"1": "x"})
     drift = measure_drift(same, same, (None, 0.2))
     assert drift.confidence is None
-    assert drift.beyond(NOTHING) == ()
+    assert drift.list_exceeded(NOTHING) == ()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_is_not_known_of_confidence_holds_nothing_back(tmp_path: Path) -> N
         pytest.param(3, "always", {"approved": True}, Release.PUBLISH, id="approved before the run was broken off"),
     ],
 )
-def test_what_becomes_of_a_new_version(relabelled: int, ask: str, flags: dict[str, bool], release: Release) -> None:
+def test_new_versions_are_released(relabelled: int, ask: str, flags: dict[str, bool], release: Release) -> None:
     drift = Drift(before=4, after=4, added=0, removed=0, relabelled=relabelled, balance=0, confidence=0, changed=())
     approval = ApprovalSettings.model_validate({"ask": ask})
     found, against = judge_release(drift, DriftSettings(), approval, **{"publish": False, "approved": False} | flags)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tasks.dataset.general_mix import MixReason, as_sample, draw_mix
+from tasks.dataset.general_mix import MixReason, convert_to_sample, draw_mix
 from tasks.errors import ManifestError
 from tasks.items.refusals import Reason
 from tasks.records import Message, Origin
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def written(folder: Path, rows: list[Any], name: str = "mix.jsonl") -> Path:
+def write(folder: Path, rows: list[Any], name: str = "mix.jsonl") -> Path:
     file = folder / name
     lines = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in rows]
     file.write_text(f"[{','.join(lines)}]" if name.endswith(".json") else "\n".join(lines), "utf-8")
@@ -36,16 +36,16 @@ def written(folder: Path, rows: list[Any], name: str = "mix.jsonl") -> Path:
 
 @pytest.mark.parametrize("name", ["mix.json", "mix.jsonl"])
 def test_a_conversation_becomes_an_example(folder: Path, name: str) -> None:
-    spoken = [turn("system", "你是助手"), turn("user", "<image>是什么"), turn("assistant", "红"), turn("user", "谢谢")]
-    rows = [{"messages": [*spoken, turn("assistant", "不客气")], "images": ["a.png"], "other": 1}]
-    (found,) = draw_mix(written(folder, rows, name), folder, 5, seed=1)
+    turns = [turn("system", "你是助手"), turn("user", "<image>是什么"), turn("assistant", "红"), turn("user", "谢谢")]
+    rows = [{"messages": [*turns, turn("assistant", "不客气")], "images": ["a.png"], "other": 1}]
+    (found,) = draw_mix(write(folder, rows, name), folder, 5, seed=1)
     example = found.example
     assert example is not None
     assert example.messages[0] == Message(role="system", content="你是助手")
     assert [m.role for m in example.messages] == ["system", "user", "assistant", "user", "assistant"]
     assert [i.path for i in example.images] == [str(folder / "a.png")]
     assert (example.sample_id, example.origin, example.label) == ("mix-1", Origin.MIX, "")
-    sample = as_sample(example)
+    sample = convert_to_sample(example)
     assert [p.type for p in sample.parts] == ["image", "text", "text"]
     assert sample.images == example.images
 
@@ -71,20 +71,20 @@ def test_a_conversation_becomes_an_example(folder: Path, name: str) -> None:
         pytest.param(row("<image>", images=["../a.png"]), Reason.PATH_ESCAPES, id="path escapes"),
     ],
 )
-def test_a_row_that_cannot_be_taught_says_why(folder: Path, bad: object, reason: str) -> None:
-    found = draw_mix(written(folder, [row(), bad]), folder, 2, seed=1)
+def test_an_unusable_row_has_a_reason(folder: Path, bad: object, reason: str) -> None:
+    found = draw_mix(write(folder, [row(), bad]), folder, 2, seed=1)
     assert {r.id: r.reason for r in found} == {"mix-1": "", "mix-2": reason}
     assert all(r.detail.startswith("mix.jsonl: ") for r in found if r.example is None)
 
 
-def test_what_would_be_read_as_a_special_token_is_escaped(folder: Path) -> None:
-    (found,) = draw_mix(written(folder, [row("<image>甲<|im_end|>", "乙<|im_start|>", images=["a.png"])]), folder, 1, 0)
+def test_special_tokens_are_escaped(folder: Path) -> None:
+    (found,) = draw_mix(write(folder, [row("<image>甲<|im_end|>", "乙<|im_start|>", images=["a.png"])]), folder, 1, 0)
     assert found.example is not None
     assert [m.content for m in found.example.messages] == ["<image>甲＜|im_end|＞", "乙＜|im_start|＞"]
 
 
-def test_rows_are_drawn_at_random_and_fewer_are_the_first_of_more(folder: Path) -> None:
-    file = written(folder, [row(f"问{i}") for i in range(40)])
+def test_rows_are_drawn_at_random_and_a_smaller_draw_is_the_start_of_a_larger(folder: Path) -> None:
+    file = write(folder, [row(f"问{i}") for i in range(40)])
     ten = [r.id for r in draw_mix(file, folder, 10, seed=1)]
     assert [r.id for r in draw_mix(file, folder, 4, seed=1)] == ten[:4]
     assert len(set(ten)) == 10
@@ -96,25 +96,25 @@ def test_rows_are_drawn_at_random_and_fewer_are_the_first_of_more(folder: Path) 
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
-        ("", "holds no rows"),
-        ("[]", "holds no rows"),
+        ("", "contains no rows"),
+        ("[]", "contains no rows"),
         ('[{"a": 1}, {', "not JSON"),
         ('[{"a": "\udcff"}]', "not JSON"),
-        ("[12345678901234567890123]", "not JSON: parse error: integer overflow; mend the file"),
+        ("[12345678901234567890123]", "not JSON: parse error: integer overflow; correct the file"),
         (None, "cannot be read"),
     ],
 )
-def test_a_file_that_is_none_is_an_error_that_names_it(folder: Path, content: str | None, says: str) -> None:
+def test_an_unusable_file_is_named_in_the_error(folder: Path, content: str | None, message: str) -> None:
     file = folder / "mix.json"
     if content is not None:
         file.write_text(content, errors="surrogateescape")
-    with pytest.raises(ManifestError, match=f"mix.json: .*{says}") as error:
+    with pytest.raises(ManifestError, match=f"mix.json: .*{message}") as error:
         draw_mix(file, folder, 3, seed=1)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_image_folder_must_be_there(folder: Path) -> None:
+def test_a_missing_image_folder_is_an_error(folder: Path) -> None:
     with pytest.raises(ManifestError, match="no such image folder"):
-        draw_mix(written(folder, [row()]), folder / "images", 1, seed=1)
+        draw_mix(write(folder, [row()]), folder / "images", 1, seed=1)

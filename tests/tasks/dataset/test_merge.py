@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tasks.dataset.conflicts import find_conflicts
 from tasks.dataset.decisions import decide_pseudo_labelled
 from tasks.dataset.general_mix import MixRow
-from tasks.dataset.merge import drops as merge_drops
-from tasks.dataset.merge import input_ids, shuffled_examples
+from tasks.dataset.merge import list_dropped, list_input_ids, shuffle_examples
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.settings import EmitSettings, MixSettings
 from tasks.dataset.sources import Sources
@@ -39,7 +38,7 @@ GIVEN, OTHER, THIRD = "申请退款", "查询物流", "反馈破损"
 PROMPTER = prompter()
 
 
-def merged(
+def merge_sets(
     labelled: list[Sample],
     pool: list[Sample] | None = None,
     corrections: list[Correction] | None = None,
@@ -56,20 +55,20 @@ def merged(
         settings=EmitSettings.model_validate({"waiting": waiting}),
     )
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    return in_order(plan, sources), list(merge_drops(plan, sources))
+    return sort_examples(plan, sources), list(list_dropped(plan, sources))
 
 
-def in_order(plan: Plan, sources: Sources) -> list[Example]:
+def sort_examples(plan: Plan, sources: Sources) -> list[Example]:
     """The examples, in the order of the items."""
-    examples = shuffled_examples(plan, sources, PROMPTER, seed=0)
-    return sorted(examples, key=lambda e: input_ids(plan, sources).index(e.sample_id))
+    examples = shuffle_examples(plan, sources, PROMPTER, seed=0)
+    return sorted(examples, key=lambda e: list_input_ids(plan, sources).index(e.sample_id))
 
 
-def relabelled(id: str, label: str = OTHER, **fields: object) -> Correction:
+def relabel(id: str, label: str = OTHER, **fields: object) -> Correction:
     return correction(id, action=Action.RELABEL, label=label, adjudicated=OTHER, reason="老师的理由", **fields)
 
 
-def drops(dropped: list[Dropped]) -> dict[str, str]:
+def list_reasons(dropped: list[Dropped]) -> dict[str, str]:
     return {d.sample_id: d.reason for d in dropped}
 
 
@@ -82,9 +81,9 @@ def drops(dropped: list[Dropped]) -> dict[str, str]:
         pytest.param(None, GIVEN, Origin.GIVEN, "给定的理由", id="no correction stage"),
         pytest.param(correction("a"), GIVEN, Origin.GIVEN, "给定的理由", id="kept"),
         pytest.param(correction("a", action=Action.REVIEW), GIVEN, Origin.GIVEN, "给定的理由", id="waits"),
-        pytest.param(relabelled("a"), OTHER, Origin.CORRECTION, "老师的理由", id="corrected"),
-        pytest.param(relabelled("a", reviewed=True), OTHER, Origin.REVIEW, "老师的理由", id="reviewed, as the teacher"),
-        pytest.param(relabelled("a", THIRD, reviewed=True), THIRD, Origin.REVIEW, "", id="reviewed, a third label"),
+        pytest.param(relabel("a"), OTHER, Origin.CORRECTION, "老师的理由", id="corrected"),
+        pytest.param(relabel("a", reviewed=True), OTHER, Origin.REVIEW, "老师的理由", id="reviewed, as the teacher"),
+        pytest.param(relabel("a", THIRD, reviewed=True), THIRD, Origin.REVIEW, "", id="reviewed, a third label"),
         pytest.param(
             correction("a", adjudicated=OTHER, reason="老师的理由", reviewed=True),
             GIVEN,
@@ -94,10 +93,10 @@ def drops(dropped: list[Dropped]) -> dict[str, str]:
         ),
     ],
 )
-def test_the_strongest_word_counts_and_a_reason_only_where_it_speaks_for_the_final_label(
+def test_the_strongest_origin_counts_and_a_reason_only_for_the_final_label(
     case: Correction | None, label: str, origin: Origin, reason: str
 ) -> None:
-    (example,), dropped = merged([sample("a")], [], [case] if case else [], [], {"a": "给定的理由"})
+    (example,), dropped = merge_sets([sample("a")], [], [case] if case else [], [], {"a": "给定的理由"})
     assert (example.label, example.origin, example.reason) == (label, origin, reason)
     assert example.why == (case.why if case else "given label")
     spoken = json.loads(example.messages[1].content)
@@ -105,10 +104,10 @@ def test_the_strongest_word_counts_and_a_reason_only_where_it_speaks_for_the_fin
     assert not dropped
 
 
-def test_the_student_is_asked_as_it_will_be_asked() -> None:
+def test_the_training_prompt_is_the_prompt_that_is_asked() -> None:
     subject = sample("a", "用户: ", image("1"), image("2"))
-    (with_reason,), _ = merged([subject], reasons={"a": "看图便知"})
-    (without,), _ = merged([subject])
+    (with_reason,), _ = merge_sets([subject], reasons={"a": "看图便知"})
+    (without,), _ = merge_sets([subject])
     assert [m.role for m in without.messages] == ["user", "assistant"]
     assert with_reason.messages[0].content != without.messages[0].content
     assert without.images == (image("1"), image("2"))
@@ -118,9 +117,9 @@ def test_the_student_is_asked_as_it_will_be_asked() -> None:
     assert without.source == "train.json"
 
 
-def test_a_pseudo_label_brings_its_own_reason() -> None:
+def test_a_pseudo_label_has_its_own_reason() -> None:
     judged = prediction("p", OTHER, probabilities={OTHER: 0.987}, reason="问到哪了")
-    (example,), _ = merged([], [sample("p", given=None)], pseudo=[judged])
+    (example,), _ = merge_sets([], [sample("p", given=None)], pseudo=[judged])
     assert (example.label, example.origin, example.reason) == (OTHER, Origin.PSEUDO, "问到哪了")
     assert "p=0.987" in example.why
 
@@ -128,29 +127,29 @@ def test_a_pseudo_label_brings_its_own_reason() -> None:
 # --- what is left out ----------------------------------------------------------------------------------------
 
 
-def test_the_reviewers_neither_and_the_pools_untrusted_are_left_out() -> None:
+def test_unusable_and_untrusted_items_are_left_out() -> None:
     neither = correction("a", action=Action.DROP, label=None, reviewed=True, verdict="neither")
-    kept, dropped = merged([sample("a"), sample("b")], [sample("p")], [neither], [])
+    kept, dropped = merge_sets([sample("a"), sample("b")], [sample("p")], [neither], [])
     assert [e.sample_id for e in kept] == ["b"]
-    assert drops(dropped) == {"a": "reviewer_said_neither", "p": "no_trusted_pseudo_label"}
+    assert list_reasons(dropped) == {"a": "reviewer_said_neither", "p": "no_trusted_pseudo_label"}
 
 
 def test_items_that_wait_for_review_can_be_left_out() -> None:
     cases = [correction("a", action=Action.REVIEW), correction("b")]
-    kept, dropped = merged([sample("a"), sample("b")], corrections=cases, waiting="drop")
+    kept, dropped = merge_sets([sample("a"), sample("b")], corrections=cases, waiting="drop")
     assert [e.sample_id for e in kept] == ["b"]
-    assert drops(dropped) == {"a": "waits_for_review"}
+    assert list_reasons(dropped) == {"a": "waits_for_review"}
 
 
-def test_of_equal_items_one_is_taught_the_labelled_one_first() -> None:
+def test_of_equal_items_the_labelled_one_is_kept() -> None:
     same = "用户: 同"
-    kept, dropped = merged(
+    kept, dropped = merge_sets(
         [sample("a", same), sample("b", same)],
         [sample("p", same), sample("q", "用户: 异"), sample("r", "用户: 异")],
         pseudo=[prediction("p", OTHER), prediction("q"), prediction("r")],
     )
     assert [e.sample_id for e in kept] == ["a", "q"]
-    assert drops(dropped) == {"b": "duplicate", "p": "duplicate", "r": "duplicate"}
+    assert list_reasons(dropped) == {"b": "duplicate", "p": "duplicate", "r": "duplicate"}
     assert {d.sample_id: d.detail for d in dropped} == {
         "b": "same content as a",
         "p": "same content as a",
@@ -158,27 +157,27 @@ def test_of_equal_items_one_is_taught_the_labelled_one_first() -> None:
     }
 
 
-def test_equal_items_with_different_final_labels_are_not_taught() -> None:
+def test_equal_items_with_different_final_labels_are_left_out() -> None:
     same = "用户: 同"
     labelled = [sample("a", same), sample("b", same, given=OTHER), sample("c")]
-    kept, dropped = merged(labelled)
+    kept, dropped = merge_sets(labelled)
     assert [e.sample_id for e in kept] == ["c"]
-    assert drops(dropped) == {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}
+    assert list_reasons(dropped) == {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}
 
 
-def test_of_equal_items_the_strongest_origin_stands() -> None:
+def test_of_equal_items_the_strongest_origin_is_kept() -> None:
     same = "用户: 同"
     labelled = [sample("a", same), sample("b", same, given=OTHER), sample("c")]
-    kept, dropped = merged(labelled, corrections=[relabelled("b")])
+    kept, dropped = merge_sets(labelled, corrections=[relabel("b")])
     assert [e.sample_id for e in kept] == ["b", "c"]
-    assert drops(dropped) == {"a": "overruled_duplicate"}
+    assert list_reasons(dropped) == {"a": "overruled_duplicate"}
 
 
 ASKS = "用户: 上周买的这件外套我穿着有点小，想换大一号的，可是页面上找不到换货的入口，请问我要怎么申请才好？订单{}"
 
 
-def test_of_nearly_equal_items_one_is_taught() -> None:
-    kept, dropped = merged(
+def test_of_near_duplicates_one_is_kept() -> None:
+    kept, dropped = merge_sets(
         [sample("a", ASKS.format(1)), sample("b", ASKS.format(2))],
         [sample("p", ASKS.format(3)), sample("q", "用户: 什么时候发货")],
         pseudo=[prediction("p", OTHER), prediction("q")],
@@ -190,42 +189,42 @@ def test_of_nearly_equal_items_one_is_taught() -> None:
     }
 
 
-def test_nearly_equal_items_with_different_labels_of_one_origin_are_not_taught() -> None:
-    kept, dropped = merged(
+def test_near_duplicates_with_different_labels_of_one_origin_are_left_out() -> None:
+    kept, dropped = merge_sets(
         [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)],
         [sample("p", "用户: 在吗"), sample("q", "用户: 在吗")],
         pseudo=[prediction("p", OTHER), prediction("q")],
     )
     assert kept == []
-    assert set(drops(dropped).values()) == {"conflicting_duplicate"}
+    assert set(list_reasons(dropped).values()) == {"conflicting_duplicate"}
     assert dropped[0].detail == f"items equal or nearly so, such as b, have labels ['{OTHER}', '{GIVEN}']"
 
 
-def test_the_stronger_origin_stands_among_nearly_equal_items_too() -> None:
+def test_of_near_duplicates_the_strongest_origin_is_kept() -> None:
     labelled = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
-    kept, dropped = merged(labelled, corrections=[relabelled("b", THIRD)])
+    kept, dropped = merge_sets(labelled, corrections=[relabel("b", THIRD)])
     assert [(e.sample_id, e.label) for e in kept] == [("b", THIRD)]
-    assert drops(dropped) == {"a": "overruled_duplicate"}
+    assert list_reasons(dropped) == {"a": "overruled_duplicate"}
 
 
-def planned(sources: Sources) -> tuple[dict[str, str], list[ReviewCase]]:
+def settle(sources: Sources) -> tuple[dict[str, str], list[ReviewCase]]:
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    taught = [e.sample_id for e in in_order(plan, sources)]
-    reasons = {d.sample_id: str(d.reason) for d in merge_drops(plan, sources)}
-    check_item_counts("emit", taught, list(reasons), input_ids(plan, sources))
+    taught = [e.sample_id for e in sort_examples(plan, sources)]
+    reasons = {d.sample_id: str(d.reason) for d in list_dropped(plan, sources)}
+    check_item_counts("emit", taught, list(reasons), list_input_ids(plan, sources))
     return reasons | dict.fromkeys(taught, "taught"), find_conflicts(plan, sources, 50)[0]
 
 
-def mixed(share: float, **settings: bool) -> EmitSettings:
+def use_mix(share: float, **settings: bool) -> EmitSettings:
     return EmitSettings(mix=MixSettings(file=Path("mix.jsonl"), share=share), **settings)
 
 
-def said(of: Sample, verdict: str) -> Verdict:
+def judge(of: Sample, verdict: str) -> Verdict:
     return Verdict(id=of.id, content=content_digest(of), verdict=verdict, given=GIVEN, at="", by="Ann")
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "fate"),
+    ("verdicts", "outcome"),
     [
         pytest.param({}, {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}, id="nobody"),
         pytest.param({"a": GIVEN}, {"a": "taught", "b": "overruled_duplicate"}, id="one"),
@@ -234,49 +233,53 @@ def said(of: Sample, verdict: str) -> Verdict:
         pytest.param({"a": "neither"}, {"a": "reviewer_said_neither", "b": "overruled_duplicate"}, id="neither"),
     ],
 )
-def test_conflicts_are_asked_about_and_people_settle_them(verdicts: dict[str, str], fate: dict[str, str]) -> None:
+def test_conflicts_are_reviewed_and_verdicts_settle_them(verdicts: dict[str, str], outcome: dict[str, str]) -> None:
     pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
-    answers = {s.id: said(s, verdicts[s.id]) for s in pair if s.id in verdicts}
-    found, cases = planned(Sources(labelled=pair, verdicts=answers))
-    assert found == fate
-    asked = {"a", "b"} if "conflicting_duplicate" in fate.values() else set(verdicts)
+    answers = {s.id: judge(s, verdicts[s.id]) for s in pair if s.id in verdicts}
+    found, cases = settle(Sources(labelled=pair, verdicts=answers))
+    assert found == outcome
+    asked = {"a", "b"} if "conflicting_duplicate" in outcome.values() else set(verdicts)
     assert {c.sample_id: c.given for c in cases} == {s.id: s.given for s in pair if s.id in asked}
     if not verdicts:
         assert [c.candidate for c in cases] == [OTHER, GIVEN]
 
 
-def test_so_many_conflicts_are_asked_about_at_a_time_and_judged_ones_stay() -> None:
-    torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二三" for side in (GIVEN, OTHER)]
-    answers = {torn[5].id: said(torn[5], THIRD)}
-    sources = Sources(labelled=torn, verdicts=answers)
+def test_the_number_of_open_conflicts_is_limited_and_judged_ones_stay() -> None:
+    rivals = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二三" for side in (GIVEN, OTHER)]
+    answers = {rivals[5].id: judge(rivals[5], THIRD)}
+    sources = Sources(labelled=rivals, verdicts=answers)
     cases, verdicts = find_conflicts(plan_merge(sources, ImageHashes(), seed=0), sources, 3)
-    assert [c.sample_id for c in cases] == [torn[i].id for i in (1, 0, 3, 5)]
-    assert verdicts == {torn[5].id: THIRD}
+    assert [c.sample_id for c in cases] == [rivals[i].id for i in (1, 0, 3, 5)]
+    assert verdicts == {rivals[5].id: THIRD}
     assert cases[0].gain == 0.5
 
 
-def test_a_verdict_on_what_an_item_no_longer_says_does_not_count() -> None:
+def test_a_verdict_on_changed_content_does_not_count() -> None:
     now, before = sample("a", ASKS.format(1)), sample("a", ASKS.format(7))
     pair = [now, sample("b", ASKS.format(2), given=OTHER)]
-    found, _ = planned(Sources(labelled=pair, verdicts={"a": said(before, OTHER)}))
+    found, _ = settle(Sources(labelled=pair, verdicts={"a": judge(before, OTHER)}))
     assert found == dict.fromkeys("ab", "conflicting_duplicate")
 
 
-def test_a_verdict_for_a_label_that_the_item_no_longer_has_does_not_count() -> None:
+def test_a_verdict_for_a_removed_label_does_not_count() -> None:
     pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
     pool = [sample("p", "用户: 在吗", given=None)]
-    answers = {s.id: said(s, "改名前的类别") for s in (pair[0], pool[0])}
-    found, _ = planned(Sources(labelled=pair, pool=pool, verdicts=answers))
+    answers = {s.id: judge(s, "改名前的类别") for s in (pair[0], pool[0])}
+    found, _ = settle(Sources(labelled=pair, pool=pool, verdicts=answers))
     assert found == dict.fromkeys("ab", "conflicting_duplicate") | {"p": "no_trusted_pseudo_label"}
 
 
-def test_what_was_judged_before_it_changed_is_asked_about_anew_if_it_conflicts() -> None:
-    torn = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二" for side in (GIVEN, OTHER)]
+def test_a_changed_item_is_reviewed_again_if_it_conflicts() -> None:
+    rivals = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二" for side in (GIVEN, OTHER)]
     settled = sample("x", "用户: 别的")
-    answers = {torn[0].id: said(settled, GIVEN), torn[3].id: said(torn[3], "改名前的类别"), "x": said(torn[0], OTHER)}
-    sources = Sources(labelled=[*torn, settled], verdicts=answers)
+    answers = {
+        rivals[0].id: judge(settled, GIVEN),
+        rivals[3].id: judge(rivals[3], "改名前的类别"),
+        "x": judge(rivals[0], OTHER),
+    }
+    sources = Sources(labelled=[*rivals, settled], verdicts=answers)
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    assert [c.sample_id for c in find_conflicts(plan, sources, 2)[0]] == [torn[1].id, torn[0].id]
+    assert [c.sample_id for c in find_conflicts(plan, sources, 2)[0]] == [rivals[1].id, rivals[0].id]
     assert len(find_conflicts(plan, sources, 50)[0]) == 4
 
 
@@ -287,25 +290,25 @@ def test_items_of_two_tasks_over_the_same_dialogues_do_not_compete() -> None:
     labelled = [asked("dialogue", 1, "换货"), asked("image", 1, "生气"), asked("dialogue", 2, "换货")]
     pool = [asked("image", 2, "生气")]
     trusted = {"image2": decide_pseudo_labelled(prediction("image2", "生气"))}
-    found, cases = planned(Sources(labelled=labelled, pool=pool, pseudo=trusted))
+    found, cases = settle(Sources(labelled=labelled, pool=pool, pseudo=trusted))
     yielding = {"dialogue2": "near_duplicate", "image2": "near_duplicate"}
     assert found == {"dialogue1": "taught", "image1": "taught"} | yielding
     assert cases == []
 
 
-def test_two_tasks_without_label_sets_may_say_the_same_of_one_picture() -> None:
+def test_two_tasks_without_label_sets_may_have_the_same_text_for_a_picture() -> None:
     def caption(id: str, task: str) -> Sample:
         return sample(id, image("1"), labels=(), given="红鞋", task=task)
 
     sources = Sources(labelled=[caption("a", "title"), caption("b", "alt"), caption("c", "alt")])
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
+    assert [outcome.reason for outcome in plan.outcomes] == [None, None, "duplicate"]
 
 
-def test_an_item_of_any_task_is_not_taught_where_the_evaluation_split_has_its_content() -> None:
+def test_content_of_the_evaluation_split_is_left_out_in_every_task() -> None:
     labelled = [sample("a", ASKS.format(1), task="mood"), sample("b")]
     sources = Sources(labelled=labelled, evaluation=[sample("e", ASKS.format(1), task="intent")])
-    assert planned(sources)[0] == {"a": "contaminates_evaluation", "b": "taught"}
+    assert settle(sources)[0] == {"a": "contaminates_evaluation", "b": "taught"}
 
 
 BESIDE = ASKS.replace("申请", "办理")
@@ -314,14 +317,14 @@ BEYOND = BESIDE.replace("外套", "衬衫")
 
 
 @pytest.mark.parametrize(
-    ("given", "refused", "fate"),
+    ("given", "refused", "outcome"),
     [
         pytest.param(GIVEN, False, "taught", id="the same label"),
         pytest.param(OTHER, False, "taught", id="another label"),
         pytest.param(GIVEN, True, "near_duplicate", id="that was refused"),
     ],
 )
-def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: str, refused: bool, fate: str) -> None:
+def test_a_contaminating_item_displaces_no_other_unless_refused(given: str, refused: bool, outcome: str) -> None:
     held_out, beside, beyond = sample("e", ASKS), sample("a", BESIDE, given=given), sample("p", BEYOND, given=None)
     one, other, third = map(make_comparable_item, (held_out, beside, beyond))
     assert (is_near(one, other), is_near(other, third), is_near(one, third)) == (True, True, False)
@@ -333,35 +336,35 @@ def test_no_item_yields_to_one_that_contaminates_unless_that_was_refused(given: 
         corrections={"a": neither} if refused else {},
         pseudo={"p": decide_pseudo_labelled(prediction("p"))},
     )
-    assert planned(sources)[0] == {"a": "contaminates_evaluation", "p": fate}
+    assert settle(sources)[0] == {"a": "contaminates_evaluation", "p": outcome}
 
 
-def test_nearly_equal_items_can_all_be_taught_and_stay_on_one_side() -> None:
+def test_near_duplicates_can_all_be_kept_and_stay_on_one_side() -> None:
     labelled = [sample(f"{i}", ASKS.format(i)) for i in range(6)]
     labelled += [sample(f"x{i}", f"用户: 第{'一二三四五六'[i]}个问题") for i in range(6)]
     sources = Sources(labelled=labelled, settings=EmitSettings(near_duplicates="keep", validation_share=0.3))
-    kept = in_order(plan_merge(sources, ImageHashes(), seed=0), sources)
+    kept = sort_examples(plan_merge(sources, ImageHashes(), seed=0), sources)
     assert len(kept) == 12
     assert len({e.subset for e in kept[:6]}) == 1
     assert Subset.VALIDATION in {e.subset for e in kept}
 
 
-def test_items_without_a_good_reason_are_left_out_where_the_run_says_so() -> None:
+def test_items_without_a_good_reason_can_be_left_out() -> None:
     sources = Sources(
         labelled=[sample("a"), sample("b"), sample("c"), sample("d")],
-        corrections={"c": relabelled("c"), "d": correction("d", action=Action.DROP, label=None, reviewed=True)},
+        corrections={"c": relabel("c"), "d": correction("d", action=Action.DROP, label=None, reviewed=True)},
         reasons={"a": "看图便知"},
         unreasoned={"b", "c", "d"},
     )
-    assert planned(sources)[0] == {"a": "taught", "b": "no_good_reason", "c": "taught", "d": "reviewer_said_neither"}
+    assert settle(sources)[0] == {"a": "taught", "b": "no_good_reason", "c": "taught", "d": "reviewer_said_neither"}
 
 
 def test_a_label_that_was_changed_or_confirmed_needs_no_reason() -> None:
     ids = ("changed", "chosen", "confirmed", "judged", "kept", "waits")
     labelled = [sample(i) for i in ids]
     cases = [
-        relabelled("changed"),
-        relabelled("chosen", THIRD, reviewed=True),
+        relabel("changed"),
+        relabel("chosen", THIRD, reviewed=True),
         correction("confirmed", reviewed=True),
         correction("kept"),
         correction("waits", action=Action.REVIEW),
@@ -370,23 +373,23 @@ def test_a_label_that_was_changed_or_confirmed_needs_no_reason() -> None:
         labelled=labelled,
         corrections={c.sample_id: c.model_copy(update={"reason": ""}) for c in cases},
         unreasoned=set(ids),
-        verdicts={"judged": said(labelled[3], OTHER)},
+        verdicts={"judged": judge(labelled[3], OTHER)},
     )
     left_out = {"kept": "no_good_reason", "waits": "no_good_reason"}
-    assert planned(sources)[0] == dict.fromkeys(ids, "taught") | left_out
+    assert settle(sources)[0] == dict.fromkeys(ids, "taught") | left_out
 
 
-def test_several_captions_of_one_picture_are_no_conflict() -> None:
+def test_several_captions_of_one_picture_do_not_conflict() -> None:
     def caption(id: str, text: str) -> Sample:
         return sample(id, image("1"), labels=(), given=text)
 
     sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    assert [fate.reason for fate in plan.fates] == [None, None, "duplicate"]
+    assert [outcome.reason for outcome in plan.outcomes] == [None, None, "duplicate"]
     assert find_conflicts(plan, sources, 50) == ([], {})
 
 
-def test_contamination_comes_before_all_else_and_is_of_the_mix_too() -> None:
+def test_contamination_is_checked_first_and_in_the_mix_too() -> None:
     held_out = [sample("e", ASKS.format(1)), sample("f", "用户: 在吗")]
     spoken = (Message(role="user", content=ASKS.format(5)), Message(role="assistant", content="好"))
     row = Example(sample_id="m", messages=spoken, images=(), label="", origin=Origin.MIX, why="", source="mix.jsonl")
@@ -396,17 +399,16 @@ def test_contamination_comes_before_all_else_and_is_of_the_mix_too() -> None:
         evaluation=held_out,
         pseudo={"q": decide_pseudo_labelled(prediction("q"))},
         mix=[MixRow("m", row)],
-        settings=mixed(0.4),
+        settings=use_mix(0.4),
     )
     stopped = {"a": "contaminates_evaluation", "p": "contaminates_evaluation", "m": "contaminates_evaluation"}
-    assert planned(sources)[0] == {"b": "taught", "q": "taught"} | stopped
+    assert settle(sources)[0] == {"b": "taught", "q": "taught"} | stopped
     allowed = {"a": "taught", "p": "no_trusted_pseudo_label", "m": "taught"}
-    assert (
-        planned(replace(sources, settings=mixed(0.4, transductive=True)))[0] == {"b": "taught", "q": "taught"} | allowed
-    )
+    transductive = replace(sources, settings=use_mix(0.4, transductive=True))
+    assert settle(transductive)[0] == {"b": "taught", "q": "taught"} | allowed
 
 
-def test_a_mix_that_shows_a_picture_of_the_evaluation_split_is_stopped_whatever_it_asks() -> None:
+def test_a_mix_row_with_a_picture_of_the_evaluation_split_is_left_out() -> None:
     spoken = (Message(role="user", content="<image>画里有什么"), Message(role="assistant", content="鞋"))
     shown = Example(
         sample_id="m", messages=spoken, images=(image("1"),), label="", origin=Origin.MIX, why="", source="mix.jsonl"
@@ -414,9 +416,9 @@ def test_a_mix_that_shows_a_picture_of_the_evaluation_split_is_stopped_whatever_
     other = shown.model_copy(update={"sample_id": "n", "images": (image("2"),)})
     mix = [MixRow("m", shown), MixRow("n", other)]
     held_out = [sample("e", "用户: 看", image("1"))]
-    sources = Sources(labelled=[sample("a")], mix=mix, evaluation=held_out, settings=mixed(0.5))
-    assert planned(sources)[0] == {"a": "taught", "m": "contaminates_evaluation", "n": "taught"}
-    kept, _ = planned(replace(sources, settings=mixed(0.5, transductive=True)))
+    sources = Sources(labelled=[sample("a")], mix=mix, evaluation=held_out, settings=use_mix(0.5))
+    assert settle(sources)[0] == {"a": "taught", "m": "contaminates_evaluation", "n": "taught"}
+    kept, _ = settle(replace(sources, settings=use_mix(0.5, transductive=True)))
     assert kept == {"a": "taught", "m": "taught"}
 
 
@@ -428,26 +430,26 @@ def mix_row(i: int) -> MixRow:
     return MixRow(f"m{i}", example)
 
 
-def test_a_mix_is_taken_in_its_order_until_it_has_its_share() -> None:
+def test_rows_of_the_mix_are_used_in_order_until_its_share_is_reached() -> None:
     again = mix_row(0).example
     assert again is not None
     twice = MixRow("again", again.model_copy(update={"sample_id": "again"}))
     good = [mix_row(i) for i in range(4)]
     rows = [good[0], MixRow("bad", None, "mix_malformed"), twice, *good[1:]]
-    found, _ = planned(Sources(labelled=[sample(i) for i in "abcdef"], mix=rows, settings=mixed(0.25)))
-    of_mix = {i: fate for i, fate in found.items() if i not in "abcdef"}
+    found, _ = settle(Sources(labelled=[sample(i) for i in "abcdef"], mix=rows, settings=use_mix(0.25)))
+    of_mix = {i: outcome for i, outcome in found.items() if i not in "abcdef"}
     assert of_mix == {"m0": "taught", "bad": "mix_malformed", "again": "duplicate", "m1": "taught"}
 
 
 @pytest.mark.parametrize("why", ["neither", "conflict", "waiting"])
-def test_what_was_refused_does_not_come_back_by_the_pool(why: str) -> None:
+def test_a_refused_item_does_not_come_back_through_the_pool(why: str) -> None:
     same = "用户: 同"
     labelled = [sample("a", same), *([sample("b", same, given=OTHER)] if why == "conflict" else [])]
     actions = {"neither": Action.DROP, "conflict": Action.KEEP, "waiting": Action.REVIEW}
     case = correction("a", action=actions[why], label=None if why == "neither" else GIVEN)
-    kept, dropped = merged(labelled, [sample("p", same)], [case], [prediction("p", THIRD)], waiting="drop")
+    kept, dropped = merge_sets(labelled, [sample("p", same)], [case], [prediction("p", THIRD)], waiting="drop")
     assert kept == []
-    assert drops(dropped)["p"] == "duplicate"
+    assert list_reasons(dropped)["p"] == "duplicate"
 
 
 # --- the order -----------------------------------------------------------------------------------------------
@@ -458,8 +460,8 @@ LETTERS = "abcdefghijkl"
 
 def order(seed: int, count: int = 12) -> list[str]:
     mix = [mix_row(i) for i in range(4)]
-    sources = Sources(labelled=[sample(i) for i in LETTERS[:count]], mix=mix, settings=mixed(0.25))
-    return [e.sample_id for e in shuffled_examples(plan_merge(sources, ImageHashes(), seed), sources, PROMPTER, seed)]
+    sources = Sources(labelled=[sample(i) for i in LETTERS[:count]], mix=mix, settings=use_mix(0.25))
+    return [e.sample_id for e in shuffle_examples(plan_merge(sources, ImageHashes(), seed), sources, PROMPTER, seed)]
 
 
 def test_the_seed_decides_the_order() -> None:
@@ -469,7 +471,7 @@ def test_the_seed_decides_the_order() -> None:
     assert order(1, count=0) == []
 
 
-def test_the_order_does_not_depend_on_how_many_examples_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_does_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     first = order(1)
     monkeypatch.setattr("tasks.dataset.merge._HELD", 3)
     assert order(1) == first
@@ -501,9 +503,9 @@ def runs(draw: st.DrawFn) -> tuple[list[Sample], list[Sample], list[Correction],
 
 @settings(deadline=None)
 @given(runs())
-def test_every_item_is_kept_once_or_dropped_once_and_no_content_is_taught_twice(run) -> None:  # type: ignore[no-untyped-def]
+def test_every_item_is_kept_or_dropped_once_and_no_content_is_kept_twice(run) -> None:  # type: ignore[no-untyped-def]
     labelled, pool, corrections, pseudo, reasons, waiting = run
-    kept, dropped = merged(labelled, pool, corrections, pseudo, reasons, waiting)
+    kept, dropped = merge_sets(labelled, pool, corrections, pseudo, reasons, waiting)
     check_item_counts(
         "emit", [e.sample_id for e in kept], [d.sample_id for d in dropped], [s.id for s in labelled + pool]
     )

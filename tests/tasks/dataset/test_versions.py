@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from tasks.dataset import diff as version_diff
 from tasks.dataset import versions
-from tasks.dataset.diff import Change, Kind, Tally, change_file, differences
+from tasks.dataset.diff import Change, ChangeCounts, ChangeKind, compare_snapshots, open_change_file
 from tasks.dataset.versions import find_version, open_snapshot, read_versions, snapshot_path
 from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin, Subset
 from tasks.storage.rows import write_rows
-from tests.tasks.dataset.making import record_version, version_of
+from tests.tasks.dataset.making import digest_set, record_version
 from tests.tasks.making import image
 
 
@@ -42,12 +42,12 @@ SECOND = {
 TWO = [SECOND.get(n, ONE[n]) for n in (5, 4, 3, 2, 1)] + [example("new", origin=Origin.PSEUDO, why="p=0.98")]
 
 
-def compared(folder: Path, before: Iterable[Example], after: Iterable[Example]) -> list[Change]:
+def compare(folder: Path, before: Iterable[Example], after: Iterable[Example]) -> list[Change]:
     sides: list[str] = []
     for name, examples in (("a", before), ("b", after)):
         sides.append(str(folder / f"{name}.parquet"))
         write_rows(Path(sides[-1]), list(examples))
-    return list(differences(*map(open_snapshot, sides)))
+    return list(compare_snapshots(*map(open_snapshot, sides)))
 
 
 # --- the digest ----------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def compared(folder: Path, before: Iterable[Example], after: Iterable[Example]) 
 
 @given(st.permutations(ONE))
 def test_the_order_of_examples_does_not_matter(shuffled: list[Example]) -> None:
-    assert version_of(shuffled) == version_of(ONE)
+    assert digest_set(shuffled) == digest_set(ONE)
 
 
 @pytest.mark.parametrize(
@@ -70,18 +70,18 @@ def test_the_order_of_examples_does_not_matter(shuffled: list[Example]) -> None:
         {"messages": (Message(role="system", content="<image>0"), *ONE[0].messages[1:])},
     ],
 )
-def test_whatever_is_trained_on_makes_another_version(change: dict[str, Any]) -> None:
+def test_any_change_of_the_training_data_makes_another_version(change: dict[str, Any]) -> None:
     other = ONE[0].model_copy(update=change)
-    assert version_of([other, *ONE[1:]]) != version_of(ONE)
+    assert digest_set([other, *ONE[1:]]) != digest_set(ONE)
 
 
-def test_a_file_that_lies_elsewhere_and_another_explanation_are_the_same_version() -> None:
+def test_a_moved_file_or_another_explanation_is_the_same_version() -> None:
     moved = ONE[0].model_copy(update={"images": (image("0", "/elsewhere/0.png"),), "why": "as given", "source": "b"})
-    assert version_of([moved, *ONE[1:]]) == version_of(ONE)
+    assert digest_set([moved, *ONE[1:]]) == digest_set(ONE)
 
 
 def test_a_row_counts_as_often_as_it_occurs() -> None:
-    versions = {version_of(ONE * times) for times in (0, 1, 2, 3)}
+    versions = {digest_set(ONE * times) for times in (0, 1, 2, 3)}
     assert len(versions) == 4
 
 
@@ -92,7 +92,7 @@ def test_each_emission_has_its_digest_parent_and_snapshot(tmp_path: Path) -> Non
     first = record_version(tmp_path, "recipe-1", ONE)
     second = record_version(tmp_path, "recipe-2", TWO)
     assert (first.parent, second.parent) == (None, first.version)
-    assert (first.version, second.version) == (version_of(ONE), version_of(TWO))
+    assert (first.version, second.version) == (digest_set(ONE), digest_set(TWO))
     assert second.origins == {Origin.CORRECTION: 1, Origin.GIVEN: 4, Origin.PSEUDO: 1}
     assert (second.rows, second.recipe) == (6, "recipe-2")
     assert read_versions(tmp_path) == [first, second]
@@ -103,13 +103,13 @@ def test_each_emission_has_its_digest_parent_and_snapshot(tmp_path: Path) -> Non
     )
 
 
-def test_the_same_set_again_is_no_new_version_and_going_back_is_one(tmp_path: Path) -> None:
+def test_the_same_set_is_no_new_version_but_a_return_to_an_older_set_is(tmp_path: Path) -> None:
     first = record_version(tmp_path, "r", ONE)
     assert record_version(tmp_path, "r", reversed(ONE)) == first
     record_version(tmp_path, "r", TWO)
     back = record_version(tmp_path, "r", ONE)
-    assert [v.version for v in read_versions(tmp_path)] == [first.version, version_of(TWO), first.version]
-    assert back.parent == version_of(TWO)
+    assert [v.version for v in read_versions(tmp_path)] == [first.version, digest_set(TWO), first.version]
+    assert back.parent == digest_set(TWO)
     assert find_version(tmp_path, first.short).version == first.version
 
 
@@ -126,8 +126,8 @@ def test_an_empty_set_is_a_version_like_others(tmp_path: Path) -> None:
     empty = record_version(tmp_path, "r", [])
     full = record_version(tmp_path, "r", ONE)
     assert empty.rows == 0
-    found = list(differences(*(open_snapshot(v.short, tmp_path) for v in (empty, full))))
-    assert [c.kinds for c in found] == [(Kind.ADDED,)] * len(ONE)
+    found = list(compare_snapshots(*(open_snapshot(v.short, tmp_path) for v in (empty, full))))
+    assert [c.kinds for c in found] == [(ChangeKind.ADDED,)] * len(ONE)
     assert open_snapshot(empty.short, tmp_path).version == empty.version
 
 
@@ -144,7 +144,7 @@ def test_a_killed_writer_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     assert record_version(tmp_path, "r", TWO).parent == first.version
 
 
-def test_a_broken_log_and_an_unknown_digest_are_named(tmp_path: Path) -> None:
+def test_an_invalid_log_and_an_unknown_digest_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="none; run emit first"):
         find_version(tmp_path, "abcd")
     first = record_version(tmp_path, "r", ONE)
@@ -163,14 +163,14 @@ def test_a_broken_log_and_an_unknown_digest_are_named(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_change_is_found_and_nothing_else(tmp_path: Path) -> None:
-    found = compared(tmp_path, ONE, TWO)
+    found = compare(tmp_path, ONE, TWO)
     assert [(c.id, *c.kinds) for c in found] == [
-        ("0", Kind.REMOVED),
-        ("1", Kind.RELABELLED),
-        ("2", Kind.REREASONED),
-        ("3", Kind.MOVED),
-        ("4", Kind.REWORDED),
-        ("new", Kind.ADDED),
+        ("0", ChangeKind.REMOVED),
+        ("1", ChangeKind.RELABELLED),
+        ("2", ChangeKind.REREASONED),
+        ("3", ChangeKind.MOVED),
+        ("4", ChangeKind.REWORDED),
+        ("new", ChangeKind.ADDED),
     ]
     relabelled = found[1]
     assert relabelled.before and relabelled.after
@@ -178,41 +178,43 @@ def test_every_kind_of_change_is_found_and_nothing_else(tmp_path: Path) -> None:
     assert (relabelled.before.why, relabelled.after.why) == ("given label", "teacher and students agree")
     assert (relabelled.before.origin, relabelled.after.origin) == ("given", "correction")
     assert (found[0].after, found[-1].before) == (None, None)
-    tally = Tally()
+    counts = ChangeCounts()
     for change in found:
-        tally.add(change)
-    assert tally.items == 6 and tally.relabelled == {("申请退款", "查询物流"): 1}
+        counts.add(change)
+    assert counts.items == 6 and counts.relabelled == {("申请退款", "查询物流"): 1}
 
 
 def test_one_item_may_change_in_two_ways(tmp_path: Path) -> None:
     moved = ONE[0].model_copy(update={"label": "查询物流", "reason": "别的", "subset": Subset.VALIDATION})
-    assert [c.kinds for c in compared(tmp_path, ONE, [moved, *ONE[1:]])] == [(Kind.RELABELLED, Kind.MOVED)]
+    assert [c.kinds for c in compare(tmp_path, ONE, [moved, *ONE[1:]])] == [(ChangeKind.RELABELLED, ChangeKind.MOVED)]
 
 
 def test_an_id_that_two_manifests_use_is_matched_in_each(tmp_path: Path) -> None:
-    def both(label: str) -> list[Example]:
+    def make_both(label: str) -> list[Example]:
         pool = example("1", label, source="pool.json", origin=Origin.PSEUDO)
         return [example("1", source="labelled.json"), pool, example("2")]
 
-    found = compared(tmp_path, both("查询物流"), reversed(both("反馈破损")))
-    assert [(c.id, c.kinds, c.before and c.before.source) for c in found] == [("1", (Kind.RELABELLED,), "pool.json")]
-    gone = compared(tmp_path, both("查询物流"), both("查询物流")[::2])
-    assert [(c.id, c.kinds, c.before and c.before.source) for c in gone] == [("1", (Kind.REMOVED,), "pool.json")]
+    found = compare(tmp_path, make_both("查询物流"), reversed(make_both("反馈破损")))
+    assert [(c.id, c.kinds, c.before and c.before.source) for c in found] == [
+        ("1", (ChangeKind.RELABELLED,), "pool.json")
+    ]
+    gone = compare(tmp_path, make_both("查询物流"), make_both("查询物流")[::2])
+    assert [(c.id, c.kinds, c.before and c.before.source) for c in gone] == [("1", (ChangeKind.REMOVED,), "pool.json")]
 
 
 @given(before=st.lists(st.integers(0, 9), unique=True), after=st.lists(st.integers(0, 9), unique=True), data=st.data())
-def test_it_is_what_comparing_item_by_item_says(
+def test_it_equals_a_comparison_item_by_item(
     tmp_path_factory: pytest.TempPathFactory, before: list[int], after: list[int], data: st.DataObject
 ) -> None:
     labels = {n: data.draw(st.sampled_from(["申请退款", "查询物流"])) for n in after}
-    found = compared(
+    found = compare(
         tmp_path_factory.mktemp("diff"),
         [example(str(n)) for n in before],
         [example(str(n), labels[n]) for n in after],
     )
-    expected = {str(n): Kind.REMOVED for n in before if n not in after}
-    expected |= {str(n): Kind.ADDED for n in after if n not in before}
-    expected |= {str(n): Kind.RELABELLED for n in before if labels.get(n) == "查询物流"}
+    expected = {str(n): ChangeKind.REMOVED for n in before if n not in after}
+    expected |= {str(n): ChangeKind.ADDED for n in after if n not in before}
+    expected |= {str(n): ChangeKind.RELABELLED for n in before if labels.get(n) == "查询物流"}
     assert {c.id: c.kinds for c in found} == {id: (kind,) for id, kind in expected.items()}
 
 
@@ -224,15 +226,18 @@ def test_snapshots_of_several_row_groups_and_slices(tmp_path: Path, monkeypatch:
     many.append(example("last"))
     second = record_version(tmp_path, "r", reversed(many))
     sides = [open_snapshot(v.short, tmp_path) for v in read_versions(tmp_path)]
-    found = [(c.id, c.kinds, c.before and c.before.why, c.after and c.after.why) for c in differences(*sides)]
-    assert found == [("6001", (Kind.RELABELLED,), "p=2", "p=x"), ("last", (Kind.ADDED,), None, "given label")]
+    found = [(c.id, c.kinds, c.before and c.before.why, c.after and c.after.why) for c in compare_snapshots(*sides)]
+    assert found == [
+        ("6001", (ChangeKind.RELABELLED,), "p=2", "p=x"),
+        ("last", (ChangeKind.ADDED,), None, "given label"),
+    ]
     assert sides[1].version == second.version
 
 
 # --- the sides, and what is written --------------------------------------------------------------------------
 
 
-def test_a_side_may_be_named_in_every_way(tmp_path: Path) -> None:
+def test_a_version_can_be_named_in_several_ways(tmp_path: Path) -> None:
     run = tmp_path / "run"
     first, second = record_version(run, "r", ONE), record_version(run, "r", TWO)
     (run / "emit").mkdir()
@@ -249,9 +254,9 @@ def test_a_side_may_be_named_in_every_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [("deadbeef", "--in OUTPUT"), (".", "neither versions/ nor emit"), ("x.parquet", "cannot be read"),
-     ("other.parquet", "holds no examples")],
+     ("other.parquet", "contains no examples")],
 )  # fmt: skip
-def test_what_is_no_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:
+def test_an_unknown_name_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("x.parquet").write_bytes(b"PAR1")
     pd.DataFrame({"id": [1]}).to_parquet("other.parquet")
@@ -259,30 +264,30 @@ def test_what_is_no_version_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         open_snapshot(name)
 
 
-def test_an_emission_whose_messages_are_broken_is_refused(tmp_path: Path) -> None:
+def test_an_emitted_set_with_broken_messages_is_an_error(tmp_path: Path) -> None:
     write_rows(tmp_path / "kept.parquet", [example("a")])
     whole = pq.read_table(tmp_path / "kept.parquet")
     for column, text in (("messages", '[{"role"'), ("messages", "[{}]"), ("messages", "[3]"), ("images", "[7]")):
         table = whole.set_column(whole.schema.get_field_index(column), column, pa.array([text]))
         pq.write_table(table, tmp_path / "kept.parquet")
-        with pytest.raises(ManifestError, match=r"kept\.parquet: cannot be read as Parquet: .*; run emit"):
+        with pytest.raises(ManifestError, match=r"kept\.parquet: cannot be read as Parquet: .*; run emit again"):
             open_snapshot(str(tmp_path))
 
 
-def test_a_small_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path) -> None:
+def test_a_small_file_that_unpacks_to_more_than_the_memory_is_an_error(tmp_path: Path) -> None:
     rows = pa.table({"sample_id": pa.nulls(10_000_000)})
     with pq.ParquetWriter(tmp_path / "x.parquet", rows.schema) as file:
         for _ in range(18):
             file.write_table(rows, row_group_size=len(rows))
     assert (tmp_path / "x.parquet").stat().st_size < 1 << 20
-    with pytest.raises(ManifestError, match=r"x\.parquet: would take 16 GiB of memory: no version"):
+    with pytest.raises(ManifestError, match=r"x\.parquet: would need 16 GiB of memory"):
         open_snapshot(str(tmp_path / "x.parquet"))
 
 
-def test_changes_are_written_as_lines_and_as_a_table(tmp_path: Path) -> None:
-    found = compared(tmp_path, ONE, TWO)
+def test_changes_are_written_as_json_lines_and_csv(tmp_path: Path) -> None:
+    found = compare(tmp_path, ONE, TWO)
     for path in (tmp_path / "d.jsonl", tmp_path / "d.csv"):
-        with change_file(path) as write:
+        with open_change_file(path) as write:
             for change in found:
                 write(change)
     lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
@@ -294,9 +299,9 @@ def test_changes_are_written_as_lines_and_as_a_table(tmp_path: Path) -> None:
     assert table.label_before[1] == "申请退款" and table.label_after[1] == "查询物流" and table.label_after[0] == ""
 
 
-def test_a_file_that_is_not_finished_does_not_appear(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), change_file(tmp_path / "d.csv"):
+def test_an_unfinished_file_does_not_appear(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), open_change_file(tmp_path / "d.csv"):
         raise RuntimeError
-    with pytest.raises(ManifestError, match=r"jsonl or \.csv"), change_file(tmp_path / "d.xlsx"):
+    with pytest.raises(ManifestError, match=r"jsonl or \.csv"), open_change_file(tmp_path / "d.xlsx"):
         pass
     assert not list(tmp_path.iterdir())

@@ -36,7 +36,7 @@ def figures(tmp_path: Path) -> DemoFigures:
     return evaluate_demo(tmp_path, file)
 
 
-def test_the_figures_are_those_of_a_run_counted_by_hand(figures: DemoFigures) -> None:
+def test_the_figures_equal_a_count_by_hand(figures: DemoFigures) -> None:
     assert figures == DemoFigures(
         teacher_accuracy=0.5,
         pool=4,
@@ -56,14 +56,14 @@ def test_the_figures_are_those_of_a_run_counted_by_hand(figures: DemoFigures) ->
     )
 
 
-def test_all_of_them_are_said(figures: DemoFigures) -> None:
+def test_the_summary_has_all_figures(figures: DemoFigures) -> None:
     text = describe(figures)
-    for said in (
+    for words in (
         "50.0% of 4 right",
         "planted wrong labels: 4",
         "precision 75.0%, recall 75.0%",
         "1 right, 1 wrong",
         "right per wrong: 1.0",
     ):
-        assert said in text
+        assert words in text
     assert "33.3% before, 60.0% after" in text

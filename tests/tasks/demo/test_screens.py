@@ -22,20 +22,20 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoPaths:
     return write_demo(tmp_path_factory.mktemp("demo") / "data", 3, labelled=100, unlabelled=40, test=40)
 
 
-def spelling(item: DemoItem) -> tuple[object, ...]:
+def list_contents(item: DemoItem) -> tuple[object, ...]:
     return (*(v for k, v in vars(item).items() if k != "images"), *(i.tobytes() for i in item.images))
 
 
-def entries_of(manifest: Path) -> list[dict]:
+def read_entries(manifest: Path) -> list[dict]:
     return json.loads(manifest.read_text(encoding="utf-8"))
 
 
-def truth_of(paths: DemoPaths) -> list[dict]:
+def read_truth(paths: DemoPaths) -> list[dict]:
     return [json.loads(line) for line in paths.truth.read_text(encoding="utf-8").splitlines()]
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes():
-    first, again, other = ([spelling(i) for i in draw_items(40, seed)] for seed in (1, 1, 2))
+    first, again, other = ([list_contents(i) for i in draw_items(40, seed)] for seed in (1, 1, 2))
     assert first == again
     assert not {line[0] for line in first} & {line[0] for line in other}
     assert [line[4:] for line in first] != [line[4:] for line in other]
@@ -83,36 +83,36 @@ def test_reasons_quote_what_the_dialogue_says(items: list[DemoItem]):
             assert quoted in item.instruction
 
 
-def test_captions_name_no_label():
+def test_captions_contain_no_label():
     assert sorted(CAPTIONS) == sorted((*IMAGE_LABELS, *DIALOGUE_LABELS))
     for caption in CAPTIONS.values():
         assert not [label for label in CAPTIONS if label in caption]
 
 
-def test_exactly_the_share_of_labels_is_wrong_and_stays_in_its_task(demo: DemoPaths):
-    truth = truth_of(demo)
+def test_the_given_share_of_labels_is_wrong_but_of_the_same_task(demo: DemoPaths):
+    truth = read_truth(demo)
     assert Counter(line["split"] for line in truth) == {"labelled": 100, "unlabelled": 40, "test": 40}
     assert sum(line["wrong"] for line in truth) == 12
     for line in truth:
         assert line["wrong"] == (line["given"] not in (None, line["label"]))
         assert (line["given"] is not None) == (line["split"] == "labelled")
         assert line["given"] is None or (line["given"] in KINDS) == (line["label"] in KINDS)
-    given = {e["id"]: e["output"] for e in reversed(entries_of(demo.labelled.manifest))}
+    given = {e["id"]: e["output"] for e in reversed(read_entries(demo.labelled.manifest))}
     assert all(given[line["id"]] == line["given"] for line in truth if line["split"] == "labelled")
 
 
 def test_only_the_broken_items_are_broken(demo: DemoPaths):
-    truth = {line["id"]: line["split"] for line in truth_of(demo)}
+    truth = {line["id"]: line["split"] for line in read_truth(demo)}
     assert len(truth) == 180
     for split, manifest, images in (
         ("labelled", demo.labelled.manifest, demo.labelled.images),
         ("unlabelled", demo.unlabelled.manifest, demo.unlabelled.images),
         ("test", demo.test.manifest, demo.test.images),
     ):
-        entries = entries_of(manifest)
+        entries = read_entries(manifest)
         sound, seen = 0, set()
         for entry in entries:
-            ok = entry["id"] not in seen and is_sound(entry, images) and truth.get(entry["id"]) == split
+            ok = entry["id"] not in seen and is_readable(entry, images) and truth.get(entry["id"]) == split
             assert ("output" in entry) == (split == "labelled")
             sound += ok
             seen.add(entry["id"])
@@ -120,7 +120,7 @@ def test_only_the_broken_items_are_broken(demo: DemoPaths):
         assert sound == Counter(truth.values())[split]
 
 
-def is_sound(entry: dict, images: Path) -> bool:
+def is_readable(entry: dict, images: Path) -> bool:
     names = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
     text = entry["instruction"]
     if not isinstance(text, str) or text.count("<image>") != len(names):
@@ -135,7 +135,7 @@ def is_sound(entry: dict, images: Path) -> bool:
     return True
 
 
-def test_a_folder_of_the_same_recipe_is_reused_and_another_replaced(tmp_path: Path):
+def test_a_folder_with_the_same_recipe_is_reused_and_another_is_replaced(tmp_path: Path):
     folder = tmp_path / "data"
     paths = write_demo(folder, 1, labelled=20, unlabelled=5, test=5)
     manifest = paths.labelled.manifest.read_bytes()

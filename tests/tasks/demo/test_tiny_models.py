@@ -9,11 +9,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.dataset import draw_items
-from tasks.demo.lessons import School, as_sample
+from tasks.demo.lessons import School, convert_to_sample
 from tasks.demo.tiny_models import TinyModels, make_models
-from tasks.demo.training import Collator, learning_rate_factor
+from tasks.demo.training import Collator, compute_rate_factor
 from tasks.packs.pack import load_pack
 
 CORPUS = ['{"理由": "图中有商品大图", "所属类别": "商品详情页截图"}', "反馈密封性不好"] * 20
@@ -21,7 +21,7 @@ CORPUS = ['{"理由": "图中有商品大图", "所属类别": "商品详情页�
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_checkpoint(tmp_path_factory.mktemp("checkpoint"), CORPUS, seed=3)
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), CORPUS, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_small_loads_and_answers(checkpoint: Path):
 
 
 def test_same_corpus_and_seed_give_the_same_files(checkpoint: Path, tmp_path: Path):
-    again = new_checkpoint(tmp_path, CORPUS, seed=3)
+    again = write_checkpoint(tmp_path, CORPUS, seed=3)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (again / name).read_bytes() == (checkpoint / name).read_bytes()
 
@@ -153,14 +153,14 @@ def test_the_base_never_sees_an_items_label(checkpoint: Path):
 def test_a_drawn_item_becomes_the_sample_that_its_manifest_would_give():
     pack = load_pack("demo")
     for item in draw_items(40, seed=99):
-        sample = as_sample(item, pack)
+        sample = convert_to_sample(item, pack)
         assert len(sample.images) == len(item.images)
         assert item.label in sample.labels
         assert not any("分类标签" in part.text for part in sample.parts if part.type == "text")
 
 
-def test_the_learning_rate_rises_then_falls_to_nothing_whatever_the_clock_says():
-    factors = [learning_rate_factor(step, steps=1000) for step in range(1001)]
+def test_the_learning_rate_rises_then_falls_to_zero():
+    factors = [compute_rate_factor(step, steps=1000) for step in range(1001)]
     assert factors[0] == pytest.approx(1 / 60)
     assert factors[:60] == sorted(factors[:60])
     assert factors[60:] == sorted(factors[60:], reverse=True)

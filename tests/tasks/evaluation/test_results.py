@@ -38,12 +38,12 @@ def test_reasons_are_of_the_item_that_was_emitted(tmp_path: Path) -> None:
     write(tmp_path / "emit", [emitted("ours.json", "ours"), emitted("theirs.json", "")])
     assert read().reasons == {"7": "ours"}
     write(tmp_path / "emit", [emitted("elsewhere.json", "")])
-    with pytest.raises(ConfigError, match=r"item 7 of elsewhere\.json is in neither set now"):
+    with pytest.raises(ConfigError, match=r"item 7 of elsewhere\.json is no longer in either set"):
         read()
 
 
 def test_held_out_items_that_emit_has_not_seen_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "emit", [], inputs={"evaluation": "digest"})
     check_held_out(tmp_path, tmp_path / "test.json", "digest")
-    with pytest.raises(ConfigError, match=r"has not seen .*test\.json as it is now"):
+    with pytest.raises(ConfigError, match=r"was made without the current .*test\.json"):
         check_held_out(tmp_path, tmp_path / "test.json", "another")

@@ -20,8 +20,8 @@ def answers(variant: str, right: float, *, seeds: int = 3, items: int = 200, dra
 def test_a_score_counts_what_is_right_by_seed_and_by_class() -> None:
     rows = [
         Scored(sample_id=i, variant="raw", seed=seed, truth=truth, label=label)
-        for seed, said in ((0, ["x", "x", "y", None]), (1, ["x", "y", "y", "y"]))
-        for i, truth, label in zip("pqrs", ["x", "x", "y", "y"], said, strict=True)
+        for seed, labels in ((0, ["x", "x", "y", None]), (1, ["x", "y", "y", "y"]))
+        for i, truth, label in zip("pqrs", ["x", "x", "y", "y"], labels, strict=True)
     ]
     found = score("raw", rows)
     assert (found.seeds, found.items, found.by_seed) == (2, 4, (0.75, 0.75))
@@ -37,8 +37,8 @@ def test_a_score_counts_what_is_right_by_seed_and_by_class() -> None:
 def test_the_agreement_of_reason_and_label_is_of_the_items_that_were_asked() -> None:
     row = Scored(sample_id="i", variant="all", seed=0, truth="x", label="x")
     assert score("all", [row]).agreement is None
-    told = [row.model_copy(update={"sample_id": str(i), "reasoned": "x" if i else "y"}) for i in range(4)]
-    assert score("all", told).agreement == 0.75
+    reasoned = [row.model_copy(update={"sample_id": str(i), "reasoned": "x" if i else "y"}) for i in range(4)]
+    assert score("all", reasoned).agreement == 0.75
 
 
 def test_a_lift_is_found_and_none_is_not() -> None:
@@ -66,7 +66,7 @@ def test_the_gap_closed_is_the_share_of_the_way_from_raw_to_the_ceiling() -> Non
 
 def test_seeds_with_missing_answers_are_refused_by_name() -> None:
     rows = answers("raw", 0.8, seeds=2, items=5)
-    with pytest.raises(ValueError, match="seed 1 has no answer about item i4"):
+    with pytest.raises(ValueError, match="1 answers are missing, the first of seed 1 about item i4"):
         score("raw", rows[:-1])
 
 

@@ -28,8 +28,8 @@ def test_an_item_without_an_answer_gets_the_commonest_of_its_labels() -> None:
     found = choose_test_labels(ITEMS, [prediction("a", "x"), prediction("b", None)], [], USUAL)
     assert found.labels == {"a": "x", "b": "y"}
     assert found.unanswered == ("b",)
-    unheard_of = choose_test_labels(ITEMS, [], [], Counter({"z": 5}))
-    assert unheard_of.labels == {"a": "x", "b": "x"}
+    unknown = choose_test_labels(ITEMS, [], [], Counter({"z": 5}))
+    assert unknown.labels == {"a": "x", "b": "x"}
 
 
 def test_an_item_that_was_refused_gets_the_commonest_label_of_all_and_each_id_one_row() -> None:

@@ -109,12 +109,12 @@ def test_two_items_of_one_id_are_taught_each_as_itself() -> None:
     )
     shared = Results(**{**vars(RESULTS), "pool": {"a": pooled}, "pseudo": {}, "emitted": emitted})
 
-    def said(phase: Phase) -> list[tuple[str, str | None, str | None]]:
+    def list_items(phase: Phase) -> list[tuple[str, str | None, str | None]]:
         texts = ["".join(p.text for p in s.parts if isinstance(p, TextPart)) for s in phase.items]
         return [(text, s.given, phase.reasons.get(s.id)) for text, s in zip(texts, phase.items, strict=True)]
 
     (everything,) = plan_phases(Variant.ALL, shared)
-    assert said(everything) == [("the pool's", "y", None), ("a", "x", "because")]
+    assert list_items(everything) == [("the pool's", "y", None), ("a", "x", "because")]
     first, second = plan_phases(Variant.PHASED, shared)
-    assert said(first) == said(everything)
-    assert said(second) == [("the pool's", "y", None)]
+    assert list_items(first) == list_items(everything)
+    assert list_items(second) == [("the pool's", "y", None)]

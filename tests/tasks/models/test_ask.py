@@ -52,14 +52,14 @@ class Dying(Small):
 
 
 class Failing(Small):
-    """Fails on every other item."""
+    """Fails for every other request."""
 
     def answer(self, number: int, request: Request) -> Generation:
         return generation(request.key, outcome=Outcome.FAILED if number % 2 else Outcome.OK)
 
 
 class Late(Small):
-    """Draws a dozen requests before it answers the first, as an engine does that keeps many in flight."""
+    """Draws a dozen requests before it answers the first, like an engine with many in flight."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         held: list[Request] = []
@@ -80,7 +80,7 @@ class Forgetful(Small):
 
 
 class Improving(Small):
-    """Says nothing useful to greedy questions; a sampled one it answers rightly."""
+    """Gives an unreadable answer to greedy requests and a right one to sampled requests."""
 
     def answer(self, number: int, request: Request) -> Generation:
         text = '{"理由": "因为", "所属类别": "申请退款"}' if request.sampling.temperature else "<<<"
@@ -115,7 +115,7 @@ def test_every_request_comes_back_once_with_its_own_answer(ledger: Ledger) -> No
     assert tally.tokens_in == sum(answer.tokens_in for _, answer in pairs) > 0
 
 
-def test_what_the_ledger_holds_is_not_asked_again(ledger: Ledger) -> None:
+def test_answers_in_the_ledger_are_not_asked_for_again(ledger: Ledger) -> None:
     requests, tally = questions(5), Tally()
     first = list(stream_answers(scripted, ledger, requests[:3], Tally()))
     small = Small()
@@ -143,7 +143,7 @@ def test_the_engine_is_opened_in_the_callers_thread(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("engine", [Small, Late])
-def test_equal_questions_are_asked_once_and_answered_to_each(ledger: Ledger, engine: type[Small]) -> None:
+def test_equal_requests_are_asked_once_and_each_is_answered(ledger: Ledger, engine: type[Small]) -> None:
     prompts = prompter()
     requests = [prompts.classify(sample(f"s{i}", f"用户: {i % 4}"), Sampling()) for i in range(200)]
     small = engine()
@@ -152,7 +152,7 @@ def test_equal_questions_are_asked_once_and_answered_to_each(ledger: Ledger, eng
     assert len(small.seen) == 4
 
 
-def test_what_came_before_the_engine_died_is_kept(ledger: Ledger) -> None:
+def test_answers_received_before_the_engine_died_are_kept(ledger: Ledger) -> None:
     requests, small = questions(5), Small()
     with pytest.raises(EngineError, match="died"):
         list(stream_answers(Dying, ledger, requests, Tally()))
@@ -210,7 +210,7 @@ def test_an_unreadable_answer_is_asked_for_again_with_another_seed(ledger: Ledge
     assert {r.sampling.seed for r in small.seen[3:]} != {r.sampling.seed for r in small.seen[:3]}
 
 
-def test_attempts_are_bounded_and_the_last_answer_stands(ledger: Ledger) -> None:
+def test_attempts_are_bounded_and_the_last_answer_counts(ledger: Ledger) -> None:
     engine = ScriptedEngine(EngineSpec(engine="scripted", model="scripted:bad=1"))
     asking = partial(stream_answers, lambda: engine, ledger, tally=Tally())
     found = list(stream_labels(asking, questions(2), source="t", model="m", attempts=3))
@@ -222,14 +222,14 @@ def test_attempts_are_bounded_and_the_last_answer_stands(ledger: Ledger) -> None
 
 
 class Switching(Small):
-    """Serves several adapters."""
+    """Can switch between adapters."""
 
     def __init__(self) -> None:
         super().__init__()
         self.turned: list[str | None] = []
         self.closed = False
 
-    def turn_to(self, adapter: str | None) -> None:
+    def switch_adapter(self, adapter: str | None) -> None:
         self.turned.append(adapter)
 
     def close(self) -> None:

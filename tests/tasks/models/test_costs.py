@@ -24,7 +24,7 @@ def test_a_tally_counts_answers() -> None:
     assert (tally.asked, tally.failed, tally.shortened, tally.tokens_in, tally.tokens_cached) == (3, 1, 1, 10, 4)
 
 
-def test_the_bill_weighs_engines_by_the_time_they_answered() -> None:
+def test_utilisation_weighs_engines_by_answering_time() -> None:
     tally = Tally(asked=7, reused=3, asked_again=2, rungs=Counter(strict=5))
     tally.add_session(Prices(), Usage(target=4, busy=36.0, seconds=10.0, starved=1.0, gpus=2), 20.0)
     tally.add_session(Prices(), Usage(target=1, busy=5.0, seconds=10.0), 12.0)
@@ -55,12 +55,12 @@ def test_only_an_engine_with_prices_costs_money() -> None:
     assert tally.costs().cost == pytest.approx(1.0)
 
 
-def test_the_table_leaves_out_what_says_nothing() -> None:
+def test_the_table_omits_zero_figures() -> None:
     rows = dict(Costs(asked=2, utilisation=0.5, rungs={"strict": 2}).rows())
     assert rows == {"answers asked": 2, "engine utilisation, %": 50.0, "read: strict": 2}
 
 
-# --- the budget: limits are kept, what was paid stays, the next run goes on ------------------------------------
+# --- the budget: limits are kept, paid answers stay, the next run continues ------------------------------------
 
 
 def questions(count: int) -> list[Request]:
@@ -83,7 +83,7 @@ def spend(ledger: Ledger, requests: list[Request], budget: Budget, prices: Price
     return got
 
 
-def test_requests_are_never_exceeded_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_requests_never_exceed_the_budget_and_the_next_run_continues(tmp_path: Path) -> None:
     requests = questions(300)
     asked: list[int] = []
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
@@ -107,10 +107,10 @@ def test_reused_answers_are_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"), [({"tokens": 1}, "tokens"), ({"cost": 1e-9}, "in money"), ({"hours": 1e-12}, "hours")]
+    ("limits", "message"), [({"tokens": 1}, "tokens"), ({"cost": 1e-9}, "in money"), ({"hours": 1e-12}, "hours")]
 )
-def test_each_limit_stops_and_says_which(limits: dict[str, float], said: str, tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger.sqlite") as ledger, pytest.raises(BudgetSpent, match=said):
+def test_each_limit_stops_and_says_which(limits: dict[str, float], message: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, pytest.raises(BudgetSpent, match=message):
         spend(ledger, questions(400), budget(**limits), Prices(prompt=1.0, output=1.0), Tally())
 
 

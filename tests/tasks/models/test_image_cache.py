@@ -9,7 +9,7 @@ from PIL import Image
 from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError
-from tasks.models.image_cache import ImageCache, TooThin, open_images, prepare, resized_sides
+from tasks.models.image_cache import ImageCache, TooThin, compute_sides, fill_cache, open_images
 from tasks.records import ImageRef
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784}
@@ -50,9 +50,9 @@ def test_sides_are_those_of_smart_resize(patch_size: int) -> None:
             expected = (0, 0)
         if 0 in expected:
             with pytest.raises(TooThin):
-                resized_sides(image, **BOUNDS, patch_size=patch_size)
+                compute_sides(image, **BOUNDS, patch_size=patch_size)
         else:
-            assert resized_sides(image, **BOUNDS, patch_size=patch_size) == expected
+            assert compute_sides(image, **BOUNDS, patch_size=patch_size) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_the_model_sees_what_qwen_vl_utils_makes(
     (opened,) = cache.open([image], **BOUNDS, patch_size=patch_size) or []
     expected = fetch_image({"image": image.path, **BOUNDS}, image_patch_size=patch_size)
     assert opened.mode == "RGB"
-    assert opened.size == expected.size == resized_sides(image, **BOUNDS, patch_size=patch_size)
+    assert opened.size == expected.size == compute_sides(image, **BOUNDS, patch_size=patch_size)
     assert opened.width % (2 * patch_size) == opened.height % (2 * patch_size) == 0
     off = np.abs(pixels(opened).astype(int) - pixels(expected))
-    # JPEG at this quality is not lossless, but no detail of a screenshot's size may go
+    # JPEG at this quality is not lossless, but no visible detail of a screenshot may be lost
     assert off.max() == 0 if suffix == ".png" else 0 < off.mean() < 1.5
 
 
@@ -93,7 +93,7 @@ def test_orientation_transparency_and_palette(cache: ImageCache, tmp_path: Path)
     sideways = ref(tmp_path / "sideways.png", 700, 500)
     images = [sideways, ref(tmp_path / "clear.png", 560, 560), ref(tmp_path / "palette.gif", 560, 560)]
     turned, white, colours = cache.open(images, **BOUNDS) or []
-    assert turned.size == resized_sides(sideways, **BOUNDS)
+    assert turned.size == compute_sides(sideways, **BOUNDS)
     assert turned.width > turned.height
     assert pixels(white).min() == 255
     assert len(colours.getcolors(1 << 20) or []) > 100
@@ -105,13 +105,13 @@ def test_each_bound_has_its_own_file_and_a_second_pass_reads_no_source(cache: Im
     assert small != large
     Path(image.path).unlink()
     assert cache.file(image, **BOUNDS) == large
-    assert (cache.open([image], **BOUNDS) or [])[0].size == resized_sides(image, **BOUNDS)
+    assert (cache.open([image], **BOUNDS) or [])[0].size == compute_sides(image, **BOUNDS)
     assert cache.open([], **BOUNDS) is None
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 @pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:2000], lambda d: b"\0" * len(d)])
-def test_a_torn_file_is_made_anew(cache: ImageCache, tmp_path: Path, name: str, damage):
+def test_a_torn_file_is_written_again(cache: ImageCache, tmp_path: Path, name: str, damage):
     image = saved(tmp_path, name)
     file = cache.file(image, **BOUNDS)
     whole = file.read_bytes()
@@ -120,7 +120,7 @@ def test_a_torn_file_is_made_anew(cache: ImageCache, tmp_path: Path, name: str, 
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_a_file_that_does_not_decode_is_made_anew(cache: ImageCache, tmp_path: Path, name: str):
+def test_an_undecodable_file_is_written_again(cache: ImageCache, tmp_path: Path, name: str):
     image = saved(tmp_path, name)
     file = cache.file(image, **BOUNDS)
     whole = file.read_bytes()
@@ -149,8 +149,8 @@ def test_sources_that_cannot_be_used_are_named(cache: ImageCache, tmp_path: Path
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 20_000), (10_000, 40)])
-def test_a_strip_is_refused_by_name(cache: ImageCache, tmp_path: Path, width: int, height: int):
-    """The second fits the aspect, but nothing is left of its height at so few pixels."""
+def test_a_thin_image_is_refused_by_name(cache: ImageCache, tmp_path: Path, width: int, height: int):
+    """The second image has an allowed aspect ratio, but its height would be 0 at the given number of pixels."""
     Image.new("RGB", (width, height)).save(tmp_path / "strip.png")
     image = ref(tmp_path / "strip.png", width, height)
     for opening in (cache.file, lambda image, **b: open_images([image], **b)):
@@ -181,9 +181,9 @@ def test_threads_and_processes_make_the_same_images_at_once(tmp_path: Path):
     assert len(files) == len(images)
 
 
-def test_preparing_makes_what_is_lacking_and_counts_what_cannot_be(cache: ImageCache, tmp_path: Path):
+def test_fill_cache_writes_missing_images_and_counts_failures(cache: ImageCache, tmp_path: Path):
     good, torn = saved(tmp_path, "a.png"), saved(tmp_path, "b.bmp")
     Path(torn.path).write_bytes(b"no image")
-    assert prepare(cache, [good, torn, good], **BOUNDS) == 1
+    assert fill_cache(cache, [good, torn, good], **BOUNDS) == 1
     (made,) = [file for file in cache.folder.rglob("*") if file.is_file()]
     assert made == cache.file(good, **BOUNDS)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def start(script: str, *arguments: object, **options: object) -> "subprocess.Popen[str]":
-    """A child that runs `script` with a ledger open on its first argument."""
+    """Start a child process that runs `script` with an open ledger."""
     head = (
         "import sys, time\nfrom pathlib import Path\nfrom tasks.models.ledger.ledger import Ledger\n"
         "from tests.tasks.questions import keep\nledger = Ledger(Path(sys.argv[1]))\n"
@@ -85,7 +85,7 @@ def test_questions_and_answers_are_read_with_plain_pandas(path: Path) -> None:
     assert (pandas.Timestamp.now("UTC") - pandas.to_datetime(frame["at"], unit="s", utc=True)).max().seconds < 60
 
 
-def test_what_is_equal_for_all_questions_is_kept_once(path: Path) -> None:
+def test_texts_shared_by_requests_are_stored_once(path: Path) -> None:
     with Ledger(path) as ledger:
         for key in numbers(500):
             ledger.put(question(key, prefix="说明" * 20_000), generation(key))
@@ -95,7 +95,7 @@ def test_what_is_equal_for_all_questions_is_kept_once(path: Path) -> None:
     connection.close()
 
 
-def test_what_json_and_utf8_cannot_hold_is_kept_all_the_same(path: Path) -> None:
+def test_infinite_numbers_and_lone_surrogates_are_kept(path: Path) -> None:
     half, infinite = generation("half", texts=("a\ud800b",)), {"x": -math.inf, "y": 0.0}
     with Ledger(path) as ledger:
         ledger.put(question("half", sample_id="s\ud800"), half)
@@ -114,14 +114,14 @@ def test_thousands_of_keys_are_looked_up_at_once(path: Path) -> None:
         assert set(ledger.get(numbers(-100, 2000))) == set(numbers(1800))
 
 
-def test_what_cost_nothing_is_asked_again_and_other_bad_outcomes_are_not(path: Path) -> None:
+def test_failed_and_too_long_answers_are_not_kept(path: Path) -> None:
     with Ledger(path) as ledger:
         for outcome in Outcome:
             keep(ledger, outcome, outcome=outcome)
         assert set(Outcome) - set(ledger.get(Outcome)) == {Outcome.FAILED, Outcome.TOO_LONG} == NOT_KEPT
 
 
-def test_the_first_answer_stands(path: Path) -> None:
+def test_the_first_answer_to_a_key_is_kept(path: Path) -> None:
     with Ledger(path) as one, Ledger(path) as two:
         for ledger, text in ((one, "first"), (one, "again"), (two, "second")):
             keep(ledger, texts=(text,))
@@ -134,8 +134,8 @@ def test_the_first_answer_stands(path: Path) -> None:
         assert len(one) == 2
 
 
-def test_an_answer_to_another_question_is_a_defect_of_the_caller(path: Path) -> None:
-    with Ledger(path) as ledger, pytest.raises(ValueError, match="not to the request"):
+def test_an_answer_to_another_request_is_refused(path: Path) -> None:
+    with Ledger(path) as ledger, pytest.raises(ValueError, match="was given for the request"):
         ledger.put(question("a"), generation("b"))
 
 
@@ -159,7 +159,7 @@ def test_neither_put_nor_get_waits_for_another_runs_write(path: Path) -> None:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         keep(ledger, "first")
-        time.sleep(1.3)  # by now the ledger's own thread waits for the lock
+        time.sleep(1.3)  # by now the ledger's thread waits for the lock
         began = time.monotonic()
         for key in numbers(1000):
             keep(ledger, key)
@@ -198,7 +198,7 @@ while True:
     child.communicate()
     with Ledger(path) as ledger:
         kept = ledger.get(puts)
-    old = {key for key, at in puts.items() if killed - float(at) > 3}  # two more for a busy machine
+    old = {key for key, at in puts.items() if killed - float(at) > 3}  # one second plus two for a busy machine
     assert len(old) > 10
     assert old <= set(kept)
     assert ledger.notice == ""
@@ -207,14 +207,14 @@ while True:
 def test_a_killed_run_that_was_waiting_for_its_engine_has_kept_its_last_batch(path: Path) -> None:
     child = start('for n in range(20): keep(ledger, f"{n}")\nprint("put", flush=True)\ntime.sleep(60)', path)
     assert child.stdout is not None and child.stdout.readline() == "put\n"
-    time.sleep(4)  # three of them for a busy machine
+    time.sleep(4)  # one second plus three for a busy machine
     child.kill()
     child.communicate()
     with Ledger(path) as ledger:
         assert len(ledger) == 20
 
 
-def test_closing_keeps_what_waits_and_twice_is_safe_and_nothing_is_taken_afterwards(path: Path) -> None:
+def test_closing_writes_pending_answers_and_is_safe_twice(path: Path) -> None:
     with Ledger(path) as ledger:
         keep(ledger)
         ledger.close()
@@ -294,7 +294,7 @@ def test_several_threads_share_one(path: Path) -> None:
 
 def test_a_file_that_is_no_ledger_is_set_aside_whole(path: Path) -> None:
     path.parent.mkdir()
-    for _ in range(3):  # within a second: a name of its own for each
+    for _ in range(3):  # within the same second: each gets its own name
         path.write_bytes(b"junk" + os.urandom(5000))
         junk = path.read_bytes()
         with Ledger(path) as ledger:
@@ -345,7 +345,7 @@ def test_a_torn_tail_costs_only_itself(path: Path, tmp_path: Path, lost: int) ->
         for key in numbers(40):
             keep(ledger, key, texts=("字" * 500,))
             ledger.flush()
-        # The files as a power cut would leave them: the log ends in the middle of a frame.
+        # the files as after a power cut: the log ends within a frame
         shutil.copy(path, torn)
         log = path.with_name(path.name + "-wal").read_bytes()
         torn.with_name(torn.name + "-wal").write_bytes(log[:-lost])
@@ -396,24 +396,24 @@ except LedgerError as error:
     child = start(script, path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)))
     out, error = child.communicate(timeout=60)
     assert child.returncode == 3, error
-    assert f"{path}: answers can't be written" in error and "free disk space" in error
+    assert f"{path}: answers cannot be written" in error and "free disk space" in error
     written = len(out.splitlines())
     assert written > 5
     with Ledger(path) as ledger:
         assert len(ledger) >= written
 
 
-def test_a_write_that_failed_in_the_background_is_told_and_nothing_is_lost(path: Path) -> None:
+def test_a_failed_background_write_is_raised_and_loses_nothing(path: Path) -> None:
     with Ledger(path) as ledger:
         keep(ledger, "first")
         thief = sqlite3.connect(path)
         thief.execute("ALTER TABLE requests RENAME TO stolen")
-        with pytest.raises(LedgerError, match="answers can't be written"):
+        with pytest.raises(LedgerError, match="answers cannot be written"):
             for key in numbers(200):  # 10 s at most
                 time.sleep(0.05)
                 keep(ledger, key)
         assert "first" in ledger.get(["first"])
-        with pytest.raises(LedgerError, match="answers can't be written"):
+        with pytest.raises(LedgerError, match="answers cannot be written"):
             ledger.flush()
         assert len(ledger) == 0
         thief.execute("ALTER TABLE stolen RENAME TO requests")
@@ -423,7 +423,7 @@ def test_a_write_that_failed_in_the_background_is_told_and_nothing_is_lost(path:
         assert len(ledger) == len(ledger.get(["first", *numbers(int(key) + 1)])) > 1
 
 
-def test_a_place_that_is_none_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_an_unusable_path_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "ledger.sqlite", tmp_path / "folder"):

@@ -5,7 +5,7 @@ import pytest
 
 from tasks.errors import LedgerError
 from tasks.models.ledger.ledger import Ledger
-from tasks.models.ledger.tools import Choice, prunable, prune, stats
+from tasks.models.ledger.tools import Choice, find_prunable, prune, read_stats
 from tasks.records import Outcome, Request
 from tests.tasks.making import generation
 from tests.tasks.questions import question
@@ -54,7 +54,7 @@ def keys(path: Path) -> set[str]:
 def test_stats_add_up_by_purpose_model_and_outcome(path: Path) -> None:
     change(path, "UPDATE answers SET at = 5.0 WHERE key = 'c'")
     change(path, "UPDATE answers SET at = 9e9 WHERE key = 'e'")
-    found = stats(path)
+    found = read_stats(path)
     groups = [(g.purpose, g.engine, g.outcome, g.rows) for g in found.groups]
     assert groups == [
         ("classify", "local/student", "ok", 2),
@@ -69,13 +69,13 @@ def test_stats_add_up_by_purpose_model_and_outcome(path: Path) -> None:
 
 def test_stats_of_an_empty_ledger(tmp_path: Path) -> None:
     Ledger(tmp_path / "new.sqlite").close()
-    found = stats(tmp_path / "new.sqlite")
+    found = read_stats(tmp_path / "new.sqlite")
     assert (found.rows, found.oldest, found.groups) == (0, None, ())
 
 
 def test_a_missing_ledger_is_an_error_and_stays_missing(tmp_path: Path) -> None:
     missing = tmp_path / "none.sqlite"
-    for work in (stats, lambda p: prune(p, Choice(purpose="classify"))):
+    for work in (read_stats, lambda p: prune(p, Choice(purpose="classify"))):
         with pytest.raises(LedgerError, match=r"none\.sqlite: there is no ledger"):
             work(missing)
     assert list(tmp_path.iterdir()) == []
@@ -85,10 +85,10 @@ def test_a_file_that_is_no_ledger_is_an_error_and_left_alone(tmp_path: Path) -> 
     junk, other = tmp_path / "junk.sqlite", tmp_path / "other.sqlite"
     junk.write_bytes(b"junk" * 1000)
     change(other, "CREATE TABLE answers (key)")
-    for path, message in ((junk, "not a database"), (other, "no ledger of version 2")):
+    for path, message in ((junk, "not a database"), (other, "not a ledger of version 2")):
         before = path.read_bytes()
         with pytest.raises(LedgerError, match=message):
-            stats(path)
+            read_stats(path)
         assert path.read_bytes() == before
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_ledger_is_an_error_and_left_alone(tmp_path: Path) -> 
 )
 def test_what_meets_all_conditions_is_deleted(path: Path, choice: Choice, left: str) -> None:
     change(path, "UPDATE answers SET at = ? WHERE key = 'a'", 9 * DAY)
-    assert prunable(path, choice).rows == 6 - len(left)
+    assert find_prunable(path, choice).rows == 6 - len(left)
     assert keys(path) == set("abcdef")
     assert prune(path, choice)[0] == 6 - len(left)
     assert keys(path) == set(left)
@@ -121,13 +121,13 @@ def test_what_meets_all_conditions_is_deleted(path: Path, choice: Choice, left: 
 
 
 def test_pruning_everything_needs_a_condition(path: Path) -> None:
-    for work in (prune, prunable):
-        with pytest.raises(LedgerError, match="choose what to delete"):
+    for work in (prune, find_prunable):
+        with pytest.raises(LedgerError, match="say which answers to delete"):
             work(path, Choice())
     assert keys(path) == set("abcdef")
 
 
-def test_space_and_texts_are_given_back_while_a_run_goes_on(tmp_path: Path) -> None:
+def test_prune_releases_space_and_texts_during_a_run(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     prefixes = {"old": "旧" * 30_000, "new": "新" * 30_000}
     with Ledger(path) as ledger:
@@ -138,11 +138,11 @@ def test_space_and_texts_are_given_back_while_a_run_goes_on(tmp_path: Path) -> N
                 )
                 ledger.put(request, generation(request.key))
         ledger.flush()
-        before = stats(path).size
+        before = read_stats(path).size
         rows, freed = prune(path, Choice(purpose="old"))
         assert rows == 300
-        assert freed == before - stats(path).size > before * 0.4
-        # The run still believes that it has stored the old prefix; its next answer must find it all the same.
+        assert freed == before - read_stats(path).size > before * 0.4
+        # the run has stored the old prefix before; its next answer must store it again
         again = question("again", prefix=prefixes["old"])
         ledger.put(again, generation("again"))
     connection = sqlite3.connect(path)

@@ -16,7 +16,7 @@ SPEC = EngineSpec(engine="scripted", model="scripted:hash")
 
 
 class Recording(Asker):
-    """Notes what is asked."""
+    """Records the requests that it is asked."""
 
     asked: tuple[Request, ...] = ()
 

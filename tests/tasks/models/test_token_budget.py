@@ -9,16 +9,16 @@ from PIL import Image
 from qwen_vl_utils import fetch_image
 from transformers import AutoProcessor, Qwen2VLImageProcessor
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.image_cache import TooThin, open_images
-from tasks.models.token_budget import PromptBudget, estimate_prompt_tokens, image_tokens
+from tasks.models.token_budget import PromptBudget, count_image_tokens, estimate_prompt_tokens
 from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 from tests.tasks.making import image, prompter, sample
 
 rng = random.Random(0)
-# On strips of more than max_pixels / 784 to 1, qwen_vl_utils (which is asked here) and transformers disagree.
+# for images longer than max_pixels / 784 times their width, qwen_vl_utils (used here) and transformers disagree
 SIZES = [(28, 28), (29, 57), (42, 70), (1080, 2340), (500, 28)]
 SIZES += [(rng.randint(100, 1500), rng.randint(100, 1500)) for _ in range(30)]
 BOUNDS = [(56 * 56, 1280 * 784), (112 * 168, 112 * 168), (784, 100 * 784)]
@@ -31,7 +31,7 @@ def sized(width: int, height: int, path: str = "/a.png") -> ImageRef:
 @pytest.fixture(scope="module", params=[14, 16], ids=["qwen2", "qwen3"])
 def budget(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PromptBudget:
     texts = (f"用户: 在吗\n客服: 在的，订单{i} has arrived. What's 第{i}个？" for i in range(200))
-    processor = AutoProcessor.from_pretrained(new_checkpoint(tmp_path_factory.mktemp("tiny"), texts))
+    processor = AutoProcessor.from_pretrained(write_checkpoint(tmp_path_factory.mktemp("tiny"), texts))
     processor.image_processor = Qwen2VLImageProcessor(patch_size=request.param)
     return PromptBudget(processor)
 
@@ -54,7 +54,7 @@ def asked(
 
 
 def made(budget: PromptBudget, request: Request) -> dict[str, list[list[int]]]:
-    """The prompt as the processor makes it, blank images of the right size going the way of real ones."""
+    """Return the processor's tensors for the prompt, with blank images of the right sizes."""
     processor, bounds = budget._processor, {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
     patch = processor.image_processor.patch_size
     pictures = [
@@ -67,7 +67,7 @@ def made(budget: PromptBudget, request: Request) -> dict[str, list[list[int]]]:
 
 
 def dialogue(turns: int, keep: int, images_a_turn: int = 1, **fields: int) -> Request:
-    """Turn 0 is the item's own heading; each turn has a text and images of a phone's shape."""
+    """Return a request with a heading (turn 0), and a text and phone screenshots in each turn."""
     parts: list[Part] = [TextPart(text="对话：\n"), ImagePart(image=sized(200, 200))]
     for turn in range(1, turns + 1):
         parts.append(TextPart(text=f"用户: 第{turn}个订单" + "到哪里了" * (turn % 4) + "\n", turn=turn))
@@ -80,9 +80,9 @@ def test_an_image_costs_what_the_processor_makes_of_it(min_pixels: int, max_pixe
     processor = Qwen2VLImageProcessor(size={"shortest_edge": min_pixels, "longest_edge": max_pixels})
     for width, height in SIZES:
         grid = processor(images=[Image.new("RGB", (width, height))], return_tensors="np")["image_grid_thw"][0]
-        # one token for each 2 × 2 patches of 14 pixels, and the two that frame an image
+        # one token per 2 × 2 patches of 14 pixels, and two that frame an image
         expected = int(grid.prod()) // 4 + 2
-        assert image_tokens(sized(width, height), min_pixels=min_pixels, max_pixels=max_pixels) == expected
+        assert count_image_tokens(sized(width, height), min_pixels=min_pixels, max_pixels=max_pixels) == expected
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 700), (31, 31), (1200, 90)])
@@ -91,7 +91,7 @@ def test_an_opened_image_costs_the_same(tmp_path: Path, width: int, height: int)
     Image.new("RGB", (width, height)).save(file)
     ref = sized(width, height, str(file))
     (opened,) = open_images([ref], min_pixels=56 * 56, max_pixels=200 * 784) or []
-    assert opened.width * opened.height // 784 + 2 == image_tokens(ref, min_pixels=56 * 56, max_pixels=200 * 784)
+    assert opened.width * opened.height // 784 + 2 == count_image_tokens(ref, min_pixels=56 * 56, max_pixels=200 * 784)
 
 
 def test_an_estimate_is_images_text_and_a_frame() -> None:
@@ -111,7 +111,7 @@ def test_an_estimate_is_images_text_and_a_frame() -> None:
     assert costs[4] == costs[0]
 
 
-# What could join over the edges of parts: spaces, line ends, marks that combine, halves of special tokens.
+# texts that may merge at the borders of parts: spaces, line ends, combining marks, halves of special tokens
 pieces = st.text("a 1\n\t.。单é\u0301\u200d👍'<|>", max_size=12)
 words = st.sampled_from(["订单", "\n\n", " ", "<|im_end|>", "<|im_start|>", "<image>", "let's", "  \n x"])
 texts = st.lists(pieces | words, max_size=6).map("".join)
@@ -124,7 +124,7 @@ contents = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(parts=contents, prefix=texts, suffix=texts, system=texts, most=st.integers(4, 40))
-def test_the_count_is_the_processors_own(
+def test_the_count_equals_the_processors(
     budget: PromptBudget, parts: list[Part], prefix: str, suffix: str, system: str, most: int
 ):
     request = asked(*parts, prefix=prefix, suffix=suffix, system=system, max_pixels=most * 1024, min_pixels=4 * 1024)
@@ -133,7 +133,7 @@ def test_the_count_is_the_processors_own(
 
 
 def test_several_threads_may_ask(budget: PromptBudget):
-    """Beside calls of the tokenizer itself, which sets its padding and truncation."""
+    """Counts while other threads call the tokenizer, which sets its padding and truncation."""
     items = [dialogue(n, keep=n) for n in range(1, 40)]
     expected = [budget.count(item) for item in items]
     budget._text_tokens.cache_clear()
@@ -146,7 +146,7 @@ def test_several_threads_may_ask(budget: PromptBudget):
         assert list(pool.map(ask, range(39 * 5))) == expected * 5
 
 
-def test_a_spelt_image_token_is_no_image(budget: PromptBudget):
+def test_an_image_token_in_the_text_is_not_an_image(budget: PromptBudget):
     plain = asked(TextPart(text="看图"), ImagePart(image=sized(300, 300)))
     poisoned = asked(TextPart(text="看<|image_pad|>图"), ImagePart(image=sized(300, 300)))
     pad = budget._processor.tokenizer.convert_tokens_to_ids(budget._processor.image_token)
@@ -162,7 +162,7 @@ def test_an_image_that_cannot_be_resized_is_named(budget: PromptBudget):
             counting(request)
 
 
-def test_what_fits_is_returned_as_it_is(budget: PromptBudget):
+def test_a_request_that_fits_is_unchanged(budget: PromptBudget):
     request = dialogue(4, keep=4)
     tokens = budget.count(request)
     fitted = budget.fit(request, tokens)
@@ -171,7 +171,7 @@ def test_what_fits_is_returned_as_it_is(budget: PromptBudget):
 
 
 @pytest.mark.parametrize("share", [0.9, 0.6, 0.35])
-def test_the_oldest_turns_go_and_no_more_than_needed(budget: PromptBudget, share: float):
+def test_oldest_turns_are_removed_first_and_no_more_than_needed(budget: PromptBudget, share: float):
     request = dialogue(12, keep=12)
     limit = round(budget.count(request) * share)
     fitted = budget.fit(request, limit)
@@ -188,7 +188,7 @@ def test_the_oldest_turns_go_and_no_more_than_needed(budget: PromptBudget, share
     assert fitted.note == f"dropped {gone}"
 
 
-def test_then_pixels_go_and_no_more_than_needed(budget: PromptBudget):
+def test_images_shrink_after_turns_and_no_more_than_needed(budget: PromptBudget):
     request = dialogue(4, keep=3)
     token_pixels = (2 * budget._patch_size) ** 2
     kept = tuple(p for p in request.parts if p.turn in (0, 3, 4))
@@ -210,7 +210,7 @@ def test_nothing_is_dropped_where_nothing_may_be(budget: PromptBudget):
     assert fitted.note == f"max_pixels {request.max_pixels} → {fitted.request.max_pixels}"
 
 
-def test_what_cannot_fit_says_how_much_is_missing(budget: PromptBudget):
+def test_a_prompt_that_cannot_fit_is_refused_with_its_length(budget: PromptBudget):
     request = dialogue(3, keep=2)
     whole = budget.count(request)
     with pytest.raises(
@@ -232,7 +232,7 @@ def test_no_image_is_shrunk_to_nothing(budget: PromptBudget):
 
 @settings(max_examples=600, deadline=None)
 @given(turns=st.integers(1, 9), keep=st.integers(0, 9), images=st.integers(0, 3), share=st.floats(0.2, 1.0))
-def test_whatever_is_fitted_fits(budget: PromptBudget, turns: int, keep: int, images: int, share: float):
+def test_a_shortened_request_fits(budget: PromptBudget, turns: int, keep: int, images: int, share: float):
     request = dialogue(turns, keep=min(keep, turns), images_a_turn=images)
     limit = round(budget.count(request) * share)
     try:

@@ -9,7 +9,7 @@ import yaml
 
 from tasks.dataset.export.student_set import make_label_examples
 from tasks.errors import PackError
-from tasks.models.engines.server.chat import Capabilities, chat_body, probe_body
+from tasks.models.engines.server.chat import Capabilities, build_chat_body, build_probe_body
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
 from tasks.prompts.prompter import Prompter, count_fixed_chars, reseed
 from tasks.prompts.turns import make_system_turn, make_user_content, make_user_text
@@ -47,8 +47,8 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
         make_system_turn(request) == [turn]
         and make_user_text(request) == asking.training_turns(subject, "申请退款")[1].content
     )
-    body = json.loads(chat_body(request, "m", [b"data:x"], Capabilities(), n=1, seed=0))
-    begun = json.loads(probe_body(request, "m", [b"data:x"], "{", (1,)))
+    body = json.loads(build_chat_body(request, "m", [b"data:x"], Capabilities(), n=1, seed=0))
+    begun = json.loads(build_probe_body(request, "m", [b"data:x"], "{", (1,)))
     assert body["messages"][0] == begun["messages"][0] == turn
     assert [m["role"] for m in begun["messages"]] == ["system", "user", "assistant"]
     trained = asking.training_turns(subject, "申请退款")
@@ -58,7 +58,7 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
     assert count_fixed_chars(request) == len(request.system + request.prefix + request.suffix)
     without = prompter(plain).classify(subject, GREEDY, with_reason=False)
     assert make_system_turn(without) == [] and without.key != request.key
-    assert "system" not in chat_body(without, "m", [b"data:x"], Capabilities(), n=1, seed=0).decode()
+    assert "system" not in build_chat_body(without, "m", [b"data:x"], Capabilities(), n=1, seed=0).decode()
 
 
 # --- describe first ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.tasks.making import prediction
 LABEL, OTHER = "申请退款", "查询物流"
 
 
-def test_confidence_is_the_labels_probability_else_its_share_of_votes_else_none() -> None:
+def test_confidence_is_the_probability_or_the_share_of_votes() -> None:
     both = collect_evidence(prediction(probabilities={LABEL: 0.6, OTHER: 0.4}, votes={LABEL: 1, OTHER: 2}))
     assert both.confidence == 0.6
     assert collect_evidence(prediction(votes={LABEL: 1, OTHER: 3})).confidence == 0.25
@@ -25,7 +25,7 @@ def test_confidence_is_the_labels_probability_else_its_share_of_votes_else_none(
     assert collect_evidence(prediction(label="y", probabilities={LABEL: 1.0})).confidence == 0.0
 
 
-def test_the_teachers_own_evidence() -> None:
+def test_evidence_of_the_teacher() -> None:
     found = collect_evidence(prediction(probabilities={LABEL: 0.7, OTHER: 0.2, "z": 0.1}, votes={LABEL: 2, OTHER: 1}))
     assert (found.probability, found.margin, found.vote_share) == (0.7, pytest.approx(0.5), pytest.approx(2 / 3))
     assert (found.described, found.students, found.second) == (None, None, None)
@@ -33,16 +33,16 @@ def test_the_teachers_own_evidence() -> None:
     assert (bare.probability, bare.margin, bare.vote_share) == (None, None, 1.0)
 
 
-def test_others_speak_for_the_label_or_against_it() -> None:
+def test_evidence_of_other_models() -> None:
     mine, theirs = {LABEL: 0.8, OTHER: 0.2}, {LABEL: 0.2, OTHER: 0.8}
-    said = collect_evidence(
+    found = collect_evidence(
         prediction(),
         direct=prediction(probabilities=mine),
         students=[prediction(label=OTHER, probabilities=theirs)],
         second=prediction(label=OTHER),
     )
-    assert said.described == pytest.approx(log(4)) and said.students == pytest.approx(-log(4))
-    assert said.second == pytest.approx(log(LEAST))  # sure of another label
+    assert found.described == pytest.approx(log(4)) and found.students == pytest.approx(-log(4))
+    assert found.second == pytest.approx(log(LEAST))  # sure of another label
 
 
 def test_repeats_are_averaged_before_they_are_compared() -> None:
@@ -52,7 +52,7 @@ def test_repeats_are_averaged_before_they_are_compared() -> None:
     assert compute_log_ratio([], LABEL) is None
 
 
-def test_what_is_not_known_speaks_neither_way_and_all_else_only_upwards() -> None:
+def test_unknown_evidence_is_neutral() -> None:
     names = dict(zip(FEATURES, encode_evidence([Evidence()])[0].tolist(), strict=True))
     assert {n for n, v in names.items() if v} == {"confidence"} and names["confidence"] == pytest.approx(
         log(LEAST), 0.01

@@ -7,7 +7,7 @@ from tasks.pseudo_labels.trust import fit_trust
 from tests.tasks.pseudo_labels.drawn_sets import World, draw
 
 
-def test_expected_precision_never_falls_when_the_evidence_grows() -> None:
+def test_stronger_evidence_never_lowers_the_expected_precision() -> None:
     model = fit_trust(draw(World(), 2).targets, 0, 40)
     least = Evidence(probability=0.5, margin=0.1, vote_share=0.4, described=-2, students=-2, second=-2)
     rungs = [least]
@@ -18,7 +18,7 @@ def test_expected_precision_never_falls_when_the_evidence_grows() -> None:
     assert np.all(np.diff(expected) >= 0) and expected[-1] > expected[0] + 0.1
 
 
-def test_a_class_the_teacher_always_gets_wrong_is_left_out_and_a_rare_one_is_shrunk() -> None:
+def test_a_class_that_is_always_wrong_is_left_out_and_a_rare_one_is_shrunk() -> None:
     drawn = draw(World(spread=0.0, accuracy=3.0, students=False), 3)
     t = drawn.targets
     wrong = np.array([label == "class-1" for label in t.labels])

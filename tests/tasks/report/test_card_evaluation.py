@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.evaluation.table import Report, make_report
 from tasks.report.card.card import CardSettings, write_card
-from tasks.report.card.facts import gather
+from tasks.report.card.facts import read_facts
 from tests.tasks.evaluation.test_scores import answers
 from tests.tasks.report.made_run import make_run
 
@@ -21,14 +21,14 @@ def write_evaluated_card(run: Path) -> str:
 
 
 def test_an_evaluation_is_read_and_a_missing_or_broken_one_is_none(tmp_path: Path) -> None:
-    assert gather(tmp_path).evaluation is None
+    assert read_facts(tmp_path).evaluation is None
     file = tmp_path / "evaluate" / "scores.json"
     file.parent.mkdir()
     file.write_text("{}")
-    assert gather(tmp_path).evaluation is None
+    assert read_facts(tmp_path).evaluation is None
     report = make_evaluation()
     file.write_text(report.model_dump_json())
-    assert gather(tmp_path).evaluation == report
+    assert read_facts(tmp_path).evaluation == report
 
 
 def test_the_section_names_each_variant_with_its_lift_and_the_gap(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tasks.correction.decide import Decisions, correct
 from tasks.correction.gate import Gate
 from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
-from tasks.report.correction.figures import explain_gate, measure, predict_held_out, share
+from tasks.report.correction.figures import explain_gate, measure, measure_share, predict_held_out
 from tasks.report.correction.report import render_page, write_report
 
 NO_RUN: dict[str, Any] = {"title": "Correction", "costs": {}, "excluded": {}, "repeats": 1}
@@ -117,9 +117,9 @@ def test_the_threshold_is_where_flags_begin(settings: dict[str, Any]) -> None:
     decisions = Made(sure=2.0).decide(60, **settings)
     threshold = measure(decisions)["threshold"]
     assert threshold is not None
-    unheard = [i for i in range(600) if i not in decisions.verdicts]
-    above = [bool(decisions.beliefs.p_wrong[i] >= threshold) for i in unheard]
-    assert above == decisions.flagged[unheard].tolist()
+    unjudged = [i for i in range(600) if i not in decisions.verdicts]
+    above = [bool(decisions.beliefs.p_wrong[i] >= threshold) for i in unjudged]
+    assert above == decisions.flagged[unjudged].tolist()
     assert 0 < sum(above) < len(above)
 
 
@@ -148,10 +148,10 @@ def test_measured_figures_count_audited_items_by_models_that_did_not_know_them()
 
 
 def test_a_share_has_wilsons_interval() -> None:
-    found = share(8, 10)
+    found = measure_share(8, 10)
     assert found.value == 0.8
     assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
-    assert share(0, 0).value is None
+    assert measure_share(0, 0).value is None
 
 
 def test_the_budget_curve_falls_by_the_largest_gains_first() -> None:
@@ -227,7 +227,7 @@ def test_the_smallest_sets_have_a_report(items: int, classes: int, reviews: int,
 
 
 @pytest.mark.parametrize(
-    ("gate", "said"),
+    ("gate", "sentence_pattern"),
     [
         (Gate(34, 3, 2, 0.78, 0.5), r"^The gate is open: .* right in 34, .* in 3 and neither in 2, .* 0\.78 .*above"),
         (Gate(5, 5, 0, 0.24, 0.5), r"^The gate is closed: .* right in 5, .* in 5 .* 0\.24 .*not above the level 0\.50"),
@@ -235,9 +235,9 @@ def test_the_smallest_sets_have_a_report(items: int, classes: int, reviews: int,
         (Gate(0, 0, 0, 0.0, 0.5), "^The gate is closed: no judged item would have been changed"),
     ],
 )
-def test_the_gate_is_explained_in_a_sentence(decided: Decisions, gate: Gate, said: str) -> None:
+def test_the_gate_is_explained_in_a_sentence(decided: Decisions, gate: Gate, sentence_pattern: str) -> None:
     sentence = explain_gate(gate, verdicts=50)
-    assert re.search(said, sentence)
+    assert re.search(sentence_pattern, sentence)
     assert sentence in render_page(NO_RUN | measure(decided) | {"gate_why": sentence})
 
 

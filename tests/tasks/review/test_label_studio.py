@@ -11,7 +11,7 @@ from PIL import Image
 from tasks.errors import JudgementError
 from tasks.items.images import check_image
 from tasks.records import ImageRef, ReviewCase, content_digest
-from tasks.review.label_studio import is_export, labelling_config, read_export, write_tasks
+from tasks.review.label_studio import is_export, make_labelling_config, read_export, write_tasks
 from tests.tasks.making import parts
 
 LABELS = ("申请退款", '"查询" & <物流>', "反馈破损")
@@ -76,13 +76,13 @@ def test_every_task_is_whole_and_named_as_the_configuration_wants(tmp_path: Path
 
 
 def test_the_labels_stand_in_the_configuration_where_all_items_offer_the_same() -> None:
-    root = ElementTree.fromstring(labelling_config([case("a"), case("b")]))
+    root = ElementTree.fromstring(make_labelling_config([case("a"), case("b")]))
     assert [choice.get("value") for choice in root.iter("Choice")] == [*LABELS, "neither"]
 
 
 def test_else_each_task_brings_its_own(tmp_path: Path) -> None:
     cases = [case("a"), case("b", labels=LABELS[:2])]
-    root = ElementTree.fromstring(labelling_config(cases))
+    root = ElementTree.fromstring(make_labelling_config(cases))
     assert not list(root.iter("Choice"))
     (choices,) = root.iter("Choices")
     assert choices.get("value") == "$choices"
@@ -148,15 +148,15 @@ def test_results_of_other_controls_are_not_verdicts(tmp_path: Path) -> None:
     [
         (task("b", annotation()), "task 2: 0 choices instead of one"),
         (task("b", annotation("x", "y")), "task 2: 2 choices instead of one"),
-        ({"id": 3, "item": "b", "verdict": "x"}, r"task 2: is not an exported task of ours \(data: .* not JSON-MIN"),
-        (task("b", annotation("x"), data={"text": "?"}), r"task 2: is not an exported task of ours \(data: item: "),
+        ({"id": 3, "item": "b", "verdict": "x"}, r"task 2: is not a task that \(data: .* not JSON-MIN"),
+        (task("b", annotation("x"), data={"text": "?"}), r"task 2: is not a task that \(data: item: "),
         (task("b", annotation() | {"result": "x"}), r"task 2: is not .* \(annotations: 0: result: "),
         (task("b", annotation() | {"result": [{"from_name": "verdict"}]}), "task 2: 0 choices"),
         (
             task("b", annotation() | {"result": [{"from_name": "verdict", "value": {"choices": 1}}]}),
             r"task 2: is not .* \(annotations: 0: result: 0: value: choices: ",
         ),
-        (3, r"task 2: is not an exported task"),
+        (3, r"task 2: is not a task that"),
     ],
 )
 def test_a_task_that_cannot_be_read_is_named(bad: Any, message: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.images import check_image
 from tasks.records import ImageRef, ReviewCase, content_digest
-from tasks.review.page import SHOWN_PIXELS, image_url, write_review_page
+from tasks.review.page import SHOWN_PIXELS, encode_image, write_review_page
 from tasks.review.queue import read_queue, write_queue
 from tests.tasks.making import image, parts, sample
 
@@ -135,10 +135,10 @@ def test_a_broken_image_is_a_note_in_its_place(content: bytes | None, tmp_path: 
 
 
 def test_a_screenshot_is_shown_smaller_but_in_its_shape(tmp_path: Path) -> None:
-    shown = decoded(image_url(picture(tmp_path / "a.jpg", (1080, 2400))))
+    shown = decoded(encode_image(picture(tmp_path / "a.jpg", (1080, 2400))))
     assert shown.size == (735, 1633)
     assert shown.width * shown.height <= SHOWN_PIXELS * 1.001
-    assert decoded(image_url(picture(tmp_path / "b.png", (40, 60)))).size == (40, 60)
+    assert decoded(encode_image(picture(tmp_path / "b.png", (40, 60)))).size == (40, 60)
 
 
 def test_a_turned_photo_is_upright(tmp_path: Path) -> None:
@@ -146,12 +146,12 @@ def test_a_turned_photo_is_upright(tmp_path: Path) -> None:
     exif[ExifTags.Base.Orientation] = 6
     ref = picture(tmp_path / "a.jpg", (3000, 2000), exif=exif)
     assert (ref.width, ref.height) == (2000, 3000)
-    assert decoded(image_url(ref)).size == (894, 1342)
+    assert decoded(encode_image(ref)).size == (894, 1342)
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    assert decoded(image_url(check_image(tmp_path / "a.png", 10**6))).getpixel((3, 3)) == (255, 255, 255)
+    assert decoded(encode_image(check_image(tmp_path / "a.png", 10**6))).getpixel((3, 3)) == (255, 255, 255)
 
 
 def test_the_likeliest_labels_are_shown_with_given_and_candidate(tmp_path: Path) -> None:

@@ -6,7 +6,15 @@ import orjson
 import pytest
 
 from tasks.errors import JudgementError
-from tasks.review.verdicts import Imported, Verdict, import_verdicts, read_answers, read_store, read_verdicts, usable
+from tasks.review.verdicts import (
+    Imported,
+    Verdict,
+    import_verdicts,
+    read_answers,
+    read_store,
+    read_verdicts,
+    split_valid,
+)
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
 
@@ -16,7 +24,7 @@ def written(file: Path, *rows: Any) -> Path:
     return file
 
 
-def take(store: Path, file: Path, *, ids: str = "abc", content: str = "1", **fields: Any) -> Imported:
+def import_file(store: Path, file: Path, *, ids: str = "abc", content: str = "1", **fields: Any) -> Imported:
     labels = dict.fromkeys(ids, LABELS)
     contents = {i: f"{i}{content}" for i in ids}
     return import_verdicts(store, file, labels, contents, "Ann", givens=dict.fromkeys(ids, LABELS[0]), **fields)
@@ -32,7 +40,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_a_verdict_keeps_what_was_judged_by_whom_and_when(store: Path, tmp_path: Path) -> None:
-    done = take(store, written(tmp_path / "v", page_line("a", "查询物流"), {"id": "b", "verdict": "neither"}))
+    done = import_file(store, written(tmp_path / "v", page_line("a", "查询物流"), {"id": "b", "verdict": "neither"}))
     assert done == Imported(new=("a", "b"), changed=(), same=(), withdrawn=())
     found = read_store(store)
     assert list(found) == ["a", "b"]
@@ -43,9 +51,9 @@ def test_a_verdict_keeps_what_was_judged_by_whom_and_when(store: Path, tmp_path:
 
 
 def test_a_later_verdict_counts_and_the_earlier_stays_in_the_file(store: Path, tmp_path: Path) -> None:
-    take(store, written(tmp_path / "v", page_line("a", "查询物流"), page_line("b", "neither")))
+    import_file(store, written(tmp_path / "v", page_line("a", "查询物流"), page_line("b", "neither")))
     first = store.read_bytes()
-    done = take(store, written(tmp_path / "v", page_line("a", "反馈破损"), page_line("b", "neither")))
+    done = import_file(store, written(tmp_path / "v", page_line("a", "反馈破损"), page_line("b", "neither")))
     assert (done.changed, done.same) == (("a",), ("b",))
     assert read_store(store)["a"].verdict == "反馈破损"
     assert store.read_bytes().startswith(first)
@@ -54,37 +62,37 @@ def test_a_later_verdict_counts_and_the_earlier_stays_in_the_file(store: Path, t
 
 def test_the_same_file_again_writes_nothing(store: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "v", page_line("a", "查询物流"))
-    take(store, file)
+    import_file(store, file)
     before = store.read_bytes()
-    assert take(store, file).same == ("a",)
+    assert import_file(store, file).same == ("a",)
     assert store.read_bytes() == before
 
 
 def test_a_verdict_can_be_taken_back(store: Path, tmp_path: Path) -> None:
-    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    import_file(store, written(tmp_path / "v", page_line("a", "查询物流")))
     back = written(tmp_path / "w", page_line("a", None, withdrawn=True), page_line("b", None, withdrawn=True))
-    assert take(store, back).withdrawn == ("a",)
+    assert import_file(store, back).withdrawn == ("a",)
     assert read_store(store) == {}
     assert len(store.read_bytes().splitlines()) == 2
 
 
 def test_open_lines_take_nothing_back(store: Path, tmp_path: Path) -> None:
-    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
-    done = take(store, written(tmp_path / "w", page_line("a", None), page_line("b", "  "), b""))
+    import_file(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    done = import_file(store, written(tmp_path / "w", page_line("a", None), page_line("b", "  "), b""))
     assert done == Imported((), (), (), ())
     assert set(read_store(store)) == {"a"}
 
 
 BAD = {
     "unknown id": ({"id": "z", "verdict": "neither"}, r"line 2: item z was not asked about"),
-    "no label of its item": (page_line("b", "询问尺码"), r"line 2: `询问尺码` is no label of item b"),
+    "no label of its item": (page_line("b", "询问尺码"), r"line 2: `询问尺码` is not a label of item b"),
     "no JSON": (b'{"id": "b", "verd', r"line 2: not JSON"),
     "no object": ([1], r"line 2: must be a JSON object; save the verdicts again"),
-    "no verdict": ({"id": "b"}, r'line 2: must be a JSON object with "id" and text in "verdict"'),
-    "verdict is a number": ({"id": "b", "verdict": 3}, r'line 2: must be a JSON object with "id" and text'),
+    "no verdict": ({"id": "b"}, r'line 2: needs an "id" and text in "verdict"'),
+    "verdict is a number": ({"id": "b", "verdict": 3}, r'line 2: needs an "id" and text'),
     "content is a number": (page_line("b", "neither", content=3), r'line 2: "given" and "content" must be text'),
     "changed content": (page_line("b", "neither", content="b0"), r"line 2: item b has changed since it was judged"),
-    "another given label": (page_line("b", "neither", given="反馈破损"), r"line 2: .*`反馈破损`, it is `申请退款` now"),
+    "another given label": (page_line("b", "neither", given="反馈破损"), r"line 2: .*`反馈破损`, now it is `申请退款`"),
     "judged twice": (page_line("a", "neither"), r"line 2: item a is `neither` here and `查询物流` in line 1"),
 }
 
@@ -94,28 +102,28 @@ def test_one_bad_line_and_nothing_is_written(bad: str, store: Path, tmp_path: Pa
     line, message = BAD[bad]
     file = written(tmp_path / "bad.jsonl", page_line("a", "查询物流"), line, page_line("c", "neither"))
     with pytest.raises(JudgementError, match=rf"bad\.jsonl, {message}"):
-        take(store, file)
+        import_file(store, file)
     assert not store.exists()
 
 
 def test_a_file_that_is_not_there_is_named(store: Path, tmp_path: Path) -> None:
     with pytest.raises(JudgementError, match=r"none\.jsonl: verdicts can't be read: No such file"):
-        take(store, tmp_path / "none.jsonl")
+        import_file(store, tmp_path / "none.jsonl")
 
 
 def test_a_page_of_an_earlier_queue_may_repeat_what_was_imported_but_not_change_it(store: Path, tmp_path: Path) -> None:
-    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    import_file(store, written(tmp_path / "v", page_line("a", "查询物流")))
     both = written(tmp_path / "w", page_line("a", "查询物流"), page_line("b", "neither"))
-    done = take(store, both, ids="bc")
+    done = import_file(store, both, ids="bc")
     assert (done.new, done.same) == (("b",), ("a",))
     with pytest.raises(JudgementError, match="item a was not asked about"):
-        take(store, written(tmp_path / "w", page_line("a", "反馈破损")), ids="bc")
+        import_file(store, written(tmp_path / "w", page_line("a", "反馈破损")), ids="bc")
 
 
 def test_a_verdict_on_changed_content_is_replaced_by_one_on_the_new(store: Path, tmp_path: Path) -> None:
-    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    import_file(store, written(tmp_path / "v", page_line("a", "查询物流")))
     again = written(tmp_path / "w", page_line("a", "查询物流", content="a2"))
-    assert take(store, again, content="2").changed == ("a",)
+    assert import_file(store, again, content="2").changed == ("a",)
     assert read_store(store)["a"].content == "a2"
 
 
@@ -131,17 +139,17 @@ def test_only_verdicts_on_the_item_as_it_is_are_used() -> None:
         ]
     }
     now = ("held", "unusable", "changed", "relabelled", "unjudged")
-    held, stale = usable(verdicts, dict.fromkeys(now, LABELS), dict.fromkeys(now, "1"))
+    held, stale = split_valid(verdicts, dict.fromkeys(now, LABELS), dict.fromkeys(now, "1"))
     assert held == {"held": "查询物流", "unusable": "neither"}
     assert stale == ("changed", "relabelled")
 
 
 def test_a_broken_line_of_the_store_is_named_and_the_store_left_alone(store: Path, tmp_path: Path) -> None:
-    take(store, written(tmp_path / "v", page_line("a", "查询物流")))
+    import_file(store, written(tmp_path / "v", page_line("a", "查询物流")))
     store.write_bytes(store.read_bytes() + b"{}\n")
     before = store.read_bytes()
     with pytest.raises(JudgementError, match=r"verdicts\.jsonl, line 2: not a valid verdict"):
-        take(store, written(tmp_path / "w", page_line("b", "neither")))
+        import_file(store, written(tmp_path / "w", page_line("b", "neither")))
     assert store.read_bytes() == before
 
 
@@ -149,14 +157,14 @@ def test_imports_at_one_time_lose_nothing(store: Path, tmp_path: Path) -> None:
     ids = "abcdefghijklmnop"
     files = [written(tmp_path / i, page_line(i, "neither")) for i in ids]
     with ThreadPoolExecutor(8) as pool:
-        for done in pool.map(lambda file: take(store, file, ids=ids), files):
+        for done in pool.map(lambda file: import_file(store, file, ids=ids), files):
             assert len(done.new) == 1
     assert sorted(read_store(store)) == list(ids)
 
 
 def test_the_store_itself_can_be_imported_elsewhere(store: Path, tmp_path: Path) -> None:
-    take(store, written(tmp_path / "v", page_line("a", "查询物流"), page_line("b", "neither")))
-    assert take(tmp_path / "other.jsonl", store).new == ("a", "b")
+    import_file(store, written(tmp_path / "v", page_line("a", "查询物流"), page_line("b", "neither")))
+    assert import_file(tmp_path / "other.jsonl", store).new == ("a", "b")
 
 
 def test_answers_are_read_through_a_byte_order_mark_and_numbers_as_ids(tmp_path: Path) -> None:
@@ -172,16 +180,16 @@ def test_a_file_too_large_for_verdicts_is_not_read_into_memory(
 ) -> None:
     file = written(tmp_path / "v", page_line("a", "neither"))
     monkeypatch.setattr("tasks.review.verdicts.MOST_BYTES", file.stat().st_size)
-    assert take(store, file).new == ("a",)
+    assert import_file(store, file).new == ("a",)
     file.write_bytes(file.read_bytes() + b"\n")
-    with pytest.raises(JudgementError, match=r"v: is over 0 MiB: no file of verdicts; correct the path"):
-        take(store, file)
+    with pytest.raises(JudgementError, match=r"v: is larger than 0 MiB, too large for verdicts; correct the path"):
+        import_file(store, file)
 
 
 def test_an_id_that_breaks_lines_or_steers_terminals_does_neither(store: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "v", page_line("a\n\x1b[2J", "neither"))
     with pytest.raises(JudgementError, match=r"line 1: item a\\n\\x1b\[2J was not asked about"):
-        take(store, file)
+        import_file(store, file)
 
 
 # --- a reviewer's file ---------------------------------------------------------------------------------------
@@ -206,21 +214,21 @@ def test_an_empty_verdict_leaves_the_case_open(tmp_path: Path) -> None:
 
 def test_a_label_that_the_item_does_not_offer_is_named(tmp_path: Path) -> None:
     file = written(tmp_path / "v.jsonl", {"id": "a", "verdict": "询问尺码"})
-    with pytest.raises(JudgementError, match=r"v\.jsonl, line 1: `询问尺码` is no label of item a; write one"):
+    with pytest.raises(JudgementError, match=r"v\.jsonl, line 1: `询问尺码` is not a label of item a; write one"):
         read_verdicts(file, asked("a"))
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [
-        ({"id": "z", "verdict": "neither"}, r"line 2: verdict for an unknown item z; take the line out"),
-        ({"id": "a", "verdict": "neither"}, r"line 2: a second verdict on item a; keep one"),
+        ({"id": "z", "verdict": "neither"}, r"line 2: verdict on an unknown item z; remove the line"),
+        ({"id": "a", "verdict": "neither"}, r"line 2: second verdict on item a; keep one"),
     ],
 )
-def test_a_strict_reader_wants_each_item_once(tmp_path: Path, row: dict[str, str], says: str) -> None:
+def test_a_strict_reader_wants_each_item_once(tmp_path: Path, row: dict[str, str], message: str) -> None:
     file = written(tmp_path / "v", {"id": "a", "verdict": "neither"}, row)
     assert read_verdicts(file, asked("a")) == {"a": "neither"}
-    with pytest.raises(JudgementError, match=says):
+    with pytest.raises(JudgementError, match=message):
         read_verdicts(file, asked("a"), strict=True)
 
 

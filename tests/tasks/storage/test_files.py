@@ -14,7 +14,7 @@ from tasks.errors import StorageError
 from tasks.records import Dropped
 from tasks.storage.files import describe_full_disk, report_full_disk, write_bytes
 from tasks.storage.rows import RowWriter, read_rows, write_rows
-from tests.tasks.dataset.export.making import asked
+from tests.tasks.dataset.export.making import ask
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def limit_file_size(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-FIRST = asked(images=1)
+FIRST = ask(images=1)
 
 
 def make_dropped(n: int) -> list[Dropped]:
@@ -72,7 +72,7 @@ def test_exports(tmp_path: Path, format: Format) -> None:
     spec = ExportSpec(formats=(format,))
     write_exports(tmp_path, "before", [FIRST], spec)
     there = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    many = [asked(sample_id=f"item-{i}") for i in range(300)]
+    many = [ask(sample_id=f"item-{i}") for i in range(300)]
     with limit_file_size(4096), pytest.raises(StorageError, match=f"{tmp_path}.* cannot be written"):
         write_exports(tmp_path, "after", many, spec)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == there

@@ -258,7 +258,7 @@ def test_what_cannot_be_run_is_said_before_anything_starts(train: list[Sample], 
     bad = tmp_path / "bad.yaml"
     bad.write_text("output_dir: ${outptu}\n", "utf-8")
     cases = [
-        (spec(template=str(bad)), r"bad\.yaml, `output_dir`: no such word as \$\{outptu\}; there are base, data"),
+        (spec(template=str(bad)), r"bad\.yaml, `output_dir`: unknown word \$\{outptu\}; known words are base, data"),
         (spec(template="nowhere.yaml"), "student.template: no file nowhere.yaml.*swift_lora.yaml"),
         (spec(deepspeed="zero9"), "student.deepspeed: no file zero9.*deepspeed_zero2.json"),
         (spec(command=("no-such-trainer", "${config}")), "`no-such-trainer` is not on PATH"),

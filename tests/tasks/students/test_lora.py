@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.dataset import draw_items, write_demo
 from tasks.errors import ConfigError
 from tasks.items.samples import read_samples
@@ -35,7 +35,7 @@ PICKLED = {".bin", ".pt", ".pth", ".pkl"}
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> StudentSpec:
-    base = new_checkpoint(tmp_path_factory.mktemp("base"), [item.instruction for item in draw_items(60, seed=3)])
+    base = write_checkpoint(tmp_path_factory.mktemp("base"), [item.instruction for item in draw_items(60, seed=3)])
     return StudentSpec(
         base=str(base),
         epochs=12,

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError, EngineError
 from tasks.items.samples import read_samples
@@ -167,7 +167,7 @@ def test_an_image_that_is_gone_does_not_stop_it(data: Data, tmp_path: Path, capl
 
 
 def test_a_vision_tower_sees_images_too(data: Data, tmp_path: Path) -> None:
-    base = new_checkpoint(tmp_path / "base", ["看图说话，这是一个页面"] * 20)
+    base = write_checkpoint(tmp_path / "base", ["看图说话，这是一个页面"] * 20)
     spec = ProbeSpec(images="embeddings", embedding_model=str(base))
     screens = [s for s in data.samples if s.task == "image"][:60]
     features = describe_images(spec, screens)

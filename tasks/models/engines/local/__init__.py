@@ -1,7 +1,7 @@
 """Qwen-VL by transformers, in this process.
 
-engine.py    batches of similar length, and what becomes of an item that fails   (generator.batch_size)
-loading.py   opens checkpoint and adapter   (generator.dtype, .device_map)
-decoding.py  draws tokens over one KV cache
-scoring.py   how likely each label is after the prompt
+engine.py    batches of similar length, and what happens to a request that fails   (generator.batch_size)
+loading.py   loading checkpoint and adapter   (generator.dtype, .device_map)
+decoding.py  drawing tokens over one KV cache
+scoring.py   the probability of each label after the prompt
 """

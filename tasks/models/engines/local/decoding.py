@@ -1,9 +1,9 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Batched decoding over one KV cache: what the local engine does once the prompt is tensors.
+"""Decode a batch over one KV cache: what the local engine does once prompts are tensors.
 
-A batch is prefilled once. After that every step appends a block of tokens to all rows; a row that has nothing to
-say in a step gets masked tokens, so rows may end early and differ in length. Text positions continue each row's
-multimodal ones, and are always passed explicitly: the model itself only knows the last batch's offsets.
+A batch is prefilled once. After that every step appends a token to all rows; a row that has ended gets masked tokens,
+so rows may differ in length. Text positions continue each row's multimodal positions and are always passed explicitly,
+since the model itself only remembers the offsets of the last batch.
 """
 
 import re
@@ -19,27 +19,27 @@ _TO_QUOTE = re.compile(r'(?:[^"\\]|\\.)*"', re.DOTALL)
 
 @dataclass
 class Draw:
-    """One answer being drawn: a row of the batch."""
+    """One answer while it is drawn: a row of the batch."""
 
     max_tokens: int
     temperature: float
     top_p: float
     uniform: Callable[[], float]
-    """The row's own source of chance, so that a draw does not depend on the rest of the batch."""
+    """The row's own random numbers, 0 to 1, so that an answer does not depend on the rest of the batch."""
     in_quotes: bool
-    """Whether the text is the inside of a JSON string and ends with its closing quote."""
+    """The text is inside a JSON string and ends at its closing quote."""
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     unfed: str = ""
-    """The end of `text` that is not in the cache: it shared a token with the closing quote."""
+    """The end of `text` that is not in the cache, because it shares a token with the closing quote."""
     drawn: int = 0
     cut: bool = False
-    """Whether max_tokens ended it."""
+    """It was ended by `max_tokens`."""
 
 
 @dataclass
 class Rows:
-    """The state after some tokens: cache, its mask, each row's next text position and next-token logits."""
+    """The state of the batch: cache and its mask, and each row's next position and next-token logits."""
 
     cache: Any
     mask: Tensor
@@ -47,7 +47,7 @@ class Rows:
     logits: Tensor
 
     def select(self, rows: Sequence[int]) -> "Rows":
-        """The named rows, each as often as it is named."""
+        """Return the rows with these indices, repeated where an index is repeated."""
         if list(rows) == list(range(len(self.mask))):
             return self
         index = torch.tensor(rows, device=self.mask.device)
@@ -55,14 +55,14 @@ class Rows:
         return Rows(self.cache, self.mask[index], self.position[index], self.logits[index])
 
 
-def closing_quote(text: str) -> int:
-    """Index of the first `"` that no backslash escapes, -1 if there is none."""
+def find_closing_quote(text: str) -> int:
+    """Return the index of the first `"` that is not escaped by a backslash, -1 if there is none."""
     found = _TO_QUOTE.match(text)
     return found.end() - 1 if found else -1
 
 
 class Decoder:
-    """A model and tokenizer, driven token block by token block."""
+    """Draws answers with a model and its tokenizer, one token per step."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -70,18 +70,18 @@ class Decoder:
         ends = model.generation_config.eos_token_id
         named = [vocabulary.get(t) for t in ("<|im_end|>", "<|endoftext|>", tokenizer.eos_token)]
         self.ends = {*(ends if isinstance(ends, list) else [ends]), *named} - {None}
-        # byte-level vocabularies spell ASCII as itself
+        # byte-level vocabularies write ASCII unchanged
         self.quotes = {i for token, i in vocabulary.items() if '"' in token}
         special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special} - self.ends
         size = model.get_output_embeddings().weight.shape[0]
-        # image placeholders and the padding rows of the embedding can't stand in an answer
+        # image placeholders and the padding rows of the embedding must not occur in an answer
         banned = [i for i in range(size) if i in special or i >= len(tokenizer)]
         self.banned = torch.tensor(banned, dtype=torch.long, device=model.device)
 
     def prefill(self, ids: Tensor, kinds: Tensor, mask: Tensor, pixels: Tensor | None, grid: Tensor | None) -> Rows:
-        """Run left-padded prompts; `kinds` is 1 where an image token stands."""
+        """Run left-padded prompts; `kinds` is 1 at image tokens and 0 elsewhere."""
         device, dtype = self.model.device, self.model.dtype
-        # on the CPU: it reads single numbers in a loop, each a wait for the GPU
+        # on the CPU: it reads single numbers in a loop, each of which would wait for the GPU
         positions, _ = self.model.model.get_rope_index(
             input_ids=ids, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=mask
         )
@@ -100,7 +100,7 @@ class Decoder:
         return Rows(out.past_key_values, mask.to(device), after, out.logits[:, -1].to(device))
 
     def decode(self, rows: Rows, draws: Sequence[Draw]) -> None:
-        """Draw every row's text until its end; afterwards `rows` holds all fed tokens."""
+        """Draw the text of every row until its end; afterwards `rows` includes all of its tokens."""
         device = rows.mask.device
         temperature = torch.tensor([d.temperature for d in draws], device=device)
         top_p = torch.tensor([d.top_p for d in draws], device=device)
@@ -109,36 +109,36 @@ class Decoder:
             uniform = torch.tensor([d.uniform() if d.temperature else 0.0 for d in draws], device=device)
             logits = rows.logits.float().index_fill(1, self.banned, float("-inf"))
             chosen = draw_tokens(logits, temperature, top_p, uniform).tolist()
-            live = [on and self._keeps(d, token) for on, d, token in zip(live, draws, chosen, strict=True)]
+            live = [on and self._accept_token(d, token) for on, d, token in zip(live, draws, chosen, strict=True)]
             if any(live):
                 self._feed(rows, [t if on else 0 for on, t in zip(live, chosen, strict=True)], live)
-                # a row whose last token was just fed ends here, its logits kept for the label
+                # a row at its last token ends here, after it was fed: its logits are needed for the label
                 for i, d in enumerate(draws):
                     if live[i] and len(d.tokens) >= d.max_tokens:
                         d.cut, live[i] = True, False
 
-    def _keeps(self, draw: Draw, token: int) -> bool:
-        """Take the token into the text if the answer goes on with it; else end the answer's text."""
+    def _accept_token(self, draw: Draw, token: int) -> bool:
+        """Append the token to the text and return True, or end the text and return False."""
         draw.drawn += 1
         if token in self.ends:
             return False
         if draw.in_quotes and token in self.quotes:
-            text = self.text([*draw.tokens, token])
-            end = closing_quote(text)
+            text = self.decode_text([*draw.tokens, token])
+            end = find_closing_quote(text)
             if end >= 0:
                 draw.unfed = text[len(draw.text) : end] if text.startswith(draw.text) else ""
                 draw.text += draw.unfed
                 return False
         draw.tokens.append(token)
-        draw.text = self.text(draw.tokens)
+        draw.text = self.decode_text(draw.tokens)
         return True
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """The tokens' text without special tokens."""
+    def decode_text(self, tokens: Sequence[int]) -> str:
+        """Return the text of the tokens, without special tokens."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _feed(self, rows: Rows, tokens: Sequence[int], live: Sequence[bool]) -> None:
-        """Append one token to the live rows; the others get a masked one and keep their logits."""
+        """Append one token to the live rows; other rows get a masked token and keep their logits."""
         device = rows.mask.device
         on = torch.tensor(live, device=device)
         rows.mask = torch.cat([rows.mask, on[:, None].to(rows.mask.dtype)], dim=1)
@@ -154,7 +154,7 @@ class Decoder:
 
 
 def draw_tokens(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    """One token a row: the likeliest where temperature is 0, else the one where the nucleus' mass passes `uniform`."""
+    """Return a token per row: the likeliest at temperature 0, else the one where the top-p mass exceeds `uniform`."""
     greedy = logits.argmax(dim=-1)
     if not bool((temperature > 0).any()):
         return greedy

@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
-"""Qwen-VL by transformers, in this process: the engine that needs no server."""
+"""Answer with a Qwen-VL checkpoint by transformers, in this process: no server is needed."""
 
 import gc
 import math
@@ -19,24 +19,24 @@ import transformers
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.models.engines.local.decoding import Decoder, Draw
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.token_budget import Fitted, PromptBudget
-from tasks.models.unanswered import BadMedia, Unanswered, end_unanswered, first_line
+from tasks.models.unanswered import BadMedia, Unanswered, make_unanswered, summarise
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
 
 WINDOW = 8
-"""Batches' worth of requests pulled from the stream at a time and sorted by length."""
+"""Batches of requests that are read from the stream at a time and sorted by length."""
 
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A request as tensors; `ids` end with the answer's opening where a reason comes first."""
+    """A request as tensors; `ids` include the opening of the answer when a reason comes first."""
 
     asked: Fitted
     ids: list[int]
@@ -45,17 +45,18 @@ class _Prompt:
 
 
 class LocalEngine:
-    """Answers requests with a checkpoint loaded here: batched, left-padded, similar lengths together.
+    """Answers requests in left-padded batches of similar length.
 
-    Every draw has its own source of chance (request key, seed, number), so an item's answer does not depend on
-    which items share its batch.
+    Every draw has its own random numbers (from request key, seed and number), so an answer does not depend on the other
+    requests in its batch.
     """
 
     notes: tuple[str, ...] = ()
 
     def __init__(self, spec: EngineSpec, place: Workplace) -> None:
-        """Load `spec.model` and its adapter; raises EngineError with the mend when that fails."""
-        self._batch_size, self._images = spec.batch_size, place.images
+        """Load `spec.model` and its adapter; raise EngineError, saying how to fix it, when that fails."""
+        self._batch_size = spec.batch_size
+        self._images = place.images
         self._model: Any
         self._model, self._processor = load_model(spec)
         self._decoder: Any = Decoder(self._model, self._processor.tokenizer)
@@ -63,15 +64,15 @@ class LocalEngine:
         positions: int = self._model.config.get_text_config().max_position_embeddings
         self._context = min(positions, spec.context_length or positions)
         self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
-        self._answers = lru_cache(maxsize=1024)(self._tokenised_answers)
+        self._answers = lru_cache(maxsize=1024)(self._tokenise_answers)
         versions = f"transformers-{transformers.__version__}/torch-{torch.__version__}"
-        self.fingerprint = f"local/{versions}/{model_identity(spec)}"
+        self.fingerprint = f"local/{versions}/{identify_model(spec)}"
         self._gpus = len({p.device for p in self._model.parameters() if p.device.type == "cuda"})
         self._busy = self._seconds = self._starved = 0.0
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Answer each request once, unordered; raises EngineError only when the device or the cache's disk fails."""
-        answered = self._answered(iter(requests))
+        """Yield one generation per request, in any order; raise EngineError when device or image cache fails."""
+        answered = self._answer_windows(iter(requests))
         while True:
             began = time.perf_counter()
             generations = next(answered, None)
@@ -81,17 +82,17 @@ class LocalEngine:
             yield from generations
 
     def usage(self) -> Usage:
-        """How busy it was; the time in which the answers' reader holds it up is not counted."""
+        """Return how busy the engine has been, without the time in which the reader of the answers delayed it."""
         return Usage(self._batch_size, self._busy, self._seconds, self._starved, self._gpus)
 
     def close(self) -> None:
-        """Free the model's memory; the engine answers nothing afterwards."""
+        """Free the model's memory; the engine cannot be used afterwards."""
         self._openers.shutdown(cancel_futures=True)
         self._model = self._decoder = None
         self._answers.cache_clear()
         _free_memory()
 
-    def _answered(self, stream: Iterator[Request]) -> Iterator[list[Generation]]:
+    def _answer_windows(self, stream: Iterator[Request]) -> Iterator[list[Generation]]:
         while True:
             began = time.perf_counter()
             window = list(islice(stream, WINDOW * self._batch_size))
@@ -101,32 +102,32 @@ class LocalEngine:
             asked: list[Fitted] = []
             for request in window:
                 try:
-                    asked.append(self._fitted(request))
+                    asked.append(self._fit(request))
                 except Exception as error:
-                    yield [end_unanswered(request, error, self.fingerprint)]
-            # longest first: a batch too large for the memory shows at once
+                    yield [make_unanswered(request, error, self.fingerprint)]
+            # longest first, so that a batch too large for the memory fails at once
             asked.sort(key=lambda f: f.tokens, reverse=True)
             batches = [asked[i : i + self._batch_size] for i in range(0, len(asked), self._batch_size)]
-            opened = self._open(batches[0]) if batches else []
+            opened = self._submit_images(batches[0]) if batches else []
             for number, batch in enumerate(batches):
-                # the next batch's images are read while the model works on this one
-                ahead = self._open(batches[number + 1]) if number + 1 < len(batches) else []
+                # read the images of the next batch while the model answers this one
+                ahead = self._submit_images(batches[number + 1]) if number + 1 < len(batches) else []
                 yield self._answer_batch(batch, opened)
                 opened = ahead
 
-    def _fitted(self, request: Request) -> Fitted:
-        room = request.sampling.max_tokens
+    def _fit(self, request: Request) -> Fitted:
+        needed = request.sampling.max_tokens
         if isinstance(constraint := request.constraint, LabelAnswer):
-            answer = self._answers_after(constraint, "")
-            room = len(answer.shared) + max(map(len, answer.rests))
+            answer = self._find_answers(constraint, "")
+            needed = len(answer.shared) + max(map(len, answer.rests))
             if constraint.between is not None:
-                room += len(self._tokenised([constraint.opening])[0]) + request.sampling.max_tokens
-        return self._budget.fit(request, self._context, answer=room)
+                needed += len(self._tokenise([constraint.opening])[0]) + request.sampling.max_tokens
+        return self._budget.fit(request, self._context, answer=needed)
 
-    def _open(self, batch: Sequence[Fitted]) -> list[Future[list[Any] | None]]:
-        return [self._openers.submit(self._opened, asked.request) for asked in batch]
+    def _submit_images(self, batch: Sequence[Fitted]) -> list[Future[list[Any] | None]]:
+        return [self._openers.submit(self._open_images, asked.request) for asked in batch]
 
-    def _opened(self, request: Request) -> list[Any] | None:
+    def _open_images(self, request: Request) -> list[Any] | None:
         patch: int = self._processor.image_processor.patch_size
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
         return self._images.open(request.images, **limits, patch_size=patch)
@@ -137,65 +138,67 @@ class LocalEngine:
         generations: list[Generation] = []
         for asked, images in zip(batch, opened, strict=True):
             try:
-                prompts.append(self._prompt(asked, images))
+                prompts.append(self._build_prompt(asked, images))
             except EngineError:
-                raise  # the image cache's disk is full: that concerns every item
+                raise  # the image cache cannot be written: no request can be answered
             except Exception as error:
-                generations.append(end_unanswered(asked.request, error, self.fingerprint))
+                generations.append(make_unanswered(asked.request, error, self.fingerprint))
         share = (time.perf_counter() - began) / len(batch)
         answered = self._answer(prompts) if prompts else []
         generations += [g.model_copy(update={"seconds": g.seconds + share}) for g in answered]
         self._busy += len(batch) * (time.perf_counter() - began)
         return generations
 
-    def _prompt(self, asked: Fitted, opening: Future[list[Any] | None]) -> _Prompt:
+    def _build_prompt(self, asked: Fitted, opening: Future[list[Any] | None]) -> _Prompt:
         request = asked.request
         try:
             images = opening.result()
         except EngineError:
             raise
         except Exception as error:
-            raise BadMedia(first_line(error)) from error
+            raise BadMedia(summarise(error)) from error
         turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
         text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
             text += constraint.opening
-        # resized already, by qwen_vl_utils: the same route as in training
+        # already resized by qwen_vl_utils, as in training
         made = self._processor(text=[text], images=images, do_resize=False, return_tensors="pt")
         ids: list[int] = made["input_ids"][0].tolist()
         return _Prompt(asked, ids, made.get("pixel_values"), made.get("image_grid_thw"))
 
     def _answer(self, prompts: Sequence[_Prompt]) -> list[Generation]:
-        """Answer a batch; where it fails, smaller ones, down to the items that are to blame."""
+        """Answer a batch; when it fails, answer smaller ones, down to the requests that cause the failure."""
         try:
             return self._run(prompts)
         except torch.OutOfMemoryError as error:
-            size, failure = math.ceil(len(prompts) / 2), f"out of memory: lower max_pixels. {first_line(error)}"
+            size = math.ceil(len(prompts) / 2)
+            failure = f"out of memory; lower `max_pixels`: {summarise(error)}"
         except torch.AcceleratorError as error:
             raise EngineError(
-                f"the device failed: {first_line(error)}; if memory is short, lower `batch_size` or `max_pixels`; "
-                "run again, the answers so far are kept"
+                f"the device failed: {summarise(error)}; if memory is short, lower `batch_size` or `max_pixels`; "
+                "run again (answers so far are kept)"
             ) from error
         except Exception as error:
-            size, failure = 1, first_line(error)
-        # outside of the handlers: there the error would keep the failed batch's tensors alive
+            size = 1
+            failure = summarise(error)
+        # outside the handlers, where the error would keep the tensors of the failed batch alive
         _free_memory()
         if len(prompts) == 1:
-            return [end_unanswered(prompts[0].asked.request, Unanswered(failure), self.fingerprint)]
+            return [make_unanswered(prompts[0].asked.request, Unanswered(failure), self.fingerprint)]
         return [g for i in range(0, len(prompts), size) for g in self._answer(prompts[i : i + size])]
 
     @torch.inference_mode()
     def _run(self, prompts: Sequence[_Prompt]) -> list[Generation]:
         began = time.perf_counter()
-        draws = [_draws_for(p.asked.request) for p in prompts]
-        rows = self._decoder.prefill(*self._tensors(prompts)).select([i for i, d in enumerate(draws) for _ in d])
+        draws = [_make_draws(p.asked.request) for p in prompts]
+        rows = self._decoder.prefill(*self._stack_tensors(prompts)).select([i for i, d in enumerate(draws) for _ in d])
         flat = [d for of_prompt in draws for d in of_prompt]
         self._decoder.decode(rows, flat)
         requests = [p.asked.request for p, d in zip(prompts, draws, strict=True) for _ in d]
         labelled = {i: r.constraint for i, r in enumerate(requests) if isinstance(r.constraint, LabelAnswer)}
         scores: dict[int, torch.Tensor] = {}
         if labelled:
-            answers = [self._answers_after(constraint, flat[i].unfed) for i, constraint in labelled.items()]
+            answers = [self._find_answers(constraint, flat[i].unfed) for i, constraint in labelled.items()]
             scored = score_answers(self._model, rows.select(list(labelled)), answers)
             scores = {i: values.log_softmax(dim=-1).cpu() for i, values in zip(labelled, scored, strict=True)}
         share = (time.perf_counter() - began) / len(prompts)
@@ -205,14 +208,14 @@ class LocalEngine:
             ours = [scores[i] for i in range(at, at + len(own)) if i in scores]
             at += len(own)
             asked = prompt.asked
-            fields = _label_fields(asked.request, own, ours) if ours else _text_fields(asked.request, own)
+            fields = _build_label_fields(asked.request, own, ours) if ours else _build_text_fields(asked.request, own)
             counts = {"tokens_in": len(prompt.ids), "tokens_out": sum(d.drawn for d in own), "seconds": share}
             named = {"key": asked.request.key, "engine": self.fingerprint, "shortened": asked.note}
             generations.append(Generation(**named, **counts, **fields))
         return generations
 
-    def _tensors(self, prompts: Sequence[_Prompt]) -> tuple[Any, ...]:
-        """Token ids, their kinds (1: image) and mask, left-padded; the images of all prompts in order."""
+    def _stack_tensors(self, prompts: Sequence[_Prompt]) -> tuple[Any, ...]:
+        """Return token ids, their kinds (1: image) and mask, left-padded, and the images of all prompts in order."""
         width = max(len(p.ids) for p in prompts)
         ids = torch.tensor([[0] * (width - len(p.ids)) + p.ids for p in prompts])
         mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts])
@@ -221,16 +224,16 @@ class LocalEngine:
         grids = [p.grid for p in prompts if p.grid is not None]
         return ids, kinds, mask, torch.cat(pixels) if pixels else None, torch.cat(grids) if grids else None
 
-    def _answers_after(self, constraint: LabelAnswer, unfed: str) -> Answers:
-        """The answers as they go on after the prompt, or after a reason of which `unfed` is not in the cache."""
+    def _find_answers(self, constraint: LabelAnswer, unfed: str) -> Answers:
+        """Return the tokens of the answers after the prompt, or after a reason that ends with `unfed`."""
         start = constraint.opening if constraint.between is None else unfed + constraint.between
         return self._answers(start, constraint.labels, constraint.closing)
 
-    def _tokenised_answers(self, start: str, labels: tuple[str, ...], closing: str) -> Answers:
-        # in one piece, as the trainer tokenises: a label's tokens may reach over its quotes
-        return split_answers(self._tokenised([start + escape_json(label) + closing for label in labels]))
+    def _tokenise_answers(self, start: str, labels: tuple[str, ...], closing: str) -> Answers:
+        # as one text, as in training: a token of the label may include its quotes
+        return split_answers(self._tokenise([start + escape_json(label) + closing for label in labels]))
 
-    def _tokenised(self, texts: list[str]) -> list[list[int]]:
+    def _tokenise(self, texts: list[str]) -> list[list[int]]:
         return self._processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
@@ -243,8 +246,8 @@ def _free_memory() -> None:
 # --- from a request to the rows that are decoded for it, and from decoded rows to the answer ----------------------
 
 
-def _draws_for(request: Request) -> list[Draw]:
-    """The rows a request needs: n where chance makes them differ, else one."""
+def _make_draws(request: Request) -> list[Draw]:
+    """Return the rows of a request: n if they are drawn at random, else one."""
     sampling, constraint = request.sampling, request.constraint
     is_label = isinstance(constraint, LabelAnswer)
     max_tokens = 0 if is_label and constraint.between is None else sampling.max_tokens
@@ -253,16 +256,18 @@ def _draws_for(request: Request) -> list[Draw]:
     return [Draw(max_tokens, sampling.temperature, sampling.top_p, chance.random, is_label) for chance in chances]
 
 
-def _label_fields(request: Request, draws: Sequence[Draw], scores: Sequence[torch.Tensor]) -> dict[str, Any]:
+def _build_label_fields(request: Request, draws: Sequence[Draw], scores: Sequence[torch.Tensor]) -> dict[str, Any]:
     constraint, wanted = request.constraint, request.sampling
     assert isinstance(constraint, LabelAnswer)
     logprobs = torch.stack(list(scores))
     if not bool(torch.isfinite(logprobs).all()):
-        raise ValueError("the model gives no finite label probabilities; set dtype to bfloat16 or float32")
+        raise ValueError(
+            "the model returns label probabilities that are not finite; set `dtype` to bfloat16 or float32"
+        )
     texts: list[str] = []
     for draw, own in zip(draws, logprobs, strict=True):
         label = escape_json(constraint.labels[int(own.argmax())])
-        reason = "" if constraint.between is None else _inside_json(draw.text) + constraint.between
+        reason = "" if constraint.between is None else _trim_json_string(draw.text) + constraint.between
         texts.append(constraint.opening + reason + label + constraint.closing)
     mean = (logprobs.logsumexp(dim=0) - math.log(len(scores))).tolist()
     return {
@@ -273,8 +278,8 @@ def _label_fields(request: Request, draws: Sequence[Draw], scores: Sequence[torc
     }
 
 
-def _text_fields(request: Request, draws: Sequence[Draw]) -> dict[str, Any]:
-    # whole answers first: readers that want one take the first
+def _build_text_fields(request: Request, draws: Sequence[Draw]) -> dict[str, Any]:
+    # complete answers first: whoever needs one takes the first
     texts = [d.text for d in sorted(draws, key=lambda d: (not d.text.strip(), d.cut))]
     whole = any(d.text.strip() and not d.cut for d in draws)
     partial = any(d.text.strip() for d in draws)
@@ -282,8 +287,8 @@ def _text_fields(request: Request, draws: Sequence[Draw]) -> dict[str, Any]:
     return {"outcome": outcome, "texts": tuple(texts * (request.sampling.n // len(texts)))}
 
 
-def _inside_json(reason: str) -> str:
-    """The reason as it may stand in a JSON string even if it was cut inside a character or an escape."""
+def _trim_json_string(reason: str) -> str:
+    """Return the reason as valid inside of a JSON string, even if it was cut within a character or an escape."""
     reason = reason.rstrip("\ufffd")
     dangling = (len(reason) - len(reason.rstrip("\\"))) % 2
     return reason[:-1] if dangling else reason

@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
-"""Opening a Qwen-VL checkpoint with transformers, and saying what to do when it won't."""
+"""Load a Qwen-VL checkpoint with transformers, and say what to change when that fails."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from transformers.utils import logging as transformers_logging
 from tasks.errors import EngineError
 from tasks.models.engines.identity import check_folders
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.unanswered import first_line
+from tasks.models.unanswered import summarise
 
 
 def load_model(spec: EngineSpec) -> tuple[Any, Any]:
-    """The model (adapter included, ready to answer) and its processor; raises EngineError with the mend."""
+    """Return the model, with its adapter, and its processor; raise EngineError, saying how to fix it."""
     check_folders(spec)
     device = spec.device_map or ("cuda" if torch.cuda.is_available() else "cpu")
-    transformers_logging.disable_progress_bar()  # a bar a fold would drown the run's own lines
+    transformers_logging.disable_progress_bar()  # one bar per fold would bury the run's own lines
     shared = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
         processor = AutoProcessor.from_pretrained(spec.model, **shared)
@@ -29,19 +29,19 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
             use_safetensors=True,
             dtype=spec.dtype,
             device_map=device,
-            attn_implementation="sdpa",  # label scoring passes masks of its own, which flash attention does not take
+            attn_implementation="sdpa",  # label scoring passes its own masks, which flash attention does not accept
             **shared,
         )
     except Exception as error:
-        raise EngineError(f"cannot load model {spec.model}: {first_line(error)}; {_mend(spec, error)}") from error
+        raise EngineError(f"cannot load model {spec.model}: {summarise(error)}; {_suggest_fix(spec, error)}") from error
     if spec.adapter is not None:
-        model = _with_adapter(model, spec.adapter)
+        model = _load_adapter(model, spec.adapter)
     return model.eval(), processor
 
 
-def patch_size(spec: EngineSpec) -> int:
-    """Side of the model's image patches, in pixels; 14, Qwen2-VL's, where the model is not at hand."""
-    at_hand = spec.engine == "server" and spec.tokenizer is None  # a server's own name for a model is no path
+def read_patch_size(spec: EngineSpec) -> int:
+    """Return the side of the model's image patches in pixels; 14, as in Qwen2-VL, if the model is not here."""
+    at_hand = spec.engine == "server" and spec.tokenizer is None  # a server may use a name of its own
     try:
         reader: Any = AutoImageProcessor.from_pretrained(
             spec.tokenizer or spec.model,
@@ -49,23 +49,23 @@ def patch_size(spec: EngineSpec) -> int:
             trust_remote_code=spec.trust_remote_code,
             local_files_only=at_hand,
         )
-    except Exception:  # whoever opens the engine is told why
+    except Exception:  # opening the engine reports the reason
         return 14
     return int(reader.patch_size)
 
 
-def _with_adapter(model: Any, adapter: str) -> Any:
+def _load_adapter(model: Any, adapter: str) -> Any:
     try:
         adapted = PeftModel.from_pretrained(model, adapter)
     except Exception as error:
         raise EngineError(
-            f"cannot load adapter {adapter}: {first_line(error)}; it must have been trained on this `model`"
+            f"cannot load adapter {adapter}: {summarise(error)}; it must be an adapter of this `model`"
         ) from error
-    # merged it is quicker, but 16-bit weights would round a small adapter away
+    # merging makes it faster, but rounding to 16 bits would lose a small adapter
     return adapted.merge_and_unload() if model.dtype == torch.float32 else adapted.get_base_model()
 
 
-def _mend(spec: EngineSpec, error: Exception) -> str:
+def _suggest_fix(spec: EngineSpec, error: Exception) -> str:
     text = str(error)
     if "trust_remote_code" in text:
         return "the model brings its own code; set `trust_remote_code: true` if you trust it"

@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""How likely each of a few given answers is after one cached prompt: what a label's probability is made of."""
+"""Compute the likelihood of each of several given answers after a cached prompt: the basis of label probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from torch import Tensor
 from tasks.models.engines.local.decoding import Rows
 
 LOGITS_BUDGET = 1 << 27
-"""Most logits (rows x tokens x vocabulary) that label scoring holds at a time: half a GiB in float32."""
+"""Maximum logits (rows x tokens x vocabulary) in memory at a time: half a GiB in float32."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The tokens of a row's possible answers: what they share, and each one's own rest (never empty)."""
+    """The tokens of a row's possible answers: their common beginning, and the rest of each (never empty)."""
 
     shared: tuple[int, ...]
     rests: tuple[tuple[int, ...], ...]
 
 
 def split_answers(answers: Sequence[Sequence[int]]) -> Answers:
-    """Cut tokenised answers at the end of their common beginning, leaving each at least one token of its own."""
+    """Split tokenised answers after their common beginning, leaving each at least one token of its own."""
     longest = min(len(a) for a in answers) - 1
     shared = 0
     while shared < longest and len({a[shared] for a in answers}) == 1:
@@ -35,16 +35,16 @@ def split_answers(answers: Sequence[Sequence[int]]) -> Answers:
 def score_answers(
     model: Any, rows: Rows, answers: Sequence[Answers], *, logits_budget: int = LOGITS_BUDGET
 ) -> list[Tensor]:
-    """Log-likelihood of the own rest of each of a row's answers, given everything before it.
+    """Return the log-likelihood of the rest of each answer of each row, given everything before it.
 
-    All answers of a row stand in one block after the cached prompt, each seeing the prompt, the shared
-    beginning and itself only: the cache is neither copied nor the prompt run again.
+    All answers of a row form one block after the cached prompt, in which each attends only to the prompt, the common
+    beginning and itself: the cache is not copied and the prompt is not run again.
     """
     vocabulary = rows.logits.shape[-1]
     per_label = max(len(r) for a in answers for r in a.rests)
     shared = max(len(a.shared) for a in answers)
-    room = logits_budget // (vocabulary * len(answers)) - 1 - shared
-    step = max(1, room // per_label)
+    tokens_left = logits_budget // (vocabulary * len(answers)) - 1 - shared
+    step = max(1, tokens_left // per_label)
     scores: list[list[Tensor]] = [[] for _ in answers]
     for start in range(0, max(len(a.rests) for a in answers), step):
         chunk = [Answers(a.shared, a.rests[start : start + step]) for a in answers]
@@ -56,7 +56,7 @@ def score_answers(
 def _score_block(model: Any, rows: Rows, answers: Sequence[Answers]) -> list[list[Tensor]]:
     device = rows.mask.device
     tokens, groups, offsets = zip(*(_lay_out(a) for a in answers), strict=True)
-    ids, group = _padded(tokens, 0).to(device), _padded(groups, -1).to(device)
+    ids, group = _pad(tokens, 0).to(device), _pad(groups, -1).to(device)
     width = ids.shape[1]
     order = torch.arange(width, device=device)
     sees = (group[:, None, :] == 0) | (group[:, None, :] == group[:, :, None])
@@ -65,7 +65,7 @@ def _score_block(model: Any, rows: Rows, answers: Sequence[Answers]) -> list[lis
     allowed = torch.cat([past, sees], dim=2)[:, None]
     dtype = model.dtype
     mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill(~allowed, torch.finfo(dtype).min)
-    positions = rows.position[:, None] + _padded(offsets, 0).to(device)
+    positions = rows.position[:, None] + _pad(offsets, 0).to(device)
     out = model(
         input_ids=ids,
         attention_mask=mask,
@@ -75,12 +75,12 @@ def _score_block(model: Any, rows: Rows, answers: Sequence[Answers]) -> list[lis
     )
     rows.cache.crop(-width)
     return [
-        _rest_scores(a, torch.cat([rows.logits[i : i + 1], out.logits[i].to(device)])) for i, a in enumerate(answers)
+        _score_rests(a, torch.cat([rows.logits[i : i + 1], out.logits[i].to(device)])) for i, a in enumerate(answers)
     ]
 
 
 def _lay_out(answers: Answers) -> tuple[list[int], list[int], list[int]]:
-    """Tokens of the block, the answer each belongs to (0: shared), and its position after the prompt."""
+    """Return the tokens of the block, the answer of each (0: common beginning), and its position after the prompt."""
     shared = len(answers.shared)
     tokens, groups, offsets = list(answers.shared), [0] * shared, list(range(shared))
     for number, rest in enumerate(answers.rests, start=1):
@@ -90,17 +90,17 @@ def _lay_out(answers: Answers) -> tuple[list[int], list[int], list[int]]:
     return tokens, groups, offsets
 
 
-def _padded(lists: Sequence[Sequence[int]], filler: int) -> Tensor:
+def _pad(lists: Sequence[Sequence[int]], filler: int) -> Tensor:
     return torch.tensor(list(zip_longest(*lists, fillvalue=filler)), dtype=torch.long).T.contiguous()
 
 
-def _rest_scores(answers: Answers, logits: Tensor) -> list[Tensor]:
-    """Sum of log-probabilities of each rest; `logits[i]` predicts the block's i-th token in its place."""
+def _score_rests(answers: Answers, logits: Tensor) -> list[Tensor]:
+    """Return the sum of log-probabilities of each rest; `logits[i]` predicts the i-th token of the block."""
     logps = logits.log_softmax(dim=-1, dtype=torch.float32)
     scores: list[Tensor] = []
     at = len(answers.shared)
     for rest in answers.rests:
-        # the first token follows the shared beginning, wherever in the block the rest stands
+        # the first token follows the common beginning, wherever the rest is in the block
         places = torch.tensor([len(answers.shared), *range(at + 1, at + len(rest))], device=logits.device)
         scores.append(logps[places, torch.tensor(rest, device=logits.device)].sum())
         at += len(rest)

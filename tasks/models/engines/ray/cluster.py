@@ -1,11 +1,11 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
 # (ray's decorators lose what they decorate)
-"""The `runner:` key of a configuration: this machine's threads, or a Ray cluster; and joining the latter.
+"""The `runner:` key of a configuration (threads of this machine, or a Ray cluster), and connecting to the cluster.
 
-What shards and servers write they write themselves, so the nodes share folders: `output`, `images` and the items' own,
-under the same paths, and have the same environment. That is checked, on every node at the start and by everything that
-is sent to one. The ledger and the texts are the driver's alone: answers travel to it.
+Shards and servers write files themselves, so all nodes share the folders `output`, `images` and those of the items,
+under the same paths, and have the same version installed. This is checked on every node at the start, and by everything
+that is sent to a node. Only the driver writes the ledger and the texts; answers are sent to it.
 """
 
 import logging
@@ -26,23 +26,23 @@ from tasks.storage.stages import code_version
 
 _MARK = ".labelstill-shared"
 _CHECK_SECONDS = 120.0
-"""A worker's first start on a busy node takes some 20 s."""
+"""The first start of a worker on a busy node takes about 20 s."""
 _KNOCK_SECONDS = 10.0
-_NEEDS = "`runner: {kind: ray}` needs the packages ray and prefect-ray: run `make env-test` or `make env-gpu`"
+_NOT_INSTALLED = "`runner: {kind: ray}` needs the packages ray and prefect-ray: run `make env-test` or `make env-gpu`"
 
 
 class RayRunner(Settings):
-    """A Ray cluster that shards and vLLM servers are sent to."""
+    """A Ray cluster that runs shards and vLLM servers."""
 
-    kind: Literal["ray"] = Field(default="ray", description="Shards and engines on a Ray cluster")
+    kind: Literal["ray"] = Field(default="ray", description="Run shards and engines on a Ray cluster")
     address: str = Field(
-        default="auto",
-        min_length=1,
-        description="host:port of the cluster's head; auto: the one this machine is part of",
+        default="auto", min_length=1, description="host:port of the cluster's head; auto: this machine's cluster"
     )
-    replicas: int = Field(default=1, ge=1, description="Copies of a vLLM engine, each keeping its `concurrency` full")
+    replicas: int = Field(default=1, ge=1, description="vLLM servers, each with `concurrency` requests in flight")
     gpus_per_replica: int = Field(
-        default=0, ge=0, description="GPUs of a copy: `tensor_parallel_size` × `data_parallel_size`; also of a fold"
+        default=0,
+        ge=0,
+        description="GPUs per vLLM server (`tensor_parallel_size` × `data_parallel_size`), and per fold",
     )
 
 
@@ -50,30 +50,30 @@ Runner = Literal["threads"] | RayRunner
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What every node must see as the driver does. Made by `mark_ground`."""
+class NodeRequirements:
+    """What every node must have in common with the driver. Made by `mark_shared_folders`."""
 
     home: Path
-    """The driver's working folder, which relative paths start from."""
+    """The driver's working directory, for relative paths."""
     marks: tuple[tuple[Path, str], ...]
-    """Shared folders, each with what the mark in it says."""
+    """Shared folders, each with the content of the mark in it."""
     read: tuple[Path, ...]
     """Folders that are only read."""
     code: str
-    """Version of the rules (`code_version`)."""
+    """Version of labelstill (`code_version`)."""
 
-    def enter(self) -> None:
-        """Stand where the driver stands; raises EngineError, naming node and folder, unless it looks the same here."""
+    def adopt(self) -> None:
+        """Check this node and change to the driver's directory; raise EngineError naming the node and what differs."""
         here = f"Ray node {socket.gethostname()}"
         if (code := code_version()) != self.code:
-            raise EngineError(f"{here} runs another version of labelstill ({code} for {self.code}): install the same")
+            raise EngineError(f"{here} runs another version of labelstill, {code}: install {self.code} there")
         try:
             os.chdir(self.home)
         except OSError as error:
             raise EngineError(f"{here} has no {self.home}, where the run was started: {_SHARE}") from error
         for folder, token in self.marks:
-            if _token(folder) != token:
-                raise EngineError(f"{here} does not see {folder} of the machine that runs the flow: {_SHARE}")
+            if _read_mark(folder) != token:
+                raise EngineError(f"{here} does not share {folder} with the machine that runs the flow: {_SHARE}")
         for folder in self.read:
             if not folder.is_dir():
                 raise EngineError(f"{here} has no {folder}: {_SHARE}")
@@ -82,101 +82,102 @@ class Ground:
 _SHARE = "mount the same file system under the same path on every node"
 
 
-def mark_ground(written: Sequence[Path], read: Sequence[Path]) -> Ground:
-    """Leave a mark in each of the `written` folders, which are made if need be, for the nodes to find."""
+def mark_shared_folders(written: Sequence[Path], read: Sequence[Path]) -> NodeRequirements:
+    """Write a mark into each of the `written` folders, creating them, by which nodes recognise a folder as shared."""
     marks: list[tuple[Path, str]] = []
     for folder in dict.fromkeys(path.resolve() for path in written):
-        if not _token(folder):
-            _leave_mark(folder)
-        marks.append((folder, _token(folder)))
-    return Ground(Path.cwd(), tuple(marks), tuple(path.resolve() for path in read), code_version())
+        if not _read_mark(folder):
+            _write_mark(folder)
+        marks.append((folder, _read_mark(folder)))
+    return NodeRequirements(Path.cwd(), tuple(marks), tuple(path.resolve() for path in read), code_version())
 
 
-def _leave_mark(folder: Path) -> None:
-    """Mark the folder, unless another run does so first: what one of them has read stays what the mark says."""
-    mark, token = folder / _MARK, uuid4().hex
-    whole = folder / f"{_MARK}.{token}"
+def _write_mark(folder: Path) -> None:
+    """Mark the folder, unless another run marks it first: a mark that a run has read must not change."""
+    mark = folder / _MARK
+    token = uuid4().hex
+    temporary = folder / f"{_MARK}.{token}"
     try:
-        write_bytes(whole, token.encode())
+        write_bytes(temporary, token.encode())
         try:
-            os.link(whole, mark)  # which, unlike a move, replaces nothing
+            os.link(temporary, mark)  # unlike a move, it never replaces a file
         except OSError:
-            # without a mark that can be read, it is illegible, or the file system knows no links: then the last wins
-            if not _token(folder):
-                whole.replace(mark)
+            # the mark is unreadable, or the file system has no links: then the last run wins
+            if not _read_mark(folder):
+                temporary.replace(mark)
     finally:
-        whole.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def join_cluster(runner: RayRunner) -> Any:
     """Connect this process to the cluster, once, and return the module `ray`.
 
-    Raises EngineError, with the mend, when ray is not installed or no cluster answers.
+    Raises EngineError, saying how to fix it, when ray is not installed or no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
-        raise EngineError(_NEEDS) from error
+        raise EngineError(_NOT_INSTALLED) from error
     if not ray.is_initialized():
         try:
             _knock(runner.address)
-            # the shards' lines reach the run's log through Prefect; raw output of workers would only be in the way
+            # shards log through Prefect; the raw output of workers would only be noise
             ray.init(runner.address, namespace="labelstill", log_to_driver=False, logging_level=logging.WARNING)
         except Exception as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            mend = "start one with `ray start --head` here and `ray start --address=HOST:6379` on the others"
+            fix = "start one with `ray start --head` here and `ray start --address=HOST:6379` on the others"
             raise EngineError(
-                f"no Ray cluster at `{runner.address}`: {why}; {mend}, or set `runner: threads`"
+                f"no Ray cluster at `{runner.address}`: {why}; {fix}, or set `runner: threads`"
             ) from error
     return ray
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    """Raise OSError when nothing listens at the address; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
-def check_nodes(ray: Any, ground: Ground) -> int:
-    """The number of living nodes; raises EngineError for the first that does not see `ground`, or does not answer."""
+def check_nodes(ray: Any, requirements: NodeRequirements) -> int:
+    """Return the number of living nodes; raise EngineError for one that fails `requirements` or does not answer."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     check = ray.remote(num_cpus=0, max_retries=0)(_enter)
     asked = {
-        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(ground): name
+        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(requirements): name
         for node, name in nodes.items()
     }
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_CHECK_SECONDS)
     if late:
-        raise EngineError(f"Ray node {asked[late[0]]} does not answer; restart it, or take it out of the cluster")
+        raise EngineError(f"Ray node {asked[late[0]]} does not answer; restart it, or remove it from the cluster")
     for reference in done:
         try:
             ray.get(reference)
         except ray.exceptions.RayError as error:
-            node = f"Ray node {asked[reference]}, which needs the same environment, can't run labelstill"
-            raise own_error(error, node) from error
+            node = f"Ray node {asked[reference]}, which needs the same environment, cannot run labelstill"
+            raise make_engine_error(error, node) from error
     return len(nodes)
 
 
-def own_error(error: Any, what: str) -> EngineError:
-    """Return the EngineError that was raised on a node, or one that says `what` failed there with which Ray error."""
+def make_engine_error(error: Any, what: str) -> EngineError:
+    """Return the EngineError that was raised on a node, or one that says `what` failed, with Ray's message."""
     cause = getattr(error, "cause", None)
-    return EngineError(str(cause) if isinstance(cause, EngineError) else f"{what}: {last_line(error)}")
+    return EngineError(str(cause) if isinstance(cause, EngineError) else f"{what}: {get_last_line(error)}")
 
 
-def last_line(error: BaseException) -> str:
-    """What an error of Ray's, which often holds a whole traceback, ends with."""
+def get_last_line(error: BaseException) -> str:
+    """Return the last line of one of Ray's errors, whose text is often a whole traceback."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
 
 
-def _enter(ground: Ground) -> None:
-    ground.enter()
+def _enter(requirements: NodeRequirements) -> None:
+    requirements.adopt()
 
 
-def _token(folder: Path) -> str:
+def _read_mark(folder: Path) -> str:
     try:
         return (folder / _MARK).read_text("ascii")
     except (OSError, ValueError):

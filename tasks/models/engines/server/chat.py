@@ -1,4 +1,4 @@
-"""Requests as bodies of OpenAI-compatible chat completions, and their replies as texts."""
+"""Convert requests to bodies of OpenAI-compatible chat completions, and replies to texts."""
 
 import secrets
 from collections.abc import Sequence
@@ -13,41 +13,43 @@ from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 
 TOKEN_COUNTS = ("tokens_in", "tokens_cached", "tokens_out")
-"""The fields of a Generation that `usage_of` fills."""
+"""The fields of a Generation that `read_usage` returns, in its order."""
 
 ANSWER_TOKENS = 64
-"""Room for keys, label and the white space that JSON-schema output of weak models pads with, beside the reason."""
+"""Tokens allowed besides the reason: keys, label, and the white space that weak models pad JSON with."""
 
 _MARK = f"labelstill-image-{secrets.token_hex(8)}-"
-"""Stands for an image while the body is serialised, so that a megabyte of base64 is never escaped or copied twice."""
+"""Placeholder for an image while the body is serialised: a megabyte of base64 is then not escaped or copied twice."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a server really does, as found out by tiny requests (tasks/models/engines/server/capabilities.py)."""
+    """What a server can do. Made by capabilities.py from tiny test requests."""
 
     schema: bool = True
-    """JSON schema is enforced."""
+    """It enforces JSON schemas."""
     token_logprobs: bool = True
-    """Log-probabilities of chosen tokens after a begun answer."""
+    """It reports log-probabilities of given tokens after the beginning of an answer."""
     several: bool = True
-    """n answers in one request."""
+    """It returns several answers to one request."""
     local_files: bool = False
-    """Images under our cache folder by `file://`."""
+    """It reads images from our cache folder by `file://`."""
     context_length: int | None = None
-    """Most tokens of prompt and answer."""
+    """Maximum tokens of prompt and answer together; None if not known."""
 
 
-def image_url(file: Path, *, local: bool) -> bytes:
-    """The URL of a cached image: `file://` where the server reads our folder, else its bytes in base64."""
+def make_image_url(file: Path, *, local: bool) -> bytes:
+    """Return the URL of a cached image: `file://` when `local`, else a data URL with its bytes in base64."""
     if local:
         return b"file://" + str(file).encode()
     kind = b"jpeg" if file.suffix == ".jpg" else file.suffix[1:].encode()
     return b"data:image/" + kind + b";base64," + pybase64.b64encode(file.read_bytes())
 
 
-def chat_body(request: Request, model: str, images: Sequence[bytes], can: Capabilities, *, n: int, seed: int) -> bytes:
-    """The body that asks `request` for `n` answers; `images` are URLs in the order of the request's images."""
+def build_chat_body(
+    request: Request, model: str, images: Sequence[bytes], can: Capabilities, *, n: int, seed: int
+) -> bytes:
+    """Return the body that asks for `n` answers to `request`; `images` are the URLs of its images, in order."""
     sampling, constraint = request.sampling, request.constraint
     fields: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
     fields["max_tokens"] = sampling.max_tokens
@@ -56,19 +58,19 @@ def chat_body(request: Request, model: str, images: Sequence[bytes], can: Capabi
     if isinstance(constraint, LabelAnswer):
         fields["max_tokens"] += ANSWER_TOKENS
         if can.schema:
-            schema = {"name": "answer", "strict": True, "schema": answer_schema(constraint, sampling.max_tokens)}
+            schema = {"name": "answer", "strict": True, "schema": build_answer_schema(constraint, sampling.max_tokens)}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return _with_images({"model": model, "messages": _turns(request), **fields}, images)
+    return _insert_images({"model": model, "messages": _build_turns(request), **fields}, images)
 
 
-def probe_body(request: Request, model: str, images: Sequence[bytes], stem: str, tokens: Sequence[int]) -> bytes:
-    """The body that asks for the log-probabilities of `tokens` right after the begun answer `stem`."""
-    messages = [*_turns(request), {"role": "assistant", "content": stem}]
-    return _with_images({"model": model, "messages": messages, **probe_fields(tokens)}, images)
+def build_probe_body(request: Request, model: str, images: Sequence[bytes], stem: str, tokens: Sequence[int]) -> bytes:
+    """Return the body that asks for the log-probabilities of `tokens` as the next token after the answer `stem`."""
+    messages = [*_build_turns(request), {"role": "assistant", "content": stem}]
+    return _insert_images({"model": model, "messages": messages, **build_probe_fields(tokens)}, images)
 
 
-def probe_fields(tokens: Sequence[int]) -> dict[str, Any]:
-    """The fields of vLLM 0.32 that continue the last message by one token and report those asked for."""
+def build_probe_fields(tokens: Sequence[int]) -> dict[str, Any]:
+    """Return the fields with which vLLM 0.32 continues the last message by one token and reports `tokens`."""
     return {
         "add_generation_prompt": False,
         "continue_final_message": True,
@@ -80,8 +82,8 @@ def probe_fields(tokens: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def answer_schema(constraint: LabelAnswer, longest: int) -> dict[str, Any]:
-    """JSON schema of the answer, reason first; a reason of at most `longest` characters leaves room for the label."""
+def build_answer_schema(constraint: LabelAnswer, longest: int) -> dict[str, Any]:
+    """Return the JSON schema of the answer, reason first; the reason has at most `longest` characters."""
     properties: dict[str, Any] = {}
     if constraint.reason_key is not None:
         properties[constraint.reason_key] = {"type": "string", "maxLength": longest}
@@ -90,36 +92,36 @@ def answer_schema(constraint: LabelAnswer, longest: int) -> dict[str, Any]:
 
 
 def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | None:
-    """Return at most `wanted` texts of a chat completion, whole ones first; None when none can be read.
+    """Return the texts of a chat completion, at most `wanted`, complete ones first; None when it contains no text.
 
-    `key` is the request's.
+    `key` is the key of the request.
     """
     texts: dict[int, tuple[bool, str]] = {}
     for place, choice in enumerate(answer["choices"]):
-        content = dig(choice, "message", "content")
-        text = content or dig(choice, "message", "refusal") or content
-        numbered = dig(choice, "index")
+        content = get_path(choice, "message", "content")
+        text = content or get_path(choice, "message", "refusal") or content
+        numbered = get_path(choice, "index")
         index = place if numbered is None else numbered
-        if isinstance(text, str) and isinstance(index, int) and index not in texts:  # doubled answers count once
-            texts[index] = (dig(choice, "finish_reason") == "length", text)
+        if isinstance(text, str) and isinstance(index, int) and index not in texts:  # some servers repeat an answer
+            texts[index] = (get_path(choice, "finish_reason") == "length", text)
     if not texts:
         return None
     ordered = sorted(list(texts.values())[:wanted], key=lambda t: (not t[1].strip(), t[0]))
     cut, first = ordered[0]
     outcome = Outcome.EMPTY if not first.strip() else Outcome.TRUNCATED if cut else Outcome.OK
-    tokens = dict(zip(TOKEN_COUNTS, usage_of(answer), strict=True))
+    tokens = dict(zip(TOKEN_COUNTS, read_usage(answer), strict=True))
     return Generation(key=key, outcome=outcome, texts=tuple(t for _, t in ordered), **tokens)
 
 
-def usage_of(answer: dict[str, Any]) -> list[int]:
-    """Tokens of the prompt, of these cached, and of the answers; 0 where the server does not say."""
+def read_usage(answer: dict[str, Any]) -> list[int]:
+    """Return the tokens of the prompt, the cached ones among them, and the tokens of the answers; 0 if not reported."""
     paths = (("prompt_tokens",), ("prompt_tokens_details", "cached_tokens"), ("completion_tokens",))
-    counts = [dig(answer, "usage", *path) for path in paths]
+    counts = [get_path(answer, "usage", *path) for path in paths]
     return [count if isinstance(count, int) and count > 0 else 0 for count in counts]
 
 
-def token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
-    """Log-probability by token id at the first generated position; empty when the server reports none."""
+def read_token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
+    """Return the log-probability by token id at the first generated position; empty when none is reported."""
     try:
         content = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in content]
@@ -128,8 +130,8 @@ def token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
     return {int(t.removeprefix("token_id:")): p for t, p in pairs if t.removeprefix("token_id:").isdecimal()}
 
 
-def dig(value: Any, *path: str | int) -> Any:
-    """Return what a JSON value holds at `path`; None where it holds nothing there."""
+def get_path(value: Any, *path: str | int) -> Any:
+    """Return the element of a JSON value at `path`; None if there is none."""
     for step in path:
         try:
             value = value[step]
@@ -138,7 +140,7 @@ def dig(value: Any, *path: str | int) -> Any:
     return value
 
 
-def _turns(request: Request) -> list[dict[str, Any]]:
+def _build_turns(request: Request) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = []
     images = 0
     for element in make_user_content(request):
@@ -150,11 +152,13 @@ def _turns(request: Request) -> list[dict[str, Any]]:
     return [*make_system_turn(request), {"role": "user", "content": content}]
 
 
-def _with_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:
-    text, pieces, at = orjson.dumps(body), list[bytes](), 0
+def _insert_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:
+    text = orjson.dumps(body)
+    pieces = list[bytes]()
+    at = 0
     for number, url in enumerate(images):
         mark = f"{_MARK}{number}!".encode()
         found = text.index(mark, at)
         pieces += (text[at:found], url)
         at = found + len(mark)
-    return b"".join((*pieces, text[at:]))  # one copy, however many images
+    return b"".join((*pieces, text[at:]))  # copies the images only once

@@ -1,8 +1,8 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-"""Any OpenAI-compatible server, kept full: a fixed number of requests in flight, whatever each of them takes.
+"""Ask any OpenAI-compatible server, with a fixed number of requests in flight however long each of them takes.
 
-The caller's thread draws requests from the stream and prepares them; one event loop in a thread of its own keeps the
-connections busy. There is no barrier: a slow answer holds up nothing but itself.
+The caller's thread draws requests from the stream and prepares them; an event loop in another thread keeps the
+connections busy. There are no batches: a slow answer delays no other.
 """
 
 import asyncio
@@ -21,81 +21,85 @@ from transformers import AutoProcessor  # pyright: ignore[reportMissingTypeStubs
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
-from tasks.models.engines.identity import model_identity
-from tasks.models.engines.server.capabilities import describe, find_capabilities
-from tasks.models.engines.server.client import Client, Revive, key_of
+from tasks.models.engines.identity import identify_model
+from tasks.models.engines.server.capabilities import describe_gaps, find_capabilities
+from tasks.models.engines.server.client import Client, Revive, read_api_key
 from tasks.models.engines.server.conversation import Conversation, Prepared
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.unanswered import end_unanswered
+from tasks.models.unanswered import make_unanswered
 from tasks.records import Generation, Request
 
 T = TypeVar("T")
 
 _MOST_READY = 32
-"""Requests prepared ahead of those in flight: enough to hide the preparing, few enough to hold their images."""
+"""Requests prepared ahead of those in flight: enough to hide the time it takes, few enough to keep in memory."""
 _SPARE_WORKERS = 8
-"""Workers beyond the target: while one reads an answer, another's request already takes its place in flight."""
+"""Workers beyond `concurrency`: while one reads an answer, the request of another is already in flight."""
 
 
 class ServerEngine:
-    """Answers requests over HTTP; raises EngineError, with the mend, when the server can't be used at all.
-
-    `base_urls` of the spec share the load. `served_name` is the model's name there (default: the adapter's
-    or model's own). `revive`, if given, is asked to bring a dead server back. `key` is sent in place of
-    the environment's. `kind` begins the fingerprint.
-    """
+    """Answers requests over HTTP; the load is shared over the spec's `base_urls`."""
 
     def __init__(
         self, spec: EngineSpec, place: Workplace, *,
         served_name: str | None = None, revive: Revive | None = None, key: str = "", kind: str = "server",
     ) -> None:  # fmt: skip
-        key = key or key_of(spec)
-        self._spec, self._kind, self._images = spec, kind, place.images
+        """Connect and find out what the server can do; raise EngineError, saying how to fix it, when that fails.
+
+        `served_name` is the model's name on the server (default: the name of the adapter or model). `revive` restarts
+        a dead server. `key` replaces the key from the environment. `kind` is the beginning of the fingerprint.
+        """
+        key = key or read_api_key(spec)
+        self._spec = spec
+        self._kind = kind
+        self._images = place.images
         self._seconds = self._starved = 0.0
         self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()
-        self._client = self._call(_connect(spec, key, revive))
+        self._client = self._run(_connect(spec, key, revive))
         name = served_name or spec.adapter or spec.model
         try:
-            self._processor = _processor(spec)
+            self._processor = _load_processor(spec)
             tokenizer = None if self._processor is None else self._processor.tokenizer
-            self.capabilities = self._call(find_capabilities(self._client, spec, name, tokenizer, place.images.folder))
-            self._client.busy_seconds = 0.0  # the probes' own
-            self._talk_to(name, spec.adapter)
+            self.capabilities = self._run(find_capabilities(self._client, spec, name, tokenizer, place.images.folder))
+            self._client.busy_seconds = 0.0  # without the test requests
+            self._switch_model(name, spec.adapter)
         except BaseException:
             self.close()
             raise
-        self.notes = describe(self.capabilities, tokenizer=tokenizer is not None)
+        self.notes = describe_gaps(self.capabilities, tokenizer=tokenizer is not None)
 
-    def _talk_to(self, name: str, adapter: str | None) -> None:
-        """Ask what is served as `name` from now on: the model with `adapter`, or without one."""
-        self.fingerprint = f"{self._kind}/{model_identity(self._spec.model_copy(update={'adapter': adapter}))}"
+    def _switch_model(self, name: str, adapter: str | None) -> None:
+        """Ask what is served as `name`, which is the model with `adapter` or without one, from now on."""
+        self.fingerprint = f"{self._kind}/{identify_model(self._spec.model_copy(update={'adapter': adapter}))}"
         self._conversation = Conversation(self._client, name, self.capabilities, self._processor, self._images)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Answer each request once, unordered; raises EngineError when no server answers any more."""
+        """Yield one generation per request, in any order; raise EngineError when no address answers any more."""
         if not self._thread.is_alive():
             raise EngineError("the engine is closed")
-        crew = _Crew(self._conversation, self.fingerprint, self._spec.concurrency)
-        stream, out, ended = iter(requests), 0, False
+        pool = _WorkerPool(self._conversation, self.fingerprint, self._spec.concurrency)
+        stream = iter(requests)
+        out = 0
+        ended = False
         began = time.monotonic()
         try:
-            self._call(crew.start())
+            self._run(pool.start())
             while True:
-                while not ended and out < crew.ahead:
+                while not ended and out < pool.most_waiting:
                     since = time.monotonic()
                     request = next(stream, None)
                     self._count_starving(since)
                     if request is None:
                         ended = True
                     else:
-                        self._hand_over(crew, request)
+                        self._submit(pool, request)
                         out += 1
                 if not out:
                     return
-                answer = crew.results.get()
+                answer = pool.results.get()
                 if isinstance(answer, BaseException):
                     raise answer
                 out -= 1
@@ -105,25 +109,25 @@ class ServerEngine:
         finally:
             self._seconds += time.monotonic() - began
             if self._thread.is_alive():
-                self._call(crew.stop())
+                self._run(pool.stop())
 
     def usage(self) -> Usage:
-        """How busy the server was kept by us."""
+        """Return how many requests of ours were in flight, and for how long."""
         return Usage(self._spec.concurrency, self._client.busy_seconds, self._seconds, self._starved)
 
     def close(self) -> None:
         """Close all connections; safe to call twice."""
         self._openers.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
-            self._call(self._client.close())
+            self._run(self._client.close())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
 
-    def _hand_over(self, crew: "_Crew", request: Request) -> None:
+    def _submit(self, pool: "_WorkerPool", request: Request) -> None:
         def prepare() -> None:
-            with crew.answering(request):
-                self._loop.call_soon_threadsafe(crew.ready.put_nowait, crew.conversation.prepare(request))
+            with pool.catch_errors(request):
+                self._loop.call_soon_threadsafe(pool.ready.put_nowait, pool.conversation.prepare(request))
 
         if request.images:
             self._openers.submit(prepare)
@@ -134,18 +138,19 @@ class ServerEngine:
         if self._client.in_flight < self._spec.concurrency:
             self._starved += time.monotonic() - since
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-class _Crew:
-    """The workers of one stream. Lives in the event loop; `results` is read by the caller's thread."""
+class _WorkerPool:
+    """The workers for one stream of requests, in the event loop; the caller's thread reads `results`."""
 
     def __init__(self, conversation: Conversation, fingerprint: str, concurrency: int) -> None:
-        self.conversation, self._fingerprint = conversation, fingerprint
+        self.conversation = conversation
+        self._fingerprint = fingerprint
         self.results: SimpleQueue[Generation | EngineError] = SimpleQueue()
         self.ready: asyncio.Queue[Prepared] = asyncio.Queue()
-        self.ahead = concurrency + _SPARE_WORKERS + min(_MOST_READY, concurrency)
+        self.most_waiting = concurrency + _SPARE_WORKERS + min(_MOST_READY, concurrency)
         self._count = concurrency + _SPARE_WORKERS
         self._workers: list[asyncio.Task[None]] = []
 
@@ -158,39 +163,39 @@ class _Crew:
         await asyncio.gather(*self._workers, return_exceptions=True)
 
     @contextmanager
-    def answering(self, request: Request) -> Generator[None]:
-        """Make an error within the block the result of `request`."""
+    def catch_errors(self, request: Request) -> Generator[None]:
+        """Turn an error within the block into the result of `request`."""
         began = time.monotonic()
         try:
             yield
-        except EngineError as error:  # the server, or the image cache's disk: that concerns every item
+        except EngineError as error:  # of the server or the image cache: no request can be answered
             self.results.put(error)
-        except Exception as error:  # met by this item only
-            self.results.put(end_unanswered(request, error, self._fingerprint, time.monotonic() - began))
+        except Exception as error:  # concerns this request only
+            self.results.put(make_unanswered(request, error, self._fingerprint, time.monotonic() - began))
 
     async def _work(self) -> None:
         while True:
             prepared = await self.ready.get()
             began = time.monotonic()
-            with self.answering(prepared.request):
+            with self.catch_errors(prepared.request):
                 answer = await self.conversation.answer(prepared)
                 counted = {"engine": self._fingerprint, "seconds": time.monotonic() - began}
                 self.results.put(answer.model_copy(update=counted))
 
 
 async def _connect(spec: EngineSpec, key: str, revive: Revive | None) -> Client:
-    return Client(spec, key, revive)  # its connections belong to the loop that makes them
+    return Client(spec, key, revive)  # within the event loop, to which its connections belong
 
 
-def _processor(spec: EngineSpec) -> Any:
-    """The model's processor if it is at hand; None where it is not (a server's own name for a model is no path)."""
+def _load_processor(spec: EngineSpec) -> Any:
+    """Return the model's processor; None if it is not on this machine (a server may have a name of its own)."""
     name = spec.tokenizer or spec.model
     try:
         return AutoProcessor.from_pretrained(
             name,
             revision=None if spec.tokenizer else spec.revision,
             trust_remote_code=spec.trust_remote_code,
-            # only a tokenizer that was asked for is worth a download
+            # only a tokenizer that the configuration names is downloaded
             local_files_only=spec.tokenizer is None or Path(name).is_dir(),
         )
     except Exception as error:

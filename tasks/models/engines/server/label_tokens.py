@@ -1,8 +1,9 @@
-"""Label probabilities from single tokens: each label's code is the first token in which it differs from the others.
+"""Compute label probabilities from single tokens: the first in which a label differs from the others.
 
-After a begun answer (``…", "label": "``) one forward pass gives the probability of every label's next token; where
-several labels share it, one more decides among these. That is the probability with which decoding constrained to the
-labels writes each of them, without listing codes in the prompt, which a model would have to be trained for.
+After the beginning of an answer (``…", "label": "``) one forward pass gives the probability of every label's next
+token; where several labels share it, one more pass decides between them. The result is the probability with which
+decoding constrained to the labels writes each of them. Listing codes for the labels in the prompt would also need one
+pass only, but the model would have to be trained for it.
 """
 
 import math
@@ -13,62 +14,63 @@ from typing import Any
 import numpy as np
 
 MOST_TOKENS = 128
-"""vLLM 0.32 reports at most so many chosen tokens a request."""
+"""vLLM 0.32 reports at most this many given tokens per request."""
 _NEGLIGIBLE = 1e-4
-"""A branch less likely than this is shared out evenly among its labels instead of being asked about."""
+"""The probability of a branch below this is divided equally between its labels, without another request."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A place where labels part: what is written before it, and the labels behind each next token."""
+    """A position at which labels differ: the text before it, and the labels that continue with each token."""
 
     text: str
-    """What has been written so far, from the beginning of the context."""
+    """The text so far, from the beginning of the context."""
     labels: dict[int, tuple[int, ...]]
-    """Next token -> numbers of the labels that go on with it."""
+    """Next token -> indices of the labels that continue with it."""
     branches: "dict[int, Branch]"
-    """Next token -> where those labels part, if there are several."""
+    """Next token -> where these labels differ, if there are several."""
 
 
-def label_tokens(tokenizer: Any, context: str, labels: Sequence[str], closing: str) -> Branch | None:
-    """Where `labels` part when each is written, with `closing`, after a text that ends with `context`.
+def find_branches(tokenizer: Any, context: str, labels: Sequence[str], closing: str) -> Branch | None:
+    """Return where `labels` differ when each, followed by `closing`, is written after a text that ends with `context`.
 
-    `tokenizer` maps text to ids and back (Hugging Face). None when single tokens can't tell the labels apart: a
-    character cut in two, one label the beginning of another with its closing, or too many at one place.
+    `tokenizer` is one of Hugging Face. Return None when single tokens cannot distinguish the labels: a token ends
+    within a character, one label with its closing is the beginning of another, or too many differ at one position.
     """
-    full = [tuple(_ids(tokenizer, context + label + closing)) for label in labels]
+    full = [tuple(_tokenise(tokenizer, context + label + closing)) for label in labels]
     if len(set(full)) < len(full):
         return None
-    own = _ids(tokenizer, context)
+    own = _tokenise(tokenizer, context)
     shared = 0
     while shared < len(own) and all(len(f) > shared and f[shared] == own[shared] for f in full):
         shared += 1
-    # the context's end may share a token with the labels
-    kept = _text(tokenizer, full[0][:shared])
-    return _branch(tokenizer, full, range(len(full)), shared, kept) if context.startswith(kept) else None
+    # the end of the context may share a token with the labels
+    kept = _detokenise(tokenizer, full[0][:shared])
+    return _build_branch(tokenizer, full, range(len(full)), shared, kept) if context.startswith(kept) else None
 
 
-async def label_logprobs(
+async def compute_label_logprobs(
     root: Branch,
     before: str,
     count: int,
     ask: Callable[[str, tuple[int, ...]], Awaitable[Mapping[int, float]]],
 ) -> list[float] | None:
-    """Natural-log probability of each of `count` labels after `before` and the context, normalised over them.
+    """Return the natural log-probability of each of `count` labels after `before` and the context, normalised.
 
-    `ask(text, tokens)` returns the log-probability of each token as the next after `text`. None when the server left
-    a token out.
+    `ask(text, tokens)` returns the log-probability of each token as the one after `text`. Return None when it leaves a
+    token out.
     """
     found = [-math.inf] * count
     waiting = [(root, 0.0)]
     while waiting:
         branch, reached = waiting.pop()
         options = tuple(branch.labels)
-        logps = [0.0] if len(options) == 1 else _normalised(await ask(before + branch.text, options), options)
+        logps = [0.0] if len(options) == 1 else _normalise(await ask(before + branch.text, options), options)
         if logps is None:
             return None
         for token, logp in zip(options, logps, strict=True):
-            behind, deeper = branch.labels[token], branch.branches.get(token)
+            behind = branch.labels[token]
+            deeper = branch.branches.get(token)
             if deeper is not None and reached + logp > math.log(_NEGLIGIBLE):
                 waiting.append((deeper, reached + logp))
             else:
@@ -77,42 +79,42 @@ async def label_logprobs(
     return found
 
 
-def _branch(
+def _build_branch(
     tokenizer: Any, full: Sequence[tuple[int, ...]], numbers: Sequence[int], depth: int, kept: str
 ) -> Branch | None:
-    """The place where the labels `numbers`, equal up to `depth`, part next; None where that can't be told by tokens."""
+    """Return where the labels `numbers`, equal up to `depth`, differ next; None if single tokens cannot tell."""
     while len({full[i][depth : depth + 1] for i in numbers}) == 1:
         depth += 1
     groups: dict[int, list[int]] = {}
     for i in numbers:
-        if len(full[i]) <= depth:  # it ends where the others go on
+        if len(full[i]) <= depth:  # it is the beginning of another
             return None
         groups.setdefault(full[i][depth], []).append(i)
     begun = full[numbers[0]][:depth]
-    text = _text(tokenizer, begun)
-    # the server sees text, not tokens: it must cut what is begun as the whole is cut
-    if len(groups) > MOST_TOKENS or not text.startswith(kept) or tuple(_ids(tokenizer, text)) != begun:
+    text = _detokenise(tokenizer, begun)
+    # the server gets text, so the beginning alone must have the same tokens as within the whole
+    if len(groups) > MOST_TOKENS or not text.startswith(kept) or tuple(_tokenise(tokenizer, text)) != begun:
         return None
     branches: dict[int, Branch] = {}
     for token, members in groups.items():
         if len(members) > 1:
-            deeper = _branch(tokenizer, full, members, depth + 1, kept)
+            deeper = _build_branch(tokenizer, full, members, depth + 1, kept)
             if deeper is None:
                 return None
             branches[token] = deeper
     return Branch(text, {token: tuple(members) for token, members in groups.items()}, branches)
 
 
-def _normalised(found: Mapping[int, float], tokens: Sequence[int]) -> list[float] | None:
+def _normalise(found: Mapping[int, float], tokens: Sequence[int]) -> list[float] | None:
     if any(token not in found or math.isnan(found[token]) for token in tokens):
         return None
     logps = np.maximum([found[token] for token in tokens], -1e4)
     return (logps - np.logaddexp.reduce(logps)).tolist()
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def _tokenise(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+def _detokenise(tokenizer: Any, ids: Sequence[int]) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)

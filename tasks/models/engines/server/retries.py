@@ -1,4 +1,4 @@
-"""What may be tried again, how often and after how long; what never is."""
+"""Decide which failures are retried, how often and after how long."""
 
 import random
 import time
@@ -6,63 +6,65 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from tasks.models.engines.server.chat import dig
+from tasks.models.engines.server.chat import get_path
 from tasks.models.unanswered import Unanswered
 from tasks.records import Outcome
 
 _FAULTS = 6
-"""Tries of a request that the server answers with a fault (5xx, half a body, nonsense, silence)."""
+"""Attempts per request while the server fails (5xx, an incomplete or unreadable reply, a timeout)."""
 _BUSY = 14
-"""Tries of one that it turns away for now (429, 503): with the waits below about two minutes."""
+"""Attempts per request while the server is busy (429, 503): about two minutes with the waits below."""
 _CRASHES = 6
-"""Connections that may break while one request is in flight, before it is taken for the one that kills the server."""
-_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_RETRY_AFTER = 0.25, 15.0, 120.0
-CURABLE = frozenset({408, 409, 425, 429})
-TURNED_AWAY = frozenset({429, 503})
+"""Broken connections per request before the request is taken to be the one that crashes the server."""
+_FIRST_WAIT = 0.25
+_LONGEST_WAIT = 15.0
+_LONGEST_RETRY_AFTER = 120.0
+RETRIED_4XX = frozenset({408, 409, 425, 429})
+BUSY_STATUSES = frozenset({429, 503})
 
 
 class Refused(Unanswered):
-    """The server understood the request and will never answer it (400, 413, 422): not to be sent again."""
+    """The server rejects this request for good (400, 413, 422); it is not sent again."""
 
     def __init__(self, status: int, message: str, param: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
         self.message = message
         text = message.lower()
-        # vLLM 0.32 names the parameter, older ones only say so
+        # vLLM 0.32 names the parameter, older versions only mention the length
         if param == "input_tokens" or ("length" in text and ("longer than" in text or "maximum" in text)):
             self.outcome = Outcome.TOO_LONG
 
 
 @dataclass
 class Tries:
-    """What a request has been through."""
+    """Count the failed attempts of one request."""
 
     faults: int = 0
     busy: int = 0
     crashes: int = 0
     last: str = ""
 
-    def wait(self) -> float:
-        """Seconds until the next try: doubled each time, half of it by chance so that crowds spread."""
+    def choose_wait(self) -> float:
+        """Return the seconds until the next attempt: doubled each time, half of it random to spread the load."""
         step = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self.faults + self.busy + self.crashes - 1))
         return step * (0.5 + random.random() / 2)
 
     @property
     def used_up(self) -> bool:
-        """Whether no further try is allowed."""
+        """Return whether no further attempt is allowed."""
         return self.faults >= _FAULTS or self.busy >= _BUSY or self.crashes >= _CRASHES
 
 
-def complaint(answer: Any, content: bytes) -> tuple[str, str]:
-    """What the server says is wrong, and the parameter that it blames."""
-    inner = dig(answer, "error") if isinstance(dig(answer, "error"), dict) else answer
-    if text := dig(inner, "message") or dig(inner, "detail"):
-        return str(text)[:500], str(dig(inner, "param") or "")
+def read_error_message(answer: Any, content: bytes) -> tuple[str, str]:
+    """Return the server's error message and the parameter that it names, if any."""
+    inner = get_path(answer, "error") if isinstance(get_path(answer, "error"), dict) else answer
+    if text := get_path(inner, "message") or get_path(inner, "detail"):
+        return str(text)[:500], str(get_path(inner, "param") or "")
     return content[:200].decode(errors="replace") or "no message", ""
 
 
-def retry_after_seconds(retry_after: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110); None where it asks nothing."""
+def parse_retry_after(retry_after: str | None) -> float | None:
+    """Return the seconds in a Retry-After header, given as a number or a date (RFC 9110); None without a valid one."""
     if not retry_after:
         return None
     try:

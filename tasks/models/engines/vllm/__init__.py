@@ -1,7 +1,7 @@
-"""Run vLLM as a child process, or ask the ones that run on a cluster.
+"""Run vLLM as a child process, or ask vLLM servers on a cluster.
 
-engine.py   open it, ask through it, turn to another adapter
+engine.py   starting it, answering through it, switching adapters
 options.py  its command line and environment                (every key marked vllm)
-process.py  start it, wait for it, bring it back, end it    (start_seconds)
-log.py      what its log says in one line, and which setting to change
+process.py  starting, watching, restarting and ending it    (start_seconds)
+log.py      summarising its log in one line, and naming the setting to change
 """

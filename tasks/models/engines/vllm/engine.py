@@ -1,4 +1,4 @@
-"""vLLM, managed: a server as a child of ours, reached over HTTP like any other."""
+"""A vLLM server that is started here, as a child process, and asked over HTTP like any other server."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -15,7 +15,13 @@ from tasks.models.engines.identity import check_folders
 from tasks.models.engines.server.engine import ServerEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.log import explain
-from tasks.models.engines.vllm.options import Build, installed_build, serve_command, serve_environment, spans_nodes
+from tasks.models.engines.vllm.options import (
+    Build,
+    build_serve_command,
+    build_serve_environment,
+    find_installed_build,
+    spans_nodes,
+)
 from tasks.models.engines.vllm.process import ServerProcess
 from tasks.records import Generation, Request
 
@@ -26,15 +32,16 @@ _numbers = count(1)
 
 
 def check_vllm(spec: EngineSpec) -> None:
-    """Raise EngineError, with the mend, if no vLLM is installed here or it lacks the devices that `spec` asks for."""
-    build = find_build(spec)
+    """Raise EngineError, saying how to fix it, if vLLM is not installed or lacks devices that `spec` needs."""
+    build = require_build(spec)
     if build.cpu or spans_nodes(spec):
         return
     import torch
 
-    devices, wanted = torch.cuda.device_count(), spec.tensor_parallel_size * spec.data_parallel_size
+    devices = torch.cuda.device_count()
+    wanted = spec.tensor_parallel_size * spec.data_parallel_size
     if not devices:
-        raise EngineError("vLLM's GPU build finds no CUDA device: set `engine: local`, or `make clean env-test`")
+        raise EngineError("vLLM's GPU build finds no CUDA device: set `engine: local`, or run `make clean env-test`")
     if wanted > devices:
         raise EngineError(
             f"`tensor_parallel_size` × `data_parallel_size` is {wanted}, this machine has {devices} CUDA "
@@ -46,18 +53,18 @@ class VllmEngine(ServerEngine):
     """Starts vLLM for `spec.model` and answers requests through it; `close` ends it with all its processes."""
 
     def __init__(self, spec: EngineSpec, place: Workplace, servers: "PlacedServers | None" = None) -> None:
-        """Start the server and wait until it is ready; raises EngineError with what vLLM said and the fix.
+        """Start the server and wait until it is ready; raise EngineError with vLLM's message and how to fix it.
 
-        `servers` run elsewhere than in a child of this process.
+        `servers` are copies on a cluster; without them the server is a child of this process.
         """
         if servers is None:
             check_vllm(spec)
-        build = find_build(spec)
+        build = require_build(spec)
         check_folders(spec)
-        self.process = servers or server_process(spec, place, build, name=server_name(spec))
+        self.process = servers or make_server_process(spec, place, build, name=make_server_name(spec))
         try:
             self.process.start()
-            self._names = _names(spec, self.process.model)
+            self._names = _name_models(spec, self.process.model)
             urls = self.process.base_urls
             known = {"base_urls": urls, "concurrency": spec.concurrency * len(urls)}
             super().__init__(
@@ -72,53 +79,53 @@ class VllmEngine(ServerEngine):
             unused = "vLLM's CPU build prepares images in one process: `api_server_count` has no effect"
             self.notes = (*self.notes, unused)
 
-    def turn_to(self, adapter: str | None) -> None:
-        """Answer with another of the spec's adapters (None: with the model itself) from now on; no restart."""
-        self._talk_to(self._names[adapter], adapter)
+    def switch_adapter(self, adapter: str | None) -> None:
+        """Answer with another of the spec's adapters, or with the bare model (None), from now on; no restart."""
+        self._switch_model(self._names[adapter], adapter)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Answer each request once, unordered; raises EngineError when the server dies again and again."""
+        """Yield one generation per request, in any order; raise EngineError when the server keeps dying."""
         for generation in super().generate(requests):
-            self.process.answered()
+            self.process.note_answer()
             yield generation
 
     def usage(self) -> Usage:
-        """How busy the server was kept, and the GPUs it holds."""
+        """Return how busy the server has been, and its number of GPUs."""
         return replace(super().usage(), gpus=self.process.gpus)
 
     def close(self) -> None:
-        """End the server; when this returns its processes are gone and its memory is free. Safe to call twice."""
+        """End the server and wait until its processes are gone and its memory is free. Safe to call twice."""
         super().close()
         self.process.close()
 
 
-def find_build(spec: EngineSpec) -> Build:
-    """Return the installed build of vLLM; raises EngineError where there is none."""
-    build = installed_build()
+def require_build(spec: EngineSpec) -> Build:
+    """Return the installed build of vLLM; raise EngineError when there is none."""
+    build = find_installed_build()
     if build is None or find_spec("vllm") is None:
         raise EngineError(
-            f"vLLM is not installed, which `engine: vllm` for {spec.model} needs: run `make env-gpu` (with a CUDA "
+            f"`engine: vllm` for {spec.model} needs vLLM, which is not installed: run `make env-gpu` (with a CUDA "
             "device) or `make env-test` (without), or set `engine: local`"
         )
     return build
 
 
-def server_name(spec: EngineSpec) -> str:
-    """Return a name that no other server of this machine has, so that an answer under it is ours."""
+def make_server_name(spec: EngineSpec) -> str:
+    """Return a name that no other server on this machine has, by which we recognise our own."""
     return f"{Path(spec.model).name}@{getpid()}.{next(_numbers)}"
 
 
-def server_process(
+def make_server_process(
     spec: EngineSpec, place: Workplace, build: Build, *, name: str, host: str = "127.0.0.1", key: str = ""
 ) -> ServerProcess:
-    """Return the server for `spec`, not started yet, which serves as `name` on `host` and wants `key`."""
-    environment = serve_environment(spec, build)
+    """Return the process for `spec`, not started yet, that serves under `name` on `host` and requires `key`."""
+    environment = build_serve_environment(spec, build)
     if key:
         environment["VLLM_API_KEY"] = key
     if place.ray_address:
         environment["RAY_ADDRESS"] = place.ray_address
     return ServerProcess(
-        partial(serve_command, spec, place, build, _names(spec, name), host),
+        partial(build_serve_command, spec, place, build, _name_models(spec, name), host),
         name,
         host=host,
         key=key,
@@ -130,7 +137,7 @@ def server_process(
     )
 
 
-def _names(spec: EngineSpec, name: str) -> dict[str | None, str]:
-    """What the server calls the model (under None) and each of its adapters."""
+def _name_models(spec: EngineSpec, name: str) -> dict[str | None, str]:
+    """Return the server's name for the model (under None) and for each adapter."""
     served = {a: f"{name}+{i}-{Path(a).name}" for i, a in enumerate(spec.all_adapters())}
     return {None: name, **served}

@@ -1,4 +1,4 @@
-"""A server as our child: started, waited for, brought back when it dies, and ended with all that it started."""
+"""A server as a child process: start it, await it, restart it when it dies, end it with all it started."""
 
 import contextlib
 import http.client
@@ -15,53 +15,53 @@ from pathlib import Path
 
 from tasks.errors import EngineError
 from tasks.models.engines.processes import end_guarded, end_orphans, start_guarded
-from tasks.models.engines.vllm.log import last_line
+from tasks.models.engines.vllm.log import find_last_line
 
 _log = logging.getLogger("labelstill")
 
 RESTARTS = 7
-"""Restarts in a row after none of which a single answer came; then the server is given up. One more than the client's
-tries of a request that breaks the connection, so that one which kills the server is dropped before."""
+"""Restarts without a single answer before the server is given up. One more than the client's attempts at a request
+that breaks the connection, so a request that crashes the server is dropped first."""
 _REPORT_SECONDS = 15.0
 _POLL_SECONDS = 0.3
 _HEALTH_SECONDS = 10.0
-"""How long one look at the server's health may take: a busy machine answers late."""
-_DEAF_SECONDS = 60.0
-"""How long a living server may answer nothing before it is started again."""
+"""Timeout of a health check: a busy machine answers late."""
+_SILENT_SECONDS = 60.0
+"""Time without an answer after which a living server is restarted."""
 _SURE_SECONDS = 2.0
 _PORTS = 3
-"""Free ports tried, should another program take one between our look and the server's start."""
+"""Free ports to try: another program may take one before the server does."""
 
 
-def records_folder() -> Path:
-    """Where running servers are noted for the next start, whatever run that belongs to: one folder a user."""
+def get_records_folder() -> Path:
+    """Return the user's folder of records of running servers, by which a later start finds those left behind."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "labelstill" / "servers"
 
 
 @dataclass
 class ServerProcess:
-    """A model server on a port of this machine, kept alive. Nothing starts before `start`.
+    """A model server on a port of this machine, restarted when it dies. `start` starts it.
 
     All methods may be called from any thread.
     """
 
     command: Callable[[int], Sequence[str]]
-    """Makes the command line for a port."""
+    """Return the command line for a port."""
     model: str
-    """The name under which it serves, unlike that of any other server here."""
+    """The model's name on the server; no other server on this machine uses it."""
     environment: Mapping[str, str]
     log: Path
     start_seconds: float
     explain: Callable[[str], str]
-    """Turns the log of a server that ended into what was wrong and what to change."""
+    """Return from the log of a server that ended what was wrong and what to change."""
     host: str = "127.0.0.1"
     """The address it listens on."""
     key: str = ""
-    """The bearer token it wants; empty: none."""
+    """The API key that it requires; empty for none."""
     gpus: int = 0
-    """The devices it holds."""
-    records: Path = field(default_factory=records_folder)
+    """Number of its GPUs."""
+    records: Path = field(default_factory=get_records_folder)
     restarts: int = RESTARTS
 
     def __post_init__(self) -> None:
@@ -69,32 +69,34 @@ class ServerProcess:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._guard: subprocess.Popen[bytes] | None = None
-        self._port = self._log_start = self._fruitless = 0
+        self._port = self._log_start = self._restarts_without_answer = 0
         self._sure_at = -1e9
 
     @property
     def base_url(self) -> str:
-        """The address for clients: the same after every restart."""
+        """Return the address for clients, which stays the same after a restart."""
         return f"http://{self.host}:{self._port}/v1"
 
     @property
     def base_urls(self) -> tuple[str, ...]:
-        """The one address."""
+        """Return the address as a tuple of one."""
         return (self.base_url,)
 
     def start(self) -> None:
-        """Start the server and wait until it is ready; first end what a killed run of ours has left behind.
+        """End servers that killed runs have left behind, start the server and wait until it is ready.
 
-        Raises EngineError with what the server said when it won't start, or is not ready after `start_seconds`.
+        Raises EngineError with the server's message when it does not start, or is not ready after `start_seconds`.
         """
         with self._lock:
             try:
                 self.records.mkdir(parents=True, exist_ok=True)
                 self.log.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise EngineError(f"cannot write {error.filename}: {error.strerror}; set XDG_STATE_HOME") from error
+                raise EngineError(
+                    f"cannot write {error.filename}: {error.strerror}; set XDG_STATE_HOME to a writable folder"
+                ) from error
             for family in end_orphans(self.records):
-                _log.warning("ended a server that a killed run had left: %s", " ".join(family.command)[:200])
+                _log.warning("ended a server that a killed run had left behind: %s", " ".join(family.command)[:200])
             for attempt in range(_PORTS):
                 self._port = _free_port(self.host)
                 try:
@@ -104,28 +106,30 @@ class ServerProcess:
                     if attempt == _PORTS - 1:
                         raise
 
-    def answered(self) -> None:
-        """Note that an answer has come: restarts so far were not in vain."""
-        self._fruitless = 0
+    def note_answer(self) -> None:
+        """Note that the server has answered, which resets the count of restarts."""
+        self._restarts_without_answer = 0
 
     def revive(self, base_url: str) -> str:
-        """Return the address when the server answers (again), started anew where it is dead; the client calls this.
+        """Restart the server if it is dead, and return its address when it answers.
 
-        Raises EngineError when it died again and again without having answered anything in between.
+        Raises EngineError when it keeps dying without having note_answer anything in between.
         """
         with self._lock:
             if self._is_well():
                 return self.base_url
-            if self._fruitless >= self.restarts:
-                raise EngineError(self._complaint(f"vLLM died {self.restarts + 1} times without answering anything"))
-            self._fruitless += 1
-            _log.warning("vLLM does not answer (%s); starting it again", self._ending())
+            if self._restarts_without_answer >= self.restarts:
+                raise EngineError(
+                    self._explain_failure(f"vLLM died {self.restarts + 1} times without answering anything")
+                )
+            self._restarts_without_answer += 1
+            _log.warning("vLLM does not answer (%s); restarting it", self._describe_end())
             self._end()
             self._launch()
         return self.base_url
 
     def close(self) -> None:
-        """End the server and all its processes; returns when they are gone. Safe to call twice."""
+        """End the server and wait until all its processes are gone. Safe to call twice."""
         self._closed.set()
         with self._lock:
             self._end()
@@ -143,39 +147,39 @@ class ServerProcess:
 
     def _await_ready(self) -> None:
         began = reported = time.monotonic()
-        while not self._answers():
+        while not self._is_answering():
             self._check_open()
-            if self._ended():
-                if "address already in use" in self._said():
-                    raise _PortTaken(self._complaint("vLLM did not start"))
-                raise EngineError(self._complaint(f"vLLM did not start ({self._ending()})"))
+            if self._has_ended():
+                if "address already in use" in self._read_log():
+                    raise _PortTaken(self._explain_failure("vLLM did not start"))
+                raise EngineError(self._explain_failure(f"vLLM did not start ({self._describe_end()})"))
             now = time.monotonic()
             if now - began > self.start_seconds:
                 late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`; raise it"
-                raise EngineError(f"{late}; it last said: {last_line(self._said())} (log: {self.log})")
+                raise EngineError(f"{late}; its last message: {find_last_line(self._read_log())} (log: {self.log})")
             if now - reported >= _REPORT_SECONDS:
                 reported = now
-                _log.info("vLLM is starting, %.0f s: %s", now - began, last_line(self._said()))
+                _log.info("vLLM is starting, %.0f s: %s", now - began, find_last_line(self._read_log()))
             time.sleep(_POLL_SECONDS)
         _log.info("vLLM is ready after %.0f s", time.monotonic() - began)
 
     def _is_well(self) -> bool:
-        """Whether it answers, and not just for its last moment: a dying server looks well for a second."""
-        deaf_at = time.monotonic() + _DEAF_SECONDS
-        while not self._ended() and time.monotonic() < deaf_at:
+        """Return whether it answers twice within some seconds: a dying server answers for another second."""
+        give_up_at = time.monotonic() + _SILENT_SECONDS
+        while not self._has_ended() and time.monotonic() < give_up_at:
             self._check_open()
-            if self._answers():
+            if self._is_answering():
                 if time.monotonic() - self._sure_at < _SURE_SECONDS:
                     return True
                 time.sleep(_SURE_SECONDS / 2)
-                if self._answers():
+                if self._is_answering():
                     self._sure_at = time.monotonic()
                     return True
             time.sleep(_POLL_SECONDS)
         return False
 
-    def _answers(self) -> bool:
-        """Whether the server is well and is ours: another program may have been quicker to take the port."""
+    def _is_answering(self) -> bool:
+        """Return whether the server on the port is healthy and is ours: another program may have taken the port."""
         return self._get("/health") is not None and self.model.encode() in (self._get("/v1/models") or b"")
 
     def _get(self, path: str) -> bytes | None:
@@ -189,28 +193,28 @@ class ServerProcess:
         except (OSError, http.client.HTTPException):
             return None
 
-    def _ended(self) -> bool:
+    def _has_ended(self) -> bool:
         return self._guard is None or self._guard.poll() is not None
 
-    def _ending(self) -> str:
+    def _describe_end(self) -> str:
         code = None if self._guard is None else self._guard.poll()
         if code is None:
             return "it is running"
-        # the guard passes on a negative code, which is a signal, as a byte
+        # the guard returns a negative code, which means a signal, as an unsigned byte
         return f"killed by signal {256 - code}" if 191 < code < 256 else f"exit code {code}"
 
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise EngineError("the engine was closed")
 
-    def _said(self) -> str:
-        """What the log holds of this start."""
+    def _read_log(self) -> str:
+        """Return the log since the last start."""
         with self.log.open("rb") as file:
             file.seek(self._log_start)
             return file.read().decode("utf-8", errors="replace")
 
-    def _complaint(self, what: str) -> str:
-        return f"{what}: {self.explain(self._said())} (log: {self.log})"
+    def _explain_failure(self, what: str) -> str:
+        return f"{what}: {self.explain(self._read_log())} (log: {self.log})"
 
     def _end(self) -> None:
         running, self._guard = self._guard, None
@@ -219,7 +223,7 @@ class ServerProcess:
 
 
 class _PortTaken(EngineError):
-    """Another program took the port first."""
+    """Another program has taken the port."""
 
 
 def _free_port(host: str) -> int:

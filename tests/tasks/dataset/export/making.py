@@ -6,7 +6,7 @@ from tasks.records import Example, ImageRef, Origin
 from tests.tasks.making import image
 
 
-def example(*turns: tuple[str, str], images: int | tuple[ImageRef, ...] = 0, **fields: Any) -> Example:
+def make_example(*turns: tuple[str, str], images: int | tuple[ImageRef, ...] = 0, **fields: Any) -> Example:
     shown = tuple(image(str(i)) for i in range(images)) if isinstance(images, int) else images
     values: dict[str, Any] = {
         "sample_id": "item-7",
@@ -20,5 +20,5 @@ def example(*turns: tuple[str, str], images: int | tuple[ImageRef, ...] = 0, **f
     return Example.model_validate(values | fields)
 
 
-def asked(question: str = "问", answer: str = "答", **fields: Any) -> Example:
-    return example(("user", question), ("assistant", answer), **fields)
+def ask(question: str = "问", answer: str = "答", **fields: Any) -> Example:
+    return make_example(("user", question), ("assistant", answer), **fields)

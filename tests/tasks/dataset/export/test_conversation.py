@@ -1,9 +1,10 @@
 import pytest
 
-from tasks.dataset.export.conversation import NotHeld, NotHeldReason, to_conversation
+from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export.conversation import UnsupportedExample, make_conversation
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content, make_user_text
 from tasks.records import Sampling
-from tests.tasks.dataset.export.making import asked, example
+from tests.tasks.dataset.export.making import ask, make_example
 from tests.tasks.making import image, prompter, sample
 
 WORDS = [
@@ -22,7 +23,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_what_is_read_as_more_than_text_is_escaped_in_the_same_way_wherever_it_stands(word: str) -> None:
+def test_special_tokens_are_escaped_the_same_way_everywhere(word: str) -> None:
     escaped = escape_placeholder(word)
     assert word not in escaped and escape_placeholder(escaped) == escaped
     assert escape_placeholder(f"a{word}b{word}") == f"a{escaped}b{escaped}"
@@ -31,7 +32,7 @@ def test_what_is_read_as_more_than_text_is_escaped_in_the_same_way_wherever_it_s
     assert f"见{escaped}" in text and text.count(IMAGE_TOKEN) == 1
     shown = [e["text"] if e["type"] == "text" else IMAGE_TOKEN for e in make_user_content(request)]
     assert "".join(shown) == text
-    held = to_conversation(example(("system", word), ("user", "问"), ("assistant", word)))
+    held = make_conversation(make_example(("system", word), ("user", "问"), ("assistant", word)))
     assert (held.system, held.turns) == (escaped, (("问", escaped),))
 
 
@@ -42,15 +43,15 @@ def test_other_text_stays_as_it_is(text: str) -> None:
     assert escape_placeholder(text) == text
 
 
-def test_a_question_keeps_its_images_and_nothing_else() -> None:
-    held = to_conversation(asked("<image>看<|image_pad|><image><img>/a.png</img>", images=2))
+def test_only_questions_keep_image_placeholders() -> None:
+    held = make_conversation(ask("<image>看<|image_pad|><image><img>/a.png</img>", images=2))
     assert held.turns[0][0] == "<image>看＜|image_pad|＞<image>＜img＞/a.png＜/img＞"
     assert held.messages() == [{"role": "user", "content": held.turns[0][0]}, {"role": "assistant", "content": "答"}]
 
 
-def test_a_system_turn_stands_first() -> None:
-    held = to_conversation(
-        example(("system", "规则"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+def test_a_system_turn_comes_first() -> None:
+    held = make_conversation(
+        make_example(("system", "规则"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     )
     assert [m["role"] for m in held.messages()] == ["system", "user", "assistant", "user", "assistant"]
 
@@ -81,9 +82,9 @@ def test_a_system_turn_stands_first() -> None:
         pytest.param((), 0, "turns_do_not_alternate", "", id="nothing"),
     ],
 )
-def test_what_readers_would_skip_or_misread_is_not_held(
+def test_examples_that_readers_would_skip_or_misread_are_refused(
     turns: tuple[tuple[str, str], ...], images: int, reason: str, message: str
 ) -> None:
-    with pytest.raises(NotHeld, match=f"item item-7: .*{message}") as caught:
-        to_conversation(example(*turns, images=images))
-    assert caught.value.reason is NotHeldReason(reason)
+    with pytest.raises(UnsupportedExample, match=f"item item-7: .*{message}") as caught:
+        make_conversation(make_example(*turns, images=images))
+    assert caught.value.reason is LeftOutReason(reason)

@@ -13,17 +13,17 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
-from tasks.dataset.export.conversation import NotHeldReason
+from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.export.labels import write_predictions
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.records import Example, ImageRef, Origin, Subset
-from tests.tasks.dataset.export.making import asked, example
+from tests.tasks.dataset.export.making import ask, make_example
 
 ALL = tuple(Format)
 
 
-def picture(folder: Path, name: str, colour: str = "red") -> ImageRef:
+def draw_picture(folder: Path, name: str, colour: str = "red") -> ImageRef:
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (56, 84), colour).save(file)
@@ -31,44 +31,44 @@ def picture(folder: Path, name: str, colour: str = "red") -> ImageRef:
     return ImageRef(path=str(file), sha256=digest, width=56, height=84)
 
 
-def lines(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> list[Example]:
     """Text, one image, three images, a system turn, a mixed-in example; one of them for validation."""
-    a, b = picture(tmp_path / "in", "a.png"), picture(tmp_path / "in", "b.PNG", "blue")
+    a, b = draw_picture(tmp_path / "in", "a.png"), draw_picture(tmp_path / "in", "b.PNG", "blue")
     return [
-        asked("文字", sample_id="text"),
-        asked("<image>一", sample_id="one", images=(a,), subset=Subset.VALIDATION, label="甲,乙"),
-        asked("<image>三<image><image>", sample_id="three", images=(a, b, a), origin=Origin.PSEUDO, source="pool"),
-        example(("system", "规则"), ("user", "问"), ("assistant", "答"), sample_id="system"),
-        asked("通用", sample_id="mixed", origin=Origin.MIX, label=""),
+        ask("文字", sample_id="text"),
+        ask("<image>一", sample_id="one", images=(a,), subset=Subset.VALIDATION, label="甲,乙"),
+        ask("<image>三<image><image>", sample_id="three", images=(a, b, a), origin=Origin.PSEUDO, source="pool"),
+        make_example(("system", "规则"), ("user", "问"), ("assistant", "答"), sample_id="system"),
+        ask("通用", sample_id="mixed", origin=Origin.MIX, label=""),
     ]
 
 
-def test_every_format_holds_every_example_or_says_why_not(mixed: list[Example], tmp_path: Path) -> None:
+def test_every_format_has_every_example_or_a_reason_why_not(mixed: list[Example], tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / ".exports" / "swift").mkdir(parents=True)  # left by a run that was killed
     made = write_exports(out, "set", mixed, ExportSpec(formats=ALL))
     assert made.rows == dict.fromkeys(ALL, 5) | {Format.QWEN: 4, Format.VISION_START: 1, Format.LABELS: 4}
     left = {(x.id, x.format): x.reason for x in made.left_out}
     assert left == {
-        ("system", Format.QWEN): NotHeldReason.SYSTEM_TURN,
-        **{(i, Format.VISION_START): NotHeldReason.NOT_ONE_IMAGE for i in ("text", "three", "system", "mixed")},
-        ("mixed", Format.LABELS): NotHeldReason.NO_LABEL,
+        ("system", Format.QWEN): LeftOutReason.SYSTEM_TURN,
+        **{(i, Format.VISION_START): LeftOutReason.NOT_ONE_IMAGE for i in ("text", "three", "system", "mixed")},
+        ("mixed", Format.LABELS): LeftOutReason.NO_LABEL,
     }
-    told = {(row["id"], row["format"]): row["reason"] for row in lines(out / "left_out.jsonl")}
+    told = {(row["id"], row["format"]): row["reason"] for row in read_lines(out / "left_out.jsonl")}
     assert told == {key: str(reason) for key, reason in left.items()}
     assert set(made.files) == {file for file in out.rglob("*") if file.is_file()}
     assert not [name for name in os.listdir(out) if name.startswith(".")]
 
 
-def test_rows_and_provenance_go_side_by_side_in_each_subset(mixed: list[Example], tmp_path: Path) -> None:
+def test_rows_and_provenance_have_the_same_order_in_each_subset(mixed: list[Example], tmp_path: Path) -> None:
     write_exports(tmp_path / "out", "set", mixed, ExportSpec(formats=(Format.SWIFT, Format.LLAMAFACTORY)))
     for folder, suffix, read in (
-        ("swift", "jsonl", lines),
+        ("swift", "jsonl", read_lines),
         ("llamafactory", "json", lambda f: json.loads(f.read_text())),
     ):
         where = tmp_path / "out" / folder
@@ -76,7 +76,7 @@ def test_rows_and_provenance_go_side_by_side_in_each_subset(mixed: list[Example]
             s: read(where / f"set{'' if s == 'train' else '_validation'}.{suffix}") for s in ("train", "validation")
         }
         assert [len(rows[s]) for s in ("train", "validation")] == [4, 1]
-        for origin, subject in zip(lines(where / "provenance.jsonl"), mixed, strict=True):
+        for origin, subject in zip(read_lines(where / "provenance.jsonl"), mixed, strict=True):
             assert origin == {
                 "id": subject.sample_id,
                 "source": subject.source,
@@ -90,30 +90,28 @@ def test_rows_and_provenance_go_side_by_side_in_each_subset(mixed: list[Example]
             assert row["images"] == [i.path for i in subject.images]
 
 
-def test_an_id_of_both_sets_is_told_apart_by_its_manifest(tmp_path: Path) -> None:
-    both = [asked(origin=Origin.REVIEW, source=f"/data/{name}.json") for name in ("train", "pool")]
+def test_provenance_distinguishes_equal_ids_by_their_manifest(tmp_path: Path) -> None:
+    both = [ask(origin=Origin.REVIEW, source=f"/data/{name}.json") for name in ("train", "pool")]
     write_exports(tmp_path, "set", both, ExportSpec(formats=(Format.SWIFT,)))
-    rows = lines(tmp_path / "swift" / "provenance.jsonl")
+    rows = read_lines(tmp_path / "swift" / "provenance.jsonl")
     assert [(row["id"], row["source"]) for row in rows] == [("item-7", e.source) for e in both]
 
 
-def test_what_llamafactory_would_cut_is_left_out_of_it_alone(tmp_path: Path) -> None:
+def test_examples_that_llamafactory_would_cut_are_left_out_of_that_format_only(tmp_path: Path) -> None:
     formats = (Format.LLAMAFACTORY, Format.SWIFT)
-    short, long = (asked("问" * n, sample_id=f"{n}") for n in (900, 1100))
+    short, long = (ask("问" * n, sample_id=f"{n}") for n in (900, 1100))
     made = write_exports(tmp_path, "set", [short, long, short], ExportSpec(formats=formats, max_tokens=512))
     assert made.rows == {Format.LLAMAFACTORY: 2, Format.SWIFT: 3}
     (left,) = made.left_out
-    assert (left.id, left.format, left.reason) == ("1100", Format.LLAMAFACTORY, NotHeldReason.TOO_LONG)
+    assert (left.id, left.format, left.reason) == ("1100", Format.LLAMAFACTORY, LeftOutReason.TOO_LONG)
     assert "550 tokens" in left.detail and "512 are allowed" in left.detail
     # what is held against is what the trainer is told
     for kind in ("lora", "full"):
         assert yaml.safe_load((tmp_path / "llamafactory" / f"train_{kind}.yaml").read_text())["cutoff_len"] == 512
-    assert [row["id"] for row in lines(tmp_path / "llamafactory" / "provenance.jsonl")] == ["900", "900"]
+    assert [row["id"] for row in read_lines(tmp_path / "llamafactory" / "provenance.jsonl")] == ["900", "900"]
 
 
-def test_validation_rows_are_named_by_the_ready_configurations_and_only_then(
-    mixed: list[Example], tmp_path: Path
-) -> None:
+def test_ready_configurations_name_the_validation_set_if_there_is_one(mixed: list[Example], tmp_path: Path) -> None:
     for name, examples in (("with", mixed), ("without", mixed[2:])):
         out = tmp_path / name
         write_exports(out, "set", examples, ExportSpec(base="some/Qwen2-VL", max_pixels=100352))
@@ -131,7 +129,7 @@ def test_validation_rows_are_named_by_the_ready_configurations_and_only_then(
         assert ours["llamafactory"]["model_name_or_path"] == ours["swift"]["model"] == "some/Qwen2-VL"
 
 
-def test_ready_configurations_name_what_lies_there_and_train_outside(mixed: list[Example], tmp_path: Path) -> None:
+def test_ready_configurations_name_existing_files_and_train_outside(mixed: list[Example], tmp_path: Path) -> None:
     write_exports(tmp_path, "set", mixed, ExportSpec())
     merges = {"llamafactory": ("adapter_name_or_path", "export_dir"), "swift": ("adapters", "output_dir")}
     for trainer, (adapter, merged) in merges.items():
@@ -155,7 +153,7 @@ def test_ready_configurations_name_what_lies_there_and_train_outside(mixed: list
 def test_images_may_be_named_relative_to_the_formats_folder(how: Any, mixed: list[Example], tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_exports(out, "set", mixed, ExportSpec(image_paths=how, formats=(Format.SWIFT, Format.QWEN)))
-    (row,) = [row for row in lines(out / "swift" / "set.jsonl") if row["images"]]
+    (row,) = [row for row in read_lines(out / "swift" / "set.jsonl") if row["images"]]
     assert not [name for name in row["images"] if os.path.isabs(name)]
     shown = [(out / "swift" / name).read_bytes() for name in row["images"]]
     assert shown == [Path(i.path).read_bytes() for i in mixed[2].images]
@@ -169,7 +167,7 @@ def test_images_may_be_named_relative_to_the_formats_folder(how: Any, mixed: lis
         assert not (out / "images").exists()
 
 
-def test_an_image_that_is_gone_is_said_where_it_is_needed(mixed: list[Example], tmp_path: Path) -> None:
+def test_a_missing_image_is_reported_where_it_is_needed(mixed: list[Example], tmp_path: Path) -> None:
     Path(mixed[1].images[0].path).unlink()
     spec = ExportSpec(image_paths="copy", formats=(Format.SWIFT, Format.TRL, Format.LABELS))
     made = write_exports(tmp_path / "out", "set", mixed[:3], spec)
@@ -177,10 +175,10 @@ def test_an_image_that_is_gone_is_said_where_it_is_needed(mixed: list[Example], 
     assert {(x.id, x.format) for x in made.left_out} == {
         (i, f) for i in ("one", "three") for f in (Format.SWIFT, Format.TRL)
     }
-    assert {x.reason for x in made.left_out} == {NotHeldReason.IMAGE_UNREADABLE}
+    assert {x.reason for x in made.left_out} == {LeftOutReason.IMAGE_UNREADABLE}
 
 
-def test_a_photo_that_carries_its_rotation_is_copied_upright(tmp_path: Path) -> None:
+def test_a_photo_with_an_exif_rotation_is_copied_upright(tmp_path: Path) -> None:
     sideways = Image.new("RGB", (84, 56), "red")
     sideways.paste((0, 0, 255), (0, 0, 42, 56))
     exif = Image.Exif()
@@ -188,29 +186,29 @@ def test_a_photo_that_carries_its_rotation_is_copied_upright(tmp_path: Path) -> 
     sideways.save(tmp_path / "photo.jpg", exif=exif)
     photo = ImageRef(path=str(tmp_path / "photo.jpg"), sha256="f" * 64, width=56, height=84)
     spec = ExportSpec(image_paths="copy", formats=(Format.SWIFT,))
-    write_exports(tmp_path / "out", "set", [asked("<image>", images=(photo,))], spec)
-    (row,) = lines(tmp_path / "out" / "swift" / "set.jsonl")
+    write_exports(tmp_path / "out", "set", [ask("<image>", images=(photo,))], spec)
+    (row,) = read_lines(tmp_path / "out" / "swift" / "set.jsonl")
     with Image.open(tmp_path / "out" / "swift" / row["images"][0]) as shown:
         assert shown.size == (56, 84) and shown.getexif().get(0x0112, 1) == 1
         top, bottom = shown.getpixel((28, 10)), shown.getpixel((28, 74))
     assert isinstance(top, tuple) and isinstance(bottom, tuple) and top[2] > 200 and bottom[0] > 200
 
 
-def test_nothing_changes_when_the_examples_break_off(mixed: list[Example], tmp_path: Path) -> None:
+def test_nothing_changes_when_the_examples_raise_an_error(mixed: list[Example], tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_exports(out, "set", mixed[:1], ExportSpec())
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
 
-    def breaking() -> Iterator[Example]:
+    def raise_midway() -> Iterator[Example]:
         yield mixed[2]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_exports(out, "set", breaking(), ExportSpec(formats=ALL, image_paths="copy"))
+        write_exports(out, "set", raise_midway(), ExportSpec(formats=ALL, image_paths="copy"))
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
-def test_a_new_export_replaces_the_former_and_leaves_the_rest(mixed: list[Example], tmp_path: Path) -> None:
+def test_a_new_export_replaces_the_old_one_and_nothing_else(mixed: list[Example], tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_exports(out, "set", mixed, ExportSpec())
     for other in ("trained/swift_lora/weights", "kept.parquet"):
@@ -227,7 +225,7 @@ def test_labels_and_predictions_are_plain_csv(mixed: list[Example], tmp_path: Pa
     write_exports(tmp_path, "set", mixed, ExportSpec(formats=(Format.LABELS,)))
     with (tmp_path / "labels" / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows == lines(tmp_path / "labels" / "labels.jsonl")
+    assert rows == read_lines(tmp_path / "labels" / "labels.jsonl")
     assert rows[1] == {"id": "one", "label": "甲,乙", "origin": "given", "subset": "validation"}
     write_predictions(tmp_path / "p.csv", [("a", "甲"), ('b"', "乙,\n")])
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:

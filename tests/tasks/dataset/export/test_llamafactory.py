@@ -4,17 +4,17 @@ from pathlib import Path
 import pytest
 
 from tasks.dataset.export.conversation import make_messages_row
-from tasks.dataset.export.llamafactory import least_tokens
+from tasks.dataset.export.llamafactory import estimate_tokens
 from tasks.dataset.export.student_set import write_data
 from tasks.dataset.settings import ExportSpec
-from tasks.models.token_budget import image_tokens
+from tasks.models.token_budget import count_image_tokens
 from tasks.records import ImageRef
-from tests.tasks.dataset.export.making import asked, example
+from tests.tasks.dataset.export.making import ask, make_example
 from tests.tasks.making import image, prompter, sample
 
 
-def test_the_two_files_and_all_the_keys_that_the_reader_wants(tmp_path: Path) -> None:
-    file = write_data(tmp_path / "out", "my-set", "llamafactory", [asked("<image>问", images=1)])
+def test_both_files_have_all_keys_that_the_reader_needs(tmp_path: Path) -> None:
+    file = write_data(tmp_path / "out", "my-set", "llamafactory", [ask("<image>问", images=1)])
     assert file == tmp_path / "out" / "my-set.json"
     assert json.loads(file.read_text(encoding="utf-8")) == [
         {
@@ -28,10 +28,10 @@ def test_the_two_files_and_all_the_keys_that_the_reader_wants(tmp_path: Path) ->
     assert set(info["tags"]) == {"role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag"}
 
 
-def test_a_literal_placeholder_in_text_reason_and_label_set_is_no_image() -> None:
+def test_a_literal_placeholder_in_text_is_no_image() -> None:
     subject = sample("a", "用户: 发了<image>和<video>", image("1"))
     turns = prompter().training_turns(subject, "申请退款", "看到<image>与<audio>字样")
-    row = make_messages_row(example(*((t.role, t.content) for t in turns), images=1), ["/1.png"])
+    row = make_messages_row(make_example(*((t.role, t.content) for t in turns), images=1), ["/1.png"])
     messages = row["messages"]
     assert isinstance(messages, list)
     text = "".join(m["content"] for m in messages)
@@ -39,9 +39,9 @@ def test_a_literal_placeholder_in_text_reason_and_label_set_is_no_image() -> Non
     assert json.loads(messages[1]["content"]) == {"理由": "看到＜image＞与＜audio＞字样", "所属类别": "申请退款"}
 
 
-def test_what_the_reader_would_skip_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_example_that_the_reader_would_skip_is_refused_before_writing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="item item-7: 1 `<image>` for 0 images"):
-        write_data(tmp_path, "set", "llamafactory", [asked(), asked("<image>")])
+        write_data(tmp_path, "set", "llamafactory", [ask(), ask("<image>")])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,12 +49,12 @@ def test_an_empty_set_is_an_empty_list(tmp_path: Path) -> None:
     assert json.loads(write_data(tmp_path, "set", "llamafactory", []).read_text("utf-8")) == []
 
 
-def test_a_placeholder_may_stand_in_a_later_question() -> None:
+def test_a_later_question_may_have_a_placeholder() -> None:
     turns = ("user", "a"), ("assistant", "b"), ("user", "<image><image>"), ("assistant", "c")
-    assert make_messages_row(example(*turns, images=2), ["/0.png", "/1.png"])["images"] == ["/0.png", "/1.png"]
+    assert make_messages_row(make_example(*turns, images=2), ["/0.png", "/1.png"])["images"] == ["/0.png", "/1.png"]
 
 
-def test_length_counts_all_turns_and_images_and_errs_to_too_few() -> None:
+def test_the_length_estimate_counts_all_turns_and_images_and_is_low() -> None:
     spec = ExportSpec(max_pixels=100 * 28 * 28)
     said = (
         ("system", "规则规则"),
@@ -63,11 +63,11 @@ def test_length_counts_all_turns_and_images_and_errs_to_too_few() -> None:
         ("user", "2024年 paid"),
         ("assistant", "b"),
     )
-    assert least_tokens(example(*said), spec) == (4 + 20 + 2 + 1) // 2 + 4 + 2
+    assert estimate_tokens(make_example(*said), spec) == (4 + 20 + 2 + 1) // 2 + 4 + 2
     # for Qwen2's tokenizer these are one token each, or one piece at least
-    assert least_tokens(asked("internationalisation, …!?  \n\n", "😀——"), spec) == 1
+    assert estimate_tokens(ask("internationalisation, …!?  \n\n", "😀——"), spec) == 1
     screen = ImageRef(path="/1.png", sha256="1", width=1080, height=2400)
     strip = ImageRef(path="/2.png", sha256="2", width=10_000, height=10)  # which LLaMA-Factory makes less thin
-    shown = asked("<image><image><image>", "", images=(screen, screen, strip))
+    shown = ask("<image><image><image>", "", images=(screen, screen, strip))
     bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels}
-    assert least_tokens(shown, spec) == 2 * image_tokens(screen, **bounds) < 2 * 103
+    assert estimate_tokens(shown, spec) == 2 * count_image_tokens(screen, **bounds) < 2 * 103

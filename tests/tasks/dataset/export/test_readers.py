@@ -22,7 +22,7 @@ RELATIVE = [reader for reader in READERS if reader.format is not Format.SWIFT2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", RELATIVE, ids=lambda reader: reader.title)
-def test_every_row_is_read_as_our_own_prompt_says(reader: Reader, drawn: Set, tmp_path: Path) -> None:
+def test_every_row_is_read_back_as_our_own_prompt(reader: Reader, drawn: Set, tmp_path: Path) -> None:
     result = read_back(drawn, reader, tmp_path)
     assert (result.rows, result.images, result.texts) == (COUNT, COUNT, COUNT)
     assert result.trained in (None, COUNT)
@@ -30,7 +30,7 @@ def test_every_row_is_read_as_our_own_prompt_says(reader: Reader, drawn: Set, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS[:2], ids=lambda reader: reader.title)
-def test_a_set_without_any_image_is_read_too(reader: Reader, tmp_path: Path) -> None:
+def test_a_set_without_images_can_be_read(reader: Reader, tmp_path: Path) -> None:
     few = 4
     result = read_back(Set(tmp_path / "set", few, shapes=["text only"]), reader, tmp_path)
     assert (result.rows, result.texts, result.trained) == (few, few, few)

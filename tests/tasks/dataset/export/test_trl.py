@@ -12,24 +12,24 @@ from trl.data_utils import prepare_multimodal_messages
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.records import Example, ImageRef, Subset
-from tests.tasks.dataset.export.making import asked, example
+from tests.tasks.dataset.export.making import ask, make_example
 
 
-def picture(folder: Path, colour: str) -> ImageRef:
+def draw_picture(folder: Path, colour: str) -> ImageRef:
     file = folder / f"{colour}.png"
     Image.new("RGB", (56, 84), colour).save(file)
     return ImageRef(path=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest(), width=56, height=84)
 
 
-def loaded(folder: Path, examples: list[Example], name: str = "set") -> Dataset:
+def load(folder: Path, examples: list[Example], name: str = "set") -> Dataset:
     write_exports(folder / "out", "set", examples, ExportSpec(formats=(Format.TRL,)))
     file = str(folder / "out" / "trl" / f"{name}.parquet")
     return load_dataset("parquet", data_files=file, split="train", cache_dir=str(folder / "cache"))
 
 
-def test_images_come_back_decoded_in_their_places_and_texts_as_they_were(tmp_path: Path) -> None:
-    red, blue = picture(tmp_path, "red"), picture(tmp_path, "blue")
-    subject = example(
+def test_images_and_texts_are_read_back_in_their_places(tmp_path: Path) -> None:
+    red, blue = draw_picture(tmp_path, "red"), draw_picture(tmp_path, "blue")
+    subject = make_example(
         ("system", "规则"),
         ("user", "<image><image>看"),
         ("assistant", "好<image>"),
@@ -37,8 +37,8 @@ def test_images_come_back_decoded_in_their_places_and_texts_as_they_were(tmp_pat
         ("assistant", "答"),
         images=(red, blue, red),
     )
-    text_only = asked("文字")
-    rows = loaded(tmp_path, [text_only, subject])
+    text_only = ask("文字")
+    rows = load(tmp_path, [text_only, subject])
     assert len(rows) == 2 and rows[0]["images"] == []
     row: Any = rows[1]
     assert [image.getpixel((0, 0)) for image in row["images"]] == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
@@ -51,21 +51,21 @@ def test_images_come_back_decoded_in_their_places_and_texts_as_they_were(tmp_pat
     assert [element["type"] for element in turn["content"]] == ["text", "image", "text"]
 
 
-def test_the_image_files_own_bytes_are_kept(tmp_path: Path) -> None:
-    red = picture(tmp_path, "red")
-    loaded(tmp_path, [asked("<image>", images=(red,))])
+def test_image_bytes_are_unchanged(tmp_path: Path) -> None:
+    red = draw_picture(tmp_path, "red")
+    load(tmp_path, [ask("<image>", images=(red,))])
     (row,) = pq.read_table(tmp_path / "out" / "trl" / "set.parquet").to_pylist()
     assert row["images"] == [{"bytes": Path(red.path).read_bytes(), "path": "red.png"}]
 
 
-def test_few_rows_are_held_and_none_is_lost_between_groups(tmp_path: Path) -> None:
+def test_row_groups_are_small_and_lose_no_row(tmp_path: Path) -> None:
     texts = [f"问{i}" for i in range(600)]
-    rows: Any = loaded(tmp_path, [asked(text) for text in texts])
+    rows: Any = load(tmp_path, [ask(text) for text in texts])
     assert [row["prompt"][0]["content"][0]["text"] for row in rows] == texts
     assert pq.ParquetFile(tmp_path / "out" / "trl" / "set.parquet").num_row_groups == 3
 
 
-def test_validation_rows_are_in_a_file_of_their_own(tmp_path: Path) -> None:
-    examples = [asked("a"), asked("b", subset=Subset.VALIDATION), asked("c", subset=Subset.VALIDATION)]
-    assert len(loaded(tmp_path, examples, "set_validation")) == 2
-    assert len(loaded(tmp_path, examples)) == 1
+def test_validation_rows_are_in_a_separate_file(tmp_path: Path) -> None:
+    examples = [ask("a"), ask("b", subset=Subset.VALIDATION), ask("c", subset=Subset.VALIDATION)]
+    assert len(load(tmp_path, examples, "set_validation")) == 2
+    assert len(load(tmp_path, examples)) == 1

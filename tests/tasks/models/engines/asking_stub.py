@@ -1,4 +1,4 @@
-"""Requests for the stub server, an engine on it, and the books that must balance afterwards."""
+"""Requests for the stub server, an engine that asks it, and a check of the answers."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from tests.tasks.making import prompter, sample
 
 VOTES = Sampling(n=3, temperature=0.7)
 
-# What becomes of an item to which the server always misbehaves in one way. `ignored_fields` is an answer all the same:
-# reading it is parsing's matter. More choices than asked for contain the right ones.
-FATE: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Fault} | {
+# The outcomes of an item that always meets one fault. With `ignored_fields` the answer is OK; the parser rejects it.
+# More choices than asked for contain the right ones.
+EXPECTED: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Fault} | {
     Fault.EMPTY_CHOICES: {Outcome.EMPTY, Outcome.FAILED},
     Fault.NULL_CONTENT: {Outcome.EMPTY, Outcome.FAILED},
     Fault.EXTRA_CHOICES: {Outcome.OK},
@@ -26,8 +26,8 @@ FATE: dict[Fault, set[Outcome]] = {fault: {Outcome.FAILED} for fault in Fault} |
 }
 
 
-def questions(count: int, sampling: Sampling | None = None, start: int = 0) -> Iterator[Request]:
-    """Label requests whose texts name the stub's items `item-<start>` and following."""
+def make_requests(count: int, sampling: Sampling | None = None, start: int = 0) -> Iterator[Request]:
+    """Yield label requests whose texts name the stub's items from `item-<start>` on."""
     prompts = prompter()
     for number in range(start, start + count):
         text = f"用户: 订单 item-{number} 还没有收到，可以退款吗？"
@@ -35,8 +35,8 @@ def questions(count: int, sampling: Sampling | None = None, start: int = 0) -> I
 
 
 @contextmanager
-def engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
-    """A server engine that asks at `urls`."""
+def open_engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
+    """Open a server engine that asks the servers at `urls`."""
     spec = EngineSpec(engine="server", model="stub", base_urls=urls, **fields)
     engine = open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))
     try:
@@ -45,10 +45,10 @@ def engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
         engine.close()
 
 
-def check_item_counts(
+def check_answers(
     requests: Sequence[Request], answers: Sequence[Generation], always: dict[str, Fault], unlucky: int = 0
 ) -> Counter[Outcome]:
-    """None lost, none doubled, each answered, or dropped with its reason and only where it had to be.
+    """Check that each request has one answer, and failed with a reason only where it had to; count the outcomes.
 
     `always` names the stub's items that are never answered rightly; request number i asks about `item-i`. At most
     `unlucky` others may have failed: those whose every try a crash cut short.
@@ -63,7 +63,7 @@ def check_item_counts(
             failed += 1
             assert failed <= unlucky, (number, answer)
         else:
-            assert answer.outcome in (FATE[fault] if fault else {Outcome.OK}), (number, fault, answer)
+            assert answer.outcome in (EXPECTED[fault] if fault else {Outcome.OK}), (number, fault, answer)
         if answer.outcome is Outcome.OK:
             assert len(answer.texts) == request.sampling.n or fault is Fault.IGNORED_FIELDS, answer
         else:

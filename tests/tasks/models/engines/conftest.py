@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.demo.checkpoint import new_checkpoint
+from tasks.demo.checkpoint import write_checkpoint
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
@@ -20,7 +20,7 @@ SIZES = ((112, 168), (56, 84), (200, 90))
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = ("订单", "物流", "物流-派送中", "退款", "优惠券A", "优惠券B")
     answers = (f'{{"理由": "图中有订单号{i}", "所属类别": "{labels[i % 6]}"}} 请看图并回答。' for i in range(200))
-    return new_checkpoint(tmp_path_factory.mktemp("tiny"), answers)
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"), answers)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Requests for the local engine, and what a plain pass of its model makes of them."""
+"""Requests for the local engine, and reference results from plain forward passes of its model."""
 
 import math
 
@@ -54,7 +54,7 @@ def answers(engine: LocalEngine, requests: list[Request]) -> dict[str, Generatio
 
 
 def inputs_of(engine: LocalEngine, asked: Request, answer: str = ""):
-    """What the processor makes of the prompt and the answer's beginning, by the shortest way."""
+    """Return the processor's tensors for the prompt and the beginning of the answer."""
     limits = {"max_pixels": asked.max_pixels, "min_pixels": asked.min_pixels}
     content = [e | limits if e["type"] == "image" else e for e in make_user_content(asked)]
     messages = [*make_system_turn(asked), {"role": "user", "content": content}]
@@ -64,7 +64,7 @@ def inputs_of(engine: LocalEngine, asked: Request, answer: str = ""):
 
 
 def logprobs_after(engine: LocalEngine, inputs, tokens: list[int]) -> torch.Tensor:
-    """Log-probabilities of each of the tokens and of what follows, by one plain pass: no cache, padding or batch."""
+    """Return the log-probabilities at each token and after them, by one pass without cache, padding or batch."""
     added = torch.tensor([tokens], dtype=torch.long)
     fillers = {"input_ids": added, "attention_mask": added * 0 + 1, "mm_token_type_ids": added * 0}
     whole = {k: torch.cat([v, fillers[k]], dim=1) if k in fillers else v for k, v in inputs.items()}
@@ -77,7 +77,7 @@ def tokenised(engine: LocalEngine, text: str) -> list[int]:
 
 
 def greedy_reason(engine: LocalEngine, inputs, length: int) -> tuple[list[int], str]:
-    """The tokens before the closing quote, and the text that shares a token with it."""
+    """Return the tokens before the closing quote, and the text that shares a token with the quote."""
     tokens: list[int] = []
     while len(tokens) < length:
         following = logprobs_after(engine, inputs, tokens)[-1]

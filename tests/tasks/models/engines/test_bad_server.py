@@ -1,4 +1,4 @@
-"""A server that misbehaves on purpose: nothing lost, nothing doubled, and a reason for whatever is dropped."""
+"""A server that misbehaves on purpose: no request is lost or answered twice, and each failure has a reason."""
 
 import time
 from collections import Counter
@@ -13,21 +13,21 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.prompts.parsing import parse
 from tasks.records import Outcome, Sampling
 from tests.stub_server import Fault, Gap, Options, running
-from tests.tasks.models.engines.asking_stub import VOTES, check_item_counts, engine_on, questions
+from tests.tasks.models.engines.asking_stub import VOTES, check_answers, make_requests, open_engine_on
 
 PASSING = [fault for fault in Fault if fault not in (Fault.TOO_LONG, Fault.BAD_REQUEST, Fault.IGNORED_FIELDS)]
-# As pretty as a chat model makes it when nothing holds it to the schema.
+# what a chat model writes when no schema is enforced
 UNGUIDED = '好的！\n```json\n{"理由": "用户要求退钱", "所属类别": "申请退款"}\n```'
 
 
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_fault_that_passes_costs_a_retry_and_no_item(fault: Fault, tmp_path: Path) -> None:
-    requests = list(questions(200))
+    requests = list(make_requests(200))
     with (
         running(Options(faults={fault: 0.1})) as stub,
-        engine_on(tmp_path, stub.url, concurrency=64, timeout_seconds=1) as engine,
+        open_engine_on(tmp_path, stub.url, concurrency=64, timeout_seconds=1) as engine,
     ):
-        check_item_counts(requests, list(engine.generate(requests)), {})
+        check_answers(requests, list(engine.generate(requests)), {})
         figures = stub.stats()
     assert figures["faults"][fault] > 5
     assert figures["too_early"] == 0, "asked again before the Retry-After was over"
@@ -36,24 +36,24 @@ def test_a_fault_that_passes_costs_a_retry_and_no_item(fault: Fault, tmp_path: P
 
 
 def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
-    requests = list(questions(300))
+    requests = list(make_requests(300))
     with (
         running(Options(crash_every=50, journal=str(tmp_path / "journal"))) as stub,
-        engine_on(tmp_path, stub.url, concurrency=16) as engine,
+        open_engine_on(tmp_path, stub.url, concurrency=16) as engine,
     ):
-        check_item_counts(requests, list(engine.generate(requests)), {})
+        check_answers(requests, list(engine.generate(requests)), {})
         assert stub.stats()["received"] >= 300
 
 
 def never_get_through(folder: Path, kinds: list[Fault]) -> dict[Fault, int]:
-    """200 items, one of each kind always misbehaved to; returns how often that one was asked."""
+    """Ask 200 items, one of which always meets each fault; return how often that one was asked."""
     always = {f"item-{5 * number}": fault for number, fault in enumerate(kinds)}
-    requests = list(questions(200))
+    requests = list(make_requests(200))
     with (
         running(Options(always=always, journal=str(folder / "journal"))) as stub,
-        engine_on(folder, stub.url, concurrency=64, timeout_seconds=1) as engine,
+        open_engine_on(folder, stub.url, concurrency=64, timeout_seconds=1) as engine,
     ):
-        check_item_counts(requests, list(engine.generate(requests)), always)
+        check_answers(requests, list(engine.generate(requests)), always)
     asked = Counter(line.split(",")[0] for line in (folder / "journal").read_text().splitlines())
     return {fault: asked[item] for item, fault in always.items()}
 
@@ -68,17 +68,17 @@ def test_items_that_never_get_through_are_dropped_with_their_reason(tmp_path: Pa
 
 @pytest.mark.slow
 def test_every_kind_of_item_that_never_gets_through(tmp_path: Path) -> None:
-    """Slow, because a busy server is given a minute or two before its item is given up."""
+    """Slow, because a request is given up only after the server has been busy for a minute or two."""
     times = never_get_through(tmp_path, list(Fault))
     assert all(times[fault] > 1 for fault in PASSING if fault is not Fault.EXTRA_CHOICES), times
 
 
 @pytest.mark.parametrize("gap", list(Gap))
-def test_what_a_server_lacks_is_found_out_and_worked_around(gap: Gap, tmp_path: Path) -> None:
-    requests = list(questions(20, VOTES))
+def test_missing_capabilities_cost_no_item(gap: Gap, tmp_path: Path) -> None:
+    requests = list(make_requests(20, VOTES))
     with (
         running(Options(gaps=frozenset({gap}), unguided=UNGUIDED)) as stub,
-        engine_on(tmp_path, stub.url) as engine,
+        open_engine_on(tmp_path, stub.url) as engine,
     ):
         answers = {answer.key: answer for answer in engine.generate(requests)}
         notes = engine.notes
@@ -88,17 +88,17 @@ def test_what_a_server_lacks_is_found_out_and_worked_around(gap: Gap, tmp_path: 
         assert prediction.label in request.constraint.labels  # type: ignore[union-attr]
         assert sum(prediction.votes.values()) == 3
     if gap in (Gap.N_REFUSED, Gap.N_IGNORED):
-        # Asked one by one, the votes must not be one answer three times.
+        # three requests for votes must not return the same answer
         assert any(len(set(answer.texts)) > 1 for answer in answers.values())
     if gap is Gap.SCHEMA:
         assert [note for note in notes if "schema" in note.lower()], notes
 
 
 def test_fields_ignored_once_are_asked_again_with_another_seed(tmp_path: Path) -> None:
-    requests = list(questions(100))
+    requests = list(make_requests(100))
     with (
         running(Options(faults={Fault.IGNORED_FIELDS: 0.2}, most_faults=1)) as stub,
-        engine_on(tmp_path, stub.url) as engine,
+        open_engine_on(tmp_path, stub.url) as engine,
         Ledger(tmp_path / "ledger.sqlite") as ledger,
     ):
         asking = partial(stream_answers, lambda: engine, ledger, tally=Tally())
@@ -110,15 +110,15 @@ def test_fields_ignored_once_are_asked_again_with_another_seed(tmp_path: Path) -
 
 
 def test_an_address_that_is_dead_leaves_its_share_to_the_others(tmp_path: Path) -> None:
-    requests = list(questions(200))
-    # Sixty times apart: with four times, a busy machine's own delays made the two alike once in CI (93 items to 97).
+    requests = list(make_requests(200))
+    # sixty times slower: with four times, delays of a busy machine made both equal in CI (93 items and 97)
     with running(Options(median_seconds=0.3)) as slow, running(Options(median_seconds=0.005)) as quick:
-        with running() as dead, engine_on(tmp_path, slow.url, quick.url, dead.url, concurrency=12) as engine:
+        with running() as dead, open_engine_on(tmp_path, slow.url, quick.url, dead.url, concurrency=12) as engine:
             answers = engine.generate(iter(requests))
             found = [next(answers) for _ in range(20)]
             dead.kill()
             found += answers
-        check_item_counts(requests, found, {})
+        check_answers(requests, found, {})
         assert quick.stats()["items"] > slow.stats()["items"] > 0
 
 
@@ -126,31 +126,31 @@ def test_an_address_that_is_dead_leaves_its_share_to_the_others(tmp_path: Path) 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("ledgered", [False, True], ids=["engine_alone", "ask_with_ledger"])
 def test_everything_at_once(ledgered: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Must show 2: 5,000 items at concurrency 256, every fault, a crash every 200 requests, 50 items doomed."""
-    # A busy server's items are given up after a minute or two: once is enough of that.
+    """Ask 5,000 items at concurrency 256, with every fault, a crash per 200 requests, and 50 items that always fail."""
+    # a busy server takes a minute or two per failing item, so it is tested only once
     kinds = [fault for fault in Fault if not (ledgered and "busy" in fault)]
     always = {f"item-{100 * number}": kinds[number % len(kinds)] for number in range(50)}
     faults = {fault: 0.01 for fault in Fault if fault not in (Fault.TOO_LONG, Fault.BAD_REQUEST)}
     journal = str(tmp_path / "journal")
     options = Options(faults=faults, always=always, crash_every=200, journal=journal, spare_probes=False)
-    requests = list(questions(5000, Sampling(temperature=0.7, n=2)))
+    requests = list(make_requests(5000, Sampling(temperature=0.7, n=2)))
     started = time.monotonic()
     with (
         running(options) as stub,
         Ledger(tmp_path / "ledger.sqlite") as ledger,
-        engine_on(tmp_path, stub.url, concurrency=256, timeout_seconds=10) as engine,
+        open_engine_on(tmp_path, stub.url, concurrency=256, timeout_seconds=10) as engine,
     ):
         if ledgered:
             answers = [answer for _, answer in stream_answers(lambda: engine, ledger, requests, Tally())]
             kept = ledger.get(request.key for request in requests)
-            # What was dropped may be kept or not; what was answered must be.
+            # failed requests may be kept; answers must be
             assert kept.items() <= {a.key: a for a in answers}.items()
             assert kept.keys() >= {a.key for a in answers if a.outcome is Outcome.OK}
         else:
             answers = list(engine.generate(requests))
         figures = stub.stats()
-    # Each crash cuts whatever is in flight: an item may lose all its tries to crashes, at most one in a thousand.
-    counts = check_item_counts(requests, answers, always, unlucky=5)
+    # each crash ends all requests in flight: one item in a thousand may lose all its attempts to crashes
+    counts = check_answers(requests, answers, always, unlucky=5)
     with capsys.disabled():
         print(f"\n{len(requests)} items: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}; ", end="")
         print(f"{figures['received']} requests in {time.monotonic() - started:.0f} s; faults: {figures['faults']}")

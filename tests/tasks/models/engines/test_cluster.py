@@ -7,12 +7,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import EngineError
-from tasks.models.engines.ray.cluster import Ground, RayRunner, Runner, mark_ground
+from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, Runner, mark_shared_folders
 
 RUNNER: TypeAdapter[Runner] = TypeAdapter(Runner)
 
 
-def test_the_key_is_a_word_or_a_cluster() -> None:
+def test_the_runner_is_threads_or_a_ray_cluster() -> None:
     assert RUNNER.validate_python("threads") == "threads"
     cluster = RUNNER.validate_python({"kind": "ray", "address": "10.0.0.1:6379", "replicas": 4, "gpus_per_replica": 2})
     assert cluster == RayRunner(address="10.0.0.1:6379", replicas=4, gpus_per_replica=2)
@@ -22,43 +22,45 @@ def test_the_key_is_a_word_or_a_cluster() -> None:
             RUNNER.validate_python(wrong)
 
 
-def test_a_node_stands_where_the_driver_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_changes_to_the_drivers_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pictures").mkdir()
     monkeypatch.chdir(tmp_path)
-    ground = mark_ground([Path("out"), tmp_path / "images", tmp_path / "out"], [Path("pictures")])
-    assert [folder for folder, _ in ground.marks] == [tmp_path / "out", tmp_path / "images"]
-    assert mark_ground([Path("out")], []).marks == ground.marks[:1]  # two runs share a folder and its mark
+    requirements = mark_shared_folders([Path("out"), tmp_path / "images", tmp_path / "out"], [Path("pictures")])
+    assert [folder for folder, _ in requirements.marks] == [tmp_path / "out", tmp_path / "images"]
+    assert (
+        mark_shared_folders([Path("out")], []).marks == requirements.marks[:1]
+    )  # two runs share a folder and its mark
     monkeypatch.chdir("/")
-    ground.enter()
+    requirements.adopt()
     assert Path.cwd() == tmp_path
 
 
-def test_two_first_runs_at_once_hold_the_same_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quicker: list[Ground] = []
+def test_two_runs_that_start_at_once_share_one_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quicker: list[NodeRequirements] = []
 
     def late() -> UUID:
-        """Called by a run that has found no mark, and has not left its own."""
+        """Write the mark of another run just before this run writes its own."""
         monkeypatch.undo()
-        quicker.append(mark_ground([tmp_path / "out"], []))
+        quicker.append(mark_shared_folders([tmp_path / "out"], []))
         return uuid4()
 
     monkeypatch.setattr("tasks.models.engines.ray.cluster.uuid4", late)
-    assert mark_ground([tmp_path / "out"], []).marks == quicker[0].marks
+    assert mark_shared_folders([tmp_path / "out"], []).marks == quicker[0].marks
     quicker[0].enter()
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".labelstill-shared"]
 
 
-def test_a_mark_is_left_without_links_and_in_place_of_an_illegible_one(
+def test_a_mark_is_written_without_links_and_over_an_unreadable_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".labelstill-shared").write_bytes(b"\xff")
-    ((_, over_another),) = mark_ground([tmp_path], []).marks
+    ((_, over_another),) = mark_shared_folders([tmp_path], []).marks
 
     def link(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     monkeypatch.setattr(os, "link", link)
-    ((_, without_links),) = mark_ground([tmp_path / "out"], []).marks
+    ((_, without_links),) = mark_shared_folders([tmp_path / "out"], []).marks
     assert len(over_another) == len(without_links) == 32
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".labelstill-shared"]
 
@@ -67,15 +69,15 @@ def test_a_mark_is_left_without_links_and_in_place_of_an_illegible_one(
 def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
     (tmp_path / "pictures").mkdir()
     monkeypatch.chdir(tmp_path)
-    ground = mark_ground([Path("out")], [Path("pictures")])
+    requirements = mark_shared_folders([Path("out")], [Path("pictures")])
     (tmp_path / lost).rename(tmp_path / "elsewhere")
     with pytest.raises(EngineError, match=rf"Ray node \S+ .*/{lost}\b.*: mount the same file system"):
-        ground.enter()
+        requirements.adopt()
 
 
 def test_another_version_on_a_node_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    ground = mark_ground([tmp_path / "out"], [])
+    requirements = mark_shared_folders([tmp_path / "out"], [])
     monkeypatch.setattr("tasks.models.engines.ray.cluster.code_version", lambda: "0123456789ab")
     with pytest.raises(EngineError, match="runs another version of labelstill"):
-        ground.enter()
+        requirements.adopt()

@@ -8,7 +8,7 @@ from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 
 
-def test_what_cannot_be_loaded_says_so(checkpoint: Path, place: Workplace, tmp_path: Path):
+def test_loading_errors_say_what_is_wrong(checkpoint: Path, place: Workplace, tmp_path: Path):
     with pytest.raises(EngineError, match="does not exist"):
         LocalEngine(EngineSpec(engine="local", model=str(tmp_path / "nowhere")), place)
     with pytest.raises(EngineError, match="the folder must hold"):

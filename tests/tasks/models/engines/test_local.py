@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tasks.models.engines.engine import Usage, Workplace
-from tasks.models.engines.identity import model_identity
+from tasks.models.engines.identity import identify_model
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.local.scoring import score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
@@ -75,7 +75,7 @@ def test_a_greedy_text_is_the_one_of_transformers_own_generate(
 
 
 def test_images_are_made_once(checkpoint: Path, images: list[ImageRef], tmp_path: Path):
-    """The second engine has nothing but the cache to answer from."""
+    """The second engine can only read images from the cache."""
     place = Workplace(ImageCache(tmp_path / "cache"), tmp_path)
     moved = [image.model_copy(update={"path": str(tmp_path / f"{n}.png")}) for n, image in enumerate(images)]
     for image, copy in zip(images, moved, strict=True):
@@ -179,8 +179,8 @@ def test_an_adapter_changes_answers_and_identity(
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     get_peft_model(base, lora).save_pretrained(tmp_path / "fold0")
     spec = EngineSpec(engine="local", model=str(checkpoint), adapter=str(tmp_path / "fold0"))
-    assert model_identity(spec).startswith(f"{checkpoint.name}#")
-    assert "+fold0#" in model_identity(spec)
+    assert identify_model(spec).startswith(f"{checkpoint.name}#")
+    assert "+fold0#" in identify_model(spec)
     adapted = LocalEngine(spec, place)
     asked = request("a", images[:1])
     ours, theirs = answers(adapted, [asked])["a"], answers(engine, [asked])["a"]

@@ -55,7 +55,7 @@ def test_a_cache_that_cannot_be_written_is_no_fault_of_the_items(
 
 
 def test_an_item_that_breaks_the_batch_fails_alone(engine: LocalEngine, images: list[ImageRef]):
-    # half a surrogate pair, which no reader of manifests lets in: the tokenizer refuses the whole batch
+    # half a surrogate pair, which manifests cannot contain, makes the tokenizer fail for the whole batch
     poisoned = request("poison", images[:1])
     torn = TextPart.model_construct(type="text", text="看\ud800图", turn=0)
     poisoned = poisoned.model_copy(update={"parts": (*poisoned.parts, torn)})
@@ -85,7 +85,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     small.close()
 
 
-def test_too_long_and_cut(engine: LocalEngine, images: list[ImageRef]):
+def test_long_prompts_are_refused_and_long_answers_cut(engine: LocalEngine, images: list[ImageRef]):
     requests = [
         request("long", [], text="请看图" * 40_000),
         request("cut", [], kind="text", max_tokens=3, temperature=1.0),
@@ -129,10 +129,10 @@ def test_a_long_dialogue_is_answered_without_its_oldest_turns(
     short.close()
 
 
-def test_the_answer_has_room_behind_the_longest_prompt_that_fits(
+def test_the_answer_fits_after_the_longest_prompt(
     checkpoint: Path, place: Workplace, engine: LocalEngine, images: list[ImageRef]
 ):
-    """One token less of context, and it would have to be shortened."""
+    """With a context that is one token shorter, the prompt is shortened."""
     tight = LocalEngine(EngineSpec(engine="local", model=str(checkpoint)), place)
     for kind, needed in (("label", 0), ("reason", 6), ("text", 6)):
         asked = request("a", images[:1], kind=kind, text="请看图" * 200)

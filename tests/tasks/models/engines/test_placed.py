@@ -1,4 +1,4 @@
-"""Servers that Ray places on two raylets: the load is shared, and a lost node's server comes back elsewhere."""
+"""Servers that Ray places on two raylets: the load is shared, and the server of a lost node restarts on another."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ pytest.importorskip("ray")
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Workplace, open_engine
-from tasks.models.engines.ray.cluster import Ground, RayRunner, check_nodes, join_cluster, mark_ground
+from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, check_nodes, join_cluster, mark_shared_folders
 from tasks.models.engines.ray.placed import PlacedServers, open_on_cluster
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
@@ -72,20 +72,20 @@ def place(tmp_path: Path) -> Workplace:
 
 
 @pytest.fixture
-def ground(tmp_path: Path) -> Ground:
-    return mark_ground([tmp_path], [])
+def requirements(tmp_path: Path) -> NodeRequirements:
+    return mark_shared_folders([tmp_path], [])
 
 
-def open_stubs(runner: RayRunner, place: Workplace, ground: Ground, seconds: float = 0.0) -> VllmEngine:
+def open_stubs(runner: RayRunner, place: Workplace, requirements: NodeRequirements, seconds: float = 0.0) -> VllmEngine:
     ray = join_cluster(runner)
     make = partial(make_stub, "stub-1", "secret", seconds)
-    servers = PlacedServers(ray, make, place, ground, runner, model="stub-1", key="secret", seconds=120)
+    servers = PlacedServers(ray, make, place, requirements, runner, model="stub-1", key="secret", seconds=120)
     # a model that needs no folder: the stub has its own answers
     return VllmEngine(EngineSpec(engine="vllm", model="stub-1", concurrency=8), place, servers)
 
 
-def test_copies_share_the_load(runner: RayRunner, place: Workplace, ground: Ground) -> None:
-    engine = open_stubs(runner, place, ground)
+def test_copies_share_the_load(runner: RayRunner, place: Workplace, requirements: NodeRequirements) -> None:
+    engine = open_stubs(runner, place, requirements)
     answers = list(engine.generate(requests(100)))
     assert {a.key for a in answers} == {r.key for r in requests(100)}
     assert {a.outcome for a in answers} == {Outcome.OK}
@@ -96,10 +96,10 @@ def test_copies_share_the_load(runner: RayRunner, place: Workplace, ground: Grou
 
 
 def test_the_server_of_a_lost_node_comes_back_at_another_address(
-    cluster: Any, runner: RayRunner, place: Workplace, ground: Ground
+    cluster: Any, runner: RayRunner, place: Workplace, requirements: NodeRequirements
 ) -> None:
-    assert check_nodes(join_cluster(runner), ground) == 2
-    engine = open_stubs(runner, place, ground, seconds=0.2)
+    assert check_nodes(join_cluster(runner), requirements) == 2
+    engine = open_stubs(runner, place, requirements, seconds=0.2)
     before = engine.process.base_urls
     found: list[str] = []
     for answer in engine.generate(requests(240)):
@@ -112,39 +112,41 @@ def test_the_server_of_a_lost_node_comes_back_at_another_address(
     engine.close()
 
 
-def test_a_server_that_cannot_start_says_why(runner: RayRunner, place: Workplace, ground: Ground) -> None:
+def test_a_server_that_cannot_start_says_why(
+    runner: RayRunner, place: Workplace, requirements: NodeRequirements
+) -> None:
     with pytest.raises(EngineError, match="model folder /nowhere/model does not exist"):
-        open_on_cluster(EngineSpec(engine="vllm", model="/nowhere/model"), place, runner, ground)
+        open_on_cluster(EngineSpec(engine="vllm", model="/nowhere/model"), place, runner, requirements)
     many = runner.model_copy(update={"gpus_per_replica": 4})
     with pytest.raises(EngineError, match=r"`gpus_per_replica` is 4, the cluster's largest node has 0 GPU"):
-        open_on_cluster(EngineSpec(engine="vllm", model="some/model"), place, many, ground)
+        open_on_cluster(EngineSpec(engine="vllm", model="some/model"), place, many, requirements)
     ray = join_cluster(runner)
-    fails = partial(make_stub, "stub-1", "", 0.0)  # `--key` with an empty value is refused by no one; no port is
-    elsewhere = Ground(Path("/nowhere"), (), (), ground.code)
+    fails = partial(make_stub, "stub-1", "", 0.0)  # the folder of the driver is missing on the node
+    elsewhere = NodeRequirements(Path("/nowhere"), (), (), requirements.code)
     servers = PlacedServers(ray, fails, place, elsewhere, RayRunner(), model="stub-1", key="", seconds=60)
     with pytest.raises(EngineError, match="has no /nowhere, where the run was started"):
         servers.start()
     servers.close()
 
 
-def test_other_engines_stay_with_the_flow(runner: RayRunner, place: Workplace, ground: Ground) -> None:
+def test_other_engines_stay_with_the_flow(runner: RayRunner, place: Workplace, requirements: NodeRequirements) -> None:
     spec = EngineSpec(engine="scripted", model="scripted:hash")
-    engine = open_on_cluster(spec, place, runner, ground)
+    engine = open_on_cluster(spec, place, runner, requirements)
     assert type(engine) is type(open_engine(spec, place))
 
 
 def test_a_node_without_the_shared_folder_is_named(runner: RayRunner, tmp_path: Path) -> None:
     ray = join_cluster(runner)
-    ground = mark_ground([tmp_path], [tmp_path / "pictures"])
+    requirements = mark_shared_folders([tmp_path], [tmp_path / "pictures"])
     with pytest.raises(EngineError, match=r"Ray node \S+ has no .*pictures: mount the same file system"):
-        check_nodes(ray, ground)
-    elsewhere = mark_ground([tmp_path / "other"], [])
+        check_nodes(ray, requirements)
+    elsewhere = mark_shared_folders([tmp_path / "other"], [])
     (tmp_path / "other" / ".labelstill-shared").write_text("a disk of its own")
-    with pytest.raises(EngineError, match=r"does not see .*other of the machine that runs the flow"):
+    with pytest.raises(EngineError, match=r"does not share .*other with the machine that runs the flow"):
         check_nodes(ray, elsewhere)
 
 
-def test_no_cluster_is_one_sentence() -> None:
+def test_a_missing_cluster_is_reported_in_one_sentence() -> None:
     import ray
 
     ray.shutdown()

@@ -79,7 +79,7 @@ def test_every_nth_is_malformed():
     assert outcomes == [Outcome.OK, Outcome.OK, Outcome.MALFORMED] * 3
 
 
-def test_slow_and_lazy():
+def test_a_slow_script_answers_lazily():
     began = time.perf_counter()
     answered = list(islice(engine("scripted:hash,slow=0.02").generate(request(str(i)) for i in count()), 3))
     assert [g.key for g in answered] == ["0", "1", "2"]
@@ -93,6 +93,6 @@ def test_free_text_has_no_label():
 
 
 @pytest.mark.parametrize("script", ["scripted:best", "first", "scripted:slow=x", "scripted:bad=-1", "Qwen/Qwen2-VL"])
-def test_unknown_scripts(script: str):
+def test_unknown_scripts_are_refused(script: str):
     with pytest.raises(EngineError, match="unknown script"):
         engine(script)

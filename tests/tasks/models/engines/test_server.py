@@ -21,7 +21,7 @@ def spec(stub: Running, **fields: Any) -> EngineSpec:
     return EngineSpec(engine="server", **values | {"base_urls": (stub.url,)} | fields)
 
 
-def opened(stub: Running, folder: Path, **fields: Any) -> ServerEngine:
+def open_stub_engine(stub: Running, folder: Path, **fields: Any) -> ServerEngine:
     engine = open_engine(spec(stub, **fields), Workplace(ImageCache(folder / "images"), folder))
     assert isinstance(engine, ServerEngine)
     return engine
@@ -38,7 +38,7 @@ def stub() -> Iterator[Running]:
 
 
 def test_every_request_is_answered_once(stub: Running, tmp_path: Path) -> None:
-    engine, requests = opened(stub, tmp_path), questions(200)
+    engine, requests = open_stub_engine(stub, tmp_path), questions(200)
     answers = list(engine.generate(iter(requests)))
     engine.close()
     assert sorted(a.key for a in answers) == sorted(r.key for r in requests)
@@ -49,7 +49,7 @@ def test_every_request_is_answered_once(stub: Running, tmp_path: Path) -> None:
 
 
 def test_a_stream_that_is_left_early_leaves_no_worker_behind(stub: Running, tmp_path: Path) -> None:
-    engine = opened(stub, tmp_path)
+    engine = open_stub_engine(stub, tmp_path)
     stream = engine.generate(iter(questions(100)))
     next(stream)
     stream.close()
@@ -69,11 +69,11 @@ def test_a_stream_that_is_left_early_leaves_no_worker_behind(stub: Running, tmp_
         (Gap.N_IGNORED, "several", "n votes are n requests"),
     ],
 )
-def test_what_the_server_lacks_is_found_out_said_and_worked_around(
+def test_missing_capabilities_are_found_reported_and_replaced(
     gap: Gap, missing: str, note: str, tmp_path: Path
 ) -> None:
     with running(Options(gaps=frozenset({gap}), unguided='好的：{"理由": "见文", "所属类别": "查询物流"}')) as stub:
-        engine, (request,) = opened(stub, tmp_path), questions(1, n=3, temperature=0.5)
+        engine, (request,) = open_stub_engine(stub, tmp_path), questions(1, n=3, temperature=0.5)
         assert not getattr(engine.capabilities, missing)
         assert any(note in n for n in engine.notes)
         (answer,) = engine.generate([request])
@@ -83,7 +83,7 @@ def test_what_the_server_lacks_is_found_out_said_and_worked_around(
 
 
 def test_a_faultless_server_does_all_that_is_asked_for(stub: Running, tmp_path: Path) -> None:
-    engine = opened(stub, tmp_path)
+    engine = open_stub_engine(stub, tmp_path)
     can = engine.capabilities
     engine.close()
     assert can.schema and can.several
@@ -96,7 +96,7 @@ def test_images_go_by_file_where_the_server_reads_them_else_as_base64(
     cache = tmp_path / "images"
     cache.mkdir()
     with running(Options(media=str(cache) if media else None)) as stub:
-        engine = opened(stub, tmp_path)
+        engine = open_stub_engine(stub, tmp_path)
         request = prompter().classify(sample("item-1", "图：", *images), Sampling())
         (answer,) = engine.generate([request])
         engine.close()
@@ -105,7 +105,7 @@ def test_images_go_by_file_where_the_server_reads_them_else_as_base64(
 
 
 def test_an_unreadable_image_concerns_its_item_only(stub: Running, tmp_path: Path, images: list[ImageRef]) -> None:
-    engine = opened(stub, tmp_path)
+    engine = open_stub_engine(stub, tmp_path)
     gone = images[0].model_copy(update={"path": str(tmp_path / "gone.png"), "sha256": "f" * 64})
     requests = [prompter().classify(sample(f"item-{i}", f"图{i}：", image), Sampling()) for i, image in
                 enumerate([images[0], gone, images[1]])]  # fmt: skip
@@ -117,7 +117,7 @@ def test_an_unreadable_image_concerns_its_item_only(stub: Running, tmp_path: Pat
 def test_a_400_is_not_sent_again(tmp_path: Path) -> None:
     always = {"item-1": Fault.BAD_REQUEST, "item-2": Fault.TOO_LONG}
     with running(Options(always=always)) as stub:
-        engine, requests = opened(stub, tmp_path), questions(4)
+        engine, requests = open_stub_engine(stub, tmp_path), questions(4)
         outcomes = {a.key: a for a in engine.generate(requests)}
         engine.close()
         received = stub.stats()["received"]
@@ -131,16 +131,16 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(
 ) -> None:
     with running(Options(api_key="geheim-4711")) as stub:
         with pytest.raises(EngineError, match="api_key_env"):
-            opened(stub, tmp_path)
+            open_stub_engine(stub, tmp_path)
         monkeypatch.delenv("STUB_KEY", raising=False)
         with pytest.raises(EngineError, match="STUB_KEY"):
-            opened(stub, tmp_path, api_key_env="STUB_KEY")
+            open_stub_engine(stub, tmp_path, api_key_env="STUB_KEY")
         monkeypatch.setenv("STUB_KEY", "falsch-0815")
         with pytest.raises(EngineError) as refused:
-            opened(stub, tmp_path, api_key_env="STUB_KEY")
+            open_stub_engine(stub, tmp_path, api_key_env="STUB_KEY")
         assert "falsch-0815" not in str(refused.value)
         monkeypatch.setenv("STUB_KEY", "geheim-4711")
-        engine = opened(stub, tmp_path, api_key_env="STUB_KEY")
+        engine = open_stub_engine(stub, tmp_path, api_key_env="STUB_KEY")
         (answer,) = engine.generate(questions(1))
         engine.close()
     assert answer.outcome is Outcome.OK
@@ -149,7 +149,7 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(
 
 def test_a_model_that_is_not_served_is_named_with_those_that_are(stub: Running, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no model `other`; it serves: stub"):
-        opened(stub, tmp_path, model="other")
+        open_stub_engine(stub, tmp_path, model="other")
 
 
 def test_a_server_that_is_not_there_is_an_error_after_patience(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_server_that_is_not_there_is_an_error_after_patience(tmp_path: Path) -
 def test_several_addresses_share_the_load(stub: Running, tmp_path: Path) -> None:
     with running() as other:
         stub.clear()
-        engine = opened(stub, tmp_path, base_urls=(stub.url, other.url))
+        engine = open_stub_engine(stub, tmp_path, base_urls=(stub.url, other.url))
         list(engine.generate(questions(400)))
         engine.close()
         counts = [s.stats()["received"] for s in (stub, other)]
@@ -171,16 +171,16 @@ def test_several_addresses_share_the_load(stub: Running, tmp_path: Path) -> None
     assert min(counts) > 100
 
 
-def test_the_others_go_on_when_one_address_is_away(stub: Running, tmp_path: Path) -> None:
-    engine = opened(stub, tmp_path, base_urls=(stub.url, "http://127.0.0.1:9/v1"))
+def test_other_addresses_answer_when_one_is_away(stub: Running, tmp_path: Path) -> None:
+    engine = open_stub_engine(stub, tmp_path, base_urls=(stub.url, "http://127.0.0.1:9/v1"))
     answers = list(engine.generate(questions(60)))
     engine.close()
     assert [a.outcome for a in answers] == [Outcome.OK] * 60
 
 
-def test_usage_says_how_full_the_server_was(tmp_path: Path) -> None:
+def test_usage_reports_how_busy_the_server_was(tmp_path: Path) -> None:
     with running(Options(median_seconds=0.05)) as stub:
-        engine = opened(stub, tmp_path, concurrency=4)
+        engine = open_stub_engine(stub, tmp_path, concurrency=4)
         list(engine.generate(iter(questions(80))))
         usage = engine.usage()
         engine.close()

@@ -19,7 +19,7 @@ from tasks.models.engines.engine import Workplace, check_engine
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
-from tasks.models.engines.vllm.options import installed_build
+from tasks.models.engines.vllm.options import find_installed_build
 from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.parsing import parse
@@ -29,7 +29,7 @@ from tasks.students.settings import StudentSpec
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples, teach
 from tests.tasks.making import prompter
 
-pytestmark = [pytest.mark.vllm, pytest.mark.skipif(installed_build() is None, reason="no vLLM here")]
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_installed_build() is None, reason="no vLLM here")]
 
 Answers = dict[str, Generation]
 
@@ -62,7 +62,7 @@ def teacher(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def adapters(teacher: Path, folder: Path, samples: list[Sample]) -> tuple[str, ...]:
-    """Two students that were each taught another wrong label for everything that the teacher calls otherwise."""
+    """Train two students, each on a different wrong label for all items."""
     found: list[str] = []
     for wrong in samples[0].labels[:2]:
         spec = StudentSpec(
@@ -82,7 +82,7 @@ def served(teacher: Path, adapters: tuple[str, ...], place: Workplace) -> Iterat
     assert any("VLLM" in p.name() for p in family)
     yield engine
     engine.close()
-    # whoever is next needs the memory
+    # the next engine needs the memory
     assert not [p for p in family if p.is_running() and "VLLM" in p.name()]
     engine.close()
 
@@ -108,7 +108,7 @@ def labels(requests: Sequence[Request], found: Answers) -> list[str | None]:
 def test_all_that_vllm_can_do_is_found_out(served: VllmEngine):
     assert served.notes == ()
     assert served.fingerprint.startswith("vllm-0.") and "/teacher#" in served.fingerprint
-    build = installed_build()
+    build = find_installed_build()
     assert build is not None and served.usage().gpus == (0 if build.cpu else 1)
 
 
@@ -120,8 +120,8 @@ def test_greedy_labels_are_those_of_the_local_engine(
     requests = [ask_label(sample, sampling, with_reason=with_reason) for sample in samples]
     ours, theirs = answers(served, requests), answers(local, requests)
     our_labels, their_labels = labels(requests, ours), labels(requests, theirs)
-    assert len(set(their_labels)) >= 6  # a model that always says the same would agree with anything
-    assert "商品页" in their_labels  # xgrammar can't write it
+    assert len(set(their_labels)) >= 6  # a model with one answer for everything would prove nothing
+    assert "商品页" in their_labels  # xgrammar cannot write it
     agreed = [a == b for a, b in zip(our_labels, their_labels, strict=True)]
     assert sum(agreed) >= 98
     for request, same in zip(requests, agreed, strict=True):
@@ -139,7 +139,7 @@ def test_every_adapter_is_served_by_the_one_server(
     names: set[str] = set()
     try:
         for adapter in (*adapters, None):
-            served.turn_to(adapter)
+            served.switch_adapter(adapter)
             names.add(served.fingerprint)
             local = LocalEngine(spec_of(teacher, "local", adapter=adapter), place)
             theirs = labels(requests, answers(local, requests))
@@ -147,7 +147,7 @@ def test_every_adapter_is_served_by_the_one_server(
             found[adapter] = labels(requests, answers(served, requests))
             assert sum(a == b for a, b in zip(found[adapter], theirs, strict=True)) >= 98
     finally:
-        served.turn_to(None)
+        served.switch_adapter(None)
     first, second = (found[adapter] for adapter in adapters)
     # the students differ from each other and from the model, so none answered for another
     assert sum(a != b for a, b in zip(first, second, strict=True)) > 30
@@ -165,7 +165,7 @@ def chances(generation: Generation) -> dict[str, float]:
 def test_prompts_are_as_long_as_the_budget_says(
     served: VllmEngine, local: LocalEngine, teacher: Path, samples: list[Sample]
 ):
-    """So images are not resized again on the server's side, and the chat template is the same."""
+    """Equal lengths mean that the server does not resize images again, and uses the same chat template."""
     requests = [ask_label(s, Sampling(max_tokens=8), with_reason=False, glosses=True) for s in samples[:8]]
     # vLLM's CPU build caches blocks of 128 tokens
     requests = [r.model_copy(update={"prefix": 3 * r.prefix}) for r in requests]
@@ -177,7 +177,7 @@ def test_prompts_are_as_long_as_the_budget_says(
 
 
 def test_votes_differ_and_stay_in_the_schema(served: VllmEngine, samples: list[Sample]):
-    """64 seeded draws at once: their prompts do not fit one step, which kills vLLM's CPU build when they are split."""
+    """64 seeded requests at once do not fit one step; vLLM's CPU build crashes when their prompts are split."""
     sampling = Sampling(n=3, temperature=1.0, max_tokens=48, seed=3, label_probabilities=True)
     requests = [ask_label(sample, sampling, glosses=True) for sample in samples[:64]]
     found = answers(served, requests)
@@ -208,8 +208,8 @@ def test_a_killed_engine_costs_no_item(served: VllmEngine, samples: list[Sample]
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_demos_own_teacher_agrees_too(folder: Path, place: Workplace, samples: list[Sample], served: VllmEngine):
-    """The full schooling, and the prompts as the demo asks them."""
-    served.close()  # its turn is over
+    """The demo's teacher with its full training, asked with the demo's prompts."""
+    served.close()  # frees the memory
     teacher = make_models(folder / "models").teacher
     requests = [ask_label(s, Sampling(max_tokens=64, label_probabilities=True), glosses=True) for s in samples]
     engines = VllmEngine(spec_of(teacher), place), LocalEngine(spec_of(teacher, "local"), place)
@@ -223,14 +223,14 @@ def test_the_demos_own_teacher_agrees_too(folder: Path, place: Workplace, sample
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    "fields, message",
     [
         ({"model": "/nowhere/model"}, "/nowhere/model does not exist; set `model`"),
         ({"model": "a/b", "adapter": "/nowhere/fold0"}, "no adapter_config.json; set `adapter`"),
     ],
 )
-def test_what_can_be_seen_is_said_before_vllm_is_started(place: Workplace, fields: dict[str, str], said: str):
+def test_missing_folders_are_reported_before_vllm_starts(place: Workplace, fields: dict[str, str], message: str):
     check_engine(EngineSpec(engine="vllm", **fields))
-    with pytest.raises(EngineError, match=said):
+    with pytest.raises(EngineError, match=message):
         VllmEngine(EngineSpec(engine="vllm", **fields), place)
     assert not list(place.logs.glob("*nowhere*"))

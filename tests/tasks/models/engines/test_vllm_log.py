@@ -1,9 +1,9 @@
-"""What vLLM 0.32 really printed when it did not start, and what we say of it."""
+"""What vLLM 0.32 printed when it did not start, and how we explain it."""
 
 import pytest
 
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.engines.vllm.log import explain, last_line
+from tasks.models.engines.vllm.log import explain, find_last_line
 
 SPEC = EngineSpec(engine="vllm", model="models/teacher")
 OPENING = """\
@@ -58,12 +58,12 @@ CASES = [
     (
         PYDANTIC.format("Total number of attention heads (4) must be divisible by tensor parallel size (3)."),
         "attention heads (4)",
-        "set `tensor_parallel_size` to one that divides it",
+        "set `tensor_parallel_size` to a divisor",
     ),
     (
         "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate cached snapshot folder\n",
         "cached snapshot folder",
-        "the hub can't be reached",
+        "the hub cannot be reached",
     ),
     (
         WORKER.format("RuntimeError: Cannot find any model weights with `models/teacher`"),
@@ -90,15 +90,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("error, cause, mend", CASES)
-def test_the_cause_is_told_in_vllms_words_and_the_mend_in_ours(error: str, cause: str, mend: str):
-    said = explain(OPENING + error + CLOSING, SPEC)
-    assert cause in said and mend in said and "models/teacher" in said
-    assert "\n" not in said and "validation error" not in said and "input_value" not in said
-    assert "root cause above" not in said and "ulimit" not in said and "pid=" not in said
+@pytest.mark.parametrize("error, cause, fix", CASES)
+def test_an_error_is_explained_by_its_cause_and_a_fix(error: str, cause: str, fix: str):
+    message = explain(OPENING + error + CLOSING, SPEC)
+    assert cause in message and fix in message and "models/teacher" in message
+    assert "\n" not in message and "validation error" not in message and "input_value" not in message
+    assert "root cause above" not in message and "ulimit" not in message and "pid=" not in message
 
 
-def test_a_log_without_an_error_gives_its_last_words():
+def test_a_log_without_an_error_yields_its_last_line():
     assert "Resolved architecture" in explain(OPENING, SPEC)
     assert "nothing yet" in explain("", SPEC)
 
@@ -115,5 +115,5 @@ def test_a_log_without_an_error_gives_its_last_words():
         ),
     ],
 )
-def test_progress_is_the_last_line_that_says_something(log: str, line: str):
-    assert last_line(log).startswith(line)
+def test_progress_is_the_last_informative_line(log: str, line: str):
+    assert find_last_line(log).startswith(line)

@@ -7,18 +7,18 @@ from tasks.errors import EngineError
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import check_vllm
-from tasks.models.engines.vllm.options import Build, serve_command, serve_environment, spans_nodes
+from tasks.models.engines.vllm.options import Build, build_serve_command, build_serve_environment, spans_nodes
 from tasks.models.image_cache import ImageCache
 
 GPU, CPU = Build("0.32.0", cpu=False), Build("0.32.0", cpu=True)
 
 
 def options(folder: Path, build: Build, most_images: int = 3, **fields) -> dict[str, str | None]:
-    """The command's flags and their values; None for flags without one."""
+    """Return the command's flags and their values; None for flags without a value."""
     spec = EngineSpec(**{"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct", **fields})
     place = Workplace(ImageCache(folder / "images"), folder / "logs", most_images)
     names = {None: "m@1", spec.adapter: "m@1+fold0"} if spec.adapter else {None: "m@1"}
-    words = serve_command(spec, place, build, names, "127.0.0.1", 1234)
+    words = build_serve_command(spec, place, build, names, "127.0.0.1", 1234)
     words = words[words.index("--model") :]
     pairs = zip(words, [*words[1:], "--"], strict=True)
     return {word: None if value.startswith("--") else value for word, value in pairs if word.startswith("--")}
@@ -58,7 +58,7 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
         "--host": "127.0.0.1",
         "--port": "1234",
         "--seed": "0",
-        "--dtype": "float16",  # extra_args stand last
+        "--dtype": "float16",  # extra_args come last
         "--tensor-parallel-size": "4",
         "--data-parallel-size": "2",
         "--allowed-local-media-path": str(tmp_path / "images"),
@@ -70,7 +70,7 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
         "--gpu-memory-utilization": "0.8",
         "--quantization": "awq",
         "--enable-lora": None,
-        "--max-lora-rank": "32",  # the next bound that vLLM takes
+        "--max-lora-rank": "32",  # the next value that vLLM accepts
         "--trust-remote-code": None,
         "--enable-prompt-tokens-details": None,
         "--disable-uvicorn-access-log": None,
@@ -78,7 +78,7 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
     }
 
 
-def test_what_is_not_asked_for_is_left_to_vllm(tmp_path: Path):
+def test_unset_settings_are_left_to_vllm(tmp_path: Path):
     found = options(tmp_path, CPU, most_images=0)
     assert found["--dtype"] == "float32"
     assert found["--limit-mm-per-prompt"] == '{"video": 0}'
@@ -91,26 +91,26 @@ def test_what_is_not_asked_for_is_left_to_vllm(tmp_path: Path):
 
 def test_the_server_has_no_key_and_sends_nothing(tmp_path: Path):
     spec = EngineSpec(engine="vllm", model=str(tmp_path))
-    found = serve_environment(spec, CPU, {"VLLM_API_KEY": "secret", "PATH": "/bin"})
+    found = build_serve_environment(spec, CPU, {"VLLM_API_KEY": "secret", "PATH": "/bin"})
     assert "VLLM_API_KEY" not in found and found["PATH"] == "/bin"
     assert found["VLLM_NO_USAGE_STATS"] == found["DO_NOT_TRACK"] == found["HF_HUB_OFFLINE"] == "1"
     assert found["VLLM_CPU_KVCACHE_SPACE"] == "1"
     named = EngineSpec(engine="vllm", model="Qwen/Qwen2-VL-2B-Instruct", gpu_memory_utilization=0.3)
-    found = serve_environment(named, CPU, {})
+    found = build_serve_environment(named, CPU, {})
     assert "HF_HUB_OFFLINE" not in found and "VLLM_CPU_KVCACHE_SPACE" not in found
-    assert serve_environment(spec, CPU, {"VLLM_CPU_KVCACHE_SPACE": "4"})["VLLM_CPU_KVCACHE_SPACE"] == "4"
-    assert "VLLM_CPU_KVCACHE_SPACE" not in serve_environment(spec, GPU, {})
+    assert build_serve_environment(spec, CPU, {"VLLM_CPU_KVCACHE_SPACE": "4"})["VLLM_CPU_KVCACHE_SPACE"] == "4"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in build_serve_environment(spec, GPU, {})
 
 
-def test_a_model_over_several_machines_is_vllms_own_affair(monkeypatch: pytest.MonkeyPatch):
+def test_a_model_over_several_machines_is_left_to_vllm(monkeypatch: pytest.MonkeyPatch):
     wide = EngineSpec(
         model="m", tensor_parallel_size=64, extra_args=("--pipeline-parallel-size", "2", "--data-parallel-backend=ray")
     )
     assert spans_nodes(wide)
     assert spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "ray")}))
     assert not spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "mp")}))
-    monkeypatch.setattr("tasks.models.engines.vllm.engine.installed_build", lambda: GPU)
+    monkeypatch.setattr("tasks.models.engines.vllm.engine.find_installed_build", lambda: GPU)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    check_vllm(wide)  # they are on the cluster, not here
+    check_vllm(wide)  # the devices are on the cluster
     with pytest.raises(EngineError, match="is 64, this machine has 1 CUDA device"):
         check_vllm(wide.model_copy(update={"extra_args": ()}))

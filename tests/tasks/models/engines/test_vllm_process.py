@@ -1,4 +1,4 @@
-"""The process around vLLM, with a small server in vLLM's place: what is started, brought back, and above all ended."""
+"""The process around vLLM, with a small server in vLLM's place: how it is started, restarted and ended."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ import pytest
 
 from tasks.errors import EngineError
 from tasks.models.engines import processes
-from tasks.models.engines.vllm.log import last_line
+from tasks.models.engines.vllm.log import find_last_line
 from tasks.models.engines.vllm.process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -26,8 +26,8 @@ SMALL = Path(__file__).with_name("small_server.py")
 NAME = "small@1"
 
 
-def started(folder: Path, *extra: str, name: str = NAME, start_seconds: float = 30.0) -> ServerProcess:
-    """A process around the small server, not started yet; its files are under `folder`."""
+def make_process(folder: Path, *extra: str, name: str = NAME, start_seconds: float = 30.0) -> ServerProcess:
+    """Return a process for the small server, not started; its files are under `folder`."""
     pids = folder / "pids"
     pids.mkdir(parents=True, exist_ok=True)
     small = [sys.executable, str(SMALL), "--name", name, "--pids", str(pids), *extra]
@@ -37,19 +37,19 @@ def started(folder: Path, *extra: str, name: str = NAME, start_seconds: float = 
         environment=dict(os.environ),
         log=folder / "logs" / "small.log",
         start_seconds=start_seconds,
-        explain=lambda log: f"it said: {last_line(log)}",
+        explain=lambda log: f"it wrote: {find_last_line(log)}",
         records=folder / "records",
         restarts=2,
     )
 
 
-def families(folder: Path) -> list[tuple[int, int]]:
-    """Pids of each server and its child, in the order of their start."""
+def list_servers(folder: Path) -> list[tuple[int, int]]:
+    """Return the pids of each server and its child, in order of their start."""
     files = sorted((folder / "pids").iterdir(), key=lambda f: f.stat().st_mtime_ns)
     return [(int(f.stem), int(f.suffix[1:])) for f in files]
 
 
-def alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -65,7 +65,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 20.0) -> bool:
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[ServerProcess]:
-    process = started(tmp_path)
+    process = make_process(tmp_path)
     process.start()
     yield process
     process.close()
@@ -73,14 +73,14 @@ def process(tmp_path: Path) -> Iterator[ServerProcess]:
 
 @pytest.mark.parametrize("child", ["--stubborn", "--escape"])
 def test_closing_ends_the_server_and_its_child(tmp_path: Path, child: str):
-    process = started(tmp_path, child)
+    process = make_process(tmp_path, child)
     process.start()
-    [(server, its_child)] = families(tmp_path)
-    assert alive(server) and alive(its_child)
+    [(server, its_child)] = list_servers(tmp_path)
+    assert is_running(server) and is_running(its_child)
     assert len(list((tmp_path / "records").iterdir())) == 1
     process.close()
-    # at once: the next model needs the memory
-    assert not alive(server) and not alive(its_child)
+    # without delay, since the next model needs the memory
+    assert not is_running(server) and not is_running(its_child)
     assert list((tmp_path / "records").iterdir()) == []
     process.close()
     with pytest.raises(EngineError, match="closed"):
@@ -90,16 +90,16 @@ def test_closing_ends_the_server_and_its_child(tmp_path: Path, child: str):
 OWNER = """
     import sys, time
     from pathlib import Path
-    from tests.tasks.models.engines.test_vllm_process import started
-    process = started(Path(sys.argv[1]))
+    from tests.tasks.models.engines.test_vllm_process import make_process
+    process = make_process(Path(sys.argv[1]))
     process.start()
     print(process._guard.pid, flush=True)
     {then}
 """
 
 
-def owner(folder: Path, then: str = "time.sleep(600)") -> tuple[subprocess.Popen[bytes], int]:
-    """Another process that has started a server, and the pid of its guard."""
+def start_owner(folder: Path, then: str = "time.sleep(600)") -> tuple[subprocess.Popen[bytes], int]:
+    """Start another process that starts a server; return it and the pid of its guard."""
     code = textwrap.dedent(OWNER).format(then=then)
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -107,52 +107,52 @@ def owner(folder: Path, then: str = "time.sleep(600)") -> tuple[subprocess.Popen
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_owner_leaves_nothing(tmp_path: Path, number: signal.Signals):
-    killed, its_guard = owner(tmp_path)
-    [(server, child)] = families(tmp_path)
-    assert alive(server) and alive(child)
+def test_a_killed_owner_leaves_no_process(tmp_path: Path, number: signal.Signals):
+    killed, its_guard = start_owner(tmp_path)
+    [(server, child)] = list_servers(tmp_path)
+    assert is_running(server) and is_running(child)
     killed.send_signal(number)
     killed.wait()
-    assert wait_for(lambda: not any(map(alive, (server, child, its_guard))))
+    assert wait_for(lambda: not any(map(is_running, (server, child, its_guard))))
     assert list((tmp_path / "records").iterdir()) == []
 
 
 @pytest.mark.parametrize("then", ["raise RuntimeError('boom')", "sys.exit(3)"])
-def test_an_owner_that_forgets_to_close_leaves_nothing(tmp_path: Path, then: str):
-    ended, its_guard = owner(tmp_path, then)
-    [(server, child)] = families(tmp_path)
+def test_an_owner_that_forgets_to_close_leaves_no_process(tmp_path: Path, then: str):
+    ended, its_guard = start_owner(tmp_path, then)
+    [(server, child)] = list_servers(tmp_path)
     ended.wait()
-    assert wait_for(lambda: not any(map(alive, (server, child, its_guard))))
+    assert wait_for(lambda: not any(map(is_running, (server, child, its_guard))))
 
 
-def test_the_next_start_ends_the_orphan_and_only_that_one(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_the_next_start_ends_only_the_orphan(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     elsewhere = tmp_path / "else"
-    neighbour, _ = owner(elsewhere)  # a run that goes on, noted in the same folder
-    [(other_server, other_child)] = families(elsewhere)
+    neighbour, _ = start_owner(elsewhere)  # a run that continues, recorded in the same folder
+    [(other_server, other_child)] = list_servers(elsewhere)
     (tmp_path / "records").mkdir()
     [its_record] = (elsewhere / "records").iterdir()
     its_record.rename(tmp_path / "records" / its_record.name)
 
-    killed, its_guard = owner(tmp_path)
-    [(server, child)] = families(tmp_path)
+    killed, its_guard = start_owner(tmp_path)
+    [(server, child)] = list_servers(tmp_path)
     os.kill(its_guard, signal.SIGKILL)
     killed.kill()
     killed.wait()
     time.sleep(1.0)
-    assert alive(server) and alive(child)  # a real orphan
+    assert is_running(server) and is_running(child)  # a real orphan
 
-    process = started(tmp_path)
+    process = make_process(tmp_path)
     with caplog.at_level(logging.WARNING, "labelstill"):
         process.start()
     try:
-        assert not alive(server) and not alive(child)
+        assert not is_running(server) and not is_running(child)
         assert "killed run" in caplog.text
-        assert alive(other_server) and alive(other_child)
+        assert is_running(other_server) and is_running(other_child)
     finally:
         process.close()
         neighbour.kill()
         neighbour.wait()
-    assert wait_for(lambda: not alive(other_server) and not alive(other_child))
+    assert wait_for(lambda: not is_running(other_server) and not is_running(other_child))
 
 
 def test_a_process_with_an_orphans_number_is_left_alone(tmp_path: Path):
@@ -163,22 +163,22 @@ def test_a_process_with_an_orphans_number_is_left_alone(tmp_path: Path):
             leader=bystander.pid,
             created=psutil.Process(bystander.pid).create_time() - 3600,
             owner=os.getpid(),
-            owner_created=mine - 3600,  # our pid, but not us: that owner is gone
-            machine=processes.this_machine(),
+            owner_created=mine - 3600,  # our pid, but created earlier: that owner has ended
+            machine=processes.identify_machine(),
             command=("vllm",),
         )
-        note(tmp_path / "old.json", family)
+        write_record(tmp_path / "old.json", family)
         assert processes.end_orphans(tmp_path) == []
         assert not (tmp_path / "old.json").exists()
         assert bystander.poll() is None
-        # another machine's record, in a home folder that both share: its numbers mean nothing here
+        # a record of another machine in a shared home folder: its pids mean nothing here
         there = replace(family, created=family.created + 3600, machine="there")
-        note(tmp_path / "there.json", there)
+        write_record(tmp_path / "there.json", there)
         assert processes.end_orphans(tmp_path) == []
         assert (tmp_path / "there.json").exists()
         assert bystander.poll() is None
-        # and the check itself: with everything right it is ended
-        note(tmp_path / "right.json", replace(there, machine=family.machine))
+        # with a matching record it is ended
+        write_record(tmp_path / "right.json", replace(there, machine=family.machine))
         assert [f.leader for f in processes.end_orphans(tmp_path)] == [bystander.pid]
         assert wait_for(lambda: bystander.poll() is not None)
     finally:
@@ -186,60 +186,62 @@ def test_a_process_with_an_orphans_number_is_left_alone(tmp_path: Path):
         bystander.wait()
 
 
-def note(file: Path, family: processes.Family) -> None:
+def write_record(file: Path, family: processes.Family) -> None:
     file.write_text(json.dumps({**vars(family), "command": list(family.command)}))
 
 
 def test_a_dead_server_comes_back_at_the_same_address(tmp_path: Path, process: ServerProcess):
     address = process.base_url
     process.revive(address)
-    assert len(families(tmp_path)) == 1  # it was well: nothing done
-    [(server, child)] = families(tmp_path)
+    assert len(list_servers(tmp_path)) == 1  # it answers, so nothing was done
+    [(server, child)] = list_servers(tmp_path)
     os.kill(server, signal.SIGKILL)
-    with ThreadPoolExecutor(8) as threads:  # every request in flight finds out at once
+    with ThreadPoolExecutor(8) as threads:  # all requests in flight notice it at the same time
         list(threads.map(process.revive, [address] * 8))
     assert process.base_url == address
-    assert len(families(tmp_path)) == 2
-    assert alive(families(tmp_path)[1][0])
-    assert not alive(child)
+    assert len(list_servers(tmp_path)) == 2
+    assert is_running(list_servers(tmp_path)[1][0])
+    assert not is_running(child)
 
 
 def test_a_server_that_dies_of_every_request_is_given_up(tmp_path: Path, process: ServerProcess):
     for restart in range(3):
-        os.kill(families(tmp_path)[-1][0], signal.SIGKILL)
+        os.kill(list_servers(tmp_path)[-1][0], signal.SIGKILL)
         process.revive(process.base_url)
         if restart == 0:
-            process.answered()  # this one was not in vain
-    os.kill(families(tmp_path)[-1][0], signal.SIGKILL)
-    with pytest.raises(EngineError, match="without answering anything: it said: Loading the model") as error:
+            process.note_answer()  # this restart was followed by an answer
+    os.kill(list_servers(tmp_path)[-1][0], signal.SIGKILL)
+    with pytest.raises(EngineError, match="without answering anything: it wrote: Loading the model") as error:
         process.revive(process.base_url)
     assert str(tmp_path / "logs" / "small.log") in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "extra, name, said",
+    "extra, name, message",
     [
-        (["--fail", "3", "--say", "no memory"], NAME, r"did not start \(exit code 3\): it said: no memory"),
-        (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; raise it; it last said: Loading the model"),
-        ([], "another", r"not ready within"),  # somebody else's server on that port is not ours
+        (["--fail", "3", "--say", "no memory"], NAME, r"did not start \(exit code 3\): it wrote: no memory"),
+        (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; raise it; its last message: Loading the model"),
+        ([], "another", r"not ready within"),  # another program's server has taken the port
     ],
 )
-def test_a_server_that_will_not_start(tmp_path: Path, extra: list[str], name: str, said: str):
-    process = started(tmp_path, *extra, name=name, start_seconds=2 if "start_seconds" in said or name != NAME else 30)
-    with pytest.raises(EngineError, match=said) as error:
+def test_a_server_that_does_not_start_is_explained(tmp_path: Path, extra: list[str], name: str, message: str):
+    process = make_process(
+        tmp_path, *extra, name=name, start_seconds=2 if "start_seconds" in message or name != NAME else 30
+    )
+    with pytest.raises(EngineError, match=message) as error:
         process.start()
     assert "small.log" in str(error.value)
-    [(server, child)] = families(tmp_path)
-    assert not alive(server) and not alive(child)
+    [(server, child)] = list_servers(tmp_path)
+    assert not is_running(server) and not is_running(child)
     assert list((tmp_path / "records").iterdir()) == []
 
 
 def test_closing_interrupts_a_start(tmp_path: Path):
-    process = started(tmp_path, "--slow", "60")
+    process = make_process(tmp_path, "--slow", "60")
     with ThreadPoolExecutor(1) as thread:
         starting = thread.submit(process.start)
-        assert wait_for(lambda: len(families(tmp_path)) == 1)
+        assert wait_for(lambda: len(list_servers(tmp_path)) == 1)
         process.close()
         with pytest.raises(EngineError, match="closed"):
             starting.result(timeout=10)
-    assert not any(alive(pid) for pid in families(tmp_path)[0])
+    assert not any(is_running(pid) for pid in list_servers(tmp_path)[0])
