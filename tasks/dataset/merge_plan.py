@@ -67,8 +67,6 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
         len(entries),
         lambda places: {i: make_comparable_item(s) for i, s in sources.read_places(places)},
     )
-        signatures, len(entries), lambda places: {i: make_comparable_item(s) for i, s in sources.read_places(places)}
-    )
     contents: list[int] = np.unique(signatures.content, return_inverse=True)[1].tolist()
     entries = [entry._replace(content=content) for entry, content in zip(entries, contents, strict=False)]
     near, forbidden = _find_neighbours(contents, pairs, len(entries))
