@@ -259,7 +259,7 @@ class Prompter:
             if block is None:
                 return template.render(**context)
             if block not in template.blocks:
-                raise PackError(f"{self.pack.folder}/{file}: has no `{{% block {block} %}}`")
+                raise PackError(f"{self.pack.folder}/{file}: has no `{{% block {block} %}}`; add it")
             return "".join(template.blocks[block](template.new_context(context)))
         except (
             TemplateError,

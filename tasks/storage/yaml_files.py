@@ -31,7 +31,7 @@ def read_yaml(file: Path, failure: type[LabelstillError], what: str) -> object:
     except FileNotFoundError as error:
         raise failure(f"{file}: missing; {what}") from error
     except UnicodeDecodeError as error:
-        raise failure(f"{file}: the file is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise failure(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
         raise failure(f"{file}: cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:

@@ -32,7 +32,7 @@ def find_checkpoint(output: Path, *, adapter: bool) -> Path:
     found, others = (adapters, models) if adapter else (models, adapters)
     if not found:
         raise EngineError(_explain_missing(output, adapter, bool(others)))
-    newest = max(found, key=lambda folder: max(f.stat().st_mtime_ns for f in folder.glob("*.safetensors")))
+    newest = max(found, key=lambda folder: max(map(_get_mtime, folder.glob("*.safetensors"))))
     _check_weights(newest)
     return newest
 

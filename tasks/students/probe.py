@@ -127,7 +127,7 @@ def _make_blocks(
         pooled = np.full((len(samples), width), np.nan, np.float32)
     elif width is not None and pooled.shape[1] != width:
         raise EngineError(
-            f"the probe needs {width} image features, not {pooled.shape[1]}; delete `correction/students`"
+            f"the probe needs {width} image features, not {pooled.shape[1]}; delete `correction/students` and run again"
         )
     return Blocks(
         dialogue=count_ngrams([join_dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),

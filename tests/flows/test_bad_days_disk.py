@@ -69,7 +69,7 @@ def test_disk_full_in_an_export(prefect_server: PrefectServer, tmp_path: Path) -
         output = disk / "run"
         changes = {"output": str(output), "emit": {"export": {"image_paths": "copy"}}}
         assert start_light(tmp_path, slow=0.0, **changes).wait(timeout=600) != 0
-        seen = find_in_log(tmp_path, "StorageError: .*free disk space, run again")
+        seen = find_in_log(tmp_path, "StorageError: .*free disk space and run again")
         assert str(output) in seen
         assert "image_unreadable" not in read_log(tmp_path)  # no export goes without what did not fit
         assert not (output / "emit" / "record.json").exists()

@@ -131,7 +131,7 @@ def test_the_key_follows_the_text_and_a_prompter_without_it_is_refused(tmp_path:
     item = sample("s", "看", image("a"))
     keys = {prompter(pack, texts={"a": text}).classify(item, GREEDY).key for text in ("一", "二")}
     assert len(keys) == 2
-    with pytest.raises(ValueError, match="read it first"):
+    with pytest.raises(ValueError, match="shows the text on images; pass `texts`"):
         prompter(pack)
 
 

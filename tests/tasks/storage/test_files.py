@@ -40,7 +40,7 @@ def test_bytes(tmp_path: Path) -> None:
     write_bytes(file, b"before")
     with (
         limit_file_size(1000),
-        pytest.raises(StorageError, match=f"{file} can't be .*; free disk space, run again"),
+        pytest.raises(StorageError, match=f"{file} cannot be .*; free disk space and run again"),
     ):
         write_bytes(file, b"x" * 5000)
     assert file.read_bytes() == b"before" and list(tmp_path.iterdir()) == [file]

@@ -18,6 +18,7 @@ from tasks.records import (
     FreeText,
     Generation,
     ImagePart,
+    Interval,
     LabelAnswer,
     Message,
     Origin,
@@ -90,6 +91,7 @@ ROWS: dict[str, list[Record]] = {
         ),
         Trusted(sample_id="b", label="x", expected=0.9, evidence=Evidence(), decision=PoolDecision.KEPT, why="w"),
     ],
+    "intervals": [Interval(value=0.5, low=0.4, high=0.6)],
     "samplings": [Sampling(), Sampling(n=2, temperature=0.5, label_probabilities=True)],
 }
 

@@ -80,14 +80,16 @@ def test_sizes_of_groups_and_the_largest_are_reported() -> None:
     [
         pytest.param([], "at least 3 different items", id="nothing"),
         pytest.param([sample(f"s{i}", "用户: 同") for i in range(9)], "at least 3 different items", id="one group"),
-        pytest.param([sample(f"s{i}", given=f"label {i}") for i in range(9)], "there are 0", id="all labels rare"),
+        pytest.param([sample(f"s{i}", given=f"label {i}") for i in range(9)], "only 0 have", id="all labels rare"),
         pytest.param(
-            [sample(f"s{i}", image(LABELS[i % 2]), given=LABELS[i % 2]) for i in range(9)], "there are", id="two groups"
+            [sample(f"s{i}", image(LABELS[i % 2]), given=LABELS[i % 2]) for i in range(9)],
+            "only 2 have",
+            id="two groups",
         ),
         pytest.param(
             [sample(f"s{i}", image(str(i)), given=LABELS[i // 3]) for i in range(9)]
             + [sample(f"r{i}", image(str(3 * i)), given=f"rare {i}") for i in range(3)],
-            "no label has 3 items that can be held out, the commonest has 2",
+            "no label has 3 items that can be held out, the most frequent has 2",
             id="too few beside rare ones",
         ),
     ],

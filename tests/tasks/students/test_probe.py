@@ -177,14 +177,14 @@ def test_a_vision_tower_sees_images_too(data: Data, tmp_path: Path) -> None:
     # even an untrained tower tells screens apart
     learnt = list(predict_probe(folder, screens[:50], {}, features))
     assert sum(p.label == s.given for p, s in zip(learnt, screens, strict=False)) > 25
-    with pytest.raises(EngineError, match="numbers for a probe of 128"):
+    with pytest.raises(EngineError, match="the probe needs 128 image features"):
         list(predict_probe(folder, screens[:2], {}, data.images))
 
 
 def test_what_cannot_be_is_said(data: Data, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="embedding_model"):
         ProbeSpec(images="embeddings")
-    with pytest.raises(ValidationError, match="the shorter first"):
+    with pytest.raises(ValidationError, match="write minimum and maximum length"):
         ProbeSpec(ngrams=(3, 1))
     with pytest.raises(ConfigError, match="fold 1"):
         ProbeRecipe(SPEC, 0, {}, {}).train([sample("a", given=None)], 1, tmp_path / "p", lambda *_: None)
