@@ -32,19 +32,19 @@ _PIXELS = 112 * 168
 @flow(name="demo", flow_run_name="demo: seed {config.seed}", timeout_seconds=6 * 3600)
 @hold_output
 def demo(config: DemoConfig) -> str:
-    """Run all stages on synthetic shop screens and dialogues, and return the summary that it logs, as Markdown."""
+    """Run all stages on synthetic shop screens and dialogues, and return the summary as text."""
     began = time.monotonic()
-    log = get_run_logger()
     paths = run_as_task("demo data", "draw screens and dialogues", lambda: write_data(config))
     models = run_as_task("demo models", "train base, teacher and generator", lambda: train_models(config))
     run = make_demo_config(config, paths, models)
     distill(run)
-    figures = evaluate_demo(run.output, paths.truth)
+    summary = summarize_run(run.output, run.emit.licence, describe(evaluate_demo(run.output, paths.truth)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
     cost = f"{time.monotonic() - began:.0f} s in total, peak memory of this process {peak:.1f} GiB"
-    text = f"{summarize_run(run.output)}\n{describe(figures)}\n\n{cost}\n"
-    create_markdown_artifact(text, key="demo-summary", description="The demo's results compared with the true labels")
-    log.info("summary\n%s", text)
+    markdown = f"{summary.to_markdown()}\n\n{cost}\n"
+    create_markdown_artifact(markdown, key="demo-summary", description="The demo's results and the true labels")
+    get_run_logger().info("%s", cost)
+    text = summary.to_text()
     return text
 
 

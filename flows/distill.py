@@ -68,6 +68,6 @@ def write_card_and_summary(config: DistillConfig) -> None:
     settings = CardSettings(title=config.emit.name, licence=config.emit.licence, pack=config.pack)
     page = run_as_task("card", "write the run's card", lambda: write_card(config.output, settings))
     get_run_logger().info("card: %s", page)
-    summary = summarize_run(config.output)
+    summary = summarize_run(config.output, config.emit.licence).to_markdown()
     show_in_ui("summary", lambda: create_markdown_artifact(summary, key="summary", description="What this run did"))
     show_links(config.output, logs=True)

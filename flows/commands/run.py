@@ -26,7 +26,7 @@ def run_command(config: ConfigPath) -> None:
     from tasks.report.summary import summarize_run
 
     finished = distill(loaded)
-    typer.echo(summarize_run(loaded.output))
+    typer.echo("\n" + summarize_run(loaded.output, loaded.emit.licence).to_text())
     if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/run_lock.py
         console.print("The budget is spent. Run the same command again to continue.")
         raise typer.Exit(4)
@@ -87,7 +87,9 @@ def demo_command() -> None:
     from flows.demo import demo
 
     state = demo(DemoConfig(), return_state=True)
+    if state.is_completed():
+        typer.echo(f"\n{state.result()}")
     address = url_for("flow-run", obj_id=state.state_details.flow_run_id)
-    typer.echo(f"The run in the web UI: {address}")
+    typer.echo(f"\nThe run in the web UI: {address}")
     if not state.is_completed():
         raise typer.Exit(1)

@@ -85,19 +85,26 @@ def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
     )
 
 
-def describe(figures: DemoFigures) -> str:
-    """Return the figures as a Markdown list, for the terminal and the web UI."""
+def describe(figures: DemoFigures) -> list[tuple[str, str]]:
+    """Return the figures as names and texts, for the demo's summary."""
     f = figures
-    wrong = f.changed - f.changed_right
-    ratio = f"{f.changed_right / wrong:.1f}" if wrong else "no wrong one"
-    return f"""\
-- teacher on the pool: {f.teacher_accuracy:.1%} of {f.pool} right; kept {f.kept_pseudo} pseudo-labels, \
-{f.kept_precision:.1%} of them right
-- planted wrong labels: {f.planted}
-- out-of-fold disagreements: {f.disagreements}
-- suspicious labels that the teacher, asked blind, departs from: {f.adjudicated}
-- held to be wrong by students and teacher together (P(given) < 0.5): {f.held_wrong}
-- changes applied: {f.changed}: {f.changed_right} right, {wrong} wrong (right per wrong: {ratio}); without a person: \
-{f.changed_unreviewed}, of them right {f.changed_unreviewed_right}; the stand-in reviewer, which knows the truth, \
-judged {f.reviewed}
-- right labels: {f.label_accuracy_before:.1%} before, {f.label_accuracy_after:.1%} after"""
+    return [
+        (
+            "Compared with the truth",
+            f"{f.planted} labels were made wrong on purpose; right labels: {f.label_accuracy_before:.1%} before, "
+            f"{f.label_accuracy_after:.1%} after",
+        ),
+        (
+            "  labels changed",
+            f"{f.changed_right} of {f.changed} changed to the true label; without review {f.changed_unreviewed_right} "
+            f"of {f.changed_unreviewed}; {f.reviewed} reviewed by a stand-in that knows the truth",
+        ),
+        ("  found by students", f"{f.disagreements} (predictions that differ from the given label)"),
+        ("  found by the teacher", f"{f.adjudicated} (asked about suspicious labels only)"),
+        ("  found by both", f"{f.held_wrong} (probably wrong by all evidence)"),
+        (
+            "  pseudo-labels",
+            f"{f.kept_precision:.1%} of {f.kept_pseudo} kept ones are right; the teacher alone: "
+            f"{f.teacher_accuracy:.1%} of {f.pool}",
+        ),
+    ]

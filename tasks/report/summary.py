@@ -1,47 +1,135 @@
-"""Summarize a run as Markdown: a table of its stages, items dropped by reason, files written."""
+"""The last screen of a run: what came in, what was found and changed, where the files are, what to type next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.storage.stage_record import StageRecord, read_record
+from tasks.report.card.facts import Facts, read_facts
+from tasks.report.card.warnings import list_warnings
+from tasks.storage.html import format_count
 
-_STAGES = (
-    "samples/labelled",
-    "samples/unlabelled",
-    "samples/test",
-    "rationales",
-    "correction",
-    "pseudo_labels",
-    "emit",
+_MAX_WARNINGS = 6
+_PAGES = (
+    ("card", "card/index.html"),
+    ("review page", "review/review.html"),
+    ("pool review", "review_pool/review.html"),
+    ("report on labels", "correction/report.html"),
 )
 
 
-def read_stage_records(output: Path) -> Iterator[StageRecord]:
-    """Yield the records of the stages that a run has finished under `output`, in the order of the stages."""
-    for stage in _STAGES:
-        record = read_record(output / stage)
-        if record is not None:
-            yield record
+@dataclass(frozen=True)
+class Summary:
+    """What a run did, in lines for people: each result and each file is a name and a text."""
+
+    results: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+    next_steps: tuple[tuple[str, str], ...]
+    """A command, and what it does."""
+
+    def to_text(self) -> str:
+        """Return the summary for a terminal."""
+        lines = _align(self.results)
+        warnings = [(warning, "") for warning in self.warnings]
+        for heading, rows in (("Warnings", warnings), ("Files", self.files), ("Next", self.next_steps)):
+            if rows:
+                lines += ["", heading, *_align(rows, indent=2)]
+        return "\n".join(lines)
+
+    def to_markdown(self) -> str:
+        """Return the summary for the web UI."""
+        lines = ["| | |", "|---|---|", *(f"| **{name}** | {text} |" for name, text in self.results), ""]
+        lines += [f"- warning: {warning}" for warning in self.warnings]
+        lines += [f"- {name}: `{path}`" for name, path in self.files]
+        lines += [f"- next: `{command}` {what}" for command, what in self.next_steps]
+        return "\n".join(lines)
 
 
-def summarize_run(output: Path) -> str:
-    """Return Markdown: items read, kept and dropped by stage, the stages' figures, and the files of the set."""
-    lines = [
-        "| stage | read | kept | dropped | why dropped | asked | reused | seconds |",
-        "|---|--:|--:|--:|---|--:|--:|--:|",
-    ]
-    details: list[str] = []
-    for r in read_stage_records(output):
-        drops = ", ".join(f"{reason} {n}" for reason, n in r.drops.items()) or "–"
-        answers = f"{r.costs.asked} | {r.costs.reused}"
-        lines.append(f"| {r.stage} | {r.read} | {r.kept} | {r.dropped} | {drops} | {answers} | {r.seconds:.0f} |")
-        if r.figures:
-            figures = ", ".join(f"{name} {value:g}" for name, value in ((k, round(v, 3)) for k, v in r.figures.items()))
-            details.append(f"- **{r.stage}**: {figures}")
-    written = [p for p in (output / "emit").rglob("*") if p.is_file() and not p.name.startswith(".")]
-    images = [p for p in written if p.is_relative_to(output / "emit" / "images")]
-    details += [f"- `{file}` ({file.stat().st_size:,} bytes)" for file in sorted({*written} - {*images})]
-    if images:
-        total = sum(p.stat().st_size for p in images)
-        details.append(f"- `{output / 'emit' / 'images'}`: {len(images):,} images ({total:,} bytes)")
-    return "\n".join([*lines, "", *details, ""])
+def summarize_run(output: Path, licence: str | None = None, compared: Sequence[tuple[str, str]] = ()) -> Summary:
+    """Summarize the run under `output` from its files; `compared` is put after the results."""
+    facts = read_facts(output)
+    warnings = list_warnings(facts, licence)
+    if len(warnings) > _MAX_WARNINGS:
+        hidden = len(warnings) - _MAX_WARNINGS + 1
+        warnings = [*warnings[:-hidden], f"{hidden} more warnings are on the card."]
+    return Summary(
+        results=(*_describe_results(facts), *compared),
+        warnings=tuple(warnings),
+        files=tuple(_list_files(output, facts)),
+        next_steps=tuple(_list_next_steps(output, facts)),
+    )
+
+
+def _describe_results(facts: Facts) -> Iterator[tuple[str, str]]:
+    names = {"samples/labelled": "Labelled items", "samples/unlabelled": "Pool", "samples/test": "Held-out items"}
+    for stage, name in names.items():
+        if (record := facts.records.get(stage)) is not None:
+            reasons = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in record.drops.items())
+            left_out = f"; {record.dropped:,} cannot be used: {reasons}" if record.dropped else ""
+            yield name, f"{record.kept:,} of {record.read:,} usable{left_out}"
+    if (record := facts.records.get("rationales")) is not None:
+        yield (
+            "Rationales",
+            f"{record.kept:,} of {format_count(record.read, 'item')} have a reason that is good enough",
+        )
+    if (record := facts.records.get("correction")) is not None:
+        yield "Wrong labels", _describe_correction(facts, record.read)
+    if (record := facts.records.get("pseudo_labels")) is not None:
+        yield "Pseudo-labels", _describe_pseudo_labels(facts, record.kept, record.read)
+    if (record := facts.records.get("emit")) is not None:
+        yield "Training set", f"{format_count(record.kept, 'example')}; {record.dropped:,} left out"
+    asked = sum(r.costs.asked for r in facts.records.values())
+    reused = sum(r.costs.reused for r in facts.records.values())
+    costs = [r.costs.cost for r in facts.records.values() if r.costs.cost is not None]
+    paid = f"; cost {sum(costs):,.2f}" if costs else ""
+    yield "Questions", f"{asked:,} asked, {reused:,} answered from the ledger{paid}"
+
+
+def _describe_correction(facts: Facts, items: int) -> str:
+    def count(name: str) -> int:
+        return int(facts.find_figure("correction", name) or 0)
+
+    changed, unreviewed = count("relabelled"), count("relabelled without a person")
+    text = (
+        f"{count('flagged'):,} of {items:,} labels look wrong; {changed:,} changed, "
+        f"{changed - unreviewed:,} of them by review and {unreviewed:,} without"
+    )
+    if waiting := count("waiting for review"):
+        text += f"; {waiting:,} wait for review"
+    return text
+
+
+def _describe_pseudo_labels(facts: Facts, kept: int, pool: int) -> str:
+    text = f"{kept:,} of {format_count(pool, 'item')} in the pool got one that can be trusted"
+    expected, low, high = (facts.find_figure("pseudo_labels", n) for n in ("expected precision", "lower", "upper"))
+    if expected is not None and kept:
+        text += f"; {expected:.1%} of these are expected to be right"
+        if low is not None and high is not None:
+            text += f" (between {low:.1%} and {high:.1%})"
+    return text
+
+
+def _list_files(output: Path, facts: Facts) -> Iterator[tuple[str, str]]:
+    for name, path in _PAGES:
+        if (output / path).exists():
+            yield name, str(output / path)
+    formats = sorted(
+        {path.split("/")[0] for path, _, _ in facts.files if "/" in path and not path.startswith("images")}
+    )
+    if formats:
+        yield "training set", f"{output / 'emit'}: {', '.join(formats)}"
+
+
+def _list_next_steps(output: Path, facts: Facts) -> Iterator[tuple[str, str]]:
+    waiting = facts.find_figure("correction", "waiting for review")
+    if waiting:
+        yield f"labelstill review import {output} FILE", "take over verdicts from the review page, then run again"
+    if (output / "emit" / "llamafactory" / "train_lora.yaml").exists():
+        yield f"llamafactory-cli train {output / 'emit/llamafactory/train_lora.yaml'}", "train a student on the set"
+    if "samples/test" in facts.records:
+        yield "labelstill evaluate CONFIG.yaml", "measure students on the held-out items"
+
+
+def _align(rows: Sequence[tuple[str, str]], indent: int = 0) -> list[str]:
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{'':{indent}}{name:{width}}  {text}".rstrip() for name, text in rows]

@@ -5,7 +5,7 @@ always gives the same card.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from tasks.rationales.diversity import Variety, measure_variety
 from tasks.records import Action, Origin, Split, Subset
 from tasks.report.card.items import Contents, read_contents
 from tasks.report.card.rows import Draw, Row, read_columns
-from tasks.report.summary import read_stage_records
-from tasks.storage.stage_record import StageRecord
+from tasks.storage.stage_record import StageRecord, read_record
 
 _EXAMPLES_PER_ORIGIN = 4
 _ITEMS_PER_DROP_REASON = 2
@@ -35,6 +34,16 @@ _STEPS = 20
 """Bars of a histogram of probabilities."""
 _FILES = 20
 """A folder with more files than this (copied images) is shown as one line."""
+
+_STAGES = (
+    "samples/labelled",
+    "samples/unlabelled",
+    "samples/test",
+    "rationales",
+    "correction",
+    "pseudo_labels",
+    "emit",
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,14 @@ class Facts:
         """Return a figure from a stage's record; None if the run has no such stage or figure."""
         record = self.records.get(stage)
         return None if record is None else record.figures.get(name)
+
+
+def read_stage_records(output: Path) -> Iterator[StageRecord]:
+    """Yield the records of the stages that a run has finished under `output`, in the order of the stages."""
+    for stage in _STAGES:
+        record = read_record(output / stage)
+        if record is not None:
+            yield record
 
 
 def read_facts(output: Path, seed: int = 0) -> Facts:

@@ -1,30 +1,36 @@
 from pathlib import Path
 
-from tasks.records import Dropped
-from tasks.report.summary import read_stage_records, summarize_run
-from tasks.storage.stage_record import Costs, StageRecord
-from tasks.storage.stages import write_stage
-from tests.tasks.making import prediction
+from tasks.report.summary import summarize_run
+from tests.tasks.report.made_run import make_run
 
 
-def test_the_summary_lists_finished_stages_in_order_and_the_files_of_the_set(tmp_path: Path) -> None:
-    for stage in ("emit", "samples/labelled"):
-        record = StageRecord(
-            stage=stage, recipe="r", read=0, kept=0, dropped=0, seconds=3, costs=Costs(asked=7), figures={"x": 0.12345}
-        )
-        dropped = [
-            Dropped(sample_id=id, stage=stage, reason=reason) for id, reason in (("b", "z"), ("c", "y"), ("d", "z"))
-        ]
-        write_stage(tmp_path / stage, record, [prediction("a")], dropped, "abcd")
-    (tmp_path / "rationales").mkdir()
-    assert [r.stage for r in read_stage_records(tmp_path)] == ["samples/labelled", "emit"]
-    lines = summarize_run(tmp_path).splitlines()
-    assert lines[2:4] == [f"| {stage} | 4 | 1 | 3 | y 1, z 2 | 7 | 0 | 3 |" for stage in ("samples/labelled", "emit")]
-    assert "- **emit**: x 0.123" in lines
-    assert [line.split("`")[1] for line in lines if "bytes" in line] == [
-        str(tmp_path / "emit" / name) for name in ("dropped.parquet", "kept.parquet", "record.json")
-    ]
+def test_the_summary_says_what_came_in_what_changed_and_what_is_expected(tmp_path: Path) -> None:
+    results = dict(summarize_run(make_run(tmp_path / "run")).results)
+    assert results["Labelled items"] == "60 of 61 usable; 1 cannot be used: image missing 1"
+    assert results["Pool"] == "60 of 60 usable"
+    assert results["Pseudo-labels"].startswith("48 of 60 items in the pool got one that can be trusted; 96.0%")
+    assert results["Training set"] == "109 examples; 12 left out"
 
 
-def test_the_summary_of_a_run_without_stages_is_an_empty_table(tmp_path: Path) -> None:
-    assert len(summarize_run(tmp_path).splitlines()) == 3
+def test_comparisons_come_after_the_results(tmp_path: Path) -> None:
+    summary = summarize_run(make_run(tmp_path / "run", 6), compared=[("Right labels", "88.0% before, 99.8% after")])
+    assert summary.results[-1] == ("Right labels", "88.0% before, 99.8% after")
+
+
+def test_warnings_of_the_card_are_shown_and_a_licence_removes_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 6)
+    assert any("No licence" in warning for warning in summarize_run(run).warnings)
+    assert not any("No licence" in warning for warning in summarize_run(run, "cc0-1.0").warnings)
+
+
+def test_the_text_is_one_screen_and_names_existing_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "card").mkdir()
+    (run / "card" / "index.html").touch()
+    text = summarize_run(run).to_text()
+    assert len(text.splitlines()) <= 40
+    assert f"  card  {run / 'card' / 'index.html'}" in text.splitlines()
+
+
+def test_a_run_without_stages_has_a_summary(tmp_path: Path) -> None:
+    assert "Questions" in summarize_run(tmp_path).to_text()
