@@ -87,7 +87,7 @@ def test_same_corpus_and_seed_give_the_same_files(checkpoint: Path, tmp_path: Pa
 
 def test_labels_are_single_tokens_of_a_trained_model(made: tuple[Path, TinyModels, object]):
     tokenizer = AutoTokenizer.from_pretrained(made[1].teacher)
-    for task in load_pack("demo").tasks:
+    for task in load_pack("demo").tasks.values():
         for label in task.labels:
             assert len(tokenizer.tokenize(label)) == 1
 
@@ -140,7 +140,7 @@ def test_only_the_answer_is_learnt(checkpoint: Path):
 def test_the_base_never_sees_an_items_label(checkpoint: Path):
     school = School(load_pack("demo"), seed=5)
     lessons = school.lessons("base", AutoProcessor.from_pretrained(checkpoint))
-    labels = {label for task in load_pack("demo").tasks for label in task.labels}
+    labels = {label for task in load_pack("demo").tasks.values() for label in task.labels}
     forms = 0
     # beyond the first 12 chunks, whose answers are plain captions
     for lesson in (next(lessons) for _ in range(13 * 256)):
