@@ -11,12 +11,14 @@ from tasks.settings import Settings
 class VoteSettings(Settings):
     """How a teacher is asked. Averaged probabilities of several answers beat counted votes and a single answer."""
 
-    votes: int = Field(default=3, ge=1, description="Answers per item, whose label probabilities are averaged")
-    temperature: float = Field(default=0.7, ge=0, description="Sampling temperature; used with more than one vote only")
-    max_tokens: int = Field(default=96, ge=8, description="Maximum length of a reason, in tokens")
-    attempts: int = Field(
-        default=2, ge=1, description="Maximum requests for an answer that cannot be read, with the first"
-    )
+    votes: int = Field(default=3, ge=1)
+    """Answers per item, whose label probabilities are averaged."""
+    temperature: float = Field(default=0.7, ge=0)
+    """Sampling temperature; used with more than one vote only."""
+    max_tokens: int = Field(default=96, ge=8)
+    """Maximum length of a reason, in tokens."""
+    attempts: int = Field(default=2, ge=1)
+    """Maximum requests for an answer that cannot be read, with the first."""
 
     @model_validator(mode="after")
     def _votes_need_temperature(self) -> Self:
@@ -38,7 +40,11 @@ class VoteSettings(Settings):
 class BudgetSettings(Settings):
     """What a run may spend before it stops cleanly; the next run continues from there. Reused answers are free."""
 
-    requests: int | None = Field(default=None, ge=1, description="Maximum number of requests to models")
-    tokens: int | None = Field(default=None, ge=1, description="Maximum tokens read and written together")
-    cost: float | None = Field(default=None, gt=0, description="Maximum price of the tokens, by the engines' `prices`")
-    hours: float | None = Field(default=None, gt=0, description="Hours from the run's start until asking stops")
+    requests: int | None = Field(default=None, ge=1)
+    """Maximum number of requests to models."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Maximum tokens read and written together."""
+    cost: float | None = Field(default=None, gt=0)
+    """Maximum price of the tokens, by the engines' `prices`."""
+    hours: float | None = Field(default=None, gt=0)
+    """Hours from the run's start until asking stops."""

@@ -32,30 +32,20 @@ class Support(StrEnum):
 class RationaleSettings(Settings):
     """How rationales are asked for, and which are kept."""
 
-    max_tokens: int = Field(default=96, ge=8, description="Maximum tokens of an answer")
-    temperature: float = Field(default=0.0, ge=0, description="Sampling temperature of the first attempt; 0 is greedy")
-    attempts: int = Field(
-        default=2, ge=1, description="Maximum attempts per item; a refused reason is asked again with a complaint"
-    )
-    support: Support = Field(
-        default=Support.NO,
-        description="Ask a model for the label after each reason, without showing the given label",
-    )
-    alike: float = Field(
-        default=NEAR,
-        gt=0,
-        le=1,
-        description="Share of common character pairs from which two reasons are too similar",
-    )
-    opening_share: float = Field(
-        default=0.1,
-        gt=0,
-        le=1,
-        description="Maximum share of a class whose reasons begin alike; half for the whole set",
-    )
-    without_reason: Literal["keep_item", "drop_item"] = Field(
-        default="keep_item", description="Items without a good reason: keep them with the label alone, or drop them"
-    )
+    max_tokens: int = Field(default=96, ge=8)
+    """Maximum tokens of an answer."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Sampling temperature of the first attempt; 0 is greedy."""
+    attempts: int = Field(default=2, ge=1)
+    """Maximum attempts per item; a refused reason is asked again with a complaint."""
+    support: Support = Support.NO
+    """Ask a model for the label after each reason, without showing the given label."""
+    alike: float = Field(default=NEAR, gt=0, le=1)
+    """Share of common character pairs from which two reasons are too similar."""
+    opening_share: float = Field(default=0.1, gt=0, le=1)
+    """Maximum share of a class whose reasons begin alike; half for the whole set."""
+    without_reason: Literal["keep_item", "drop_item"] = "keep_item"
+    """Items without a good reason: keep them with the label alone, or drop them."""
 
     def sampling(self, attempt: int, seed: int) -> Sampling:
         """Return the sampling of the given attempt, counted from 0."""

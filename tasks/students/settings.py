@@ -13,9 +13,12 @@ class FoldSettings(Settings):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    folds: int = Field(default=5, ge=2, description="Number of folds; each student is trained without one of them")
-    repeats: int = Field(default=1, ge=1, description="Number of splits, each with its own seed and students")
-    seed: int = Field(default=0, description="Seed of folds, initialisation and training order")
+    folds: int = Field(default=5, ge=2)
+    """Number of folds; each student is trained without one of them."""
+    repeats: int = Field(default=1, ge=1)
+    """Number of splits, each with its own seed and students."""
+    seed: int = 0
+    """Seed of folds, initialisation and training order."""
 
     def seed_of(self, repeat: int) -> int:
         """Return the seed of probes and external trainers in a repeat."""
@@ -25,69 +28,71 @@ class FoldSettings(Settings):
 class CheckpointSettings(FoldSettings):
     """Settings of students that start from a Qwen-VL checkpoint."""
 
-    base: str = Field(
-        description="Hugging Face name or local folder of the Qwen-VL checkpoint that students start from"
-    )
-    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face base")
-    trust_remote_code: bool = Field(default=False, description="Allow code from the checkpoint's repository to run")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Type of the weights")
-    scoring_engine: Literal["auto", "local", "vllm"] = Field(
-        default="auto",
-        description="Engine that asks the students; auto uses vllm on a GPU, else local",
-    )
-    scoring_batch_size: int = Field(default=8, ge=1, description="Items per batch when students are asked")
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28, description="Minimum area of an image in pixels")
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28, description="Maximum area of an image in pixels")
+    base: str
+    """Hugging Face name or local folder of the Qwen-VL checkpoint that students start from."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hugging Face base."""
+    trust_remote_code: bool = False
+    """Allow code from the checkpoint's repository to run."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights."""
+    scoring_engine: Literal["auto", "local", "vllm"] = "auto"
+    """Engine that asks the students; auto uses vllm on a GPU, else local."""
+    scoring_batch_size: int = Field(default=8, ge=1)
+    """Items per batch when students are asked."""
+    min_pixels: int = Field(default=56 * 56, ge=28 * 28)
+    """Minimum area of an image in pixels."""
+    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28)
+    """Maximum area of an image in pixels."""
 
 
 class StudentSpec(CheckpointSettings):
     """Settings of LoRA students (`kind: lora`)."""
 
-    kind: Literal["lora"] = Field(default="lora", description="Low-rank adapters of Qwen-VL, trained here")
-    reasons: Literal["never", "always", "where_given"] = Field(
-        default="never",
-        description="never: train and ask for the label alone; always: reason before label, without items that have no "
-        "reason; where_given: train with the available reasons, but ask for the label alone",
-    )
-    epochs: float = Field(default=3.0, gt=0, description="Passes over the training items")
-    steps: int | None = Field(default=None, ge=1, description="Number of updates; overrides `epochs`")
-    batch_size: int = Field(default=4, ge=1, description="Items per step on the device")
-    gradient_accumulation: int = Field(default=4, ge=1, description="Steps per update")
-    learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate of the cosine schedule")
-    lora_rank: int = Field(default=16, ge=1, description="Rank of the adapters")
-    lora_alpha: int = Field(default=32, ge=1, description="Scale of the adapters; they are multiplied by alpha / rank")
-    gradient_checkpointing: bool = Field(default=True, description="Save memory at the cost of a third more time")
-    seconds_a_fold: float | None = Field(
-        default=None, gt=0, description="Maximum seconds of a fold's training; none: no limit"
-    )
-    checkpoint_seconds: float = Field(
-        default=120.0, gt=0, description="Seconds between checkpoints, from which a killed training resumes"
-    )
-    parallel: int = Field(
-        default=1,
-        ge=1,
-        description="Number of folds trained at the same time, each in its own process with one CPU thread",
-    )
-    report_to: tuple[str, ...] = Field(
-        default=(),
-        description="Services that also get the loss, such as swanlab or tensorboard (install their packages)",
-    )
+    kind: Literal["lora"] = "lora"
+    """Low-rank adapters of Qwen-VL, trained here."""
+    reasons: Literal["never", "always", "where_given"] = "never"
+    """never: train and ask for the label alone; always: reason before label, without items that have no reason;
+    where_given: train with the available reasons, but ask for the label alone."""
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the training items."""
+    steps: int | None = Field(default=None, ge=1)
+    """Number of updates; overrides `epochs`."""
+    batch_size: int = Field(default=4, ge=1)
+    """Items per step on the device."""
+    gradient_accumulation: int = Field(default=4, ge=1)
+    """Steps per update."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak learning rate of the cosine schedule."""
+    lora_rank: int = Field(default=16, ge=1)
+    """Rank of the adapters."""
+    lora_alpha: int = Field(default=32, ge=1)
+    """Scale of the adapters; they are multiplied by alpha / rank."""
+    gradient_checkpointing: bool = True
+    """Save memory at the cost of a third more time."""
+    seconds_a_fold: float | None = Field(default=None, gt=0)
+    """Maximum seconds of a fold's training; none: no limit."""
+    checkpoint_seconds: float = Field(default=120.0, gt=0)
+    """Seconds between checkpoints, from which a killed training resumes."""
+    parallel: int = Field(default=1, ge=1)
+    """Number of folds trained at the same time, each in its own process with one CPU thread."""
+    report_to: tuple[str, ...] = ()
+    """Services that also get the loss, such as swanlab or tensorboard (install their packages)."""
 
 
 class ProbeSpec(FoldSettings):
     """Settings of probe students (`kind: probe`)."""
 
-    kind: Literal["probe"] = Field(default="probe", description="A classifier on frozen features, for CPUs")
-    ngrams: tuple[int, int] = Field(default=(1, 3), description="Minimum and maximum length of character n-grams")
-    images: Literal["histograms", "embeddings", "none"] = Field(
-        default="histograms", description="Image features: histograms of colours and edges, or a model's embeddings"
-    )
-    embedding_model: str | None = Field(
-        default=None, description="Name or folder of the Qwen-VL checkpoint for `images: embeddings`"
-    )
-    regularisation: float | None = Field(
-        default=None, gt=0, description="C of the logistic regression; none: chosen by cross-validation"
-    )
+    kind: Literal["probe"] = "probe"
+    """A classifier on frozen features, for CPUs."""
+    ngrams: tuple[int, int] = (1, 3)
+    """Minimum and maximum length of character n-grams."""
+    images: Literal["histograms", "embeddings", "none"] = "histograms"
+    """Image features: histograms of colours and edges, or a model's embeddings."""
+    embedding_model: str | None = None
+    """Name or folder of the Qwen-VL checkpoint for `images: embeddings`."""
+    regularisation: float | None = Field(default=None, gt=0)
+    """C of the logistic regression; none: chosen by cross-validation."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -101,26 +106,26 @@ class ProbeSpec(FoldSettings):
 class ExternalSpec(CheckpointSettings):
     """Settings of students trained by an external trainer (`kind: external`)."""
 
-    kind: Literal["external"] = Field(default="external", description="Training by another program's command line")
-    trainer: Literal["llamafactory", "swift"] = Field(description="The trainer: LLaMA-Factory or ms-swift 4")
-    adapter: bool = Field(default=True, description="Train low-rank adapters; false: the whole language model")
-    template: str | None = Field(
-        default=None, description="Configuration in templates/students/, or a path; none: by `trainer` and `adapter`"
-    )
-    settings: dict[str, Plain] = Field(
-        default_factory=dict, description="Options of the trainer that replace the template's; null removes one"
-    )
-    command: tuple[str, ...] = Field(
-        default=(), description="Command line with ${config} for the configuration; empty: the trainer's default"
-    )
-    environment: dict[str, str] = Field(
-        default_factory=dict, description="Environment variables for the trainer, e.g. CUDA_VISIBLE_DEVICES"
-    )
-    deepspeed: str | None = Field(default=None, description="zero2, zero3, or the path of a DeepSpeed configuration")
-    timeout_seconds: float | None = Field(
-        default=None, gt=0, description="Maximum seconds of a fold's training; none: no limit"
-    )
-    max_tokens: int = Field(default=32768, ge=256, description="Maximum tokens of a training example")
+    kind: Literal["external"] = "external"
+    """Training by another program's command line."""
+    trainer: Literal["llamafactory", "swift"]
+    """The trainer: LLaMA-Factory or ms-swift 4."""
+    adapter: bool = True
+    """Train low-rank adapters; false: the whole language model."""
+    template: str | None = None
+    """Configuration in templates/students/, or a path; none: by `trainer` and `adapter`."""
+    settings: dict[str, Plain] = Field(default_factory=dict)
+    """Options of the trainer that replace the template's; null removes one."""
+    command: tuple[str, ...] = ()
+    """Command line with ${config} for the configuration; empty: the trainer's default."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables for the trainer, e.g. CUDA_VISIBLE_DEVICES."""
+    deepspeed: str | None = None
+    """Zero2, zero3, or the path of a DeepSpeed configuration."""
+    timeout_seconds: float | None = Field(default=None, gt=0)
+    """Maximum seconds of a fold's training; none: no limit."""
+    max_tokens: int = Field(default=32768, ge=256)
+    """Maximum tokens of a training example."""
 
     @model_validator(mode="after")
     def _command_knows_its_configuration(self) -> Self:
