@@ -145,9 +145,9 @@ def test_captions_have_no_classes_but_prompts(tmp_path: Path) -> None:
     captions = [sample(f"c{n}", image(), task="caption", labels=(), given=f"一只杯子{n}") for n in range(6)]
     record = StageRecord(stage="samples/labelled", recipe="r", read=0, kept=0, dropped=0)
     write_stage(tmp_path / "samples" / "labelled", record, captions, [], [c.id for c in captions])
-    taught = [EXAMPLE.model_copy(update={"sample_id": c.id, "label": c.given, "task": "caption"}) for c in captions]
+    examples = [EXAMPLE.model_copy(update={"sample_id": c.id, "label": c.given, "task": "caption"}) for c in captions]
     write_stage(
-        tmp_path / "emit", record.model_copy(update={"stage": "emit"}), taught, [], [c.id for c in captions]
+        tmp_path / "emit", record.model_copy(update={"stage": "emit"}), examples, [], [c.id for c in captions]
     )  # fmt: skip
     facts = read_facts(tmp_path)
     assert facts.emitted.count == 6 and facts.emitted.labels is None and not facts.before
