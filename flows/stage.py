@@ -22,6 +22,7 @@ from flows.service.alerts import alert_empty
 from flows.service.pages import show_links
 from flows.ui import show_in_ui
 from tasks.items.file_states import read_file_state, read_folder_state
+from tasks.items.known_files import KNOWN
 from tasks.items.ocr import get_reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
@@ -87,8 +88,7 @@ def _read_or_reuse_set(
         log.info("%s items: unchanged, reused (%d kept, %d dropped)", split, record.kept, record.dropped)
         return read_rows(folder / "kept.parquet", Sample), record
     began = time.monotonic()
-    known = images / "known.sqlite"  # see tasks/items/known_files.py
-    result = read_samples(source.manifest, source.images, pack, split, known=known)
+    result = read_samples(source.manifest, source.images, pack, split, known=images / KNOWN)
     seconds = time.monotonic() - began
     record = StageRecord(
         stage=f"samples/{split}", recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs, seconds=seconds

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from flows.config import DistillConfig, EmitConfig
+from tasks.items.known_files import KNOWN
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.identity import make_prompter
 from tasks.models.token_budget import estimate_prompt_tokens
@@ -61,8 +62,9 @@ def check(
     for stage in last.stages if isinstance(last, EmitConfig) else ():
         pack.require_labels(stage)
     sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)
+    known = config.images / KNOWN
     intakes = {
-        split: read_samples(source.manifest, source.images, pack, split, progress=partial(progress, split))
+        split: read_samples(source.manifest, source.images, pack, split, known=known, progress=partial(progress, split))
         for split, source in sets
         if source is not None
     }

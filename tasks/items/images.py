@@ -24,6 +24,8 @@ MAX_PIXELS = 50_000_000
 """Maximum pixels of an image file: decoding a larger one would take too much memory."""
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _SIDEWAYS = (5, 6, 7, 8)
+_MAX_THREADS = 16
+"""Each may hold one decoded image of MAX_PIXELS, 150 MB."""
 
 
 def find_image_file(name: str, root: Path) -> Path:
@@ -104,11 +106,10 @@ def check_images(paths: Iterable[Path], max_pixels: int, known: Path | None) -> 
 
     Results are kept in the file `known`, and files that have not changed since are not opened again.
     """
-    # Few threads, since each may hold one decoded image of `max_pixels`.
     with (
         warnings.catch_warnings(),
         KnownFiles(known, max_pixels) if known is not None else nullcontext() as store,
-        ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool,
     ):
         # Warning filters belong to the process, so they are set here, around all threads, and not in each of them.
         warnings.simplefilter("error", Image.DecompressionBombWarning)

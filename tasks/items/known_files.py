@@ -18,6 +18,9 @@ from tasks.storage.digest_cache import DigestCache
 Found = ImageRef | Unusable
 """The result of checking a file: its image, or why it cannot be used."""
 
+KNOWN = "known.sqlite"
+"""The file, in the folder of resized images that all runs share."""
+
 GRANULE_NS = 2_000_000_000
 """Nanoseconds to which file systems round modification times: 2 s for FAT, less for all others in use."""
 # A truncated or unreachable file may be the fault of disk or memory: it is checked every time.

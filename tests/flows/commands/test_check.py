@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,14 +12,18 @@ from flows.commands import main as cli
 from flows.commands.check import check
 from flows.config import load_config
 from tasks.errors import LabelstillError
+from tasks.items.images import MAX_PIXELS
+from tasks.items.known_files import KNOWN, KnownFiles
 from tasks.records import Split
+from tests.conftest import ROOT
 from tests.planted.manifest import KINDS, write_planted
 
 
 def write_config(folder: Path, **more: object) -> Path:
     file = folder / "check.yaml"
     source = {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")}
-    file.write_text(yaml.safe_dump({"pack": "demo", "labelled": source, "output": str(folder / "out"), **more}))
+    keys = {"pack": "demo", "labelled": source, "output": str(folder / "out"), "images": str(folder / "cache"), **more}
+    file.write_text(yaml.safe_dump(keys))
     return file
 
 
@@ -48,6 +55,22 @@ def test_the_command_lists_dropped_items_and_succeeds(planted: tuple[Path, dict[
     for id, reason in broken.items():
         assert re.search(rf"{re.escape(id)}\W+{reason}\b", result.stdout), (id, reason)
     assert "duplicate_id 1" in result.stdout and "image_truncated 2" in result.stdout
+
+
+def test_the_checks_of_images_are_remembered_for_the_run(planted: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = planted
+    for file in (folder / "images").iterdir():
+        os.utime(file, (1e9, 1e9))  # a file changed within the last seconds may change again unnoticed
+    report = check(load_config(write_config(folder)))
+    image = report.intakes[Split.LABELLED].kept[0].images[0]
+    with KnownFiles(folder / "cache" / KNOWN, MAX_PIXELS) as known:
+        assert known.known([Path(image.path)]) == {Path(image.path): image}
+
+
+def test_reading_the_configuration_loads_neither_torch_nor_prefect() -> None:
+    program = "import sys, flows.commands.main, flows.commands.check; print({'torch', 'prefect'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_it_fails_without_a_usable_item(tmp_path: Path) -> None:
