@@ -13,7 +13,7 @@ STAMPS := .venv/.stamps
 INSTALL := $(UV) pip install --quiet --python $(PY) --override requirements/overrides.txt
 
 # tests/flows beside the others (tests/conftest.py): 13 minutes on two cores where one after the other takes 20
-SIDE_BY_SIDE := -n 2
+SIDE_BY_SIDE := -n logical --dist loadfile --no-loadscope-reorder
 
 sum = $(shell cat requirements/$(1).lock requirements/overrides.txt 2>/dev/null | cksum | cut -d' ' -f1)
 BOOT := $(STAMPS)/uv-$(UV_VERSION)

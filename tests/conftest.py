@@ -9,12 +9,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 # The same examples in every run, and none that fails because the machine was busy.
 settings.register_profile("labelstill", derandomize=True, database=None, deadline=None)
@@ -89,18 +87,3 @@ def _healthy(api_url: str) -> bool:
         return httpx.get(f"{api_url}/health", timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-class SideBySide(LoadScopeScheduling):
-    """Two processes for `make test`: what starts servers and flows of the project in one, the rest in the other.
-
-    xdist's own groups (`--dist loadgroup`) have no effect with pytest 9.2.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "flows" if nodeid.startswith("tests/flows") else "rest"
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
-    """xdist asks here how to share the tests out."""
-    return SideBySide(config, log)
