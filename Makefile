@@ -12,7 +12,7 @@ UV_VERSION := 0.13.8
 STAMPS := .venv/.stamps
 INSTALL := $(UV) pip install --quiet --python $(PY) --override requirements/overrides.txt
 
-# tests/flows beside the others (tests/conftest.py): 13 minutes on two cores where one after the other takes 20
+# file by file over all cores, tests/flows first: they take longest
 SIDE_BY_SIDE := -n logical --dist loadfile --no-loadscope-reorder
 
 sum = $(shell cat requirements/$(1).lock requirements/overrides.txt 2>/dev/null | cksum | cut -d' ' -f1)
