@@ -73,7 +73,7 @@ class Reasons:
                 f"most characters {when}": of.most_chars,
             }
         figures |= {f"first answers: {fault}": float(n) for fault, n in sorted(self.first_faults.items())}
-        figures["mended by asking again"] = sum(p.attempt > 0 for p in self.kept.values())
+        figures["kept after asking again"] = sum(p.attempt > 0 for p in self.kept.values())
         if self.unsure:
             figures["support not known"] = self.unsure
         return figures
