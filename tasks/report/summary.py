@@ -12,7 +12,7 @@ _MAX_WARNINGS = 6
 _PAGES = (
     ("card", "card/index.html"),
     ("review page", "review/review.html"),
-    ("pool review", "review_pool/review.html"),
+    ("pool review", "review_pool/review/review.html"),
     ("report on labels", "correction/report.html"),
 )
 
