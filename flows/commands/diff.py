@@ -72,7 +72,7 @@ def _choose_sides(before: str | None, after: str | None, output: Path | None) ->
     log = read_versions(output)
     if not log or (before is None and log[-1].parent is None):
         raise ManifestError(
-            f"{output / FOLDER / LOG}: lists {len(log)} versions, so there is nothing to compare; a version is added "
+            f"{output / FOLDER / LOG}: has {len(log)} versions, so there is nothing to compare; a version is added "
             "when `labelstill run` or `relabel` changes the set"
         )
     return before or str(log[-1].parent), log[-1].version
