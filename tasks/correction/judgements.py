@@ -158,7 +158,8 @@ def _read(file: Path, labels: dict[str, int], *, needs_given: bool) -> dict[str,
         total = 0.0
         for name, p in cast("dict[str, Any]", probabilities).items():
             if isinstance(p, bool) or not isinstance(p, int | float) or not p >= 0 or p == math.inf:
-                raise _fault(file, number, f"item {identity!r}: probability of {name!r} is {p!r}; must be at least 0")
+                what = f"item {identity!r}: the probability of {name!r} is {p!r}; it must be a number of at least 0"
+                raise _fault(file, number, what)
             labels.setdefault(name, len(labels))
             total += p
         if not 0 < total < math.inf:

@@ -161,13 +161,13 @@ def test_held_out_items_unknown_to_emit_are_refused(evaluated: EvaluateConfig, t
     changes = {"output": tmp_path / "run", "unlabelled": None, "evaluation": dev, "evaluate": unlabelled}
     wanted = evaluated.model_copy(update=changes)
     emit(run)
-    with pytest.raises(ConfigError, match=r"has not seen .*dev\.json.* run `labelstill run` again"):
+    with pytest.raises(ConfigError, match=r"was made without the current .*dev\.json.* run `labelstill run` again"):
         evaluate(wanted)
     emit(run.model_copy(update={"evaluation": dev}))
     with pytest.raises(ConfigError, match="no held-out item has a label"):  # it is past the check
         evaluate(wanted)
     manifest.write_text(json.dumps(rows[2:]), "utf-8")
-    with pytest.raises(ConfigError, match="has not seen"):
+    with pytest.raises(ConfigError, match="was made without the current"):
         evaluate(wanted)
 
 
@@ -175,7 +175,7 @@ def test_an_emitted_item_that_left_its_set_is_named(evaluated: EvaluateConfig) -
     from flows.evaluate import evaluate
 
     other = evaluated.evaluate.model_copy(update={"seeds": 3})
-    with pytest.raises(ConfigError, match="is in neither set now; run `labelstill run` again"):
+    with pytest.raises(ConfigError, match="is no longer in either set; run `labelstill run` again"):
         evaluate(evaluated.model_copy(update={"unlabelled": None, "evaluate": other}))
 
 

@@ -97,5 +97,5 @@ def test_every_variant_is_compared_and_every_class_that_either_run_gave() -> Non
     text = compare("old", old, "new", new)
     taught = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if "] | " in line]
     assert taught == list(order)
-    assert "F1 by class, taught `all`" in text
+    assert "F1 by class, trained on `all`" in text
     assert "| d | 0 | 0.0% | 0.0% | +0.0 |" in text

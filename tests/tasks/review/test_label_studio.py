@@ -148,8 +148,8 @@ def test_results_of_other_controls_are_not_verdicts(tmp_path: Path) -> None:
     [
         (task("b", annotation()), "task 2: 0 choices instead of one"),
         (task("b", annotation("x", "y")), "task 2: 2 choices instead of one"),
-        ({"id": 3, "item": "b", "verdict": "x"}, r"task 2: is not a task that \(data: .* not JSON-MIN"),
-        (task("b", annotation("x"), data={"text": "?"}), r"task 2: is not a task that \(data: item: "),
+        ({"id": 3, "item": "b", "verdict": "x"}, r"task 2: is not a task that .*\(data: .* not JSON-MIN"),
+        (task("b", annotation("x"), data={"text": "?"}), r"task 2: is not a task that .*\(data: item: "),
         (task("b", annotation() | {"result": "x"}), r"task 2: is not .* \(annotations: 0: result: "),
         (task("b", annotation() | {"result": [{"from_name": "verdict"}]}), "task 2: 0 choices"),
         (
