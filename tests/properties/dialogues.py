@@ -14,7 +14,7 @@ from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling
 from tests.properties.damage import ODD_TEXTS, damaged_text, sometimes
 from tests.properties.told import Told
 
-TASKS = tuple(task for name in ("demo", "captions", "www2025") for task in load_pack(name).tasks)
+TASKS = tuple(task for name in ("demo", "captions", "www2025") for task in load_pack(name).tasks.values())
 _PIECES = (
     "你是一个网店客服助手，请判断用户的意图。\n", "<用户与客服的对话 START>\n", "<用户与客服的对话 END>\n", "用户: ",
     "客服: ", "\n用户: ",
