@@ -1,4 +1,4 @@
-"""Turn a manifest into samples: reading, checking, images, the text on them, duplicates.
+"""Read the items of a manifest as samples: check items and images, read the text on images, find duplicates.
 
 manifests.py     which formats and folders of manifests are read, and what makes a file unreadable
 cutting.py       how an instruction is split into dialogue, image positions and offered labels (tasks.* of pack.yaml)

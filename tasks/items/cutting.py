@@ -22,14 +22,17 @@ class ImageSlot:
 
 @dataclass(frozen=True)
 class Cut:
-    """The content of an instruction, without the role sentence and the order to answer."""
+    """The content of an instruction, without the label list and what the pack's `strip` patterns match."""
 
     pieces: tuple[TextPart | ImageSlot, ...]
     offered: tuple[str, ...] | None
-    """The labels that it lists, in order; None when there is no list or it cannot be parsed."""
+    """The labels that the instruction lists, in that order; None if it has no list or the list cannot be parsed."""
 
     def parts(self, images: Sequence[ImageRef]) -> tuple[Part, ...]:
-        """Return the pieces with `images` filled in, in order; there must be `slots` images."""
+        """Return the pieces as sample parts: the first image takes the first image position, and so on.
+
+        There must be as many `images` as `slots`.
+        """
         upcoming = iter(images)
         return tuple(
             ImagePart(image=next(upcoming), turn=piece.turn) if isinstance(piece, ImageSlot) else piece
@@ -45,7 +48,7 @@ class Cut:
 def cut_instruction(instruction: str, task: TaskPack) -> Cut:
     """Split `instruction` by the patterns of `task`.
 
-    The texts, concatenated, are the original dialogue; each turn is a separate piece.
+    No piece extends over two turns. The texts of all pieces together are the dialogue without its image placeholders.
     """
     text = instruction.replace("\r\n", "\n")
     offered = None
@@ -87,7 +90,7 @@ def parse_list(text: str) -> tuple[str, ...] | None:
 
 
 def parse_literal_list(text: str) -> list[object] | None:
-    """Return the list that `text` is in JSON or Python syntax; None when it is neither."""
+    """Return the list that is written in `text` as JSON or Python; None if `text` is neither."""
     for read in (json.loads, ast.literal_eval):
         try:
             value: object = read(text.strip())

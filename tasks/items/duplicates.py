@@ -1,7 +1,7 @@
-"""Find near-duplicates among many items: signatures propose pairs, and the items themselves decide.
+"""Find near-duplicates among many items: similar signatures propose pairs, whose items are then compared exactly.
 
-Images and text are compared together: screens of one kind look alike, and thousands of dialogues begin with the same
-greeting.
+Images and text are compared together, because screens of one kind look alike and thousands of dialogues begin with the
+same greeting.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 ALONE = 0.85
-"""Minimum Jaccard similarity of the trigrams of two items without images."""
+"""Two items without images are near-duplicates if the Jaccard similarity of their trigrams is at least this."""
 WITH_IMAGES = 0.6
-"""The minimum for items whose images show the same pictures: one word of a short question may differ."""
+"""The same minimum for items whose images show the same pictures: one word of a short question may differ."""
 ENOUGH_TEXT = 20
-"""Minimum characters of a text that proposes pairs by itself: `user: hello` begins thousands of dialogues."""
+"""Minimum characters of a text for a partial match to propose a pair: `user: hello` begins thousands of dialogues."""
 _ROWS = 5
 """MinHash values per band: 12 bands of 5 propose 99 % of the pairs of similarity 0.8, and 17 % of those of 0.4."""
 _SLACK = 0.2
@@ -42,7 +42,7 @@ _CHUNK = 2_000_000
 
 @dataclass(frozen=True)
 class Item:
-    """The parts of an item that decide whether it is near another."""
+    """The normalised text and the images of an item, by which near-duplicates are recognised."""
 
     text: str
     images: tuple[ImageRef, ...]
@@ -64,10 +64,10 @@ def is_near(one: Item, other: Item) -> bool:
 
 
 def find_near_duplicates(samples: Sequence[Sample], image_hashes: ImageHashes) -> list[tuple[int, int]]:
-    """Return pairs of positions in `samples` that are equal or near, whatever their task and label.
+    """Return the positions of each pair of equal or near-duplicate `samples`, whatever their tasks and labels.
 
-    The lower position comes first, and pairs ascend. Equal samples are paired only with the first of them, so that n
-    copies make n - 1 pairs.
+    Each pair has the lower position first, and pairs are sorted. Of n equal samples, each later one is paired only with
+    the first, which makes n - 1 pairs.
     """
     signatures = compute_signatures(samples, image_hashes)
     pairs = find_near_pairs(
@@ -81,12 +81,13 @@ def find_near_duplicates(samples: Sequence[Sample], image_hashes: ImageHashes) -
 def find_near_pairs(
     signatures: Signatures, count: int, fetch: Callable[[Collection[int]], Mapping[int, Item]]
 ) -> list[tuple[int, int]]:
-    """Return pairs of positions (lower first, ascending) of items that are near each other.
+    """Return the positions of each pair of near-duplicate items: the lower position first, pairs sorted.
 
-    The first `count` items are merged, the others are the evaluation split: pairs within the evaluation split are left
-    out, and its images are also searched for in cropped form. Of items with equal content only the first on either side
-    is compared. In large buckets not every pair is found, but each item that is near evaluation items is paired with at
-    least one of them. `fetch` returns the items at some positions; it is called twice.
+    The first `count` items are to be merged; the others are the evaluation split. Pairs within the evaluation split are
+    left out, and its images are also searched for in cropped form. Of the items with equal content in either part, only
+    the first is compared. In large buckets (items with a common key) some pairs are not found, but each item that is
+    near evaluation items is paired with at least one of them. `fetch` takes positions and maps each to its item; it is
+    called twice.
     """
     usable = np.concatenate([_distinct(signatures, 0, count), _distinct(signatures, count, len(signatures))])
     held_out = usable[usable >= count]
@@ -112,7 +113,7 @@ def find_near_pairs(
 
 
 def find_shown_images(images: Sequence[ImageRef], held_out: Sequence[ImageRef], image_hashes: ImageHashes) -> set[str]:
-    """Return the digests of those `images` that show a `held_out` picture, saved again or cropped."""
+    """Return the digests of those `images` that show a `held_out` picture, even if it was saved again or cropped."""
     hashes = image_hashes.hashes(images)
     known = {image.sha256: image for image in images if image.sha256 in hashes}
     shown = np.array([hashes[sha256] for sha256 in known], dtype=np.uint64)
@@ -244,11 +245,11 @@ def _mixed(key: Hashes) -> Hashes:
 
 
 def find_grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
-    """Return pairs of positions (beginning, longer): the second dialogue continues the first.
+    """Return pairs of positions (shorter, longer) in which the second dialogue continues the first.
 
-    Whole lines and images are compared, without the spaces around a line; the beginning must have at least 20
-    characters of text. An item is paired only with its longest beginning (which is itself paired with the next shorter
-    one), or with an earlier item of the same lines and images.
+    Whole lines and images are compared; spaces around a line are ignored. The shorter dialogue must have at least 20
+    characters of text. A dialogue is paired only with the longest one that it continues (which is itself paired with
+    the next shorter one), or with an earlier dialogue that has the same lines and images.
     """
     whole: dict[bytes, int] = {}
     beginnings: list[list[bytes]] = []
@@ -264,7 +265,7 @@ def find_grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
 
 
 def group_linked(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Return [count] the group number of each item; items that `pairs` link, directly or not, share one."""
+    """Return the group number of each of `count` items; items that `pairs` link, directly or indirectly, share one."""
     a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)

@@ -15,10 +15,10 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 
 def read_file_state(path: Path) -> str:
-    """Return size and modification time of a file, or a digest of those of all manifests in a folder.
+    """Return the size and modification time of a file; for a folder, return a digest of the states of its manifests.
 
-    It replaces a digest of the content, which would be slow. Returns `missing` or `unreachable` for a path that does
-    not exist or cannot be examined.
+    A digest of the content would be slow. Returns `missing` for a path that does not exist, and `unreachable` for one
+    that cannot be examined.
     """
     try:
         state = path.stat()
@@ -37,7 +37,7 @@ def read_folder_state(folder: Path) -> str:
     """Return the number of a folder's files and a digest of their names, sizes and modification times.
 
     Linked folders are not followed. A file or folder that cannot be examined counts as one file whose state is
-    `unreachable`. The digest is a sum over the files, so the order does not matter and a million files need no memory.
+    `unreachable`. The digest is a sum over the files, so their order does not matter and no list is kept in memory.
     """
     count = total = 0
     root = os.path.join(folder, "")

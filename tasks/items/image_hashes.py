@@ -1,7 +1,7 @@
 """Compare images by appearance: perceptual hashes, cached by digest, and a precise comparison of two files.
 
-Screens of one kind have similar hashes, so hashes only propose pairs; `is_same_picture` aligns the two pictures and
-decides whether one is a copy of the other, saved again or cropped.
+Different screens of one kind have similar hashes, so similar hashes only propose a pair. `is_same_picture` aligns the
+two pictures and decides whether one is a copy of the other, saved again or cropped.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,11 +25,11 @@ Floats = NDArray[np.float32]
 WIDTH, HEIGHT = 64, 96
 """Size in pixels of the grey thumbnails that are compared, whatever the image's own shape."""
 SAME = 0.935
-"""Minimum correlation of two files of the same picture. Measured on the demo's 112×168 screens: copies saved as JPEG
-(quality 20 or more), scaled by 0.5 to 1.7, or cropped by 1.5 to 3 % correlate by at least 0.94; the closest of 145,000
-pairs of different screens by 0.93."""
+"""Two files show the same picture if their correlation is at least this. Measured on the demo's 112×168 screens: copies
+saved as JPEG (quality 20 or more), scaled by 0.5 to 1.7, or cropped by 1.5 to 3 % have at least 0.94; the closest of
+145,000 pairs of different screens has 0.93."""
 MOST_CROPPED = 0.03
-"""Maximum share of a side that may be cropped for the picture to count as the same."""
+"""A picture that is cropped by up to this share per side still counts as the same."""
 _STEPS = (0.0, MOST_CROPPED / 2, MOST_CROPPED)
 _COARSE = 4.0
 """Blur radius in thumbnail pixels: slower changes of brightness are not fine structure."""
@@ -41,18 +41,18 @@ _SIGNED = 1 << 63
 
 
 class ImageHashes:
-    """Perceptual hashes of images, computed once per digest and kept in a SQLite file, or in memory without a file.
+    """Computes the perceptual hash of each image once, and stores it in a SQLite file or in memory.
 
-    Several runs may share the file. A hash has 64 bits: which of the picture's 8×8 lowest cosine frequencies are above
-    their median. Source: "pHash" in Christoph Zauner, Implementation and Benchmarking of Perceptual Image Hash
-    Functions (2010).
+    Several runs may share the file. A hash has 64 bits. Each says whether one of the picture's 8×8 lowest cosine
+    frequencies is above their median. Source: "pHash" in Christoph Zauner, Implementation and Benchmarking of
+    Perceptual Image Hash Functions (2010).
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self._cache = DigestCache(file, f"picture-hash-{_RECIPE}")
 
     def hashes(self, images: Iterable[ImageRef]) -> Mapping[str, int]:
-        """Return the hash of each image by sha256, as an unsigned number; unreadable images are left out."""
+        """Map each image's sha256 to its hash, an unsigned number; unreadable images are left out."""
         distinct = {image.sha256: image for image in images}
         found = {sha256: value + _SIGNED for sha256, value in self._cache.get(distinct).items()}
         missing = [image for sha256, image in distinct.items() if sha256 not in found]
@@ -68,7 +68,7 @@ class ImageHashes:
 
 
 def make_thumbnail(image: ImageRef) -> Floats | None:
-    """Return the upright picture in grey, 64×96 pixels [HEIGHT, WIDTH]; None if the file cannot be read."""
+    """Return the upright picture in grey as an array [HEIGHT, WIDTH]; None if the file cannot be read."""
     try:
         with Image.open(image.path, formats=FORMATS) as file:
             file.draft("L", (4 * WIDTH, 4 * HEIGHT))  # a JPEG is decoded at a fraction of its size
@@ -79,7 +79,7 @@ def make_thumbnail(image: ImageRef) -> Floats | None:
 
 
 def compute_hashes(shown: Floats) -> NDArray[np.uint64]:
-    """Return the hash of a thumbnail, then those of 80 versions with up to 3 % cropped from or added to its sides."""
+    """Return the hash of a thumbnail and those of 80 versions with up to 3 % cropped from or added to its sides."""
     low = np.einsum("yfh,hw,xgw->yxfg", _WAVES_Y, shown, _WAVES_X, optimize=True).reshape(-1, 64)
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
@@ -88,8 +88,8 @@ def compute_hashes(shown: Floats) -> NDArray[np.uint64]:
 def is_same_picture(one: ImageRef, other: ImageRef) -> bool:
     """Return whether both files show the same picture, perhaps saved again, scaled, or cropped by up to 3 % per side.
 
-    Files with equal digests do. Otherwise the fine structure of one must correlate with that of the best of 81 crops of
-    the other by at least `SAME`. A file that cannot be read equals no other.
+    Files with equal digests always do. For other files, the fine structure of one must correlate with that of one of 81
+    crops of the other by at least `SAME`. A file that cannot be read matches no file with another digest.
     """
     if one.sha256 == other.sha256:
         return True

@@ -1,6 +1,6 @@
 """Find image files inside their folder, and check, measure and hash each distinct file once.
 
-No decoded image is kept; the result is a `records.ImageRef`.
+Decoded images are not kept; each result is a `records.ImageRef`.
 """
 
 import hashlib
@@ -31,7 +31,8 @@ _MAX_THREADS = 16
 def find_image_file(name: str, root: Path) -> Path:
     """Return the real path of the file `name` in the folder `root`, which must itself be resolved.
 
-    Raises Unusable with PATH_ESCAPES when the path, after following links, leaves the folder, or with IMAGE_MISSING.
+    Raises Unusable with PATH_ESCAPES if the path leads out of the folder once links are followed, and with
+    IMAGE_MISSING if there is no such file.
     """
     try:
         path = (root / name).resolve()
@@ -52,8 +53,8 @@ MAX_ASPECT = 200
 def check_image(path: Path, max_pixels: int) -> ImageRef:
     """Open, measure, decode and hash one file; raises Unusable with the reason.
 
-    The size is checked in the header, before anything is decoded. Pillow's own limit against decompression bombs holds
-    as well, provided that the caller has turned its warning into an error.
+    The size in the header is checked before anything is decoded. Pillow's own limit against decompression bombs also
+    applies if the caller has turned its warning into an error.
     """
     try:
         with path.open("rb") as file:
@@ -73,7 +74,7 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
         with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                detail = f"{path}: {width}×{height} pixels, {max_pixels:,} are allowed"
+                detail = f"{path}: {width}×{height} pixels, at most {max_pixels:,} are allowed"
                 raise Unusable(Reason.IMAGE_TOO_LARGE, detail)
             if max(width, height) > MAX_ASPECT * min(width, height):
                 detail = f"{path}: {width}×{height} pixels; no side may be over {MAX_ASPECT} times the other"
@@ -90,7 +91,7 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
         file.seek(0)
         if file.read(8).startswith(_BEGINNINGS):
             raise Unusable(Reason.IMAGE_TRUNCATED, f"{path}: ends within its header") from error
-        raise Unusable(Reason.NOT_AN_IMAGE, f"{path}: none of {', '.join(FORMATS)}") from error
+        raise Unusable(Reason.NOT_AN_IMAGE, f"{path}: not in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:
         # Decoders raise all kinds of errors on broken bytes, and one file must not stop a run.
         raise Unusable(Reason.IMAGE_TRUNCATED, f"{path}: cannot be decoded to its end: {error}") from error
@@ -104,7 +105,7 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
 def check_images(paths: Iterable[Path], max_pixels: int, known: Path | None) -> Generator[Callable[[Path], ImageRef]]:
     """Check all `paths` in threads; yield a function that returns the result for one of them or raises Unusable.
 
-    Results are kept in the file `known`, and files that have not changed since are not opened again.
+    If `known` is given, results are stored in that file, and images that have not changed since are not opened again.
     """
     with (
         warnings.catch_warnings(),

@@ -1,4 +1,4 @@
-"""Remember the checks of image files, so that reading a grown set opens only new and changed files."""
+"""Remember the results of checking image files, so that reading a set again opens only new and changed files."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ Found = ImageRef | Unusable
 """The result of checking a file: its image, or why it cannot be used."""
 
 KNOWN = "known.sqlite"
-"""The file, in the folder of resized images that all runs share."""
+"""Name of the file with the results, in the folder of resized images that all runs share."""
 
 GRANULE_NS = 2_000_000_000
 """Nanoseconds to which file systems round modification times: 2 s for FAT, less for all others in use."""
@@ -30,7 +30,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Seen:
-    """The metadata of a file at one time, by which a later change is noticed cheaply."""
+    """A file's metadata at one time. Later metadata shows cheaply whether the file has changed."""
 
     state: str
     """Size, modification time (ns) and inode; empty if there is no file."""
@@ -50,19 +50,19 @@ class Seen:
 
     @property
     def settled(self) -> bool:
-        """Return whether every later change gives the file another modification time.
+        """Return whether any change from now on gives the file another modification time.
 
-        A file that was just changed may be changed again within the clock's resolution and look the same. Source: the
-        "racily clean" entries of Git's index (Documentation/technical/racy-git).
+        A file that was just changed may be changed again within the clock's resolution and then looks the same. Source:
+        the "racily clean" entries of Git's index (Documentation/technical/racy-git).
         """
         return bool(self.state) and self.changed_ns + GRANULE_NS <= self.at_ns
 
 
 class KnownFiles:
-    """The results of checking image files, kept in `file`, for one pixel limit, Pillow version and images.py.
+    """Stores the results of checking images in `file`, for one pixel limit, Pillow version and version of images.py.
 
-    A file that is overwritten in place with as many bytes, and whose old modification time is then restored, counts as
-    unchanged.
+    An image counts as unchanged even if it was overwritten in place with as many bytes and its old modification time
+    was then restored.
     """
 
     def __init__(self, file: Path, max_pixels: int) -> None:
@@ -86,8 +86,8 @@ class KnownFiles:
     def keep(self, path: Path, seen: Seen, found: Found) -> None:
         """Remember the result of checking a file whose metadata before the check was `seen`.
 
-        Results that may not last are not kept: files that have changed since or may change unnoticed, and faults that
-        the machine may have caused.
+        The result is not stored if the file has changed since or could change unnoticed, or if the fault may have been
+        caused by the machine.
         """
         lasting = isinstance(found, ImageRef) or found.reason in _LASTING
         if not lasting or not seen.settled or Seen.of(path).state != seen.state:

@@ -1,7 +1,7 @@
 """Read raw items and their positions from manifests: JSON arrays, JSON Lines, CSV and Parquet.
 
-A manifest may be a folder: the manifest files in it, in order of their names, form one set that grows as files are
-added. Only what keeps an item from being read at all is checked here; tasks/items/samples.py checks the rest.
+A manifest may be a folder. Its manifest files are then read in order of their names and form one set, which grows as
+files are added. This module checks only whether an item can be read at all; tasks/items/samples.py checks the rest.
 """
 
 import csv
@@ -23,10 +23,10 @@ from tasks.packs.columns import DEFAULT_COLUMNS, Columns
 
 @dataclass(frozen=True)
 class RawItem:
-    """An item as it is in the file. Bytes that are not UTF-8 become lone surrogates in its strings."""
+    """An item as the file contains it. In its strings, lone surrogates stand for bytes that are not UTF-8."""
 
     fallback_id: str
-    """The name of an item that has no id."""
+    """The name that the item gets if it has no id."""
     where: str
     """Its position for messages: `item 3`, `line 3`, `row 3 (line 5)`."""
     value: object
@@ -35,14 +35,14 @@ class RawItem:
 
     @property
     def fields(self) -> dict[str, object] | None:
-        """Return the fields of an object; None when the value is not an object."""
+        """Return the item's fields; None if its value is not an object."""
         return cast(dict[str, object], self.value) if isinstance(self.value, dict) else None
 
 
 def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS) -> list[RawItem]:
-    """Return all items of a manifest file in order.
+    """Return all items of a manifest file in the order of the file.
 
-    The file name's ending decides the format; a `.json` file may contain an array or JSON Lines. `columns` names the
+    The file extension decides the format; a `.json` file may contain an array or JSON Lines. `columns` names the
     columns of CSV and Parquet files and the keys of JSON objects. Raises ManifestError when the file is missing, of an
     unknown kind, or not readable in its format.
     """
@@ -102,7 +102,7 @@ def _lines(manifest: Path, text: str) -> Iterator[RawItem]:
             continue
         if not is_utf8(line):
             good += 1
-            yield RawItem(name, where, None, Unusable(Reason.NOT_UTF8, "holds bytes that are not UTF-8"))
+            yield RawItem(name, where, None, Unusable(Reason.NOT_UTF8, "contains bytes that are not UTF-8"))
             continue
         try:
             value: object = json.loads(line)
@@ -144,7 +144,7 @@ def _read_csv(manifest: Path, columns: Columns) -> Iterator[RawItem]:
             if len(row) == len(header):
                 yield RawItem(name, where, dict(zip(header, row, strict=True)))
             else:
-                detail = f"has {len(row)} cells, the header {len(header)}; put texts with commas in quotes"
+                detail = f"has {len(row)} cells, but the header has {len(header)}; put texts with commas in quotes"
                 yield RawItem(name, where, None, Unusable(Reason.MALFORMED, detail))
     except csv.Error as error:
         raise ManifestError(f"{manifest}, line {rows.line_num}: not CSV: {error}; correct the quotes there") from error
@@ -220,7 +220,7 @@ _READERS: dict[str, Callable[[Path, Columns], Iterator[RawItem]]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
-KINDS = tuple(_READERS)  # endings of file names
+KINDS = tuple(_READERS)  # file extensions
 
 
 # --- folders -------------------------------------------------------------------------------------------------
@@ -239,16 +239,16 @@ def list_manifest_files(folder: Path) -> list[Path]:
 
 
 def read_manifests(manifest: Path, columns: Columns) -> list[tuple[str, RawItem]]:
-    """Return (manifest file, item) for every item of a manifest, or of the manifests in a folder, in order.
+    """Return (manifest file, item) for every item of a manifest, or of all manifests in a folder, in file order.
 
-    In a folder, positions and names of items without an id begin with the file's name, and single files may be empty.
-    Raises ManifestError as `read_items` does, and when there are no items at all. One unreadable file stops the whole
-    set, because the number of its items is unknown.
+    For a folder, an item's `where` and `fallback_id` begin with the file's name, and some of the files may be empty.
+    Raises ManifestError as `read_items` does, and when there are no items at all. One unreadable file stops the reading
+    of the whole folder, because the number of its items is unknown.
     """
     if not os.path.isdir(manifest):  # Path.is_dir raises where a folder above can't be entered
         found = [(source_of(manifest), item) for item in read_items(manifest, columns)]
         if not found:
-            raise ManifestError(f"{manifest}: contains no items; give a manifest that has some")
+            raise ManifestError(f"{manifest}: contains no items; give a manifest with items")
         return found
     try:
         files = list_manifest_files(manifest)

@@ -1,8 +1,8 @@
 """Read the text on images with RapidOCR, once per image digest.
 
-A phone screenshot takes 2 to 4 s of one core, so readers are processes of one thread each: several threads on one
-image gain little, and an image that crashes a reader is the only one lost. Readers take requests from a pipe, so they
-end by themselves when the process that started them is killed.
+A phone screenshot takes 2 to 4 s of one core. Each reader is a process with one thread, because several threads per
+image gain little, and because a crash then loses only the image that caused it. Readers receive requests through a
+pipe, so they end by themselves when the process that started them is killed.
 """
 
 import os
@@ -39,16 +39,16 @@ class Unread:
 Found = tuple[ImageRef, str | Unread]
 """An image with its text, or the reason why it could not be read."""
 Reading = Callable[[Sequence[ImageRef], int], Iterator[Found]]
-"""A function from images and a number of processes to each image's text, in any order."""
+"""A function that takes images and a number of processes, and yields each image with its text, in any order."""
 
 
 def get_reader_identity() -> str:
-    """Return version and model of the reader: another one may read other text."""
+    """Return the version and the model of the reader; another reader may read a different text."""
     return f"rapidocr-{version('rapidocr')}/{MODELS['Rec']}"
 
 
 class OcrReader:
-    """Read text on images and keep it in `folder`/ocr.sqlite by image digest; several runs may share the folder."""
+    """Reads the text on images and stores it by digest in `folder`/ocr.sqlite; several runs may share the folder."""
 
     def __init__(self, folder: Path, processes: int | None = None, reading: Reading | None = None) -> None:
         """Open the cache; raises StorageError when the folder cannot be written.
@@ -60,14 +60,14 @@ class OcrReader:
         self._texts = DigestCache(folder / "ocr.sqlite", get_reader_identity())
         self.processes = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
         self.unread: dict[str, Unread] = {}
-        """Images that could not be read, by digest."""
+        """Maps the digest of each image that could not be read to the reason."""
 
     def read(self, images: Sequence[ImageRef], progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
-        """Return the text on each image by digest: one line per row of text, in reading order.
+        """Map each image's digest to the text on the image: one line per row of text, in reading order.
 
-        An image that cannot be read has "", and its reason is in `unread`. `progress` is called with the number of
-        images done and the total, in the caller's thread. Texts are kept even if the call is interrupted. Raises
-        EngineError when RapidOCR does not start.
+        An image that cannot be read has an empty text, and the reason is in `unread`. `progress` is called with the
+        number of images done and the total, in the caller's thread. Texts are stored even if the call is interrupted.
+        Raises EngineError when RapidOCR does not start.
         """
         wanted = {image.sha256: image for image in images}
         texts: dict[str, str] = self._texts.get(wanted)

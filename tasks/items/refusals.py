@@ -15,7 +15,7 @@ class Reason(StrEnum):
     INSTRUCTION_NOT_TEXT = "instruction_not_text"
     UNRECOGNISED = "unrecognised"
     EMPTY_ITEM = "empty_item"
-    """No text and no image is left without role sentence and label list."""
+    """Without the label list and what the `strip` patterns match, no text and no image is left."""
     MISSING_LABEL = "missing_label"
     UNKNOWN_LABEL = "unknown_label"
     LABEL_NOT_OFFERED = "label_not_offered"
@@ -36,7 +36,7 @@ class Reason(StrEnum):
 
 
 class Unusable(Exception):
-    """One item cannot be used. `read_samples` turns it into a `records.Dropped`."""
+    """Raised when one item cannot be used; `read_samples` turns it into a `records.Dropped`."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)

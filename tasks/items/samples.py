@@ -22,7 +22,7 @@ STAGE = "samples"
 
 @dataclass(frozen=True)
 class Intake:
-    """The items of a manifest, in its order: `len(kept) + len(dropped) == read`."""
+    """The items of a manifest, in its order; `read` is their number, the sum of kept and dropped ones."""
 
     kept: tuple[Sample, ...]
     dropped: tuple[Dropped, ...]
@@ -51,11 +51,12 @@ def read_samples(
 ) -> Intake:
     """Read and check the items of a manifest, or of all manifests in a folder, and their images.
 
-    `progress` is called with the number of items done and the total. `known` is a file that remembers image checks (see
-    tasks/items/known_files.py): unchanged images are not opened again, and the result is the same. Labels (texts, for a
-    free-text pack) are required in LABELLED, checked if present in TEST, and ignored in UNLABELLED. Of items with the
-    same id the first is kept; without ids, an item is named after its images. Raises ManifestError when the manifest
-    or the image folder as a whole is unusable. A bad item raises nothing: it is in `dropped`.
+    `progress` is called with the number of items done and the total. `known` is a file that stores the results of image
+    checks (see tasks/items/known_files.py): unchanged images are not opened again, and the result is the same. If the
+    split is LABELLED, each item must have a label (a text, for a free-text pack); in TEST, a label is checked if it is
+    present; in UNLABELLED, it is ignored. If several items have the same id, the first is kept. If the manifest has no
+    ids, an item is named after its images. Raises ManifestError when the manifest or the image folder as a whole is
+    unusable. A bad item raises no error; it is in `dropped`.
     """
     if not os.path.isdir(images):
         raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path in `images`")
@@ -121,10 +122,10 @@ class _Reader:
         if identity is not None:
             first = self._seen.setdefault(identity, item.where)
             if first != item.where:
-                raise Unusable(Reason.DUPLICATE_ID, f"id `{identity}` was taken by {first}")
+                raise Unusable(Reason.DUPLICATE_ID, f"id `{identity}` is already used by {first}")
         bad = [key for key in self._columns.named if not _all_utf8(fields.get(key))]
         if bad:
-            raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` holds bytes that are not UTF-8")
+            raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` contains bytes that are not UTF-8")
         names = _image_names(fields.get(self._columns.image or ""))
         if identity is None:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{self._columns.id or self._columns.image}`")
@@ -137,7 +138,7 @@ class _Reader:
             detail = f"{content.slots} `<image>` in the text, {len(names)} in `{self._columns.image}`"
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
         if not content.pieces:
-            raise Unusable(Reason.EMPTY_ITEM, "nothing is left of the instruction but role sentence and labels")
+            raise Unusable(Reason.EMPTY_ITEM, "the instruction contains nothing but role sentence and labels")
         paths = tuple(find_image_file(name, self._root) for name in names)
         sample = Sample(
             id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source
@@ -160,7 +161,7 @@ class _Reader:
         for task in self._pack.tasks.values():
             if task.recognise is None or task.recognise.search(instruction):
                 return task
-        raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} begins like `{instruction[:40]!r}`")
+        raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} recognises `{instruction[:40]!r}`")
 
     def _given(self, fields: dict[str, object], task: TaskPack, labels: tuple[str, ...]) -> str | None:
         output = fields.get(self._columns.output or "")

@@ -24,18 +24,18 @@ _NEAR_NOTHING = -1
 
 @dataclass(frozen=True)
 class Signatures:
-    """Signatures of N items in their order, about 300 bytes each."""
+    """The signatures of N items, in input order; about 300 bytes per item."""
 
     content: NDArray[np.bytes_]
-    """[N] 16 bytes of the content's digest, equal for exact copies; without a label set it includes the text given."""
+    """[N] 16 bytes of the content's digest, equal for exact copies. For free text, it includes the given text."""
     text_digest: NDArray[np.uint64]
     """[N] Digest of the normalised text."""
     length: NDArray[np.int32]
     """[N] Characters of the normalised text."""
     minhash: NDArray[np.uint32]
-    """[N, 64] MinHash values of its trigrams."""
+    """[N, 64] MinHash values of the text's trigrams."""
     images: NDArray[np.int32]
-    """[N] Number of images; -1 if one cannot be read, and the item is then near no other."""
+    """[N] Number of images; -1 if one of them cannot be read. Such an item is not compared with others."""
     image_hash: NDArray[np.uint64]
     """[N] Perceptual hash of the first image; 0 without images."""
 
@@ -52,16 +52,16 @@ class Signatures:
 
 
 def normalise_text(sample: Sample) -> str:
-    """Return the item's text for comparison: Unicode form, case and white space are unified, and every number is 0.
+    """Return the item's text with unified Unicode form, case and white space, and with 0 for every number.
 
-    So items that differ only in a price or an order number are near-duplicates.
+    Items that differ only in a price or an order number are therefore near-duplicates.
     """
     text = "\n".join(part.text for part in sample.parts if part.type == "text")
     return _DIGITS.sub("0", " ".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
 
 def split_trigrams(text: str) -> list[str]:
-    """Return the character trigrams of a text; marks at both ends give even an empty text some."""
+    """Return the character trigrams of a text. Marks are added at both ends, so even an empty text has trigrams."""
     marked = f"\2\2{text}\3\3"
     return [marked[i : i + 3] for i in range(len(marked) - 2)]
 

@@ -174,7 +174,10 @@ def test_all_manifests_in_a_folder_are_one_set_by_name(folder: Path) -> None:
         ("e", "4.CSV"),
     ]
     (again,) = intake.dropped
-    assert (again.reason, again.detail) == ("duplicate_id", "2.json, item 1: id `a` was taken by 10.jsonl, line 2")
+    assert (again.reason, again.detail) == (
+        "duplicate_id",
+        "2.json, item 1: id `a` is already used by 10.jsonl, line 2",
+    )
 
 
 def test_places_and_names_of_bad_items_say_their_file(folder: Path) -> None:

@@ -144,7 +144,7 @@ def test_all_later_items_of_an_id_are_duplicates(images: Path) -> None:
     intake = read(images, item(id=7), item(id="7"), item(id="b"), item(id=7.0, output="支付页"))
     assert [s.id for s in intake.kept] == ["7", "b"]
     assert reasons(intake) == [("7", "duplicate_id")] * 2
-    assert intake.dropped[1].detail == "item 4: id `7` was taken by item 1"
+    assert intake.dropped[1].detail == "item 4: id `7` is already used by item 1"
 
 
 def test_labels_by_split(images: Path) -> None:
