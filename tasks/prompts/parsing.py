@@ -1,6 +1,6 @@
-"""Parse raw answers into predictions: strictly first, then with a ladder of repairs, and never with an exception.
+"""Parse raw answers into predictions: strictly first, then with more and more lenient repairs.
 
-The ledger keeps raw answers, so a change here costs no generation.
+A bad answer never raises an error. The ledger stores raw answers, so no question is asked again when this file changes.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, cast
 from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
 
 ASK_AGAIN = frozenset({Outcome.MALFORMED, Outcome.UNKNOWN_LABEL, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
-"""Outcomes that may change when the question is asked again with a new seed; the item or the engine causes others."""
+"""Outcomes that may change if the question is asked again with a new seed. The others are caused by item or engine."""
 
 _READABLE = frozenset({Outcome.OK, Outcome.TRUNCATED})
 # Refusals by the model itself. People in a dialogue apologise too, and a reason may quote them, so a refusal after a
@@ -52,7 +52,7 @@ class _Read:
 
 
 def parse(request: Request, generation: Generation, *, source: str, model: str) -> Prediction:
-    """Return label, votes, probabilities and reason of an answer to a label request.
+    """Return the prediction in an answer to a label request: its label, votes, probabilities and reason.
 
     An outcome set by the engine (BAD_MEDIA, FAILED, …) is kept. Raises ValueError for a request that does not ask for a
     label, which is a mistake of the caller.
@@ -89,7 +89,10 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
 
 
 def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str]:
-    """Return outcome and reason of an answer: the value of the reason's key in JSON, or the text of a free answer."""
+    """Return the outcome and the reason of an answer.
+
+    The reason is the value of the reason key if the request asks for a label, or else the whole text.
+    """
     if generation.outcome is not Outcome.OK:
         return generation.outcome, ""
     text = next((t for t in generation.texts if t.strip()), "")
@@ -106,7 +109,7 @@ def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str
 
 
 def count_rungs(predictions: Iterable[Prediction]) -> dict[str, int]:
-    """Return the number of predictions per rung, strictest first, without rungs that have none."""
+    """Return the number of predictions per rung, the strictest rung first; rungs without predictions are left out."""
     counts = Counter(prediction.rung for prediction in predictions)
     return {rung.value: counts[rung] for rung in Rung if counts[rung]}
 
@@ -191,10 +194,10 @@ def _value_of(found: dict[str, Any], key: str) -> tuple[object, Rung]:
 
 
 def match_label(text: str, labels: Sequence[str]) -> tuple[str, Rung] | None:
-    """Return the label that the text names and the rung; None unless exactly one label is close.
+    """Return the label that the text names, and the rung that found it; None unless exactly one label is close.
 
     STRICT: the text is a label. NORMALISED: it differs in width, spaces, punctuation or Unicode form. NEAREST: its
-    similarity is at least 0.85 and 0.1 above that of the next label, and no negation or number differs.
+    similarity is at least 0.85 and exceeds that of the next label by 0.1, and no negation or number differs.
     """
     if text in labels:
         return text, Rung.STRICT

@@ -1,7 +1,7 @@
-"""Make requests from samples and a pack: the only place that renders what models read.
+"""Make requests from samples and a pack. Only this module renders what models read.
 
-A pack's templates can be edited by people who do not program, so they run in Jinja's sandbox with StrictUndefined: a
-misspelt variable is an error at the first item, not a literal `{{ }}` in ten thousand training prompts.
+People who do not program can edit a pack's templates, so these run in Jinja's sandbox with StrictUndefined. A misspelt
+variable is then an error at the first item, and does not leave a gap in ten thousand training prompts.
 """
 
 import json
@@ -35,7 +35,7 @@ from tasks.records import (
 from tasks.storage.json_lines import escape_json
 
 LONG_PROMPT = 2500
-"""Characters of a prompt's fixed part beyond which answers got worse, as participants of the challenge reported."""
+"""Participants of the challenge reported worse answers if a prompt's fixed part has more characters than this."""
 
 _OF_THE_ITEM = ("label", "description", "complaint")
 
@@ -82,10 +82,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 class Prompter:
     """Renders a pack's templates into requests for one model.
 
-    `model` is the identity of the model that will be asked (`engines.identity.identify_model`), and part of every
-    request's key. So are `max_pixels` and `min_pixels`, which bound each image's area, and `context_length`, which
-    decides how prompts are shortened. `texts` is the text on images, by digest, for a pack with the option `ocr`.
-    Methods raise PackError with the file when a template does not parse or uses an unknown variable.
+    `model` identifies the model that will be asked (`engines.identity.identify_model`). It is part of every request's
+    key. So are `max_pixels` and `min_pixels`, which bound each image's area, and `context_length`, which decides how
+    prompts are shortened. `texts` maps image digest to the text on the image, for a pack with the option `ocr`. Methods
+    raise PackError with the file when a template does not parse or uses an unknown variable.
     """
 
     def __init__(
@@ -119,20 +119,20 @@ class Prompter:
         self._prefixes: dict[tuple[object, ...], str] = {}
 
     def rationale(self, sample: Sample, label: str, sampling: Sampling, complaint: str = "") -> Request:
-        """Ask why `sample` has `label`; the answer is free text of at most the pack's `reason_max_chars`.
+        """Make a request that asks why `sample` has `label`; the answer is free text.
 
         `complaint` says what was wrong with an earlier answer; the template's suffix may show it.
         """
         return self._request(sample, "rationale", FreeText(), sampling, label=label, complaint=complaint)
 
     def describe(self, sample: Sample, sampling: Sampling) -> Request:
-        """Ask what `sample` shows: the first of two steps in packs with `describe_first`."""
+        """Make a request that asks what `sample` shows: the first of two steps in packs with `describe_first`."""
         return self._request(sample, "describe", FreeText(), sampling)
 
     def classify(
         self, sample: Sample, sampling: Sampling, *, with_reason: bool = True, description: str = ""
     ) -> Request:
-        """Ask for the label of `sample`, reason first unless `with_reason` is False.
+        """Make a request for the label of `sample`; the answer gives a reason first unless `with_reason` is False.
 
         `description` is the answer to `describe`; the template's suffix may show it.
         """
@@ -142,9 +142,10 @@ class Prompter:
         return self._request(sample, "classify", constraint, sampling, **variables)
 
     def conclude(self, sample: Sample, reason: str, sampling: Sampling) -> Request:
-        """Ask for the label of `sample` after an answer that already begins with `reason`.
+        """Make a request for the label of `sample` in which the answer already begins with `reason`.
 
-        The label is scored after the reason in the pack's own format (`label_probabilities`), as for a student.
+        The answer has the pack's own format, as for a student, so labels can be scored after the reason
+        (`label_probabilities`).
         """
         opening, between, closing = self._answer_pieces
         constraint = self._label_answer(sample, (opening + escape_json(reason) + between, closing))
@@ -152,7 +153,7 @@ class Prompter:
         return request.model_copy(update={"purpose": "support"})
 
     def write(self, sample: Sample, sampling: Sampling) -> Request:
-        """Ask for the text of `sample`, such as a caption, in a free-text task."""
+        """Make a request for the text of `sample`, such as a caption, in a free-text task."""
         return self._request(sample, "write", FreeText(), sampling)
 
     def answer(self, label: str, reason: str = "") -> str:
@@ -162,8 +163,9 @@ class Prompter:
     def training_turns(self, sample: Sample, label: str, reason: str = "") -> tuple[Message, ...]:
         """Return the conversation that a student is trained on: the question about `sample`, and the answer.
 
-        It has the pack's system turn, if there is one, a user turn and the assistant's turn. With a `reason` the
-        question asks for one, otherwise for the label alone; for free text, `label` is the text, without a reason.
+        It has the pack's system turn, if there is one, a user turn and the assistant's turn. With a `reason`, the
+        question asks for reason and label; without one, it asks for the label alone. For free text, `label` is the
+        text, and there is no reason.
         """
         if self.pack.task(sample.task).free_text:
             request = self.write(sample, Sampling())

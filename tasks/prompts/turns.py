@@ -1,4 +1,4 @@
-"""Return a request's turns as a content list or as text, with the same words for training, asking and export."""
+"""Return a request's turns as a content list or as text. Training, asking and export use the same words."""
 
 import re
 
@@ -9,12 +9,12 @@ _INTERPRETED = re.compile(r"<(image|video|audio|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\
 
 
 def make_system_turn(request: Request) -> list[dict[str, str]]:
-    """Return the turns before the user's: ``{"role": "system", "content": text}`` if the pack has one, else none."""
+    """Return ``[{"role": "system", "content": text}]`` if the pack has a system turn, else an empty list."""
     return [{"role": "system", "content": escape_placeholder(request.system)}] if request.system else []
 
 
 def make_user_content(request: Request) -> list[dict[str, str]]:
-    """Return the content list of the request's user turn, in order.
+    """Return the content list of the request's user turn: prefix, parts and suffix, in this order.
 
     Its elements are ``{"type": "text", "text": …}`` and ``{"type": "image", "image": path}``, without empty texts.
     """
@@ -29,11 +29,11 @@ def make_user_content(request: Request) -> list[dict[str, str]]:
 
 
 def make_user_text(request: Request) -> str:
-    """Return the same user turn as one string, with `<image>` for each image.
+    """Return the request's user turn as one string, with `<image>` for each image.
 
-    A literal `<image>` in the item's own text or in a template would be counted as an image by trainers, and a literal
-    `<|im_end|>` would end the turn, so both get full-width brackets here and in `make_user_content`: a student is
-    trained on exactly what it is asked.
+    Trainers would count a literal `<image>` in the item's own text or in a template as an image, and a literal
+    `<|im_end|>` would end the turn. Both therefore get full-width brackets, here and in `make_user_content`, so that a
+    student is trained on exactly what it is asked.
     """
     return "".join(element.get("text", IMAGE_TOKEN) for element in make_user_content(request))
 
