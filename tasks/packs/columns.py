@@ -1,4 +1,4 @@
-"""The names of the columns or keys of an item's fields in a manifest."""
+"""The names that an item's fields have in a manifest, as columns or keys."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 def _not_blank(text: str) -> str:
     if not text.strip() or text != text.strip():
-        raise ValueError("must not be empty or begin or end with a space")
+        raise ValueError("must not be empty, and must not begin or end with a space")
     return text
 
 
@@ -15,7 +15,7 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 
 
 class Columns(BaseModel):
-    """The names of an item's fields in a manifest; None for a field that it does not have."""
+    """The names of an item's fields in a manifest; None for a field that the manifest does not have."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -38,9 +38,9 @@ class Columns(BaseModel):
     @model_validator(mode="after")
     def _an_item_holds_something(self) -> "Columns":
         if self.image is None and self.instruction is None:
-            raise ValueError("give the column of `image`, of `instruction`, or of both")
+            raise ValueError("set the column of `image`, of `instruction`, or of both")
         if self.id is None and self.image is None:
-            raise ValueError("id: give its column; an item without an id can only be named after its image")
+            raise ValueError("id: set its column, or set `image`; items without an id are named after their images")
         if len(set(self.named)) < len(self.named):
             raise ValueError("the same column is given for two fields")
         return self

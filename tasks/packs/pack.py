@@ -18,18 +18,18 @@ FREE_TEXT_FILES = ("write.jinja", "answer.jinja")
 
 
 class Pack(PackFile):
-    """A loaded and checked pack. Made by `load_pack`; read by items and prompts."""
+    """A loaded and checked pack. `load_pack` makes it; the `items` and `prompts` packages use it."""
 
     folder: Path
     digest: str
-    """sha256 of the names and bytes of all files of the folder, except hidden ones."""
+    """sha256 of the names and bytes of all files in the folder, except hidden ones."""
 
     def with_neither(self, sample: Sample) -> Sample:
         """Return the sample with the pack's "none of these" added to its labels, if the pack defines one."""
         return sample if self.neither is None else sample.model_copy(update={"labels": (*sample.labels, self.neither)})
 
     def require_labels(self, stage: str) -> None:
-        """Raise PackError if this is a free-text pack, for which `stage` cannot run."""
+        """Raise PackError if this is a free-text pack; `stage` in the message is what needs labels."""
         if self.free_text:
             raise PackError(
                 f"{self.folder / 'pack.yaml'}: free_text: {stage} needs a label set, and this pack has none; leave out "
@@ -37,10 +37,10 @@ class Pack(PackFile):
             )
 
     def task(self, name: str) -> TaskPack:
-        """Return the task of that name; raises PackError with the known names."""
+        """Return the task called `name`; raises PackError with the known names if there is none."""
         if name not in self.tasks:
             known = ", ".join(self.tasks)
-            raise PackError(f"{self.folder / 'pack.yaml'}: tasks: no task `{name}`; there are: {known}")
+            raise PackError(f"{self.folder / 'pack.yaml'}: tasks: no task `{name}`; the pack has {known}")
         return self.tasks[name]
 
 

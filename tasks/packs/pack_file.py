@@ -1,4 +1,4 @@
-"""Read and check the keys of pack.yaml; tasks/packs/pack.py makes a `Pack` of them."""
+"""Read and check the keys of pack.yaml; tasks/packs/pack.py makes a `Pack` from them."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class FewShot(_Strict):
-    """An answered example that templates may show: the item in words, and a good answer."""
+    """An example that templates may show: the text of an item, and a good answer to it."""
 
     text: Text
     label: Text
@@ -36,7 +36,7 @@ class FewShot(_Strict):
 
 
 class OcrOption(_Strict):
-    """How the text on an image is shown after it."""
+    """How prompts show the text on an image: after the image, between `before` and `after`."""
 
     before: Text
     after: Text
@@ -47,19 +47,19 @@ class TaskPack(_Strict):
     """One labelling task of a pack. Patterns are compiled with MULTILINE: `^` is the start of any line."""
 
     recognise: _Regex | None = None
-    """Pattern that is searched for in the instruction; the first task that matches gets the item. None matches all."""
+    """An item belongs to the first task whose pattern is found in its instruction; None matches any instruction."""
     strip: list[_Regex] = []
-    """Patterns removed from the instruction in this order, after the label list."""
+    """Patterns whose matches are removed from the instruction, in this order, after its label list is removed."""
     label_list: _Regex | None = None
     """Pattern whose group 1 is the list of labels in the instruction; its last match is used and removed."""
     turn: _Regex | None = None
-    """Pattern of the start of a dialogue turn."""
+    """Pattern that matches the start of a dialogue turn."""
     user_turn: _Regex | None = None
-    """Pattern found in the user's turns; the latest of them is never dropped. None: the last turn is the user's."""
+    """Pattern found in user turns; the latest user turn is never dropped. None: the last turn is the user's."""
     free_text: bool = False
     """The task has no label set: the answer is a text, such as a caption."""
     labels: dict[Text, str] = {}
-    """Gloss by label, in the order of the file; empty for free text."""
+    """Maps each label to its gloss, in the order of the file; empty for free text."""
     examples: list[FewShot] = []
 
     _name: str = PrivateAttr("")
@@ -94,13 +94,14 @@ class PackFile(_Strict):
     system: Text = ""
     """The system turn before every question; empty: the default of the model's chat template."""
     reason_key: Text = ""
-    """This key and the next are empty for free text, whose answers are not JSON."""
+    """Key of the reason in the JSON answer; empty for free text, whose answers are not JSON."""
     label_key: Text = ""
+    """Key of the label in the JSON answer; empty for free text."""
     reason_max_chars: int = Field(default=50, ge=1)
     describe_first: bool = False
     """Whether the teacher first describes an item (describe.jinja) and then labels it with its description."""
     neither: Text | None = None
-    """The answer "none of the labels" for an adjudicating teacher; None: it must choose a label."""
+    """Text of the answer "none of the labels", for a teacher that adjudicates; None: it must choose a label."""
     ocr: OcrOption | None = None
     """Whether and how the text on images is shown."""
     columns: Columns = DEFAULT_COLUMNS
@@ -109,7 +110,7 @@ class PackFile(_Strict):
 
     @property
     def free_text(self) -> bool:
-        """Return whether the tasks have no label set; an item's `given` is then a text such as a caption."""
+        """Return whether the tasks have no label set. If so, an item's `given` is a text such as a caption."""
         return any(task.free_text for task in self.tasks.values())
 
     @model_validator(mode="after")
