@@ -1,7 +1,7 @@
-"""Measure on held-out items whether a run's training set makes better students.
+"""Compare students trained on a run's training set with students trained on raw labels, on held-out items.
 
 settings.py  the settings under `evaluate:`
-results.py   a finished run's results; whether it kept the held-out items out of its set
+results.py   a finished run's results; whether its training set was kept free of evaluation items
 variants.py  the training set of each variant, from raw labels to the emitted set       (evaluate.variants)
 trials.py    one student per variant and seed, all with the same number of steps      (evaluate.seeds, evaluate.steps)
 test_set.py  true labels of held-out items; the labels predicted for a test set         (evaluate.truth, test)

@@ -1,4 +1,4 @@
-"""Load a finished run's results for training students, and check that it kept the held-out items out."""
+"""Load a finished run's results, and check that evaluation items were kept out of its training set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a run that students are trained on: samples by id, and the stages' decisions.
+    """The results of a run on which students are trained; mappings are keyed by sample id.
 
     An item of the labelled set and one of the pool may have the same id.
     """
@@ -27,27 +27,28 @@ class Results:
     labelled: Mapping[str, Sample]
     pool: Mapping[str, Sample]
     reasons: Mapping[str, str]
-    """Emitted reasons for the given label, by labelled id."""
+    """Maps labelled-item id to the reason for the given label; only items that were emitted with a reason."""
     pseudo: Mapping[str, Prediction]
-    """Trusted pseudo-labels, by pool id."""
+    """Maps pool-item id to the trusted pseudo-label."""
     corrections: Mapping[str, Correction]
+    """Maps labelled-item id to the decision about the item's label."""
     emitted: Sequence[Example]
     barred: frozenset[str] = frozenset()
-    """Items that must not be used in any variant, because they are near-duplicates of evaluation items."""
+    """Ids of items that no variant may use, because they are near-duplicates of evaluation items."""
 
 
 def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample]) -> Results:
-    """Return the results of the run's stages for the two sets.
+    """Read the results of the run in the folder `output`; `labelled` and `pool` are its two sets.
 
-    Raises ConfigError for an emitted item that is no longer in either set.
+    Raises ConfigError if an emitted item is no longer in either set.
     """
     emitted = read_rows(_locate_kept(output, "emit"), Example)
     known = {(s.source, s.id) for s in (*labelled, *pool)}
     for e in emitted:
         if e.origin is not Origin.MIX and (e.source, e.sample_id) not in known:
             raise ConfigError(
-                f"{_locate_kept(output, 'emit')}: item {e.sample_id} of {e.source} is no longer in either set; "
-                "run `labelstill run` again"
+                f"{_locate_kept(output, 'emit')}: item {e.sample_id} of {e.source} is no longer in the labelled set "
+                "or the pool; run `labelstill run` again"
             )
     taught = {(e.source, e.sample_id) for e in emitted if e.reason}
     reasoned = {s.id for s in labelled if (s.source, s.id) in taught}
@@ -66,12 +67,12 @@ def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample
 
 
 def check_held_out(output: Path, manifest: Path, digest: str) -> None:
-    """Raise ConfigError unless emit has compared its items with the evaluation set that has this digest."""
+    """Raise ConfigError unless the stage `emit` compared its items with the evaluation set that has this digest."""
     record = read_record(output / "emit")
     if record is None or record.inputs.get("evaluation") != digest:
         raise ConfigError(
-            f"{output / 'emit'}: was made without the current {manifest}, so the training set may contain its items; "
-            "run `labelstill run` again with this `evaluation`"
+            f"{output / 'emit'}: was made without the current {manifest}, so the training set may contain evaluation "
+            "items; run `labelstill run` again with this `evaluation`"
         )
 
 

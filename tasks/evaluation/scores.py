@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from tasks.records import Interval, Record
 
 Labels = NDArray[np.int64]
-"""[seeds, items] index of each answer among the classes; -1 for no answer."""
+"""[seeds, items] The class index of each answer; -1 for an answer that could not be read."""
 _DRAWS = 2000
 _TAILS = (2.5, 97.5)
 
@@ -33,7 +33,7 @@ class ClassScore(Record):
 
 
 class Scored(Record):
-    """One student's answer about one held-out item. Made by evaluate; read by `scores` and `labelstill compare`."""
+    """One student's answer about one held-out item; `labelstill compare` reads the stored rows."""
 
     sample_id: str
     variant: str
@@ -62,10 +62,10 @@ class Score(Record):
     by_seed: tuple[float, ...]
     """Accuracy of each student."""
     agreement: float | None
-    """Share of items with the same label after the student's reason as without; None if reasons weren't asked for."""
+    """Share of items that get the same label with a reason as without one; None if reasons were not asked for."""
     classes: tuple[ClassScore, ...]
     confusion: dict[str, dict[str, int]]
-    """Number of answers over all seeds, by true and predicted label; `(none)` is an answer that could not be read."""
+    """Maps true label and predicted label to a number of answers, over all seeds; `(none)` is an unreadable answer."""
 
 
 class Lift(Record):
@@ -112,7 +112,10 @@ def score(variant: str, answers: Sequence[Scored]) -> Score:
 
 
 def measure_lift(base: str, base_answers: Sequence[Scored], variant: str, answers: Sequence[Scored]) -> Lift:
-    """Return the difference in accuracy on the items that both sides answered; raises ValueError if there are none."""
+    """Return how much more accurate `variant` is than `base`, on the items that both answered.
+
+    Raises ValueError if there are no such items.
+    """
     a, b = _right_together(base_answers, answers)
     of_a, of_b = _resample(a, b)
     return Lift(base=base, variant=variant, points=_make_interval(float(b.mean() - a.mean()), of_b - of_a))

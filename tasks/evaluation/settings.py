@@ -12,15 +12,15 @@ class EvaluateSettings(Settings):
     """Which students are trained and compared on held-out items."""
 
     variants: tuple[Variant, ...] = tuple(Variant)
-    """Training sets to compare; those without items are left out."""
+    """Training sets to compare; a training set without items is left out."""
     seeds: int = Field(default=3, ge=1)
-    """Students per variant, each trained with another seed."""
+    """Number of students per variant, each trained with a different seed."""
     steps: int | None = Field(default=None, ge=1)
-    """Training steps per student; none: the student's `epochs` over the emitted set."""
+    """Training steps per student; none: the student's own `steps`, or its `epochs` over the emitted set."""
     parallel: int = Field(default=1, ge=1)
     """Number of students trained in parallel, each in its own process."""
     ask_reasons: bool = True
-    """Ask students trained on reasons for a reason too, and measure whether it agrees with the label."""
+    """Also ask students that were trained on reasons to give one, and measure how often the label stays the same."""
     truth: Path | None = None
-    """File of known true labels, JSON Lines {id, label}: of held-out items without a label in their manifest, and of
-    the emitted items for the variant `ceiling`."""
+    """File of known true labels, in JSON Lines {id, label}. It is used for held-out items without a label in their
+    manifest, and for the emitted items in the variant `ceiling`."""

@@ -1,4 +1,4 @@
-"""Report an evaluation, and compare two, as Markdown tables with one row per variant."""
+"""Report one evaluation, or compare two, in Markdown tables with one row per variant."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,12 +12,12 @@ class Report(Record):
 
     scores: tuple[Score, ...]
     lifts: tuple[Lift, ...]
-    """Each variant compared with RAW, or with the first variant."""
+    """The lift of each variant over RAW, or over the first variant if RAW was not measured."""
     gap_closed: Interval | None
     """Share of the gap between RAW and CEILING that ALL closes; None unless all three were measured."""
 
     def figures(self) -> dict[str, float]:
-        """Return the figures for the stage's record."""
+        """Return a mapping from name to figure, for the stage's record."""
         found = {f"accuracy of {s.variant}": s.accuracy.value for s in self.scores}
         found |= {f"lift of {x.variant}": x.points.value for x in self.lifts}
         if self.gap_closed is not None:
@@ -66,10 +66,11 @@ def format_points(interval: Interval) -> str:
 
 
 def compare(name_a: str, a: Sequence[Scored], name_b: str, b: Sequence[Scored]) -> str:
-    """Return a comparison of two runs on the items that both answered, as Markdown: each variant, then the F1 by class.
+    """Compare two runs on the items that both answered; return Markdown tables of variants and of F1 by class.
 
-    F1 by class is given for ALL, or for the last common variant if ALL is not in both. It lists the classes that occur
-    in the truth or the answers of either run. Raises ValueError if the runs have no item or no variant in common.
+    F1 by class is given for ALL, or for the last common variant if ALL is not in both runs. The table lists the classes
+    that occur in the truth or the answers of either run. Raises ValueError if the runs have no item or variant in
+    common.
     """
     shared_items = {x.sample_id for x in a} & {x.sample_id for x in b}
     of_a = [x for x in a if x.sample_id in shared_items]

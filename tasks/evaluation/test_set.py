@@ -1,6 +1,6 @@
 """Read true labels of held-out items, and choose the label to submit for each item of a test set.
 
-A leaderboard wants a label for every item, even if no student gave a usable answer.
+A leaderboard requires a label for every item, even if no student gave a usable answer.
 """
 
 from collections import Counter
@@ -16,9 +16,9 @@ from tasks.storage.json_lines import read_objects
 
 
 def read_truth(file: Path) -> dict[str, str]:
-    """Return label by id from JSON Lines `{"id": …, "label": …}`; other fields are ignored.
+    """Return a mapping from id to label, read from JSON Lines `{"id": …, "label": …}`; other fields are ignored.
 
-    Raises JudgementError naming file and line.
+    Raises JudgementError with file and line.
     """
     truth: dict[str, str] = {}
     for number, fields in read_objects(file, JudgementError, "write JSON Lines {id, label}"):
@@ -27,30 +27,31 @@ def read_truth(file: Path) -> dict[str, str]:
             raise JudgementError(f'{file}, line {number}: needs "id" and "label", both text')
         if truth.setdefault(name, label) != label:
             raise JudgementError(
-                f"{file}, line {number}: item {name} has the label {label} here and {truth[name]} before; keep one"
+                f"{file}, line {number}: item {name} has the label {label} here but {truth[name]} above; keep one"
             )
     return truth
 
 
 @dataclass(frozen=True)
 class PredictedLabels:
-    """The content of predictions.csv. Made by `choose_test_labels`; written and reported by evaluate."""
+    """The content of predictions.csv. Made by `choose_test_labels`."""
 
     labels: dict[str, str]
-    """Label by id: first the items that were read, in order, then the refused ones."""
+    """Maps item id to label: first the items that were read, in input order, then the refused ones."""
     unanswered: tuple[str, ...]
-    """Items that were read, but about which no student gave a usable answer."""
+    """Ids of items that were read, but about which no student gave a usable answer."""
     unread: tuple[str, ...]
-    """Items that intake refused."""
+    """Ids of items that were refused when the test set was read."""
 
 
 def choose_test_labels(
     items: Sequence[Sample], answers: Iterable[Prediction], refused: Iterable[str], usual: Counter[str]
 ) -> PredictedLabels:
-    """Return the most probable label of each item, by the sum of the probabilities in all `answers` about it.
+    """Choose for each item the label with the highest sum of probabilities in all `answers` about it.
 
-    An item without an answer gets the most frequent label in `usual` that it offers, or its first. The ids in
-    `refused`, whose own labels are unknown, get the most frequent label of all, or none if `usual` is empty.
+    `usual` counts how often each label is used. An item without an answer gets the most frequent of the labels that it
+    offers, or its first label. The ids in `refused`, whose offered labels are unknown, get the most frequent label of
+    all; if `usual` is empty, they are left out.
     """
     sums: dict[str, dict[str, float]] = {s.id: dict.fromkeys(s.labels, 0.0) for s in items}
     for answer in answers:
@@ -66,15 +67,15 @@ def choose_test_labels(
 
 
 def count_usual_labels(emitted: Iterable[Example], labelled: Iterable[Sample]) -> Counter[str]:
-    """Return how often each label was emitted or, if nothing was, given: the best guess for an unseen item."""
+    """Return how often each label was emitted; if no label was emitted, return how often each was given."""
     return Counter(e.label for e in emitted if e.label) or Counter(s.given for s in labelled if s.given)
 
 
 def keep_own_ids(ids: Iterable[str], manifest: Path, columns: Columns) -> list[str]:
     """Return those of the `ids` that occur in the manifest itself.
 
-    The others were made up by intake, from the place of an item without an id. Raises ManifestError as
-    `read_manifests` does.
+    Each of the others was made from the position of an item that has no id. Raises ManifestError as `read_manifests`
+    does.
     """
     items = [item for _, item in read_manifests(manifest, columns)]
     places = {item.fallback_id for item in items}

@@ -37,7 +37,7 @@ class Trial:
     pack: str
     """Name or folder of the pack."""
     texts: Mapping[str, str]
-    """Text recognised on images, by image digest, for packs that show it."""
+    """Maps image digest to the text recognised on the image, for packs that show it."""
     steps: tuple[Step, ...]
 
     @property
@@ -66,9 +66,10 @@ def plan_trials(
     folder: Path,
     seed: int,
 ) -> list[Trial]:
-    """Return the trials of all variants with the first seed, then with the next; variants without items are left out.
+    """Return one trial per variant and seed: all variants with the first seed, then all variants with the next.
 
-    All students are trained for the same number of steps. Their folders are under `folder`.
+    Variants without items are left out. All students are trained for the same number of steps. Their folders are under
+    `folder`. `truth` maps item id to true label.
     """
     emitted = [e for e in results.emitted if e.label]
     ids = Counter(e.sample_id for e in emitted)
@@ -105,7 +106,8 @@ def make_rows(
 ) -> list[Scored]:
     """Return one row per item: the student's answer and the true label.
 
-    `answers` are given without a reason, `reasoned` after one if reasons were asked for; all are by sample id.
+    All mappings are keyed by sample id: `labels` has the true labels, `answers` the answers without a reason, and
+    `reasoned` the answers after a reason, if reasons were asked for.
     """
     rows: list[Scored] = []
     for item in items:

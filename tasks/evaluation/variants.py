@@ -34,7 +34,7 @@ BEST_FIRST = (Variant.ALL, Variant.CORRECTED, Variant.PSEUDO, Variant.RAW)
 
 @dataclass(frozen=True)
 class Phase:
-    """One training: items, each with the label to teach as `given`, and reasons by id."""
+    """One training. Each of `items` has the label to teach as its `given`; `reasons` maps item id to reason."""
 
     items: tuple[Sample, ...]
     reasons: Mapping[str, str]
@@ -47,9 +47,9 @@ _SECOND_PHASE = 0.3
 
 
 def plan_phases(variant: Variant, results: Results, truth: Mapping[str, str] | None = None) -> tuple[Phase, ...]:
-    """Return the trainings of a student of `variant`, in order; none if the run has no results for it.
+    """Return the trainings of a student of `variant`, in the order to run them; empty if the run has no results for it.
 
-    `truth` (true label by sample id) is used by CEILING only; raises KeyError if it lacks an emitted item.
+    `truth` maps sample id to true label; only CEILING uses it. Raises KeyError if it lacks an emitted item.
     """
     allowed = {i: s for i, s in results.labelled.items() if i not in results.barred}
     raw = tuple(allowed.values())

@@ -38,7 +38,7 @@ def test_reasons_are_of_the_item_that_was_emitted(tmp_path: Path) -> None:
     write(tmp_path / "emit", [emitted("ours.json", "ours"), emitted("theirs.json", "")])
     assert read().reasons == {"7": "ours"}
     write(tmp_path / "emit", [emitted("elsewhere.json", "")])
-    with pytest.raises(ConfigError, match=r"item 7 of elsewhere\.json is no longer in either set"):
+    with pytest.raises(ConfigError, match=r"item 7 of elsewhere\.json is no longer in the labelled set or the pool"):
         read()
 
 
