@@ -39,7 +39,7 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class MarkedReason:
-    """A reason and the class that it explains; labels in `text` are marked (gate.mark_labels)."""
+    """A reason and the label that it explains; in `text`, marks replace labels (`gate.mark_labels`)."""
 
     text: str
     label: str
@@ -51,9 +51,9 @@ class Diversity:
 
     count: int
     distinct_1: float
-    """Different characters / all characters."""
+    """Number of different characters, divided by the number of all characters."""
     distinct_2: float
-    """Different pairs of neighbouring characters / all pairs."""
+    """The same for pairs of neighbouring characters."""
     near_duplicates: float
     """Share of the reasons that have a near-duplicate among the others."""
     mean_chars: float
@@ -63,15 +63,16 @@ class Diversity:
 def find_alike(
     fresh: Sequence[MarkedReason], accepted: Sequence[MarkedReason], settings: RationaleSettings, *, last: bool
 ) -> dict[int, BadReason]:
-    """Return, by position, which of the `fresh` reasons are too similar to each other or to the `accepted` ones.
+    """Find `fresh` reasons that are too similar to each other or to `accepted` ones; map position to fault.
 
-    ALIKE: a near-duplicate of an accepted reason, or of two or more others; of a pair only the second. BEGINS_ALIKE:
-    more reasons of its class, or of the whole set, share its opening than are allowed. All members of such a group are
-    refused, so that each is asked again; at the `last` attempt as many as are allowed are accepted, the first ones.
+    ALIKE: the reason is a near-duplicate of an accepted reason, or of two or more others. Of two reasons that are
+    near-duplicates only of each other, the second is refused. BEGINS_ALIKE: more reasons of its class, or of the whole
+    set, share its opening than are allowed. All fresh members of such a group are refused, so that each is asked again;
+    at the `last` attempt, the first ones are accepted, as many as are allowed.
 
-    Near-duplicates are found exactly, not by MinHash, whose error (0.05 at 128 permutations) is one or two characters
-    of 50. Bigrams are not weighted by rarity (TF-IDF): if a whole class used a template, its words would count for
-    nothing. Measured by tests/benchmarks/reasons.py.
+    Near-duplicates are found exactly, not by MinHash, whose error of 0.05 (at 128 permutations) means one or two
+    characters of 50. Bigrams are not weighted by rarity (TF-IDF): if a whole class used a template, its words would
+    count for nothing. Measured by tests/benchmarks/reasons.py.
     """
     if not fresh:
         return {}
@@ -92,10 +93,10 @@ def find_alike(
 
 
 def find_crowded_out(worded: Mapping[K, MarkedReason], settings: RationaleSettings) -> set[K]:
-    """Return the keys of the reasons to remove so that no two of the others are too similar; the first ones are kept.
+    """Return the keys of reasons to remove, so that no two of the others are too similar; the first ones are kept.
 
-    More than 20,000 reasons are compared class by class, in blocks of 20,000 per class; across blocks only exact copies
-    are found.
+    If there are more than 20,000 reasons, they are compared class by class, in blocks of 20,000; across classes and
+    blocks, only exact copies are found.
     """
     first: dict[str, K] = {}
     for name, one in worded.items():
@@ -114,7 +115,7 @@ def find_crowded_out(worded: Mapping[K, MarkedReason], settings: RationaleSettin
 
 
 def measure_diversity(texts: Sequence[str], near: float = NEAR) -> Diversity:
-    """Measure the diversity of `texts`; all figures are zero for no texts.
+    """Measure the diversity of `texts`; if there are none, all figures are zero.
 
     Distinct-n: Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models" (NAACL 2016), here
     over characters, so that no word boundaries are needed. It falls as a set grows: compare sets of equal size only.
@@ -242,13 +243,13 @@ class Variety:
     repeated: float
     """Share of reasons that are copies of an earlier one."""
     openings: tuple[tuple[str, int], ...]
-    """The most common openings shared by several reasons, each with the number of its reasons."""
+    """The most common openings that several reasons share, each with the number of these reasons."""
     lengths: Counter[int]
-    """Number of reasons by length in characters."""
+    """Maps a length in characters to the number of reasons of that length."""
 
 
 def measure_variety(reasons: Sequence[str]) -> Variety:
-    """Measure `reasons`, of which there must be at least one."""
+    """Return the figures about `reasons`, which must not be empty."""
     units = [_UNITS.findall(reason) for reason in reasons]
     openings: Counter[tuple[str, ...]] = Counter(tuple(u[:_OPENING_UNITS]) for u in units if len(u) >= _OPENING_UNITS)
     first: dict[tuple[str, ...], str] = {}

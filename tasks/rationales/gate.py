@@ -1,7 +1,7 @@
 """Judge rationales by their own text.
 
-A student learns nothing from reasons that reveal the given label or would fit any item, and reasons that argue for
-another label did harm in the challenge. Similarity between reasons is judged in diversity.py.
+A student learns nothing from a reason that mentions the given label or would fit any item. In the challenge, reasons
+that argue for another label did harm. Similarity between reasons is judged in diversity.py.
 """
 
 import re
@@ -40,24 +40,24 @@ _SPACED = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HANGUL"})
 
 @dataclass(frozen=True)
 class MarkedText:
-    """A reason in the form in which patterns are tried on it. Made by `mark_labels`."""
+    """A reason in which marks replace labels, so that patterns can be tried on it. Made by `mark_labels`."""
 
     text: str
-    """NFKC, lower case; RIGHT and OTHER replace mentions of labels."""
+    """The reason in NFKC and lower case; RIGHT and OTHER replace mentions of labels."""
     others: tuple[str, ...]
-    """The labels that OTHER replaces, in order."""
+    """The labels that OTHER replaces, in the order in which they occur in `text`."""
 
 
 @dataclass(frozen=True)
 class LabelledReason:
-    """A reason for the `label` of `sample`. Read by `judge_reasons`."""
+    """A reason why `sample` has `label`, to be judged by `judge_reasons`."""
 
     sample: Sample
     label: str
     reason: str
 
     def mark(self) -> MarkedReason:
-        """Return the reason in the form in which diversity.py compares it."""
+        """Return the reason with its labels marked, as diversity.py compares it."""
         return MarkedReason(mark_labels(self.reason, self.sample.labels, self.label).text, self.label)
 
 
@@ -65,7 +65,7 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
     """Return what is wrong with `reason` as an explanation of `label`, or None.
 
     The language is recognised by its script only, so two languages in Latin letters are not distinguished. Wording is
-    checked if the pack's language has lists in templates/words.
+    checked only if templates/words has a file for the pack's language.
     """
     if len(reason.strip()) < _MIN_CHARS:
         return BadReason.TOO_SHORT
@@ -94,9 +94,10 @@ def judge_reasons(
     accepted: Sequence[MarkedReason] = (),
     last: bool,
 ) -> list[BadReason | None]:
-    """Return what is wrong with each reason, in order: first by its own text, then by similarity to the others.
+    """Return what is wrong with each reason, or None, in input order.
 
-    `accepted` are the reasons accepted before; `last` as in `find_alike`.
+    Each reason is judged by its own text; the sound ones are then judged by their similarity to the others. `accepted`
+    are the reasons that were accepted before; `last` is as in `find_alike`.
     """
     faults = [judge_reason(e.reason, e.sample, e.label, pack) for e in explained]
     sound = [i for i, fault in enumerate(faults) if fault is None]
@@ -109,7 +110,8 @@ def judge_reasons(
 def supports(answer: Prediction, label: str) -> bool | None:
     """Return whether a model that was asked for the label after a reason chose `label`; None if that is unknown.
 
-    Without label probabilities it is unknown, because such a server chooses its label before reading our reason.
+    It is unknown if the answer has no label probabilities, because a server without them chooses its label before it
+    reads the reason.
     """
     return answer.label == label if answer.probabilities else None
 
@@ -117,9 +119,9 @@ def supports(answer: Prediction, label: str) -> bool | None:
 def remove_bad_reasons(
     predictions: Sequence[Prediction], samples: Mapping[str, Sample], pack: Pack
 ) -> tuple[list[Prediction], Counter[str]]:
-    """Remove bad reasons from predictions; return all predictions, and the number of removed reasons by fault.
+    """Remove bad reasons from predictions; return all predictions, and the number of removed reasons per fault.
 
-    It is for a teacher's reasons, which came with its labels and are not asked for again.
+    It is used for a teacher's reasons, which it gave together with its labels; they are not asked for again.
     """
     faults: Counter[str] = Counter()
     checked: list[Prediction] = []
@@ -135,7 +137,7 @@ def remove_bad_reasons(
 
 
 def write_complaint(bad: BadReason, reason: str, pack: Pack) -> str:
-    """Return the complaint for the next attempt, in the pack's language; empty if templates/words has no such file."""
+    """Return the complaint for the next attempt, in the pack's language; empty if the language has no word file."""
     words = load_reason_words(pack.language)
     fault = words.faults.get(bad)
     return words.complaint.format(reason=reason[: pack.reason_max_chars], fault=fault) if fault else ""
@@ -183,7 +185,7 @@ def _weight(text: str, words: ReasonWords) -> int:
 
 
 def mark_labels(reason: str, labels: Sequence[str], label: str) -> MarkedText:
-    """Replace labels in `reason` by marks: whole labels, labels without bracketed text, and their part after a dash."""
+    """Replace labels in `reason` by marks: whole labels, labels without bracketed text, and the part after a dash."""
     names: dict[str, str] = {}
     for other in labels:
         if other != label:

@@ -27,7 +27,7 @@ def find_reasons(
     settings: RationaleSettings,
     seed: int,
 ) -> "Reasons":
-    """Ask for the reason of each sample's given label, up to `settings.attempts` times; keep or drop every sample.
+    """Ask why each sample has its given label, up to `settings.attempts` times; keep or drop every sample.
 
     Raises what `asker` raises.
     """
@@ -40,7 +40,7 @@ def find_reasons(
 
 @dataclass
 class Reasons:
-    """The result for each item, by id. Made by `find_reasons`."""
+    """The results of `find_reasons`; mappings are keyed by item id."""
 
     kept: dict[str, Prediction] = field(default_factory=dict[str, Prediction])
     """Items with an accepted reason; `probabilities` are those of the labels after the reason, if asked for."""
@@ -51,10 +51,10 @@ class Reasons:
     first_faults: Counter[str] = field(default_factory=Counter[str])
     """Faults of the first attempt, with the number of each."""
     unsure: int = 0
-    """Reasons accepted although the engine cannot tell whether they lead to the label."""
+    """Number of reasons accepted although the engine cannot tell whether they lead to the label."""
 
     def diversity(self, near: float, ids: Sequence[str] | None = None) -> tuple[Diversity, Diversity]:
-        """Return the diversity of the first answers and of the accepted reasons, of all items or of `ids`."""
+        """Return the diversity of the first answers and that of the accepted reasons, for all items or for `ids`."""
         before = self.first if ids is None else {i: self.first[i] for i in ids if i in self.first}
         after = self.kept if ids is None else {i: self.kept[i] for i in ids if i in self.kept}
         return measure_diversity(list(before.values()), near), measure_diversity(
@@ -62,7 +62,7 @@ class Reasons:
         )
 
     def figures(self, near: float) -> dict[str, float]:
-        """Return the figures of the stage's record: diversity, lengths, and faults of the first answers."""
+        """Return the figures of the stage's record by name: diversity, lengths, and faults of the first answers."""
         figures: dict[str, float] = {}
         for when, of in zip(("before", "after"), self.diversity(near), strict=True):
             figures |= {

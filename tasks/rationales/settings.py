@@ -9,19 +9,21 @@ from tasks.records import Sampling
 from tasks.settings import Settings
 
 NEAR = 0.5
-"""Jaccard index of two reasons' character bigrams from which they are near-duplicates: they differ in one word of two
-characters in 13, or in two such words in 25. At 0.7, one in eight planted near-duplicates was missed."""
+"""Two reasons are near-duplicates if the Jaccard index of their character bigrams is at least this. Such reasons differ
+in one word of two characters in 13, or in two such words in 25. At 0.7, one in eight planted near-duplicates was
+missed."""
 
 _RETRY_TEMPERATURE = 0.8
 """Greedy decoding would give the same answer again if the pack's template does not show the complaint."""
 
 
 class Support(StrEnum):
-    """Whether a model is asked, without seeing the given label, for the label after a reason, and what else it sees.
+    """Whether a model is asked to which label a reason leads, and whether it also sees the item.
 
-    The demo's generator separates right reasons from those of another class by P(label) with an area under the ROC
-    curve of 0.53 when it sees the item, at which it looks instead, and of 0.75 when it sees the reason alone
-    (tests/benchmarks/reasons.py). A question costs one prefill; with the reason alone, one without images.
+    The model never sees the given label. In the demo, the probability that it gives to this label separates right
+    reasons from those of another class. The area under the ROC curve is 0.53 if the model sees the item, because it
+    then judges the item instead, and 0.75 if it sees the reason alone (tests/benchmarks/reasons.py). A question costs
+    one prefill; with the reason alone, one without images.
     """
 
     NO = "no"
@@ -37,17 +39,17 @@ class RationaleSettings(Settings):
     temperature: float = Field(default=0.0, ge=0)
     """Sampling temperature of the first attempt; 0 is greedy."""
     attempts: int = Field(default=2, ge=1)
-    """Maximum attempts per item; a refused reason is asked again with a complaint."""
+    """Maximum attempts per item; after a rejected reason, the model is asked again and told what was wrong."""
     support: Support = Support.NO
-    """Ask a model for the label after each reason, without showing the given label."""
+    """Also ask the model, without showing it the given label, to which label each reason leads."""
     alike: float = Field(default=NEAR, gt=0, le=1)
-    """Share of common character pairs from which two reasons are too similar."""
+    """Two reasons count as too similar when they share at least this fraction of character pairs."""
     opening_share: float = Field(default=0.1, gt=0, le=1)
-    """Maximum share of a class whose reasons begin alike; half for the whole set."""
+    """Maximum share of a class's reasons that may begin alike; for the whole set, half this share."""
     without_reason: Literal["keep_item", "drop_item"] = "keep_item"
-    """Items without a good reason: keep them with the label alone, or drop them."""
+    """What to do with items without a good reason: keep them with the label alone, or drop them."""
 
     def sampling(self, attempt: int, seed: int) -> Sampling:
-        """Return the sampling of the given attempt, counted from 0."""
+        """Return how to sample at the given attempt, counted from 0."""
         temperature = self.temperature if attempt == 0 else max(self.temperature, _RETRY_TEMPERATURE)
         return Sampling(temperature=temperature, max_tokens=self.max_tokens, seed=seed + attempt)

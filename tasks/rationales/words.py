@@ -1,6 +1,6 @@
 """Read the patterns that judge reasons in one language from templates/words/<language>.yaml.
 
-A language without a file has empty lists, so that only the checks that need no words are made.
+A language without a file has empty lists; only the checks that need no words are then made.
 """
 
 import re
@@ -53,12 +53,12 @@ def _compile_patterns(patterns: Any, info: ValidationInfo) -> re.Pattern[str]:
     filled: list[str] = []
     for number, pattern in enumerate(cast(list[str], patterns), start=1):
         if unknown := [name for name in _NAMED.findall(pattern) if name not in known]:
-            raise ValueError(f"number {number}: <{unknown[0]}> is neither <label> nor one of `pieces`")
+            raise ValueError(f"pattern {number}: <{unknown[0]}> is neither <label> nor one of `pieces`")
         filled.append(_NAMED.sub(lambda named: known[named[1]], pattern))
         try:
             re.compile(filled[-1])
         except re.error as error:
-            raise ValueError(f"number {number}: not a valid regular expression: {error}") from error
+            raise ValueError(f"pattern {number}: not a valid regular expression: {error}") from error
     return re.compile("|".join(filled)) if filled else NEVER
 
 
@@ -77,7 +77,7 @@ _Words = Annotated[re.Pattern[str], BeforeValidator(_compile_words)]
 
 
 class ReasonWords(BaseModel):
-    """The patterns of one language, as the comments of its file describe them; a list may be left out.
+    """The patterns of one language. The comments in its file describe them; any list may be left out.
 
     Patterns are tried on a marked reason (`gate.mark_labels`): RIGHT and OTHER replace labels, quotations from the item
     are removed, and letters are lower case.
@@ -86,7 +86,7 @@ class ReasonWords(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scripts: frozenset[str] = frozenset()
-    """First words of the Unicode names of its letters; empty: any script."""
+    """Scripts of the language, each the first word of its letters' Unicode names, e.g. LATIN; empty: any script."""
     spaced: bool = True
     pieces: dict[str, str] = {}
     physical: _Patterns = NEVER
@@ -97,7 +97,7 @@ class ReasonWords(BaseModel):
     asserts: _Patterns = NEVER
     turns: _Patterns = NEVER
     idle: _Words = NEVER
-    """Words that fit any item, with those of `praise`."""
+    """Words that fit any item, including those of `praise`."""
     praise: _Words = NEVER
     faults: dict[BadReason, str] = {}
     complaint: str = ""
@@ -117,7 +117,7 @@ def has_words(language: str) -> bool:
 
 
 def load_reason_words(language: str) -> ReasonWords:
-    """Return the patterns of a language code, empty ones if it has no file; raises PackError with file and key."""
+    """Return the patterns for a language code, or empty ones if it has no file; raises PackError with file and key."""
     return _words_of(_file_of(language))
 
 
@@ -139,7 +139,7 @@ def read_words(file: Path) -> ReasonWords:
     try:
         found.complaint.format(reason="", fault="")
     except (LookupError, ValueError) as error:
-        raise PackError(f"{file}: complaint: use no other names than {{reason}} and {{fault}}: {error}") from error
+        raise PackError(f"{file}: complaint: use only the names {{reason}} and {{fault}}: {error}") from error
     return found
 
 

@@ -40,14 +40,14 @@ def test_lists_may_be_left_out(tmp_path: Path) -> None:
     [
         ("leaks:", "leak:", r"en\.yaml: leak: unknown key"),
         ("spaced: true", "spaced: perhaps", r"en\.yaml: spaced: "),
-        ("leaks:\n", "leaks:\n  - '(open'\n", r"en\.yaml: leaks: number 1: not a valid regular expression"),
-        ("leaks:\n", "leaks:\n  - 'the <lable>'\n", r"en\.yaml: leaks: number 1: <lable> is neither"),
+        ("leaks:\n", "leaks:\n  - '(open'\n", r"en\.yaml: leaks: pattern 1: not a valid regular expression"),
+        ("leaks:\n", "leaks:\n  - 'the <lable>'\n", r"en\.yaml: leaks: pattern 1: <lable> is neither"),
         ("  reason_garbled:", "  reason_grabled:", r"en\.yaml: faults\.reason_grabled"),
         ("  reason_like_others: 'it is like other reasons; name what only this one has'\n", "", "reason_like_others"),
         (
             "{reason}” won''t",
             "{reasons}” won''t",
-            r"en\.yaml: complaint: use no other names than \{reason\}",
+            r"en\.yaml: complaint: use only the names \{reason\}",
         ),
         ("scripts: [LATIN]", "scripts: [LATIN", r"en\.yaml, line \d+"),
     ],
