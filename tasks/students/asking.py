@@ -1,4 +1,4 @@
-"""Choose the engine for a trained student, and make the questions."""
+"""Choose the engine that runs a trained student, and make the requests for it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
 def choose_student_engine(spec: CheckpointSettings, folder: Path, folders: Sequence[Path]) -> EngineSpec:
     """Return the engine for the student in `folder`: the base with its adapter, or the student's full weights.
 
-    `folders` are those of all students that are asked one after another; one vLLM server serves all their adapters.
+    `folders` are the folders of all students that are asked one after another; one vLLM server serves all adapters.
     """
     base = choose_base_engine(spec)
     path, is_adapter = _checkpoint(spec, folder)
@@ -44,7 +44,7 @@ def choose_student_engine(spec: CheckpointSettings, folder: Path, folders: Seque
 
 
 def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_reason: bool) -> list[Request]:
-    """Return a question for each item's label, alone or after a reason."""
+    """Return one request per item for its label, alone or after a reason."""
     sampling = Sampling(label_probabilities=True, max_tokens=_REASON_TOKENS if with_reason else _LABEL_TOKENS)
     return [prompter.classify(item, sampling, with_reason=with_reason) for item in items]
 

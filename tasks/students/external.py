@@ -47,7 +47,7 @@ class ExternalRecipe:
     """Cache of resized images: with it, the trainer gets exactly the pixels with which the students are later asked."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
-        """Return the identity of the student of `fold`, from its items, settings, base and seed."""
+        """Return a digest that identifies the student of `fold`, made from its items, settings, base and seed."""
         recipe = [self._template.read_text("utf-8"), self._deepspeed.read_text("utf-8") if self._deepspeed else ""]
         base = identify_model(choose_base_engine(self.spec))
         items = sorted([s.id, content_digest(s), s.given] for s in train)
@@ -58,11 +58,12 @@ class ExternalRecipe:
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
         """Train one student on `train`, each item with its given label, and return its folder.
 
-        The student learns to answer the classify prompt without a reason, as it is later asked. The folder contains the
-        data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see external_output.py); the trainer's
-        other files, such as optimizer states, are deleted. A finished folder is returned unchanged; a new one appears
-        atomically. Raises ConfigError for an unusable template or command, and EngineError with the end of the log when
-        the trainer fails, exceeds its time, or saves no safetensors; the unfinished folder is then kept for its log.
+        The student learns to answer the classify prompt without a reason, just as it is later asked. The folder
+        contains the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see external_output.py);
+        the trainer's other files, such as optimizer states, are deleted. A finished folder is returned unchanged; a new
+        one appears atomically. Raises ConfigError for an unusable template or command, and EngineError with the end of
+        the log when the trainer fails, exceeds its time, or saves no safetensors; the unfinished folder is then kept
+        for its log.
         """
         if is_trained(folder):
             return folder

@@ -25,7 +25,7 @@ def find_checkpoint(output: Path, *, adapter: bool) -> Path:
     """Return the folder under `output` with the newest adapter (or whole model), after checking its weights.
 
     An adapter consists of adapter_config.json and adapter_model.safetensors; a whole model of config.json and
-    model*.safetensors, with all files of its index. Raises EngineError with the fix when there is none.
+    model*.safetensors, with all files that its index lists. Raises EngineError with the fix when there is none.
     """
     adapters = _list_folders(output.rglob(_ADAPTER), "adapter_config.json")
     models = _list_folders(output.rglob("model*.safetensors"), "config.json")
@@ -46,7 +46,7 @@ def take_checkpoint(checkpoint: Path, target: Path) -> None:
 
 
 def find_student_checkpoint(folder: Path) -> tuple[Path, bool]:
-    """Return the checkpoint in a student's folder, and whether it is an adapter or a whole model.
+    """Return the checkpoint in a student's folder, and True if it is an adapter or False if it is a whole model.
 
     Raises EngineError when there is none.
     """
@@ -57,7 +57,7 @@ def find_student_checkpoint(folder: Path) -> tuple[Path, bool]:
 
 
 def read_log_tail(log: Path) -> str:
-    """Return the last error of a log, if any, and its last 8 lines, with only the last state of a progress bar."""
+    """Return the last error in a log, if any, and the log's last 8 lines; of a progress bar, only its last state."""
     text = log.read_bytes().decode("utf-8", errors="replace") if log.exists() else ""
     lines = [line.rstrip().rsplit("\r", 1)[-1][:_LONGEST] for line in text.split("\n")]
     lines = [line for line in lines if line.strip()]

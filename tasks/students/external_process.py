@@ -18,11 +18,12 @@ def run_child(
     timeout_seconds: float | None,
     poll: Callable[[], None],
 ) -> int | None:
-    """Run `command` with its output in folder/train.log; return its exit code (above 191: 256 − signal).
+    """Run `command` and write its output to folder/train.log; return its exit code.
 
-    Returns None if it takes longer than `timeout_seconds`. `poll` is called several times per second. The child runs
-    under the engines' guard process, so that it and its children end when this process is killed; `end_leftovers` ends
-    what survives the guard. They are also ended after a timeout and whenever `poll` raises.
+    An exit code above 191 is 256 minus the number of the signal that killed the child. Returns None if the child takes
+    longer than `timeout_seconds`. `poll` is called several times per second. The child runs under the engines' guard
+    process, so that it and its children end when this process is killed; `end_leftovers` ends what survives the guard.
+    They are also ended after a timeout and whenever `poll` raises.
     """
     record = folder / "process" / "trainer.json"
     record.parent.mkdir(parents=True, exist_ok=True)

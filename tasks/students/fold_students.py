@@ -47,5 +47,5 @@ def plan_trainings(
 
 
 def read_seen_content(students: Sequence[Student]) -> dict[int, set[str]]:
-    """Return, by fold, the content digests of the items that the student's record says it was trained on."""
+    """Map each fold to the content digests of the items on which its student was trained, as its record says."""
     return {student.fold: set(read_facts(student.folder)["trained_on_content"]) for student in students}

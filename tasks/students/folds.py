@@ -1,7 +1,7 @@
 """Split the labelled set into folds, and make sure that no student predicts an item that it was trained on.
 
-Folds are scikit-learn's stratified group folds, and similar items are in one group. They are recorded, so that items
-added later do not move existing ones.
+scikit-learn makes stratified folds in which a group of similar items stays together. The folds are recorded, so that
+items added later do not move existing ones.
 """
 
 import warnings
@@ -28,24 +28,24 @@ class Folds:
     """The fold (0 … k-1) of each sample id, with facts for reports."""
 
     fold_of: dict[str, int]
-    """Fold by id; items that are never held out are in `always_train`."""
+    """Maps item id to fold; items that are never held out are in `always_train` instead."""
     k: int
     groups: int
     """Number of groups (see `number_groups`)."""
     rare: dict[str, int]
-    """Items per label that is never held out: it has fewer items than folds, or one fold would have all of them."""
+    """Maps each label that is never held out to its number of items; see `make_folds` for which labels these are."""
     always_train: tuple[str, ...] = ()
     """Ids of items in a group with a rare label: every student trains on them, and a person judges them."""
     group_sizes: Counter[int] = field(default_factory=Counter[int])
-    """Number of groups by size."""
+    """Maps a group size to the number of groups of that size."""
     largest_groups: tuple[tuple[str, ...], ...] = ()
-    """Ids of the largest groups, up to five, of two items or more."""
+    """Item ids of each of the largest groups: up to five groups of two items or more."""
     moved: tuple[str, ...] = ()
     """Recorded ids that could not keep their fold, because groups merged or a label became rare."""
 
     @property
     def digest(self) -> str:
-        """Return the identity of the split."""
+        """Return a digest that identifies the split."""
         return digest_of(self.fold_of)[:12]
 
 
@@ -71,15 +71,16 @@ def make_folds(
     recorded: Mapping[str, int] | None = None,
     links: Sequence[tuple[int, int]] = (),
 ) -> Folds:
-    """Split labelled samples into `k` folds, stratified by given label, groups kept together.
+    """Split labelled samples into `k` folds, stratified by given label; groups are kept together.
 
     Groups are those of `number_groups`; `links` are further pairs of positions in `samples` that belong together
-    (`duplicates.find_near_duplicates`). Labels with fewer items than folds are never held out, nor are labels of which
-    one fold would hold out all items (its student would not know them), nor items in a group with such a label.
+    (`duplicates.find_near_duplicates`). A label is never held out if it has fewer items than folds, or if one fold
+    would hold out all its items, because that fold's student would not know the label. Items in a group with such a
+    label are not held out either.
 
-    Each `repeat` 0, 1, … gives another split. `recorded` maps ids to folds of an earlier run, which are kept; it is
-    ignored if that run had another k. A new group with recorded items takes their fold, or the fold of most of them.
-    Other new groups, the largest first, go to the fold where their labels are rarest.
+    Each `repeat` 0, 1, … gives another split. `recorded` maps item ids to their folds in an earlier run, which they
+    keep; it is ignored if that run had another k. A group with recorded items takes the fold that most of them have.
+    Each other group, the largest first, goes to the fold where its labels are rarest.
 
     Raises ConfigError when too few groups or items can be held out for `k` folds.
     The first split is made by scikit-learn's `StratifiedGroupKFold`.
@@ -153,7 +154,7 @@ def read_folds(folder: Path, repeat: int, k: int) -> dict[str, int] | None:
 def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], seen: Mapping[int, set[str]]) -> None:
     """Raise LeakageError if the student of a sample's fold was trained on the sample or on equal content.
 
-    `seen` has, by fold, the content digests (`records.content_digest`) in the student's training record. A sample
+    `seen` maps a fold to the content digests (`records.content_digest`) in its student's training record. A sample
     without a fold was in every training set and has no out-of-fold prediction to check.
     """
     for sample in samples:
@@ -166,11 +167,11 @@ def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], see
 
 
 def assign_unseen(pool: Sequence[Sample], seen: Mapping[int, set[str]]) -> dict[str, int]:
-    """Return, by id, the fold whose student predicts an item of the pool, without items that all students saw.
+    """Map the id of each pool item to the fold whose student predicts it; items that all students saw are left out.
 
-    One student per item is chosen by content, among those that saw no equal content: an average over all students would
-    be more confident than the single out-of-fold prediction of a labelled item, and would get a wrong weight. `seen` is
-    as in `check_out_of_fold`.
+    The item's content determines which student is chosen, among those that saw no equal content. Only one student
+    predicts each item, because an average over all students would be more confident than the single out-of-fold
+    prediction of a labelled item, and would get a wrong weight. `seen` is as in `check_out_of_fold`.
     """
     folds = sorted(seen)
     fold_of: dict[str, int] = {}

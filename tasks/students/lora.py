@@ -1,7 +1,8 @@
 """Train LoRA students: low-rank adapters of Qwen2-VL, trained by trl's SFTTrainer, stored as peft folders.
 
-During training, a hidden folder beside the student's contains checkpoints in transformers' format, whose optimizer and
-random states are torch files, read with weights_only. Only safetensors are kept after the training.
+During training, a hidden folder beside the student's folder contains checkpoints in transformers' format. Their
+optimizer and random states are torch files, which are read with weights_only. After the training, only safetensors are
+kept.
 """
 
 import logging
@@ -49,12 +50,12 @@ class LoraRecipe:
     prompter: Prompter
     repeat: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The reason for each item's label, by id."""
+    """Maps item id to the reason for the item's label."""
     start: Path | None = None
     """Folder of a finished student whose adapter is trained further."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
-        """Return the identity of a student, from its items, settings, base, fold and repeat.
+        """Return a digest that identifies a student, made from its items, settings, base, fold and repeat.
 
         Raises ConfigError as `train` does.
         """
@@ -68,10 +69,10 @@ class LoraRecipe:
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
         """Train one student on `train`, each item with its given label, and return its adapter's folder.
 
-        The student learns the same format in which it is later asked: the answer to the classify prompt, without a
-        reason or, depending on `spec.reasons`, after the item's reason. Items that are left out because they have none
-        are listed in student.json. Images are resized by qwen_vl_utils, as in the local engine. `progress` is called
-        after each update.
+        The student learns the format in which it is later asked: the answer to the classify prompt, without a
+        reason or, depending on `spec.reasons`, after the item's reason. Items that are left out because they have no
+        reason are listed in student.json. Images are resized by qwen_vl_utils, as in the local engine. `progress` is
+        called after each update.
 
         A finished folder (one with student.json) is returned unchanged. A training that was killed resumes from its
         newest complete checkpoint (`spec.checkpoint_seconds`) when this is called again with the same arguments. Two

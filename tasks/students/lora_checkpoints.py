@@ -1,7 +1,7 @@
 """Save checkpoints at intervals, and find the newest complete one after a training was killed.
 
 transformers writes a checkpoint file by file under its final name, so a kill leaves an incomplete one that looks like
-the newest. Here a checkpoint counts only with a list of its files, which is written when all of them are on disk.
+the newest. Here a checkpoint counts only if it has a list of its files, which is written when all are on disk.
 """
 
 import logging
@@ -25,13 +25,17 @@ from tasks.students.loss_curves import Progress
 log = logging.getLogger(__name__)
 
 KEPT = 2
-"""transformers deletes old checkpoints before the new one has its list: with only one kept, a kill could lose all."""
+"""Number of checkpoints to keep. transformers deletes old ones before the new one has its list, so if only one
+were kept, a kill could lose all."""
 
 _LIST = "files.json"
 
 
 def find_newest_checkpoint(work: Path, recipe: str) -> Path | None:
-    """Return the checkpoint to resume from; delete `work` unless the same recipe and library versions made it."""
+    """Return the checkpoint in `work` to resume from, or None.
+
+    `work` is deleted first unless it was made by the same recipe with the same library versions.
+    """
     versions = [module.__version__ for module in (torch, transformers, trl, peft)]
     name = digest_of([recipe, versions])
     if (work / name).exists():
@@ -42,7 +46,7 @@ def find_newest_checkpoint(work: Path, recipe: str) -> Path | None:
 
 
 class Watch(TrainerCallback):
-    """Reports progress, triggers checkpoints, and stops a training that exceeds its seconds, including resumed time."""
+    """Reports progress, triggers checkpoints, and stops a training after `seconds`, counted across resumptions."""
 
     def __init__(self, progress: Progress, seconds: float | None, checkpoint_seconds: float) -> None:
         self._progress, self._limit, self._pause = progress, seconds, checkpoint_seconds

@@ -16,7 +16,7 @@ from tasks.students.settings import StudentSpec
 def choose_taught_items(
     spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]
 ) -> list[tuple[Sample, str]]:
-    """Return the items to train on, sorted by id, each with its reason, or "" for an answer without one.
+    """Return the items to train on, sorted by id, each with its reason, or with "" to train an answer without one.
 
     With `reasons: always`, items without a reason are left out; raises ConfigError when none is left.
     """

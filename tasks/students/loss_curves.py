@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from tasks.storage.files import write_bytes
 
 Progress = Callable[[int, int, float], None]
-"""Called with (steps done, total steps, loss)."""
+"""A function that is called with (steps done, total steps, loss)."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The logged values, one per step, in order."""
+    """The logged values, one per logged step, in the order of the steps."""
 
     steps_logged: tuple[int, ...]
-    """Number of updates, from 1."""
+    """Number of each logged update, counted from 1."""
     losses: tuple[float, ...]
     """Mean negative log-probability (nats) of an answer's tokens."""
     learning_rates: tuple[float, ...] = ()

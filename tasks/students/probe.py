@@ -1,4 +1,4 @@
-"""Train probe students, classifiers on frozen features, for use without a GPU or as a cheap first step.
+"""Train probe students: classifiers on frozen features, for use without a GPU or as a cheap first step.
 
 Training takes minutes on two cores for a thousand items. A probe is stored without pickles: probe.npz, probe.json and,
 as for every student, student.json.
@@ -42,12 +42,12 @@ class ProbeRecipe:
     spec: ProbeSpec
     seed: int
     texts: Mapping[str, str]
-    """The text on the items' images, by digest."""
+    """Maps image digest to the text on the image."""
     images: Mapping[str, Vector]
-    """The features of the images (see `describe_images`), by digest."""
+    """Maps image digest to the features of the image (see `describe_images`)."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
-        """Return the identity of the probe of `fold`, from its items, settings and seed."""
+        """Return a digest that identifies the probe of `fold`, made from its items, settings and seed."""
         items = sorted([s.id, content_digest(s), s.given, join_image_text(s, self.texts)] for s in train)
         ingredients = self.spec.model_dump(mode="json", exclude={"folds", "repeats", "seed"})
         return digest_of([ingredients, items, fold, self.seed])[:16]
@@ -88,9 +88,9 @@ def predict_probe(
     texts: Mapping[str, str],
     images: Mapping[str, Vector],
 ) -> Iterator[Prediction]:
-    """Yield a prediction for each of `samples`, with a probability for each of the item's labels, summing to 1.
+    """Yield a prediction for each of `samples`; the probabilities of an item's labels add up to 1.
 
-    A label without training items has probability 0; an item with only such labels has outcome FAILED. `texts` and
+    A label without training items has probability 0. An item with only such labels has outcome FAILED. `texts` and
     `images` are as in `ProbeRecipe`. Raises EngineError when the folder contains no complete probe.
     """
     facts, plain, classifier, weighing = _read(folder)
@@ -127,7 +127,8 @@ def _make_blocks(
         pooled = np.full((len(samples), width), np.nan, np.float32)
     elif width is not None and pooled.shape[1] != width:
         raise EngineError(
-            f"the probe needs {width} image features, not {pooled.shape[1]}; delete `correction/students` and run again"
+            f"the probe needs {width} features per image, not {pooled.shape[1]}; delete "
+            "`correction/students` and run again"
         )
     return Blocks(
         dialogue=count_ngrams([join_dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),

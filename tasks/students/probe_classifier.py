@@ -1,8 +1,8 @@
-"""The probe's classifier: weighted features, one row per item, a logistic regression on them, and its calibration.
+"""The probe's classifier: a logistic regression on weighted features, one row per item, and its calibration.
 
 During the fit all classes have equal weight, however rare they are. The weight of class frequencies and the temperature
-of probabilities are then fitted on items held out within the training part. These two numbers serve all classes,
-because four items of a class are too few for a calibration curve of its own.
+of probabilities are then fitted on items held out within the training part. All classes share these two numbers,
+because a class with four items has too few for a calibration curve of its own.
 """
 
 import warnings
@@ -45,10 +45,10 @@ class Blocks:
 
 @dataclass(frozen=True)
 class FeatureWeights:
-    """Turns raw features into rows of equal weight; learnt from the training items, without their labels."""
+    """Turns raw features into rows whose blocks have equal weight; fitted to the training items, without labels."""
 
     state: dict[str, Array]
-    """Arrays by name, ready to be saved: kept buckets and their idf for both texts, and the mean of image features."""
+    """Maps name to array, ready to be saved: kept buckets and their idf for both texts, and the mean image features."""
 
     @classmethod
     def fit(cls, blocks: Blocks) -> Self:
@@ -64,7 +64,7 @@ class FeatureWeights:
         return cls(state | {"images_mean": mean.astype(np.float32)})
 
     def make_rows(self, blocks: Blocks) -> Any:
-        """Return items × features, sparse; each of a row's three blocks has length 1, or 0 if the item has none."""
+        """Return a sparse matrix, items × features; each of a row's three blocks has length 1, or 0 if it is empty."""
         texts: list[Any] = []
         for name, counts in (("dialogue", blocks.dialogue), ("shown", blocks.shown)):
             chosen = csr_matrix(counts[:, self.state[f"{name}_buckets"]], dtype=np.float64)
@@ -92,7 +92,10 @@ class Classifier:
     prior_exponent: float
 
     def predict(self, rows: Any, offered: Sequence[Sequence[str]]) -> list[dict[str, float]]:
-        """Return the probability of each of an item's labels, 0 for unknown labels; empty if all are unknown."""
+        """Return for each row a mapping from the item's labels, in `offered`, to their probabilities.
+
+        An unknown label has probability 0. If all labels of an item are unknown, its mapping is empty.
+        """
         scores = np.asarray(rows @ self.weights) + self.offsets
         logs = scores / self.temperature + self.prior_exponent * self.log_prior
         known = {label: position for position, label in enumerate(self.classes)}
@@ -113,9 +116,9 @@ def fit(
 ) -> Classifier:
     """Fit a classifier to `rows` (items × features, sparse) and `labels`, each of which is in its item's `offered`.
 
-    `inner_folds` has the part of each item, or −1, for fitting C (unless `regularisation` is given), temperature and
-    the weight of the prior; None leaves these at their defaults. The model is scikit-learn's multinomial logistic
-    regression with balanced classes and L2 regularisation.
+    `inner_folds` has the calibration part of each item, or −1 for an item in no part. C (unless `regularisation` is
+    given), the temperature and the weight of the prior are fitted on these parts; if None, they keep their defaults.
+    The model is scikit-learn's multinomial logistic regression with balanced classes and L2 regularisation.
     """
     classes = tuple(sorted(set(labels)))
     places = {label: position for position, label in enumerate(classes)}
@@ -194,14 +197,14 @@ def _calibrate(scores: Array, allowed: Array, targets: Array, log_prior: Array) 
 
 
 def to_arrays(classifier: Classifier, weighing: FeatureWeights) -> tuple[dict[str, Array], dict[str, object]]:
-    """Return arrays for an .npz file and values for a JSON file, from which `from_arrays` restores both objects."""
+    """Return arrays for an .npz file and values for a JSON file, from which `from_arrays` restores both arguments."""
     values: dict[str, Any] = vars(classifier) | {"weights": classifier.weights.astype(np.float32)}
     arrays = {name: values.pop(name) for name in _ARRAYS}
     return arrays | weighing.state, values
 
 
 def from_arrays(arrays: Mapping[str, Array], plain: Mapping[str, Any]) -> tuple[Classifier, FeatureWeights]:
-    """Restore both objects from the result of `to_arrays`. Raises KeyError when something is missing."""
+    """Restore classifier and feature weights from the result of `to_arrays`; raises KeyError if a part is missing."""
     fields: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
     fields |= {name: plain[name] for name in _PLAIN}
     fields["classes"] = tuple(fields["classes"])

@@ -27,7 +27,7 @@ log = logging.getLogger("labelstill")
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 BUCKETS = 1 << 17
-"""Hash buckets of a text: about as many as a thousand long dialogues have different n-grams up to length 3."""
+"""Number of hash buckets; a thousand long dialogues have about as many different n-grams of up to 3 characters."""
 _SIDE = 128
 _GRID = 8
 _ORIENTATIONS = 9
@@ -43,7 +43,7 @@ def join_dialogue_text(sample: Sample) -> str:
 
 
 def join_image_text(sample: Sample, texts: Mapping[str, str]) -> str:
-    """Return the text on the item's images (`texts` by digest), in their order."""
+    """Return the text on the item's images, in the order of the images; `texts` maps image digest to text."""
     return "\n".join(texts.get(image.sha256, "") for image in sample.images)
 
 
@@ -60,10 +60,10 @@ def count_ngrams(texts: Iterable[str], ngrams: tuple[int, int]) -> csr_matrix:
 
 
 def describe_images(spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vector]:
-    """Return a feature vector for each different image of `samples`, by digest; empty for `images: none`.
+    """Map the digest of each image of `samples` to a feature vector; return {} for `images: none`.
 
-    It contains colour and gradient histograms, or the mean output of the vision tower of `embedding_model`. An image
-    that cannot be read any more is logged and left out. Raises EngineError when the model cannot be loaded.
+    A vector contains colour and gradient histograms, or the mean output of the vision tower of `embedding_model`. An
+    image that can no longer be read is logged and left out. Raises EngineError when the model cannot be loaded.
     """
     if spec.images == "none":
         return {}

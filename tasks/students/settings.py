@@ -9,14 +9,14 @@ from tasks.settings import Settings
 
 
 class FoldSettings(Settings):
-    """Settings of every kind of student."""
+    """Settings that every kind of student has."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     folds: int = Field(default=5, ge=2)
     """Number of folds; each student is trained without one of them."""
     repeats: int = Field(default=1, ge=1)
-    """Number of splits, each with its own seed and students."""
+    """How often the labelled set is split into folds; each split has its own seed and students."""
     seed: int = 0
     """Seed of folds, initialisation and training order."""
 
@@ -37,39 +37,39 @@ class CheckpointSettings(FoldSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights."""
     scoring_engine: Literal["auto", "local", "vllm"] = "auto"
-    """Engine that asks the students; auto uses vllm on a GPU, else local."""
+    """Engine that runs the trained students; auto uses vllm on a GPU, else local."""
     scoring_batch_size: int = Field(default=8, ge=1)
     """Items per batch when students are asked."""
     min_pixels: int = Field(default=56 * 56, ge=28 * 28)
-    """Minimum area of an image in pixels."""
+    """Minimum area of an image in pixels; smaller images are enlarged."""
     max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28)
-    """Maximum area of an image in pixels."""
+    """Maximum area of an image in pixels; larger images are reduced."""
 
 
 class StudentSpec(CheckpointSettings):
     """Settings of LoRA students (`kind: lora`)."""
 
     kind: Literal["lora"] = "lora"
-    """Low-rank adapters of Qwen-VL, trained here."""
+    """Low-rank adapters of Qwen-VL, trained by labelstill itself."""
     reasons: Literal["never", "always", "where_given"] = "never"
-    """never: train and ask for the label alone; always: reason before label, without items that have no reason;
-    where_given: train with the available reasons, but ask for the label alone."""
+    """never: train on the label alone and ask for it alone; always: train on and ask for a reason before the label,
+    and leave out items without a reason; where_given: train on the reasons that exist, but ask for the label alone."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the training items."""
     steps: int | None = Field(default=None, ge=1)
     """Number of updates; overrides `epochs`."""
     batch_size: int = Field(default=4, ge=1)
-    """Items per step on the device."""
+    """Items per batch."""
     gradient_accumulation: int = Field(default=4, ge=1)
-    """Steps per update."""
+    """Number of batches whose gradients are added up for one update."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak learning rate of the cosine schedule."""
     lora_rank: int = Field(default=16, ge=1)
     """Rank of the adapters."""
     lora_alpha: int = Field(default=32, ge=1)
-    """Scale of the adapters; they are multiplied by alpha / rank."""
+    """Scale of the adapters; their output is multiplied by alpha / rank."""
     gradient_checkpointing: bool = True
-    """Save memory at the cost of a third more time."""
+    """Save memory; training then takes about a third longer."""
     seconds_a_fold: float | None = Field(default=None, gt=0)
     """Maximum seconds of a fold's training; none: no limit."""
     checkpoint_seconds: float = Field(default=120.0, gt=0)
@@ -77,7 +77,7 @@ class StudentSpec(CheckpointSettings):
     parallel: int = Field(default=1, ge=1)
     """Number of folds trained at the same time, each in its own process with one CPU thread."""
     report_to: tuple[str, ...] = ()
-    """Services that also get the loss, such as swanlab or tensorboard (install their packages)."""
+    """Services that also receive the loss, such as swanlab or tensorboard; install their packages first."""
 
 
 class ProbeSpec(FoldSettings):
@@ -92,7 +92,7 @@ class ProbeSpec(FoldSettings):
     embedding_model: str | None = None
     """Name or folder of the Qwen-VL checkpoint for `images: embeddings`."""
     regularisation: float | None = Field(default=None, gt=0)
-    """C of the logistic regression; none: chosen by cross-validation."""
+    """C of the logistic regression (larger is weaker regularisation); none: chosen by cross-validation."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -107,21 +107,21 @@ class ExternalSpec(CheckpointSettings):
     """Settings of students trained by an external trainer (`kind: external`)."""
 
     kind: Literal["external"] = "external"
-    """Training by another program's command line."""
+    """Students trained by another program through its command line."""
     trainer: Literal["llamafactory", "swift"]
     """The trainer: LLaMA-Factory or ms-swift 4."""
     adapter: bool = True
     """Train low-rank adapters; false: the whole language model."""
     template: str | None = None
-    """Configuration in templates/students/, or a path; none: by `trainer` and `adapter`."""
+    """Name of a configuration in templates/students/, or a path; none: chosen by `trainer` and `adapter`."""
     settings: dict[str, Plain] = Field(default_factory=dict)
-    """Options of the trainer that replace the template's; null removes one."""
+    """Trainer options that replace those of the template; null removes an option."""
     command: tuple[str, ...] = ()
-    """Command line with ${config} for the configuration; empty: the trainer's default."""
+    """Command line that starts the trainer, with ${config} for the configuration file; empty: the trainer's default."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables for the trainer, e.g. CUDA_VISIBLE_DEVICES."""
     deepspeed: str | None = None
-    """Zero2, zero3, or the path of a DeepSpeed configuration."""
+    """DeepSpeed configuration: zero2, zero3 or a path; none: no DeepSpeed."""
     timeout_seconds: float | None = Field(default=None, gt=0)
     """Maximum seconds of a fold's training; none: no limit."""
     max_tokens: int = Field(default=32768, ge=256)

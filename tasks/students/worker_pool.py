@@ -21,9 +21,9 @@ _OWNER_SECONDS = 1.0
 def worker_pool(size: int, initializer: Callable[..., object], *arguments: object) -> Generator[ProcessPoolExecutor]:
     """Yield a pool of `size` new processes, each initialised with `initializer(*arguments)`.
 
-    The executor alone would let its processes finish their work, for hours, before a cancelled run ends, and leave them
-    running when this process is killed. Here they are killed when an exception leaves the block, and they end when this
-    process is gone.
+    When a run is cancelled, a ProcessPoolExecutor alone would wait hours for its processes to finish, and when this
+    process is killed, it would leave them running. Here they are killed when an exception leaves the block, and they
+    end by themselves when this process is gone.
     """
     others = set(active_children())
     start = (os.getpid(), initializer, *arguments)

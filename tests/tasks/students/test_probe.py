@@ -177,7 +177,7 @@ def test_a_vision_tower_sees_images_too(data: Data, tmp_path: Path) -> None:
     # even an untrained tower tells screens apart
     learnt = list(predict_probe(folder, screens[:50], {}, features))
     assert sum(p.label == s.given for p, s in zip(learnt, screens, strict=False)) > 25
-    with pytest.raises(EngineError, match="the probe needs 128 image features"):
+    with pytest.raises(EngineError, match="the probe needs 128 features per image"):
         list(predict_probe(folder, screens[:2], {}, data.images))
 
 
