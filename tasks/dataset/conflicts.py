@@ -8,10 +8,10 @@ from tasks.review.queue import order_queue
 
 
 def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[ReviewCase], dict[str, str]]:
-    """Return the review cases of items whose duplicates have other labels, and the verdicts by sample id.
+    """Return review cases for the items whose duplicates have other labels, and a mapping of sample id to verdict.
 
-    There are at most `most` unanswered cases. Cases with a valid verdict are included too, so that the verdict can be
-    changed; outdated verdicts are ignored.
+    At most `most` of the cases are unanswered. Cases that already have a valid verdict are included too, so that the
+    verdict can be changed. Outdated verdicts are ignored.
     """
     named = {place for place in range(plan.own) if plan.ids[place] in sources.verdicts}
     found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}

@@ -1,4 +1,7 @@
-"""Decide which label each sample is trained with (review > correction > given > pseudo), or why it is left out."""
+"""Decide which label each item is trained with, or why it is left out.
+
+A label from a review takes precedence over one from correction, then the given label, then a pseudo-label.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,24 +14,24 @@ from tasks.records import NEITHER, Action, Correction, Example, Origin, Predicti
 
 
 class LeftOutReason(StrEnum):
-    """Why an item is not in the training set (the reason codes of the emit stage), or not in one export of it."""
+    """Why an item is not in the training set, or not in one of its exports: the reason codes of the emit stage."""
 
     CONTAMINATES = "contaminates_evaluation"
     """The item is in the evaluation split, or is a near-duplicate of an item there."""
     WAITING = "waits_for_review"
     NEITHER = "reviewer_said_neither"
     UNREASONED = "no_good_reason"
-    """No reason for its given label passed the gate, nothing else supports the label, and
+    """No reason for the item's given label passed the gate, nothing else supports that label, and
     `rationales.without_reason` is `drop_item`."""
     UNTRUSTED = "no_trusted_pseudo_label"
     OVERRULED = "overruled_duplicate"
-    """The label of a duplicate or near-duplicate has the stronger origin."""
+    """A duplicate or near-duplicate has a label from a stronger origin."""
     CONFLICTING = "conflicting_duplicate"
     """Duplicates or near-duplicates have different labels of the same origin. All of them go to review."""
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
 
-    # of left_out.jsonl: the format's reader would skip, misread or reject the example
+    # The codes in left_out.jsonl: the format's reader would skip, misread or reject the example.
     TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
     IMAGES_DO_NOT_MATCH = "images_do_not_match"
     IMAGE_UNREADABLE = "image_unreadable"
@@ -41,16 +44,16 @@ class LeftOutReason(StrEnum):
 
 
 class Decision(NamedTuple):
-    """How an item would be trained if there were no duplicates of it."""
+    """Which label and reason an item would be trained with if it had no duplicates."""
 
     label: str | None
     """None if there is no label to train on."""
     origin: Origin
     why: str
     reason: str = ""
-    """The reason that the model learns to give for the label; empty if there is none."""
+    """The reason that the model learns to give for the label; empty if the item has none."""
     refused: LeftOutReason | None = None
-    """Why the item is left out regardless of its duplicates; None if it is not."""
+    """Why the item is left out regardless of its duplicates; None if nothing speaks against it."""
 
 
 def decide_labelled(
@@ -63,8 +66,9 @@ def decide_labelled(
 ) -> Decision:
     """Return the decision about a labelled item.
 
-    `reason` explains the given label and is used only if that label is final. `verdict` is a reviewer's answer about a
-    conflict with a duplicate: a label, or `neither`. `waiting` says what happens to items that wait for review.
+    `reason` explains the given label, and is used only if the decision keeps that label. `verdict` is a reviewer's
+    answer about a conflict with a duplicate: a label, or `neither`. `waiting` says what happens to an item that waits
+    for a review: it keeps its label, or it is left out.
     """
     given = sample.given or ""
     if verdict is not None:
@@ -97,7 +101,10 @@ def decide_pseudo_labelled(prediction: Prediction) -> Decision:
 
 
 def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
-    """Return the decision about a pool item: the reviewer's verdict, else its pseudo-label, else leave it out."""
+    """Return the decision about a pool item.
+
+    The label is the reviewer's verdict if there is one, otherwise the pseudo-label. An item with neither is left out.
+    """
     if verdict is not None:
         return _decide_by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
     return pseudo or UNTRUSTED
@@ -113,7 +120,7 @@ def _decide_by_verdict(verdict: str, reason: str) -> Decision:
 
 
 def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset = Subset.TRAIN) -> Example:
-    """Return the training example of a sample with the label and reason of `decision`, whose label must be set."""
+    """Return the training example for a sample, with the label and reason of `decision`; the label must not be None."""
     assert decision.label is not None
     return Example(
         sample_id=sample.id,
@@ -133,28 +140,28 @@ def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset:
 
 
 class MergeEntry(NamedTuple):
-    """What is needed of an item to settle its duplicates."""
+    """The facts about an item that `settle_duplicates` needs."""
 
     content: int
-    """Number of its content; items with equal content have the same number."""
+    """A number that stands for the item's content; items with equal content have the same number."""
     label: str | None
     origin: Origin
     refused: LeftOutReason | None
     labelled: bool
-    """Whether it is in the labelled set. If it was refused there, its duplicate in the pool is left out too."""
+    """Whether the item is in the labelled set. If it is refused there, its duplicates in the pool are left out too."""
     open: bool
-    """Whether its task has no label set; then different texts for the same picture do not conflict."""
+    """Whether the item's task has no label set. Different answers about the same picture then do not conflict."""
     task: str
-    """Items of different tasks are never duplicates of each other, because they are asked different questions."""
+    """Items of different tasks are never duplicates, because their questions differ."""
 
 
 class ItemOutcome(NamedTuple):
-    """Why an item is left out, and because of which other item. If `reason` is None, the item is kept."""
+    """Whether an item is kept (`reason` is None), or why and because of which `other` item it is left out."""
 
     reason: LeftOutReason | None
     other: int | None = None
     labels: tuple[str, ...] = ()
-    """The labels in conflict."""
+    """The labels that conflict; empty unless `reason` is CONFLICTING."""
 
 
 _Question = tuple[int, str]
@@ -176,14 +183,15 @@ class _Neighbourhood:
 def settle_duplicates(
     entries: Sequence[MergeEntry], near: Mapping[int, Sequence[int]], forbidden: Mapping[int, int | None]
 ) -> list[ItemOutcome]:
-    """Return for each item, in order, whether it is kept or why it is left out.
+    """Return, in the order of `entries`, whether each item is kept or why it is left out.
 
-    `near` maps each content to the contents near it, in both directions. `forbidden` maps each content that is in the
-    evaluation split, or near it, to the evaluation item (None if there are several), regardless of the task.
+    `near` maps each content to the contents of its near-duplicates, in both directions. `forbidden` maps each content
+    that equals or nearly equals an evaluation item, of whatever task, to that item. A content that only shows a picture
+    of the evaluation split is mapped to None.
 
-    Among duplicates and near-duplicates of one task, the item whose label has the strongest origin is kept, and of
-    several the first. If their labels differ, all of them are left out. Items of open tasks are left out only for
-    equal items. Forbidden items don't displace others, unless they were refused in the labelled set.
+    Among duplicates and near-duplicates of one task, the item whose label has the strongest origin is kept. If several
+    items have that origin, the first is kept, or none of them if their labels differ. In open tasks, only items with
+    equal content are duplicates. Forbidden items don't displace others, unless they were refused in the labelled set.
     """
     frequency = Counter(entry.content for entry in entries)
     items: dict[_Question, list[int]] = {}

@@ -1,6 +1,6 @@
-"""Compare two versions of an emitted set item by item: what was added, removed or relabelled, and why.
+"""Compare two versions of a training set item by item: what was added, removed or relabelled, and why.
 
-Both sides are compared in slices, so memory holds only the two tables and an index of matching rows.
+The versions are compared in slices, so memory holds only the two tables and an index of matching rows.
 """
 
 import csv
@@ -33,16 +33,16 @@ class ChangeKind(StrEnum):
     REMOVED = "removed"
     RELABELLED = "relabelled"
     REREASONED = "re-reasoned"
-    """The same label with another reason, with a new reason, or without its former one."""
+    """The label is the same, but its reason was changed, added or removed."""
     REWORDED = "reworded"
-    """The same label and reason, but another prompt or other images: the template or the item has changed."""
+    """Label and reason are the same, but the prompt or the images differ: the template or the item has changed."""
     MOVED = "moved"
-    """Moved between training and validation."""
+    """The item moved from training to validation or back."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """An item as one of the two versions has it."""
+    """An item in one of the two versions."""
 
     label: str
     reason: str
@@ -55,7 +55,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """An item that differs. `before` is None if it was added, `after` is None if it was removed."""
+    """An item that differs between the versions. `before` is None for an added item, `after` for a removed one."""
 
     id: str
     kinds: tuple[ChangeKind, ...]
@@ -64,10 +64,10 @@ class Change:
 
 
 def compare_snapshots(before: Snapshot, after: Snapshot) -> Iterator[Change]:
-    """Yield every item that differs: first those of `before` in its order, then added ones in the order of `after`.
+    """Yield every item that differs: first the items of `before`, then the added items, both in their own order.
 
-    Items are matched by id. If a version has an id several times (because two manifests count from 1), its rows are
-    matched in the order of their sources.
+    Items are matched by id. If an id occurs several times in a version (for example because two manifests count
+    from 1), the rows with that id are sorted by source, task and content, and matched in that order.
     """
     tables = (before.table, after.table)
     unique = all(pc.count_distinct(t.column("sample_id")).as_py() == t.num_rows for t in tables)
@@ -93,9 +93,9 @@ class ChangeCounts:
     def __init__(self) -> None:
         self.items = 0
         self.kinds: Counter[ChangeKind] = Counter()
-        """Number of items by kind of change; an item may have several kinds."""
+        """Maps each kind of change to the number of items; an item may have several kinds."""
         self.relabelled: Counter[tuple[str, str]] = Counter()
-        """Number of items by (old label, new label)."""
+        """Maps (old label, new label) to the number of items."""
 
     def add(self, change: Change) -> None:
         """Count one change."""
@@ -107,10 +107,11 @@ class ChangeCounts:
 
 @contextmanager
 def open_change_file(path: Path) -> Generator[Callable[[Change], None]]:
-    """Give a function that writes a change to `path`, as JSON Lines or CSV depending on the file's ending.
+    """Yield a function that writes one change to `path`, as JSON Lines or CSV depending on the file extension.
 
-    The file appears when the block ends without an error. JSON rows have `id`, `changes` and both sides as objects; CSV
-    has a column per field and side. Raises ManifestError for any other ending.
+    The file appears only when the block ends without an error. A JSON row has `id`, `changes`, and the item `before`
+    and `after` as objects; CSV has two columns per field, such as `label_before` and `label_after`. Raises
+    ManifestError for any other extension.
     """
     if path.suffix not in (".jsonl", ".csv"):
         raise ManifestError(f"{path}: unknown file type; the name must end in .jsonl or .csv")

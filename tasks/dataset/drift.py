@@ -1,6 +1,6 @@
-"""Measure how much a new version differs from the published one, and decide whether it is published.
+"""Measure how much a new version differs from the published one, and decide whether to publish it.
 
-The state of the last re-labelling is in ``<output>/relabel.json``.
+``<output>/relabel.json`` stores the result of the last re-labelling.
 """
 
 import time
@@ -33,15 +33,15 @@ class Drift:
     removed: int
     relabelled: int
     balance: float
-    """Total variation distance between the two label distributions, from 0 to 1: the share of a set that would have to
-    change its label to restore the balance (Levin and Peres, "Markov Chains and Mixing Times", chapter 4)."""
+    """Total variation distance between the two label distributions, from 0 to 1: the share of examples that would need
+    another label to restore the old distribution (Levin and Peres, "Markov Chains and Mixing Times", chapter 4)."""
     confidence: float | None
-    """Change of the mean expected precision of the pseudo-labels; None if it is unknown for one version."""
+    """Change in the pseudo-labels' mean expected precision; None if it is unknown for either version."""
     changed: tuple[Change, ...]
-    """The first relabelled items."""
+    """The first relabelled items, at most `SHOWN`."""
 
     def list_exceeded(self, limits: DriftSettings) -> tuple[str, ...]:
-        """Return a sentence for each exceeded limit; none for the first version, which has no predecessor."""
+        """Return a text for each exceeded limit; empty for the first version, which has no predecessor."""
         if not self.before:
             return ()
         common = self.before - self.removed
@@ -56,7 +56,7 @@ class Drift:
         )
 
     def list_relabelled(self) -> list[tuple[str, str, str, str]]:
-        """Return (item, label before, label now, why) of the first relabelled items."""
+        """Return (item id, label before, label now, why) for each of the first relabelled items."""
         return [(c.id, c.before.label, c.after.label, c.after.why) for c in self.changed if c.before and c.after]
 
     def tabulate(self) -> list[tuple[str, str]]:
@@ -72,7 +72,7 @@ class Drift:
 def measure_drift(before: Snapshot | None, after: Snapshot, confidence: tuple[float | None, float | None]) -> Drift:
     """Compare `after` with `before` (None for the first version).
 
-    `confidence` is the mean expected precision of the pseudo-labels in (before, after).
+    `confidence` contains the pseudo-labels' mean expected precision in `before` and in `after`; None if unknown.
     """
     if before is None:
         return Drift(0, after.rows, after.rows, 0, 0, 0.0, None, ())
@@ -104,7 +104,7 @@ def _find_shares(side: Snapshot) -> Any:
 
 
 class Release(StrEnum):
-    """What happens to a new version."""
+    """What to do with a new version."""
 
     PUBLISH = "publish"
     ASK = "ask"
@@ -115,10 +115,10 @@ class Release(StrEnum):
 def judge_release(
     drift: Drift, settings: DriftSettings, approval: ApprovalSettings, *, publish: bool, approved: bool
 ) -> tuple[Release, tuple[str, ...]]:
-    """Return whether the new version is published, and the objections to it, as sentences for people.
+    """Return what to do with the new version, and the objections to it as texts for people.
 
-    An empty set is never published. `publish` releases any other set, and so does `approved`: a person has already
-    approved this version, but the run was interrupted before it was published.
+    An empty set is never published. With `publish` or `approved`, any other set is published. `approved` means that a
+    person has already approved this version, but the run was interrupted before publishing it.
     """
     if not drift.after:
         return Release.HOLD_BACK, ("nothing is left to train on",)
@@ -138,9 +138,9 @@ class RelabelOutcome(StrEnum):
 
     PUBLISHED = "published"
     UNCHANGED = "unchanged"
-    """None of the inputs has changed since the last re-labelling; nothing was done."""
+    """No input has changed since the last re-labelling, so nothing was done."""
     HELD_BACK = "held back"
-    """The new set is not exported: it differs too much, it is empty, or a person rejected it."""
+    """The new set was not exported: it differs too much, it is empty, or nobody approved it."""
     BUDGET_SPENT = "budget spent"
 
 
@@ -151,11 +151,11 @@ class RelabelState(Record):
     """Digest of all inputs when the run began; empty if the next run must not skip its work."""
     outcome: RelabelOutcome
     why: tuple[str, ...] = ()
-    """Sentences for people."""
+    """Explanations for people."""
     version: str | None = None
     """Digest of the published version."""
     approved: str = ""
-    """The `watched` that a person has approved. If a run was interrupted while publishing it, nobody is asked again."""
+    """The value of `watched` that a person approved. If publishing was interrupted, the next run does not ask again."""
     confidence: float | None = None
     """Mean expected precision of the pseudo-labels in the published version."""
     at: float = Field(default_factory=time.time)
@@ -163,7 +163,7 @@ class RelabelState(Record):
 
 
 def read_state(output: Path) -> RelabelState | None:
-    """Return the state of `output`, None before the first re-labelling. Raises ManifestError if it can't be read."""
+    """Return the stored state, or None before the first re-labelling. Raises ManifestError if the file is invalid."""
     path = output / FILE
     try:
         return RelabelState.model_validate_json(path.read_bytes())
@@ -171,7 +171,7 @@ def read_state(output: Path) -> RelabelState | None:
         return None
     except ValidationError as error:
         raise ManifestError(
-            f"{path}: not a valid re-labelling state; delete the file, and the next run checks everything again"
+            f"{path}: not a valid re-labelling state; delete the file, and the next run will check everything again"
         ) from error
 
 

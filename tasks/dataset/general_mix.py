@@ -1,8 +1,7 @@
-"""Draw general-purpose conversations from a file of any length, and check them like all other items.
+"""Draw general-purpose conversations from a file of any length, and check them.
 
-They are mixed into the training set so that the model does not forget other abilities. A row has the format of
-LLaMA-Factory and ms-swift, ``{"messages": [{"role", "content"}, …], "images": [file names]}``, and may begin with a
-system turn.
+Mixing them into the training set helps the model to keep its other abilities. A row has the format of LLaMA-Factory
+and ms-swift: ``{"messages": [{"role", "content"}, …], "images": [file names]}``. It may begin with a system turn.
 """
 
 import heapq
@@ -30,19 +29,19 @@ from tasks.storage.json_lines import read_lines
 
 
 class MixReason(StrEnum):
-    """Why a drawn row can't be used. Unusable images have the reason codes of the intake."""
+    """Why a drawn row can't be used. For an unusable image, the reason code is one of those of the intake."""
 
     MALFORMED = "mix_malformed"
-    """It is not JSON, or not an object with `messages`."""
+    """The row is not JSON, or not an object with valid `messages` and `images`."""
     TURNS = "mix_turns"
-    """User and assistant don't alternate after an optional system turn, or a turn has no text."""
+    """After an optional system turn, user and assistant do not alternate, or a turn has no text."""
     PLACEHOLDERS = "mix_placeholder_mismatch"
-    """The user's turns don't have one `<image>` per image, or another turn has one."""
+    """The user's turns do not contain exactly one `<image>` per image, or another turn contains `<image>`."""
 
 
 @dataclass(frozen=True)
 class MixRow:
-    """A drawn row: an example, or the reason why it is unusable."""
+    """A drawn row: either an example, or the reason code and details that say why the row is unusable."""
 
     id: str
     example: Example | None
@@ -51,7 +50,7 @@ class MixRow:
 
 
 def draw_share(settings: MixSettings, others: int, seed: int) -> list[MixRow]:
-    """Draw enough rows for the mix's share beside `others` items, and 10 % more to replace unusable ones."""
+    """Draw enough rows to reach the mix's share next to `others` items, and 10 % more to replace unusable rows."""
     most = round(others * settings.share / (1 - settings.share) * 1.1) + 20
     return draw_mix(settings.file, settings.images or settings.file.parent, most, seed)
 
@@ -59,13 +58,13 @@ def draw_share(settings: MixSettings, others: int, seed: int) -> list[MixRow]:
 def draw_mix(file: Path, images: Path, count: int, seed: int) -> list[MixRow]:
     """Return up to `count` checked rows of a JSON array or JSON Lines file, drawn at random and in random order.
 
-    The same file and seed give the same order, so a smaller `count` returns the beginning of a larger one. The file is
-    read once; only drawn rows are kept in memory, and only their images (in the folder `images`) are opened. Raises
-    ManifestError if the file can't be read or contains no rows.
+    The same file and seed give the same order, so a smaller `count` returns the first rows of a larger one. The file is
+    read once. Only drawn rows are kept in memory, and only their images are opened; image names are relative to the
+    folder `images`. Raises ManifestError if the file can't be read or contains no rows, or if there is no such folder.
     """
     root = images.resolve()
     if not root.is_dir():
-        raise ManifestError(f"{images}: no such image folder (for {file}); correct `emit.mix.images`")
+        raise ManifestError(f"{images}: no such image folder (needed for {file}); correct `emit.mix.images`")
     rng = Random(seed)
     drawn = heapq.nsmallest(count, ((rng.random(), number, row) for number, row in enumerate(_read_rows(file), 1)))
     if count and not drawn:
@@ -76,7 +75,10 @@ def draw_mix(file: Path, images: Path, count: int, seed: int) -> list[MixRow]:
 
 
 def convert_to_sample(row: Example) -> Sample:
-    """Return a row as a sample, to find its duplicates: user turns and images as parts, the answers as its text."""
+    """Convert a row to a sample, so that its duplicates can be found.
+
+    The texts and images of the user's turns become the parts, and the assistant's answers become the given label.
+    """
     parts: list[Part] = []
     shown = iter(row.images)
     for message in row.messages:

@@ -1,4 +1,4 @@
-"""Write a planned merge: kept.parquet, dropped.parquet and the exports. Examples are streamed, never all in memory."""
+"""Write a planned merge: kept.parquet, dropped.parquet and the exports. Examples are never all in memory at once."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,25 +21,25 @@ from tasks.storage.stages import check_item_counts
 
 STAGE = "emit"
 _HELD = 100_000
-"""Samples in memory at a time, about 200 MB. The samples' files are read once per batch: 10 times for a million items,
-about 10 s of one core each."""
+"""Number of samples in memory at a time, about 200 MB. The samples' files are read once per batch: 10 times for a
+million items, about 10 s of one core each."""
 _MEASURED = 20_000
-"""Number of reasons that are compared with each other, in 8 s of one busy core."""
+"""Maximum number of reasons that are compared with each other. The comparison takes 8 s of one busy core."""
 
 
 @dataclass
 class Emitted:
-    """Counts of what was written."""
+    """What was written, as counts."""
 
     origins: Counter[Origin] = field(default_factory=Counter[Origin])
     labels: Counter[str] = field(default_factory=Counter[str])
-    """Number of examples per label, without those of the mix."""
+    """Maps each label to the number of examples, not counting the mix."""
     dropped: Counter[str] = field(default_factory=Counter[str])
-    """Number of dropped items per reason code."""
+    """Maps each reason code to the number of dropped items."""
     reasons: int = 0
     """Number of examples with a reason."""
     reason_texts: list[str] = field(default_factory=list[str])
-    """The texts of the first 20,000 reasons, a random choice because the examples are shuffled."""
+    """The first 20,000 reasons. They are a random sample, because the examples are shuffled."""
     validation: int = 0
     exported: Exported = field(default_factory=lambda: Exported((), {}, ()))
 
@@ -59,7 +59,7 @@ class Emitted:
             self.labels[example.label] += 1
 
     def figures(self, plan: Plan, sources: Sources) -> dict[str, float]:
-        """Return the figures of the stage's record."""
+        """Return the figures for the stage's record."""
         return {f"from {origin}": float(n) for origin, n in sorted(self.origins.items())} | {
             "with a reason": self.reasons,
             "near-duplicate reasons": measure_diversity(self.reason_texts).near_duplicates,
@@ -73,9 +73,9 @@ class Emitted:
 def write_merged(
     folder: Path, plan: Plan, sources: Sources, prompter: Prompter, seed: int, *, candidate: bool = False
 ) -> Emitted:
-    """Write kept.parquet (shuffled), dropped.parquet and the exports to `folder`; no exports for a candidate.
+    """Write kept.parquet (in random order), dropped.parquet and the exports to `folder`, and return the counts.
 
-    Raises ItemCountError unless every merged item was either kept or dropped.
+    For a candidate no exports are written. Raises ItemCountError unless every merged item was either kept or dropped.
     """
     emitted = Emitted()
     ids: list[str] = []
@@ -101,7 +101,7 @@ def write_merged(
 
 
 def shuffle_examples(plan: Plan, sources: Sources, prompter: Prompter, seed: int) -> Iterator[Example]:
-    """Yield the examples in random order, which depends only on the plan and the seed; samples are read in batches."""
+    """Yield the kept examples in a random order that depends only on plan and seed. Samples are read in batches."""
     mix = [row.example for row in sources.mix[: plan.mixed] if row.example is not None]
     kept = [place for place in range(plan.own + len(mix)) if plan.outcomes[place].reason is None]
     order: NDArray[np.int64] = np.random.default_rng(seed).permutation(np.array(kept, dtype=np.int64))
@@ -118,7 +118,7 @@ def shuffle_examples(plan: Plan, sources: Sources, prompter: Prompter, seed: int
 
 
 def list_dropped(plan: Plan, sources: Sources) -> Iterator[Dropped]:
-    """Yield a record for each item that is left out, in order of place; those of the mix come last."""
+    """Yield a record for each item that is left out, in order of place; items of the mix come last."""
     place = -1
     for row in chain(repeat(None, plan.own), sources.mix[: plan.mixed]):
         if row is not None and row.example is None:

@@ -1,6 +1,6 @@
-"""Plan a merge: decide for every item whether it is kept, and whether it is used for training or validation.
+"""Plan a merge: decide whether each item is kept, and whether it is used for training or validation.
 
-Items are not all held in memory: first their signatures are compared, then only the few similar items are read.
+The items are never all in memory: first their signatures are compared, then only the few similar items are read.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,22 +30,25 @@ _DETAILS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """The decision about every item, by its place: labelled items first, then pool, mix and evaluation items."""
+    """The decision about every item.
+
+    An item's place is its index in this order: labelled items, pool items, usable mix items, evaluation items.
+    """
 
     ids: list[str]
     outcomes: list[ItemOutcome]
-    """For all items except the evaluation items."""
+    """One outcome per item, without the evaluation items."""
     validation: NDArray[np.bool_]
-    """Whether the item is held out for validation; for the same items as `outcomes`."""
+    """Whether each item of `outcomes` is held out for validation."""
     contaminating: int
-    """Number of items in or near the evaluation split, whether they are left out or not."""
+    """Number of labelled and pool items that equal or nearly equal an evaluation item, even if they are kept."""
     own: int
     """Number of labelled and pool items."""
     mixed: int
-    """Number of rows of the mix that were needed, usable or not; later rows are neither kept nor dropped."""
+    """How many rows of the mix were needed, usable or not. Later rows are neither kept nor dropped."""
 
     def detail(self, place: int) -> str:
-        """Return for people why the item at `place` is left out; empty if its reason code is enough."""
+        """Explain to people why the item at `place` is left out; empty if the reason code says enough."""
         outcome = self.outcomes[place]
         if outcome.other is None:
             return "shows a picture of the evaluation split" if outcome.reason is LeftOutReason.CONTAMINATES else ""
@@ -54,9 +57,9 @@ class Plan:
 
 
 def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
-    """Decide about every item of `sources`; missing image hashes are computed and added to `image_hashes`.
+    """Decide about every item of `sources`. Computes missing image hashes and adds them to `image_hashes`.
 
-    A million items with known hashes take 184 s of one core and 2.2 GiB (tests/benchmarks/merge_scale.py).
+    A million items with known hashes take 184 s of one core and 2.2 GiB of memory (tests/benchmarks/merge_scale.py).
     """
     settings = sources.settings
     ids: list[str] = []
@@ -165,11 +168,11 @@ def _choose_validation(
 
 
 def hold_out_groups(labels: NDArray[np.int64], groups: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Return [N] whether each item is held out: of each label about `share` of its groups, always whole groups.
+    """Return flags [N] that say which items are held out: about `share` of each label's groups, always whole groups.
 
-    `labels` [N] and `groups` [N] are numbers. A group has the label of its first item. Each label keeps at least one
-    group in training. scikit-learn is not used because StratifiedGroupKFold takes minutes for a million groups, and
-    StratifiedShuffleSplit refuses labels with one item.
+    `labels` [N] and `groups` [N] contain a number for each item. A group counts under the label of its first item. At
+    least one group of each label stays in training. scikit-learn is not used, because StratifiedGroupKFold takes
+    minutes for a million groups, and StratifiedShuffleSplit refuses labels with one item.
     """
     held = np.zeros(len(groups), bool)
     if not len(groups) or share <= 0:
@@ -188,7 +191,7 @@ def hold_out_groups(labels: NDArray[np.int64], groups: NDArray[np.int64], share:
 
 
 def apportion(shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return whole numbers that add up to the sum of `shares`: those with the largest remainders are rounded up."""
+    """Round `shares` to whole numbers that keep their (rounded) sum: the largest remainders are rounded up."""
     counts = np.floor(shares).astype(np.int64)
     more = round(float(shares.sum())) - int(counts.sum())
     counts[np.argsort(counts - shares, kind="stable")[:more]] += 1

@@ -1,4 +1,4 @@
-"""Choose which reasons are used in training: a share of those that pass the gate, and no two that are too alike."""
+"""Choose the reasons to train on: a share of those that pass the gate, without any that is too similar to another."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,15 +11,15 @@ from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Prediction, Sample, Split, digest_of
 
 ItemKey = tuple[Split, str]
-"""An item by set and id, because the manifests of both sets may count from 1."""
+"""The set and id of an item. The id alone is not unique, because the manifests of both sets may count from 1."""
 
 
 def drop_unsound_reasons(
     corrections: Mapping[str, Correction], labelled: Iterable[Sample], pack: Pack
 ) -> dict[str, Correction]:
-    """Return the corrections by id, without teacher's reasons that don't pass the gate for the final label.
+    """Return `corrections` (keyed by sample id) without the teacher's reasons that fail the gate for the final label.
 
-    All other reasons have passed the gate in the stage that made them.
+    Reasons from other stages are not checked here, because those stages have already checked them.
     """
     sound = dict(corrections)
     for sample in labelled:
@@ -39,9 +39,9 @@ def find_unused_reasons(
     rationales: RationaleSettings,
     seed: int,
 ) -> tuple[set[ItemKey], int]:
-    """Return the items that are trained without their reason, and how many of them have a reason too like another.
+    """Return the items to train without their reason, and how many of these reasons are too similar to another one.
 
-    The others are excluded by `reason_share`. That is drawn per item, so whether an item keeps its reason doesn't
+    The other reasons are excluded by `reason_share`, which is drawn for each item. So the draw for an item does not
     depend on what else is merged.
     """
     found = {(Split.LABELLED, i): MarkedReason(p.reason, p.label or "") for i, p in reasons.items() if p.reason}

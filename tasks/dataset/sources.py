@@ -1,6 +1,6 @@
-"""Read what is merged: the samples, the results of the earlier stages, and the verdicts of reviewers.
+"""Read what is merged: the samples, the results of the earlier stages, and reviewers' verdicts.
 
-`Sources` decides about each item by itself, with the rules in decisions.py; merge_plan.py settles duplicates.
+`Sources` decides about each item on its own, by the rules in decisions.py; merge_plan.py then handles duplicates.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,26 +29,27 @@ Samples = Sequence[Sample] | StoredRows[Sample]
 
 @dataclass(frozen=True)
 class Sources:
-    """What is merged. `corrections` and `reasons` (for the given label) are by labelled id, `pseudo` by pool id."""
+    """What is merged. `corrections` and `reasons` are keyed by labelled-item id, `pseudo` by pool-item id."""
 
     labelled: Samples = ()
     pool: Samples = ()
     mix: Sequence[MixRow] = ()
-    """In the order in which they are used."""
+    """The drawn rows, in the order in which they are used."""
     evaluation: Samples = ()
-    """The held-out items. Neither they nor their near-duplicates are used for training."""
+    """The held-out items. They and their near-duplicates are not used for training, unless `transductive` is set."""
     corrections: Mapping[str, Correction] = field(default_factory=dict[str, Correction])
     pseudo: Mapping[str, Decision] = field(default_factory=dict[str, Decision])
-    """Decisions from trusted pseudo-labels."""
+    """The decisions that follow from trusted pseudo-labels."""
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Reasons for the given labels."""
     unreasoned: Collection[str] = ()
-    """Labelled items for whose given label there is no good reason. They are left out, unless their label was changed
-    or a reviewer confirmed it."""
+    """Ids of labelled items without a good reason for their given label. They are left out, unless their label was
+    changed or a reviewer confirmed it."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
-    """Verdicts on conflicting duplicates, by id. `find_verdict` returns only those that are still valid."""
+    """Verdicts on conflicting duplicates, keyed by sample id. Some may be outdated; `find_verdict` checks this."""
     settings: EmitSettings = field(default_factory=EmitSettings)
     alike_reasons: int = 0
-    """Number of reasons that are not used because another one is too alike."""
+    """Number of reasons that are not used because they are too similar to another one."""
 
     @property
     def own(self) -> int:
@@ -56,7 +57,7 @@ class Sources:
         return len(self.labelled) + len(self.pool)
 
     def decide_all(self) -> Iterator[tuple[Sample, Decision]]:
-        """Yield every labelled, pool and mix item with the decision about it by itself, without its duplicates."""
+        """Yield every labelled, pool and mix item with the decision about it, ignoring its duplicates."""
         for place, sample in enumerate(chain(self.labelled, self.pool)):
             yield sample, self.decide(place, sample)
         for row in self.mix:
@@ -64,7 +65,7 @@ class Sources:
                 yield convert_to_sample(row.example), Decision("", Origin.MIX, row.example.why)
 
     def decide(self, place: int, sample: Sample) -> Decision:
-        """Return the decision about the labelled or pool item at `place` by itself, without its duplicates."""
+        """Return the decision about the labelled or pool item at `place`, ignoring its duplicates."""
         verdict = self.find_verdict(sample)
         if place >= len(self.labelled):
             return decide_pool(self.pseudo.get(sample.id), verdict)
@@ -76,7 +77,7 @@ class Sources:
         return decision
 
     def find_verdict(self, sample: Sample) -> str | None:
-        """Return the reviewer's verdict, a label or `neither`; None if there is none or it is outdated."""
+        """Return the reviewer's verdict (a label or `neither`), or None if there is no verdict or it is outdated."""
         verdict = self.verdicts.get(sample.id)
         if verdict is None:
             return None
@@ -84,7 +85,7 @@ class Sources:
         return valid.get(sample.id)
 
     def read_places(self, places: Collection[int]) -> Iterator[tuple[int, Sample]]:
-        """Yield (place, sample) of the items at `places`; evaluation items come last. Other rows are not decoded."""
+        """Yield (place, sample) for the items at `places`, in order of place. Other rows are not decoded."""
         start = 0
         mix = [convert_to_sample(row.example) for row in self.mix if row.example is not None]
         for samples in (self.labelled, self.pool, mix, self.evaluation):
@@ -102,10 +103,10 @@ class Sources:
 def check_stages(
     output: Path, stages: Iterable[str], sets: Mapping[Split, SourceConfig], digests: Mapping[Split, str]
 ) -> dict[str, str]:
-    """Return the digest of each stage whose results are merged. `digests` are the current digests of the sets.
+    """Map each stage whose results are merged to its digest. `digests` are the current digests of the sets.
 
-    Raises ConfigError if a stage has no record, or if the manifest has changed since the stage ran: a label that was
-    corrected since then would be overwritten by a decision about the former label.
+    Raises ConfigError if a stage has no record, or if its manifest has changed since the stage ran. Otherwise a label
+    that was corrected in the meantime could be overwritten by a decision about the old label.
     """
     found: dict[str, str] = {}
     for stage in stages:
@@ -131,7 +132,7 @@ def read_sources(
     rationales: RationaleSettings,
     seed: int,
 ) -> Sources:
-    """Return a run's results under `output`: its sets, and what `stages` kept. The samples stay on disk."""
+    """Return the results of the run in `output`: its `sets`, and what `stages` kept. The samples stay on disk."""
 
     def samples(split: Split) -> Samples:
         return StoredRows(output / "samples" / split / "kept.parquet", Sample) if split in sets else ()

@@ -1,7 +1,7 @@
-"""Record versions of the emitted set: a log of their content digests, and a snapshot of each for comparison.
+"""Record the versions of a training set: a log of their digests, and a snapshot of each for comparison.
 
-``<output>/versions/versions.jsonl`` has one line per version, oldest first. ``<output>/versions/<12 hex>.parquet`` has
-the columns in `_NAMES` of every example, so that versions can still be compared after `<output>/emit` was rewritten.
+``<output>/versions/versions.jsonl`` has one line per version, oldest first. ``<output>/versions/<12 hex>.parquet`` is a
+snapshot: the columns in `_NAMES` for every example. Versions can thus be compared even after `emit` was rewritten.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from tasks.storage.stages import code_version
 FOLDER = "versions"
 LOG = "versions.jsonl"
 CANDIDATE = "candidate"
-"""The folder, beside `emit`, of a merged set that is not published yet."""
+"""The folder beside `emit` that holds a merged set before it is published."""
 
 _SHORT = 12
 
 
 class Version(Record):
-    """A line of the log. Made by `record_version`; read by diff, flows/relabel.py and reports."""
+    """A line of the log. Made by `record_version`; read by flows/relabel.py, reports and `labelstill diff`."""
 
     version: str
     """Content digest of the set (64 hexadecimal digits)."""
@@ -43,22 +43,23 @@ class Version(Record):
     """Seconds since 1970."""
     rows: int
     origins: dict[Origin, int]
-    """Number of examples by origin of their label."""
+    """Maps the origin of a label to the number of examples."""
     recipe: str
     """Recipe hash of the emit stage (tasks/storage/stages.py)."""
     code: str
 
     @property
     def short(self) -> str:
-        """The first 12 hexadecimal digits, which files and messages use as the version's name."""
+        """The first 12 hexadecimal digits of the digest, used as the version's name in files and messages."""
         return self.version[:_SHORT]
 
 
 class SetDigest:
-    """Computes a digest of a set of examples that doesn't depend on their order, in constant memory.
+    """Computes a digest of a set of examples in constant memory. The order of the examples does not matter.
 
-    It is the sum of the rows' sha256 modulo 2**256, so a row that occurs twice counts twice. It identifies versions but
-    is no protection against tampering: such sums can be forged (Wagner, "A Generalized Birthday Problem", 2002).
+    The digest is based on the sum of the rows' sha256 modulo 2**256, so a row that occurs twice counts twice. It
+    identifies a version but does not protect against tampering, because such sums can be forged (Wagner, "A Generalized
+    Birthday Problem", 2002).
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class SetDigest:
         self._sum = 0
 
     def add(self, snapshot: Any) -> None:
-        """Add the rows of a pyarrow table or batch with a snapshot's columns."""
+        """Add the rows of a pyarrow table or batch, which must have a snapshot's columns."""
         columns = [snapshot.column(name).to_pylist() for name in ("sample_id", "content", "label", "subset")]
         for row in zip(*columns, strict=True):
             self._sum += int.from_bytes(hashlib.sha256(orjson.dumps(row)).digest())
@@ -80,10 +81,10 @@ class SetDigest:
 
 
 def record_version(output: Path, kept: Path, recipe: str) -> Version:
-    """Record the examples in `kept` (emit's kept.parquet) as a version of `output`, and return it.
+    """Record the examples in `kept` (emit's kept.parquet) as a version, and return that version.
 
-    Writes a snapshot of the examples, and a line in the log unless the set equals the last version. Memory use does not
-    grow with the size of the set.
+    Writes a snapshot of the examples, and adds a line to the log unless the set equals the last version. Memory use
+    does not grow with the size of the set.
     """
     digest = SetDigest()
     origins: Counter[Origin] = Counter()
@@ -112,7 +113,7 @@ def record_version(output: Path, kept: Path, recipe: str) -> Version:
 
 
 def read_versions(output: Path) -> list[Version]:
-    """Return the versions of `output`, oldest first. Raises ManifestError for an invalid line in the log."""
+    """Return the versions in `output`, oldest first. Raises ManifestError if a line of the log is invalid."""
     path = output / FOLDER / LOG
     if not path.exists():
         return []
@@ -120,7 +121,7 @@ def read_versions(output: Path) -> list[Version]:
 
 
 def find_version(output: Path, prefix: str) -> Version:
-    """Return the version of `output` whose digest begins with `prefix`. Raises ManifestError if none or several do."""
+    """Return the version in `output` whose digest begins with `prefix`; raises ManifestError unless exactly one does."""
     log = read_versions(output)
     found = {v.version: v for v in log if v.version.startswith(prefix)}
     if len(found) == 1:
@@ -138,14 +139,15 @@ def snapshot_path(output: Path, version: Version) -> Path:
 # --- reading a version back ----------------------------------------------------------------------------------
 
 MOST_BYTES = 16 << 30
-"""Largest unpacked size of a version, about 20 million examples. A small crafted file may unpack to more."""
+"""Maximum unpacked size of a version, about 20 million examples. The limit guards against small files that unpack to
+far more."""
 _SLICE = 50_000
 _LEAST = 100
-"""Minimum bytes per row in memory, however well it is compressed: ids, digests, indices."""
+"""Minimum number of bytes that a row takes in memory (ids, digests, indices), however well it is compressed."""
 _EMITTED_SLICE = 5_000
-"""Rows per slice when rows contain whole prompts; 50,000 took 600 MB."""
+"""Rows per slice if rows contain whole prompts; slices of 50,000 rows took 600 MB."""
 _NAMES = ("sample_id", "label", "reason", "origin", "why", "subset", "task", "source", "content")
-"""Columns of a snapshot. `content` is the digest (32 hexadecimal digits) of the texts and images for training."""
+"""Columns of a snapshot. `content` is a digest (32 hexadecimal digits) of the training texts and images."""
 _SCHEMA = pa.schema([(name, pa.string()) for name in _NAMES])
 # Columns with few distinct values: as dictionaries they take four bytes per row.
 _REPEATED = ("label", "origin", "why", "subset", "task", "source")
@@ -154,10 +156,10 @@ _EMITTED = (*_NAMES[:-1], "messages", "images")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A version that was read for comparison."""
+    """A version that was loaded for comparison."""
 
     name: str
-    """For people: the file it was read from."""
+    """The file that the version was read from, to show to people."""
     version: str
     """Content digest of the set (64 hexadecimal digits)."""
     table: Any
@@ -170,10 +172,10 @@ class Snapshot:
 
 
 def open_snapshot(name: str, output: Path | None = None) -> Snapshot:
-    """Read the version called `name`: a run's folder, an emit folder, a Parquet file, or the beginning of a digest.
+    """Load the version that `name` refers to: a run's folder, an emit folder, a Parquet file, or the start of a digest.
 
-    A run's folder means its latest recorded version; an emit folder means its kept.parquet. Digests are looked up among
-    the versions of `output`. Raises ManifestError if there is no such version.
+    A run's folder stands for its latest recorded version, and an emit folder for its kept.parquet. Digests are looked
+    up among the versions of `output`. Raises ManifestError if there is no such version.
     """
     path = Path(name)
     if not path.exists():
@@ -212,7 +214,7 @@ def _check_size(path: Path) -> None:
     about = pq.read_metadata(path)
     size = max(sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)), about.num_rows * _LEAST)
     if size > MOST_BYTES:
-        raise ManifestError(f"{path}: would need {size >> 30} GiB of memory, so it is no version; give another file")
+        raise ManifestError(f"{path}: would need {size >> 30} GiB of memory, too much for a version; give another file")
 
 
 def _read_emitted(path: Path) -> Iterator[Any]:
