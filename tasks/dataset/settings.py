@@ -74,8 +74,8 @@ class EmitSettings(Settings):
     licence: str | None = None
     """Licence of the data set: an SPDX identifier or a name. Without one, the card shows a warning."""
     reason_share: float = Field(default=1.0, ge=0, le=1)
-    """Share of the available reasons to train on; the other examples are trained with the label only. A small model that
-    only predicts labels learns them less well if many examples contain reasons."""
+    """Share of the available reasons to train on; the other examples are trained with the label only. A small model
+    that only predicts labels learns them less well if many examples contain reasons."""
     reasons_alike: float = Field(default=NEAR, gt=0, le=1)
     """Two reasons count as too similar when they share at least this fraction of character pairs. Only one of them is
     used."""

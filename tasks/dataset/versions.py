@@ -121,7 +121,7 @@ def read_versions(output: Path) -> list[Version]:
 
 
 def find_version(output: Path, prefix: str) -> Version:
-    """Return the version in `output` whose digest begins with `prefix`; raises ManifestError unless exactly one does."""
+    """Return the version whose digest begins with `prefix`; raises ManifestError unless there is exactly one."""
     log = read_versions(output)
     found = {v.version: v for v in log if v.version.startswith(prefix)}
     if len(found) == 1:

@@ -1,4 +1,4 @@
-"""Convert an example to the alternating conversation that every trainer expects, checked and escaped."""
+"""Convert an example to the alternating conversation that every trainer expects; check it and escape its text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tasks.records import Example, Message
 
 
 class UnsupportedExample(ValueError):
-    """The example can't be written in this format: its reader would skip, misread or reject it."""
+    """The example can't be written in this format, because its reader would skip, misread or reject it."""
 
     def __init__(self, example: Example, reason: LeftOutReason, detail: str) -> None:
         super().__init__(f"item {example.sample_id}: {detail}")
@@ -19,23 +19,23 @@ class UnsupportedExample(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """An optional system text, then (question, answer) pairs. Questions have one `<image>` per image."""
+    """An optional system text and (question, answer) pairs. The questions contain one `<image>` per image."""
 
     system: str | None
     turns: tuple[tuple[str, str], ...]
 
     def messages(self) -> list[dict[str, str]]:
-        """Return the turns as role and content; the system turn, if any, comes first."""
+        """Return the turns as objects with `role` and `content`. The system turn, if any, comes first."""
         first = [] if self.system is None else [{"role": "system", "content": self.system}]
         pairs = [(("user", question), ("assistant", answer)) for question, answer in self.turns]
         return first + [{"role": role, "content": content} for pair in pairs for role, content in pair]
 
 
 def make_conversation(example: Example) -> Conversation:
-    """Return the example's conversation, with all text escaped that a reader would take for a special token.
+    """Return the example's conversation. Text that a reader would take for a special token is escaped.
 
-    Raises UnsupportedExample unless user and assistant alternate after an optional system turn, and the questions have
-    as many `<image>` as the example has images.
+    Raises UnsupportedExample unless user and assistant alternate after an optional system turn, and the turns contain
+    exactly one `<image>` per image of the example.
     """
     first = example.messages[:1]
     system = first[0] if first and first[0].role == "system" else None
@@ -55,7 +55,7 @@ def make_conversation(example: Example) -> Conversation:
 
 
 def make_messages_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row in the format of LLaMA-Factory and ms-swift 4; `images` are the images' file names.
+    """Return a row in the format of LLaMA-Factory and ms-swift 4; `images` are the names of the image files.
 
     Raises UnsupportedExample for an example that their readers would skip, change or misread.
     """
@@ -63,9 +63,10 @@ def make_messages_row(example: Example, images: Sequence[str]) -> dict[str, obje
 
 
 def escape_content(message: Message) -> str:
-    """Return the message's text with everything escaped that a reader would take for a special token.
+    """Escape everything in the message's text that a reader would take for a special token, and return the text.
 
-    Only questions contain images; a literal `<image>` in an answer, for example from OCR, would be counted as one.
+    In a user turn, `<image>` stands for an image and is kept. In other turns it is literal text, for example from OCR,
+    and is escaped, because a reader would count it as an image.
     """
     if message.role != "user":
         return escape_placeholder(message.content)

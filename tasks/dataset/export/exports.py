@@ -1,4 +1,4 @@
-"""Write the training set in several formats in one pass. Each format's module enforces the rules of its reader."""
+"""Write the training set in several formats in one pass. Each format's module enforces its reader's rules."""
 
 import shutil
 from collections import Counter
@@ -20,7 +20,7 @@ from tasks.storage.json_lines import write_json_lines
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An example that can't be written in a format, and why: a line of left_out.jsonl."""
+    """A line of left_out.jsonl: an example that can't be written in a format, and the reason."""
 
     id: str
     format: Format
@@ -33,22 +33,22 @@ class Exported:
     """What `write_exports` wrote."""
 
     files: tuple[Path, ...]
-    """All files except copied images."""
+    """All written files except copied images."""
     rows: dict[Format, int]
-    """Number of rows per format, in both subsets together."""
+    """Maps each format to its number of rows, training and validation together."""
     left_out: tuple[LeftOut, ...]
 
 
 def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: ExportSpec) -> Exported:
     """Write `examples` in every format of `spec` to `folder/<format>`, in one pass and with little memory.
 
-    Validation examples go to separate files, `<name>_validation`, which the ready configurations refer to. Every format
-    except `labels` also has provenance.jsonl, with one line per row in the same order; `row` counts from 0 within each
-    subset. Examples that a format can't contain are listed in `folder`/left_out.jsonl.
+    Validation examples go to separate files, `<name>_validation`, which the training configurations refer to. In every
+    format except `labels`, provenance.jsonl has one line per row, in the same order; its field `row` counts from 0 in
+    each subset. Examples that can't be written in a format are listed in `folder`/left_out.jsonl.
 
-    All files are written to a temporary folder first. At the end `images/` and the formats' folders are replaced as a
-    whole, and folders of formats that are no longer written are removed. Raises StorageError if the disk is full; the
-    previous files then stay as they were.
+    All files are first written to a temporary folder. At the end, `images/` and the formats' folders are replaced as a
+    whole, and folders of formats that are no longer written are removed. Raises StorageError if the disk is full; then
+    the previous files remain unchanged.
     """
     folder = folder.resolve()
     scratch = folder / ".exports"  # also removes what a killed run has left
@@ -79,6 +79,6 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
 
 
 def open_writer(format: Format, folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> Writer:
-    """Create `folder` and return the writer of `format`, whose module is imported only now (trl takes 2 s)."""
+    """Create `folder` and return the writer for `format`. Its module is imported only now, because trl takes 2 s."""
     folder.mkdir()
     return import_module(f"tasks.dataset.export.{format}").open_writer(folder, name, names, spec)

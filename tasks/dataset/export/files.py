@@ -1,6 +1,6 @@
-"""Write an export's files row by row, copy or name its images, and move the finished files into place.
+"""Write an export's files row by row, name or copy its images, and move the finished files into place.
 
-Memory use does not grow with the size of the set.
+Memory use does not grow with the number of examples.
 """
 
 import errno
@@ -21,7 +21,7 @@ from tasks.records import Example, Subset
 from tasks.storage.files import describe_full_disk
 
 Row = Callable[[Example, Sequence[str]], dict[str, object]]
-"""Makes a row from an example and its images' file names; raises UnsupportedExample."""
+"""A function that makes a row from an example and the names of its image files. It may raise UnsupportedExample."""
 _IMAGES = "images"
 
 
@@ -29,7 +29,7 @@ class Writer(Protocol):
     """Writes one format. An example is either written completely or not at all."""
 
     def write(self, example: Example) -> None:
-        """Add one example; raises UnsupportedExample if it can't be written in this format."""
+        """Write one example; raises UnsupportedExample if this format can't contain it."""
         ...
 
     def close(self) -> None:
@@ -38,12 +38,12 @@ class Writer(Protocol):
 
 
 def subset_name(name: str, subset: Subset) -> str:
-    """Return the name of a subset's file, without suffix."""
+    """Return the name of a subset's file without the extension."""
     return name if subset is Subset.TRAIN else f"{name}_{subset}"
 
 
 def sync_and_close(file: IO[Any]) -> None:
-    """Sync and close the file; it is closed even if syncing fails."""
+    """Sync the file to disk and close it; it is closed even if syncing fails."""
     with file:
         file.flush()
         os.fsync(file.fileno())
@@ -62,7 +62,7 @@ class RowFile:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Sync and close the file."""
+        """Sync the file to disk and close it."""
         sync_and_close(self._file)
 
 
@@ -88,7 +88,7 @@ class JsonArray(RowFile):
         self._before = b",\n"
 
     def close(self) -> None:
-        """Write the end of the array, then sync and close the file."""
+        """Write the end of the array, then sync the file to disk and close it."""
         self._file.write(b"[]\n" if self._before == b"[\n" else b"\n]\n")
         super().close()
 
@@ -97,7 +97,7 @@ class JsonArray(RowFile):
 
 
 class ImageNames:
-    """Names an example's images as the exports refer to them; with `copy`, also copies them to `scratch/images`."""
+    """Finds the names by which exports refer to images; with `copy`, also copies the images to `scratch/images`."""
 
     def __init__(self, how: ImagePaths, folder: Path, scratch: Path) -> None:
         self._how, self._scratch = how, scratch
@@ -106,7 +106,10 @@ class ImageNames:
         self._copied: set[str] = set()
 
     def name_images(self, example: Example) -> list[str]:
-        """Return the names in order; raises UnsupportedExample for an unreadable image, OSError for a full disk."""
+        """Return the names of the example's images, in order.
+
+        Raises UnsupportedExample if an image can't be read, and OSError if the disk is full.
+        """
         if self._how == "absolute":
             return [image.path for image in example.images]
         if self._how == "relative":
@@ -158,10 +161,10 @@ def _link_or_copy(source: str, target: Path) -> None:
 
 
 class SubsetWriter:
-    """Writes a format with one row per example and one file per subset, and its provenance.jsonl.
+    """Writes a format that has one row per example and one file per subset, and writes its provenance.jsonl.
 
-    provenance.jsonl has the id, manifest and label's origin of each row. It is a separate file because readers drop
-    unknown columns (ms-swift) or are confused by them.
+    provenance.jsonl gives each row's id, its manifest and where its label came from. It is a separate file because some
+    readers drop unknown columns (ms-swift), and others are confused by them.
     """
 
     def __init__(self, folder: Path, name: str, row: Row, names: ImageNames, kind: type[RowFile]) -> None:
@@ -174,7 +177,7 @@ class SubsetWriter:
         return self._kind(self._folder / f"{subset_name(self._name, subset)}{self._kind.suffix}")
 
     def write(self, example: Example) -> None:
-        """Add the example's row to its subset's file; raises UnsupportedExample."""
+        """Write the example's row to its subset's file; raises UnsupportedExample if the format can't contain it."""
         subset = example.subset
         row = self._row(example, self._names.name_images(example))
         if subset not in self._files:
@@ -191,9 +194,10 @@ class SubsetWriter:
 
 
 def put_in_place(scratch: Path, folder: Path) -> tuple[Path, ...]:
-    """Move everything from `scratch` to `folder`, replacing what was there, and return the files sorted by name.
+    """Move everything from `scratch` to `folder`, replacing what was there, and return the sorted paths of the files.
 
-    Folders of formats, and `images/`, are removed if `scratch` doesn't have them.
+    Format folders and `images/` are removed from `folder` if `scratch` does not contain them. The returned files do not
+    include images.
     """
     fresh = sorted(entry.name for entry in scratch.iterdir())
     former = scratch / ".former"

@@ -1,4 +1,4 @@
-"""Write plain labels, for spreadsheets and other tools, and predictions for leaderboards."""
+"""Write plain labels for spreadsheets and other tools, and predictions for leaderboards."""
 
 import csv
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ from tasks.storage.files import write_bytes
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> "LabelWriter":
-    """Return the writer of labels.csv and labels.jsonl."""
+    """Return the writer for labels.csv and labels.jsonl."""
     return LabelWriter(folder)
 
 
 class LabelWriter:
-    """Writes labels.csv and labels.jsonl: id, label, origin and subset of every example with a label."""
+    """Writes labels.csv and labels.jsonl, with id, label, origin and subset of every example that has a label."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / "labels.csv").open("w", encoding="utf-8", newline="")
@@ -29,7 +29,7 @@ class LabelWriter:
         self._lines = JsonLines(folder / "labels.jsonl")
 
     def write(self, example: Example) -> None:
-        """Add one example; raises UnsupportedExample if it has no label."""
+        """Write one example; raises UnsupportedExample if it has no label."""
         if not example.label:
             raise UnsupportedExample(example, LeftOutReason.NO_LABEL, f"no label ({example.origin})")
         row = {"id": example.sample_id, "label": example.label, "origin": example.origin, "subset": example.subset}
@@ -43,6 +43,6 @@ class LabelWriter:
 
 
 def write_predictions(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
-    """Write (id, predicted label) pairs atomically as a UTF-8 CSV file with the columns `id,predict`."""
+    """Write (id, predicted label) pairs to `path` atomically, as UTF-8 CSV with the columns `id,predict`."""
     table = pd.DataFrame(list(pairs), columns=["id", "predict"])
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())

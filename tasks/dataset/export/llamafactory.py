@@ -4,10 +4,10 @@ Its reader skips or misreads rows silently, so its rules are enforced here (LLaM
 
 - If `columns` or `tags` is present, every omitted key becomes None, so all keys are written.
 - A row is skipped unless user and assistant alternate and their number is even.
-- The number of `<image>` in all turns must be `len(images)`, and content must be a string.
-- A relative image is searched in `media_dir`, by default the data set's folder.
-- A row with more than `cutoff_len` tokens loses the end of its question, which contains the latest turn, and is still
-  used for training.
+- All turns together must contain `<image>` exactly `len(images)` times, and content must be a string.
+- A relative image path is looked up in `media_dir`, by default the data set's folder.
+- If a row has more than `cutoff_len` tokens, the end of its question is cut, although it contains the latest turn. The
+  row is still used for training.
 """
 
 import re
@@ -31,16 +31,19 @@ _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
-    """Return the writer of `<name>.json`, which leaves out examples that are clearly too long."""
+    """Return the writer for `<name>.json`. It leaves out examples that are clearly too long."""
     return SubsetWriter(folder, name, partial(make_fitting_row, spec=spec), names, JsonArray)
 
 
 def make_fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
-    """Return the example's row; raises UnsupportedExample also if it is clearly longer than `spec.max_tokens`."""
+    """Return the example's row.
+
+    Raises UnsupportedExample if the reader would misread it, or if it is clearly longer than `spec.max_tokens`.
+    """
     row = make_messages_row(example, images)
     tokens = estimate_tokens(example, spec)
     if tokens > spec.max_tokens:
-        detail = f"about {tokens} tokens or more, {spec.max_tokens} are allowed (`max_tokens` of the export)"
+        detail = f"at least about {tokens} tokens, but only {spec.max_tokens} are allowed (`emit.export.max_tokens`)"
         raise UnsupportedExample(
             example, LeftOutReason.TOO_LONG, f"{detail}; the reader would cut the end of the question"
         )
@@ -48,12 +51,12 @@ def make_fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpe
 
 
 def estimate_tokens(example: Example, spec: ExportSpec) -> int:
-    """Return a lower estimate of the example's number of Qwen2-VL tokens, without a tokenizer.
+    """Return a lower bound on the number of Qwen2-VL tokens in the example, estimated without a tokenizer.
 
-    An ideograph counts as half a token (ordinary text has 0.55 to 0.7), a digit and a word of any length as one;
-    punctuation and the chat template don't count. So an example that fits is never rejected, but one that is up to
-    twice too long may be missed (more in scripts without spaces other than Chinese). Images count as resized within
-    the bounds of `spec`; images too thin to be resized don't count.
+    An ideograph counts as half a token (0.55 to 0.7 in ordinary text). A digit counts as one token, and so does a word
+    of any length. Punctuation and the chat template don't count. Images count at the size that the bounds in `spec`
+    allow; images too thin to be resized don't count. So an example that fits is never rejected, but one that is up to
+    twice too long may be accepted (even longer ones in scripts without spaces other than Chinese).
     """
     images = 0
     for image in example.images:
@@ -64,7 +67,7 @@ def estimate_tokens(example: Example, spec: ExportSpec) -> int:
 
 
 def write_dataset_info(folder: Path, names: Sequence[str]) -> None:
-    """Write `folder/dataset_info.json`, which describes the files and columns of the sets with these names."""
+    """Write `folder/dataset_info.json`, which describes the file and the columns of each data set in `names`."""
     info = {
         name: {
             "file_name": f"{name}.json",

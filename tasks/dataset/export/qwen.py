@@ -1,11 +1,12 @@
 """The format of Qwen's own fine-tuning script (QwenLM/Qwen3-VL, qwen-vl-finetune/qwenvl/data).
 
-If the script can't read a row, it prints a message and trains on the next row instead, so such rows are rejected here:
+If the script can't read a row, it prints a message and trains on the next row instead. Such rows are rejected here. The
+script has an older and a newer reader, with these rules:
 
-- It reads `image`, not `images`. Its older reader fails on an empty list, so a row without images has no such key.
-- Neither reader supports system turns: one drops them, the other takes them for an answer.
-- The newer reader trims the texts between images.
-- A relative image is searched in the `data_path` that the set is registered with.
+- They read `image`, not `images`. The older one fails on an empty list, so a row without images has no such key.
+- Neither supports system turns: one drops them, the other takes them for an answer.
+- The newer one trims the texts between images.
+- A relative image path is looked up in the `data_path` that the data set is registered with.
 """
 
 from collections.abc import Sequence
@@ -19,12 +20,15 @@ from tasks.records import Example
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
-    """Return the writer of `<name>.json`."""
+    """Return the writer for `<name>.json`."""
     return SubsetWriter(folder, name, make_qwen_row, names, JsonArray)
 
 
 def make_qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row for Qwen's script with these image names; raises UnsupportedExample if the script can't read it."""
+    """Return a row for Qwen's script. `images` are the names of the image files.
+
+    Raises UnsupportedExample if the script can't read the row.
+    """
     conversation = make_conversation_without_system(example)
     turns: list[dict[str, str]] = []
     for question, answer in conversation.turns:
@@ -34,7 +38,7 @@ def make_qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:
 
 
 def make_conversation_without_system(example: Example) -> Conversation:
-    """Return the example's conversation; raises UnsupportedExample if it has a system turn."""
+    """Return the example's conversation; raises UnsupportedExample if it is invalid or has a system turn."""
     conversation = make_conversation(example)
     if conversation.system is not None:
         raise UnsupportedExample(

@@ -1,4 +1,4 @@
-"""Write ready configurations beside the data: to train the full model or adapters, and to merge adapters."""
+"""Write trainer configurations beside the data: to train the full model or adapters, and to merge adapters."""
 
 import os
 import shutil
@@ -16,21 +16,21 @@ from tasks.records import Subset
 
 _STUDENTS = TEMPLATES / "students"
 _ZERO3 = "deepspeed_zero3.json"
-"""For full training: AdamW takes 16 bytes per parameter, so a 7B model needs several GPUs."""
+"""Used for full training: AdamW takes 16 bytes per parameter, so a 7B model must be split over several GPUs."""
 
 
 _COMMANDS = {
     Format.LLAMAFACTORY: ("llamafactory-cli train", "llamafactory-cli export"),
     Format.SWIFT: ("swift sft", "swift export"),
 }
-"""Per format, the commands that train and that merge adapters; each takes a configuration file."""
+"""Maps a format to the commands that train and that merge adapters. Each takes a configuration file."""
 
 
 def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: ExportSpec) -> None:
-    """Write the configurations of `format` to `scratch`, which later becomes `folder/<format>`.
+    """Write the trainer configurations for `format` to `scratch`, which later becomes `folder/<format>`.
 
-    Trained models go to `folder/trained`, which exports never change. Only LLaMA-Factory and ms-swift have
-    configurations. Raises ConfigError for an invalid template or path.
+    Only LLaMA-Factory and ms-swift have configurations; for other formats nothing is written. Trained models go to
+    `folder/trained`, which exports never change. Raises ConfigError for an invalid template or path.
     """
     if format not in _COMMANDS:
         return

@@ -1,4 +1,4 @@
-"""Write the training set of a student that LLaMA-Factory or ms-swift trains: labelled items in its format."""
+"""Write the training set of a student that LLaMA-Factory or ms-swift trains, in that trainer's format."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tasks.storage.json_lines import write_json, write_json_lines
 
 
 def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example]) -> Path:
-    """Write the data set for `trainer` (`llamafactory` or `swift`) and return its path."""
+    """Write `examples` to `folder` in the format of `trainer` (`llamafactory` or `swift`), and return the file."""
     rows = [make_messages_row(example, [image.path for image in example.images]) for example in examples]
     if trainer == "llamafactory":
         file = folder / f"{name}.json"
@@ -26,10 +26,10 @@ def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example
 
 
 def make_label_examples(prompter: Prompter, train: Sequence[Sample], images: ImageCache | None) -> list[Example]:
-    """Return an example per item: the classify prompt without a reason, answered with the given label.
+    """Return one example per item: the classify prompt without a reason, answered with the given label.
 
-    With a cache, images are its files, already resized as the student will see them, because trainers resize slightly
-    differently.
+    If `images` is given, the examples refer to the cache's image files, which already have the size that the student
+    will see later. Otherwise the trainer would resize the images, with slightly different results.
     """
     bounds = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
     examples: list[Example] = []

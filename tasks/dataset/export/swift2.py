@@ -1,4 +1,4 @@
-"""The format of ms-swift 2: conversations with `<img>` tags. Version 4 reads it too, by the rules in swift.py."""
+"""The format of ms-swift 2: conversations with `<img>` tags. ms-swift 4 also reads it, by the rules in swift.py."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,15 @@ from tasks.records import Example
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
-    """Return the writer of `<name>.jsonl`."""
+    """Return the writer for `<name>.jsonl`."""
     return SubsetWriter(folder, name, make_swift2_row, names, JsonLines)
 
 
 def make_swift2_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row for ms-swift 2, with each `<image>` as `<img>name</img>`; raises UnsupportedExample.
+    """Return a row for ms-swift 2, in which each `<image>` is replaced by `<img>name</img>`.
 
-    Relative paths are relative to the folder in which the trainer is started.
+    Relative paths are relative to the folder in which the trainer is started. Raises UnsupportedExample if the reader
+    would misread the row, or if an image name contains `<` or a line break.
     """
     conversation = make_conversation(example)
     if unfit := [name for name in images if "<" in name or "\n" in name]:

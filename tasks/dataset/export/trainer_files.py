@@ -1,4 +1,4 @@
-"""Fill a template of a trainer's configuration, for ready configurations and for external students."""
+"""Fill templates of trainer configurations, for the exports and for students that an external trainer trains."""
 
 import re
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ Plain = str | int | float | bool | None
 
 
 def fill_words(text: str, words: Mapping[str, Plain], where: str) -> Plain:
-    """Return `text` with every `${word}` replaced by its value; the value keeps its type if `text` is just `${word}`.
+    """Return `text` with every `${word}` replaced by its value from `words`.
 
-    Raises ConfigError, which names `where`, for a word that is not in `words`.
+    If `text` is nothing but `${word}`, the value keeps its type. Raises ConfigError if a word is not in `words`; the
+    message begins with `where`.
     """
     if unknown := sorted(set(_WORD.findall(text)) - set(words)):
         raise ConfigError(f"{where}: unknown word ${{{unknown[0]}}}; known words are {', '.join(sorted(words))}")
@@ -32,10 +33,10 @@ def fill_words(text: str, words: Mapping[str, Plain], where: str) -> Plain:
 def write_configuration(
     file: Path, template: Path, settings: Mapping[str, Plain], words: Mapping[str, Plain], head: str = ""
 ) -> None:
-    """Write `head` and the options of `template` (YAML), overridden by `settings`, with all words filled.
+    """Write `head` and the options in the YAML file `template` to `file`, with every `${word}` filled from `words`.
 
-    Options that are None are left out, because ms-swift would read the text `None`. Raises ConfigError, which names
-    the template and the option, if it can't be read or filled.
+    `settings` override the template's options. Options that are None are left out, because ms-swift would read the text
+    `None`. Raises ConfigError, naming template and option, if the template can't be read or filled.
     """
     content = read_yaml(template, ConfigError, "give the name of a file in templates/students/, or a path")
     if not isinstance(content, dict):

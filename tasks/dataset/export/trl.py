@@ -1,8 +1,9 @@
 """Parquet for Hugging Face `datasets` and trl, with the columns prompt, completion and images.
 
-`load_dataset("parquet", data_files=…)` reads the column types from the file and decodes images when a row is read.
-Contents are lists of elements, because trl moves all images before a text that is a string (trl 1.16, data_utils.py).
-Train with `max_length=None`, so that no image tokens are cut. Of several exchanges trl trains on the last answer only.
+`load_dataset("parquet", data_files=…)` reads the column types from the file and decodes images when a row is read. The
+content of a turn is a list of texts and images: in front of a string, trl would put all images first (trl 1.16,
+data_utils.py). Train with `max_length=None`, so that no image tokens are cut. In a conversation with several
+exchanges, trl trains on the last answer only.
 """
 
 from collections.abc import Sequence
@@ -28,12 +29,15 @@ _GROUP_BYTES = 32 << 20
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
-    """Return the writer of `<name>.parquet`, which contains the images, so that none is copied beside it."""
+    """Return the writer for `<name>.parquet`. The file contains the images, so none are copied."""
     return SubsetWriter(folder, name, make_trl_row, ImageNames("absolute", folder, folder), ParquetGroups)
 
 
 def make_trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row with the bytes of the image files; raises UnsupportedExample, also if an image can't be read."""
+    """Return a row that contains the bytes of the image files.
+
+    Raises UnsupportedExample if an image can't be read, or if the conversation is invalid.
+    """
     turns = make_conversation(example).messages()
     *before, last = [{"role": turn["role"], "content": _split_content(turn["content"])} for turn in turns]
     shown = [{"bytes": _read_image(example, path), "path": Path(path).name} for path in images]
@@ -41,7 +45,7 @@ def make_trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
 
 
 class ParquetGroups(RowFile):
-    """A Parquet file written in row groups, so that few images are in memory."""
+    """A Parquet file that is written in row groups, so that only a few images are in memory."""
 
     suffix = ".parquet"
 

@@ -13,12 +13,15 @@ from tasks.records import Example
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
-    """Return the writer of `<name>.json`."""
+    """Return the writer for `<name>.json`."""
     return SubsetWriter(folder, name, make_vision_start_row, names, JsonArray)
 
 
 def make_vision_start_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row with its image as `<|vision_start|>name<|vision_end|>`; raises UnsupportedExample."""
+    """Return a row in which `<image>` is replaced by `<|vision_start|>name<|vision_end|>`.
+
+    Raises UnsupportedExample unless the example has exactly one image, one exchange and no system turn.
+    """
     if len(images) != 1:
         raise UnsupportedExample(
             example, LeftOutReason.NOT_ONE_IMAGE, f"{len(images)} images; this format's readers take exactly one"
@@ -26,7 +29,9 @@ def make_vision_start_row(example: Example, images: Sequence[str]) -> dict[str, 
     conversation = make_conversation_without_system(example)
     if len(conversation.turns) != 1:
         raise UnsupportedExample(
-            example, LeftOutReason.NOT_ONE_TURN, f"{len(conversation.turns)} exchanges; readers take the first alone"
+            example,
+            LeftOutReason.NOT_ONE_TURN,
+            f"{len(conversation.turns)} exchanges; readers use only the first",
         )
     question, answer = conversation.turns[0]
     value = question.replace(IMAGE_TOKEN, f"<|vision_start|>{images[0]}<|vision_end|>")
