@@ -1,12 +1,13 @@
 """Find and fix wrong labels in the labelled set.
 
-judgements.py          the students' and the teacher's probabilities as arrays, read from files or predictions
-suspicion.py           how strongly these contradict each given label
-calibration.py         suspicion -> probability that a label is wrong, fitted to a person's verdicts
-gate.py                which items a person audits  (correction.audit),
-                       and when a label may change without a person  (correction.gate_level)
-decide.py              keep, relabel, drop or review  (correction.teacher_share, .target_precision, .review_budget)
-outcome.py             the decisions as records, questions to a person, figures and rows for JSON
-corrected_manifest.py  a copy of the labelled manifests with the corrected labels
+judgements.py          read the students' and the teacher's probabilities, from files or predictions, into arrays
+suspicion.py           measure how strongly these probabilities contradict each given label
+calibration.py         turn suspicion into the probability that a label is wrong, fitted to a person's verdicts
+gate.py                choose the items that a person audits  (correction.audit), and decide
+                       whether labels may change without a person  (correction.gate_level)
+decide.py              decide to keep, relabel, drop or review each item
+                       (correction.teacher_share, .target_precision, .review_budget)
+outcome.py             convert the decisions to records, review cases, figures and rows for JSON
+corrected_manifest.py  write copies of the labelled manifests with the corrected labels
 settings.py            the settings named here
 """

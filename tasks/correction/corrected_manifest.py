@@ -1,9 +1,10 @@
 """Write copies of the labelled manifests with the corrected labels, in the original format.
 
-Nothing but the changed labels differs. JSON, JSON Lines and CSV are edited as text, never parsed and rewritten, which
+A copy differs from its manifest only in the changed labels and in the items that correction drops, which are left out.
+Items that the intake refused are kept. JSON, JSON Lines and CSV are edited as text, not parsed and rewritten. This
 preserves key order, spaces, quotes, line ends, a byte-order mark, long numbers, NaN and lines that are not valid JSON.
-A Parquet copy keeps rows, types and metadata; compression and row groups are pyarrow's defaults. Items that correction
-drops are left out; items that intake refused are kept. A file without changes is copied byte for byte.
+A Parquet copy keeps rows, types and metadata, but has pyarrow's default compression and row groups. A file without
+changes is copied byte for byte.
 """
 
 import csv
@@ -29,7 +30,7 @@ from tasks.storage.files import write_bytes
 from tasks.storage.json_lines import write_json_lines
 
 FOLDER, CHANGES = "corrected", "corrections.jsonl"
-"""In the stage's folder: the copies of the manifests, and one line per changed item."""
+"""Names in the stage's folder: the folder with the copies, and the file with one line per changed item."""
 
 _ARRAY = re.compile(r"\ufeff?[ \t\n\r]*\[")
 _OPENING = re.compile(r"\ufeff?[ \t\n\r]*[\[{][ \t\n\r]*")
@@ -48,7 +49,7 @@ class _Span(NamedTuple):
 
 
 def check_not_own_copy(manifest: Path, folder: Path) -> None:
-    """Raise ConfigError if the manifest is a corrected copy in the stage's own `folder`, which a run overwrites."""
+    """Raise ConfigError if `manifest` is a corrected copy in the stage's own `folder`: a run would overwrite it."""
     if manifest.resolve().is_relative_to((folder / FOLDER).resolve()):
         raise ConfigError(
             f"{manifest}: is a corrected copy that this run would overwrite; move it out of {folder / FOLDER}"
@@ -58,11 +59,11 @@ def check_not_own_copy(manifest: Path, folder: Path) -> None:
 def write_corrected(
     manifest: Path, columns: Columns, samples: Sequence[Sample], corrections: Sequence[Correction], folder: Path
 ) -> list[str]:
-    """Write `folder`/corrected/<name> for each manifest file and `folder`/corrections.jsonl, each file atomically.
+    """Write `folder`/corrected/<name> for each manifest file, and `folder`/corrections.jsonl; each file atomically.
 
-    `corrections` are those of `samples`, in the same order. Returns the ids of items whose label in the manifest has
-    changed since it was judged, or that are no longer there; they stay as they are and are not in corrections.jsonl.
-    Raises ManifestError if a manifest cannot be read.
+    `corrections` has one entry per sample, in the order of `samples`. Returns the ids of the items that could not be
+    corrected, because their label has changed since it was judged or because they are no longer in the manifest. These
+    items stay unchanged and are not in corrections.jsonl. Raises ManifestError if a manifest can't be read.
     """
     changes: dict[str, dict[str, Correction]] = defaultdict(dict)
     for sample, correction in zip(samples, corrections, strict=True):

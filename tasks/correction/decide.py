@@ -1,8 +1,8 @@
-"""Decide about each given label from out-of-fold predictions, a teacher's blind answers and a person's verdicts.
+"""Decide about each given label, based on out-of-fold predictions, a teacher's blind answers and a person's verdicts.
 
-The students must not have seen the item or a duplicate of it (checked by `students.folds.check_out_of_fold`), and the
-teacher is not shown the given label. A verdict always decides. Without one, a label changes only while the gate is
-open; other flagged items wait for a review.
+The students must not have seen the item or a duplicate of it (checked by `students.folds.check_out_of_fold`). The
+teacher is not shown the given label. If there is a verdict, it decides. Otherwise a label changes only while the gate
+is open; the other flagged items wait for a review.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,47 +26,51 @@ from tasks.correction.suspicion import Suspicion, measure_suspicion, temper
 from tasks.records import Action, Interval
 
 AskTeacher = Callable[[Ints], Floats]
-"""Return the teacher's probabilities [n, C + 1] of the items, asked blind; the last column is "none of the labels".
+"""Asks the teacher about the items without showing the given labels, and returns its probabilities [n, C + 1].
 
-Rows of items about which it gave no usable answer are NaN.
+The last column is "none of the labels". The row of an item without a usable answer is NaN.
 """
 LookUp = Callable[[Ints], Mapping[int, int]]
-"""Return a person's verdicts on those of the items that have one: label index by item, -1 for neither."""
+"""Returns a person's verdicts on the items that have one: maps an item to a label index (-1: neither is right)."""
 
 _ENOUGH = 20
-"""Minimum number of verdicts for setting flags by calibrated probability instead of by the margin."""
+"""Minimum number of verdicts. With fewer, items are flagged by their margin instead of a calibrated probability."""
 _ROUNDS = 200
-"""Bootstrap samples per interval."""
+"""Number of bootstrap samples per interval."""
 _MARGIN = 0.1
-"""With fewer verdicts, an item is flagged if its candidate leads the given label by more than this probability."""
+"""With fewer than `_ENOUGH` verdicts, an item is flagged if its margin is larger than this."""
 _LEAST_DOUBT = -1.5
-"""The teacher is not asked below this log-ratio: on human label noise (CIFAR-10N) 1 % of such items were wrong."""
+"""The teacher is asked only about items with a higher log-ratio. On human label noise (CIFAR-10N) 1 % of the others had
+a wrong label."""
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """The decisions about N items and their grounds; arrays are [N]. Made by `correct`; read by outcome and report."""
+    """The decisions about N items and the reasons for them; arrays are [N]. Made by `correct`; read by outcome.py and
+    tasks/report/."""
 
     judgements: Judgements
     evidence: Suspicion
     beliefs: Beliefs
     verdicts: dict[int, int]
-    """Every verdict that was used: label index by item, -1 for neither."""
+    """All verdicts that were used. Maps an item to a label index (-1: neither label is right)."""
     action: tuple[Action, ...]
     label: Ints
     """Index of the final label; -1 for a dropped item."""
     flagged: Flags
     gain: NDArray[np.float64]
+    """Probability that a verdict would correct the item's label; 0 for items with a verdict."""
     gate: Gate
     teacher: Floats | None
-    """Probabilities [N, C]; NaN where it was not asked or gave no usable answer."""
+    """The teacher's probabilities [N, C]; NaN for items without a usable answer."""
     teacher_asked: Ints
     person_asked: Ints
-    """Items in the order of asking: the audit first, then by expected gain."""
+    """The items looked up, in order: first the audited items, then the others by decreasing expected gain."""
     audited: int
-    """How many of `person_asked` are the audit."""
+    """How many items of `person_asked` belong to the audit."""
     estimates: dict[str, Interval] = field(default_factory=dict[str, Interval])
-    """`wrong` (share of wrong given labels), `precision` and `recall` of the flags; empty with too few verdicts."""
+    """The estimated share of `wrong` given labels, and the `precision` and `recall` of the flags; empty if there are
+    too few verdicts."""
 
 
 def correct(
@@ -79,8 +83,9 @@ def correct(
 ) -> Decisions:
     """Decide about every item of `judgements`.
 
-    `look_up` is called for at most `settings.review_budget` items in all, including the whole audit. `known` are
-    earlier verdicts (label index by item, -1 for neither), which take precedence over new ones. `seed` draws the audit.
+    `look_up` is called for at most `settings.review_budget` items in total, and always for the whole audit. `known`
+    maps items to earlier verdicts (a label index, or -1 for neither), which take precedence over new ones. The audit is
+    drawn with `seed`.
     """
     known = dict(known or {})
     # 1. Measure the students' evidence, and ask the teacher about the most suspicious items.

@@ -1,7 +1,8 @@
 """Choose the items that a person audits, and decide from the verdicts whether labels may change without a person.
 
-On human label noise, applying every proposal lowered label accuracy on hard data from .9576 to .8314. Hence the gate:
-labels change without a person only if the lower Wilson bound of audited wins / (wins + losses) exceeds `gate_level`.
+On hard data with human label noise, applying every proposal lowered the label accuracy from .9576 to .8314. Therefore
+labels change without a person only while the gate is open: the lower bound of the Wilson interval of audited
+wins / (wins + losses) must exceed `gate_level`.
 """
 
 from bisect import bisect_left
@@ -16,7 +17,7 @@ from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.suspicion import Suspicion
 
 _DISAGREEING = 0.75
-"""Share of the audited items on which the students disagree with the given label."""
+"""Share of the audit that consists of items on which the students disagree with the given label."""
 _PARTS = 5
 """Each fifth of the verdicts is compared with a model fitted to the other four."""
 
@@ -26,15 +27,15 @@ class Gate:
     """How often audited proposals were right, and whether that allows changes without a person."""
 
     wins: int
-    """Audited items that would be changed and whose candidate is right."""
+    """Number of judged items whose label would change and whose candidate is right."""
     losses: int
-    """Audited items that would be changed although the given label is right."""
+    """Number of judged items whose label would change although the given label is right."""
     neither: int
-    """Audited items that would be changed although neither label is right; they count as neither win nor loss."""
+    """Number of judged items whose label would change although neither label is right; not a win or a loss."""
     lower: float
     """Lower bound of the 95 % Wilson interval of wins / (wins + losses)."""
     level: float
-    """`correction.gate_level`: the bound must exceed it."""
+    """The setting `correction.gate_level`, which `lower` must exceed."""
 
     @property
     def open(self) -> bool:
@@ -43,7 +44,7 @@ class Gate:
 
     @property
     def summary(self) -> str:
-        """Return the gate's state in one clause, for people."""
+        """Describe the gate's state to people in one phrase."""
         state = "open" if self.open else "closed"
         return (
             f"gate {state}: {self.wins} audited wins, {self.losses} losses, "
@@ -52,11 +53,11 @@ class Gate:
 
 
 def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> Ints:
-    """Return `count` items to audit (or all, if there are fewer), drawn by `seed`: three quarters are disagreements.
+    """Draw `count` items to audit with `seed` (all items if there are fewer), and return them.
 
-    Disagreements are drawn evenly along their log-ratio, and agreements weighted by their probability of being wrong;
-    otherwise a quarter of the audit would be spent on labels that nobody doubts. If there are too few of one kind, the
-    other fills up.
+    In three quarters of them the students disagree with the given label. These are drawn evenly along their log-ratio.
+    The others are weighted by their probability of being wrong, so that the audit does not contain many labels that
+    nobody doubts. If there are too few items of one kind, more of the other kind are drawn.
     """
     rng = np.random.default_rng(seed)
     disagree = np.flatnonzero(evidence.margin > 0)
@@ -75,9 +76,9 @@ def judge_gate(
     level: float,
     never: Collection[int] = frozenset(),
 ) -> Gate:
-    """Return the gate that follows from `verdicts` (label index by item, -1 for neither).
+    """Return the gate that follows from `verdicts`, which maps an item to a label index (-1: neither label is right).
 
-    Items in `never` do not change even if the gate is open, so their verdicts are not counted.
+    Verdicts on items in `never` are not counted, because these items never change without a person.
     """
     wins = losses = neither = 0
     for held_out, beliefs in cross_fit(judgements, evidence, verdicts):
@@ -94,9 +95,9 @@ def judge_gate(
 def cross_fit(
     judgements: Judgements, evidence: Suspicion, verdicts: Mapping[int, int]
 ) -> Iterator[tuple[list[int], Beliefs]]:
-    """Yield each fifth of the judged items with beliefs that were fitted to the verdicts on the other four fifths.
+    """Yield each fifth of the judged items, together with beliefs fitted to the verdicts on the other four fifths.
 
-    A verdict must not be compared with a model that was fitted to it: the comparison would be too favourable.
+    Comparing a verdict with a model that was fitted to it would give too favourable a result.
     """
     items = sorted(verdicts)
     for part in range(_PARTS):
@@ -105,19 +106,19 @@ def cross_fit(
 
 
 def expect_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
-    """Return the probability [N] that a person's answer corrects the label that an item would otherwise end with."""
+    """Return the probabilities [N] that the label an item would get without a person's answer is wrong."""
     kept = beliefs.p_given
     return 1 - (np.maximum(kept, beliefs.p_candidate) if gate_open else kept)
 
 
 def choose_by_gain(gain: Values, asked: Collection[int], count: int) -> Ints:
-    """Return the `count` items with the highest gain among those not yet `asked`, highest first."""
+    """Return the `count` items with the highest gain, highest first. Items in `asked` are skipped."""
     order = np.argsort(-gain, kind="stable")
     return np.array([i for i in order[: count + len(asked)].tolist() if i not in asked][:count], dtype=np.int64)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the bounds of the 95 % Wilson interval of successes / trials; (0, 1) without trials."""
+    """Return both bounds of the 95 % Wilson interval of successes / trials, or (0, 1) if there are no trials."""
     if trials == 0:
         return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(method="wilson")

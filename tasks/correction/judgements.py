@@ -1,4 +1,4 @@
-"""Turn the students' and the teacher's predictions about labelled items, from files or from a run, into arrays."""
+"""Convert the students' and the teacher's predictions about labelled items, from files or a run, to arrays."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Judgements:
-    """What the students predict about N items with C labels. Made by correction's readers; read by its other files.
+    """What the students predict about N items with C labels.
 
-    `given` [N] indexes `labels`; `students` [N, C] are out-of-fold probabilities, rows sum to 1. `dissent` [N] is the
-    share of runs (repeats, models) whose most probable label is not the given one.
+    `given` [N] contains indices into `labels`. `students` [N, C] contains out-of-fold probabilities, which add up to 1
+    in each row. `dissent` [N] is the share of runs (repeats or models) whose most probable label is not the given one.
     """
 
     ids: tuple[str, ...]
@@ -38,11 +38,11 @@ class _Row(NamedTuple):
 
 
 def read_probabilities(files: Sequence[Path]) -> Judgements:
-    """Return the mean of several files, one per model or repeat.
+    """Return the mean of the probabilities in several files, one per model or repeat.
 
-    A line is ``{"id", "given", "probabilities": {label: p}}``. Items keep the order of the first file. Rows are
-    normalised to sum 1; a missing label counts as 0. Raises JudgementError, naming file and line, for an invalid line,
-    a repeated item, an item whose given label differs between files, or one that is missing from a file.
+    A line is ``{"id", "given", "probabilities": {label: p}}``. Items keep the order of the first file. The
+    probabilities of a line are scaled to add up to 1; a missing label counts as 0. Raises JudgementError for an invalid
+    line, a repeated item, an item that is missing from a file, or an item whose given label differs between files.
     """
     labels: dict[str, int] = {}
     runs = [_read(file, labels, needs_given=True) for file in files]
@@ -65,7 +65,7 @@ def read_probabilities(files: Sequence[Path]) -> Judgements:
 def read_teacher(file: Path, judgements: Judgements) -> Floats:
     """Return the teacher's probabilities [N, C + 1] for the items of `judgements`; the last column is `neither`.
 
-    Labels that only the teacher's file mentions are left out. Raises JudgementError like `read_probabilities`.
+    Labels that are not in `judgements` are left out. Raises JudgementError for the same faults as `read_probabilities`.
     """
     labels = {label: i for i, label in enumerate(judgements.labels)}
     run = _read(file, labels, needs_given=False)
@@ -80,7 +80,10 @@ def read_teacher(file: Path, judgements: Judgements) -> Floats:
 def split_judged(
     samples: Sequence[Sample], runs: Sequence[Mapping[str, Prediction]], always_train: Sequence[str]
 ) -> tuple[list[Sample], dict[str, str]]:
-    """Return the samples that every run predicted, and the reason why each other sample was not (by sample id)."""
+    """Return the samples that every run predicted, and a mapping of each other sample's id to why it was not predicted.
+
+    `always_train` has the ids of samples that are in every training set, so no student may predict them.
+    """
     rare = set(always_train)
     unjudged: dict[str, str] = {}
     for sample in samples:
@@ -95,14 +98,14 @@ def split_judged(
 
 
 def list_labels(samples: Sequence[Sample]) -> list[str]:
-    """Return the labels that any of the samples may get, in order of first mention."""
+    """Return all labels that the samples offer, without repetitions, in order of first appearance."""
     return list(dict.fromkeys(label for sample in samples for label in sample.labels))
 
 
 def index_verdicts(judgements: Judgements, verdicts: Mapping[str, str]) -> dict[int, int]:
-    """Return verdicts (label or `neither` by sample id) as label indices by item, -1 for neither.
+    """Convert `verdicts`, which maps a sample id to a label or `neither`, to a mapping of item to label index.
 
-    Verdicts on items outside `judgements` are left out.
+    `neither` becomes -1. Verdicts on items outside `judgements` are left out.
     """
     labels = {label: i for i, label in enumerate(judgements.labels)} | {NEITHER: -1}
     return {i: labels[verdicts[identity]] for i, identity in enumerate(judgements.ids) if identity in verdicts}
@@ -111,7 +114,10 @@ def index_verdicts(judgements: Judgements, verdicts: Mapping[str, str]) -> dict[
 def judge_by_predictions(
     samples: Sequence[Sample], runs: Sequence[Mapping[str, Prediction]], labels: Sequence[str]
 ) -> Judgements:
-    """Return the mean over `runs` (out-of-fold predictions by sample id); each must have predicted every sample."""
+    """Return the mean of the predictions of `runs`.
+
+    Each run maps sample ids to out-of-fold predictions, and must have predicted every sample.
+    """
     places = {label: i for i, label in enumerate(labels)}
     given = np.array([places[s.given or ""] for s in samples], dtype=np.int64)
     found = [tabulate(run, samples, labels) for run in runs]
@@ -121,10 +127,10 @@ def judge_by_predictions(
 
 
 def tabulate(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: Sequence[str]) -> Floats:
-    """Return the probabilities [N, C] of the samples' predictions.
+    """Return the probabilities [N, C] that `run` predicts for the samples; each row is scaled to add up to 1.
 
-    A prediction without probabilities counts as 1 for its label. Probabilities of labels outside `labels` are left out.
-    Rows of samples without a usable prediction are NaN.
+    A prediction without probabilities counts as certain of its label. Probabilities of labels outside `labels` are left
+    out. The row of a sample without a usable prediction is NaN.
     """
     places = {label: i for i, label in enumerate(labels)}
     found = np.zeros((len(samples), len(labels)), dtype=np.float32)
@@ -190,7 +196,7 @@ def _check_same_items(
         if identity not in found:
             raise JudgementError(f"{file}: item {identity!r} is missing; every file must contain every item")
         if found[identity].given != label:
-            raise JudgementError(f"{file}: the given label of item {identity!r} differs from {first}; correct one")
+            raise JudgementError(f"{file}: item {identity!r} has a different given label than in {first}; correct one")
     for identity in found:
         if identity not in expected:
             raise JudgementError(f"{file}: item {identity!r} is in no other file; remove it or add it to the others")

@@ -1,4 +1,4 @@
-"""Turn decisions into what others read: records, questions to a person, figures, rows for JSON."""
+"""Convert the decisions to records, review cases, figures and rows for JSON."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +20,11 @@ def record_corrections(
     unjudged: Mapping[str, str],
     verdicts: Mapping[str, str],
 ) -> list[Correction]:
-    """Return the record of each sample, in order.
+    """Return a record for each sample, in the order of `samples`.
 
-    `unjudged` maps ids of samples without an out-of-fold prediction to the reason: these wait for a review, unless
-    `verdicts` (label or `neither` by sample id) decides about them. `model_of` names the students that predicted each
-    sample; `teacher` contains the teacher's answers by sample id.
+    All mappings are keyed by sample id. `model_of` gives the students that predicted a sample, `fold_of` its fold, and
+    `teacher` the teacher's answer. `unjudged` gives the reason why a sample has no out-of-fold prediction. Such a
+    sample waits for a review, unless `verdicts` has a verdict on it (a label or `neither`).
     """
     places = {identity: i for i, identity in enumerate(decisions.judgements.ids)}
     found: list[Correction] = []
@@ -45,9 +45,10 @@ def record_corrections(
 def choose_cases(
     samples: Sequence[Sample], records: Sequence[Correction], decisions: Decisions, budget: int
 ) -> list[ReviewCase]:
-    """Return at most `budget` cases for review: those that were looked up, then those that wait, by expected gain.
+    """Return at most `budget` cases for review, in order of decreasing expected gain.
 
-    `records` are those of `samples`, in the same order.
+    The cases are the items whose verdict was looked up and, if the budget allows more, items that wait for a review.
+    `records` has one entry per sample, in the order of `samples`.
     """
     ids, labels = decisions.judgements.ids, decisions.judgements.labels
     places = {identity: i for i, identity in enumerate(ids)}
@@ -79,7 +80,7 @@ def choose_cases(
 
 
 def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> dict[str, float]:
-    """Return the stage's figures: items asked about, audited and changed, and the expected effect of the changes."""
+    """Return the figures for the stage's record: numbers of items, audit results, and the changes' expected effect."""
     actions = Counter(c.action for c in corrections)
     changed = [c for c in corrections if c.action is Action.RELABEL]
     unreviewed = [c for c in changed if not c.reviewed]
@@ -103,7 +104,7 @@ def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> di
 
 
 def summarise(decisions: Decisions) -> dict[str, object]:
-    """Return counts, gate and estimates, for the JSON summary of `labelstill correct`."""
+    """Return the counts, the gate and the estimates for the JSON summary that `labelstill correct` prints."""
     gate = decisions.gate
     actions = Counter(decisions.action)
     unreviewed = sum(
@@ -130,9 +131,10 @@ def summarise(decisions: Decisions) -> dict[str, object]:
 
 
 def list_rows(decisions: Decisions) -> Iterator[dict[str, object]]:
-    """Yield one row per item, in order, for JSON; `suspicion` is the probability that the given label is wrong.
+    """Yield one row per item for JSON, in the order of the items.
 
-    The probabilities are the models', even where a verdict has decided the item.
+    `suspicion` is the probability that the given label is wrong. All probabilities come from the models, even if a
+    verdict has decided about the item.
     """
     judgements, beliefs = decisions.judgements, decisions.beliefs
     labels = (*judgements.labels, None)  # -1 is none of them

@@ -1,4 +1,4 @@
-"""Settings of correction: how suspicious labels are checked by the teacher and by a person."""
+"""Settings of correction: how the teacher and a person check suspicious labels."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -13,10 +13,10 @@ class ReviewerConfig(Settings):
     """Who judges the items that correction wants a person to look at."""
 
     kind: Literal["nobody", "verdict_file", "demo_stand_in"] = "nobody"
-    """nobody: cases wait for a review; verdict_file: read a person's verdicts from `path`; demo_stand_in: the demo's
-    simulated person, who knows the true labels."""
+    """Who answers. nobody: items wait for a review; verdict_file: a person, whose verdicts are in `path`;
+    demo_stand_in: the demo's simulated person, who knows the true labels."""
     path: Path | None = None
-    """Verdicts as JSON Lines {id, verdict}, or the demo's file of true labels."""
+    """File with verdicts as JSON Lines {"id", "verdict"}, or the demo's file with the true labels."""
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
@@ -26,18 +26,20 @@ class ReviewerConfig(Settings):
 
 
 class CorrectionSettings(VoteSettings):
-    """How items whose predictions contradict their given label are checked and decided."""
+    """How given labels are checked, and when they are changed."""
 
     review_budget: int = Field(default=100, ge=0)
-    """Maximum number of items for the reviewer."""
+    """Maximum number of items that the reviewer is asked about."""
     audit: int = Field(default=100, ge=0)
-    """How many of the reviewed items are a sample for calibration and the gate; expected gain chooses the others."""
+    """How many of these items are a sample for the calibration and the gate. The others are those for which an answer
+    is expected to help most."""
     teacher_share: float = Field(default=0.25, ge=0, le=1)
-    """Maximum share of the items that the teacher checks, most suspicious first."""
+    """Maximum share of the items that the teacher is asked about, most suspicious first."""
     target_precision: float | None = Field(default=None, ge=0, le=1)
-    """Flag as many items as this expected precision allows; none: flag for the best expected F1."""
+    """Flag as many items as possible while their expected precision is at least this. By default, flags maximise the
+    expected F1."""
     reviewer: ReviewerConfig = ReviewerConfig()
-    """Who judges the items under review."""
+    """Who judges the items that are reviewed."""
     gate_level: float = Field(default=0.5, ge=0, le=1)
-    """Change labels without a review only if the lower bound (95 % Wilson interval) of the share of audited proposals
-    that were right exceeds this."""
+    """Labels change without a review only if enough audited proposals were right: the lower bound of the 95 % Wilson
+    interval of their share must exceed this."""

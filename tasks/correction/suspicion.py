@@ -11,40 +11,43 @@ from scipy.special import entr, log_softmax
 from tasks.correction.judgements import Floats, Ints, Judgements
 
 LEAST = 1e-3
-"""Added to probabilities: a log-ratio beyond log(1000) shows how confident a softmax is, not how accurate."""
+"""Added to probabilities to limit log-ratios, because beyond log(1000) they say little about accuracy."""
 _STUDENT_WEIGHT = 0.6
-"""Weight of the student's log-probabilities (the teacher's have weight 1) when the candidate is chosen."""
+"""Weight of the students' log-probabilities in the choice of the candidate; the teacher's have weight 1."""
 
 
 @dataclass(frozen=True)
 class Suspicion:
-    """The evidence about each of N items; the candidate is the most probable label other than the given one."""
+    """The evidence about each of N items. The candidate is the most probable label other than the given one."""
 
     candidate: Ints
-    """[N] index of the candidate; -1 where no other label has any probability."""
+    """[N] index of the candidate; -1 if no other label has a probability above 0."""
     margin: Floats
-    """[N] the students' mean probability of the candidate minus that of the given label; above 0 they disagree."""
+    """[N] the students' mean probability of the candidate minus that of the given label. Above 0 the students disagree
+    with the given label."""
     entropy: Floats
-    """[N] entropy of the students' mean probabilities, nats."""
+    """[N] entropy of the students' mean probabilities, in nats."""
     log_ratio: NDArray[np.float64]
-    """[N] log(candidate / given) of the tempered probabilities, on which P(wrong) is calibrated."""
+    """[N] log(p(candidate) / p(given label)) from the students' tempered probabilities, used for the calibration."""
     teacher_log_ratio: NDArray[np.float64]
-    """[N] the same for the teacher; 0 where it was not asked."""
+    """[N] the same log-ratio from the teacher's probabilities; 0 for items without an answer."""
     asymmetry: NDArray[np.float64]
-    """[N] log((a + 1) / (b + 1)): a items have the given label and are predicted as the candidate, b the reverse.
+    """[N] log((a + 1) / (b + 1)), where a items have this item's given label and are predicted as its candidate, and b
+    items have the candidate as given label and are predicted as this item's given label.
 
-    Two labels that are confused both ways are hard to tell apart; one-way confusion points to a labeller's habit.
+    Two labels that are confused in both directions are hard to tell apart. Confusion in one direction suggests a
+    labeller's habit.
     """
     others: NDArray[np.float64]
-    """[N] log odds of the candidate among all labels except the given one."""
+    """[N] log odds of the candidate against all remaining labels, without the given one."""
 
 
 def temper(judgements: Judgements) -> NDArray[np.float64]:
-    """Return the students' log-probabilities [N, C] at the temperature that explains the given labels best.
+    """Return the students' log-probabilities [N, C], scaled by the temperature that explains the given labels best.
 
-    This puts over- and underconfident students on one scale. 2 % of the labels are assumed to be noise, so that a few
-    confident contradictions do not determine the temperature. Temperature scaling: Guo et al., "On Calibration of
-    Modern Neural Networks", ICML 2017.
+    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) makes overconfident and
+    underconfident students comparable. 2 % of the labels are assumed to be noise, so that a few confident
+    contradictions do not determine the temperature.
     """
     logs = np.log(judgements.students.astype(np.float64) + 1e-6)
     some = np.linspace(0, len(logs) - 1, min(len(logs), 5_000)).astype(int)
@@ -63,7 +66,8 @@ def measure_suspicion(
 ) -> Suspicion:
     """Return the evidence about each item.
 
-    `tempered` [N, C] is the result of `temper`; `teacher` [N, C] is NaN in rows of items that it was not asked about.
+    `tempered` [N, C] is the result of `temper`. `teacher` [N, C] contains the teacher's probabilities; the row of an
+    item without an answer is NaN.
     """
     mean = judgements.students
     given = judgements.given
