@@ -1,4 +1,4 @@
-"""Estimate how probably the teacher's label of each labelled item is correct; trust.py is calibrated on this."""
+"""Estimate the probability that the teacher's label of each labelled item is correct, to calibrate trust.py on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,17 @@ from tasks.pseudo_labels.evidence import Evidence, is_usable
 from tasks.records import NEITHER, Correction, Prediction, Sample
 
 ENOUGH = 20
-"""Minimum number of checked items for a calibration; without a labelled set there may be only a few verdicts."""
+"""Minimum number of checked items for a calibration. Without a labelled set there may be only a few verdicts."""
 _SAME_MISTAKE = 0.5
-"""Upper bound on how often a teacher that errs on an item with a wrong given label repeats that label."""
+"""If the given label and the teacher's label are both wrong, they are assumed to be the same with at most this
+probability."""
 _SHIFT = 1.0
-"""Standard deviation, in log odds, of a common error of correction's probabilities before any item is reviewed."""
+"""Standard deviation, in log odds, of an error that all of correction's probabilities share, before any review."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """N labelled items that the teacher labelled blind. Made by `build_targets`; read by `fit_trust`."""
+    """N items with a label from the teacher, which saw no given label. Made by `build_targets`; read by `fit_trust`."""
 
     evidence: tuple[Evidence, ...]
     labels: tuple[str, ...]
@@ -28,30 +29,30 @@ class Targets:
     right: NDArray[np.float64]
     """[N] probability that the teacher's label is correct."""
     certain: NDArray[np.bool_]
-    """[N] whether that is known (then it is 0 or 1) and not only estimated."""
+    """[N] whether `right` is known, and therefore 0 or 1, instead of estimated."""
     shift: tuple[float, float] = (0.0, 0.0)
-    """Mean and standard deviation, in log odds, of the common error of all estimated probabilities."""
+    """Mean and standard deviation, in log odds, of an error that all estimated probabilities share."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """An item on which the teacher's label can be checked."""
+    """An item whose teacher's label can be checked against a given label or a verdict."""
 
     sample: Sample
     prediction: Prediction
     evidence: Evidence
     correction: Correction | None = None
     verdict: str | None = None
-    """A reviewer's verdict, with or without a correction."""
+    """A reviewer's verdict from the pool's review; `correction` contains its own verdict."""
 
 
 def build_targets(items: Sequence[Checked]) -> Targets:
-    """Return how probably the teacher's label of each item is correct; all predictions must be usable.
+    """Estimate the probability that the teacher's label of each item is correct. All predictions must be usable.
 
-    A reviewer's verdict is certain. Otherwise the probabilities from correction are used; if they don't include the
-    teacher's answer yet, a teacher that blindly gives the given label raises its probability. Without a correction the
-    given label is assumed to be correct; then wrong given labels count as errors of the teacher, and its precision is
-    underestimated.
+    A reviewer's verdict counts as certain. Otherwise the probabilities from correction are used. If they do not include
+    the teacher's answer yet, the given label becomes more probable if the teacher gives the same one. Without a
+    correction, the given label is assumed to be correct. Wrong given labels then count as errors of the teacher, so its
+    precision is underestimated.
     """
     assert all(is_usable(item.prediction) for item in items)
     certain = np.array([_find_verdict(i) is not None or i.correction is None for i in items], dtype=bool)
@@ -69,7 +70,7 @@ def build_targets(items: Sequence[Checked]) -> Targets:
 
 
 def match_corrections(samples: Sequence[Sample], corrections: Iterable[Correction]) -> dict[str, Correction]:
-    """Return by sample id the corrections that are about the sample's current given label."""
+    """Map sample ids to corrections, leaving out those whose given label is not the sample's current one."""
     given = {s.id: s.given for s in samples}
     return {c.sample_id: c for c in corrections if given.get(c.sample_id) == c.given}
 
@@ -81,7 +82,10 @@ def find_checked(
     corrections: Mapping[str, Correction],
     verdicts: Mapping[str, str],
 ) -> list[Checked]:
-    """Return the samples whose prediction is usable and can be checked against a given label or a verdict."""
+    """Return the samples that have a usable prediction and can be checked against a given label or a verdict.
+
+    The mappings are keyed by sample id; `found` has the evidence for each usable prediction.
+    """
     return [
         Checked(s, predictions[s.id], found[s.id], corrections.get(s.id), verdicts.get(s.id))
         for s in samples

@@ -1,7 +1,8 @@
-"""Decide which pseudo-labels to keep: the most probably correct ones, while the kept set reaches the target precision.
+"""Decide which pseudo-labels to keep: the most probable ones, as many as the target precision allows.
 
-There is no threshold per item. The decision is about the set as a whole: it considers how often the teacher was right
-on labelled items with similar evidence (trust.py), how certain that is, and the random variation in a set of that size.
+There is no threshold for single items, because the precision of the kept set as a whole must reach the target. The
+decision considers how often the teacher was right on labelled items with similar evidence (trust.py), how certain that
+is, and the random variation in a set of that size.
 """
 
 from collections import Counter
@@ -33,9 +34,9 @@ class PoolDecision(StrEnum):
     REVIEWED = "reviewed"
     """Kept with the label from a reviewer."""
     NOT_TRUSTED = "not_trusted"
-    """With this item the kept set would not reach the target with the required probability."""
+    """With this item, the kept set would not reach the target precision with the required probability."""
     OVER_QUOTA = "over_quota"
-    """The quota of its class is filled with more confident items."""
+    """More confident items have already filled the quota of the item's class."""
     REVIEWER_SAID_NEITHER = "reviewer_said_neither"
     NO_ANSWER = "no_answer"
 
@@ -44,13 +45,13 @@ KEEPS = frozenset({PoolDecision.KEPT, PoolDecision.REVIEWED})
 
 
 class Trusted(Record):
-    """The decision about one pool item and its evidence. Made by `decide`; read by reports."""
+    """The decision about one pool item, and the evidence for its label. Made by `decide`; read by reports."""
 
     sample_id: str
     label: str | None
     """The label from the teacher or from a reviewer."""
     expected: float | None
-    """Expected precision: the probability that the label is correct; None without an answer."""
+    """Expected precision, which is the probability that the label is correct; None without an answer."""
     evidence: Evidence
     decision: PoolDecision
     why: str
@@ -59,15 +60,15 @@ class Trusted(Record):
 
 @dataclass(frozen=True)
 class Trust:
-    """All decisions, in the order of the predictions, and the precision of the kept set (without reviewed items)."""
+    """All decisions, in the order of the predictions, and the precision of the kept items that were not reviewed."""
 
     items: tuple[Trusted, ...]
     precision: Interval
-    """The expected precision, with a 95 % interval for the true one."""
+    """The expected precision, and a 95 % interval for the true precision."""
     calibrated: bool
-    """Whether the figures are calibrated on labelled items; else they are the teacher's own probabilities."""
+    """Whether the probabilities were calibrated on labelled items. If not, they are the teacher's own."""
     floors_kept: bool = True
-    """Whether `floor` items per class could be kept."""
+    """Whether the setting `floor` could be met for every class."""
 
     def summarise(self) -> dict[str, float]:
         """Return the figures for the stage's record."""
@@ -116,10 +117,10 @@ def decide(
     verdicts: Mapping[str, str],
     seed: int = 0,
 ) -> Trust:
-    """Decide about every prediction; `found` has the evidence of the usable ones by sample id.
+    """Decide about every prediction. `found` maps the sample ids of usable predictions to their evidence.
 
-    Without a `model`, because there is no labelled set, the teacher's mean probability must reach the target, and
-    `assurance` is ignored. `verdicts` (sample id → label or `neither`) override everything else.
+    `model` is None if there is no labelled set to fit it to. Then the teacher's mean probability must reach the target,
+    and `assurance` is ignored. `verdicts` maps sample ids to a label or `neither`, and overrides everything else.
     """
     open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts]
     ids = [p.sample_id for p in open_]
@@ -150,7 +151,10 @@ def decide(
 
 
 def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[list[Prediction], list[Dropped]]:
-    """Return the predictions to keep (with source `review` if a reviewer gave the label), and the dropped ones."""
+    """Return the predictions to keep, and records of the dropped ones for `stage`.
+
+    If a reviewer gave the label, the source of the prediction becomes `review`.
+    """
     kept: list[Prediction] = []
     dropped: list[Dropped] = []
     for item, p in zip(trust.items, predictions, strict=True):
@@ -173,14 +177,17 @@ def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[
 
 
 def list_untrusted(trust: Trust) -> dict[str, float]:
-    """Return the expected precision of each untrusted item by sample id. A second teacher is asked about them."""
+    """Map the sample ids of untrusted items to their expected precision. A second teacher is asked about them."""
     return {i.sample_id: i.expected or 0.0 for i in trust.items if i.decision is PoolDecision.NOT_TRUSTED}
 
 
 def list_alike(
     trust: Trust, model: TrustModel | None, predictions: Mapping[str, Prediction], found: Mapping[str, Evidence]
 ) -> list[str]:
-    """Return the ids of labelled items no more certain than the untrusted ones, to calibrate the second teacher on."""
+    """Return the ids of the labelled items on which the second teacher is calibrated.
+
+    Their expected precision is not higher than that of the most certain untrusted item of the pool.
+    """
     untrusted = list_untrusted(trust)
     if model is None or not untrusted:
         return []
@@ -195,10 +202,10 @@ def build_review_cases(
     students: Sequence[Mapping[str, Prediction]],
     budget: int,
 ) -> list[ReviewCase]:
-    """Return the review cases of at most `budget` untrusted items, those with a probability near 0.5 first.
+    """Return review cases for at most `budget` untrusted items, those with a probability near 0.5 first.
 
-    Items that were reviewed before stay in the queue, so that their verdicts can be changed. The teacher's label is
-    shown as the given label, its second choice as the candidate.
+    Items that have already been reviewed stay in the queue, so that their verdicts can be changed. The teacher's label
+    is shown as the given label, and its second choice as the candidate.
     """
     by_id = {s.id: s for s in samples}
     answered = [i for i in items if i.sample_id in teacher]

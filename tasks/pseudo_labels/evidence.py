@@ -1,4 +1,4 @@
-"""Collect the evidence for a pseudo-label: the teacher's confidence, and what other models answer."""
+"""Collect the evidence for a pseudo-label: the teacher's confidence, and the answers of other models."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,46 +11,50 @@ from scipy.special import logit
 from tasks.records import USABLE, Prediction, Record
 
 LEAST = 1e-3
-"""Probabilities are clipped to this, because smaller ones in a softmax say nothing more about correctness."""
+"""Smaller probabilities are raised to this, because they say no more about correctness."""
 
 FEATURES = ("confidence", "margin", "unanimity", "described", "students", "second", "second_asked")
 """The columns of `encode_evidence`. In all but the last, a larger value is stronger evidence for the label."""
 
 
 class Evidence(Record):
-    """The evidence for one predicted label; a value is None if that model was not asked or gave no usable answer."""
+    """The evidence for one predicted label. A value is None if its model was not asked or gave no usable answer."""
 
     probability: float | None = None
     """The teacher's probability of the label, averaged over its reasons."""
     margin: float | None = None
-    """Probability of the label minus that of the second label."""
+    """Probability of the label minus that of the most probable other label."""
     vote_share: float | None = None
+    """The label's share of the teacher's votes."""
     described: float | None = None
-    """log(P(label) / P(likeliest other label)) of the teacher when asked without its own description."""
+    """log(P(label) / P(most probable other label)), from the teacher when asked without its own description."""
     students: float | None = None
-    """The same log ratio of the students that were not trained on the item."""
+    """The same log ratio, from the students that were not trained on the item."""
     second: float | None = None
-    """The same log ratio of the second teacher."""
+    """The same log ratio, from the second teacher."""
 
     @property
     def confidence(self) -> float | None:
-        """The teacher's confidence: the label's probability, or its share of votes if the engine gives none."""
+        """The teacher's probability of the label, or the label's share of votes if there are no probabilities."""
         return self.vote_share if self.probability is None else self.probability
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """The answers of all models about one set, by sample id; the pool may use the same ids as the labelled set."""
+    """The answers of all models about one set, keyed by sample id.
+
+    There is one object per set, because the pool may use the same ids as the labelled set.
+    """
 
     teacher: Mapping[str, Prediction]
     direct: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
-    """The teacher's answers without its own description; empty for packs without descriptions."""
+    """The teacher's answers when asked without its own description; empty for packs without descriptions."""
     students: tuple[Mapping[str, Prediction], ...] = ()
-    """One mapping per repeat, from students that were not trained on the item."""
+    """One mapping per repeat; the answers come from students that were not trained on the item."""
     second: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
 
     def collect_evidence(self) -> dict[str, Evidence]:
-        """Return the evidence for each usable answer of the teacher, by sample id."""
+        """Map the sample id of each usable answer of the teacher to the evidence for it."""
         return {
             i: collect_evidence(
                 p,
@@ -88,9 +92,10 @@ def collect_evidence(
 
 
 def compute_log_ratio(predictions: Iterable[Prediction], label: str) -> float | None:
-    """Return log(P(label) / P(likeliest other label)), averaged over `predictions` and clipped to ±log(1 / LEAST).
+    """Return log(P(label) / P(most probable other label)), or None if no prediction is usable.
 
-    A prediction without probabilities counts as certain of its label. None if no prediction is usable.
+    The probabilities are means over the usable predictions, and are raised to at least LEAST. A prediction without
+    probabilities counts as certain of its label.
     """
     shares = [_read_shares(p) for p in predictions if is_usable(p)]
     if not shares:
@@ -102,9 +107,10 @@ def compute_log_ratio(predictions: Iterable[Prediction], label: str) -> float | 
 
 
 def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
-    """Return the evidence as numbers [N, len(FEATURES)]; unknown values are 0, which is neutral.
+    """Return the evidence as an array [N, len(FEATURES)]. An unknown value becomes 0, which is neutral.
 
-    Confidence is in log odds, clipped like `compute_log_ratio`. Margin and unanimity are at most 0.
+    The confidence is given in log odds, clipped to LEAST and 1 - LEAST; an unknown one counts as LEAST. Margin and
+    unanimity are at most 0.
     """
     rows = [
         (
@@ -124,7 +130,7 @@ def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
 
 
 def is_usable(prediction: Prediction) -> bool:
-    """Return whether the answer could be parsed and contains a label."""
+    """Return whether the answer could be read and contains a label."""
     return prediction.outcome in USABLE and prediction.label is not None
 
 
