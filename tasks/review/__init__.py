@@ -1,9 +1,9 @@
-"""Ask people about labels and read their verdicts: the only wing that orders and limits what a person sees.
+"""Ask people about labels and read their verdicts. Only this package orders and limits what a person sees.
 
-Correction, pseudo-labels and the merge hand over `ReviewCase`s with an expected gain, and read verdicts back.
+Correction, pseudo-labels and the merge pass in `ReviewCase`s with an expected gain, and read the verdicts.
 
-queue.py         which cases are asked about, in which order; the queue's file
-page.py          the page on which a person judges them: page.html, page.css, page.js, page.drawing.js
-verdicts.py      importing and storing verdicts; which of them are still valid
-label_studio.py  the same questions and answers in Label Studio's formats
+queue.py         choose and order the cases that people are asked about, and write them to a file
+page.py          write the page on which a person judges them, from page.html, page.css, page.js, page.drawing.js
+verdicts.py      import and store verdicts, and check which of them are still valid
+label_studio.py  write the cases and read the verdicts in Label Studio's formats
 """

@@ -1,10 +1,10 @@
 """Write the review queue as Label Studio tasks, and read verdicts from Label Studio's JSON export.
 
-The formats follow Label Studio's documentation: "Label Studio JSON format", "Import pre-annotated data", "Choices"
-(dynamic choices need version 1.5) and "Repeater"; tested with version 1.23. Images are data: URLs, so no file server is
-needed. They are listed below the dialogue, which marks their places as `[image 1]`, because Label Studio removes data:
-images from HyperText, and an Image tag with an empty list breaks its page. The candidate is a prediction; the project's
-settings show or hide it.
+The formats follow the chapters "Label Studio JSON format", "Import pre-annotated data", "Choices" (dynamic choices need
+version 1.5) and "Repeater" of Label Studio's documentation, and were tested with version 1.23. Images are data: URLs,
+so no file server is needed. They are listed below the dialogue, which contains marks such as `[image 1]` in their
+place: Label Studio removes data: images from HyperText, and an Image tag with an empty list breaks its page. The
+candidate is written as a prediction, which the project's settings show or hide.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,14 @@ from tasks.review.verdicts import Answer, check_size
 from tasks.storage.files import replace_file, write_bytes
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
-"""Names of the control and of the object it labels, in the configuration and in every result."""
+"""Names, in the configuration and in every result, of the control for the verdict and of the object it refers to."""
 
 
 def write_tasks(cases: Sequence[ReviewCase], file: Path) -> Path:
-    """Write the tasks to `file` as a JSON list for Label Studio's import, with one image in memory at a time.
+    """Write the cases to `file` as a JSON list of tasks that Label Studio can import.
 
-    The labelling configuration is written next to it, with the suffix .xml; its path is returned.
+    Only one image is in memory at a time. Also writes the labelling configuration to a file beside it with the
+    extension .xml, and returns the path of that file.
     """
     with replace_file(file) as temporary, temporary.open("wb") as out:
         for number, case in enumerate(cases):
@@ -41,9 +42,9 @@ def write_tasks(cases: Sequence[ReviewCase], file: Path) -> Path:
 
 
 def make_labelling_config(cases: Sequence[ReviewCase]) -> str:
-    """Return the XML for the project's "Labeling interface": the item next to its labels and `neither`.
+    """Return the XML for the project's "Labeling interface", which shows the item next to its labels and `neither`.
 
-    If all cases offer the same labels, the configuration lists them; otherwise each task does (dynamic choices).
+    If all cases offer the same labels, the XML lists them. Otherwise each task lists its own (dynamic choices).
     """
     offered = {case.labels for case in cases}
     names = (*next(iter(offered)), NEITHER) if len(offered) == 1 else ()
@@ -71,10 +72,11 @@ def make_labelling_config(cases: Sequence[ReviewCase]) -> str:
 
 
 def read_export(file: Path) -> dict[str, Answer]:
-    """Return the answers in Label Studio's JSON export (not JSON-MIN) by sample id; tasks without one are left out.
+    """Read Label Studio's JSON export (not JSON-MIN), and map sample ids to answers.
 
-    Cancelled (skipped) annotations are ignored; of several, the one updated last counts. Raises JudgementError naming
-    the task that `write_tasks` did not write, or whose annotation does not have exactly one choice.
+    Tasks without an answer are left out. Cancelled (skipped) annotations are ignored, and if an item has several, the
+    one updated last counts. Raises JudgementError, naming the task, if `write_tasks` did not write it or if its
+    annotation does not have exactly one choice.
     """
     check_size(file)
     latest: dict[str, tuple[_Annotation, _Data, str]] = {}
@@ -91,7 +93,7 @@ def read_export(file: Path) -> dict[str, Answer]:
 
 
 def is_export(file: Path) -> bool:
-    """Return whether a file is one JSON list, as Label Studio's export is, and not JSON Lines of verdicts."""
+    """Return whether the file is a JSON list, like Label Studio's export, and not verdicts as JSON Lines."""
     try:
         with file.open("rb") as handle:
             return handle.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
@@ -166,7 +168,7 @@ class _Annotation(BaseModel):
 
     @property
     def moment(self) -> datetime:
-        """Return when it was last updated; one without a date counts as the oldest."""
+        """When the annotation was last updated; an annotation without a date counts as the oldest."""
         return self.updated_at or datetime.min.replace(tzinfo=UTC)
 
 

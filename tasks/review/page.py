@@ -1,7 +1,8 @@
-"""Write the self-contained HTML page on which a person judges the review queue by keyboard.
+"""Write the self-contained HTML page on which a person judges the review queue with the keyboard.
 
-The page (page.html, .css and .js beside this file) needs no server and loads nothing. All data is JSON in script
-elements that no browser runs, and is shown as text only; a content security policy lets only the page's own script run.
+The page (made from page.html, .css and .js beside this file) needs no server and loads nothing. All data is JSON in
+script elements that no browser runs, and is shown only as text. A content security policy allows only the page's own
+script to run.
 """
 
 import base64
@@ -21,9 +22,10 @@ from tasks.storage.files import replace_file
 from tasks.storage.html import html_environment
 
 SHOWN_PIXELS = 1_200_000
-"""Area of an image on the page: a phone's screenshot of 1080×2400 stays legible at 735×1633, and takes about 0.1 MB."""
+"""Maximum area of an image on the page, in pixels. A phone's screenshot of 1080×2400 is then shown at 735×1633, which
+is legible and takes about 0.1 MB."""
 _TOP = 3
-"""Number of each model's most probable labels that are shown besides the given label and the candidate."""
+"""How many of each model's most probable labels are shown, besides the given label and the candidate."""
 _FOLDER = Path(__file__).parent
 
 
@@ -35,10 +37,11 @@ def write_review_page(
     verdicts: Mapping[str, str] = {},
     inline: bool = True,
 ) -> None:
-    """Write the page that shows `cases` in the given order, atomically, with one image in memory at a time.
+    """Write the page that shows `cases` in the given order. The file is written atomically.
 
-    `verdicts` (label or `neither` by sample id) are those known already. Without `inline`, images are links relative to
-    the page, which then works only next to its images. An image that can't be shown is replaced by a note.
+    `verdicts` maps sample ids to known verdicts (a label or `neither`). With `inline`, the page contains the images, of
+    which only one is in memory at a time. Otherwise it links to them by relative paths, and neither the page nor the
+    images may be moved. An image that can't be shown is replaced by a note.
     """
     style, *scripts = (_FOLDER.joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "drawing.js", "js"))
     template = html_environment(_FOLDER).get_template("page.html")
@@ -54,9 +57,10 @@ def write_review_page(
 
 
 def encode_image(image: ImageRef) -> str:
-    """Return the image as a data: URL (JPEG): upright, at most SHOWN_PIXELS, on white where it is transparent.
+    """Return the image as a data: URL with a JPEG.
 
-    Raises OSError, naming the file, if it can't be read or decoded.
+    The JPEG is upright, has at most SHOWN_PIXELS, and is white where the image is transparent. Raises OSError, naming
+    the file, if it can't be read or decoded.
     """
     try:
         with Image.open(image.path, formats=FORMATS) as file:

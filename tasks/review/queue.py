@@ -1,6 +1,6 @@
-"""Order and cut the review queue, and write its file and page.
+"""Order the review queue, limit its length, and write its file and page.
 
-Correction, pseudo-labels and the merge provide the cases, each with the gain expected from an answer.
+Correction, pseudo-labels and the merge provide the cases. Each case has the gain that is expected from an answer.
 """
 
 import heapq
@@ -13,19 +13,21 @@ from tasks.review.page import write_review_page
 from tasks.storage.json_lines import read_models, write_json_lines
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
-"""The files of a review folder: the cases, the page that shows them, the store of verdicts."""
+"""The files in a review folder: the cases, the page that shows them, and the store of verdicts."""
 REVIEW_POOL = Path("review_pool/review")
-"""Review folder for uncertain items of the pool, under a run's `output`. It has a parent of its own because
-`labelstill review` looks for `review` in the folder it is given."""
+"""Review folder for uncertain items of the pool, relative to a run's `output`. It has its own parent folder because
+`labelstill review` expects a folder that contains `review`."""
 CONFLICTS = Path("review_conflicts/review")
-"""The same for conflicting duplicates: `labelstill review import <output>/review_conflicts FILE` imports verdicts."""
+"""Review folder for conflicting duplicates. `labelstill review import <output>/review_conflicts FILE` imports their
+verdicts."""
 
 
 def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] = ()) -> list[ReviewCase]:
-    """Return the `budget` cases with the highest expected gain and all `kept` ones, in order of decreasing gain.
+    """Return all `kept` cases and the `budget` others with the highest expected gain, in order of decreasing gain.
 
-    `kept` are sample ids of cases that must be in the queue: the audit's sample, and those judged before, so that a
-    verdict can be changed. Equal gains are ordered by source and id. At most the returned cases are kept in memory.
+    `kept` contains the sample ids of cases that must be in the queue: audited items, and items judged before, so that
+    their verdicts can be changed. Cases with equal gain are ordered by source and id. Memory never holds more cases
+    than are returned.
     """
 
     def rank(case: ReviewCase) -> tuple[float, str, str]:
@@ -43,7 +45,11 @@ def write_queue(
     title: str = "Review",
     inline: bool = True,
 ) -> None:
-    """Write the queue's file and page to `folder`; `verdicts` (label or `neither` by id) are shown on the page."""
+    """Write the queue's file and its page to `folder`.
+
+    `verdicts` maps sample ids to known verdicts (a label or `neither`), which the page shows. `inline` says whether the
+    page contains the images or links to them.
+    """
     write_json_lines(folder / CASES, cases)
     write_review_page(cases, folder / PAGE, title=title, verdicts=verdicts, inline=inline)
 
@@ -51,7 +57,7 @@ def write_queue(
 def read_queue(folder: Path) -> list[ReviewCase]:
     """Return the cases that `write_queue` wrote, in order.
 
-    Raises ConfigError if there is no queue, ManifestError naming the line that is not a valid case.
+    Raises ConfigError if there is no queue, and ManifestError, naming the line, if a case is invalid.
     """
     file = folder / CASES
     if not file.exists():

@@ -1,7 +1,7 @@
-"""Store people's verdicts in an append-only file of JSON Lines, in which the last line on an item counts.
+"""Store people's verdicts in an append-only file of JSON Lines. The last line about an item counts.
 
-Only people's verdicts are written here, and they survive every rerun. Each line has the digest of the content that was
-judged: if the item's content has changed since, its verdict is kept but no longer used.
+The file contains nothing else, and it survives every rerun. Each line has the digest of the content that was judged. If
+the item's content has changed since then, its verdict stays in the file but is no longer used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,8 @@ from tasks.storage.files import write_bytes
 from tasks.storage.json_lines import dump_json_lines, read_models, read_objects
 
 MOST_BYTES = 1 << 28
-"""Maximum size of a file of verdicts, enough for a million. A larger one is not verdicts, and would fill the memory."""
+"""Maximum size of a file with verdicts; enough for a million. A larger file is probably something else, and would fill
+the memory."""
 
 
 class Verdict(Record):
@@ -28,30 +29,30 @@ class Verdict(Record):
     content: str
     """Digest of the content that was judged (`records.content_digest`)."""
     verdict: str | None
-    """A label, or `neither`; None: the verdict was withdrawn."""
+    """A label or `neither`; None if the verdict was withdrawn."""
     given: str
-    """The given label at that time."""
+    """The item's given label when it was judged."""
     at: str
-    """Time of the import: ISO 8601, UTC."""
+    """Time of the import, in UTC and ISO 8601."""
     by: str
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One verdict as read from a file, not yet checked. `given` and `content` are None if the file lacks them."""
+    """A verdict as read from a file, not yet checked. `given` and `content` are None if the file does not have them."""
 
     id: str
     verdict: str | None
-    """None: the person withdrew it."""
+    """A label or `neither`; None if the person withdrew the verdict."""
     given: str | None
     content: str | None
     where: str
-    """Line or task in the file, for error messages."""
+    """The line or task in the file, for error messages."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The ids of a file's verdicts, by their effect on the store."""
+    """The sample ids of the imported verdicts, grouped by their effect on the store."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
@@ -63,9 +64,9 @@ _EFFECTS = ("new", "changed", "same", "withdrawn")
 
 
 def read_store(path: Path) -> dict[str, Verdict]:
-    """Return the current verdict on each item, by sample id; none if there is no file.
+    """Map sample ids to the current verdicts. The result is empty if there is no file.
 
-    Raises JudgementError naming the line that is not a valid verdict.
+    Raises JudgementError, naming the line, if a verdict is invalid.
     """
     if not path.exists():
         return {}
@@ -77,10 +78,10 @@ def read_store(path: Path) -> dict[str, Verdict]:
 def split_valid(
     store: Mapping[str, Verdict], labels: Mapping[str, Sequence[str]], contents: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the verdicts that are still valid (label or `neither` by sample id), and the ids of those that are not.
+    """Return the valid verdicts, as a mapping of sample id to a label or `neither`, and the ids of the outdated ones.
 
-    `labels` and `contents` are the items' current labels and content digests by id; verdicts on other items are left
-    out. A verdict is no longer valid if the item's content has changed, or the label is no longer among the item's.
+    `labels` and `contents` map sample ids to the items' current labels and content digests. Verdicts on other items are
+    left out. A verdict is outdated if the item's content has changed or if the item no longer offers the label.
     """
     known = {i: v for i, v in store.items() if i in contents and v.verdict is not None}
     valid = {i: v.verdict or "" for i, v in known.items() if v.content == contents[i] and _fits(v.verdict, labels[i])}
@@ -88,10 +89,10 @@ def split_valid(
 
 
 def read_answers(file: Path) -> list[Answer]:
-    """Return the verdicts in a file that the review page saved or a person wrote: JSON Lines ``{"id", "verdict"}``.
+    """Read the verdicts in a file that the review page saved or a person wrote: JSON Lines ``{"id", "verdict"}``.
 
-    Lines with a null or empty verdict are left out unless they contain ``"withdrawn": true``. Raises JudgementError
-    naming file and line.
+    Lines with a null or empty verdict are left out unless they contain ``"withdrawn": true``. Raises JudgementError,
+    naming file and line, if a line is invalid.
     """
     answers: list[Answer] = []
     check_size(file)
@@ -103,10 +104,11 @@ def read_answers(file: Path) -> list[Answer]:
 
 
 def read_verdicts(file: Path, labels: Mapping[str, Sequence[str]], *, strict: bool = False) -> dict[str, str]:
-    """Return a file's verdicts (label or `neither` by sample id) on the items in `labels` (their labels by sample id).
+    """Read the verdicts in a file, and map sample ids to a label or `neither`.
 
-    Of several verdicts on an item the last counts, and verdicts on other items are ignored; with `strict`, both are
-    errors. Raises JudgementError naming file and line, also for a verdict that is not one of its item's labels.
+    `labels` maps the sample ids of the known items to the labels they offer. If an item has several verdicts, the last
+    one counts. Verdicts on unknown items are ignored. With `strict`, both are errors. Raises JudgementError, naming
+    file and line, if a line is invalid or if a verdict is not one of its item's labels.
     """
     verdicts: dict[str, str] = {}
     for answer in read_answers(file):
@@ -132,13 +134,16 @@ def import_verdicts(
     givens: Mapping[str, str] | None = None,
     answers: Sequence[Answer] | None = None,
 ) -> Imported:
-    """Add a file's verdicts to the store, all or none; a verdict that is already in the store adds no line.
+    """Add a file's verdicts to the store, all of them or none. A verdict that is already in the store adds no line.
 
-    `labels`, `contents` and `givens` (allowed labels, content digest and given label by sample id) describe the items
-    that were asked about. `answers` are the contents of `file` if it is not JSON Lines for `read_answers`.
-    Raises JudgementError naming file and line for an id that was not asked about (unless the store contains the same
-    verdict), a verdict that is not one of the item's labels, an item whose content or given label has changed since it
-    was judged, and two different verdicts on one item.
+    `labels`, `contents` and `givens` describe the items that were asked about: they map sample ids to the allowed
+    labels, the content digest and the given label. `answers` contains the verdicts in `file` if they have already been
+    read, for example from Label Studio's export. Raises JudgementError, naming file and line, if
+
+    - an item was not asked about (unless the store already contains the same verdict);
+    - a verdict is not one of the item's labels;
+    - an item's content or given label has changed since it was judged;
+    - there are two different verdicts on one item.
     """
     found = read_answers(file) if answers is None else answers
     given_now = givens or {}
@@ -237,7 +242,7 @@ def _make_answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
 
 
 def check_size(path: Path) -> None:
-    """Raise JudgementError if a file of verdicts can't be read or is larger than MOST_BYTES."""
+    """Raise JudgementError if a file with verdicts can't be read or is larger than MOST_BYTES."""
     try:
         size = path.stat().st_size
     except OSError as error:
