@@ -1,16 +1,16 @@
-"""Make the demo: synthetic shop screens and dialogues, laptop-size Qwen2-VL models, and a comparison with the truth.
+"""Make the demo: synthetic shop screens and dialogues, tiny Qwen2-VL models, and a comparison with the true labels.
 
-dataset.py           the three manifests, with wrong labels and broken items   (labelled, unlabelled, seed)
-screens.py           ten kinds of screens, their captions and colours
-purchase_screens.py  five of them: product, options, order, payment, parcel
-blocks.py            blocks that several kinds of screens share
-canvas.py            a small screen that collects descriptions of what was drawn on it
-dialogues.py         eight intents as short dialogues
+dataset.py           write the three manifests, with wrong labels and broken items   (labelled, unlabelled, seed)
+screens.py           draw ten kinds of screens
+purchase_screens.py  draw five of these kinds: product, options, order, payment, parcel
+blocks.py            draw blocks that several kinds of screens share
+canvas.py            a small screen to draw on, which collects descriptions of what was drawn
+dialogues.py         compose short dialogues with eight intents
 
 tiny_models.py       train base, teacher and generator, or reuse them   (training)
-checkpoint.py        an untrained Qwen2-VL with 1.4 million parameters
-lessons.py           what each model learns, and in which order
-training.py          the training itself, limited by steps
-evaluation.py        a finished run's decisions compared with the true labels
-stand_in.py          a reviewer that knows the true labels
+checkpoint.py        write an untrained Qwen2-VL with 1.4 million parameters
+lessons.py           make the training data of each model
+training.py          train a model for a number of steps
+evaluation.py        compare a finished run's decisions with the true labels
+stand_in.py          answer in place of a reviewer, with the true labels
 """

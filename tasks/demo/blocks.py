@@ -1,4 +1,4 @@
-"""Draw blocks that several kinds of screens share, such as the same card on an order, a parcel and a refund."""
+"""Draw blocks that several kinds of screens share, for example the card that orders, parcels and refunds contain."""
 
 from tasks.demo.canvas import GREY, HEIGHT, INK, PALE, WIDTH, WORDS, Canvas, mix
 
@@ -6,7 +6,7 @@ WHITE = (255, 255, 255)
 
 
 def draw_head(c: Canvas) -> None:
-    """Draw a status bar and a title bar, both optional."""
+    """Draw a status bar, a title bar, both or neither, at random."""
     if c.chance(0.5):
         c.text(4, 2, f"{c.rng.randint(0, 23)}:{c.rng.randint(10, 59)}", 7, GREY)
         c.box(WIDTH - 14, 3, 10, 4, GREY)
@@ -37,7 +37,7 @@ def draw_goods_card(c: Canvas) -> None:
 
 
 def draw_rows(c: Canvas, n: int) -> int:
-    """Draw a card with up to n rows of key and value, as many as fit, and return how many."""
+    """Draw a card with up to n rows of a key and a value, as many as fit; return the number of rows."""
     n = min(n, (HEIGHT - 24 - c.y) // 8)
     if n < 1:
         return 0
@@ -51,7 +51,7 @@ def draw_rows(c: Canvas, n: int) -> int:
 
 
 def draw_tiles(c: Canvas) -> None:
-    """Draw two recommended articles side by side, if there is space."""
+    """Draw two recommended articles side by side if there is space."""
     if c.y > HEIGHT - 30:
         return
     names = [c.tile(x, c.y, 44) for x in (8, 60)]
@@ -62,7 +62,7 @@ def draw_tiles(c: Canvas) -> None:
 
 
 def draw_foot(c: Canvas, n: int, *, filled: bool, share: float = 1.0) -> str:
-    """Draw a bottom bar with n buttons over `share` of the width, and return its description."""
+    """Draw a bar with n buttons at the bottom, and return its description. The buttons take `share` of the width."""
     h = c.rng.randint(15, 19)
     top = HEIGHT - h
     c.box(0, top, WIDTH, h, WHITE)
@@ -74,7 +74,7 @@ def draw_foot(c: Canvas, n: int, *, filled: bool, share: float = 1.0) -> str:
 
 
 def draw_ticket(c: Canvas, x: float, y: float, w: float, h: float) -> str:
-    """Draw a coupon with a notch and return the amount on it."""
+    """Draw a coupon with a notch, and return the amount on it."""
     amount = str(c.rng.choice([3, 5, 8, 10, 15, 20, 30, 50, 80, 100]))
     c.box(x, y, w, h, mix(c.accent, WHITE, 0.8), radius=3)
     c.box(x, y, w * 0.34, h, c.accent, radius=3)

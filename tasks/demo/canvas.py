@@ -1,4 +1,4 @@
-"""A small phone screen to draw on, which also collects descriptions of what was drawn."""
+"""A small phone screen to draw on, which also collects descriptions of what was drawn on it."""
 
 import functools
 import math
@@ -23,28 +23,31 @@ COLOURS: dict[str, Rgb] = {
 GOODS = ("衣服", "杯子", "鞋子", "包", "瓶子", "盒子")
 WORDS = ("SHOP", "Home", "Info", "Item", "Hello", "Mall", "Store", "My", "View", "Page")
 USUAL = 0.88
-"""Share of screens in the usual colours of their kind. Without any, a tiny model learns nothing in two minutes."""
+"""Share of screens with the usual colours of their kind. If colours were always random, a tiny model would learn
+nothing in two minutes."""
 INK, GREY, PALE = (50, 50, 54), (150, 150, 156), (206, 206, 212)
 
 
 @functools.cache
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Return Pillow's default font (without CJK characters) in a size in pixels."""
+    """Return Pillow's default font in this size (in pixels). It has no CJK characters."""
     return ImageFont.load_default(size)
 
 
 def mix(a: Rgb, b: Rgb, share: float) -> Rgb:
-    """Return the colour between a and b, `share` (0 to 1) of the way."""
+    """Return a mixture of two colours: a if `share` is 0, b if it is 1."""
     red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
 
 class Canvas:
-    """A screen while it is drawn. `y` is the top of the next block; `marks` describe what is typical of the kind of
-    screen, `notes` everything else."""
+    """A screen that is being drawn.
+
+    `y` is the top of the next block. `marks` describe what is typical of this kind of screen, and `notes` the rest.
+    """
 
     def __init__(self, rng: Random, usual: tuple[str, str]) -> None:
-        """Start a screen in the colours `usual` (accent, paper), or sometimes in two random ones."""
+        """Start a screen, usually in the colours `usual` (accent, paper) and sometimes in two random colours."""
         self.rng = rng
         self.accent_name, self.other_name = usual if rng.random() < USUAL else rng.sample(sorted(COLOURS), 2)
         self.accent, self.other = self.shade(self.accent_name), self.shade(self.other_name)
@@ -60,28 +63,28 @@ class Canvas:
         return self.rng.random() < p
 
     def shade(self, name: str) -> Rgb:
-        """Return a named colour, made slightly lighter or darker at random."""
+        """Return the colour of this name, made slightly lighter or darker at random."""
         return mix(COLOURS[name], self.rng.choice([(255, 255, 255), (0, 0, 0)]), self.rng.uniform(0, 0.18))
 
     def box(self, x: float, y: float, w: float, h: float, fill: Rgb | None, radius: int = 0, line: Rgb | None = None):
-        """Draw a rectangle with this top left corner and size."""
+        """Draw a rectangle of w by h pixels with its top left corner at (x, y)."""
         self.draw.rounded_rectangle((x, y, x + w - 1, y + h - 1), radius, fill=fill, outline=line)
 
     def disc(self, x: float, y: float, r: float, fill: Rgb | None, line: Rgb | None = None) -> None:
-        """Draw a circle around (x, y)."""
+        """Draw a circle with radius r around (x, y)."""
         self.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=line)
 
     def text(self, x: float, y: float, text: str, size: int = 9, fill: Rgb = INK, *, centre: bool = False) -> None:
-        """Draw Latin letters and digits; with `centre`, x is their middle."""
+        """Draw Latin letters and digits. x is their left edge or, with `centre`, their middle."""
         self.draw.text((x, y), text, font=font(size), fill=fill, anchor="mt" if centre else "lt")
 
     def bars(self, x: float, y: float, n: int, width: float, *, gap: int = 6, fill: Rgb = PALE) -> None:
-        """Draw n grey bars in place of lines of small print."""
+        """Draw n grey bars that look like lines of small print."""
         for i in range(n):
             self.box(x, y + i * gap, width * self.rng.uniform(0.5, 1), 2, fill)
 
     def price(self) -> str:
-        """Return a random amount of money."""
+        """Return a random price."""
         rng = self.rng
         return rng.choice([f"{rng.randint(5, 399)}", f"{rng.randint(5, 199)}.{rng.choice('059')}"])
 
@@ -97,7 +100,7 @@ class Canvas:
         self.draw.polygon([(x + d * math.cos(a), y + d * math.sin(a)) for d, a in corners], fill=fill)
 
     def goods(self, x: float, y: float, s: float, what: str | None = None, fill: Rgb | None = None) -> str:
-        """Draw an article in an s by s square around (x, y), and return its Chinese name."""
+        """Draw an article in a square with side s around (x, y), and return its Chinese name."""
         what = what or self.rng.choice(GOODS)
         fill = fill or self.shade(self.rng.choice(sorted(COLOURS)))
         dark = mix(fill, (0, 0, 0), 0.35)
@@ -129,17 +132,17 @@ class Canvas:
         return what
 
     def tile(self, x: float, y: float, s: float) -> str:
-        """Draw a square product picture with its top left corner at (x, y), and return the article's name."""
+        """Draw a product picture in a square with its top left corner at (x, y), and return the article's name."""
         self.box(x, y, s, s, mix(self.shade(self.rng.choice(sorted(COLOURS))), (255, 255, 255), 0.75), radius=2)
         return self.goods(x + s / 2, y + s / 2, s * 0.8)
 
     def button(self, x: float, y: float, w: float, h: float, fill: Rgb, *, filled: bool = True) -> None:
-        """Draw a pill-shaped button with a bar in place of its text."""
+        """Draw a pill-shaped button, with a bar instead of text."""
         self.box(x, y, w, h, fill if filled else (255, 255, 255), radius=int(h // 2), line=fill)
         self.box(x + w * 0.3, y + h / 2 - 1, w * 0.4, 2, (255, 255, 255) if filled else fill)
 
     def card(self, h: int) -> tuple[int, int]:
-        """Draw a white card of height h, move `y` below it, and return its inner top left corner."""
+        """Draw a white card of height h, move `y` below it, and return the top left corner of the space inside it."""
         top, margin = self.y, self.rng.randint(2, 5)
         self.box(margin, top, WIDTH - 2 * margin, h, (255, 255, 255), radius=3, line=mix(self.paper, INK, 0.08))
         self.y += h + self.rng.randint(2, 5)

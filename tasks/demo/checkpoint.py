@@ -1,7 +1,7 @@
 """Write an untrained Qwen2-VL with about 1.4 million parameters, in the layout of the checkpoints on Hugging Face.
 
-Everything that loads `Qwen/Qwen2-VL-7B-Instruct` by name can load this folder by path: configuration, weights,
-tokenizer, processor and chat template have the same classes, only smaller.
+Any program that loads `Qwen/Qwen2-VL-7B-Instruct` by name can load this folder by path: configuration, weights,
+tokenizer, processor and chat template have the same format, but are smaller.
 """
 
 from collections.abc import Iterable
@@ -57,10 +57,10 @@ CHAT_TEMPLATE = """\
 
 
 def write_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path:
-    """Write an untrained checkpoint with a tokenizer trained on `corpus` into `folder`, and return the folder.
+    """Write an untrained checkpoint to `folder`, with a tokenizer that is trained on `corpus`, and return the folder.
 
-    The same corpus and seed give the same files. Frequent texts become few tokens, so the corpus should contain
-    prompts, labels and answers with their real frequencies.
+    The same corpus and seed give the same files. Frequent texts are encoded in few tokens, so prompts, labels and
+    answers should be as frequent in the corpus as they are in use.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _train_tokenizer(corpus)

@@ -1,4 +1,4 @@
-"""Draw the demo's items, and write the three manifests of a run with wrong labels and broken items."""
+"""Draw the demo's items, and write the three manifests for a run, with some wrong labels and broken items."""
 
 import functools
 import hashlib
@@ -26,14 +26,15 @@ NEAR_KINDS = {name: kind.near for name, kind in KINDS.items()}
 _NOISE = 0.12
 """Share of the labelled items that get a wrong label."""
 _TAIL = 5.0
-"""Ratio between the most frequent and the rarest label in the labelled set. With balanced labels a student is right on
-91.5 % of the test set although 12 % of its labels are wrong: wrong labels matter where there are few correct ones."""
+"""How many times more frequent the most frequent label in the labelled set is than the rarest. With balanced labels, a
+student is right on 91.5 % of the test set although 12 % of its training labels are wrong. Wrong labels do more harm if
+a label has few items."""
 _NEAR = NEAR_KINDS | dialogues.NEAR_INTENTS
 
 
 @dataclass(frozen=True)
 class DemoItem:
-    """A drawn item with its true label. `instruction` is the full text, with one `<image>` per image."""
+    """A generated item with its true label. `instruction` is the full text, with one `<image>` per image."""
 
     id: str
     task: Literal["image", "dialogue"]
@@ -45,7 +46,7 @@ class DemoItem:
 
 @dataclass(frozen=True)
 class DemoPaths:
-    """The three sets and the file of true labels that `write_demo` has written."""
+    """Where `write_demo` has written the three sets and the file with the true labels."""
 
     labelled: SourceConfig
     unlabelled: SourceConfig
@@ -83,10 +84,11 @@ def _draw_dialogue_item(ident: str, label: str, rng: Random) -> DemoItem:
 def draw_items(
     n: int, seed: int, *, prefix: str = "item", image_share: float = 0.55, tail: float = 1.0
 ) -> Iterator[DemoItem]:
-    """Yield n drawn items; the same arguments give the same bytes.
+    """Yield n randomly generated items. The same arguments give the same bytes.
 
-    In each task the most frequent label is `tail` times as frequent as the rarest, with geometric steps between them;
-    1 is balanced. A share of `image_share` are image items, the others are dialogues.
+    `image_share` is the share of items of the image task; the others are dialogues. In each task, the most frequent
+    label is `tail` times as frequent as the rarest, and the frequencies of the others form a geometric sequence between
+    them. A `tail` of 1 gives balanced labels.
     """
     rng = Random(f"{seed}/plan")
     pictures = round(n * image_share)
@@ -111,7 +113,7 @@ def _plan_labels(labels: Sequence[str], n: int, tail: float) -> list[str]:
 # --- writing the three sets ----------------------------------------------------------------------------------
 
 _SETS = {"labelled": "train", "unlabelled": "pool", "test": "test"}
-"""The folder of each set."""
+"""Maps each set to the name of its folder."""
 
 
 def _derive_seed(seed: int, what: str) -> int:
@@ -197,11 +199,12 @@ def _locate_sets(folder: Path) -> DemoPaths:
 def write_demo(
     folder: Path, seed: int = 7, *, labelled: int = 400, unlabelled: int = 400, test: int = 400, broken: int = 6
 ) -> DemoPaths:
-    """Write the demo's three sets and their true labels, or reuse the folder if it has the same recipe.
+    """Write the demo's three sets and their true labels to `folder`, and return where they are.
 
-    A folder with another recipe is replaced atomically. 12 % of the labelled items get a wrong label, and the labels of
-    the labelled set have a long tail; pool and test set are balanced. Each set also has `broken` unreadable items,
-    which are not in truth.jsonl. Raises ConfigError if the folder contains something else.
+    If the folder was already written with the same arguments and code, it is reused; otherwise it is replaced
+    atomically. 12 % of the labelled items get a wrong label. Some labels are frequent and others rare in the labelled
+    set; pool and test set are balanced. Each set also has `broken` unreadable items, which are not in truth.jsonl.
+    Raises ConfigError if the folder contains anything other than demo data.
     """
     counts = {"labelled": labelled, "unlabelled": unlabelled, "test": test}
     recipe: dict[str, Any] = {"seed": seed, **counts, "broken": broken, "version": _digest_sources()}

@@ -1,6 +1,6 @@
 """Compose short shop dialogues with eight intents from phrases, articles and small talk.
 
-In a phrase `{p}` is replaced by the article, and `[…]` marks the words that reasons quote.
+In a phrase, `{p}` is replaced by the article, `{n}` by a number, and `[…]` marks words that a reason may quote.
 """
 
 import re
@@ -67,8 +67,8 @@ _INTENTS = """
 查询物流|在找包裹|快递|询问发货时间 申请退款|包裹已经在路上了 帮您催一下快递|物流页 订单详情页
 询问用法|不会弄|用法|询问材质 反馈破损|盒子里有说明书 按住三秒就开了|实物照片 商品页
 """
-"""Columns: intent, caption that the base learns for it, topic, the most frequent wrong labels, replies of the shop,
-screens shown with it."""
+"""Columns: intent, caption that the base model learns for it, topic, most frequent wrong labels, the shop's replies,
+screens shown in such dialogues."""
 
 
 def _read_column(number: int) -> dict[str, tuple[str, ...]]:
@@ -92,16 +92,17 @@ _TAIL = ("麻烦快点回", "谢谢", "在等你回复", "人呢", "？")
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns (`用户: …`, `客服: …`), the kinds of screens for its `<image>`s in order, and the quoted words."""
+    """A composed dialogue. Its turns begin with `用户: ` (user) or `客服: ` (shop)."""
 
     turns: tuple[str, ...]
     screens: tuple[str, ...]
+    """The kind of screen for each `<image>`, in order."""
     article: str
-    """Empty if it is not mentioned."""
+    """The article that the dialogue is about; empty if no turn mentions it."""
     early: tuple[str, ...]
-    """Words of the earlier topic that a reason quotes."""
+    """Words about an earlier topic that a reason may quote."""
     late: tuple[str, ...]
-    """Words of the final topic, which decides the intent, that a reason quotes."""
+    """Words about the last topic, which is the dialogue's intent, that a reason may quote."""
 
 
 def _choose_phrase(intent: str, article: str, rng: Random) -> tuple[str, tuple[str, ...]]:
@@ -119,7 +120,7 @@ def _choose_other_intent(intent: str, rng: Random) -> str:
 
 
 def compose(intent: str, rng: Random) -> Dialogue:
-    """Compose a dialogue of two to six turns whose last user turns have the intent."""
+    """Compose a dialogue of two to six turns, in which the user's last turns express the intent."""
     other, images = _choose_other_intent(intent, rng), rng.choices((0, 1, 2, 3), (45, 35, 15, 5))[0]
     article = rng.choice(WORN if "询问尺码" in (intent, other) or rng.random() < 0.5 else HOUSEHOLD)
     phrase, late = _choose_phrase(intent, article, rng)
@@ -148,7 +149,7 @@ def compose(intent: str, rng: Random) -> Dialogue:
 
 
 def make_reason(d: Dialogue, rng: Random) -> str:
-    """Return a reason for the dialogue's intent from its last turns, with at most 40 characters."""
+    """Return a reason for the dialogue's intent that quotes its last turns, in at most 40 characters."""
     words, first = "、".join(f"“{w}”" for w in d.late), f"先提“{d.early[0]}”，" if d.early else ""
     thing = f"东西是{d.article}" if d.article else "没提东西"
     forms = (

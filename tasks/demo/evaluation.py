@@ -11,7 +11,7 @@ from tasks.storage.rows import read_rows
 
 @dataclass(frozen=True)
 class Found:
-    """How well a group of suspected items matches the items whose label is wrong."""
+    """How well a group of suspected items matches the items whose given label is wrong."""
 
     count: int
     precision: float
@@ -23,21 +23,20 @@ class Found:
 
 @dataclass(frozen=True)
 class DemoFigures:
-    """Figures of a demo run; shares are between 0 and 1."""
+    """The figures of a demo run. Shares are between 0 and 1."""
 
     teacher_accuracy: float
-    """Share of correct labels among the teacher's answers about the pool."""
+    """Share of the pool for which the teacher's label is correct."""
     pool: int
     kept_pseudo: int
     kept_precision: float
     planted: int
-    """Number of wrong labels among the labelled items that were read successfully."""
+    """Number of wrong given labels, counting only items that the intake accepted."""
     disagreements: Found
     adjudicated: Found
-    """Items for which the teacher, asked without the given label, gave another one."""
+    """Items for which the teacher gave another label; it was not shown the given one."""
     held_wrong: Found
-    """Items whose given label is probably wrong by the evidence of students and teacher (P(given) < 0.5), without
-    verdicts."""
+    """Items whose given label is probably wrong (P(given) < 0.5) according to students and teacher."""
     changed: int
     changed_right: int
     changed_unreviewed: int
@@ -48,7 +47,7 @@ class DemoFigures:
 
 
 def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
-    """Compare the run under `output` with the true labels; raises FileNotFoundError if a stage has no results."""
+    """Compare the run in `output` with the true labels; raises FileNotFoundError if a stage has no results."""
     truth = read_truth(truth_file)
     predictions = read_rows(output / "pseudo_labels" / "predictions.parquet", Prediction)
     kept = read_rows(output / "pseudo_labels" / "kept.parquet", Prediction)
@@ -86,7 +85,7 @@ def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
 
 
 def describe(figures: DemoFigures) -> list[tuple[str, str]]:
-    """Return the figures as names and texts, for the demo's summary."""
+    """Return the figures as (name, text) pairs for the demo's summary."""
     f = figures
     return [
         (

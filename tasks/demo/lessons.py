@@ -1,4 +1,4 @@
-"""Make the training data of the demo's models: newly drawn items in the same prompts that are asked later."""
+"""Make the training data of the demo's models: newly generated items, in the prompts that a run uses later."""
 
 import hashlib
 import re
@@ -24,13 +24,14 @@ from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
 
 CAPTION, POINT = "\n一句话。", "\n一处要点。"
-"""Questions for the base, in addition to the pack's own."""
+"""Questions to the base model, in addition to the pack's own."""
 
 UNPREFIXED = 0.3
+"""Share of the base model's lessons that omit the pack's prefix, after the stage SHORT, in which all omit it."""
 
 CAPTIONS = {name: kind.caption for name, kind in KINDS.items()} | dialogues.CAPTIONS
-"""The phrase with which the base describes an item. Like a pretrained model it can describe what it sees, but it never
-learns the name of a label or which phrase belongs to which label."""
+"""Maps each label to the phrase with which the base model describes such an item. Like a pretrained model, the base
+model can describe what it sees, but it learns neither the names of the labels nor which phrase belongs to which."""
 
 _QUOTED = {word for phrases in PHRASES.values() for p in phrases for word in re.findall(r"\[(.+?)\]", p)}
 _WORDS = re.compile("|".join(sorted({*_QUOTED, *WORN, *HOUSEHOLD, *COLOURS, *GOODS, "“", "”"}, key=len, reverse=True)))
@@ -39,7 +40,7 @@ _DRAWN_AT_ONCE = 256
 
 
 class Stage(Enum):
-    """The phases of a training. Short phrases or bare labels come first, because they are learnt much faster."""
+    """The phases of a training. Short phrases and bare labels come first, because they are learnt much faster."""
 
     SHORT = 0
     """Short phrases without the pack's prefix."""
@@ -49,13 +50,13 @@ class Stage(Enum):
 
 
 _UNTIL = {"base": (12, 999), "teacher": (0, 9), "generator": (0, 0)}
-"""Per model, the number of the chunk at which the stages SHORT and BARE end."""
+"""Maps each model to two chunk numbers: the first after the stage SHORT, and the first after the stage BARE."""
 
 _CORPUS_ITEMS = 600
 
 
 class School:
-    """Draws items and makes the lessons of each model from them; the same seed gives the same lessons."""
+    """Generates items and makes each model's lessons from them. The same seed gives the same lessons."""
 
     def __init__(self, pack: Pack, seed: int) -> None:
         self.pack, self.seed = pack, seed
@@ -67,7 +68,7 @@ class School:
         }
 
     def corpus(self) -> Iterator[str]:
-        """Yield prompts and answers to train the tokenizer on."""
+        """Yield the prompts and answers on which the tokenizer is trained."""
         for item in draw_items(_CORPUS_ITEMS, _derive_seed(self.seed, "corpus", 0)):
             sample = convert_to_sample(item, self.pack)
             for request in (
@@ -81,7 +82,7 @@ class School:
             yield from (_separate_words(make_reason(item)), self.prompter.answer(item.label))
 
     def fingerprint(self) -> str:
-        """Return a digest of 60 items with their prompts, answers and pixels, which changes when the lessons change."""
+        """Return a digest that changes if the lessons change: of the prompts, answers and pixels of 60 items."""
         total = hashlib.sha256()
         for item in draw_items(60, _derive_seed(self.seed, "fingerprint", 0)):
             sample = convert_to_sample(item, self.pack)
@@ -93,7 +94,7 @@ class School:
         return total.hexdigest()
 
     def pictures(self) -> Iterator[tuple[Image.Image, str]]:
-        """Yield screens with their captions, without end."""
+        """Yield (screen, caption) pairs in an infinite sequence."""
         for chunk in count():
             for item in draw_items(_DRAWN_AT_ONCE, _derive_seed(self.seed, "pictures", chunk), image_share=1.0):
                 yield item.images[0], CAPTIONS[item.label]
@@ -103,7 +104,7 @@ class School:
         return [CAPTIONS[label] for label in IMAGE_LABELS]
 
     def lessons(self, name: str, processor: Any) -> Iterator[Lesson]:
-        """Yield lessons for the model of this name (`base`, `teacher` or `generator`), without end."""
+        """Yield an infinite sequence of lessons for the model `name`: `base`, `teacher` or `generator`."""
         for chunk in count():
             seed = _derive_seed(self.seed, name, chunk)
             rng = Random(seed)
@@ -148,7 +149,10 @@ class School:
 
 
 def convert_to_sample(item: DemoItem, pack: Pack) -> Sample:
-    """Return a drawn item as the sample that its manifest would give. Images stay in memory; their paths are names."""
+    """Convert a generated item to the sample that the intake would make of it.
+
+    The images stay in memory, so their paths are only names.
+    """
     images = (
         ImageRef(path=f"memory:{i}", sha256="0" * 64, width=image.width, height=image.height)
         for i, image in enumerate(item.images)
@@ -169,15 +173,15 @@ def convert_to_sample(item: DemoItem, pack: Pack) -> Sample:
 
 
 def make_reason(item: DemoItem) -> str:
-    """Return a reason for the item's label: its caption and two details that are drawn or said in it.
+    """Return a reason for the item's label: the caption, then two details from the screen or the dialogue.
 
-    The caption comes first, because models of this size give wrong labels after a reason that begins with a quotation.
+    The caption comes first, because models of this size give wrong labels after reasons that begin with a quotation.
     """
     return "，".join([CAPTIONS[item.label], *item.reason.split("，")[:2]])
 
 
 def name_detail(item: DemoItem) -> str:
-    """Return one detail of the item: the first mark of a screen, or the last quoted words of a dialogue."""
+    """Return one detail of the item: a screen's first mark, or the last words that a dialogue's reason quotes."""
     quoted = re.findall("“(.+?)”", item.reason)
     return quoted[-1] if item.task == "dialogue" and quoted else item.reason.split("，")[0]
 

@@ -1,4 +1,4 @@
-"""Draw five kinds of screens: product, options, order, payment, parcel. The others are in screens.py."""
+"""Draw five kinds of screens: product, options, order, payment, parcel. screens.py draws the other kinds."""
 
 from PIL import Image
 
@@ -7,7 +7,7 @@ from tasks.demo.canvas import GREY, HEIGHT, INK, PALE, WIDTH, Canvas, mix
 
 
 def draw_product(c: Canvas) -> None:
-    """Draw a product: one large picture, a price, buttons at the bottom."""
+    """Draw a product page: a large picture, a price, and buttons at the bottom."""
     if c.chance(0.4):
         draw_head(c)
     h = c.rng.randint(48, 84)
@@ -34,7 +34,7 @@ def draw_product(c: Canvas) -> None:
 
 
 def draw_options(c: Canvas) -> None:
-    """Draw options: a sheet over a product, with chips to choose from."""
+    """Draw a choice of options: a sheet that covers a product and has chips to choose from."""
     c.tile(0, 0, WIDTH)
     top = c.rng.choice([c.rng.randint(14, 34), c.rng.randint(44, 72)])
     if c.chance(0.8):
@@ -64,7 +64,7 @@ def draw_options(c: Canvas) -> None:
 
 
 def draw_order(c: Canvas) -> None:
-    """Draw an order: a status bar, an address, articles and amounts."""
+    """Draw an order: a status bar, an address, articles, and rows of details."""
     draw_head(c)
     h = c.rng.randint(20, 30)
     c.box(0, c.y, WIDTH, h, c.accent if c.chance(0.7) else mix(c.accent, WHITE, 0.7))
@@ -87,7 +87,7 @@ def draw_order(c: Canvas) -> None:
 
 
 def draw_pay(c: Canvas) -> None:
-    """Draw a payment: a large amount with ways to pay, a keypad, or a tick for success."""
+    """Draw a payment: a large amount, with ways to pay, a keypad, or a tick for success."""
     draw_head(c)
     money, way = c.price(), c.rng.choice(["list", "list", "keys", "done"])
     if way == "done":
@@ -123,7 +123,7 @@ def draw_pay(c: Canvas) -> None:
 
 
 def draw_logistics(c: Canvas) -> None:
-    """Draw the tracking of a parcel: a vertical time line, often with a map or a number."""
+    """Draw a parcel's tracking page: a vertical timeline, often with a map or a tracking number."""
     draw_head(c)
     if c.chance(0.4):
         h = c.rng.randint(34, 50)

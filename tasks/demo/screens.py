@@ -1,4 +1,4 @@
-"""Draw ten kinds of shop screens from shapes, digits and Latin letters, with a true description of what was drawn."""
+"""Draw ten kinds of shop screens from shapes, digits and Latin letters, and describe what was drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tasks.demo.canvas import GREY, HEIGHT, PALE, WIDTH, Canvas, mix
 
 @dataclass(frozen=True)
 class Screen:
-    """A drawn screen. `marks` describe what is typical of its kind, `notes` what any kind may contain."""
+    """A drawn screen. `marks` describe what is typical of its kind, and `notes` what any kind may contain."""
 
     image: Image.Image
     marks: tuple[str, ...]
@@ -157,15 +157,15 @@ def _draw_coupons(c: Canvas) -> None:
 
 
 class Kind(NamedTuple):
-    """A kind of screen."""
+    """How to draw one kind of screen, and what it is confused with."""
 
     draw: Callable[[Canvas], None]
     colours: tuple[str, str]
-    """Colours of accent and paper. No two kinds share both, most share one."""
+    """The usual colours of accent and paper. Most kinds share one of them with another kind, but never both."""
     caption: str
-    """The phrase with which the base learns to describe it."""
+    """The phrase with which the base model learns to describe this kind."""
     near: tuple[str, ...]
-    """The most frequent wrong labels."""
+    """The labels that replace the true one most often when a wrong label is planted."""
 
 
 KINDS = {
@@ -210,7 +210,7 @@ def _draw_overlay(c: Canvas) -> None:
 
 
 def draw_screen(kind: str, rng: Random) -> Screen:
-    """Draw one screen of a kind (a key of KINDS) in 112 by 168 pixels; the same `rng` state gives the same bytes."""
+    """Draw a screen of this kind (a key of KINDS) with 112 by 168 pixels. The same `rng` state gives the same bytes."""
     c = Canvas(rng, KINDS[kind].colours)
     KINDS[kind].draw(c)
     if kind != "实物照片":

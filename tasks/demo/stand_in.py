@@ -1,4 +1,4 @@
-"""The demo's reviewer, which answers with the true labels."""
+"""The demo's simulated reviewer, who answers with the true labels."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +7,9 @@ from tasks.evaluation.test_set import read_truth
 
 
 def answer_from_truth(truth: Path, asked: Iterable[str]) -> dict[str, str]:
-    """Return the true labels of only the `asked` items, because correction must not learn any others."""
+    """Read the true labels from `truth`, and map the ids of the `asked` items to them.
+
+    The true labels of other items are not returned, because correction must not know them.
+    """
     labels = read_truth(truth)
     return {identity: labels[identity] for identity in asked if identity in labels}

@@ -1,7 +1,7 @@
-"""Train the demo's three Qwen2-VL models from scratch on newly drawn items.
+"""Train the demo's three Qwen2-VL models from scratch on newly generated items.
 
-`base` can describe images and dialogues but knows no labels; `generator`, in the role of the 7B model, gives a reason
-for a given label; `teacher`, in the role of the 72B model, answers the pack's classify prompt.
+`base` can describe images and dialogues, but knows no labels. `generator` stands for the 7B model and gives reasons for
+given labels. `teacher` stands for the 72B model and answers the pack's classify prompt.
 """
 
 import json
@@ -24,7 +24,7 @@ from tasks.packs.pack import load_pack
 from tasks.records import digest_of
 
 Progress = Callable[[str, int, int, float], None]
-"""Called with (a model's name, steps done, steps in all, loss)."""
+"""A function that is called with (model's name, steps done, total steps, loss)."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,23 @@ RECIPES = {
     "generator": Recipe("teacher", 60, 2e-3),
 }
 SEEING_STEPS = 160
-"""Batches on which only the vision tower is trained, before the base."""
+"""Number of batches on which the vision tower is trained alone, before the base model is trained as a whole."""
 
 _RECIPE_VERSION = 1
-"""Increase it with each change to checkpoint.py, lessons.py or training.py that changes the models."""
+"""Increase this number with each change to checkpoint.py, lessons.py or training.py that changes the models."""
 
 _RECORD = "recipe.json"
-"""This file is written last, so a folder without it is not a complete model."""
+"""Name of the file that is written last. A folder without it does not contain a complete model."""
 
 
 def make_models(
     folder: Path, *, seed: int = 11, progress: Progress = lambda *_: None, scale: float = 1.0
 ) -> TinyModels:
-    """Train the three models in `folder`, or reuse those there, and return their folders.
+    """Train the three models in `folder`, or reuse the ones that are there, and return their folders.
 
-    A model is trained again only if its recipe has changed: its lessons, the demo pack, steps, learning rate,
-    `_RECIPE_VERSION`, `seed`, or `scale`, which multiplies the steps (far below 1 in tests). `progress` is called after
-    every step. Raises PackError if the demo pack is invalid.
+    A model is trained again only if one of these has changed: its lessons, the demo pack, the number of steps, the
+    learning rate, `_RECIPE_VERSION`, `seed` or `scale`. `scale` multiplies the number of steps; tests use a value far
+    below 1. `progress` is called after every step. Raises PackError if the demo pack is invalid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     school = School(load_pack("demo"), seed)

@@ -1,6 +1,6 @@
 """Train all weights of a tiny Qwen2-VL on a stream of conversations.
 
-The length is a number of steps, never a duration, so a slow machine takes longer but makes the same model.
+A training ends after a number of steps, not after a time, so a slow machine takes longer but makes the same model.
 """
 
 import math
@@ -20,29 +20,30 @@ BATCH = 32
 WARM_UP = 0.06
 
 Report = Callable[[int, int, float], None]
-"""Called after every step with (steps done, steps in all, smoothed loss)."""
+"""A function that is called after every step with (steps done, total steps, smoothed loss)."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One training conversation, rendered with the chat template. The model learns its last turn."""
+    """A training conversation, rendered with the chat template. The model learns to give its last turn."""
 
     text: str
     images: tuple[Image.Image, ...] = ()
     long: bool = False
-    """Long lessons go into separate batches, so that short ones are not padded to their length."""
+    """Whether the lesson is long. Long lessons go into separate batches, so that short ones need little padding."""
 
 
 def compute_rate_factor(step: int, steps: int) -> float:
-    """Return the learning rate's factor at `step`: a linear warm-up times a cosine that reaches 0 after `steps`."""
+    """Return the factor for the learning rate at `step`: a linear warm-up times a cosine that reaches 0 at `steps`."""
     warm = (step + 1) / max(1.0, WARM_UP * steps)
     return min(1.0, warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def group_by_length(lessons: Iterable[Lesson]) -> Iterator[Lesson]:
-    """Yield the lessons in an order in which each batch of 32 is all long or all short.
+    """Yield the lessons in an order in which each batch of 32 contains either only long or only short lessons.
 
-    Sorting by length would save more padding, but would put items of one kind together, and the model would learn less.
+    Sorting by length would save more padding. But batches would contain items of the same kind, and the model would
+    learn less.
     """
     waiting: dict[bool, list[Lesson]] = {True: [], False: []}
     for lesson in lessons:
@@ -54,10 +55,11 @@ def group_by_length(lessons: Iterable[Lesson]) -> Iterator[Lesson]:
 
 
 class Collator:
-    """Converts lessons to the model's inputs. Images have their final size, so the processor must not resize them.
+    """Converts a batch of lessons to the model's inputs.
 
-    Left padding puts all answers at the end, so that only the last columns need logits. With 3,000 tokens and short
-    answers that saves 40 % of a step.
+    The images already have their final size, so the processor must not resize them. Texts are padded on the left. All
+    answers are then at the end, and only the last columns need logits. With 3,000 tokens and short answers this saves
+    40 % of the time of a step.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -141,7 +143,7 @@ def _run_trainer(
 def train(
     model: Any, processor: Any, lessons: Iterable[Lesson], *, steps: int, rate: float, seed: int, report: Report
 ) -> None:
-    """Train all weights of `model` in place on the answers of `lessons`, which must not end, for `steps` batches."""
+    """Train all weights of `model` in place on `steps` batches of `lessons`, which must be an infinite iterator."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(compute_rate_factor, steps=steps))
     items, collate = group_by_length(lessons), Collator(processor)
@@ -170,7 +172,7 @@ class _Seeing(torch.nn.Module):
 
 
 _SHARPNESS = 12.0
-"""Scale of the cosine similarities, so that probabilities near 1 are possible."""
+"""Factor for the cosine similarities. It makes probabilities near 1 possible."""
 
 
 def learn_to_see(
@@ -183,10 +185,10 @@ def learn_to_see(
     seed: int,
     report: Report,
 ) -> None:
-    """Train the vision tower of `model` in place, for `steps` batches of (image, one of `captions`).
+    """Train the vision tower of `model` in place, for `steps` batches of `pictures`.
 
-    Otherwise the tower would learn through an untrained language model: after 100 steps 41 % of the captions were
-    correct, compared with 88 % when the tower is trained alone.
+    Each picture is an image with one of `captions`. Training the tower alone is faster than training it through an
+    untrained language model: after 100 steps 88 % of the captions were correct, compared with 41 %.
     """
     firsts = [ids[0] for ids in processor.tokenizer(captions)["input_ids"]]
 
