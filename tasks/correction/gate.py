@@ -106,7 +106,7 @@ def cross_fit(
 
 
 def expect_gain(beliefs: Beliefs, *, gate_open: bool) -> Values:
-    """Return the probabilities [N] that the label an item would get without a person's answer is wrong."""
+    """Return the probability [N] that each item's label would be wrong without a person's answer."""
     kept = beliefs.p_given
     return 1 - (np.maximum(kept, beliefs.p_candidate) if gate_open else kept)
 

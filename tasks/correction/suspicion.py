@@ -32,8 +32,8 @@ class Suspicion:
     teacher_log_ratio: NDArray[np.float64]
     """[N] the same log-ratio from the teacher's probabilities; 0 for items without an answer."""
     asymmetry: NDArray[np.float64]
-    """[N] log((a + 1) / (b + 1)), where a items have this item's given label and are predicted as its candidate, and b
-    items have the candidate as given label and are predicted as this item's given label.
+    """[N] log((a + 1) / (b + 1)): a is the number of items with the same given label that are predicted as the
+    candidate, and b is the number of items for which it is the other way round.
 
     Two labels that are confused in both directions are hard to tell apart. Confusion in one direction suggests a
     labeller's habit.

@@ -1,8 +1,8 @@
 """Parquet for Hugging Face `datasets` and trl, with the columns prompt, completion and images.
 
 `load_dataset("parquet", data_files=…)` reads the column types from the file and decodes images when a row is read. The
-content of a turn is a list of texts and images: in front of a string, trl would put all images first (trl 1.16,
-data_utils.py). Train with `max_length=None`, so that no image tokens are cut. In a conversation with several
+content of a turn is a list of texts and images. If it were a string, trl would move all images in front of it (trl
+1.16, data_utils.py). Train with `max_length=None`, so that no image tokens are cut. In a conversation with several
 exchanges, trl trains on the last answer only.
 """
 
