@@ -40,7 +40,7 @@ _CELL = re.compile(r'("[^"]*(?:""[^"]*)*"|[^,\r\n]*)(?:,|\r|\n|$)')
 _DECODER = json.JSONDecoder()
 
 _Edits = Mapping[int, str | None]
-"""The new text of the label's field by item (its index in `read_items`), or None to leave the item out."""
+"""Maps an item's index in `read_items` to the new text of its label field, or to None to leave the item out."""
 
 
 class _Span(NamedTuple):
@@ -110,7 +110,7 @@ def _write_copy(file: Path, columns: Columns, wanted: Mapping[str, Correction], 
 
 
 def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) -> tuple[_Edits, list[str]]:
-    """Return the edits, and the ids whose label is no longer the one judged. Of items with one id the first counts."""
+    """Return the edits, and the ids of items that can't be edited. If an id occurs twice, the first item counts."""
     edits: dict[int, str | None] = {}
     waiting, missed = dict(wanted), list[str]()
     for index, item in enumerate(read_items(file, columns)):
@@ -182,7 +182,7 @@ def _find_array_items(text: str) -> list[_Span]:
 
 
 def _find_value(text: str, start: int, name: str) -> _Span:
-    """Return the span of the field's value in an object; of repeated fields the last counts, as for `json.loads`."""
+    """Return the span of the field's value in an object; of repeated fields the last counts, as in `json.loads`."""
     found = _Span(0, 0)
     at = _skip(_OPENING, text, start)
     while text[at] != "}":

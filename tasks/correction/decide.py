@@ -125,7 +125,7 @@ def correct(
 def _ask_teacher(
     evidence: Suspicion, share: float, ask_teacher: AskTeacher | None, judgements: Judgements
 ) -> tuple[Ints, Floats | None, Flags]:
-    """Return the items asked about, the teacher's probabilities [N, C], and for which items it finds no label right."""
+    """Return the items asked about, the teacher's probabilities [N, C], and flags [N] for items with no right label."""
     count = len(judgements.ids)
     rejected = np.zeros(count, dtype=bool)
     if ask_teacher is None:

@@ -165,18 +165,18 @@ class ItemOutcome(NamedTuple):
 
 
 _Question = tuple[int, str]
-"""Content and task: items with the same question show and ask the same."""
+"""Content and task of an item. Items with the same question show and ask the same."""
 _STRENGTH = {origin: i for i, origin in enumerate(Origin)}
 KEPT = ItemOutcome(None)
 
 
 @dataclass
 class _Neighbourhood:
-    """The items with one question and with the questions near it."""
+    """Facts about all items that have one question or a question near it."""
 
     strongest: int
     labels: dict[Origin, dict[str, int]]
-    """Per origin, each label and the first item that has it."""
+    """Maps an origin to its labels, and each label to the first item that has it."""
     questions: tuple[_Question, ...]
 
 

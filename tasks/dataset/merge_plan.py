@@ -89,7 +89,7 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
 
 
 def _collect_items(sources: Sources, ids: list[str], entries: list[MergeEntry]) -> Iterator[Sample]:
-    """Yield all items in order of place, and add their ids and what settles their duplicates to the lists."""
+    """Yield all items in order of place, and append each one's id to `ids` and its `MergeEntry` to `entries`."""
     labelled = len(sources.labelled)
     for i, (sample, decision) in enumerate(sources.decide_all()):
         ids.append(sample.id)
@@ -106,7 +106,7 @@ def _collect_items(sources: Sources, ids: list[str], entries: list[MergeEntry]) 
 def _find_neighbours(
     contents: Sequence[int], pairs: Iterable[tuple[int, int]], count: int
 ) -> tuple[dict[int, list[int]], dict[int, int | None]]:
-    """Return (contents near each content, both ways; evaluation item by content in or near that split)."""
+    """Return `near` and `forbidden` as `settle_duplicates` expects them."""
     forbidden: dict[int, int | None] = {content: place for place, content in enumerate(contents) if place >= count}
     near: dict[int, list[int]] = {}
     for a, b in pairs:
@@ -156,7 +156,7 @@ def _choose_validation(
     share: float,
     seed: int,
 ) -> NDArray[np.bool_]:
-    """Return [N] whether each item is held out: a share of each label, with near-duplicates on the same side."""
+    """Return flags [N] for the items held out: a share of each label, without separating near-duplicates."""
     held = np.zeros(len(entries), bool)
     kept = np.array([place for place in range(own) if decided[place].reason is None], dtype=np.int64)
     groups = group_linked(max(contents, default=-1) + 1, [(contents[a], contents[b]) for a, b in pairs])

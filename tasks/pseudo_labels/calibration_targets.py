@@ -122,7 +122,7 @@ def _estimate_correctness(item: Checked) -> float:
 
 
 def _update_by_agreement(item: Checked, believed: float, level: float) -> float:
-    """Return `believed` updated by a teacher with accuracy `level` that blindly gave the given label too."""
+    """Return `believed`, raised if a teacher with accuracy `level` gave the given label without seeing it."""
     c = item.correction
     if c is None or c.p_given is None or c.adjudicated is not None or item.prediction.label != c.given:
         return believed

@@ -55,7 +55,7 @@ class Trusted(Record):
     evidence: Evidence
     decision: PoolDecision
     why: str
-    """One sentence for people."""
+    """An explanation for people."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ class _Candidates:
     model: TrustModel | None
 
     def draw_rounds(self) -> Iterator[Values]:
-        """Yield per round of the model [N] the probability that each label is correct."""
+        """Yield, for each round of the model, the probabilities [N] that the labels are correct."""
         if self.model is None:
             return repeat(self._read_confidence(), ROUNDS)
         return self.model.draw_rounds(self.evidence, self.labels)
 
     def expect_precision(self) -> Values:
-        """Return [N] the expected precision of each label."""
+        """Return the expected precision [N] of the labels."""
         return (
             self._read_confidence() if self.model is None else self.model.expect_precision(self.evidence, self.labels)
         )
@@ -243,7 +243,7 @@ def _build_case(
 
 
 def _apply_quotas(labels: Sequence[str], order: Ints, settings: PseudoLabelSettings) -> Flags:
-    """Return [N] whether each item is among the most confident of its class that `cap` and `quotas` allow.
+    """Flag [N] the most confident items of each class, as many as `cap` and `quotas` allow.
 
     `order` [N] has the indices of the items in `labels`, most confident first.
     """
@@ -271,7 +271,7 @@ def _put_floors_first(labels: Sequence[str], order: Ints, floor: int) -> tuple[I
 def _keep_longest(
     candidates: _Candidates, expected: Values, order: Ints, settings: PseudoLabelSettings, seed: int
 ) -> tuple[Ints, bool]:
-    """Return the longest prefix of `order` (after moving floors first) that reaches the target, and if floors fit."""
+    """Move floors to the front of `order`; return its longest prefix that reaches the target, and if floors fit."""
     floors, rest = _put_floors_first(candidates.labels, order, settings.floor)
     for first, after in ((floors, rest), (order[:0], order)):
         wanted = np.concatenate([first, after])

@@ -40,8 +40,8 @@ def write_review_page(
     """Write the page that shows `cases` in the given order. The file is written atomically.
 
     `verdicts` maps sample ids to known verdicts (a label or `neither`). With `inline`, the page contains the images, of
-    which only one is in memory at a time. Otherwise it links to them by relative paths, and neither the page nor the
-    images may be moved. An image that can't be shown is replaced by a note.
+    which only one is in memory at a time. Otherwise it links to them by relative paths, so the page and
+    the images may only be moved together. An image that can't be shown is replaced by a note.
     """
     style, *scripts = (_FOLDER.joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "drawing.js", "js"))
     template = html_environment(_FOLDER).get_template("page.html")
@@ -92,7 +92,7 @@ def _hash_source(source: str) -> str:
 def _list_elements(
     cases: Sequence[ReviewCase], folder: Path, verdicts: Mapping[str, str], inline: bool
 ) -> Iterator[tuple[str, object]]:
-    """Yield (id, content) of the data elements: the queue, then each case, an image before the first that shows it."""
+    """Yield (id, content) of each data element: the queue, then the cases, each after the images that it shows."""
     listed = [
         {"id": c.sample_id, "content": content_digest(c), "given": c.given, "verdict": verdicts.get(c.sample_id)}
         for c in cases
