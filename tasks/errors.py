@@ -3,25 +3,25 @@
 ::
 
     LabelstillError                 base of all errors; its text is one or two lines for a terminal
-    ├── ConfigError                 a setting is wrong: the message has the key and the fix
-    ├── ManifestError               a whole input file is unusable: file, line if known, and fix
-    ├── PackError                   a pack is incomplete or contradictory: file and key
-    ├── EngineError                 an engine cannot be opened or has died; never for a single item
+    ├── ConfigError                 a setting is wrong; the message names key and fix
+    ├── ManifestError               a whole input file is unusable; the message names file, fix and, if known, line
+    ├── PackError                   a pack is incomplete or contradictory; the message names file and key
+    ├── EngineError                 an engine cannot be opened or has died; a single failed item never raises it
     ├── LedgerError                 the ledger cannot be opened or written
-    ├── StorageError                a file cannot be written, for example on a full disk: file and fix
-    ├── JudgementError              a file of probabilities or verdicts is unusable: file, line and item
-    ├── BudgetSpent                 the run has spent its budget; the next run continues
+    ├── StorageError                a file cannot be written, e.g. on a full disk; the message names file and fix
+    ├── JudgementError              probabilities or verdicts are unusable; the message names file, line and item
+    ├── BudgetSpent                 the run has spent its budget; the next run continues from there
     ├── LeakageError                a prediction comes from a model that was trained on the item
-    └── ItemCountError                  kept + dropped ≠ input in a stage: a bug of labelstill, not of the data
+    └── ItemCountError                  a stage's kept and dropped items are not exactly its input: a bug in labelstill
 
-One bad *item* raises none of these outside the function that reads it: it becomes a `records.Dropped`.
+A single bad *item* raises none of these outside the function that reads it; it becomes a `records.Dropped`.
 """
 
 
 class LabelstillError(Exception):
     """Base of all errors raised on purpose; the command line prints its text and exits with status 2.
 
-    Names and ids from data may contain control characters, which the text shows as escape sequences.
+    Names and ids from the data may contain control characters; the text shows them as escape sequences.
     """
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class ConfigError(LabelstillError):
 
 
 class ManifestError(LabelstillError):
-    """An input file as a whole is unusable."""
+    """A whole input file is unusable."""
 
 
 class PackError(LabelstillError):
@@ -53,7 +53,7 @@ class StorageError(LabelstillError):
 
 
 class JudgementError(LabelstillError):
-    """A file of probabilities or verdicts cannot be used, not even in part."""
+    """A file of probabilities or verdicts is unusable; nothing in it is used."""
 
 
 class BudgetSpent(LabelstillError):
@@ -65,4 +65,4 @@ class LeakageError(LabelstillError):
 
 
 class ItemCountError(LabelstillError):
-    """A stage's kept and dropped items are not exactly its input."""
+    """The items that a stage kept and dropped are not exactly its input."""

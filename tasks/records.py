@@ -1,6 +1,6 @@
-"""The types that pass between the packages of tasks/, each with the packages that make and read it.
+"""The types that the packages of tasks/ pass to each other; each docstring names who makes and reads the type.
 
-Images are passed as path and digest, never as bytes.
+Images are passed as a path and a digest, never as bytes.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ class Record(BaseModel):
 
 
 def digest_of(value: object) -> str:
-    """Return the sha256 (hex) of a JSON value in canonical form: sorted keys, UTF-8."""
+    """Return the SHA-256 digest (hex) of a JSON value, written as UTF-8 with sorted keys."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 class ImageRef(Record):
-    """An image file (absolute path) that passed its checks. Made by items; read by prompts, models and dataset."""
+    """An image file that passed its checks. Made by `items`; read by `prompts`, `models` and `dataset`."""
 
-    path: str
+    path: str  # absolute
     sha256: str
     width: int = Field(gt=0)
     """Pixels, after EXIF orientation."""
@@ -36,15 +36,15 @@ class ImageRef(Record):
 
 
 class TextPart(Record):
-    """A piece of text. Made by items; read by prompts and by the token budget, which drops whole turns by number."""
+    """A piece of an item's text. Made by `items`; read by `prompts`, and by the token budget, which may drop turns."""
 
     type: Literal["text"] = "text"
     text: str
-    turn: int = 0
+    turn: int = 0  # number of the turn that it belongs to; turn 0 is never dropped
 
 
 class ImagePart(Record):
-    """An image between texts. Made by items; read by prompts and the token budget."""
+    """An image among an item's texts. Made by `items`; read by `prompts` and the token budget."""
 
     type: Literal["image"] = "image"
     image: ImageRef
@@ -55,7 +55,7 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Split(StrEnum):
-    """The part of the data that an item comes from. Set by flows; read by items, rationales, correction and dataset."""
+    """The part of the data that an item is from. Set by `flows`; read by many packages."""
 
     LABELLED = "labelled"
     UNLABELLED = "unlabelled"
@@ -63,15 +63,15 @@ class Split(StrEnum):
 
 
 class Sample(Record):
-    """An item that passed all checks. Made by items; read by every later package.
+    """An item that passed all checks. Made by `items`; read by every later package.
 
-    `parts` are the item's dialogue and images, without role sentence and label list. `labels` are the labels that this
-    item may get, in order; empty in a free-text task.
+    `parts` are the item's dialogue and images; the prompt adds the role sentence and the label list. `labels` are the
+    labels that this item may get, in the order in which the prompt lists them; empty in a free-text task.
     """
 
     id: str
     task: str
-    """Name of the task in the pack that recognised the item."""
+    """Name of the pack's task that recognised the item."""
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
     given: str | None = None
@@ -82,30 +82,30 @@ class Sample(Record):
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
-        """Return the item's images in order."""
+        """Return the item's images in the order of its parts."""
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
 
 
 def content_digest(item: "Sample | ReviewCase") -> str:
-    """Return the digest of the item's texts and images, without id and label."""
+    """Return a digest of the item's texts and images; its id and label do not count."""
     return digest_of([p.text if p.type == "text" else p.image.sha256 for p in item.parts])
 
 
 class Dropped(Record):
-    """A dropped item and the reason. Made by any package; read by people in dropped.parquet, and by the card."""
+    """An item that was dropped, and why. Made by any package; read by the card, and by people in dropped.parquet."""
 
     sample_id: str
     stage: str
     reason: str  # a code in snake_case, from the enum of the package that dropped it
     detail: str = ""
-    """What exactly was found, and where, for people."""
+    """For people: what was found, and where."""
 
 
 class LabelAnswer(Record):
-    """The answer must be JSON with a reason (unless `between` is None), followed by one of `labels`.
+    """The answer must be JSON that contains a reason (unless `between` is None) and then one of `labels`.
 
-    Made by prompts; read by engines and parsing. The answer's text is ``opening + reason + between + label + closing``,
-    or ``opening + label + closing`` without a reason. An engine without structured output writes the fixed pieces
+    Made by `prompts`; read by engines and parsing. The answer's text is ``opening + reason + between + label + closing``
+    (without a reason ``opening + label + closing``). An engine without structured output writes these fixed pieces
     itself and lets the model fill in the two values; an engine with a JSON schema uses the keys.
     """
 
@@ -119,7 +119,7 @@ class LabelAnswer(Record):
 
 
 class FreeText(Record):
-    """The answer is free text, such as a rationale. Made by prompts; read by engines and parsing."""
+    """The answer may be any text, such as a rationale. Made by `prompts`; read by engines and parsing."""
 
     type: Literal["text"] = "text"
 
@@ -128,45 +128,45 @@ Constraint = Annotated[LabelAnswer | FreeText, Field(discriminator="type")]
 
 
 class Sampling(Record):
-    """How answers are sampled. Made by flows; read by engines. vLLM refuses n > 1 at temperature 0 (greedy)."""
+    """How answers are sampled. Made by `flows`; read by engines. vLLM refuses n > 1 at temperature 0 (greedy)."""
 
     n: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=128, ge=1)
-    """Maximum generated tokens per answer (for a LabelAnswer: of its reason)."""
+    """Maximum number of generated tokens per answer; for a LabelAnswer, per reason."""
     seed: int = 0
     label_probabilities: bool = False
     """Also return the log-probability of every label, averaged over the n reasons (LabelAnswer only)."""
 
 
 class Request(Record):
-    """One question to a model about one sample. Made by prompts; read by engines and the ledger.
+    """One question to a model about one sample. Made by `prompts`; read by engines and the ledger.
 
     The user turn is ``prefix + parts + suffix``. The prefix is the same for all items of a task, so that servers can
     cache it; the parts are those of the sample and may be shortened by the token budget; the suffix is kept.
     """
 
     key: str
-    """Hash of everything that determines the answer: the key in the ledger."""
+    """Hash of everything that determines the answer. The ledger is keyed by it."""
     sample_id: str
     purpose: str
-    """`rationale`, `classify`, …, for people and counts; not part of the key."""
+    """What the answer is for, such as `rationale` or `classify`; shown and counted, but not part of the key."""
     prefix: str
     parts: tuple[Part, ...]
     suffix: str
     constraint: Constraint
     sampling: Sampling
     system: str = ""
-    """The system turn; if empty, the model's chat template decides."""
+    """The system turn. If it is empty, the model's chat template decides."""
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
     keep_from_turn: int = 0
-    """Number of the first turn that is never dropped (the latest user turn); 0: all turns may be dropped."""
+    """Number of the first turn that the token budget must keep (the latest user turn); 0: it may drop none."""
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
-        """Return the request's images in order."""
+        """Return the request's images in the order of its parts."""
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
 
 
@@ -189,13 +189,13 @@ USABLE = frozenset({Outcome.OK, Outcome.REPAIRED})
 
 
 class Generation(Record):
-    """A raw answer. Made by models; read by parsing."""
+    """The raw answer to a request. Made by `models`; read by parsing."""
 
     key: str
     outcome: Outcome
     texts: tuple[str, ...] = ()  # the n raw answers, including opening and closing
     label_logprobs: dict[str, float] | None = None
-    """Natural log-probability of each label of the constraint, normalised over these labels."""
+    """Maps each label of the constraint to its natural log-probability, normalised over these labels."""
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
@@ -203,7 +203,7 @@ class Generation(Record):
     engine: str = ""  # fingerprint of the engine: kind, model, versions
     detail: str = ""  # the error, for FAILED, BAD_MEDIA and TOO_LONG
     shortened: str = ""
-    """What was removed so that the prompt fits: turns, images, pixels; empty for a complete prompt."""
+    """What was removed to make the prompt fit (turns, images, pixels); empty for a complete prompt."""
 
 
 class Rung(StrEnum):
@@ -219,25 +219,25 @@ class Rung(StrEnum):
 
 
 class Prediction(Record):
-    """A parsed answer about a sample. Made by prompts; read by rationales, correction, pseudo_labels, evaluation."""
+    """A parsed answer about a sample. Made by `prompts`; read by all packages that use a model's labels."""
 
     sample_id: str
     source: str  # `teacher`, `student/fold=k`, …
     outcome: Outcome
     label: str | None
     probabilities: dict[str, float] = Field(default_factory=dict)
-    """Probability of each of the item's labels; empty if the engine returns none."""
+    """Maps each of the item's labels to its probability; empty if the engine returns no probabilities."""
     votes: dict[str, int] = Field(default_factory=dict)
     reason: str = ""
     model: str = ""  # identity of the model: name and digest, with those of an adapter
     rung: Rung = Rung.NONE  # how the text with the label was read
     attempt: int = 0  # 0: the first; 1: asked again with another seed; …
     detail: str = ""
-    """Why there is no answer, or what was removed from the prompt so that it fits, for people."""
+    """For people: why there is no answer, or what was removed to make the prompt fit."""
 
 
 class Interval(Record):
-    """A share and the 95 % interval around it. Made by evaluation, correction and pseudo_labels; read by report."""
+    """A share and its 95 % interval. Made by `evaluation`, `correction` and `pseudo_labels`; read by `report`."""
 
     value: float
     low: float
@@ -248,7 +248,7 @@ class Interval(Record):
 
 
 class Action(StrEnum):
-    """The decision of correction about a given label. Read by dataset and report."""
+    """What `correction` decides about a given label. Read by `dataset` and `report`."""
 
     KEEP = "keep"
     RELABEL = "relabel"
@@ -257,14 +257,14 @@ class Action(StrEnum):
 
 
 class Correction(Record):
-    """The decision about one labelled item, with its evidence. Made by correction; read by dataset and report."""
+    """The decision about one labelled item, and its evidence. Made by `correction`; read by `dataset` and `report`."""
 
     sample_id: str
     given: str
     predicted: str | None
-    """The students' most probable out-of-fold label, averaged over repeats; None if no student judged the item."""
+    """The label with the students' highest mean out-of-fold probability; None if no student judged the item."""
     adjudicated: str | None
-    """The label of the teacher, who does not see the given one; None if it was not asked or gave none."""
+    """The teacher's label, given without seeing `given`; None if the teacher was not asked or gave no label."""
     candidate: str | None  # the label proposed instead, if any
     action: Action
     label: str | None  # the final label; None only for DROP
@@ -272,25 +272,25 @@ class Correction(Record):
     reviewed: bool = False
     verdict: str | None = None  # the reviewer's answer: a label or `neither`
     fold: int | None = None  # None if the item was in every training set
-    model: str = ""  # identities of the students that did not see the item, one per repeat
+    model: str = ""  # identities of the students not trained on the item, one per repeat
     p_given: float | None = None
-    """Calibrated probability that the given label is right; it and the next two add up to 1."""
+    """Calibrated probability that the given label is right. This and the next two probabilities add up to 1."""
     p_candidate: float | None = None
     p_neither: float | None = None
-    student_given: float | None = None  # the students' uncalibrated out-of-fold probability
-    student_candidate: float | None = None
-    log_ratio: float | None = None  # tempered log(candidate / given) of the students
-    entropy: float | None = None  # of the students' averaged probabilities, nats
+    student_given: float | None = None  # the students' uncalibrated out-of-fold probability of the given label
+    student_candidate: float | None = None  # the same for the candidate
+    log_ratio: float | None = None  # tempered log(candidate / given) of the students' probabilities
+    entropy: float | None = None  # entropy of the students' averaged probabilities, in nats
     dissent: float | None = None  # share of repeats that disagree with the given label
     teacher_given: float | None = None
     teacher_candidate: float | None = None
     gain: float = 0.0  # probability that a person's answer would correct the final label
-    reason: str = ""  # of the teacher
+    reason: str = ""  # the teacher's reason
     why: str  # one sentence for people
 
 
 class ReviewCase(Record):
-    """A question to a reviewer about one label. Made by correction, pseudo_labels and dataset; read by review."""
+    """A question to a reviewer about one label. Made by `correction`, `pseudo_labels`, `dataset`; read by `review`."""
 
     sample_id: str
     source: str = ""  # absolute path of the item's manifest file
@@ -300,42 +300,42 @@ class ReviewCase(Record):
     candidate: str | None
     """The label proposed instead; None if there is no better one."""
     student: dict[str, float] = Field(default_factory=dict)
-    """Out-of-fold probability of each label, averaged over repeats."""
+    """Maps each label to the students' out-of-fold probability, averaged over repeats."""
     teacher: dict[str, float] = Field(default_factory=dict)
-    """Probability of each label by the teacher, who does not see the given one; empty if it was not asked."""
-    reason: str = ""  # of the teacher
+    """Maps each label to the teacher's probability, made without seeing `given`; empty if it was not asked."""
+    reason: str = ""  # the teacher's reason
     why: str = ""  # one sentence for people
     gain: float = 0.0
-    """Probability that an answer corrects the item's final label; 0 once the case is answered."""
+    """Probability that the reviewer's answer corrects the item's final label; 0 once the case is answered."""
 
 
 class Origin(StrEnum):
-    """The source of an example's label, strongest first. Set by dataset; read by export, evaluation and report."""
+    """The source of an example's label, most trusted first. Set by `dataset`; read by `evaluation` and `report`."""
 
     REVIEW = "review"
     CORRECTION = "correction"
     GIVEN = "given"
     PSEUDO = "pseudo"
     MIX = "mix"
-    """A general-purpose example without a label, mixed in against forgetting."""
+    """A general-purpose example without a label, mixed in so that the model keeps its other abilities."""
 
 
 class Subset(StrEnum):
-    """The part of the training set that an example is in. Set by dataset; read by export and report."""
+    """The part of the training set that an example is in. Set by `dataset`; read by its exports and `report`."""
 
     TRAIN = "train"
     VALIDATION = "validation"
 
 
 class Message(Record):
-    """One chat turn, with `<image>` for each image in the example's order. Made by prompts; read by export."""
+    """One chat turn; each `<image>` stands for the example's next image. Made by `prompts`; read by exports."""
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
 class Example(Record):
-    """One line of the training set. Made by dataset; read by export, evaluation and report."""
+    """One line of the training set. Made by `dataset`; read by its exports, `evaluation` and `report`."""
 
     sample_id: str
     messages: tuple[Message, ...]

@@ -4,6 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Base of all configuration models; the docstring below a key is its description in the web UI's form."""
+    """Base of all configuration models; the web UI's form shows the docstring below a key as its description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,7 +1,7 @@
-"""Cache results about files, by digest or path, in a SQLite file that several runs may share.
+"""Cache results about files in a SQLite file that several runs may share; the key is a file's digest or path.
 
-All of it can be computed again, so a corrupt file is deleted and started again, and a file that is locked or cannot be
-written stops no run.
+All results can be computed again. So a corrupt cache is replaced by an empty one, and a cache that is locked or cannot
+be written stops no run.
 """
 
 import logging
@@ -21,9 +21,9 @@ _LOCK_SECONDS = 60.0
 
 
 class DigestCache:
-    """Values by key for one recipe; values stored under another recipe are not returned. Without a file, in memory.
+    """Maps keys to values for one recipe, ignoring those stored under other recipes. Without a file, in memory only.
 
-    Each call opens the file itself, so a cache may be used from any thread and copied into other processes.
+    Each call opens the file anew, so any thread may use a cache, and a cache may be copied into other processes.
     """
 
     def __init__(self, file: Path | None, recipe: str) -> None:
@@ -46,7 +46,7 @@ class DigestCache:
             raise StorageError(f"{file}: cannot be opened: {error}; check the folder's permissions") from error
 
     def get(self, keys: Iterable[Any]) -> dict[Any, Any]:
-        """Return the values of those keys (text or bytes) that are stored."""
+        """Return a map from each stored key among `keys` (text or bytes) to its value."""
         if self._file is None:
             return {key: self._held[key] for key in keys if key in self._held}
         query = "SELECT value FROM entries WHERE key = ? AND recipe = ?"
@@ -61,7 +61,7 @@ class DigestCache:
             return {}
 
     def put(self, values: Mapping[Any, Any]) -> None:
-        """Store values (text, bytes or signed 64-bit integers) by key; a failure is logged once."""
+        """Store a value (text, bytes or signed 64-bit integer) for each key. The first failure is logged, none is raised."""
         if self._file is None:
             self._held.update(values)
         elif values:

@@ -17,9 +17,9 @@ _FULL_MESSAGES = ("no space left on device", "disk is full", "disk quota exceede
 
 @contextmanager
 def report_full_disk(path: Path) -> Generator[None]:
-    """Raise StorageError with `path` when the block meets a full disk, quota or file size limit.
+    """Context manager: raise StorageError naming `path` when the block fails for a full disk, quota or file size limit.
 
-    Our own errors are not changed: they already name their file.
+    A LabelstillError is passed on unchanged, because it already names its file.
     """
     try:
         yield
@@ -33,10 +33,10 @@ def report_full_disk(path: Path) -> Generator[None]:
 
 @contextmanager
 def replace_file(path: Path, *, sync: bool = True) -> Generator[Path]:
-    """Yield the path of a temporary file, and move it to `path` when the block ends without an error.
+    """Yield the path of a temporary file, which is moved to `path` when the block ends without an error.
 
-    Until then `path` is unchanged. Without `sync`, a power failure may damage the file: use it only for files that can
-    be made again. Raises StorageError for a full disk.
+    Until then `path` is unchanged. With `sync=False`, a power failure may damage the file: use it only for files that
+    can be made again. Raises StorageError for a full disk.
     """
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
@@ -60,7 +60,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def describe_full_disk(error: Exception) -> str | None:
     """Return the system's message for a full disk, quota or file size limit; None for any other error.
 
-    The error number decides, or the text where a library gives no number.
+    An error without a number, as some libraries raise, is recognised by its text.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno in _FULL else None

@@ -10,9 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 @cache
 def html_environment(*folders: Path) -> Environment:
-    """Return an environment that finds templates in `folders`, escapes every value and refuses unknown names.
+    """Return a Jinja environment that finds templates in `folders`, escapes every value and refuses unknown names.
 
-    Its filters: `3|counted("item")`, `0.123|number(".1%")` (a format specification of Python), `12345.6|figure`.
+    Its filters: `3|counted("item")`, `0.123|number(".1%")` (a Python format), `12345.6|figure` and `text|cut(80)`.
     """
     environment = Environment(
         loader=FileSystemLoader(folders),
@@ -28,17 +28,17 @@ def html_environment(*folders: Path) -> Environment:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Return the number with its noun, which gets an s unless the number is 1."""
+    """Return the number followed by the noun, with an s unless the number is 1."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def format_figure(value: float) -> str:
-    """Return whole and large numbers without decimals, others with four significant digits, and a dash for NaN."""
+    """Format a number: whole or from 1000 without decimals, others with four significant digits, NaN as a dash."""
     if math.isnan(value):
         return "–"
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
 
 
 def cut_text(text: str, characters: int) -> str:
-    """Return the text; if it is longer than `characters`, its beginning and how many characters are missing."""
+    """Return the text; from one longer than `characters`, return its beginning and how many characters are missing."""
     return text if len(text) <= characters else f"{text[:characters]} … ({len(text) - characters:,} more characters)"

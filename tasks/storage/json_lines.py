@@ -1,4 +1,4 @@
-"""Read and write JSON Lines; read errors name file, line and fault."""
+"""Read and write JSON Lines. The errors of reading name the file, the line and what is wrong."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -19,15 +19,15 @@ _LONGEST_LINE = 1 << 28
 
 
 def read_lines(file: Path, failure: type[LabelstillError], advice: str) -> Iterator[tuple[int, bytes]]:
-    """Yield (number from 1, line) for every non-blank line of `file`, without a byte-order mark.
+    """Yield (line number, line) for every non-blank line of `file`. Numbers start at 1; a byte-order mark is removed.
 
-    Raises `failure` with file and `advice` when the file cannot be read.
+    Raises `failure`, naming the file and ending with `advice`, when the file cannot be read.
     """
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), 1):
                 if len(line) == _LONGEST_LINE:
-                    raise failure(f"{file}, line {number}: over {_LONGEST_LINE >> 20} MiB, not JSON Lines; {advice}")
+                    raise failure(f"{file}, line {number}: over {_LONGEST_LINE >> 20} MiB, so not JSON Lines; {advice}")
                 text = line.removeprefix(_BOM) if number == 1 else line
                 if text.strip():
                     yield number, text
@@ -36,7 +36,7 @@ def read_lines(file: Path, failure: type[LabelstillError], advice: str) -> Itera
 
 
 def parse_object(line: bytes, place: str, failure: type[LabelstillError], advice: str) -> dict[str, Any]:
-    """Return the JSON object in `line`; raises `failure` with `place` and `advice` when it is not one."""
+    """Return the JSON object in `line`; raise `failure` with `place` and `advice` when it is not a JSON object."""
     try:
         value: object = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -50,13 +50,13 @@ def parse_object(line: bytes, place: str, failure: type[LabelstillError], advice
 
 
 def read_objects(file: Path, failure: type[LabelstillError], advice: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) for every line of `file`; raises `failure` with file and line."""
+    """Yield (line number, JSON object) for every line of `file`; raise `failure`, naming the line, for a bad one."""
     for number, line in read_lines(file, failure, advice):
         yield number, parse_object(line, f"{file}, line {number}", failure, advice)
 
 
 def read_models(file: Path, model: type[M], what: str, failure: type[LabelstillError], advice: str) -> Iterator[M]:
-    """Yield every line of `file` as a `model`; raises `failure` with the line that is not a valid `what`."""
+    """Yield every line of `file` as a `model`; raise `failure`, naming the line, when one is not a valid `what`."""
     for number, line in read_lines(file, failure, advice):
         try:
             yield model.model_validate_json(line)
@@ -77,12 +77,12 @@ def write_json_lines(path: Path, rows: Iterable[object]) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write one JSON value (a pydantic model, or anything that orjson accepts) atomically, indented."""
+    """Write one value (a pydantic model, or anything that orjson accepts) as indented JSON, atomically."""
     write_bytes(path, orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2))
 
 
 def escape_json(text: str) -> str:
-    """Return `text` as it is written between the quotes of a JSON string."""
+    """Return `text` escaped for use between the quotes of a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 

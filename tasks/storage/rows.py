@@ -1,6 +1,6 @@
 """Read and write records as rows of a Parquet file, with a few thousand in memory at a time.
 
-The type of a field decides its column; a nested field is a column of JSON text, which any Parquet reader can show.
+A field's type decides the type of its column. A nested field is stored as JSON text, which any reader can show.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -24,8 +24,8 @@ _ROW_GROUP = 5000
 class RowWriter:
     """Writes records of one type to a Parquet file, with a few thousand in memory at a time.
 
-    A context manager: the file appears atomically when the block ends without an error. A file without records has the
-    single column `sample_id`.
+    A context manager: the file appears atomically when the block ends without an error. If no record was written, the
+    file has the single column `sample_id`.
     """
 
     def __init__(self, path: Path, kind: type[Record]) -> None:
@@ -78,12 +78,12 @@ def write_rows(path: Path, rows: Sequence[Record]) -> None:
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """Return the records of a file that `write_rows` wrote."""
+    """Return all records of a file that `write_rows` or a `RowWriter` wrote."""
     return list(StoredRows(path, kind))
 
 
 class StoredRows(Generic[R]):
-    """The records of a file that `write_rows` wrote; each iteration reads the file again, a few thousand at a time."""
+    """The records of a Parquet file. Each iteration reads the file again, a few thousand records at a time."""
 
     def __init__(self, path: Path, kind: type[R]) -> None:
         self._path, self._kind = path, kind
@@ -95,7 +95,7 @@ class StoredRows(Generic[R]):
         return (row for _, row in self.at(None))
 
     def at(self, places: Collection[int] | None) -> Iterator[tuple[int, R]]:
-        """Yield (position, record) for these positions (None: all) in ascending order; others are not decoded."""
+        """Yield (position, record) for the positions in `places` (None: all), ascending; others are not decoded."""
         nested, first = nested_fields(self._kind), 0
         with pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(_ROW_GROUP):
@@ -113,12 +113,12 @@ class StoredRows(Generic[R]):
 
 
 def nested_fields(kind: type[Record]) -> set[str]:
-    """Return the fields that are stored as JSON text; their type decides, since all values of a column may be None."""
+    """Return the names of the fields that are stored as JSON text, judged by the type that the record declares."""
     return {name for name, field in kind.model_fields.items() if _plain_type(field.annotation) is None}
 
 
 def column_type(annotation: Any) -> Any:
-    """Return the Arrow type of a field's column: text for a nested field, else that of its first type except None."""
+    """Return the Arrow type for a field's annotation: text if it is nested, else that of its first type except None."""
     kind = _plain_type(annotation)
     if kind is None or issubclass(kind, str):
         return pa.string()

@@ -1,4 +1,4 @@
-"""The fields of a stage's record.json: its recipe, counts, inputs and costs."""
+"""The fields of record.json, which describes a finished stage: its recipe, counts, inputs and costs."""
 
 import time
 from pathlib import Path
@@ -9,11 +9,12 @@ from tasks.records import digest_of
 
 
 class Costs(BaseModel):
-    """The costs of a stage's answers. Made by `models.costs`; read by pages, the card and the summary."""
+    """What a stage's answers cost. Made by `models.costs`; read by the web pages, the card and the summary."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     asked: int = 0
+    """Answers that an engine gave, not the ledger."""
     reused: int = 0
     """Answers found in the ledger."""
     failed: int = 0
@@ -23,22 +24,22 @@ class Costs(BaseModel):
     """Questions asked again with a new seed because their answer was unreadable."""
     tokens_in: int = 0
     tokens_cached: int = 0
-    """Tokens of `tokens_in` that were in the server's prefix cache."""
+    """The part of `tokens_in` that was in the server's prefix cache."""
     tokens_out: int = 0
     answering_seconds: float = 0.0
-    """Wall time in which engines were answering."""
+    """Wall time, in seconds, in which engines were answering."""
     utilisation: float = 0.0
-    """Mean requests in flight divided by the engines' target while they were answering, 0 to 1."""
+    """Requests in flight as a fraction (0 to 1) of the engines' target, averaged over the time spent answering."""
     starved_seconds: float = 0.0
-    """Seconds of `answering_seconds` in which an engine had free capacity but got no request."""
+    """The part of `answering_seconds` in which an engine had free capacity but got no request."""
     gpu_seconds: float = 0.0
     cost: float | None = None
-    """In the currency of the configured prices; None without prices."""
+    """Money spent, in the currency of the configured prices; None without prices."""
     rungs: dict[str, int] = Field(default_factory=dict)
-    """Predictions by the rung of the repair ladder that read them."""
+    """Maps each rung of the repair ladder (`records.Rung`) to the number of predictions that it read."""
 
     def rows(self) -> list[tuple[str, float | int]]:
-        """Return (name, value) for tables, in order, without zero values."""
+        """Return (name, value) pairs in the order of display; values that are zero are left out."""
         shown: list[tuple[str, float | int]] = [
             ("answers asked", self.asked), ("answers reused", self.reused), ("answers failed", self.failed),
             ("prompts shortened", self.shortened), ("asked again", self.asked_again),
@@ -52,9 +53,9 @@ class Costs(BaseModel):
 
 
 class StageRecord(BaseModel):
-    """The content of record.json: what a stage did, by which it is decided whether it must run again.
+    """The content of record.json: what a stage did. It decides whether the stage must run again.
 
-    Made by `write_stage` and `close_stage`; read by every later stage, the card and the pages.
+    Made by `write_stage` and `close_stage`; read by every later stage, the card and the web pages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,28 +67,28 @@ class StageRecord(BaseModel):
     kept: int
     dropped: int
     drops: dict[str, int] = Field(default_factory=dict)
-    """Dropped items by reason code."""
+    """Maps each reason code to its number of dropped items."""
     inputs: dict[str, str] = Field(default_factory=dict)
-    """Digest of each input by name."""
+    """Maps the name of each input to its digest."""
     models: dict[str, str] = Field(default_factory=dict)
-    """Identity of each model by role."""
+    """Maps each model's role to the model's identity."""
     code: str = ""
     seconds: float = 0.0
     costs: Costs = Costs()
-    """The costs of its answers."""
+    """What the stage's answers cost."""
     figures: dict[str, float] = Field(default_factory=dict)
-    """Further figures of the stage, by name."""
+    """Maps names to further figures of the stage."""
     finished_at: float = Field(default_factory=time.time)
 
     @property
     def digest(self) -> str:
-        """Return the identity of the stage's output, for the recipe of the next stage."""
+        """Return a digest that identifies the stage's output; it is part of the next stage's recipe."""
         again = self.finished_at if self.costs.failed else 0  # other items may fail when the same recipe runs again
         return digest_of([self.stage, self.recipe, self.kept, self.dropped, again])
 
 
 def read_record(folder: Path) -> StageRecord | None:
-    """Return the stage's record, whatever its recipe; None if it does not exist or cannot be read."""
+    """Return the record in a stage's folder, whatever its recipe; None if it does not exist or is invalid."""
     try:
         return StageRecord.model_validate_json((folder / "record.json").read_bytes())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Write and read a stage's folder: kept.parquet, dropped.parquet and, written last, record.json."""
+"""Write and read a stage's folder: kept.parquet, dropped.parquet and record.json, which is written last."""
 
 import hashlib
 from collections import Counter
@@ -19,7 +19,7 @@ from tasks.storage.stage_record import StageRecord, read_record
 def code_version() -> str:
     """Return a digest (12 hex digits) of the source of tasks/ and of templates/words.
 
-    It is part of every recipe, so that a changed rule makes a stage decide again from the answers in the ledger.
+    It is part of every recipe. So after a rule has changed, stages run again, with the answers in the ledger.
     """
     tasks = Path(__file__).parents[1]
     hasher = hashlib.sha256()
@@ -29,15 +29,15 @@ def code_version() -> str:
 
 
 def hash_recipe(**parts: object) -> str:
-    """Return the hash of a stage's named inputs, which are pydantic models or JSON values."""
+    """Return a hash of a stage's named inputs; each is a pydantic model or a JSON value."""
     plain = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in parts.items()}
     return digest_of(plain)[:16]
 
 
 def find_finished_record(folder: Path, recipe: str) -> StageRecord | None:
-    """Return the record of a complete stage with this recipe, or None if the stage must run (again).
+    """Return the record if `folder` holds a complete stage with this recipe; None if the stage must run (again).
 
-    A stage with failed questions must run again: the answers are in the ledger, and the server may be up by now.
+    A stage with failed questions must run again: its other answers are in the ledger, and the server may work again.
     """
     record = read_record(folder)
     whole = (folder / "kept.parquet").exists() and (folder / "dropped.parquet").exists()
@@ -59,7 +59,7 @@ def write_stage(
 
 
 def open_stage(folder: Path) -> None:
-    """Create the folder and delete its record, without which the stage is incomplete."""
+    """Create the folder and delete its record; a stage without a record counts as incomplete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").unlink(missing_ok=True)
 
@@ -67,7 +67,7 @@ def open_stage(folder: Path) -> None:
 def close_stage(folder: Path, record: StageRecord, kept: int, drops: Mapping[str, int]) -> StageRecord:
     """Write the record of a stage whose two other files are complete, and return it with its counts.
 
-    It is for stages that do not fit into memory; they call `check_item_counts` themselves.
+    For stages whose items do not fit into memory; they call `check_item_counts` themselves.
     """
     dropped = sum(drops.values())
     record = record.model_copy(
@@ -84,11 +84,11 @@ def close_stage(folder: Path, record: StageRecord, kept: int, drops: Mapping[str
 
 
 def check_item_counts(stage: str, kept: Iterable[str], dropped: Iterable[str], input_ids: Iterable[str]) -> None:
-    """Raise ItemCountError unless the ids of kept and dropped items together are those of the input."""
+    """Raise ItemCountError unless the ids of kept and dropped items together are exactly the input's ids."""
     out, into = Counter(kept) + Counter(dropped), Counter(input_ids)
     if out != into:
         lost, extra = into - out, out - into
-        raise ItemCountError(f"{stage}: kept + dropped ≠ input; lost {list(lost)[:5]}, appeared {list(extra)[:5]}")
+        raise ItemCountError(f"{stage}: kept + dropped ≠ input; missing {list(lost)[:5]}, unexpected {list(extra)[:5]}")
 
 
 def _sample_id(row: Record) -> str:

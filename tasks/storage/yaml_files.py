@@ -22,9 +22,9 @@ class _NoDuplicates(yaml.SafeLoader):
 
 
 def read_yaml(file: Path, failure: type[LabelstillError], what: str) -> object:
-    """Return the content of a YAML file; raises `failure` with file, position and fix.
+    """Return the content of a YAML file; raise `failure`, naming file, position and fix, when it cannot be read.
 
-    `what` describes the expected file, for the message about a missing one.
+    `what` completes the message "FILE: missing; …" for a file that does not exist.
     """
     try:
         return yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_NoDuplicates)
