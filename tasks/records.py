@@ -104,7 +104,7 @@ class Dropped(Record):
 class LabelAnswer(Record):
     """The answer must be JSON that contains a reason (unless `between` is None) and then one of `labels`.
 
-    Made by `prompts`; read by engines and parsing. The answer's text is ``opening + reason + between + label + closing``
+    Made by `prompts`; read by engines and parsing. The answer's text: ``opening + reason + between + label + closing``
     (without a reason ``opening + label + closing``). An engine without structured output writes these fixed pieces
     itself and lets the model fill in the two values; an engine with a JSON schema uses the keys.
     """

@@ -1,12 +1,12 @@
-"""Ask models: first the ledger, then an engine, within the run's budget; count the costs.
+"""Answer requests from the ledger or else by an engine, within the run's budget, and count the costs.
 
-ask.py           one engine open at a time, nothing asked twice, unreadable answers asked for again
-teacher.py       labelling items with a teacher: description first if the pack asks for it, then votes
+ask.py           asking: one engine is open at a time, nothing is asked twice, unreadable answers are asked for again
+teacher.py       labelling items with a teacher, which describes each item first if the pack says so
 settings.py      VoteSettings (votes, temperature, max_tokens, attempts), BudgetSettings (`budget:`)
-costs.py         what answers cost, and the budget that ends a run   (budget, prices)
-token_budget.py  how many tokens a prompt has, and what is removed from one that is too long   (context_length)
-unanswered.py    why a request cannot be answered, and the outcome that it then has
-image_cache.py   images at the size that models see   (min_pixels, max_pixels, `images:`)
-ledger/          every request and its raw answer   (`ledger:`)
-engines/         what answers: vLLM, a server, transformers, a script   (engine)
+costs.py         counting what answers cost, and the budget that ends a run   (budget, prices)
+token_budget.py  counting a prompt's tokens, and shortening a prompt that is too long   (context_length)
+unanswered.py    the exceptions of requests that cannot be answered
+image_cache.py   resizing images to the size that models see   (min_pixels, max_pixels, `images:`)
+ledger/          the file of all requests and their raw answers   (`ledger:`)
+engines/         the engines that answer: vLLM, a server, transformers, fixed rules   (engine)
 """

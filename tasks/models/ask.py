@@ -1,6 +1,6 @@
-"""Ask models, after looking in the ledger: nothing is paid for twice, and a killed run continues where it stopped.
+"""Ask models for what the ledger lacks, so nothing is paid for twice and a killed run continues where it stopped.
 
-Requests are streamed: only those in flight and a few hundred around them are in memory, however many there are.
+Requests are streamed: however many there are, only those in flight and a few hundred others are in memory.
 """
 
 import threading
@@ -34,13 +34,13 @@ Answer = TypeVar("Answer", Generation, Prediction)
 
 
 class Collect(Protocol):
-    """Read every answer from a stream, one per request. A flow does so in task runs and shows the progress."""
+    """A function that reads a whole stream of answers, one per request. That of a flow also shows the progress."""
 
     def __call__(self, stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]: ...
 
 
 def collect_all(stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]:
-    """Read every answer at once."""
+    """Return all answers of the stream; show no progress."""
     return list(stream)
 
 
@@ -53,11 +53,11 @@ class _Opened:
 
 @dataclass
 class Asker:
-    """Asks models for one stage and counts the costs. A context manager, which closes the engine.
+    """Asks models for one stage and counts the costs. A context manager, which closes the engine at the end.
 
-    An engine is opened at the first request that the ledger cannot answer. Only one is open at a time, since a GPU has
-    no memory for a second model. `what` describes the requests in the progress display. Methods that ask raise what
-    `stream_answers` raises.
+    An engine is opened at the first request that the ledger cannot answer. Only one engine is open at a time, since a
+    GPU has no memory for a second model. `what` describes the requests in the progress display. `ask` and
+    `ask_for_labels` raise what `stream_answers` raises.
     """
 
     ledger: Ledger
@@ -74,7 +74,7 @@ class Asker:
         self.close_engine()
 
     def ask(self, requests: Sequence[Request], spec: EngineSpec, what: str) -> dict[str, Generation]:
-        """Return the answers by request key."""
+        """Return the answers, keyed by request key."""
         if not requests:
             return {}
         answers = self.collect((generation for _, generation in self._stream(spec, requests)), requests, what)
@@ -83,7 +83,7 @@ class Asker:
     def ask_for_labels(
         self, requests: Sequence[Request], spec: EngineSpec, what: str, *, source: str, model: str, attempts: int = 1
     ) -> list[Prediction]:
-        """Return the prediction for each label request, in order; ask up to `attempts` times for a readable answer.
+        """Return a prediction per label request, in input order; ask up to `attempts` times for a readable answer.
 
         `source` and `model` are written into the predictions.
         """
@@ -98,7 +98,7 @@ class Asker:
         return predictions
 
     def costs_so_far(self) -> Costs:
-        """Return the costs so far, from any thread; the use of the open engine is included once it is closed."""
+        """Return the costs so far; any thread may call this. How busy an engine was is added when it is closed."""
         tally = replace(self.tally, rungs=Counter(self.tally.rungs))
         if (opened := self._opened) is not None:
             tally.add_session(
@@ -107,12 +107,12 @@ class Asker:
         return tally.costs()
 
     def costs(self) -> Costs:
-        """Close the engine, whose time is part of the costs, and return the costs."""
+        """Close the engine, so that all of its time is counted, and return the costs."""
         self.close_engine()
         return self.costs_so_far()
 
     def close_engine(self) -> None:
-        """Close the engine, which frees its devices; the next request opens an engine again."""
+        """Close the engine, which frees its devices. The next request to a model opens an engine again."""
         if self._opened is not None:
             opened, self._opened = self._opened, None
             usage = opened.engine.usage()
@@ -145,12 +145,13 @@ def stream_answers(
     budget: Budget | None = None,
     prices: Prices = _NO_PRICES,
 ) -> Iterator[tuple[Request, Generation]]:
-    """Yield each request with its answer, in any order: from the ledger, or from the engine, which is then kept.
+    """Yield each request with its answer, in any order. What the ledger lacks is asked from the engine and kept.
 
     Requests with the same key are asked once. `open_engine` is called in the caller's thread at the first request that
     the ledger cannot answer; `requests` is iterated in another thread. Raises EngineError when the engine dies,
-    LedgerError when an answer cannot be kept, BudgetSpent when `budget` (charged at `prices`) allows no further request
-    and those in flight are answered, and whatever `requests` raises. Answers received before stay in the ledger.
+    LedgerError when the ledger cannot be read or written, and whatever `requests` raises. Raises BudgetSpent when
+    `budget`, which is charged at `prices`, allows no further request; requests in flight are answered first. Answers
+    received before an error stay in the ledger.
     """
     pump = _Pump(ledger, iter(requests), tally, budget, prices)
     try:
@@ -172,9 +173,9 @@ def stream_labels(
     stream: Callable[[Iterable[Request]], Iterator[tuple[Request, Generation]]], requests: Iterable[Request],
     *, source: str, model: str, attempts: int,
 ) -> Iterator[Prediction]:  # fmt: skip
-    """Yield the prediction for each label request; unreadable answers are asked for again with a new seed.
+    """Yield a prediction per label request, in any order; ask for unreadable answers again with a new seed.
 
-    `stream` is `stream_answers` with an engine and a ledger. Each request is asked at most `attempts` times; the last
+    `stream(requests)` yields what `stream_answers` yields. Each request is asked at most `attempts` times; the last
     answer counts, readable or not. Raises what `stream_answers` raises.
     """
     for attempt in range(attempts):
@@ -195,7 +196,7 @@ _END, _WANTS_ENGINE = object(), object()
 
 @dataclass
 class _Pump:
-    """Draws requests, looks them up, feeds the engine and passes answers to the caller, so that none waits for another.
+    """Looks up requests, feeds the engine and passes on answers, so that neither the engine nor the caller has to wait.
 
     Runs in a thread, because the engine iterates the requests itself, and answers from the ledger must bypass it.
     """

@@ -1,4 +1,4 @@
-"""Count the costs of a stage's answers, and stop a run cleanly when its budget is spent.
+"""Count what a stage's answers cost, and stop a run cleanly when its budget is spent.
 
 Costs are tokens, time, the use of the engines and, if prices are configured, money.
 """
@@ -34,12 +34,12 @@ class Tally:
     cost: float | None = None
     rungs: Counter[str] = field(default_factory=Counter[str])
     busy_seconds: float = 0.0
-    """Seconds in flight, summed over requests."""
+    """Seconds that each request was in flight, summed over all requests."""
     target_seconds: float = 0.0
-    """What `busy_seconds` would be if the engines had always had their target in flight."""
+    """What `busy_seconds` would be if as many requests as the engines can take had always been in flight."""
 
     def add(self, generation: Generation, prices: Prices) -> None:
-        """Count a new answer, charged at `prices`."""
+        """Count a new answer and charge its tokens at `prices`."""
         g = generation
         self.asked += 1
         self.failed += g.outcome is Outcome.FAILED
@@ -50,7 +50,7 @@ class Tally:
         self._charge(prices, prices.cost_of(g.tokens_in, g.tokens_cached, g.tokens_out))
 
     def add_session(self, prices: Prices, usage: Usage, held_seconds: float) -> None:
-        """Count the time of an engine that occupied its devices for `held_seconds`, from opening to closing."""
+        """Count the time of an engine that has been open, and so occupied its devices, for `held_seconds`."""
         self.answering_seconds += usage.seconds
         self.starved_seconds += usage.starved
         self.busy_seconds += usage.busy
@@ -59,7 +59,7 @@ class Tally:
         self._charge(prices, usage.gpus * held_seconds / 3600 * prices.gpu_hour)
 
     def costs(self) -> Costs:
-        """Return the costs as they are written into the stage's record."""
+        """Return the costs in the form that a stage's record stores."""
         same = {name: value for name, value in vars(self).items() if name in Costs.model_fields}
         return Costs(**same, utilisation=self.busy_seconds / self.target_seconds if self.target_seconds else 0.0)
 
@@ -70,10 +70,10 @@ class Tally:
 
 @dataclass
 class Budget:
-    """What a run may spend and has spent; may be used from several threads.
+    """What a run may spend and what it has spent. Several threads may use it.
 
-    Requests are counted when they are asked, so `limits.requests` is never exceeded; tokens and money are counted when
-    answers arrive, so requests in flight may exceed their limits. Answers from the ledger cost nothing.
+    Requests are counted when they are asked, so `limits.requests` is never exceeded. Tokens and money are counted when
+    answers arrive, so requests in flight may exceed these limits. Answers from the ledger cost nothing.
     """
 
     limits: BudgetSettings
@@ -99,7 +99,7 @@ class Budget:
             self.spent_cost += prices.cost_of(generation.tokens_in, generation.tokens_cached, generation.tokens_out)
 
     def make_error(self) -> BudgetSpent:
-        """Return the error that names the limit that was reached."""
+        """Return a BudgetSpent error that names the limit that was reached."""
         return BudgetSpent(f"the budget is spent: {self._describe_limit()}; run again to continue, or raise `budget`")
 
     def _describe_limit(self) -> str:

@@ -1,4 +1,4 @@
-"""Resize images to what the model sees, in the same way for training and asking, and cache the results."""
+"""Resize images to the size that the model sees, equally for training and for asking, and cache the results."""
 
 import hashlib
 import io
@@ -26,15 +26,15 @@ _MAX_RATIO = 200
 
 
 class TooThin(BadMedia):
-    """An image too long and thin for the model's patches."""
+    """An image is too long and thin to be divided into the model's patches."""
 
 
 def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
-    """Return width and height in pixels at which the model sees an image: multiples of two patches, area within bounds.
+    """Return the width and height at which the model sees an image: multiples of two patches, with the area in bounds.
 
     The rule is that of smart_resize in qwen_vl_utils. It is repeated here because importing that package loads torch
-    and torchvision, 12 CPU seconds, which commands that read only images' sizes do not need. Raises TooThin, naming the
-    file, if one side is over 200 times the other, or if `max_pixels` has too few patches for the longer side.
+    and torchvision, which takes 12 CPU seconds, and commands that need only sizes would wait for it. Raises TooThin,
+    naming the file, if one side is over 200 times the other, or if the shorter side would shrink to nothing.
     """
     factor = 2 * patch_size
     height, width = image.height, image.width
@@ -48,18 +48,18 @@ def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_si
         enlarge = math.sqrt(min_pixels / (height * width))
         sides = [math.ceil(side * enlarge / factor) * factor for side in (height, width)]
     if not (sides[0] and sides[1]):
-        raise TooThin(f"{image.path}: {width}×{height} pixels: too thin for {max_pixels} pixels in all")
+        raise TooThin(f"{image.path}: {width}×{height} pixels: too thin to be shrunk to {max_pixels} pixels in all")
     return sides[1], sides[0]
 
 
 def open_images(
     images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
 ) -> list[Image.Image] | None:
-    """Decode and resize images, turned upright (EXIF), as RGB; return None without images.
+    """Return the images decoded, upright (EXIF), resized and in RGB; None if `images` is empty.
 
-    The pixels are those of an ImageCache, without storing them. qwen_vl_utils and transformers resize slightly
-    differently (by 0.0014 on average and up to 0.18 in normalised pixel values), so all images are resized here, by
-    qwen_vl_utils, and the processors do not resize. Raises OSError, naming the file, when it cannot be read, and
+    The pixels are the same as those of an ImageCache, but nothing is stored. qwen_vl_utils and transformers resize
+    slightly differently (by 0.0014 on average and up to 0.18 in normalised pixel values). So qwen_vl_utils resizes all
+    images here, and the processors do not resize. Raises OSError, naming the file, when an image cannot be read, and
     TooThin when it cannot be resized.
     """
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
@@ -72,20 +72,20 @@ def open_images(
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Resized images under `folder`, each made once per digest, bounds and patch size.
+    """Resized images in `folder`, one file per source digest, pixel bounds and patch size.
 
-    Files are in subfolders named after the first two digits of the digest. They are PNG, or JPEG (quality 95, full
-    colour resolution) if the source is a JPEG, which takes a quarter of the space and a third of the time to decode.
-    Files are replaced atomically, so threads, processes and runs may share a folder.
+    Subfolders are named after the first two digits of the digest. A file is a PNG or, if its source is a JPEG, a JPEG
+    (quality 95, full colour resolution), which takes a quarter of the space and a third of the time to decode. Files
+    are replaced atomically, so threads, processes and runs may share a folder.
     """
 
     folder: Path
 
     def file(self, image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> Path:
-        """Return the file of the resized image, after writing it unless it is there and complete.
+        """Return the path of the resized image's file; write the file first unless it exists and is complete.
 
-        Raises OSError, naming the file, when the source cannot be read or has changed since the manifest was read;
-        TooThin when it cannot be resized; EngineError when the cache cannot be written.
+        Raises OSError, naming the source, when it cannot be read or has changed since the manifest was read; TooThin
+        when it cannot be resized; EngineError when the cache cannot be written.
         """
         stem = self.folder / image.sha256[:2] / f"{image.sha256}-{min_pixels}-{max_pixels}-{patch_size}-{_RECIPE}"
         for suffix in _ENDS:
@@ -102,7 +102,7 @@ class ImageCache:
     def open(
         self, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
     ) -> list[Image.Image] | None:
-        """Return the images in order, decoded from the cache, as RGB; None without images. Raise what `file` raises."""
+        """Return the resized images in input order, as RGB; None if `images` is empty. Raises what `file` raises."""
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
         return [self._open(image, bounds) for image in images] or None
 
@@ -118,7 +118,7 @@ class ImageCache:
 def fill_cache(
     cache: ImageCache, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
 ) -> int:
-    """Write each image to `cache` unless it is there, and return how many failed.
+    """Write each image to `cache` unless it is there; return how many images could not be read or resized.
 
     Raises EngineError when the cache cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Settings for asking models: how a teacher answers (votes, attempts), and what a run may spend (budget)."""
+"""Settings for asking models: how a teacher is asked (votes, attempts), and what a run may spend (budget)."""
 
 from typing import Self
 
@@ -9,25 +9,25 @@ from tasks.settings import Settings
 
 
 class VoteSettings(Settings):
-    """How a teacher is asked. Averaged probabilities of several answers beat counted votes and a single answer."""
+    """How a teacher is asked. Averaging several answers' probabilities is better than one answer or counted votes."""
 
     votes: int = Field(default=3, ge=1)
-    """Answers per item, whose label probabilities are averaged."""
+    """Number of answers per item; their label probabilities are averaged."""
     temperature: float = Field(default=0.7, ge=0)
-    """Sampling temperature; used with more than one vote only."""
+    """Sampling temperature; used only with more than one vote."""
     max_tokens: int = Field(default=96, ge=8)
     """Maximum length of a reason, in tokens."""
     attempts: int = Field(default=2, ge=1)
-    """Maximum requests for an answer that cannot be read, with the first."""
+    """Maximum attempts per item; an item is asked again when its answer cannot be read."""
 
     @model_validator(mode="after")
     def _votes_need_temperature(self) -> Self:
         if self.votes > 1 and self.temperature == 0:
-            raise ValueError("more than one vote needs `temperature` above 0, because greedy answers are all equal")
+            raise ValueError("more than one vote needs a `temperature` above 0, because at 0 all answers are equal")
         return self
 
     def sampling(self, seed: int) -> Sampling:
-        """Return the sampling of the requests, label probabilities included."""
+        """Return how the requests are sampled; label probabilities are always asked for."""
         return Sampling(
             n=self.votes,
             temperature=self.temperature if self.votes > 1 else 0.0,
@@ -38,13 +38,13 @@ class VoteSettings(Settings):
 
 
 class BudgetSettings(Settings):
-    """What a run may spend before it stops cleanly; the next run continues from there. Reused answers are free."""
+    """What a run may spend before it stops cleanly. The next run continues from there. Reused answers are free."""
 
     requests: int | None = Field(default=None, ge=1)
     """Maximum number of requests to models."""
     tokens: int | None = Field(default=None, ge=1)
-    """Maximum tokens read and written together."""
+    """Maximum number of input and output tokens combined."""
     cost: float | None = Field(default=None, gt=0)
-    """Maximum price of the tokens, by the engines' `prices`."""
+    """Maximum cost of the tokens, computed from each engine's `prices`."""
     hours: float | None = Field(default=None, gt=0)
-    """Hours from the run's start until asking stops."""
+    """Maximum hours; later than this after the run's start, no model is asked."""

@@ -1,4 +1,4 @@
-"""Label items with a teacher by votes, after describing them if the pack asks for it."""
+"""Label items with a teacher's votes; if the pack says so, the teacher describes each item first."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def label_with_teacher(
     seed: int,
     what: str,
 ) -> list[Prediction]:
-    """Return the teacher's prediction for each sample, in order; the prompt never contains the given label."""
+    """Return the teacher's prediction for each sample, in input order; the prompt never contains the given label."""
     descriptions: dict[str, str] = {}
     if prompter.pack.describe_first:
         # a sample without a readable description is labelled without one

@@ -1,4 +1,4 @@
-"""Count the tokens of a request by arithmetic, without decoding images or asking a model, and shorten requests."""
+"""Count the tokens of requests, without decoding images or asking a model, and shorten requests that are too long."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -22,17 +22,17 @@ _LEAST_TOKENS = 4
 
 
 def count_image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> int:
-    """Return the exact number of tokens of an image under the given bounds of its area, in pixels.
+    """Return the exact number of tokens of an image whose area is kept between `min_pixels` and `max_pixels`.
 
-    A square of two by two patches is one token, and two more tokens frame the image. Raises TooThin, naming the file,
-    for an image that is too long and thin.
+    Two by two patches make one token, and two more tokens frame the image. Raises TooThin, naming the file, for an
+    image that is too long and thin.
     """
     width, height = compute_sides(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
     return width * height // (2 * patch_size) ** 2 + 2
 
 
 def estimate_prompt_tokens(request: Request) -> int:
-    """Estimate the tokens of the request's prompt: images exactly (for patches of 14 pixels), text by its length."""
+    """Return the prompt's approximate number of tokens: exact for images (patches of 14 pixels), estimated for text."""
     chars = len(request.system) + len(request.prefix) + len(request.suffix)
     images = 0
     for part in request.parts:
@@ -49,7 +49,7 @@ class Fitted:
     """A request that fits into a given number of tokens."""
 
     request: Request
-    """The request to ask: the same object if nothing was removed."""
+    """The request to ask; the same object as before if nothing was removed."""
     tokens: int
     """Exact number of prompt tokens of `request`."""
     note: str
@@ -59,8 +59,8 @@ class Fitted:
 class PromptBudget:
     """Counts prompt tokens exactly for one processor, and shortens requests that are too long.
 
-    A prompt is the system and user turn in the processor's chat template, with the generation prompt. May be used from
-    any thread.
+    A prompt is the system and user turn in the processor's chat template, with the generation prompt. Any thread may
+    use it.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -71,7 +71,7 @@ class PromptBudget:
         self._text_tokens = lru_cache(maxsize=1024)(self._tokenise)
 
     def count(self, request: Request) -> int:
-        """Return the exact number of prompt tokens; raise TooThin, naming the file, as `count_image_tokens` does."""
+        """Return the exact number of prompt tokens; raise what `count_image_tokens` raises."""
         image_token: str = self._processor.image_token
         # the tokenizer splits at special tokens, so the texts between them can be counted separately
         texts = self._render(request).split(image_token)
@@ -80,11 +80,11 @@ class PromptBudget:
         return text - len(request.images) + self._image_tokens(request.images, request, request.max_pixels)
 
     def fit(self, request: Request, limit: int, *, answer: int = 0) -> Fitted:
-        """Shorten `request` until its prompt and an answer of `answer` tokens have at most `limit` tokens together.
+        """Shorten `request` so that its prompt and an answer of `answer` tokens fit into `limit` tokens.
 
-        Whole turns after turn 0 and before `keep_from_turn` are removed first, from the oldest, with their images. Then
-        all images are shrunk, down to `min_pixels` or 4 tokens each. Nothing else is removed, and no more than needed.
-        Raises TooThin as `count` does, and TooLong when nothing more may be removed.
+        First, whole turns between turn 0 and `keep_from_turn` are removed with their images, the oldest first. Then all
+        images are shrunk, at most down to `min_pixels` or 4 tokens each. No more is removed than needed. Raises TooThin
+        as `count` does, and TooLong when nothing more may be removed.
         """
         allowed, limit = limit, limit - answer
         whole = self.count(request)

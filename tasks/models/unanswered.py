@@ -1,10 +1,10 @@
-"""The exceptions of a request that an engine cannot answer, and the generation that the engine then returns."""
+"""The exceptions for a request that an engine cannot answer, and the generation that it then returns."""
 
 from tasks.records import Generation, Outcome, Request
 
 
 class Unanswered(Exception):
-    """This request cannot be answered, for the reason in the text; other requests can."""
+    """One request cannot be answered; the text says why. Other requests are not affected."""
 
     outcome: Outcome = Outcome.FAILED
 
@@ -16,13 +16,13 @@ class BadMedia(Unanswered):
 
 
 class TooLong(Unanswered):
-    """The prompt has too many tokens, even after shortening it as far as allowed."""
+    """The prompt has too many tokens, even when shortened as far as allowed."""
 
     outcome: Outcome = Outcome.TOO_LONG
 
 
 def make_unanswered(request: Request, error: Exception, engine: str, seconds: float = 0.0) -> Generation:
-    """Return the generation of a request that failed with `error`, be it Unanswered or an error of a library."""
+    """Return the generation for a request that failed with `error`, which may be Unanswered or a library's error."""
     known = isinstance(error, Unanswered)
     return Generation(
         key=request.key,
@@ -34,5 +34,5 @@ def make_unanswered(request: Request, error: Exception, engine: str, seconds: fl
 
 
 def summarise(error: BaseException) -> str:
-    """Return the error's type and the first line of its text."""
+    """Return the type of an error and the first line of its text."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"

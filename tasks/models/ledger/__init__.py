@@ -1,6 +1,6 @@
-"""Every request to a model and its raw answer, by the request's key, so that nothing is paid for twice.
+"""Store every request to a model and its raw answer, so that nothing is paid for twice.
 
-ledger.py  looking answers up, which ones are kept, and when they are written   (`ledger:`, the file)
-file.py    the SQLite file: tables, rows, opening it, setting a corrupt one aside
-tools.py   statistics of a ledger, and deleting answers   (labelstill ledger stats, prune)
+ledger.py  looking answers up and storing new ones   (`ledger:`, the file)
+file.py    the SQLite file: its tables and rows, opening it, moving a corrupt file aside
+tools.py   counting and deleting answers   (labelstill ledger stats, prune)
 """

@@ -1,8 +1,8 @@
-"""The ledger's file: its tables and rows, opening it, and setting a corrupt one aside.
+"""The ledger's file: its tables and rows, opening it, and moving a corrupt file aside.
 
-`answers` has a small row per answer, `requests` the request of each. The three texts that thousands of requests share
-(prefix, suffix, answer constraint) are stored once in `texts`, by digest. The view `questions` joins them, so pandas
-reads whole requests:
+The table `answers` has one small row per answer, and `requests` the request of each answer. Thousands of requests share
+the same prefix, suffix and answer constraint; `texts` stores each of these texts once, keyed by its digest. The view
+`questions` joins the three tables, so pandas can read whole requests:
 ``pandas.read_sql("select * from questions limit 100", sqlite3.connect(path))``.
 """
 
@@ -23,10 +23,10 @@ from tasks.errors import LedgerError
 from tasks.records import Constraint, Generation, Request
 
 VERSION = 2
-"""In PRAGMA user_version. Version 1 (stored as 0) kept answers without their requests."""
+"""Stored in PRAGMA user_version. Version 1 (stored as 0) kept answers without their requests."""
 
 LOCK_SECONDS = 60.0
-"""Wait for the write lock: another run's flush holds it for 0.1 s, copying the file for a backup for longer."""
+"""Longest wait for the write lock. Another run's flush holds it for 0.1 s, a backup of the file for longer."""
 
 # Rows are in order of arrival, with an index over the keys: in a table ordered by key, which is a hash, each row would
 # rewrite another page. Requests have their own table because they are large and seldom read: looking up and counting
@@ -77,10 +77,10 @@ class _Unusable(Exception):
 
 
 def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
-    """Open the ledger for writing, creating it if necessary, and return it with a notice.
+    """Open the ledger for writing, creating it if necessary; return the connection and a notice.
 
-    A corrupt file, or one of another version, is set aside, never deleted; the notice says so, and is otherwise empty.
-    Raises LedgerError when the file cannot be opened, or is a database of something else.
+    A corrupt file, or one of another version, is renamed, never deleted, and a new ledger is created. The notice says
+    so; otherwise it is empty. Raises LedgerError when the file cannot be opened, or is some other database.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
 
 
 def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
-    """Open an existing ledger in SQLite's mode `ro` or `rw`; raise LedgerError when there is none."""
+    """Open an existing ledger in SQLite's mode `ro` or `rw`; raise LedgerError when it is missing or unreadable."""
     if not path.is_file():
         raise LedgerError(f"{path}: there is no ledger here; give its path with --ledger PATH")
     try:
@@ -113,20 +113,20 @@ def open_existing(path: Path, mode: str = "ro") -> sqlite3.Connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 raise LedgerError(
-                    f"{path}: not a ledger of version {VERSION} but {version}; give another with --ledger"
+                    f"{path}: ledger version {version}, expected {VERSION}; pass another file with --ledger"
                 )
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as error:
         raise LedgerError(
-            f"{path}: the ledger cannot be read: {error}; check its permissions, or name another with --ledger"
+            f"{path}: the ledger cannot be read: {error}; check its permissions, or pass another file with --ledger"
         ) from error
     return connection
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection in autocommit mode that any thread may use, one at a time."""
+    """Return a connection in autocommit mode. Any thread may use it, but only one at a time."""
     return sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False, isolation_level=None)
 
 
@@ -155,11 +155,9 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         return
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if "answers" in tables:
-        raise _Unusable(f"version-{version or 1}", f"is of version {version or 1}, not {VERSION}")
+        raise _Unusable(f"version-{version or 1}", f"has version {version or 1}, expected {VERSION}")
     if tables:
-        raise LedgerError(
-            f"{path}: a database of something else (tables {sorted(tables)}); set `ledger` to another file"
-        )
+        raise LedgerError(f"{path}: some other database (tables {sorted(tables)}); set `ledger` to another file")
     # lets `prune` release pages a few at a time; must be set before the first table is created
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("BEGIN IMMEDIATE")
@@ -192,7 +190,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """An answer as it is stored: `values` in the order of COLUMNS, its request as JSON, and the shared texts by id."""
+    """An answer as it is stored: `values` are in the order of COLUMNS, and `texts` maps ids to the shared texts."""
 
     generation: Generation
     values: tuple[object, ...]
@@ -201,12 +199,12 @@ class Row:
 
     @property
     def size(self) -> int:
-        """Return the number of characters of the two JSON texts."""
+        """Return the total number of characters in the request's and the answer's JSON."""
         return len(self.request_json) + len(str(self.values[-1]))
 
 
 def make_row(request: Request, generation: Generation, at: float) -> Row:
-    """Return the row of a request and its answer, which was received at `at` (Unix seconds)."""
+    """Return the row for a request and its answer, which was received at the time `at` (Unix seconds)."""
     constraint = _serialise_constraint(request.constraint)  # pyright: ignore[reportArgumentType]  # frozen, so it hashes
     texts = (request.prefix, request.suffix, constraint)
     ids = [_make_text_id(text) for text in texts]

@@ -1,8 +1,8 @@
 """Keep every request and its raw answer on disk, so that no later run pays for them again.
 
-The ledger is an SQLite file in write-ahead mode (tables: file.py), which several runs may share. SQLite repairs a torn
-end of it; a corrupt file is set aside under another name, never deleted. A thread writes about once per second, so a
-killed run asks again for what was in flight and at most one second of work.
+The ledger is an SQLite file in write-ahead mode, which several runs may share; file.py defines its tables. SQLite
+repairs an incomplete end of the file. A corrupt file is renamed, never deleted. A thread writes about once per second,
+so after a run was killed, the next run asks again only for requests in flight and for one second of answers.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ from tasks.models.ledger.file import COLUMNS, Row, connect, make_row, open_ledge
 from tasks.records import Generation, Outcome, Request
 
 NOT_KEPT = frozenset({Outcome.FAILED, Outcome.TOO_LONG})
-"""Asking these again wastes no paid answer, and the next run may have a working server or a longer context."""
+"""These cost nothing, and asking again may succeed: the next run may have a working server or a longer context."""
 
 _FLUSH_SECONDS = 0.8  # with the writing itself, an answer is on disk within a second
 # the most that waits in memory; beyond it `put` writes itself, which slows a fast engine down to the disk's speed
@@ -44,15 +44,15 @@ _GENERATIONS = TypeAdapter(list[Generation])
 
 
 class Ledger:
-    """Answers by request key. A context manager; may be used from several threads and processes.
+    """Maps request keys to answers. A context manager; several threads and processes may use the same ledger.
 
-    Raises LedgerError when the file cannot be opened or written, as on a full disk or without permission.
+    Raises LedgerError when the file cannot be opened or written, e.g. on a full disk or without permission.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writer, self.notice = open_ledger(path)
-        """A sentence about a corrupt file that was set aside; empty if there was none."""
+        """A sentence about a corrupt or outdated file that was renamed; empty if there was none."""
         self._reader = connect(path)
         # `_lock` protects the batches and is held for microseconds; the other two are held while SQLite works
         self._lock = Lock()
@@ -72,7 +72,7 @@ class Ledger:
         self.close()
 
     def get(self, keys: Iterable[str]) -> dict[str, Generation]:
-        """Return the known answers by key; raise LedgerError when the file cannot be read."""
+        """Return the known answers, keyed by request key; raise LedgerError when the file cannot be read."""
         found: dict[str, Generation] = {}
         waiting = iter(keys)
         while chunk := list(islice(waiting, _LOOKUP)):
@@ -85,10 +85,10 @@ class Ledger:
         return found
 
     def put(self, request: Request, generation: Generation) -> None:
-        """Keep a request and its answer, on disk within about a second, unless it is FAILED or TOO_LONG.
+        """Keep a request and its answer, unless the answer is FAILED or TOO_LONG. It is on disk within about a second.
 
-        Raises LedgerError when the last write failed (the answer is kept in memory), and ValueError when the answer
-        belongs to another request.
+        Raises LedgerError when the last write failed (the answer is then kept in memory), and ValueError when the
+        answer belongs to another request.
         """
         if request.key != generation.key:
             raise ValueError(f"the answer to {generation.key} was given for the request {request.key}")
@@ -116,7 +116,7 @@ class Ledger:
         return int(count)
 
     def close(self) -> None:
-        """Write what is pending and close the file; safe to call twice."""
+        """Write the answers that are not on disk yet, and close the file; safe to call twice."""
         with self._lock:
             if self._closing.is_set():
                 return
@@ -148,7 +148,7 @@ class Ledger:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what is pending; when that fails, keep it in memory and raise LedgerError."""
+        """Write the answers that are not on disk yet; when that fails, keep them in memory and raise LedgerError."""
         with self._write_lock:
             for _ in range(2):  # first what a failed write has left, then what was added since
                 with self._lock:

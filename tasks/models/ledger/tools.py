@@ -1,4 +1,4 @@
-"""Count the answers in a ledger and delete some of them: `labelstill ledger stats` and `prune`."""
+"""Count or delete answers in a ledger: `labelstill ledger stats` and `labelstill ledger prune`."""
 
 import sqlite3
 from collections.abc import Generator
@@ -34,12 +34,13 @@ class Stats:
     """Totals of a ledger, or of some of its answers."""
 
     groups: tuple[Group, ...]
-    """Largest first."""
+    """Groups of answers, the largest first."""
     oldest: float | None
-    """Unix seconds; None when there are no answers."""
+    """When the oldest answer was received (Unix seconds); None when there are no answers."""
     newest: float | None
+    """The same for the newest answer."""
     size: int
-    """Bytes on disk of the whole ledger, including its log."""
+    """Size of the whole ledger on disk, in bytes, including its write-ahead log."""
 
     @property
     def rows(self) -> int:
@@ -49,17 +50,17 @@ class Stats:
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice of answers: those that meet every condition that is set."""
+    """Chooses the answers that meet every condition that is not None."""
 
     before: float | None = None
-    """Received before this time (Unix seconds)."""
+    """The answer was received before this time (Unix seconds)."""
     model: str | None = None
-    """Part of the engine's fingerprint, e.g. the model's name."""
+    """The engine's fingerprint contains this text, e.g. the model's name."""
     purpose: str | None = None
     outcome: Outcome | None = None
 
     def sql(self) -> tuple[str, list[object]]:
-        """Return a WHERE expression and its values."""
+        """Return an SQL expression for WHERE, and the values of its placeholders."""
         conditions = {
             "at < ?": self.before,
             "instr(engine, ?) > 0": self.model,
@@ -71,7 +72,7 @@ class Choice:
 
 
 def read_stats(path: Path, choice: Choice | None = None) -> Stats:
-    """Return the totals of the ledger at `path`, or of the chosen answers; raise LedgerError when there is none."""
+    """Return the totals of all answers, or of the chosen ones; raise LedgerError when there is no ledger at `path`."""
     condition, values = (choice or Choice()).sql()
     with _open(path, "ro") as connection:
         rows = connection.execute(
@@ -89,16 +90,16 @@ def read_stats(path: Path, choice: Choice | None = None) -> Stats:
 
 
 def find_prunable(path: Path, choice: Choice) -> Stats:
-    """Return the totals of what `prune` would delete; raise what `prune` raises."""
+    """Return the totals of the answers that `prune` would delete; raise what `prune` raises."""
     _require_condition(choice)
     return read_stats(path, choice)
 
 
 def prune(path: Path, choice: Choice) -> tuple[int, int]:
-    """Delete the chosen answers and the texts that only they use, and release the space.
+    """Delete the chosen answers and the texts that no other answer uses, and shrink the file.
 
-    Returns the number of deleted answers and of released bytes. Other runs may use the ledger meanwhile. Raises
-    LedgerError when there is no ledger, or when `choice` sets no condition.
+    Returns how many answers were deleted and by how many bytes the file shrank. Other runs may use the ledger
+    meanwhile. Raises LedgerError when there is no ledger, or when `choice` sets no condition.
     """
     _require_condition(choice)
     condition, values = choice.sql()
@@ -125,7 +126,7 @@ def prune(path: Path, choice: Choice) -> tuple[int, int]:
 
 def _require_condition(choice: Choice) -> None:
     if choice == Choice():
-        raise LedgerError("say which answers to delete, with --older-than, --model, --purpose or --outcome")
+        raise LedgerError("say which answers to delete: use --older-than, --model, --purpose or --outcome")
 
 
 def _delete_unused_texts(connection: sqlite3.Connection) -> None:

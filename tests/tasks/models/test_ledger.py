@@ -318,7 +318,7 @@ def test_a_ledger_of_another_version_is_set_aside_whole(path: Path, version: int
     other.close()
     with Ledger(path) as ledger:
         assert ledger.get(["k"]) == {}
-        assert f"is of version {version or 1}, not 2" in ledger.notice
+        assert f"has version {version or 1}, expected 2" in ledger.notice
         [aside] = (
             file for file in path.parent.glob("ledger.sqlite.version-*") if not file.name.endswith(("wal", "shm"))
         )
@@ -333,7 +333,7 @@ def test_a_database_of_something_else_is_left_alone(path: Path) -> None:
     other.execute("CREATE TABLE invoices (id)")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match=r"something else.*invoices"):
+    with pytest.raises(LedgerError, match=r"some other database.*invoices"):
         Ledger(path)
     assert path.read_bytes() == before
 
