@@ -1,8 +1,8 @@
-"""The protocol that every engine implements, and `open_engine`.
+"""The protocol that every engine implements, and `open_engine`, which opens the engine that a spec names.
 
 An engine takes a stream of requests and yields generations in any order, exactly one per request. A request that
-cannot be answered yields a generation with its outcome and never disturbs the others. An engine reads ahead only as far
-as it needs to stay busy, so memory does not grow with the number of items.
+cannot be answered yields a generation whose outcome says why, and never disturbs other requests. An engine reads ahead
+only as far as it needs to stay busy, so its memory does not grow with the number of items.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,13 +22,13 @@ class Workplace:
     """Where an engine reads and writes files. Made by flows/asking.py."""
 
     images: "ImageCache"
-    """Resized images, shared by all engines and runs."""
+    """The cache of resized images, which all engines and runs share."""
     logs: Path
     """Folder for the logs of the servers that the engine starts."""
     most_images: int = 0
-    """Most images in one request of this run; 0 if not known."""
+    """Maximum number of images in one request of this run; 0 if not known."""
     ray_address: str = ""
-    """Address of the Ray cluster that vLLM joins when its own options name Ray; empty for none."""
+    """Address of the Ray cluster that vLLM joins if vLLM's own options name Ray; otherwise empty."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,24 @@ class Usage:
     """How busy an engine has been since it was opened."""
 
     target: int = 1
-    """Requests it wants in flight (the batch size of the local engine)."""
+    """How many requests it can have in flight at a time (for the local engine, the batch size)."""
     busy: float = 0.0
-    """Seconds in flight, summed over requests; at most `target` times `seconds`."""
+    """Seconds that each request was in flight, summed over requests; at most `target` times `seconds`."""
     seconds: float = 0.0
     """Wall time spent answering, in seconds."""
     starved: float = 0.0
-    """Part of `seconds` in which it could have taken another request and got none."""
+    """The part of `seconds` in which the engine could have taken another request but got none."""
     gpus: int = 0
-    """GPUs that it occupies."""
+    """Number of GPUs that it occupies."""
 
 
 class Engine(Protocol):
     """A model that answers requests."""
 
     fingerprint: str
-    """Kind, model and versions; written into every generation."""
+    """The engine's kind, model and versions; written into every generation."""
     notes: tuple[str, ...]
-    """Sentences for the run's log: which capabilities are missing, and what is done instead."""
+    """Sentences for the run's log about capabilities that are missing and what is done instead."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Yield one generation per request, in any order; raise EngineError only when the engine itself has died."""
@@ -64,7 +64,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the memory and end child processes; safe to call twice."""
+        """Free the engine's memory and end its child processes; safe to call twice."""
         ...
 
 
@@ -78,7 +78,7 @@ class ManyAdapters(Protocol):
 
 
 def check_engine(spec: EngineSpec) -> None:
-    """Raise EngineError, saying how to fix it, if this machine cannot run the engine of `spec`, whatever the model."""
+    """Raise EngineError, saying how to fix it, if this machine cannot run the engine kind of `spec` with any model."""
     if spec.engine == "vllm":
         from tasks.models.engines.vllm.engine import check_vllm
 

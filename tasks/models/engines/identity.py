@@ -1,4 +1,4 @@
-"""A short name of a model that changes when its files change; part of every request's key."""
+"""Give a model a short name that changes when its files change. The name is part of every request's key."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ _END = 1 << 20
 
 
 def digest_folder(folder: Path) -> str:
-    """Return 12 hex digits over the files that determine what a checkpoint or adapter answers."""
+    """Return a digest (12 hex digits) of the files that determine what a checkpoint or adapter answers."""
     digest = hashlib.sha256()
     for path in sorted({p for pattern in _FILES for p in folder.glob(pattern) if p.is_file()}):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
@@ -28,7 +28,7 @@ def digest_folder(folder: Path) -> str:
 
 
 def identify_model(spec: EngineSpec) -> str:
-    """Return the identity of the checkpoint, followed by `+` and that of the adapter if there is one."""
+    """Return the checkpoint's identity; if there is an adapter, `+` and the adapter's identity follow."""
     identities = [identify_checkpoint(spec.model, spec.revision)]
     if spec.adapter is not None:
         identities.append(identify_checkpoint(spec.adapter, None))
@@ -36,7 +36,7 @@ def identify_model(spec: EngineSpec) -> str:
 
 
 def make_prompter(pack: Pack, spec: EngineSpec, texts: Mapping[str, str] | None = None) -> Prompter:
-    """Return the prompter of `pack` for the model that `spec` names; `texts` is passed to `Prompter`."""
+    """Return a prompter for `pack` and the model that `spec` names; `texts` is passed on to `Prompter`."""
     return Prompter(
         pack,
         identify_model(spec),
@@ -48,7 +48,7 @@ def make_prompter(pack: Pack, spec: EngineSpec, texts: Mapping[str, str] | None 
 
 
 def identify_checkpoint(model: str, revision: str | None) -> str:
-    """Return `folder#digest` for a local folder and `name@revision` for a model of the hub."""
+    """Return `folder#digest` for a local folder and `name@revision` for a model on the hub."""
     folder = Path(model)
     if folder.is_dir():
         return f"{folder.resolve().name}#{digest_folder(folder)}"
@@ -56,7 +56,7 @@ def identify_checkpoint(model: str, revision: str | None) -> str:
 
 
 def check_folders(spec: EngineSpec) -> None:
-    """Raise EngineError when the folder of the model or an adapter is missing; vLLM would report it only after 30 s."""
+    """Raise EngineError when the folder of the model or of an adapter is missing; vLLM would need 30 s to report it."""
     looks_local = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
     if looks_local and not Path(spec.model).expanduser().is_dir():
         raise EngineError(f"model folder {spec.model} does not exist; set `model` to a checkpoint folder or a hub name")

@@ -1,10 +1,10 @@
-"""End trees of processes, and start servers and trainers that never outlive the process that started them.
+"""End process trees, and start servers and trainers that never outlive the process that started them.
 
 Run as a script (``processes.py RECORD OWNER COMMAND…``), this module is a guard: it starts the command in a new session
 and ends that whole session when either the command or the owner has ended, for whatever reason. A separate process has
-to watch, because a killed process cannot clean up, and Linux' parent-death signal reaches only direct children and is
-already sent when the *thread* that started them ends. If the guard is killed too, its record remains, and `end_orphans`
-finds it at the next start. The script imports nothing of labelstill, so that it starts quickly.
+to watch, because a killed process cannot clean up. Linux's parent-death signal would not do: it reaches only direct
+children and is sent as soon as the *thread* that started them ends. If the guard is killed too, its record remains, and
+`end_orphans` finds it at the next start. The script imports nothing of labelstill, so that it starts quickly.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ import psutil
 
 _POLL_SECONDS = 0.3
 PATIENCE_SECONDS = 6.0
-"""Time for a server to end by itself; vLLM takes 1 to 5 s. The processes of a cancelled run are gone within 10 s."""
+"""Time that a server gets to end by itself; vLLM takes 1 to 5 s. A cancelled run's processes are gone within 10 s."""
 _AFTERMATH_SECONDS = 2.0
 """Time for the processes that it started to end after it."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A server's session and its owner; the content of a record file.
+    """The processes of a server's session, and their owner; the content of a record file.
 
-    The system reuses pids, so a process is identified by its pid together with its time of creation.
+    The system reuses pids, so a process is identified by its pid and its creation time together.
     """
 
     leader: int
@@ -43,6 +43,7 @@ class Family:
     created: float
     """Creation time of the leader, in seconds since 1970."""
     owner: int
+    """Pid of the process that started the server."""
     owner_created: float
     machine: str
     command: tuple[str, ...]
@@ -50,7 +51,7 @@ class Family:
 
 @cache
 def identify_machine() -> str:
-    """Return a name of host, boot and, in containers, process namespace: within it a pid keeps its meaning."""
+    """Return a text that names the host, its boot and its process namespace; within these a pid means one process."""
     known = [socket.gethostname()]
     with contextlib.suppress(OSError):  # Linux only
         known += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
@@ -58,7 +59,7 @@ def identify_machine() -> str:
 
 
 def is_alive(pid: int, created: float) -> bool:
-    """Return whether the process with this pid was created then, and is not a zombie."""
+    """Return whether the process that has this pid was created at `created` and is not a zombie."""
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
@@ -67,7 +68,7 @@ def is_alive(pid: int, created: float) -> bool:
 
 
 def find_members(family: Family) -> list[psutil.Process]:
-    """Return the living processes of the family: its session, and descendants in sessions of their own."""
+    """Return the family's living processes: those of its session, and descendants that opened sessions of their own."""
     if family.machine != identify_machine():
         return []
     found: dict[int, psutil.Process] = {}
@@ -84,7 +85,7 @@ def find_members(family: Family) -> list[psutil.Process]:
 
 
 def end_family(family: Family, patience: float = PATIENCE_SECONDS) -> None:
-    """End all processes of the family, first the leader with SIGTERM, and wait until none is left."""
+    """End all processes of the family and wait until none is left; the leader gets SIGTERM first."""
     known = find_members(family)
     leaders = [p for p in known if p.pid == family.leader]
     for process in leaders:
@@ -95,9 +96,9 @@ def end_family(family: Family, patience: float = PATIENCE_SECONDS) -> None:
 
 
 def end_processes(processes: Iterable[psutil.Process], patience: float) -> bool:
-    """Send SIGTERM to processes and all their children, and kill those that are left after `patience` seconds.
+    """Send SIGTERM to processes and all their descendants; kill those that still run after `patience` seconds.
 
-    Return False when there are none.
+    Return whether there were any processes.
     """
     trees: set[psutil.Process] = set()
     for process in processes:
@@ -115,9 +116,9 @@ def end_processes(processes: Iterable[psutil.Process], patience: float) -> bool:
 def start_guarded(
     command: Sequence[str], record: Path, environment: Mapping[str, str], log: IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    """Start `command` under a guard, and return the guard; the command's output goes to `log`.
+    """Start a guard that runs `command`, and return the guard's process; the command's output goes to `log`.
 
-    The guard writes `record` and exits with the command's exit code (above 191: 256 minus the signal).
+    The guard writes `record` and exits with the command's exit code (above 191: 256 minus the signal's number).
     """
     return subprocess.Popen(
         # -P: modules in the script's folder must not replace others
@@ -131,7 +132,7 @@ def start_guarded(
 
 
 def end_guarded(started: subprocess.Popen[bytes], record: Path) -> None:
-    """End a command started by `start_guarded` with all its processes, and wait until none is left."""
+    """End a command that `start_guarded` started, with all its processes, and wait until none is left."""
     family = read_record(record)
     started.terminate()
     try:
@@ -146,7 +147,7 @@ def end_guarded(started: subprocess.Popen[bytes], record: Path) -> None:
 
 
 def end_orphans(records: Path) -> list[Family]:
-    """End the recorded families whose owner has ended, and return them."""
+    """End each recorded family whose owner has ended; return the families that still had processes."""
     ended: list[Family] = []
     for file in sorted(records.glob("*.json")):
         family = read_record(file)
@@ -160,7 +161,7 @@ def end_orphans(records: Path) -> list[Family]:
 
 
 def read_record(file: Path) -> Family | None:
-    """Return the family in a record file; None when the file is missing or invalid."""
+    """Return the family that a record file describes; None when the file is missing or invalid."""
     try:
         noted: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         noted["command"] = tuple(noted["command"])
@@ -197,7 +198,7 @@ def _request_end(number: int, frame: FrameType | None) -> None:
 
 
 def guard(record: Path, owner: int, command: Sequence[str]) -> int:
-    """Run `command` until it or its `owner`, our parent, ends; return its exit code (negative: a signal)."""
+    """Run `command` until it or our parent process `owner` ends; return its exit code (negative: a signal's number)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _request_end)
     owner_created = psutil.Process(owner).create_time()

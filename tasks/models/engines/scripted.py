@@ -1,4 +1,4 @@
-"""An engine that answers by fixed rules, without a model: for tests and dry runs."""
+"""An engine that answers by fixed rules, without a model, for tests and dry runs."""
 
 import hashlib
 import math
@@ -16,22 +16,22 @@ _SCRIPT = re.compile(
     r"scripted:\s*(?:(?:(?P<choice>first|hash|echo)|slow=(?P<slow>\d*\.?\d+)|bad=(?P<bad>\d+))\s*(?:,\s*|$))*"
 )
 _SURE = 0.9
-"""Probability of the chosen label; the others share the rest equally."""
+"""Probability of the chosen label; the other labels share the rest equally."""
 
 
 class ScriptedEngine:
-    """Answer by the rules in `spec.model`, which is `scripted:` followed by any of these, separated by commas.
+    """Answers by the rules in `spec.model`, which is `scripted:` followed by any of these, separated by commas:
 
-    - `first`: the first label of each item; `hash` (default): a label chosen by the request's key; `echo`: the label
-      that occurs in the item's text, or as `hash` if none does;
-    - `slow=S`: take S seconds per item; `bad=N`: every N-th answer is not JSON.
+    - `first`: answer with each item's first label; `hash` (default): with a label chosen by the request's key; `echo`:
+      with the label that occurs in the item's text, or like `hash` if none does;
+    - `slow=S`: take S seconds per item; `bad=N`: make every N-th answer invalid JSON.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
-        """Parse the rules; raise EngineError for unknown ones."""
+        """Parse the rules; raise EngineError for an unknown rule."""
         script = _SCRIPT.fullmatch(spec.model)
         if script is None:
-            known = "`scripted:` and, comma-separated, first, hash or echo, slow=SECONDS, bad=N"
+            known = "`scripted:` followed by any of first, hash, echo, slow=SECONDS and bad=N, separated by commas"
             raise EngineError(f"unknown script `{spec.model}`; set `model` to {known}")
         self._choice = script["choice"] or "hash"
         self._slow = float(script["slow"] or 0)
@@ -41,7 +41,7 @@ class ScriptedEngine:
         self._seconds = 0.0
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Yield one generation per request, in order."""
+        """Yield one generation per request, in input order."""
         for number, request in enumerate(requests, start=1):
             if self._slow:
                 time.sleep(self._slow)
@@ -53,7 +53,7 @@ class ScriptedEngine:
         return Usage(1, self._seconds, self._seconds)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to free."""
+        """Do nothing, because there is nothing to free."""
 
     def _answer(self, request: Request, *, malformed: bool) -> Generation:
         constraint, sampling = request.constraint, request.sampling

@@ -1,7 +1,7 @@
-"""Qwen-VL by transformers, in this process.
+"""Run Qwen-VL in this process, with transformers.
 
-engine.py    batches of similar length, and what happens to a request that fails   (generator.batch_size)
-loading.py   loading checkpoint and adapter   (generator.dtype, .device_map)
-decoding.py  drawing tokens over one KV cache
-scoring.py   the probability of each label after the prompt
+engine.py    answering in batches of similar length, and handling requests that fail   (generator.batch_size)
+loading.py   loading a checkpoint and its adapter   (generator.dtype, .device_map)
+decoding.py  drawing the tokens of a batch's answers, with one KV cache
+scoring.py   computing the probability of each label after the prompt
 """

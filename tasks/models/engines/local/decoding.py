@@ -1,8 +1,8 @@
-"""Decode a batch over one KV cache: what the local engine does once prompts are tensors.
+"""Decode a batch with one KV cache. The local engine does this once the prompts are tensors.
 
-A batch is prefilled once. After that every step appends a token to all rows; a row that has ended gets masked tokens,
-so rows may differ in length. Text positions continue each row's multimodal positions and are always passed explicitly,
-since the model itself only remembers the offsets of the last batch.
+A batch is prefilled once. After that, every step appends one token to all rows. A row that has ended gets masked
+tokens, so rows may differ in length. Text positions continue each row's multimodal positions. They are always passed
+explicitly, because the model itself remembers only the offsets of the last batch.
 """
 
 import re
@@ -18,27 +18,28 @@ _TO_QUOTE = re.compile(r'(?:[^"\\]|\\.)*"', re.DOTALL)
 
 @dataclass
 class Draw:
-    """One answer while it is drawn: a row of the batch."""
+    """One answer while its tokens are drawn; it is one row of the batch."""
 
     max_tokens: int
     temperature: float
     top_p: float
     uniform: Callable[[], float]
-    """The row's own random numbers, 0 to 1, so that an answer does not depend on the rest of the batch."""
+    """Returns the row's own random numbers (0 to 1), so that an answer does not depend on the rest of the batch."""
     in_quotes: bool
-    """The text is inside a JSON string and ends at its closing quote."""
+    """Whether the text is inside a JSON string, and so ends at the string's closing quote."""
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     unfed: str = ""
-    """The end of `text` that is not in the cache, because it shares a token with the closing quote."""
+    """The end of `text` that is not in the KV cache, because it shares a token with the closing quote."""
     drawn: int = 0
+    """Number of tokens drawn, including the one that ended the text."""
     cut: bool = False
-    """It was ended by `max_tokens`."""
+    """Whether the answer was cut at `max_tokens`."""
 
 
 @dataclass
 class Rows:
-    """The state of the batch: cache and its mask, and each row's next position and next-token logits."""
+    """The state of the batch: the KV cache with its mask, and for each row its next position and next-token logits."""
 
     cache: Any
     mask: Tensor
@@ -46,7 +47,7 @@ class Rows:
     logits: Tensor
 
     def select(self, rows: Sequence[int]) -> "Rows":
-        """Return the rows with these indices, repeated where an index is repeated."""
+        """Return the rows with these indices; a repeated index repeats its row."""
         if list(rows) == list(range(len(self.mask))):
             return self
         index = torch.tensor(rows, device=self.mask.device)
@@ -55,7 +56,7 @@ class Rows:
 
 
 def find_closing_quote(text: str) -> int:
-    """Return the index of the first `"` that is not escaped by a backslash, -1 if there is none."""
+    """Return the index of the first `"` that no backslash escapes; -1 if there is none."""
     found = _TO_QUOTE.match(text)
     return found.end() - 1 if found else -1
 
@@ -78,7 +79,7 @@ class Decoder:
         self.banned = torch.tensor(banned, dtype=torch.long, device=model.device)
 
     def prefill(self, ids: Tensor, kinds: Tensor, mask: Tensor, pixels: Tensor | None, grid: Tensor | None) -> Rows:
-        """Run left-padded prompts; `kinds` is 1 at image tokens and 0 elsewhere."""
+        """Run the model on left-padded prompts and return their rows; `kinds` is 1 at image tokens and 0 elsewhere."""
         device, dtype = self.model.device, self.model.dtype
         # on the CPU: it reads single numbers in a loop, each of which would wait for the GPU
         positions, _ = self.model.model.get_rope_index(
@@ -99,7 +100,7 @@ class Decoder:
         return Rows(out.past_key_values, mask.to(device), after, out.logits[:, -1].to(device))
 
     def decode(self, rows: Rows, draws: Sequence[Draw]) -> None:
-        """Draw the text of every row until its end; afterwards `rows` includes all of its tokens."""
+        """Draw the text of every row to its end; afterwards the cache of `rows` contains all tokens of the draws."""
         device = rows.mask.device
         temperature = torch.tensor([d.temperature for d in draws], device=device)
         top_p = torch.tensor([d.top_p for d in draws], device=device)
@@ -153,7 +154,7 @@ class Decoder:
 
 
 def draw_tokens(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    """Return a token per row: the likeliest at temperature 0, else the one where the top-p mass exceeds `uniform`."""
+    """Return a token per row: the likeliest at temperature 0, else one drawn from the top-p tokens with `uniform`."""
     greedy = logits.argmax(dim=-1)
     if not bool((temperature > 0).any()):
         return greedy

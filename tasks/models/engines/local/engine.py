@@ -1,4 +1,4 @@
-"""Answer with a Qwen-VL checkpoint by transformers, in this process: no server is needed."""
+"""Answer with a Qwen-VL checkpoint in this process, with transformers; no server is needed."""
 
 import gc
 import math
@@ -29,7 +29,7 @@ from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
 
 WINDOW = 8
-"""Batches of requests that are read from the stream at a time and sorted by length."""
+"""Number of batches that are read from the stream at a time; their requests are sorted by length."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class _Prompt:
 class LocalEngine:
     """Answers requests in left-padded batches of similar length.
 
-    Every draw has its own random numbers (from request key, seed and number), so an answer does not depend on the other
-    requests in its batch.
+    Every draw has its own random numbers (from the request's key, the seed and the draw's number), so an answer does
+    not depend on the other requests in its batch.
     """
 
     notes: tuple[str, ...] = ()
 
     def __init__(self, spec: EngineSpec, place: Workplace) -> None:
-        """Load `spec.model` and its adapter; raise EngineError, saying how to fix it, when that fails."""
+        """Load the model and adapter of `spec`; raise EngineError, saying how to fix it, when that fails."""
         self._batch_size = spec.batch_size
         self._images = place.images
         self._model: Any
@@ -69,7 +69,7 @@ class LocalEngine:
         self._busy = self._seconds = self._starved = 0.0
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Yield one generation per request, in any order; raise EngineError when device or image cache fails."""
+        """Yield one generation per request, in any order; raise EngineError when device or image cache fail."""
         answered = self._answer_windows(iter(requests))
         while True:
             began = time.perf_counter()
@@ -80,7 +80,7 @@ class LocalEngine:
             yield from generations
 
     def usage(self) -> Usage:
-        """Return how busy the engine has been, without the time in which the reader of the answers delayed it."""
+        """Return how busy the engine has been, without the time in which it waited for the reader of its answers."""
         return Usage(self._batch_size, self._busy, self._seconds, self._starved, self._gpus)
 
     def close(self) -> None:
@@ -259,9 +259,7 @@ def _build_label_fields(request: Request, draws: Sequence[Draw], scores: Sequenc
     assert isinstance(constraint, LabelAnswer)
     logprobs = torch.stack(list(scores))
     if not bool(torch.isfinite(logprobs).all()):
-        raise ValueError(
-            "the model returns label probabilities that are not finite; set `dtype` to bfloat16 or float32"
-        )
+        raise ValueError("the model's label probabilities are not finite; set `dtype` to bfloat16 or float32")
     texts: list[str] = []
     for draw, own in zip(draws, logprobs, strict=True):
         label = escape_json(constraint.labels[int(own.argmax())])

@@ -1,4 +1,4 @@
-"""Load a Qwen-VL checkpoint with transformers, and say what to change when that fails."""
+"""Load a Qwen-VL checkpoint with transformers; when that fails, say what to change."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tasks.models.unanswered import summarise
 
 
 def load_model(spec: EngineSpec) -> tuple[Any, Any]:
-    """Return the model, with its adapter, and its processor; raise EngineError, saying how to fix it."""
+    """Return the model (with its adapter) and its processor; raise EngineError, saying how to fix it, if that fails."""
     check_folders(spec)
     device = spec.device_map or ("cuda" if torch.cuda.is_available() else "cpu")
     transformers_logging.disable_progress_bar()  # one bar per fold would bury the run's own lines
@@ -38,7 +38,7 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
 
 
 def read_patch_size(spec: EngineSpec) -> int:
-    """Return the side of the model's image patches in pixels; 14, as in Qwen2-VL, if the model is not here."""
+    """Return the side of the model's image patches in pixels; 14, as in Qwen2-VL, if the processor cannot be loaded."""
     at_hand = spec.engine == "server" and spec.tokenizer is None  # a server may use a name of its own
     try:
         reader: Any = AutoImageProcessor.from_pretrained(
@@ -66,11 +66,11 @@ def _load_adapter(model: Any, adapter: str) -> Any:
 def _suggest_fix(spec: EngineSpec, error: Exception) -> str:
     text = str(error)
     if "trust_remote_code" in text:
-        return "the model brings its own code; set `trust_remote_code: true` if you trust it"
+        return "the model contains Python code; set `trust_remote_code: true` if you trust it"
     if "safetensors" in text:
-        return "only safetensors weights are loaded; convert the checkpoint"
+        return "only weights in safetensors format can be loaded; convert the checkpoint"
     if isinstance(error, torch.OutOfMemoryError):
-        return "set `dtype: bfloat16` or `device_map: auto`, or take a smaller model"
+        return "set `dtype: bfloat16` or `device_map: auto`, or use a smaller model"
     if Path(spec.model).is_dir():
         return "the folder must hold config, processor, tokenizer and safetensors of a Qwen-VL checkpoint"
-    return "check the name and `revision`, and that the hub can be reached or the model is in its cache"
+    return "check `model` and `revision`, and that the hub can be reached or its cache has the model"

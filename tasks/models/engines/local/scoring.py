@@ -1,4 +1,4 @@
-"""Compute the likelihood of each of several given answers after a cached prompt: the basis of label probabilities."""
+"""Compute how likely each of several given answers is after a cached prompt. Label probabilities are based on this."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from torch import Tensor
 from tasks.models.engines.local.decoding import Rows
 
 LOGITS_BUDGET = 1 << 27
-"""Maximum logits (rows x tokens x vocabulary) in memory at a time: half a GiB in float32."""
+"""Maximum number of logits (rows × tokens × vocabulary) in memory at a time: half a GiB in float32."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The tokens of a row's possible answers: their common beginning, and the rest of each (never empty)."""
+    """The tokens of a row's possible answers: their common beginning, and the rest of each answer (never empty)."""
 
     shared: tuple[int, ...]
     rests: tuple[tuple[int, ...], ...]
 
 
 def split_answers(answers: Sequence[Sequence[int]]) -> Answers:
-    """Split tokenised answers after their common beginning, leaving each at least one token of its own."""
+    """Split tokenised answers after their common beginning; the rest of each has at least one token."""
     longest = min(len(a) for a in answers) - 1
     shared = 0
     while shared < longest and len({a[shared] for a in answers}) == 1:
@@ -34,10 +34,10 @@ def split_answers(answers: Sequence[Sequence[int]]) -> Answers:
 def score_answers(
     model: Any, rows: Rows, answers: Sequence[Answers], *, logits_budget: int = LOGITS_BUDGET
 ) -> list[Tensor]:
-    """Return the log-likelihood of the rest of each answer of each row, given everything before it.
+    """Return, for each row, the log-likelihoods of its answers' rests, given the prompt and the common beginning.
 
-    All answers of a row form one block after the cached prompt, in which each attends only to the prompt, the common
-    beginning and itself: the cache is not copied and the prompt is not run again.
+    All answers of a row form one block after the cached prompt. In it, each answer attends only to the prompt, the
+    common beginning and itself. So the cache is not copied and the prompt is not run again.
     """
     vocabulary = rows.logits.shape[-1]
     per_label = max(len(r) for a in answers for r in a.rests)

@@ -1,9 +1,9 @@
 # (ray's decorators lose what they decorate)
 """The `runner:` key of a configuration (threads of this machine, or a Ray cluster), and connecting to the cluster.
 
-Shards and servers write files themselves, so all nodes share the folders `output`, `images` and those of the items,
-under the same paths, and have the same version installed. This is checked on every node at the start, and by everything
-that is sent to a node. Only the driver writes the ledger and the texts; answers are sent to it.
+Shards and servers write files themselves. So all nodes must share the folders `output`, `images` and those of the
+items, under the same paths, and must have the same version installed. Every node is checked at the start, and again by
+each piece of work sent to it. Only the driver writes the ledger and the texts; answers are sent to the driver.
 """
 
 import logging
@@ -30,17 +30,21 @@ _NOT_INSTALLED = "`runner: {kind: ray}` needs the packages ray and prefect-ray: 
 
 
 class RayRunner(Settings):
-    """A Ray cluster that runs shards and vLLM servers."""
+    """A Ray cluster that runs shards of CPU work and vLLM servers."""
 
-    kind: Literal["ray"] = Field(default="ray", description="Run shards and engines on a Ray cluster")
+    kind: Literal["ray"] = Field(default="ray", description="Run shards of CPU work and vLLM servers on a Ray cluster")
     address: str = Field(
-        default="auto", min_length=1, description="host:port of the cluster's head; auto: this machine's cluster"
+        default="auto",
+        min_length=1,
+        description="host:port of the cluster's head node; `auto`: the cluster that this machine belongs to",
     )
-    replicas: int = Field(default=1, ge=1, description="vLLM servers, each with `concurrency` requests in flight")
+    replicas: int = Field(
+        default=1, ge=1, description="Number of vLLM servers, each with `concurrency` requests in flight"
+    )
     gpus_per_replica: int = Field(
         default=0,
         ge=0,
-        description="GPUs per vLLM server (`tensor_parallel_size` × `data_parallel_size`), and per fold",
+        description="GPUs per vLLM server (`tensor_parallel_size` × `data_parallel_size`), and maximum GPUs per fold",
     )
 
 
@@ -52,19 +56,19 @@ class NodeRequirements:
     """What every node must have in common with the driver. Made by `mark_shared_folders`."""
 
     home: Path
-    """The driver's working directory, for relative paths."""
+    """The driver's working directory; relative paths start there."""
     marks: tuple[tuple[Path, str], ...]
-    """Shared folders, each with the content of the mark in it."""
+    """Pairs of a shared folder and the content of its mark file."""
     read: tuple[Path, ...]
-    """Folders that are only read."""
+    """Folders that nodes only read; they have no marks."""
     code: str
-    """Version of labelstill (`code_version`)."""
+    """The driver's version of labelstill (see `code_version`)."""
 
     def adopt(self) -> None:
-        """Check this node and change to the driver's directory; raise EngineError naming the node and what differs."""
+        """Check this node and change to the driver's directory; raise EngineError, naming the node and what differs."""
         here = f"Ray node {socket.gethostname()}"
         if (code := code_version()) != self.code:
-            raise EngineError(f"{here} runs another version of labelstill, {code}: install {self.code} there")
+            raise EngineError(f"{here} runs another version of labelstill, {code}; install {self.code} there")
         try:
             os.chdir(self.home)
         except OSError as error:
@@ -81,7 +85,7 @@ _SHARE = "mount the same file system under the same path on every node"
 
 
 def mark_shared_folders(written: Sequence[Path], read: Sequence[Path]) -> NodeRequirements:
-    """Write a mark into each of the `written` folders, creating them, by which nodes recognise a folder as shared."""
+    """Create the `written` folders and write a mark file into each, by which nodes recognise a folder as shared."""
     marks: list[tuple[Path, str]] = []
     for folder in dict.fromkeys(path.resolve() for path in written):
         if not _read_mark(folder):
@@ -108,7 +112,7 @@ def _write_mark(folder: Path) -> None:
 
 
 def join_cluster(runner: RayRunner) -> Any:
-    """Connect this process to the cluster, once, and return the module `ray`.
+    """Connect this process to the cluster unless it is connected, and return the module `ray`.
 
     Raises EngineError, saying how to fix it, when ray is not installed or no cluster answers.
     """
@@ -139,7 +143,7 @@ def _knock(address: str) -> None:
 
 
 def check_nodes(ray: Any, requirements: NodeRequirements) -> int:
-    """Return the number of living nodes; raise EngineError for one that fails `requirements` or does not answer."""
+    """Return the number of living nodes; raise EngineError for a node that fails `requirements` or does not answer."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
@@ -161,7 +165,7 @@ def check_nodes(ray: Any, requirements: NodeRequirements) -> int:
 
 
 def make_engine_error(error: Any, what: str) -> EngineError:
-    """Return the EngineError that was raised on a node, or one that says `what` failed, with Ray's message."""
+    """Return the EngineError that a node raised; for any other error, one with `what` and Ray's message."""
     cause = getattr(error, "cause", None)
     return EngineError(str(cause) if isinstance(cause, EngineError) else f"{what}: {get_last_line(error)}")
 

@@ -1,7 +1,7 @@
-"""vLLM servers on the nodes of a Ray cluster: Ray places and restarts one actor per copy, which runs the server.
+"""Run vLLM servers on the nodes of a Ray cluster. Ray places and restarts one actor per copy, which runs the server.
 
-The server engine shares the load over the addresses. When an address stops answering, its actor is asked for it again:
-the actor restarts the server or, if the node is lost, Ray restarts the actor on another node, with a new address.
+The server engine distributes requests over the addresses. When an address stops answering, its actor is asked for an
+address again: the actor restarts the server or, if the node is lost, Ray restarts the actor on another node.
 """
 
 import secrets
@@ -26,14 +26,14 @@ _POLL_SECONDS = 0.5
 _FAILED = "a copy of the engine failed on its node (see Ray's log there)"
 
 MakeServer = Callable[..., ServerProcess]
-"""Takes a workplace and the node's address (`host`), and returns a server that is not started; runs on the node."""
+"""Takes a workplace and the node's address (`host`); returns a server that is not started yet. Runs on the node."""
 
 
 def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, requirements: NodeRequirements) -> Engine:
     """Open the engine that `spec` names; raise EngineError, saying how to fix it, when that fails.
 
-    vLLM runs in `runner.replicas` copies on the cluster. A vLLM that spans nodes by its own Ray options is started
-    once, on this machine, as is every other engine.
+    vLLM runs in `runner.replicas` copies on the cluster. There are two exceptions, which run once, on this machine: a
+    vLLM that spans nodes by its own Ray options, and every other engine.
     """
     if spec.engine != "vllm":
         return open_engine(spec, place)
@@ -54,14 +54,14 @@ def _check_room(ray: Any, gpus: int) -> None:
     largest = max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
     if gpus > largest:
         raise EngineError(
-            f"`gpus_per_replica` is {gpus}, the cluster's largest node has {largest:.0f} GPU(s): lower it; "
-            "for a model over several nodes set `extra_args: [--distributed-executor-backend, ray]`"
+            f"`gpus_per_replica` is {gpus}, the cluster's largest node has {largest:.0f} GPU(s); lower it or, "
+            "to spread a model over several nodes, set `extra_args: [--distributed-executor-backend, ray]`"
         )
 
 
 @dataclass
 class PlacedServer:
-    """A server on a node, in a Ray actor. `address` creates all state, so a restarted actor starts its server again."""
+    """A server that runs on a node, in a Ray actor. Each call of `address` starts the server if it is not running."""
 
     make: MakeServer
     place: Workplace
@@ -69,7 +69,7 @@ class PlacedServer:
     process: ServerProcess | None = None
 
     def address(self) -> str:
-        """Start or restart the server unless it answers, and return its address."""
+        """Return the server's address; start or restart the server first unless it answers."""
         if self.process is None:
             import ray
 
@@ -91,13 +91,13 @@ class PlacedServer:
 
 
 class PlacedServers:
-    """The servers of one engine, each in its own actor, with the methods of `ServerProcess`. Safe in any thread."""
+    """All servers of one engine, each in its own actor; with the methods of `ServerProcess`, for any thread."""
 
     def __init__(
         self, ray: Any, make: MakeServer, place: Workplace, requirements: NodeRequirements, runner: RayRunner,
         *, model: str, key: str, seconds: float,
     ) -> None:  # fmt: skip
-        """Create the actors; `start` starts the servers, each of which may take `seconds`."""
+        """Create the actors. `start` starts the servers, each of which may take `seconds` to be ready."""
         self.model, self.key = model, key
         gpus = runner.gpus_per_replica
         self.gpus = gpus * runner.replicas
@@ -116,7 +116,7 @@ class PlacedServers:
         return tuple(self._actor_of)
 
     def start(self) -> None:
-        """Start all copies at the same time and wait for them; raise EngineError when one does not start."""
+        """Start all servers together and wait until they are ready; raise EngineError when one does not start."""
         calls = {actor.address.remote(): actor for actor in self._actors}
         done, late = self._ray.wait(list(calls), num_returns=len(calls), timeout=self._seconds)
         for call in done:
@@ -125,17 +125,17 @@ class PlacedServers:
             found = self._ray.cluster_resources()
             raise EngineError(
                 f"{len(late)} of {len(calls)} copies of the engine did not start within {self._seconds:.0f} s; the "
-                f"cluster has {found.get('CPU', 0):.0f} CPUs and {found.get('GPU', 0):.0f} GPUs: add nodes, lower "
+                f"cluster has {found.get('CPU', 0):.0f} CPUs and {found.get('GPU', 0):.0f} GPUs; add nodes, lower "
                 "`replicas`, or raise `start_seconds`"
             )
 
     def note_answer(self) -> None:
-        """Do nothing: each actor watches its own server."""
+        """Do nothing, because each actor watches its own server."""
 
     def revive(self, base_url: str) -> str:
         """Restart the server of `base_url` if it is dead, and return its address, which may be new.
 
-        Raises EngineError when it does not answer within `start_seconds`.
+        Raises EngineError when the server does not answer within `start_seconds`.
         """
         actor = self._actor_of[base_url]
         deadline = time.monotonic() + self._seconds
@@ -144,7 +144,7 @@ class PlacedServers:
             done, _ = self._ray.wait([call], timeout=max(0.0, deadline - time.monotonic()))
             if not done:
                 raise EngineError(
-                    f"the server at {base_url} is gone and Ray has not restarted it within {self._seconds:.0f} s: "
+                    f"the server at {base_url} is gone, and Ray has not restarted it within {self._seconds:.0f} s; "
                     "restart its node, or run again with fewer `replicas` (answers so far are kept)"
                 )
             try:

@@ -1,10 +1,10 @@
-"""Ask an OpenAI-compatible server, and keep it busy.
+"""Answer with an OpenAI-compatible server, and keep the server busy.
 
-engine.py        drawing and preparing requests, keeping them in flight       (concurrency)
-client.py        which address is asked, and when a run gives up              (base_urls, patience_seconds)
-retries.py       which failures are retried, how often and after how long
-capabilities.py  what the server can do, tested by tiny requests
-chat.py          a request as the body of a chat completion, and its reply as texts
-conversation.py  one request from prompt to generation: shortening, sending, weighing its labels
-label_tokens.py  label probabilities from single tokens                       (tokenizer)
+engine.py        preparing requests and keeping a fixed number in flight      (concurrency)
+client.py        choosing the address to ask, and giving up when none answers (base_urls, patience_seconds)
+retries.py       deciding which failures are retried, how often and after what wait
+capabilities.py  testing by tiny requests what the server can do
+chat.py          building the body of a chat completion, and reading the reply
+conversation.py  taking one request from prompt to generation: shortening, sending, label probabilities
+label_tokens.py  computing label probabilities from single tokens             (tokenizer)
 """

@@ -1,4 +1,4 @@
-"""Find out what a server can do, by tiny requests: servers silently ignore fields that they do not know."""
+"""Find out by tiny requests what a server can do, since servers silently ignore fields that they do not know."""
 
 import asyncio
 from pathlib import Path
@@ -25,10 +25,10 @@ _WORD = "zq-41"
 
 
 async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokenizer: Any, images: Path) -> Capabilities:
-    """Test by tiny requests what the server can do with `model`.
+    """Send tiny requests to find out what the server can do with `model`.
 
-    `tokenizer` (or None) is needed to test log-probabilities; `images` is the folder from which the server may read
-    images by `file://`. Raises EngineError when the server does not have the model or adapter.
+    Without a `tokenizer` (None), log-probabilities are not tested and count as missing. `images` is the folder from
+    which the server may read images by `file://`. Raises EngineError when the server lacks the model or adapter.
     """
     context_length = await _read_context_length(client, spec, model)
     schema, token_logprobs_, several, local_files, _ = await asyncio.gather(
@@ -43,21 +43,23 @@ async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokeni
 
 
 def describe_gaps(can: Capabilities, *, tokenizer: bool) -> tuple[str, ...]:
-    """Return a sentence per missing capability: what is missing, and what is done instead."""
+    """Return one sentence per missing capability that says what is missing and what is done instead."""
     notes: list[str] = []
     if not can.schema:
         notes.append(
-            "the server ignores JSON schemas: the form of answers is asked for in the prompt and checked afterwards"
+            "the server ignores JSON schemas: only the prompt asks for the form of answers, which is checked afterwards"
         )
     if not can.token_logprobs:
         why = "" if tokenizer else " (no tokenizer found; set `tokenizer`)"
-        notes.append(f"the server reports no log-probabilities of given tokens{why}: shares of votes are used instead")
+        notes.append(
+            f"the server reports no log-probabilities of given tokens{why}: the shares of votes are used instead"
+        )
     if not can.several:
-        notes.append("the server returns one answer per request: n votes are n requests")
+        notes.append("the server returns only one answer per request: each vote is a separate request")
     if not can.local_files:
-        notes.append("the server cannot read our image folder: images are sent as base64")
+        notes.append("the server cannot read our image folder: images are sent in base64")
     if can.context_length is None:
-        notes.append("the server does not report the longest prompt: set `context_length`")
+        notes.append("the server does not report its context length: set `context_length`")
     return tuple(notes)
 
 
@@ -65,8 +67,8 @@ async def _read_context_length(client: Client, spec: EngineSpec, model: str) -> 
     status, answer = await client.get("/models")
     if status in (401, 403):
         raise EngineError(
-            f"{spec.base_urls[0] if spec.base_urls else 'the server'} rejects our key (HTTP {status}); "
-            "set `api_key_env` to the variable that contains its key"
+            f"{spec.base_urls[0] if spec.base_urls else 'the server'} rejects our API key (HTTP {status}); "
+            "set `api_key_env` to the environment variable that contains it"
         )
     entries = get_path(answer, "data")
     if status != 200 or not isinstance(entries, list):
@@ -131,8 +133,8 @@ async def _check_model_names(client: Client, spec: EngineSpec, model: str) -> No
         return
     if answered:
         raise EngineError(
-            f"the server accepts any model name, so it would not say that it lacks `{model}`; use a server that checks "
-            "names, such as vLLM, or serve the adapter merged into its model"
+            f"the server accepts any model name, so it would not report a missing `{model}`; use a server that checks "
+            "names, such as vLLM, or merge the adapter into its model and serve that"
         )
 
 

@@ -1,4 +1,4 @@
-"""Convert requests to bodies of OpenAI-compatible chat completions, and replies to texts."""
+"""Convert requests to the bodies of OpenAI-compatible chat completions, and replies to texts."""
 
 import secrets
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 
 TOKEN_COUNTS = ("tokens_in", "tokens_cached", "tokens_out")
-"""The fields of a Generation that `read_usage` returns, in its order."""
+"""The names of the Generation fields whose values `read_usage` returns, in the same order."""
 
 ANSWER_TOKENS = 64
-"""Tokens allowed besides the reason: keys, label, and the white space that weak models pad JSON with."""
+"""Tokens allowed in addition to the reason, for keys, label and the white space with which weak models pad JSON."""
 
 _MARK = f"labelstill-image-{secrets.token_hex(8)}-"
-"""Placeholder for an image while the body is serialised: a megabyte of base64 is then not escaped or copied twice."""
+"""Placeholder for an image while the body is serialised, so that megabytes of base64 are not escaped or copied."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a server can do. Made by capabilities.py from tiny test requests."""
+    """What a server can do; capabilities.py finds it out by tiny requests."""
 
     schema: bool = True
-    """It enforces JSON schemas."""
+    """Whether the server enforces JSON schemas."""
     token_logprobs: bool = True
-    """It reports log-probabilities of given tokens after the beginning of an answer."""
+    """Whether it reports the log-probabilities of given tokens after a given beginning of an answer."""
     several: bool = True
-    """It returns several answers to one request."""
+    """Whether it returns several answers to one request."""
     local_files: bool = False
-    """It reads images from our cache folder by `file://`."""
+    """Whether it reads images from our cache folder by `file://`."""
     context_length: int | None = None
-    """Maximum tokens of prompt and answer together; None if not known."""
+    """Maximum number of tokens of prompt and answer combined; None if not known."""
 
 
 def make_image_url(file: Path, *, local: bool) -> bytes:
@@ -49,7 +49,7 @@ def make_image_url(file: Path, *, local: bool) -> bytes:
 def build_chat_body(
     request: Request, model: str, images: Sequence[bytes], can: Capabilities, *, n: int, seed: int
 ) -> bytes:
-    """Return the body that asks for `n` answers to `request`; `images` are the URLs of its images, in order."""
+    """Return the body that asks for `n` answers to `request`; `images` are the URLs of `request.images`."""
     sampling, constraint = request.sampling, request.constraint
     fields: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
     fields["max_tokens"] = sampling.max_tokens
@@ -70,7 +70,7 @@ def build_probe_body(request: Request, model: str, images: Sequence[bytes], stem
 
 
 def build_probe_fields(tokens: Sequence[int]) -> dict[str, Any]:
-    """Return the fields with which vLLM 0.32 continues the last message by one token and reports `tokens`."""
+    """Return the fields that make vLLM 0.32 continue the last message by one token and report on `tokens`."""
     return {
         "add_generation_prompt": False,
         "continue_final_message": True,
@@ -83,7 +83,7 @@ def build_probe_fields(tokens: Sequence[int]) -> dict[str, Any]:
 
 
 def build_answer_schema(constraint: LabelAnswer, longest: int) -> dict[str, Any]:
-    """Return the JSON schema of the answer, reason first; the reason has at most `longest` characters."""
+    """Return the JSON schema of the answer. The reason comes first and has at most `longest` characters."""
     properties: dict[str, Any] = {}
     if constraint.reason_key is not None:
         properties[constraint.reason_key] = {"type": "string", "maxLength": longest}
@@ -92,9 +92,9 @@ def build_answer_schema(constraint: LabelAnswer, longest: int) -> dict[str, Any]
 
 
 def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | None:
-    """Return the texts of a chat completion, at most `wanted`, complete ones first; None when it contains no text.
+    """Return at most `wanted` texts of a chat completion, complete ones first; None when it contains no text.
 
-    `key` is the key of the request.
+    `key` is the request's key.
     """
     texts: dict[int, tuple[bool, str]] = {}
     for place, choice in enumerate(answer["choices"]):
@@ -114,14 +114,14 @@ def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | No
 
 
 def read_usage(answer: dict[str, Any]) -> list[int]:
-    """Return the tokens of the prompt, the cached ones among them, and the tokens of the answers; 0 if not reported."""
+    """Return the numbers of prompt tokens, cached prompt tokens and answer tokens; 0 for a number not reported."""
     paths = (("prompt_tokens",), ("prompt_tokens_details", "cached_tokens"), ("completion_tokens",))
     counts = [get_path(answer, "usage", *path) for path in paths]
     return [count if isinstance(count, int) and count > 0 else 0 for count in counts]
 
 
 def read_token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
-    """Return the log-probability by token id at the first generated position; empty when none is reported."""
+    """Return a map from token id to log-probability at the first generated position; empty when none is reported."""
     try:
         content = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in content]
@@ -131,7 +131,7 @@ def read_token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
 
 
 def get_path(value: Any, *path: str | int) -> Any:
-    """Return the element of a JSON value at `path`; None if there is none."""
+    """Return the element at `path` in a JSON value; None if there is no such element."""
     for step in path:
         try:
             value = value[step]

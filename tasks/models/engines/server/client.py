@@ -1,4 +1,4 @@
-"""HTTP requests to one or several OpenAI-compatible addresses, with the load shared and temporary failures retried."""
+"""Send HTTP requests to one or several OpenAI-compatible addresses; share the load and retry temporary failures."""
 
 import asyncio
 import os
@@ -26,11 +26,11 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.models.unanswered import Unanswered
 
 _REVIVED_WAIT = 0.1
-"""Seconds to wait after a revival: a living server may still refuse connections."""
+"""Seconds to wait after a server was revived, because a living server may still refuse connections."""
 
 
 Revive = Callable[[str], str]
-"""Restart the dead server of a base URL, and return its base URL, which may have changed.
+"""Takes the base URL of a dead server, restarts the server and returns its base URL, which may have changed.
 
 Raises EngineError when that fails.
 """
@@ -45,7 +45,7 @@ class _Address:
 
 
 class Client:
-    """A pool of connections to the addresses of one model. Create and use it inside one event loop.
+    """A pool of connections to the addresses that serve one model. Create and use it inside one event loop.
 
     At most `spec.concurrency` requests are in flight. `post` raises Unanswered when one request fails, and EngineError
     when no address has answered anything for `spec.patience_seconds`.
@@ -68,10 +68,10 @@ class Client:
         )
         self.in_flight = 0
         self.busy_seconds = 0.0
-        """Seconds in flight, summed over the requests that have ended."""
+        """Seconds that each request was in flight, summed over the requests that have ended."""
 
     async def post(self, body: bytes) -> dict[str, Any]:
-        """Return the chat completion that answers `body`; it has at least one choice."""
+        """Send `body` and return the chat completion; it has at least one choice."""
         tries = Tries()
         while not tries.used_up:
             async with self._limit_suspects(tries.crashes):
@@ -87,7 +87,7 @@ class Client:
         return self._few_at_once if crashes >= 2 else nullcontext()
 
     async def get(self, path: str) -> tuple[int, Any]:
-        """Return status and JSON (None if it is not JSON) of a GET request to the first address that answers."""
+        """Send a GET request to the first address that answers; return the status and the JSON (None if invalid)."""
         tries = Tries()
         while True:
             address = await self._choose_address()
@@ -154,7 +154,7 @@ class Client:
                 fix = (
                     f"check the key in ${named}" if named else "set `api_key_env` to the variable that contains the key"
                 )
-                raise EngineError(f"{address.url} rejects our key: {tries.last}; {fix}")
+                raise EngineError(f"{address.url} rejects our API key: {tries.last}; {fix}")
             if status == 404:
                 raise EngineError(
                     f"{address.url}: {tries.last}; check `base_urls` (they end in /v1), `model` and `adapter`"
@@ -212,7 +212,7 @@ class Client:
 
 
 def read_api_key(spec: EngineSpec) -> str:
-    """Return the server's key from the environment, empty if none is named; raise EngineError when it is not set."""
+    """Return the server's API key, or an empty text without `api_key_env`; raise EngineError if the key is not set."""
     if spec.api_key_env is None:
         return ""
     key = os.environ.get(spec.api_key_env)

@@ -1,4 +1,4 @@
-"""Answer one request over HTTP: shorten and send it, and compute the probabilities of its labels."""
+"""Answer one request over HTTP: shorten the prompt, send it, and compute the probabilities of the labels."""
 
 import asyncio
 import math
@@ -39,17 +39,17 @@ _READS = 3
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that fits the context, with its images as URLs."""
+    """A request that fits into the context length, and the URLs of its images."""
 
     request: Request
     images: tuple[bytes, ...]
     shortened: str
-    """What was removed so that it fits; empty if nothing."""
+    """What was removed to make the request fit; empty if nothing was."""
 
 
 @dataclass
 class Conversation:
-    """Answers requests with one model over `client`. Its methods raise Unanswered for a request that fails."""
+    """Answers requests with one model through `client`. Its methods raise Unanswered for a request that fails."""
 
     client: Client
     model: str
@@ -63,7 +63,7 @@ class Conversation:
         self._branches = lru_cache(maxsize=1024)(self._find_branches)
 
     def prepare(self, request: Request) -> Prepared:
-        """Shorten the prompt if needed and write its images to the cache. May be called from any thread."""
+        """Shorten the prompt if needed, and write its images to the cache. Any thread may call this."""
         limit = self.can.context_length
         if (
             limit is None
@@ -74,7 +74,7 @@ class Conversation:
         return self._fit(request, self._budget, limit, "")
 
     async def answer(self, prepared: Prepared) -> Generation:
-        """Return the answer; raise EngineError when the server stays away."""
+        """Return the answer; raise EngineError when the server does not come back."""
         try:
             try:
                 reply = await self._request_replies(prepared)
@@ -110,7 +110,7 @@ class Conversation:
         """Shorten a request that the server rejected as too long to the limit that its message names."""
         request = prepared.request
         if self._budget is None:
-            raise TooLong(f"{refused}; set `tokenizer`, with which prompts are shortened")
+            raise TooLong(f"{refused}; set `tokenizer`, so that long prompts can be shortened")
         count = self._budget.count(request)
         named = [int(n) for n in re.findall(r"\d{3,}", refused.message) if int(n) < count]
         limit = max(named) if named else int(0.9 * count)

@@ -1,7 +1,7 @@
-"""Ask any OpenAI-compatible server, with a fixed number of requests in flight however long each of them takes.
+"""Ask any OpenAI-compatible server, keeping a fixed number of requests in flight however long each of them takes.
 
-The caller's thread draws requests from the stream and prepares them; an event loop in another thread keeps the
-connections busy. There are no batches: a slow answer delays no other.
+The caller's thread reads requests from the stream, a few threads prepare images, and an event loop in another thread
+keeps the connections busy. There are no batches, so a slow answer does not delay other answers.
 """
 
 import asyncio
@@ -31,22 +31,22 @@ from tasks.records import Generation, Request
 T = TypeVar("T")
 
 _MOST_READY = 32
-"""Requests prepared ahead of those in flight: enough to hide the time it takes, few enough to keep in memory."""
+"""Requests prepared ahead of those in flight: enough to hide the time of preparing, few enough to fit into memory."""
 _SPARE_WORKERS = 8
-"""Workers beyond `concurrency`: while one reads an answer, the request of another is already in flight."""
+"""Workers beyond `concurrency`: while one worker reads an answer, another one's request is already in flight."""
 
 
 class ServerEngine:
-    """Answers requests over HTTP; the load is shared over the spec's `base_urls`."""
+    """Answers requests over HTTP, distributing them over the spec's `base_urls`."""
 
     def __init__(
         self, spec: EngineSpec, place: Workplace, *,
         served_name: str | None = None, revive: Revive | None = None, key: str = "", kind: str = "server",
     ) -> None:  # fmt: skip
-        """Connect and find out what the server can do; raise EngineError, saying how to fix it, when that fails.
+        """Connect, and find out what the server can do; raise EngineError, saying how to fix it, when that fails.
 
-        `served_name` is the model's name on the server (default: the name of the adapter or model). `revive` restarts
-        a dead server. `key` replaces the key from the environment. `kind` is the beginning of the fingerprint.
+        `served_name` is the model's name on the server (default: the adapter's name or else the model's). `revive`
+        restarts a dead server. `key` replaces the API key from the environment. The fingerprint begins with `kind`.
         """
         key = key or read_api_key(spec)
         self._spec = spec
@@ -111,7 +111,7 @@ class ServerEngine:
                 self._run(pool.stop())
 
     def usage(self) -> Usage:
-        """Return how many requests of ours were in flight, and for how long."""
+        """Return how busy the connections to the server have been."""
         return Usage(self._spec.concurrency, self._client.busy_seconds, self._seconds, self._starved)
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class _WorkerPool:
 
     @contextmanager
     def catch_errors(self, request: Request) -> Generator[None]:
-        """Turn an error within the block into the result of `request`."""
+        """Context manager: record an error raised in the block as the result of `request`."""
         began = time.monotonic()
         try:
             yield

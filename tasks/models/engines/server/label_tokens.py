@@ -1,9 +1,9 @@
-"""Compute label probabilities from single tokens: the first in which a label differs from the others.
+"""Compute label probabilities from the single tokens in which labels differ from each other.
 
 After the beginning of an answer (``…", "label": "``) one forward pass gives the probability of every label's next
-token; where several labels share it, one more pass decides between them. The result is the probability with which
-decoding constrained to the labels writes each of them. Listing codes for the labels in the prompt would also need one
-pass only, but the model would have to be trained for it.
+token. Where several labels share this token, one more pass decides between them. The result is the probability that
+decoding constrained to the labels writes each label. With a code for each label listed in the prompt, a single pass
+would always do, but the model would have to be trained for it.
 """
 
 import math
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 MOST_TOKENS = 128
-"""vLLM 0.32 reports at most this many given tokens per request."""
+"""vLLM 0.32 reports the log-probabilities of at most this many given tokens per request."""
 _NEGLIGIBLE = 1e-4
-"""The probability of a branch below this is divided equally between its labels, without another request."""
+"""A branch with a lower probability is not asked about: its labels share its probability equally."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,18 @@ class Branch:
     """A position at which labels differ: the text before it, and the labels that continue with each token."""
 
     text: str
-    """The text so far, from the beginning of the context."""
+    """The text before the position, from the beginning of the context."""
     labels: dict[int, tuple[int, ...]]
-    """Next token -> indices of the labels that continue with it."""
+    """Maps the next token to the indices of the labels that continue with it."""
     branches: "dict[int, Branch]"
-    """Next token -> where these labels differ, if there are several."""
+    """Maps a next token that several labels share to the position where these labels differ."""
 
 
 def find_branches(tokenizer: Any, context: str, labels: Sequence[str], closing: str) -> Branch | None:
     """Return where `labels` differ when each, followed by `closing`, is written after a text that ends with `context`.
 
-    `tokenizer` is one of Hugging Face. Return None when single tokens cannot distinguish the labels: a token ends
-    within a character, one label with its closing is the beginning of another, or too many differ at one position.
+    `tokenizer` is a Hugging Face tokenizer. Returns None when single tokens cannot distinguish the labels: a token ends
+    within a character, one label is the beginning of another, or more labels differ at a position than vLLM reports.
     """
     full = [tuple(_tokenise(tokenizer, context + label + closing)) for label in labels]
     if len(set(full)) < len(full):
@@ -55,10 +55,10 @@ async def compute_label_logprobs(
     count: int,
     ask: Callable[[str, tuple[int, ...]], Awaitable[Mapping[int, float]]],
 ) -> list[float] | None:
-    """Return the natural log-probability of each of `count` labels after `before` and the context, normalised.
+    """Return the natural log-probability, normalised, of each of `count` labels after `before` and the context.
 
-    `ask(text, tokens)` returns the log-probability of each token as the one after `text`. Return None when it leaves a
-    token out.
+    `ask(text, tokens)` maps each token to the log-probability that it follows `text`. Returns None when a token is
+    missing.
     """
     found = [-math.inf] * count
     waiting = [(root, 0.0)]

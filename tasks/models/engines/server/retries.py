@@ -1,4 +1,4 @@
-"""Decide which failures are retried, how often and after how long."""
+"""Decide which failures are retried, how often and after what wait."""
 
 import random
 import time
@@ -11,11 +11,11 @@ from tasks.models.unanswered import Unanswered
 from tasks.records import Outcome
 
 _FAULTS = 6
-"""Attempts per request while the server fails (5xx, an incomplete or unreadable reply, a timeout)."""
+"""Maximum attempts per request while the server fails (5xx, an incomplete or unreadable reply, a timeout)."""
 _BUSY = 14
-"""Attempts per request while the server is busy (429, 503): about two minutes with the waits below."""
+"""Maximum attempts per request while the server is busy (429, 503); with the waits below, about two minutes."""
 _CRASHES = 6
-"""Broken connections per request before the request is taken to be the one that crashes the server."""
+"""After this many broken connections, a request is taken to be the one that crashes the server."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 15.0
 _LONGEST_RETRY_AFTER = 120.0
@@ -24,7 +24,7 @@ BUSY_STATUSES = frozenset({429, 503})
 
 
 class Refused(Unanswered):
-    """The server rejects this request for good (400, 413, 422); it is not sent again."""
+    """The server rejects this request (e.g. 400, 413, 422), which is therefore not sent again."""
 
     def __init__(self, status: int, message: str, param: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
@@ -37,7 +37,7 @@ class Refused(Unanswered):
 
 @dataclass
 class Tries:
-    """Count the failed attempts of one request."""
+    """Counts the failed attempts of one request."""
 
     faults: int = 0
     busy: int = 0
@@ -45,7 +45,7 @@ class Tries:
     last: str = ""
 
     def choose_wait(self) -> float:
-        """Return the seconds until the next attempt: doubled each time, half of it random to spread the load."""
+        """Return the seconds until the next attempt. They double each time; half is random to spread the load."""
         step = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self.faults + self.busy + self.crashes - 1))
         return step * (0.5 + random.random() / 2)
 
@@ -56,7 +56,7 @@ class Tries:
 
 
 def read_error_message(answer: Any, content: bytes) -> tuple[str, str]:
-    """Return the server's error message and the parameter that it names, if any."""
+    """Return the server's error message and the parameter that it names (empty if it names none)."""
     inner = get_path(answer, "error") if isinstance(get_path(answer, "error"), dict) else answer
     if text := get_path(inner, "message") or get_path(inner, "detail"):
         return str(text)[:500], str(get_path(inner, "param") or "")
@@ -64,7 +64,7 @@ def read_error_message(answer: Any, content: bytes) -> tuple[str, str]:
 
 
 def parse_retry_after(retry_after: str | None) -> float | None:
-    """Return the seconds in a Retry-After header, given as a number or a date (RFC 9110); None without a valid one."""
+    """Return the seconds that a Retry-After header (a number or a date, RFC 9110) asks for; None if it is not valid."""
     if not retry_after:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Run vLLM as a child process, or ask vLLM servers on a cluster.
+"""Answer with vLLM, which runs as a child process or on the nodes of a cluster.
 
-engine.py   starting it, answering through it, switching adapters
-options.py  its command line and environment                (every key marked vllm)
-process.py  starting, watching, restarting and ending it    (start_seconds)
-log.py      summarising its log in one line, and naming the setting to change
+engine.py   starting vLLM, answering through it, switching adapters
+options.py  building its command line and environment   (every key marked vllm)
+process.py  starting, watching, restarting and ending the server process   (start_seconds)
+log.py      summarising its log in one line that names the setting to change
 """

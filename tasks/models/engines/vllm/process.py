@@ -1,4 +1,4 @@
-"""A server as a child process: start it, await it, restart it when it dies, end it with all it started."""
+"""Start a server as a child process, wait until it is ready, restart it when it dies, and end all its processes."""
 
 import contextlib
 import http.client
@@ -20,8 +20,8 @@ from tasks.models.engines.vllm.log import find_last_line
 _log = logging.getLogger("labelstill")
 
 RESTARTS = 7
-"""Restarts without a single answer before the server is given up. One more than the client's attempts at a request
-that breaks the connection, so a request that crashes the server is dropped first."""
+"""The server is given up after this many restarts without a single answer. It is one more than the client's attempts at
+a request that breaks the connection, so a request that crashes the server is dropped first."""
 _REPORT_SECONDS = 15.0
 _POLL_SECONDS = 0.3
 _HEALTH_SECONDS = 10.0
@@ -34,33 +34,33 @@ _PORTS = 3
 
 
 def get_records_folder() -> Path:
-    """Return the user's folder of records of running servers, by which a later start finds those left behind."""
+    """Return the user's folder for records of running servers; by these a later run finds servers left behind."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "labelstill" / "servers"
 
 
 @dataclass
 class ServerProcess:
-    """A model server on a port of this machine, restarted when it dies. `start` starts it.
+    """A model server on a port of this machine. `start` starts it; `revive` restarts it when it has died.
 
     All methods may be called from any thread.
     """
 
     command: Callable[[int], Sequence[str]]
-    """Return the command line for a port."""
+    """Returns the command line that starts the server on a given port."""
     model: str
-    """The model's name on the server; no other server on this machine uses it."""
+    """The model's name on the server. No other server on this machine may use this name."""
     environment: Mapping[str, str]
     log: Path
     start_seconds: float
     explain: Callable[[str], str]
-    """Return from the log of a server that ended what was wrong and what to change."""
+    """Takes the log of a server that has ended; returns what was wrong and what to change."""
     host: str = "127.0.0.1"
-    """The address it listens on."""
+    """The address that the server listens on."""
     key: str = ""
-    """The API key that it requires; empty for none."""
+    """The API key that the server requires; empty for none."""
     gpus: int = 0
-    """Number of its GPUs."""
+    """Number of GPUs that the server uses."""
     records: Path = field(default_factory=get_records_folder)
     restarts: int = RESTARTS
 
@@ -74,7 +74,7 @@ class ServerProcess:
 
     @property
     def base_url(self) -> str:
-        """Return the address for clients, which stays the same after a restart."""
+        """Return the server's address for clients; it stays the same after a restart."""
         return f"http://{self.host}:{self._port}/v1"
 
     @property
@@ -83,9 +83,9 @@ class ServerProcess:
         return (self.base_url,)
 
     def start(self) -> None:
-        """End servers that killed runs have left behind, start the server and wait until it is ready.
+        """End servers that killed runs have left behind; then start the server and wait until it is ready.
 
-        Raises EngineError with the server's message when it does not start, or is not ready after `start_seconds`.
+        Raises EngineError with the server's message when the server does not start or is not ready in `start_seconds`.
         """
         with self._lock:
             try:
@@ -107,13 +107,13 @@ class ServerProcess:
                         raise
 
     def note_answer(self) -> None:
-        """Note that the server has answered, which resets the count of restarts."""
+        """Note that the server has answered; the count of restarts starts at 0 again."""
         self._restarts_without_answer = 0
 
     def revive(self, base_url: str) -> str:
-        """Restart the server if it is dead, and return its address when it answers.
+        """Restart the server if it is dead, wait until it answers, and return its address.
 
-        Raises EngineError when it keeps dying without having note_answer anything in between.
+        Raises EngineError when the server keeps dying without `note_answer` having been called in between.
         """
         with self._lock:
             if self._is_well():

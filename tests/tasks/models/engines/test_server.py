@@ -65,8 +65,8 @@ def test_a_stream_that_is_left_early_leaves_no_worker_behind(stub: Running, tmp_
     ("gap", "missing", "note"),
     [
         (Gap.SCHEMA, "schema", "ignores JSON schemas"),
-        (Gap.N_REFUSED, "several", "n votes are n requests"),
-        (Gap.N_IGNORED, "several", "n votes are n requests"),
+        (Gap.N_REFUSED, "several", "each vote is a separate request"),
+        (Gap.N_IGNORED, "several", "each vote is a separate request"),
     ],
 )
 def test_missing_capabilities_are_found_reported_and_replaced(

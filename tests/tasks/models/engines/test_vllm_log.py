@@ -53,7 +53,7 @@ CASES = [
     (
         PYDANTIC.format("User-specified max_model_len (100000) is greater than the derived max_model_len (32768)."),
         "(100000)",
-        "lower `context_length` to what the model takes",
+        "lower `context_length` to the model's own limit",
     ),
     (
         PYDANTIC.format("Total number of attention heads (4) must be divisible by tensor parallel size (3)."),
