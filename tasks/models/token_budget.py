@@ -103,9 +103,9 @@ class PromptBudget:
                 shorter = shorter.model_copy(update={"max_pixels": max_pixels})
                 tokens = self.count(shorter)
         if tokens > limit:
-            tried = f"; {tokens} with {', '.join(notes)}" if notes else ""
-            with_answer = f": {allowed} with the answer" if answer else ""
-            raise TooLong(f"needs {whole} tokens, {limit} are allowed{tried}{with_answer}")
+            with_answer = f" ({allowed} including the answer)" if answer else ""
+            tried = f"; still {tokens} after: {', '.join(notes)}" if notes else ""
+            raise TooLong(f"needs {whole} tokens, {limit} are allowed{with_answer}{tried}")
         return Fitted(shorter, tokens, "; ".join(notes))
 
     def _render(self, request: Request) -> str:

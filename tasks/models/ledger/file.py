@@ -97,7 +97,7 @@ def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
                 return _connect_prepared(path), notice
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(
-            f"{path}: the ledger cannot be opened: {error}; check permissions and disk space, or set another `ledger`"
+            f"{path}: the ledger cannot be opened: {error}; check permissions and disk space, or change `ledger`"
         ) from error
 
 

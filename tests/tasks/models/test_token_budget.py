@@ -217,7 +217,9 @@ def test_a_prompt_that_cannot_fit_is_refused_with_its_length(budget: PromptBudge
         TooLong, match=rf"^needs {whole} tokens, 20 are allowed; .* dropped turn 1 \(1 image\), max_pixels"
     ):
         budget.fit(request, 20)
-    with pytest.raises(TooLong, match=rf"^needs {budget.count(asked())} tokens, 5 are allowed: 15 with the answer$"):
+    with pytest.raises(
+        TooLong, match=rf"^needs {budget.count(asked())} tokens, 5 are allowed \(15 including the answer\)$"
+    ):
         budget.fit(asked(), 15, answer=10)
 
 

@@ -72,5 +72,5 @@ def _suggest_fix(spec: EngineSpec, error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return "set `dtype: bfloat16` or `device_map: auto`, or use a smaller model"
     if Path(spec.model).is_dir():
-        return "the folder must hold config, processor, tokenizer and safetensors of a Qwen-VL checkpoint"
+        return "the folder must contain config, processor, tokenizer and safetensors weights of a Qwen-VL checkpoint"
     return "check `model` and `revision`, and that the hub can be reached or its cache has the model"

@@ -76,7 +76,9 @@ async def _read_context_length(client: Client, spec: EngineSpec, model: str) -> 
     served = {str(get_path(entry, "id")): entry for entry in cast("list[Any]", entries)}
     if served and model not in served:
         what = "adapter" if spec.adapter else "model"
-        raise EngineError(f"the server has no {what} `{model}`; it serves: {', '.join(sorted(served))}; set `{what}`")
+        raise EngineError(
+            f"the server has no {what} `{model}`; it serves: {', '.join(sorted(served))}; set `{what}` to one of these"
+        )
     # vLLM 0.32 reports it for a model, not for its adapters
     named = (model, get_path(served, model, "parent"))
     return next((n for name in named if isinstance(n := get_path(served, name, "max_model_len"), int)), None)

@@ -11,7 +11,7 @@ from tasks.models.engines.spec import EngineSpec
 def test_loading_errors_say_what_is_wrong(checkpoint: Path, place: Workplace, tmp_path: Path):
     with pytest.raises(EngineError, match="does not exist"):
         LocalEngine(EngineSpec(engine="local", model=str(tmp_path / "nowhere")), place)
-    with pytest.raises(EngineError, match="the folder must hold"):
+    with pytest.raises(EngineError, match="the folder must contain"):
         LocalEngine(EngineSpec(engine="local", model=str(tmp_path)), place)
     with pytest.raises(EngineError, match=r"adapter_config\.json"):
         LocalEngine(EngineSpec(engine="local", model=str(checkpoint), adapter=str(tmp_path)), place)

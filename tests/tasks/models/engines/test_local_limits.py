@@ -93,7 +93,9 @@ def test_long_prompts_are_refused_and_long_answers_cut(engine: LocalEngine, imag
     ]
     generations = answers(engine, requests)
     assert generations["long"].outcome is Outcome.TOO_LONG
-    assert re.search(r"needs \d+ tokens, 327\d\d are allowed: 32768 with the answer", generations["long"].detail)
+    assert re.search(
+        r"needs \d+ tokens, 327\d\d are allowed \(32768 including the answer\)", generations["long"].detail
+    )
     assert generations["cut"].outcome is Outcome.TRUNCATED
     assert generations["cut"].tokens_out == 3
     assert generations["cut reason"].outcome is Outcome.OK
