@@ -12,7 +12,7 @@
     ├── JudgementError              probabilities or verdicts are unusable; the message names file, line and item
     ├── BudgetSpent                 the run has spent its budget; the next run continues from there
     ├── LeakageError                a prediction comes from a model that was trained on the item
-    └── ItemCountError                  a stage's kept and dropped items are not exactly its input: a bug in labelstill
+    └── ItemCountError              a stage's kept and dropped items are not exactly its input: a bug in labelstill
 
 A single bad *item* raises none of these outside the function that reads it; it becomes a `records.Dropped`.
 """

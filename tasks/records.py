@@ -31,7 +31,7 @@ class ImageRef(Record):
     path: str  # absolute
     sha256: str
     width: int = Field(gt=0)
-    """Pixels, after EXIF orientation."""
+    """In pixels, as is `height`, after applying the EXIF orientation."""
     height: int = Field(gt=0)
 
 
@@ -264,7 +264,7 @@ class Correction(Record):
     predicted: str | None
     """The label with the students' highest mean out-of-fold probability; None if no student judged the item."""
     adjudicated: str | None
-    """The teacher's label, given without seeing `given`; None if the teacher was not asked or gave no label."""
+    """The teacher's label, chosen without seeing `given`; None if the teacher was not asked or gave no label."""
     candidate: str | None  # the label proposed instead, if any
     action: Action
     label: str | None  # the final label; None only for DROP

@@ -1,6 +1,7 @@
-"""Ask models for what the ledger lacks, so nothing is paid for twice and a killed run continues where it stopped.
+"""Ask models only for answers that the ledger lacks, so that nothing is paid for twice.
 
-Requests are streamed: however many there are, only those in flight and a few hundred others are in memory.
+A killed run therefore continues where it stopped. Requests are streamed: however many there are, only those in flight
+and a few hundred others are in memory.
 """
 
 import threading
@@ -34,7 +35,7 @@ Answer = TypeVar("Answer", Generation, Prediction)
 
 
 class Collect(Protocol):
-    """A function that reads a whole stream of answers, one per request. That of a flow also shows the progress."""
+    """A function that reads a whole stream of answers, one per request. A flow passes one that shows progress."""
 
     def __call__(self, stream: Iterator[Answer], requests: Sequence[Request], what: str) -> list[Answer]: ...
 
@@ -98,7 +99,7 @@ class Asker:
         return predictions
 
     def costs_so_far(self) -> Costs:
-        """Return the costs so far; any thread may call this. How busy an engine was is added when it is closed."""
+        """Return the costs so far; any thread may call this. An engine's answering time is added when it is closed."""
         tally = replace(self.tally, rungs=Counter(self.tally.rungs))
         if (opened := self._opened) is not None:
             tally.add_session(
@@ -145,7 +146,7 @@ def stream_answers(
     budget: Budget | None = None,
     prices: Prices = _NO_PRICES,
 ) -> Iterator[tuple[Request, Generation]]:
-    """Yield each request with its answer, in any order. What the ledger lacks is asked from the engine and kept.
+    """Yield each request with its answer, in any order. The engine answers what the ledger lacks; the ledger keeps it.
 
     Requests with the same key are asked once. `open_engine` is called in the caller's thread at the first request that
     the ledger cannot answer; `requests` is iterated in another thread. Raises EngineError when the engine dies,

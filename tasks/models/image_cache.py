@@ -1,4 +1,4 @@
-"""Resize images to the size that the model sees, equally for training and for asking, and cache the results."""
+"""Resize images to the size that the model sees, the same for training and for asking, and cache the results."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ class TooThin(BadMedia):
 
 
 def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
-    """Return the width and height at which the model sees an image: multiples of two patches, with the area in bounds.
+    """Return the width and height at which the model sees an image: multiples of two patches, area within bounds.
 
     The rule is that of smart_resize in qwen_vl_utils. It is repeated here because importing that package loads torch
     and torchvision, which takes 12 CPU seconds, and commands that need only sizes would wait for it. Raises TooThin,

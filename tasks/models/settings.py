@@ -47,4 +47,4 @@ class BudgetSettings(Settings):
     cost: float | None = Field(default=None, gt=0)
     """Maximum cost of the tokens, computed from each engine's `prices`."""
     hours: float | None = Field(default=None, gt=0)
-    """Maximum hours; later than this after the run's start, no model is asked."""
+    """Maximum duration in hours from the run's start; after that, no model is asked."""

@@ -49,18 +49,18 @@ class Fitted:
     """A request that fits into a given number of tokens."""
 
     request: Request
-    """The request to ask; the same object as before if nothing was removed."""
+    """The request to ask; the original object if nothing was removed."""
     tokens: int
     """Exact number of prompt tokens of `request`."""
     note: str
-    """What was removed, in words; empty if nothing."""
+    """A description of what was removed; empty if nothing was."""
 
 
 class PromptBudget:
     """Counts prompt tokens exactly for one processor, and shortens requests that are too long.
 
     A prompt is the system and user turn in the processor's chat template, with the generation prompt. Any thread may
-    use it.
+    use a PromptBudget.
     """
 
     def __init__(self, processor: Any) -> None:

@@ -61,7 +61,7 @@ class DigestCache:
             return {}
 
     def put(self, values: Mapping[Any, Any]) -> None:
-        """Store a value (text, bytes or signed 64-bit integer) for each key. Failures are not raised; one is logged."""
+        """Store a value (text, bytes or signed 64-bit integer) per key. The first failure is logged; none is raised."""
         if self._file is None:
             self._held.update(values)
         elif values:

@@ -17,7 +17,7 @@ _FULL_MESSAGES = ("no space left on device", "disk is full", "disk quota exceede
 
 @contextmanager
 def report_full_disk(path: Path) -> Generator[None]:
-    """Context manager: raise StorageError naming `path` when the block fails for a full disk, quota or file size limit.
+    """Context manager: raise StorageError, naming `path`, when a full disk, quota or size limit makes the block fail.
 
     A LabelstillError is passed on unchanged, because it already names its file.
     """

@@ -40,5 +40,5 @@ def format_figure(value: float) -> str:
 
 
 def cut_text(text: str, characters: int) -> str:
-    """Return the text; from one longer than `characters`, return its beginning and how many characters are missing."""
+    """Return the text; of a text longer than `characters`, only its beginning and how many characters are missing."""
     return text if len(text) <= characters else f"{text[:characters]} … ({len(text) - characters:,} more characters)"

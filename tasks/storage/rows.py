@@ -113,7 +113,7 @@ class StoredRows(Generic[R]):
 
 
 def nested_fields(kind: type[Record]) -> set[str]:
-    """Return the names of the fields that are stored as JSON text, judged by the type that the record declares."""
+    """Return the names of the fields that are stored as JSON text. The declared types decide which they are."""
     return {name for name, field in kind.model_fields.items() if _plain_type(field.annotation) is None}
 
 

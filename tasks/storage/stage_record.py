@@ -53,7 +53,7 @@ class Costs(BaseModel):
 
 
 class StageRecord(BaseModel):
-    """The content of record.json: what a stage did. It decides whether the stage must run again.
+    """The content of record.json: what a stage did, and the recipe that shows whether it must run again.
 
     Made by `write_stage` and `close_stage`; read by every later stage, the card and the web pages.
     """

@@ -78,7 +78,7 @@ class ManyAdapters(Protocol):
 
 
 def check_engine(spec: EngineSpec) -> None:
-    """Raise EngineError, saying how to fix it, if this machine cannot run the engine kind of `spec` with any model."""
+    """Raise EngineError, saying how to fix it, if this machine cannot run the engine of `spec`. Ignores the model."""
     if spec.engine == "vllm":
         from tasks.models.engines.vllm.engine import check_vllm
 

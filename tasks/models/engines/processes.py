@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.3
 PATIENCE_SECONDS = 6.0
 """Time that a server gets to end by itself; vLLM takes 1 to 5 s. A cancelled run's processes are gone within 10 s."""
 _AFTERMATH_SECONDS = 2.0
-"""Time for the processes that it started to end after it."""
+"""Time that the processes started by the server get to end after it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Family:
 
 @cache
 def identify_machine() -> str:
-    """Return a text that names the host, its boot and its process namespace; within these a pid means one process."""
+    """Return a text that is unique to this host, boot and process namespace; a pid has a meaning only within them."""
     known = [socket.gethostname()]
     with contextlib.suppress(OSError):  # Linux only
         known += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]

@@ -53,12 +53,12 @@ class EngineSpec(Settings):
         default="auto", description="Data type of the weights"
     )
     min_pixels: int = Field(
-        default=56 * 56, ge=28 * 28, description="Minimum area in pixels; smaller images are enlarged"
+        default=56 * 56, ge=28 * 28, description="Minimum area of an image in pixels; smaller images are enlarged"
     )
     max_pixels: int = Field(
         default=1280 * 28 * 28,
         ge=28 * 28,
-        description="Maximum area in pixels; larger images are shrunk. 784 pixels make one token",
+        description="Maximum area of an image in pixels; larger images are shrunk. 784 pixels make one token",
     )
     context_length: int | None = Field(
         default=None,

@@ -2,7 +2,7 @@
 
 The ledger is an SQLite file in write-ahead mode, which several runs may share; file.py defines its tables. SQLite
 repairs an incomplete end of the file. A corrupt file is renamed, never deleted. A thread writes about once per second,
-so after a run was killed, the next run asks again only for requests in flight and for one second of answers.
+so after a run was killed, the next run asks again only what was in flight or answered in the last second.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ from tasks.models.ledger.file import COLUMNS, Row, connect, make_row, open_ledge
 from tasks.records import Generation, Outcome, Request
 
 NOT_KEPT = frozenset({Outcome.FAILED, Outcome.TOO_LONG})
-"""These cost nothing, and asking again may succeed: the next run may have a working server or a longer context."""
+"""Outcomes that are not kept. They cost nothing, and asking again may succeed with a working server or more context."""
 
 _FLUSH_SECONDS = 0.8  # with the writing itself, an answer is on disk within a second
 # the most that waits in memory; beyond it `put` writes itself, which slows a fast engine down to the disk's speed
@@ -85,7 +85,7 @@ class Ledger:
         return found
 
     def put(self, request: Request, generation: Generation) -> None:
-        """Keep a request and its answer, unless the answer is FAILED or TOO_LONG. It is on disk within about a second.
+        """Keep a request and its answer on disk, within about a second, unless the answer is FAILED or TOO_LONG.
 
         Raises LedgerError when the last write failed (the answer is then kept in memory), and ValueError when the
         answer belongs to another request.

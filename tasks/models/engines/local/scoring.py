@@ -34,7 +34,7 @@ def split_answers(answers: Sequence[Sequence[int]]) -> Answers:
 def score_answers(
     model: Any, rows: Rows, answers: Sequence[Answers], *, logits_budget: int = LOGITS_BUDGET
 ) -> list[Tensor]:
-    """Return, for each row, the log-likelihoods of its answers' rests, given the prompt and the common beginning.
+    """Return, for each row, the log-likelihood of the rest of each answer, given the prompt and the common beginning.
 
     All answers of a row form one block after the cached prompt. In it, each answer attends only to the prompt, the
     common beginning and itself. So the cache is not copied and the prompt is not run again.

@@ -91,7 +91,7 @@ class PlacedServer:
 
 
 class PlacedServers:
-    """All servers of one engine, each in its own actor; with the methods of `ServerProcess`, for any thread."""
+    """The servers of one engine, one actor each. Has the methods of `ServerProcess`; any thread may call them."""
 
     def __init__(
         self, ray: Any, make: MakeServer, place: Workplace, requirements: NodeRequirements, runner: RayRunner,

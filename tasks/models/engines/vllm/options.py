@@ -83,7 +83,7 @@ def build_serve_command(
 def build_serve_environment(
     spec: EngineSpec, build: Build, inherited: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return our environment with usage statistics turned off and, if the model is a local folder, the hub as well."""
+    """Return our environment without usage statistics and, for a model in a local folder, without access to the hub."""
     environment = {**inherited, **_PRIVATE, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
     environment.pop("VLLM_API_KEY", None)  # of another server; ours is set by the caller
     if Path(spec.model).is_dir():

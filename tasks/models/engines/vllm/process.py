@@ -34,7 +34,7 @@ _PORTS = 3
 
 
 def get_records_folder() -> Path:
-    """Return the user's folder for records of running servers; by these a later run finds servers left behind."""
+    """Return the user's folder for records of running servers, which tell a later run about servers left behind."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "labelstill" / "servers"
 
@@ -113,7 +113,7 @@ class ServerProcess:
     def revive(self, base_url: str) -> str:
         """Restart the server if it is dead, wait until it answers, and return its address.
 
-        Raises EngineError when the server keeps dying without `note_answer` having been called in between.
+        Raises EngineError when the server has died too often since the last `note_answer`.
         """
         with self._lock:
             if self._is_well():
