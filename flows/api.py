@@ -1,7 +1,7 @@
 """Wait while Prefect's API is unavailable, because its server is stopped or its database is locked.
 
-A task run needs no API while it works, but a flow run needs it at its start and end. Prefect's client retries for about
-a minute once it has been connected, and does not retry the start of a subflow at all.
+A task run does not need the API while it works, but a flow run needs it when it starts and ends. Once connected,
+Prefect's client retries a call for about a minute. It never retries the start of a subflow.
 """
 
 import time
@@ -19,15 +19,15 @@ _POLL_SECONDS = 2.0
 _LOG_SECONDS = 60.0
 _MAX_WAIT_SECONDS = 24 * 3600.0
 _ATTEMPTS = 5
-"""For a server that answers but fails the same call again, as with a locked database. Each attempt takes a minute."""
+"""Limits attempts when the server answers but the same call keeps failing. Each attempt takes a minute."""
 
 
 def retry_after_outages(stage: Callable[[], T], what: str) -> T:
-    """Run `stage`, a subflow of the running flow, and return its result; run it again if the API was unavailable.
+    """Run `stage` as a subflow and return its result. If Prefect's API becomes unavailable, wait and run it again.
 
-    Safe because a stage reuses its earlier work. The failed attempt may stay Running on the server until its heartbeats
-    are missed (flows/service/automations.yaml). Raises what `stage` raises, and the API's last error after five
-    attempts or after waiting for a day.
+    Running a stage again is safe, because it reuses its earlier work. The server may show the failed attempt as Running
+    until its heartbeats are missed (flows/service/automations.yaml). Raises what `stage` raises, and the API's last
+    error after five attempts or after a wait of one day.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -58,7 +58,7 @@ def wait_for_api() -> None:
 
 
 def find_api_fault() -> Exception | None:
-    """Return why Prefect's API does not answer now, or None if it does.
+    """Return the error with which Prefect's API fails now, or None if it answers.
 
     The running flow's own client would retry for a minute before it reports a fault.
     """
@@ -68,5 +68,5 @@ def find_api_fault() -> Exception | None:
 
 
 def is_outage(error: httpx.TransportError | PrefectHTTPStatusError) -> bool:
-    """Return whether the API is unavailable or reports a server error, rather than a wrong call."""
+    """Return whether `error` means that the API is unavailable or has a server error, and not that a call was wrong."""
     return isinstance(error, httpx.TransportError) or error.response.status_code >= 500

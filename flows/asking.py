@@ -1,7 +1,7 @@
-"""Ask models from a stage flow: prepare prompts and images, collect answers in task runs, keep to the run's budget.
+"""Ask models from a stage's flow: prepare prompts and images, collect answers in task runs, respect the run's budget.
 
-Each task run collects `shard_size` answers. The engine keeps answering while one task run ends and the next begins, so
-it never runs empty between shards.
+Each task run collects `shard_size` answers. The engine keeps working while one task run ends and the next begins, so
+it is never idle between them.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -36,14 +36,14 @@ _TEXTS_PER_SHARD = 16
 """About 30 seconds of work: RapidOCR takes 2 to 4 s per screenshot on one core."""
 
 _BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
-"""The run's budget, which all its stages share although each is a flow of its own."""
+"""The run's budget. All stages of the run share it, although each stage is a separate flow."""
 _BUDGETS: dict[str, Budget] = {}
-"""Budgets by flow run id: Prefect retries a failed run in the same process, and the retry has only what is left."""
+"""Budgets, keyed by flow run id. Prefect retries a failed run in the same process; the retry uses what is left."""
 
 
 @contextmanager
 def charge_budget(limits: BudgetSettings) -> Generator[Budget]:
-    """Charge all questions asked within the block, also by subflows, to one budget, and yield it.
+    """Context manager: yield a budget that pays for all questions asked in the block, including those of subflows.
 
     Asking raises BudgetSpent when a limit is reached. A retried flow run continues with the budget that is left.
     """
@@ -63,7 +63,7 @@ def make_budget_error() -> BudgetSpent:
 
 @contextmanager
 def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ()) -> Generator[Asker]:
-    """Open the ledger and yield an asker for `stage`'s questions about `samples`, within the run's budget."""
+    """Context manager: open the ledger, and yield an asker for `stage`'s questions that respects the run's budget."""
     most_images = max((len(s.images) for s in samples), default=0)
 
     def open_engine(spec: EngineSpec) -> Engine:
@@ -118,15 +118,15 @@ def _warn_of_long_prompt(request: Request, pack: str) -> None:
 
 
 def prepare_prompter(config: CommonConfig, pack: Pack, spec: EngineSpec, samples: Sequence[Sample]) -> Prompter:
-    """Return the prompter of `pack` for the model in `spec`; on a cluster, resize the images first."""
+    """Return a prompter that writes the prompts of `pack` for the model `spec`. On a cluster, resize images first."""
     _prepare_images(config, spec, samples)
     return make_prompter(pack, spec, read_texts(config, pack, samples))
 
 
 def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
-    """Read the text on each image, in one task run or on a cluster in several, and return it by image digest.
+    """Read the text on each image, and return a dict that maps image digest to text.
 
-    Return nothing for a pack without `ocr`.
+    The dict is empty for a pack without `ocr`. One task run does the work; on a cluster several do.
     """
     images = _list_images(samples) if pack.ocr is not None else []
     if not images:
@@ -146,10 +146,10 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
 
 
 def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sample]) -> None:
-    """On a cluster, resize the images of `samples` as `spec`'s engine needs them.
+    """On a cluster, resize the images of `samples` to the size that the engine of `spec` needs.
 
-    On one machine engines do that while they wait for answers. An image that can't be resized is left to the engine,
-    which reports it for its item.
+    On one machine, engines resize images while they wait for answers. If an image cannot be resized, the engine
+    reports that later, for the item it belongs to.
     """
     images = _list_images(samples)
     if config.runner == "threads" or spec.engine == "scripted" or not images:
@@ -172,7 +172,7 @@ def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sa
 
 
 def _get_cluster_reader(config: CommonConfig) -> Reading | None:
-    """Return the function that reads the text on images on a cluster, or None if this machine reads it."""
+    """Return a function that reads text from images on the cluster, or None if this machine does that."""
     if config.runner == "threads":
         return None
 

@@ -1,4 +1,4 @@
-"""The configuration: one pydantic model per flow, with the same keys in YAML and in the web UI's form."""
+"""Define the configuration: one pydantic model per flow. YAML files and the web UI's forms use the same keys."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -29,7 +29,7 @@ def _get_kind(student: Any) -> str:
 
 
 def _replace_one_of(schema: dict[str, Any]) -> None:
-    """Replace `oneOf` in a JSON schema: to Prefect's server an object without `kind` matches several kinds."""
+    """Replace `oneOf` by `anyOf` in a JSON schema, because an object without `kind` may match several kinds."""
     if "oneOf" in schema:
         schema["anyOf"] = schema.pop("oneOf")
         schema.pop("discriminator", None)
@@ -48,19 +48,19 @@ class CommonConfig(Settings):
     pack: str
     """Name of a pack under templates/, or the path of a pack's folder."""
     output: Path
-    """Folder of the run's results. Running again with the same folder continues the run."""
+    """Folder for the run's results. Running again with the same folder continues the run."""
     ledger: Path = Path("artifacts/ledger.sqlite")
     """SQLite file that stores every answer, so that no answer is paid for twice. All runs can share it."""
     images: Path = Path("artifacts/images")
-    """Folder of resized images. All runs can share it."""
+    """Folder for resized images. All runs can share it."""
     texts: Path = Path("artifacts/texts")
-    """Folder of the text read off images, for packs with `ocr`. All runs can share it."""
+    """Folder for text that was read from images, for packs with `ocr`. All runs can share it."""
     shard_size: int = Field(default=500, ge=1)
-    """Answers per task run; aim for 30 seconds or more."""
+    """Number of answers that one task run collects. Choose it so that a task run takes at least 30 seconds."""
     seed: int = 0
-    """Seed for folds, sampling and the audit."""
+    """Random seed for folds, sampling and the audit."""
     runner: Runner = "threads"
-    """Where work runs: `threads` for this machine, or a Ray cluster for shards and vLLM servers."""
+    """Where work runs: `threads` means this machine; with `kind: ray`, shards and vLLM servers run on a Ray cluster."""
 
 
 class RationalesConfig(CommonConfig):
@@ -80,11 +80,11 @@ class PseudoLabelsConfig(CommonConfig):
     unlabelled: SourceConfig
     """The pool of items without labels."""
     labelled: SourceConfig | None = None
-    """The labelled set. The teacher labels it too, without seeing its labels, which shows how reliable it is."""
+    """The labelled set. The teacher labels these items too, without seeing their labels, to show how reliable it is."""
     teacher: EngineSpec
     """The model that labels the pool."""
     student: AnyStudent | None = None
-    """The students that `correction` trained under `output`; they are asked about the pool too."""
+    """The students that the stage `correction` trained under `output`. They are asked about the pool too."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
 
@@ -103,14 +103,14 @@ class CorrectionConfig(CommonConfig):
 
 
 class SetsConfig(CommonConfig):
-    """The sets of a run, any of which may be left out."""
+    """The data sets of a run. Each of them is optional."""
 
     labelled: SourceConfig | None = None
     """The labelled set."""
     unlabelled: SourceConfig | None = None
     """The pool of items without labels."""
     evaluation: SourceConfig | None = None
-    """Held-out items: kept out of training, and used to measure students."""
+    """Held-out items. They are kept out of training and used to measure students."""
 
 
 class EmitConfig(SetsConfig):
@@ -119,9 +119,9 @@ class EmitConfig(SetsConfig):
     emit: EmitSettings = EmitSettings()
     """How the training set is merged and exported."""
     candidate: bool = False
-    """Only merge, into <output>/candidate, without writing files for trainers or a version."""
+    """Merge into <output>/candidate only; write no files for trainers and record no version."""
     rationales: RationaleSettings = RationaleSettings()
-    """Which reasons are too alike to be used, and what happens to items without a reason."""
+    """Which reasons are too similar to be used, and what happens to items without a reason."""
     stages: tuple[StageName, ...] = ("rationales", "pseudo_labels", "correction")
     """Stages whose results are merged."""
 
@@ -131,14 +131,14 @@ AnyStage = RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig
 
 
 class DistillConfig(SetsConfig):
-    """Parameters of the flow `distill`, which runs all stages. Stages whose keys are left out are skipped."""
+    """Parameters of the flow `distill`, which runs all stages. A stage whose keys are missing is skipped."""
 
     generator: EngineSpec | None = None
-    """The model that explains given labels (stage rationales)."""
+    """The model that explains why an item has its label (stage `rationales`)."""
     teacher: EngineSpec | None = None
-    """The model that labels the pool and gives second opinions in correction."""
+    """The model that labels the pool, and gives second opinions in the stage `correction`."""
     student: AnyStudent | None = None
-    """The fold students (stage correction)."""
+    """The fold students (stage `correction`): `lora` (the default), `probe` or `external`."""
     rationales: RationaleSettings = RationaleSettings()
     """How reasons are asked for and which are kept."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
@@ -168,18 +168,18 @@ class DistillConfig(SetsConfig):
 
     @property
     def engines(self) -> list[EngineSpec]:
-        """The configured models, without students."""
+        """The configured models, except students."""
         specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
         return [spec for spec in specs if spec is not None]
 
     def check_engines(self) -> None:
-        """Raise EngineError for an engine that this machine cannot run; on a cluster the nodes check that."""
+        """Raise EngineError if this machine cannot run an engine. With a cluster, do nothing: its nodes check that."""
         if self.runner == "threads":
             for spec in self.engines:
                 check_engine(spec)
 
     def list_stage_configs(self) -> tuple[AnyStage, ...]:
-        """Return the configurations of the stages to run, in order."""
+        """Return the configuration of each stage to run, in the order in which the stages run."""
         stages: dict[StageName, AnyStage] = {}
         if self.labelled and self.generator:
             stages["rationales"] = self._narrow(RationalesConfig)
@@ -190,7 +190,7 @@ class DistillConfig(SetsConfig):
         return (*stages.values(), self._narrow(EmitConfig, stages=tuple(stages)))
 
     def make_evaluate_config(self) -> "EvaluateConfig":
-        """Return the configuration for `evaluate`; raises ConfigError if a key that it needs is missing."""
+        """Return the configuration for `evaluate`. Raises ConfigError if a required key is missing."""
         if self.evaluation is None:
             raise ConfigError("evaluate needs `evaluation`: manifest and images of held-out items with labels")
         if not isinstance(self.student, StudentSpec):
@@ -198,46 +198,46 @@ class DistillConfig(SetsConfig):
         return self._narrow(EvaluateConfig)
 
     def _narrow(self, kind: type[Narrowed], **more: object) -> Narrowed:
-        """Return the part of this configuration that `kind` has keys for."""
+        """Return a configuration of type `kind` with this configuration's values; `more` overrides some of them."""
         own = {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
         return kind.model_validate(own | more)
 
 
 class RelabelConfig(DistillConfig):
-    """Parameters of the flow `relabel`: those of `distill`, and when a new version is published."""
+    """Parameters of the flow `relabel`: those of `distill`, and those that decide when a new version is published."""
 
     drift: DriftSettings = DriftSettings()
-    """How far a new version may differ from the published one before it is held back."""
+    """How much a new version may differ from the published one without being held back."""
     approval: ApprovalSettings = ApprovalSettings()
     """When a person is asked before a version is published."""
     publish: bool = False
-    """Publish however far the version differs; this releases a version that was held back."""
+    """Publish the new version no matter how much it differs. This also publishes a version that was held back."""
 
 
 class EvaluateConfig(CommonConfig):
     """Parameters of the flow `evaluate`, which reads a finished run's results under `output`."""
 
     labelled: SourceConfig | None = None
-    """The labelled set of the run."""
+    """The labelled set that the run used."""
     unlabelled: SourceConfig | None = None
-    """The pool of the run."""
+    """The pool that the run used."""
     evaluation: SourceConfig
-    """Held-out items, labelled in their manifest or in `evaluate.truth`."""
+    """Held-out items. Their labels are in their manifest or in `evaluate.truth`."""
     test: SourceConfig | None = None
     """Items whose labels are predicted and written to a CSV file."""
     student: StudentSpec
     """The student that is trained on each variant of the set."""
     evaluate: EvaluateSettings = EvaluateSettings()
-    """Variants of the set, number of seeds and training steps."""
+    """Which variants of the set are compared, and the number of seeds and training steps."""
 
 
 class DemoConfig(Settings):
     """Parameters of the flow `demo`."""
 
     output: Path = Path("artifacts/demo")
-    """Folder of the demo's data, models and results."""
+    """Folder for the demo's data, models and results."""
     seed: int = 7
-    """Seed of the demo's data."""
+    """Random seed for the demo's data."""
     labelled: int = Field(default=400, ge=40)
     """Number of labelled items."""
     unlabelled: int = Field(default=400, ge=40)
@@ -247,14 +247,14 @@ class DemoConfig(Settings):
     review_budget: int = Field(default=60, ge=0, le=60)
     """Number of items that the simulated reviewer judges."""
     training: float = Field(default=1.0, gt=0, le=1)
-    """Share of the usual training steps, for faster tests."""
+    """Share of the usual number of training steps. Lower it to make tests faster."""
 
 
 Loaded = TypeVar("Loaded", bound=DistillConfig)
 
 
 def load_config(path: Path, kind: type[Loaded] = DistillConfig) -> Loaded:
-    """Read a YAML configuration; raises ConfigError that names the file, each wrong key and the fix."""
+    """Read a YAML configuration. Raises ConfigError, which names the file and each wrong key and says how to fix it."""
     data = read_yaml(path, ConfigError, "give the path of a YAML configuration (README, 'Your own data', shows one)")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping with keys such as `pack`, `labelled` and `output`")

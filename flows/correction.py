@@ -1,6 +1,7 @@
-"""Stage 2: find and fix wrong labels. Each fold is predicted by a student that was trained without it.
+"""Stage 2: find and fix wrong labels.
 
-Where a student contradicts the given label, the teacher gives a second opinion and a person judges a sample.
+Each fold is predicted by a student that was trained on the other folds. Where the student contradicts the given label,
+the teacher gives a second opinion. A person judges a sample of the doubtful items.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,9 +46,9 @@ from tasks.students.settings import ProbeSpec
 def correction(config: CorrectionConfig) -> StageRecord:
     """Decide about every given label and write `output`/correction.
 
-    Kept: one `Correction` per item, whatever was decided. The folder also gets folds.json, students/, report.html,
-    corrected/ (the manifests with the corrected labels) and corrections.jsonl (one line per changed item). The review
-    queue and its page are in `output`/review.
+    kept.parquet has one `Correction` per item, whatever was decided. The folder also gets folds.json, students/,
+    report.html, corrected/ (the manifests with the corrected labels) and corrections.jsonl (one line per changed item).
+    The review queue and its page are in `output`/review.
     """
     check_not_own_copy(config.labelled.manifest, config.output / STAGE)
     base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
@@ -96,9 +97,9 @@ def correction(config: CorrectionConfig) -> StageRecord:
 def _make_teacher(
     config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, answers: dict[str, Prediction]
 ) -> AskTeacher:
-    """Return a function that asks the teacher about some of `samples` without showing the given labels.
+    """Return a function that asks the teacher about some of `samples` without showing it their given labels.
 
-    The function also adds the teacher's answers to `answers`.
+    Each time it is called, the function also adds the teacher's answers to `answers`.
     """
 
     def ask(items: Ints) -> Floats:
@@ -113,7 +114,7 @@ def _make_teacher(
 
 
 def _make_reviewer(reviewer: ReviewerConfig, samples: Sequence[Sample], labels: Sequence[str]) -> LookUp:
-    """Return a function that looks up the reviewer's verdicts on the items that it is asked about."""
+    """Return a function that takes item indices and returns the reviewer's verdicts, keyed by item index."""
     places = {label: i for i, label in enumerate(labels)} | {NEITHER: -1}
 
     def look_up(items: Ints) -> dict[int, int]:

@@ -26,7 +26,7 @@ from tasks.report.summary import summarize_run
 from tasks.students.settings import StudentSpec
 
 _PIXELS = 112 * 168
-"""Pixels per screen. The demo's screens are drawn at this size, so models see them without resizing."""
+"""Size of the demo's screens in pixels. It is also the models' limit, so no screen is resized."""
 
 
 @flow(name="demo", flow_run_name="demo: seed {config.seed}", timeout_seconds=6 * 3600)

@@ -1,4 +1,4 @@
-"""Run all stages as one flow with four subflows, in order: rationales, correction, pseudo-labels, emit."""
+"""Run all stages as one flow with four subflows: first rationales, then correction, pseudo-labels and emit."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -28,8 +28,8 @@ from tasks.storage.stage_record import StageRecord
 def distill(config: DistillConfig) -> dict[str, StageRecord]:
     """Turn a labelled set and an unlabelled pool into one training set under `config.output`.
 
-    Stages whose keys are missing from the configuration are skipped, and stages whose settings and inputs are unchanged
-    are reused. Returns each stage's record by name, or None when `budget` was spent before the end.
+    Stages whose keys are missing from the configuration are skipped. If a stage's settings and inputs are unchanged,
+    its earlier result is reused. Returns a dict that maps stage name to record, or None if the budget was spent.
     """
     config.check_engines()
     with charge_budget(config.budget), share_readings():
@@ -48,10 +48,10 @@ _FLOWS: dict[type[AnyStage], Any] = {
 
 
 def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
-    """Run each stage as a subflow, in order, and return their records by name.
+    """Run each stage as a subflow, one after another, and return a dict that maps stage name to record.
 
     A stage that fails because Prefect's API is unavailable is run again when the API answers (flows/api.py). Raises
-    BudgetSpent when a stage stopped because the budget was spent.
+    BudgetSpent if a stage stopped because the budget was spent.
     """
     records: dict[str, StageRecord] = {}
     for stage in stages:

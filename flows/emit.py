@@ -20,11 +20,11 @@ from tasks.storage.stage_record import StageRecord
 from tasks.storage.stages import close_stage, open_stage
 
 _MAX_CONFLICTS = 200
-"""Conflicts per review page, which embeds their images. The next ones follow when these are settled."""
+"""Maximum number of conflicts on a review page, which embeds images. More follow when these are settled."""
 _INPUTS = {Split.LABELLED: "labelled", Split.UNLABELLED: "unlabelled", Split.TEST: "evaluation"}
 """The names of the sets among the record's inputs."""
 _ROWS_SHOWN = 200
-"""Most rows in the table of labels; with captions as labels, every item has its own."""
+"""Maximum number of rows in the table of labels. With captions, every item may have a different label."""
 
 
 @flow(name="emit", flow_run_name="emit: {config.pack}", timeout_seconds=12 * 3600)
@@ -32,9 +32,9 @@ _ROWS_SHOWN = 200
 def emit(config: EmitConfig) -> StageRecord:
     """Merge the results of the earlier stages under `output` and write `output`/emit.
 
-    Kept: the examples with their provenance, shuffled. The folder also gets the same set in each trainer's format.
-    Near-duplicates with different labels are put up for review in `output`/review_conflicts. Raises ConfigError if a
-    stage to be merged has no finished result.
+    kept.parquet has the shuffled examples with their provenance. The folder also gets the set in each trainer's format.
+    Near-duplicates with different labels are written to `output`/review_conflicts for a person to review. Raises
+    ConfigError if a stage to be merged has no finished result.
     """
     stage = Stage(STAGE, config, needs_labels=False, folder=CANDIDATE if config.candidate else STAGE)
     pack = stage.pack
@@ -77,7 +77,7 @@ def _merge(config: EmitConfig, sources: Sources, prompter: Prompter, stage: Stag
 
 
 def _ask(config: EmitConfig, sources: Sources, plan: Plan) -> None:
-    """Write the review queue of conflicts, if there are any or an earlier queue exists."""
+    """Write the review queue of conflicts if there are conflicts, or if an earlier queue must be replaced."""
     folder = config.output / CONFLICTS
     cases, verdicts = find_conflicts(plan, sources, _MAX_CONFLICTS)
     if cases or folder.exists():

@@ -43,9 +43,9 @@ STAGE = "evaluate"
 def evaluate(config: EvaluateConfig) -> StageRecord:
     """Train students on each variant of the set made by the run under `output`, and measure them.
 
-    Writes `output`/evaluate. Kept: one row per answer (`Scored`); the folder also gets scores.json, and predictions.csv
-    for the test set. Raises ConfigError when `emit` has not finished or did not exclude these held-out items from
-    training, or when none of them has a label.
+    Writes `output`/evaluate: kept.parquet with one row per answer (`Scored`), scores.json, and predictions.csv for the
+    test set. Raises ConfigError if `emit` has not finished, if it did not keep the held-out items out of the training
+    set, or if no held-out item has a label.
     """
     settings = config.evaluate
     stage = Stage(STAGE, config, {"base": choose_base_engine(config.student)})
@@ -103,7 +103,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
 
 
 def _train(trials: Sequence[Trial], parallel: int) -> None:
-    """Train the missing students, `parallel` at a time; finished ones are reused."""
+    """Train the students that are not trained yet, `parallel` at a time."""
     waiting = [t for t in trials if not t.is_trained]
     if len(waiting) < len(trials):
         get_run_logger().info("%d of %d students are already trained", len(trials) - len(waiting), len(trials))
@@ -126,20 +126,20 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
 
 @dataclass(frozen=True)
 class _Students:
-    """The trained students, and the asker that they are asked through."""
+    """The trained students, and the asker that sends them questions."""
 
     pack: Pack
     trials: Sequence[Trial]
     asker: Asker
 
     def score(self, trial: Trial, items: Sequence[Sample], labels: Mapping[str, str], reasons: bool) -> list[Scored]:
-        """Return the student's answers about the held-out items, with `reasons` also those given after a reason."""
+        """Return the student's answers about `items`. With `reasons`, also ask for a label that follows a reason."""
         answers = self.ask(trial, items, with_reason=False)
         reasoned = self.ask(trial, items, with_reason=True) if reasons and trial.has_reasons else {}
         return make_rows(trial, items, labels, answers, reasoned)
 
     def ask(self, trial: Trial, items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:
-        """Return the student's prediction for each item, by id."""
+        """Return a dict that maps item id to the student's prediction."""
         engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in self.trials])
         prompter = make_prompter(self.pack, engine, trial.texts)
         requests = make_label_requests(prompter, items, with_reason=with_reason)
@@ -151,7 +151,7 @@ class _Students:
 
 
 def _predict(test: SourceConfig, folder: Path, results: Results, students: _Students, items: Sequence[Sample]) -> None:
-    """Write predictions.csv: each test item's label as predicted by the students of the best variant."""
+    """Write predictions.csv: for each test item the label that the students of the best variant predict."""
     best = next((v for v in BEST_FIRST if any(t.variant is v for t in students.trials)), None)
     if best is None:
         write_predictions(folder / "predictions.csv", ())

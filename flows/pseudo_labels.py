@@ -1,6 +1,7 @@
 """Stage 3: have the teacher label the unlabelled pool, and keep the labels that can be trusted.
 
-The teacher also labels the labelled set without seeing its labels: its precision there shows how far to trust it here.
+The teacher also labels the labelled set without seeing its labels. Its precision on these items shows how far its
+labels for the pool can be trusted.
 """
 
 from collections.abc import Collection, Sequence
@@ -49,7 +50,7 @@ class _Given:
     labelled: list[Sample]
     corrections: dict[str, Correction]
     verdicts: dict[str, str]
-    """People's verdicts on items of the pool, by id."""
+    """People's verdicts on items of the pool, keyed by item id."""
 
 
 @flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
@@ -57,9 +58,9 @@ class _Given:
 def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     """Label the pool and write `output`/pseudo_labels.
 
-    Kept: the trusted predictions. The folder also gets predictions.parquet and labelled.parquet (the teacher's answers
-    about the pool and the labelled set) and trust.parquet (the evidence and decision for each item of the pool). Up to
-    `review_budget` uncertain items are put up for review in `output`/review_pool/review.
+    kept.parquet has the trusted predictions. The folder also gets predictions.parquet (the teacher's answers about the
+    pool), labelled.parquet (its answers about the labelled set) and trust.parquet (the evidence and decision for each
+    item of the pool). Up to `review_budget` uncertain items are written to `output`/review_pool for a person to review.
     """
     settings = config.pseudo_labels
     stage = Stage(STAGE, config, {"teacher": config.teacher, "second teacher": settings.second_teacher})
@@ -120,14 +121,14 @@ def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
 
 @dataclass(frozen=True)
 class _Models:
-    """The models of the stage, and the asker that they are asked through."""
+    """The models of the stage, and the asker that sends them questions."""
 
     config: PseudoLabelsConfig
     pack: Pack
     asker: Asker
 
     def ask_all(self, given: _Given) -> tuple[Opinions, Opinions]:
-        """Ask the teacher and the fold students about the labelled set and the pool, in the same way."""
+        """Ask the teacher and the fold students; return their opinions on the labelled set, then those on the pool."""
         config = self.config
         prompter = prepare_prompter(config, self.pack, config.teacher, [*given.labelled, *given.pool])
         there = self._ask_teacher(prompter, given.labelled, "the labelled set without seeing its labels")
@@ -152,7 +153,7 @@ class _Models:
         return Opinions(_index_by_sample(labelled), _index_by_sample(direct))
 
     def ask_second(self, spec: EngineSpec, samples: Sequence[Sample], wanted: Collection[str]) -> dict[str, Prediction]:
-        """Return the second teacher's predictions for those `samples` whose ids are in `wanted`, by id."""
+        """Ask the second teacher about the `samples` whose ids are in `wanted`; return predictions keyed by id."""
         items = [s for s in samples if s.id in wanted]
         settings, seed = self.config.pseudo_labels, self.config.seed
         prompter = prepare_prompter(self.config, self.pack, spec, items)
@@ -169,7 +170,7 @@ def _decide(
 ) -> tuple[Trust, TrustModel | None]:
     """Fit the trust model on the items with checked labels and decide about the pool.
 
-    The model is None when there are too few such items.
+    Without enough such items, the model is None and the teacher's own estimates are used.
     """
     found = here.collect_evidence()
     items = find_checked(given.labelled, there.teacher, there.collect_evidence(), given.corrections, {})
@@ -189,7 +190,7 @@ def _decide(
 
 
 def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: Opinions) -> None:
-    """Write the review queue of uncertain items and log where it is; do nothing without a review budget."""
+    """Write the review queue of uncertain items if there is a review budget or a verdict, and log where it is."""
     budget = config.pseudo_labels.review_budget
     if not budget and not given.verdicts:
         return

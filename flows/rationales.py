@@ -1,4 +1,4 @@
-"""Stage 1: show a generator each labelled item with its label and ask for the reason (reason first, label second)."""
+"""Stage 1: show a generator each labelled item with its label and ask for the reason, which it writes first."""
 
 from prefect import flow, get_run_logger
 
@@ -15,11 +15,11 @@ from tasks.storage.stage_record import StageRecord
 @flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)
 @hold_output
 def rationales(config: RationalesConfig) -> StageRecord:
-    """Ask for the reason of each given label and write `output`/rationales.
+    """Ask why each item has its given label, and write `output`/rationales.
 
-    Kept: predictions with the given label and a reason that passed the gate, with label probabilities if they were
-    asked for. Dropped: items without such a reason; `without_reason` decides whether emit uses their label alone or
-    leaves them out.
+    kept.parquet has predictions with the given label and a reason that passed the gate, and label probabilities if they
+    were asked for. dropped.parquet has the items without such a reason; the setting `without_reason` decides whether
+    emit uses their label alone or leaves them out.
     """
     settings = config.rationales
     stage = Stage(STAGE, config, {"generator": config.generator})

@@ -1,4 +1,4 @@
-"""Bring a set up to date, on a schedule or by hand: ask about new and changed items, then publish or hold back."""
+"""Update a set, on a schedule or by hand: ask about new and changed items, then publish the result or hold it back."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,19 +44,19 @@ from tasks.storage.stages import code_version
 
 _POLL_SECONDS = 5
 _CHANGE_COLUMNS: tuple[str, ...] = ("item", "was", "is", "why")
-"""Columns of the table of relabelled items in the approval form."""
+"""Columns of the table of relabelled items that the approval form shows."""
 _NO_OBJECTION = ("every version needs a person's approval",)
 
 
 @flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)
 @hold_output
 def relabel(config: RelabelConfig) -> State[RelabelState]:
-    """Bring `output` up to date with new items, changed templates, models and label sets, and people's verdicts.
+    """Update the set under `output` for new items, changed templates, models and labels, and people's verdicts.
 
-    Unchanged work is reused, so models are asked only about what is new or changed. The result is merged beside the
-    published set and compared with it. Unless it differs by more than `drift` allows, or a person rejects it, it is
-    published: written for trainers and logged as a version. The final state is named after the `RelabelOutcome` and its
-    result is the content of `output`/relabel.json.
+    Unchanged work is reused, so models are asked only about what is new or changed. The result is a candidate, which is
+    compared with the published set. It is published (written for trainers and logged as a version) unless it differs by
+    more than `drift` allows or a person rejects it. The flow run's final state is named after the `RelabelOutcome`, and
+    its result is the content of `output`/relabel.json.
     """
     watched = digest_watched_inputs(config)
     last = read_state(config.output) or RelabelState(watched="", outcome=RelabelOutcome.UNCHANGED)
@@ -70,9 +70,9 @@ def relabel(config: RelabelConfig) -> State[RelabelState]:
 
 
 def digest_watched_inputs(config: RelabelConfig) -> str:
-    """Return the digest of everything that decides the set: configuration, pack, code, models and all input files.
+    """Return one digest of everything that the set depends on: configuration, pack, code, models and input files.
 
-    Files count by size and modification time, so that a million items take seconds.
+    Files are compared by size and modification time, not by content, so a million items take seconds.
     """
     sources = [s for s in (config.labelled, config.unlabelled, config.evaluation) if s is not None]
     stores = [config.output / folder / STORE for folder in (Path("review"), REVIEW_POOL, CONFLICTS)]
@@ -94,7 +94,7 @@ def digest_watched_inputs(config: RelabelConfig) -> str:
 
 
 def _make_final_state(state: RelabelState) -> State[RelabelState]:
-    """Return the flow run's final state, which is Completed by type and named after the outcome."""
+    """Return the flow run's final state. Its type is Completed, and its name is that of the outcome."""
     name = "".join(word.capitalize() for word in state.outcome.split())
     message = "; ".join(state.why) or state.outcome.value
     get_run_logger().info("%s: %s", state.outcome, message)
@@ -104,7 +104,7 @@ def _make_final_state(state: RelabelState) -> State[RelabelState]:
 def _bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -> RelabelState:
     """Run the stages, compare the result with the published version, publish it or not, and return the new state.
 
-    `watched` is the digest of the present inputs, `last` the state of the last re-labelling.
+    `watched` is the digest of the present inputs, and `last` is the state that the last re-labelling left.
     """
     # Imported late: the stages import torch and the trainers (30 s on a busy machine), needlessly on most nights.
     from flows.asking import charge_budget
@@ -140,7 +140,7 @@ def _bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -
 
 
 def _read_confidence(output: Path) -> float | None:
-    """Return the mean expected precision of the pool's labels; None when the pool was not labelled."""
+    """Return the mean expected precision of all pseudo-labels, or None if the pool was not labelled."""
     record = read_record(output / "pseudo_labels")
     return record.figures.get("expected precision of all") if record else None
 
@@ -148,7 +148,7 @@ def _read_confidence(output: Path) -> float | None:
 def _decide(
     config: RelabelConfig, last: RelabelState, *, approved: bool, confidence: float | None
 ) -> tuple[bool, tuple[str, ...]]:
-    """Return whether to publish the candidate, and the objections to it; ask a person if the settings say so."""
+    """Return whether to publish the candidate, and the objections to it. Ask a person if the settings require it."""
     output = config.output
     published = open_snapshot(str(output)) if read_versions(output) else None
     drift = measure_drift(published, open_snapshot(str(output / CANDIDATE)), (last.confidence, confidence))
@@ -189,9 +189,9 @@ class Approval(RunInput):
 
 
 def ask_person(output: Path, drift: Drift, against: tuple[str, ...], hours: float) -> Approval | None:
-    """Pause the running flow until the form is answered, and return the answer; None after `hours` without one.
+    """Pause the running flow until a person answers the form. Return the answer, or None if there is none in `hours`.
 
-    The process keeps running and holds the folder's lock, so that nothing changes what the person looks at.
+    The process keeps running and keeps the folder locked, so that no other run changes what the person looks at.
     """
     get_run_logger().info("waiting up to %g hours for an answer in the web UI", hours)
     form = Approval.with_initial_data(description=_describe_candidate(output, drift, against))
@@ -213,7 +213,7 @@ def ask_person(output: Path, drift: Drift, against: tuple[str, ...], hours: floa
 
 
 def _answer_after_outage(key: str, until: float) -> Approval | None:
-    """Return the answer that the form `key` gets by `until`; the form stays on the server while the API is away."""
+    """Wait until `until` for the form `key` to be answered, even if the API is unavailable at times."""
     keyset = keyset_from_paused_state(Paused(pause_key=key))
     while time.monotonic() < until:
         wait_for_api()
@@ -236,13 +236,13 @@ def _is_resumed() -> bool:
 
 
 def _resume_run() -> None:
-    """Set the run to Running: the server would fail a run that ends from a pause that has timed out."""
+    """Set the run to Running. If it ended while its pause had timed out, the server would mark it as failed."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(flow_run.id), Running(), force=True)
 
 
 def _describe_candidate(output: Path, drift: Drift, against: tuple[str, ...]) -> str:
-    """Return the text above the form's fields, as Markdown."""
+    """Return the Markdown text that the form shows above its fields."""
     changes = drift.list_relabelled()
     page = output / PAGES["review"]
     link = make_link(page)
@@ -262,7 +262,7 @@ _GATE_FIGURES = {
     "correction": ("audited wins", "audited losses", "gate lower bound", "waiting for review"),
     "pseudo_labels": ("expected precision", "lower", "upper"),
 }
-"""Figures in the approval form: how the audit went, and how precise the pool's labels are expected to be."""
+"""Figures that the approval form shows: the audit's result and the expected precision of the pool's labels."""
 
 
 def _list_gate_figures(output: Path) -> Iterator[tuple[str, str]]:
@@ -278,7 +278,7 @@ _ESCAPES = str.maketrans({"|": "¦", "`": "'", "<": "‹", ">": "›", "[": "(",
 
 
 def _format_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; markup in the cells is neutralised."""
+    """Return a Markdown table in which markup in the cells has no effect."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(
         f"| {' | '.join(' '.join(cell.split())[:80].translate(_ESCAPES) for cell in line)} |" for line in lines

@@ -1,7 +1,7 @@
-"""Allow one run at a time per output folder, whichever deployment, terminal or machine starts it.
+"""Allow only one run at a time in an output folder, no matter which deployment, terminal or machine starts it.
 
-The lock is the operating system's lock on `<output>/.run.lock`, so it is released when its holder dies in any way.
-`.run.json` beside it names the holder to those who wait.
+The operating system locks the file `<output>/.run.lock` and releases it even if the holder crashes. The file
+`.run.json` beside it tells waiting runs who holds the lock.
 """
 
 import json
@@ -37,15 +37,15 @@ _HOLDER = ".run.json"
 _LOG_SECONDS = 30.0
 _POLL_SECONDS = 0.25
 _RETRYABLE = (EngineError, LedgerError)
-"""The errors of ours that may pass by themselves, such as a dead server or a locked file. The others need a person."""
+"""Our errors that may be temporary, such as a dead server or a locked file. A person must fix the others."""
 
 
 def hold_output(function: Callable[P, R]) -> Callable[P, R]:
     """Make a flow's function hold the lock of its `config.output` while it runs (`lock_output`).
 
-    A failed run is retried as its deployment says (PREFECT_FLOWS_DEFAULT_RETRIES in prefect.yaml), but not after an
-    error that would occur again, and not as a subflow, whose parent is retried as a whole. A run whose budget is spent
-    ends Completed under the name BudgetSpent and returns None.
+    PREFECT_FLOWS_DEFAULT_RETRIES in prefect.yaml says how often a failed run is retried. A run is not retried after an
+    error that would occur again. A subflow is not retried either, because its parent is retried as a whole. A run whose
+    budget is spent returns None; its final state has the type Completed and the name BudgetSpent.
     """
 
     @wraps(function)
@@ -95,13 +95,13 @@ def _take_retries_from(run: FlowRun) -> None:
 
 @dataclass(frozen=True)
 class Holder:
-    """The run that holds an output folder's lock: the content of `.run.json`."""
+    """The run that holds the lock of an output folder. It is stored in `.run.json`."""
 
     host: str
     pid: int
     run: str
     since: float
-    """When it took the lock, in seconds since 1970-01-01."""
+    """When the run took the lock, in seconds since 1970-01-01."""
 
     def __str__(self) -> str:
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
@@ -112,11 +112,11 @@ class Holder:
 def lock_output(
     output: Path, run: str, say: Callable[[str], None] = print, every: float = _LOG_SECONDS
 ) -> Generator[None]:
-    """Lock the folder `output` for the run named `run` until the block ends; create the folder if it is missing.
+    """Context manager: lock the folder `output`, which is created if missing, for the run named `run`.
 
-    While another process holds the lock this waits, and reports the holder through `say` at once and every `every`
-    seconds. A process can take a lock that it holds again, so a stage's flow does not wait for its parent. Raises
-    ConfigError when the folder cannot be created or written.
+    While another process holds the lock, this waits and reports the holder through `say`, at once and then every
+    `every` seconds. A process can lock a folder twice, so the flow of a stage does not wait for its parent flow. Raises
+    ConfigError if the folder cannot be created or written.
     """
     folder = output.absolute()
     try:
@@ -141,7 +141,7 @@ def lock_output(
 
 
 def read_holder(output: Path) -> Holder | None:
-    """Return the holder that `.run.json` in `output` names; None when the file is missing or unreadable."""
+    """Return the holder that `.run.json` in `output` names, or None if the file is missing or unreadable."""
     try:
         return Holder(**json.loads((output / _HOLDER).read_bytes()))
     except (OSError, ValueError, TypeError):

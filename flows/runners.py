@@ -1,7 +1,7 @@
-"""Run a stage's work as task runs, one after another on this machine or, with `runner: {kind: ray}`, on a Ray cluster.
+"""Run a stage's work as task runs: one after another on this machine, or with `runner: {kind: ray}` on a Ray cluster.
 
-When a node dies, Ray runs its shard again on another node. Results that the shard has already written to the shared
-folders are reused.
+If a node dies, Ray runs its shard again on another node, which reuses the results that are already in the shared
+folders.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,15 +31,15 @@ from tasks.models.engines.spec import EngineSpec
 T = TypeVar("T")
 
 _MAX_SHARDS = 500
-"""Most shards per flow run: each costs Prefect and Ray 0.25 s, and the web UI can show a few hundred."""
+"""Maximum number of shards per call. Each shard costs 0.25 s, and the web UI can show only a few hundred."""
 _MAX_ATTEMPTS = 4
-"""Attempts per shard when its node or process dies; after that, its work is taken to be the cause."""
+"""Attempts per shard if its node or process dies. After the last one, the shard itself is taken to be the cause."""
 _WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Shard(Generic[T]):
-    """A piece of a stage's work that can run on any node and can safely be run again."""
+    """A piece of a stage's work. It can run on any node, and running it twice does no harm."""
 
     title: str
     work: Callable[[], T]
@@ -55,7 +55,7 @@ def run_as_task(name: str, title: str, work: Callable[[], T]) -> T:
 
 
 def make_task(name: str, title: str, work: Callable[[], T]) -> Any:
-    """Return a Prefect task that runs `work`; the title of its run is `title`."""
+    """Return a Prefect task that runs `work`. Its task run is titled `title`."""
 
     @task(name=name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
     def step() -> T:
@@ -65,16 +65,16 @@ def make_task(name: str, title: str, work: Callable[[], T]) -> Any:
 
 
 def split_into_parts(items: Sequence[T], least: int) -> list[Sequence[T]]:
-    """Return `items` in at most 500 parts, of at least `least` items each except for the last."""
+    """Split `items` into at most 500 parts. Each part except the last has at least `least` items."""
     size = max(least, -(-len(items) // _MAX_SHARDS))
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def run_shards(config: CommonConfig, name: str, shards: Sequence[Shard[T]], *, gpus: int = 0) -> Iterator[T]:
-    """Run each shard as a task run named `name` and yield its result, in order or, on a cluster, as they finish.
+    """Run each shard as a task run named `name`, and yield the results.
 
-    On a cluster a shard occupies one CPU and `gpus` GPUs. Exceptions of a shard propagate; EngineError is raised for a
-    shard whose node dies at every attempt.
+    On one machine results come in the order of `shards`, on a cluster as they become ready. There a shard occupies one
+    CPU and `gpus` GPUs. Exceptions of a shard propagate. Raises EngineError if a shard's node dies at every attempt.
     """
     if config.runner == "threads":
         for shard in shards:
@@ -84,16 +84,16 @@ def run_shards(config: CommonConfig, name: str, shards: Sequence[Shard[T]], *, g
 
 
 def open_where_configured(config: CommonConfig, spec: EngineSpec, place: Workplace) -> Engine:
-    """Open the engine of `spec` on this machine or the cluster; raises EngineError, which says how to fix it."""
+    """Open the engine of `spec` on this machine or on the cluster. Raises EngineError, which says how to fix it."""
     if config.runner == "threads":
         return open_engine(spec, place)
     return open_on_cluster(spec, place, config.runner, check_cluster(config))
 
 
 def check_cluster(config: CommonConfig) -> NodeRequirements:
-    """Check, once per process, that all nodes see the configuration's folders, and return what they must share.
+    """Check, once per process, that all nodes see the configuration's folders. Return what the nodes must share.
 
-    Raises EngineError when there is no cluster or a node does not see the folders.
+    Raises EngineError if there is no cluster or if a node does not see the folders.
     """
     assert isinstance(config.runner, RayRunner), "called with a cluster only"
     sources = [value for name in type(config).model_fields if isinstance(value := getattr(config, name), SourceConfig)]
@@ -135,7 +135,7 @@ def _run_on_cluster(
 
 
 def _submit(runner: RayRunner, steps: Sequence[Any], gpus: int) -> dict[Any, Any]:
-    """Submit the steps and return Prefect's futures by Ray's references; Ray retries steps whose node dies."""
+    """Submit the steps, and return a dict that maps Ray reference to Prefect future. Ray retries if a node dies."""
     from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
 

@@ -1,7 +1,7 @@
-"""What all stage flows share: reading a set, reusing a finished result, and writing the stage's record.
+"""Code that all stage flows share: read a set, reuse a finished result, and write the stage's record.
 
-A stage reads its sets (`Stage.read`), returns an earlier result if nothing has changed (`Stage.find_finished`), asks
-models (flows/asking.py), and ends with `Stage.finish`, which writes its folder and shows its counts in the web UI.
+A stage reads its sets (`Stage.read`) and returns an earlier result if nothing has changed (`Stage.find_finished`). Else
+it asks models (flows/asking.py). Finally `Stage.finish` writes its folder and shows its counts in the web UI.
 """
 
 import time
@@ -41,7 +41,7 @@ _READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", d
 
 @contextmanager
 def share_readings() -> Generator[None]:
-    """Read each set only once within the block, also in subflows.
+    """Context manager: within the block, also in subflows, read each set only once.
 
     All stages of a run then work on the same items, even if manifests or images change meanwhile. The next run reads
     them again.
@@ -56,10 +56,10 @@ def share_readings() -> Generator[None]:
 def read_manifests(
     source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path
 ) -> tuple[list[Sample], StageRecord]:
-    """Read and check a manifest in a task run; reuse the last reading if neither the manifest nor an image has changed.
+    """Read and check a manifest in a task run. Reuse the last result if neither the manifest nor an image has changed.
 
-    `images` is `CommonConfig.images`, which also stores what is known about checked files. Within `share_readings` a
-    set is read only once. Returns the usable items and the record of `output`/samples/`split`.
+    Returns the usable items and the record of `output`/samples/`split`. `images` is `CommonConfig.images`; this folder
+    also stores what is known about checked files. Within `share_readings` a set is read only once.
     """
     folder = output / "samples" / split
     readings = _READINGS.get()
@@ -104,14 +104,14 @@ _PAGES_OF = {
     "pseudo_labels": ("review-pool",),
     "emit": ("review-conflicts",),
 }
-"""The pages that each stage writes for people."""
+"""Maps stage to the pages that the stage writes for people."""
 
 
 class Stage:
     """A running stage: its pack, its inputs and models, and the record that it writes at the end.
 
-    `engines` are the models that it asks, by role. Raises PackError when the pack has no label set and the stage needs
-    one.
+    `engines` maps role to the model that the stage asks. Raises PackError if the stage needs a label set and the pack
+    has none.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ class Stage:
 
     @cached_property
     def models(self) -> dict[str, str]:
-        """The identity of each model, by role."""
+        """Maps role to the identity of the model."""
         return {role: identify_model(spec) for role, spec in self._engines.items()}
 
     def find_finished(self, **decisive: object) -> StageRecord | None:
-        """Return the record of a finished result with the same recipe, and show it in log and web UI; else None.
+        """Return the record of an earlier result with the same recipe and show it, or return None if there is none.
 
-        The recipe is the digest of inputs, pack, models, pixel and context limits, code, seed and `decisive`.
+        The recipe is a digest of inputs, pack, models, pixel and context limits, code, seed and `decisive`.
         """
         bounds = [[spec.min_pixels, spec.max_pixels, spec.context_length] for spec in self._engines.values()]
         self.recipe = hash_recipe(
@@ -190,7 +190,7 @@ class Stage:
         return record
 
     def show(self, record: StageRecord) -> None:
-        """Show the counts and pages of the finished stage in the web UI; alert when it kept nothing."""
+        """Show the counts and pages of the finished stage in the web UI. Send an alert if the stage kept nothing."""
         wait_for_api()  # the flow cannot end without it
         show_counts(record)
         if not record.kept and self.folder.name == self.name:  # for an empty candidate `relabel` sends the alert
@@ -199,7 +199,7 @@ class Stage:
 
 
 def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str]:
-    """Return people's verdicts on `samples`, by id; leave out those on items that have changed since."""
+    """Return people's verdicts on `samples`, keyed by id. Leave out verdicts on items that have changed since."""
     labels = {s.id: s.labels for s in samples}
     contents = {s.id: content_digest(s) for s in samples}
     valid, stale = split_valid(read_store(store), labels, contents)
@@ -211,7 +211,7 @@ def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str
 
 
 def log_where_to_judge(folder: Path, what: str) -> None:
-    """Log that `what` awaits review in `folder`, and which command imports the verdicts."""
+    """Log that `what` awaits review in `folder`, and with which command to import the verdicts."""
     page = folder / PAGE
     get_run_logger().info("%s: judge them in %s, then: labelstill review import %s FILE", what, page, folder.parent)
 
@@ -226,7 +226,7 @@ def show_counts(record: StageRecord) -> None:
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
-    """Show a table artifact; underscores and slashes in `key`, which Prefect does not allow, become hyphens."""
+    """Show a table artifact. Prefect allows no underscores or slashes in `key`, so they become hyphens."""
     clean = key.replace("_", "-").replace("/", "-")
     table = [dict(row) for row in rows]
     show_in_ui(clean, lambda: create_table_artifact(table=table, key=clean, description=description))

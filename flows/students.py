@@ -1,6 +1,6 @@
 """Train one student per fold, reuse finished ones, and have each predict items that it was not trained on.
 
-Each training is a task run. They run one after another on this machine and at the same time on a cluster.
+Each training is a task run. Trainings run one after another on this machine, and at the same time on a cluster.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,14 +38,14 @@ from tasks.students.student_folder import is_trained, read_facts
 from tasks.students.worker_pool import training_pool
 
 STAGE = "correction"
-"""The stage whose folder holds folds and students."""
+"""The stage whose folder contains the folds and the students."""
 
 _TRAIN = "train student"
 _IMAGES_PER_SHARD = 500
-"""Images per task run that computes features: about 30 seconds, decoding included."""
+"""Images per task run when features are computed. This takes about 30 seconds, including decoding."""
 
 Run = dict[str, Prediction]
-"""One repeat's predictions by sample id."""
+"""The predictions of one repeat, keyed by sample id."""
 
 
 @dataclass(frozen=True)
@@ -53,32 +53,32 @@ class OutOfFold:
     """The students' predictions for items that they were not trained on."""
 
     folds: tuple[Folds, ...]
-    """One split per repeat."""
+    """The folds of each repeat."""
     runs: tuple[Run, ...]
-    """One per repeat, without the items that are in every training set."""
+    """The predictions of each repeat. Items that are in every training set have none."""
 
     def name_models(self, identity: str) -> str:
-        """Return the students that predicted this item, one per repeat, separated by semicolons."""
+        """Return the names of the students that predicted this item, one per repeat, separated by semicolons."""
         return "; ".join(run[identity].model for run in self.runs if identity in run)
 
 
 @dataclass
 class FoldStudents:
-    """The students of a labelled set, one per fold and repeat, and what was read off the images for all of them."""
+    """The students of a labelled set, one per fold and repeat, and the data about images that they share."""
 
     config: CommonConfig
     spec: AnyStudent
     pack: Pack
     asker: Asker
     texts: dict[str, str] = field(default_factory=dict[str, str])
-    """The text on each image, by digest."""
+    """Maps image digest to the text on the image."""
     vectors: dict[str, Vector] = field(default_factory=dict[str, Vector])
-    """The features of each image, by digest; only probes use them."""
+    """Maps image digest to the features of the image. Only probes use them."""
 
     def predict_out_of_fold(self, samples: Sequence[Sample]) -> OutOfFold:
         """Split `samples`, train the missing students, and have each predict its held-out fold.
 
-        Raises LeakageError instead of asking a student about an item that it was trained on according to its record.
+        Raises LeakageError if a student would be asked about an item that, by its record, it was trained on.
         """
         config, folder = self.config, self.config.output / STAGE
         links = run_as_task("near-duplicates", f"look for near-duplicates among {len(samples)} items", lambda: (
@@ -98,10 +98,11 @@ class FoldStudents:
     def predict_pool(
         self, labelled: Sequence[Sample], pool: Sequence[Sample]
     ) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
-        """Have the students predict `labelled` out of fold, and `pool` as `assign_unseen` assigns it; both by repeat.
+        """Return the students' predictions for `labelled` and for `pool`, each as one dict per repeat.
 
-        Items that every student was trained on are missing, and so are repeats whose folds are not recorded. Raises
-        LeakageError like `predict_out_of_fold`.
+        Each item is predicted by a student that was not trained on it; `assign_unseen` chooses the student for an item
+        of the pool. Items that every student was trained on are missing, and so are repeats without recorded folds.
+        Raises LeakageError like `predict_out_of_fold`.
         """
         of_labelled: list[Run] = []
         of_pool: list[Run] = []
@@ -121,7 +122,7 @@ class FoldStudents:
         return self.ask(students, samples, fold_of), students
 
     def train(self, samples: Sequence[Sample], fold_of: Mapping[str, int], repeat: int) -> Sequence[Student]:
-        """Train the missing students of a split, each on all samples outside its fold, and return all students."""
+        """Train each missing student on all samples outside its fold, and return the students of all folds."""
         config, spec = self.config, self.spec
         if isinstance(spec, ProbeSpec):
             self._read_images(samples)
@@ -140,7 +141,7 @@ class FoldStudents:
         return students
 
     def ask(self, students: Sequence[Student], items: Sequence[Sample], fold_of: Mapping[str, int]) -> Run:
-        """Have the student of each item's fold predict the item, and skip items without a fold."""
+        """Have each item predicted by the student of its fold. Items without a fold are skipped."""
         spec = self.spec
         items = [s for s in items if s.id in fold_of]
         self._read_images(items)
@@ -161,7 +162,7 @@ class FoldStudents:
         return predictions
 
     def _read_images(self, samples: Sequence[Sample]) -> None:
-        """Read the text on the samples' images, and for probes their features, unless they are known already."""
+        """Read the text on the images, and for probes compute their features, unless they are already known."""
         new = [s for s in samples if any(image.sha256 not in self.texts for image in s.images)]
         self.texts |= read_texts(self.config, self.pack, new)
         if isinstance(self.spec, ProbeSpec) and self.spec.images != "none":
@@ -169,7 +170,7 @@ class FoldStudents:
             self.vectors |= self._describe_images(self.spec, new)
 
     def _describe_images(self, spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vector]:
-        """Compute the features of the samples' images in task runs, and return them by image digest."""
+        """Compute the features of the images in task runs, and return a dict that maps image digest to features."""
         several = [samples] if self.config.runner == "threads" else split_into_parts(samples, _IMAGES_PER_SHARD)
         gpus = self._count_gpus_per_fold() if spec.embedding_model else 0
         if gpus and samples:
@@ -179,7 +180,7 @@ class FoldStudents:
         return {digest: vector for vectors in found for digest, vector in vectors.items()}
 
     def _run_trainings(self, trainings: Sequence[Training], repeat: int) -> None:
-        """Run the trainings of missing students, one task run each; on a cluster each occupies its GPUs."""
+        """Train the missing students, each in a task run. On a cluster each training occupies its own GPUs."""
         waiting: dict[str, Training] = {}
         for training in trainings:
             which = f"{training.student.fold + 1} of {len(trainings)}"
@@ -201,7 +202,7 @@ class FoldStudents:
             pass
 
     def _count_gpus_per_fold(self) -> int:
-        """Return the GPUs per training on a cluster: one for a LoRA student, `gpus_per_replica` for other trainers."""
+        """Return how many GPUs a training uses on a cluster: one for LoRA, `gpus_per_replica` for other trainers."""
         if self.config.runner == "threads":
             return 0
         most = self.config.runner.gpus_per_replica
@@ -209,7 +210,7 @@ class FoldStudents:
 
 
 def _train_side_by_side(trainings: Mapping[str, Training], parallel: int) -> None:
-    """Run the trainings by title, `parallel` at a time, each in a task run and in a process of its own."""
+    """Run the trainings, keyed by title, `parallel` at a time. Each runs in a task run and in its own process."""
     # In this order, because an error ends the processes first and the threads that wait for them next.
     with ThreadPoolTaskRunner(max_workers=parallel) as threads, training_pool(parallel) as train:
         futures = [
@@ -231,7 +232,7 @@ def _run_training(run: Callable[[StepProgress], object], what: str) -> None:
 
 
 def _read_reasons(config: CommonConfig, spec: StudentSpec) -> dict[str, str]:
-    """Return the reasons found by the stage `rationales`, by sample id."""
+    """Return a dict that maps sample id to the reason that the stage `rationales` found."""
     if spec.reasons == "never":
         return {}
     file = config.output / "rationales" / "kept.parquet"
@@ -244,7 +245,7 @@ def _read_reasons(config: CommonConfig, spec: StudentSpec) -> dict[str, str]:
 
 
 def _show_losses(students: Sequence[Student]) -> None:
-    """Show the students' loss curves as one table artifact with about thirty points per student."""
+    """Show the students' losses in one table artifact, with about thirty points per student."""
     rows: list[dict[str, Any]] = []
     for student in students:
         facts = read_facts(student.folder)

@@ -1,7 +1,7 @@
 """Show the progress of long work: an artifact in the web UI, log lines, and a live line on a terminal.
 
-A run's record is in its files; the web UI only shows it. When Prefect's API is unavailable, that is logged once and
-retried, and it never stops or delays a run.
+The web UI only shows what a run's files already contain. If Prefect's API is unavailable, this is logged once and the
+update is tried again; the run is neither stopped nor delayed.
 """
 
 import contextvars
@@ -28,20 +28,20 @@ T = TypeVar("T")
 _TICK_SECONDS = 4.0
 """Seconds between two calls of Prefect's API; each call is also an event that the server stores for a week."""
 _IDLE_SECONDS = 7.0
-"""Seconds after which an unchanged artifact is updated, so that it visibly moves every ten seconds."""
+"""Seconds after which even an unchanged artifact is updated, so that people see an update every ten seconds."""
 _LAST_UPDATE_SECONDS = 5.0
-"""Most seconds to wait for the artifact's last update when the work ends."""
+"""Maximum number of seconds to wait for the artifact's last update when the work ends."""
 _RATE_SECONDS = 60.0
-"""Seconds over which the rate is measured: a burst of answers from the ledger says nothing about the rest."""
+"""Seconds over which the rate is measured. Early answers come fast from the ledger and must not count for long."""
 _LOG_SECONDS = 2.0
 _RETRY_SECONDS = (1.0, 3.0, None)
 """Seconds to wait after each failed attempt to show something; None means to give up."""
 
 
 class Progress:
-    """The progress of a piece of work in the running flow or task; a context manager, or ended by `close`.
+    """Shows the progress of a piece of work in the running flow or task. Use it as a context manager or call `close`.
 
-    `cost` returns what was spent so far in the currency of the configured prices, or None without prices. The
+    `cost` returns what has been spent, in the currency of the configured prices, or None without prices. The
     artifact's key is `<stage>-progress`.
     """
 
@@ -69,7 +69,7 @@ class Progress:
         self.close()
 
     def advance(self, by: int = 1, *, dropped: int = 0) -> None:
-        """Count `by` more items as done, of which `dropped` were dropped."""
+        """Count `by` more items as done and `dropped` of them as dropped."""
         self.dropped += dropped
         self.move_to(self.done + by)
 
@@ -85,12 +85,12 @@ class Progress:
             self.close()
 
     def close(self) -> None:
-        """Show the last count and remove the live line from the terminal; may be called twice."""
+        """Show the last count and remove the live line from the terminal. A second call has no effect."""
         self._line.stop()
         self._artifact.close()
 
     def describe(self) -> str:
-        """Return items done and total, items per second, time left, dropped, cost and elapsed time, as far as known."""
+        """Return a text with items done, total, rate and elapsed time, and if known time left, drops and cost."""
         now = time.monotonic()
         since, before = self._points[0]
         rate = (self.done - before) / max(now - since, 0.001)
@@ -105,7 +105,7 @@ class Progress:
         return ", ".join([*facts, f"{_format_seconds(now - self._began)} so far"])
 
     def _get_state(self) -> "tuple[int, float, str]":
-        """Return items done, per cent and description for the artifact; called at each tick."""
+        """Return the items done, the percentage and the description for the artifact. Called at each tick."""
         words = self.describe()
         self._points.append((time.monotonic(), self.done))
         return self.done, min(100.0, 100.0 * self.done / self.total), f"{self._stage}: {words}"
@@ -123,7 +123,7 @@ class _Words(rich.progress.ProgressColumn):
 
 
 class _Artifact:
-    """A progress artifact of the current run, and the thread that updates it."""
+    """The progress artifact of the current run, and the thread that updates it."""
 
     def __init__(self, key: str, state: Callable[[], tuple[int, float, str]], warn: Callable[..., None]) -> None:
         self._key, self._get_state, self._warn = key, state, warn
@@ -138,7 +138,7 @@ class _Artifact:
         self._thread.start()
 
     def close(self) -> None:
-        """Show the last state if the API answers soon; may be called twice."""
+        """Show the last state if the API answers soon. A second call has no effect."""
         self._ended.set()
         if self._thread is not threading.current_thread():
             self._thread.join(_LAST_UPDATE_SECONDS)
@@ -173,9 +173,9 @@ class _Artifact:
 
 
 def show_in_ui(what: str, show: Callable[[], T]) -> T | None:
-    """Call `show`, which makes an artifact of the running flow, and return its result.
+    """Call `show`, which creates an artifact of the running flow, and return its result.
 
-    When Prefect's API does not answer for some seconds, log a warning and return None.
+    If Prefect's API does not answer for some seconds, log a warning about `what` and return None.
     """
     for wait in _RETRY_SECONDS:
         try:

@@ -2,7 +2,7 @@
 
 main.py      the command groups, and how an error ends a command
 run.py       run, check, demo
-check.py     what a run would drop and ask, for `check`
+check.py     what `check` reports: what a run would drop and ask
 relabel.py   relabel
 evaluate.py  evaluate, compare
 correct.py   correct

@@ -1,4 +1,4 @@
-"""`labelstill card`: write a run's card again."""
+"""`labelstill card`: rewrite the card of a run."""
 
 from pathlib import Path
 from typing import Annotated

@@ -19,18 +19,18 @@ from tasks.students.settings import ProbeSpec
 
 @dataclass(frozen=True)
 class Estimate:
-    """Roughly what a stage would ask; `tokens` counts prompts only, not answers."""
+    """About how many requests and tokens a stage would need. `tokens` counts prompts, not answers."""
 
     stage: str
     requests: int
     tokens: int
     fixed_chars: int
-    """Characters of the pack's own part of the longest prompt."""
+    """The largest number of characters that the pack itself adds to a prompt."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a run with this configuration would read, drop and ask."""
+    """What a run would read, drop and ask."""
 
     intakes: dict[Split, Intake]
     estimates: tuple[Estimate, ...]
@@ -53,9 +53,10 @@ class CheckReport:
 def check(
     config: DistillConfig, progress: Callable[[Split, int, int], None] = lambda split, done, total: None
 ) -> CheckReport:
-    """Read every item that `config` names, and call `progress` with (set, items done, items in total).
+    """Read all items of the sets in `config`, and report what a run would drop and ask.
 
-    Raises ManifestError or PackError for a file that is unusable as a whole.
+    Calls `progress(split, items_done, items_in_total)` during the work. Raises ManifestError or PackError if a whole
+    file is unusable.
     """
     pack = load_pack(config.pack)
     *_, last = config.list_stage_configs()

@@ -53,9 +53,9 @@ def correct_command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for the audit sample")] = 0,
 ) -> None:
-    """Decide about given labels from out-of-fold probabilities of any origin; prints a summary as JSON.
+    """Decide about given labels from any model's out-of-fold probabilities, and print a summary as JSON.
 
-    Without reviews no label changes. With them, labels without a verdict change only if the audit allows it.
+    Without reviews, no label changes. With reviews, labels without a verdict change only if the audit allows it.
     """
     # numpy, scipy and scikit-learn take seconds to import, which would slow down `labelstill --help`.
     from tasks.correction.decide import correct

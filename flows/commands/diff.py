@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 console = Console()
 
 _PAIRS = 20
-"""Most pairs of old and new label in the table; the file written with --to has all of them."""
+"""Maximum number of (old label, new label) pairs in the table. The file written with --to has all of them."""
 _LONGEST = 80
-"""Most characters of a label or reason in the table; a caption may be a whole paragraph."""
+"""Maximum length of a label or reason in the table, in characters. A caption may be a whole paragraph."""
 
 _SIDE = "A run's folder (its latest version), an emit folder, a Parquet file, or a version's digest"
 
@@ -37,10 +37,10 @@ def diff_command(
     ] = None,
     show: Annotated[int, typer.Option(metavar="N", min=0, help="Most changed items to list")] = 50,
 ) -> None:
-    """Show what changed from A to B (items added, removed, relabelled, moved, with another reason) and why.
+    """Show what changed from version A to version B (items, labels, reasons, subsets), and why.
 
     With only --in OUTPUT, compare OUTPUT's latest version with the one before it. Without B, compare A with the latest.
-    A and B may be the beginning of a version's digest, as listed in OUTPUT/versions/versions.jsonl.
+    OUTPUT/versions/versions.jsonl lists the versions' digests; for A and B, the beginning of a digest is enough.
     """
     from tasks.dataset.diff import ChangeCounts, compare_snapshots, open_change_file
     from tasks.dataset.versions import open_snapshot
@@ -62,7 +62,7 @@ def diff_command(
 
 
 def _choose_sides(before: str | None, after: str | None, output: Path | None) -> tuple[str, str]:
-    """Return the names of the two sides; fill in missing ones from `output`'s list of versions."""
+    """Return the names of the two versions. Missing names are taken from the list of versions in `output`."""
     from tasks.dataset.versions import FOLDER, LOG, read_versions
 
     if before is not None and after is not None:

@@ -12,7 +12,7 @@ def evaluate_command(
         typer.Argument(metavar="CONFIG.yaml", help="A run's configuration, with `evaluation` and a LoRA student"),
     ],
 ) -> None:
-    """Train students on each variant of a run's set, with several seeds, and measure them on held-out items."""
+    """Train students with several seeds on each variant of a run's set, and measure them on held-out items."""
     from flows.config import load_config
     from flows.service.server import find_or_start_server
 
@@ -41,7 +41,7 @@ def compare_command(
     for run in (run_a, run_b):
         file = run / "evaluate" / "kept.parquet"
         if not file.exists():
-            raise ConfigError(f"{file}: this run is not evaluated; run `labelstill evaluate CONFIG.yaml` for it first")
+            raise ConfigError(f"{file}: this run has not been evaluated; run `labelstill evaluate CONFIG.yaml` first")
         sides.append(read_rows(file, Scored))
     try:
         typer.echo(compare(str(run_a), sides[0], str(run_b), sides[1]))

@@ -40,7 +40,7 @@ def prune(
     outcome: Annotated[Outcome | None, typer.Option(help="Outcome of the answer")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without this, only show what would be deleted")] = False,
 ) -> None:
-    """Delete the answers that meet all given conditions, and free the space. A run that needs them asks again."""
+    """Delete the answers that meet all given conditions, and free the space. A run that needs them will ask again."""
     from tasks.models.ledger.tools import Choice, find_prunable
     from tasks.models.ledger.tools import prune as delete
 

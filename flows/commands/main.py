@@ -1,4 +1,4 @@
-"""The `labelstill` command: its subcommands, Prefect's settings, and how an error ends it."""
+"""The `labelstill` command: add its subcommands, apply Prefect's settings, and print errors."""
 
 import typer
 from rich.console import Console
@@ -39,7 +39,7 @@ app.command("alerts")(alerts_command)
 
 
 def main() -> None:
-    """Run the command; print a LabelstillError as one line without a traceback, and exit with code 2."""
+    """Run the command. If it raises LabelstillError, print the error as one line and exit with code 2."""
     # Before anything imports Prefect, which reads its settings at import.
     apply_environment()
     try:

@@ -1,4 +1,4 @@
-"""`labelstill relabel`: bring a set up to date now, or release a version that was held back."""
+"""`labelstill relabel`: update a set now, or publish a version that was held back."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,9 @@ def relabel_command(
         bool, typer.Option("--publish", help="Publish however much has changed; releases a version that was held back")
     ] = False,
 ) -> None:
-    """Bring a set up to date: ask only about new and changed items, then publish the new version or hold it back.
+    """Update a set: ask only about new and changed items, then publish the new version or hold it back.
 
-    Exit code 0 if it is published or nothing has changed, 3 if it is held back, 4 if the budget is spent.
+    Exit codes: 0 if the version is published or nothing has changed, 3 if it is held back, 4 if the budget is spent.
     """
     from flows.config import RelabelConfig, load_config
     from flows.service.server import find_or_start_server

@@ -26,7 +26,7 @@ def import_(
     ],
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who judged; default: your user name")] = None,
 ) -> None:
-    """Import the verdicts in FILE, all or none of them. The next run with the same configuration applies them."""
+    """Import the verdicts in FILE. If one is invalid, import none. The next run with this configuration uses them."""
     from tasks.records import content_digest
     from tasks.review.label_studio import is_export, read_export
     from tasks.review.verdicts import import_verdicts, read_answers, read_store
@@ -75,7 +75,7 @@ def page(
     run: Run,
     link: Annotated[bool, typer.Option("--link", help="Link to the images instead of embedding them")] = False,
 ) -> None:
-    """Write the review page again, with all imported verdicts."""
+    """Rewrite the review page; it then shows all imported verdicts."""
     from tasks.review.page import write_review_page
     from tasks.review.queue import PAGE
 
@@ -89,7 +89,7 @@ def page(
 
 @app.command("list")
 def list_(run: Run) -> None:
-    """List the review queue in its order, with people's verdicts."""
+    """List the items to review, in the order of the queue, with people's verdicts."""
     from tasks.review.verdicts import read_store
 
     cases, store = _read_cases(run)
@@ -116,7 +116,7 @@ def _read_cases(run: Path) -> "tuple[list[ReviewCase], Path]":
 
 
 def _read_verdicts(cases: "list[ReviewCase]", store: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the valid verdicts by sample id, and the ids of items that have changed since they were judged."""
+    """Return a dict that maps sample id to valid verdict, and the ids of items that changed after their verdict."""
     from tasks.records import content_digest
     from tasks.review.verdicts import read_store, split_valid
 

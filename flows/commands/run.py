@@ -1,4 +1,4 @@
-"""`labelstill run`, `check` and `demo`: run all stages, check the data beforehand, run a small example."""
+"""`labelstill run`, `check` and `demo`: run all stages, check the data before a run, run a small example."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,9 +36,9 @@ def check_command(
     config: ConfigPath,
     show: Annotated[int, typer.Option(help="Most dropped items to list")] = 50,
 ) -> None:
-    """Read all items without asking a model; show what would be dropped and why, and roughly how much would be asked.
+    """Read all items without asking a model. Show which would be dropped and why, and about how much would be asked.
 
-    Exit code 0 if every set has a usable item, 1 if a set has none, 2 if a file is unusable as a whole.
+    Exit codes: 0 if every set has a usable item, 1 if a set has none, 2 if a whole file is unusable.
     """
     from flows.commands.check import check
     from flows.config import load_config

@@ -9,7 +9,7 @@ console = Console()
 
 
 def serve_command() -> None:
-    """Run the Prefect server with its web UI, and a worker for each pool, until Ctrl-C."""
+    """Run the Prefect server, its web UI and a worker for each work pool until Ctrl-C is pressed."""
     from flows.service.serve import serve
 
     serve()

@@ -1,4 +1,4 @@
-"""Apply automations.yaml to the server, and emit our own events, to which some of its alerts react."""
+"""Apply automations.yaml to the server, and emit the events that trigger some of its alerts."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -20,11 +20,11 @@ EMPTY = "labelstill.result.empty"
 
 
 class AlertError(LabelstillError):
-    """The block cannot be used for alerts; the message says what to do."""
+    """Raised if a block cannot be used for alerts. The message says what to do."""
 
 
 class Applied(StrEnum):
-    """What happened to an automation when the file was applied."""
+    """What happened to an automation when automations.yaml was applied."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -49,7 +49,7 @@ def _emit_alert(event: str, output: Path, about: Path, words: dict[str, str]) ->
 
 
 def find_block(client: SyncPrefectClient, name: str) -> BlockDocument:
-    """Return the saved block `type/name`, e.g. `slack-webhook/team`; raises AlertError if it cannot send messages."""
+    """Return the saved block `type/name`, e.g. `slack-webhook/team`. Raises AlertError if it cannot send messages."""
     slug, _, block_name = name.partition("/")
     try:
         block = client.read_block_document_by_name(block_name, slug)
@@ -72,10 +72,10 @@ def _can_notify(block: BlockDocument) -> bool:
 def apply_automations(
     client: SyncPrefectClient, block: BlockDocument | None = None, file: Path = AUTOMATIONS
 ) -> dict[str, Applied]:
-    """Create or update the automations in `file` on the server, and return what happened to each, by name.
+    """Create or update on the server the automations in `file`. Return a dict that maps name to what happened.
 
-    Alerts go to `block`; without one they keep their present block, which at first is none. Automations that were
-    switched off in the web UI stay off. Applying the file again changes nothing.
+    Alerts are sent through `block`. If `block` is None, they keep the block that they have, if any. Automations that
+    were switched off in the web UI stay off. Applying the file again changes nothing.
     """
     declared = yaml.safe_load(file.read_text(encoding="utf-8"))["automations"]
     return {one["name"]: _apply(client, one, block) for one in declared}
@@ -104,7 +104,7 @@ def _apply(client: SyncPrefectClient, declared: dict[str, Any], block: BlockDocu
 
 
 def _add_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str, Any]:
-    """Return an alert's action with `block` filled in, in the form that its type needs; other actions unchanged."""
+    """Return `action` with `block` filled in if it is an alert, in the form that the block's type needs."""
     if action["type"] != "send-notification":
         return action
     if block is None:
@@ -116,5 +116,5 @@ def _add_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str,
 
 
 def _select_content(automation: AutomationCore) -> dict[str, object]:
-    """Return the fields that are ours; the server fills in the others."""
+    """Return the fields that automations.yaml sets. The server fills in the others."""
     return automation.model_dump(include={"name", "description", "enabled", "trigger", "actions"})

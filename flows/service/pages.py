@@ -1,6 +1,6 @@
-"""Serve the finished pages of runs over HTTP, read-only, because browsers follow no `file://` link from the web UI.
+"""Serve the finished pages of runs over HTTP, because browsers do not follow `file://` links from the web UI.
 
-Only cards, review pages, correction reports and logs under one folder are served: no ledger, no data, no listings.
+Only cards, review pages, correction reports and logs in one folder are served, but no ledger, data or file listings.
 Review pages show users' data, so the server listens on the loopback address by default, answers only requests for its
 own host names (against DNS rebinding), follows no symlinks, and forbids the browser to load anything from elsewhere.
 `python -m flows.service.pages` serves until it is stopped.
@@ -29,30 +29,30 @@ PAGES = {
     "review-conflicts": Path("review_conflicts/review/review.html"),
     "corrections": Path("correction/report.html"),
 }
-"""The pages of a run by the key of their link; paths are relative to its output folder."""
+"""Maps the key of a link to the page's path in the run's output folder."""
 
 _NAME = "labelstill-pages"
 _PART = r"[^/.\\][^/\\]*"
-"""A part of a path that does not begin with a dot, so neither `..` nor a file that is still being written."""
+"""A path part that does not begin with a dot. This excludes `..` and files that are still being written."""
 _SERVED = re.compile(
     rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|correction/report\.html|logs/(?:{_PART}/)?{_PART}\.log)"
 )
-"""Logs are named after models; those from a cluster are in a folder per node."""
+"""The paths that are served. Logs are named after models; on a cluster each node has its own folder of logs."""
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
 _SCRIPTS = "; script-src 'unsafe-inline'"
-"""For review pages, whose own policy allows only their one script."""
+"""Added for review pages only. The policy in a review page itself allows only its one script."""
 _PORT_OFFSET = 10
-"""The default port is the Prefect server's plus this."""
+"""The default port is the Prefect server's port plus this number."""
 _START_SECONDS = 30
 _MAX_LOGS = 20
 
 
 @dataclass(frozen=True)
 class PageSettings:
-    """The folder whose pages are served, and the address."""
+    """The folder whose pages are served, and the address of the page server."""
 
     folder: Path
     host: str
@@ -62,7 +62,7 @@ class PageSettings:
 
     @property
     def names(self) -> frozenset[str]:
-        """The `Host` headers that are answered: loopback, the listening host, and the host in links."""
+        """The `Host` headers that the server accepts: loopback, the listening host, and the host in links."""
         listens = {f"{host}:{self.port}" for host in ("127.0.0.1", "localhost", self.host)}
         return frozenset({*listens, urlsplit(self.url).netloc.lower()})
 
@@ -84,7 +84,7 @@ def read_page_settings(root: Path | None = None, environment: Mapping[str, str] 
 
 
 def make_link(page: Path, settings: PageSettings | None = None) -> str | None:
-    """Return the address of a page; None if it is outside the served folder or not a page that is served."""
+    """Return the URL of `page`, or None if the page is not served."""
     settings = settings or read_page_settings()
     page = page.resolve()
     if not page.is_relative_to(settings.folder):
@@ -94,9 +94,9 @@ def make_link(page: Path, settings: PageSettings | None = None) -> str | None:
 
 
 def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool = False) -> None:
-    """Show links to the existing pages of the run in `output`, and with `logs` to its newest logs, in the web UI.
+    """Show links to the run's existing pages in the web UI; with `logs`, also links to its newest logs.
 
-    A page outside the served folder has no address, so its path is logged instead.
+    A page outside the served folder has no URL, so its path is logged instead.
     """
     from prefect import get_run_logger
     from prefect.artifacts import create_link_artifact
@@ -148,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing, because requested paths contain names of users' data."""
+        """Log nothing, because requested paths may name users' data."""
 
     def _answer(self, *, with_body: bool) -> None:
         if self.headers.get("Host", "").lower() not in self.server.settings.names:
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
                 shutil.copyfileobj(file, cast(BinaryIO, self.wfile))
 
     def end_headers(self) -> None:
-        """Add the security headers to every answer, also to errors."""
+        """Add the security headers to every answer, including errors."""
         scripts = _SCRIPTS if "/review/" in self.path else ""
         self.send_header("Content-Security-Policy", _POLICY + scripts)
         self.send_header("X-Content-Type-Options", "nosniff")
@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def _find_page(self) -> Path | None:
-        """Return the requested file if it is a page and its path has no symlink; else None."""
+        """Return the requested file, or None if it is not a page or its path contains a symlink."""
         way = unquote(urlsplit(self.path).path)
         if not _SERVED.fullmatch(way) or "\0" in way:
             return None
@@ -193,7 +193,7 @@ def get_pages_program(root: Path) -> Program:
 
 
 def find_or_start_pages(root: Path | None = None) -> str:
-    """Return the page server's address; start the server if it is not running. Raises ServerError if that fails."""
+    """Return the page server's URL. Start the server if it is not running; raises ServerError if that fails."""
     root = root or get_project_root()
     settings = read_page_settings(root)
     if not _is_answering(settings):

@@ -1,9 +1,11 @@
 """A Prefect plugin that adapts three of Prefect's commands.
 
-`prefect deployment run distill` works like `prefect deployment run distill/distill`; a flow's process survives when the
-server forgets its concurrency lease; and the server survives a changed automation. Prefect calls `setup_environment`
-through its plugin entry point when it is imported (`[project.entry-points."prefect.plugins"]` and
-`[tool.prefect.plugins]` in pyproject.toml). It wraps one function per command and leaves all other commands unchanged.
+`prefect deployment run distill` works like `prefect deployment run distill/distill`. The process of a flow run survives
+if the server forgets its concurrency lease. The server survives when an automation is changed.
+
+When Prefect is imported, it calls `setup_environment` through its plugin entry point
+(`[project.entry-points."prefect.plugins"]` and `[tool.prefect.plugins]` in pyproject.toml). `setup_environment` wraps
+one function per command and leaves all other commands unchanged.
 """
 
 import asyncio
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
 
 @register_hook
 def setup_environment(*, ctx: HookContext) -> SetupResult | None:
-    """Adapt the command that this process runs; Prefect calls this once per process, at import.
+    """Adapt the command that this process runs. Prefect calls this once per process, when it is imported.
 
-    Returns Prefect's settings if `LABELSTILL_PORT` is set, so that the client uses the same port as the server.
+    If `LABELSTILL_PORT` is set, return settings with which Prefect's client uses the same port as the server.
     """
     words = get_prefect_arguments(sys.orig_argv)
     if is_deployment_run(words):
@@ -59,9 +61,9 @@ def setup_environment(*, ctx: HookContext) -> SetupResult | None:
 
 
 def get_prefect_arguments(command: Sequence[str]) -> Sequence[str]:
-    """Return the arguments after `prefect` in a command line that runs it as a script or with -m.
+    """Return the arguments after `prefect`, if `command` runs Prefect as a script or with -m.
 
-    For `python -m prefect.engine` return ["engine"], and for other programs nothing.
+    For `python -m prefect.engine` return ["engine"]. For other programs return an empty sequence.
     """
     for at, word in enumerate(command[:4]):
         name = Path(word).name
@@ -83,8 +85,8 @@ def is_flow_process(words: Sequence[str]) -> bool:
 def accept_bare_names(look_up: "LookUp") -> "LookUp":
     """Wrap `look_up` so that it also accepts a deployment's name without its flow, if the name is unique.
 
-    For the command line only: an unknown or ambiguous name, or a server that does not answer, ends the process with a
-    one-line message.
+    Use it for the command line only: if the name is unknown or ambiguous, or the server does not answer, it prints one
+    line and ends the process.
     """
 
     async def read_deployment_by_name(client: "PrefectClient", name: str) -> "DeploymentResponse":
@@ -97,10 +99,11 @@ def accept_bare_names(look_up: "LookUp") -> "LookUp":
 
 
 def survive_lost_lease(renew: "Renewal") -> "Renewal":
-    """Wrap `renew` so that its failure is only a warning.
+    """Wrap `renew` so that a failure only causes a warning.
 
     Prefect 3.7.7 ends a run when its concurrency lease cannot be renewed, for instance because the server was down for
-    five minutes. Two runs at the same time do no harm here: the second waits for the output folder.
+    five minutes. Here two
+    runs at the same time do no harm, because the second waits for the output folder.
     """
 
     def renew_concurrency_lease(client: "SyncPrefectClient", lease_id: "UUID", lease_duration: float) -> object:
@@ -118,14 +121,14 @@ def survive_lost_lease(renew: "Renewal") -> "Renewal":
 
 
 _RUNNING_TASKS: set[asyncio.Task[None]] = set()
-"""Keeps the tasks alive, because an event loop holds only weak references to them."""
+"""References that keep running tasks alive, because an event loop holds only weak references to its tasks."""
 
 
 def run_in_this_loop(work: Coroutine[Any, Any, None]) -> None:
     """Run `work`, which records a changed automation, in the server's event loop instead of in another thread.
 
-    In Prefect 3.7.7 with SQLite the loop waits for that thread, which can wait for a lock that the loop holds: after a
-    few dozen changes the whole server hung for good (PrefectHQ/prefect#23055).
+    In Prefect 3.7.7 with SQLite, the event loop waits for that thread, and the thread may wait for a lock that the loop
+    holds. After a few dozen changes the whole server hangs (PrefectHQ/prefect#23055).
     """
     task = asyncio.get_running_loop().create_task(work)
     _RUNNING_TASKS.add(task)
@@ -133,7 +136,7 @@ def run_in_this_loop(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def find_full_name(client: "PrefectClient", name: str) -> str:
-    """Return the full name `flow/deployment` of the deployment `name`; end the process unless there is exactly one."""
+    """Return the full name `flow/deployment` of the deployment `name`. End the process unless exactly one exists."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
     only = DeploymentFilter(name=DeploymentFilterName(any_=[name]))

@@ -1,7 +1,7 @@
 """Find, start and stop the project's background programs: the Prefect server, the page server and the workers.
 
-A program keeps running after the command that started it. It is recognised by its command line and by PREFECT_HOME in
-its environment, so there are no PID files that a kill or power cut would leave wrong.
+A program keeps running after the command that started it has ended. It is recognised by its command line and by
+PREFECT_HOME in its environment. PID files are not used, because they may be wrong after a kill or power cut.
 """
 
 import os
@@ -24,7 +24,7 @@ _PROGRESS_SECONDS = 10.0
 
 
 class ServerError(LabelstillError):
-    """The Prefect server, a worker or a deployment cannot be reached, started or registered.
+    """Raised if the Prefect server, a worker or a deployment cannot be reached, started or registered.
 
     The message says what to do.
     """
@@ -32,16 +32,16 @@ class ServerError(LabelstillError):
 
 @dataclass(frozen=True)
 class Program:
-    """A background program of the project in `root`; `arguments` are those of the Python interpreter."""
+    """A background program of the project in `root`. `arguments` are passed to the Python interpreter."""
 
     root: Path
     arguments: tuple[str, ...]
     log: Path
     what: str = "the program"
-    """Its name in messages."""
+    """The program's name in messages."""
 
     def find(self) -> list[psutil.Process]:
-        """Return its running processes, whichever command started them."""
+        """Return the program's running processes, no matter which command started them."""
         found: list[psutil.Process] = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):  # the process has ended or belongs to another user
@@ -51,7 +51,7 @@ class Program:
         return found
 
     def start(self, environment: Mapping[str, str]) -> None:
-        """Start it in a session of its own, so that Ctrl-C in the terminal does not stop it."""
+        """Start the program in its own session, so that Ctrl-C in the terminal does not stop it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         mode = "wb" if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT else "ab"
         with self.log.open(mode) as sink:
@@ -68,9 +68,9 @@ class Program:
     def start_until(
         self, ready: Callable[[], bool], timeout: float, environment: Mapping[str, str], *, hint: str = ""
     ) -> None:
-        """Start it unless it is running, and wait until `ready` returns True.
+        """Start the program unless it is running, and wait until `ready` returns True.
 
-        Raises ServerError, with `hint` and the end of its log, if it stops before that or after `timeout` seconds.
+        Raises ServerError, with `hint` and the end of the log, if the program stops first or `timeout` seconds pass.
         """
         if not self.find():
             print(f"Starting {self.what} (log: {self.log})", flush=True)
@@ -84,7 +84,7 @@ class Program:
         raise ServerError(f"{name} {why}. {hint}The last lines of {self.log}:\n{self.log_tail()}")
 
     def stop(self, patience: float = 15.0) -> bool:
-        """Stop it; return False if it was not running."""
+        """Stop the program. Return False if it was not running."""
         return end_processes(self.find(), patience)
 
     def _wait_until(self, ready: Callable[[], bool], timeout: float) -> bool:
@@ -101,5 +101,5 @@ class Program:
         return True
 
     def log_tail(self, lines: int = 15) -> str:
-        """Return the last lines of its log, for an error message."""
+        """Return the last lines of the program's log, for an error message."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

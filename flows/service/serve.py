@@ -43,7 +43,10 @@ _WORKER_STARTS_WITHIN = 600.0
 
 
 def serve(root: Path | None = None) -> None:
-    """Keep the server, the page server and the workers running until Ctrl-C or SIGTERM, then stop what was started."""
+    """Keep the server, the page server and the workers running until Ctrl-C or SIGTERM, then stop them.
+
+    A Prefect server that was already running is not stopped.
+    """
     root = root or get_project_root()
     signal.signal(signal.SIGTERM, _interrupt)
     found_server = bool(get_server_program(root).find())
@@ -72,9 +75,9 @@ def serve(root: Path | None = None) -> None:
 
 
 def stop(root: Path | None = None, *, server: bool = True) -> bool:
-    """Stop runs, workers, the page server and, with `server`, the Prefect server; return False if none was running.
+    """Stop runs, workers, page server and, with `server`, the Prefect server. Return False if none was running.
 
-    The runs have 20 seconds to report to the server that they are Crashed.
+    Each run has 20 seconds to report to the server that it is Crashed.
     """
     root = root or get_project_root()
     engine = Program(root, ("-m", "prefect.engine"), root / ".prefect")
@@ -85,7 +88,7 @@ def stop(root: Path | None = None, *, server: bool = True) -> bool:
 
 
 def restart_dead(keepers: list[Callable[[], object]], failed: set[int]) -> None:
-    """Restart what has died; print each failure to start once, and retry at the next call."""
+    """Restart the programs that have died. If one does not start, print that once and try again at the next call."""
     for number, keep_up in enumerate(keepers):
         try:
             keep_up()
@@ -98,7 +101,7 @@ def restart_dead(keepers: list[Callable[[], object]], failed: set[int]) -> None:
 
 @dataclass
 class Worker:
-    """This machine's worker for a work pool, which executes one run at a time, each in its own process."""
+    """This machine's worker for a work pool. It executes one run at a time, each in a new process."""
 
     root: Path
     pool: str
@@ -107,13 +110,13 @@ class Worker:
 
     @property
     def program(self) -> Program:
-        """The worker's process, whose log includes the output of its runs."""
+        """The worker's program. Its log includes the output of its runs."""
         arguments = ("-m", "prefect", "worker", "start", "--pool", self.pool, "--type", "process")
         arguments += ("--name", f"{socket.gethostname()}-{self.pool}", "--limit", "1")
         return Program(self.root, arguments, self.root / ".prefect" / f"worker-{self.pool}.log")
 
     def keep_up(self) -> None:
-        """Start the worker unless it is running; raises ServerError when it keeps dying."""
+        """Start the worker unless it is running. Raises ServerError if it keeps dying."""
         if self.program.find():
             return
         starts = self._starts
@@ -128,14 +131,14 @@ class Worker:
 
 
 def list_deployments(root: Path) -> list[str]:
-    """Return the names of prefect.yaml's deployments as `flow/deployment`; flows are named like their functions."""
+    """Return the deployments in prefect.yaml, each as `flow/deployment`. A flow is named after its function."""
     return [
         f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}" for one in _read_deployments(root)
     ]
 
 
 def list_pools(root: Path) -> list[str]:
-    """Return the work pools of prefect.yaml's deployments."""
+    """Return the work pools that the deployments in prefect.yaml use."""
     return sorted({one["work_pool"]["name"] for one in _read_deployments(root)})
 
 
@@ -144,10 +147,10 @@ def _read_deployments(root: Path) -> list[dict[str, Any]]:
 
 
 def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
-    """Register prefect.yaml's pools and deployments on the server; return False if they were registered unchanged.
+    """Register the pools and deployments in prefect.yaml on the server if they have changed; return whether they had.
 
-    They count as unchanged while prefect.yaml and all code that can change the parameters' form are the same, because
-    registering again would switch off schedules that were switched on in the web UI. Raises ServerError, with Prefect's
+    They count as unchanged if prefect.yaml and all code that affects the parameters' form are the same. Registering
+    them again would switch off schedules that were switched on in the web UI. Raises ServerError, with Prefect's
     message, when a deployment is refused.
     """
     note = root / ".prefect" / "deployed"

@@ -16,11 +16,11 @@ from filelock import FileLock, Timeout
 from flows.service.processes import Program, ServerError
 
 _NO_HTTP = "illegal"
-"""Part of httpx's message about an answer that is not HTTP, for which httpx has no exception type."""
+"""Part of httpx's error message if an answer is not HTTP. httpx has no exception type for this case."""
 
 
 class Answer(StrEnum):
-    """Who answers at the server's address."""
+    """What kind of program answers at the server's address."""
 
     OURS = "ours"
     FOREIGN = "foreign"
@@ -46,16 +46,16 @@ def _flatten(table: Mapping[str, Any], prefix: str) -> dict[str, str]:
 
 
 def check_port(name: str, port: str) -> str:
-    """Return `port`, the value of the variable `name`; raises ServerError unless it is a port number."""
+    """Return `port`, the value of the environment variable `name`. Raises ServerError if it is not a port number."""
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise ServerError(f"{name} is {port!r}, which is not a port. Set it to a number from 1 to 65535, e.g. 4277.")
     return port
 
 
 def read_prefect_environment(root: Path) -> dict[str, str]:
-    """Return Prefect's settings for the project in `root`, as environment variables for any working directory.
+    """Return Prefect's settings for the project in `root` as environment variables, valid in any working directory.
 
-    They come from `[tool.prefect]` in `root`/pyproject.toml; `LABELSTILL_PORT` changes the server's port. Raises
+    They come from `[tool.prefect]` in `root`/pyproject.toml. `LABELSTILL_PORT` changes the server's port. Raises
     ServerError if `LABELSTILL_PORT` is not a port.
     """
     tables = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def read_prefect_environment(root: Path) -> dict[str, str]:
 def apply_environment() -> None:
     """Set the project's Prefect settings in this process's environment, except for variables that are already set.
 
-    Must be called before Prefect is first imported.
+    Call it before Prefect is first imported.
     """
     for name, value in read_prefect_environment(get_project_root()).items():
         os.environ.setdefault(name, value)
@@ -87,7 +87,7 @@ def get_server_program(root: Path) -> Program:
 
 
 def ask_server(api_url: str, home: str) -> Answer:
-    """Return who answers at `api_url`: a Prefect server with the state folder `home`, something else, or nothing."""
+    """Return what answers at `api_url`: a Prefect server with the state folder `home`, something else, or nothing."""
     try:
         health = httpx.get(f"{api_url}/health", timeout=10)
         if health.status_code != 200:
@@ -104,10 +104,10 @@ def ask_server(api_url: str, home: str) -> Answer:
 
 
 def find_or_start_server(timeout: float = 180, root: Path | None = None) -> str:
-    """Return the API address of the project's server; start the server if it is not running.
+    """Return the API URL of the project's server. Start the server if it is not running.
 
-    If `PREFECT_API_URL` names another server, that one is used. Raises ServerError when something else uses the port,
-    when the server stops while starting (with the end of its log), or after `timeout` seconds.
+    If `PREFECT_API_URL` names another server, that server is used. Raises ServerError if something else uses the port,
+    if the server stops while it starts, or if it is not ready after `timeout` seconds.
     """
     root = root or get_project_root()
     own = read_prefect_environment(root)
