@@ -1,11 +1,11 @@
 """Write what people read about a run.
 
-card/        the card of a run: one page, and the README for a hub
+card/        the card of a run: one page, and the README for the Hugging Face Hub
 correction/  the report of a correction
-macros.html  tables, tiles, bars and charts of both pages
-shared.css   colours, text and tables of both pages
+macros.html  tables, tiles, bars and charts for the card and the correction report
+shared.css   colours, text and tables for the same two pages
 summary.py   the short summary of a run
 charts.py    the card's charts
-plots.py     what all charts share: colours and fonts of the page
-fonts.py     embedded fonts with only the characters of a page
+plots.py     what all charts share: the colours and fonts of the pages
+fonts.py     embeds fonts with only the characters that a page shows
 """

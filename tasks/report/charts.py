@@ -31,7 +31,7 @@ ORIGINS = {
     Origin.PSEUDO.value: "second",
     Origin.MIX.value: "third",
 }
-"""The colour of each origin of labels on every chart of the card."""
+"""Maps the origin of a label to its colour in all charts of the card."""
 
 
 @matplotlib.rc_context(STYLE)
@@ -65,7 +65,7 @@ def draw_balance(before: Mapping[str, int], after: Mapping[str, Mapping[str, int
 
 @matplotlib.rc_context(STYLE)
 def draw_confidence(counts: Sequence[tuple[int, int]], what: str, name: str) -> str:
-    """Draw a histogram of pseudo-labels over `what`, from 0 to 1: `counts` has (all, kept) per bar."""
+    """Draw a histogram of pseudo-labels over `what`, from 0 to 1. `counts` has a pair (all, kept) for each bar."""
     figure, axes = canvas(WIDTH / 2, 2.9)
     width, tips = 1 / len(counts), dict[str, str]()
     for label, colour, alpha, column in (("left out", MUTED, 0.55, 0), ("kept", COLOURS["second"], 1.0, 1)):
@@ -83,7 +83,7 @@ def draw_confidence(counts: Sequence[tuple[int, int]], what: str, name: str) -> 
 
 @matplotlib.rc_context(STYLE)
 def draw_calibration(points: Sequence[tuple[float, float, int]]) -> str:
-    """Draw the teacher's own confidence against the expected precision: one (own, expected, labels) per point."""
+    """Draw the teacher's confidence against expected precision. A point is (own, expected, number of labels)."""
     figure, axes = canvas(WIDTH / 2, 2.9)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as the teacher says")
     axes.plot([p[0] for p in points], [p[1] for p in points], color=ACCENT, linewidth=1.4, label="as calibrated")
@@ -118,7 +118,7 @@ def draw_lengths(lengths: Counter[int]) -> str:
 
 @matplotlib.rc_context(STYLE)
 def draw_confusion(pairs: Mapping[tuple[str, str | None], int], no_label: str) -> str:
-    """Draw the changed labels: given labels down, new ones across; `no_label` heads the column of dropped items."""
+    """Draw a matrix of changed labels: rows are given labels, columns new ones, `no_label` is for dropped items."""
     given = sorted({g for g, _ in pairs})
     new = sorted({n for _, n in pairs if n is not None}) + ([no_label] if any(n is None for _, n in pairs) else [])
     most = max(pairs.values())
@@ -148,7 +148,7 @@ def draw_confusion(pairs: Mapping[tuple[str, str | None], int], no_label: str) -
 
 @matplotlib.rc_context(STYLE)
 def draw_accuracy(scores: tuple[Score, ...]) -> str:
-    """Draw each variant's accuracy with its interval, and the accuracy of each seed's student as a fainter dot."""
+    """Draw each variant's accuracy with its interval, and a fainter dot for the student of each seed."""
     figure, axes = canvas(WIDTH, 0.7 + 0.36 * len(scores))
     tips: dict[str, str] = {}
     for place, s in enumerate(scores):

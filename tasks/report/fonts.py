@@ -1,8 +1,8 @@
 """Embed fonts, so that pages and charts show Chinese, Japanese and Korean text where no such font is installed.
 
-A bare machine's browser has no CJK font at all, and matplotlib ships none. Noto Sans CJK (SIL Open Font License 1.1)
-comes in a wheel; DejaVu Sans, which comes with matplotlib, has symbols and scripts that Noto Sans CJK lacks. A page
-embeds subsets of both, with only the characters that it shows.
+A new machine may have no CJK font, and matplotlib contains none. Noto Sans CJK (SIL Open Font License 1.1) is installed
+as a wheel. DejaVu Sans, which comes with matplotlib, has symbols and scripts that Noto Sans CJK lacks. A page embeds
+subsets of both fonts, with only the characters that it shows.
 """
 
 import base64
@@ -19,24 +19,24 @@ from fontTools.ttLib import TTFont
 from matplotlib.font_manager import FontEntry, fontManager
 
 CHART_FONTS = ("Card Sans", "DejaVu Sans")
-"""The names of the two fonts in matplotlib. In pages the second is called Card Symbols."""
+"""The names of the two fonts in matplotlib. Pages call the second one Card Symbols."""
 _FACES = {"ja": 0, "ko": 1, "zh": 2}
-"""Faces of the Noto collection: the same characters in the style of each language."""
+"""Maps language to its face in the Noto collection. Each face draws characters in the style of a language."""
 _FEATURES = ["ccmp", "kern", "mark"]
 _DROPPED_TABLES = ["BASE", "FFTM", "VORG", "VVAR", "vhea", "vmtx"]
-"""Tables for vertical text, a third of a subset's size, and FontForge's time stamp."""
+"""Font tables to leave out: those for vertical text, a third of a subset's size, and FontForge's time stamp."""
 _LETTERS_AND_MARKS = ("L", "M")
-"""Categories whose missing glyphs are left to the reader's own fonts: a text of characters' names is unreadable."""
+"""Unicode categories that are never replaced by names. The reader's own fonts show what is missing."""
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _REPLACEMENT = "\ufffd"
-"""Replaces bytes that could not be decoded; it would look like a glyph that is missing here."""
+"""The character for bytes that could not be decoded. It looks as if the font lacked a glyph."""
 _KEPT = frozenset("\n\t\u200c\u200d")
 
 
 def register_chart_fonts() -> None:
     """Register `CHART_FONTS` with matplotlib, unless they are registered already.
 
-    Text is measured with the collection's default weight, the thinnest one: about 6 % narrower than the shown text.
+    matplotlib measures text in the default weight, the thinnest. The page shows text that is about 6 % wider.
     """
     if all(entry.name != CHART_FONTS[0] for entry in fontManager.ttflist):
         fontManager.ttflist.append(FontEntry(str(_find_noto()), index=_FACES["zh"], name=CHART_FONTS[0], weight=400))
@@ -45,8 +45,9 @@ def register_chart_fonts() -> None:
 def make_legible(text: str) -> str:
     """Replace each symbol that no embedded font can draw by its name in brackets, and remove invisible characters.
 
-    Line breaks, tabs and the joiners that some scripts need stay; letters of scripts that the fonts lack are left to
-    the reader's fonts. Characters that change the direction of text are removed: they can disguise a text as another.
+    Line breaks, tabs and the joiners that some scripts need are kept. Letters that the fonts lack are kept too, and the
+    reader's fonts show them. Characters that change the direction of text are removed, because they can make a text
+    look like another one.
     """
     for character in sorted(set(text) - _KEPT):
         category = unicodedata.category(character)
@@ -66,13 +67,13 @@ class EmbeddedFont(NamedTuple):
     family: str
     weights: str
     data: str
-    """WOFF in base64."""
+    """The font as WOFF, encoded in base64."""
 
 
 def embed_fonts(text: str, language: str = "zh") -> list[EmbeddedFont]:
-    """Return both fonts, cut down to the characters of `text`, with all weights of Noto's.
+    """Return both fonts with only the characters of `text`. The Noto font has all its weights.
 
-    About 0.4 kB per Chinese character. WOFF, since WOFF2 would need one more package.
+    Each Chinese character takes about 0.4 kB. The format is WOFF, because WOFF2 would need one more package.
     """
     wanted = {ord(c) for c in text}
     face = _FACES.get(language[:2].lower(), _FACES["zh"])

@@ -1,8 +1,8 @@
-"""Draw SVG charts in the colours and fonts of the page; used by the card and the correction report.
+"""Draw SVG charts in the colours and fonts of the page, for the card and the correction report.
 
-Text stays text, so that it can be selected and searched. It is measured with the font that the card embeds
-(tasks/report/fonts). Labels come from data: matplotlib escapes them, and `text.parse_math` is off, as `$` would begin a
-formula.
+Text in a chart stays text, so that it can be selected and searched. It is measured with the font that the card embeds
+(tasks/report/fonts.py). Labels come from data, so matplotlib escapes them. `text.parse_math` is off, because otherwise
+`$` would begin a formula.
 """
 
 import io
@@ -46,9 +46,9 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
 }
 WIDTH = 8.6
-"""Inches (of 72 points) that fill the card's column; half of it fills one of two columns."""
+"""Width of the card's column in inches of 72 points. A chart in one of two columns has half this width."""
 _AXIS_CHARACTERS = 18
-"""Longest label on an axis, in characters; the table has the whole label."""
+"""Maximum length of a label on an axis, in characters. The table shows the whole label."""
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
@@ -66,7 +66,7 @@ def show_whole_numbers(axes: Axes, name: str) -> None:
 
 
 def svg(figure: Figure, name: str, tips: Mapping[str, str] | None = None) -> str:
-    """Return the figure as an SVG element whose ids are unique on the page; `tips` are those of `add_tip`."""
+    """Return the figure as an SVG element whose ids are unique on the page. `tips` is the dict that `add_tip` fills."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
@@ -81,20 +81,20 @@ def svg(figure: Figure, name: str, tips: Mapping[str, str] | None = None) -> str
 
 
 def _adapt_tag(tag: str, name: str) -> str:
-    """Return the tag with the page's colours and with ids that begin with the chart's name."""
+    """Return the tag with the page's colours and with ids that start with the chart's name."""
     for variable, colour in COLOURS.items():
         tag = tag.replace(colour, f"var(--{variable})")
     return re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", tag.replace("xlink:href=", "href="))
 
 
 def add_tip(tips: dict[str, str], artist: Any, text: str) -> None:
-    """Give the artist a tooltip, by adding it to `tips`, which `svg` writes."""
+    """Give the artist a tooltip by adding it to `tips`. `svg` writes the tooltips."""
     gid = f"tip{len(tips)}"
     artist.set_gid(gid)
     tips[gid] = text
 
 
 def shorten(label: str) -> str:
-    """Cut a label to one line that fits beside a chart."""
+    """Shorten a label to one line that fits beside a chart."""
     label = " ".join(make_legible(label).split())
     return label if len(label) <= _AXIS_CHARACTERS else label[: _AXIS_CHARACTERS - 1] + "…"

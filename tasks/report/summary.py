@@ -1,4 +1,4 @@
-"""The last screen of a run: what came in, what was found and changed, where the files are, what to type next."""
+"""Summarise a run at its end: what was read, found and changed, where the files are, and what to type next."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ _PAGES = (
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did, in lines for people: each result and each file is a name and a text."""
+    """What a run did, as lines for people. Each result and each file is a pair of name and text."""
 
     results: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     files: tuple[tuple[str, str], ...]
     next_steps: tuple[tuple[str, str], ...]
-    """A command, and what it does."""
+    """Pairs of a command and what it does."""
 
     def to_text(self) -> str:
         """Return the summary for a terminal."""
@@ -46,7 +46,7 @@ class Summary:
 
 
 def summarize_run(output: Path, licence: str | None = None, compared: Sequence[tuple[str, str]] = ()) -> Summary:
-    """Summarize the run under `output` from its files; `compared` is put after the results."""
+    """Summarise the run under `output` from its files. The lines in `compared` are added after the results."""
     facts = read_facts(output)
     warnings = list_warnings(facts, licence)
     if len(warnings) > _MAX_WARNINGS:

@@ -1,16 +1,16 @@
-"""Write the card of a run: one self-contained page, and a README.md with the hub's metadata.
+"""Write the card of a run: one self-contained page, and a README.md with metadata for the Hugging Face Hub.
 
 card.py      which files are written
-facts.py     what a run's files say: counts, and which items are drawn as examples
-rows.py      a few thousand rows of a Parquet file at a time
-page.html    the page: its sections in their order, and their words
+facts.py     reads from a run's files: counts, and a few items as examples
+rows.py      reads Parquet files a few thousand rows at a time
+page.html    the page: the order and texts of its sections
 item.html    how an item is shown: pictures, text, label, reason
-card.css     its layout; colours, text and tables are those of shared.css
-page.py      the values that page.html lays out
-sections.py  the rows of its tables, and its charts
-items.py     the texts and pictures of the drawn items
+card.css     the page's layout; shared.css sets colours, text and tables
+page.py      the values that page.html shows
+sections.py  the rows of the page's tables, and its charts
+items.py     the texts and pictures of the example items
 flow.py      the diagram of items through the stages
 prompts.py   the prompts, rendered for one item of each task
-warnings.py  what to read first
+warnings.py  the warnings at the top of the page
 readme.py    the card as README.md    (emit.licence)
 """

@@ -14,24 +14,24 @@ from tasks.report.card.readme import render_readme
 from tasks.storage.files import write_bytes
 
 FOLDER, PAGE, README, SETTINGS = "card", "index.html", "README.md", "settings.json"
-"""The card's folder under the run's, and its files."""
+"""The name of the card's folder in the run's folder, and the names of its files."""
 
 
 class CardSettings(Record):
-    """What the card shows and no other file of the run has. Saved beside the card, so that it can be rewritten."""
+    """Facts that no other file of the run has. They are saved beside the card, so that the card can be rewritten."""
 
     title: str = Field(min_length=1)
     licence: str | None = None
-    """An SPDX identifier or the name of another licence; None if no licence is named."""
+    """An SPDX identifier or the name of another licence. None means that no licence is named."""
     pack: str | None = None
-    """Name or folder of the pack with which prompts are rendered; None leaves the prompts out."""
+    """Name or folder of the pack whose prompts the card shows. None means that the card shows no prompts."""
 
 
 def write_card(output: Path, settings: CardSettings, *, seed: int = 0) -> Path:
-    """Write `output`/card/index.html and README.md (atomically) for the run under `output`; return the page's path.
+    """Write index.html and README.md (atomically) into `output`/card, and return the path of index.html.
 
-    The card leaves out what the run lacks. `seed` decides which items are drawn as examples. Raises ConfigError if
-    `output` does not exist, and PackError, naming the file, if the pack or one of its templates cannot be used.
+    Sections for which the run has no data are left out. `seed` decides which items are shown as examples. Raises
+    ConfigError if `output` does not exist, and PackError, which names the file, if the pack cannot be used.
     """
     if not output.is_dir():
         raise ConfigError(f"{output}: no such folder. Give the `output` folder of a run's configuration.")
@@ -52,7 +52,7 @@ def write_card(output: Path, settings: CardSettings, *, seed: int = 0) -> Path:
 
 
 def read_settings(output: Path) -> CardSettings | None:
-    """Read the settings with which the run's card was last written; None if it has no card.
+    """Return the settings with which the run's card was last written, or None if it has no card.
 
     Raises ConfigError if the file is broken.
     """

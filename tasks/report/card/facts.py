@@ -1,7 +1,7 @@
-"""Read what the card shows from a run's files: counts, and a few items drawn as examples.
+"""Read the card's contents from a run's files: counts, and a few items as examples.
 
-Every file is optional. Memory does not grow with the number of items. Items are drawn with a seed, so the same run
-always gives the same card.
+Every file is optional. Memory use does not grow with the number of items. The examples are drawn with a fixed seed, so
+the same run always gives the same card.
 """
 
 from collections import Counter, defaultdict
@@ -29,11 +29,11 @@ _EXAMPLES_PER_ORIGIN = 4
 _ITEMS_PER_DROP_REASON = 2
 _CHANGED_ITEMS = 24
 _REASONS = 5000
-"""At most this many reasons are measured: the n-grams of a million would not fit into memory."""
+"""Maximum number of reasons that are measured. The n-grams of a million reasons would not fit into memory."""
 _STEPS = 20
-"""Bars of a histogram of probabilities."""
+"""Number of bars in a histogram of probabilities."""
 _FILES = 20
-"""A folder with more files than this (copied images) is shown as one line."""
+"""A folder with more files than this, such as copied images, is shown as one line."""
 
 _STAGES = (
     "samples/labelled",
@@ -51,17 +51,17 @@ class Emitted:
     """The training set."""
 
     parts: Counter[tuple[str, str]]
-    """Examples by (origin, subset)."""
+    """Maps (origin, subset) to the number of examples."""
     labels: dict[str, Counter[str]] | None
-    """Label → examples by origin, without the mix and tasks that have no label set. None if no task has one."""
+    """Maps label to examples per origin, without the mix and tasks without a label set. None if no task has one."""
     examples: dict[str, tuple[Row, ...]]
-    """Drawn rows of emit/kept.parquet by origin, strongest first."""
+    """Maps origin to some rows of emit/kept.parquet. The strongest origin comes first."""
     reasons: tuple[str, ...]
-    """All reasons, or an evenly drawn sample."""
+    """All reasons, or a random sample of them if there are too many."""
     with_reason: int
-    """Examples that have a reason."""
+    """Number of examples that have a reason."""
     judged_pool: int = 0
-    """Examples of origin REVIEW whose items are from the pool."""
+    """Number of examples of origin REVIEW whose items are from the pool."""
 
     @property
     def count(self) -> int:
@@ -82,11 +82,11 @@ class Changes:
     """The given labels that correction changed."""
 
     pairs: Counter[tuple[str, str | None]]
-    """Items by (given label, new label); a new label of None means that the item was dropped, as no label is right."""
+    """Maps (given label, new label) to the number of items. None as the new label means that the item was dropped."""
     drawn: tuple[Row, ...]
-    """Drawn rows of correction/kept.parquet, those of the most frequent pairs first."""
+    """Some rows of correction/kept.parquet. Rows of the most frequent pairs come first."""
     report: dict[str, Any]
-    """The content of correction/report.json; empty if there is no such file."""
+    """The content of correction/report.json, or an empty dict if there is no such file."""
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Step:
     count: int = 0
     kept: int = 0
     own: float = 0.0
-    """Sum of the teacher's own probabilities (or shares of votes)."""
+    """Sum of the teacher's own probabilities (or of its shares of votes)."""
     expected: float = 0.0
     """Sum of the expected precisions."""
 
@@ -106,9 +106,9 @@ class Confidence:
     """Two histograms of the pool's pseudo-labels, from 0 to 1. Both are empty if there are no pseudo-labels."""
 
     own: tuple[Step, ...] = ()
-    """By the teacher's own probability (or share of votes)."""
+    """The bars over the teacher's own probability (or share of votes)."""
     expected: tuple[Step, ...] = ()
-    """By expected precision."""
+    """The bars over the expected precision."""
 
 
 @dataclass(frozen=True)
@@ -119,52 +119,52 @@ class Drops:
     reason: str
     count: int
     drawn: tuple[Row, ...]
-    """`sample_id` and `why` of a few of them."""
+    """The columns `sample_id` and `why` for a few of these items."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that the card shows. Made by `read_facts`."""
+    """Everything that the card shows about the run's data. `read_facts` creates it."""
 
     records: dict[str, StageRecord]
-    """Records by stage, in the order of the stages."""
+    """Maps stage to its record, in the order of the stages."""
     before: Counter[str]
-    """Usable labelled items by given label, without those of tasks that have no label set."""
+    """Maps given label to the number of usable labelled items, except for tasks without a label set."""
     emitted: Emitted
     changes: Changes
     confidence: Confidence
     drops: tuple[Drops, ...]
     contents: Contents
-    """Text and pictures of the drawn items."""
+    """Texts and pictures of the items that are shown."""
     files: tuple[tuple[str, int, int], ...]
-    """What emit wrote: path under emit/, number of files (1, or those of a whole folder), bytes."""
+    """What emit wrote: path under emit/, number of files (more than 1 for a folder), and bytes."""
     version: Version | None
-    """The latest version of the set; None if versions were not recorded."""
+    """The latest version of the set, or None if no version is recorded."""
     diversity: Variety | None
-    """How varied the emitted reasons are; None if there are none."""
+    """How varied the emitted reasons are, or None if there are no reasons."""
     evaluation: Report | None = None
-    """Scores of students that were trained on the set; None if that was not measured."""
+    """Scores of students that were trained on the set, or None if no students were measured."""
 
     @property
     def labels(self) -> list[str]:
-        """Labels of the labelled items and of the set, those with the most labelled items first."""
+        """All labels of the labelled items and of the set. Labels with the most labelled items come first."""
         sizes = {label: found.total() for label, found in (self.emitted.labels or {}).items()}
         return sorted({*self.before, *sizes}, key=lambda x: (-self.before[x], -sizes.get(x, 0), x))
 
     @property
     def shown_score(self) -> Score | None:
-        """The scores that are shown by class: those of the variant `all`, or of the last variant."""
+        """The score that is shown per class: that of the variant `all`, or else that of the last variant."""
         scores = () if self.evaluation is None else self.evaluation.scores
         return next((s for s in scores if s.variant == Variant.ALL), scores[-1] if scores else None)
 
     def find_figure(self, stage: str, name: str) -> float | None:
-        """Return a figure from a stage's record; None if the run has no such stage or figure."""
+        """Return a figure from a stage's record, or None if the run has no such stage or figure."""
         record = self.records.get(stage)
         return None if record is None else record.figures.get(name)
 
 
 def read_stage_records(output: Path) -> Iterator[StageRecord]:
-    """Yield the records of the stages that a run has finished under `output`, in the order of the stages."""
+    """Yield the record of each finished stage of the run under `output`, in the order of the stages."""
     for stage in _STAGES:
         record = read_record(output / stage)
         if record is not None:
@@ -172,7 +172,7 @@ def read_stage_records(output: Path) -> Iterator[StageRecord]:
 
 
 def read_facts(output: Path, seed: int = 0) -> Facts:
-    """Read the files that a run left under `output`; facts whose files are missing are empty."""
+    """Read the files that a run wrote under `output`. If a file is missing, the facts from it are empty."""
     records = {record.stage: record for record in read_stage_records(output)}
     before, tasks_without_labels = _count_given_labels(output / "samples")
     emitted = _read_emitted(output, tasks_without_labels, seed)
@@ -225,7 +225,7 @@ def _read_emitted(output: Path, tasks_without_labels: set[str], seed: int) -> Em
 
 
 def _count_pool_items(samples: Path, items: set[tuple[str, str]]) -> int:
-    """Return how many of these items (source, id) are in the pool and not in the labelled set."""
+    """Return how many of the `items`, given as (source, id), are in the pool and not in the labelled set."""
     for split in (Split.UNLABELLED, Split.LABELLED) if items else ():
         rows = read_columns(samples / split / "kept.parquet", "source", "id")
         found = {item for row in rows if (item := (row["source"], row["id"])) in items}
@@ -234,7 +234,7 @@ def _count_pool_items(samples: Path, items: set[tuple[str, str]]) -> int:
 
 
 def _count_given_labels(samples: Path) -> tuple[Counter[str], set[str]]:
-    """Count the usable items by given label; return also the tasks without a label set, which are not counted."""
+    """Return a count of usable items per given label, and the tasks without a label set, which are not counted."""
     counts: Counter[str] = Counter()
     tasks_without_labels: set[str] = set()
     for split in (Split.LABELLED, Split.UNLABELLED):
@@ -260,7 +260,7 @@ def _read_changes(stage: Path, seed: int) -> Changes:
 
 
 def _read_confidence(stage: Path) -> Confidence:
-    """Read trust.parquet; answers without a confidence or an expected precision are left out."""
+    """Read trust.parquet. Answers without a confidence or an expected precision are left out."""
     own, expected = ([Step() for _ in range(_STEPS)] for _ in range(2))
     for row in read_columns(stage / "trust.parquet", "decision", "expected", "evidence"):
         confidence = Evidence.model_validate_json(row["evidence"] or "{}").confidence
@@ -276,7 +276,7 @@ def _read_confidence(stage: Path) -> Confidence:
 
 
 def _read_evaluation(output: Path) -> Report | None:
-    """Read the scores that `evaluate` wrote; None if it was not run or its file is broken."""
+    """Return the scores that `evaluate` wrote, or None if it was not run or its file is broken."""
     try:
         return Report.model_validate_json((output / "evaluate" / "scores.json").read_bytes())
     except (FileNotFoundError, ValidationError):

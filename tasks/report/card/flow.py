@@ -1,7 +1,8 @@
-"""Draw the flow of items through a run, from what was read to the training set, as a Sankey diagram.
+"""Draw a Sankey diagram of the items in a run, from the data that was read to the training set.
 
-matplotlib's own Sankey class draws single arrows, not columns of nodes, so nodes and bands are placed here. Only counts
-are needed: `kept + dropped = input` holds in every stage, so an item that is not in the next column was left out.
+matplotlib's own Sankey class draws single arrows and not columns of nodes, so this module places the nodes and bands.
+The diagram needs only counts: `kept + dropped = input` holds in every stage, so items that are not in the next column
+were left out.
 """
 
 from collections import defaultdict
@@ -21,7 +22,7 @@ from tasks.storage.stage_record import StageRecord
 
 _LANE_INCHES = 1.8
 _MARGIN_INCHES = 0.7
-"""Height of everything that is no lane."""
+"""Height of the diagram without its lanes."""
 # in points
 _HEADINGS = 24.0
 _NODE_WIDTH = 9.0
@@ -56,7 +57,7 @@ class Link:
 
 
 def list_links(facts: Facts) -> list[Link]:
-    """Return the links of the run's diagram; none if the run has read nothing."""
+    """Return the links of the run's diagram. The list is empty if the run has read no items."""
     origins, judged_pool = facts.emitted.origins, facts.emitted.judged_pool
     of_labelled = {o: origins[o] - (judged_pool if o is Origin.REVIEW else 0) for o in _OF_LABELLED}
     emitted = {o: Node(o, _LANES.get(o, o), 3, ORIGINS.get(o, "muted")) for o in (*ORIGINS, *origins)}
@@ -92,7 +93,7 @@ def _list_reading(record: StageRecord, usable: Node) -> list[Link]:
 
 @matplotlib.rc_context(STYLE)
 def draw_flow(links: Sequence[Link]) -> str:
-    """Return the diagram as SVG; the tooltip of each band says which items it shows."""
+    """Return the diagram as SVG. Each band has a tooltip that says which items it shows."""
     sizes = {
         node: max(sum(k.count for k in links if k.source == node), sum(k.count for k in links if k.target == node))
         for node in dict.fromkeys(node for link in links for node in (link.source, link.target))
@@ -116,7 +117,7 @@ def draw_flow(links: Sequence[Link]) -> str:
 
 
 def _place_nodes(sizes: dict[Node, int], height: float) -> tuple[float, dict[Node, float]]:
-    """Return how many points high one item is, so that all fit into `height` points, and the top of each node.
+    """Return the height of one item in points, chosen so that all fit into `height`, and the top of each node.
 
     Each lane is below the one before it, so that bands of different lanes do not cross before the last column.
     """

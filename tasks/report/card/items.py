@@ -20,10 +20,10 @@ from tasks.report.card.rows import Row, read_columns
 from tasks.storage.html import cut_text
 
 _PICTURE_SIZE = (220, 330)
-"""Pixels at most: about 10 kB, so that a hundred pictures fit into a page that can be sent by mail."""
+"""Maximum width and height. A picture has about 10 kB, so a page with a hundred of them can be sent by mail."""
 _PICTURE_QUALITY = 68
 _PICTURES = 3
-"""Pictures shown per item."""
+"""Maximum number of pictures that are shown per item."""
 _ITEM_CHARACTERS = 1200
 _PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
 _IMAGES: TypeAdapter[tuple[ImageRef, ...]] = TypeAdapter(tuple[ImageRef, ...])
@@ -35,7 +35,7 @@ _SPLITS = {
     LeftOutReason.UNREASONED.value: Split.LABELLED,
     LeftOutReason.UNTRUSTED.value: Split.UNLABELLED,
 }
-"""The split of the items that a stage processes, or that emit leaves out for a reason; other items may be of either."""
+"""Maps stage to the split that it processes, and drop reason to the split of the items left out for it."""
 
 
 class Content(NamedTuple):
@@ -43,21 +43,21 @@ class Content(NamedTuple):
 
     split: Split
     source: str
-    """Manifest file."""
+    """The manifest file that the item is from."""
     parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of the drawn items by id. A labelled item and one of the pool may share an id."""
+    """Maps item id to the contents of the items with this id. A labelled item and a pool item may share an id."""
 
     items: dict[str, tuple[Content, ...]]
 
     def find(self, row: Row, stage: str, reason: str = "") -> tuple[Part, ...]:
-        """Return the parts of the item of a row that was drawn from `stage`, or that was left out there for `reason`.
+        """Return the parts of the item that `row` describes. `stage` and `reason` say where the row comes from.
 
-        None are returned for an item that was refused when it was read, or if two items share its id and the row does
-        not say which one it is.
+        Returns no parts if the item was refused when it was read, or if two items share its id and the row does not say
+        which one is meant.
         """
         if stage.startswith("samples/"):
             return ()
@@ -69,7 +69,7 @@ class Contents:
 
 
 def read_contents(samples: Path, ids: Collection[str]) -> Contents:
-    """Read the contents of the items with these ids, in one pass over each file of samples."""
+    """Read the contents of the items with these ids. Each file of samples is read only once."""
     found: defaultdict[str, tuple[Content, ...]] = defaultdict(tuple)
     for split in (Split.LABELLED, Split.UNLABELLED) if ids else ():
         for row in read_columns(samples / split / "kept.parquet", "id", "source", "parts"):
@@ -83,11 +83,11 @@ class Picture:
     """A small version of an image."""
 
     url: str
-    """A data: URL (WebP); empty if the file cannot be shown."""
+    """A `data:` URL with a WebP image, or empty if the image cannot be shown."""
     width: int
     height: int
     note: str
-    """The size of the original, or why it cannot be shown."""
+    """The size of the original image, or why it cannot be shown."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,19 @@ class ShownItem:
     """An item as the page shows it."""
 
     row: Row
-    """The row that it was drawn from, with its label and reason."""
+    """The Parquet row about the item, with its label and reason."""
     pictures: tuple[Picture, ...]
     more_pictures: int
-    """Pictures that are not shown."""
+    """Number of pictures that are not shown."""
     text: list[str]
-    """Its text, split where pictures are; empty if it has no words."""
+    """The item's text, split where its pictures are. Empty if it has no words."""
     turns: list[dict[str, Any]]
-    """Role and content of each message that is trained on."""
+    """The messages that a student is trained on, each with role and content."""
     tags: Sequence[str | None]
 
 
 def show_item(row: Row, parts: Sequence[Part], *tags: str | None) -> ShownItem:
-    """Return the row's item as the page shows it. If it has no `parts`, its conversation is shown instead."""
+    """Return the row's item as the page shows it. Without `parts`, the row's conversation is shown instead."""
     turns = orjson.loads(row.get("messages") or "[]")
     text = "".join(p.text if isinstance(p, TextPart) else IMAGE_TOKEN for p in parts)
     images = tuple(p.image for p in parts if isinstance(p, ImagePart))
@@ -122,7 +122,7 @@ def show_item(row: Row, parts: Sequence[Part], *tags: str | None) -> ShownItem:
 
 
 def shrink_image(image: ImageRef) -> Picture:
-    """Return a small, upright version on white; if the file cannot be read, a picture without URL that says why."""
+    """Return a small, upright picture on white. If the file cannot be read, the picture has no URL but a note."""
     try:
         with Image.open(image.path, formats=FORMATS) as file:
             file.draft("RGB", _PICTURE_SIZE)  # a JPEG is decoded no larger than needed

@@ -1,4 +1,4 @@
-"""Render the card's page: the values here, their layout and words in page.html."""
+"""Render the card's page. This module computes the values; page.html has the layout and texts."""
 
 import time
 from collections import Counter
@@ -20,12 +20,12 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that the page and the README show. Made by `write_card`."""
+    """Everything that the page and the README show. `write_card` creates it."""
 
     title: str
     licence: str | None
     language: str | None
-    """Language of the data; None if it is unknown."""
+    """The language of the data, or None if it is unknown."""
     facts: Facts
     prompts: tuple[RenderedPrompt, ...]
 
@@ -33,7 +33,7 @@ class Card:
 def render_page(card: Card) -> str:
     """Return the HTML page with embedded fonts.
 
-    The template is rendered twice: first to learn which characters the fonts must have.
+    The template is rendered twice. The first time shows which characters the fonts must have.
     """
     template = html_environment(_FOLDER, _FOLDER.parent).get_template("page.html")
     values = _collect_values(card)

@@ -1,4 +1,4 @@
-"""Render the prompts that a run's models were asked, for one item of each task."""
+"""Render the prompts that a run's models received, for one item of each task."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ _SAMPLES = ("samples/labelled", "samples/unlabelled")
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """A prompt as a model gets it, with `<image>` in place of each image."""
+    """A prompt as a model receives it, except that `<image>` stands for each image."""
 
     name: str
-    """Which model is asked what, about which item."""
+    """A title that says which model is asked what about which item."""
     text: str
     answer: str = ""
-    """The answer that a student is trained to give; empty for prompts that models answer themselves."""
+    """The answer that a student is trained to give. Empty for prompts that are not used for training."""
 
 
 def render_prompts(pack: Pack, output: Path) -> tuple[RenderedPrompt, ...]:
     """Return the pack's prompts for the first item of each task in the run under `output`.
 
-    Text that was read from images is left out, nothing is shortened, and the reason is a placeholder.
-    Raises PackError, naming the file, if a template cannot be rendered.
+    Prompts contain no text that was read from images, are not shortened, and have a placeholder as the reason. Raises
+    PackError, which names the file, if a template cannot be rendered.
     """
     prompter = Prompter(pack, "", max_pixels=1, min_pixels=1, texts={})
     return tuple(p for sample in _find_one_sample_per_task(output) for p in _render_prompts(prompter, sample))

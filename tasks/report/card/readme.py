@@ -1,4 +1,4 @@
-"""Write the card as README.md: metadata that the Hugging Face Hub reads, then the same facts as tables."""
+"""Write the card as README.md: metadata for the Hugging Face Hub, then the facts of the card as tables."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ _LISTED_LABELS = 100
 
 
 def render_readme(card: Card) -> str:
-    """Return the whole file. Text from data is escaped, so that it is shown and not read as Markdown or HTML."""
+    """Return the content of README.md. Text from data is escaped, so that it is not read as Markdown or HTML."""
     return f"---\n{_make_metadata(card).to_yaml()}\n---\n\n" + "\n".join(_write_lines(card)) + "\n"
 
 
@@ -37,7 +37,7 @@ def _make_metadata(card: Card) -> DatasetCardData:
 
 
 def _name_licence(licence: str | None) -> tuple[str, str | None]:
-    """Return the licence's identifier on the Hub; for a licence that has none, `other` and a name."""
+    """Return the licence's identifier on the Hub and None. If it has no identifier, return `other` and its name."""
     if licence is None:
         return "unknown", None
     if _LICENCE_IDENTIFIER.fullmatch(licence.lower()):

@@ -16,9 +16,9 @@ _ROWS_PER_BATCH = 2000
 
 
 def read_columns(path: Path, *columns: str) -> Iterator[Row]:
-    """Yield the file's rows with these columns, None in columns that the file lacks; nothing if it cannot be read.
+    """Yield the file's rows with these columns. A column that the file lacks is None in every row.
 
-    A card shows what there is: a stage that was skipped or killed must not stop it.
+    If the file cannot be read, yield nothing, because a card is also written if a stage was skipped or killed.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -32,9 +32,9 @@ def read_columns(path: Path, *columns: str) -> Iterator[Row]:
 
 
 class Draw(Generic[T]):
-    """Draw at most `size` of the things that are added, each with the same probability.
+    """A random sample of at most `size` of the things that are added. All things have the same probability.
 
-    Reservoir sampling (Vitter's algorithm R): the number of things need not be known beforehand.
+    It uses reservoir sampling (Vitter's algorithm R), so the number of things need not be known in advance.
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
@@ -44,7 +44,7 @@ class Draw(Generic[T]):
         self._random = random.Random(seed)
 
     def add(self, thing: T) -> None:
-        """Add one thing, which may replace one that was drawn before."""
+        """Offer one thing to the sample. It may replace a thing that is already in the sample."""
         self.seen += 1
         if len(self.drawn) < self._size:
             self.drawn.append(thing)

@@ -1,4 +1,4 @@
-"""Make the tables and charts of the page's sections; page.html lays them out."""
+"""Make the tables and charts of the page's sections. page.html arranges them."""
 
 import time
 from collections import Counter, defaultdict
@@ -19,9 +19,9 @@ from tasks.report.correction.figures import Bar, Bin, Share
 from tasks.storage.stage_record import StageRecord
 
 CHARTED_LABELS = 60
-"""Labels on the chart of class sizes; the table has all of them."""
+"""Maximum number of labels on the chart of class sizes. The table has all labels."""
 _CONFUSION_LABELS = 40
-"""Labels on each side of the chart of changes; if there are more, only the table is shown."""
+"""Maximum number of labels on each side of the chart of changes. With more, only the table is shown."""
 _NO_LABEL = "none of the labels"
 
 
@@ -29,9 +29,9 @@ Rows = list[tuple[object, ...]]
 
 
 def list_rows(facts: Facts) -> dict[str, Rows]:
-    """Return the rows of the page's tables by name; a table has no rows if the run lacks its facts.
+    """Return a dict that maps table name to the rows of the table. If the run lacks the data, there are no rows.
 
-    The columns of `costs` and `labels` differ from run to run: the first row has their heads.
+    The columns of `costs` and `labels` differ between runs, so the first row of these tables has the headings.
     """
     diversity = facts.diversity
     most = max((d.count for d in facts.drops), default=1)
@@ -109,7 +109,7 @@ def _list_student_rows(facts: Facts) -> dict[str, Rows]:
 
 
 def draw_charts(facts: Facts) -> dict[str, str]:
-    """Return the page's charts by name, as SVG. Charts whose facts the run lacks are missing."""
+    """Return a dict that maps chart name to SVG. A chart is missing if the run lacks the data for it."""
     charts: dict[str, str] = {}
     if links := list_links(facts):
         charts["flow"] = draw_flow(links)

@@ -1,4 +1,4 @@
-"""List what a reader of the card must know first: everything in a run that calls for caution."""
+"""List the warnings at the top of the card: everything in a run that calls for caution."""
 
 from collections.abc import Iterator
 
@@ -11,20 +11,20 @@ TRANSDUCTIVE = (
 )
 _FEW_EXAMPLES = 5
 _UNEVEN_CLASSES = 20.0
-"""Ratio of the largest class to the smallest."""
+"""Warn if the largest class has more than this many times the examples of the smallest."""
 _REFUSED_SHARE = 0.05
 _REPEATED_SHARE = 0.05
-"""Share of reasons that repeat another one."""
+"""Warn if more than this share of the reasons repeat another reason."""
 _NAMED_LABELS = 12
 
 
 def is_transductive(facts: Facts) -> bool:
-    """Return whether emit allowed evaluation items into the set."""
+    """Return whether the training set may contain evaluation items."""
     return bool(facts.find_figure("emit", "transductive"))
 
 
 def list_warnings(facts: Facts, licence: str | None) -> list[str]:
-    """Return the warnings as sentences, the most serious first. TRANSDUCTIVE is not among them: it tops the page."""
+    """Return the warnings as sentences, the most serious first. TRANSDUCTIVE is shown elsewhere and not included."""
     return [
         *_check_run(facts),
         *_check_labels(facts),

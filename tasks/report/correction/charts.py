@@ -1,6 +1,7 @@
-"""Draw the plots of the correction's report; the card shows some of them too.
+"""Draw the plots of the correction report. The card shows some of them too.
 
-They contain no labels, because the report embeds no font. Labels appear in HTML only, in the reader's fonts.
+The plots contain no labels of items, because the report embeds no font. Such labels appear only in HTML, in the
+reader's fonts.
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,13 @@ from tasks.report.correction.figures import Bar, Bin
 from tasks.report.plots import ACCENT, INK, MUTED, STYLE, WARN, canvas, svg
 
 _SIZE = (5.5, 3.35)
-"""Width and height in inches; the page stretches the plot to its column."""
+"""Width and height in inches. The page stretches each plot to the width of its column."""
 _MANY = 200
-"""From this height on, bars have a logarithmic scale: most items are hardly suspicious and would hide the others."""
+"""From this bar height, the scale is logarithmic, because the many unsuspicious items would hide the others."""
 
 
 def draw_reliability(bins: Sequence[Bin]) -> str:
-    """Plot the share found wrong against the predicted P(wrong), with Wilson intervals and the number of items."""
+    """Plot the share of items found wrong against predicted P(wrong), with Wilson intervals and item counts."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(*_SIZE)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as predicted")
@@ -39,7 +40,7 @@ def draw_reliability(bins: Sequence[Bin]) -> str:
 
 
 def draw_suspicion(bars: Sequence[Bar], threshold: float | None) -> str:
-    """Plot the number of items by P(wrong), the flagged ones in another colour, and the threshold."""
+    """Plot how many items have which P(wrong). Flagged items have another colour; a line marks the threshold."""
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(*_SIZE)
         left, width = [b.low for b in bars], bars[0].high - bars[0].low
@@ -61,9 +62,10 @@ def draw_suspicion(bars: Sequence[Bar], threshold: float | None) -> str:
 
 
 def draw_budget(points: Sequence[tuple[int, float]], items: int) -> str:
-    """Plot the expected number of wrong labels against further reviews, in order of gain and, to compare, in any order.
+    """Plot the expected number of wrong labels against the number of further reviews.
 
-    `items` is the number of items left to review.
+    One curve reviews the items with the highest gain first; the other, for comparison, reviews items in any order.
+    `items` is the number of items that are left to review.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = canvas(*_SIZE)

@@ -1,4 +1,4 @@
-"""Measure every figure of a correction's report: the content of report.json."""
+"""Compute every figure of a correction report: the content of report.json."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ _BARS = 40
 _SUSPECTS = 30
 _POINTS = 200
 _LEFT = 0.05
-"""The budget curve ends when this share of the wrong labels expected now is left; beyond that it is nearly flat."""
+"""The budget curve ends when only this share of the expected wrong labels is left. Beyond it is nearly flat."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """`hits` of `of` items, with the 95 % Wilson interval; the share is None if `of` is 0."""
+    """The share `hits` / `of` with its 95 % Wilson interval. The share is None if `of` is 0."""
 
     hits: int
     of: int
@@ -52,7 +52,7 @@ class Bar:
 
 
 def measure(decisions: Decisions) -> dict[str, Any]:
-    """Return the figures about the decisions, under their names in report.json."""
+    """Return a dict that maps the names in report.json to the figures of these decisions."""
     judgements, verdicts, beliefs = decisions.judgements, decisions.verdicts, decisions.beliefs
     asked = decisions.person_asked.tolist()
     audited = [i for i in asked[: decisions.audited] if i in verdicts]
@@ -99,7 +99,7 @@ def measure(decisions: Decisions) -> dict[str, Any]:
 
 
 def predict_held_out(decisions: Decisions) -> dict[int, float]:
-    """Return P(wrong) of each item with a verdict, by a model fitted to the verdicts of the other four fifths."""
+    """Return P(wrong) for each item with a verdict, keyed by item index, by a model fitted without its verdict."""
     parts = cross_fit(decisions.judgements, decisions.evidence, decisions.verdicts)
     return {i: float(beliefs.p_wrong[i]) for held_out, beliefs in parts for i in held_out}
 
@@ -128,17 +128,17 @@ def explain_gate(gate: Gate, verdicts: int) -> str:
 
 
 def measure_share(hits: int, of: int) -> Share:
-    """Return the share with its Wilson interval."""
+    """Return the share `hits` / `of` with its Wilson interval."""
     if of == 0:
         return Share(0, 0, None, None, None)
     return Share(hits, of, hits / of, *wilson_interval(hits, of))
 
 
 def _find_threshold(decisions: Decisions) -> float | None:
-    """Return the lowest P(wrong) that is flagged, or None where flags are not set by it.
+    """Return the lowest P(wrong) that is flagged, or None if P(wrong) does not decide which items are flagged.
 
-    Only items without a verdict count, as a verdict overrules the flag. A flagged item below an unflagged one was not
-    flagged by P(wrong), but because the teacher found no label right.
+    Only items without a verdict count, because a verdict overrules the flag. If a flagged item has a lower P(wrong)
+    than an unflagged one, it was flagged because the teacher found no label right.
     """
     if not decisions.estimates:
         return None
@@ -176,7 +176,7 @@ def _expect_wrong(decisions: Decisions) -> float:
 
 
 def _count_changes(decisions: Decisions) -> dict[str, float]:
-    """Count the changed labels; the last three are expected numbers among the unreviewed changes."""
+    """Count the changed labels. The last three figures are expected numbers among the unreviewed changes."""
     changed, beliefs = _find_changed(decisions), decisions.beliefs
     judged = np.zeros(len(changed), dtype=bool)
     judged[list(decisions.verdicts)] = True
@@ -201,7 +201,7 @@ def _plan_budget(gain: Values) -> tuple[tuple[int, float], ...]:
 
 
 def _count_classes(decisions: Decisions) -> list[dict[str, Any]]:
-    """Count the items of each given label, in the order of the labels."""
+    """Return counts for each given label, in the order of the labels."""
     changed = _find_changed(decisions)
     own = [decisions.judgements.given == number for number in range(len(decisions.judgements.labels))]
     return [
@@ -217,9 +217,9 @@ def _count_classes(decisions: Decisions) -> list[dict[str, Any]]:
 
 
 def _count_pairs(decisions: Decisions) -> list[dict[str, Any]]:
-    """Count flagged items by given and proposed label (None: none of the labels), the most frequent pair first.
+    """Count flagged items per pair of given and proposed label. The most frequent pair comes first.
 
-    `changed` counts those whose label was changed or that were dropped.
+    A proposed label of None means that no label is right. `changed` counts the items that were relabelled or dropped.
     """
     labels, given = decisions.judgements.labels, decisions.judgements.given
     changed = _find_changed(decisions)
@@ -255,7 +255,7 @@ def _count_by_suspicion(wrong: Values, flagged: Flags) -> tuple[Bar, ...]:
 
 
 def _list_suspects(decisions: Decisions) -> list[dict[str, Any]]:
-    """Return the items whose given label is most probably wrong."""
+    """Return the items whose given labels are most likely to be wrong."""
     judgements, beliefs = decisions.judgements, decisions.beliefs
     labels: tuple[str | None, ...] = (*judgements.labels, None)  # -1 is none of them
     given: list[int] = judgements.given.tolist()

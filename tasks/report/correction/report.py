@@ -13,7 +13,7 @@ from tasks.storage.html import html_environment
 from tasks.storage.json_lines import write_json
 
 PAGE, FIGURES = "report.html", "report.json"
-"""The files of a report's folder."""
+"""The names of the report's files."""
 _TEMPLATES = Path(__file__).parent
 
 
@@ -28,8 +28,8 @@ def write_report(
 ) -> None:
     """Write `folder`/report.html and report.json (atomically).
 
-    `costs` are shown under their names. `excluded` maps ids of items without a decision to the reason. `repeats` is the
-    number of predictions per item of which the students' probabilities are the mean.
+    `costs` maps name to cost. `excluded` maps the id of each item without a decision to the reason. `repeats` says how
+    many predictions per item were averaged to get the students' probabilities.
     """
     figures = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(decisions)
     write_bytes(folder / PAGE, render_page(figures).encode())
