@@ -213,7 +213,7 @@ def ask_person(output: Path, drift: Drift, against: tuple[str, ...], hours: floa
 
 
 def _answer_after_outage(key: str, until: float) -> Approval | None:
-    """Wait until `until` for the form `key` to be answered, even if the API is unavailable at times."""
+    """Return the answer to the form `key`, or None if there is none by `until`. Wait while the API is unavailable."""
     keyset = keyset_from_paused_state(Paused(pause_key=key))
     while time.monotonic() < until:
         wait_for_api()

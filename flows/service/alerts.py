@@ -72,7 +72,7 @@ def _can_notify(block: BlockDocument) -> bool:
 def apply_automations(
     client: SyncPrefectClient, block: BlockDocument | None = None, file: Path = AUTOMATIONS
 ) -> dict[str, Applied]:
-    """Create or update on the server the automations in `file`. Return a dict that maps name to what happened.
+    """Create or update the automations in `file` on the server. Return a dict that maps name to what happened.
 
     Alerts are sent through `block`. If `block` is None, they keep the block that they have, if any. Automations that
     were switched off in the web UI stay off. Applying the file again changes nothing.
@@ -104,7 +104,7 @@ def _apply(client: SyncPrefectClient, declared: dict[str, Any], block: BlockDocu
 
 
 def _add_block(action: dict[str, Any], block: BlockDocument | None) -> dict[str, Any]:
-    """Return `action` with `block` filled in if it is an alert, in the form that the block's type needs."""
+    """Return an alert's action in the form that `block` needs; without a block, it does nothing. Keep other actions."""
     if action["type"] != "send-notification":
         return action
     if block is None:
