@@ -137,7 +137,7 @@ class Facts:
     contents: Contents
     """Texts and pictures of the items that are shown."""
     files: tuple[tuple[str, int, int], ...]
-    """What emit wrote: path under emit/, number of files (more than 1 for a folder), and bytes."""
+    """What emit wrote: path under emit/, number of files (1, or all files of a folder), and bytes."""
     version: Version | None
     """The latest version of the set, or None if no version is recorded."""
     diversity: Variety | None
