@@ -58,9 +58,9 @@ def wait_for_api() -> None:
 
 
 def find_api_fault() -> Exception | None:
-    """Return the error with which Prefect's API fails now, or None if it answers.
+    """Return the error that Prefect's API currently raises, or None if it responds.
 
-    The running flow's own client would retry for a minute before it reports a fault.
+    Uses a client of its own, because the flow's would retry for a minute before it reports a fault.
     """
     # With settings of its own Prefect returns a new client instead of the flow's.
     with get_client(sync_client=True, httpx_settings={"timeout": 10.0}) as client:

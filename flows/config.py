@@ -97,7 +97,7 @@ class CorrectionConfig(CommonConfig):
     teacher: EngineSpec
     """The model that gives a second opinion without seeing the given label."""
     student: AnyStudent
-    """The fold students: `lora` (the default), `probe` or `external`."""
+    """Kind of student that is trained on each fold: `lora` (the default), `probe` or `external`."""
     correction: CorrectionSettings = CorrectionSettings()
     """How labels are checked, reviewed and changed."""
 

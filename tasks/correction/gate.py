@@ -44,7 +44,7 @@ class Gate:
 
     @property
     def summary(self) -> str:
-        """Describe the gate's state to people in one phrase."""
+        """Return a short description of the gate's state for people."""
         state = "open" if self.open else "closed"
         return (
             f"gate {state}: {self.wins} audited wins, {self.losses} losses, "

@@ -39,10 +39,10 @@ def find_unused_reasons(
     rationales: RationaleSettings,
     seed: int,
 ) -> tuple[set[ItemKey], int]:
-    """Return the items to train without their reason, and how many of these reasons are too similar to another one.
+    """Return the items whose reason is left out of training, and how many reasons are too similar to another one.
 
-    The other reasons are excluded by `reason_share`, which is drawn for each item. So the draw for an item does not
-    depend on what else is merged.
+    The other reasons are left out at random, so that a share of `reason_share` remains. Each item is drawn on its own,
+    whatever else is merged.
     """
     found = {(Split.LABELLED, i): MarkedReason(p.reason, p.label or "") for i, p in reasons.items() if p.reason}
     for i, c in corrections.items():

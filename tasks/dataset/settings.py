@@ -101,7 +101,7 @@ class DriftSettings(Settings):
     removed: float = Field(default=0.1, ge=0, le=1)
     """Maximum share of items that may be removed."""
     balance: float = Field(default=0.1, ge=0, le=1)
-    """Maximum total variation distance between the label distributions of both versions: 0 is equal, 1 is disjoint."""
+    """Maximum total variation distance between the label distributions of the old and the new version (0 to 1)."""
     confidence: float = Field(default=0.05, ge=0, le=1)
     """Maximum drop in the pseudo-labels' mean expected precision."""
 

@@ -56,7 +56,7 @@ class Watch(TrainerCallback):
 
     @property
     def spent(self) -> float:
-        """Return the seconds of training so far, without those lost by a kill."""
+        """Return the training time so far in seconds, excluding time lost when a run was killed."""
         return self._spent_before + time.monotonic() - self._began
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:

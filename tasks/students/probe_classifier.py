@@ -116,8 +116,8 @@ def fit(
 ) -> Classifier:
     """Fit a classifier to `rows` (items × features, sparse) and `labels`, each of which is in its item's `offered`.
 
-    `inner_folds` has the calibration part of each item, or −1 for an item in no part. C (unless `regularisation` is
-    given), the temperature and the weight of the prior are fitted on these parts; if None, they keep their defaults.
+    `inner_folds` gives each item's calibration fold (−1: none). C (unless `regularisation` is given), the temperature
+    and the weight of the prior are tuned on these folds. If `inner_folds` is None, they keep their defaults.
     The model is scikit-learn's multinomial logistic regression with balanced classes and L2 regularisation.
     """
     classes = tuple(sorted(set(labels)))

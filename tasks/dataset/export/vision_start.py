@@ -31,7 +31,7 @@ def make_vision_start_row(example: Example, images: Sequence[str]) -> dict[str, 
         raise UnsupportedExample(
             example,
             LeftOutReason.NOT_ONE_TURN,
-            f"{len(conversation.turns)} exchanges; readers use only the first",
+            f"{len(conversation.turns)} exchanges; programs that read this format use only the first",
         )
     question, answer = conversation.turns[0]
     value = question.replace(IMAGE_TOKEN, f"<|vision_start|>{images[0]}<|vision_end|>")

@@ -49,7 +49,7 @@ class ScriptedEngine:
             yield self._answer(request, malformed=self._bad > 0 and number % self._bad == 0)
 
     def usage(self) -> Usage:
-        """Return the time spent answering, one request at a time."""
+        """Return the total time spent answering; requests are answered one at a time."""
         return Usage(1, self._seconds, self._seconds)
 
     def close(self) -> None:

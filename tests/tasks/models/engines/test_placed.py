@@ -124,7 +124,7 @@ def test_a_server_that_cannot_start_says_why(
     fails = partial(make_stub, "stub-1", "", 0.0)  # the folder of the driver is missing on the node
     elsewhere = NodeRequirements(Path("/nowhere"), (), (), requirements.code)
     servers = PlacedServers(ray, fails, place, elsewhere, RayRunner(), model="stub-1", key="", seconds=60)
-    with pytest.raises(EngineError, match="has no /nowhere, where the run was started"):
+    with pytest.raises(EngineError, match="has no /nowhere, the folder that the run was started from"):
         servers.start()
     servers.close()
 
