@@ -36,7 +36,7 @@ def check_command(
     config: ConfigPath,
     show: Annotated[int, typer.Option(help="Most dropped items to list")] = 50,
 ) -> None:
-    """Read all items without asking a model. Show dropped items with reasons, and roughly how many requests a run sends.
+    """Read all items without asking a model. Show dropped items with reasons and about how many requests a run sends.
 
     Exit codes: 0 if every set has a usable item, 1 if a set has none, 2 if a whole file is unusable.
     """

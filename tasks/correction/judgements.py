@@ -199,7 +199,8 @@ def _check_same_items(
             raise JudgementError(f"{file}: item {identity!r} has a different given label than in {first}; correct one")
     for identity in found:
         if identity not in expected:
-            raise JudgementError(f"{file}: item {identity!r} is missing from another file; remove it here or add it there")
+            what = "is missing from another file; remove it here or add it there"
+            raise JudgementError(f"{file}: item {identity!r} {what}")
 
 
 def _fault(file: Path, number: int, what: str) -> JudgementError:

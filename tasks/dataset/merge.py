@@ -75,7 +75,8 @@ def write_merged(
 ) -> Emitted:
     """Write kept.parquet (in random order), dropped.parquet and the exports to `folder`, and return the counts.
 
-    No exports are written for a candidate version. Raises ItemCountError unless every merged item was either kept or dropped.
+    No exports are written for a candidate version.
+    Raises ItemCountError unless every merged item was either kept or dropped.
     """
     emitted = Emitted()
     ids: list[str] = []

@@ -72,7 +72,8 @@ class NodeRequirements:
         try:
             os.chdir(self.home)
         except OSError as error:
-            raise EngineError(f"{here} has no {self.home}, the folder that the run was started from: {_SHARE}") from error
+            what = f"{here} has no {self.home}, the folder that the run was started from"
+            raise EngineError(f"{what}: {_SHARE}") from error
         for folder, token in self.marks:
             if _read_mark(folder) != token:
                 raise EngineError(f"{here} does not share {folder} with the machine that runs the flow: {_SHARE}")
