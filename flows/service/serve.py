@@ -150,9 +150,8 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
     """Register the pools and deployments in prefect.yaml on the server if they have changed; return whether they had.
 
     They count as unchanged if prefect.yaml and all code that affects the parameter form in the web UI are the same.
-    Registering
-    them again would switch off schedules that were switched on in the web UI. Raises ServerError, with Prefect's
-    message, when a deployment is refused.
+    Registering them again would switch off schedules that were switched on in the web UI. Raises ServerError, with
+    Prefect's message, when a deployment is refused.
     """
     note = root / ".prefect" / "deployed"
     digest = hashlib.sha256(str(client.api_url).encode())
