@@ -88,4 +88,4 @@ def test_correction_is_refused_too(prefect_server: PrefectServer, config: Path) 
 
 def test_check_reads_captions(config: Path) -> None:
     report = check(load_config(config))
-    assert (report.usable, report.reasons(), report.estimates) == (True, {"image_missing": 1}, ())
+    assert (report.usable, report.count_reasons(), report.estimates) == (True, {"image_missing": 1}, ())

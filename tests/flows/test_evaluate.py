@@ -175,7 +175,7 @@ def test_an_emitted_item_that_left_its_set_is_named(evaluated: EvaluateConfig) -
     from flows.evaluate import evaluate
 
     other = evaluated.evaluate.model_copy(update={"seeds": 3})
-    with pytest.raises(ConfigError, match="is no longer in either set; run `labelstill run` again"):
+    with pytest.raises(ConfigError, match="is no longer in the labelled set or the pool; run `labelstill run` again"):
         evaluate(evaluated.model_copy(update={"unlabelled": None, "evaluate": other}))
 
 

@@ -1,7 +1,6 @@
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,39 +59,25 @@ def test_broken_links_and_missing_files_are_accepted(folder: Path, tmp_path: Pat
     assert read_folder_state(folder).startswith("5:") and read_folder_state(folder) != before
 
 
-class Entry:
-    """An entry of a folder whose file is looked at in vain."""
-
-    def __init__(self, entry: os.DirEntry[str], fault: OSError) -> None:
-        self._entry, self._fault, self.path = entry, fault, entry.path
-
-    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
-        return self._entry.is_dir(follow_symlinks=follow_symlinks)
-
-    def is_file(self) -> bool:
-        return self._entry.is_file()
-
-    def stat(self) -> os.stat_result:
-        raise self._fault
-
-
 @pytest.fixture
 def barred(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
-    """Let the system refuse, with that error, to list the folder of a name or to look at the file; tests may be root,
-    whom no permission stops."""
-    really = os.scandir
+    """Make listing the folder, or examining the file, of a name fail with an error; tests may run as root, whom no
+    permission stops."""
+    scandir, stat = os.scandir, os.stat
 
     def bar(name: str, number: int) -> None:
-        fault = OSError(number, os.strerror(number), name)
-
-        @contextmanager
-        def scandir(folder: Any) -> Iterator[Iterator[Any]]:
+        def list_folder(folder: Any) -> Any:
             if Path(folder).name == name:
-                raise fault
-            with really(folder) as entries:
-                yield (Entry(one, fault) if one.name == name and one.is_file() else one for one in entries)
+                raise OSError(number, os.strerror(number), str(folder))
+            return scandir(folder)
 
-        monkeypatch.setattr(os, "scandir", scandir)
+        def examine(path: Any, **options: Any) -> os.stat_result:
+            if str(path).endswith(f"/{name}") and name.endswith(".png"):
+                raise OSError(number, os.strerror(number), str(path))
+            return stat(path, **options)
+
+        monkeypatch.setattr(os, "scandir", list_folder)
+        monkeypatch.setattr(os, "stat", examine)
 
     return bar
 

@@ -178,5 +178,5 @@ def test_the_state_survives_a_broken_file(pool: Watched) -> None:
 
     pool.config.output.mkdir()
     (pool.config.output / "relabel.json").write_text("{")
-    with pytest.raises(ManifestError, match=r"relabel\.json.*delete it"):
+    with pytest.raises(ManifestError, match=r"relabel\.json.*delete the file"):
         read_state(pool.config.output)

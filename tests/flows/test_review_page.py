@@ -300,7 +300,7 @@ def test_a_verdict_on_changed_content_is_kept_but_not_used(run: Path, tmp_path: 
     assert "not used" in listed and "1 of 20 judged, 1 verdicts no longer used" in listed
     run_review("page", run)
     page = (run / "review" / "review.html").read_text(encoding="utf-8")
-    assert page.count('"verdict":"neither"') == 1
+    assert page.count('"verdict": "neither"') == 1
     assert set(read_store(run / "review" / "verdicts.jsonl")) == {"item-0", "item-1"}
 
 
@@ -326,5 +326,5 @@ def test_label_studio_gets_the_queue_and_its_export_is_imported(run: Path, tmp_p
 
 
 def test_an_export_must_go_to_a_json_file(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tasks\.xml: must end in \.json"):
+    with pytest.raises(ConfigError, match=r"tasks\.xml: .* must end in \.json"):
         run_review("export", run, "--to", tmp_path / "tasks.xml")

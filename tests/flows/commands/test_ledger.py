@@ -53,7 +53,7 @@ def test_prune_deletes_only_with_yes(path: Path) -> None:
 
 @pytest.mark.parametrize("yes", [(), ("--yes",)])
 def test_prune_without_a_condition_is_refused(path: Path, yes: tuple[str, ...]) -> None:
-    with pytest.raises(LedgerError, match="choose what"):
+    with pytest.raises(LedgerError, match="say which answers to delete"):
         run_ledger("prune", "--ledger", path, *yes)
     assert run_ledger("prune", "--outcome", "nonsense", "--ledger", path).exit_code == 2
 

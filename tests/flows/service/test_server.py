@@ -157,7 +157,7 @@ def test_a_port_in_use_is_an_error_that_says_the_fix(
 ) -> None:
     monkeypatch.setenv("LABELSTILL_PORT", str(stranger))
     monkeypatch.delenv("PREFECT_API_URL")
-    with pytest.raises(ServerError, match=rf"Port {stranger} is taken .*LABELSTILL_PORT="):
+    with pytest.raises(ServerError, match=rf"Port {stranger} is used by .*LABELSTILL_PORT="):
         find_or_start_server(root=project)
 
 
@@ -197,11 +197,18 @@ def test_the_server_is_started_once_and_again_after_a_kill(project: Path) -> Non
     assert not get_server_program(project).stop()
 
 
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_only_this_projects_process_is_found_and_stopped(tmp_path: Path) -> None:
     sleeper = ("-c", "import time; time.sleep(60)", "sleeper")
     program = Program(tmp_path, sleeper, tmp_path / "log")
     program.start({})
-    program.wait_until(lambda: bool(program.find()), 10, what="the sleeper")
+    wait_for(lambda: bool(program.find()))
     (process,) = program.find()
     for other in (Program(tmp_path / "another", sleeper, program.log), Program(tmp_path, sleeper[:2], program.log)):
         assert not other.find()
@@ -218,7 +225,7 @@ def test_children_are_stopped_too_and_killed_if_need_be(tmp_path: Path) -> None:
     script.write_text(deaf, encoding="utf-8")
     program = Program(tmp_path, (str(script),), tmp_path / "log")
     program.start({})
-    program.wait_until(lambda: any(one.children() for one in program.find()), 10, what="the child")
+    wait_for(lambda: any(one.children() for one in program.find()))
     (process,) = program.find()
     family = [process, *process.children()]
     time.sleep(0.5)  # both must have come to ignore SIGTERM

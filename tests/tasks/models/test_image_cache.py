@@ -137,7 +137,7 @@ def test_sources_that_cannot_be_used_are_named(cache: ImageCache, tmp_path: Path
     bad = {
         "torn.png": "cannot be decoded",
         "text.png": "cannot be decoded",
-        "other.png": "changed since it was read",
+        "other.png": "has changed since it was read",
     }
     refs = {name: ref(tmp_path / name, 700, 500) for name in bad}
     refs["other.png"] = whole.model_copy(update={"path": refs["other.png"].path})

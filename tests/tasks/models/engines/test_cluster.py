@@ -46,7 +46,7 @@ def test_two_runs_that_start_at_once_share_one_mark(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("tasks.models.engines.ray.cluster.uuid4", late)
     assert mark_shared_folders([tmp_path / "out"], []).marks == quicker[0].marks
-    quicker[0].enter()
+    quicker[0].adopt()
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".labelstill-shared"]
 
 
