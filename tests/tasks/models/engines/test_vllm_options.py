@@ -112,5 +112,5 @@ def test_a_model_over_several_machines_is_left_to_vllm(monkeypatch: pytest.Monke
     monkeypatch.setattr("tasks.models.engines.vllm.engine.find_installed_build", lambda: GPU)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     check_vllm(wide)  # the devices are on the cluster
-    with pytest.raises(EngineError, match="is 64, this machine has 1 CUDA device"):
+    with pytest.raises(EngineError, match="is 64, but this machine has 1 CUDA device"):
         check_vllm(wide.model_copy(update={"extra_args": ()}))
