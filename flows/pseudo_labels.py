@@ -25,13 +25,13 @@ from tasks.pseudo_labels.decide import (
     PoolDecision,
     Trust,
     Trusted,
-    build_review_cases,
     decide,
     list_alike,
     list_untrusted,
     split,
 )
 from tasks.pseudo_labels.evidence import Opinions
+from tasks.pseudo_labels.review_cases import build_review_cases
 from tasks.pseudo_labels.trust import TrustModel, fit_trust
 from tasks.rationales.gate import remove_bad_reasons
 from tasks.records import Correction, Prediction, Sample, Sampling, Split

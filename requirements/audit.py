@@ -82,13 +82,13 @@ def main() -> None:
         names = [one["id"], *one.get("aliases", ())]
         known = [name for name in names if name in reasons]
         met.update(known)
-        mend = f"mended in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "no version mends it"
-        said = f"accepted: {reasons[known[0]]}" if known else mend
-        print(f"{one['package']}: {', '.join(names)}: {one['description'][:120]}; {said}")
+        fix = f"fixed in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "no version fixes it"
+        state = f"accepted: {reasons[known[0]]}" if known else fix
+        print(f"{one['package']}: {', '.join(names)}: {one['description'][:120]}; {state}")
         new += not known
     for name in sorted(reasons.keys() - met):
-        print(f"{name}: found no more; take it out of accepted-advisories.txt")
-    print(f"dependencies audited: {len(found)} known faults, {new} of them not accepted")
+        print(f"{name}: no longer found; remove it from accepted-advisories.txt")
+    print(f"dependencies audited: {len(found)} known vulnerabilities, {new} of them not accepted")
     sys.exit(bool(new))
 
 

@@ -42,7 +42,7 @@ class Book:
             self._file.truncate(0)
 
     def mark(self) -> None:
-        """From here on, count anew what is asked and when; items asked before this moment count as `again`."""
+        """Reset the counts of what is asked and when; items asked before this moment count as `again`."""
         self._known, self._again = frozenset(self.received) - {""}, Counter()
         self._arrivals, self._departures, self._answered = array("d"), array("d"), array("d")
 

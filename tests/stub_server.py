@@ -86,7 +86,7 @@ class Running:
         _call(f"{self._root}/mark", b"")
 
     def clear(self) -> None:
-        """Begin the books anew."""
+        """Reset all counts."""
         _call(f"{self._root}/clear", b"")
 
 

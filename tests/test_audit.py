@@ -68,14 +68,14 @@ def audit(folder: Path, service: str, test: str, gpu: str = "torch==2.13.0\n", a
 def test_a_known_fault_fails_the_check_and_says_what_mends_it(tmp_path: Path, service: str, where: str) -> None:
     code, said = audit(tmp_path, service, **{"test": "torch==2.13.0\n", where: "jinja2==3.1.2\ntorch==2.13.0\n"})
     assert code == 1
-    assert "jinja2 3.1.2: CVE-2026-0001, GHSA-0000-0000-0000: It runs what it reads; mended in 3.1.3" in said
+    assert "jinja2 3.1.2: CVE-2026-0001, GHSA-0000-0000-0000: It runs what it reads; fixed in 3.1.3" in said
 
 
 def test_an_accepted_one_does_not_and_is_said_with_its_reason(tmp_path: Path, service: str) -> None:
     accepted = "# why\nCVE-2026-0001  templates come from the pack alone\nCVE-1 gone\n"
     code, said = audit(tmp_path, service, "jinja2==3.1.2\n", accepted=accepted)
     assert code == 0 and "accepted: templates come from the pack alone" in said
-    assert "CVE-1: found no more" in said
+    assert "CVE-1: no longer found" in said
 
 
 def test_a_service_that_is_away_is_said_aloud_and_stops_nothing(tmp_path: Path, service: str) -> None:

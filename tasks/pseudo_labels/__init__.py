@@ -5,6 +5,6 @@ evidence.py             collect the evidence for a label from teacher, students 
 calibration_targets.py  estimate the probability that the teacher's label of a labelled item is correct
 trust.py                turn evidence into the probability that a label is correct, fitted to these estimates
 decide.py               choose the labels to keep  (pseudo_labels.target_precision, .assurance, .cap, .quotas, .floor)
-                        and the items that a person is asked about  (pseudo_labels.review_budget)
+review_cases.py         choose the items that a person is asked about             (pseudo_labels.review_budget)
 settings.py             the settings named here
 """

@@ -23,7 +23,7 @@ _LOCK_SECONDS = 60.0
 class DigestCache:
     """Maps keys to values for one recipe, ignoring those stored under other recipes. Without a file, in memory only.
 
-    Each call opens the file anew, so any thread may use a cache, and a cache may be copied into other processes.
+    Each call opens and closes the file, so a cache may be used from any thread and copied into other processes.
     """
 
     def __init__(self, file: Path | None, recipe: str) -> None:

@@ -1,7 +1,7 @@
 """The rationale gate on the demo: what it lets through, how alike that is, and what its questions cost.
 
 `python tests/benchmarks/reasons.py [FOLDER]` with a finished demo in FOLDER (artifacts/demo). Asks the demo's generator
-anew, in a ledger of its own, in one to three attempts, with the gate as it is by default and with one that lets a class
+again, in a ledger of its own, in one to three attempts, with the default gate and with one that lets a class
 begin alike and speak in the same words; then puts right reasons, and those of another class, to the support question;
 then times `diversity`. About five minutes.
 """

@@ -285,7 +285,7 @@ def run_www2025(folder: Path, commands: Commands) -> Sections:
 
 
 def run_captions(folder: Path, commands: Commands) -> Sections:
-    """The pack `captions` from a CSV file, its card written anew, and a command that is refused."""
+    """The pack `captions` from a CSV file, its rewritten card, and a command that is refused."""
     drawer = Drawer(DEMO, folder / "set", "captions")
     rows = []
     for number in range(12):

@@ -42,7 +42,7 @@ class PlantedPool:
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to a copy: each image cut by 3 % on `sides`, resized, encoded anew; a digit of the text changed."""
+    """What is done to a copy: each image cut by 3 % on `sides`, resized, encoded again; a digit of the text changed."""
 
     sides: str = ""
     """Of `ltrb`: left, top, right, bottom."""

@@ -6,6 +6,7 @@ Memory use does not grow with the number of examples.
 import errno
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def sync_and_close(file: IO[Any]) -> None:
         os.fsync(file.fileno())
 
 
-class RowFile:
+class RowFile(ABC):
     """A file that is written row by row."""
 
     suffix: str
@@ -57,9 +58,9 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
 
+    @abstractmethod
     def add(self, row: Any) -> None:
         """Write one row."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Sync the file to disk and close it."""

@@ -33,12 +33,12 @@ def test_a_change_waits_for_the_lock_without_blocking_the_loop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "mended"),
+    ("command", "patched"),
     [("python -m prefect server start", True), ("prefect server start", True), ("prefect worker start", False)],
 )
-def test_only_the_server_is_patched(command: str, mended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_server_is_patched(command: str, patched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(automations, "run_coro_as_sync", automations.run_coro_as_sync)  # put back afterwards
     monkeypatch.setattr(sys, "orig_argv", command.split())
     context = HookContext(prefect_version="3.7.7", api_url=None, logger_factory=logging.getLogger)
     plugin.setup_environment(ctx=context)
-    assert (automations.run_coro_as_sync is run_in_this_loop) is mended  # pyright: ignore
+    assert (automations.run_coro_as_sync is run_in_this_loop) is patched  # pyright: ignore

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.pseudo_labels.decide import KEEPS, PoolDecision, Trust, Trusted, build_review_cases, decide, split
+from tasks.pseudo_labels.decide import KEEPS, PoolDecision, Trust, Trusted, decide, split
 from tasks.pseudo_labels.evidence import Evidence, collect_evidence, is_usable
+from tasks.pseudo_labels.review_cases import build_review_cases
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.pseudo_labels.trust import fit_trust
 from tasks.records import NEITHER, Outcome, Prediction, ReviewCase
