@@ -17,7 +17,7 @@ from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.settings import Settings
-from tasks.storage.yaml_files import read_yaml
+from tasks.storage.yaml_files import explain_errors, read_yaml
 from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
@@ -261,5 +261,4 @@ def load_config(path: Path, kind: type[Loaded] = DistillConfig) -> Loaded:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(x) for x in e['loc']) or 'configuration'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{path}: " + "; ".join(lines)) from error
+        raise ConfigError(explain_errors(path, error)) from error

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from tasks.errors import PackError
 from tasks.packs.columns import DEFAULT_COLUMNS, Columns, Text
-from tasks.storage.yaml_files import read_yaml
+from tasks.storage.yaml_files import explain_errors, read_yaml
 
 
 def _pattern(value: object) -> object:
@@ -157,20 +157,3 @@ def read_pack_file(file: Path) -> PackFile:
         return PackFile.model_validate(read_yaml(file, PackError, "a pack is a folder that contains a pack.yaml"))
     except ValidationError as error:
         raise PackError(explain_errors(file, error)) from error
-
-
-_ADVICE = {
-    "missing": "the key is missing; add it",
-    "extra_forbidden": "unknown key; remove it or correct its spelling",
-    "string_type": "must be text; put the value in quotes",
-    "too_short": "must not be empty",
-}
-
-
-def explain_errors(file: Path, failed: ValidationError) -> str:
-    """Return one line for each of the first five errors, with file, key and fix."""
-    lines: list[str] = []
-    for error in failed.errors()[:5]:
-        key = ".".join(str(part) for part in error["loc"] if part != "[key]") or "top level"
-        lines.append(f"{file}: {key}: {_ADVICE.get(error['type'], error['msg'].removeprefix('Value error, '))}")
-    return "\n".join(lines)

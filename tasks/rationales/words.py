@@ -13,8 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 
 from tasks.errors import PackError
 from tasks.packs.pack import TEMPLATES
-from tasks.packs.pack_file import explain_errors
-from tasks.storage.yaml_files import read_yaml
+from tasks.storage.yaml_files import explain_errors, read_yaml
 
 FOLDER = TEMPLATES / "words"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from tasks.errors import LabelstillError
 
@@ -40,3 +41,20 @@ def read_yaml(file: Path, failure: type[LabelstillError], what: str) -> object:
         raise failure(f"{file}{place}: {error.problem}; correct that line") from error
     except yaml.YAMLError as error:
         raise failure(f"{file}: not valid YAML: {error}") from error
+
+
+_ADVICE = {
+    "missing": "the key is missing; add it",
+    "extra_forbidden": "unknown key; remove it or correct its spelling",
+    "string_type": "must be text; put the value in quotes",
+    "too_short": "must not be empty",
+}
+
+
+def explain_errors(file: Path, failed: ValidationError) -> str:
+    """Return one line for each of the first five errors, with file, key and fix."""
+    lines: list[str] = []
+    for error in failed.errors()[:5]:
+        key = ".".join(str(part) for part in error["loc"] if part != "[key]") or "top level"
+        lines.append(f"{file}: {key}: {_ADVICE.get(error['type'], error['msg'].removeprefix('Value error, '))}")
+    return "\n".join(lines)
