@@ -19,9 +19,11 @@ from tasks.rationales.diversity import MarkedReason, find_alike
 from tasks.rationales.gate import LabelledReason, judge_reasons
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
-from tests.planted import fourth, second, third
-from tests.planted.first import planted
-from tests.planted.reasons import EACH, GOOD, BadKind, Planted, judge
+from tests.planted.reasons.author1.reasons import planted
+from tests.planted.reasons.author2 import reasons as author2
+from tests.planted.reasons.author3 import reasons as author3
+from tests.planted.reasons.author4 import reasons as author4
+from tests.planted.reasons.counting import EACH, GOOD, BadKind, Planted, judge
 
 ITEMS = planted()
 
@@ -63,7 +65,7 @@ def test_what_stands_at_the_end_is_not_alike() -> None:
     assert BadReason.ALIKE not in find_alike(standing, [], RationaleSettings(), last=True).values()
 
 
-@pytest.mark.parametrize("author", [second, third, fourth])
+@pytest.mark.parametrize("author", [author2, author3, author4])
 def test_other_authors_are_caught_too(author: ModuleType) -> None:
     items = author.planted()
     missed, stopped = judge(items, find_refused(items, last=True))

@@ -5,9 +5,9 @@ from collections import Counter
 from random import Random
 
 from tasks.demo.dataset import DemoItem
-from tests.planted.reasons import jaccard, pairs
-from tests.planted.second_screens import JOINERS, OPENINGS, clauses
-from tests.planted.second_talks import around, cores, facts
+from tests.planted.reasons.author2.dialogue_clauses import around, cores, facts
+from tests.planted.reasons.author2.screen_clauses import JOINERS, OPENINGS, clauses
+from tests.planted.reasons.counting import jaccard, pairs
 
 MOST_ALIKE = 0.42
 """The highest Jaccard index of character pairs between two good reasons."""

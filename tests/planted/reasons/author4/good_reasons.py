@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
-from tests.planted.fourth_marks import ASKS, EARLY, JOINS, MARKS, NOTES, OPENINGS, TALKS, TOPIC
-from tests.planted.reasons import jaccard, pairs
+from tests.planted.reasons.author4.phrases import ASKS, EARLY, JOINS, MARKS, NOTES, OPENINGS, TALKS, TOPIC
+from tests.planted.reasons.counting import jaccard, pairs
 
 MOST_ALIKE = 0.42
 MOST_USES = 8

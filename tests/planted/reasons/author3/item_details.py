@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from tasks.demo.dataset import DemoItem
-from tests.planted.third_screens import FIELDS
+from tests.planted.reasons.author3.screen_clauses import FIELDS
 
 
 def fields_of(item: DemoItem, marks: str) -> dict[str, str]:

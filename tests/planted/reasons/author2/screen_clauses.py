@@ -1,6 +1,6 @@
 """Clauses about what a demo screen shows: for every mark a pattern, and many hand-written wordings of it."""
 
-from tests.planted.second_pages import PAGES
+from tests.planted.reasons.author2.page_clauses import PAGES
 
 _FOOT = """
     底边排着{0}枚{1}色按钮 最下面有{0}个{1}色的钮 页脚放了{1}色按钮{0}枚 {1}色按钮共{0}个，压在底栏上

@@ -6,10 +6,14 @@ from itertools import combinations
 
 import pytest
 
-from tests.planted import first, fourth, second, third
-from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, judge, pairs
+from tests.planted.reasons.author1 import reasons as author1
+from tests.planted.reasons.author2 import reasons as author2
+from tests.planted.reasons.author3 import reasons as author3
+from tests.planted.reasons.author4 import reasons as author4
+from tests.planted.reasons.counting import EACH, GOOD, BadKind, Planted, jaccard, judge, pairs
 
-SETS = {"first": first.planted(), "second": second.planted(), "third": third.planted(), "fourth": fourth.planted()}
+AUTHORS = {"author 1": author1, "author 2": author2, "author 3": author3, "author 4": author4}
+SETS = {name: author.planted() for name, author in AUTHORS.items()}
 LIMIT = 50
 # One kana is Japanese already: they stand singly between Han characters.
 FOREIGN = re.compile("[\u3041-\u30ff\uac00-\ud7a3]|[^\\W\\d_\u4e00-\u9fff]{2}")
@@ -25,8 +29,8 @@ def test_numbers_ids_and_labels(items: list[Planted]) -> None:
 
 
 def test_the_same_every_time() -> None:
-    assert first.planted() == SETS["first"]
-    assert second.planted() == SETS["second"]
+    assert author1.planted() == SETS["author 1"]
+    assert author2.planted() == SETS["author 2"]
 
 
 @every_set
@@ -67,7 +71,7 @@ def test_good_ones_are_unlike_each_other_and_families_are_alike(items: list[Plan
 
 
 def test_one_of_a_family_may_pass() -> None:
-    items = SETS["first"]
+    items = SETS["author 1"]
     bad = {item.sample.id for item in items if item.kind}
     kin = [item for item in items if item.family == 0]
     good = next(item for item in items if item.kind is None)

@@ -15,11 +15,11 @@ from tasks.demo.dataset import NEAR_KINDS, DemoItem, draw_items
 from tasks.demo.dialogues import NEAR_INTENTS
 from tasks.demo.lessons import convert_to_sample
 from tasks.packs.pack import load_pack
-from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
-from tests.planted.second_foreign import BARE, FOREIGN, MORE, SHORT
-from tests.planted.second_good import Writer, screen_parts
-from tests.planted.second_talks import facts
-from tests.planted.second_wrong import EMPTY, FAMILIES, LEAKAGE, OTHER_LABEL, SLIPS
+from tests.planted.reasons.author2.dialogue_clauses import facts
+from tests.planted.reasons.author2.foreign_reasons import BARE, FOREIGN, MORE, SHORT
+from tests.planted.reasons.author2.good_reasons import Writer, screen_parts
+from tests.planted.reasons.author2.wrong_reasons import EMPTY, FAMILIES, LEAKAGE, OTHER_LABEL, SLIPS
+from tests.planted.reasons.counting import EACH, GOOD, BadKind, Planted, jaccard, pairs
 
 SEED = 20_417
 MOST = 50

@@ -1,4 +1,4 @@
-"""Clauses about five kinds of demo screens, as in `second_reason_screens`: product, options, order, payment, parcel."""
+"""Clauses about five kinds of demo screens, as in screen_clauses.py: product, options, order, payment, parcel."""
 
 PAGES: dict[str, list[tuple[str, str]]] = {
     "商品页": [

@@ -13,13 +13,13 @@ from tasks.demo.dialogues import NEAR_INTENTS
 from tasks.demo.lessons import convert_to_sample
 from tasks.demo.screens import draw_screen
 from tasks.packs.pack import Pack, load_pack
-from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
-from tests.planted.third_foreign import ENGLISH, JAPANESE, KOREAN, MIXED
-from tests.planted.third_marks import clauses_of, fields_of, filled
-from tests.planted.third_screens import CLAUSES
-from tests.planted.third_talks import PLAIN, QUOTES, WANTS
-from tests.planted.third_tricky import TRICKY
-from tests.planted.third_wrong import EMPTY, FAMILIES, LEAKAGE, OTHER, SHORT
+from tests.planted.reasons.author3.dialogue_clauses import PLAIN, QUOTES, WANTS
+from tests.planted.reasons.author3.foreign_reasons import ENGLISH, JAPANESE, KOREAN, MIXED
+from tests.planted.reasons.author3.good_reasons_that_look_bad import TRICKY
+from tests.planted.reasons.author3.item_details import clauses_of, fields_of, filled
+from tests.planted.reasons.author3.screen_clauses import CLAUSES
+from tests.planted.reasons.author3.wrong_reasons import EMPTY, FAMILIES, LEAKAGE, OTHER, SHORT
+from tests.planted.reasons.counting import EACH, GOOD, BadKind, Planted, jaccard, pairs
 
 _NEAR = NEAR_KINDS | NEAR_INTENTS
 _LABELS = (*IMAGE_LABELS, *DIALOGUE_LABELS)

@@ -16,12 +16,12 @@ from tasks.demo.lessons import convert_to_sample
 from tasks.demo.screens import draw_screen
 from tasks.packs.pack import load_pack
 from tasks.records import Sample
-from tests.planted.fourth_alike import FAMILIES, SWAPS, VALUES
-from tests.planted.fourth_bad import EMPTY, LEAKAGE, OTHER, SHORT
-from tests.planted.fourth_good import Seen, good_reasons, phrase
-from tests.planted.fourth_language import COLOURS, KINDS
-from tests.planted.fourth_marks import ASKS, MARKS, NOTES
-from tests.planted.reasons import EACH, BadKind, Planted
+from tests.planted.reasons.author4.foreign_reasons import COLOURS, KINDS
+from tests.planted.reasons.author4.good_reasons import Seen, good_reasons, phrase
+from tests.planted.reasons.author4.near_duplicates import FAMILIES, SWAPS, VALUES
+from tests.planted.reasons.author4.phrases import ASKS, MARKS, NOTES
+from tests.planted.reasons.author4.wrong_reasons import EMPTY, LEAKAGE, OTHER, SHORT
+from tests.planted.reasons.counting import EACH, BadKind, Planted
 
 SEED = 20_411
 DRAWN = 1500

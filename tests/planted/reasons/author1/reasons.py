@@ -2,7 +2,7 @@
 
 How a test uses them: all 1,200 of `planted()` are given to the gate as one set, under the demo's pack (limit 50
 characters, language zh). A bad one counts as caught when it is refused for whatever cause. An alike one is only bad
-beside its kin: of each `family` one may stay, all the others must be refused. `reasons.judge` counts both
+beside its kin: of each `family` one may stay, all the others must be refused. `counting.judge` counts both
 ways of being wrong.
 
 Reasons of screens tell what a real screen might show: the images are references without a file. Dialogues stand whole
@@ -20,10 +20,10 @@ from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS
 from tasks.items.cutting import cut_instruction
 from tasks.packs.pack import load_pack
 from tasks.records import ImageRef, Sample, Split
-from tests.planted.first_parts import AROUND, SAID, SCREENS, SLOTS
-from tests.planted.first_sets import BARE, FAMILIES, FOREIGN, RESTATED, SWAPS, TRICKY
-from tests.planted.first_wrong import EMPTY_CLOSINGS, EMPTY_OPENINGS, LEAKS, OTHERS
-from tests.planted.reasons import EACH, GOOD, BadKind, Planted, jaccard, pairs
+from tests.planted.reasons.author1.near_duplicates import BARE, FAMILIES, FOREIGN, RESTATED, SWAPS, TRICKY
+from tests.planted.reasons.author1.sentence_parts import AROUND, SAID, SCREENS, SLOTS
+from tests.planted.reasons.author1.wrong_reasons import EMPTY_CLOSINGS, EMPTY_OPENINGS, LEAKS, OTHERS
+from tests.planted.reasons.counting import EACH, GOOD, BadKind, Planted, jaccard, pairs
 
 SEED = 20240611
 LIMIT = 50

@@ -1,6 +1,6 @@
 """Planted reasons written whole: near-identical, bare and foreign ones, and good ones that look bad.
 
-Slots are those of planted_reason_parts. Turns of a dialogue are parted by `/`; a screen has none.
+Slots are those of sentence_parts.py. Turns of a dialogue are parted by `/`; a screen has none.
 """
 
 from typing import NamedTuple
