@@ -25,6 +25,8 @@ SELF := $(STAMPS)/self-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 LARGER := $(firstword $(wildcard $(GPU) $(TEST)))
 
 export DO_NOT_TRACK = 1
+# Where images of containers set it, every process would compile what it imports: 20 s of CPU time for torch and Prefect.
+export PYTHONDONTWRITEBYTECODE =
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export TOKENIZERS_PARALLELISM = false
 # `serve` must be able to fetch real models on a GPU machine; nothing else here needs the Hugging Face hub.
