@@ -10,6 +10,7 @@ dialogues.py         compose short dialogues with eight intents
 tiny_models.py       train base, teacher and generator, or reuse them   (training)
 checkpoint.py        write an untrained Qwen2-VL with 1.4 million parameters
 lessons.py           make the training data of each model
+side_by_side.py      share a training's batches between processes
 training.py          train a model for a number of steps
 evaluation.py        compare a finished run's decisions with the true labels
 stand_in.py          answer in place of a reviewer, with the true labels

@@ -4,6 +4,7 @@ A training ends after a number of steps, not after a time, so a slow machine tak
 """
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -118,11 +119,14 @@ def _run_trainer(
     optimizers: tuple[Any, Any] = (None, None),
     **options: Any,
 ) -> None:
-    """Train `model` in place on batches of 32 `items`; `options` are transformers' training arguments."""
+    """Train `model` in place on batches of 32 `items`, shared between the processes of the training.
+
+    `options` are transformers' training arguments.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=BATCH // int(os.environ.get("WORLD_SIZE", "1")),
             logging_steps=1,
             save_strategy="no",
             report_to="none",
@@ -131,7 +135,9 @@ def _run_trainer(
             dataloader_pin_memory=False,
             # dispatching would cut every tensor to 32 rows, but there are many more patches than items
             accelerator_config={"dispatch_batches": False},
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=True,
+            ddp_backend="gloo" if torch.distributed.is_initialized() else None,
+            ddp_find_unused_parameters=False,
             **options,
         )
         dataset: Any = _Stream(items)

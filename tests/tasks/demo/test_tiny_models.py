@@ -16,6 +16,11 @@ from tasks.demo.tiny_models import TinyModels, make_models
 from tasks.demo.training import Collator, compute_rate_factor
 from tasks.packs.pack import load_pack
 
+Step = tuple[str, int, int, float]
+"""A model's name, steps done, total steps and loss."""
+
+Made = tuple[Path, TinyModels, list[Step]]
+
 CORPUS = ['{"理由": "图中有商品大图", "所属类别": "商品详情页截图"}', "反馈密封性不好"] * 20
 
 
@@ -25,10 +30,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TinyModels, list[tuple[str, int, int]]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("models")
-    steps: list[tuple[str, int, int]] = []
-    models = make_models(folder, scale=0.004, progress=lambda name, step, of, loss: steps.append((name, step, of)))
+    steps: list[Step] = []
+    models = make_models(folder, scale=0.004, processes=1, progress=lambda *step: steps.append(step))
     return folder, models, steps
 
 
@@ -85,14 +90,14 @@ def test_same_corpus_and_seed_give_the_same_files(checkpoint: Path, tmp_path: Pa
         assert (again / name).read_bytes() == (checkpoint / name).read_bytes()
 
 
-def test_labels_are_single_tokens_of_a_trained_model(made: tuple[Path, TinyModels, object]):
+def test_labels_are_single_tokens_of_a_trained_model(made: Made):
     tokenizer = AutoTokenizer.from_pretrained(made[1].teacher)
     for task in load_pack("demo").tasks.values():
         for label in task.labels:
             assert len(tokenizer.tokenize(label)) == 1
 
 
-def test_three_models_are_written_and_load(made: tuple[Path, TinyModels, list[tuple[str, int, int]]]):
+def test_three_models_are_written_and_load(made: Made):
     folder, models, steps = made
     weights = {}
     for name in ("base", "generator", "teacher"):
@@ -100,28 +105,35 @@ def test_three_models_are_written_and_load(made: tuple[Path, TinyModels, list[tu
         assert path.parent == folder
         weights[name] = AutoModelForImageTextToText.from_pretrained(path).model.language_model.embed_tokens.weight
         AutoProcessor.from_pretrained(path)
-        assert [s for s in steps if s[0] == name][-1][1:] == (len([s for s in steps if s[0] == name]),) * 2
+        assert [s for s in steps if s[0] == name][-1][1:3] == (len([s for s in steps if s[0] == name]),) * 2
     assert not torch.equal(weights["base"], weights["teacher"])
     assert not torch.equal(weights["base"], weights["generator"])
     assert not list(folder.glob(".*-*")), "temporary folders left behind"
 
 
-def test_made_models_are_reused_and_half_written_ones_are_not(made: tuple[Path, TinyModels, object], tmp_path: Path):
+def test_made_models_are_reused_and_half_written_ones_are_not(made: Made, tmp_path: Path):
     folder, models, _ = made
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     trained: set[str] = set()
-    assert make_models(folder, scale=0.004, progress=lambda name, *_: trained.add(name)) == models
+    assert make_models(folder, scale=0.004, processes=1, progress=lambda name, *_: trained.add(name)) == models
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
     assert not trained
 
     # a copy cut short: weights there, the record that is written last not
     (models.generator / "recipe.json").unlink()
-    leftover = folder / ".generator-killed"
+    leftover = folder / f".{models.generator.name}"
     leftover.mkdir()
-    assert make_models(folder, scale=0.004, progress=lambda name, *_: trained.add(name)) == models
+    assert make_models(folder, scale=0.004, processes=1, progress=lambda name, *_: trained.add(name)) == models
     assert trained == {"generator"}
     assert (models.generator / "recipe.json").is_file()
     assert not leftover.exists()
+
+
+def test_two_processes_learn_from_the_same_batches_as_one(made: Made, tmp_path: Path):
+    steps: list[Step] = []
+    make_models(tmp_path, scale=0.004, processes=2, progress=lambda *step: steps.append(step))
+    assert [step[:3] for step in steps] == [step[:3] for step in made[2]]
+    assert [loss for *_, loss in steps] == pytest.approx([loss for *_, loss in made[2]], rel=1e-3)
 
 
 def test_only_the_answer_is_learnt(checkpoint: Path):
@@ -167,8 +179,8 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert factors[-1] == 0.0
 
 
-def test_the_same_steps_make_the_same_models(made: tuple[Path, TinyModels, object], tmp_path: Path):
-    again = make_models(tmp_path, scale=0.004)
+def test_the_same_steps_make_the_same_models(made: Made, tmp_path: Path):
+    again = make_models(tmp_path, scale=0.004, processes=1)
     for name in ("base", "generator", "teacher"):
         first, second = getattr(made[1], name), getattr(again, name)
         assert first.name == second.name
