@@ -28,7 +28,7 @@ def choose_port() -> str:
         return str(probe.getsockname()[1])
 
 
-os.environ |= {"LABELSTILL_PORT": choose_port(), "HF_HUB_OFFLINE": "1"}
+os.environ |= {"LABELSTILL_PORT": choose_port(), "HF_HUB_OFFLINE": "1", "COLUMNS": "400"}
 
 
 def write_run(folder: Path, teacher: dict[str, object], output: str = "run") -> Path:
