@@ -25,6 +25,7 @@ from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache, fill_cache
 from tasks.models.ledger.ledger import Ledger
+from tasks.models.pins import pin_model
 from tasks.models.settings import BudgetSettings
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import LONG_PROMPT, Prompter, count_fixed_chars
@@ -68,7 +69,9 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
 
     def open_engine(spec: EngineSpec) -> Engine:
         log = get_run_logger()
-        log.info("opening %s engine with %s", spec.engine, spec.adapter or spec.model)
+        spec = pin_model(spec, config.ledger)
+        at = f" at {spec.revision}" if spec.revision else ""
+        log.info("opening %s engine with %s%s", spec.engine, spec.adapter or spec.model, at)
         place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
         engine = open_where_configured(config, spec, place)
         for note in engine.notes:
@@ -101,8 +104,12 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
     with Ledger(config.ledger) as ledger:
         if ledger.notice:
             get_run_logger().warning("%s", ledger.notice)
-        with Asker(ledger, open_engine, collect, _BUDGET.get()) as asker:
-            yield asker
+        try:
+            with Asker(ledger, open_engine, collect, _BUDGET.get()) as asker:
+                yield asker
+        finally:
+            if ledger.damage:
+                get_run_logger().warning("%s", ledger.damage)
 
 
 def _warn_of_long_prompt(request: Request, pack: str) -> None:

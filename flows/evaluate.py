@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from tasks.evaluation.variants import BEST_FIRST
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import make_prompter
+from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import read_settings, write_card
@@ -76,6 +77,8 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     texts = read_texts(config, pack, [*held_out, *tested, *results.labelled.values(), *results.pool.values()])
     home = folder / "students"
     trials = plan_trials(settings, config.student, results, truth, config.pack, texts, home, config.seed)
+    revision = choose_revision(config.student.base, config.student.revision, config.ledger)
+    trials = [replace(trial, revision=revision) for trial in trials]
     for variant in settings.variants:
         if not any(t.variant is variant for t in trials):
             get_run_logger().info("variant `%s` is skipped: the run has no data for it", variant)

@@ -36,6 +36,7 @@ from tasks.errors import BudgetSpent
 from tasks.items.file_states import read_file_state, read_folder_state
 from tasks.items.ocr import get_reader_identity
 from tasks.models.engines.identity import identify_checkpoint, identify_model
+from tasks.models.ledger.tools import find_last_prune
 from tasks.packs.pack import load_pack
 from tasks.records import digest_of
 from tasks.review.queue import CONFLICTS, REVIEW_POOL, STORE
@@ -87,6 +88,7 @@ def digest_watched_inputs(config: RelabelConfig) -> str:
             [identify_model(spec) for spec in config.engines],
             "" if student is None or student.kind == "probe" else identify_checkpoint(student.base, student.revision),
             get_reader_identity() if pack.ocr else "",
+            find_last_prune(config.ledger, map(identify_model, config.engines)),
             [[read_file_state(source.manifest), read_folder_state(source.images)] for source in sources],
             [read_file_state(path) for path in (*stores, *given) if path is not None],
         ]

@@ -28,6 +28,8 @@ from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import identify_model
+from tasks.models.ledger.tools import find_last_prune
+from tasks.models.pins import name_commit
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Record, Sample, Split, content_digest
 from tasks.review.queue import PAGE
@@ -133,6 +135,7 @@ class Stage:
         self._config = config
         self._engines = {role: spec for role, spec in (engines or {}).items() if spec is not None}
         self.recipe = ""
+        self._pruned = 0.0
         self._began = time.monotonic()
 
     def read(self, name: str, source: SourceConfig, split: Split, output: Path | None = None) -> list[Sample]:
@@ -147,17 +150,22 @@ class Stage:
         """Maps role to the identity of the model."""
         return {role: identify_model(spec) for role, spec in self._engines.items()}
 
-    def find_finished(self, **decisive: object) -> StageRecord | None:
+    def find_finished(self, *, students: Sequence[str] = (), **decisive: object) -> StageRecord | None:
         """Return the record of an earlier result with the same recipe and show it, or return None if there is none.
 
-        The recipe is a digest of inputs, pack, models, pixel and context limits, code, seed and `decisive`.
+        The recipe is a digest of inputs, pack, models, pixel and context limits, code, seed, `students` (identities of
+        further models) and `decisive`. An earlier result is not reused after answers of its models were pruned.
         """
         bounds = [[spec.min_pixels, spec.max_pixels, spec.context_length] for spec in self._engines.values()]
         self.recipe = hash_recipe(
             pack=self.pack.digest, inputs=self.inputs, models=self.models, bounds=bounds, code=code_version(),
-            seed=self._config.seed, **decisive,
+            seed=self._config.seed, students=list(students), **decisive,
         )  # fmt: skip
+        self._pruned = find_last_prune(self._config.ledger, [*self.models.values(), *students])
         record = find_finished_record(self.folder, self.recipe)
+        if record is not None and record.pruned < self._pruned:
+            get_run_logger().info("%s: answers that it may have used were pruned, so it runs again", record.stage)
+            return None
         if record is not None:
             get_run_logger().info(
                 "%s: settings and inputs are unchanged, reusing %s (%d kept, %d dropped)",
@@ -167,10 +175,11 @@ class Stage:
         return record
 
     def make_record(self, figures: Mapping[str, float], costs: Costs | None = None) -> StageRecord:
-        """Return the stage's record, without its counts."""
+        """Return the stage's record, without its counts. It names the commits at which models were loaded."""
+        models = {role: identify_model(name_commit(spec, self._config.ledger)) for role, spec in self._engines.items()}
         return StageRecord(
-            stage=self.name, recipe=self.recipe, read=0, kept=0, dropped=0, inputs=self.inputs, models=self.models,
-            seconds=time.monotonic() - self._began, costs=costs or Costs(), figures=dict(figures),
+            stage=self.name, recipe=self.recipe, read=0, kept=0, dropped=0, inputs=self.inputs, models=models,
+            pruned=self._pruned, seconds=time.monotonic() - self._began, costs=costs or Costs(), figures=dict(figures),
         )  # fmt: skip
 
     def finish(

@@ -22,6 +22,7 @@ from tasks.items.image_hashes import ImageHashes
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import make_prompter
 from tasks.models.image_cache import ImageCache
+from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
 from tasks.records import Prediction, Sample
 from tasks.storage.rows import read_rows
@@ -130,10 +131,12 @@ class FoldStudents:
         else:
             prompter = prepare_prompter(config, self.pack, choose_base_engine(spec), samples)
             self.texts |= prompter.texts
+            revision = choose_revision(spec.base, spec.revision, config.ledger)
             if isinstance(spec, ExternalSpec):
-                recipe = ExternalRecipe(spec, prompter, spec.seed_of(repeat), ImageCache(config.images))
+                cache = ImageCache(config.images)
+                recipe = ExternalRecipe(spec, prompter, spec.seed_of(repeat), cache, revision)
             else:
-                recipe = LoraRecipe(spec, prompter, repeat, _read_reasons(config, spec))
+                recipe = LoraRecipe(spec, prompter, repeat, _read_reasons(config, spec), revision=revision)
         trainings = plan_trainings(recipe, samples, fold_of, spec.folds, config.output / STAGE / "students")
         self._run_trainings(trainings, repeat)
         students = tuple(training.student for training in trainings)

@@ -9,6 +9,7 @@ from flows.config import DistillConfig, EmitConfig
 from tasks.items.known_files import KNOWN
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.identity import make_prompter
+from tasks.models.pins import describe_newer_commit
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import count_fixed_chars
@@ -34,6 +35,8 @@ class CheckReport:
 
     intakes: dict[Split, Intake]
     estimates: tuple[Estimate, ...]
+    newer: tuple[str, ...] = ()
+    """A sentence per model of which the hub has a newer commit than the one in use."""
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
@@ -69,7 +72,16 @@ def check(
         for split, source in sets
         if source is not None
     }
-    return CheckReport(intakes, tuple(_estimate_stages(config, pack, intakes)))
+    return CheckReport(intakes, tuple(_estimate_stages(config, pack, intakes)), tuple(_find_newer_commits(config)))
+
+
+def _find_newer_commits(config: DistillConfig) -> Iterator[str]:
+    loaded = [spec for spec in config.engines if spec.engine in ("vllm", "local")]
+    if config.student is not None and not isinstance(config.student, ProbeSpec):
+        loaded.append(choose_base_engine(config.student))
+    for model in dict.fromkeys(spec.model for spec in loaded if spec.revision is None):
+        if found := describe_newer_commit(model, config.ledger):
+            yield found
 
 
 def _estimate_stages(config: DistillConfig, pack: Pack, intakes: dict[Split, Intake]) -> Iterator[Estimate]:

@@ -39,6 +39,8 @@ class Trial:
     texts: Mapping[str, str]
     """Maps image digest to the text recognised on the image, for packs that show it."""
     steps: tuple[Step, ...]
+    revision: str | None = None
+    """Revision at which to load the base; that of the steps' settings if None."""
 
     @property
     def folder(self) -> Path:
@@ -92,7 +94,7 @@ def train_trial(trial: Trial) -> None:
     prompter = make_prompter(load_pack(trial.pack), choose_base_engine(trial.steps[0].spec), trial.texts)
     start: Path | None = None
     for step in trial.steps:
-        recipe = LoraRecipe(step.spec, prompter, reasons=step.phase.reasons, start=start)
+        recipe = LoraRecipe(step.spec, prompter, reasons=step.phase.reasons, start=start, revision=trial.revision)
         recipe.train(step.phase.items, 0, step.folder, _ignore)
         start = step.folder
 

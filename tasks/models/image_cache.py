@@ -25,6 +25,14 @@ _MAX_RATIO = 200
 """Maximum ratio of an image's sides; smart_resize refuses more."""
 
 
+class Undecodable(BadMedia):
+    """The content of an image file is not an image that can be decoded."""
+
+
+class Changed(BadMedia):
+    """An image file has another content than when the manifest was read."""
+
+
 class TooThin(BadMedia):
     """An image is too long and thin to be divided into the model's patches."""
 
@@ -59,8 +67,8 @@ def open_images(
 
     The pixels are the same as those of an ImageCache, but nothing is stored. qwen_vl_utils and transformers resize
     slightly differently (by 0.0014 on average and up to 0.18 in normalised pixel values). So qwen_vl_utils resizes all
-    images here, and the processors do not resize. Raises OSError, naming the file, when an image cannot be read, and
-    TooThin when it cannot be resized.
+    images here, and the processors do not resize. Raises OSError, naming the file, when an image cannot be read now,
+    Undecodable when its content is bad, and TooThin when it cannot be resized.
     """
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
     opened: list[Image.Image] = []
@@ -84,8 +92,8 @@ class ImageCache:
     def file(self, image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> Path:
         """Return the path of the resized image's file; write the file first unless it exists and is complete.
 
-        Raises OSError, naming the source, when it cannot be read or has changed since the manifest was read; TooThin
-        when it cannot be resized; EngineError when the cache cannot be written.
+        Raises OSError, naming the source, when it cannot be read now; Undecodable, Changed or TooThin when its content
+        cannot be used; EngineError when the cache cannot be written.
         """
         stem = self.folder / image.sha256[:2] / f"{image.sha256}-{min_pixels}-{max_pixels}-{patch_size}-{_RECIPE}"
         for suffix in _ENDS:
@@ -94,7 +102,7 @@ class ImageCache:
         source = _read_source(image)
         # otherwise the new content would be cached under the old digest, for all later runs
         if hashlib.sha256(source).hexdigest() != image.sha256:
-            raise OSError(f"{image.path}: has changed since it was read; start the run again")
+            raise Changed(f"{image.path}: has changed since it was read; start the run again")
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
         picture, suffix = _resize(image, source, **bounds)
         return _write(stem.with_name(stem.name + suffix), _encode(picture, suffix))
@@ -126,7 +134,7 @@ def fill_cache(
     for image in images:
         try:
             cache.file(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
-        except (OSError, TooThin):  # the engine fails on it again and reports it for its item
+        except (OSError, BadMedia):  # the engine fails on it again and reports it for its item
             faults += 1
     return faults
 
@@ -147,12 +155,19 @@ def _resize(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image,
             upright = ImageOps.exif_transpose(file).convert("RGBA" if file.has_transparency_data else "RGB")
             suffix = ".jpg" if file.format in _JPEGS else ".png"
     except Exception as error:
-        raise OSError(f"{image.path}: cannot be decoded: {error}") from error
+        if _is_of_machine(error):
+            raise
+        raise Undecodable(f"{image.path}: cannot be decoded: {error}") from error
     from qwen_vl_utils import fetch_image  # here, because it loads torch and torchvision
 
     patch_size = bounds.pop("patch_size")
     element: dict[str, Any] = {"image": upright, **bounds}
     return fetch_image(element, image_patch_size=patch_size), suffix
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Return whether the machine failed and not the image. Decoders raise OSError too, but without an error number."""
+    return isinstance(error, MemoryError | ImportError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def _encode(picture: Image.Image, suffix: str) -> bytes:

@@ -10,7 +10,10 @@ class Unanswered(Exception):
 
 
 class BadMedia(Unanswered):
-    """An image cannot be read, or the server rejects it."""
+    """An image file itself is unusable, as seen on this machine: undecodable, changed or too thin.
+
+    A file that cannot be read now, or a request that a server rejects, is no proof of that.
+    """
 
     outcome: Outcome = Outcome.BAD_MEDIA
 

@@ -15,6 +15,9 @@ from typing import Any, cast
 
 from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
 
+MOST_LOGPROB = 1e-3
+"""Largest log-probability that is believed. It is above 0 only because of rounding."""
+
 ASK_AGAIN = frozenset({Outcome.MALFORMED, Outcome.UNKNOWN_LABEL, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
 """Outcomes that may change if the question is asked again with a new seed. The others are caused by item or engine."""
 
@@ -116,8 +119,10 @@ def count_rungs(predictions: Iterable[Prediction]) -> dict[str, int]:
 
 def _compute_probabilities(generation: Generation, constraint: LabelAnswer) -> dict[str, float]:
     logprobs = generation.label_logprobs or {}
+    if not all(value <= MOST_LOGPROB for value in logprobs.values()):  # nor is NaN a log-probability
+        return {}
     # a server may return labels that are not this item's
-    return {label: min(1.0, math.exp(min(0.0, logprobs[label]))) for label in constraint.labels if label in logprobs}
+    return {label: min(1.0, math.exp(logprobs[label])) for label in constraint.labels if label in logprobs}
 
 
 def _choose_label(votes: Mapping[str, int], probabilities: Mapping[str, float], labels: Sequence[str]) -> str:

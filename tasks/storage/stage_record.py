@@ -72,6 +72,8 @@ class StageRecord(BaseModel):
     """Maps the name of each input to its digest."""
     models: dict[str, str] = Field(default_factory=dict)
     """Maps each model's role to the model's identity."""
+    pruned: float = 0.0
+    """When answers of these models were last deleted from the ledger before the stage ran (Unix seconds); 0: never."""
     code: str = ""
     seconds: float = 0.0
     costs: Costs = Costs()
@@ -84,7 +86,7 @@ class StageRecord(BaseModel):
     def digest(self) -> str:
         """Return a digest that identifies the stage's output; it is part of the next stage's recipe."""
         again = self.finished_at if self.costs.failed else 0  # other items may fail when the same recipe runs again
-        return digest_of([self.stage, self.recipe, self.kept, self.dropped, again])
+        return digest_of([self.stage, self.recipe, self.kept, self.dropped, again, self.pruned])
 
 
 def read_record(folder: Path) -> StageRecord | None:

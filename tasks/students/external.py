@@ -45,6 +45,8 @@ class ExternalRecipe:
     seed: int
     images: ImageCache | None = None
     """Cache of resized images: with it, the trainer gets exactly the pixels with which the students are later asked."""
+    revision: str | None = None
+    """Revision at which to load the base; `spec.revision` if None."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
         """Return a digest that identifies the student of `fold`, made from its items, settings, base and seed."""
@@ -100,7 +102,7 @@ class ExternalRecipe:
         config = work / "train.yaml"
         words: dict[str, Plain] = {
             "base": str(Path(spec.base).resolve()) if Path(spec.base).is_dir() else spec.base,
-            "revision": spec.revision,
+            "revision": self.revision or spec.revision,
             "trust_remote_code": spec.trust_remote_code,
             "data": str(data.parent),
             "dataset": _DATASET,

@@ -53,6 +53,8 @@ class LoraRecipe:
     """Maps item id to the reason for the item's label."""
     start: Path | None = None
     """Folder of a finished student whose adapter is trained further."""
+    revision: str | None = None
+    """Revision at which to load the base; `spec.revision` if None."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
         """Return a digest that identifies a student, made from its items, settings, base, fold and repeat.
@@ -146,13 +148,14 @@ class LoraRecipe:
         self, taught: Sequence[tuple[Sample, str]], seed: int, output: Path, name: str, watch: Watch
     ) -> SFTTrainer:
         spec = self.spec
+        revision = self.revision or spec.revision
         processor = AutoProcessor.from_pretrained(
-            spec.base, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+            spec.base, revision=revision, trust_remote_code=spec.trust_remote_code
         )
         processor.image_processor.do_resize = False  # open_images has done it
         model = AutoModelForImageTextToText.from_pretrained(
             spec.base,
-            revision=spec.revision,
+            revision=revision,
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True,
             dtype=spec.dtype,

@@ -18,7 +18,8 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.image_cache import TooThin, open_images
+from tasks.models.image_cache import open_images
+from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef, Sample, TextPart
 from tasks.students.settings import ProbeSpec
 
@@ -90,7 +91,7 @@ def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np
 def _describe_or_warn(describe: Callable[[ImageRef], Vector], image: ImageRef) -> Vector | None:
     try:
         return describe(image)
-    except (OSError, TooThin) as error:
+    except (OSError, BadMedia) as error:
         log.warning("the probe ignores an image: %s", error)
         return None
 

@@ -1,6 +1,7 @@
 """No answer is paid for twice: changed rules ask nothing, and a changed template asks only about its own items."""
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows.config import DistillConfig, PseudoLabelsConfig
+from tasks.models.ledger.tools import Choice, prune
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Sample
 from tasks.storage.rows import read_rows
@@ -87,3 +89,14 @@ def test_changed_parser_and_gate_ask_nothing_and_a_template_only_its_items(
     touched = pool.image_items()
     assert 0 < touched < 60
     assert (worded.costs.asked, worded.costs.reused) == (touched, 60 - touched)
+
+
+def test_pruned_answers_are_asked_again_and_the_result_is_then_reused(pool: Pool) -> None:
+    before = pool.label()
+    prune(pool.config.ledger, Choice(model="scripted", purpose="rationale"))
+    assert pool.label() == before
+    deleted, _ = prune(pool.config.ledger, Choice(model="scripted", before=time.time() + 1))
+    again = pool.label()
+    assert (again.recipe, again.costs.asked) == (before.recipe, 60) and deleted >= 60
+    assert again.digest != before.digest
+    assert pool.label() == again

@@ -9,6 +9,7 @@ from tasks.errors import EngineError
 from tasks.models.engines.spec import EngineSpec
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
+from tasks.records import digest_of
 
 _FILES = (
     *("*config*.json", "tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
@@ -28,10 +29,12 @@ def digest_folder(folder: Path) -> str:
 
 
 def identify_model(spec: EngineSpec) -> str:
-    """Return the checkpoint's identity; if there is an adapter, `+` and the adapter's identity follow."""
+    """Return the checkpoint's identity; `+` and the identities of the adapter and of `extra_body` follow, if any."""
     identities = [identify_checkpoint(spec.model, spec.revision)]
     if spec.adapter is not None:
         identities.append(identify_checkpoint(spec.adapter, None))
+    if spec.extra_body:
+        identities.append(f"extra_body#{digest_of(spec.extra_body)[:12]}")
     return "+".join(identities)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from tasks.settings import Settings
 
@@ -27,6 +27,16 @@ class Prices(Settings):
         cached = self.prompt if self.cached is None else self.cached
         tokens = (tokens_in - tokens_cached) * self.prompt + tokens_cached * cached + tokens_out * self.output
         return tokens / 1e6
+
+
+_OWN_FIELDS = frozenset(
+    {
+        *("model", "messages", "temperature", "top_p", "seed", "n", "max_tokens", "max_completion_tokens"),
+        *("response_format", "stream", "logprobs", "logprob_token_ids", "return_tokens_as_token_ids"),
+        *("add_generation_prompt", "continue_final_message"),
+    }
+)
+"""The fields of a chat request that `extra_body` may not set, because labelstill relies on its own values."""
 
 
 class EngineSpec(Settings):
@@ -88,6 +98,10 @@ class EngineSpec(Settings):
         default=None,
         description="Folder or hub name of the tokenizer, if `model` is not itself a folder or hub name (server)",
     )
+    extra_body: dict[str, JsonValue] = Field(
+        default={},
+        description="Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)",
+    )
     concurrency: int = Field(
         default=64, ge=1, description="Maximum number of requests in flight, over all addresses (server, vllm)"
     )
@@ -120,6 +134,14 @@ class EngineSpec(Settings):
     def all_adapters(self) -> tuple[str, ...]:
         """Return all adapters that a server of this spec loads, without duplicates."""
         return tuple(dict.fromkeys([*([self.adapter] if self.adapter else []), *self.adapters]))
+
+    @model_validator(mode="after")
+    def _check_extra_body(self) -> Self:
+        if self.extra_body and self.engine not in ("server", "vllm"):
+            raise ValueError(f"engine `{self.engine}` cannot use `extra_body`; remove it, or set `engine: server`")
+        if own := sorted(_OWN_FIELDS & self.extra_body.keys()):
+            raise ValueError(f"`extra_body` cannot set {', '.join(own)}, which labelstill sets itself; remove them")
+        return self
 
     @model_validator(mode="after")
     def _addresses_where_needed(self) -> Self:

@@ -1,26 +1,23 @@
-"""The ledger's file: its tables and rows, opening it, and moving a corrupt file aside.
+"""The ledger's file: its tables, opening it, and moving a corrupt file aside.
 
-The table `answers` has one small row per answer, and `requests` the request of each answer. Thousands of requests share
-the same prefix, suffix and answer constraint; `texts` stores each of these texts once, keyed by its digest. The view
-`questions` joins the three tables, so pandas can read whole requests:
+The table `answers` has one small row per answer, with a checksum, and `requests` the request of each answer. Thousands
+of requests share the same prefix, suffix and answer constraint; `texts` stores each of these texts once, keyed by its
+digest. The view `questions` joins the three tables, so pandas can read whole requests:
 ``pandas.read_sql("select * from questions limit 100", sqlite3.connect(path))``.
 """
 
-import json
-import math
 import os
 import sqlite3
 import time
-from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import sha256
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
-from pydantic_core import PydanticSerializationError
 
 from tasks.errors import LedgerError
-from tasks.records import Constraint, Generation, Request
+from tasks.models.ledger.rows import AGREES, COLUMNS, ROW_TEXT, compute_checksum, read_answer
 
 VERSION = 2
 """Stored in PRAGMA user_version. Version 1 (stored as 0) kept answers without their requests."""
@@ -48,7 +45,8 @@ _TABLES = (
         prefix_id INTEGER NOT NULL,
         suffix_id INTEGER NOT NULL,
         constraint_id INTEGER NOT NULL,
-        generation TEXT NOT NULL
+        generation TEXT NOT NULL,
+        checksum TEXT NOT NULL DEFAULT ''
     )
     """,
     "CREATE TABLE requests (id INTEGER PRIMARY KEY, request TEXT NOT NULL)",
@@ -68,6 +66,23 @@ _TABLES = (
 )
 
 
+# What ledgers of earlier releases lack. `prunes` says when answers of an engine were last deleted; `models` says which
+# commit of a hub model without `revision` gave this ledger's answers.
+LATER_TABLES = (
+    "CREATE TABLE IF NOT EXISTS prunes (engine TEXT PRIMARY KEY, at REAL NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, revision TEXT NOT NULL)",
+)
+
+
+# a few at a time, because a ledger may be larger than the free disk space, and the work may be interrupted
+_ADD_CHECKSUMS = (
+    f"UPDATE answers SET checksum = CASE WHEN {AGREES} THEN checksum_of({ROW_TEXT}) ELSE 'damaged' END "
+    "WHERE id IN (SELECT id FROM answers WHERE checksum = '' LIMIT 20000)"
+)
+
+_CORRUPT = "corrupt"
+
+
 class _Unusable(Exception):
     """The file must be set aside, for the reason in the text; `tag` becomes part of its new name."""
 
@@ -76,25 +91,29 @@ class _Unusable(Exception):
         self.tag = tag
 
 
-def open_ledger(path: Path) -> tuple[sqlite3.Connection, str]:
+def open_ledger(path: Path, *, thorough: bool = False) -> tuple[sqlite3.Connection, str]:
     """Open the ledger for writing, creating it if necessary; return the connection and a notice.
 
-    A corrupt file, or one of another version, is renamed, never deleted, and a new ledger is created. The notice says
-    so; otherwise it is empty. Raises LedgerError when the file cannot be opened, or is some other database.
+    A corrupt file, or one of another version, is renamed, never deleted, and a new ledger is created, with those of a
+    corrupt file's answers that can be read. The notice says so; otherwise it is empty. `thorough` finds corruption
+    anywhere in the file, but reads all of it. Raises LedgerError when the file cannot be opened, or is some other
+    database.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # one run at a time: two that find the same corrupt file would set aside each other's new ledger
         with FileLock(path.with_name(path.name + ".lock"), timeout=LOCK_SECONDS):
             try:
-                return _connect_prepared(path), ""
+                return _connect_prepared(path, thorough), ""
             except _Unusable as error:
                 aside = _move_aside(path, error.tag)
+                connection = _connect_prepared(path)
+                copied = _copy_answers(aside, connection) if error.tag == _CORRUPT else 0
                 notice = (
-                    f"the ledger {path} {error}; it was set aside as {aside} and a new one created, so its answers "
-                    "will be asked for again"
+                    f"the ledger {path} {error}; it was set aside as {aside} and a new one created with {copied} of "
+                    "its answers; the others will be asked for again"
                 )
-                return _connect_prepared(path), notice
+                return connection, notice
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(
             f"{path}: the ledger cannot be opened: {error}; check permissions and disk space, or change `ledger`"
@@ -130,11 +149,19 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False, isolation_level=None)
 
 
-def _connect_prepared(path: Path) -> sqlite3.Connection:
+def is_corruption(error: sqlite3.Error) -> bool:
+    """Return whether the error means that the file's content is damaged, not that the file cannot be used now."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _connect_prepared(path: Path, thorough: bool = False) -> sqlite3.Connection:
     connection = connect(path)
     try:
+        if thorough and (fault := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise _Unusable(_CORRUPT, f"is corrupt ({fault.splitlines()[-1]})")
         _check_version(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
+        _add_later_parts(connection)
         # One sync per second (4 to 20 ms, in the ledger's thread) is cheap, and answers then survive a power cut too,
         # not only the death of the process.
         connection.execute("PRAGMA synchronous = FULL")
@@ -144,8 +171,8 @@ def _connect_prepared(path: Path) -> sqlite3.Connection:
         return connection
     except BaseException as error:
         connection.close()
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            raise _Unusable("corrupt", f"is corrupt ({error})") from error
+        if isinstance(error, sqlite3.Error) and is_corruption(error):
+            raise _Unusable(_CORRUPT, f"is corrupt ({error})") from error
         raise
 
 
@@ -166,6 +193,22 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("COMMIT")
 
 
+def _add_later_parts(connection: sqlite3.Connection) -> None:
+    """Add what a ledger of an earlier release lacks: tables, and a checksum for each answer.
+
+    An answer that does not agree with its columns gets a wrong checksum. Earlier releases may use the file meanwhile:
+    what they add gets its checksum here the next time.
+    """
+    for statement in LATER_TABLES:
+        connection.execute(statement)
+    if "checksum" not in {name for _, name, *_ in connection.execute("PRAGMA table_info(answers)")}:
+        connection.execute("ALTER TABLE answers ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
+    connection.execute("CREATE INDEX IF NOT EXISTS unchecked ON answers (id) WHERE checksum = ''")
+    connection.create_function("checksum_of", 1, compute_checksum, deterministic=True)
+    while connection.execute(_ADD_CHECKSUMS).rowcount > 0:
+        pass
+
+
 def _move_aside(path: Path, tag: str) -> Path:
     stem = f"{path.name}.{tag}-{int(time.time())}"
     names = (path.with_name(stem if n == 0 else f"{stem}-{n}") for n in range(1 << 30))
@@ -178,75 +221,51 @@ def _move_aside(path: Path, tag: str) -> Path:
     return aside
 
 
-# --- rows: what is kept of a request and its answer ----------------------------------------------------------------
+# --- copying what can be read of a corrupt file ---------------------------------------------------------------------
 
-COLUMNS = (
-    *("key", "at", "sample_id", "purpose", "outcome", "engine"),
-    *("tokens_in", "tokens_cached", "tokens_out", "seconds"),
-    *("prefix_id", "suffix_id", "constraint_id", "generation"),
+_NEXT_ROW = f"SELECT id, hex(checksum), {ROW_TEXT}, {','.join(COLUMNS)} FROM answers WHERE id > ? ORDER BY id LIMIT 1"
+_COPY = (
+    f"INSERT INTO answers (id, {','.join(COLUMNS)}) VALUES (?, {','.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
 )
-"""The columns of the table `answers`, without the row number `id`."""
+_MOST_FAILURES = 10_000
+"""After so many rows in a row that cannot be read, the rest of the file is given up."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """An answer as it is stored: `values` are in the order of COLUMNS, and `texts` maps ids to the shared texts."""
-
-    generation: Generation
-    values: tuple[object, ...]
-    request_json: str
-    texts: dict[int, str]
-
-    @property
-    def size(self) -> int:
-        """Return the total number of characters in the request's and the answer's JSON."""
-        return len(self.request_json) + len(str(self.values[-1]))
-
-
-def make_row(request: Request, generation: Generation, at: float) -> Row:
-    """Return the row for a request and its answer, which was received at the time `at` (Unix seconds)."""
-    constraint = _serialise_constraint(request.constraint)  # pyright: ignore[reportArgumentType]  # frozen, so it hashes
-    texts = (request.prefix, request.suffix, constraint)
-    ids = [_make_text_id(text) for text in texts]
-    request_json = _serialise(request, "prefix", "suffix", "constraint")
-    g = generation
-    values = (
-        *(request.key, at, _replace_surrogates(request.sample_id), request.purpose, g.outcome.value, g.engine),
-        *(g.tokens_in, g.tokens_cached, g.tokens_out, g.seconds, *ids, _serialise_generation(g)),
-    )
-    return Row(g, values, request_json, dict(zip(ids, texts, strict=True)))
+def _copy_answers(aside: Path, new: sqlite3.Connection) -> int:
+    """Copy the undamaged answers of a corrupt ledger, with their requests, and return how many there are."""
+    copied = 0
+    with closing(connect(aside)) as old:
+        new.execute("BEGIN IMMEDIATE")
+        for number, checksum, text, *values in _read_readable_rows(old):
+            if read_answer(checksum, text) is not None:
+                new.execute(_COPY, (number, *values))
+                _copy_text(old, new, "requests", number)
+                for name in ("prefix_id", "suffix_id", "constraint_id"):
+                    _copy_text(old, new, "texts", values[COLUMNS.index(name)])
+                copied += 1
+        new.execute("COMMIT")
+    return copied
 
 
-# a small cache, because a pack may give each item its own label list and so its own prefix
-@lru_cache(maxsize=256)
-def _make_text_id(text: str) -> int:
-    # 64 bits: two of a million texts have the same id in one of 30 million ledgers
-    return int.from_bytes(sha256(text.encode()).digest()[:8], signed=True)
+def _read_readable_rows(old: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+    number = 0
+    failures = 0
+    while failures < _MOST_FAILURES:
+        try:
+            row = old.execute(_NEXT_ROW, (number,)).fetchone()
+        except sqlite3.Error:
+            number += 1
+            failures += 1
+            continue
+        if row is None:
+            return
+        number = row[0]
+        failures = 0
+        yield row
 
 
-@lru_cache(maxsize=256)
-def _serialise_constraint(constraint: Constraint) -> str:
-    return constraint.model_dump_json()
-
-
-def _serialise_generation(generation: Generation) -> str:
-    logprobs = generation.label_logprobs
-    if logprobs is not None and not math.isfinite(sum(logprobs.values())):
-        # JSON has no infinity: pydantic writes null, which it cannot read back, but it does read a string
-        logprobs = {label: value if math.isfinite(value) else str(value) for label, value in logprobs.items()}
-        return _replace_surrogates(
-            json.dumps(generation.model_dump() | {"label_logprobs": logprobs}, ensure_ascii=False)
-        )
-    return _serialise(generation)
-
-
-def _serialise(record: Request | Generation, *without: str) -> str:
-    """Return the record as JSON, with `?` for half a surrogate pair, which UTF-8 cannot encode."""
-    try:
-        return record.model_dump_json(exclude=set(without))
-    except PydanticSerializationError:
-        return _replace_surrogates(json.dumps(record.model_dump(exclude=set(without)), ensure_ascii=False))
-
-
-def _replace_surrogates(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+def _copy_text(old: sqlite3.Connection, new: sqlite3.Connection, table: str, number: int) -> None:
+    with suppress(sqlite3.Error):  # the answer is worth keeping without the text of its question
+        row = old.execute(f"SELECT * FROM {table} WHERE id = ?", (number,)).fetchone()
+        if row is not None:
+            new.execute(f"INSERT INTO {table} VALUES (?, ?) ON CONFLICT (id) DO NOTHING", row)

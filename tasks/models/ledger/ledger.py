@@ -2,26 +2,29 @@
 
 The ledger is an SQLite file in write-ahead mode, which several runs may share; file.py defines its tables. SQLite
 repairs an incomplete end of the file. A corrupt file is renamed, never deleted. A thread writes about once per second,
-so after a run was killed, the next run asks again only what was in flight or answered in the last second.
+so after a run was killed, the next run asks again only what was in flight or answered in the last second. A row that
+does not match its checksum is deleted, and its question is asked again.
 """
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterable
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock, RLock, Thread
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import LedgerError
-from tasks.models.ledger.file import COLUMNS, Row, connect, make_row, open_ledger
+from tasks.models.ledger.file import connect, is_corruption, open_ledger
+from tasks.models.ledger.rows import COLUMNS, ROW_TEXT, Row, make_row, read_answer
 from tasks.records import Generation, Outcome, Request
 
-NOT_KEPT = frozenset({Outcome.FAILED, Outcome.TOO_LONG})
-"""Outcomes that are not kept. They cost nothing, and asking again may succeed with a working server or more context."""
+NOT_KEPT = frozenset({Outcome.FAILED, Outcome.TOO_LONG, Outcome.BAD_MEDIA})
+"""Outcomes that are not kept. They cost nothing, and asking again may succeed with a working server, more context or a
+restored image. Earlier releases kept BAD_MEDIA, even for faults of a server or a disk.
+"""
 
 _FLUSH_SECONDS = 0.8  # with the writing itself, an answer is on disk within a second
 # the most that waits in memory; beyond it `put` writes itself, which slows a fast engine down to the disk's speed
@@ -39,8 +42,15 @@ _INSERT_REQUEST = (
 _INSERT_TEXT = "INSERT INTO texts (id, text) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
 # All answers in one row: Python releases the interpreter lock at each row, so next to a busy thread 500 rows took 1.2 s
 # and one row takes 12 ms.
-_SELECT = "SELECT '[' || group_concat(generation) || ']' FROM answers WHERE key IN (SELECT value FROM json_each(?))"
-_GENERATIONS = TypeAdapter(list[Generation])
+_SELECT = (
+    f"SELECT group_concat(id || ' ' || hex(checksum) || ' ' || {ROW_TEXT}, char(10)) "
+    "FROM answers WHERE key IN (SELECT value FROM json_each(?))"
+)
+# the checksum, because another process may have given the row number to a new answer
+_DELETE = "DELETE FROM answers WHERE id = ? AND hex(checksum) = ?"
+_DELETE_REQUEST = (
+    "DELETE FROM requests WHERE id = ? AND NOT EXISTS (SELECT 1 FROM answers WHERE answers.id = requests.id)"
+)
 
 
 class Ledger:
@@ -53,10 +63,12 @@ class Ledger:
         self.path = path
         self._writer, self.notice = open_ledger(path)
         """A sentence about a corrupt or outdated file that was renamed; empty if there was none."""
+        self._damaged = 0
+        self._repaired = ""
         self._reader = connect(path)
         # `_lock` protects the batches and is held for microseconds; the other two are held while SQLite works
         self._lock = Lock()
-        self._write_lock = Lock()
+        self._write_lock = RLock()
         self._read_lock = Lock()
         self._pending: dict[str, Row] = {}
         self._writing: dict[str, Row] = {}
@@ -126,20 +138,60 @@ class Ledger:
         try:
             self.flush()
         finally:
-            with self._read_lock, self._write_lock:
+            with self._write_lock, self._read_lock:
                 self._reader.close()
                 self._writer.close()
 
+    @property
+    def damage(self) -> str:
+        """Return a sentence about damage that was found since the ledger was opened; empty if there was none."""
+        rows = f"{self.path}: damaged answers, which are asked for again: {self._damaged}" if self._damaged else ""
+        return "; ".join(filter(None, (self._repaired, rows)))
+
     def _read(self, keys: list[str]) -> list[Generation]:
         try:
-            with self._read_lock:
-                (text,) = self._reader.execute(_SELECT, (orjson.dumps(keys).decode(),)).fetchone()
-            return [] if text is None else _GENERATIONS.validate_json(text)
-        except (sqlite3.Error, ValidationError) as error:
-            why = str(error).splitlines()[0]
+            try:
+                return self._check_rows(self._select(keys))
+            except sqlite3.Error as error:
+                if not is_corruption(error):
+                    raise
+                self._repair()
+                return self._check_rows(self._select(keys))
+        except sqlite3.Error as error:
             raise LedgerError(
-                f"{self.path}: answers cannot be read: {why}; move the file away and run again"
+                f"{self.path}: answers cannot be read: {error}; move the file away and run again"
             ) from error
+
+    def _select(self, keys: list[str]) -> list[str]:
+        with self._read_lock:
+            (text,) = self._reader.execute(_SELECT, (orjson.dumps(keys).decode(),)).fetchone()
+        return [] if text is None else text.split("\n")
+
+    def _repair(self) -> None:
+        """Replace the corrupt file by a new one with the answers that can still be read."""
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+            self._writer, self._repaired = open_ledger(self.path, thorough=True)
+            self._reader = connect(self.path)
+
+    def _check_rows(self, rows: list[str]) -> list[Generation]:
+        """Return the answers in `rows`; delete those that are damaged or not to be kept, to make room for others."""
+        found: list[Generation] = []
+        useless: list[tuple[int, str]] = []
+        for row in rows:
+            number, checksum, text = row.split(" ")
+            answer = read_answer(checksum, text)
+            if answer is not None and answer.outcome not in NOT_KEPT:
+                found.append(answer)
+                continue
+            self._damaged += answer is None
+            useless.append((int(number), checksum))
+        if useless:
+            with self._write_lock, self._write() as writer:
+                writer.executemany(_DELETE, useless)
+                writer.executemany(_DELETE_REQUEST, ((number,) for number, _ in useless))
+        return found
 
     def _keep_writing(self) -> None:
         while not self._closing.wait(_FLUSH_SECONDS):
@@ -168,12 +220,27 @@ class Ledger:
             self._trouble = ""
 
     def _insert(self, rows: Collection[Row]) -> None:
+        try:
+            self._insert_once(rows)
+        except sqlite3.Error as error:
+            if not is_corruption(error):
+                raise
+            self._repair()
+            self._insert_once(rows)
+
+    def _insert_once(self, rows: Collection[Row]) -> None:
+        with self._write() as writer:
+            # texts are written with every batch: `prune` in another process may have deleted them
+            writer.executemany(_INSERT_TEXT, {pair for row in rows for pair in row.texts.items()})
+            writer.executemany(_INSERT, (row.values for row in rows))
+            writer.executemany(_INSERT_REQUEST, ((row.request_json, row.generation.key) for row in rows))
+
+    @contextmanager
+    def _write(self) -> Generator[sqlite3.Connection]:
+        """Context manager: write in one transaction; the caller holds the write lock."""
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            # texts are written with every batch: `prune` in another process may have deleted them
-            self._writer.executemany(_INSERT_TEXT, {pair for row in rows for pair in row.texts.items()})
-            self._writer.executemany(_INSERT, (row.values for row in rows))
-            self._writer.executemany(_INSERT_REQUEST, ((row.request_json, row.generation.key) for row in rows))
+            yield self._writer
             self._writer.execute("COMMIT")
         except BaseException:
             if self._writer.in_transaction:  # a full disk may have ended the transaction

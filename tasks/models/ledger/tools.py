@@ -1,13 +1,14 @@
 """Count or delete answers in a ledger: `labelstill ledger stats` and `labelstill ledger prune`."""
 
 import sqlite3
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import LedgerError
-from tasks.models.ledger.file import open_existing
+from tasks.models.ledger.file import LATER_TABLES, open_existing
 from tasks.records import Outcome
 
 # rows deleted and pages released per transaction: a run that writes meanwhile waits for a fraction of a second
@@ -111,6 +112,13 @@ def prune(path: Path, choice: Choice) -> tuple[int, int]:
         connection.execute(
             "PRAGMA cache_size = -131072"
         )  # in KB: the pages of a transaction stay in memory until it is committed
+        for statement in LATER_TABLES:
+            connection.execute(statement)
+        connection.execute(
+            f"INSERT INTO prunes SELECT DISTINCT engine, ? FROM answers WHERE {condition} "
+            "ON CONFLICT (engine) DO UPDATE SET at = excluded.at",
+            [time.time(), *values],
+        )
         (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM answers").fetchone()
         for start in range(0, last, _ROWS):
             span = [start, min(start + _ROWS, last)]
@@ -122,6 +130,20 @@ def prune(path: Path, choice: Choice) -> tuple[int, int]:
         _delete_unused_texts(connection)
         _release_space(connection)
     return deleted, size - _measure_size(path)
+
+
+def find_last_prune(path: Path, models: Iterable[str]) -> float:
+    """Return when answers of one of the models (identities) were last deleted, in Unix seconds; 0 if never.
+
+    A stage that used such an answer is unfinished. A missing or unreadable ledger says nothing and returns 0.
+    """
+    names = [model.split("+")[0].split("@")[0] for model in models]
+    try:
+        with _open(path, "ro") as connection:
+            prunes = connection.execute("SELECT engine, at FROM prunes").fetchall()
+    except LedgerError:  # also a ledger of an earlier release, which has no such table
+        return 0.0
+    return max((at for engine, at in prunes if any(name in engine for name in names)), default=0.0)
 
 
 def _require_condition(choice: Choice) -> None:

@@ -10,6 +10,7 @@ from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError
 from tasks.models.image_cache import ImageCache, TooThin, compute_sides, fill_cache, open_images
+from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784}
@@ -141,11 +142,31 @@ def test_sources_that_cannot_be_used_are_named(cache: ImageCache, tmp_path: Path
     }
     refs = {name: ref(tmp_path / name, 700, 500) for name in bad}
     refs["other.png"] = whole.model_copy(update={"path": refs["other.png"].path})
-    refs["missing.png"] = whole.model_copy(update={"path": str(tmp_path / "missing.png"), "sha256": "00"})
     for name, image in refs.items():
-        with pytest.raises(OSError, match=rf"{name}: {bad.get(name, 'cannot be read')}"):
+        with pytest.raises(BadMedia, match=f"{name}: {bad[name]}"):
             cache.file(image, **BOUNDS)
     assert not [p for p in cache.folder.rglob("*") if p.is_file()]
+
+
+def test_a_source_that_cannot_be_read_now_is_no_bad_image(cache: ImageCache, tmp_path: Path):
+    for path in (tmp_path / "missing.png", tmp_path):  # a folder cannot be read like a file
+        image = ImageRef(path=str(path), sha256="00", width=700, height=500)
+        with pytest.raises(OSError, match=f"{path.name}: cannot be read"):
+            cache.file(image, **BOUNDS)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files"), ImportError("plugin")])
+def test_a_decoder_that_the_machine_stops_does_not_condemn_the_image(
+    cache: ImageCache, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    image = saved(tmp_path, "a.png")
+
+    def fail(file: object) -> Image.Image:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(type(error)):
+        cache.file(image, **BOUNDS)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 20_000), (10_000, 40)])

@@ -5,7 +5,7 @@ import pytest
 
 from tasks.errors import LedgerError
 from tasks.models.ledger.ledger import Ledger
-from tasks.models.ledger.tools import Choice, find_prunable, prune, read_stats
+from tasks.models.ledger.tools import Choice, find_last_prune, find_prunable, prune, read_stats
 from tasks.records import Outcome, Request
 from tests.tasks.making import generation
 from tests.tasks.questions import question
@@ -152,3 +152,25 @@ def test_prune_releases_space_and_texts_during_a_run(tmp_path: Path) -> None:
     connection.close()
     assert texts == 2 + 1 + 300 + 1  # prefixes, the constraint, suffixes of `new` and of `again`
     assert Request.model_validate_json(text) == again
+
+
+def test_the_last_prune_of_a_model_is_remembered(path: Path, tmp_path: Path) -> None:
+    assert find_last_prune(path, ["teacher@main"]) == 0
+    prune(path, Choice(model="teacher"))
+    assert find_last_prune(path, ["teacher@main"]) > find_last_prune(path, ["student#ab12+fold0#cd34"]) == 0
+    prune(path, Choice(purpose="classify"))
+    assert find_last_prune(path, ["other@main", "student@main"]) > find_last_prune(path, ["teacher@main"]) > 0
+    assert find_last_prune(path, []) == find_last_prune(tmp_path / "none.sqlite", ["teacher@main"]) == 0
+
+
+def test_a_prune_that_deletes_nothing_is_not_remembered(path: Path) -> None:
+    prune(path, Choice(model="unknown"))
+    assert find_last_prune(path, ["teacher@main", "student@main"]) == 0
+
+
+def test_answers_are_pruned_from_a_ledger_of_an_earlier_release(path: Path) -> None:
+    for table in ("prunes", "models"):
+        change(path, f"DROP TABLE {table}")
+    assert find_last_prune(path, ["teacher@main"]) == 0
+    assert prune(path, Choice(model="teacher"))[0] == 4
+    assert find_last_prune(path, ["teacher@main"]) > 0

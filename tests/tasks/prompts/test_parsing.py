@@ -280,3 +280,9 @@ def test_a_free_text_request_has_no_label_to_parse():
 )
 def test_a_reason_that_quotes_an_apology_is_no_refusal(quoting: str):
     assert parse_reason(request(FreeText()), generation(quoting)) == (Outcome.OK, quoting)
+
+
+@pytest.mark.parametrize("value", [2.3, math.inf, math.nan])
+def test_log_probabilities_above_zero_are_not_believed(value: float) -> None:
+    read = parse_texts(make_answer("退款A"), logprobs={"退款A": -0.1, "订单页面": value})
+    assert (read.label, read.probabilities) == ("退款A", {})

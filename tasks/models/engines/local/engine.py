@@ -23,7 +23,7 @@ from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.token_budget import Fitted, PromptBudget
-from tasks.models.unanswered import BadMedia, Unanswered, make_unanswered, summarise
+from tasks.models.unanswered import Unanswered, make_unanswered, summarise
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
@@ -149,12 +149,7 @@ class LocalEngine:
 
     def _build_prompt(self, asked: Fitted, opening: Future[list[Any] | None]) -> _Prompt:
         request = asked.request
-        try:
-            images = opening.result()
-        except EngineError:
-            raise
-        except Exception as error:
-            raise BadMedia(summarise(error)) from error
+        images = opening.result()
         turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
         text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pybase64
 
+from tasks.prompts.parsing import MOST_LOGPROB
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 
@@ -17,6 +18,9 @@ TOKEN_COUNTS = ("tokens_in", "tokens_cached", "tokens_out")
 
 ANSWER_TOKENS = 64
 """Tokens allowed in addition to the reason, for keys, label and the white space with which weak models pad JSON."""
+
+_BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
+"""What servers give as `finish_reason` when they, not the model, ended an answer. The request is sent again."""
 
 _MARK = f"labelstill-image-{secrets.token_hex(8)}-"
 """Placeholder for an image while the body is serialised, so that megabytes of base64 are not escaped or copied."""
@@ -98,11 +102,10 @@ def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | No
     """
     texts: dict[int, tuple[bool, str]] = {}
     for place, choice in enumerate(answer["choices"]):
-        content = get_path(choice, "message", "content")
-        text = content or get_path(choice, "message", "refusal") or content
+        text = _read_text(choice)
         numbered = get_path(choice, "index")
         index = place if numbered is None else numbered
-        if isinstance(text, str) and isinstance(index, int) and index not in texts:  # some servers repeat an answer
+        if text is not None and isinstance(index, int) and index not in texts:  # some servers repeat an answer
             texts[index] = (get_path(choice, "finish_reason") == "length", text)
     if not texts:
         return None
@@ -110,7 +113,34 @@ def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | No
     cut, first = ordered[0]
     outcome = Outcome.EMPTY if not first.strip() else Outcome.TRUNCATED if cut else Outcome.OK
     tokens = dict(zip(TOKEN_COUNTS, read_usage(answer), strict=True))
-    return Generation(key=key, outcome=outcome, texts=tuple(t for _, t in ordered), **tokens)
+    detail = (
+        "all tokens were spent on thinking; raise `max_tokens` or set `extra_body`"
+        if cut and _is_thinking(first)
+        else ""
+    )
+    return Generation(key=key, outcome=outcome, texts=tuple(t for _, t in ordered), detail=detail, **tokens)
+
+
+def _read_text(choice: Any) -> str | None:
+    """Return a choice's text; None if it has none, or if the server broke off.
+
+    What a model thinks is not its answer. If the tokens ended while it was thinking, the text is `<think>` and the
+    thoughts, without an end.
+    """
+    if get_path(choice, "finish_reason") in _BROKEN_OFF:
+        return None
+    content = get_path(choice, "message", "content")
+    text = content or get_path(choice, "message", "refusal")
+    thoughts = get_path(choice, "message", "reasoning_content") or get_path(choice, "message", "reasoning")
+    if not text and isinstance(thoughts, str):
+        text = f"<think>{thoughts}" if get_path(choice, "finish_reason") == "length" else ""
+    elif not text:
+        text = content
+    return text if isinstance(text, str) else None
+
+
+def _is_thinking(text: str) -> bool:
+    return text.startswith("<think>") and "</think>" not in text
 
 
 def read_usage(answer: dict[str, Any]) -> list[int]:
@@ -121,13 +151,20 @@ def read_usage(answer: dict[str, Any]) -> list[int]:
 
 
 def read_token_logprobs(answer: dict[str, Any]) -> dict[int, float]:
-    """Return a map from token id to log-probability at the first generated position; empty when none is reported."""
+    """Return a map from token id to log-probability at the first generated position; empty when none is reported.
+
+    Log-probabilities above 0 are left out: they are none, whatever the server calls them.
+    """
     try:
         content = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in content]
     except (KeyError, IndexError, TypeError, ValueError):
         return {}
-    return {int(t.removeprefix("token_id:")): p for t, p in pairs if t.removeprefix("token_id:").isdecimal()}
+    return {
+        int(t.removeprefix("token_id:")): p
+        for t, p in pairs
+        if t.removeprefix("token_id:").isdecimal() and p <= MOST_LOGPROB
+    }
 
 
 def get_path(value: Any, *path: str | int) -> Any:

@@ -19,6 +19,7 @@ from tasks.models.engines.server.retries import (
     RETRIED_4XX,
     Refused,
     Tries,
+    is_account_fault,
     parse_retry_after,
     read_error_message,
 )
@@ -59,6 +60,7 @@ class Client:
         self._few_at_once = asyncio.Semaphore(8)
         self._one_at_once = asyncio.Semaphore(1)
         self._last_answer_at = time.monotonic()
+        self._extra = orjson.dumps(spec.extra_body)[1:-1]
         self._key = key
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._session = aiohttp.ClientSession(
@@ -71,7 +73,9 @@ class Client:
         """Seconds that each request was in flight, summed over the requests that have ended."""
 
     async def post(self, body: bytes) -> dict[str, Any]:
-        """Send `body` and return the chat completion; it has at least one choice."""
+        """Send `body` with `extra_body`, and return the chat completion; it has at least one choice."""
+        if self._extra:
+            body = body[:-1] + b"," + self._extra + b"}"
         tries = Tries()
         while not tries.used_up:
             async with self._limit_suspects(tries.crashes):
@@ -136,6 +140,8 @@ class Client:
             answer = _parse_json(content)
             if isinstance(get_path(answer, "choices"), list) and answer["choices"]:
                 return answer
+            if get_path(answer, "error"):
+                self._check_account(address, response.status, answer, self._hide_key(content))
             fault = f"an answer without `choices`: {self._hide_key(content)[:200].decode(errors='replace')}"
         tries.faults += 1
         tries.last = fault
@@ -146,8 +152,10 @@ class Client:
         self, address: _Address, response: aiohttp.ClientResponse, content: bytes, tries: Tries
     ) -> None:
         status = response.status
-        message, param = read_error_message(_parse_json(content), content)
+        answer = _parse_json(content)
+        message, param = read_error_message(answer, content)
         tries.last = f"HTTP {status}: {message}"
+        self._check_account(address, status, answer, content)
         if status < 500 and status not in RETRIED_4XX:
             if status in (401, 403):
                 named = self._spec.api_key_env
@@ -171,6 +179,15 @@ class Client:
             # the server asks all requests to wait, not only this one
             address.resting_until = max(address.resting_until, time.monotonic() + asked)
         await asyncio.sleep(tries.choose_wait() if asked is None else asked + tries.choose_wait() / 4)
+
+    def _check_account(self, address: _Address, status: int, answer: Any, content: bytes) -> None:
+        """Raise EngineError when `answer`, an error, says that the provider answers nothing until it is paid."""
+        message, _ = read_error_message(answer, content)
+        if is_account_fault(status, answer, message):
+            raise EngineError(
+                f"{address.url} refuses all requests because of our account: HTTP {status}: {message}; top up the "
+                "account or raise its limit there, then run again (answers so far are kept)"
+            )
 
     async def _choose_address(self) -> _Address:
         """Return the address with the fewest requests in flight among those that are not resting."""

@@ -26,12 +26,10 @@ from tasks.models.engines.server.label_tokens import Branch, compute_label_logpr
 from tasks.models.engines.server.retries import Refused
 from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
-from tasks.models.unanswered import BadMedia, TooLong, Unanswered
+from tasks.models.unanswered import TooLong, Unanswered
 from tasks.prompts.parsing import parse_reason
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
-
-_MEDIA = re.compile(r"image|media|multimodal|multi-modal|pixel|PIL", re.IGNORECASE)
 
 _READS = 3
 """Attempts at a request whose reply contains no text, or fewer texts than asked for."""
@@ -76,20 +74,14 @@ class Conversation:
     async def answer(self, prepared: Prepared) -> Generation:
         """Return the answer; raise EngineError when the server does not come back."""
         try:
-            try:
-                reply = await self._request_replies(prepared)
-            except Refused as refused:
-                if refused.outcome is not Outcome.TOO_LONG:
-                    raise
-                prepared = await asyncio.to_thread(self._shorten, prepared, refused)
-                reply = await self._request_replies(prepared)
-            wanted = prepared.request.sampling.label_probabilities
-            logprobs = await self._weigh_labels(prepared, reply) if wanted else None
+            reply = await self._request_replies(prepared)
         except Refused as refused:
-            about_images = prepared.request.images and _MEDIA.search(refused.message)
-            if about_images and refused.outcome is not Outcome.TOO_LONG:
-                raise BadMedia(str(refused)) from refused
-            raise
+            if refused.outcome is not Outcome.TOO_LONG:
+                raise
+            prepared = await asyncio.to_thread(self._shorten, prepared, refused)
+            reply = await self._request_replies(prepared)
+        wanted = prepared.request.sampling.label_probabilities
+        logprobs = await self._weigh_labels(prepared, reply) if wanted else None
         return reply.model_copy(update={"label_logprobs": logprobs, "shortened": prepared.shortened})
 
     def _fit(self, request: Request, budget: PromptBudget, limit: int, already: str) -> Prepared:
@@ -99,11 +91,8 @@ class Conversation:
 
     def _attach_images(self, request: Request, shortened: str) -> Prepared:
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self._patch}
-        try:
-            files = [self.cache.file(image, **limits) for image in request.images]
-            urls = tuple(make_image_url(file, local=self.can.local_files) for file in files)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises any of these
-            raise BadMedia(f"{type(error).__name__}: {error}") from error
+        files = [self.cache.file(image, **limits) for image in request.images]
+        urls = tuple(make_image_url(file, local=self.can.local_files) for file in files)
         return Prepared(request, urls, shortened)
 
     def _shorten(self, prepared: Prepared, refused: Refused) -> Prepared:

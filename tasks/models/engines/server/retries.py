@@ -1,6 +1,7 @@
 """Decide which failures are retried, how often and after what wait."""
 
 import random
+import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -31,7 +32,8 @@ class Refused(Unanswered):
         self.message = message
         text = message.lower()
         # vLLM 0.32 names the parameter, older versions only mention the length
-        if param == "input_tokens" or ("length" in text and ("longer than" in text or "maximum" in text)):
+        about_prompt = "length" in text and any(word in text for word in ("token", "context", "prompt"))
+        if param == "input_tokens" or (about_prompt and ("longer than" in text or "maximum" in text)):
             self.outcome = Outcome.TOO_LONG
 
 
@@ -53,6 +55,36 @@ class Tries:
     def used_up(self) -> bool:
         """Return whether no further attempt is allowed."""
         return self.faults >= _FAULTS or self.busy >= _BUSY or self.crashes >= _CRASHES
+
+
+_ACCOUNT_CODES = re.compile(
+    r"insufficient_?(quota|balance|credits?|funds)|exceeded_current_quota|billing_(hard_limit|not_active)|arrearage"
+    r"|account_?overdue|overdue_?balance|account_(suspended|deactivated)|payment_required",
+    re.IGNORECASE,
+)
+"""The codes and types of errors with which providers say that the account must be paid or unlocked."""
+_ACCOUNT_TEXTS = re.compile(
+    r"insufficient (account |user )?(quota|balance|credit|fund)|not enough (balance|credit|quota)"
+    r"|(balance|credits?|quota) (is|are) (insufficient|too low)"
+    r"|(used|used up|run out of|ran out of|out of) (your |all )?(available )?(credit|quota|balance)"
+    r"|exceeded your (current|monthly) (quota|spend|budget|usage)|billing (hard limit|is not active|not active)"
+    r"|account\b.{0,60}(suspended|deactivated|overdue|not active|in good standing)|in arrears|arrearage"
+    r"|overdue[ -](payment|balance)|(spend|spending) limit|余额不足|欠费|额度不足|额度已用[完尽]",
+    re.IGNORECASE,
+)
+_SOON = re.compile(r"per[ _-]?(minute|second)|retry in|try again in \d", re.IGNORECASE)
+"""A quota that is free again after a short wait is a rate limit."""
+_QUOTED = 200
+"""Number of a message's characters that are searched. What follows them may be quoted from our prompt."""
+
+
+def is_account_fault(status: int, answer: Any, message: str) -> bool:
+    """Return whether the error says that the account lacks money or quota, so that no request will be answered."""
+    inner = get_path(answer, "error")
+    codes = [str(get_path(where, name)) for where in (inner, answer) for name in ("code", "type", "status")]
+    if status == 402 or any(_ACCOUNT_CODES.search(code) for code in codes):
+        return True
+    return bool(_ACCOUNT_TEXTS.search(message[:_QUOTED])) and not _SOON.search(message)
 
 
 def read_error_message(answer: Any, content: bytes) -> tuple[str, str]:

@@ -111,7 +111,7 @@ def test_an_unreadable_image_concerns_its_item_only(stub: Running, tmp_path: Pat
                 enumerate([images[0], gone, images[1]])]  # fmt: skip
     outcomes = {a.key: a.outcome for a in engine.generate(requests)}
     engine.close()
-    assert [outcomes[r.key] for r in requests] == [Outcome.OK, Outcome.BAD_MEDIA, Outcome.OK]
+    assert [outcomes[r.key] for r in requests] == [Outcome.OK, Outcome.FAILED, Outcome.OK]
 
 
 def test_a_400_is_not_sent_again(tmp_path: Path) -> None:
