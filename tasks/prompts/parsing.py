@@ -223,9 +223,7 @@ def _find_object(
     return None if chosen is None else (chosen.value, chosen.rung)
 
 
-def _choose_answer(
-    answers: Sequence[Piece], text: str, request: Request, constraint: LabelAnswer
-) -> Piece | None:
+def _choose_answer(answers: Sequence[Piece], text: str, request: Request, constraint: LabelAnswer) -> Piece | None:
     """Return the last answer that is neither copied from the prompt nor a placeholder such as "<label>"."""
     prompt = _squeeze("".join((request.system, request.prefix, *_list_texts(request), request.suffix)))
     own = [a for a in answers if _squeeze(text[a.start : a.end]) not in prompt]

@@ -1,7 +1,7 @@
 """Tell a model's refusal to answer from a reason that describes what somebody else cannot do.
 
-"我无法判断" and "I can't help with that" are refusals; "无法下单，页面弹出提示" and "I can't check out" describe a user's
-problem. A text is therefore judged clause by clause, by who cannot do what. Quotations do not count.
+"我无法判断" and "I can't help with that" are refusals; "无法下单，页面弹出提示" and "I can't check out" describe a
+user's problem. A text is therefore judged clause by clause, by who cannot do what. Quotations do not count.
 """
 
 import re
@@ -27,9 +27,12 @@ _ZH_TASK = (
     "(?:这|那|该|此|本|上述|[您你]的?|给出的|提供的|具体|其|任何|相关|是什么|对应|属于|所属|哪个?|的)*[张个幅条段种类份项]?"
     "(?:图片?|图像|截图|照片|画面|请求|要求|标签|类别|分类|归属|意图|理由|问题|内容|原因|依据|结论|答案)"
 )
-_ZH_ANSWER = "(?:回答|作答|解答|协助|帮助|帮[您你]|满足|描述|评论|讨论|分类|归类|给出|得出|做出|推断|判断|判定|辨认|识别|分析)"
+_ZH_ANSWER = (
+    "(?:回答|作答|解答|协助|帮助|帮[您你]|满足|描述|评论|讨论|分类|归类|给出|得出|做出|推断|判断|判定|辨认|识别|分析)"
+)
 _ZH_PERCEIVE = (
-    "(?:看清|看到|看见|看出|看懂|查看|读取|打开|加载|访问|确定|确认|获取|完成|处理|理解|提供|生成|说明|解释|执行|继续|写出)"
+    "(?:看清|看到|看见|看出|看懂|查看|读取|打开|加载|访问|确定|确认|获取"
+    "|完成|处理|理解|提供|生成|说明|解释|执行|继续|写出)"
 )
 _ZH_STRONG = _compile(
     f"{_ZH_OPENING}{_ZH_SELF}{_ZH_ADVERBS}{_ZH_CANNOT}.{{0,6}}?(?:{_ZH_ANSWER}|{_ZH_PERCEIVE}(?:{_ZH_TASK}|$))",
@@ -65,7 +68,9 @@ _EN_SELF_CANNOT = (
     r"|(?:won't|will not)(?: be able to)?|(?:must|have to) (?:decline|refuse) to|(?:decline|refuse) to"
     r"|(?:would|'d) rather not|prefer not to|don't (?:know how|have the ability) to) "
 )
-_EN_ANSWER = r"(?:help|assist|comply|respond|comment|engage|classify|categori[sz]e|fulfil+|participate|do (?:that|this))\b"
+_EN_ANSWER = (
+    r"(?:help|assist|comply|respond|comment|engage|classify|categori[sz]e|fulfil+|participate|do (?:that|this))\b"
+)
 _EN_PERCEIVE = (
     r"(?:see|read|tell|make out|understand|determine|identify|recogni[sz]e|analy[sz]e|interpret|describe|explain|infer"
     r"|answer|discuss|provide|give|offer|write|generate|produce|decide|judge|say|process|complete|be sure|assign|label"
@@ -84,8 +89,9 @@ _EN_DOES = rf"{_EN_ADVERBS}(?:{_EN_ANSWER}|{_EN_PERCEIVE}(?:{_EN_TASK}|$)|{_EN_L
 _EN_STRONG = _compile(
     rf"{_EN_OPENING}{_EN_OWN}{_EN_SELF_CANNOT}{_EN_DOES}",
     rf"{_EN_OPENING}i (?:must|have to|will have to) (?:decline|refuse)\b",
-    rf"{_EN_OPENING}i (?:don't|do not) (?:have (?:the (?:ability|capability)|enough|sufficient|access to (?:the|this|any)"
-    rf"|any (?:image|picture|photo))|see (?:an?|any|the) (?:image|picture|photo|screenshot))\b",
+    rf"{_EN_OPENING}i (?:don't|do not) (?:have (?:the (?:ability|capability)|enough|sufficient"
+    r"|access to (?:the|this|any)|any (?:image|picture|photo))"
+    r"|see (?:an?|any|the) (?:image|picture|photo|screenshot))\b",
     rf"{_EN_OPENING}i(?:'m| am) not (?:sure|certain){_EN_TASK}",
     r"as an? (?:\w+ ){0,3}(?:ai|language model)\b",
     r"i(?:'m| am) (?:just |only )?an? (?:\w+ ){0,3}(?:ai|language model)\b",
@@ -97,7 +103,8 @@ _EN_WEAK = _compile(
     rf"{_EN_OPENING}{_EN_OWN}(?:(?:it|this)(?:'s| is) )?{_EN_ADVERBS}"
     rf"(?:cannot|can't|can not|could not|couldn't|(?:unable|not able|not possible|impossible) to) {_EN_DOES}",
     rf"(?:the|this|a)(?:{_EN_TASK})+.{{0,20}} (?:cannot|can't|could not) {_EN_DOES}",
-    r"(?:there (?:is|was) )?no (?:image|picture|photo|screenshot|text)s? (?:is |was |has been )?(?:provided|attached|given|found)",
+    r"(?:there (?:is|was) )?no (?:image|picture|photo|screenshot|text)s?"
+    r" (?:is |was |has been )?(?:provided|attached|given|found)",
     r"(?:there (?:is|was) )?(?:not enough|insufficient) (?:information|context|detail)",
     r"please (?:provide|upload|share|send|attach)\b.*\b(?:images?|pictures?|photos?|screenshots?|text)\b",
 )
@@ -116,8 +123,8 @@ _LANGUAGES = (
 def is_refusal(text: str) -> bool:
     """Return whether a model's answer, in Chinese or English, refuses to answer.
 
-    A clause in which the model itself cannot answer is enough. An apology, or an inability of nobody in particular, is a
-    refusal only if no other clause describes something.
+    A clause in which the model itself cannot answer is enough. An apology, or an inability of nobody in particular, is
+    a refusal only if no other clause describes something.
     """
     clauses = _split(text)
     return any(_refuses(clauses, *patterns) for patterns in _LANGUAGES)

@@ -93,7 +93,9 @@ images: {folder}/cache
     command = [sys.executable, "-m", module]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "LABELSTILL_PORT": port}
     try:
-        return subprocess.run([*command, "run", str(config)], env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            [*command, "run", str(config)], env=environment, capture_output=True, text=True, timeout=300
+        )
     finally:
         subprocess.run([*command, "stop"], env=environment, capture_output=True)
 

@@ -253,7 +253,9 @@ def test_what_is_copied_from_the_prompt_is_not_the_answer():
     assert read(f"{example}\n{make_answer('订单页面')}") == "订单页面"
 
 
-@pytest.mark.parametrize("label", ["wishful thinking", "<think>", "[THINK]", "analysis", "assistantfinal", "I think so"])
+@pytest.mark.parametrize(
+    "label", ["wishful thinking", "<think>", "[THINK]", "analysis", "assistantfinal", "I think so"]
+)
 def test_a_label_may_be_called_like_thinking(label: str):
     constraint = CONSTRAINT.model_copy(update={"labels": (label, "其他")})
     for text in (label, make_answer(label), f"<think>{make_answer('其他')}</think>{make_answer(label)}"):
