@@ -28,7 +28,9 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.models.pins import pin_model
 from tasks.models.settings import BudgetSettings
 from tasks.packs.pack import Pack
+from tasks.prompts.parsing import has_only_thinking
 from tasks.prompts.prompter import LONG_PROMPT, Prompter, count_fixed_chars
+from tasks.prompts.thinking import ADVICE
 from tasks.records import USABLE, ImageRef, Request, Sample
 
 _IMAGES_PER_SHARD = 400
@@ -97,6 +99,8 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
                 found += run_as_task(f"ask: {stage}", title, draw_shard)
             for _ in stream:  # run the generator to its end, so that it stores what is left
                 raise AssertionError(f"{what}: more answers than questions")
+        if (spent := sum(map(has_only_thinking, found))) > 0:
+            get_run_logger().warning("%s: %d of %d answers are %s", what, spent, len(requests), ADVICE)
         if (again := asker.tally.reused - reused) > 0:
             get_run_logger().info("%s: %d of %d answers reused from the ledger", what, again, len(requests))
         return found

@@ -30,8 +30,7 @@ class ImageRef(Record):
 
     path: str  # absolute
     sha256: str
-    width: int = Field(gt=0)
-    """In pixels, as is `height`, after applying the EXIF orientation."""
+    width: int = Field(gt=0)  # in pixels, as is `height`, after applying the EXIF orientation
     height: int = Field(gt=0)
 
 
@@ -178,6 +177,7 @@ class Outcome(StrEnum):
     TRUNCATED = "truncated"
     MALFORMED = "malformed"
     UNKNOWN_LABEL = "unknown_label"
+    ONLY_THINKING = "only_thinking"
     REFUSED = "refused"
     EMPTY = "empty"
     TOO_LONG = "too_long"

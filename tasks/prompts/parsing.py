@@ -3,7 +3,6 @@
 A bad answer never raises an error. The ledger stores raw answers, so no question is asked again when this file changes.
 """
 
-import json
 import math
 import re
 import unicodedata
@@ -11,36 +10,39 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, cast
+from typing import Any
 
-from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
+from tasks.prompts.json_objects import Piece, find_pieces, quote_key, read_object, rebuild_from_keys
+from tasks.prompts.refusals import is_refusal
+from tasks.prompts.thinking import ADVICE, cut_thinking
+from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung, TextPart
 
 MOST_LOGPROB = 1e-3
 """Largest log-probability that is believed. It is above 0 only because of rounding."""
 
-ASK_AGAIN = frozenset({Outcome.MALFORMED, Outcome.UNKNOWN_LABEL, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.REFUSED})
+ASK_AGAIN = frozenset(
+    {
+        Outcome.MALFORMED,
+        Outcome.UNKNOWN_LABEL,
+        Outcome.TRUNCATED,
+        Outcome.ONLY_THINKING,
+        Outcome.EMPTY,
+        Outcome.REFUSED,
+    }
+)
 """Outcomes that may change if the question is asked again with a new seed. The others are caused by item or engine."""
 
 _READABLE = frozenset({Outcome.OK, Outcome.TRUNCATED})
-# Refusals by the model itself. People in a dialogue apologise too, and a reason may quote them, so a refusal after a
-# quotation mark, a colon or a verb of saying does not count.
-_REFUSAL = re.compile(
-    r"(?<![“\"‘'「『：:说称示诉问致道很常分])(?:很|非常|十分)?(?:抱歉|对不起|很遗憾)"
-    r"|(?<![“\"‘'「『：:说称示诉问])我(?:无法|不能|没有办法|没法)"
-    r"|^无法|作为一[个名]?.{0,6}(?:AI|人工智能|语言模型)"
-    r"|(?:^|[.,;!?]\s*|\bbut )(?:I(?:['’]?m| am) (?:sorry|unable|not able)\b|I (?:can['’]?t|cannot)\b)",
-    re.IGNORECASE,
-)
 
 _CLEAR = 0.85
 _MARGIN = 0.1
-_TRIES = 20
-"""Maximum number of braces tried as the beginning of the answer: a text full of braces must not take a second."""
 _LADDER = tuple(Rung)
 # A text that differs from a label in one of these has another meaning, however similar the two are: not X, step 2
 _DISTINGUISHING = re.compile(
     r"[不非无没未勿否]|[一二两三四五六七八九十]|\d+|\b(?:not?|non|never|without)\b|^(?:un|in|im|ir|dis|non)(?=[a-z])"
 )
+_PLACEHOLDER = re.compile(r"[\W_]*|[<＜\[【{(（].*[>＞\]】})）]", re.DOTALL)
+_FENCE = re.compile(r"[\s`]*(?:json)?\s*")
 _LIST_NUMBER = re.compile(r"^\s*[(（]?\d{1,3}[.．、)）:：]\s*")
 
 
@@ -76,12 +78,13 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
             reason=read.reason,
             model=model,
             rung=read.rung,
-            detail=generation.shortened or generation.detail,
+            detail=explain_unread(read.outcome, generation) or generation.shortened,
         )
 
     if generation.outcome not in _READABLE:
         return predict(_Read(generation.outcome), {})
-    reads = [_read(text, constraint, cut=generation.outcome is Outcome.TRUNCATED) for text in generation.texts]
+    cut = generation.outcome is Outcome.TRUNCATED
+    reads = [_read(text, request, constraint, cut=cut) for text in generation.texts]
     votes = Counter(read.label for read in reads if read.label is not None)
     if not votes:
         return predict(reads[0] if reads else _Read(Outcome.EMPTY), votes)
@@ -96,19 +99,38 @@ def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str
 
     The reason is the value of the reason key if the request asks for a label, or else the whole text.
     """
+    if has_only_thinking(generation):
+        return Outcome.ONLY_THINKING, ""
     if generation.outcome is not Outcome.OK:
         return generation.outcome, ""
-    text = next((t for t in generation.texts if t.strip()), "")
+    text = _choose_text(generation)
     constraint = request.constraint
     if isinstance(constraint, LabelAnswer):
-        read = _read(text, constraint, cut=False)
+        read = _read(text, request, constraint, cut=False)
         return read.outcome, read.reason
-    reason = _tidy(text)
+    reason = _tidy(cut_thinking(text))
     if not reason:
         return Outcome.EMPTY, ""
-    if _REFUSAL.search(reason[:40]):
+    if is_refusal(reason):
         return Outcome.REFUSED, ""
     return Outcome.OK, reason
+
+
+def explain_unread(outcome: Outcome, generation: Generation) -> str:
+    """Return why an answer cannot be read and what to do, or an empty string if the outcome says all."""
+    return ADVICE if outcome is Outcome.ONLY_THINKING else generation.detail
+
+
+def has_only_thinking(answer: Generation | Prediction) -> bool:
+    """Return whether a model answered with its thinking and nothing else."""
+    if isinstance(answer, Prediction):
+        return answer.outcome is Outcome.ONLY_THINKING
+    text = _choose_text(answer)
+    return answer.outcome in _READABLE and bool(text) and not cut_thinking(text)
+
+
+def _choose_text(generation: Generation) -> str:
+    return next((text for text in generation.texts if text.strip()), "")
 
 
 def count_rungs(predictions: Iterable[Prediction]) -> dict[str, int]:
@@ -133,11 +155,15 @@ def _choose_label(votes: Mapping[str, int], probabilities: Mapping[str, float], 
 # --- one text ------------------------------------------------------------------------------------------------
 
 
-def _read(text: str, constraint: LabelAnswer, *, cut: bool) -> _Read:
+def _read(text: str, request: Request, constraint: LabelAnswer, *, cut: bool) -> _Read:
     """Read one text, with more lenient rungs of the ladder one after the other."""
     if not text.strip():
         return _Read(Outcome.EMPTY)
-    located = _find_object(text, constraint)
+    if text.strip() not in constraint.labels and read_object(text, strict=True) is None:
+        text = cut_thinking(text)
+    if not text:
+        return _Read(Outcome.ONLY_THINKING)
+    located = _find_object(text, request, constraint, cut=cut)
     named, key_rung = (None, Rung.NONE) if located is None else _value_of(located[0], constraint.label_key)
     if located is None or named is None:
         return _read_without_label(text, constraint, cut=cut or (located is None and "{" in text and "}" not in text))
@@ -159,14 +185,14 @@ def _read_without_label(text: str, constraint: LabelAnswer, *, cut: bool) -> _Re
     key = re.escape(constraint.reason_key or constraint.label_key)
     # a refusal may be the reason in JSON, fenced or truncated
     beginning = re.sub(rf"^[\W_]*(?:json[\W_]*)?(?:{key}[\W_]*)?", "", text)
-    if _REFUSAL.search(beginning[:80]):
+    if is_refusal(beginning):
         return _Read(Outcome.REFUSED)
     return _Read(Outcome.TRUNCATED if cut else Outcome.MALFORMED)
 
 
 def _reason(found: dict[str, Any], constraint: LabelAnswer) -> str:
     value = None if constraint.reason_key is None else _value_of(found, constraint.reason_key)[0]
-    return _tidy(value) if isinstance(value, str) else ""
+    return _tidy(cut_thinking(value)) if isinstance(value, str) else ""
 
 
 def _tidy(text: str) -> str:
@@ -182,12 +208,48 @@ def _more_lenient(one: Rung, other: Rung) -> Rung:
     return max(one, other, key=_LADDER.index)
 
 
-def _find_object(text: str, constraint: LabelAnswer) -> tuple[dict[str, Any], Rung] | None:
-    """Return the JSON object of an answer: the whole text, the first object in it, or one rebuilt from its keys."""
-    whole = _object(text, strict=True)
-    if whole:
-        return whole, Rung.STRICT
-    return _first_object(text) or _by_key(text, constraint)
+def _find_object(
+    text: str, request: Request, constraint: LabelAnswer, *, cut: bool
+) -> tuple[dict[str, Any], Rung] | None:
+    """Return the JSON object that answers: the whole text, the last one in it, or one rebuilt from its keys.
+
+    Objects copied from the prompt do not count. In a text that was cut, an object in the middle may be a draft.
+    """
+    whole = read_object(text, strict=True)
+    pieces = [Piece(whole, Rung.STRICT, 0, len(text))] if whole else find_pieces(text)
+    rest = text[pieces[-1].end :] if pieces else text
+    if re.search(quote_key(constraint.label_key) + r"\s*[:：]", rest):
+        # the last answer is not a complete object
+        return rebuild_from_keys(rest, constraint) if not cut or _FENCE.fullmatch(rest.partition("{")[0]) else None
+    answers = [p for p in pieces if _value_of(p.value, constraint.label_key)[1] is not Rung.NONE]
+    if cut:
+        answers = [p for p in answers if _FENCE.fullmatch(text[: p.start]) or _FENCE.fullmatch(text[p.end :])]
+    chosen = _choose_answer(answers, text, request, constraint)
+    return None if chosen is None else (chosen.value, chosen.rung)
+
+
+def _choose_answer(answers: Sequence[Piece], text: str, request: Request, constraint: LabelAnswer) -> Piece | None:
+    """Return the last answer that is neither copied from the prompt nor a placeholder such as "<label>"."""
+    prompt = _squeeze("".join((request.system, request.prefix, *_list_texts(request), request.suffix)))
+    own = [a for a in answers if _squeeze(text[a.start : a.end]) not in prompt]
+    real = [a for a in own if not _is_placeholder(_value_of(a.value, constraint.label_key)[0], constraint.labels)]
+    if real or own:
+        return (real or own)[-1]
+    # a label alone may be both the right answer and an example in the prompt
+    return answers[-1] if answers and not _reason(answers[-1].value, constraint) else None
+
+
+def _is_placeholder(value: object, labels: Sequence[str]) -> bool:
+    text = str(value)
+    return _PLACEHOLDER.fullmatch(text) is not None and match_label(text, labels) is None
+
+
+def _list_texts(request: Request) -> list[str]:
+    return [part.text for part in request.parts if isinstance(part, TextPart)]
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())
 
 
 def _value_of(found: dict[str, Any], key: str) -> tuple[object, Rung]:
@@ -220,85 +282,6 @@ def match_label(text: str, labels: Sequence[str]) -> tuple[str, Rung] | None:
     distinguishing = (_find_distinguishing_words(text), _find_distinguishing_words(_LIST_NUMBER.sub("", text)))
     near = best >= _CLEAR and best - second >= _MARGIN and _find_distinguishing_words(labels[index]) in distinguishing
     return (labels[index], Rung.NEAREST) if near else None
-
-
-def _object(text: str, *, strict: bool) -> dict[str, Any] | None:
-    try:
-        value: object = json.loads(text, strict=strict, object_pairs_hook=_unambiguous)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # json.loads silently keeps the last of two equal keys, and so one of two labels
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if found.setdefault(key, value) != value:
-            raise ValueError(f"two values of {key}")
-    return found
-
-
-def _first_object(text: str) -> tuple[dict[str, Any], Rung] | None:
-    """Return the first balanced {…} that is a non-empty JSON object, read strictly or leniently."""
-    start = text.find("{")
-    for _ in range(_TRIES):
-        if start < 0:
-            break
-        end = _balanced_end(text, start)
-        if end is not None:
-            piece = text[start:end]
-            if found := _object(piece, strict=True):
-                return found, Rung.STRIPPED
-            if found := _object(piece, strict=False) or _object(_correct_punctuation(piece), strict=False):
-                return found, Rung.REPAIRED_JSON
-        start = text.find("{", start + 1 if end is None else end)
-    return None
-
-
-def _by_key(text: str, constraint: LabelAnswer) -> tuple[dict[str, Any], Rung] | None:
-    """Return label and reason found by their keys in JSON with an unescaped quote or a missing brace."""
-    key = _quoted(constraint.label_key)
-    named = re.findall(key + r"""\s*[:：]\s*["'“]([^"'“”}]*)["'”]""", text)
-    if len(set(named)) != 1:
-        return None
-    found = {constraint.label_key: named[0]}
-    if constraint.reason_key is not None:
-        pattern = _quoted(constraint.reason_key) + r"""\s*[:：]\s*["'“](.*?)["'”]\s*[,，]\s*""" + key
-        if reason := re.search(pattern, text, re.DOTALL):
-            found[constraint.reason_key] = reason[1]
-    return found, Rung.REPAIRED_JSON
-
-
-def _quoted(key: str) -> str:
-    return rf"""["'“]\s*{re.escape(key)}\s*["'”]"""
-
-
-def _balanced_end(text: str, start: int) -> int | None:
-    depth, quoted, escaped = 0, False, False
-    for index in range(start, len(text)):
-        char = text[index]
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = quoted
-        elif char == '"':
-            quoted = not quoted
-        elif not quoted and char in "{}":
-            depth += 1 if char == "{" else -1
-            if depth == 0:
-                return index + 1
-    return None
-
-
-def _correct_punctuation(text: str) -> str:
-    """Return JSON with ASCII double quotes, colons and commas, and without a trailing comma."""
-    text = re.sub(r"[“”]", '"', text)
-    if '"' not in text:
-        text = text.replace("'", '"')
-    text = re.sub(r'"\s*：\s*"', '": "', text)
-    text = re.sub(r'"\s*，\s*"', '", "', text)
-    return re.sub(r",\s*}", "}", text)
 
 
 def _normalise(text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tasks.models.ask import Asker
 from tasks.models.engines.spec import EngineSpec
-from tasks.prompts.parsing import parse_reason
+from tasks.prompts.parsing import explain_unread, parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Diversity, MarkedReason, measure_diversity
 from tasks.rationales.gate import LabelledReason, judge_reasons, supports, write_complaint
@@ -140,7 +140,7 @@ class _Reasoner:
         texts: dict[str, str] = {}
         for sample, request in zip(samples, requests, strict=True):
             outcome, reason = parse_reason(request, answers[request.key])
-            texts[sample.id] = reason or answers[request.key].detail
+            texts[sample.id] = reason or explain_unread(outcome, answers[request.key])
             if outcome in USABLE:
                 explained.append(LabelledReason(sample, sample.given or "", reason))
             else:

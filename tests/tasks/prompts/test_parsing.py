@@ -58,7 +58,10 @@ READ = [
     (Rung.STRIPPED, f"好的，答案是：{make_answer('订单页面')} 希望有帮助{{}}", "订单页面", "因为"),
     (Rung.STRIPPED, f"\ufeff{make_answer('订单页面')}", "订单页面", "因为"),
     (Rung.STRIPPED, f"{{}}{make_answer('订单页面')}", "订单页面", "因为"),
-    (Rung.STRIPPED, '{"理由": "a{b", "所属类别": "订单页面"} {"所属类别": "退款A"}', "订单页面", "a{b"),
+    (Rung.STRIPPED, '{"所属类别": "退款A"} {"理由": "a{b", "所属类别": "订单页面"}', "订单页面", "a{b"),
+    (Rung.STRIPPED, f"{make_answer('退款A')}不对。{make_answer('订单页面')}好", "订单页面", "因为"),
+    (Rung.STRIPPED, f"{make_answer('订单页面')}\n格式：{make_answer('<label>', '…')}", "订单页面", "因为"),
+    (Rung.STRIPPED, "{草稿" * 3 + make_answer("退款A") * 30 + make_answer("订单页面"), "订单页面", "因为"),
     (Rung.REPAIRED_JSON, "{“理由”：“因为”，“所属类别”：“订单页面”}", "订单页面", "因为"),
     (Rung.REPAIRED_JSON, "{'理由': '因为', '所属类别': '订单页面'}", "订单页面", "因为"),
     (Rung.REPAIRED_JSON, '{"理由": "因为", "所属类别": "订单页面",}', "订单页面", "因为"),
@@ -84,6 +87,10 @@ READ = [
 
 UNREAD = [
     (make_answer("退款"), Outcome.UNKNOWN_LABEL),
+    (make_answer("<label>", "…"), Outcome.UNKNOWN_LABEL),
+    (f"{make_answer('订单页面')}不对，{make_answer('退款')}", Outcome.UNKNOWN_LABEL),
+    (f"{make_answer('订单页面')}不对，" + '{"理由": "看到"退款", "所属类别": 退款A}', Outcome.MALFORMED),
+    (f"<think>先写{make_answer('订单页面')}", Outcome.ONLY_THINKING),
     (make_answer("退款C"), Outcome.UNKNOWN_LABEL),
     (make_answer(""), Outcome.UNKNOWN_LABEL),
     (make_answer("订单页面 退款A"), Outcome.UNKNOWN_LABEL),
@@ -185,6 +192,78 @@ def test_hostile_texts_are_quick(text: str):
 def test_the_engines_outcome_stays(outcome: Outcome):
     assert parse_texts(make_answer("订单页面"), outcome=outcome).outcome is outcome
     assert parse_reason(request(), generation("x", outcome=outcome)) == (outcome, "")
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<think>", "</think>"),
+        ("", "</think>"),
+        ("<thinking>", "</thinking>"),
+        ("<Thought>", "</Thought>"),
+        ("<seed:think>", "</seed:think>"),
+        ("◁think▷", "◁/think▷"),
+        ("[THINK]", "[/THINK]"),
+        ("<|begin_of_thought|>", "<|end_of_thought|><|begin_of_solution|>"),
+        ("<|channel>thought\n", "<channel|>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+        ("analysis", "assistantfinal"),
+        ("Here's my thought process:", "Here's my response:"),
+    ],
+)
+def test_a_draft_in_the_thinking_is_not_the_answer(opening: str, closing: str):
+    thinking = f"{opening}先写{make_answer('退款A', '草稿')}，不对。"
+    prediction = parse_texts(f"{thinking}{closing}\n{make_answer('订单页面', '有订单号')}")
+    assert (prediction.label, prediction.reason) == ("订单页面", "有订单号")
+    free = parse_reason(request(FreeText()), generation(f"{thinking}{closing}\n有订单号和地址"))
+    assert free == (Outcome.OK, "有订单号和地址")
+    if opening:
+        unclosed = parse_texts(thinking, outcome=Outcome.TRUNCATED)
+        assert (unclosed.outcome, unclosed.label) == (Outcome.ONLY_THINKING, None)
+        assert parse_reason(request(FreeText()), generation(thinking, outcome=Outcome.TRUNCATED))[1] == ""
+
+
+def test_an_answer_of_thinking_alone_names_the_settings_to_change():
+    spent = generation("<think>用户也许想退款", outcome=Outcome.TRUNCATED)
+    prediction = parse(request(), spent, source="teacher", model="m")
+    assert prediction.outcome is Outcome.ONLY_THINKING
+    assert "`max_tokens`" in prediction.detail and "enable_thinking: false" in prediction.detail
+    assert parse_reason(request(FreeText()), spent) == (Outcome.ONLY_THINKING, "")
+    assert parse_reason(request(FreeText()), generation("<think>想完了</think> ")) == (Outcome.ONLY_THINKING, "")
+
+
+def test_a_draft_in_a_cut_text_is_not_the_answer():
+    # the chat template wrote <think>, so nothing marks the thinking
+    thinking = f"先看图。也许是{make_answer('退款A')}，但是图里有订单号"
+    assert parse_texts(thinking, outcome=Outcome.TRUNCATED).outcome is Outcome.TRUNCATED
+    assert parse_texts(f"先看图。{make_answer('退款A')}", outcome=Outcome.TRUNCATED).label == "退款A"
+    assert parse_texts(f"{make_answer('退款A')}\n说明：因为", outcome=Outcome.TRUNCATED).label == "退款A"
+
+
+def test_what_is_copied_from_the_prompt_is_not_the_answer():
+    example = make_answer("退款A", "写着退款二字")
+    asked = request().model_copy(update={"suffix": f"例如{example}"})
+
+    def read(text: str):
+        return parse(asked, generation(text), source="teacher", model="m").label
+
+    assert read(example) is None
+    assert read(f"格式是 {example}") is None
+    assert read(f"{make_answer('订单页面')}\n格式：{example}") == "订单页面"
+    assert read(f"{example}\n{make_answer('订单页面')}") == "订单页面"
+
+
+@pytest.mark.parametrize(
+    "label", ["wishful thinking", "<think>", "[THINK]", "analysis", "assistantfinal", "I think so"]
+)
+def test_a_label_may_be_called_like_thinking(label: str):
+    constraint = CONSTRAINT.model_copy(update={"labels": (label, "其他")})
+    for text in (label, make_answer(label), f"<think>{make_answer('其他')}</think>{make_answer(label)}"):
+        assert parse(request(constraint), generation(text), source="t", model="m").label == label, text
+
+
+def test_thinking_inside_the_reason_is_cut():
+    assert parse_texts(make_answer("订单页面", "<think>也许是退款</think>有订单号")).reason == "有订单号"
 
 
 def test_votes_decide_without_probabilities_and_ties_go_to_the_first_label():

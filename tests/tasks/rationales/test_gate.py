@@ -13,6 +13,7 @@ from tasks.rationales.gate import (
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import OTHER, RIGHT, BadReason, has_words, load_reason_words
 from tasks.records import Sample
+from tests.planted.refusals import CHINESE_REASONS, ENGLISH_REASONS
 from tests.tasks.making import image, prediction, sample
 
 LABELS = ("退款页", "退款", "商品页", "物流", "物流页面-物流跟踪页面", "订单详情页")
@@ -212,3 +213,88 @@ def test_a_teacher_keeps_its_label_when_its_reason_is_bad() -> None:
     checked, faults = remove_bad_reasons([good, leaking, silent, unread], {"s": screen()}, CHINESE)
     assert checked == [good, leaking.model_copy(update={"reason": ""}), silent, unread]
     assert faults == {BadReason.LEAKS_LABEL: 1}
+
+
+DIALOGUE_LABELS = ("反馈用后症状", "下单失败", "物流异常", "用法用量", "咨询发票", "申请退款")
+
+
+def judge_talk(reason: str, label: str) -> BadReason | None:
+    subject = sample("s", "用户: 怎么办", labels=DIALOGUE_LABELS, given=label)
+    return judge_reason(reason, subject, label, CHINESE.model_copy(update={"reason_max_chars": 50}))
+
+
+@pytest.mark.parametrize("reason", CHINESE_REASONS)
+def test_what_a_user_cannot_do_is_a_reason(reason: str) -> None:
+    subject = sample("s", "用户: 怎么办", labels=("信号情况", "商品产地"))
+    assert judge_reason(reason, subject, "信号情况", CHINESE.model_copy(update={"reason_max_chars": 50})) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("下单失败", "系统提示下单失败，库存只剩0件"),
+        ("下单失败", "页面提示下单失败，用户反复点按钮"),
+        ("下单失败", "平台判定下单失败的原因是余额不足35元"),
+        ("物流异常", "系统提示物流异常，包裹停在转运站5天"),
+        ("物流异常", "快递公司已告知物流异常，车辆故障"),
+        ("用法用量", "用户要求客服说明用法用量，孩子才两岁"),
+        ("用法用量", "用户问说明书里写的用法用量是否饭后"),
+        ("用法用量", "请客服解释用法用量，一天几勺"),
+        ("咨询发票", "客服给出的答案是7天内寄出发票"),
+        ("咨询发票", "问答区的答案里说发票随箱寄出，用户没找到"),
+        ("申请退款", "用户收到错误的商品分类清单，要求退35元"),
+        ("申请退款", "教辅书的标准答案印错，用户要退书"),
+        ("申请退款", "题目缺页，用户要求退书款"),
+        ("申请退款", "标签剪掉了，商家不收退货"),
+        ("申请退款", "衣服标签没剪，用户要求退回"),
+        ("申请退款", "用户按要求退货，商家却不退钱"),
+        ("申请退款", "商家指定退款走原支付渠道，两天到账"),
+        ("反馈用后症状", "用户用了三天脸上起红疹，问是否停用"),
+        ("反馈用后症状", "用户反映抹后刺痛，医生诊断为过敏"),
+    ],
+)
+def test_what_the_people_in_an_item_say_and_give_is_no_leak(label: str, reason: str) -> None:
+    assert judge_talk(reason, label) is None
+
+
+ENGLISH_LABELS = ("checkout failed", "asks about refund", "product label", "delivery delayed")
+
+
+def judge_english(reason: str, label: str) -> BadReason | None:
+    subject = sample("s", image("a"), labels=ENGLISH_LABELS, given=label)
+    return judge_reason(reason, subject, label, ENGLISH)
+
+
+@pytest.mark.parametrize("reason", ENGLISH_REASONS)
+def test_what_a_user_cannot_do_is_a_reason_in_english(reason: str) -> None:
+    assert judge_english(reason, "delivery delayed") is None
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("asks about refund", "The seller's answer is that money returns in seven days"),
+        ("asks about refund", "The answer from the shop names a bank card ending in 3381"),
+        ("asks about refund", "The buyer quotes the policy as stated on the receipt and wants 20 dollars back"),
+        ("asks about refund", "The customer was told by the courier to claim the money"),
+        ("asks about refund", "I was told the shoes would fit, they do not, send my money back"),
+        ("asks about refund", "The customer writes that you said seven days and ten have passed"),
+        ("asks about refund", "Instructions say to wash at 30 degrees, the shirt shrank, money back wanted"),
+        ("asks about refund", "The task list in the app states two unpaid returns"),
+        ("asks about refund", "The wrong category of filter was sent, money back wanted"),
+        ("delivery delayed", "The expected answer from the courier never came, five days late"),
+        ("delivery delayed", "The shipping label was printed on Monday, but the parcel has not moved"),
+        ("delivery delayed", "The label is torn, so the parcel went back to the depot"),
+        ("delivery delayed", "The parcel is marked as lost in transit since 3 May"),
+        ("delivery delayed", "The question says the van has not left Lyon since 3 May"),
+        ("delivery delayed", "According to the tracking answer it left Lyon six days ago"),
+        ("checkout failed", "The pay button is grey and a red line says card refused"),
+        ("checkout failed", "As told by the pop-up, stock is zero"),
+        ("checkout failed", "The category menu is open, a dialog over it says sold out"),
+        ("product label", "A white sticker with washing symbols and 100% cotton"),
+        ("product label", "The label shows 60% wool and a crossed-out iron"),
+        ("product label", "The correct size is printed on the collar tag in red"),
+    ],
+)
+def test_what_people_and_things_in_an_item_say_is_no_leak_in_english(label: str, reason: str) -> None:
+    assert judge_english(reason, label) is None
