@@ -300,7 +300,7 @@ def test_each_manifest_of_a_folder_has_its_copy_and_former_copies_go(tmp_path: P
     drop = {"action": Action.DROP, "label": None, "reviewed": True}
     write_corrected(folder, DEFAULT_COLUMNS, samples, [correction("1", **relabel), correction("2", **drop)], out)
     assert (out / "corrected/a.json").read_text() == '[{"id": "1", "output": "查询物流"}]'
-    assert (out / "corrected/b.jsonl").read_text() == '{"id": "1", "output": "申请退款"}\n'
+    assert (out / "corrected/b.jsonl").read_text() == '{"id": "1", "output": "查询物流"}\n'
     assert [json.loads(line) for line in (out / "corrections.jsonl").open()] == [
         {"source": str(first), "id": "1", "given": "申请退款", "now": "查询物流", "why": "because", "reviewed": False},
         {"source": str(second), "id": "2", "given": "申请退款", "now": None, "why": "because", "reviewed": True},
