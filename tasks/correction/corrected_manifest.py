@@ -114,7 +114,7 @@ def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) 
     for index, item in enumerate(read_items(file, columns)):
         correction = wanted.get(find_own_id(item, columns) or "")
         output = (item.fields or {}).get(columns.output or "")
-        if correction is None or item.flaw or not isinstance(output, str) or output.strip() != correction.given:
+        if correction is None or not isinstance(output, str) or output.strip() != correction.given:
             continue
         # Keep spaces around the label.
         edits[index] = None if correction.label is None else output.replace(correction.given, correction.label, 1)

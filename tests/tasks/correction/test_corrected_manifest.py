@@ -255,11 +255,11 @@ def test_an_array_stays_one_whatever_is_removed(tmp_path: Path, gone: str) -> No
 # --- which items ---------------------------------------------------------------------------------------------
 
 
-def test_of_items_with_one_id_the_first_is_changed(tmp_path: Path) -> None:
+def test_all_items_with_one_id_and_label_are_changed(tmp_path: Path) -> None:
     lines = [json.dumps({"id": i, "output": "申请退款"}, ensure_ascii=False) + "\n" for i in ("1", "2", "2")]
     manifest = put(tmp_path, "".join(lines), "m.jsonl")
     corrected(manifest, {"2": SWAP})
-    assert [row["output"] for row in rows_of(copy_of(manifest))] == ["申请退款", "查询物流", "申请退款"]
+    assert [row["output"] for row in rows_of(copy_of(manifest))] == ["申请退款", "查询物流", "查询物流"]
 
 
 def test_the_packs_columns_name_the_fields(tmp_path: Path) -> None:
