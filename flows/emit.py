@@ -33,8 +33,8 @@ def emit(config: EmitConfig) -> StageRecord:
     """Merge the results of the earlier stages under `output` and write `output`/emit.
 
     kept.parquet has the shuffled examples with their provenance. The folder also gets the set in each trainer's format.
-    Near-duplicates with different labels are written to `output`/review_conflicts for a person to review. Raises
-    ConfigError if a stage to be merged has no finished result.
+    Items with the same content and different labels are written to `output`/review_conflicts for a person to review.
+    Raises ConfigError if a stage to be merged has no finished result.
     """
     stage = Stage(STAGE, config, needs_labels=False, folder=CANDIDATE if config.candidate else STAGE)
     pack = stage.pack
@@ -83,7 +83,7 @@ def _ask(config: EmitConfig, sources: Sources, plan: Plan) -> None:
     if cases or folder.exists():
         write_queue(cases, folder, verdicts, title="Duplicates with different labels")
     if cases:
-        log_where_to_judge(folder, f"{len(cases)} items have other labels than their near-duplicates")
+        log_where_to_judge(folder, f"{len(cases)} items have other labels than items with the same content")
 
 
 def _show(emitted: Emitted) -> None:

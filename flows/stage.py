@@ -24,7 +24,7 @@ from flows.ui import show_in_ui
 from tasks.items.file_states import read_file_state, read_folder_state
 from tasks.items.known_files import KNOWN
 from tasks.items.ocr import get_reader_identity
-from tasks.items.samples import read_samples
+from tasks.items.samples import describe_unread, read_samples
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import identify_model
@@ -36,7 +36,7 @@ from tasks.review.queue import PAGE
 from tasks.review.verdicts import read_store, split_valid
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
-from tasks.storage.stages import code_version, find_finished_record, hash_recipe, write_stage
+from tasks.storage.stages import code_version, find_finished_record, hash_recipe, hash_records, write_stage
 
 _READINGS: ContextVar[dict[Path, StageRecord] | None] = ContextVar("readings", default=None)
 
@@ -92,12 +92,17 @@ def _read_or_reuse_set(
     began = time.monotonic()
     result = read_samples(source.manifest, source.images, pack, split, known=images / KNOWN)
     seconds = time.monotonic() - began
+    # Without the state of the image folder, in which files that no item refers to may come and go.
+    content = hash_recipe(pack=pack.digest, split=split, ocr=ocr, items=hash_records((*result.kept, *result.dropped)))
     record = StageRecord(
-        stage=f"samples/{split}", recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs, seconds=seconds
-    )
+        stage=f"samples/{split}", recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs, seconds=seconds,
+        figures={f"items with unread key {key}": n for key, n in result.unread.items()}, content=content,
+    )  # fmt: skip
     ids = [s.id for s in result.kept] + [d.sample_id for d in result.dropped]
     record = write_stage(folder, record, result.kept, result.dropped, ids)
     log.info("%s items: %d read, %d kept, dropped: %s", split, record.read, record.kept, record.drops or "none")
+    if result.unread:
+        log.warning("%s items: %s", split, describe_unread(result.unread))
     return list(result.kept), record
 
 

@@ -76,8 +76,8 @@ class Sample(Record):
     given: str | None = None
     """The label (or text) in the manifest; None for an unlabelled item."""
     split: Split
-    source: str
-    """Absolute path of the manifest file."""
+    source: str  # absolute path of the manifest file
+    user_turn: int = 0  # number of the user's latest turn; 0 if the item has no turns
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
@@ -96,8 +96,8 @@ class Dropped(Record):
     sample_id: str
     stage: str
     reason: str  # a code in snake_case, from the enum of the package that dropped it
-    detail: str = ""
-    """For people: what was found, and where."""
+    detail: str = ""  # for people: what was found, and where
+    source: str = ""  # absolute path of the manifest file; empty if the stage reads only one set
 
 
 class LabelAnswer(Record):

@@ -42,6 +42,7 @@ def check_command(
     """
     from flows.commands.check import check
     from flows.config import load_config
+    from tasks.items.samples import describe_unread
     from tasks.prompts.prompter import LONG_PROMPT
 
     with console.status("reading") as status:
@@ -50,6 +51,8 @@ def check_command(
         )
     for split, intake in report.intakes.items():
         console.print(f"{split}: {intake.read} read, {len(intake.kept)} kept, {len(intake.dropped)} dropped")
+        if intake.unread:
+            console.print(f"[yellow]warning[/]: {split}: {escape(describe_unread(intake.unread))}")
     if report.dropped:
         table = Table("item", "reason", "what was found")
         for dropped in report.dropped[:show]:

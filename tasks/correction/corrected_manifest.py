@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.items.manifests import list_manifest_files, read_items, source_of
+from tasks.items.manifests import list_manifest_files, read_items
 from tasks.items.samples import find_own_id
 from tasks.packs.columns import Columns
 from tasks.records import Action, Correction, Sample
@@ -65,39 +64,34 @@ def write_corrected(
     corrected, because their label has changed since it was judged or because they are no longer in the manifest. These
     items stay unchanged and are not in corrections.jsonl. Raises ManifestError if a manifest can't be read.
     """
-    changes: dict[str, dict[str, Correction]] = defaultdict(dict)
-    for sample, correction in zip(samples, corrections, strict=True):
-        if correction.action in (Action.RELABEL, Action.DROP):
-            changes[sample.source][sample.id] = correction
-    left_alone: list[str] = []
+    decided = list(zip(samples, corrections, strict=True))
+    changes = {s.id: c for s, c in decided if c.action in (Action.RELABEL, Action.DROP)}
+    written: set[str] = set()
     files = list_manifest_files(manifest) if os.path.isdir(manifest) else [manifest]
     for file in files:
-        wanted = changes.get(source_of(file), {})
-        left_alone += _write_copy(file, columns, wanted, folder / FOLDER / file.name)
+        written |= _write_copy(file, columns, changes, folder / FOLDER / file.name)
     for copy in (folder / FOLDER).iterdir():
         if copy.name not in {file.name for file in files} and copy.is_file():
             copy.unlink()  # its manifest is no longer in the set
-    unwritten = set(left_alone)
     lines = [
-        {"source": source, "id": i, "given": c.given, "now": c.label, "why": c.why, "reviewed": c.reviewed}
-        for source, wanted in changes.items()
-        for i, c in wanted.items()
-        if i not in unwritten
+        {"source": s.source, "id": s.id, "given": c.given, "now": c.label, "why": c.why, "reviewed": c.reviewed}
+        for s, c in decided
+        if s.id in written
     ]
     write_json_lines(folder / CHANGES, lines)
-    return left_alone
+    return [i for i in changes if i not in written]
 
 
-def _write_copy(file: Path, columns: Columns, wanted: Mapping[str, Correction], copy: Path) -> list[str]:
-    """Write the copy of one manifest and return the ids in `wanted` that could not be changed."""
+def _write_copy(file: Path, columns: Columns, wanted: Mapping[str, Correction], copy: Path) -> set[str]:
+    """Write the copy of one manifest and return the ids in `wanted` that were changed."""
     try:
         data = file.read_bytes()
     except OSError as error:
         raise ManifestError(f"{file}: cannot be read: {error.strerror or error}; check its permissions") from error
-    if not wanted:
+    edits, changed = _find_edits(file, columns, wanted) if wanted else ({}, set[str]())
+    if not edits:
         write_bytes(copy, data)
-        return []
-    edits, missed = _find_edits(file, columns, wanted)
+        return changed
     if file.read_bytes() != data:
         raise ManifestError(f"{file}: changed while it was being read; run again")
     column = columns.output or ""
@@ -106,24 +100,26 @@ def _write_copy(file: Path, columns: Columns, wanted: Mapping[str, Correction], 
     else:
         text = _edit_text(data.decode("utf-8", "surrogateescape"), file.suffix.lower(), column, edits)
         write_bytes(copy, text.encode("utf-8", "surrogateescape"))
-    return missed
+    return changed
 
 
-def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) -> tuple[_Edits, list[str]]:
-    """Return the edits, and the ids of items that can't be edited. If an id occurs twice, the first item counts."""
+def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) -> tuple[_Edits, set[str]]:
+    """Return the edits and the ids of the edited items.
+
+    All items with the same id and label are edited. Otherwise their labels would contradict each other, and the copy
+    could not be read again.
+    """
     edits: dict[int, str | None] = {}
-    waiting, missed = dict(wanted), list[str]()
+    changed: set[str] = set()
     for index, item in enumerate(read_items(file, columns)):
-        correction = waiting.pop(find_own_id(item, columns) or "", None)
-        if correction is None:
-            continue
+        correction = wanted.get(find_own_id(item, columns) or "")
         output = (item.fields or {}).get(columns.output or "")
-        if not isinstance(output, str) or output.strip() != correction.given:
-            missed.append(correction.sample_id)
+        if correction is None or not isinstance(output, str) or output.strip() != correction.given:
             continue
         # Keep spaces around the label.
         edits[index] = None if correction.label is None else output.replace(correction.given, correction.label, 1)
-    return edits, [*missed, *waiting]
+        changed.add(correction.sample_id)
+    return edits, changed
 
 
 # --- text ----------------------------------------------------------------------------------------------------

@@ -1,37 +1,44 @@
 """Choose which duplicates with different labels a person reviews, and estimate how much an answer would help."""
 
+from collections import Counter
+
 from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.merge_plan import Plan
-from tasks.dataset.sources import Sources
-from tasks.records import ReviewCase, Sample
+from tasks.dataset.sources import Sources, qualify_id
+from tasks.records import ReviewCase, Sample, Split
 from tasks.review.queue import order_queue
 
 
 def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[ReviewCase], dict[str, str]]:
-    """Return review cases for the items whose duplicates have other labels, and a mapping of sample id to verdict.
+    """Return review cases for the items whose duplicates have other labels, and a mapping of case id to verdict.
 
     At most `most` of the cases are unanswered. Cases that already have a valid verdict are included too, so that the
-    verdict can be changed. Outdated verdicts are ignored.
+    verdict can be changed. Outdated verdicts are ignored. If a labelled and a pool item have the same id, the ids of
+    their cases begin with the set, as in `labelled/7`.
     """
-    named = {place for place in range(plan.own) if plan.ids[place] in sources.verdicts}
-    found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}
+    shared = {identity for identity, count in Counter(plan.ids[: plan.own]).items() if count > 1}
+    named = {i for i in range(plan.own) if plan.ids[i] in shared or plan.ids[i] in sources.verdicts}
     found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}
     judged = {place: verdict for place, verdict in found.items() if verdict is not None}
     conflicting = {place for place in range(plan.own) if plan.outcomes[place].reason is LeftOutReason.CONFLICTING}
-    verdicts = {plan.ids[place]: verdict for place, verdict in judged.items()}
-    items = sources.read_places(judged.keys() | conflicting)
-    cases = (_build_case(plan, sources, place, sample, place in judged) for place, sample in items)
+    names = dict[int, str]()
+    cases: list[ReviewCase] = []
+    for place, sample in sources.read_places(judged.keys() | conflicting):
+        names[place] = qualify_id(sample) if sample.id in shared else sample.id
+        cases.append(_build_case(plan, sources, place, sample, names[place], place in judged))
+    verdicts = {names[place]: verdict for place, verdict in judged.items()}
     return order_queue(cases, most, kept=verdicts), verdicts
 
 
-def _build_case(plan: Plan, sources: Sources, place: int, sample: Sample, judged: bool) -> ReviewCase:
+def _build_case(plan: Plan, sources: Sources, place: int, sample: Sample, name: str, judged: bool) -> ReviewCase:
     decision = sources.decide(place, sample)
     pseudo = sources.pseudo.get(sample.id)
-    given = sample.given or (pseudo.label if pseudo is not None else None) or ""
+    taught = pseudo.label if pseudo is not None and sample.split is Split.UNLABELLED else None
+    given = sample.given or taught or ""
     labels = plan.outcomes[place].labels
     others = [label for label in labels if label != given]
     return ReviewCase(
-        sample_id=sample.id,
+        sample_id=name,
         source=sample.source,
         parts=sample.parts,
         labels=sample.labels,

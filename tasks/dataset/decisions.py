@@ -27,7 +27,7 @@ class LeftOutReason(StrEnum):
     OVERRULED = "overruled_duplicate"
     """A duplicate or near-duplicate has a label from a stronger origin."""
     CONFLICTING = "conflicting_duplicate"
-    """Duplicates or near-duplicates have different labels of the same origin. All of them go to review."""
+    """Items with equal content have different labels of the same origin. All of them go to review."""
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
 
@@ -175,9 +175,12 @@ class _Neighbourhood:
     """Facts about all items that have one question or a question near it."""
 
     strongest: int
+    strongest_equal: int
+    """The strongest of the items that have the question itself."""
+    strongest_by_label: dict[str | None, int]
     labels: dict[Origin, dict[str, int]]
-    """Maps an origin to its labels, and each label to the first item that has it."""
-    questions: tuple[_Question, ...]
+    """Maps an origin to the labels of the question itself, and each label to the first item that has it."""
+    near: tuple[_Question, ...]
 
 
 def settle_duplicates(
@@ -189,9 +192,11 @@ def settle_duplicates(
     that equals or nearly equals an evaluation item, of whatever task, to that item. A content that only shows a picture
     of the evaluation split is mapped to None.
 
-    Among duplicates and near-duplicates of one task, the item whose label has the strongest origin is kept. If several
-    items have that origin, the first is kept, or none of them if their labels differ. In open tasks, only items with
-    equal content are duplicates. Forbidden items don't displace others, unless they were refused in the labelled set.
+    Among items of one task with equal content, the one whose label has the strongest origin is kept. If several have
+    that origin, the first is kept, or none of them if their labels differ. Near-duplicates with the same label are
+    duplicates too; with different labels they are different questions. Only a pool item yields to every near item whose
+    label has a stronger origin. In open tasks, only items with equal content are duplicates. Forbidden items don't
+    displace others, unless they were refused in the labelled set.
     """
     frequency = Counter(entry.content for entry in entries)
     items: dict[_Question, list[int]] = {}
@@ -224,27 +229,38 @@ def settle_duplicates(
 def _collect_neighbourhood(
     question: _Question, entries: Sequence[MergeEntry], items: Mapping[_Question, list[int]], near: Sequence[int]
 ) -> _Neighbourhood:
-    questions = (question, *((content, question[1]) for content in near))
-    similar = [i for q in questions for i in items.get(q, ()) if not entries[i].open]
+    def rank(i: int) -> int:
+        return _STRENGTH[entries[i].origin]
+
+    others = tuple((content, question[1]) for content in near)
+    equal = [i for i in items[question] if not entries[i].open]
+    similar = equal + [i for q in others for i in items.get(q, ()) if not entries[i].open]
+    by_label: dict[str | None, int] = {}
+    for i in sorted(similar, key=rank):
+        by_label.setdefault(entries[i].label, i)
     labels: dict[Origin, dict[str, int]] = {}
-    for i in similar:
+    for i in equal:
         if (label := entries[i].label) is not None:
             labels.setdefault(entries[i].origin, {}).setdefault(label, i)
-    return _Neighbourhood(min(similar, key=lambda i: _STRENGTH[entries[i].origin]), labels, questions)
+    return _Neighbourhood(min(similar, key=rank), min(equal, key=rank), by_label, labels, others)
 
 
 def _settle_among(
     entry: MergeEntry, entries: Sequence[MergeEntry], neighbourhood: _Neighbourhood, kept: Mapping[_Question, int]
 ) -> ItemOutcome:
-    strongest = entries[neighbourhood.strongest]
-    if _STRENGTH[strongest.origin] < _STRENGTH[entry.origin]:
-        reason = LeftOutReason.OVERRULED if entry.labelled else _name_duplicate(entry, strongest)
-        return ItemOutcome(reason, neighbourhood.strongest)
-    rivals = neighbourhood.labels[entry.origin]
-    if len(rivals) > 1:
-        other = next(i for label, i in rivals.items() if label != entry.label)
-        return ItemOutcome(LeftOutReason.CONFLICTING, other, tuple(sorted(rivals)))
-    first = next((kept[q] for q in neighbourhood.questions if q in kept), None)
+    rivals = [neighbourhood.strongest_equal, neighbourhood.strongest_by_label[entry.label]]
+    if not entry.labelled:
+        rivals.append(neighbourhood.strongest)
+    strongest = min(rivals, key=lambda i: _STRENGTH[entries[i].origin])
+    if _STRENGTH[entries[strongest].origin] < _STRENGTH[entry.origin]:
+        reason = LeftOutReason.OVERRULED if entry.labelled else _name_duplicate(entry, entries[strongest])
+        return ItemOutcome(reason, strongest)
+    labels = neighbourhood.labels[entry.origin]
+    if len(labels) > 1:
+        other = next(i for label, i in labels.items() if label != entry.label)
+        return ItemOutcome(LeftOutReason.CONFLICTING, other, tuple(sorted(labels)))
+    taught = [kept[q] for q in ((entry.content, entry.task), *neighbourhood.near) if q in kept]
+    first = next((i for i in taught if entries[i].label == entry.label), None)
     return KEPT if first is None else ItemOutcome(_name_duplicate(entry, entries[first]), first)
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
+from numpy.typing import NDArray
 
 from tasks.dataset.versions import Snapshot
 from tasks.errors import ManifestError
@@ -66,16 +68,13 @@ class Change:
 def compare_snapshots(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     """Yield every item that differs: first the items of `before`, then the added items, both in their own order.
 
-    Items are matched by id. If an id occurs several times in a version (for example because two manifests count
-    from 1), the rows with that id are sorted by source, task and content, and matched in that order.
+    Items are matched by their manifest and id. If a manifest occurs in one version only, because it was moved or
+    renamed, its items are matched by the manifest's name and the id, or else by the id alone if it occurs once on both
+    sides.
     """
-    tables = (before.table, after.table)
-    unique = all(pc.count_distinct(t.column("sample_id")).as_py() == t.num_rows for t in tables)
-    left, right = (t.column("sample_id").combine_chunks() if unique else _number_ids(t) for t in tables)
-    partner = np.full(before.rows, -1, dtype=np.int64)
-    found = pc.index_in(right, value_set=left)
-    matched = pc.is_valid(found).to_numpy(zero_copy_only=False)
-    partner[found.drop_null().to_numpy(zero_copy_only=False)] = np.flatnonzero(matched)
+    partner = _find_partners(before.table, after.table)
+    matched = np.zeros(after.rows, dtype=bool)
+    matched[partner[partner >= 0]] = True
     for start in range(0, before.rows, _SLICE):
         rows = np.arange(start, min(start + _SLICE, before.rows))
         both = partner[rows] >= 0
@@ -135,11 +134,19 @@ def open_change_file(path: Path) -> Generator[Callable[[Change], None]]:
 # --- matching and comparing ----------------------------------------------------------------------------------
 
 
-def _number_ids(table: Any) -> Any:
-    """Return a key per row, unique within the table: the id, and a number for the rows that share it."""
-    rows = table.select(["sample_id", "source", "task", "content"]).to_pandas().astype(str)
-    numbers = rows.sort_values(list(rows.columns)).groupby("sample_id").cumcount()
-    return pa.array(rows["sample_id"] + "\0" + numbers.astype(str), pa.string())
+def _find_partners(before: Any, after: Any) -> NDArray[np.int64]:
+    """Return, for each row of `before`, the index of the same item's row in `after`; -1 if there is none."""
+    left, right = (t.select(["sample_id", "source"]).to_pandas().astype(str) for t in (before, after))
+    partner = np.full(len(left), -1, dtype=np.int64)
+    shared = set(left["source"]) & set(right["source"])
+    for name_source in (lambda source: source, lambda source: source.rpartition("/")[2], lambda source: ""):
+        keys = [rows["source"].map(name_source) + "\0" + rows["sample_id"] for rows in (left, right)]
+        ours, theirs = (key[~key.duplicated(keep=False)] for key in keys)
+        both = np.intersect1d(ours, theirs)
+        places = pd.Series(ours.index, ours)[both]
+        partner[places] = pd.Series(theirs.index, theirs)[both]
+        left, right = (rows[~rows["source"].isin(shared)] for rows in (left.drop(places), right.drop(partner[places])))
+    return partner
 
 
 def _compare_rows(before: Any, after: Any, rows: Any, partners: Any, both: Any) -> Iterator[Change]:

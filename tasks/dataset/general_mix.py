@@ -47,6 +47,8 @@ class MixRow:
     example: Example | None
     reason: str = ""
     detail: str = ""
+    source: str = ""
+    """Absolute path of the file, if there is no example."""
 
 
 def draw_share(settings: MixSettings, others: int, seed: int) -> list[MixRow]:
@@ -115,7 +117,7 @@ def _check_row(identity: str, row: object, file: Path, root: Path) -> MixRow:
     try:
         return MixRow(identity, _parse_example(identity, row, file, root))
     except (Unusable, _UnusableRow) as why:
-        return MixRow(identity, None, why.reason, f"{file.name}: {why.detail}")
+        return MixRow(identity, None, why.reason, f"{file.name}: {why.detail}", str(file.resolve()))
 
 
 def _parse_example(identity: str, row: object, file: Path, root: Path) -> Example:

@@ -123,11 +123,12 @@ def list_dropped(plan: Plan, sources: Sources) -> Iterator[Dropped]:
     place = -1
     for row in chain(repeat(None, plan.own), sources.mix[: plan.mixed]):
         if row is not None and row.example is None:
-            yield Dropped(sample_id=row.id, stage=STAGE, reason=row.reason, detail=row.detail)
+            yield Dropped(sample_id=row.id, stage=STAGE, reason=row.reason, detail=row.detail, source=row.source)
             continue
         place += 1
         if (reason := plan.outcomes[place].reason) is not None:
-            yield Dropped(sample_id=plan.ids[place], stage=STAGE, reason=reason, detail=plan.detail(place))
+            source, detail = plan.manifests[place], plan.detail(place)
+            yield Dropped(sample_id=plan.ids[place], source=source, stage=STAGE, reason=reason, detail=detail)
 
 
 def list_input_ids(plan: Plan, sources: Sources) -> list[str]:

@@ -3,8 +3,9 @@
 The items are never all in memory: first their signatures are compared, then only the few similar items are read.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from sys import intern
 
 import numpy as np
@@ -15,7 +16,14 @@ from tasks.dataset.decisions import ItemOutcome, LeftOutReason, MergeEntry, sett
 from tasks.dataset.general_mix import MixRow
 from tasks.dataset.settings import EmitSettings
 from tasks.dataset.sources import Sources
-from tasks.items.duplicates import find_near_pairs, find_shown_images, group_linked, make_comparable_item
+from tasks.items.duplicates import (
+    Item,
+    find_near_pairs,
+    find_shown_images,
+    group_linked,
+    is_same_question,
+    make_comparable_item,
+)
 from tasks.items.image_hashes import ImageHashes
 from tasks.items.signatures import compute_signatures
 from tasks.records import Sample
@@ -24,7 +32,7 @@ _DETAILS = {
     LeftOutReason.CONTAMINATES: "is, or is nearly, evaluation item {other}",
     LeftOutReason.DUPLICATE: "same content as {other}",
     LeftOutReason.OVERRULED: "the label of {other}, equal or nearly so, has the stronger origin",
-    LeftOutReason.CONFLICTING: "items equal or nearly so, such as {other}, have labels {labels}",
+    LeftOutReason.CONFLICTING: "items with the same content, such as {other}, have labels {labels}",
 }
 
 
@@ -36,6 +44,8 @@ class Plan:
     """
 
     ids: list[str]
+    manifests: list[str]
+    """Absolute path of each item's manifest file. An id alone may stand for a labelled and a pool item."""
     outcomes: list[ItemOutcome]
     """One outcome per item, without the evaluation items."""
     validation: NDArray[np.bool_]
@@ -53,7 +63,10 @@ class Plan:
         if outcome.other is None:
             return "shows a picture of the evaluation split" if outcome.reason is LeftOutReason.CONTAMINATES else ""
         text = _DETAILS.get(outcome.reason, "nearly the same as {other}") if outcome.reason else ""
-        return text.format(other=self.ids[outcome.other], labels=list(outcome.labels))
+        other, manifest = self.ids[outcome.other], self.manifests[outcome.other]
+        if other == self.ids[place] and manifest != self.manifests[place]:
+            other = f"{other} of {Path(manifest).name}"
+        return text.format(other=other, labels=list(outcome.labels))
 
 
 def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
@@ -63,16 +76,22 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
     """
     settings = sources.settings
     ids: list[str] = []
+    manifests: list[str] = []
     entries: list[MergeEntry] = []
-    signatures = compute_signatures(_collect_items(sources, ids, entries), image_hashes)
-    pairs = find_near_pairs(
-        signatures,
-        len(entries),
-        lambda places: {i: make_comparable_item(s) for i, s in sources.read_places(places)},
-    )
+    signatures = compute_signatures(_collect_items(sources, ids, manifests, entries), image_hashes)
+    items: dict[int, Item] = {}
+
+    def fetch(places: Collection[int]) -> Mapping[int, Item]:
+        found = {i: make_comparable_item(s) for i, s in sources.read_places(places)}
+        items.update(found)
+        return found
+
+    pairs = find_near_pairs(signatures, len(entries), fetch)
+    same = [(a, b) for a, b in pairs if b < len(entries) and is_same_question(items[a], items[b])]
     contents: list[int] = np.unique(signatures.content, return_inverse=True)[1].tolist()
     entries = [entry._replace(content=content) for entry, content in zip(entries, contents, strict=False)]
-    near, forbidden = _find_neighbours(contents, pairs, len(entries))
+    near = _find_neighbours(contents, same)
+    forbidden = _find_forbidden(contents, pairs, len(entries))
     forbidden |= _find_shown_pictures(sources, contents, image_hashes)
     competing = near if settings.near_duplicates == "drop" else {}
     decided = settle_duplicates(entries, competing, {} if settings.transductive else forbidden)
@@ -80,6 +99,7 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
     mixed = _count_needed(sources.mix, decided[own:], _count_wanted(decided[:own], settings))
     return Plan(
         ids=ids,
+        manifests=manifests,
         outcomes=decided,
         validation=_choose_validation(entries, decided, own, contents, pairs, settings.validation_share, seed),
         contaminating=sum(entry.content in forbidden for entry in entries[:own]),
@@ -88,34 +108,42 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
     )
 
 
-def _collect_items(sources: Sources, ids: list[str], entries: list[MergeEntry]) -> Iterator[Sample]:
-    """Yield all items in order of place, and append each one's id to `ids` and its `MergeEntry` to `entries`."""
+def _collect_items(
+    sources: Sources, ids: list[str], manifests: list[str], entries: list[MergeEntry]
+) -> Iterator[Sample]:
+    """Yield all items in order of place, and append each one's id, manifest and `MergeEntry` to the lists."""
     labelled = len(sources.labelled)
     for i, (sample, decision) in enumerate(sources.decide_all()):
         ids.append(sample.id)
-        task = intern(sample.task)  # else a million rows would hold a million copies
+        manifests.append(intern(sample.source))  # else a million rows would hold a million copies
+        task = intern(sample.task)
         entries.append(
             MergeEntry(0, decision.label, decision.origin, decision.refused, i < labelled, not sample.labels, task)
         )
         yield sample
     for sample in sources.evaluation:
         ids.append(sample.id)
+        manifests.append(intern(sample.source))
         yield sample
 
 
-def _find_neighbours(
-    contents: Sequence[int], pairs: Iterable[tuple[int, int]], count: int
-) -> tuple[dict[int, list[int]], dict[int, int | None]]:
-    """Return `near` and `forbidden` as `settle_duplicates` expects them."""
-    forbidden: dict[int, int | None] = {content: place for place, content in enumerate(contents) if place >= count}
+def _find_neighbours(contents: Sequence[int], pairs: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
+    """Map each content to the contents near it, in both directions."""
     near: dict[int, list[int]] = {}
+    for a, b in pairs:
+        if contents[a] != contents[b]:
+            near.setdefault(contents[a], []).append(contents[b])
+            near.setdefault(contents[b], []).append(contents[a])
+    return near
+
+
+def _find_forbidden(contents: Sequence[int], pairs: Iterable[tuple[int, int]], count: int) -> dict[int, int | None]:
+    """Map each content that equals or nearly equals an evaluation item to the place of that item."""
+    forbidden: dict[int, int | None] = {content: place for place, content in enumerate(contents) if place >= count}
     for a, b in pairs:
         if b >= count:
             forbidden.setdefault(contents[a], b)
-        elif contents[a] != contents[b]:
-            near.setdefault(contents[a], []).append(contents[b])
-            near.setdefault(contents[b], []).append(contents[a])
-    return near, forbidden
+    return forbidden
 
 
 def _find_shown_pictures(sources: Sources, contents: Sequence[int], image_hashes: ImageHashes) -> dict[int, int | None]:

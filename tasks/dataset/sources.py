@@ -46,7 +46,7 @@ class Sources:
     """Ids of labelled items without a good reason for their given label. They are left out, unless their label was
     changed or a reviewer confirmed it."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
-    """Verdicts on conflicting duplicates, keyed by sample id. Some may be outdated; `find_verdict` checks this."""
+    """Verdicts on conflicting duplicates, keyed by case id. Some may be outdated; `find_verdict` checks this."""
     settings: EmitSettings = field(default_factory=EmitSettings)
     alike_reasons: int = 0
     """Number of reasons that are not used because they are too similar to another one."""
@@ -78,7 +78,7 @@ class Sources:
 
     def find_verdict(self, sample: Sample) -> str | None:
         """Return the reviewer's verdict (a label or `neither`), or None if there is no verdict or it is outdated."""
-        verdict = self.verdicts.get(sample.id)
+        verdict = self.verdicts.get(qualify_id(sample)) or self.verdicts.get(sample.id)
         if verdict is None:
             return None
         valid, _ = split_valid({sample.id: verdict}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
@@ -95,6 +95,11 @@ class Sources:
             else:
                 yield from ((start + i, samples[i]) for i in sorted(wanted))
             start += len(samples)
+
+
+def qualify_id(sample: Sample) -> str:
+    """Return an id that is unique even if the labelled set and the pool both use the sample's own id."""
+    return f"{sample.split}/{sample.id}"
 
 
 # --- from a run's folder -------------------------------------------------------------------------------------

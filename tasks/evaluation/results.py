@@ -33,8 +33,8 @@ class Results:
     corrections: Mapping[str, Correction]
     """Maps labelled-item id to the decision about the item's label."""
     emitted: Sequence[Example]
-    barred: frozenset[str] = frozenset()
-    """Ids of items that no variant may use, because they are near-duplicates of evaluation items."""
+    barred: frozenset[tuple[str, str]] = frozenset()
+    """(source, id) of items that no variant may use, because they are near-duplicates of evaluation items."""
 
 
 def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample]) -> Results:
@@ -61,8 +61,7 @@ def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample
         pseudo={p.sample_id: p for p in _read_if_there(output, "pseudo_labels", Prediction)},
         corrections={c.sample_id: c for c in _read_if_there(output, "correction", Correction)},
         emitted=emitted,
-        # of two items with one id, a row of dropped.parquet does not say which it is: neither is taught
-        barred=frozenset(d.sample_id for d in drops if d.reason == LeftOutReason.CONTAMINATES),
+        barred=frozenset((d.source, d.sample_id) for d in drops if d.reason == LeftOutReason.CONTAMINATES),
     )
 
 

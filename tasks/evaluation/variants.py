@@ -51,12 +51,12 @@ def plan_phases(variant: Variant, results: Results, truth: Mapping[str, str] | N
 
     `truth` maps sample id to true label; only CEILING uses it. Raises KeyError if it lacks an emitted item.
     """
-    allowed = {i: s for i, s in results.labelled.items() if i not in results.barred}
+    allowed = {i: s for i, s in results.labelled.items() if (s.source, i) not in results.barred}
     raw = tuple(allowed.values())
     trusted = tuple(
         _relabel(results.pool[i], p.label)
         for i, p in results.pseudo.items()
-        if i in results.pool and i not in results.barred
+        if i in results.pool and (results.pool[i].source, i) not in results.barred
     )
     taught = _pair_emitted(results)
     emitted = tuple(item for item, _ in taught)

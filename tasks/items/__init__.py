@@ -5,6 +5,7 @@ cutting.py       how an instruction is split into dialogue, image positions and 
 samples.py       which items are refused, and for which reason
 refusals.py      the reason codes of refused items
 images.py        which image files are refused (MAX_PIXELS), and where they may be stored
+pixels.py        how an image's pixels are shown to models, and which files a trainer would show otherwise
 known_files.py   when an image file counts as unchanged and is not opened again (`images`)
 image_hashes.py  when two files show the same picture
 signatures.py    how texts are normalised, and the compact signatures by which a million items are compared

@@ -39,6 +39,10 @@ class Cut:
             for piece in self.pieces
         )
 
+    def find_latest_user_turn(self, task: TaskPack) -> int:
+        """Return the number of the user's latest turn; 0 if the instruction has no turns."""
+        return task.find_latest_user_turn((p.turn, p.text if isinstance(p, TextPart) else "") for p in self.pieces)
+
     @property
     def slots(self) -> int:
         """Return the number of image positions."""

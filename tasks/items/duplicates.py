@@ -15,7 +15,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tasks.items.image_hashes import ImageHashes, compute_hashes, is_same_picture, make_thumbnail
-from tasks.items.signatures import PERMUTATIONS, Signatures, compute_signatures, normalise_text, split_trigrams
+from tasks.items.signatures import (
+    PERMUTATIONS,
+    Signatures,
+    compute_signatures,
+    normalise,
+    normalise_text,
+    split_trigrams,
+)
 from tasks.records import ImageRef, Sample
 
 Ints = NDArray[np.int64]
@@ -46,21 +53,42 @@ class Item:
 
     text: str
     images: tuple[ImageRef, ...]
+    question: str
+    """The normalised text of the user's latest turn. If no turns are known, it is the last line of the text."""
 
 
 def make_comparable_item(sample: Sample) -> Item:
-    """Return the normalised text and the images of a sample."""
-    return Item(normalise_text(sample), sample.images)
+    """Return the normalised text, the images and the latest question of a sample."""
+    texts = [part for part in sample.parts if part.type == "text"]
+    asked = "\n".join(part.text for part in texts if part.turn == sample.user_turn).strip()
+    if not sample.user_turn:
+        asked = asked.rpartition("\n")[2]
+    return Item(normalise_text(sample), sample.images, normalise(asked))
 
 
 def is_near(one: Item, other: Item) -> bool:
     """Return whether two items are near-duplicates: similar texts, and the same pictures in the same order."""
     if len(one.images) != len(other.images):
         return False
-    a, b = set(split_trigrams(one.text)), set(split_trigrams(other.text))
-    if len(a & b) < (WITH_IMAGES if one.images else ALONE) * len(a | b):
+    if not _is_similar(one.text, other.text, WITH_IMAGES if one.images else ALONE):
         return False
     return all(is_same_picture(x, y) for x, y in zip(one.images, other.images, strict=True))
+
+
+def is_same_question(one: Item, other: Item) -> bool:
+    """Return whether two near-duplicates also ask the same: similar latest questions at the same point of a dialogue.
+
+    Data with one row per turn contains the same dialogue several times, each time with another question at its end.
+    """
+    shorter, longer = sorted((one.text, other.text), key=len)
+    if longer.startswith(f"{shorter} "):
+        return False
+    return _is_similar(one.question, other.question, WITH_IMAGES if one.images else ALONE)
+
+
+def _is_similar(one: str, other: str, least: float) -> bool:
+    a, b = set(split_trigrams(one)), set(split_trigrams(other))
+    return len(a & b) >= least * len(a | b)
 
 
 def find_near_duplicates(samples: Sequence[Sample], image_hashes: ImageHashes) -> list[tuple[int, int]]:

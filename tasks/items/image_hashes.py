@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.fft import dct
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from tasks.items.images import FORMATS
+from tasks.items.pixels import render_pixels
 from tasks.records import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
@@ -34,7 +35,7 @@ _STEPS = (0.0, MOST_CROPPED / 2, MOST_CROPPED)
 _COARSE = 4.0
 """Blur radius in thumbnail pixels: slower changes of brightness are not fine structure."""
 _TRIED = 8
-_RECIPE = 1
+_RECIPE = 2
 """Version of the hash; raise it when a change gives the same picture another hash."""
 _SIGNED = 1 << 63
 """Offset that moves a hash into the range of SQLite's signed integers."""
@@ -72,8 +73,8 @@ def make_thumbnail(image: ImageRef) -> Floats | None:
     try:
         with Image.open(image.path, formats=FORMATS) as file:
             file.draft("L", (4 * WIDTH, 4 * HEIGHT))  # a JPEG is decoded at a fraction of its size
-            upright = ImageOps.exif_transpose(file).convert("L")
-            return np.asarray(upright.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), np.float32)
+            grey = render_pixels(file).convert("L")
+            return np.asarray(grey.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), np.float32)
     except Exception:  # decoders raise all kinds of errors on broken bytes; read_samples reports such files
         return None
 

@@ -20,6 +20,8 @@ from tasks.records import ImageRef
 
 # Only the usual formats of data sets: Pillow also opens formats that start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_UNSHOWN_MODES = ("I", "F", "LAB")
+"""Of these, nothing says which value is black and which is white, or Pillow cannot convert them to RGB."""
 MAX_PIXELS = 50_000_000
 """Maximum pixels of an image file: decoding a larger one would take too much memory."""
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -79,6 +81,9 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
             if max(width, height) > MAX_ASPECT * min(width, height):
                 detail = f"{path}: {width}×{height} pixels; no side may be over {MAX_ASPECT} times the other"
                 raise Unusable(Reason.IMAGE_TOO_THIN, detail)
+            if image.mode in _UNSHOWN_MODES:
+                detail = f"{path}: has pixels of mode {image.mode}; save it in RGB with 8 bits per channel"
+                raise Unusable(Reason.IMAGE_DEPTH, detail)
             # A JPEG is still read to its end, but decoded at an eighth of its size.
             image.draft(None, (width // 8, height // 8))
             image.load()

@@ -24,7 +24,9 @@ KNOWN = "known.sqlite"
 GRANULE_NS = 2_000_000_000
 """Nanoseconds to which file systems round modification times: 2 s for FAT, less for all others in use."""
 # A truncated or unreachable file may be the fault of disk or memory: it is checked every time.
-_LASTING = frozenset({Reason.IMAGE_EMPTY, Reason.NOT_AN_IMAGE, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_TOO_THIN})
+_LASTING = frozenset(
+    {Reason.IMAGE_EMPTY, Reason.NOT_AN_IMAGE, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_DEPTH, Reason.IMAGE_TOO_THIN}
+)
 _AT_ONCE = 500
 
 

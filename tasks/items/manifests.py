@@ -8,17 +8,21 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tasks.errors import ManifestError
 from tasks.items.refusals import Reason, Unusable
 from tasks.packs.columns import DEFAULT_COLUMNS, Columns
+
+pc: Any = pyarrow.compute  # its stubs lack the functions that are made at import
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,19 @@ class RawItem:
     where: str
     """Its position for messages: `item 3`, `line 3`, `row 3 (line 5)`."""
     value: object
+    """In Parquet files, a cell of a column that `columns` does not name is True if it is filled, else None."""
     flaw: Unusable | None = None
-    """Why the item has no value; None when it has one."""
+    """Why the item cannot be read; None when it can."""
 
     @property
     def fields(self) -> dict[str, object] | None:
         """Return the item's fields; None if its value is not an object."""
         return cast(dict[str, object], self.value) if isinstance(self.value, dict) else None
+
+    def list_unread(self, columns: Columns) -> list[str]:
+        """Return the keys that have a value but that `columns` does not name, so that nothing reads them."""
+        fields = self.fields or {}
+        return [key for key, value in fields.items() if key not in columns.named and not _is_empty(value)]
 
 
 def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS) -> list[RawItem]:
@@ -57,6 +67,17 @@ def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS) -> list[RawIt
         raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error
 
 
+def count_unread(items: Iterable[RawItem], columns: Columns) -> dict[str, int]:
+    """Map each key that nothing reads to the number of items in which it has a value, most frequent first."""
+    return dict(Counter(_legible(key) for item in items for key in item.list_unread(columns)).most_common())
+
+
+def _is_empty(value: object) -> bool:
+    if isinstance(value, list | dict):
+        return not value
+    return value is None or value == "" or value != value  # an empty cell of a table may be NaN
+
+
 def _text(manifest: Path) -> str:
     data = manifest.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -72,7 +93,7 @@ def _read_json(manifest: Path, columns: Columns) -> Iterator[RawItem]:
     if not text.strip():
         raise ManifestError(f"{manifest}: the file is empty; write a JSON array of items, or one item per line")
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{"):
             yield from _lines(manifest, text)
@@ -80,9 +101,9 @@ def _read_json(manifest: Path, columns: Columns) -> Iterator[RawItem]:
         raise _not_json(manifest, error) from error
     if isinstance(content, list):
         for number, value in enumerate(cast(list[object], content), 1):
-            yield RawItem(f"item-{number}", f"item {number}", value)
+            yield _make_json_item(f"item-{number}", f"item {number}", value)
     elif isinstance(content, dict) and any(name in content for name in columns.needed):
-        yield RawItem("item-1", "item 1", cast(object, content))
+        yield _make_json_item("item-1", "item 1", cast(object, content))
     else:
         raise ManifestError(f"{manifest}, line 1: contains a single {describe_type(content)}; write an array of items")
 
@@ -105,14 +126,35 @@ def _lines(manifest: Path, text: str) -> Iterator[RawItem]:
             yield RawItem(name, where, None, Unusable(Reason.NOT_UTF8, "contains bytes that are not UTF-8"))
             continue
         try:
-            value: object = json.loads(line)
+            value: object = json.loads(line, object_pairs_hook=_Object)
             good += 1
-            yield RawItem(name, where, value)
+            yield _make_json_item(name, where, value)
         except (ValueError, RecursionError) as error:
             first_error = first_error or (number, error)
             yield RawItem(name, where, None, Unusable(Reason.MALFORMED, f"is not JSON: {error}"))
     if first_error and not good:
         raise _not_json(manifest, first_error[1], first_error[0]) from first_error[1]
+
+
+class _Object(dict[str, object]):
+    """A JSON object. Of several values with the same key, a plain dict would keep only the last."""
+
+    __slots__ = ("repeated",)
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        self.repeated = [] if len(self) == len(pairs) else _find_repeated(key for key, _ in pairs)
+
+
+def _make_json_item(name: str, where: str, value: object) -> RawItem:
+    if not isinstance(value, _Object) or not value.repeated:
+        return RawItem(name, where, value)
+    detail = f"contains the key `{_legible(value.repeated[0])}` more than once; keep one, or rename the others"
+    return RawItem(name, where, value, Unusable(Reason.DUPLICATE_KEY, detail))
+
+
+def _find_repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _not_json(manifest: Path, error: Exception, line: int | None = None) -> ManifestError:
@@ -136,7 +178,7 @@ def _read_csv(manifest: Path, columns: Columns) -> Iterator[RawItem]:
             if not row:
                 continue
             if header is None:
-                header = [name.strip() for name in row]
+                header = [name.strip() or f"column {number}" for number, name in enumerate(row, 1)]
                 _check_columns(manifest, header, columns)
                 continue
             number += 1
@@ -155,16 +197,41 @@ def _read_parquet(manifest: Path, columns: Columns) -> Iterator[RawItem]:
         table = pq.ParquetFile(manifest)
         names: list[str] = table.schema_arrow.names
         _check_columns(manifest, names, columns)
+        _check_id_type(manifest, table.schema_arrow, columns)
         number = 0
-        for batch in table.iter_batches(columns=[name for name in columns.named if name in names]):
+        for batch in table.iter_batches(_BATCH_ROWS):
             read: dict[str, list[object]] = {
-                name: _cells(batch.column(name)) for name in cast(list[str], batch.schema.names)
+                name: _cells(batch.column(name)) if name in columns.named else _find_filled(batch.column(name))
+                for name in names
             }
             for i in range(batch.num_rows):
                 number += 1
                 yield RawItem(f"item-{number}", f"row {number}", {name: cells[i] for name, cells in read.items()})
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{manifest}: not Parquet: {str(error).splitlines()[0]}; export it again") from error
+
+
+_BATCH_ROWS = 1000
+"""Few rows, because an unread column may contain whole images."""
+
+
+def _check_id_type(manifest: Path, schema: pa.Schema, columns: Columns) -> None:
+    """Raise ManifestError if the ids are numbers of 16 or 32 bits with rounded digits."""
+    if columns.id is not None and schema.field(columns.id).type in (pa.float16(), pa.float32()):
+        kind = schema.field(columns.id).type
+        raise ManifestError(f"{manifest}: the ids in column `{columns.id}` are of type {kind}, which rounds large "
+                            "numbers; store the ids as text or whole numbers")  # fmt: skip
+
+
+def _find_filled(column: pa.Array) -> list[object]:
+    """Return True for each cell that is not empty, and None for the others, without decoding the cells."""
+    kind = column.type
+    filled = column.is_valid()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        filled = pc.greater(pc.list_value_length(column), 0)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        filled = pc.greater(pc.binary_length(column), 0)
+    return [cell or None for cell in filled.to_pylist()]
 
 
 def _cells(column: pa.Array) -> list[object]:
@@ -182,6 +249,9 @@ def _cell(cell: pa.Scalar) -> object:
 
 
 def _check_columns(manifest: Path, names: list[str], columns: Columns) -> None:
+    repeated = _find_repeated(names)
+    if repeated:
+        raise ManifestError(f"{manifest}: has several columns named `{repeated[0]}`; keep one, or rename the others")
     missing = [name for name in columns.needed if name not in names]
     if missing:
         there = ", ".join(names[:8])
@@ -193,8 +263,9 @@ def _check_columns(manifest: Path, names: list[str], columns: Columns) -> None:
 
 def describe_type(value: object) -> str:
     """Return the name of a JSON value's type for messages."""
+    if isinstance(value, dict):
+        return "object"
     names: dict[type, str] = {
-        dict: "object",
         list: "list",
         str: "text",
         bool: "boolean",

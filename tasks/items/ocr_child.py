@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from PIL import Image, ImageOps
+from PIL import Image
+
+from tasks.items.pixels import render_pixels
 
 MODELS = {
     "Det": "PP-OCRv6_det_small.onnx",
@@ -55,8 +57,8 @@ def _text(recognise: Any, path: str, sha256: str) -> str:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise OSError("changed since it was read")
     with Image.open(io.BytesIO(data)) as file:
-        upright = ImageOps.exif_transpose(file).convert("RGBA" if file.has_transparency_data else "RGB")
-    found = recognise(upright)
+        picture = render_pixels(file)
+    found = recognise(picture)
     if not getattr(found, "txts", None):
         return ""
     # RapidOCR's Markdown puts pieces of one height into one line, with spaces for the gaps

@@ -1,23 +1,29 @@
 """Read the items of a manifest as samples; every item that fails a check is dropped with its reason."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from tasks.errors import ManifestError
 from tasks.items.cutting import PLACEHOLDER, Cut, cut_instruction, parse_literal_list
 from tasks.items.images import MAX_PIXELS, check_images, find_image_file
-from tasks.items.manifests import RawItem, describe_type, is_utf8, read_manifests
+from tasks.items.manifests import RawItem, count_unread, describe_type, is_utf8, read_manifests
 from tasks.items.refusals import Reason, Unusable
 from tasks.packs.columns import Columns
 from tasks.packs.pack import Pack, TaskPack
-from tasks.records import Dropped, ImageRef, Sample, Split
+from tasks.records import Dropped, ImageRef, Sample, Split, TextPart, content_digest
 
 __all__ = ["STAGE", "Intake", "Reason", "read_samples"]
 
 STAGE = "samples"
+_OTHER_MEDIA = re.compile(r"<(?:video|audio)>|<\|(?:video|audio)(?:_pad)?\|>", re.IGNORECASE)
+_SPREADSHEET_NUMBER = re.compile(r"-?\d(?:\.\d+)?[eE]\+\d+")
+_EXACT = 2**53
+"""From this number on, floating-point numbers do not distinguish all whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Intake:
     kept: tuple[Sample, ...]
     dropped: tuple[Dropped, ...]
     read: int
+    unread: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Maps each key that nothing reads to the number of items in which it has a value, most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,10 @@ def read_samples(
     `progress` is called with the number of items done and the total. `known` is a file that stores the results of image
     checks (see tasks/items/known_files.py): unchanged images are not opened again, and the result is the same. If the
     split is LABELLED, each item must have a label (a text, for a free-text pack); in TEST, a label is checked if it is
-    present; in UNLABELLED, it is ignored. If several items have the same id, the first is kept. If the manifest has no
-    ids, an item is named after its images. Raises ManifestError when the manifest or the image folder as a whole is
-    unusable. A bad item raises no error; it is in `dropped`.
+    present; in UNLABELLED, it is ignored. If several usable items have the same id, the first is kept, or none of them
+    if the same content has different labels. If the manifest has no ids, an item is named after its images. Raises
+    ManifestError when the manifest or the image folder as a whole is unusable. A bad item raises no error; it is in
+    `dropped`.
     """
     if not os.path.isdir(images):
         raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path in `images`")
@@ -64,53 +73,95 @@ def read_samples(
     reader = _Reader(pack, split, images.resolve())
     drafts = [reader.draft(item, source) for source, item in items]
     paths = (path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
-    kept: list[Sample] = []
-    dropped: list[Dropped] = []
+    results: list[Sample | Dropped] = []
     with check_images(paths, max_image_pixels, known) as check:
         for done, draft in enumerate(drafts, 1):
-            result = draft if isinstance(draft, Dropped) else _finish(draft, check)
-            if isinstance(result, Sample):
-                kept.append(result)
-            else:
-                dropped.append(result)
+            results.append(draft if isinstance(draft, Dropped) else _finish(draft, check))
             if progress is not None:
                 progress(done, len(items))
-    return Intake(tuple(kept), tuple(dropped), len(items))
+    settled = _settle_ids(results, [item.where for _, item in items])
+    return Intake(
+        kept=tuple(result for result in settled if isinstance(result, Sample)),
+        dropped=tuple(result for result in settled if isinstance(result, Dropped)),
+        read=len(items),
+        unread=count_unread((item for _, item in items), pack.columns),
+    )
 
 
-def _dropped(sample_id: str, where: str, why: Unusable) -> Dropped:
+def _dropped(sample_id: str, source: str, where: str, why: Unusable) -> Dropped:
     # A file name may contain bytes that are not UTF-8; records must be writable all the same.
     detail = f"{where}: {why.detail}".encode(errors="replace").decode()
-    return Dropped(sample_id=sample_id, stage=STAGE, reason=why.reason, detail=detail)
+    return Dropped(sample_id=sample_id, source=source, stage=STAGE, reason=why.reason, detail=detail)
 
 
 def _finish(draft: _Draft, check: Callable[[Path], ImageRef]) -> Sample | Dropped:
     try:
         images = [check(path) for path in draft.paths]
     except Unusable as why:
-        return _dropped(draft.sample.id, draft.where, why)
+        return _dropped(draft.sample.id, draft.sample.source, draft.where, why)
     return draft.sample.model_copy(update={"parts": draft.content.parts(images)})
+
+
+def _settle_ids(results: Sequence[Sample | Dropped], places: Sequence[str]) -> list[Sample | Dropped]:
+    """Drop all but the first sample of each id, or all of them if the same content has different labels.
+
+    `places` says where each item is. Different texts of a free-text task do not contradict each other.
+    """
+    same_id: defaultdict[str, list[int]] = defaultdict(list)
+    for i, result in enumerate(results):
+        if isinstance(result, Sample):
+            same_id[result.id].append(i)
+    settled = list(results)
+    for identity, rows in same_id.items():
+        samples = {i: result for i in rows if isinstance(result := results[i], Sample)}
+        first = rows[0]
+        rival = _find_rival(samples) if len(rows) > 1 else None
+        for i in rows[1:] if rival is None else rows:
+            why = Unusable(Reason.DUPLICATE_ID, f"id `{identity}` is already used by {places[first]}")
+            if rival is not None:
+                one, other = (f"`{samples[k].given}` in {places[k]}" for k in (first, rival))
+                detail = f"id `{identity}` has the label {one} but {other}; keep the right one"
+                why = Unusable(Reason.CONFLICTING_LABELS, detail)
+            settled[i] = _dropped(identity, samples[i].source, places[i], why)
+    return settled
+
+
+def _find_rival(samples: Mapping[int, Sample]) -> int | None:
+    """Return the first of the samples with one id whose label contradicts that of an earlier one with equal content."""
+    labels: dict[str, str] = {}
+    for i, sample in samples.items():
+        given = sample.given if sample.labels else None
+        if given is not None and labels.setdefault(content_digest(sample), given) != given:
+            return i
+    return None
+
+
+def describe_unread(unread: Mapping[str, int]) -> str:
+    """Return a sentence for people about the keys that nothing reads."""
+    listed = ", ".join(f"`{key}` ({count} items)" for key, count in unread.items())
+    return (
+        f"keys that nothing reads: {listed}; if they matter, name them in `columns` of pack.yaml or move their content"
+    )
 
 
 # --- one item ------------------------------------------------------------------------------------------------
 
 
 class _Reader:
-    """Checks items one by one and remembers the ids it has seen."""
+    """Checks items one by one, except for their image files and for whether their ids are unique."""
 
     def __init__(self, pack: Pack, split: Split, root: Path) -> None:
         self._pack = pack
         self._columns = pack.columns
         self._split = split
         self._root = root
-        self._seen: dict[str, str] = {}
 
     def draft(self, item: RawItem, source: str) -> _Draft | Dropped:
         sample_id = find_own_id(item, self._columns) or item.fallback_id
         try:
             return self._check(item, sample_id, source)
         except Unusable as why:
-            return _dropped(sample_id, item.where, why)
+            return _dropped(sample_id, source, item.where, why)
 
     def _check(self, item: RawItem, sample_id: str, source: str) -> _Draft:
         if item.flaw is not None:
@@ -118,16 +169,12 @@ class _Reader:
         fields = item.fields
         if fields is None:
             raise Unusable(Reason.NOT_AN_OBJECT, f"is a {describe_type(item.value)}, expected an object")
-        identity = find_own_id(item, self._columns)
-        if identity is not None:
-            first = self._seen.setdefault(identity, item.where)
-            if first != item.where:
-                raise Unusable(Reason.DUPLICATE_ID, f"id `{identity}` is already used by {first}")
+        _check_digits(fields.get(self._columns.id or ""))
         bad = [key for key in self._columns.named if not _all_utf8(fields.get(key))]
         if bad:
             raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` contains bytes that are not UTF-8")
         names = _image_names(fields.get(self._columns.image or ""))
-        if identity is None:
+        if find_own_id(item, self._columns) is None:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{self._columns.id or self._columns.image}`")
         instruction = self._instruction(fields, len(names))
         task = self._recognise(instruction)
@@ -139,10 +186,12 @@ class _Reader:
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "the instruction contains nothing but role sentence and labels")
+        _check_media(content)
         paths = tuple(find_image_file(name, self._root) for name in names)
         sample = Sample(
-            id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source
-        )
+            id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source,
+            user_turn=content.find_latest_user_turn(task),
+        )  # fmt: skip
         return _Draft(sample, item.where, content, paths)
 
     def _instruction(self, fields: dict[str, object], images: int) -> str:
@@ -197,6 +246,22 @@ def find_own_id(item: RawItem, columns: Columns) -> str | None:
         return None
     text = str(value)
     return text if text.strip() and is_utf8(text) else None
+
+
+def _check_digits(value: object) -> None:
+    """Raise Unusable if an id is a number whose last digits may have been rounded."""
+    rounded = isinstance(value, float) and abs(value) >= _EXACT
+    if rounded or (isinstance(value, str) and _SPREADSHEET_NUMBER.fullmatch(value.strip())):
+        detail = f"the id {value} is a rounded number, so other items may have the same; store ids as text"
+        raise Unusable(Reason.ROUNDED_ID, detail)
+
+
+def _check_media(content: Cut) -> None:
+    texts = (piece.text for piece in content.pieces if isinstance(piece, TextPart))
+    found = next(filter(None, map(_OTHER_MEDIA.search, texts)), None)
+    if found:
+        detail = f"`{found[0]}` in the text stands for media that no model is shown; remove it, or add it to `strip`"
+        raise Unusable(Reason.UNSUPPORTED_MEDIA, f"{detail} in pack.yaml if it is only text")
 
 
 def _all_utf8(value: object) -> bool:

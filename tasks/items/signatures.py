@@ -56,7 +56,11 @@ def normalise_text(sample: Sample) -> str:
 
     Items that differ only in a price or an order number are therefore near-duplicates.
     """
-    text = "\n".join(part.text for part in sample.parts if part.type == "text")
+    return normalise("\n".join(part.text for part in sample.parts if part.type == "text"))
+
+
+def normalise(text: str) -> str:
+    """Return the text with unified Unicode form, case and white space, and with 0 for every number."""
     return _DIGITS.sub("0", " ".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tasks.errors import EngineError, StorageError
+from tasks.items.pixels import choose_suffix, encode_picture, render_pixels
 from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef
 from tasks.storage.files import replace_file
 
-_RECIPE = 1
+_RECIPE = 2
 """Part of a cached file's name; raise it when resizing changes, so that old files are not used."""
-_JPEGS = ("JPEG", "MPO")
 _ENDS = {".jpg": b"\xff\xd9", ".png": b"\0\0\0\0IEND\xaeB`\x82"}
 """The last bytes of a complete file of each kind."""
 _MAX_RATIO = 200
@@ -74,7 +74,7 @@ def open_images(
     opened: list[Image.Image] = []
     for image in images:
         picture, suffix = _resize(image, _read_source(image), **bounds)
-        opened.append(picture if suffix == ".png" else _decode(_encode(picture, suffix)))
+        opened.append(picture if suffix == ".png" else _decode(encode_picture(picture, suffix)))
     return opened or None
 
 
@@ -105,7 +105,7 @@ class ImageCache:
             raise Changed(f"{image.path}: has changed since it was read; start the run again")
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
         picture, suffix = _resize(image, source, **bounds)
-        return _write(stem.with_name(stem.name + suffix), _encode(picture, suffix))
+        return _write(stem.with_name(stem.name + suffix), encode_picture(picture, suffix))
 
     def open(
         self, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
@@ -151,9 +151,8 @@ def _resize(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image,
     compute_sides(image, **bounds)
     try:
         with Image.open(io.BytesIO(source)) as file:
-            # qwen_vl_utils ignores the orientation written by phones, and transparency in modes other than RGBA
-            upright = ImageOps.exif_transpose(file).convert("RGBA" if file.has_transparency_data else "RGB")
-            suffix = ".jpg" if file.format in _JPEGS else ".png"
+            upright = render_pixels(file)
+            suffix = choose_suffix(file)
     except Exception as error:
         if _is_of_machine(error):
             raise
@@ -168,17 +167,6 @@ def _resize(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image,
 def _is_of_machine(error: Exception) -> bool:
     """Return whether the machine failed and not the image. Decoders raise OSError too, but without an error number."""
     return isinstance(error, MemoryError | ImportError) or (isinstance(error, OSError) and error.errno is not None)
-
-
-def _encode(picture: Image.Image, suffix: str) -> bytes:
-    buffer = io.BytesIO()
-    if suffix == ".jpg":
-        picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    else:
-        picture.save(
-            buffer, "PNG", compress_level=1
-        )  # level 6 takes 1.5 times as long, and is no smaller for screenshots
-    return buffer.getvalue()
 
 
 def _decode(data: bytes) -> Image.Image:

@@ -1,6 +1,7 @@
 """Read and check the keys of pack.yaml; tasks/packs/pack.py makes a `Pack` from them."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,14 @@ class TaskPack(_Strict):
     def set_name(self, name: str) -> None:
         """Set the task's key; called once, by PackFile."""
         self._name = name
+
+    def find_latest_user_turn(self, turns: Iterable[tuple[int, str]]) -> int:
+        """Return the number of the user's latest turn. `turns` are the (number, text) of all pieces of a dialogue."""
+        pieces = list(turns)
+        last = max((number for number, _ in pieces), default=0)
+        if self.user_turn is None:
+            return last
+        return max((number for number, text in pieces if self.user_turn.search(text)), default=last)
 
     @model_validator(mode="after")
     def _consistent(self) -> "TaskPack":

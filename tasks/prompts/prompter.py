@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
 
 from tasks.errors import PackError
-from tasks.packs.pack import Pack, TaskPack
+from tasks.packs.pack import Pack
 from tasks.packs.pack_file import OcrOption
 from tasks.prompts.turns import make_system_turn, make_user_text
 from tasks.records import (
@@ -249,7 +249,9 @@ class Prompter:
             system=self.pack.system,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
-            keep_from_turn=_find_latest_user_turn(sample, task),
+            keep_from_turn=task.find_latest_user_turn(
+                (part.turn, part.text if isinstance(part, TextPart) else "") for part in sample.parts
+            ),
         )
 
     def _render(self, name: str, block: str | None, **context: Any) -> str:
@@ -286,12 +288,3 @@ def _insert_texts(parts: tuple[Part, ...], texts: Mapping[str, str], option: Ocr
             text = text.replace(option.before, " ").replace(option.after, " ")[: option.max_chars]
             shown.append(TextPart(text=option.before + text + option.after, turn=part.turn))
     return tuple(shown)
-
-
-def _find_latest_user_turn(sample: Sample, task: TaskPack) -> int:
-    """Return the number of the user's latest turn, 0 if the item has no turns."""
-    turns = {part.turn for part in sample.parts}
-    if task.user_turn is None:
-        return max(turns, default=0)
-    spoken = [p.turn for p in sample.parts if isinstance(p, TextPart) and task.user_turn.search(p.text)]
-    return max(spoken, default=max(turns, default=0))

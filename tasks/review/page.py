@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tasks.items.images import FORMATS
+from tasks.items.pixels import render_pixels
 from tasks.records import ImageRef, ReviewCase, content_digest, digest_of
 from tasks.storage.files import replace_file
 from tasks.storage.html import html_environment
@@ -67,12 +68,7 @@ def encode_image(image: ImageRef) -> str:
             size = _compute_size(image)
             # Decode a JPEG no larger than needed; by the longer side, as EXIF may rotate it.
             file.draft(None, (max(size), max(size)))
-            picture = ImageOps.exif_transpose(file)
-            if picture.has_transparency_data:
-                layer = picture.convert("RGBA")
-                picture = Image.new("RGBA", layer.size, "white")
-                picture.alpha_composite(layer)
-            picture = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+            picture = render_pixels(file).resize(size, Image.Resampling.LANCZOS)
     except Exception as error:  # on broken bytes, decoders raise errors of any kind
         raise OSError(f"{Path(image.path).name}: {error}") from error
     buffer = io.BytesIO()

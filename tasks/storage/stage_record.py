@@ -80,13 +80,15 @@ class StageRecord(BaseModel):
     """What the stage's answers cost."""
     figures: dict[str, float] = Field(default_factory=dict)
     """Maps names to further figures of the stage."""
+    content: str = ""
+    """Digest of the items themselves, for a stage whose output does not change with every change of its inputs."""
     finished_at: float = Field(default_factory=time.time)
 
     @property
     def digest(self) -> str:
         """Return a digest that identifies the stage's output; it is part of the next stage's recipe."""
         again = self.finished_at if self.costs.failed else 0  # other items may fail when the same recipe runs again
-        return digest_of([self.stage, self.recipe, self.kept, self.dropped, again, self.pruned])
+        return digest_of([self.stage, self.content or self.recipe, self.kept, self.dropped, again, self.pruned])
 
 
 def read_record(folder: Path) -> StageRecord | None:

@@ -34,6 +34,14 @@ def hash_recipe(**parts: object) -> str:
     return digest_of(plain)[:16]
 
 
+def hash_records(records: Iterable[Record]) -> str:
+    """Return a hash of the contents of `records` in their order."""
+    hasher = hashlib.sha256()
+    for record in records:
+        hasher.update(record.model_dump_json().encode() + b"\n")
+    return hasher.hexdigest()
+
+
 def find_finished_record(folder: Path, recipe: str) -> StageRecord | None:
     """Return the record if `folder` holds a complete stage with this recipe; None if the stage must run (again).
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from tasks.items.pixels import render_pixels
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import open_images
@@ -132,7 +133,7 @@ def _open_small(image: ImageRef) -> Image.Image:
     try:
         with Image.open(image.path) as file:
             file.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded at a fraction of its size
-            upright = ImageOps.exif_transpose(file).convert("RGB")
+            upright = render_pixels(file)
     except Exception as error:
         raise OSError(f"{image.path}: cannot be decoded ({error}); replace the file") from error
     return upright.resize((_SIDE, _SIDE), Image.Resampling.BOX)

@@ -5,9 +5,10 @@
 Manifests of each format and folders of them, images, dialogues, prompts over their budget, model answers, files of
 verdicts, probabilities, patches, versions, mixes, and ledgers, with faults in their fields and in their bytes (the
 makers are in tests/properties). A crash is an exception that is none of ours, or the death of the process; a silent
-loss is an item that is neither kept nor dropped with a reason, a store or copy that lost what it held, or an error
-that doesn't name its file. Each room runs in a process of its own. Prints the outcomes by room, and exits with 1
-unless the goal is met.
+loss is an item that is neither kept nor dropped with a reason, a part of an item that nothing reads and nothing
+reports (an unread key, the first value of a repeated key, a video, the digits of an id), a store or copy that lost
+what it held, or an error that doesn't name its file. Each room runs in a process of its own. Prints the outcomes by
+room, and exits with 1 unless the goal is met.
 """
 
 import argparse

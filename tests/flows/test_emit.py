@@ -195,6 +195,8 @@ def test_decisions_about_changed_items_are_not_merged(config: EmitConfig) -> Non
     seen = record.model_copy(update={"inputs": {"samples": read.digest}})
     write_stage(folder, seen, rows, [], [p.sample_id for p in rows])
     emit(config)
+    (config.unlabelled.images / "Thumbs.db").write_text("no item refers to this")
+    assert emit(config).kept  # unrelated files in the image folder change nothing
     manifest = config.unlabelled.manifest
     manifest.write_text(manifest.read_text("utf-8").replace("，", "。", 1), "utf-8")
     with pytest.raises(ConfigError, match=r"x\.json has changed since this stage ran; run `pseudo_labels` again"):

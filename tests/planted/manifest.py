@@ -330,7 +330,7 @@ def write_planted(folder: Path, only_broken: bool = False) -> dict[str, str]:
     """Write manifest.json and the images under folder; {id as text: kind of fault} of the 20 broken items.
 
     The duplicated id stands in the answer once, for its later copy. Its first copy is one of the 20 good items; with
-    only_broken it is a 21st broken item instead (its image is missing), under the same id and so not in the answer.
+    only_broken it is a 21st broken item instead, under the same id and so not in the answer; both images are missing.
     The answer and all bytes are the same on every call, but for the one absolute path, which holds the folder's own.
     """
     folder = folder.resolve()
@@ -344,10 +344,12 @@ def write_planted(folder: Path, only_broken: bool = False) -> dict[str, str]:
         link.symlink_to(os.path.join("..", outside.name), target_is_directory=True)
 
     broken = _broken(outside)
+    if only_broken:  # the first copy is not usable, so the later one would be kept
+        broken[0] = _Item(_DUPLICATED_ID, _picture(), ["later-copy-never-written.png"], "支付页", "image_missing")
     items = [_first_copy_broken() if only_broken else _first_copy(), *([] if only_broken else _good()[1:]), *broken]
     random.Random(SEED).shuffle(items)
     here, there = (place for place, item in enumerate(items) if item.id == _DUPLICATED_ID)
-    if items[here].kind == "duplicate_id":
+    if items[here] is broken[0]:
         items[here], items[there] = items[there], items[here]
 
     for item in items:

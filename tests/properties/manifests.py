@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -15,14 +16,17 @@ from PIL import Image
 from tasks.errors import ManifestError
 from tasks.items.samples import Intake, Reason, read_samples
 from tasks.packs.pack import load_pack
-from tasks.records import Split
+from tasks.records import Split, TextPart
 from tests.properties.damage import Row, damaged_bytes, damaged_row, odd_value, sometimes
 from tests.properties.told import Told
 from tests.tasks.intake import SAID, SHOWN, item
 
 PACKS = tuple(load_pack(name) for name in ("demo", "captions", "www2025"))
 FORMATS = ("m.json", "lines.json", "m.jsonl", "m.csv", "m.parquet")
-_COLUMNS = ("id", "instruction", "image", "output", "image_path", "caption")
+_UNREAD = ("input", "videos")
+"""Keys of other tools' data, which no pack here reads."""
+_COLUMNS = ("id", "instruction", "image", "output", "image_path", "caption", *_UNREAD)
+_ROUNDED = 1727340000000000001.0
 
 
 def write_images(folder: Path) -> Path:
@@ -61,6 +65,11 @@ def rows(rng: Random) -> list[Any]:
             row |= {"instruction": SAID, "image": [], "output": "询问尺码"}
         elif rng.random() < 0.2:
             row |= {"instruction": SHOWN * 2, "image": [shown, shown]}
+        if rng.random() < 0.1:
+            row["instruction"] += rng.choice(("<video>", "<AUDIO>", "<|video_pad|>"))
+        if rng.random() < 0.1:
+            row["id"] = _ROUNDED
+        row |= {key: "用户: 在吗" for key in _UNREAD if rng.random() < 0.2}
         found.append(sometimes(rng, 0.7, damaged_row, row))
     return found
 
@@ -78,7 +87,9 @@ def encoded(rng: Random, name: str, items: Sequence[Any]) -> bytes:
         writer.writeheader()
         writer.writerows(fields)
         return out.getvalue().encode(errors="surrogatepass")
-    columns = {column: [row.get(column) for row in fields] for column in _COLUMNS if rng.random() < 0.97}
+    columns = {
+        column: [row.get(column) for row in fields] for column in _COLUMNS if column in _UNREAD or rng.random() < 0.97
+    }
     return _parquet(columns)
 
 
@@ -106,6 +117,8 @@ def bad_manifest(rng: Random, folder: Path) -> Told:
     for old in watched.iterdir():
         old.unlink()
     total: int | None = 0
+    unread: Counter[str] = Counter()
+    repeated = 0
     files: list[Path] = []
     for name in rng.sample(FORMATS, 2 if rng.random() < 0.2 else 1):
         items = rows(rng)
@@ -113,6 +126,11 @@ def bad_manifest(rng: Random, folder: Path) -> Told:
         # A lone line that is a list is an array of items.
         whole = rng.random() < 0.6 and not (name == "lines.json" and len(items) == 1 and isinstance(items[0], list))
         files.append(watched / name)
+        if whole:
+            unread.update(key for row in items if isinstance(row, dict) for key in _UNREAD if _says(row.get(key)))
+        if whole and "json" in name and b'"output":' in data and rng.random() < 0.1:
+            data = data.replace(b'"output":', b'"output": "x", "output":', 1)
+            repeated += 1
         files[-1].write_bytes(data if whole else damaged_bytes(rng, data))
         total = total + len(items) if whole and total is not None else None
     if len(files) > 1 and rng.random() < 0.3:
@@ -123,7 +141,15 @@ def bad_manifest(rng: Random, folder: Path) -> Told:
         intake = read_samples(manifest, images, pack, split)
     except ManifestError as error:
         return told.refused(error, watched)
+    told.must(all(intake.unread.get(key, 0) >= n for key, n in unread.items()), f"{unread} unread: {intake.unread}")
+    # A line that is not UTF-8 is not parsed.
+    refused = sum(d.reason in (Reason.DUPLICATE_KEY, Reason.NOT_UTF8) for d in intake.dropped)
+    told.must(refused >= repeated, "the first value of a repeated key is lost")
     return _judged(told, intake, total)
+
+
+def _says(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _judged(told: Told, intake: Intake, total: int | None) -> Told:
@@ -133,6 +159,9 @@ def _judged(told: Told, intake: Intake, total: int | None) -> Told:
     told.must({d.reason for d in intake.dropped} <= set(Reason), "a reason that is none")
     told.must(all(d.sample_id and d.detail for d in intake.dropped), "a drop without its item or its place")
     told.must(len({s.id for s in intake.kept}) == len(intake.kept), "an id twice")
+    told.must(all(s.id != str(int(_ROUNDED)) for s in intake.kept), "a rounded id")
+    texts = [part.text.lower() for s in intake.kept for part in s.parts if isinstance(part, TextPart)]
+    told.must(not any("<video>" in text or "<audio>" in text for text in texts), "a video or audio is lost")
     for record in (*intake.kept, *intake.dropped):
         record.model_dump_json()  # what can't be written would be lost with its stage
     for image in (image for sample in intake.kept for image in sample.images):

@@ -26,6 +26,8 @@ class LeftOut:
     format: Format
     reason: LeftOutReason
     detail: str
+    source: str
+    """Absolute path of the item's manifest file."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
                         writer.write(example)
                         rows[format] += 1
                     except UnsupportedExample as error:
-                        left_out.append(LeftOut(example.sample_id, format, error.reason, error.detail))
+                        left_out.append(LeftOut(example.sample_id, format, error.reason, error.detail, example.source))
         for format in spec.formats:
             write_ready(format, scratch / format, folder, name, spec)
         write_json_lines(scratch / "left_out.jsonl", left_out)

@@ -8,17 +8,20 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import orjson
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.settings import Format, ImagePaths
-from tasks.records import Example, Subset
+from tasks.items.images import FORMATS
+from tasks.items.pixels import choose_suffix, encode_picture, render_if_different
+from tasks.records import Example, ImageRef, Subset
 from tasks.storage.files import describe_full_disk
 
 Row = Callable[[Example, Sequence[str]], dict[str, object]]
@@ -98,55 +101,72 @@ class JsonArray(RowFile):
 
 
 class ImageNames:
-    """Finds the names by which exports refer to images; with `copy`, also copies the images to `scratch/images`."""
+    """Finds the names by which exports refer to images, and writes images to `scratch/images`.
+
+    An image that trainers would show otherwise than models saw it is always written there as models saw it. With
+    `copy`, all other images are linked or copied to the same folder.
+    """
 
     def __init__(self, how: ImagePaths, folder: Path, scratch: Path) -> None:
-        self._how, self._scratch = how, scratch
+        self._how, self._folder, self._scratch = how, folder, scratch
         # all formats' folders have the same depth, so one relative name is right for all of them
         self._beside = str(folder / "any")
-        self._copied: set[str] = set()
+        self._written: dict[tuple[str, str], str] = {}
+        """Maps an image's digest and path to its file in `images`; empty if the source file is used."""
 
     def name_images(self, example: Example) -> list[str]:
         """Return the names of the example's images, in order.
 
         Raises UnsupportedExample if an image can't be read, and OSError if the disk is full.
         """
+        return [self._name(example, image) for image in example.images]
+
+    def _name(self, example: Example, image: ImageRef) -> str:
+        key = image.sha256, image.path
+        if key not in self._written:
+            self._written[key] = self._write(example, image)
+        name = self._written[key]
         if self._how == "absolute":
-            return [image.path for image in example.images]
-        if self._how == "relative":
-            return [os.path.relpath(image.path, self._beside) for image in example.images]
-        return [self._copy(example, image.path, image.sha256) for image in example.images]
+            return str(self._folder / _IMAGES / name) if name else image.path
+        return f"../{_IMAGES}/{name}" if name else os.path.relpath(image.path, self._beside)
 
-    def _copy(self, example: Example, path: str, sha256: str) -> str:
-        name = sha256 + os.path.splitext(path)[1].lower()
-        if name not in self._copied:
-            target = self._scratch / _IMAGES / name
-            target.parent.mkdir(exist_ok=True)
-            try:
-                if not _write_upright(path, target):
-                    _link_or_copy(os.path.realpath(path), target)
-            except OSError as error:
-                if describe_full_disk(error):  # the image is fine, so no export may leave it out
-                    raise
-                raise UnsupportedExample(
-                    example, LeftOutReason.IMAGE_UNREADABLE, f"{path}: {error.strerror or error}"
-                ) from error
-            self._copied.add(name)
-        return f"../{_IMAGES}/{name}"
+    def _write(self, example: Example, image: ImageRef) -> str:
+        """Write the image's file if it needs one, and return the file's name."""
+        rendered = encode_if_different(example, image.path)
+        if rendered is None and self._how != "copy":
+            return ""
+        suffix = os.path.splitext(image.path)[1].lower() if rendered is None else rendered[1]
+        target = self._scratch / _IMAGES / (image.sha256 + suffix)
+        target.parent.mkdir(exist_ok=True)
+        with report_unreadable(example, image.path):
+            if rendered is not None:
+                target.write_bytes(rendered[0])
+            elif not target.exists():
+                _link_or_copy(os.path.realpath(image.path), target)
+        return target.name
 
 
-def _write_upright(source: str, target: Path) -> bool:
-    """Write a photo with an EXIF rotation upright to `target`; return False, writing nothing, if it has none.
+def encode_if_different(example: Example, path: str) -> tuple[bytes, str] | None:
+    """Return an image as models saw it, as the bytes and suffix of a file; None if trainers show the file like that.
 
-    Models are asked about the upright photo, but LLaMA-Factory and qwen-vl-utils (which ms-swift uses) ignore the
-    rotation and would train on it sideways.
+    Raises UnsupportedExample if the file can't be read.
     """
-    with Image.open(source) as image:
-        # getexif would decode the whole file of a PNG without EXIF
-        if "exif" not in image.info or image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return False
-        ImageOps.exif_transpose(image).save(target, format=image.format, quality=95)
-        return True
+    with report_unreadable(example, path), Image.open(path, formats=FORMATS) as image:
+        suffix = choose_suffix(image)
+        rendered = render_if_different(image)
+        return None if rendered is None else (encode_picture(rendered, suffix), suffix)
+
+
+@contextmanager
+def report_unreadable(example: Example, path: str) -> Generator[None]:
+    """Turn errors on reading an image into UnsupportedExample, except for a full disk: the image is not at fault."""
+    try:
+        yield
+    except Exception as error:  # decoders raise errors of any kind on broken bytes
+        if isinstance(error, OSError) and describe_full_disk(error):
+            raise
+        fault = getattr(error, "strerror", None) or error
+        raise UnsupportedExample(example, LeftOutReason.IMAGE_UNREADABLE, f"{path}: {fault}") from error
 
 
 def _link_or_copy(source: str, target: Path) -> None:

@@ -20,19 +20,22 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
 
 class LabelWriter:
-    """Writes labels.csv and labels.jsonl, with id, label, origin and subset of every example that has a label."""
+    """Writes labels.csv and labels.jsonl: id, label, origin, subset and manifest of every example that has a label."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / "labels.csv").open("w", encoding="utf-8", newline="")
         self._rows = csv.writer(self._file, lineterminator="\n")
-        self._rows.writerow(["id", "label", "origin", "subset"])
+        self._rows.writerow(["id", "label", "origin", "subset", "source"])
         self._lines = JsonLines(folder / "labels.jsonl")
 
     def write(self, example: Example) -> None:
         """Write one example; raises UnsupportedExample if it has no label."""
         if not example.label:
             raise UnsupportedExample(example, LeftOutReason.NO_LABEL, f"no label ({example.origin})")
-        row = {"id": example.sample_id, "label": example.label, "origin": example.origin, "subset": example.subset}
+        row = {
+            "id": example.sample_id, "label": example.label, "origin": example.origin, "subset": example.subset,
+            "source": example.source,
+        }  # fmt: skip
         self._rows.writerow(row.values())
         self._lines.add(row)
 

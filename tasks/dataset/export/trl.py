@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
-from tasks.dataset.decisions import LeftOutReason
-from tasks.dataset.export.conversation import UnsupportedExample, make_conversation
-from tasks.dataset.export.files import ImageNames, RowFile, SubsetWriter
+from tasks.dataset.export.conversation import make_conversation
+from tasks.dataset.export.files import ImageNames, RowFile, SubsetWriter, encode_if_different, report_unreadable
 from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
@@ -30,7 +29,13 @@ _GROUP_BYTES = 32 << 20
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.parquet`. The file contains the images, so none are copied."""
-    return SubsetWriter(folder, name, make_trl_row, ImageNames("absolute", folder, folder), ParquetGroups)
+    return SubsetWriter(folder, name, make_trl_row, _SourceNames("absolute", folder, folder), ParquetGroups)
+
+
+class _SourceNames(ImageNames):
+    def name_images(self, example: Example) -> list[str]:
+        """Return the paths of the source files; `make_trl_row` reads them and shows them as models saw them."""
+        return [image.path for image in example.images]
 
 
 def make_trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
@@ -40,8 +45,7 @@ def make_trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
     """
     turns = make_conversation(example).messages()
     *before, last = [{"role": turn["role"], "content": _split_content(turn["content"])} for turn in turns]
-    shown = [{"bytes": _read_image(example, path), "path": Path(path).name} for path in images]
-    return {"prompt": before, "completion": [last], "images": shown}
+    return {"prompt": before, "completion": [last], "images": [_read_image(example, path) for path in images]}
 
 
 class ParquetGroups(RowFile):
@@ -83,8 +87,10 @@ def _split_content(content: str) -> list[dict[str, str | None]]:
     return [element for element in elements if element["text"] != ""]
 
 
-def _read_image(example: Example, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UnsupportedExample(example, LeftOutReason.IMAGE_UNREADABLE, f"{path}: {error.strerror}") from error
+def _read_image(example: Example, path: str) -> dict[str, object]:
+    rendered = encode_if_different(example, path)
+    if rendered is not None:
+        data, suffix = rendered
+        return {"bytes": data, "path": Path(path).stem + suffix}
+    with report_unreadable(example, path):
+        return {"bytes": Path(path).read_bytes(), "path": Path(path).name}

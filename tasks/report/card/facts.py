@@ -292,8 +292,9 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _read_drops(stage: str, file: Path, seed: int) -> Iterable[Drops]:
     draws: defaultdict[str, Draw[Row]] = defaultdict(lambda: Draw(_ITEMS_PER_DROP_REASON, seed))
-    for row in read_columns(file, "sample_id", "reason", "detail"):
-        draws[row["reason"]].add({"sample_id": row["sample_id"], "why": row["detail"]})
+    for row in read_columns(file, "sample_id", "reason", "detail", "source"):
+        source = row["source"] or None
+        draws[row["reason"]].add({"sample_id": row["sample_id"], "why": row["detail"], "source": source})
     for reason, draw in sorted(draws.items(), key=lambda pair: (-pair[1].seen, pair[0])):
         yield Drops(stage, reason, draw.seen, tuple(draw.drawn))
 

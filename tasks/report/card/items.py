@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import TypeAdapter
 
 from tasks.dataset.decisions import LeftOutReason
 from tasks.items.images import FORMATS
+from tasks.items.pixels import render_pixels
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import ImagePart, ImageRef, Part, Split, TextPart
 from tasks.report.card.rows import Row, read_columns
@@ -126,13 +127,11 @@ def shrink_image(image: ImageRef) -> Picture:
     try:
         with Image.open(image.path, formats=FORMATS) as file:
             file.draft("RGB", _PICTURE_SIZE)  # a JPEG is decoded no larger than needed
-            picture = ImageOps.exif_transpose(file).convert("RGBA")
+            picture = render_pixels(file)
             picture.thumbnail(_PICTURE_SIZE, Image.Resampling.LANCZOS)
-            opaque = Image.new("RGBA", picture.size, "white")
-            opaque.alpha_composite(picture)
     except Exception as error:  # decoders raise all kinds of errors on broken bytes
         return Picture("", 0, 0, f"{image.path}: {error}")
     buffer = io.BytesIO()
-    opaque.convert("RGB").save(buffer, "WEBP", quality=_PICTURE_QUALITY)
+    picture.save(buffer, "WEBP", quality=_PICTURE_QUALITY)
     url = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(url, *opaque.size, f"{image.width} × {image.height} pixels")
+    return Picture(url, *picture.size, f"{image.width} × {image.height} pixels")

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from transformers import AutoProcessor
 
 from tasks.demo.dataset import write_demo
+from tasks.items.images import MAX_PIXELS, check_image
 from tasks.items.samples import read_samples
+from tasks.models.image_cache import open_images
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content
@@ -42,7 +45,17 @@ SHAPES = (
     "system turn",
     "two exchanges",
     "traps in the reason",
+    "rotated JPEG",
+    "rotated PNG",
+    "transparent PNG",
+    "transparent WebP",
+    "transparent palette",
+    "16-bit PNG",
+    "CMYK JPEG",
 )
+
+SIZE = 112, 168
+"""Width and height of the demo's screens, multiples of Qwen2-VL's patches: nothing is resized."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,39 @@ def draw_cases(folder: Path, count: int, shapes: Sequence[str]) -> Iterator[Case
     for i, sample in enumerate(samples):
         shape = shapes[i % len(shapes)]
         subset = Subset.VALIDATION if i % 10 == 9 else Subset.TRAIN
-        shaped = _shaped(sample, shape, (pictures * 2)[i : i + 3])
+        three = (pictures * 2)[i : i + 3]
+        if shape.endswith((" JPEG", " PNG", " WebP", " palette")):
+            odd = _save_otherwise(three[0], shape, folder / "odd")
+            sample = sample.model_copy(update={"parts": (ImagePart(image=odd),)})
+        shaped = _shaped(sample, shape, three)
         yield _case(prompter, shaped, shape, pictures[-1 - i % len(pictures)], subset)
+
+
+def _save_otherwise(image: ImageRef, shape: str, folder: Path) -> ImageRef:
+    """The picture in another kind of file, of which readers may show other pixels than our models see."""
+    kind, _, form = shape.partition(" ")
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{image.sha256}-{kind}.{'png' if form == 'palette' else form.lower()}"
+    with Image.open(image.path) as opened:
+        picture = opened.convert("RGB").resize(SIZE)
+    how: dict[str, Any] = (
+        {"quality": 95} if form == "JPEG" else {"lossless": True, "exact": True} if form == "WebP" else {}
+    )
+    if kind == "rotated":
+        how["exif"] = Image.Exif()
+        how["exif"][0x0112] = 6
+        picture = picture.transpose(Image.Transpose.ROTATE_90)
+    elif form == "palette":
+        picture = picture.convert("P")
+        how["transparency"] = picture.getpixel((0, 0))
+    elif kind == "transparent":
+        picture.putalpha(Image.linear_gradient("L").resize(SIZE))
+    elif kind == "16-bit":
+        picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    elif kind == "CMYK":
+        picture = picture.convert("CMYK")
+    picture.save(file, **how)
+    return check_image(file, MAX_PIXELS)
 
 
 def _shaped(sample: Sample, shape: str, three: list[ImageRef]) -> Sample:
@@ -120,10 +164,7 @@ def _said(role: str, text: str) -> dict[str, Any]:
 
 
 def expected(case: Case, processor: AutoProcessor) -> Read:
-    """The case as transformers' chat template for Qwen2-VL renders our own prompt, and its images as they are."""
+    """The case as transformers' chat template for Qwen2-VL renders our prompt, and its images as models see them."""
     text: str = processor.apply_chat_template(case.turns, tokenize=False)
-    digests = []
-    for image in case.example.images:
-        with Image.open(image.path) as opened:
-            digests.append(pixels(opened))
-    return Read(text, case.turns[-1]["content"][0]["text"], tuple(digests))
+    seen = open_images(case.example.images, min_pixels=28 * 28, max_pixels=SIZE[0] * SIZE[1]) or []
+    return Read(text, case.turns[-1]["content"][0]["text"], tuple(map(pixels, seen)))

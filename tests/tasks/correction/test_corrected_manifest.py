@@ -255,11 +255,11 @@ def test_an_array_stays_one_whatever_is_removed(tmp_path: Path, gone: str) -> No
 # --- which items ---------------------------------------------------------------------------------------------
 
 
-def test_of_items_with_one_id_the_first_is_changed(tmp_path: Path) -> None:
+def test_all_items_with_one_id_and_label_are_changed(tmp_path: Path) -> None:
     lines = [json.dumps({"id": i, "output": "申请退款"}, ensure_ascii=False) + "\n" for i in ("1", "2", "2")]
     manifest = put(tmp_path, "".join(lines), "m.jsonl")
     corrected(manifest, {"2": SWAP})
-    assert [row["output"] for row in rows_of(copy_of(manifest))] == ["申请退款", "查询物流", "申请退款"]
+    assert [row["output"] for row in rows_of(copy_of(manifest))] == ["申请退款", "查询物流", "查询物流"]
 
 
 def test_the_packs_columns_name_the_fields(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_each_manifest_of_a_folder_has_its_copy_and_former_copies_go(tmp_path: P
     drop = {"action": Action.DROP, "label": None, "reviewed": True}
     write_corrected(folder, DEFAULT_COLUMNS, samples, [correction("1", **relabel), correction("2", **drop)], out)
     assert (out / "corrected/a.json").read_text() == '[{"id": "1", "output": "查询物流"}]'
-    assert (out / "corrected/b.jsonl").read_text() == '{"id": "1", "output": "申请退款"}\n'
+    assert (out / "corrected/b.jsonl").read_text() == '{"id": "1", "output": "查询物流"}\n'
     assert [json.loads(line) for line in (out / "corrections.jsonl").open()] == [
         {"source": str(first), "id": "1", "given": "申请退款", "now": "查询物流", "why": "because", "reviewed": False},
         {"source": str(second), "id": "2", "given": "申请退款", "now": None, "why": "because", "reviewed": True},

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tasks.dataset.conflicts import find_conflicts
 from tasks.dataset.decisions import decide_pseudo_labelled
@@ -14,20 +15,23 @@ from tasks.dataset.merge import list_dropped, list_input_ids, shuffle_examples
 from tasks.dataset.merge_plan import Plan, plan_merge
 from tasks.dataset.settings import EmitSettings, MixSettings
 from tasks.dataset.sources import Sources
-from tasks.items.duplicates import is_near, make_comparable_item
+from tasks.items.duplicates import is_near, is_same_question, make_comparable_item
 from tasks.items.image_hashes import ImageHashes
 from tasks.records import (
     Action,
     Correction,
     Dropped,
     Example,
+    ImageRef,
     Message,
     Origin,
     Prediction,
     ReviewCase,
     Sample,
     Sampling,
+    Split,
     Subset,
+    TextPart,
     content_digest,
 )
 from tasks.review.verdicts import Verdict
@@ -189,22 +193,71 @@ def test_of_near_duplicates_one_is_kept() -> None:
     }
 
 
-def test_near_duplicates_with_different_labels_of_one_origin_are_left_out() -> None:
+def test_near_duplicates_with_different_labels_are_different_questions() -> None:
     kept, dropped = merge_sets(
         [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)],
         [sample("p", "用户: 在吗"), sample("q", "用户: 在吗")],
         pseudo=[prediction("p", OTHER), prediction("q")],
     )
-    assert kept == []
-    assert set(list_reasons(dropped).values()) == {"conflicting_duplicate"}
-    assert dropped[0].detail == f"items equal or nearly so, such as b, have labels ['{OTHER}', '{GIVEN}']"
+    assert [(e.sample_id, e.label) for e in kept] == [("a", GIVEN), ("b", OTHER)]
+    assert list_reasons(dropped) == {"p": "conflicting_duplicate", "q": "conflicting_duplicate"}
+    assert dropped[0].detail == f"items with the same content, such as q, have labels ['{OTHER}', '{GIVEN}']"
 
 
-def test_of_near_duplicates_the_strongest_origin_is_kept() -> None:
+def test_of_near_duplicates_with_one_label_the_strongest_origin_is_kept() -> None:
     labelled = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
-    kept, dropped = merge_sets(labelled, corrections=[relabel("b", THIRD)])
-    assert [(e.sample_id, e.label) for e in kept] == [("b", THIRD)]
+    kept, dropped = merge_sets(labelled, corrections=[relabel("b", GIVEN)])
+    assert [(e.sample_id, e.label) for e in kept] == [("b", GIVEN)]
     assert list_reasons(dropped) == {"a": "overruled_duplicate"}
+    kept, dropped = merge_sets(labelled, corrections=[relabel("b", THIRD)])
+    assert [(e.sample_id, e.label) for e in kept] == [("a", GIVEN), ("b", THIRD)]
+
+
+HISTORY = "用户: 我昨天在你们店里买了一件外套，订单还没有动静\n客服: 您好，请发一下订单的截图，这边帮您看看\n用户: "
+
+
+@pytest.fixture
+def screenshot(tmp_path: Path) -> ImageRef:
+    Image.effect_noise((56, 84), 90).save(tmp_path / "screen.png")
+    return ImageRef(path=str(tmp_path / "screen.png"), sha256="5" * 64, width=56, height=84)
+
+
+@pytest.mark.parametrize("labels", [(GIVEN, OTHER), (GIVEN, GIVEN)])
+def test_different_questions_about_one_screenshot_are_all_taught(screenshot: ImageRef, labels: tuple[str, str]) -> None:
+    questions = "\n用户: 能不能退款", "\n用户: 什么时候发货"
+    labelled = [sample(q, HISTORY, screenshot, q, given=label) for q, label in zip(questions, labels, strict=True)]
+    assert is_near(*map(make_comparable_item, labelled))
+    kept, dropped = merge_sets(labelled)
+    assert [e.label for e in kept] == list(labels) and not dropped
+
+
+def test_a_screenshot_with_nearly_the_same_question_is_a_duplicate(screenshot: ImageRef) -> None:
+    questions = "\n用户: 请问什么时候能发货呀", "\n用户: 请问什么时候能发货"
+    kept, dropped = merge_sets([sample(q, HISTORY, screenshot, q) for q in questions])
+    assert len(kept) == 1 and list_reasons(dropped) == {questions[1]: "near_duplicate"}
+
+
+def test_a_dialogue_with_one_row_per_turn_survives_whole() -> None:
+    lines = [f"用户: {ASKS.format('一')}", "客服: 好的", "用户: 在吗", "客服: 在的", "用户: 在吗", "客服: 请讲"]
+    rows = [sample(f"{n}", "\n".join(lines[:n])) for n in range(1, len(lines) + 1)]
+    kept, dropped = merge_sets(rows)
+    assert [e.sample_id for e in kept] == [r.id for r in rows] and not dropped
+
+
+def test_a_held_out_question_about_the_same_screenshot_still_contaminates(screenshot: ImageRef) -> None:
+    one, other = (sample(q, HISTORY, screenshot, f"\n用户: {q}") for q in ("能不能退款", "什么时候发货"))
+    assert settle(Sources(labelled=[one], evaluation=[other]))[0] == {one.id: "contaminates_evaluation"}
+
+
+def test_the_latest_user_turn_counts_even_if_the_service_answers_last() -> None:
+    turns = [TextPart(text=HISTORY, turn=1), TextPart(text="\n客服: 请稍等", turn=3)]
+    pair = [
+        sample(q, user_turn=2).model_copy(update={"parts": (turns[0], TextPart(text=f"\n用户: {q}", turn=2), turns[1])})
+        for q in ("能不能退款", "什么时候发货")
+    ]
+    one, other = map(make_comparable_item, pair)
+    assert (one.question, other.question) == ("用户: 能不能退款", "用户: 什么时候发货")
+    assert not is_same_question(one, other)
 
 
 def settle(sources: Sources) -> tuple[dict[str, str], list[ReviewCase]]:
@@ -228,13 +281,13 @@ def judge(of: Sample, verdict: str) -> Verdict:
     [
         pytest.param({}, {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}, id="nobody"),
         pytest.param({"a": GIVEN}, {"a": "taught", "b": "overruled_duplicate"}, id="one"),
-        pytest.param({"a": OTHER, "b": OTHER}, {"a": "taught", "b": "near_duplicate"}, id="both, the same"),
+        pytest.param({"a": OTHER, "b": OTHER}, {"a": "taught", "b": "duplicate"}, id="both, the same"),
         pytest.param({"a": GIVEN, "b": OTHER}, dict.fromkeys("ab", "conflicting_duplicate"), id="both, different"),
         pytest.param({"a": "neither"}, {"a": "reviewer_said_neither", "b": "overruled_duplicate"}, id="neither"),
     ],
 )
 def test_conflicts_are_reviewed_and_verdicts_settle_them(verdicts: dict[str, str], outcome: dict[str, str]) -> None:
-    pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
+    pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(1), given=OTHER)]
     answers = {s.id: judge(s, verdicts[s.id]) for s in pair if s.id in verdicts}
     found, cases = settle(Sources(labelled=pair, verdicts=answers))
     assert found == outcome
@@ -242,6 +295,35 @@ def test_conflicts_are_reviewed_and_verdicts_settle_them(verdicts: dict[str, str
     assert {c.sample_id: c.given for c in cases} == {s.id: s.given for s in pair if s.id in asked}
     if not verdicts:
         assert [c.candidate for c in cases] == [OTHER, GIVEN]
+
+
+def test_conflicts_of_a_labelled_and_a_pool_item_with_one_id_are_told_apart() -> None:
+    labelled = [sample("1", "用户: 甲"), sample("2", "用户: 甲", given=OTHER)]
+    pool = [sample(i, "用户: 乙", given=None, split=Split.UNLABELLED, source="pool.json") for i in ("1", "2")]
+    trusted = {"1": decide_pseudo_labelled(prediction("1", OTHER)), "2": decide_pseudo_labelled(prediction("2", THIRD))}
+    sources = Sources(labelled=labelled, pool=pool, pseudo=trusted)
+    plan = plan_merge(sources, ImageHashes(), seed=0)
+    cases, _ = find_conflicts(plan, sources, 50)
+    assert {c.sample_id: c.given for c in cases} == {
+        "labelled/1": GIVEN, "labelled/2": OTHER, "unlabelled/1": OTHER, "unlabelled/2": THIRD,
+    }  # fmt: skip
+    assert {(d.source, d.sample_id) for d in list_dropped(plan, sources)} == {
+        (source, i) for source in ("train.json", "pool.json") for i in "12"
+    }
+    answers = {
+        f"{s.split}/{s.id}": judge(s, THIRD).model_copy(update={"id": f"{s.split}/{s.id}"})
+        for s in (labelled[0], pool[0])
+    }
+    judged = replace(sources, verdicts=answers)
+    taught = sort_examples(plan_merge(judged, ImageHashes(), seed=0), judged)
+    assert [(e.source, e.sample_id, e.label) for e in taught] == [("train.json", "1", THIRD), ("pool.json", "1", THIRD)]
+    assert find_conflicts(plan, judged, 50)[1] == dict.fromkeys(answers, THIRD)
+
+
+def test_the_other_item_of_the_same_id_is_named_with_its_manifest() -> None:
+    pool = [sample("1", "用户: 甲", given=None, split=Split.UNLABELLED, source="/data/pool.json")]
+    _, dropped = merge_sets([sample("1", "用户: 甲", source="/data/train.json")], pool, pseudo=[prediction("1")])
+    assert [(d.source, d.detail) for d in dropped] == [("/data/pool.json", "same content as 1 of train.json")]
 
 
 def test_the_number_of_open_conflicts_is_limited_and_judged_ones_stay() -> None:
@@ -256,13 +338,13 @@ def test_the_number_of_open_conflicts_is_limited_and_judged_ones_stay() -> None:
 
 def test_a_verdict_on_changed_content_does_not_count() -> None:
     now, before = sample("a", ASKS.format(1)), sample("a", ASKS.format(7))
-    pair = [now, sample("b", ASKS.format(2), given=OTHER)]
+    pair = [now, sample("b", ASKS.format(1), given=OTHER)]
     found, _ = settle(Sources(labelled=pair, verdicts={"a": judge(before, OTHER)}))
     assert found == dict.fromkeys("ab", "conflicting_duplicate")
 
 
 def test_a_verdict_for_a_removed_label_does_not_count() -> None:
-    pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(2), given=OTHER)]
+    pair = [sample("a", ASKS.format(1)), sample("b", ASKS.format(1), given=OTHER)]
     pool = [sample("p", "用户: 在吗", given=None)]
     answers = {s.id: judge(s, "改名前的类别") for s in (pair[0], pool[0])}
     found, _ = settle(Sources(labelled=pair, pool=pool, verdicts=answers))

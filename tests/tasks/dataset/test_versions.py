@@ -202,6 +202,24 @@ def test_an_id_that_two_manifests_use_is_matched_in_each(tmp_path: Path) -> None
     assert [(c.id, c.kinds, c.before and c.before.source) for c in gone] == [("1", (ChangeKind.REMOVED,), "pool.json")]
 
 
+def test_an_item_does_not_become_that_of_another_manifest_with_its_id(tmp_path: Path) -> None:
+    train, pool = example("1", source="train.json"), example("1", "查询物流", source="pool.json")
+    others = [example("2", source="train.json"), example("2", "查询物流", source="pool.json")]
+    assert [(c.id, *c.kinds) for c in compare(tmp_path, [train, *others], [train, pool, *others])] == [
+        ("1", ChangeKind.ADDED)
+    ]
+    assert [(c.id, *c.kinds) for c in compare(tmp_path, [train, *others], [pool, *others])] == [
+        ("1", ChangeKind.REMOVED),
+        ("1", ChangeKind.ADDED),
+    ]
+
+
+@pytest.mark.parametrize("place", ["/new/train.json", "/old/train_v2.json"])
+def test_items_of_a_moved_or_renamed_manifest_are_still_the_same(tmp_path: Path, place: str) -> None:
+    before = [example(i, source="/old/train.json") for i in "12"]
+    assert compare(tmp_path, before, [example(i, source=place) for i in "12"]) == []
+
+
 @given(before=st.lists(st.integers(0, 9), unique=True), after=st.lists(st.integers(0, 9), unique=True), data=st.data())
 def test_it_equals_a_comparison_item_by_item(
     tmp_path_factory: pytest.TempPathFactory, before: list[int], after: list[int], data: st.DataObject

@@ -90,7 +90,7 @@ def test_the_phases_share_the_steps() -> None:
 
 
 def test_what_is_too_near_to_the_evaluation_set_is_taught_in_no_variant() -> None:
-    barred = Results(**{**vars(RESULTS), "barred": frozenset("ap")})
+    barred = Results(**{**vars(RESULTS), "barred": frozenset({("s", "a"), ("s", "p")})})
     assert taught(Variant.RAW, barred) == [{"b": "x", "c": "x"}]
     assert taught(Variant.PSEUDO, barred) == []
 

@@ -95,6 +95,63 @@ def test_a_bad_row_is_a_bad_item(images: Path, tmp_path: Path) -> None:
     assert ([s.id for s in intake.kept], reasons(intake)) == (["1"], [("2", "not_utf8")])
 
 
+ODD = [item(id="1", input="用户: 在吗"), item(id="2", input=""), item(id="3", input=None)]
+"""The challenge's items with a key that no pack reads."""
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("m.json", json.dumps(ODD)),
+        ("m.jsonl", "\n".join(map(json.dumps, ODD))),
+        ("m.csv", pd.DataFrame([row | {"image": "a.png"} for row in ODD]).to_csv(index=False)),
+        ("m.parquet", pd.DataFrame([row | {"image": ["a.png"]} for row in ODD]).to_parquet()),
+    ],
+)
+def test_every_format_counts_the_same_unread_keys(images: Path, tmp_path: Path, name: str, data: str | bytes) -> None:
+    (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    assert read_samples(tmp_path / name, images, DEMO, Split.LABELLED).unread == {"input": 1}
+
+
+def test_unread_cells_of_parquet_count_if_they_hold_something(images: Path, tmp_path: Path) -> None:
+    columns = {key: [row[key] for row in ROWS] for key in ROWS[0]} | {"image": [["a.png"], ["a.png"], []]}
+    columns |= {"videos": [[], ["v.mp4"], None], "score": [None, 0, 1]}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    intake = read_samples(tmp_path / "m.parquet", images, DEMO, Split.TEST)
+    assert intake.unread == {"score": 2, "videos": 1} and len(intake.kept) == 3
+
+
+def test_an_object_with_a_repeated_key_is_refused(images: Path, tmp_path: Path) -> None:
+    twice = json.dumps(item(id="2")).replace("}", ', "image": ["b.png"]}')
+    (tmp_path / "m.jsonl").write_text(f"{json.dumps(item(id='1'))}\n{twice}\n", encoding="utf-8")
+    (tmp_path / "m.json").write_text(f"[{json.dumps(item(id='1'))}, {twice}]", encoding="utf-8")
+    for name in ("m.jsonl", "m.json"):
+        intake = read_samples(tmp_path / name, images, DEMO, Split.LABELLED)
+        assert ([s.id for s in intake.kept], reasons(intake)) == (["1"], [("2", "duplicate_key")])
+        assert "contains the key `image` more than once; keep one" in intake.dropped[0].detail
+
+
+@pytest.mark.parametrize("names", [["id", "instruction", "note", "note"], ["id", "instruction", "id", "note"]])
+def test_a_table_with_two_columns_of_one_name_is_refused(images: Path, tmp_path: Path, names: list[str]) -> None:
+    (tmp_path / "m.csv").write_text(f"{','.join(names)}\n1,x,y,z\n", encoding="utf-8")
+    pq.write_table(pa.table([pa.array(["1"])] * 4, names), tmp_path / "m.parquet")
+    for name in ("m.csv", "m.parquet"):
+        with pytest.raises(ManifestError, match=r"has several columns named `(note|id)`; keep one, or rename"):
+            read_samples(tmp_path / name, images, DEMO, Split.LABELLED)
+
+
+def test_columns_without_a_name_are_no_duplicates(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("id,instruction,image,output,,\n1,x,,,,seen\n", encoding="utf-8")
+    assert read_samples(tmp_path / "m.csv", images, DEMO, Split.LABELLED).unread == {"column 6": 1}
+
+
+def test_ids_in_a_column_of_rounded_numbers_are_refused(images: Path, tmp_path: Path) -> None:
+    row = {"id": [16777217], "instruction": [SHOWN], "image": ["a.png"], "output": ["商品页"]}
+    pq.write_table(pa.table(row | {"id": pa.array(row["id"]).cast(pa.float32(), safe=False)}), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=r"column `id` are of type float, which rounds"):
+        read_samples(tmp_path / "m.parquet", images, DEMO, Split.LABELLED)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
@@ -162,7 +219,7 @@ def read(folder: Path) -> Intake:
 
 def test_all_manifests_in_a_folder_are_one_set_by_name(folder: Path) -> None:
     line = json.dumps(item(id="c"))
-    (folder / "10.jsonl").write_text(f"{line}\n{json.dumps(item(id='a', output='支付页'))}\n", encoding="utf-8")
+    (folder / "10.jsonl").write_text(f"{line}\n{json.dumps(item(id='a'))}\n", encoding="utf-8")
     pd.DataFrame([item(id="d")]).to_parquet(folder / "3.parquet")
     pd.DataFrame([item(id="e", image="a.png")]).to_csv(folder / "4.CSV", index=False)
     intake = read(folder)

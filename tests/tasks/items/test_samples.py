@@ -105,6 +105,8 @@ def test_an_intake_that_keeps_nothing_is_no_error(tmp_path: Path) -> None:
         (item(image="bomb9000.png"), Reason.IMAGE_TOO_LARGE),
         (item(image="bomb11000.png"), Reason.IMAGE_TOO_LARGE),
         (item(image="bomb30000.png"), Reason.IMAGE_TOO_LARGE),
+        (item(instruction=SHOWN + "<video>"), Reason.UNSUPPORTED_MEDIA),
+        (item(instruction=SAID.replace("在吗", "听 <|AUDIO|>"), image=[], output="询问尺码"), Reason.UNSUPPORTED_MEDIA),
         (item(output="\ud800"), Reason.NOT_UTF8),
         (item(image=["\ud800.png"]), Reason.NOT_UTF8),
     ],
@@ -141,10 +143,52 @@ def test_the_pixel_limit_is_the_callers(images: Path) -> None:
 
 
 def test_all_later_items_of_an_id_are_duplicates(images: Path) -> None:
-    intake = read(images, item(id=7), item(id="7"), item(id="b"), item(id=7.0, output="支付页"))
+    intake = read(images, item(id=7), item(id="7"), item(id="b"), item(id=7.0))
     assert [s.id for s in intake.kept] == ["7", "b"]
     assert reasons(intake) == [("7", "duplicate_id")] * 2
     assert intake.dropped[1].detail == "item 4: id `7` is already used by item 1"
+
+
+def test_items_of_one_id_with_different_labels_are_all_refused(images: Path) -> None:
+    intake = read(images, item(), item(id="b"), item(output="支付页"), item())
+    assert [s.id for s in intake.kept] == ["b"]
+    assert reasons(intake) == [("a", "conflicting_labels")] * 3
+    assert intake.dropped[0].detail == (
+        "item 1: id `a` has the label `商品页` in item 1 but `支付页` in item 3; keep the right one"
+    )
+    assert len(read(images, item(), item(output="支付页"), split=Split.UNLABELLED).kept) == 1
+
+
+def test_a_broken_item_does_not_block_its_good_redelivery(images: Path) -> None:
+    intake = read(images, item(image="lost.png"), item(instruction=7), item(), item())
+    assert [s.id for s in intake.kept] == ["a"]
+    assert reasons(intake) == [("a", r) for r in ("image_missing", "instruction_not_text", "duplicate_id")]
+    assert intake.dropped[2].detail == "item 4: id `a` is already used by item 3"
+
+
+@pytest.mark.parametrize("identity", [1727340000000000001.0, -(2.0**53), "1.72734E+18"])
+def test_an_id_that_was_rounded_is_refused(images: Path, identity: object) -> None:
+    intake = read(images, item(id=identity), item(id=2.0**53 - 1), item(id="1e5"))
+    assert [s.id for s in intake.kept] == ["9007199254740991", "1e5"]
+    assert [d.reason for d in intake.dropped] == ["rounded_id"]
+    assert "store ids as text" in intake.dropped[0].detail
+
+
+def test_keys_that_nothing_reads_are_counted(images: Path) -> None:
+    items = (
+        item(input="用户: 在吗", videos=[]),
+        item(id="b", input="", videos=["v.mp4"]),
+        item(id="c", input="用户: 好"),
+    )
+    intake = read(images, *items)
+    assert intake.unread == {"input": 2, "videos": 1}
+    assert read(images, item()).unread == {}
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "LAB"])
+def test_an_image_whose_white_is_unknown_is_refused(images: Path, mode: str) -> None:
+    Image.new(mode, (40, 30)).save(images / "deep.tif")
+    assert reasons(read(images, item(image="deep.tif"))) == [("a", "image_depth")]
 
 
 def test_labels_by_split(images: Path) -> None:

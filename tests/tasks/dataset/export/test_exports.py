@@ -2,21 +2,25 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.export.labels import write_predictions
 from tasks.dataset.settings import ExportSpec, Format
+from tasks.items.pixels import render_pixels
 from tasks.records import Example, ImageRef, Origin, Subset
 from tests.tasks.dataset.export.making import ask, make_example
 
@@ -194,6 +198,62 @@ def test_a_photo_with_an_exif_rotation_is_copied_upright(tmp_path: Path) -> None
     assert isinstance(top, tuple) and isinstance(bottom, tuple) and top[2] > 200 and bottom[0] > 200
 
 
+def save_screen(folder: Path, name: str, picture: Image.Image, **how: Any) -> ImageRef:
+    picture.save(folder / name, **how)
+    upright = ImageOps.exif_transpose(Image.open(folder / name))
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return ImageRef(path=str(folder / name), sha256=digest, width=upright.width, height=upright.height)
+
+
+@pytest.fixture
+def odd_images(tmp_path: Path) -> list[ImageRef]:
+    """Files of which `Image.open(path).convert("RGB")` does not show what models see, and two of which it does."""
+    ramp = Image.linear_gradient("L").resize((56, 84))
+    photo = Image.merge("RGB", (ramp, ramp.rotate(180), ramp))
+    clear = photo.convert("RGBA")
+    clear.putalpha(ramp)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.asarray(ramp).astype(np.uint16) * 257)
+    return [
+        save_screen(tmp_path, "photo.jpg", photo, exif=exif, quality=95),
+        save_screen(tmp_path, "photo.png", photo, exif=exif),
+        save_screen(tmp_path, "clear.png", clear),
+        save_screen(tmp_path, "clear.webp", clear, lossless=True),
+        save_screen(tmp_path, "deep.png", deep),
+        save_screen(tmp_path, "cmyk.jpg", photo.convert("CMYK")),
+        save_screen(tmp_path, "plain.png", photo),
+    ]
+
+
+def measure_difference(shown: Image.Image, image: ImageRef) -> float:
+    with Image.open(image.path) as source:
+        seen = np.asarray(render_pixels(source), np.float32)
+    loaded = np.asarray(shown.convert("RGB"), np.float32)
+    assert loaded.shape == seen.shape, image.path
+    return float(np.abs(loaded - seen).mean())
+
+
+@pytest.mark.parametrize("how", ["absolute", "relative", "copy"])
+def test_trainers_load_what_models_saw(how: Any, odd_images: list[ImageRef], tmp_path: Path) -> None:
+    formats = (Format.SWIFT, Format.LLAMAFACTORY, Format.QWEN, Format.TRL)
+    examples = [ask("<image>", images=(image,)) for image in odd_images]
+    write_exports(tmp_path / "out", "set", examples, ExportSpec(image_paths=how, formats=formats))
+    swift = [row["images"][0] for row in read_lines(tmp_path / "out" / "swift" / "set.jsonl")]
+    qwen = [row["image"] for row in json.loads((tmp_path / "out" / "qwen" / "set.json").read_text("utf-8"))]
+    factory = json.loads((tmp_path / "out" / "llamafactory" / "set.json").read_text("utf-8"))
+    assert swift == qwen == [row["images"][0] for row in factory]
+    for name, image in zip(swift, odd_images, strict=True):
+        with Image.open(tmp_path / "out" / "swift" / name) as shown:
+            assert measure_difference(shown, image) <= 3
+    rows = pq.read_table(tmp_path / "out" / "trl" / "set.parquet").column("images").to_pylist()
+    for (row,), image in zip(rows, odd_images, strict=True):
+        assert measure_difference(Image.open(io.BytesIO(row["bytes"])), image) <= 3
+    if how != "copy":
+        assert len(list((tmp_path / "out" / "images").iterdir())) == 5
+        assert (tmp_path / "out" / "swift" / swift[-1]).samefile(odd_images[-1].path)
+
+
 def test_nothing_changes_when_the_examples_raise_an_error(mixed: list[Example], tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_exports(out, "set", mixed[:1], ExportSpec())
@@ -226,7 +286,7 @@ def test_labels_and_predictions_are_plain_csv(mixed: list[Example], tmp_path: Pa
     with (tmp_path / "labels" / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == read_lines(tmp_path / "labels" / "labels.jsonl")
-    assert rows[1] == {"id": "one", "label": "甲,乙", "origin": "given", "subset": "validation"}
+    assert rows[1] == {"id": "one", "label": "甲,乙", "origin": "given", "subset": "validation", "source": "f"}
     write_predictions(tmp_path / "p.csv", [("a", "甲"), ('b"', "乙,\n")])
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["id", "predict"], ["a", "甲"], ['b"', "乙,\n"]]

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tasks.dataset.settings import Format
+from tests.benchmarks.readers.items import SHAPES
 from tests.benchmarks.readers.main import READERS, Reader, Set, read_back
 
-COUNT = 28
-"""Four of each shape."""
+COUNT = 2 * len(SHAPES)
 
 
 @pytest.fixture(scope="module")
