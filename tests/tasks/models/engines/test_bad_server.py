@@ -23,9 +23,11 @@ UNGUIDED = '好的！\n```json\n{"理由": "用户要求退钱", "所属类别":
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_fault_that_passes_costs_a_retry_and_no_item(fault: Fault, tmp_path: Path) -> None:
     requests = list(make_requests(200))
+    # short only where it matters: a busy machine may need a second for an answer
+    timeout = 1 if fault is Fault.STALL else 60
     with (
         running(Options(faults={fault: 0.1})) as stub,
-        open_engine_on(tmp_path, stub.url, concurrency=64, timeout_seconds=1) as engine,
+        open_engine_on(tmp_path, stub.url, concurrency=64, timeout_seconds=timeout) as engine,
     ):
         check_answers(requests, list(engine.generate(requests)), {})
         figures = stub.stats()
