@@ -7,8 +7,8 @@ from tasks.records import ReviewCase, Sample
 from tasks.review.queue import order_queue
 
 
-def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[ReviewCase], dict[str, str]]:
-    """Return review cases for the items whose duplicates have other labels, and a mapping of sample id to verdict.
+def find_conflicts(plan: Plan, sources: Sources, most: int) -> list[ReviewCase]:
+    """Return review cases for the items whose duplicates have other labels.
 
     At most `most` of the cases are unanswered. Cases that already have a valid verdict are included too, so that the
     verdict can be changed. Outdated verdicts are ignored.
@@ -18,10 +18,9 @@ def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[Review
     found = {place: sources.find_verdict(sample) for place, sample in sources.read_places(named)}
     judged = {place: verdict for place, verdict in found.items() if verdict is not None}
     conflicting = {place for place in range(plan.own) if plan.outcomes[place].reason is LeftOutReason.CONFLICTING}
-    verdicts = {plan.ids[place]: verdict for place, verdict in judged.items()}
     items = sources.read_places(judged.keys() | conflicting)
     cases = (_build_case(plan, sources, place, sample, place in judged) for place, sample in items)
-    return order_queue(cases, most, kept=verdicts), verdicts
+    return order_queue(cases, most, kept={plan.ids[place] for place in judged})
 
 
 def _build_case(plan: Plan, sources: Sources, place: int, sample: Sample, judged: bool) -> ReviewCase:
