@@ -13,7 +13,7 @@ from flows.asking import open_asker, prepare_prompter
 from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
-from flows.students import STAGE, FoldStudents
+from flows.students import STAGE, FoldStudents, identify_training_inputs
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
 from tasks.correction.judgements import (
@@ -34,8 +34,8 @@ from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
 from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split
 from tasks.report.correction.report import write_report
-from tasks.review.queue import STORE, write_queue
-from tasks.review.verdicts import read_verdicts
+from tasks.review.queue import STORE, mark_disagreed, write_queue
+from tasks.review.verdicts import Settled, read_verdicts
 from tasks.storage.stage_record import StageRecord
 from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
@@ -54,12 +54,15 @@ def correction(config: CorrectionConfig) -> StageRecord:
     base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
     stage = Stage(STAGE, config, {"teacher": config.teacher, "base": base})
     samples = stage.read("samples", config.labelled, Split.LABELLED)
+    stage.inputs |= identify_training_inputs(config, config.student)
     pack, folder, review = stage.pack, stage.folder, config.output / "review"
     judged_by_people = [read_file_state(p) for p in (config.correction.reviewer.path, review / STORE) if p]
     record = stage.find_finished(settings=config.correction, student=config.student, verdicts=judged_by_people)
     if record is not None:
         return record
-    verdicts = read_valid_verdicts(review / STORE, samples)
+    imported = read_valid_verdicts(review / STORE, samples)
+    reviewer = _read_reviewer_file(config.correction.reviewer, samples)
+    verdicts = imported.verdicts
     with open_asker(config, STAGE, samples) as asker:
         found = FoldStudents(config, config.student, pack, asker).predict_out_of_fold(samples)
         judged, unjudged = split_judged(samples, found.runs, found.folds[0].always_train)
@@ -69,7 +72,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
             judgements,
             config.correction,
             _make_teacher(config, pack, judged, asker, answers),
-            _make_reviewer(config.correction.reviewer, judged, judgements.labels),
+            _make_reviewer(config.correction.reviewer, reviewer.verdicts, judged, judgements.labels),
             index_verdicts(judgements, verdicts),
             config.seed,
         )
@@ -79,8 +82,9 @@ def correction(config: CorrectionConfig) -> StageRecord:
     corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
 
     def write_for_people() -> None:
-        cases = choose_cases(samples, corrections, decisions, config.correction.review_budget)
-        write_queue(cases, review, verdicts)
+        judged_before = {*verdicts, *imported.disagreed, *reviewer.disagreed}
+        cases = choose_cases(samples, corrections, decisions, config.correction.review_budget, judged_before)
+        write_queue(mark_disagreed(cases, reviewer), review)
         _write_manifests(config, pack, samples, corrections, folder)
         title = f"Corrections: {config.labelled.manifest.name}"
         write_report(
@@ -113,22 +117,35 @@ def _make_teacher(
     return ask
 
 
-def _make_reviewer(reviewer: ReviewerConfig, samples: Sequence[Sample], labels: Sequence[str]) -> LookUp:
-    """Return a function that takes item indices and returns the reviewer's verdicts, keyed by item index."""
+def _read_reviewer_file(reviewer: ReviewerConfig, samples: Sequence[Sample]) -> Settled:
+    """Return the verdicts in the reviewer's file, if there is one, and log which of them are not used."""
+    if reviewer.kind != "verdict_file" or reviewer.path is None:
+        return Settled({})
+    found = read_verdicts(reviewer.path, {s.id: s.labels for s in samples})
+    for lines, why in ((found.skipped, "verdicts are not used"), (found.disagreed, "items: people disagree")):
+        if lines:
+            get_run_logger().warning("%s: %d %s: %s", reviewer.path, len(lines), why, lines[:10])
+    return found
+
+
+def _make_reviewer(
+    reviewer: ReviewerConfig, verdicts: Mapping[str, str], samples: Sequence[Sample], labels: Sequence[str]
+) -> LookUp:
+    """Return a function that takes item indices and returns the reviewer's verdicts, keyed by item index.
+
+    `verdicts` are those in the reviewer's file, keyed by sample id.
+    """
     places = {label: i for i, label in enumerate(labels)} | {NEITHER: -1}
 
     def look_up(items: Ints) -> dict[int, int]:
-        if reviewer.path is None:
-            return {}
         item_of = {samples[i].id: i for i in items.tolist()}
-        if reviewer.kind == "demo_stand_in":
+        found = verdicts
+        if reviewer.kind == "demo_stand_in" and reviewer.path is not None:
             get_run_logger().warning(
                 "the reviewer is simulated from the demo's true labels: it answers for %d items", len(items)
             )
-            verdicts = answer_from_truth(reviewer.path, item_of)
-        else:
-            verdicts = read_verdicts(reviewer.path, {identity: samples[i].labels for identity, i in item_of.items()})
-        return {item_of[identity]: places[verdict] for identity, verdict in verdicts.items()}
+            found = answer_from_truth(reviewer.path, item_of)
+        return {i: places[found[identity]] for identity, i in item_of.items() if identity in found}
 
     return look_up
 

@@ -79,9 +79,9 @@ def _merge(config: EmitConfig, sources: Sources, prompter: Prompter, stage: Stag
 def _ask(config: EmitConfig, sources: Sources, plan: Plan) -> None:
     """Write the review queue of conflicts if there are conflicts, or if an earlier queue must be replaced."""
     folder = config.output / CONFLICTS
-    cases, verdicts = find_conflicts(plan, sources, _MAX_CONFLICTS)
+    cases = find_conflicts(plan, sources, _MAX_CONFLICTS)
     if cases or folder.exists():
-        write_queue(cases, folder, verdicts, title="Duplicates with different labels")
+        write_queue(cases, folder, title="Duplicates with different labels")
     if cases:
         log_where_to_judge(folder, f"{len(cases)} items have other labels than items with the same content")
 

@@ -17,7 +17,7 @@ from flows.stage import Stage, read_manifests, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
-from tasks.evaluation.results import STAGES, Results, check_held_out, read_results
+from tasks.evaluation.results import STAGES, Results, check_held_out, is_transductive, read_results
 from tasks.evaluation.scores import Scored
 from tasks.evaluation.table import Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
@@ -76,7 +76,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     results = read_results(config.output, sets[Split.LABELLED], sets[Split.UNLABELLED])
     texts = read_texts(config, pack, [*held_out, *tested, *results.labelled.values(), *results.pool.values()])
     home = folder / "students"
-    trials = plan_trials(settings, config.student, results, truth, config.pack, texts, home, config.seed)
+    trials = plan_trials(settings, config.student, results, truth, config.pack, texts, home)
     revision = choose_revision(config.student.base, config.student.revision, config.ledger)
     trials = [replace(trial, revision=revision) for trial in trials]
     for variant in settings.variants:
@@ -90,7 +90,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         if config.test is not None and tested:
             _predict(config.test, folder, results, students, tested)
         costs = asker.costs()
-    report = make_report(rows)
+    report = make_report(rows, transductive=is_transductive(config.output))
     write_json(folder / "scores.json", report)
     dropped = [
         Dropped(sample_id=s.id, stage=STAGE, reason="no_true_label", detail="neither `output` nor `evaluate.truth`")

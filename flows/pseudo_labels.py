@@ -51,6 +51,8 @@ class _Given:
     corrections: dict[str, Correction]
     verdicts: dict[str, str]
     """People's verdicts on items of the pool, keyed by item id."""
+    disagreed: tuple[str, ...] = ()
+    """Ids of pool items on which people disagree."""
 
 
 @flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
@@ -100,10 +102,10 @@ def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
     """Read the stage's inputs and note the digest of each."""
     store = config.output / REVIEW_POOL / STORE
     pool = stage.read("samples", config.unlabelled, Split.UNLABELLED)
-    verdicts = read_valid_verdicts(store, pool)
+    settled = read_valid_verdicts(store, pool)
     stage.inputs["verdicts"] = read_file_state(store)
     if config.labelled is None:
-        return _Given(pool, [], {}, verdicts)
+        return _Given(pool, [], {}, settled.verdicts, settled.disagreed)
     labelled = stage.read("labelled", config.labelled, Split.LABELLED)
     corrections: dict[str, Correction] = {}
     if (record := read_record(config.output / "correction")) is not None:
@@ -116,7 +118,7 @@ def _read_inputs(config: PseudoLabelsConfig, stage: Stage) -> _Given:
             "the teacher, so fewer pseudo-labels are kept; set `student` to run `correction` first",
             len(labelled) - len(corrections), len(labelled),
         )  # fmt: skip
-    return _Given(pool, labelled, corrections, verdicts)
+    return _Given(pool, labelled, corrections, settled.verdicts, settled.disagreed)
 
 
 @dataclass(frozen=True)
@@ -192,12 +194,12 @@ def _decide(
 def _ask_people(config: PseudoLabelsConfig, given: _Given, trust: Trust, here: Opinions) -> None:
     """Write the review queue of uncertain items if there is a review budget or a verdict, and log where it is."""
     budget = config.pseudo_labels.review_budget
-    if not budget and not given.verdicts:
+    if not budget and not given.verdicts and not given.disagreed:
         return
-    cases = build_review_cases(given.pool, trust.items, here.teacher, here.students, budget)
+    cases = build_review_cases(given.pool, trust.items, here.teacher, here.students, budget, given.disagreed)
     folder = config.output / REVIEW_POOL
     run_as_task("review page", "write the review page of the pool", lambda: (
-        write_queue(cases, folder, given.verdicts, title="Review: pool")
+        write_queue(cases, folder, title="Review: pool")
     ))  # fmt: skip
     log_where_to_judge(folder, f"{len(cases) - len(given.verdicts)} uncertain items of the pool")
 

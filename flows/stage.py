@@ -33,7 +33,7 @@ from tasks.models.pins import name_commit
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Dropped, Record, Sample, Split, content_digest
 from tasks.review.queue import PAGE
-from tasks.review.verdicts import read_store, split_valid
+from tasks.review.verdicts import Settled, read_store, settle_verdicts
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import Costs, StageRecord, read_record
 from tasks.storage.stages import code_version, find_finished_record, hash_recipe, hash_records, write_stage
@@ -212,16 +212,18 @@ class Stage:
         show_links(self._config.output, _PAGES_OF.get(self.name, ()))
 
 
-def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> dict[str, str]:
-    """Return people's verdicts on `samples`, keyed by id. Leave out verdicts on items that have changed since."""
+def read_valid_verdicts(store: Path, samples: Sequence[Sample]) -> Settled:
+    """Return people's verdicts on `samples`, and log which of them are not used."""
     labels = {s.id: s.labels for s in samples}
     contents = {s.id: content_digest(s) for s in samples}
-    valid, stale = split_valid(read_store(store), labels, contents)
-    if stale:
-        get_run_logger().warning(
-            "%s: %d verdicts are not used because their items have changed since: %s", store, len(stale), stale[:10]
-        )
-    return valid
+    settled = settle_verdicts(read_store(store), labels, contents)
+    for ids, why in (
+        (settled.outdated, "verdicts are not used because their items have changed since"),
+        (settled.disagreed, "items are asked about again because people disagree"),
+    ):
+        if ids:
+            get_run_logger().warning("%s: %d %s: %s", store, len(ids), why, ids[:10])
+    return settled
 
 
 def log_where_to_judge(folder: Path, what: str) -> None:

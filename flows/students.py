@@ -20,14 +20,14 @@ from tasks.errors import ConfigError
 from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
 from tasks.models.ask import Asker
-from tasks.models.engines.identity import make_prompter
+from tasks.models.engines.identity import identify_checkpoint, make_prompter
 from tasks.models.image_cache import ImageCache
 from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
-from tasks.records import Prediction, Sample
+from tasks.records import Prediction, Sample, digest_of
 from tasks.storage.rows import read_rows
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
-from tasks.students.external import ExternalRecipe
+from tasks.students.external import ExternalRecipe, read_trainer_files
 from tasks.students.fold_students import Student, Training, plan_trainings, read_seen_content
 from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, read_folds, write_folds
 from tasks.students.lora import LoraRecipe
@@ -232,6 +232,16 @@ def _run_training(run: Callable[[StepProgress], object], what: str) -> None:
             progress.move_to(done)
 
         run(show)
+
+
+def identify_training_inputs(config: CommonConfig, spec: AnyStudent) -> dict[str, str]:
+    """Return the digest of each input that students learn from, besides the items, the settings and the base model."""
+    if isinstance(spec, ExternalSpec):
+        return {"trainer files": digest_of(read_trainer_files(spec))}
+    if isinstance(spec, ProbeSpec):
+        name = spec.embedding_model
+        return {"embedding model": identify_checkpoint(name, None)} if name is not None else {}
+    return {"reasons": digest_of(_read_reasons(config, spec))} if spec.reasons != "never" else {}
 
 
 def _read_reasons(config: CommonConfig, spec: StudentSpec) -> dict[str, str]:

@@ -296,17 +296,18 @@ class ReviewCase(Record):
     source: str = ""  # absolute path of the item's manifest file
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
-    given: str
-    candidate: str | None
-    """The label proposed instead; None if there is no better one."""
+    given: str  # empty in a blind case
+    candidate: str | None  # the label proposed instead; None if there is no better one, and in a blind case
+    blind: bool = False  # in the audit and not judged yet: it has `choices`, but no given label, candidate or evidence
+    choices: tuple[str, ...] = ()  # in a blind case, the two labels that are offered first, in the order of `labels`
+    disagreed: bool = False  # reviewers gave different verdicts, so the item is asked about again
     student: dict[str, float] = Field(default_factory=dict)
     """Maps each label to the students' out-of-fold probability, averaged over repeats."""
     teacher: dict[str, float] = Field(default_factory=dict)
     """Maps each label to the teacher's probability, made without seeing `given`; empty if it was not asked."""
     reason: str = ""  # the teacher's reason
     why: str = ""  # one sentence for people
-    gain: float = 0.0
-    """Probability that the reviewer's answer corrects the item's final label; 0 once the case is answered."""
+    gain: float = 0.0  # probability that an answer corrects the final label; 0 once answered, and in a blind case
 
 
 class Origin(StrEnum):

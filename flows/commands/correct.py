@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, JudgementError
 
 if TYPE_CHECKING:
     from tasks.correction.judgements import Ints
@@ -28,7 +28,8 @@ def correct_command(
         Path | None, typer.Option(help="The teacher's probabilities in the same form, used for suspicious items")
     ] = None,
     verdicts: Annotated[
-        Path | None, typer.Option(help='People\'s verdicts: JSON Lines {"id", "verdict": label or "neither"}')
+        Path | None,
+        typer.Option(help='People\'s verdicts: JSON Lines {"id", "verdict": label or "neither", "by": name}'),
     ] = None,
     reviews: Annotated[int, typer.Option(min=0, help="Most items to look up in --verdicts")] = 0,
     audit: Annotated[
@@ -74,8 +75,14 @@ def correct_command(
     settings = CorrectionSettings.model_validate({k: v for k, v in options.items() if v is not None})
     judgements = read_probabilities(probabilities)
     table = read_teacher(teacher, judgements) if teacher else None
-    found = read_verdicts(verdicts, dict.fromkeys(judgements.ids, judgements.labels), strict=True) if verdicts else {}
-    answers = index_verdicts(judgements, found)
+    answers: dict[int, int] = {}
+    if verdicts is not None:
+        found = read_verdicts(verdicts, dict.fromkeys(judgements.ids, judgements.labels))
+        if found.skipped and not (found.verdicts or found.disagreed):
+            raise JudgementError(f"{verdicts}, {found.skipped[0]}; no verdict in the file can be used")
+        for fault in (*found.skipped, *(f"item {i}: reviewers disagree" for i in found.disagreed)):
+            typer.echo(f"{verdicts}: not used: {fault}", err=True)
+        answers = index_verdicts(judgements, found.verdicts)
 
     def look_up(items: "Ints") -> dict[int, int]:
         return {item: answers[item] for item in items.tolist() if item in answers}

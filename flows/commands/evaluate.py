@@ -19,12 +19,14 @@ def evaluate_command(
     loaded = load_config(config).make_evaluate_config()
     find_or_start_server()
     from flows.evaluate import STAGE, evaluate
+    from tasks.evaluation.results import is_transductive
     from tasks.evaluation.scores import Scored
     from tasks.evaluation.table import describe, make_report
     from tasks.storage.rows import read_rows
 
     evaluate(loaded)
-    typer.echo(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))))
+    rows = read_rows(loaded.output / STAGE / "kept.parquet", Scored)
+    typer.echo(describe(make_report(rows, transductive=is_transductive(loaded.output))))
 
 
 def compare_command(
@@ -33,8 +35,9 @@ def compare_command(
 ) -> None:
     """Compare the students of two evaluated runs on the held-out items that both answered."""
     from tasks.errors import ConfigError
+    from tasks.evaluation.results import is_transductive
     from tasks.evaluation.scores import Scored
-    from tasks.evaluation.table import compare
+    from tasks.evaluation.table import TRANSDUCTIVE, compare
     from tasks.storage.rows import read_rows
 
     sides: list[list[Scored]] = []
@@ -43,6 +46,8 @@ def compare_command(
         if not file.exists():
             raise ConfigError(f"{file}: this run has not been evaluated; run `labelstill evaluate CONFIG.yaml` first")
         sides.append(read_rows(file, Scored))
+        if is_transductive(run):
+            typer.echo(f"{run}: {TRANSDUCTIVE}")
     try:
         typer.echo(compare(str(run_a), sides[0], str(run_b), sides[1]))
     except ValueError as error:

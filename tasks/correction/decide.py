@@ -67,10 +67,15 @@ class Decisions:
     person_asked: Ints
     """The items looked up, in order: first the audited items, then the others by decreasing expected gain."""
     audited: int
-    """How many items of `person_asked` belong to the audit."""
+    """How many items of `person_asked` belong to the audit. They do not change without a verdict."""
     estimates: dict[str, Interval] = field(default_factory=dict[str, Interval])
     """The estimated share of `wrong` given labels, and the `precision` and `recall` of the flags; empty if there are
     too few verdicts."""
+
+    @property
+    def unjudged_audit(self) -> set[int]:
+        """Return the audited items without a verdict. Nobody may see the evidence about them, so that it is blind."""
+        return set(self.person_asked[: self.audited].tolist()) - self.verdicts.keys()
 
 
 def correct(
@@ -113,7 +118,9 @@ def correct(
     estimates = _estimate(judgements, evidence, verdicts, flagged, seed)
     for item, verdict in verdicts.items():
         flagged[item] = verdict != judgements.given[item]
-    action, label = _choose_actions(judgements, evidence, beliefs, verdicts, flagged, gate, rejected)
+    held = rejected.copy()
+    held[audit] = True
+    action, label = _choose_actions(judgements, evidence, beliefs, verdicts, flagged, gate, held)
     gain = expect_gain(beliefs, gate_open=gate.open)
     gain[list(verdicts)] = 0.0
     return Decisions(
@@ -175,12 +182,16 @@ def _choose_actions(
     verdicts: Mapping[int, int],
     flagged: Flags,
     gate: Gate,
-    rejected: Flags,
+    held: Flags,
 ) -> tuple[tuple[Action, ...], Ints]:
+    """Return each item's action and final label. The labels of items that are `held` do not change without a verdict.
+
+    The audit is held because a change that a person sees would tell what the models say about the item.
+    """
     label = judgements.given.copy()
     action = [Action.REVIEW if flag else Action.KEEP for flag in flagged.tolist()]
     if gate.open:
-        for item in np.flatnonzero(flagged & (beliefs.p_candidate > beliefs.p_given) & ~rejected).tolist():
+        for item in np.flatnonzero(flagged & (beliefs.p_candidate > beliefs.p_given) & ~held).tolist():
             action[item], label[item] = Action.RELABEL, evidence.candidate[item]
     for item, verdict in verdicts.items():
         label[item] = verdict

@@ -1,7 +1,7 @@
 """Convert the decisions to records, review cases, figures and rows for JSON."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from tasks.correction.decide import Decisions
 from tasks.correction.judgements import Floats
 from tasks.records import NEITHER, Action, Correction, Prediction, ReviewCase, Sample
 from tasks.review.queue import order_queue
+
+_UNJUDGED_AUDIT = "chosen for the audit and not judged yet"
 
 
 def record_corrections(
@@ -27,6 +29,7 @@ def record_corrections(
     sample waits for a review, unless `verdicts` has a verdict on it (a label or `neither`).
     """
     places = {identity: i for i, identity in enumerate(decisions.judgements.ids)}
+    unjudged_audit = decisions.unjudged_audit
     found: list[Correction] = []
     for sample in samples:
         if sample.id in places:
@@ -34,7 +37,7 @@ def record_corrections(
             update = {
                 "fold": fold_of[sample.id],
                 "model": model_of[sample.id],
-                "why": _explain(record, decisions),
+                "why": _UNJUDGED_AUDIT if places[sample.id] in unjudged_audit else _explain(record, decisions),
             }
             found.append(record.model_copy(update=update))
         else:
@@ -43,18 +46,27 @@ def record_corrections(
 
 
 def choose_cases(
-    samples: Sequence[Sample], records: Sequence[Correction], decisions: Decisions, budget: int
+    samples: Sequence[Sample],
+    records: Sequence[Correction],
+    decisions: Decisions,
+    budget: int,
+    judged: Collection[str] = (),
 ) -> list[ReviewCase]:
-    """Return at most `budget` cases for review, in order of decreasing expected gain.
+    """Return at most `budget` cases for review, ordered by `order_queue`, and those of the items in `judged`.
 
     The cases are the items whose verdict was looked up and, if the budget allows more, items that wait for a review.
-    `records` has one entry per sample, in the order of `samples`.
+    `records` has one entry per sample, in the order of `samples`. `judged` has the ids of all items with an imported
+    verdict. They stay in the queue, so that others can judge them and verdicts can be changed.
     """
     ids, labels = decisions.judgements.ids, decisions.judgements.labels
     places = {identity: i for i, identity in enumerate(ids)}
+    blind = {ids[i] for i in decisions.unjudged_audit}
     asked = {ids[int(i)] for i in decisions.person_asked[:budget]}
+    kept = asked.union(judged)
 
     def case(sample: Sample, record: Correction) -> ReviewCase:
+        if sample.id in blind:
+            return _make_blind_case(sample, record)
         place = places.get(sample.id)
         candidates = (record.student_candidate, record.teacher_candidate)
         return ReviewCase(
@@ -74,9 +86,28 @@ def choose_cases(
     cases = (
         case(sample, record)
         for sample, record in zip(samples, records, strict=True)
-        if record.action is Action.REVIEW or sample.id in asked
+        if record.action is Action.REVIEW or sample.id in kept
     )
-    return order_queue(cases, budget - len(asked), kept=asked)
+    return order_queue(cases, budget - len(asked), kept=kept)
+
+
+def _make_blind_case(sample: Sample, record: Correction) -> ReviewCase:
+    """Return a case that offers the given label and another one without telling which is which.
+
+    The other is the candidate or, without one, the label that follows the given one.
+    """
+    place = sample.labels.index(record.given)
+    other = record.candidate if record.candidate in sample.labels else sample.labels[(place + 1) % len(sample.labels)]
+    return ReviewCase(
+        sample_id=sample.id,
+        source=sample.source,
+        parts=sample.parts,
+        labels=sample.labels,
+        given="",
+        candidate=None,
+        blind=True,
+        choices=tuple(label for label in sample.labels if label in (record.given, other)),
+    )
 
 
 def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> dict[str, float]:
@@ -122,7 +153,7 @@ def summarise(decisions: Decisions) -> dict[str, object]:
         "gate_why": gate.summary,
         "wins": gate.wins,
         "losses": gate.losses,
-        "wilson_lower": round(gate.lower, 4),
+        "lower_bound": round(gate.lower, 4),
         **{
             name: {"value": round(e.value, 4), "low": round(e.low, 4), "high": round(e.high, 4)}
             for name, e in decisions.estimates.items()

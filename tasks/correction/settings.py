@@ -41,5 +41,5 @@ class CorrectionSettings(VoteSettings):
     reviewer: ReviewerConfig = ReviewerConfig()
     """Who judges the items that are reviewed."""
     gate_level: float = Field(default=0.5, ge=0, le=1)
-    """Labels change without a review only if enough audited proposals were right: the lower bound of the 95 % Wilson
-    interval of their share must exceed this."""
+    """Labels change without a review only if enough audited proposals were right: the lower bound of their share must
+    exceed this. The bound holds however often verdicts are added."""

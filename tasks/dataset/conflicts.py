@@ -9,8 +9,8 @@ from tasks.records import ReviewCase, Sample, Split
 from tasks.review.queue import order_queue
 
 
-def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[ReviewCase], dict[str, str]]:
-    """Return review cases for the items whose duplicates have other labels, and a mapping of case id to verdict.
+def find_conflicts(plan: Plan, sources: Sources, most: int) -> list[ReviewCase]:
+    """Return review cases for the items whose duplicates have other labels.
 
     At most `most` of the cases are unanswered. Cases that already have a valid verdict are included too, so that the
     verdict can be changed. Outdated verdicts are ignored. If a labelled and a pool item have the same id, the ids of
@@ -26,8 +26,7 @@ def find_conflicts(plan: Plan, sources: Sources, most: int) -> tuple[list[Review
     for place, sample in sources.read_places(judged.keys() | conflicting):
         names[place] = qualify_id(sample) if sample.id in shared else sample.id
         cases.append(_build_case(plan, sources, place, sample, names[place], place in judged))
-    verdicts = {names[place]: verdict for place, verdict in judged.items()}
-    return order_queue(cases, most, kept=verdicts), verdicts
+    return order_queue(cases, most, kept={names[place] for place in judged})
 
 
 def _build_case(plan: Plan, sources: Sources, place: int, sample: Sample, name: str, judged: bool) -> ReviewCase:

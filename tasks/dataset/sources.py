@@ -19,7 +19,7 @@ from tasks.packs.pack import Pack
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Dropped, Origin, Prediction, Sample, Split, content_digest
 from tasks.review.queue import CONFLICTS, STORE
-from tasks.review.verdicts import Verdict, read_store, split_valid
+from tasks.review.verdicts import Verdict, read_store, settle_verdicts
 from tasks.storage.rows import StoredRows
 from tasks.storage.stage_record import read_record
 
@@ -45,8 +45,8 @@ class Sources:
     unreasoned: Collection[str] = ()
     """Ids of labelled items without a good reason for their given label. They are left out, unless their label was
     changed or a reviewer confirmed it."""
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
-    """Verdicts on conflicting duplicates, keyed by case id. Some may be outdated; `find_verdict` checks this."""
+    verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict[str, Sequence[Verdict]])
+    """People's verdicts on conflicting duplicates, keyed by case id. `find_verdict` finds those that are used."""
     settings: EmitSettings = field(default_factory=EmitSettings)
     alike_reasons: int = 0
     """Number of reasons that are not used because they are too similar to another one."""
@@ -78,11 +78,9 @@ class Sources:
 
     def find_verdict(self, sample: Sample) -> str | None:
         """Return the reviewer's verdict (a label or `neither`), or None if there is no verdict or it is outdated."""
-        verdict = self.verdicts.get(qualify_id(sample)) or self.verdicts.get(sample.id)
-        if verdict is None:
-            return None
-        valid, _ = split_valid({sample.id: verdict}, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
-        return valid.get(sample.id)
+        given = {sample.id: self.verdicts.get(qualify_id(sample)) or self.verdicts.get(sample.id, ())}
+        settled = settle_verdicts(given, {sample.id: sample.labels}, {sample.id: content_digest(sample)})
+        return settled.verdicts.get(sample.id)
 
     def read_places(self, places: Collection[int]) -> Iterator[tuple[int, Sample]]:
         """Yield (place, sample) for the items at `places`, in order of place. Other rows are not decoded."""

@@ -65,6 +65,12 @@ def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample
     )
 
 
+def is_transductive(output: Path) -> bool:
+    """Return whether the training set of the run in `output` may contain evaluation items."""
+    record = read_record(output / "emit")
+    return record is not None and bool(record.figures.get("transductive"))
+
+
 def check_held_out(output: Path, manifest: Path, digest: str) -> None:
     """Raise ConfigError unless the stage `emit` compared its items with the evaluation set that has this digest."""
     record = read_record(output / "emit")

@@ -14,7 +14,7 @@ class EvaluateSettings(Settings):
     variants: tuple[Variant, ...] = tuple(Variant)
     """Training sets to compare; a training set without items is left out."""
     seeds: int = Field(default=3, ge=1)
-    """Number of students per variant, each trained with a different seed."""
+    """Number of students per variant, each trained with its own seed: `student.seed` and the numbers after it."""
     steps: int | None = Field(default=None, ge=1)
     """Training steps per student; none: the student's own `steps`, or its `epochs` over the emitted set."""
     parallel: int = Field(default=1, ge=1)

@@ -6,6 +6,11 @@ from tasks.evaluation.scores import Lift, Score, Scored, measure_gap_closed, mea
 from tasks.evaluation.variants import Variant
 from tasks.records import Interval, Record
 
+TRANSDUCTIVE = (
+    "Transductive: this training set may contain evaluation items or near-duplicates of them. Scores on that "
+    "evaluation set say nothing about new data."
+)
+
 
 class Report(Record):
     """The result of an evaluation; the content of `scores.json`."""
@@ -15,6 +20,8 @@ class Report(Record):
     """The lift of each variant over RAW, or over the first variant if RAW was not measured."""
     gap_closed: Interval | None
     """Share of the gap between RAW and CEILING that ALL closes; None unless all three were measured."""
+    transductive: bool = False
+    """Whether the training set may contain evaluation items."""
 
     def figures(self) -> dict[str, float]:
         """Return a mapping from name to figure, for the stage's record."""
@@ -25,7 +32,7 @@ class Report(Record):
         return found
 
 
-def make_report(rows: Iterable[Scored]) -> Report:
+def make_report(rows: Iterable[Scored], *, transductive: bool = False) -> Report:
     """Return each variant's scores, and its lift over RAW, or over the first variant if RAW was not measured."""
     answers: dict[str, list[Scored]] = {}
     for row in rows:
@@ -36,13 +43,15 @@ def make_report(rows: Iterable[Scored]) -> Report:
         scores=tuple(score(variant, found) for variant, found in answers.items()),
         lifts=tuple(measure_lift(base, answers[base], v, found) for v, found in answers.items() if v != base),
         gap_closed=measure_gap_closed(*(answers[v] for v in wanted)) if all(v in answers for v in wanted) else None,
+        transductive=transductive,
     )
 
 
 def describe(report: Report) -> str:
     """Return the report as a Markdown table: accuracy, macro F1 and lift with 95 % intervals."""
     lifts = {x.variant: x for x in report.lifts}
-    lines = [
+    lines = [f"**{TRANSDUCTIVE}**", ""] if report.transductive else []
+    lines += [
         "| trained on | accuracy | macro F1 | lift, points | reason and label agree | by seed |",
         "|---|---|---|---|--:|---|",
     ]

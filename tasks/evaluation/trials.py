@@ -66,12 +66,11 @@ def plan_trials(
     pack: str,
     texts: Mapping[str, str],
     folder: Path,
-    seed: int,
 ) -> list[Trial]:
     """Return one trial per variant and seed: all variants with the first seed, then all variants with the next.
 
-    Variants without items are left out. All students are trained for the same number of steps. Their folders are under
-    `folder`. `truth` maps item id to true label.
+    The seeds count from `student.seed`. Variants without items are left out. All students are trained for the same
+    number of steps. Their folders are under `folder`. `truth` maps item id to true label.
     """
     emitted = [e for e in results.emitted if e.label]
     ids = Counter(e.sample_id for e in emitted)
@@ -83,7 +82,7 @@ def plan_trials(
     prompter = make_prompter(load_pack(pack), choose_base_engine(student), texts)
     return [
         Trial(variant, s, pack, texts, _plan_steps(plan, student, total, s, prompter, folder))
-        for s in range(seed, seed + settings.seeds)
+        for s in range(student.seed, student.seed + settings.seeds)
         for variant, plan in phases.items()
         if plan
     ]

@@ -1,6 +1,6 @@
 """Choose the items of the pool that a person is asked about."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.records import Prediction, ReviewCase, Sample
@@ -13,16 +13,18 @@ def build_review_cases(
     teacher: Mapping[str, Prediction],
     students: Sequence[Mapping[str, Prediction]],
     budget: int,
+    disagreed: Collection[str] = (),
 ) -> list[ReviewCase]:
     """Return review cases for at most `budget` untrusted items, those with a probability near 0.5 first.
 
-    Items that have already been reviewed stay in the queue, so that their verdicts can be changed. The teacher's label
-    is shown as the given label, and its second choice as the candidate.
+    Items that have already been reviewed stay in the queue, so that their verdicts can be changed, and so do those on
+    which reviewers disagree (`disagreed`, sample ids). The teacher's label is shown as the given label, and its second
+    choice as the candidate.
     """
     by_id = {s.id: s for s in samples}
     answered = [i for i in items if i.sample_id in teacher]
     reviewed = (PoolDecision.REVIEWED, PoolDecision.REVIEWER_SAID_NEITHER)
-    judged = {i.sample_id for i in answered if i.decision in reviewed}
+    judged = {i.sample_id for i in answered if i.decision in reviewed or i.sample_id in disagreed}
     asked = (i for i in answered if i.decision is PoolDecision.NOT_TRUSTED or i.sample_id in judged)
     cases = (_build_case(by_id[i.sample_id], i, teacher[i.sample_id], students) for i in asked)
     return order_queue(cases, budget, kept=judged)

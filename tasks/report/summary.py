@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.evaluation.table import TRANSDUCTIVE
 from tasks.report.card.facts import Facts, read_facts
-from tasks.report.card.warnings import list_warnings
+from tasks.report.card.warnings import is_transductive, list_warnings
 from tasks.storage.html import format_count
 
 _MAX_WARNINGS = 6
@@ -48,7 +49,7 @@ class Summary:
 def summarize_run(output: Path, licence: str | None = None, compared: Sequence[tuple[str, str]] = ()) -> Summary:
     """Summarise the run under `output` from its files. The lines in `compared` are added after the results."""
     facts = read_facts(output)
-    warnings = list_warnings(facts, licence)
+    warnings = [*([TRANSDUCTIVE] if is_transductive(facts) else []), *list_warnings(facts, licence)]
     if len(warnings) > _MAX_WARNINGS:
         hidden = len(warnings) - _MAX_WARNINGS + 1
         warnings = [*warnings[:-hidden], f"{hidden} more warnings are on the card."]

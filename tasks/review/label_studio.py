@@ -4,7 +4,8 @@ The formats follow the chapters "Label Studio JSON format", "Import pre-annotate
 version 1.5) and "Repeater" of Label Studio's documentation, and were tested with version 1.23. Images are data: URLs,
 so no file server is needed. They are listed below the dialogue, which contains marks such as `[image 1]` in their
 place: Label Studio removes data: images from HyperText, and an Image tag with an empty list breaks its page. The
-candidate is written as a prediction, which the project's settings show or hide.
+candidate is written as a prediction, which the project's settings show or hide. A blind case has none, and its task
+does not contain the given label either, because Label Studio lists all data of a task.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from tasks.storage.files import replace_file, write_bytes
 
 _CHOICES, _DIALOGUE = "verdict", "dialogue"
 """Names, in the configuration and in every result, of the control for the verdict and of the object it refers to."""
+_HIDDEN = "(hidden for the audit)"
 
 
 def write_tasks(cases: Sequence[ReviewCase], file: Path) -> Path:
@@ -71,25 +73,26 @@ def make_labelling_config(cases: Sequence[ReviewCase]) -> str:
 """
 
 
-def read_export(file: Path) -> dict[str, Answer]:
-    """Read Label Studio's JSON export (not JSON-MIN), and map sample ids to answers.
+def read_export(file: Path) -> list[Answer]:
+    """Read Label Studio's JSON export (not JSON-MIN), and return one answer per item and person.
 
-    Tasks without an answer are left out. Cancelled (skipped) annotations are ignored, and if an item has several, the
-    one updated last counts. Raises JudgementError, naming the task, if `write_tasks` did not write it or if its
-    annotation does not have exactly one choice.
+    Tasks without an answer are left out. Cancelled (skipped) annotations are ignored, and if a person has annotated an
+    item several times, the annotation updated last counts. Raises JudgementError, naming the task, if `write_tasks` did
+    not write it or if its annotation does not have exactly one choice.
     """
     check_size(file)
-    latest: dict[str, tuple[_Annotation, _Data, str]] = {}
+    latest: dict[tuple[str, str | None], tuple[_Annotation, _Data, str]] = {}
     for number, task in enumerate(_read_tasks(file), 1):
         for annotation in task.annotations:
             # An item has two tasks if the tasks were imported twice.
-            before = latest.get(task.data.item)
+            key = (task.data.item, annotation.person)
+            before = latest.get(key)
             if not annotation.was_cancelled and (before is None or annotation.moment >= before[0].moment):
-                latest[task.data.item] = annotation, task.data, f"task {number}"
-    return {
-        item: Answer(item, _read_choice(file, where, annotation), data.given, data.content, where)
-        for item, (annotation, data, where) in latest.items()
-    }
+                latest[key] = annotation, task.data, f"task {number}"
+    return [
+        Answer(item, _read_choice(file, where, annotation), data.shown_given, data.content, where, person)
+        for (item, person), (annotation, data, where) in latest.items()
+    ]
 
 
 def is_export(file: Path) -> bool:
@@ -104,12 +107,13 @@ def is_export(file: Path) -> bool:
 def _make_task(case: ReviewCase) -> dict[str, Any]:
     content = content_digest(case)
     dialogue, images = _lay_out(case)
+    note = "Reviewers disagree about this item. " if case.disagreed else ""
     data = {
         "item": case.sample_id,
         "content": content,
-        "given": case.given,
-        "candidate": case.candidate or "–",
-        "reason": case.reason or case.why or "–",
+        "given": _HIDDEN if case.blind else case.given,
+        "candidate": _HIDDEN if case.blind else case.candidate or "–",
+        "reason": note + (_HIDDEN if case.blind else case.reason or case.why or "–"),
         "choices": [{"value": label} for label in (*case.labels, NEITHER)],
         "dialogue": dialogue,
         "images": [{"url": url} for url in images],
@@ -151,6 +155,16 @@ class _Data(BaseModel):
     content: str
     given: str
 
+    @property
+    def shown_given(self) -> str | None:
+        """The given label that the reviewer saw, or None in a blind case."""
+        return None if self.given == _HIDDEN else self.given
+
+
+class _User(BaseModel):
+    id: int
+    email: str = ""
+
 
 class _Value(BaseModel):
     choices: list[str] = []
@@ -164,12 +178,21 @@ class _Result(BaseModel):
 class _Annotation(BaseModel):
     was_cancelled: bool = False
     updated_at: AwareDatetime | None = None
+    completed_by: int | _User | None = None
     result: list[_Result] = []
 
     @property
     def moment(self) -> datetime:
         """When the annotation was last updated; an annotation without a date counts as the oldest."""
         return self.updated_at or datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def person(self) -> str | None:
+        """Who annotated: an e-mail address or, if the export has only a number, that of the Label Studio user."""
+        if isinstance(self.completed_by, _User) and self.completed_by.email:
+            return self.completed_by.email
+        number = self.completed_by.id if isinstance(self.completed_by, _User) else self.completed_by
+        return None if number is None else f"Label Studio user {number}"
 
 
 class _Task(BaseModel):

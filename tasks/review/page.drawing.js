@@ -50,6 +50,8 @@ const drawEvidence = () => {
     block.append(make("h2", "", title), make("p", "prose", text));
     if (text) blocks.push(block);
   };
+  if (facts.blind) addText("Audit", "What models and labellers say is hidden, so that your verdict is independent.");
+  if (facts.disagreed) addText("Reviewers disagree", "Their verdicts on this item differ. Please judge it again.");
   addText("Why this item is shown", facts.why);
   addText("The teacher's reason", facts.reason);
   if (facts.rows.length) {
@@ -76,15 +78,18 @@ const drawEvidence = () => {
 };
 const drawChoices = () => {
   const entry = cases[current];
-  const named = { 1: entry.given, 2: facts.candidate, 4: NEITHER };
+  const [first, second] = facts.choices;
+  const named = { 1: first, 2: second ?? null, 4: NEITHER };
+  find("choices").classList.toggle("blind", facts.blind);
   const other = entry.verdict !== null && !Object.values(named).includes(entry.verdict);
   for (const button of find("choices").children) {
     const choice = button.dataset.key;
     const label = button.querySelector(".label");
-    if (choice === "1") label.textContent = entry.given;
-    if (choice === "2") label.textContent = facts.candidate ?? "no other label is proposed";
+    const role = button.querySelector(".role");
+    if (choice === "1") [role.textContent, label.textContent] = [facts.blind ? "" : "given", first];
+    if (choice === "2") [role.textContent, label.textContent] = [facts.blind ? "" : "candidate", second ?? "no other label is proposed"];
     if (choice === "3") label.textContent = other ? entry.verdict : "";
-    button.disabled = choice === "2" && facts.candidate === null;
+    button.disabled = choice === "2" && named[2] === null;
     button.classList.toggle("chosen", choice === "3" ? other : entry.verdict !== null && entry.verdict === named[choice]);
   }
 };

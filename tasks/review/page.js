@@ -26,9 +26,9 @@ for (const [number, entry] of cases.entries()) {
   if (entry.id === kept.at) current = number;
 }
 
+const isMine = (c) => c.verdict !== c.base || c.everSaved;
 const keep = () => {
-  const touched = cases.filter((c) => c.verdict !== c.base || c.everSaved);
-  const answers = touched.map(({ id, verdict, base, saved, everSaved }) => [id, { verdict, base, saved, everSaved }]);
+  const answers = cases.filter(isMine).map(({ id, verdict, base, saved, everSaved }) => [id, { verdict, base, saved, everSaved }]);
   try {
     const state = { answers: Object.fromEntries(answers), at: cases[current]?.id };
     localStorage.setItem(`labelstill ${key}`, JSON.stringify(state));
@@ -42,7 +42,7 @@ const tell = (text, bad = false) => {
 };
 const shown = () => {
   const show = find("show").value;
-  const given = find("given-filter").value;
+  const given = find("given-filter").value; // a blind case has no given label, so no label selects it
   return [...cases.keys()].filter((n) => {
     const judged = cases[n].verdict !== null;
     return (show === "all" || judged === (show === "judged")) && (!given || cases[n].given === given);
@@ -90,16 +90,21 @@ const undo = () => {
 };
 const press = (choice) => {
   if (!cases.length) return;
-  if (choice === "1") judge(cases[current].given);
+  const label = facts.choices[choice - 1] ?? null;
+  if (choice === "1") judge(label);
   else if (choice === "3") openPicker();
   else if (choice === "4") judge(NEITHER);
-  else if (facts.candidate !== null) judge(facts.candidate);
+  else if (label !== null) judge(label);
   else tell("No other label is proposed for this item.", true);
 };
 const save = () => {
-  // An undone verdict that may have been imported already must be taken back there too.
-  const lines = cases.filter((c) => c.verdict !== null || c.base !== null || c.everSaved).map((c) => {
+  // Verdicts that the page came with are other people's, or imported already. An undone verdict that may have been
+  // imported must be taken back there too.
+  const by = find("reviewer").value.trim();
+  const judged = cases.filter(isMine);
+  const lines = judged.map((c) => {
     const line = { id: c.id, verdict: c.verdict, given: c.given, content: c.content };
+    if (by) line.by = by;
     return JSON.stringify(c.verdict === null ? { ...line, withdrawn: true } : line);
   });
   if (!lines.length) return tell("Nothing is judged yet.", true);
@@ -108,7 +113,7 @@ const save = () => {
   link.download = "verdicts.jsonl";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-  for (const c of cases) {
+  for (const c of judged) {
     c.saved = c.verdict;
     c.everSaved ||= c.verdict !== null;
   }
@@ -150,7 +155,7 @@ const moveInPicker = (by) => {
 // --- events
 
 const counts = new Map();
-for (const c of cases) counts.set(c.given, (counts.get(c.given) || 0) + 1);
+for (const c of cases) if (c.given) counts.set(c.given, (counts.get(c.given) || 0) + 1);
 find("given-filter").append(new Option("any given label", ""), ...[...counts].sort((a, b) => b[1] - a[1])
   .map(([label, count]) => new Option(`${label} (${count})`, label)));
 for (const id of ["show", "given-filter"]) {
@@ -160,6 +165,12 @@ for (const id of ["show", "given-filter"]) {
     go(list.includes(current) ? current : list[0]);
   });
 }
+const reviewer = find("reviewer");
+try { reviewer.value = localStorage.getItem("labelstill reviewer") || ""; } catch { /* it is typed again */ }
+reviewer.addEventListener("change", () => {
+  try { localStorage.setItem("labelstill reviewer", reviewer.value); } catch { /* it is typed again */ }
+});
+reviewer.addEventListener("keydown", (event) => { if (event.key === "Enter") reviewer.blur(); });
 find("save").addEventListener("click", (event) => { event.currentTarget.blur(); save(); });
 find("choices").addEventListener("click", (event) => {
   const button = event.target.closest("button");
@@ -180,8 +191,8 @@ picker.addEventListener("keydown", (event) => {
   }
 });
 document.addEventListener("keydown", (event) => {
-  // Not "or in an input": a list just closed keeps the focus until the next frame, and a key struck then would be lost.
-  const busy = picker.open || event.target.closest?.("select");
+  // Not "or in any input": a list just closed keeps the focus until the next frame, and a key struck then would be lost.
+  const busy = picker.open || event.target.closest?.("select, #reviewer");
   if (busy || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
     event.preventDefault();

@@ -122,8 +122,10 @@ def _encode_or_note(image: ImageRef) -> dict[str, str]:
 
 
 def _describe_case(case: ReviewCase, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    shown = case.model_dump(include={"candidate", "labels", "reason", "why", "gain"})
+    shown = case.model_dump(include={"candidate", "labels", "reason", "why", "gain", "disagreed"})
     return shown | {
+        "blind": case.blind,
+        "choices": case.choices or (case.given, case.candidate),
         "parts": parts,
         "student": bool(case.student),
         "teacher": bool(case.teacher),

@@ -4,12 +4,13 @@ Correction, pseudo-labels and the merge provide the cases. Each case has the gai
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tasks.errors import ConfigError, ManifestError
-from tasks.records import ReviewCase
+from tasks.records import ReviewCase, content_digest
 from tasks.review.page import write_review_page
+from tasks.review.verdicts import Settled, read_store, settle_verdicts
 from tasks.storage.json_lines import read_models, write_json_lines
 
 CASES, PAGE, STORE = "cases.jsonl", "review.html", "verdicts.jsonl"
@@ -23,15 +24,16 @@ verdicts."""
 
 
 def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] = ()) -> list[ReviewCase]:
-    """Return all `kept` cases and the `budget` others with the highest expected gain, in order of decreasing gain.
+    """Return all `kept` cases and the `budget` others with the highest expected gain.
 
+    Blind cases come first, so that the audit is complete early; then cases in order of decreasing gain.
     `kept` contains the sample ids of cases that must be in the queue: audited items, and items judged before, so that
     their verdicts can be changed. Cases with equal gain are ordered by source and id. Memory never holds more cases
     than are returned.
     """
 
-    def rank(case: ReviewCase) -> tuple[float, str, str]:
-        return -case.gain, case.source, case.sample_id
+    def rank(case: ReviewCase) -> tuple[bool, float, str, str]:
+        return not case.blind, -case.gain, case.source, case.sample_id
 
     chosen = heapq.nsmallest(budget + len(kept), cases, key=lambda case: (case.sample_id not in kept, rank(case)))
     return sorted(chosen, key=rank)
@@ -40,18 +42,34 @@ def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] 
 def write_queue(
     cases: Sequence[ReviewCase],
     folder: Path,
-    verdicts: Mapping[str, str] = {},
     *,
     title: str = "Review",
     inline: bool = True,
 ) -> None:
     """Write the queue's file and its page to `folder`.
 
-    `verdicts` maps sample ids to known verdicts (a label or `neither`), which the page shows. `inline` says whether the
-    page contains the images or links to them.
+    The page shows the verdicts imported into the folder. Cases on which people disagree are marked. `inline` says
+    whether the page contains the images or links to them.
     """
-    write_json_lines(folder / CASES, cases)
-    write_review_page(cases, folder / PAGE, title=title, verdicts=verdicts, inline=inline)
+    settled = settle_cases(cases, folder)
+    marked = mark_disagreed(cases, settled)
+    write_json_lines(folder / CASES, marked)
+    write_review_page(marked, folder / PAGE, title=title, verdicts=settled.verdicts, inline=inline)
+
+
+def settle_cases(cases: Sequence[ReviewCase], folder: Path) -> Settled:
+    """Return which of the verdicts imported into `folder` are used for the cases."""
+    contents = {c.sample_id: content_digest(c) for c in cases}
+    return settle_verdicts(read_store(folder / STORE), {c.sample_id: c.labels for c in cases}, contents)
+
+
+def mark_disagreed(cases: Iterable[ReviewCase], settled: Settled) -> list[ReviewCase]:
+    """Return the cases, with those marked on which people disagree. Once a marked case is settled, its mark goes."""
+
+    def disagree(case: ReviewCase) -> bool:
+        return case.sample_id in settled.disagreed or (case.disagreed and case.sample_id not in settled.verdicts)
+
+    return [case.model_copy(update={"disagreed": disagree(case)}) for case in cases]
 
 
 def read_queue(folder: Path) -> list[ReviewCase]:

@@ -1,10 +1,12 @@
-"""Store people's verdicts in an append-only file of JSON Lines. The last line about an item counts.
+"""Store people's verdicts in an append-only file of JSON Lines. Of each person, the last line about an item counts.
 
 The file contains nothing else, and it survives every rerun. Each line has the digest of the content that was judged. If
-the item's content has changed since then, its verdict stays in the file but is no longer used.
+the item's content has changed since then, its verdict stays in the file but is no longer used. If several people have
+judged an item, the verdict of more than half of them is used. Without one, the item is asked about again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +37,7 @@ class Verdict(Record):
     at: str
     """Time of the import, in UTC and ISO 8601."""
     by: str
+    """The person who judged."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,22 @@ class Answer:
     content: str | None
     where: str
     """The line or task in the file, for error messages."""
+    by: str | None = None
+    """The person who judged, if the file says so."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The verdicts that are used, and the sample ids of those that are not."""
+
+    verdicts: dict[str, str]
+    """Maps sample id to a label or `neither`."""
+    outdated: tuple[str, ...] = ()
+    """Items that have changed since they were judged."""
+    disagreed: tuple[str, ...] = ()
+    """Items on which people disagree, with no verdict of more than half of them."""
+    skipped: tuple[str, ...] = ()
+    """Of a file: one sentence per verdict that does not fit its item, naming the line and the item."""
 
 
 @dataclass(frozen=True)
@@ -58,34 +77,63 @@ class Imported:
     changed: tuple[str, ...]
     same: tuple[str, ...]
     withdrawn: tuple[str, ...]
+    disagreed: tuple[str, ...] = ()
+    """The items among these on which people now disagree."""
+    skipped: tuple[str, ...] = ()
+    """One sentence per verdict that was not imported, naming the line and the item."""
 
 
 _EFFECTS = ("new", "changed", "same", "withdrawn")
 
 
-def read_store(path: Path) -> dict[str, Verdict]:
-    """Map sample ids to the current verdicts. The result is empty if there is no file.
+def read_store(path: Path) -> dict[str, tuple[Verdict, ...]]:
+    """Map sample ids to the current verdicts, one per person. The result is empty if there is no file.
 
     Raises JudgementError, naming the line, if a verdict is invalid.
     """
     if not path.exists():
         return {}
     check_size(path)
-    found = {v.id: v for v in read_models(path, Verdict, "verdict", JudgementError, "restore or remove the line")}
-    return {identity: v for identity, v in found.items() if v.verdict is not None}
+    lines = read_models(path, Verdict, "verdict", JudgementError, "restore or remove the line")
+    latest = {(v.id, v.by): v for v in lines}
+    return _group(latest.values())
 
 
-def split_valid(
-    store: Mapping[str, Verdict], labels: Mapping[str, Sequence[str]], contents: Mapping[str, str]
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the valid verdicts, as a mapping of sample id to a label or `neither`, and the ids of the outdated ones.
+def _group(verdicts: Iterable[Verdict]) -> dict[str, tuple[Verdict, ...]]:
+    """Map sample ids to their verdicts, without those that were withdrawn."""
+    found: dict[str, tuple[Verdict, ...]] = {}
+    for v in verdicts:
+        if v.verdict is not None:
+            found[v.id] = (*found.get(v.id, ()), v)
+    return found
+
+
+def settle_verdicts(
+    store: Mapping[str, Sequence[Verdict]], labels: Mapping[str, Sequence[str]], contents: Mapping[str, str]
+) -> Settled:
+    """Return which verdicts in `store` are used.
 
     `labels` and `contents` map sample ids to the items' current labels and content digests. Verdicts on other items are
     left out. A verdict is outdated if the item's content has changed or if the item no longer offers the label.
     """
-    known = {i: v for i, v in store.items() if i in contents and v.verdict is not None}
-    valid = {i: v.verdict or "" for i, v in known.items() if v.content == contents[i] and _fits(v.verdict, labels[i])}
-    return valid, tuple(i for i in known if i not in valid)
+    settled: dict[str, str] = {}
+    outdated: list[str] = []
+    disagreed: list[str] = []
+    for i, verdicts in store.items():
+        if i not in contents:
+            continue
+        valid = [v.verdict for v in verdicts if v.content == contents[i] and _fits(v.verdict, labels[i])]
+        verdict = _find_majority(valid)
+        if verdict is not None:
+            settled[i] = verdict
+        else:
+            (disagreed if valid else outdated).append(i)
+    return Settled(settled, tuple(outdated), tuple(disagreed))
+
+
+def _find_majority(verdicts: Sequence[str | None]) -> str | None:
+    """Return the verdict of more than half of the people, or None if there is none."""
+    return next((verdict for verdict, count in Counter(verdicts).items() if 2 * count > len(verdicts)), None)
 
 
 def read_answers(file: Path) -> list[Answer]:
@@ -103,25 +151,32 @@ def read_answers(file: Path) -> list[Answer]:
     return answers
 
 
-def read_verdicts(file: Path, labels: Mapping[str, Sequence[str]], *, strict: bool = False) -> dict[str, str]:
-    """Read the verdicts in a file, and map sample ids to a label or `neither`.
+def read_verdicts(file: Path, labels: Mapping[str, Sequence[str]]) -> Settled:
+    """Read the verdicts in a file that is used without an import.
 
-    `labels` maps the sample ids of the known items to the labels they offer. If an item has several verdicts, the last
-    one counts. Verdicts on unknown items are ignored. With `strict`, both are errors. Raises JudgementError, naming
-    file and line, if a line is invalid or if a verdict is not one of its item's labels.
+    `labels` maps the sample ids of the known items to the labels they offer. Verdicts on other items, and verdicts that
+    are not one of their item's labels, are skipped. Of several verdicts of one person on an item, the last one counts.
+    Raises JudgementError, naming file and line, if a line is invalid.
     """
-    verdicts: dict[str, str] = {}
+    latest: dict[tuple[str, str | None], Answer] = {}
+    skipped: list[str] = []
     for answer in read_answers(file):
-        place = f"{file}, {answer.where}"
-        item = f"item {_escape_newlines(answer.id)}"
-        if strict and answer.id not in labels:
-            raise JudgementError(f"{place}: verdict on an unknown {item}; remove the line")
-        if strict and answer.id in verdicts:
-            raise JudgementError(f"{place}: second verdict on {item}; keep one of them")
-        if answer.verdict is not None and answer.id in labels:
-            _check_label(place, answer, labels[answer.id])
-            verdicts[answer.id] = answer.verdict
-    return verdicts
+        if answer.id not in labels:
+            skipped.append(f"{answer.where}: item {_escape_newlines(answer.id)} is not among the items")
+        elif fault := _find_wrong_label(answer, labels[answer.id]):
+            skipped.append(fault)
+        else:
+            latest[answer.id, answer.by] = answer
+    by_item: dict[str, list[str]] = {}
+    for answer in latest.values():
+        if answer.verdict is not None:
+            by_item.setdefault(answer.id, []).append(answer.verdict)
+    found = {i: _find_majority(verdicts) for i, verdicts in by_item.items()}
+    return Settled(
+        {i: verdict for i, verdict in found.items() if verdict is not None},
+        disagreed=tuple(i for i, verdict in found.items() if verdict is None),
+        skipped=tuple(skipped),
+    )
 
 
 def import_verdicts(
@@ -134,48 +189,61 @@ def import_verdicts(
     givens: Mapping[str, str] | None = None,
     answers: Sequence[Answer] | None = None,
 ) -> Imported:
-    """Add a file's verdicts to the store, all of them or none. A verdict that is already in the store adds no line.
+    """Add a file's verdicts to the store. A verdict that is already in the store adds no line.
 
     `labels`, `contents` and `givens` describe the items that were asked about: they map sample ids to the allowed
     labels, the content digest and the given label. `answers` contains the verdicts in `file` if they have already been
-    read, for example from Label Studio's export. Raises JudgementError, naming file and line, if
+    read, for example from Label Studio's export. `by` is the person who judged, where the file does not name one. Of
+    several verdicts of one person on an item, the last one counts. A verdict is skipped if
 
-    - an item was not asked about (unless the store already contains the same verdict);
-    - a verdict is not one of the item's labels;
-    - an item's content or given label has changed since it was judged;
-    - there are two different verdicts on one item.
+    - its item was not asked about (unless the store already contains the same verdict);
+    - it is not one of the item's labels;
+    - the item's content or given label has changed since it was judged.
+
+    Raises JudgementError if all are skipped, and, naming file and line, if a line is invalid.
     """
     found = read_answers(file) if answers is None else answers
     given_now = givens or {}
     store.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{store}.lock"):
-        stored = read_store(store)
-        wanted: dict[str, Answer] = {}
+        stored = {(v.id, v.by): v for verdicts in read_store(store).values() for v in verdicts}
+        wanted: dict[tuple[str, str], Answer] = {}
+        skipped: list[str] = []
         for answer in found:
+            person = answer.by or by
+            before = stored.get((answer.id, person))
             # A page saved again may repeat verdicts of an earlier queue that were imported before.
-            before = stored.get(answer.id)
             repeated = before is not None and (before.verdict, before.content) == (answer.verdict, answer.content)
-            if not (repeated and answer.id not in contents):
-                _check(file, answer, labels, contents, given_now)
-            first = wanted.setdefault(answer.id, answer)
-            if first.verdict != answer.verdict:
-                raise JudgementError(
-                    f"{file}, {answer.where}: item {_escape_newlines(answer.id)} is `{answer.verdict}` here and "
-                    f"`{first.verdict}` in {first.where}; keep one of them"
-                )
-        effects = {i: _compare(a, stored.get(i), contents.get(i)) for i, a in wanted.items()}
+            kept_elsewhere = repeated and answer.id not in contents
+            if fault := None if kept_elsewhere else _find_fault(answer, labels, contents, given_now):
+                skipped.append(fault)
+            else:
+                wanted[answer.id, person] = answer
+        if skipped and not wanted:
+            raise JudgementError(f"{file}, {skipped[0]}; no verdict in the file fits, so name its own run")
+        effects = {key: _compare(a, stored.get(key), contents.get(key[0])) for key, a in wanted.items()}
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        lines = [
-            Verdict(
-                id=i, content=contents[i], verdict=wanted[i].verdict, at=at, by=by,
-                given=given_now.get(i, wanted[i].given or ""),
+        lines = {
+            (i, person): Verdict(
+                id=i, content=contents[i], verdict=wanted[i, person].verdict, at=at, by=person,
+                given=given_now.get(i, wanted[i, person].given or ""),
             )
-            for i, effect in effects.items() if effect != "same"
-        ]  # fmt: skip
+            for (i, person), effect in effects.items() if effect != "same"
+        }  # fmt: skip
         if lines:
             old = store.read_bytes() if store.exists() else b""
-            write_bytes(store, old + dump_json_lines(lines))
-    return Imported(**{name: tuple(i for i, effect in effects.items() if effect == name) for name in _EFFECTS})
+            write_bytes(store, old + dump_json_lines(lines.values()))
+    disagreed = settle_verdicts(_group((stored | lines).values()), labels, contents).disagreed
+    return Imported(
+        **{name: _list_ids(key for key, effect in effects.items() if effect == name) for name in _EFFECTS},
+        disagreed=tuple(i for i in _list_ids(wanted) if i in disagreed),
+        skipped=tuple(skipped),
+    )
+
+
+def _list_ids(keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the sample ids of (sample id, person) pairs, each once."""
+    return tuple(dict.fromkeys(i for i, _ in keys))
 
 
 def _compare(answer: Answer, before: Verdict | None, content: str | None) -> str:
@@ -188,34 +256,31 @@ def _compare(answer: Answer, before: Verdict | None, content: str | None) -> str
     return "same" if unchanged else "changed"
 
 
-def _check(
-    file: Path,
+def _find_fault(
     answer: Answer,
     labels: Mapping[str, Sequence[str]],
     contents: Mapping[str, str],
     givens: Mapping[str, str],
-) -> None:
-    place = f"{file}, {answer.where}"
-    item = f"item {_escape_newlines(answer.id)}"
+) -> str | None:
+    """Return a sentence that says why the verdict can't be used, or None."""
+    place = f"{answer.where}: item {_escape_newlines(answer.id)}"
     if answer.id not in contents:
-        raise JudgementError(f"{place}: {item} was not asked about in this run; remove it, or name its own run")
-    _check_label(place, answer, labels[answer.id])
+        return f"{place} is not in this run's review queue"
     if answer.content is not None and answer.content != contents[answer.id]:
-        raise JudgementError(f"{place}: {item} has changed since it was judged; remove the line and judge again")
+        return f"{place} has changed since it was judged; judge it again"
     given = givens.get(answer.id)
     if None not in (answer.given, given) and answer.given != given:
-        raise JudgementError(
-            f"{place}: {item} was judged when its given label was `{answer.given}`, now it is `{given}`; "
-            "remove the line and judge again"
-        )
+        return f"{place} was judged when its given label was `{answer.given}`, now it is `{given}`; judge it again"
+    return _find_wrong_label(answer, labels[answer.id])
 
 
-def _check_label(place: str, answer: Answer, labels: Sequence[str]) -> None:
-    if answer.verdict is not None and not _fits(answer.verdict, labels):
-        raise JudgementError(
-            f"{place}: `{_escape_newlines(answer.verdict)}` is not a label of item {_escape_newlines(answer.id)}; "
-            f"write one of its labels, or `{NEITHER}`"
-        )
+def _find_wrong_label(answer: Answer, labels: Sequence[str]) -> str | None:
+    if answer.verdict is None or _fits(answer.verdict, labels):
+        return None
+    return (
+        f"{answer.where}: `{_escape_newlines(answer.verdict)}` is not a label of item {_escape_newlines(answer.id)}; "
+        f"write one of its labels, or `{NEITHER}`"
+    )
 
 
 def _escape_newlines(text: str) -> str:
@@ -231,14 +296,16 @@ def _make_answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
     verdict = row.get("verdict", 0)
     if verdict is None:
         verdict = ""
-    stated = (row.get("given"), row.get("content"))
+    # The page writes an empty given label for an item of the audit.
+    stated = (row.get("given") or None, row.get("content"))
+    by = row.get("by")
     if not isinstance(identity, str | int) or not isinstance(verdict, str):
         raise JudgementError(f'{file}, {where}: needs an "id" and text in "verdict"')
-    if not all(isinstance(value, str | None) for value in stated):
-        raise JudgementError(f'{file}, {where}: "given" and "content" must be text; remove them or save again')
+    if not all(isinstance(value, str | None) for value in (*stated, by)):
+        raise JudgementError(f'{file}, {where}: "given", "content" and "by" must be text; remove them or save again')
     if not verdict.strip() and row.get("withdrawn") is not True:
         return None
-    return Answer(str(identity), verdict.strip() or None, *stated, where)
+    return Answer(str(identity), verdict.strip() or None, *stated, where, (by or "").strip() or None)
 
 
 def check_size(path: Path) -> None:

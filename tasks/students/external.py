@@ -15,13 +15,13 @@ from tasks.models.engines.identity import identify_model
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
-from tasks.records import Sample, content_digest, digest_of
+from tasks.records import Sample, digest_of
 from tasks.students.asking import choose_base_engine
 from tasks.students.external_output import find_checkpoint, read_log_tail, read_training_log, take_checkpoint
 from tasks.students.external_process import end_leftovers, run_child
 from tasks.students.loss_curves import Curve, Progress, draw_curve
 from tasks.students.settings import ExternalSpec
-from tasks.students.student_folder import describe_training, is_trained, keep_student, work_folder
+from tasks.students.student_folder import describe_training, identify_item, is_trained, keep_student, work_folder
 
 _FOLDER = TEMPLATES / "students"
 _DATASET = "labelstill"
@@ -50,12 +50,14 @@ class ExternalRecipe:
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
         """Return a digest that identifies the student of `fold`, made from its items, settings, base and seed."""
-        recipe = [self._template.read_text("utf-8"), self._deepspeed.read_text("utf-8") if self._deepspeed else ""]
+        recipe = read_trainer_files(self.spec)
         base = identify_model(choose_base_engine(self.spec))
-        items = sorted([s.id, content_digest(s), s.given] for s in train)
+        pack, texts = self.prompter.pack, self.prompter.texts
+        ordered = sorted(train, key=lambda s: s.id)
+        items = [identify_item(s, texts, pack.task(s.task).labels) for s in ordered]
         ingredients = [self.spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT), recipe, base]
         pixels = [self.prompter.min_pixels, self.prompter.max_pixels]
-        return digest_of([*ingredients, self.prompter.pack.digest, items, *pixels, fold, self.seed])[:16]
+        return digest_of([*ingredients, pack.digest, items, *pixels, fold, self.seed])[:16]
 
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
         """Train one student on `train`, each item with its given label, and return its folder.
@@ -100,6 +102,7 @@ class ExternalRecipe:
         spec, prompter = self.spec, self.prompter
         data = write_data(work / "data", _DATASET, spec.trainer, make_label_examples(prompter, train, self.images))
         config = work / "train.yaml"
+        deepspeed = _find_deepspeed(spec)
         words: dict[str, Plain] = {
             "base": str(Path(spec.base).resolve()) if Path(spec.base).is_dir() else spec.base,
             "revision": self.revision or spec.revision,
@@ -113,9 +116,9 @@ class ExternalRecipe:
             "min_pixels": prompter.min_pixels,
             "max_pixels": prompter.max_pixels,
             "max_tokens": spec.max_tokens,
-            "deepspeed": str(self._deepspeed) if self._deepspeed else None,
+            "deepspeed": str(deepspeed) if deepspeed else None,
         }
-        write_configuration(config, self._template, spec.settings, words)
+        write_configuration(config, _find_configuration(spec), spec.settings, words)
         words["config"] = str(config)
         command = [str(fill_words(word, words, "student.command")) for word in spec.command or _COMMANDS[spec.trainer]]
         if shutil.which(command[0], path=self._environment.get("PATH")) is None:
@@ -154,16 +157,22 @@ class ExternalRecipe:
             own = {"FORCE_TORCHRUN": "1"}  # LLaMA-Factory refuses DeepSpeed on one GPU without it
         return {**os.environ, **own, **self.spec.environment}
 
-    @property
-    def _template(self) -> Path:
-        name = self.spec.template or f"{self.spec.trainer}_{'lora' if self.spec.adapter else 'full'}.yaml"
-        return _find_template(name, name, "student.template")
 
-    @property
-    def _deepspeed(self) -> Path | None:
-        if self.spec.deepspeed is None:
-            return None
-        return _find_template(f"deepspeed_{self.spec.deepspeed}.json", self.spec.deepspeed, "student.deepspeed")
+def read_trainer_files(spec: ExternalSpec) -> list[str]:
+    """Return the text of the trainer's template, and that of its DeepSpeed configuration or an empty text."""
+    deepspeed = _find_deepspeed(spec)
+    return [_find_configuration(spec).read_text("utf-8"), deepspeed.read_text("utf-8") if deepspeed else ""]
+
+
+def _find_configuration(spec: ExternalSpec) -> Path:
+    name = spec.template or f"{spec.trainer}_{'lora' if spec.adapter else 'full'}.yaml"
+    return _find_template(name, name, "student.template")
+
+
+def _find_deepspeed(spec: ExternalSpec) -> Path | None:
+    if spec.deepspeed is None:
+        return None
+    return _find_template(f"deepspeed_{spec.deepspeed}.json", spec.deepspeed, "student.deepspeed")
 
 
 def _find_template(name: str, path: str, key: str) -> Path:

@@ -23,13 +23,13 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 from tasks.errors import ConfigError
 from tasks.models.engines.identity import identify_model
 from tasks.prompts.prompter import Prompter
-from tasks.records import Sample, content_digest, digest_of
+from tasks.records import Sample, digest_of
 from tasks.students.asking import choose_base_engine
 from tasks.students.lora_checkpoints import KEPT, Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import choose_taught_items, make_dataset
 from tasks.students.loss_curves import Progress, draw_curve, read_curve
 from tasks.students.settings import StudentSpec
-from tasks.students.student_folder import describe_training, is_trained, keep_student, work_folder
+from tasks.students.student_folder import describe_training, identify_item, is_trained, keep_student, work_folder
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +57,17 @@ class LoraRecipe:
     """Revision at which to load the base; `spec.revision` if None."""
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
-        """Return a digest that identifies a student, made from its items, settings, base, fold and repeat.
+        """Return a digest that identifies a student, made from its items, texts, settings, base, fold and repeat.
 
         Raises ConfigError as `train` does.
         """
         ingredients = self.spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT)
         taught = choose_taught_items(self.spec, train, self.reasons)
-        items = [[s.id, content_digest(s), s.given, reason] for s, reason in taught]
+        pack = self.prompter.pack
+        items = [[*identify_item(s, self.prompter.texts, pack.task(s.task).labels), reason] for s, reason in taught]
         base = identify_model(choose_base_engine(self.spec))
         origin = [self.start.name] if self.start else []
-        return digest_of([ingredients, base, self.prompter.pack.digest, items, fold, self.repeat, *origin])[:16]
+        return digest_of([ingredients, base, pack.digest, items, fold, self.repeat, *origin])[:16]
 
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
         """Train one student on `train`, each item with its given label, and return its adapter's folder.

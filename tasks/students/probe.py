@@ -17,7 +17,8 @@ import numpy as np
 import orjson
 
 from tasks.errors import ConfigError, EngineError
-from tasks.records import Outcome, Prediction, Sample, content_digest, digest_of
+from tasks.models.engines.identity import identify_checkpoint
+from tasks.records import Outcome, Prediction, Sample, digest_of
 from tasks.storage.json_lines import write_json
 from tasks.students.folds import make_folds
 from tasks.students.loss_curves import Progress
@@ -30,7 +31,14 @@ from tasks.students.probe_features import (
     pool_images,
 )
 from tasks.students.settings import ProbeSpec
-from tasks.students.student_folder import describe_training, is_trained, keep_student, read_facts, work_folder
+from tasks.students.student_folder import (
+    describe_training,
+    identify_item,
+    is_trained,
+    keep_student,
+    read_facts,
+    work_folder,
+)
 
 _INNER_FOLDS = 3
 
@@ -48,9 +56,11 @@ class ProbeRecipe:
 
     def digest(self, train: Sequence[Sample], fold: int) -> str:
         """Return a digest that identifies the probe of `fold`, made from its items, settings and seed."""
-        items = sorted([s.id, content_digest(s), s.given, join_image_text(s, self.texts)] for s in train)
+        items = [identify_item(s, self.texts) for s in sorted(train, key=lambda s: s.id)]
         ingredients = self.spec.model_dump(mode="json", exclude={"folds", "repeats", "seed"})
-        return digest_of([ingredients, items, fold, self.seed])[:16]
+        name = self.spec.embedding_model
+        embedder = [identify_checkpoint(name, None)] if name is not None else []
+        return digest_of([ingredients, items, fold, self.seed, *embedder])[:16]
 
     def train(self, train: Sequence[Sample], fold: int, folder: Path, _: Progress) -> Path:
         """Fit a probe to the items of `train` and their given labels, and return its folder.
@@ -69,7 +79,7 @@ class ProbeRecipe:
         given = [s.given or "" for s in samples]
         offered = [s.labels for s in samples]
         inner_folds = _make_inner_parts(samples, self.seed)
-        classifier = fit(weighing.make_rows(blocks), given, offered, inner_folds, self.spec.regularisation)
+        classifier = fit(weighing.make_rows(blocks), given, offered, inner_folds, self.spec.regularisation, self.seed)
         work = work_folder(folder)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)

@@ -113,18 +113,20 @@ def fit(
     offered: Sequence[Sequence[str]],
     inner_folds: Sequence[int] | None,
     regularisation: float | None,
+    seed: int,
 ) -> Classifier:
     """Fit a classifier to `rows` (items × features, sparse) and `labels`, each of which is in its item's `offered`.
 
     `inner_folds` gives each item's calibration fold (−1: none). C (unless `regularisation` is given), the temperature
-    and the weight of the prior are tuned on these folds. If `inner_folds` is None, they keep their defaults.
+    and the weight of the prior are tuned on these folds. If `inner_folds` is None, they keep their defaults. `seed`
+    determines the random directions to which the rows of a large set are reduced.
     The model is scikit-learn's multinomial logistic regression with balanced classes and L2 regularisation.
     """
     classes = tuple(sorted(set(labels)))
     places = {label: position for position, label in enumerate(classes)}
     targets = np.array([places[label] for label in labels])
     log_prior = np.log(np.bincount(targets) / len(targets))
-    inside, back = _project_to_span(rows)
+    inside, back = _project_to_span(rows, seed)
     strength, temperature, prior = regularisation or _MIDDLE, 1.0, 1.0
     if inner_folds is not None and len(classes) > 1:
         allowed = np.array([[label in labels_of for label in classes] for labels_of in map(set, offered)])
@@ -137,14 +139,14 @@ def fit(
     return Classifier(classes, back @ weights, offsets, log_prior, strength, temperature, prior)
 
 
-def _project_to_span(rows: Any) -> tuple[Array, Any]:
+def _project_to_span(rows: Any, seed: int) -> tuple[Array, Any]:
     """Return the rows in coordinates of their span (items × directions), and the matrix from weights to features.
 
     Regularised weights are in the span of the rows, so nothing is lost, and a fit on a hundred thousand n-grams becomes
     one on as many numbers as there are items.
     """
     if rows.shape[0] > _EXACT_ITEMS:
-        reduction: Any = TruncatedSVD(min(_DIRECTIONS, rows.shape[1] - 1), random_state=0)
+        reduction: Any = TruncatedSVD(min(_DIRECTIONS, rows.shape[1] - 1), random_state=seed)
         return reduction.fit_transform(rows), reduction.components_.T
     squares, directions = np.linalg.eigh((rows @ rows.T).toarray())
     kept = squares > 1e-9 * max(float(squares[-1]), 1e-9)

@@ -16,9 +16,10 @@ class FoldSettings(Settings):
     folds: int = Field(default=5, ge=2)
     """Number of folds; each student is trained without one of them."""
     repeats: int = Field(default=1, ge=1)
-    """How often the labelled set is split into folds; each split has its own seed and students."""
+    """How often the labelled set is split into folds; each split has its own students."""
     seed: int = 0
-    """Seed of folds, initialisation and training order."""
+    """Seed of every random choice in training: initialisation, training order, inner validation. `evaluate` counts its
+    students' seeds from it. The folds follow from the run's own `seed`."""
 
     def seed_of(self, repeat: int) -> int:
         """Return the seed of probes and external trainers in a repeat."""

@@ -1,7 +1,7 @@
 """Read and write a student's folder, which is complete once it contains student.json."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,21 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def work_folder(folder: Path) -> Path:
     """Return the hidden folder, beside `folder`, in which the student is trained."""
     return folder.with_name(f".{folder.name}.part")
+
+
+def identify_item(sample: Sample, texts: Mapping[str, str], usual: Iterable[str] = ()) -> list[object]:
+    """Return what a student learns from an item, for the student's digest.
+
+    The text on the item's images, from `texts` by image digest, is included if there is any, and the item's labels if
+    they are not the `usual` ones. So digests of students that were taught neither stay as they are.
+    """
+    facts: list[object] = [sample.id, content_digest(sample), sample.given]
+    shown = [texts.get(image.sha256, "") for image in sample.images]
+    if any(shown):
+        facts.append(shown)
+    if sample.labels != tuple(usual):
+        facts.append({"labels": sample.labels})
+    return facts
 
 
 def describe_training(spec: FoldSettings, fold: int, train: Sequence[Sample]) -> dict[str, object]:

@@ -136,8 +136,33 @@ def test_twenty_items_are_judged_by_keyboard_saved_and_imported(page: Page, run:
     assert first == {"id": "item-0", "verdict": LABELS[0], "given": LABELS[0], "content": content_digest(asked)}
     assert "20 new, 0 changed, 0 as before" in run_review("import", run, file, "--by", "Ann").output
     store = read_store(run / "review" / "verdicts.jsonl")
-    assert {i: v.verdict for i, v in store.items()} == expected
-    assert {v.by for v in store.values()} == {"Ann"}
+    assert {i: v.verdict for i, (v,) in store.items()} == expected
+    assert {v.by for (v,) in store.values()} == {"Ann"}
+
+
+@in_browser
+def test_the_name_of_the_reviewer_is_saved_with_each_verdict(page: Page, tmp_path: Path) -> None:
+    page.locator("#reviewer").fill("Anna 14")
+    page.keyboard.press("Enter")
+    press_keys(page, "1", "2")
+    lines = [orjson.loads(line) for line in save_verdicts(page, tmp_path).read_bytes().splitlines()]
+    assert [(line["id"], line["by"]) for line in lines] == [("item-0", "Anna 14"), ("item-1", "Anna 14")]
+
+
+@in_browser
+def test_a_blind_item_shows_two_labels_without_roles_and_no_evidence(page: Page, run: Path, tmp_path: Path) -> None:
+    parts = make_cases(tmp_path / "data", 1)[0].parts
+    blind = ReviewCase(
+        sample_id="audited", parts=parts, labels=LABELS, given="", candidate=None, blind=True, choices=LABELS[2:4]
+    )
+    write_queue([blind], run / "review")
+    page.reload()
+    expect(page.locator("#choices .label")).to_have_text([*LABELS[2:4], "", "no label fits, or unusable"])
+    expect(page.locator("#choices .role")).to_have_text(["", "", "other…", "neither"])
+    expect(page.locator("#evidence h2")).to_have_text(["Audit"])
+    press_keys(page, "2")
+    (line,) = save_verdicts(page, tmp_path).read_bytes().splitlines()
+    assert orjson.loads(line)["verdict"] == LABELS[3]
 
 
 @in_browser
@@ -273,16 +298,30 @@ def test_imported_verdicts_are_reported_and_listed(run: Path, tmp_path: Path) ->
     ).output
     assert "2 new, 0 changed, 0 as before, 0 taken back" in output
     assert "2 of 20 judged" in output and "run the configuration again" in output
-    output = run_review("import", run, write_verdicts(tmp_path, item_0="反馈破损")).output
+    output = run_review("import", run, write_verdicts(tmp_path, item_0="反馈破损"), "--by", "[Ann]").output
     assert "0 new, 1 changed" in output and "changed: item-0" in output
     listed = run_review("list", run).output
     assert "[Ann]" in listed and "2 of 20 judged, 0 verdicts no longer used" in listed
 
 
-def test_a_bad_verdict_is_an_error_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(JudgementError, match=r"v\.jsonl, line 2: item nobody was not asked about"):
-        run_review("import", run, write_verdicts(tmp_path, item_0="neither", nobody="neither"))
-    assert not (run / "review" / "verdicts.jsonl").exists()
+def test_an_item_that_left_the_queue_is_named_and_the_others_are_imported(run: Path, tmp_path: Path) -> None:
+    output = run_review("import", run, write_verdicts(tmp_path, item_0="neither", nobody="neither")).output
+    assert "1 new" in output and "not imported: line 2: item nobody is not in this run's review queue" in output
+    assert set(read_store(run / "review" / "verdicts.jsonl")) == {"item-0"}
+    with pytest.raises(JudgementError, match=r"v\.jsonl, line 1: item nobody is not in this run's review queue"):
+        run_review("import", run, write_verdicts(tmp_path, nobody="neither"))
+
+
+def test_a_disagreement_is_reported_listed_and_marked_in_the_queue(run: Path, tmp_path: Path) -> None:
+    run_review("import", run, write_verdicts(tmp_path, item_0="neither", item_1="neither"), "--by", "Ann")
+    output = run_review("import", run, write_verdicts(tmp_path, item_0="查询物流"), "--by", "Ben").output
+    assert "disagreement, to be judged again: item-0 (Ann: neither, Ben: 查询物流)" in output
+    assert "1 of 20 judged, 0 verdicts no longer used, 1 disagreements" in run_review("list", run).output
+    run_review("page", run)
+    assert [c.sample_id for c in _read_queue(run) if c.disagreed] == ["item-0"]
+    run_review("import", run, write_verdicts(tmp_path, item_0="查询物流"), "--by", "Ann")
+    run_review("page", run)
+    assert not any(c.disagreed for c in _read_queue(run))
 
 
 def test_a_run_without_a_queue_is_named(tmp_path: Path) -> None:
@@ -322,7 +361,7 @@ def test_label_studio_gets_the_queue_and_its_export_is_imported(run: Path, tmp_p
     (tmp_path / "export.json").write_bytes(orjson.dumps(back))
     assert "1 new, 1 changed" in run_review("import", run, tmp_path / "export.json").output
     store = read_store(run / "review" / "verdicts.jsonl")
-    assert {i: v.verdict for i, v in store.items()} == {"item-0": "查询物流", "item-2": "neither"}
+    assert {i: v.verdict for i, (v,) in store.items()} == {"item-0": "查询物流", "item-2": "neither"}
 
 
 def test_an_export_must_go_to_a_json_file(run: Path, tmp_path: Path) -> None:

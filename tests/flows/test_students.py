@@ -5,17 +5,39 @@ from pathlib import Path
 from prefect import flow
 
 from flows.asking import open_asker
-from flows.config import CorrectionConfig
+from flows.config import CommonConfig, CorrectionConfig
 from flows.stage import read_manifests
-from flows.students import FoldStudents
+from flows.students import FoldStudents, identify_training_inputs
 from tasks.packs.pack import load_pack
-from tasks.records import Prediction, Split
+from tasks.records import Outcome, Prediction, Split
+from tasks.storage.rows import write_rows
 from tasks.students.folds import make_folds
 from tasks.students.probe import predict_probe
 from tasks.students.probe_features import describe_images
-from tasks.students.settings import ProbeSpec
+from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
+
+
+def test_training_inputs_follow_the_reasons_the_trainers_files_and_the_embedding_model(tmp_path: Path) -> None:
+    config = CommonConfig(pack="demo", output=tmp_path / "run")
+    lora = StudentSpec(base="b", reasons="always")
+    (tmp_path / "own.yaml").write_text("a: 1")
+    external = ExternalSpec(base="b", trainer="swift", template=str(tmp_path / "own.yaml"))
+    embedding = ProbeSpec(images="embeddings", embedding_model=str(tmp_path))
+    found: list[list[dict[str, str]]] = []
+    for reason in ("因为", "因为", "所以"):
+        answer = Prediction(sample_id="a", source="rationale", outcome=Outcome.OK, label="申请退款", reason=reason)
+        write_rows(tmp_path / "run" / "rationales" / "kept.parquet", [answer])
+        (tmp_path / "own.yaml").write_text(f"reason: {reason}")
+        (tmp_path / "config.json").write_text(reason)
+        found.append([identify_training_inputs(config, spec) for spec in (lora, external, embedding)])
+    first, same, other = found
+    assert first == same
+    assert not any(before == after for before, after in zip(first, other, strict=True))
+    assert (
+        identify_training_inputs(config, StudentSpec(base="b")) == {} == identify_training_inputs(config, ProbeSpec())
+    )
 
 
 def test_a_probe_looks_at_the_pools_images(prefect_server: PrefectServer, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.evaluation.table import TRANSDUCTIVE
 from tasks.report.card.facts import Facts
 from tasks.report.card.items import show_item
 from tasks.report.card.prompts import RenderedPrompt
 from tasks.report.card.sections import CHARTED_LABELS, draw_charts, list_rows
-from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, list_warnings
+from tasks.report.card.warnings import is_transductive, list_warnings
 from tasks.report.fonts import embed_fonts, make_legible
 from tasks.storage.html import format_count, html_environment
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from huggingface_hub import DatasetCardData
 
+from tasks.evaluation.table import TRANSDUCTIVE
 from tasks.report.card.page import Card
-from tasks.report.card.warnings import TRANSDUCTIVE, is_transductive, list_warnings
+from tasks.report.card.warnings import is_transductive, list_warnings
 from tasks.storage.html import format_count
 
 _SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -46,9 +47,11 @@ def _name_licence(licence: str | None) -> tuple[str, str | None]:
 
 
 def _list_creators(card: Card) -> list[str]:
+    """Return who made the labels, in the Hub's words. Nobody knows who made the given labels: they were found."""
     origins = card.facts.emitted.origins
-    people = any(origins[o] for o in ("review", "given"))
-    return [*(["expert-generated"] if people else []), *(["machine-generated"] if origins["pseudo"] else [])]
+    by_models = origins["correction"] + origins["pseudo"]
+    counts = {"expert-generated": origins["review"], "found": origins["given"], "machine-generated": by_models}
+    return [word for word, count in counts.items() if count]
 
 
 def _write_lines(card: Card) -> Iterator[str]:

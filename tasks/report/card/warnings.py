@@ -5,10 +5,6 @@ from collections.abc import Iterator
 from tasks.report.card.facts import Facts
 from tasks.storage.html import format_count
 
-TRANSDUCTIVE = (
-    "Transductive: this training set may contain evaluation items or near-duplicates of them. Scores on that "
-    "evaluation set say nothing about new data."
-)
 _FEW_EXAMPLES = 5
 _UNEVEN_CLASSES = 20.0
 """Warn if the largest class has more than this many times the examples of the smallest."""
@@ -24,7 +20,7 @@ def is_transductive(facts: Facts) -> bool:
 
 
 def list_warnings(facts: Facts, licence: str | None) -> list[str]:
-    """Return the warnings as sentences, the most serious first. TRANSDUCTIVE is shown elsewhere and not included."""
+    """Return the warnings as sentences, the most serious first, without the one about a transductive set."""
     return [
         *_check_run(facts),
         *_check_labels(facts),

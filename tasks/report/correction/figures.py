@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from tasks.correction.calibration import Flags, Values, flag_for_best_f1
 from tasks.correction.decide import Decisions
-from tasks.correction.gate import Gate, cross_fit, wilson_interval
+from tasks.correction.gate import Gate, cross_fit
 from tasks.records import NEITHER, Action
 
 _BINS = 10
@@ -131,7 +132,8 @@ def measure_share(hits: int, of: int) -> Share:
     """Return the share `hits` / `of` with its Wilson interval."""
     if of == 0:
         return Share(0, 0, None, None, None)
-    return Share(hits, of, hits / of, *wilson_interval(hits, of))
+    interval = binomtest(hits, of).proportion_ci(method="wilson")
+    return Share(hits, of, hits / of, float(interval.low), float(interval.high))
 
 
 def _find_threshold(decisions: Decisions) -> float | None:
@@ -255,12 +257,13 @@ def _count_by_suspicion(wrong: Values, flagged: Flags) -> tuple[Bar, ...]:
 
 
 def _list_suspects(decisions: Decisions) -> list[dict[str, Any]]:
-    """Return the items whose given labels are most likely to be wrong."""
+    """Return the items whose given labels are most likely to be wrong, without the audited items not judged yet."""
     judgements, beliefs = decisions.judgements, decisions.beliefs
     labels: tuple[str | None, ...] = (*judgements.labels, None)  # -1 is none of them
     given: list[int] = judgements.given.tolist()
     candidate: list[int] = decisions.evidence.candidate.tolist()
-    worst: list[int] = np.argsort(-beliefs.p_wrong, kind="stable")[:_SUSPECTS].tolist()
+    hidden = decisions.unjudged_audit
+    worst = [i for i in np.argsort(-beliefs.p_wrong, kind="stable").tolist() if i not in hidden][:_SUSPECTS]
     return [
         {
             "id": judgements.ids[i],

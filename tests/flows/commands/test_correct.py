@@ -127,12 +127,6 @@ FAULTS = {
     "not UTF-8": (replace_lines("p", 2, make_row("x1").replace("x1", "\udcff")), ["p.jsonl, line 2", "not JSON"]),
     "empty first file": (empty_file("p"), ["p.jsonl", "contains no items"]),
     "empty second file": (empty_file("q"), ["q.jsonl", "contains no items"]),
-    "verdict that is no label": (replace_lines("v", 2, make_verdict("x2", "c")), ["v.jsonl, line 2", "`c`", "neither"]),
-    "verdict on an unknown item": (
-        replace_lines("v", 1, make_verdict("y1", "a")),
-        ["v.jsonl, line 1", "y1", "unknown"],
-    ),
-    "two verdicts on one item": (replace_lines("v", 3, make_verdict("x1", "b")), ["v.jsonl, line 3", "x1"]),
     "a verdict that is no text": (replace_lines("v", 3, make_verdict("x4", 1)), ["v.jsonl, line 3", '"verdict"']),
     "verdicts that are not JSON": (replace_lines("v", 2, "{"), ["v.jsonl, line 2", "not JSON"]),
     "teacher lacks an item": (replace_lines("t", 8), ["t.jsonl", "'x7'", "missing"]),
@@ -219,6 +213,18 @@ def test_verdicts_are_checked_even_if_none_is_used(folder: Path, correct_command
     (folder / "v.jsonl").write_text(make_verdict("nobody", "a") + "\n")
     given = ["--probabilities", folder / "p.jsonl", "--verdicts", folder / "v.jsonl", "--out", folder / "out.jsonl"]
     assert_refused(correct_command, folder, given, ["v.jsonl, line 1", "nobody"])
+
+
+def test_verdicts_that_do_not_fit_are_named_and_the_others_are_used(folder: Path, correct_command: Command) -> None:
+    lines = [make_verdict("gone", "a"), make_verdict("x1", "a"), make_verdict("x2", "c"), make_verdict("x1", "b")]
+    lines += [json.dumps({"id": "x3", "verdict": v, "by": by}) for v, by in (("a", "Ann"), ("b", "Ben"))]
+    (folder / "v.jsonl").write_text("\n".join(lines))
+    result = correct_command(*arguments(folder, folder / "out.jsonl"))
+    rows = {r["id"]: r for r in read_rows(folder / "out.jsonl")}
+    assert [i for i, r in rows.items() if r["reviewed"]] == ["x1"] and rows["x1"]["label"] == "b"
+    assert "not used: line 1: item gone is not among the items" in result.err
+    assert "not used: line 3: `c` is not a label of item x2" in result.err
+    assert "not used: item x3: reviewers disagree" in result.err
 
 
 def test_the_process_ends_with_2_and_one_line(folder: Path) -> None:

@@ -331,8 +331,8 @@ def test_without_enough_verdicts_a_margin_flags(reviews: int) -> None:
 def test_how_sure_the_students_are_of_themselves_hardly_matters(noise: str, power: float) -> None:
     made = make_noisy_set(noise, 0.2, items=1000)
     judgements = judge_noisy_set(made)
-    # So few reviews that the prior, which is on the tempered scale, still has a say.
-    settings = CorrectionSettings(review_budget=20)
+    # So few reviews that the prior, which is on the tempered scale, still has a say; and the gate is open.
+    settings = CorrectionSettings(review_budget=20, gate_level=0)
     plain, bent = (
         correct(j, settings, None, answer_from(made.truth)) for j in (judgements, change_confidence(judgements, power))
     )

@@ -8,6 +8,7 @@ from tasks.correction.judgements import Judgements, index_verdicts
 from tasks.correction.outcome import choose_cases, record_corrections
 from tasks.correction.settings import CorrectionSettings
 from tasks.records import Action, Correction, Sample
+from tasks.report.correction.figures import measure
 from tests.tasks.correction.judging import answer_from, answer_nothing, make_judgements, make_teacher
 from tests.tasks.making import prediction, sample
 
@@ -92,3 +93,35 @@ def test_the_queue_holds_the_audit_and_what_waits_within_the_budget_by_gain(samp
     assert case.candidate == "b" and case.student == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.1})
     assert case.teacher == {} and "reviewer" not in case.why  # a person must not be influenced by others' verdicts
     assert choose_cases(samples, found, decisions, 0) == []
+
+
+def test_an_audited_item_is_blind_until_it_is_judged(samples: list[Sample]) -> None:
+    teacher = make_teacher(np.tile([0.1, 0.7, 0.2], (COUNT, 1)))
+    decisions = correct(judgements(), CorrectionSettings(review_budget=10, audit=8), teacher, answer_nothing)
+    found = records(samples, decisions)
+    queue = choose_cases(samples, found, decisions, 10)
+    audited = [decisions.judgements.ids[i] for i in decisions.person_asked[:8]]
+    assert [c.sample_id for c in queue[:8]] == sorted(audited)
+    for case in queue[:8]:
+        assert case.blind and case.choices == ("a", "b")
+        assert (case.given, case.candidate, case.reason, case.why, case.gain) == ("", None, "", "", 0.0)
+        assert case.student == case.teacher == {}
+    assert not any(c.blind for c in queue[8:])
+    assert {r.why for r in found if r.sample_id in audited} == {"chosen for the audit and not judged yet"}
+    assert not {s["id"] for s in measure(decisions)["suspects"]} & set(audited)
+
+
+def test_the_open_gate_does_not_show_what_it_would_do_with_the_rest_of_the_audit(samples: list[Sample]) -> None:
+    table = make_judgements([0] * COUNT, np.tile([0.1, 0.8, 0.1], (COUNT, 1)))
+    known = dict.fromkeys(range(15), 1)
+    decisions = correct(table, CorrectionSettings(review_budget=20, audit=20), None, answer_nothing, known)
+    assert decisions.gate.open and decisions.unjudged_audit
+    actions = {decisions.action[i] for i in decisions.unjudged_audit}
+    assert actions == {Action.REVIEW}
+    assert Action.RELABEL in {decisions.action[i] for i in set(range(15, COUNT)) - decisions.unjudged_audit}
+
+
+def test_judged_items_stay_in_the_queue_for_other_reviewers(samples: list[Sample]) -> None:
+    decisions = correct(judgements(), CorrectionSettings(review_budget=2, audit=0), None, answer_nothing, {20: 0})
+    queue = choose_cases(samples, records(samples, decisions), decisions, 2, judged=["i20"])
+    assert len(queue) == 3 and queue[-1].sample_id == "i20"

@@ -265,15 +265,15 @@ def settle(sources: Sources) -> tuple[dict[str, str], list[ReviewCase]]:
     taught = [e.sample_id for e in sort_examples(plan, sources)]
     reasons = {d.sample_id: str(d.reason) for d in list_dropped(plan, sources)}
     check_item_counts("emit", taught, list(reasons), list_input_ids(plan, sources))
-    return reasons | dict.fromkeys(taught, "taught"), find_conflicts(plan, sources, 50)[0]
+    return reasons | dict.fromkeys(taught, "taught"), find_conflicts(plan, sources, 50)
 
 
 def use_mix(share: float, **settings: bool) -> EmitSettings:
     return EmitSettings(mix=MixSettings(file=Path("mix.jsonl"), share=share), **settings)
 
 
-def judge(of: Sample, verdict: str) -> Verdict:
-    return Verdict(id=of.id, content=content_digest(of), verdict=verdict, given=GIVEN, at="", by="Ann")
+def judge(of: Sample, verdict: str) -> list[Verdict]:
+    return [Verdict(id=of.id, content=content_digest(of), verdict=verdict, given=GIVEN, at="", by="Ann")]
 
 
 @pytest.mark.parametrize(
@@ -330,9 +330,8 @@ def test_the_number_of_open_conflicts_is_limited_and_judged_ones_stay() -> None:
     rivals = [sample(f"{i}{side}", f"用户: {i}号", given=side) for i in "一二三" for side in (GIVEN, OTHER)]
     answers = {rivals[5].id: judge(rivals[5], THIRD)}
     sources = Sources(labelled=rivals, verdicts=answers)
-    cases, verdicts = find_conflicts(plan_merge(sources, ImageHashes(), seed=0), sources, 3)
+    cases = find_conflicts(plan_merge(sources, ImageHashes(), seed=0), sources, 3)
     assert [c.sample_id for c in cases] == [rivals[i].id for i in (1, 0, 3, 5)]
-    assert verdicts == {rivals[5].id: THIRD}
     assert cases[0].gain == 0.5
 
 
@@ -361,8 +360,8 @@ def test_a_changed_item_is_reviewed_again_if_it_conflicts() -> None:
     }
     sources = Sources(labelled=[*rivals, settled], verdicts=answers)
     plan = plan_merge(sources, ImageHashes(), seed=0)
-    assert [c.sample_id for c in find_conflicts(plan, sources, 2)[0]] == [rivals[1].id, rivals[0].id]
-    assert len(find_conflicts(plan, sources, 50)[0]) == 4
+    assert [c.sample_id for c in find_conflicts(plan, sources, 2)] == [rivals[1].id, rivals[0].id]
+    assert len(find_conflicts(plan, sources, 50)) == 4
 
 
 def test_items_of_two_tasks_over_the_same_dialogues_do_not_compete() -> None:
@@ -468,7 +467,7 @@ def test_several_captions_of_one_picture_do_not_conflict() -> None:
     sources = Sources(labelled=[caption("a", "红鞋"), caption("b", "一双鞋"), caption("c", "红鞋")])
     plan = plan_merge(sources, ImageHashes(), seed=0)
     assert [outcome.reason for outcome in plan.outcomes] == [None, None, "duplicate"]
-    assert find_conflicts(plan, sources, 50) == ([], {})
+    assert find_conflicts(plan, sources, 50) == []
 
 
 def test_contamination_is_checked_first_and_in_the_mix_too() -> None:

@@ -80,6 +80,12 @@ def test_a_report_compares_with_raw_and_says_so_in_a_table() -> None:
     assert "`all` closes" in text
 
 
+def test_the_table_of_a_transductive_set_begins_with_the_warning() -> None:
+    rows = answers("raw", 0.7)
+    assert describe(make_report(rows, transductive=True)).startswith("**Transductive: this training set may contain")
+    assert "ransductive" not in describe(make_report(rows))
+
+
 def test_two_runs_are_compared_on_what_both_answered() -> None:
     old, new = answers("all", 0.7), answers("all", 0.9, draw=1)
     text = compare("old", old, "new", [x for x in new if x.sample_id != "i0"])

@@ -9,8 +9,10 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from tasks.errors import ConfigError
+from tasks.evaluation.table import TRANSDUCTIVE
+from tasks.records import Example
 from tasks.report.card.card import CardSettings, read_settings, write_card
-from tasks.report.card.warnings import TRANSDUCTIVE
+from tasks.storage.rows import read_rows, write_rows
 from tests.tasks.report.made_run import ATTACK, LABELS, make_run
 
 SETTINGS = CardSettings(title="Dialogues <1>", licence="cc-by-4.0", pack="demo")
@@ -116,6 +118,15 @@ def test_the_transductive_warning_is_the_first_line_of_page_and_readme(tmp_path:
     card = DatasetCard.load(run / "card" / "README.md")
     assert card.text.strip().startswith(f"**{TRANSDUCTIVE}**")
     assert "transductive" in (card.data.tags or [])
+
+
+def test_given_labels_are_found_and_not_made_by_experts(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    examples = read_rows(run / "emit" / "kept.parquet", Example)
+    for origins, creators in (({"given"}, ["found"]), ({"given", "correction"}, ["found", "machine-generated"])):
+        write_rows(run / "emit" / "kept.parquet", [e for e in examples if e.origin in origins])
+        write_card(run, SETTINGS)
+        assert DatasetCard.load(run / "card" / "README.md").data.to_dict()["annotations_creators"] == creators
 
 
 def test_a_run_that_is_not_transductive_has_no_such_warning(page: Page) -> None:

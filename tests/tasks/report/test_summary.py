@@ -23,6 +23,11 @@ def test_warnings_of_the_card_are_shown_and_a_licence_removes_one(tmp_path: Path
     assert not any("No licence" in warning for warning in summarize_run(run, "cc0-1.0").warnings)
 
 
+def test_a_transductive_set_is_the_first_warning(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 6, figures={"transductive": 1.0})
+    assert summarize_run(run).warnings[0].startswith("Transductive: this training set may contain evaluation items")
+
+
 def test_the_text_is_one_screen_and_names_existing_files(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "card").mkdir()

@@ -40,7 +40,7 @@ def exported(tmp_path: Path, *tasks: Any) -> Path:
 
 
 def verdicts(tmp_path: Path, *tasks: Any) -> dict[str, str | None]:
-    return {i: answer.verdict for i, answer in read_export(exported(tmp_path, *tasks)).items()}
+    return {answer.id: answer.verdict for answer in read_export(exported(tmp_path, *tasks))}
 
 
 # --- out
@@ -111,9 +111,9 @@ def test_no_case_is_an_empty_list(tmp_path: Path) -> None:
 def test_an_export_gives_each_items_choice(tmp_path: Path) -> None:
     file = exported(tmp_path, task("a", annotation(LABELS[1])), task("b", annotation("neither")), task("c"))
     assert is_export(file)
-    answers = read_export(file)
-    assert {i: a.verdict for i, a in answers.items()} == {"a": LABELS[1], "b": "neither"}
-    assert (answers["b"].given, answers["b"].content, answers["b"].where) == (LABELS[0], "b1", "task 2")
+    first, second = read_export(file)
+    assert (first.id, first.verdict, first.by) == ("a", LABELS[1], None)
+    assert (second.verdict, second.given, second.content, second.where) == ("neither", LABELS[0], "b1", "task 2")
 
 
 def test_a_skipped_task_is_open_and_a_skip_does_not_undo_an_answer(tmp_path: Path) -> None:
@@ -130,6 +130,29 @@ def test_of_several_annotations_the_one_updated_last_counts(tmp_path: Path) -> N
     assert verdicts(tmp_path, task("a", late, early), task("b", early, late)) == {"a": LABELS[1], "b": LABELS[1]}
     twice = verdicts(tmp_path, task("a", late), task("a", early), task("b", early), task("b", late))
     assert twice == {"a": LABELS[1], "b": LABELS[1]}
+
+
+def test_two_annotators_give_two_answers_with_their_names(tmp_path: Path) -> None:
+    ann = annotation(LABELS[1], completed_by={"id": 1, "email": "ann@example.org", "first_name": "Ann"})
+    ben = [annotation(label, at=f"2026-03-1{day}T00:00:00Z", completed_by=2) for day, label in enumerate(LABELS)]
+    answers = read_export(exported(tmp_path, task("a", ann, *ben)))
+    assert [(a.id, a.by, a.verdict) for a in answers] == [
+        ("a", "ann@example.org", LABELS[1]),
+        ("a", "Label Studio user 2", LABELS[2]),
+    ]
+
+
+def test_a_blind_task_tells_neither_the_given_label_nor_what_models_say(tmp_path: Path) -> None:
+    blind = case("a", given="", candidate=None, blind=True, choices=LABELS[:2], disagreed=True)
+    write_tasks([blind], tmp_path / "t.json")
+    (written,) = orjson.loads((tmp_path / "t.json").read_bytes())
+    data = written["data"]
+    assert written["predictions"] == []
+    assert data["given"] == data["candidate"] == "(hidden for the audit)"
+    assert data["reason"] == "Reviewers disagree about this item. (hidden for the audit)"
+    assert [choice["value"] for choice in data["choices"]] == [*LABELS, "neither"]
+    (answer,) = read_export(exported(tmp_path, {"data": data, "annotations": [annotation(LABELS[0])]}))
+    assert (answer.verdict, answer.given) == (LABELS[0], None)
 
 
 def test_without_a_date_the_one_with_a_date_counts(tmp_path: Path) -> None:

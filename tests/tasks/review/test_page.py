@@ -15,6 +15,8 @@ from tasks.items.images import check_image
 from tasks.records import ImageRef, ReviewCase, content_digest
 from tasks.review.page import SHOWN_PIXELS, encode_image, write_review_page
 from tasks.review.queue import read_queue, write_queue
+from tasks.review.verdicts import Verdict
+from tasks.storage.json_lines import write_json_lines
 from tests.tasks.making import image, parts, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损", "询问尺码", "询问用法", "询问优惠")
@@ -197,11 +199,37 @@ def test_a_failed_write_leaves_the_old_page_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_queue_is_read_as_it_was_written(tmp_path: Path) -> None:
     cases = [case("a", "看\u2028这", image("a"), student={LABELS[0]: 0.25}, gain=0.5), case("b", candidate=None)]
-    write_queue(cases, tmp_path / "review", {"b": "neither"}, title="Run & review")
+    given = Verdict(id="b", content=content_digest(cases[1]), verdict="neither", given=LABELS[0], at="", by="Ann")
+    write_json_lines(tmp_path / "review" / "verdicts.jsonl", [given])
+    write_queue(cases, tmp_path / "review", title="Run & review")
     assert read_queue(tmp_path / "review") == cases
     found = elements(tmp_path / "review" / "review.html")
     assert [c["verdict"] for c in found["queue"]["cases"]] == [None, "neither"]
     assert "<h1>Run &amp; review</h1>" in (tmp_path / "review" / "review.html").read_text(encoding="utf-8")
+
+
+def test_a_blind_case_offers_its_two_labels_in_order_and_shows_nothing_else(tmp_path: Path) -> None:
+    blind = case("a", given="", candidate=None, blind=True, choices=(LABELS[1], LABELS[4]))
+    write_queue([blind, case("b")], tmp_path)
+    found = elements(tmp_path / "review.html")
+    shown = found["case-0"]
+    assert (shown["blind"], shown["choices"]) == (True, [LABELS[1], LABELS[4]])
+    assert (shown["candidate"], shown["reason"], shown["why"], shown["rows"]) == (None, "", "", [])
+    assert found["queue"]["cases"][0]["given"] == ""
+    assert (found["case-1"]["blind"], found["case-1"]["choices"]) == (False, list(LABELS[:2]))
+
+
+def test_an_item_on_which_two_people_disagree_is_open_again_and_marked(tmp_path: Path) -> None:
+    one = case("a")
+    said = [(LABELS[0], "Ann"), ("neither", "Ben")]
+    write_json_lines(
+        tmp_path / "verdicts.jsonl",
+        [Verdict(id="a", content=content_digest(one), verdict=v, given=LABELS[0], at="", by=by) for v, by in said],
+    )
+    write_queue([one, case("b")], tmp_path)
+    assert [c.disagreed for c in read_queue(tmp_path)] == [True, False]
+    found = elements(tmp_path / "review.html")
+    assert (found["queue"]["cases"][0]["verdict"], found["case-0"]["disagreed"]) == (None, True)
 
 
 def test_an_empty_queue_is_a_page_too(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from tasks.errors import ConfigError, EngineError
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
+from tasks.prompts.prompter import Prompter
 from tasks.records import ImageRef, Sample, content_digest
 from tasks.students.external import ExternalRecipe
 from tasks.students.external_output import find_student_checkpoint
@@ -301,3 +302,15 @@ def test_the_digest_follows_what_a_student_is_made_of(train: list[Sample], tmp_p
     own.write_text("a: 2\n", "utf-8")
     others.append(ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train, 0))
     assert len({digest, *others}) == 7
+
+
+def test_the_digest_follows_the_text_on_images(train: list[Sample]) -> None:
+    plain = prompter()
+    shown = train[2].images[0].sha256
+    digests = [
+        ExternalRecipe(
+            spec(), Prompter(plain.pack, "base", max_pixels=112 * 168, min_pixels=56 * 56, texts=texts), 0
+        ).digest(train, 0)
+        for texts in ({}, {"elsewhere": "退款"}, {shown: "退款"}, {shown: "退货"})
+    ]
+    assert digests[0] == digests[1] and len(set(digests)) == 3

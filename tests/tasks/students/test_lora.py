@@ -281,3 +281,19 @@ def test_the_digest_follows_what_a_student_is_made_of(
         ),
     ]
     assert len({digest, *others}) == 9
+
+
+def test_the_digest_follows_the_text_on_images_and_the_labels_that_are_offered(
+    spec: StudentSpec, prompter: Prompter, samples: list[Sample]
+) -> None:
+    shown, other = samples[0].images[0].sha256, "0" * 64
+    digests = [
+        LoraRecipe(spec, Prompter(prompter.pack, "base", max_pixels=PIXELS, min_pixels=PIXELS, texts=texts)).digest(
+            samples, 0
+        )
+        for texts in ({}, {other: "退款"}, {shown: "退款"}, {shown: "退货"})
+    ]
+    assert digests[0] == digests[1]
+    fewer = samples[0].model_copy(update={"labels": samples[0].labels[::-1]})
+    digests.append(LoraRecipe(spec, prompter).digest([fewer, *samples[1:]], 0))
+    assert len(set(digests)) == 4

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.sparse import random as sparse_random
 from sklearn.metrics import roc_auc_score
 
 from tasks.demo.checkpoint import write_checkpoint
@@ -18,6 +19,7 @@ from tasks.packs.pack import load_pack
 from tasks.records import Outcome, Prediction, Sample, Split, content_digest
 from tasks.students.folds import make_folds
 from tasks.students.probe import ProbeRecipe, predict_probe
+from tasks.students.probe_classifier import fit
 from tasks.students.probe_features import Vector, describe_images
 from tasks.students.settings import ProbeSpec
 from tests.tasks.making import image, sample
@@ -205,3 +207,10 @@ def test_the_digest_follows_what_a_probe_is_made_of(data: Data) -> None:
         ProbeRecipe(SPEC.model_copy(update={"ngrams": (1, 2)}), 1, {}, {}).digest(items, 0),
     ]
     assert len({digest, *others}) == 6
+
+
+def test_the_reduction_of_a_large_set_follows_the_seed() -> None:
+    rows = sparse_random(4001, 60, density=0.2, random_state=0, format="csr")
+    labels = ["ab"[i % 2] for i in range(4001)]
+    one, same, other = (fit(rows, labels, ["ab"] * 4001, None, 1.0, seed).weights for seed in (0, 0, 1))
+    assert (one == same).all() and (one != other).any()
