@@ -18,13 +18,21 @@ def evaluate_command(
 
     loaded = load_config(config).make_evaluate_config()
     find_or_start_server()
-    from flows.evaluate import STAGE, evaluate
+    from flows.evaluate import evaluate
+
+    evaluate(loaded)
+    typer.echo(describe_evaluation(loaded.output))
+
+
+def describe_evaluation(output: Path) -> str:
+    """Return the scores of an evaluated run as a table, below a warning if they say nothing about new data."""
+    from flows.evaluate import STAGE, warn_if_transductive
     from tasks.evaluation.scores import Scored
     from tasks.evaluation.table import describe, make_report
     from tasks.storage.rows import read_rows
 
-    evaluate(loaded)
-    typer.echo(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))))
+    table = describe(make_report(read_rows(output / STAGE / "kept.parquet", Scored)))
+    return "\n\n".join(filter(None, (warn_if_transductive(output), table)))
 
 
 def compare_command(
