@@ -23,6 +23,7 @@ from tasks.models.costs import Budget
 from tasks.models.engines.engine import Engine, Workplace
 from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.failures import FailureLimit
 from tasks.models.image_cache import ImageCache, fill_cache
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.pins import pin_model
@@ -108,8 +109,9 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
     with Ledger(config.ledger) as ledger:
         if ledger.notice:
             get_run_logger().warning("%s", ledger.notice)
+        limit = FailureLimit(stage, config.max_failed_share)
         try:
-            with Asker(ledger, open_engine, collect, _BUDGET.get()) as asker:
+            with Asker(ledger, open_engine, collect, _BUDGET.get(), limit) as asker:
                 yield asker
         finally:
             if ledger.damage:

@@ -59,6 +59,9 @@ class CommonConfig(Settings):
     """Number of answers that one task run collects. Choose it so that a task run takes at least 30 seconds."""
     seed: int = 0
     """Random seed for folds, sampling and the audit."""
+    max_failed_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of a stage's questions of one kind that may fail (no, cut-off or unreadable answer); with more, the run
+    fails. Fewer than 5 failures never fail a run. Unreadable images do not count."""
     runner: Runner = "threads"
     """Where work runs: `threads` means this machine; with `kind: ray`, shards and vLLM servers run on a Ray cluster."""
 
@@ -119,7 +122,7 @@ class EmitConfig(SetsConfig):
     emit: EmitSettings = EmitSettings()
     """How the training set is merged and exported."""
     candidate: bool = False
-    """Merge into <output>/candidate only; write no files for trainers and record no version."""
+    """Make a version to look at, <output>/candidate, without publishing it."""
     rationales: RationaleSettings = RationaleSettings()
     """Which reasons are too similar to be used, and what happens to items without a reason."""
     stages: tuple[StageName, ...] = ("rationales", "pseudo_labels", "correction")
@@ -211,7 +214,9 @@ class RelabelConfig(DistillConfig):
     approval: ApprovalSettings = ApprovalSettings()
     """When a person is asked before a version is published."""
     publish: bool = False
-    """Publish the new version no matter how much it differs. This also publishes a version that was held back."""
+    """Publish the version that was held back, exactly as it is. Nothing is asked or merged again."""
+    undo: bool = False
+    """Go back to the version that was published before the present one, which is then held back."""
 
 
 class EvaluateConfig(CommonConfig):

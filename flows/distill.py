@@ -1,6 +1,7 @@
 """Run all stages as one flow with four subflows: first rationales, then correction, pseudo-labels and emit."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from flows.correction import correction
 from flows.emit import emit
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
-from flows.run_lock import hold_output
+from flows.run_lock import BULK_FAILURES, hold_output
 from flows.service.pages import show_links
 from flows.stage import run_as_task, share_readings
 from flows.ui import show_in_ui
@@ -32,7 +33,7 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     its earlier result is reused. Returns a dict that maps stage name to record, or None if the budget was spent.
     """
     config.check_engines()
-    with charge_budget(config.budget), share_readings():
+    with charge_budget(config.budget), share_readings(), show_bulk_failure(config):
         records = run_stages(config.list_stage_configs())
     log = get_run_logger()
     for stage in ("rationales", "pseudo_labels", "correction"):
@@ -61,6 +62,16 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
     return records
+
+
+@contextmanager
+def show_bulk_failure(config: DistillConfig) -> Generator[None]:
+    """Context manager: if the block fails because of the models, write card and summary, which then say why."""
+    try:
+        yield
+    except BULK_FAILURES:
+        write_card_and_summary(config)
+        raise
 
 
 def write_card_and_summary(config: DistillConfig) -> None:

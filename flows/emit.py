@@ -1,5 +1,8 @@
 """Stage 4: merge the decisions of the earlier stages into one training set, in the formats that trainers read."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from prefect import flow, get_run_logger
 
 from flows.asking import read_texts
@@ -7,17 +10,18 @@ from flows.config import EmitConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, run_as_task, show_table
 from tasks.dataset.conflicts import find_conflicts
-from tasks.dataset.merge import STAGE, Emitted, write_merged
+from tasks.dataset.merge import STAGE, Emitted, check_mix, write_merged
 from tasks.dataset.merge_plan import Plan, plan_merge
+from tasks.dataset.publication import CANDIDATE, PUBLISHED, make_candidate, make_version_folder, publish
 from tasks.dataset.sources import Sources, check_stages, read_sources
-from tasks.dataset.versions import CANDIDATE, record_version
 from tasks.items.file_states import read_file_state
 from tasks.items.image_hashes import ImageHashes
+from tasks.items.settings import SourceConfig
 from tasks.prompts.prompter import Prompter
 from tasks.records import Split
 from tasks.review.queue import CONFLICTS, STORE, write_queue
 from tasks.storage.stage_record import StageRecord
-from tasks.storage.stages import close_stage, open_stage
+from tasks.storage.stages import close_stage
 
 _MAX_CONFLICTS = 200
 """Maximum number of conflicts on a review page, which embeds images. More follow when these are settled."""
@@ -30,28 +34,51 @@ _ROWS_SHOWN = 200
 @flow(name="emit", flow_run_name="emit: {config.pack}", timeout_seconds=12 * 3600)
 @hold_output
 def emit(config: EmitConfig) -> StageRecord:
-    """Merge the results of the earlier stages under `output` and write `output`/emit.
+    """Merge the results of the earlier stages under `output` into a new version, and let `output`/emit point to it.
 
     kept.parquet has the shuffled examples with their provenance. The folder also gets the set in each trainer's format.
     Items with the same content and different labels are written to `output`/review_conflicts for a person to review.
     Raises ConfigError if a stage to be merged has no finished result.
     """
-    stage = Stage(STAGE, config, needs_labels=False, folder=CANDIDATE if config.candidate else STAGE)
-    pack = stage.pack
+    stage = Stage(STAGE, config, needs_labels=False)
     given = {Split.LABELLED: config.labelled, Split.UNLABELLED: config.unlabelled, Split.TEST: config.evaluation}
     sets = {split: source for split, source in given.items() if source is not None}
     for split, source in sets.items():
         stage.read(_INPUTS[split], source, split)
     digests = {split: stage.inputs[_INPUTS[split]] for split in sets}
     stage.inputs |= check_stages(config.output, config.stages, sets, digests)
+    if (record := _find_finished(config, stage)) is None:
+        record = _make_version(config, stage, sets)
+    _publish(config, stage.folder.resolve())
+    return record
+
+
+def _find_finished(config: EmitConfig, stage: Stage) -> StageRecord | None:
+    """Return the record of an unchanged version, the candidate or the published one, and set `stage.folder` to it."""
     mix = config.emit.mix
-    record = stage.find_finished(
-        settings=config.emit,
-        reasons=[config.rationales.without_reason, config.rationales.opening_share],
-        files=[read_file_state(path) for path in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
-    )
-    if record is not None:
-        return record
+    decisive = {
+        "settings": config.emit.model_dump(mode="json", exclude={"keep_versions"}),
+        "reasons": [config.rationales.without_reason, config.rationales.opening_share],
+        "files": [read_file_state(p) for p in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
+    }
+    for link in (PUBLISHED, CANDIDATE):
+        stage.folder = config.output / link
+        if (record := stage.find_finished(**decisive)) is not None:
+            return record
+    return None
+
+
+def _publish(config: EmitConfig, folder: Path) -> None:
+    """Make the finished version in `folder` the candidate and, unless only a candidate is wanted, publish it."""
+    make_candidate(config.output, folder, config.emit.keep_versions)
+    if not config.candidate and folder != (config.output / PUBLISHED).resolve():
+        version = publish(config.output, folder, config.emit.keep_versions)
+        get_run_logger().info("published version %s of the set in %s", version.short, folder)
+
+
+def _make_version(config: EmitConfig, stage: Stage, sets: Mapping[Split, SourceConfig]) -> StageRecord:
+    """Merge the sets and the stages' results into a new version, set `stage.folder` to it, and return its record."""
+    pack = stage.pack
     sources = read_sources(config.output, sets, config.stages, pack, config.emit, config.rationales, config.seed)
     get_run_logger().info("%d reasons are left out because they are too similar to others", sources.alike_reasons)
     samples = (sample for part in (sources.labelled, sources.pool) for sample in part)
@@ -59,18 +86,16 @@ def emit(config: EmitConfig) -> StageRecord:
     prompter = Prompter(pack, "", max_pixels=1, min_pixels=1, texts=read_texts(config, pack, samples))
     what = f"merge {len(sources.labelled)} labelled and {len(sources.pool)} pool items"
     record = run_as_task("merge and export", what, lambda: _merge(config, sources, prompter, stage))
-    stage.show(record)
+    stage.show(record, alert=not config.candidate)  # for an empty candidate `relabel` sends the alert
     return record
 
 
 def _merge(config: EmitConfig, sources: Sources, prompter: Prompter, stage: Stage) -> StageRecord:
     """Merge `sources` into the stage's folder and return the finished record."""
     plan = plan_merge(sources, ImageHashes(config.images / "hashes.sqlite"), config.seed)
-    open_stage(stage.folder)
-    emitted = write_merged(stage.folder, plan, sources, prompter, config.seed, candidate=config.candidate)
-    if not config.candidate:
-        version = record_version(config.output, stage.folder / "kept.parquet", stage.recipe)
-        get_run_logger().info("wrote version %s of the set", version.short)
+    check_mix(plan, sources)
+    stage.folder = make_version_folder(config.output)
+    emitted = write_merged(stage.folder, plan, sources, prompter, config.seed)
     _ask(config, sources, plan)
     _show(emitted)
     return close_stage(stage.folder, stage.make_record(emitted.figures(plan, sources)), emitted.kept, emitted.dropped)

@@ -1,8 +1,9 @@
 """Measure whether the new set is better: train the same student on each variant of it and score held-out items."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
-from flows.run_lock import hold_output
+from flows.run_lock import BULK_FAILURES, hold_output
 from flows.stage import Stage, read_manifests, run_as_task, show_table
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
@@ -30,6 +31,8 @@ from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import read_settings, write_card
+from tasks.report.card.warnings import TRANSDUCTIVE
+from tasks.storage.failure import write_failure
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord, read_record
@@ -59,6 +62,8 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     if "emit" not in stage.inputs:
         raise ConfigError(f"{config.output / 'emit'}: no finished training set; run `labelstill run` with it first")
     check_held_out(config.output, config.evaluation.manifest, stage.inputs["evaluation"])
+    if is_transductive(config.output):
+        get_run_logger().warning("%s", TRANSDUCTIVE)
     truth = read_truth(settings.truth) if settings.truth else {}
     if (record := stage.find_finished(settings=settings, student=config.student, truth=truth)) is not None:
         return record
@@ -84,7 +89,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             get_run_logger().info("variant `%s` is skipped: the run has no data for it", variant)
     _train(trials, settings.parallel)
     measured = [s for s in held_out if s.id in labels]
-    with open_asker(config, STAGE, [*measured, *tested]) as asker:
+    with _show_bulk_failure(config.output), open_asker(config, STAGE, [*measured, *tested]) as asker:
         students = _Students(pack, trials, asker)
         rows = [row for trial in trials for row in students.score(trial, measured, labels, settings.ask_reasons)]
         if config.test is not None and tested:
@@ -100,9 +105,24 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     _show(report)
     ids = [s.id for s in measured for _ in trials] + [d.sample_id for d in dropped]
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
-    if (card := read_settings(config.output)) is not None:
-        run_as_task("card", "put the students on the run's card", lambda: write_card(config.output, card))
+    _update_card(config.output)
     return record
+
+
+@contextmanager
+def _show_bulk_failure(output: Path) -> Generator[None]:
+    """Context manager: if the block fails because of the models, rewrite the card, which then says why."""
+    try:
+        yield
+    except BULK_FAILURES as error:
+        write_failure(output, error)
+        _update_card(output)
+        raise
+
+
+def _update_card(output: Path) -> None:
+    if (card := read_settings(output)) is not None:
+        run_as_task("card", "put the students on the run's card", lambda: write_card(output, card))
 
 
 def _train(trials: Sequence[Trial], parallel: int) -> None:

@@ -22,7 +22,9 @@ from flows.run_lock import hold_output
 from flows.service.alerts import alert_empty, alert_held_back
 from flows.service.pages import PAGES, make_link
 from tasks.dataset.drift import (
+    NOTHING_LEFT,
     Drift,
+    HeldBack,
     RelabelOutcome,
     RelabelState,
     Release,
@@ -31,8 +33,9 @@ from tasks.dataset.drift import (
     read_state,
     write_state,
 )
-from tasks.dataset.versions import CANDIDATE, open_snapshot, read_versions
-from tasks.errors import BudgetSpent
+from tasks.dataset.publication import CANDIDATE, PUBLISHED, find_earlier, make_candidate, publish
+from tasks.dataset.versions import Snapshot, open_snapshot, read_versions
+from tasks.errors import BudgetSpent, ConfigError
 from tasks.items.file_states import read_file_state, read_folder_state
 from tasks.items.ocr import get_reader_identity
 from tasks.models.engines.identity import identify_checkpoint, identify_model
@@ -59,11 +62,14 @@ def relabel(config: RelabelConfig) -> State[RelabelState]:
     more than `drift` allows or a person rejects it. The flow run's final state is named after the `RelabelOutcome`, and
     its result is the content of `output`/relabel.json.
     """
-    watched = digest_watched_inputs(config)
     last = read_state(config.output) or RelabelState(watched="", outcome=RelabelOutcome.UNCHANGED)
+    if config.publish or config.undo:
+        change = _publish_held_back if config.publish else _go_back
+        return _make_final_state(write_state(config.output, change(config, last)))
+    watched = digest_watched_inputs(config)
     waits = last.outcome is RelabelOutcome.HELD_BACK
-    there = last.version is None or read_record(config.output / "emit") is not None
-    if last.watched == watched and there and not (waits and config.publish):
+    there = last.version is None or read_record(config.output / PUBLISHED) is not None
+    if last.watched == watched and there:
         return _make_final_state(
             last.model_copy(update={"outcome": RelabelOutcome.UNCHANGED, "why": last.why if waits else ()})
         )
@@ -79,7 +85,8 @@ def digest_watched_inputs(config: RelabelConfig) -> str:
     stores = [config.output / folder / STORE for folder in (Path("review"), REVIEW_POOL, CONFLICTS)]
     given = [config.emit.mix.file if config.emit.mix else None, config.correction.reviewer.path]
     pack, student = load_pack(config.pack), config.student
-    unimportant = {"budget", "approval", "drift", "publish", "evaluate", "test", "runner", "shard_size"}
+    unimportant = {"budget", "approval", "drift", "publish", "undo", "evaluate", "test", "runner", "shard_size"}
+    unimportant |= {"max_failed_share"}
     return digest_of(
         [
             config.model_dump(mode="json", exclude=unimportant),
@@ -110,34 +117,81 @@ def _bring_up_to_date(config: RelabelConfig, watched: str, last: RelabelState) -
     """
     # Imported late: the stages import torch and the trainers (30 s on a busy machine), needlessly on most nights.
     from flows.asking import charge_budget
-    from flows.distill import run_stages, write_card_and_summary
+    from flows.distill import run_stages, show_bulk_failure
     from flows.stage import share_readings
 
     *asking, emission = config.list_stage_configs()
     assert isinstance(emission, EmitConfig)
     with share_readings():  # items that arrive while a person decides are left to the next run
         try:
-            with charge_budget(config.budget):
+            with charge_budget(config.budget), show_bulk_failure(config):
                 records = run_stages([*asking, emission.model_copy(update={"candidate": True})])
         except BudgetSpent as spent:
             change = {"watched": "", "outcome": RelabelOutcome.BUDGET_SPENT, "why": (str(spent),)}
             return last.model_copy(update=change)
         # Questions that no server answered are asked again by the next run, even if nothing else has changed.
         seen = "" if any(record.costs.failed for record in records.values()) else watched
-        confidence = _read_confidence(config.output)
-        publish, why = _decide(config, last, approved=last.approved == watched, confidence=confidence)
-        if not publish:
-            change = {"watched": seen, "outcome": RelabelOutcome.HELD_BACK, "why": why, "approved": ""}
-            return last.model_copy(update=change)
-        write_state(config.output, last.model_copy(update={"watched": "", "approved": watched}))
-        run_stages([emission])
-        write_card_and_summary(config)
+    candidate = open_snapshot(str(config.output / CANDIDATE))
+    held = HeldBack(version=candidate.version, confidence=_read_confidence(config.output))
+    if last.held is not None and last.held.taken_back and last.held.version == candidate.version:
+        return last.model_copy(update={"watched": seen})
+    may_publish, why = _decide(config, last, candidate, held.confidence, approved=last.approved == watched)
+    if may_publish:
+        return _publish_candidate(config, last, held, approved=watched).model_copy(update={"watched": seen, "why": why})
+    change = {"watched": seen, "outcome": RelabelOutcome.HELD_BACK, "why": why, "held": held, "approved": ""}
+    return last.model_copy(update=change)
+
+
+def _publish_held_back(config: RelabelConfig, last: RelabelState) -> RelabelState:
+    """Publish the version that was held back, and return the new state.
+
+    Raises ConfigError if no version is held back or if it is no longer what a person could look at.
+    """
+    output = config.output
+    if last.held is None:
+        raise ConfigError(f"{output}: no version is held back; run `labelstill relabel` without --publish")
+    found = open_snapshot(str(output / CANDIDATE))
+    if found.version != last.held.version:
+        raise ConfigError(
+            f"{output / CANDIDATE}: version {found.version[:12]} is not the one that was held back, "
+            f"{last.held.version[:12]}; run `labelstill relabel` without --publish and look at the result"
+        )
+    if not found.rows:
+        return last.model_copy(update={"outcome": RelabelOutcome.HELD_BACK, "why": (NOTHING_LEFT,)})
+    return _publish_candidate(config, last, last.held, approved=last.watched)
+
+
+def _publish_candidate(config: RelabelConfig, last: RelabelState, held: HeldBack, *, approved: str) -> RelabelState:
+    """Publish the candidate as it is, and return the new state."""
+    from flows.distill import write_card_and_summary
+
+    write_state(config.output, last.model_copy(update={"watched": "", "approved": approved}))
+    publish(config.output, (config.output / CANDIDATE).resolve(), config.emit.keep_versions)
+    write_card_and_summary(config)
     return RelabelState(
-        watched=seen,
-        outcome=RelabelOutcome.PUBLISHED,
-        why=why,
-        version=read_versions(config.output)[-1].version,
-        confidence=confidence,
+        watched=last.watched, outcome=RelabelOutcome.PUBLISHED, version=held.version, confidence=held.confidence
+    )
+
+
+def _go_back(config: RelabelConfig, last: RelabelState) -> RelabelState:
+    """Publish the version before the present one again, hold the present one back, and return the new state."""
+    from flows.distill import write_card_and_summary
+
+    output, keep = config.output, config.emit.keep_versions
+    earlier = find_earlier(output)
+    if earlier is None:
+        raise ConfigError(f"{output}: no earlier version is kept (`emit.keep_versions: {keep}`), so none is published")
+    present = (output / PUBLISHED).resolve()
+    taken_back = open_snapshot(str(present))
+    make_candidate(output, present, keep)
+    version = publish(output, earlier, keep)
+    write_card_and_summary(config)
+    return RelabelState(
+        watched=last.watched,
+        outcome=RelabelOutcome.HELD_BACK,
+        why=(f"a person went back to version {version.short}",),
+        version=version.version,
+        held=HeldBack(version=taken_back.version, confidence=last.confidence, taken_back=True),
     )
 
 
@@ -148,14 +202,14 @@ def _read_confidence(output: Path) -> float | None:
 
 
 def _decide(
-    config: RelabelConfig, last: RelabelState, *, approved: bool, confidence: float | None
+    config: RelabelConfig, last: RelabelState, candidate: Snapshot, confidence: float | None, *, approved: bool
 ) -> tuple[bool, tuple[str, ...]]:
     """Return whether to publish the candidate, and the objections to it. Ask a person if the settings require it."""
     output = config.output
     published = open_snapshot(str(output)) if read_versions(output) else None
-    drift = measure_drift(published, open_snapshot(str(output / CANDIDATE)), (last.confidence, confidence))
+    drift = measure_drift(published, candidate, (last.confidence, confidence))
     _show(drift)
-    release, against = judge_release(drift, config.drift, config.approval, publish=config.publish, approved=approved)
+    release, against = judge_release(drift, config.drift, config.approval, approved=approved)
     if release is Release.PUBLISH:
         return True, against
     if not drift.after:

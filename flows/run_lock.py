@@ -26,7 +26,16 @@ from prefect.states import Completed
 
 from flows.api import wait_for_api
 from flows.config import CommonConfig
-from tasks.errors import BudgetSpent, ConfigError, EngineError, LabelstillError, LedgerError
+from tasks.errors import (
+    AccountError,
+    BudgetSpent,
+    ConfigError,
+    EngineError,
+    LabelstillError,
+    LedgerError,
+    TooManyFailures,
+)
+from tasks.storage.failure import forget_failure, write_failure
 from tasks.storage.files import report_full_disk, write_bytes
 
 P = ParamSpec("P")
@@ -38,6 +47,8 @@ _LOG_SECONDS = 30.0
 _POLL_SECONDS = 0.25
 _RETRYABLE = (EngineError, LedgerError)
 """Our errors that may be temporary, such as a dead server or a locked file. A person must fix the others."""
+BULK_FAILURES = (TooManyFailures, AccountError)
+"""The errors after which each further question would fail too. The card and the summary show them."""
 
 
 def hold_output(function: Callable[P, R]) -> Callable[P, R]:
@@ -55,11 +66,15 @@ def hold_output(function: Callable[P, R]) -> Callable[P, R]:
         try:
             say = get_run_logger().info
             with lock_output(config.output, run.name if run else "", say), report_full_disk(config.output):
+                if run is None or run.parent_task_run_id is None:
+                    forget_failure(config.output)
                 result = function(*args, **kwargs)
         except BudgetSpent as spent:
             # Not a failure, which would send an alert and be retried with a new budget.
             result = cast(R, Completed(name="BudgetSpent", message=str(spent)))
         except Exception as error:
+            if isinstance(error, BULK_FAILURES):
+                write_failure(config.output, error)
             wait_for_api()
             if run is not None and _is_final(error, run):
                 _take_retries_from(run)
@@ -76,7 +91,8 @@ def _get_current_run() -> FlowRun | None:
 
 
 def _is_final(error: Exception, run: FlowRun) -> bool:
-    in_vain = isinstance(error, LabelstillError) and not isinstance(error, _RETRYABLE)
+    may_pass = isinstance(error, _RETRYABLE) and not isinstance(error, BULK_FAILURES)
+    in_vain = isinstance(error, LabelstillError) and not may_pass
     return in_vain or run.parent_task_run_id is not None
 
 

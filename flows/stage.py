@@ -128,13 +128,12 @@ class Stage:
         engines: Mapping[str, EngineSpec | None] | None = None,
         *,
         needs_labels: bool = True,
-        folder: str | None = None,
     ) -> None:
         self.name = name
         self.pack = load_pack(config.pack)
         if needs_labels:
             self.pack.require_labels(name)
-        self.folder = config.output / (folder or name)
+        self.folder = config.output / name
         self.inputs: dict[str, str] = {}
         """Digest of each input by name."""
         self._config = config
@@ -203,11 +202,11 @@ class Stage:
         self.show(record)
         return record
 
-    def show(self, record: StageRecord) -> None:
+    def show(self, record: StageRecord, *, alert: bool = True) -> None:
         """Show the counts and pages of the finished stage in the web UI. Send an alert if the stage kept nothing."""
         wait_for_api()  # the flow cannot end without it
         show_counts(record)
-        if not record.kept and self.folder.name == self.name:  # for an empty candidate `relabel` sends the alert
+        if alert and not record.kept:
             alert_empty(self._config.output, self.name)
         show_links(self._config.output, _PAGES_OF.get(self.name, ()))
 

@@ -7,9 +7,11 @@
     ├── ManifestError               a whole input file is unusable; the message names file, fix and, if known, line
     ├── PackError                   a pack is incomplete or contradictory; the message names file and key
     ├── EngineError                 an engine cannot be opened or has died; a single failed item never raises it
+    │   └── AccountError            the provider refuses the account (key, quota, payment); only a person can fix it
     ├── LedgerError                 the ledger cannot be opened or written
     ├── StorageError                a file cannot be written, e.g. on a full disk; the message names file and fix
     ├── JudgementError              probabilities or verdicts are unusable; the message names file, line and item
+    ├── TooManyFailures             so many questions failed that the run must not count as a success
     ├── BudgetSpent                 the run has spent its budget; the next run continues from there
     ├── LeakageError                a prediction comes from a model that was trained on the item
     └── ItemCountError              a stage's kept and dropped items are not exactly its input: a bug in labelstill
@@ -17,12 +19,16 @@
 A single bad *item* raises none of these outside the function that reads it; it becomes a `records.Dropped`.
 """
 
+from typing import ClassVar
+
 
 class LabelstillError(Exception):
-    """Base of all errors raised on purpose; the command line prints its text and exits with status 2.
+    """Base of all errors raised on purpose; the command line prints its text and exits with status `exit_code`.
 
     Names and ids from the data may contain control characters; the text shows them as escape sequences.
     """
+
+    exit_code: ClassVar[int] = 2
 
     def __str__(self) -> str:
         return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in super().__str__())
@@ -44,6 +50,12 @@ class EngineError(LabelstillError):
     """An engine cannot be opened, or died and cannot be restarted."""
 
 
+class AccountError(EngineError):
+    """The provider refuses the account, so each further question would fail too. The answers so far are kept."""
+
+    exit_code = 1
+
+
 class LedgerError(LabelstillError):
     """The ledger cannot be opened or written."""
 
@@ -54,6 +66,12 @@ class StorageError(LabelstillError):
 
 class JudgementError(LabelstillError):
     """A file of probabilities or verdicts is unusable; nothing in it is used."""
+
+
+class TooManyFailures(LabelstillError):
+    """So many questions failed that the run ends as a failure. The answers and the finished stages are kept."""
+
+    exit_code = 1
 
 
 class BudgetSpent(LabelstillError):

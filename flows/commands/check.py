@@ -1,21 +1,27 @@
 """`labelstill check`: read all items without asking a model, and report what a run would drop and ask."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from flows.config import DistillConfig, EmitConfig
+from flows.config import AnyStudent, DistillConfig, EmitConfig
 from tasks.items.known_files import KNOWN
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.identity import make_prompter
 from tasks.models.pins import describe_newer_commit
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.settings import VoteSettings
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
-from tasks.prompts.prompter import count_fixed_chars
-from tasks.records import Dropped, Request, Sampling, Split
-from tasks.students.asking import choose_base_engine
-from tasks.students.settings import ProbeSpec
+from tasks.prompts.prompter import Prompter, count_fixed_chars
+from tasks.rationales.settings import Support
+from tasks.records import Dropped, Request, Sample, Sampling, Split
+from tasks.students.asking import choose_base_engine, make_label_requests
+from tasks.students.settings import ProbeSpec, StudentSpec
+
+_REJECTED = 2 / 3
+"""Share of the reasons that the gate rejects, so that they are asked for again; .86 and .43 in the demo's rounds."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,11 @@ class CheckReport:
     def dropped(self) -> tuple[Dropped, ...]:
         """All items that a run would drop."""
         return tuple(d for intake in self.intakes.values() for d in intake.dropped)
+
+    @property
+    def requests(self) -> int:
+        """About how many requests a run with an empty ledger sends."""
+        return sum(e.requests for e in self.estimates)
 
     @property
     def usable(self) -> bool:
@@ -72,7 +83,9 @@ def check(
         for split, source in sets
         if source is not None
     }
-    return CheckReport(intakes, tuple(_estimate_stages(config, pack, intakes)), tuple(_find_newer_commits(config)))
+    labelled, pool = (intakes[s].kept if s in intakes else () for s in (Split.LABELLED, Split.UNLABELLED))
+    estimates = tuple(_Estimator(config, pack, labelled, pool).list_estimates())
+    return CheckReport(intakes, estimates, tuple(_find_newer_commits(config)))
 
 
 def _find_newer_commits(config: DistillConfig) -> Iterator[str]:
@@ -84,33 +97,95 @@ def _find_newer_commits(config: DistillConfig) -> Iterator[str]:
             yield found
 
 
-def _estimate_stages(config: DistillConfig, pack: Pack, intakes: dict[Split, Intake]) -> Iterator[Estimate]:
-    labelled = intakes[Split.LABELLED].kept if Split.LABELLED in intakes else ()
-    pool = intakes[Split.UNLABELLED].kept if Split.UNLABELLED in intakes else ()
-    sampling = Sampling()
-    if config.generator and labelled:
-        prompter = make_prompter(pack, config.generator)
-        yield _estimate("rationales", [prompter.rationale(s, s.given or "", sampling) for s in labelled])
-    if config.teacher is None or not (pool or config.student):
-        return
-    teacher = make_prompter(pack, config.teacher)
-    checked = _estimate("pseudo-labels: calibration", [teacher.classify(s, sampling) for s in labelled])
-    if pool:
-        if pack.describe_first:
-            yield _estimate("pseudo-labels: descriptions", [teacher.describe(s, sampling) for s in pool])
-        yield _estimate("pseudo-labels", [teacher.classify(s, sampling) for s in pool])
-        if labelled:
-            yield checked
-    if config.student and labelled:
-        if not isinstance(config.student, ProbeSpec):  # which asks no model
-            student = make_prompter(pack, choose_base_engine(config.student))
-            asked = [student.classify(s, sampling, with_reason=False) for s in labelled]
-            yield _estimate("correction: students", asked * config.student.repeats)
-        share = config.correction.teacher_share
-        requests, tokens = round(share * checked.requests), round(share * checked.tokens)
-        yield replace(checked, stage="correction: teacher", requests=requests, tokens=tokens)
+@dataclass
+class _Estimator:
+    """Counts the requests that a run sends with an empty ledger, stage by stage, in the order of the run."""
 
+    config: DistillConfig
+    pack: Pack
+    labelled: Sequence[Sample]
+    pool: Sequence[Sample]
+    known: set[str] = field(default_factory=set[str])
+    """Keys of the requests counted so far. The ledger answers a request that is repeated."""
 
-def _estimate(stage: str, requests: Sequence[Request]) -> Estimate:
-    tokens = sum(estimate_prompt_tokens(r) for r in requests)
-    return Estimate(stage, len(requests), tokens, max((count_fixed_chars(r) for r in requests), default=0))
+    def list_estimates(self) -> Iterator[Estimate]:
+        """Yield an estimate per stage and kind of question."""
+        config = self.config
+        if config.generator and self.labelled:
+            yield from self._estimate_reasons(config.generator)
+        if config.teacher and config.student and self.labelled:
+            yield from self._estimate_students("correction: students", config.student, self._list_held_out())
+            doubtful = self.labelled[: int(config.correction.teacher_share * len(self.labelled))]
+            doubtful = [self.pack.with_neither(s) for s in doubtful]  # which ones is not known yet
+            yield from self._estimate_teacher("correction: teacher", config.teacher, doubtful, config.correction)
+        if config.teacher and self.pool:
+            settings = config.pseudo_labels
+            for stage, items in (("pseudo-labels: calibration", self.labelled), ("pseudo-labels", self.pool)):
+                yield from self._estimate_teacher(stage, config.teacher, items, settings)
+                if self.pack.describe_first:
+                    yield self._estimate_direct(f"{stage}, without descriptions", config.teacher, items)
+            if config.student and self.labelled and settings.ask_students:
+                yield from self._estimate_students("pseudo-labels: students", config.student, self.pool)
+            if settings.second_teacher:
+                asked = [*self.labelled, *self.pool]
+                stage = "pseudo-labels: second teacher, at most"
+                yield from self._estimate_teacher(stage, settings.second_teacher, asked, settings)
+
+    def _estimate_reasons(self, spec: EngineSpec) -> Iterator[Estimate]:
+        settings = self.config.rationales
+        prompter = self._make_prompter(spec)
+        sampling = settings.sampling(0, self.config.seed)
+        first = self._count("rationales", (prompter.rationale(s, s.given or "", sampling) for s in self.labelled))
+        yield first
+        again = sum(_REJECTED**attempt for attempt in range(1, settings.attempts))
+        if again:
+            requests, tokens = round(again * first.requests), round(again * first.tokens)
+            yield replace(first, stage="rationales: asked again", requests=requests, tokens=tokens)
+        if settings.support is not Support.NO:
+            bare = {"parts": ()} if settings.support is Support.REASON_ALONE else {}
+            items = (s.model_copy(update=bare) for s in self.labelled)
+            yield self._count("rationales: support", (prompter.conclude(s, s.id, sampling) for s in items))
+
+    def _estimate_teacher(
+        self, stage: str, spec: EngineSpec, items: Sequence[Sample], settings: VoteSettings
+    ) -> Iterator[Estimate]:
+        if not items:
+            return
+        prompter, seed = self._make_prompter(spec), self.config.seed
+        if self.pack.describe_first:
+            describing = Sampling(max_tokens=settings.max_tokens, seed=seed)
+            yield self._count(f"{stage}, descriptions", (prompter.describe(s, describing) for s in items))
+        yield self._count(stage, (prompter.classify(s, settings.sampling(seed)) for s in items))
+
+    def _estimate_direct(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Estimate:
+        prompter, sampling = self._make_prompter(spec), Sampling(seed=self.config.seed)
+        return self._count(stage, (prompter.classify(s, sampling, with_reason=False) for s in items))
+
+    def _estimate_students(self, stage: str, spec: AnyStudent, items: Sequence[Sample]) -> Iterator[Estimate]:
+        """Yield the estimate for fold students, each of which is another model in each repeat."""
+        if isinstance(spec, ProbeSpec):  # which asks no model
+            return
+        prompter = self._make_prompter(choose_base_engine(spec))
+        with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
+        one = self._count(stage, make_label_requests(prompter, items, with_reason=with_reason))
+        yield replace(one, requests=one.requests * spec.repeats, tokens=one.tokens * spec.repeats)
+
+    def _list_held_out(self) -> list[Sample]:
+        """Return the labelled items whose label has as many items as there are folds; others are never held out."""
+        student = self.config.student
+        sizes = Counter(s.given for s in self.labelled)
+        return [s for s in self.labelled if student is not None and sizes[s.given] >= student.folds]
+
+    def _make_prompter(self, spec: EngineSpec) -> Prompter:
+        return make_prompter(self.pack, spec, texts={})  # text on images is not read here
+
+    def _count(self, stage: str, requests: Iterable[Request]) -> Estimate:
+        """Return the estimate for the requests that have not been counted before."""
+        number = tokens = fixed_chars = 0
+        for request in requests:
+            fixed_chars = max(fixed_chars, count_fixed_chars(request))
+            if request.key not in self.known:
+                self.known.add(request.key)
+                number += 1
+                tokens += estimate_prompt_tokens(request)
+        return Estimate(stage, number, tokens, fixed_chars)

@@ -39,7 +39,7 @@ app.command("alerts")(alerts_command)
 
 
 def main() -> None:
-    """Run the command. If it raises LabelstillError, print the error as one line and exit with code 2."""
+    """Run the command. If it raises LabelstillError, print the error as one line and exit with its `exit_code`."""
     # Before anything imports Prefect, which reads its settings at import.
     apply_environment()
     try:
@@ -47,7 +47,7 @@ def main() -> None:
     except LabelstillError as error:
         errors = Console(stderr=True)
         errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise SystemExit(2) from error
+        raise SystemExit(error.exit_code) from error
 
 
 if __name__ == "__main__":

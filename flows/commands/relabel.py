@@ -1,4 +1,4 @@
-"""`labelstill relabel`: update a set now, or publish a version that was held back."""
+"""`labelstill relabel`: update a set now, publish a version that was held back, or go back to the one before."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,10 @@ import typer
 def relabel_command(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run's configuration; README shows one")],
     publish: Annotated[
-        bool, typer.Option("--publish", help="Publish however much has changed; releases a version that was held back")
+        bool, typer.Option("--publish", help="Publish the version that was held back, exactly as it is")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Go back to the version that was published before; no model is asked")
     ] = False,
 ) -> None:
     """Update a set: ask only about new and changed items, then publish the new version or hold it back.
@@ -24,12 +27,17 @@ def relabel_command(
     find_or_start_server()
     from flows.relabel import relabel
 
-    state = relabel(loaded.model_copy(update={"publish": publish or loaded.publish}))
+    changes = {"publish": publish or loaded.publish, "undo": undo or loaded.undo}
+    state = relabel(loaded.model_copy(update=changes))
     assert isinstance(state, RelabelState)
     typer.echo("; ".join((state.outcome, *state.why)))
+    if undo:
+        typer.echo(f"To publish the later version again: labelstill relabel {config} --publish")
+        return
     if state.outcome is RelabelOutcome.BUDGET_SPENT:
         raise typer.Exit(4)
     still_held_back = state.outcome is RelabelOutcome.UNCHANGED and state.why
     if state.outcome is RelabelOutcome.HELD_BACK or still_held_back:
-        typer.echo(f"To release it: labelstill relabel {config} --publish")
+        typer.echo(f"To look at it: labelstill diff {loaded.output} {loaded.output / 'candidate'}")
+        typer.echo(f"To publish it: labelstill relabel {config} --publish")
         raise typer.Exit(3)

@@ -23,9 +23,14 @@ def run_command(config: ConfigPath) -> None:
     loaded.check_engines()
     find_or_start_server()
     from flows.distill import distill
+    from flows.run_lock import BULK_FAILURES
     from tasks.report.summary import summarize_run
 
-    finished = distill(loaded)
+    try:
+        finished = distill(loaded)
+    except BULK_FAILURES:
+        typer.echo("\n" + summarize_run(loaded.output, loaded.emit.licence).to_text())
+        raise
     typer.echo("\n" + summarize_run(loaded.output, loaded.emit.licence).to_text())
     if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/run_lock.py
         console.print("The budget is spent. Run the same command again to continue.")
@@ -68,9 +73,7 @@ def check_command(
                 f"[yellow]warning[/]: the fixed part of this prompt has {e.fixed_chars:,} characters, and answers get "
                 f"worse beyond about {LONG_PROMPT:,}; shorten the pack's glosses or examples"
             )
-    for newer in report.newer:
-        console.print(f"[yellow]note[/]: {escape(newer)}", highlight=False)
-    if not report.usable:
+to    if not report.usable:
         errors.print("[bold red]error[/]: a set has no usable item. Fix the items above and check again.")
         raise typer.Exit(1)
 

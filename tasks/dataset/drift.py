@@ -113,17 +113,17 @@ class Release(StrEnum):
 
 
 def judge_release(
-    drift: Drift, settings: DriftSettings, approval: ApprovalSettings, *, publish: bool, approved: bool
+    drift: Drift, settings: DriftSettings, approval: ApprovalSettings, *, approved: bool
 ) -> tuple[Release, tuple[str, ...]]:
     """Return what to do with the new version, and the objections to it as texts for people.
 
-    An empty set is never published. With `publish` or `approved`, any other set is published. `approved` means that a
-    person has already approved this version, but the run was interrupted before publishing it.
+    An empty set is never published. With `approved`, any other set is published: a person has already approved this
+    version, but the run was interrupted before publishing it.
     """
     if not drift.after:
-        return Release.HOLD_BACK, ("nothing is left to train on",)
+        return Release.HOLD_BACK, (NOTHING_LEFT,)
     against = drift.list_exceeded(settings)
-    if publish or approved:
+    if approved:
         return Release.PUBLISH, against
     if approval.ask == "always" or (against and approval.ask == "drift"):
         return Release.ASK, against
@@ -131,6 +131,7 @@ def judge_release(
 
 
 FILE = "relabel.json"
+NOTHING_LEFT = "nothing is left to train on"
 
 
 class RelabelOutcome(StrEnum):
@@ -144,6 +145,17 @@ class RelabelOutcome(StrEnum):
     BUDGET_SPENT = "budget spent"
 
 
+class HeldBack(Record):
+    """The version in `output`/candidate that a person may look at and publish."""
+
+    version: str
+    """Digest of the version."""
+    confidence: float | None
+    """Mean expected precision of its pseudo-labels."""
+    taken_back: bool = False
+    """A person went back from this version to the one before, so it is not published again without a person."""
+
+
 class RelabelState(Record):
     """The result of a re-labelling. Written by flows/relabel.py after each run that did something; read by the next."""
 
@@ -154,6 +166,8 @@ class RelabelState(Record):
     """Explanations for people."""
     version: str | None = None
     """Digest of the published version."""
+    held: HeldBack | None = None
+    """The version that is held back, if there is one."""
     approved: str = ""
     """The value of `watched` that a person approved. If publishing was interrupted, the next run does not ask again."""
     confidence: float | None = None

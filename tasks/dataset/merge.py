@@ -13,6 +13,8 @@ from tasks.dataset.decisions import make_example
 from tasks.dataset.export.exports import Exported, write_exports
 from tasks.dataset.merge_plan import Plan
 from tasks.dataset.sources import Sources
+from tasks.errors import TooManyFailures
+from tasks.models.failures import LEAST
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import measure_diversity
 from tasks.records import Dropped, Example, Origin, Subset
@@ -70,12 +72,9 @@ class Emitted:
         }
 
 
-def write_merged(
-    folder: Path, plan: Plan, sources: Sources, prompter: Prompter, seed: int, *, candidate: bool = False
-) -> Emitted:
+def write_merged(folder: Path, plan: Plan, sources: Sources, prompter: Prompter, seed: int) -> Emitted:
     """Write kept.parquet (in random order), dropped.parquet and the exports to `folder`, and return the counts.
 
-    No exports are written for a candidate version.
     Raises ItemCountError unless every merged item was either kept or dropped.
     """
     emitted = Emitted()
@@ -94,9 +93,8 @@ def write_merged(
             yield example
 
     settings = sources.settings
-    export = settings.export.model_copy(update={"formats": ()}) if candidate else settings.export
     with RowWriter(folder / "kept.parquet", Example) as kept:
-        emitted.exported = write_exports(folder, settings.name, stream_examples(), export)
+        emitted.exported = write_exports(folder, settings.name, stream_examples(), settings.export)
     check_item_counts(STAGE, ids, (), list_input_ids(plan, sources))
     return emitted
 
@@ -116,6 +114,28 @@ def shuffle_examples(plan: Plan, sources: Sources, prompter: Prompter, seed: int
             sample = samples.pop(place)
             subset = Subset.VALIDATION if plan.validation[place] else Subset.TRAIN
             yield make_example(sample, sources.decide(place, sample), prompter, subset)
+
+
+def check_mix(plan: Plan, sources: Sources) -> None:
+    """Raise TooManyFailures, which names the commonest cause, if the mix has less than half of what its share needs."""
+    mix = sources.settings.mix
+    rows = sources.mix[: plan.mixed]
+    examples = sum(row.example is not None for row in rows)
+    usable = sum(outcome.reason is None for outcome in plan.outcomes[plan.own : plan.own + examples])
+    short = plan.mix_wanted - usable
+    if mix is None or short < LEAST or usable > short:
+        return
+    ids = {row.id for row in rows}
+    unusable = [dropped for dropped in list_dropped(plan, sources) if dropped.sample_id in ids]
+    cause = f"it has only {len(rows):,} rows"
+    if unusable:
+        [(reason, times)] = Counter(dropped.reason for dropped in unusable).most_common(1)
+        first = next(dropped for dropped in unusable if dropped.reason == reason)
+        cause = f"most frequent: {reason}, {times:,} times, e.g. {first.sample_id} ({first.detail})"
+    raise TooManyFailures(
+        f"{STAGE}: {mix.file} gives {usable:,} of the {plan.mix_wanted:,} examples that `emit.mix.share: "
+        f"{mix.share:g}` asks for; {cause}; correct the file, or lower `emit.mix.share`, and run again"
+    )
 
 
 def list_dropped(plan: Plan, sources: Sources) -> Iterator[Dropped]:

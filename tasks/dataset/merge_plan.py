@@ -56,6 +56,8 @@ class Plan:
     """Number of labelled and pool items."""
     mixed: int
     """How many rows of the mix were needed, usable or not. Later rows are neither kept nor dropped."""
+    mix_wanted: int = 0
+    """How many examples of the mix make up its share."""
 
     def detail(self, place: int) -> str:
         """Explain to people why the item at `place` is left out; empty if the reason code says enough."""
@@ -96,7 +98,8 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
     competing = near if settings.near_duplicates == "drop" else {}
     decided = settle_duplicates(entries, competing, {} if settings.transductive else forbidden)
     own = sources.own
-    mixed = _count_needed(sources.mix, decided[own:], _count_wanted(decided[:own], settings))
+    wanted = _count_wanted(decided[:own], settings)
+    mixed = _count_needed(sources.mix, decided[own:], wanted)
     return Plan(
         ids=ids,
         manifests=manifests,
@@ -105,6 +108,7 @@ def plan_merge(sources: Sources, image_hashes: ImageHashes, seed: int) -> Plan:
         contaminating=sum(entry.content in forbidden for entry in entries[:own]),
         own=own,
         mixed=mixed,
+        mix_wanted=wanted,
     )
 
 

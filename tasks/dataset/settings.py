@@ -90,6 +90,8 @@ class EmitSettings(Settings):
     """General-purpose conversations to mix in; none by default."""
     validation_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of each label's items to hold out for validation. Near-duplicates are never separated."""
+    keep_versions: int = Field(default=5, ge=1)
+    """Number of published versions to keep with all their files, for `labelstill relabel --undo`."""
     export: ExportSpec = ExportSpec()
     """Export formats and their options."""
 

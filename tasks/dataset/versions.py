@@ -26,8 +26,6 @@ from tasks.storage.stages import code_version
 
 FOLDER = "versions"
 LOG = "versions.jsonl"
-CANDIDATE = "candidate"
-"""The folder beside `emit` that holds a merged set before it is published."""
 
 _SHORT = 12
 

@@ -18,10 +18,11 @@ from tasks.errors import EngineError
 from tasks.models.costs import Budget, Tally
 from tasks.models.engines.engine import Engine, ManyAdapters, Usage
 from tasks.models.engines.spec import EngineSpec, Prices
+from tasks.models.failures import NO_LIMIT, FailureLimit, Failures
 from tasks.models.ledger.ledger import Ledger
 from tasks.prompts.parsing import ASK_AGAIN, count_rungs, parse
 from tasks.prompts.prompter import reseed
-from tasks.records import Generation, Prediction, Request
+from tasks.records import Generation, Outcome, Prediction, Request
 from tasks.storage.stage_record import Costs
 
 _LOOK_UP = 128
@@ -58,13 +59,14 @@ class Asker:
 
     An engine is opened at the first request that the ledger cannot answer. Only one engine is open at a time, since a
     GPU has no memory for a second model. `what` describes the requests in the progress display. `ask` and
-    `ask_for_labels` raise what `stream_answers` raises.
+    `ask_for_labels` raise what `stream_answers` raises. More failures than `limit` allows raise TooManyFailures.
     """
 
     ledger: Ledger
     open_engine: Callable[[EngineSpec], Engine]
     collect: Collect = collect_all
     budget: Budget | None = None
+    limit: FailureLimit = NO_LIMIT
     tally: Tally = field(default_factory=Tally)
     _opened: _Opened | None = field(default=None, init=False)
 
@@ -82,21 +84,34 @@ class Asker:
         return {generation.key: generation for generation in answers}
 
     def ask_for_labels(
-        self, requests: Sequence[Request], spec: EngineSpec, what: str, *, source: str, model: str, attempts: int = 1
-    ) -> list[Prediction]:
+        self, requests: Sequence[Request], spec: EngineSpec, what: str, *, source: str, model: str,
+        attempts: int = 1, may_fail: bool = False,
+    ) -> list[Prediction]:  # fmt: skip
         """Return a prediction per label request, in input order; ask up to `attempts` times for a readable answer.
 
-        `source` and `model` are written into the predictions.
+        `source` and `model` are written into the predictions. With `may_fail`, any number of questions may fail.
         """
         if not requests:
             return []
         asking = partial(self._stream, spec)
         stream = stream_labels(asking, requests, source=source, model=model, attempts=attempts)
+        if not may_fail:
+            stream = self.limit.watch(stream, len(requests), what)
         found = {p.sample_id: p for p in self.collect(stream, requests, what)}
         predictions = [found[request.sample_id] for request in requests]
         self.tally.rungs.update(count_rungs(predictions))
         self.tally.asked_again += sum(p.attempt for p in predictions)
         return predictions
+
+    def check_failures(self, last_answers: Iterable[tuple[str, Outcome, str]], asked: int, what: str) -> None:
+        """Raise TooManyFailures if too many of `asked` questions failed. Answers are (sample id, outcome, detail).
+
+        For answers to `ask`: whether they are final and readable, only the caller knows.
+        """
+        failures = Failures(self.limit, what, asked)
+        for answer in last_answers:
+            failures.count(*answer)
+        failures.check()
 
     def costs_so_far(self) -> Costs:
         """Return the costs so far; any thread may call this. An engine's answering time is added when it is closed."""

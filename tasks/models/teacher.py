@@ -25,8 +25,12 @@ def label_with_teacher(
         # a sample without a readable description is labelled without one
         requests = [prompter.describe(s, Sampling(max_tokens=settings.max_tokens, seed=seed)) for s in samples]
         answers = asker.ask(requests, spec, "teacher describes items")
-        read = ((r.sample_id, parse_reason(r, answers[r.key])) for r in requests)
-        descriptions = {sample_id: text for sample_id, (outcome, text) in read if outcome in USABLE}
+        read = [(r.sample_id, *parse_reason(r, answers[r.key])) for r in requests]
+        failed = (
+            (r.sample_id, outcome, answers[r.key].detail) for r, (_, outcome, _) in zip(requests, read, strict=True)
+        )
+        asker.check_failures(failed, len(requests), "teacher describes items")
+        descriptions = {sample_id: text for sample_id, outcome, text in read if outcome in USABLE}
     sampling = settings.sampling(seed)
     requests = [prompter.classify(s, sampling, description=descriptions.get(s.id, "")) for s in samples]
     return asker.ask_for_labels(

@@ -1,11 +1,12 @@
 """Find a reason for each item's label: ask, judge, and ask again with a complaint."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tasks.models.ask import Asker
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.failures import FAILURES
 from tasks.prompts.parsing import explain_unread, parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Diversity, MarkedReason, measure_diversity
@@ -35,6 +36,7 @@ def find_reasons(
     waiting = samples
     for attempt in range(settings.attempts):
         waiting = reasoner.ask_once(waiting, attempt)
+    asker.check_failures(reasoner.found.list_failures(), len(samples), "reasons")
     return reasoner.found
 
 
@@ -52,6 +54,12 @@ class Reasons:
     """Faults of the first attempt, with the number of each."""
     unsure: int = 0
     """Number of reasons accepted although the engine cannot tell whether they lead to the label."""
+
+    def list_failures(self) -> Iterator[tuple[str, Outcome, str]]:
+        """Yield (item id, outcome, detail) for each item whose last answer was not a reason at all."""
+        for dropped in self.dropped.values():
+            if dropped.reason in FAILURES:
+                yield dropped.sample_id, Outcome(dropped.reason), dropped.detail
 
     def diversity(self, near: float, ids: Sequence[str] | None = None) -> tuple[Diversity, Diversity]:
         """Return the diversity of the first answers and that of the accepted reasons, for all items or for `ids`."""
@@ -153,7 +161,7 @@ class _Reasoner:
         bare = {"parts": ()} if self.settings.support is Support.REASON_ALONE else {}
         requests = [self.prompter.conclude(e.sample.model_copy(update=bare), e.reason, sampling) for e in sound]
         predictions = self.asker.ask_for_labels(
-            requests, self.spec, f"support of {what}", source="support", model=self.prompter.model
+            requests, self.spec, f"support of {what}", source="support", model=self.prompter.model, may_fail=True
         )
         return {p.sample_id: p for p in predictions}
 

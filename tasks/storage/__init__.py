@@ -2,6 +2,7 @@
 
 stages.py        writing a stage's folder, finding out whether it may be reused; check that kept + dropped = input
 stage_record.py  the fields of record.json, with the costs of a stage's answers
+failure.py       the message of a run that failed because of its models
 rows.py          reading and writing records as Parquet files
 files.py         replacing files atomically, and recognising the errors of a full disk
 json_lines.py    reading and writing JSON Lines, with errors that name file and line

@@ -188,6 +188,17 @@ def test_compare_prints_both_runs(evaluated: EvaluateConfig) -> None:
     assert "+0.0" in result.output
 
 
+def test_the_command_says_that_a_set_is_transductive(evaluated: EvaluateConfig) -> None:
+    from flows.commands.evaluate import describe_evaluation
+
+    assert "ransductive" not in describe_evaluation(evaluated.output)
+    file = evaluated.output / "emit" / "record.json"
+    before = json.loads(file.read_bytes())
+    file.write_text(json.dumps({**before, "figures": {**before["figures"], "transductive": 1.0}}))
+    assert describe_evaluation(evaluated.output).startswith("Transductive: ")
+    file.write_text(json.dumps(before))
+
+
 def test_missing_results_are_named(evaluated: EvaluateConfig, tmp_path: Path) -> None:
     from flows.commands.main import app
     from flows.evaluate import evaluate

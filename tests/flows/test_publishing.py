@@ -11,12 +11,12 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-import flows.distill
 import flows.relabel
 from flows.relabel import digest_watched_inputs
 from tasks.dataset.drift import RelabelOutcome, read_state
-from tasks.dataset.settings import ApprovalSettings
+from tasks.dataset.settings import ApprovalSettings, DriftSettings
 from tasks.dataset.versions import read_versions
+from tasks.errors import ConfigError
 from tasks.models.engines.scripted import ScriptedEngine
 from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
@@ -30,6 +30,7 @@ __all__ = ["pool"]
 pytestmark = pytest.mark.timeout(300)
 ASKS = ApprovalSettings(ask="always", hours=0.05)
 YES = {"publish": True, "note": ""}
+LOOSE = DriftSettings(relabelled=1, removed=1, balance=1, confidence=1)
 
 
 def read_taught_items(folder: Path) -> set[str]:
@@ -96,18 +97,13 @@ def test_an_interrupted_publication_is_finished_without_asking(
         assert pool.relabel(teacher=teacher("first")).outcome is RelabelOutcome.HELD_BACK
     changes = {"teacher": teacher("first" if held_back else "hash")}
     before = len(read_versions(pool.config.output))
-    real = flows.distill.run_stages
 
-    def killed(stages: Any) -> Any:
-        stages = list(stages)
-        if len(stages) == 1:
-            shutil.rmtree(pool.config.output / "emit", ignore_errors=True)
-            raise KeyboardInterrupt
-        return real(stages)
+    def kill(*_: Any) -> Any:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
-        patch.setattr(flows.distill, "run_stages", killed)
-        pool.relabel(**changes, publish=True)
+        patch.setattr(flows.relabel, "publish", kill)
+        pool.relabel(**changes, publish=held_back)
     state = pool.relabel(**changes)
     assert state.outcome is RelabelOutcome.PUBLISHED
     assert len(read_versions(pool.config.output)) == before + 1
@@ -118,7 +114,7 @@ def test_an_interrupted_publication_is_finished_without_asking(
 def test_a_deleted_set_is_made_again(pool: Watched) -> None:
     pool.relabel()
     before = pool.emitted()
-    shutil.rmtree(pool.config.output / "emit")
+    shutil.rmtree((pool.config.output / "emit").resolve())
     assert pool.relabel().outcome is RelabelOutcome.PUBLISHED
     assert (pool.emitted(), pool.asked()) == (before, 30)
 
@@ -127,8 +123,9 @@ def test_an_empty_set_is_not_published_even_with_publish(pool: Watched) -> None:
     pool.relabel()
     before = pool.emitted()
     strict = PseudoLabelSettings(votes=1, temperature=0.0, target_precision=0.999999, assurance=0.999)
-    state = pool.relabel(pseudo_labels=strict, publish=True)
-    assert (state.outcome, state.why) == (RelabelOutcome.HELD_BACK, ("nothing is left to train on",))
+    for publish in (False, True):
+        state = pool.relabel(pseudo_labels=strict, publish=publish)
+        assert (state.outcome, state.why) == (RelabelOutcome.HELD_BACK, ("nothing is left to train on",))
     assert pool.emitted() == before
 
 
@@ -142,10 +139,10 @@ def test_failed_questions_are_asked_again_without_a_change(pool: Watched, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(ScriptedEngine, "_answer", failing)
-        pool.relabel()
+        pool.relabel(max_failed_share=0.5)
     failed = 30 - pool.asked()
     assert 0 < failed < 10
-    assert pool.relabel(publish=True).outcome is RelabelOutcome.PUBLISHED
+    assert pool.relabel(drift=LOOSE).outcome is RelabelOutcome.PUBLISHED
     assert pool.asked() == 30
     state = read_state(pool.config.output)
     assert state is not None and state.watched
@@ -178,3 +175,47 @@ def test_a_retried_run_has_only_the_rest_of_its_budget(prefect_server: PrefectSe
     tried_twice()
     tried_twice()
     assert asked == [0, 1, 0]
+
+
+def test_what_was_looked_at_is_published_though_more_has_arrived(pool: Watched) -> None:
+    pool.relabel()
+    assert pool.relabel(teacher=teacher("first")).outcome is RelabelOutcome.HELD_BACK
+    looked_at = (pool.config.output / "candidate").resolve()
+    files = {file: file.read_bytes() for file in looked_at.rglob("*") if file.is_file()}
+    pool.add(seed=6, count=10)
+    asked = pool.asked()
+    assert pool.relabel(teacher=teacher("first"), publish=True).outcome is RelabelOutcome.PUBLISHED
+    assert (pool.config.output / "emit").resolve() == looked_at
+    assert {file: file.read_bytes() for file in looked_at.rglob("*") if file.is_file()} == files
+    assert pool.asked() == asked
+
+
+def test_without_a_version_that_was_looked_at_nothing_is_published(pool: Watched) -> None:
+    with pytest.raises(ConfigError, match="no version is held back"):
+        pool.relabel(publish=True)
+    pool.relabel()
+    pool.relabel(teacher=teacher("first"))
+    before = pool.emitted()
+    shutil.copy(pool.config.output / "emit" / "kept.parquet", pool.config.output / "candidate" / "kept.parquet")
+    with pytest.raises(ConfigError, match=r"candidate: version \w{12} is not the one that was held back"):
+        pool.relabel(teacher=teacher("first"), publish=True)
+    assert pool.emitted() == before
+
+
+def test_publishing_is_undone_and_done_again(pool: Watched) -> None:
+    old = pool.relabel()
+    first = pool.emitted()
+    pool.relabel(teacher=teacher("first"))
+    pool.relabel(teacher=teacher("first"), publish=True)
+    second = pool.emitted()
+    undone = pool.relabel(teacher=teacher("first"), undo=True)
+    assert (pool.emitted(), undone.version) == (first, old.version)
+    assert pool.relabel(teacher=teacher("first")).why == undone.why  # not published again by itself
+    assert pool.relabel(teacher=teacher("first"), publish=True).outcome is RelabelOutcome.PUBLISHED
+    assert pool.emitted() == second
+
+
+def test_without_an_earlier_version_there_is_nothing_to_undo(pool: Watched) -> None:
+    pool.relabel()
+    with pytest.raises(ConfigError, match="no earlier version is kept"):
+        pool.relabel(undo=True)

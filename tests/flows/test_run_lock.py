@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from pydantic import BaseModel
 
 from flows.run_lock import hold_output, lock_output, read_holder
-from tasks.errors import ConfigError, EngineError
+from tasks.errors import AccountError, ConfigError, EngineError, TooManyFailures
 from tests.conftest import ROOT, PrefectServer
 
 _HOLD = """
@@ -126,7 +126,13 @@ def fails(config: Config, error: str) -> None:
     holder = read_holder(config.output)
     with (config.output / "tries").open("a") as file:
         print(holder.run if holder else "nobody", file=file)
-    raise {"config": ConfigError, "engine": EngineError, "foreign": ConnectionError}[error]("as asked")
+    raise _ERRORS[error]("as asked")
+
+
+_ERRORS = {
+    "config": ConfigError, "failures": TooManyFailures, "account": AccountError,
+    "engine": EngineError, "foreign": ConnectionError,
+}  # fmt: skip
 
 
 @flow(retries=1, retry_delay_seconds=0, flow_run_name="larger")
@@ -140,9 +146,12 @@ def read_attempts(output: Path) -> list[str]:
     return (output / "tries").read_text().splitlines()
 
 
-def test_an_error_that_would_occur_again_is_not_retried(prefect_server: PrefectServer, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="as asked"):
-        fails(Config(output=tmp_path), "config")
+@pytest.mark.parametrize("error", ["config", "failures", "account"])
+def test_an_error_that_would_occur_again_is_not_retried(
+    prefect_server: PrefectServer, tmp_path: Path, error: str
+) -> None:
+    with pytest.raises(_ERRORS[error], match="as asked"):
+        fails(Config(output=tmp_path), error)
     assert read_attempts(tmp_path) == [f"fails in {tmp_path.name}"]
 
 

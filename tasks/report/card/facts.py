@@ -23,6 +23,7 @@ from tasks.rationales.diversity import Variety, measure_variety
 from tasks.records import Action, Origin, Split, Subset
 from tasks.report.card.items import Contents, read_contents
 from tasks.report.card.rows import Draw, Row, read_columns
+from tasks.storage.failure import read_failure
 from tasks.storage.stage_record import StageRecord, read_record
 
 _EXAMPLES_PER_ORIGIN = 4
@@ -144,6 +145,8 @@ class Facts:
     """How varied the emitted reasons are, or None if there are no reasons."""
     evaluation: Report | None = None
     """Scores of students that were trained on the set, or None if no students were measured."""
+    failure: str = ""
+    """Why the last run failed, if that was because of its models."""
 
     @property
     def labels(self) -> list[str]:
@@ -192,6 +195,7 @@ def read_facts(output: Path, seed: int = 0) -> Facts:
         version=next(reversed(read_versions(output)), None),
         diversity=measure_variety(emitted.reasons) if emitted.reasons else None,
         evaluation=_read_evaluation(output),
+        failure=read_failure(output),
     )
 
 

@@ -31,6 +31,8 @@ def list_warnings(facts: Facts, licence: str | None) -> list[str]:
 
 
 def _check_run(facts: Facts) -> Iterator[str]:
+    if facts.failure:
+        yield f"The last run failed: {facts.failure}."
     emit = facts.records.get("emit")
     if emit is None:
         yield "The run is not finished: no training set has been emitted."

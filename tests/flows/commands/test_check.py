@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,11 @@ from flows.config import load_config
 from tasks.errors import LabelstillError
 from tasks.items.images import MAX_PIXELS
 from tasks.items.known_files import KNOWN, KnownFiles
+from tasks.packs.pack import TEMPLATES
 from tasks.records import Split
-from tests.conftest import ROOT
+from tests.conftest import ROOT, PrefectServer
+from tests.flows.small_run import small_config
+from tests.flows.test_pack_options import DESCRIBE
 from tests.planted.manifest import KINDS, write_planted
 
 
@@ -139,3 +143,36 @@ def test_a_file_that_is_unusable_as_a_whole_is_one_error(planted: tuple[Path, di
     changed = {"pack": "no-such"} if missing == "pack" else {"labelled": {**source, missing: str(folder / "no-such")}}
     result = run_check(write_config(folder, **changed))
     assert isinstance(result.exception, LabelstillError) and "no-such" in str(result.exception)
+
+
+def test_the_estimate_is_within_a_tenth_of_what_the_run_asks(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    from flows.distill import distill
+
+    config = small_config(tmp_path)
+    report = check(config)
+    records = distill(config)
+    asked = sum(record.costs.asked for record in records.values())
+    assert report.requests == pytest.approx(asked, rel=0.1), (report.estimates, records)
+
+
+def test_descriptions_repeats_and_students_on_the_pool_are_estimated(tmp_path: Path) -> None:
+    pack = Path(shutil.copytree(TEMPLATES / "demo", tmp_path / "pack"))
+    text = (pack / "pack.yaml").read_text("utf-8")
+    (pack / "pack.yaml").write_text(text.replace("tasks:\n", "describe_first: true\ntasks:\n", 1), "utf-8")
+    (pack / "describe.jinja").write_text(DESCRIBE, encoding="utf-8")
+    config = small_config(tmp_path)
+    assert config.student
+    student = config.student.model_copy(update={"repeats": 3})
+    report = check(config.model_copy(update={"pack": str(pack), "student": student}))
+    found = {e.stage: e.requests for e in report.estimates}
+    assert found["pseudo-labels"] == 60
+    assert found["pseudo-labels, descriptions"] == found["pseudo-labels, without descriptions"] == 60
+    assert found["pseudo-labels: students"] == 180
+
+
+def test_a_pack_that_shows_the_text_on_images_can_be_checked(tmp_path: Path) -> None:
+    pack = Path(shutil.copytree(TEMPLATES / "demo", tmp_path / "pack"))
+    text = (pack / "pack.yaml").read_text("utf-8")
+    option = 'ocr: {before: "〔", after: "〕"}\ntasks:\n'
+    (pack / "pack.yaml").write_text(text.replace("tasks:\n", option, 1), "utf-8")
+    assert check(small_config(tmp_path, items=12).model_copy(update={"pack": str(pack)})).requests > 24

@@ -113,7 +113,7 @@ def test_stopping_ends_the_worker_and_its_run_reports_a_crash(
     wait_for(lambda: read_state(client, run) == "Running" and "inner works" in worker.program.log_tail(3))
     assert stop(project)
     assert not worker.program.find()
-    wait_for(lambda: read_state(client, run) == "Crashed", seconds=60)
+    wait_for(lambda: read_state(client, run) == "Crashed")
     assert not stop(project)
 
 

@@ -67,26 +67,25 @@ def test_unknown_confidence_holds_nothing_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("relabelled", "ask", "flags", "release"),
+    ("relabelled", "ask", "approved", "release"),
     [
-        pytest.param(0, "never", {}, Release.PUBLISH, id="little has changed"),
-        pytest.param(3, "never", {}, Release.HOLD_BACK, id="too much has changed"),
-        pytest.param(3, "drift", {}, Release.ASK, id="a person is asked about that"),
-        pytest.param(0, "drift", {}, Release.PUBLISH, id="nobody is asked without need"),
-        pytest.param(0, "always", {}, Release.ASK, id="every version is put before a person"),
-        pytest.param(3, "always", {"publish": True}, Release.PUBLISH, id="released by hand"),
-        pytest.param(3, "always", {"approved": True}, Release.PUBLISH, id="approved before the run was broken off"),
+        pytest.param(0, "never", False, Release.PUBLISH, id="little has changed"),
+        pytest.param(3, "never", False, Release.HOLD_BACK, id="too much has changed"),
+        pytest.param(3, "drift", False, Release.ASK, id="a person is asked about that"),
+        pytest.param(0, "drift", False, Release.PUBLISH, id="nobody is asked without need"),
+        pytest.param(0, "always", False, Release.ASK, id="every version is put before a person"),
+        pytest.param(3, "always", True, Release.PUBLISH, id="approved before the run was broken off"),
     ],
 )
-def test_new_versions_are_released(relabelled: int, ask: str, flags: dict[str, bool], release: Release) -> None:
+def test_new_versions_are_released(relabelled: int, ask: str, approved: bool, release: Release) -> None:
     drift = Drift(before=4, after=4, added=0, removed=0, relabelled=relabelled, balance=0, confidence=0, changed=())
     approval = ApprovalSettings.model_validate({"ask": ask})
-    found, against = judge_release(drift, DriftSettings(), approval, **{"publish": False, "approved": False} | flags)
+    found, against = judge_release(drift, DriftSettings(), approval, approved=approved)
     assert found is release
     assert bool(against) == bool(relabelled)
 
 
 def test_an_empty_set_is_never_published() -> None:
     drift = Drift(before=4, after=0, added=0, removed=4, relabelled=0, balance=0, confidence=0, changed=())
-    found = judge_release(drift, DriftSettings(removed=1), ApprovalSettings(), publish=True, approved=True)
+    found = judge_release(drift, DriftSettings(removed=1), ApprovalSettings(), approved=True)
     assert found == (Release.HOLD_BACK, ("nothing is left to train on",))

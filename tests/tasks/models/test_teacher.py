@@ -1,15 +1,21 @@
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.errors import TooManyFailures
 from tasks.models.ask import Asker
 from tasks.models.engines.scripted import ScriptedEngine
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.failures import FailureLimit
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import VoteSettings
 from tasks.models.teacher import label_with_teacher
-from tasks.records import Generation, Prediction, Request
+from tasks.packs.pack import TEMPLATES, load_pack
+from tasks.prompts.prompter import Prompter
+from tasks.records import Generation, Outcome, Prediction, Request
 from tests.tasks.making import prompter, sample
 
 SPEC = EngineSpec(engine="scripted", model="scripted:hash")
@@ -39,3 +45,25 @@ def test_a_teacher_labels_by_votes_without_the_given_label(tmp_path: Path, given
     assert {(p.source, p.model, sum(p.votes.values())) for p in found} == {("teacher", "m", 2)}
     blind = [prompts.classify(sample(f"s{n}", given=None), settings.sampling(5)) for n in range(3)]
     assert [r.key for r in asker.asked] == [r.key for r in blind]
+
+
+class CutOff(ScriptedEngine):
+    """Cuts off every answer."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        for answer in super().generate(requests):
+            yield answer.model_copy(update={"outcome": Outcome.TRUNCATED})
+
+
+def test_descriptions_that_fail_in_bulk_are_an_error(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TEMPLATES / "demo", tmp_path / "pack"))
+    (folder / "describe.jinja").write_text(
+        "{% block prefix %}看{% endblock %}{% block suffix %}{% endblock %}", "utf-8"
+    )
+    pack = load_pack(folder).model_copy(update={"describe_first": True})
+    prompts = Prompter(pack, "m", max_pixels=10**6, min_pixels=3136)
+    limit = FailureLimit("pseudo_labels", 0.1)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, Asker(ledger, CutOff, limit=limit) as asker:
+        message = r"pseudo_labels: 6 of 6 questions failed \(teacher describes items\).*truncated, 6 times"
+        with pytest.raises(TooManyFailures, match=message):
+            label_with_teacher(asker, prompts, [sample(f"s{n}") for n in range(6)], SPEC, VoteSettings(), 5, "labels")

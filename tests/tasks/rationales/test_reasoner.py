@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import TooManyFailures
 from tasks.models.ask import Asker
 from tasks.models.engines.engine import Usage
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.failures import FailureLimit
 from tasks.models.ledger.ledger import Ledger
 from tasks.rationales.reasoner import Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings, Support
@@ -38,6 +40,7 @@ class Model:
 
     fingerprint = "model"
     notes = ()
+    max_failed_share = 1.0
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         return (self._answer(request) for request in requests)
@@ -52,7 +55,7 @@ class Model:
         settings = RationaleSettings(attempts=attempts, support=support)
         spec = EngineSpec(engine="scripted", model="scripted:")
         with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
-            asker = Asker(ledger, lambda _: self)
+            asker = Asker(ledger, lambda _: self, limit=FailureLimit("rationales", self.max_failed_share))
             return find_reasons(asker, prompter(), SAMPLES, spec, settings, seed=0)
 
     def _answer(self, request: Request) -> Generation:
@@ -68,6 +71,28 @@ class Model:
         if bad is not None and not (self.heeds_complaints and complained):
             return generation(request.key, texts=(bad,))
         return generation(request.key, texts=(f"{GOOD[:7]}{int(request.sample_id[1:]) * 1111}号红色外衣",))
+
+
+class CutOff(Model):
+    """Gives cut-off answers in the first `rounds` rounds."""
+
+    max_failed_share = 0.1
+    rounds = 2
+
+    def _answer(self, request: Request) -> Generation:
+        if request.sampling.seed < self.rounds:
+            return generation(request.key, outcome=Outcome.TRUNCATED, texts=("用户说",))
+        return super()._answer(request)
+
+
+def test_reasons_that_are_cut_off_at_the_last_attempt_fail_the_stage() -> None:
+    with pytest.raises(TooManyFailures, match=r"rationales: 5 of 5 questions failed \(reasons\).*truncated, 5 times"):
+        CutOff({}).find(attempts=2)
+
+
+def test_reasons_that_are_cut_off_once_do_not() -> None:
+    found = CutOff({}).find(attempts=3)
+    assert not list(found.list_failures())
 
 
 UNLIKE = {

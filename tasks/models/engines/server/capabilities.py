@@ -7,7 +7,7 @@ from typing import Any, cast
 import orjson
 from PIL import Image
 
-from tasks.errors import EngineError
+from tasks.errors import AccountError, EngineError
 from tasks.models.engines.server.chat import (
     Capabilities,
     build_probe_fields,
@@ -66,7 +66,7 @@ def describe_gaps(can: Capabilities, *, tokenizer: bool) -> tuple[str, ...]:
 async def _read_context_length(client: Client, spec: EngineSpec, model: str) -> int | None:
     status, answer = await client.get("/models")
     if status in (401, 403):
-        raise EngineError(
+        raise AccountError(
             f"{spec.base_urls[0] if spec.base_urls else 'the server'} rejects our API key (HTTP {status}); "
             "set `api_key_env` to the environment variable that contains it"
         )

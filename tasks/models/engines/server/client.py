@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tasks.errors import EngineError
+from tasks.errors import AccountError, EngineError
 from tasks.models.engines.server.chat import get_path
 from tasks.models.engines.server.retries import (
     BUSY_STATUSES,
@@ -162,7 +162,7 @@ class Client:
                 fix = (
                     f"check the key in ${named}" if named else "set `api_key_env` to the variable that contains the key"
                 )
-                raise EngineError(f"{address.url} rejects our API key: {tries.last}; {fix}")
+                raise AccountError(f"{address.url} rejects our API key: {tries.last}; {fix}")
             if status == 404:
                 raise EngineError(
                     f"{address.url}: {tries.last}; check `base_urls` (they end in /v1), `model` and `adapter`"

@@ -103,7 +103,8 @@ def start_owner(folder: Path, then: str = "time.sleep(600)") -> tuple[subprocess
     code = textwrap.dedent(OWNER).format(then=then)
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    return process, int(process.stdout.readline())
+    with process.stdout:
+        return process, int(process.stdout.readline())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
