@@ -73,8 +73,7 @@ class Sample(Record):
     """Name of the pack's task that recognised the item."""
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
-    given: str | None = None
-    """The label (or text) in the manifest; None for an unlabelled item."""
+    given: str | None = None  # the label (or text) in the manifest; None for an unlabelled item
     split: Split
     source: str  # absolute path of the manifest file
     user_turn: int = 0  # number of the user's latest turn; 0 if the item has no turns

@@ -9,8 +9,8 @@ from flows.config import AnyStudent, DistillConfig, EmitConfig
 from tasks.items.known_files import KNOWN
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.identity import make_prompter
-from tasks.models.pins import describe_newer_commit
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.pins import describe_newer_commit
 from tasks.models.settings import VoteSettings
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack

@@ -73,7 +73,11 @@ def check_command(
                 f"[yellow]warning[/]: the fixed part of this prompt has {e.fixed_chars:,} characters, and answers get "
                 f"worse beyond about {LONG_PROMPT:,}; shorten the pack's glosses or examples"
             )
-to    if not report.usable:
+    if report.estimates:
+        console.print(f"about {report.requests:,} requests in total; the ledger's answers are not asked again")
+    for newer in report.newer:
+        console.print(f"[yellow]note[/]: {escape(newer)}", highlight=False)
+    if not report.usable:
         errors.print("[bold red]error[/]: a set has no usable item. Fix the items above and check again.")
         raise typer.Exit(1)
 
