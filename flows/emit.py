@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, get_run_logger
 
@@ -56,7 +57,7 @@ def emit(config: EmitConfig) -> StageRecord:
 def _find_finished(config: EmitConfig, stage: Stage) -> StageRecord | None:
     """Return the record of an unchanged version, the candidate or the published one, and set `stage.folder` to it."""
     mix = config.emit.mix
-    decisive = {
+    decisive: dict[str, Any] = {
         "settings": config.emit.model_dump(mode="json", exclude={"keep_versions"}),
         "reasons": [config.rationales.without_reason, config.rationales.opening_share],
         "files": [read_file_state(p) for p in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],

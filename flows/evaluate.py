@@ -20,7 +20,7 @@ from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
 from tasks.evaluation.results import STAGES, Results, check_held_out, is_transductive, read_results
 from tasks.evaluation.scores import Scored
-from tasks.evaluation.table import Report, describe, make_report
+from tasks.evaluation.table import TRANSDUCTIVE, Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
 from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
@@ -31,7 +31,6 @@ from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
 from tasks.report.card.card import read_settings, write_card
-from tasks.report.card.warnings import TRANSDUCTIVE
 from tasks.storage.failure import write_failure
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows

@@ -11,6 +11,7 @@ are right, and 19 if 80 % are (tests/benchmarks/gate.py).
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy.optimize import brentq
@@ -140,7 +141,7 @@ def bound_win_share(wins: int, losses: int) -> float:
         return float(mixture - xlogy(wins, p) - xlog1py(losses, -p) + np.log(_FALSE_OPENING))
 
     # The ratio is infinite at 0 and about 1 at the observed share.
-    return float(brentq(exceed_ratio, 1e-12, min(wins / (wins + losses), 1 - 1e-12)))
+    return cast(float, brentq(exceed_ratio, 1e-12, min(wins / (wins + losses), 1 - 1e-12)))
 
 
 def _draw_evenly(rng: np.random.Generator, items: Ints, by: Values, weights: Values, count: int) -> Ints:

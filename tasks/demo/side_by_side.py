@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed
 import torch.multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 Progress = Callable[[str, int, int, float], None]
 """A function that is called with (model's name, steps done, total steps, loss)."""
@@ -32,7 +33,7 @@ def train_together(train: Callable[[Progress], None], processes: int, progress: 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    children: Any = torch.multiprocessing.spawn(_begin, (train, processes, port, steps), processes, join=False)
+    children: Any = spawn(_begin, (train, processes, port, steps), processes, join=False)
     try:
         done = False
         while not done:

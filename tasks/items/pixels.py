@@ -64,7 +64,8 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _is_turned(image: Image.Image) -> bool:
-    if image.format == "PNG" and image.fp is not None and _has_late_metadata(cast(IO[bytes], image.fp)):
+    file = cast(IO[bytes] | None, getattr(image, "fp", None))
+    if image.format == "PNG" and file is not None and _has_late_metadata(file):
         image.load()
     # PngImageFile.getexif would decode the whole file to look for metadata behind the pixels.
     return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in range(2, 9)
