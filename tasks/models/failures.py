@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tasks.errors import TooManyFailures
+from tasks.prompts.thinking import ADVICE
 from tasks.records import USABLE, Outcome, Prediction
 
 FAILURES = frozenset(Outcome) - USABLE - {Outcome.BAD_MEDIA}
@@ -20,6 +21,7 @@ _HOPELESS = 200
 
 _CONTRADICTS = "read the raw answers in the ledger's view `questions`; correct the pack's prompt or use another model"
 _FIXES = {
+    Outcome.ONLY_THINKING: ADVICE,
     Outcome.TRUNCATED: "raise `max_tokens`",
     Outcome.TOO_LONG: "raise the engine's `context_length`, or lower `max_pixels`",
     Outcome.FAILED: "repair the server (see its log)",

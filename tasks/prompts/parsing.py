@@ -78,7 +78,7 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
             reason=read.reason,
             model=model,
             rung=read.rung,
-            detail=explain_unread(read.outcome, generation) or generation.shortened,
+            detail=explain_unread(read.outcome, generation),
         )
 
     if generation.outcome not in _READABLE:
@@ -118,7 +118,7 @@ def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str
 
 def explain_unread(outcome: Outcome, generation: Generation) -> str:
     """Return why an answer cannot be read and what to do, or an empty string if the outcome says all."""
-    return ADVICE if outcome is Outcome.ONLY_THINKING else generation.detail
+    return ADVICE if outcome is Outcome.ONLY_THINKING else generation.shortened or generation.detail
 
 
 def has_only_thinking(answer: Generation | Prediction) -> bool:

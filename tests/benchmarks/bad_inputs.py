@@ -1,14 +1,14 @@
-"""10,000 generated bad inputs into every room that reads what others wrote. Goal: 0 crashes, 0 silent losses.
+"""Give 10,000 generated bad inputs to every function that reads what others wrote. Goal: 0 crashes, 0 silent losses.
 
-    python tests/benchmarks/bad_inputs.py [--count 10000] [--seed 1] [--room manifests]
+    python tests/benchmarks/bad_inputs.py [--count 10000] [--seed 1] [--reader manifests]
 
 Manifests of each format and folders of them, images, dialogues, prompts over their budget, model answers, files of
 verdicts, probabilities, patches, versions, mixes, and ledgers, with faults in their fields and in their bytes (the
 makers are in tests/properties). A crash is an exception that is none of ours, or the death of the process; a silent
 loss is an item that is neither kept nor dropped with a reason, a part of an item that nothing reads and nothing
 reports (an unread key, the first value of a repeated key, a video, the digits of an id), a store or copy that lost
-what it held, or an error that doesn't name its file. Each room runs in a process of its own. Prints the outcomes by
-room, and exits with 1 unless the goal is met.
+what it held, or an error that doesn't name its file. Each reader runs in a process of its own. Prints the outcomes by
+reader, and exits with 1 unless the goal is met.
 """
 
 import argparse
@@ -29,21 +29,21 @@ SLOW_SECONDS = 5.0
 """Of one core: an input that takes longer hangs, for those who wait."""
 
 
-def enter_all(name: str, count: int, seed: int, first: int) -> None:
-    """Enter a room `count` times; a line of JSON an input."""
-    from tests.properties.rooms import ROOMS
+def feed_all(name: str, count: int, seed: int, first: int) -> None:
+    """Give a reader `count` bad inputs; print one line of JSON per input."""
+    from tests.properties.readers import READERS
 
-    room = ROOMS[name]
+    reader = READERS[name]
     with TemporaryDirectory() as folder:
-        room.enter(Random("warm"), Path(folder))  # the first makes models and files
+        reader.feed(Random("warm"), Path(folder))  # the first makes models and files
         for number in range(first, count):
             print(json.dumps({"began": number}), flush=True)
             began, crash = time.process_time(), ""
             reasons: dict[str, int] = {}
             lost: list[str] = []
             try:
-                told = room.enter(Random(f"{seed}:{name}:{number}"), Path(folder))
-                reasons, lost = dict(told.reasons), told.lost
+                result = reader.feed(Random(f"{seed}:{name}:{number}"), Path(folder))
+                reasons, lost = dict(result.reasons), result.lost
             except Exception:
                 crash = "".join(traceback.format_exc().splitlines(keepends=True)[-5:])
             seconds = time.process_time() - began
@@ -76,31 +76,31 @@ def watched(name: str, count: int, seed: int) -> tuple[Counter[str], list[str], 
 
 def main() -> None:
     """Run it."""
-    from tests.properties.rooms import ROOMS
+    from tests.properties.readers import READERS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--room", choices=sorted(ROOMS))
-    parser.add_argument("--enter", choices=sorted(ROOMS), help=argparse.SUPPRESS)
+    parser.add_argument("--reader", choices=sorted(READERS))
+    parser.add_argument("--enter", choices=sorted(READERS), help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.enter:
-        return enter_all(options.enter, options.count, options.seed, options.first)
+        return feed_all(options.enter, options.count, options.seed, options.first)
     began, inputs = time.monotonic(), 0
     crashes: list[str] = []
     lost: list[str] = []
     slow: list[str] = []
-    print("| room | inputs | outcomes | crashes | lost | most time, s |\n|---|--:|---|--:|--:|--:|")
-    for room in ROOMS.values():
-        if options.room not in (None, room.name):
+    print("| reader | inputs | outcomes | crashes | lost | most time, s |\n|---|--:|---|--:|--:|--:|")
+    for reader in READERS.values():
+        if options.reader not in (None, reader.name):
             continue
-        count = options.count if options.room else options.count * room.share // 100
-        reasons, broke, vanished, slowest = watched(room.name, count, options.seed)
+        count = options.count if options.reader else options.count * reader.share // 100
+        reasons, broke, vanished, slowest = watched(reader.name, count, options.seed)
         outcomes = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
-        print(f"| {room.name} | {count} | {outcomes} | {len(broke)} | {len(vanished)} | {slowest:.2f} |", flush=True)
+        print(f"| {reader.name} | {count} | {outcomes} | {len(broke)} | {len(vanished)} | {slowest:.2f} |", flush=True)
         inputs, crashes, lost = inputs + count, crashes + broke, lost + vanished
-        slow += [room.name] if slowest > SLOW_SECONDS else []
+        slow += [reader.name] if slowest > SLOW_SECONDS else []
     seconds = time.monotonic() - began
     print(f"{inputs} bad inputs in {seconds:.0f} s: {len(crashes)} crashes, {len(lost)} silent losses")
     for text in [*crashes[:10], *lost[:10], *(f"{name}: an input took over {SLOW_SECONDS} s" for name in slow)]:

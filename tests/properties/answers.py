@@ -8,7 +8,7 @@ from typing import Any
 from tasks.prompts.parsing import parse, parse_reason
 from tasks.records import USABLE, FreeText, Generation, LabelAnswer, Outcome, Request, Rung, Sampling
 from tests.properties.damage import ODD_TEXTS, damaged_row, damaged_text, sometimes
-from tests.properties.told import Told
+from tests.properties.result import Result
 
 LABEL_SETS = (
     ("订单页面", "物流页面-派送中", "退款A", "退款B", "商品详情页截图"),
@@ -41,7 +41,7 @@ def _text(rng: Random, labels: tuple[str, ...]) -> str:
     return sometimes(rng, 0.4, damaged_text, text)
 
 
-def bad_answer(rng: Random) -> Told:
+def bad_answer(rng: Random) -> Result:
     """One answer of one to four bad texts: a prediction whose outcome says what it is worth."""
     labels = rng.choice(LABEL_SETS)
     reason_key = rng.choice(("理由", None))
@@ -58,15 +58,15 @@ def bad_answer(rng: Random) -> Told:
     logprobs = {label: rng.choice(odd) for label in rng.sample((*labels, "?"), rng.randint(0, len(labels)))}
     outcome = rng.choice(_ENGINES)
     answer = Generation(key="k", outcome=outcome, texts=texts, label_logprobs=rng.choice((None, logprobs)))
-    told = Told()
+    result = Result()
     prediction = parse(_asked(constraint), answer, source="teacher", model="m")
     prediction.model_dump_json()
     usable = prediction.outcome in USABLE
-    told.must((prediction.label in labels) == usable, f"{prediction.outcome} with label {prediction.label!r}")
-    told.must(usable or prediction.rung is Rung.NONE, "a rung without a label")
-    told.must(sum(prediction.votes.values()) <= len(texts), "more votes than answers")
-    told.must(all(0 <= p <= 1 for p in prediction.probabilities.values()), f"{prediction.probabilities}")
+    result.require((prediction.label in labels) == usable, f"{prediction.outcome} with label {prediction.label!r}")
+    result.require(usable or prediction.rung is Rung.NONE, "a rung without a label")
+    result.require(sum(prediction.votes.values()) <= len(texts), "more votes than answers")
+    result.require(all(0 <= p <= 1 for p in prediction.probabilities.values()), f"{prediction.probabilities}")
     ended, reason = parse_reason(_asked(FreeText()), answer)
-    told.must(bool(reason) == (ended is Outcome.OK), f"{ended} with reason {reason!r}")
+    result.require(bool(reason) == (ended is Outcome.OK), f"{ended} with reason {reason!r}")
     reason.encode()
-    return told.count(prediction.outcome.value)
+    return result.count(prediction.outcome.value)

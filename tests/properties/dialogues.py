@@ -12,7 +12,7 @@ from tasks.models.unanswered import TooLong
 from tasks.packs.pack import load_pack
 from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
 from tests.properties.damage import ODD_TEXTS, damaged_text, sometimes
-from tests.properties.told import Told
+from tests.properties.result import Result
 
 TASKS = tuple(task for name in ("demo", "captions", "www2025") for task in load_pack(name).tasks.values())
 _PIECES = (
@@ -26,23 +26,23 @@ _PIECES = (
 )  # fmt: skip
 
 
-def bad_dialogue(rng: Random) -> Told:
+def bad_dialogue(rng: Random) -> Result:
     """Cut a made-up instruction: no image's place is lost or made, and no text that was not there appears."""
     text = "".join(rng.choice(_PIECES) for _ in range(rng.randint(0, 25)))
     text = sometimes(rng, 0.3, damaged_text, text)
     task = rng.choice(TASKS)
     found = cut_instruction(text, task)
-    told = Told()
+    result = Result()
     texts = [piece.text for piece in found.pieces if isinstance(piece, TextPart)]
     whole = text.replace("\r\n", "\n")
-    told.must(found.slots <= whole.count(PLACEHOLDER), "more places of images than there were")
-    told.must(not any(PLACEHOLDER in text for text in texts), "a place of an image left as text")
-    told.must(_in_order("".join(texts), whole), "text that was not there")
+    result.require(found.slots <= whole.count(PLACEHOLDER), "more places of images than there were")
+    result.require(not any(PLACEHOLDER in text for text in texts), "a place of an image left as text")
+    result.require(_in_order("".join(texts), whole), "text that was not there")
     turns = [piece.turn for piece in found.pieces]
-    told.must(turns == sorted(turns), "turns out of order")
-    told.must(found.offered is None or bool(found.offered), "an empty list of labels")
-    told.must(parse_list(text) != (), "an empty list")
-    return told.count("cut" if found.pieces else "empty")
+    result.require(turns == sorted(turns), "turns out of order")
+    result.require(found.offered is None or bool(found.offered), "an empty list of labels")
+    result.require(parse_list(text) != (), "an empty list")
+    return result.count("cut" if found.pieces else "empty")
 
 
 def _in_order(part: str, whole: str) -> bool:
@@ -62,7 +62,7 @@ def budget(folder: Path) -> PromptBudget:
     return PromptBudget(processor)
 
 
-def bad_prompt(rng: Random, counted: PromptBudget) -> Told:
+def bad_prompt(rng: Random, counted: PromptBudget) -> Result:
     """Fit a made-up request: what comes out fits, and is the request without old turns, images perhaps smaller."""
     parts: list[Part] = []
     turns = rng.randint(0, 8)
@@ -81,17 +81,18 @@ def bad_prompt(rng: Random, counted: PromptBudget) -> Told:
         keep_from_turn=rng.randint(0, turns),
     )  # fmt: skip
     limit = rng.choice((0, 1, 60, 200, 1000, 10**6))
-    told = Told()
+    result = Result()
     try:
         fitted = counted.fit(request, limit)
     except TooThin as error:
-        return told.must("/a.png" in str(error), f"names no file: {error}").count("too_thin")
+        return result.require("/a.png" in str(error), f"names no file: {error}").count("too_thin")
     except TooLong as error:
-        return told.must(counted.count(request) > limit and bool(str(error)), "refused without need").count("too_long")
+        too_long = counted.count(request) > limit and bool(str(error))
+        return result.require(too_long, "refused without need").count("too_long")
     made = fitted.request
-    told.must(fitted.tokens <= limit, f"{fitted.tokens} tokens of {limit}")
+    result.require(fitted.tokens <= limit, f"{fitted.tokens} tokens of {limit}")
     kept = request.keep_from_turn
     gone = [part for part in request.parts if part not in made.parts]
-    told.must(all(0 < part.turn < kept for part in gone), "a part that may not go is gone")
-    told.must(bool(fitted.note) == (made != request), "shortened without a word")
-    return told.count("shortened" if fitted.note else "whole")
+    result.require(all(0 < part.turn < kept for part in gone), "a part that may not go is gone")
+    result.require(bool(fitted.note) == (made != request), "shortened without a word")
+    return result.count("shortened" if fitted.note else "whole")

@@ -18,7 +18,7 @@ from tasks.items.samples import Intake, Reason, read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Split, TextPart
 from tests.properties.damage import Row, damaged_bytes, damaged_row, odd_value, sometimes
-from tests.properties.told import Told
+from tests.properties.result import Result
 from tests.tasks.intake import SAID, SHOWN, item
 
 PACKS = tuple(load_pack(name) for name in ("demo", "captions", "www2025"))
@@ -109,7 +109,7 @@ def _parquet(columns: dict[str, list[Any]]) -> bytes:
     return out.getvalue()
 
 
-def bad_manifest(rng: Random, folder: Path) -> Told:
+def bad_manifest(rng: Random, folder: Path) -> Result:
     """Write a bad manifest, or a folder with two, read it, and look whether every item came out."""
     images, pack, split = write_images(folder), rng.choice(PACKS), rng.choice(tuple(Split))
     watched = folder / "watched"
@@ -136,34 +136,35 @@ def bad_manifest(rng: Random, folder: Path) -> Told:
     if len(files) > 1 and rng.random() < 0.3:
         (watched / "notes.txt").write_text(str(odd_value(rng)), encoding="utf-8", errors="replace")
     manifest = files[0] if len(files) == 1 else watched
-    told = Told()
+    result = Result()
     try:
         intake = read_samples(manifest, images, pack, split)
     except ManifestError as error:
-        return told.refused(error, watched)
-    told.must(all(intake.unread.get(key, 0) >= n for key, n in unread.items()), f"{unread} unread: {intake.unread}")
+        return result.count_refusal(error, watched)
+    reported = all(intake.unread.get(key, 0) >= n for key, n in unread.items())
+    result.require(reported, f"{unread} unread: {intake.unread}")
     # A line that is not UTF-8 is not parsed.
     refused = sum(d.reason in (Reason.DUPLICATE_KEY, Reason.NOT_UTF8) for d in intake.dropped)
-    told.must(refused >= repeated, "the first value of a repeated key is lost")
-    return _judged(told, intake, total)
+    result.require(refused >= repeated, "the first value of a repeated key is lost")
+    return _judged(result, intake, total)
 
 
 def _says(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _judged(told: Told, intake: Intake, total: int | None) -> Told:
-    told.count(*("kept" for _ in intake.kept), *(d.reason for d in intake.dropped))
-    told.must(len(intake.kept) + len(intake.dropped) == intake.read, "kept + dropped is not what was read")
-    told.must(total is None or intake.read == total, f"{intake.read} read of {total} written")
-    told.must({d.reason for d in intake.dropped} <= set(Reason), "a reason that is none")
-    told.must(all(d.sample_id and d.detail for d in intake.dropped), "a drop without its item or its place")
-    told.must(len({s.id for s in intake.kept}) == len(intake.kept), "an id twice")
-    told.must(all(s.id != str(int(_ROUNDED)) for s in intake.kept), "a rounded id")
+def _judged(result: Result, intake: Intake, total: int | None) -> Result:
+    result.count(*("kept" for _ in intake.kept), *(d.reason for d in intake.dropped))
+    result.require(len(intake.kept) + len(intake.dropped) == intake.read, "kept + dropped is not what was read")
+    result.require(total is None or intake.read == total, f"{intake.read} read of {total} written")
+    result.require({d.reason for d in intake.dropped} <= set(Reason), "a reason that is none")
+    result.require(all(d.sample_id and d.detail for d in intake.dropped), "a drop without its item or its place")
+    result.require(len({s.id for s in intake.kept}) == len(intake.kept), "an id twice")
+    result.require(all(s.id != str(int(_ROUNDED)) for s in intake.kept), "a rounded id")
     texts = [part.text.lower() for s in intake.kept for part in s.parts if isinstance(part, TextPart)]
-    told.must(not any("<video>" in text or "<audio>" in text for text in texts), "a video or audio is lost")
+    result.require(not any("<video>" in text or "<audio>" in text for text in texts), "a video or audio is lost")
     for record in (*intake.kept, *intake.dropped):
         record.model_dump_json()  # what can't be written would be lost with its stage
     for image in (image for sample in intake.kept for image in sample.images):
-        told.must("/images/" in image.path, f"{image.path} is outside the folder")
-    return told
+        result.require("/images/" in image.path, f"{image.path} is outside the folder")
+    return result

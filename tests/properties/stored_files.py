@@ -1,4 +1,4 @@
-"""Damaged ledgers, snapshots, mixes and images, into the rooms that open them."""
+"""Damaged ledgers, snapshots, mixes and images, into the readers that open them."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from tasks.models.ledger.tools import read_stats
 from tasks.records import Generation
 from tasks.storage.rows import write_rows
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
-from tests.properties.told import Told
+from tests.properties.result import Result
 from tests.tasks.making import generation
 from tests.tasks.questions import question
 
@@ -57,13 +57,13 @@ def _torn(rng: Random, data: bytes) -> bytes:
     return data
 
 
-def bad_ledger(rng: Random, folder: Path) -> Told:
+def bad_ledger(rng: Random, folder: Path) -> Result:
     """Open a damaged ledger, look up, write, and read again: each answer is right, asked again, or refused aloud.
 
     The file never vanishes: one that can't be used is set aside.
     """
     whole = _ledger(folder)
-    path, told = folder / "ledger.sqlite", Told()
+    path, result = folder / "ledger.sqlite", Result()
     for old in folder.glob("ledger.sqlite*"):
         old.unlink()
     path.write_bytes(_torn(rng, whole))
@@ -73,20 +73,20 @@ def bad_ledger(rng: Random, folder: Path) -> Told:
             found = ledger.get([*KEYS, new])
             ledger.put(question(new), _answer(new, "neu"))
             ledger.flush()
-            told.must(ledger.get([new]).get(new) == _answer(new, "neu"), "an answer that was just written is gone")
+            result.require(ledger.get([new]).get(new) == _answer(new, "neu"), "an answer that was just written is gone")
         aside = next(folder.glob("ledger.sqlite.*-[0-9]*[0-9]"), None)
         read_stats(path)
     except LedgerError as error:
-        told.must(path.exists(), "the file is gone")
-        return told.refused(error, path)
-    told.must(aside is None or aside.read_bytes()[:100] == damaged[:100], "the file set aside is another")
+        result.require(path.exists(), "the file is gone")
+        return result.count_refusal(error, path)
+    result.require(aside is None or aside.read_bytes()[:100] == damaged[:100], "the file set aside is another")
     wrong = [key for key, answer in found.items() if key not in KEYS or answer.key != key]
-    told.must(not wrong, f"{len(wrong)} answers to other questions")
+    result.require(not wrong, f"{len(wrong)} answers to other questions")
     altered = sum(answer != _answer(key) for key, answer in found.items() if key in KEYS)
     right = len(found) - altered
     if altered:
-        return told.count("read, some bytes altered")
-    return told.count("set aside" if aside else "whole" if right == len(KEYS) else "some asked again")
+        return result.count("read, some bytes altered")
+    return result.count("set aside" if aside else "whole" if right == len(KEYS) else "some asked again")
 
 
 @cache
@@ -106,19 +106,19 @@ def _snapshot(folder: Path) -> bytes:
     return (folder / "kept.parquet").read_bytes()
 
 
-def bad_snapshot(rng: Random, folder: Path) -> Told:
+def bad_snapshot(rng: Random, folder: Path) -> Result:
     """Open the damaged examples of an emission as a version."""
     whole = _snapshot(folder)
-    path, told = folder / "snapshot.parquet", Told()
+    path, result = folder / "snapshot.parquet", Result()
     path.write_bytes(damaged_bytes(rng, whole))
     try:
         snapshot = open_snapshot(str(path))
     except LabelstillError as error:
-        return told.refused(error, path)
-    return told.must(snapshot.rows == 30, f"{snapshot.rows} rows of 30").count("read")
+        return result.count_refusal(error, path)
+    return result.require(snapshot.rows == 30, f"{snapshot.rows} rows of 30").count("read")
 
 
-def bad_mix(rng: Random, folder: Path) -> Told:
+def bad_mix(rng: Random, folder: Path) -> Result:
     """Draw from a bad file of conversations: every line is taught or left out with its reason."""
     Image.new("RGB", (40, 30)).save(folder / "a.png")
     turns: list[Row] = [{"role": "user", "content": "<image>什么"}, {"role": "assistant", "content": "杯子"}]
@@ -126,7 +126,7 @@ def bad_mix(rng: Random, folder: Path) -> Told:
         {"messages": turns, "images": [rng.choice(("a.png", "none.png", "../x.png", "/etc/hosts"))]} for _ in range(4)
     ]
     damaged = [sometimes(rng, 0.6, damaged_row, row) for row in rows]
-    lines, told = rng.random() < 0.6, Told()
+    lines, result = rng.random() < 0.6, Result()
     file = folder / ("mix.jsonl" if lines else "mix.json")
     text = "".join(json.dumps(row) + "\n" for row in damaged) if lines else json.dumps(damaged)
     data = text.encode()
@@ -135,10 +135,11 @@ def bad_mix(rng: Random, folder: Path) -> Told:
     try:
         drawn = draw_mix(file, folder, 10, 0)
     except LabelstillError as error:
-        return told.refused(error, file)
-    told.must(not whole or len(drawn) == 4, f"{len(drawn)} rows of 4")
-    told.must(all(row.example is not None or (row.reason and row.detail) for row in drawn), "left out without a word")
-    return told.count(*("kept" if row.example else row.reason for row in drawn))
+        return result.count_refusal(error, file)
+    result.require(not whole or len(drawn) == 4, f"{len(drawn)} rows of 4")
+    explained = all(row.example is not None or (row.reason and row.detail) for row in drawn)
+    result.require(explained, "left out without a word")
+    return result.count(*("kept" if row.example else row.reason for row in drawn))
 
 
 @cache
@@ -152,14 +153,14 @@ def _pictures() -> tuple[bytes, ...]:
     return tuple(made)
 
 
-def bad_image(rng: Random, folder: Path) -> Told:
+def bad_image(rng: Random, folder: Path) -> Result:
     """Check a damaged image file: measured, or refused with a reason that names it."""
-    file, told = folder / "image", Told()
+    file, result = folder / "image", Result()
     file.write_bytes(damaged_bytes(rng, rng.choice(_pictures())))
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             found = check_image(file, 10**6)
         except Unusable as why:
-            return told.must(os.fspath(file) in why.detail, f"names no file: {why.detail}").count(why.reason)
-    return told.must(found.width > 0 and found.height > 0, "no size").count("kept")
+            return result.require(os.fspath(file) in why.detail, f"names no file: {why.detail}").count(why.reason)
+    return result.require(found.width > 0 and found.height > 0, "no size").count("kept")

@@ -1,4 +1,4 @@
-"""Never a crash, never a silent loss: bad inputs made by hypothesis, into each room that reads what others wrote.
+"""Never a crash, never a silent loss: bad inputs made by hypothesis, given to each reader of what others wrote.
 
 `python tests/benchmarks/bad_inputs.py` makes ten thousand of them.
 """
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.properties.rooms import ROOMS, Room
+from tests.properties.readers import READERS, Reader
 
 EXAMPLES = {"answers": 200, "dialogues": 200, "manifests": 100, "ledgers": 20, "prompts": 30}
 """Of the others 50, as they write files and wait for the disk."""
@@ -23,26 +23,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bad")
 
 
-@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS.keys())
-def test_nothing_bad_is_lost_or_ends_a_run(room: Room, folder: Path) -> None:
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS.keys())
+def test_nothing_bad_is_lost_or_ends_a_run(reader: Reader, folder: Path) -> None:
     @settings(
-        max_examples=EXAMPLES.get(room.name, 50),
+        max_examples=EXAMPLES.get(reader.name, 50),
         suppress_health_check=list(HealthCheck),
     )
     @given(randoms)
     def holds(rng: Random) -> None:
-        told = room.enter(rng, folder)
-        assert not told.lost and told.reasons
+        result = reader.feed(rng, folder)
+        assert not result.lost and result.reasons
 
     holds()
 
 
-@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS.keys())
-def test_each_room_meets_good_and_bad(room: Room, folder: Path) -> None:
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS.keys())
+def test_each_reader_meets_good_and_bad(reader: Reader, folder: Path) -> None:
     """A generator whose inputs all end alike would show nothing."""
     found: set[str] = set()
     for seed in range(300):
-        found.update(room.enter(Random(seed), folder).reasons)
+        found.update(reader.feed(Random(seed), folder).reasons)
         if len(found) > 1:
             return
     raise AssertionError(f"all end as {found}")

@@ -1,4 +1,4 @@
-"""Bad files of verdicts, probabilities and versions, into the rooms that read them."""
+"""Bad files of verdicts, probabilities and versions, into the readers that read them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from tasks.evaluation.test_set import read_truth
 from tasks.review.label_studio import is_export, read_export
 from tasks.review.verdicts import import_verdicts, read_answers, read_store, read_verdicts
 from tests.properties.damage import Row, damaged_bytes, damaged_row, sometimes
-from tests.properties.told import Told
+from tests.properties.result import Result
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
 IDS = tuple("abcdef")
@@ -53,9 +53,9 @@ def _export(rng: Random) -> bytes:
     return sometimes(rng, 0.3, damaged_bytes, data)
 
 
-def bad_verdicts(rng: Random, folder: Path) -> Told:
+def bad_verdicts(rng: Random, folder: Path) -> Result:
     """Import a bad file into a store: all of it or nothing, and what a person said before stays."""
-    store, file, told = folder / "verdicts.jsonl", folder / "file", Told()
+    store, file, result = folder / "verdicts.jsonl", folder / "file", Result()
     labels, contents, givens = dict.fromkeys(IDS, LABELS), {i: f"{i}1" for i in IDS}, dict.fromkeys(IDS, LABELS[0])
     store.unlink(missing_ok=True)
     file.write_bytes(f'{{"id": "a", "verdict": "neither"}}\n{{"id": "b", "verdict": "{LABELS[1]}"}}\n'.encode())
@@ -68,17 +68,17 @@ def bad_verdicts(rng: Random, folder: Path) -> Told:
         answers = read_export(file) if is_export(file) else read_answers(file)
         done = import_verdicts(store, file, labels, contents, "Bob", givens=givens, answers=answers)
     except LabelstillError as error:
-        told.must(store.read_bytes() == before, "a refused file changed the store")
-        return told.refused(error, file, store)
+        result.require(store.read_bytes() == before, "a refused file changed the store")
+        return result.count_refusal(error, file, store)
     after, told_of = read_store(store), (*done.new, *done.changed, *done.same, *done.withdrawn)
-    told.must(store.read_bytes().startswith(before), "what was said before is gone")
+    result.require(store.read_bytes().startswith(before), "what was said before is gone")
     named = {answer.id for answer in answers if any(f"item {answer.id}" in fault for fault in done.skipped)}
-    told.must({answer.id for answer in answers} - named <= set(told_of), "an answer without a word")
+    result.require({answer.id for answer in answers} - named <= set(told_of), "an answer without a word")
     last = {answer.id: answer.verdict for answer in answers if answer.id not in named}
-    told.must(
+    result.require(
         all(verdict is None or verdict in [v.verdict for v in after[i]] for i, verdict in last.items()), "not kept"
     )
-    return told.count(*("kept" for _ in told_of), *(["nothing open"] if not told_of else []))
+    return result.count(*("kept" for _ in told_of), *(["nothing open"] if not told_of else []))
 
 
 def _probabilities(rng: Random) -> list[Row]:
@@ -92,7 +92,7 @@ def _count_read(file: Path) -> int:
     return len(found.verdicts) + len(found.disagreed) + len(found.skipped)
 
 
-def bad_lines(rng: Random, folder: Path) -> Told:
+def bad_lines(rng: Random, folder: Path) -> Result:
     """Read a bad file of probabilities, verdicts or truth: every line counts, or the file is refused."""
     good, file = folder / "good.jsonl", folder / "bad.jsonl"
     good.write_text("".join(json.dumps(row) + "\n" for row in _probabilities(rng)), encoding="utf-8")
@@ -109,21 +109,21 @@ def bad_lines(rng: Random, folder: Path) -> Told:
     name = rng.choice(sorted(readers))
     rows, read = readers[name]
     file.write_bytes(_lines(rng, rows))
-    told = Told()
+    result = Result()
     try:
         count = read()
     except LabelstillError as error:
-        return told.refused(error, file, good)
+        return result.count_refusal(error, file, good)
     lines = sum(bool(line.strip()) for line in file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"))
     # An item may stand twice with one truth, and a verdict that is open or of another run is left out by design.
-    told.must(
+    result.require(
         count == lines or (name in ("truth", "reviewer", "verdicts") and count < lines),
         f"{name}: {count} of {lines} lines",
     )
-    return told.count(f"{name} read")
+    return result.count(f"{name} read")
 
 
-def bad_version_log(rng: Random, folder: Path) -> Told:
+def bad_version_log(rng: Random, folder: Path) -> Result:
     """Read a bad log of versions."""
     log = folder / FOLDER / LOG
     log.parent.mkdir(exist_ok=True)
@@ -132,9 +132,9 @@ def bad_version_log(rng: Random, folder: Path) -> Told:
         "made_at": 1.0,
     }  # fmt: skip
     log.write_bytes(_lines(rng, [row] * rng.randint(1, 3)))
-    told = Told()
+    result = Result()
     try:
         found = read_versions(folder)
     except LabelstillError as error:
-        return told.refused(error, log)
-    return told.count(*("kept" for _ in found), *([] if found else ["nothing"]))
+        return result.count_refusal(error, log)
+    return result.count(*("kept" for _ in found), *([] if found else ["nothing"]))
