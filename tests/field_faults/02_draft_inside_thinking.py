@@ -94,7 +94,7 @@ images: {folder}/cache
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "LABELSTILL_PORT": port}
     try:
         return subprocess.run(
-            [*command, "run", str(config)], env=environment, capture_output=True, text=True, timeout=300
+            [*command, "run", str(config)], env=environment, capture_output=True, text=True, timeout=400
         )
     finally:
         subprocess.run([*command, "stop"], env=environment, capture_output=True)
