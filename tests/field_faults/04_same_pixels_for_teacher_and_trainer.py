@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,14 +33,22 @@ def write_images(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.asarray(picture, np.float32) for name, picture in seen.items()}
 
 
-def run_labelstill(config: Path, home: Path) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PREFECT_HOME": str(home), "DO_NOT_TRACK": "1"}
+def find_free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
+
+
+def run_labelstill(config: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "LABELSTILL_PORT": str(find_free_port()), "DO_NOT_TRACK": "1"}
     for module in ("flows.commands.main", "flows.cli"):
         command = [sys.executable, "-m", module]
         done = subprocess.run([*command, "run", str(config)], capture_output=True, text=True, env=environment)
         if "No module named" not in done.stderr:
             subprocess.run([*command, "stop"], capture_output=True, env=environment)
             break
+    if done.returncode != 0:
+        raise SystemExit(f"the run failed: {(done.stdout + done.stderr)[-2000:]}")
 
 
 def main() -> int:
@@ -57,7 +66,7 @@ def main() -> int:
         config = {"pack": "demo", "labelled": source, "output": str(folder / "out"), "images": str(folder / "cache"),
                   "emit": {"near_duplicates": "keep", "export": {"formats": ["swift"]}}}  # fmt: skip
         (folder / "run.yaml").write_text(json.dumps(config))
-        run_labelstill(folder / "run.yaml", folder / "prefect")
+        run_labelstill(folder / "run.yaml")
         export = folder / "out" / "emit" / "swift"
         lines = [json.loads(line) for line in (export / "labelstill.jsonl").read_text("utf-8").splitlines()]
         ids = [json.loads(line)["id"] for line in (export / "provenance.jsonl").read_text("utf-8").splitlines()]

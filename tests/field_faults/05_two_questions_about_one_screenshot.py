@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,14 +31,22 @@ def make_rows() -> list[dict[str, object]]:
     return rows
 
 
-def run_labelstill(config: Path, home: Path) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PREFECT_HOME": str(home), "DO_NOT_TRACK": "1"}
+def find_free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
+
+
+def run_labelstill(config: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "LABELSTILL_PORT": str(find_free_port()), "DO_NOT_TRACK": "1"}
     for module in ("flows.commands.main", "flows.cli"):
         command = [sys.executable, "-m", module]
         done = subprocess.run([*command, "run", str(config)], capture_output=True, text=True, env=environment)
         if "No module named" not in done.stderr:
             subprocess.run([*command, "stop"], capture_output=True, env=environment)
             break
+    if done.returncode != 0:
+        raise SystemExit(f"the run failed: {(done.stdout + done.stderr)[-2000:]}")
 
 
 def main() -> int:
@@ -50,7 +59,7 @@ def main() -> int:
         source = {"manifest": str(folder / "train.json"), "images": str(folder / "images")}
         config = {"pack": "demo", "labelled": source, "output": str(folder / "out"), "images": str(folder / "cache")}
         (folder / "run.yaml").write_text(json.dumps(config))
-        run_labelstill(folder / "run.yaml", folder / "prefect")
+        run_labelstill(folder / "run.yaml")
         taught = set(pd.read_parquet(folder / "out" / "emit" / "kept.parquet").get("sample_id", []))
     lost = [row["id"] for row in rows if row["id"] not in taught]
     if lost:
