@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,18 +20,17 @@ def run_labelstill(*words):
     for module in ("flows.commands.main", "flows.cli"):
         if Path(*module.split(".")).with_suffix(".py").exists():
             program = f"from {module} import main; main()"
-            environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-            command = [sys.executable, "-c", program, *map(str, words)]
-            return subprocess.run(command, capture_output=True, text=True, env=environment)
+            return subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True)
     sys.exit("run this script in a checkout of labelstill")
 
 
 def write_run(folder):
     """Write 45 dialogues, every ninth with a wrong label, and the configuration of a run that corrects them."""
+    random.seed(0)
     items = [
         {
             "id": f"i{n}",
-            "instruction": ASK.format(f"{WORDS[n % 3]} 第{n}件"),
+            "instruction": ASK.format(WORDS[n % 3] + "".join(chr(random.randrange(0x4E00, 0x9FA5)) for _ in range(30))),
             "image": [],
             "output": LABELS[(n + (n % 9 == 0)) % 3],
         }
@@ -51,10 +52,14 @@ def write_run(folder):
     (folder / "run.yaml").write_text(json.dumps(config))
 
 
+with socket.create_server(("127.0.0.1", 0)) as probe:
+    port = probe.getsockname()[1]
+os.environ |= {"LABELSTILL_PORT": str(port), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     write_run(folder)
     done = run_labelstill("run", folder / "run.yaml")
+    run_labelstill("stop")
     if done.returncode:
         sys.exit(f"the run failed: {done.stderr[-400:]}")
     queue = [json.loads(line) for line in (folder / "out" / "review" / "cases.jsonl").open(encoding="utf-8")]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,12 +16,13 @@ def run_labelstill(*words):
     for module in ("flows.commands.main", "flows.cli"):
         if Path(*module.split(".")).with_suffix(".py").exists():
             program = f"from {module} import main; main()"
-            environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-            command = [sys.executable, "-c", program, *map(str, words)]
-            return subprocess.run(command, capture_output=True, text=True, env=environment)
+            return subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True)
     sys.exit("run this script in a checkout of labelstill")
 
 
+with socket.create_server(("127.0.0.1", 0)) as probe:
+    port = probe.getsockname()[1]
+os.environ |= {"LABELSTILL_PORT": str(port), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     (folder / "images").mkdir()
@@ -36,6 +38,7 @@ with tempfile.TemporaryDirectory() as name:
     }
     (folder / "run.yaml").write_text(json.dumps(config))
     done = run_labelstill("run", folder / "run.yaml")
+    run_labelstill("stop")
     if done.returncode:
         sys.exit(f"the run failed: {done.stderr[-400:]}")
     card = (folder / "out" / "card" / "README.md").read_text(encoding="utf-8")
