@@ -47,7 +47,7 @@ def check(folder: Path) -> str:
     teacher = {"engine": "scripted", "model": "scripted:hash,bad=1"}
     done = run(folder, "unreadable", {"unlabelled": pool, "teacher": teacher})
     if done.returncode != 1:
-        return f"36 of 36 answers were unreadable, and the exit code is {done.returncode}"
+        return f"36 of 36 answers were unreadable, and the exit code is {done.returncode}: {done.stderr[-300:]}"
     if "36 of 36" not in done.stderr or "pool-" not in done.stderr or "36 of 36" not in done.stdout:
         return f"the number of failures and an example are missing: {done.stderr[-500:]} {done.stdout[-500:]}"
     general = folder / "general.jsonl"
