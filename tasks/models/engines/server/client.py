@@ -181,10 +181,10 @@ class Client:
         await asyncio.sleep(tries.choose_wait() if asked is None else asked + tries.choose_wait() / 4)
 
     def _check_account(self, address: _Address, status: int, answer: Any, content: bytes) -> None:
-        """Raise EngineError when `answer`, an error, says that the provider answers nothing until it is paid."""
+        """Raise AccountError when `answer`, an error, says that the provider answers nothing until it is paid."""
         message, _ = read_error_message(answer, content)
         if is_account_fault(status, answer, message):
-            raise EngineError(
+            raise AccountError(
                 f"{address.url} refuses all requests because of our account: HTTP {status}: {message}; top up the "
                 "account or raise its limit there, then run again (answers so far are kept)"
             )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import EngineError
+from tasks.errors import AccountError
 from tasks.models.ask import stream_answers
 from tasks.models.costs import Tally
 from tasks.models.engines.server.retries import is_account_fault
@@ -82,7 +82,7 @@ ACCOUNT_FAULTS: list[tuple[int, dict[str, Any]]] = [
 def test_an_account_that_must_be_paid_ends_the_run_at_once(status: int, answer: dict[str, Any], tmp_path: Path) -> None:
     message = (answer.get("error") or answer).get("message") or answer["detail"]
     with serving(status, answer) as provider:
-        with pytest.raises(EngineError, match=r"account.*top up") as error:
+        with pytest.raises(AccountError, match=r"account.*top up") as error:
             ask(tmp_path, provider.url, next(make_requests(1)))
         assert message in str(error.value)
         assert len(provider.bodies) < 10, "asked again although nothing will be answered"
@@ -107,6 +107,6 @@ def test_an_account_fault_during_a_run_keeps_the_answers_before_it(tmp_path: Pat
         ask(tmp_path, provider.url, requests[0])
         with open_engine_on(tmp_path, provider.url) as engine, Ledger(tmp_path / "ledger.sqlite") as ledger:
             provider.status, provider.answer = ACCOUNT_FAULTS[0]
-            with pytest.raises(EngineError, match="Insufficient Balance"):
+            with pytest.raises(AccountError, match="Insufficient Balance"):
                 list(stream_answers(lambda: engine, ledger, requests, Tally()))
             assert set(ledger.get([r.key for r in requests])) == {requests[0].key}
