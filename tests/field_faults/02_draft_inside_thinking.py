@@ -51,7 +51,7 @@ class Thinker(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 
@@ -105,14 +105,14 @@ def find_fault(output: Path) -> str | None:
     drafts = answers[answers["label"] == "询问尺码"]
     if len(drafts):
         return f"{len(drafts)} of {len(answers)} answers were read from the draft in the thinking"
-    if (answers.drop(SPENT)["label"] != "申请退款").any():
+    if set(answers.drop(SPENT)["label"]) != {"申请退款"}:
         return "a final answer after the thinking was not read"
     if answers.loc[SPENT, "outcome"] != "only_thinking" or "max_tokens" not in answers.loc[SPENT, "detail"]:
         return f"an answer of nothing but thinking is reported as {answers.loc[SPENT, 'outcome']!r}"
     stage = output / "rationales"
-    reasons = pd.read_parquet(stage / "kept.parquet")["reason"]
-    if not len(reasons) or reasons.str.contains("think|草稿").any():
-        return f"a reason contains the thinking: {list(reasons)[:1]}"
+    reasons = list(pd.read_parquet(stage / "kept.parquet")["reason"])
+    if not reasons or any("think" in reason or "草稿" in reason for reason in reasons):
+        return f"a reason contains the thinking: {reasons[:1]}"
     dropped = pd.read_parquet(stage / "dropped.parquet").set_index("sample_id")["reason"]
     if dropped["b11"] != "only_thinking":
         return f"a reason of nothing but thinking is reported as {dropped['b11']!r}"
