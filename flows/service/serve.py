@@ -80,9 +80,10 @@ def stop(root: Path | None = None, *, server: bool = True) -> bool:
     Each run has 20 seconds to report to the server that it is Crashed.
     """
     root = root or get_project_root()
-    engine = Program(root, ("-m", "prefect.engine"), root / ".prefect")
-    at_work = [process for pool in list_pools(root) for process in Worker(root, pool, "").program.find()]
-    ended = end_processes([*at_work, *engine.find()], _STOP_SECONDS)
+    # runs first: a worker that is asked to stop kills its runs at once
+    ended = end_processes(Program(root, ("-m", "prefect.engine"), root / ".prefect").find(), _STOP_SECONDS)
+    workers = [process for pool in list_pools(root) for process in Worker(root, pool, "").program.find()]
+    ended |= end_processes(workers, _STOP_SECONDS)
     ended |= get_pages_program(root).stop()
     return (server and get_server_program(root).stop()) or ended
 

@@ -1,8 +1,8 @@
 """Settings of an engine: which model answers and how it runs (the `generator:` and `teacher:` keys)."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from tasks.settings import Settings
 
@@ -98,7 +98,7 @@ class EngineSpec(Settings):
         default=None,
         description="Folder or hub name of the tokenizer, if `model` is not itself a folder or hub name (server)",
     )
-    extra_body: dict[str, JsonValue] = Field(
+    extra_body: dict[str, Any] = Field(
         default={},
         description="Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)",
     )
