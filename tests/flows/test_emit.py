@@ -198,7 +198,7 @@ def test_decisions_about_changed_items_are_not_merged(config: EmitConfig) -> Non
     (config.unlabelled.images / "Thumbs.db").write_text("no item refers to this")
     assert emit(config).kept  # unrelated files in the image folder change nothing
     manifest = config.unlabelled.manifest
-    manifest.write_text(manifest.read_text("utf-8").replace("，", "。", 1), "utf-8")
+    manifest.write_text(manifest.read_text("utf-8").replace("用户: ", "用户: 嗯", 1), "utf-8")
     with pytest.raises(ConfigError, match=r"x\.json has changed since this stage ran; run `pseudo_labels` again"):
         emit(config)
 
