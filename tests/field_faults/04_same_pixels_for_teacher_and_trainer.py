@@ -48,7 +48,7 @@ def run_labelstill(config: Path) -> None:
             subprocess.run([*command, "stop"], capture_output=True, env=environment)
             break
     if done.returncode != 0:
-        raise SystemExit(f"the run failed: {(done.stdout + done.stderr)[-2000:]}")
+        raise SystemExit(f"the run failed: {(done.stdout + done.stderr)[-3000:].strip()}")
 
 
 def main() -> int:

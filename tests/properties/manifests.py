@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tasks.errors import ManifestError
+from tasks.items.manifests import is_utf8
 from tasks.items.samples import Intake, Reason, read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Split, TextPart
@@ -127,7 +128,9 @@ def bad_manifest(rng: Random, folder: Path) -> Result:
         whole = rng.random() < 0.6 and not (name == "lines.json" and len(items) == 1 and isinstance(items[0], list))
         files.append(watched / name)
         if whole:
-            unread.update(key for row in items if isinstance(row, dict) for key in _UNREAD if _says(row.get(key)))
+            # An item with bytes that are not UTF-8 is dropped without being parsed.
+            parsed = [row for row in items if isinstance(row, dict) and is_utf8(json.dumps(row, ensure_ascii=False))]
+            unread.update(key for row in parsed for key in _UNREAD if _says(row.get(key)))
         if whole and "json" in name and b'"output":' in data and rng.random() < 0.1:
             data = data.replace(b'"output":', b'"output": "x", "output":', 1)
             repeated += 1
