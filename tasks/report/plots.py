@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from tasks.report.fonts import CHART_FONTS, make_legible, register_chart_fonts
+from tasks.storage.fonts import CHART_FONTS, make_legible, register_chart_fonts
 
 # Each colour is a placeholder for a CSS variable of the page, so that charts follow its light and dark colours.
 _VARIABLES = ("ink", "muted", "grid", "accent", "warn", "good", "second", "third", "card")

@@ -7,6 +7,7 @@ rows.py          reading and writing records as Parquet files
 files.py         replacing files atomically, and recognising the errors of a full disk
 json_lines.py    reading and writing JSON Lines, with errors that name file and line
 html.py          rendering HTML pages from Jinja templates, with every value escaped
+fonts.py         embedding fonts in pages, with only the characters that a page shows
 yaml_files.py    how YAML is read (UTF-8, no duplicate keys), and how wrong keys are explained
 digest_cache.py  SQLite caches that map a file's digest to results (in the folders `images` and `texts`)
 """

@@ -8,7 +8,7 @@ subsets of both fonts, with only the characters that it shows.
 import base64
 import io
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,8 @@ _LETTERS_AND_MARKS = ("L", "M")
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _REPLACEMENT = "\ufffd"
 """The character for bytes that could not be decoded. It looks as if the font lacked a glyph."""
+LATIN = 0x2FF
+"""The last character of the Latin blocks, which every system's fonts have."""
 _KEPT = frozenset("\n\t\u200c\u200d")
 
 
@@ -69,7 +71,13 @@ class EmbeddedFont(NamedTuple):
     data: str
     """The font as WOFF, encoded in base64."""
 
+    def to_css(self) -> str:
+        """Return the CSS rule that embeds the font."""
+        source = f'url(data:font/woff;base64,{self.data}) format("woff")'
+        return f'@font-face {{ font-family: "{self.family}"; font-weight: {self.weights}; src: {source}; }}\n'
 
+
+@lru_cache(maxsize=16)
 def embed_fonts(text: str, language: str = "zh") -> list[EmbeddedFont]:
     """Return both fonts with only the characters of `text`. The Noto font has all its weights.
 
