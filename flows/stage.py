@@ -22,9 +22,9 @@ from flows.service.alerts import alert_empty
 from flows.service.pages import show_links
 from flows.ui import show_in_ui
 from tasks.items.file_states import read_file_state, read_folder_state
-from tasks.items.known_files import KNOWN
+from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.ocr import get_reader_identity
-from tasks.items.samples import describe_unread, read_samples
+from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import identify_model
@@ -90,7 +90,8 @@ def _read_or_reuse_set(
         log.info("%s items: unchanged, reused (%d kept, %d dropped)", split, record.kept, record.dropped)
         return read_rows(folder / "kept.parquet", Sample), record
     began = time.monotonic()
-    result = read_samples(source.manifest, source.images, pack, split, known=images / KNOWN)
+    known, unpacked = images / KNOWN, images / UNPACKED
+    result = read_samples(source.manifest, source.images, pack, split, known=known, unpacked=unpacked)
     seconds = time.monotonic() - began
     # Without the state of the image folder, in which files that no item refers to may come and go.
     content = hash_recipe(pack=pack.digest, split=split, ocr=ocr, items=hash_records((*result.kept, *result.dropped)))
@@ -101,8 +102,8 @@ def _read_or_reuse_set(
     ids = [s.id for s in result.kept] + [d.sample_id for d in result.dropped]
     record = write_stage(folder, record, result.kept, result.dropped, ids)
     log.info("%s items: %d read, %d kept, dropped: %s", split, record.read, record.kept, record.drops or "none")
-    if result.unread:
-        log.warning("%s items: %s", split, describe_unread(result.unread))
+    for warning in result.list_warnings():
+        log.warning("%s items: %s", split, warning)
     return list(result.kept), record
 
 

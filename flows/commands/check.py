@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from flows.config import AnyStudent, DistillConfig, EmitConfig
-from tasks.items.known_files import KNOWN
+from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
@@ -77,9 +77,17 @@ def check(
     for stage in last.stages if isinstance(last, EmitConfig) else ():
         pack.require_labels(stage)
     sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)
-    known = config.images / KNOWN
+    known, unpacked = config.images / KNOWN, config.images / UNPACKED
     intakes = {
-        split: read_samples(source.manifest, source.images, pack, split, known=known, progress=partial(progress, split))
+        split: read_samples(
+            source.manifest,
+            source.images,
+            pack,
+            split,
+            known=known,
+            unpacked=unpacked,
+            progress=partial(progress, split),
+        )
         for split, source in sets
         if source is not None
     }

@@ -20,7 +20,7 @@ def run_command(config: ConfigPath) -> None:
     from flows.service.server import find_or_start_server
 
     loaded = load_config(config)
-    loaded.check_engines()
+    loaded.check_engines(keys=False)  # they may be stored in Prefect
     find_or_start_server()
     from flows.distill import distill
     from flows.run_lock import BULK_FAILURES
@@ -47,7 +47,6 @@ def check_command(
     """
     from flows.commands.check import check
     from flows.config import load_config
-    from tasks.items.samples import describe_unread
     from tasks.prompts.prompter import LONG_PROMPT
 
     with console.status("reading") as status:
@@ -56,8 +55,8 @@ def check_command(
         )
     for split, intake in report.intakes.items():
         console.print(f"{split}: {intake.read} read, {len(intake.kept)} kept, {len(intake.dropped)} dropped")
-        if intake.unread:
-            console.print(f"[yellow]warning[/]: {split}: {escape(describe_unread(intake.unread))}")
+        for warning in intake.list_warnings():
+            console.print(f"[yellow]warning[/]: {split}: {escape(warning)}")
     if report.dropped:
         table = Table("item", "reason", "what was found")
         for dropped in report.dropped[:show]:

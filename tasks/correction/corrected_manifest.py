@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.manifests import list_manifest_files, read_items
-from tasks.items.samples import find_own_id
+from tasks.items.samples import find_own_id, read_label
 from tasks.packs.columns import Columns
+from tasks.packs.label_names import find_equal_label
 from tasks.records import Action, Correction, Sample
 from tasks.storage.files import write_bytes
 from tasks.storage.json_lines import write_json_lines
@@ -38,8 +39,9 @@ _LINE = re.compile(r"[^\n]+\n?")
 _CELL = re.compile(r'("[^"]*(?:""[^"]*)*"|[^,\r\n]*)(?:,|\r|\n|$)')
 _DECODER = json.JSONDecoder()
 
-_Edits = Mapping[int, str | None]
-"""Maps an item's index in `read_items` to the new text of its label field, or to None to leave the item out."""
+_Label = str | int | float
+_Edits = Mapping[int, _Label | None]
+"""Maps an item's index in `read_items` to the new value of its label field, or to None to leave the item out."""
 
 
 class _Span(NamedTuple):
@@ -109,17 +111,27 @@ def _find_edits(file: Path, columns: Columns, wanted: Mapping[str, Correction]) 
     All items with the same id and label are edited. Otherwise their labels would contradict each other, and the copy
     could not be read again.
     """
-    edits: dict[int, str | None] = {}
+    edits: dict[int, _Label | None] = {}
     changed: set[str] = set()
     for index, item in enumerate(read_items(file, columns)):
         correction = wanted.get(find_own_id(item, columns) or "")
         output = (item.fields or {}).get(columns.output or "")
-        if correction is None or not isinstance(output, str) or output.strip() != correction.given:
+        text = read_label(output)
+        if correction is None or not isinstance(text, str) or find_equal_label(text, [correction.given or ""]) is None:
             continue
-        # Keep spaces around the label.
-        edits[index] = None if correction.label is None else output.replace(correction.given, correction.label, 1)
+        edits[index] = None if correction.label is None else _spell(correction.label, output, text)
         changed.add(correction.sample_id)
     return edits, changed
+
+
+def _spell(label: str, old: object, text: str) -> _Label:
+    """Return the new label as the manifest writes labels: with the spaces around the old one, or as a number."""
+    if isinstance(old, str):
+        return old.replace(text, label, 1)
+    try:
+        return int(label) if isinstance(old, int) else float(label)
+    except ValueError:
+        return label
 
 
 # --- text ----------------------------------------------------------------------------------------------------
@@ -149,6 +161,7 @@ def _edit_text(text: str, suffix: str, column: str, edits: _Edits) -> str:
             continue
         if suffix == ".csv":
             place = _Span(*next(islice(_CELL.finditer(text, start), number, None)).span(1))
+            label = str(label)
             quoted = text[place.start] == '"' or not set(label).isdisjoint(',"\r\n')
             spelled = '"' + label.replace('"', '""') + '"' if quoted else label
         else:

@@ -1,17 +1,22 @@
 """Read the items of a manifest as samples: check items and images, read the text on images, find duplicates.
 
-manifests.py     which formats and folders of manifests are read, and what makes a file unreadable
-cutting.py       how an instruction is split into dialogue, image positions and offered labels (tasks.* of pack.yaml)
-samples.py       which items are refused, and for which reason
-refusals.py      the reason codes of refused items
-images.py        which image files are refused (MAX_PIXELS), and where they may be stored
-pixels.py        how an image's pixels are shown to models, and which files a trainer would show otherwise
-known_files.py   when an image file counts as unchanged and is not opened again (`images`)
-image_hashes.py  when two files show the same picture
-signatures.py    how texts are normalised, and the compact signatures by which a million items are compared
-duplicates.py    when two items are near-duplicates, or one dialogue is the beginning of another
-ocr.py           how images are distributed over the processes that read their text (`ocr` of pack.yaml, `texts`)
-ocr_child.py     which OCR models are used, and the order of the lines
-file_states.py   when a file or folder counts as changed
-settings.py      where a manifest and its images are
+manifests.py       which formats and folders of manifests are read
+json_manifests.py  how items are read from JSON and JSON Lines, and what makes such a file unreadable
+tables.py          how items are read from CSV and Parquet, and which columns must be there; images inside Parquet files
+raw_items.py       what an unchecked item is, which keys count as unread, and which encodings of text are refused
+foreign_files.py   which files of other programs are recognised, and which column is suggested for a missing one
+cutting.py         how an instruction is split into dialogue, image positions and offered labels (tasks.* of pack.yaml)
+samples.py         which items are refused, and for which reason
+refusals.py        the reason codes of refused items
+image_names.py     where the file of an image name is looked for, and what is suggested if it is not there
+images.py          which image files are refused (MAX_PIXELS)
+pixels.py          how an image's pixels are shown to models, and which files a trainer would show otherwise
+known_files.py     when an image file counts as unchanged and is not opened again (`images`)
+image_hashes.py    when two files show the same picture
+signatures.py      how texts are normalised, and the compact signatures by which a million items are compared
+duplicates.py      when two items are near-duplicates, or one dialogue is the beginning of another
+ocr.py             how images are distributed over the processes that read their text (`ocr` of pack.yaml, `texts`)
+ocr_child.py       which OCR models are used, and the order of the lines
+file_states.py     when a file or folder counts as changed
+settings.py        where a manifest and its images are
 """

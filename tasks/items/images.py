@@ -1,4 +1,4 @@
-"""Find image files inside their folder, and check, measure and hash each distinct file once.
+"""Check, measure and hash each distinct image file once.
 
 Decoded images are not kept; each result is a `records.ImageRef`.
 """
@@ -28,24 +28,6 @@ _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b
 _SIDEWAYS = (5, 6, 7, 8)
 _MAX_THREADS = 16
 """Each may hold one decoded image of MAX_PIXELS, 150 MB."""
-
-
-def find_image_file(name: str, root: Path) -> Path:
-    """Return the real path of the file `name` in the folder `root`, which must itself be resolved.
-
-    Raises Unusable with PATH_ESCAPES if the path leads out of the folder once links are followed, and with
-    IMAGE_MISSING if there is no such file.
-    """
-    try:
-        path = (root / name).resolve()
-        if not path.is_relative_to(root):
-            raise Unusable(Reason.PATH_ESCAPES, f"`{name}` leads to {path}, outside {root}")
-        if not path.is_file():
-            raise Unusable(Reason.IMAGE_MISSING, f"`{name}`: no such file in {root}")
-    except (OSError, RuntimeError, ValueError) as error:
-        # A name that is too long, a loop of links, a NUL in the name.
-        raise Unusable(Reason.IMAGE_MISSING, f"`{name!r}`: cannot be reached in {root}: {error}") from error
-    return path
 
 
 MAX_ASPECT = 200

@@ -19,6 +19,8 @@ Found = ImageRef | Unusable
 """The result of checking a file: its image, or why it cannot be used."""
 
 KNOWN = "known.sqlite"
+UNPACKED = "unpacked"
+"""Names in `CommonConfig.images`: the results of image checks, and the images that were inside Parquet files."""
 """Name of the file with the results, in the folder of resized images that all runs share."""
 
 GRANULE_NS = 2_000_000_000

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +10,14 @@ from typing import cast
 
 from tasks.errors import ManifestError
 from tasks.items.cutting import PLACEHOLDER, Cut, cut_instruction, parse_literal_list
-from tasks.items.images import MAX_PIXELS, check_images, find_image_file
-from tasks.items.manifests import RawItem, count_unread, describe_type, is_utf8, read_manifests
+from tasks.items.foreign_files import suggest_column
+from tasks.items.image_names import ImageFolder
+from tasks.items.images import MAX_PIXELS, check_images
+from tasks.items.manifests import read_manifests
+from tasks.items.raw_items import RawItem, count_unread, describe_type, is_utf8
 from tasks.items.refusals import Reason, Unusable
 from tasks.packs.columns import Columns
+from tasks.packs.label_names import find_equal_label, match_label
 from tasks.packs.pack import Pack, TaskPack
 from tasks.records import Dropped, ImageRef, Sample, Split, TextPart, content_digest
 
@@ -22,6 +26,8 @@ __all__ = ["STAGE", "Intake", "Reason", "read_samples"]
 STAGE = "samples"
 _OTHER_MEDIA = re.compile(r"<(?:video|audio)>|<\|(?:video|audio)(?:_pad)?\|>", re.IGNORECASE)
 _SPREADSHEET_NUMBER = re.compile(r"-?\d(?:\.\d+)?[eE]\+\d+")
+_NUMPY_NAMES = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
+_NUMPY_NAME = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _EXACT = 2**53
 """From this number on, floating-point numbers do not distinguish all whole numbers."""
 
@@ -35,6 +41,22 @@ class Intake:
     read: int
     unread: Mapping[str, int] = field(default_factory=dict[str, int])
     """Maps each key that nothing reads to the number of items in which it has a value, most frequent first."""
+    respelled: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    """Maps (text in the manifest, label it was read as) to the number of items."""
+
+    def list_warnings(self) -> list[str]:
+        """Return a sentence for people about the keys that nothing reads, and one about labels in other spellings."""
+        found: list[str] = []
+        if self.unread:
+            listed = ", ".join(f"`{key}` ({count} items)" for key, count in self.unread.items())
+            fix = "if they matter, name them in `columns` of pack.yaml or move their content"
+            found.append(f"keys that nothing reads: {listed}; {fix}")
+        if self.respelled:
+            listed = ", ".join(f"`{text}` as `{label}` ({n} items)" for (text, label), n in self.respelled.items())
+            found.append(
+                f"labels that differ from the pack's in case, width, spaces or brackets, read as these: {listed}"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -55,12 +77,14 @@ def read_samples(
     *,
     max_image_pixels: int = MAX_PIXELS,
     known: Path | None = None,
+    unpacked: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Intake:
     """Read and check the items of a manifest, or of all manifests in a folder, and their images.
 
     `progress` is called with the number of items done and the total. `known` is a file that stores the results of image
-    checks (see tasks/items/known_files.py): unchanged images are not opened again, and the result is the same. If the
+    checks (see tasks/items/known_files.py): unchanged images are not opened again, and the result is the same. Images
+    inside Parquet files are written to the folder `unpacked`. If the
     split is LABELLED, each item must have a label (a text, for a free-text pack); in TEST, a label is checked if it is
     present; in UNLABELLED, it is ignored. If several usable items have the same id, the first is kept, or none of them
     if the same content has different labels. If the manifest has no ids, an item is named after its images. Raises
@@ -69,8 +93,8 @@ def read_samples(
     """
     if not os.path.isdir(images):
         raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path in `images`")
-    items = read_manifests(manifest, pack.columns)
-    reader = _Reader(pack, split, images.resolve())
+    items = read_manifests(manifest, pack.columns, unpacked)
+    reader = _Reader(pack, split, ImageFolder(images, unpacked))
     drafts = [reader.draft(item, source) for source, item in items]
     paths = (path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
     results: list[Sample | Dropped] = []
@@ -85,6 +109,7 @@ def read_samples(
         dropped=tuple(result for result in settled if isinstance(result, Dropped)),
         read=len(items),
         unread=count_unread((item for _, item in items), pack.columns),
+        respelled=dict(reader.respelled.most_common()),
     )
 
 
@@ -136,25 +161,18 @@ def _find_rival(samples: Mapping[int, Sample]) -> int | None:
     return None
 
 
-def describe_unread(unread: Mapping[str, int]) -> str:
-    """Return a sentence for people about the keys that nothing reads."""
-    listed = ", ".join(f"`{key}` ({count} items)" for key, count in unread.items())
-    return (
-        f"keys that nothing reads: {listed}; if they matter, name them in `columns` of pack.yaml or move their content"
-    )
-
-
 # --- one item ------------------------------------------------------------------------------------------------
 
 
 class _Reader:
     """Checks items one by one, except for their image files and for whether their ids are unique."""
 
-    def __init__(self, pack: Pack, split: Split, root: Path) -> None:
+    def __init__(self, pack: Pack, split: Split, images: ImageFolder) -> None:
         self._pack = pack
         self._columns = pack.columns
         self._split = split
-        self._root = root
+        self._images = images
+        self.respelled: Counter[tuple[str, str]] = Counter()
 
     def draft(self, item: RawItem, source: str) -> _Draft | Dropped:
         sample_id = find_own_id(item, self._columns) or item.fallback_id
@@ -175,7 +193,9 @@ class _Reader:
             raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` contains bytes that are not UTF-8")
         names = _image_names(fields.get(self._columns.image or ""))
         if find_own_id(item, self._columns) is None:
-            raise Unusable(Reason.MISSING_FIELD, f"has no `{self._columns.id or self._columns.image}`")
+            missing = self._columns.id or self._columns.image
+            hint = suggest_column(self._columns, missing, fields)
+            raise Unusable(Reason.MISSING_FIELD, f"has no `{missing}`{hint}")
         instruction = self._instruction(fields, len(names))
         task = self._recognise(instruction)
         content = cut_instruction(instruction, task)
@@ -183,11 +203,14 @@ class _Reader:
         given = None if self._split is Split.UNLABELLED else self._given(fields, task, labels)
         if content.slots != len(names):
             detail = f"{content.slots} `<image>` in the text, {len(names)} in `{self._columns.image}`"
+            detail += (
+                "" if names else suggest_column(self._columns, self._columns.image, item.list_unread(self._columns))
+            )
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "the instruction contains nothing but role sentence and labels")
         _check_media(content)
-        paths = tuple(find_image_file(name, self._root) for name in names)
+        paths = tuple(self._images.find(name) for name in names)
         sample = Sample(
             id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source,
             user_turn=content.find_latest_user_turn(task),
@@ -200,7 +223,7 @@ class _Reader:
         if column is None:
             return PLACEHOLDER * images
         if column not in fields:
-            raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`")
+            raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`{suggest_column(self._columns, column, fields)}")
         instruction = fields[column]
         if not isinstance(instruction, str):
             raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {describe_type(instruction)}, expected text")
@@ -213,21 +236,41 @@ class _Reader:
         raise Unusable(Reason.UNRECOGNISED, f"no task of pack {self._pack.name} recognises `{instruction[:40]!r}`")
 
     def _given(self, fields: dict[str, object], task: TaskPack, labels: tuple[str, ...]) -> str | None:
-        output = fields.get(self._columns.output or "")
-        label = output.strip() if isinstance(output, str) else output
-        if label is None or label == "" or label != label:  # an empty cell of a table may be NaN
+        column = self._columns.output
+        value = fields.get(column or "")
+        label = read_label(value)
+        if label is None:
             if self._split is Split.LABELLED:
-                raise Unusable(Reason.MISSING_LABEL, f"has no `{self._columns.output}`")
+                raise Unusable(
+                    Reason.MISSING_LABEL, f"has no `{column}`{suggest_column(self._columns, column, fields)}"
+                )
             return None
-        if isinstance(label, str) and (task.free_text or label in labels):
-            return label
+        if not isinstance(label, str) or (task.free_text and not isinstance(value, str)):
+            what = f"`{column}` is a {describe_type(value)}, expected {'text' if task.free_text else 'a label'}"
+            raise Unusable(Reason.OUTPUT_NOT_TEXT if task.free_text else Reason.UNKNOWN_LABEL, what)
         if task.free_text:
-            raise Unusable(
-                Reason.OUTPUT_NOT_TEXT, f"`{self._columns.output}` is a {describe_type(label)}, expected text"
-            )
-        if isinstance(label, str) and label in task.labels:
+            return label
+        equal = find_equal_label(label, labels)
+        if equal is not None:
+            if equal != label:
+                self.respelled[label, equal] += 1
+            return equal
+        if label in task.labels:
             raise Unusable(Reason.LABEL_NOT_OFFERED, f"label `{label}` is not in the item's own list")
-        raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is not in task {task.name}")
+        near = match_label(label, labels)
+        meant = f"; did you mean `{near[0]}`? Correct the manifest" if near else ""
+        raise Unusable(Reason.UNKNOWN_LABEL, f"label `{label}` is not in task {task.name}{meant}")
+
+
+def read_label(value: object) -> object:
+    """Return a label field's text without spaces around it, a number as text; None if it is empty."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if value is None or value != value:  # an empty cell of a table may be NaN
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return value
 
 
 def find_own_id(item: RawItem, columns: Columns) -> str | None:
@@ -272,12 +315,19 @@ def _all_utf8(value: object) -> bool:
     return True
 
 
+def _parse_names(text: str) -> list[object] | None:
+    """Return the names in a list that was written into one cell, as JSON, as Python, or as numpy prints an array."""
+    if _NUMPY_NAMES.fullmatch(text.strip()):  # which Python would read as one name, all of them joined
+        return [a or b for a, b in _NUMPY_NAME.findall(text)]
+    return parse_literal_list(text)
+
+
 def _image_names(value: object) -> list[str]:
     """Return the image names in a list, a single name, a list written into one cell, or an empty value."""
     if value is None or value == "" or value != value:
         return []
     if isinstance(value, str):
-        listed = parse_literal_list(value) if value.startswith("[") else None
+        listed = _parse_names(value) if value.startswith("[") else None
         return [value] if listed is None else _image_names(listed)
     if isinstance(value, list):
         entries = cast(list[object], value)

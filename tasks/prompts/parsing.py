@@ -5,13 +5,12 @@ A bad answer never raises an error. The ledger stores raw answers, so no questio
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
+from tasks.packs.label_names import match_label, normalise
 from tasks.prompts.json_objects import Piece, find_pieces, quote_key, read_object, rebuild_from_keys
 from tasks.prompts.refusals import is_refusal
 from tasks.prompts.thinking import ADVICE, cut_thinking
@@ -34,16 +33,9 @@ ASK_AGAIN = frozenset(
 
 _READABLE = frozenset({Outcome.OK, Outcome.TRUNCATED})
 
-_CLEAR = 0.85
-_MARGIN = 0.1
 _LADDER = tuple(Rung)
-# A text that differs from a label in one of these has another meaning, however similar the two are: not X, step 2
-_DISTINGUISHING = re.compile(
-    r"[不非无没未勿否]|[一二两三四五六七八九十]|\d+|\b(?:not?|non|never|without)\b|^(?:un|in|im|ir|dis|non)(?=[a-z])"
-)
 _PLACEHOLDER = re.compile(r"[\W_]*|[<＜\[【{(（].*[>＞\]】})）]", re.DOTALL)
 _FENCE = re.compile(r"[\s`]*(?:json)?\s*")
-_LIST_NUMBER = re.compile(r"^\s*[(（]?\d{1,3}[.．、)）:：]\s*")
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
     """Return the prediction in an answer to a label request: its label, votes, probabilities and reason.
 
     An outcome set by the engine (BAD_MEDIA, FAILED, …) is kept. Raises ValueError for a request that does not ask for a
-    label, which is a mistake of the caller.
+    label, which is a bug in the caller.
     """
     constraint = request.constraint
     if not isinstance(constraint, LabelAnswer):
@@ -256,43 +248,5 @@ def _value_of(found: dict[str, Any], key: str) -> tuple[object, Rung]:
     """Return the value of the key, or of the only key that differs just in width, spaces and punctuation."""
     if key in found:
         return found[key], Rung.STRICT
-    alike = [value for name, value in found.items() if _normalise(name) == _normalise(key)]
+    alike = [value for name, value in found.items() if normalise(name) == normalise(key)]
     return (alike[0], Rung.NORMALISED) if len(alike) == 1 else (None, Rung.NONE)
-
-
-def match_label(text: str, labels: Sequence[str]) -> tuple[str, Rung] | None:
-    """Return the label that the text names, and the rung that found it; None unless exactly one label is close.
-
-    STRICT: the text is a label. NORMALISED: it differs in width, spaces, punctuation or Unicode form. NEAREST: its
-    similarity is at least 0.85 and exceeds that of the next label by 0.1, and no negation or number differs.
-    """
-    if text in labels:
-        return text, Rung.STRICT
-    if text.strip() in labels:  # before punctuation is removed: C++ and C# are two labels
-        return text.strip(), Rung.NORMALISED
-    bare = [_normalise(label) for label in labels]
-    wanted = _normalise(text)
-    if not wanted or len(wanted) > 2 * max(map(len, bare)) + 4:
-        return None
-    if (count := bare.count(wanted)) > 0:
-        return (labels[bare.index(wanted)], Rung.NORMALISED) if count == 1 else None
-    scored = sorted(((SequenceMatcher(None, wanted, b).ratio(), i) for i, b in enumerate(bare)), reverse=True)
-    best, index = scored[0]
-    second = scored[1][0] if len(scored) > 1 else 0.0
-    distinguishing = (_find_distinguishing_words(text), _find_distinguishing_words(_LIST_NUMBER.sub("", text)))
-    near = best >= _CLEAR and best - second >= _MARGIN and _find_distinguishing_words(labels[index]) in distinguishing
-    return (labels[index], Rung.NEAREST) if near else None
-
-
-def _normalise(text: str) -> str:
-    """Return letters, digits and vowel signs in NFKC and lower case, so that width and punctuation do not matter."""
-    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum() or _is_vowel_sign(c))
-
-
-def _is_vowel_sign(char: str) -> bool:
-    # combining marks that NFKC keeps distinguish words in Thai or Hindi; variation selectors do not
-    return unicodedata.category(char) in ("Mn", "Mc") and not "\ufe00" <= char <= "\ufe0f"
-
-
-def _find_distinguishing_words(text: str) -> list[str]:
-    return sorted(_DISTINGUISHING.findall(unicodedata.normalize("NFKC", text).casefold().strip()))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tasks.errors import ManifestError
-from tasks.items.manifests import is_utf8
+from tasks.items.raw_items import is_utf8
 from tasks.items.samples import Intake, Reason, read_samples
 from tasks.packs.pack import load_pack
 from tasks.records import Split, TextPart

@@ -239,7 +239,8 @@ def test_the_items_own_list_wins(images: Path, listed: str, labels: tuple[str, .
 
 
 def test_both_tasks_of_the_challenge_are_cut_to_what_is_their_own(images: Path) -> None:
-    offered = json.dumps(list(WWW.task("image").labels), ensure_ascii=False, separators=(",", ":"))
+    few = ("账单/账户页面", "店铺页面")
+    offered = json.dumps(few, ensure_ascii=False, separators=(",", ":"))
     shown = (
         "Picture 1: <image>\n你是一个电商领域识图专家,可以理解消费者上传的软件截图或实物拍摄图。现在,请你对消费者上传"
         f"的图片进行分类。你只需要回答图片分类结果,不需要其他多余的话。以下是可以参考的分类标签,分类标签:{offered}。"
@@ -257,7 +258,7 @@ def test_both_tasks_of_the_challenge_are_cut_to_what_is_their_own(images: Path) 
         pack=WWW,
     ).kept
     assert (picture.task, summarise_parts(picture.parts)) == ("image", [(0, "IMAGE")])
-    assert picture.labels == tuple(WWW.task("image").labels)
+    assert picture.labels == few
     assert (dialogue.task, dialogue.labels) == ("dialogue", ("反馈密封性不好", "是否好用"))
     assert summarise_parts(dialogue.parts) == [
         (1, "用户: <http>"),

@@ -56,6 +56,8 @@ def test_a_folder_loads_like_a_name_and_its_digest_follows_every_file(folder: Pa
         ("turn: '^(?:", "turn: '^(?:(", "tasks.dialogue.turn", "regular expression"),
         ('"商品页"', '""', "tasks.image.labels", "empty"),
         ('"规格选择页"', '"商品页"', "line 2", "duplicate key `商品页`"),
+        ('"规格选择页"', "{{ label }}", "line 2", "a key must be text; put it in quotes"),
+        ('"规格选择页"', "[a, b]", "line 2", "a key must be text; put it in quotes"),
         ('"商品页"', "2024", "tasks.image.labels.2024", "quotes"),
         ('label_key: "所属类别"', 'label_key: "理由"', "label_key", "differ"),
         ("reason_max_chars: 50", "reason_max_chars: 0", "reason_max_chars", "greater"),

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.prompts.parsing import ASK_AGAIN, count_rungs, match_label, parse, parse_reason
+from tasks.packs.label_names import match_label
+from tasks.prompts.parsing import ASK_AGAIN, count_rungs, parse, parse_reason
 from tasks.records import USABLE, FreeText, Generation, LabelAnswer, Outcome, Request, Rung, Sampling
 
 LABELS = ("订单页面", "物流页面-派送中", "退款A", "退款B", "商品详情页截图")

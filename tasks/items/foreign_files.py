@@ -1,0 +1,86 @@
+"""Recognise files that other programs wrote in shapes of their own, and columns with other names; say what to do."""
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import cast
+
+from tasks.items.raw_items import RawItem
+from tasks.packs.columns import Columns
+
+_LOOKED_AT = 50
+"""Items of a file that are compared with known shapes."""
+_RECORDS = "write it again with df.to_json(path, orient='records', force_ascii=False)"
+_NEEDED = "labelstill needs one object per item, with the keys {keys}"
+_USUAL_NAMES = {
+    "id": ("itemid", "uid", "uuid", "guid", "key", "sampleid", "index", "no"),
+    "instruction": ("text", "prompt", "question", "query", "input", "content", "sentence", "dialogue"),
+    "image": ("img", "imagepath", "imgpath", "file", "filename", "filepath", "path", "picture", "photo", "screenshot"),
+    "output": ("label", "answer", "class", "category", "target", "response", "y", "gold"),
+}
+"""Maps field to names that are usual for it elsewhere, as `_fold` returns them."""
+
+
+def find_likely_column(field: str, wanted: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that probably means `field` (id, image, …), whose configured name is `wanted`."""
+    folded = {_fold(name): name for name in names}
+    for candidate in (_fold(wanted), *_USUAL_NAMES[field]):
+        if candidate in folded:
+            return folded[candidate]
+    close = difflib.get_close_matches(_fold(wanted), folded, 1, 0.8)
+    return folded[close[0]] if close else None
+
+
+def suggest_column(columns: Columns, wanted: str | None, names: Collection[str]) -> str:
+    """Return the end of a message about the missing column `wanted`: which other one is probably meant; may be empty.
+
+    `names` are those that the item or the table has.
+    """
+    field = next((field for field in _USUAL_NAMES if wanted is not None and getattr(columns, field) == wanted), None)
+    likely = find_likely_column(field, wanted, set(names) - set(columns.named)) if field and wanted else None
+    return f"; if `{likely}` is meant, set `{field}: {likely}` under `columns` of pack.yaml" if likely else ""
+
+
+def _fold(name: str) -> str:
+    bare = "".join(c for c in name.casefold() if c.isalnum())
+    return bare[:-1] if bare.endswith("s") and len(bare) > 3 else bare
+
+
+def explain_foreign_object(content: Mapping[str, object], columns: Columns) -> str | None:
+    """Return what a JSON file is that contains this one object, and what to do; None if its shape is not known."""
+    keys, values = set(content), list(content.values())
+    needed = _NEEDED.format(keys=", ".join(columns.named))
+    if {"images", "annotations"} <= keys:
+        return f"is a COCO file; {needed}: join each annotation with its image's `file_name`"
+    if {"columns", "data"} <= keys:
+        return f"was written by pandas with orient='split'; {_RECORDS}"
+    if {"schema", "data"} <= keys:
+        return f"was written by pandas with orient='table'; {_RECORDS}"
+    if values and all(isinstance(value, dict) for value in values):
+        rows = cast(list[dict[str, object]], values)
+        if all(name in content for name in columns.needed):
+            return f"was written by pandas column by column; {_RECORDS}"
+        if all(name in row for row in rows for name in columns.needed if name != columns.id):
+            return f"contains the items as values of one object; write an array of items, each with its `{columns.id}`"
+    if len(lists := [k for k, v in content.items() if isinstance(v, list) and v and isinstance(v[0], dict)]) == 1:
+        return f"contains its items under the key `{lists[0]}`; write that array alone"
+    return None
+
+
+def explain_foreign_items(items: Sequence[RawItem], columns: Columns) -> str | None:
+    """Return what a file is whose items have this shape, and what to do; None if they may be ours."""
+    seen = [item.value for item in items[:_LOOKED_AT]]
+    needed = _NEEDED.format(keys=", ".join(columns.named))
+    if seen and all(isinstance(value, list) for value in seen):
+        return f"contains lists instead of objects, as pandas writes with orient='values'; {_RECORDS}"
+    rows = [cast(dict[str, object], value) for value in seen if isinstance(value, dict)]
+    if not rows or len(rows) < len(seen) or any(name in row for row in rows for name in columns.needed[-1:]):
+        return None
+    if all(isinstance(row.get("annotations"), list) and isinstance(row.get("data"), dict) for row in rows):
+        return f"is an export of Label Studio; {needed}. Verdicts from there are read by `labelstill review import`"
+    for key in ("conversations", "messages"):
+        if all(isinstance(row.get(key), list) for row in rows):
+            return (
+                f"contains conversations (`{key}`), the format of training files; {needed}: the user's text as "
+                f"`{columns.instruction or columns.image}`, the answer as `{columns.output}`"
+            )
+    return None

@@ -1,0 +1,108 @@
+"""Find the file that an image name means, and say what is likely meant where there is none.
+
+A name is a path inside the image folder. Other spellings are never guessed, only suggested: `IMG\\1.PNG` may be another
+picture than `img/1.png`.
+"""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.items.refusals import Reason, Unusable
+
+_MOST_LISTED = 200_000
+"""Of a larger folder, only so many files are compared with a wrong name."""
+_MOST_SHOWN = 80
+"""Characters of a name in a message."""
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+
+
+class ImageFolder:
+    """The folder in which image names are looked up; `unpacked` is a second one, for images from Parquet files."""
+
+    def __init__(self, folder: Path, unpacked: Path | None = None) -> None:
+        self._root = folder.resolve()
+        self._roots = [self._root] if unpacked is None else [self._root, unpacked.resolve()]
+        self._allowed = [*self._roots, *_find_hub_files(self._root)]
+        self._spellings: dict[str, list[str]] | None = None
+
+    def find(self, name: str) -> Path:
+        """Return the real path of the file `name`.
+
+        Raises Unusable with IMAGE_NOT_A_NAME for a URL or an image written into the manifest, with PATH_ESCAPES if the
+        path leads out of the folder once links are followed, and with IMAGE_MISSING if there is no such file. The links
+        of a Hugging Face snapshot may lead to the files of the same repository.
+        """
+        shown = name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}…"
+        _check_is_name(name)
+        try:
+            paths = [(root / name).resolve() for root in self._roots]
+            inside = [any(path.is_relative_to(folder) for folder in self._allowed) for path in paths]
+            found = next((path for path, ours in zip(paths, inside, strict=True) if ours and path.is_file()), None)
+        except (OSError, RuntimeError, ValueError) as error:
+            # A name that is too long, a loop of links, a NUL in the name.
+            why = error.strerror if isinstance(error, OSError) else error
+            raise Unusable(Reason.IMAGE_MISSING, f"`{shown!r}`: cannot be reached in {self._root}: {why}") from error
+        if found is not None:
+            return found
+        advice = self._suggest(name)
+        if not inside[0]:
+            raise Unusable(Reason.PATH_ESCAPES, f"`{shown}` leads to {paths[0]}, outside {self._root}{advice}")
+        raise Unusable(Reason.IMAGE_MISSING, f"`{shown}`: no such file in {self._root}{advice}")
+
+    def _suggest(self, name: str) -> str:
+        """Return the end of a message: what the name may mean, or what else may be wrong."""
+        if self._spellings is None:
+            self._spellings = {}
+            for path in _list_files(self._root):
+                for spelling in {_fold(path), _fold(path).rpartition("/")[2]}:
+                    self._spellings.setdefault(spelling, []).append(path)
+        wanted = _fold(name)
+        while wanted:
+            near = self._spellings.get(wanted, [])
+            if len(near) == 1:
+                return f"; did you mean `{near[0]}`? Names are paths inside the image folder; correct the manifest"
+            if near:
+                return f"; there are {len(near)} files of that name in other folders, such as `{near[0]}`"
+            wanted = wanted.partition("/")[2]  # perhaps the beginning is the folder itself: images/1.png
+        if not self._spellings:
+            return "; the folder is empty: correct `images`"
+        return ""
+
+
+def _check_is_name(name: str) -> None:
+    if name[:5].lower() == "data:":
+        kind = f"a data URI of {len(name):,} characters"
+    elif _URL.match(name):
+        kind = f"the address {name[:_MOST_SHOWN]}"
+    elif len(name) > 1000 and re.fullmatch(r"[A-Za-z0-9+/=\s]+", name[:1000]):
+        kind = f"an image in base64 ({len(name):,} characters)"
+    else:
+        return
+    detail = f"its image is {kind}; save the image as a file in the image folder, and give the file's name"
+    raise Unusable(Reason.IMAGE_NOT_A_NAME, detail)
+
+
+def _find_hub_files(root: Path) -> Iterator[Path]:
+    """Yield the folder to which the links of a Hugging Face snapshot lead: <repository>/snapshots/<commit>/…."""
+    for folder in (root, *root.parents):
+        if folder.parent.name == "snapshots" and (blobs := folder.parent.parent / "blobs").is_dir():
+            yield blobs
+
+
+def _list_files(root: Path) -> Iterator[str]:
+    count = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            count += 1
+            if count > _MOST_LISTED:
+                return
+            yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def _fold(name: str) -> str:
+    """Return a path in which case, Unicode form, slashes and spaces at the ends do not matter."""
+    parts = unicodedata.normalize("NFKC", name).casefold().replace("\\", "/").split("/")
+    return "/".join(part.strip() for part in parts if part.strip() not in ("", "."))

@@ -1,0 +1,109 @@
+"""An item as its manifest contains it, before it is checked, and the text of a manifest file."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from tasks.errors import ManifestError
+from tasks.items.refusals import Unusable
+from tasks.packs.columns import Columns
+
+
+@dataclass(frozen=True)
+class RawItem:
+    """An item as the file contains it. In its strings, lone surrogates stand for bytes that are not UTF-8."""
+
+    fallback_id: str
+    """The name that the item gets if it has no id."""
+    where: str
+    """Its position for messages: `item 3`, `line 3`, `row 3 (line 5)`."""
+    value: object
+    """In Parquet files, a cell of a column that `columns` does not name is True if it is filled, else None."""
+    flaw: Unusable | None = None
+    """Why the item cannot be read; None when it can."""
+
+    @property
+    def fields(self) -> dict[str, object] | None:
+        """Return the item's fields; None if its value is not an object."""
+        return cast(dict[str, object], self.value) if isinstance(self.value, dict) else None
+
+    def list_unread(self, columns: Columns) -> list[str]:
+        """Return the keys that have a value but that `columns` does not name, so that nothing reads them."""
+        fields = self.fields or {}
+        return [key for key, value in fields.items() if key not in columns.named and not is_empty(value)]
+
+
+def count_unread(items: Iterable[RawItem], columns: Columns) -> dict[str, int]:
+    """Map each key that nothing reads to the number of items in which it has a value, most frequent first."""
+    return dict(Counter(legible(key) for item in items for key in item.list_unread(columns)).most_common())
+
+
+def is_empty(value: object) -> bool:
+    """Return whether a field has no value: null, an empty text, list or object, or NaN, a table's empty cell."""
+    if isinstance(value, list | dict):
+        return not value
+    return value is None or value == "" or value != value
+
+
+def read_text(manifest: Path) -> str:
+    """Return the text of a manifest, in which lone surrogates stand for bytes that are not UTF-8.
+
+    Raises ManifestError for another encoding: UTF-16, or GBK and GB18030, when most texts of the file can be read so.
+    """
+    data = manifest.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ManifestError(f"{manifest}: the file is UTF-16; save it as UTF-8")
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    if not is_utf8(text) and _is_gb18030(data, text):
+        convert = f"iconv -f GB18030 -t UTF-8 {manifest.name} > utf8-{manifest.name}"
+        raise ManifestError(
+            f"{manifest}: the file is in GBK or GB18030; save it as UTF-8, for example with `{convert}`"
+        )
+    return text
+
+
+def _is_gb18030(data: bytes, text: str) -> bool:
+    lines = [line for line in text.split("\n") if not line.isascii()]
+    if 2 * sum(not is_utf8(line) for line in lines) <= len(lines):
+        return False  # the file is UTF-8, with some damaged lines
+    try:
+        decoded = data.decode("gb18030")
+    except UnicodeDecodeError:
+        return False
+    chinese = sum("\u4e00" <= c <= "\u9fff" or "\u3000" <= c <= "\u303f" or "\uff00" <= c <= "\uffef" for c in decoded)
+    return 2 * chinese > sum(not c.isascii() for c in decoded)
+
+
+def describe_type(value: object) -> str:
+    """Return the name of a JSON value's type for messages."""
+    if isinstance(value, dict):
+        return "object"
+    names: dict[type, str] = {
+        list: "list",
+        str: "text",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+    }
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def find_repeated(names: Iterable[str]) -> list[str]:
+    """Return each name that occurs more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def is_utf8(text: str) -> bool:
+    """Return False for a string that contains lone surrogates, which stand for bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def legible(path: str) -> str:
+    """Return `path` with a question mark for each byte that is not UTF-8, so that records can be written."""
+    return path.encode(errors="replace").decode()
