@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.api import retry_after_outages
+from flows.api import load_api_key, retry_after_outages
 from flows.asking import charge_budget, make_budget_error
 from flows.config import AnyStage, CorrectionConfig, DistillConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig
 from flows.correction import correction
@@ -16,15 +16,20 @@ from flows.emit import emit
 from flows.pseudo_labels import pseudo_labels
 from flows.rationales import rationales
 from flows.run_lock import BULK_FAILURES, hold_output
+from flows.runners import run_as_task
 from flows.service.pages import show_links
-from flows.stage import run_as_task, share_readings
+from flows.stage import read_manifests, share_readings
 from flows.ui import show_in_ui
+from tasks.dataset.general_mix import check_share
+from tasks.dataset.publication import PUBLISHED
+from tasks.packs.pack import load_pack
+from tasks.records import Split
 from tasks.report.card.card import CardSettings, write_card
 from tasks.report.summary import summarize_run
 from tasks.storage.stage_record import StageRecord
 
 
-@flow(name="distill", flow_run_name="distill: {config.pack}", timeout_seconds=336 * 3600)
+@flow(name="labelstill-distill", flow_run_name="distill: {config.pack}", timeout_seconds=336 * 3600)
 @hold_output
 def distill(config: DistillConfig) -> dict[str, StageRecord]:
     """Turn a labelled set and an unlabelled pool into one training set under `config.output`.
@@ -32,8 +37,11 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     Stages whose keys are missing from the configuration are skipped. If a stage's settings and inputs are unchanged,
     its earlier result is reused. Returns a dict that maps stage name to record, or None if the budget was spent.
     """
+    for spec in config.engines:
+        load_api_key(spec)
     config.check_engines()
     with charge_budget(config.budget), share_readings(), show_bulk_failure(config):
+        _check_mix(config)
         records = run_stages(config.list_stage_configs())
     log = get_run_logger()
     for stage in ("rationales", "pseudo_labels", "correction"):
@@ -41,6 +49,23 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
             log.info("%s: skipped, because its keys are not in the configuration", stage)
     write_card_and_summary(config)
     return records
+
+
+def _check_mix(config: DistillConfig) -> None:
+    """Raise an error if the mix cannot reach its share, before any model is asked; emit checks it again."""
+    mix = config.emit.mix
+    if mix is None or not config.engines or (config.output / PUBLISHED).exists():
+        return
+    pack = load_pack(config.pack)
+    sets = ((config.labelled, Split.LABELLED), (config.unlabelled, Split.UNLABELLED))
+    sizes = [
+        len(read_manifests(source, pack, split, config.output, config.images)[0])
+        for source, split in sets
+        if source is not None
+    ]
+    # How much of the pool will be trusted is not known yet.
+    least = sizes[0] if config.labelled else sizes[0] // 2
+    run_as_task("check the mix", f"check {mix.file.name}", lambda: check_share(mix, least, config.seed))
 
 
 _FLOWS: dict[type[AnyStage], Any] = {

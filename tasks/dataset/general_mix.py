@@ -1,12 +1,15 @@
 """Draw general-purpose conversations from a file of any length, and check them.
 
 Mixing them into the training set helps the model to keep its other abilities. A row has the format of LLaMA-Factory
-and ms-swift: ``{"messages": [{"role", "content"}, …], "images": [file names]}``. It may begin with a system turn.
+and ms-swift: ``{"messages": [{"role", "content"}, …], "images": [file names]}``. It may begin with a system turn. Also
+read are ShareGPT's ``{"conversations": [{"from", "value"}, …]}`` and contents that are lists of parts (``{"type":
+"text", "text"}``, ``{"type": "image", "image"}``), as OpenAI and TRL have them.
 """
 
 import heapq
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,9 +23,11 @@ from pydantic import ValidationError
 
 from tasks.dataset.export.conversation import escape_content
 from tasks.dataset.settings import MixSettings
-from tasks.errors import ManifestError
-from tasks.items.images import MAX_PIXELS, check_image, find_image_file
+from tasks.errors import ManifestError, TooManyFailures
+from tasks.items.image_names import ImageFolder
+from tasks.items.images import MAX_PIXELS, check_image
 from tasks.items.refusals import Unusable
+from tasks.models.failures import LEAST
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example, ImagePart, Message, Origin, Part, Sample, Split, TextPart
 from tasks.storage.json_lines import read_lines
@@ -57,6 +62,40 @@ def draw_share(settings: MixSettings, others: int, seed: int) -> list[MixRow]:
     return draw_mix(settings.file, settings.images or settings.file.parent, most, seed)
 
 
+def check_share(settings: MixSettings, others: int, seed: int) -> int:
+    """Return how many of the wanted examples a mix lacks next to `others` items; 0 if it has enough.
+
+    Raises TooManyFailures, which names the commonest cause, if it has less than half of them, and ManifestError if the
+    file can't be read.
+    """
+    rows = draw_share(settings, others, seed)
+    wanted = round(others * settings.share / (1 - settings.share))
+    unusable = [row for row in rows if row.example is None]
+    usable = len(rows) - len(unusable)
+    if is_too_short(usable, wanted):
+        raise TooManyFailures(explain_shortage(settings, usable, wanted, len(rows), unusable))
+    return max(0, wanted - usable)
+
+
+def is_too_short(usable: int, wanted: int) -> bool:
+    """Return whether a mix has less than half of the examples that its share needs."""
+    short = wanted - usable
+    return short >= LEAST and usable <= short
+
+
+def explain_shortage(settings: MixSettings, usable: int, wanted: int, rows: int, unusable: Sequence[MixRow]) -> str:
+    """Return a message about a mix that is too short, with the commonest reason code in `unusable`."""
+    cause = f"it has only {rows:,} rows"
+    if unusable:
+        [(reason, times)] = Counter(row.reason for row in unusable).most_common(1)
+        first = next(row for row in unusable if row.reason == reason)
+        cause = f"most frequent: {reason}, {times:,} times, e.g. {first.id} ({first.detail})"
+    return (
+        f"{settings.file} gives {usable:,} of the {wanted:,} examples that `emit.mix.share: {settings.share:g}` asks "
+        f"for; {cause}; correct the file, or lower `emit.mix.share`, and run again"
+    )
+
+
 def draw_mix(file: Path, images: Path, count: int, seed: int) -> list[MixRow]:
     """Return up to `count` checked rows of a JSON array or JSON Lines file, drawn at random and in random order.
 
@@ -73,7 +112,8 @@ def draw_mix(file: Path, images: Path, count: int, seed: int) -> list[MixRow]:
         raise ManifestError(f"{file}: contains no rows; set `emit.mix.file` to a file with conversations")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return [_check_row(f"mix-{number}", row, file, root) for _, number, row in drawn]
+        folder = ImageFolder(root)
+        return [_check_row(f"mix-{number}", row, file, folder) for _, number, row in drawn]
 
 
 def convert_to_sample(row: Example) -> Sample:
@@ -113,26 +153,31 @@ def _read_rows(file: Path) -> Iterator[object]:
         raise ManifestError(f"{file}: not JSON: {why}; correct the file") from error
 
 
-def _check_row(identity: str, row: object, file: Path, root: Path) -> MixRow:
+def _check_row(identity: str, row: object, file: Path, root: ImageFolder) -> MixRow:
     try:
         return MixRow(identity, _parse_example(identity, row, file, root))
     except (Unusable, _UnusableRow) as why:
         return MixRow(identity, None, why.reason, f"{file.name}: {why.detail}", str(file.resolve()))
 
 
-def _parse_example(identity: str, row: object, file: Path, root: Path) -> Example:
+def _parse_example(identity: str, row: object, file: Path, root: ImageFolder) -> Example:
     if isinstance(row, _UnusableRow):
         raise row
     fields: dict[str, Any] = cast(Any, row) if isinstance(row, dict) else {}
+    named: list[object] = []
     try:
-        messages = tuple(Message(role=m["role"], content=m["content"]) for m in fields["messages"])
+        messages = tuple(
+            _parse_turn(turn, named) for turn in fields["messages" if "messages" in fields else "conversations"]
+        )
     except (KeyError, TypeError, ValidationError) as error:
-        raise _UnusableRow(MixReason.MALFORMED, "`messages` must be a list of objects with role and content") from error
+        why = "`messages` must be a list of objects with role and content, or `conversations` one with from and value"
+        raise _UnusableRow(MixReason.MALFORMED, why) from error
     roles = [m.role for m in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2) or not all(m.content.strip() for m in messages):
         raise _UnusableRow(MixReason.TURNS, f"turns must alternate user, assistant, none empty; they are {roles}")
-    names: Any = fields.get("images") or []
+    one = fields.get("image")
+    names: Any = fields.get("images") or ([one] if isinstance(one, str) else one) or named
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _UnusableRow(MixReason.MALFORMED, "`images` must be a list of file names")
     slots = {role: sum(m.content.count(IMAGE_TOKEN) for m in messages if m.role == role) for role in roles}
@@ -141,12 +186,36 @@ def _parse_example(identity: str, row: object, file: Path, root: Path) -> Exampl
     return Example(
         sample_id=identity,
         messages=tuple(m.model_copy(update={"content": escape_content(m)}) for m in messages),
-        images=tuple(check_image(find_image_file(name, root), MAX_PIXELS) for name in names),
+        images=tuple(check_image(root.find(name), MAX_PIXELS) for name in names),
         label="",
         origin=Origin.MIX,
         why="general-purpose example",
         source=str(file.resolve()),
     )
+
+
+_ROLES: dict[Any, Any] = {"human": "user", "gpt": "assistant"}
+
+
+def _parse_turn(turn: Any, named: list[object]) -> Message:
+    """Return a turn in any of the formats; image parts become placeholders, and their names are added to `named`."""
+    role, content = (turn["from"], turn["value"]) if "from" in turn else (turn["role"], turn["content"])
+    if isinstance(content, list):
+        texts: list[str] = []
+        for part in cast(list[Any], content):
+            if part["type"] == "text":
+                texts.append(part["text"])
+            elif part["type"] in ("image", "image_url"):
+                image = part.get("image") or part.get("image_url")
+                image = image.get("url") if isinstance(image, dict) else image
+                named += [image] if image is not None else []
+                texts.append(IMAGE_TOKEN)
+            else:
+                raise _UnusableRow(
+                    MixReason.MALFORMED, f"contains a part of type {part['type']!r}, which no model is shown"
+                )
+        content = "".join(texts)
+    return Message(role=_ROLES.get(role, role), content=content)
 
 
 class _UnusableRow(Exception):

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from tasks.dataset.decisions import make_example
 from tasks.dataset.export.exports import Exported, write_exports
+from tasks.dataset.general_mix import MixRow, explain_shortage, is_too_short
 from tasks.dataset.merge_plan import Plan
 from tasks.dataset.sources import Sources
 from tasks.errors import TooManyFailures
-from tasks.models.failures import LEAST
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import measure_diversity
 from tasks.records import Dropped, Example, Origin, Subset
@@ -122,20 +122,14 @@ def check_mix(plan: Plan, sources: Sources) -> None:
     rows = sources.mix[: plan.mixed]
     examples = sum(row.example is not None for row in rows)
     usable = sum(outcome.reason is None for outcome in plan.outcomes[plan.own : plan.own + examples])
-    short = plan.mix_wanted - usable
-    if mix is None or short < LEAST or usable > short:
+    if mix is None or not is_too_short(usable, plan.mix_wanted):
         return
     ids = {row.id for row in rows}
-    unusable = [dropped for dropped in list_dropped(plan, sources) if dropped.sample_id in ids]
-    cause = f"it has only {len(rows):,} rows"
-    if unusable:
-        [(reason, times)] = Counter(dropped.reason for dropped in unusable).most_common(1)
-        first = next(dropped for dropped in unusable if dropped.reason == reason)
-        cause = f"most frequent: {reason}, {times:,} times, e.g. {first.sample_id} ({first.detail})"
-    raise TooManyFailures(
-        f"{STAGE}: {mix.file} gives {usable:,} of the {plan.mix_wanted:,} examples that `emit.mix.share: "
-        f"{mix.share:g}` asks for; {cause}; correct the file, or lower `emit.mix.share`, and run again"
-    )
+    unusable = [
+        MixRow(d.sample_id, None, d.reason, d.detail) for d in list_dropped(plan, sources) if d.sample_id in ids
+    ]
+    why = explain_shortage(mix, usable, plan.mix_wanted, len(rows), unusable)
+    raise TooManyFailures(f"{STAGE}: {why}")
 
 
 def list_dropped(plan: Plan, sources: Sources) -> Iterator[Dropped]:

@@ -212,7 +212,9 @@ def _check_size(path: Path) -> None:
     about = pq.read_metadata(path)
     size = max(sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)), about.num_rows * _LEAST)
     if size > MOST_BYTES:
-        raise ManifestError(f"{path}: would need {size >> 30} GiB of memory, too much for a version; give another file")
+        raise ManifestError(
+            f"{path}: comparing this version would need {size >> 30} GiB of memory, too much; give a smaller one"
+        )
 
 
 def _read_emitted(path: Path) -> Iterator[Any]:

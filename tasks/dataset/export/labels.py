@@ -23,7 +23,7 @@ class LabelWriter:
     """Writes labels.csv and labels.jsonl: id, label, origin, subset and manifest of every example that has a label."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / "labels.csv").open("w", encoding="utf-8", newline="")
+        self._file = (folder / "labels.csv").open("w", encoding="utf-8-sig", newline="")  # Excel needs the mark
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(["id", "label", "origin", "subset", "source"])
         self._lines = JsonLines(folder / "labels.jsonl")

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tasks.dataset.general_mix import MixReason, convert_to_sample, draw_mix
-from tasks.errors import ManifestError
+from tasks.dataset.general_mix import MixReason, check_share, convert_to_sample, draw_mix
+from tasks.dataset.settings import MixSettings
+from tasks.errors import ManifestError, TooManyFailures
 from tasks.items.refusals import Reason
 from tasks.records import Message, Origin
 
@@ -48,6 +49,55 @@ def test_a_conversation_becomes_an_example(folder: Path, name: str) -> None:
     sample = convert_to_sample(example)
     assert [p.type for p in sample.parts] == ["image", "text", "text"]
     assert sample.images == example.images
+
+
+SHOWN = {"type": "image", "image": "a.png"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "conversations": [{"from": "human", "value": "<image>是什么"}, {"from": "gpt", "value": "红"}],
+            "image": "a.png",
+        },
+        {"messages": [turn("user", [SHOWN, {"type": "text", "text": "是什么"}]), turn("assistant", "红")]},
+        {
+            "messages": [
+                turn("user", [{"type": "image"}, {"type": "text", "text": "是什么"}]),
+                turn("assistant", [{"type": "text", "text": "红"}]),
+            ],
+            "images": ["a.png"],
+        },
+        {
+            "messages": [
+                turn(
+                    "user", [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "text", "text": "是什么"}]
+                ),
+                turn("assistant", "红"),
+            ]
+        },
+    ],
+    ids=["sharegpt", "parts", "parts and images", "openai"],
+)
+def test_other_forms_of_a_conversation_become_the_same_example(folder: Path, row: dict[str, Any]) -> None:
+    (found,) = draw_mix(write(folder, [row]), folder, 5, seed=1)
+    assert found.example is not None, found.detail
+    assert [(m.role, m.content) for m in found.example.messages] == [("user", "<image>是什么"), ("assistant", "红")]
+    assert [i.path for i in found.example.images] == [str(folder / "a.png")]
+
+
+def test_a_part_that_no_model_is_shown_makes_a_row_unusable(folder: Path) -> None:
+    bad = {"messages": [turn("user", [{"type": "audio", "audio": "a.wav"}]), turn("assistant", "红")]}
+    (found,) = draw_mix(write(folder, [bad]), folder, 5, seed=1)
+    assert (found.reason, found.example) == (MixReason.MALFORMED, None) and "'audio'" in found.detail
+
+
+def test_a_mix_with_less_than_half_of_its_share_is_refused(folder: Path) -> None:
+    settings = MixSettings(file=write(folder, [*[row()] * 12, *["{"] * 30]), share=0.5)
+    assert check_share(settings, 20, seed=1) == 8
+    with pytest.raises(TooManyFailures, match=r"12 of the 40 examples .*most frequent: mix_malformed, 30 times"):
+        check_share(settings, 40, seed=1)
 
 
 @pytest.mark.parametrize(

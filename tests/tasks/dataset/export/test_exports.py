@@ -283,7 +283,7 @@ def test_a_new_export_replaces_the_old_one_and_nothing_else(mixed: list[Example]
 
 def test_labels_and_predictions_are_plain_csv(mixed: list[Example], tmp_path: Path) -> None:
     write_exports(tmp_path, "set", mixed, ExportSpec(formats=(Format.LABELS,)))
-    with (tmp_path / "labels" / "labels.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "labels" / "labels.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == read_lines(tmp_path / "labels" / "labels.jsonl")
     assert rows[1] == {"id": "one", "label": "甲,乙", "origin": "given", "subset": "validation", "source": "f"}
