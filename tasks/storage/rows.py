@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.records import Dropped, Record
+from tasks.records import Record
 from tasks.storage.files import replace_file
 
 R = TypeVar("R", bound=Record)
@@ -24,14 +24,15 @@ _ROW_GROUP = 5000
 class RowWriter:
     """Writes records of one type to a Parquet file, with a few thousand in memory at a time.
 
-    A context manager: the file appears atomically when the block ends without an error. If no record was written, the
-    file has the single column `sample_id`.
+    A context manager: the file appears atomically when the block ends without an error. Without records it has the
+    same columns.
     """
 
     def __init__(self, path: Path, kind: type[Record]) -> None:
         self._path = path
         self._nested = nested_fields(kind)
-        self._schema = pa.schema([(name, column_type(field.annotation)) for name, field in kind.model_fields.items()])
+        columns = [(name, column_type(field.annotation)) for name, field in kind.model_fields.items()]
+        self._schema = pa.schema(columns or [("sample_id", pa.string())])
         self._stack = ExitStack()
         self._rows: list[dict[str, Any]] = []
         self._file: pq.ParquetWriter | None = None
@@ -49,30 +50,28 @@ class RowWriter:
         dumped = row.model_dump(mode="json")
         self._rows.append({k: orjson.dumps(v).decode() if k in self._nested else v for k, v in dumped.items()})
         if len(self._rows) >= _ROW_GROUP:
-            self._flush(self._schema)
+            self._flush()
 
     def _finish(self, failed: object, *_: object) -> None:
         # If the block failed, its own error is raised, whatever happens when the file is closed.
         with suppress(OSError) if failed else nullcontext():
             try:
-                if self._rows and not failed:
-                    self._flush(self._schema)
-                elif self._file is None and not failed:
-                    self._flush(pa.schema([("sample_id", pa.string())]))
+                if not failed and (self._rows or self._file is None):
+                    self._flush()
             finally:
                 if self._file is not None:
                     self._file.close()
 
-    def _flush(self, schema: Any) -> None:
+    def _flush(self) -> None:
         if self._file is None:
-            self._file = pq.ParquetWriter(self._temporary, schema)
-        self._file.write_table(pa.Table.from_pylist(self._rows, schema=schema))
+            self._file = pq.ParquetWriter(self._temporary, self._schema)
+        self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows = []
 
 
-def write_rows(path: Path, rows: Sequence[Record]) -> None:
-    """Write records of one type to a Parquet file, atomically (see `RowWriter`)."""
-    with RowWriter(path, type(rows[0]) if rows else Dropped) as writer:
+def write_rows(path: Path, rows: Sequence[Record], kind: type[Record] = Record) -> None:
+    """Write records of one type to a Parquet file, atomically. Without rows, `kind` decides the columns."""
+    with RowWriter(path, type(rows[0]) if rows else kind) as writer:
         for row in rows:
             writer.write(row)
 

@@ -62,7 +62,7 @@ def write_stage(
     check_item_counts(record.stage, (_sample_id(k) for k in kept), (d.sample_id for d in dropped), input_ids)
     open_stage(folder)
     write_rows(folder / "kept.parquet", kept)
-    write_rows(folder / "dropped.parquet", dropped)
+    write_rows(folder / "dropped.parquet", dropped, Dropped)
     return close_stage(folder, record, len(kept), Counter(d.reason for d in dropped))
 
 
