@@ -1,17 +1,23 @@
-"""Wait while Prefect's API is unavailable, because its server is stopped or its database is locked.
+"""Reach Prefect's API: clients, keys stored there, and waiting while its server is stopped or its database is locked.
 
 A task run does not need the API while it works, but a flow run needs it when it starts and ends. Once connected,
 Prefect's client retries a call for about a minute. It never retries the start of a subflow.
 """
 
+import os
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import httpx
 from prefect import get_run_logger
-from prefect.client.orchestration import get_client
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from tasks.models.engines.spec import EngineSpec, name_secret_block
 
 T = TypeVar("T")
 
@@ -20,6 +26,26 @@ _LOG_SECONDS = 60.0
 _MAX_WAIT_SECONDS = 24 * 3600.0
 _ATTEMPTS = 5
 """Limits attempts when the server answers but the same call keeps failing. Each attempt takes a minute."""
+
+
+@contextmanager
+def open_client(api_url: str) -> Generator[SyncPrefectClient]:
+    """Context manager: a client of the server at `api_url`, with the key or password in Prefect's settings."""
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        yield client
+
+
+def load_api_key(spec: EngineSpec) -> None:
+    """Set the environment variable `spec.api_key_env` from the Prefect Secret block of that name, unless it is set.
+
+    The block of OPENAI_API_KEY is `openai-api-key`. Without a block nothing happens; the engine says what is missing.
+    """
+    name = spec.api_key_env
+    if name is None or os.environ.get(name):
+        return
+    with suppress(ValueError):  # there is no such block
+        block: Any = Secret.load(name_secret_block(name))  # pyright: ignore[reportUnknownMemberType]
+        os.environ[name] = str(block.get())
 
 
 def retry_after_outages(stage: Callable[[], T], what: str) -> T:

@@ -13,6 +13,7 @@ from itertools import islice
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
+from flows.api import load_api_key
 from flows.config import CommonConfig
 from flows.runners import Shard, open_where_configured, run_as_task, run_shards, split_into_parts
 from flows.ui import Progress
@@ -72,6 +73,7 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
 
     def open_engine(spec: EngineSpec) -> Engine:
         log = get_run_logger()
+        load_api_key(spec)
         spec = pin_model(spec, config.ledger)
         at = f" at {spec.revision}" if spec.revision else ""
         log.info("opening %s engine with %s%s", spec.engine, spec.adapter or spec.model, at)

@@ -1,9 +1,9 @@
 """Define the configuration: one pydantic model per flow. YAML files and the web UI's forms use the same keys."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from tasks.correction.settings import CorrectionSettings
 from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
@@ -42,8 +42,17 @@ AnyStudent = Annotated[
 ]
 
 
+def _require_keys_or_file(schema: dict[str, Any]) -> None:
+    """In a JSON schema, require the other keys only where there is no `file`, which may contain them."""
+    required = schema.pop("required", [])
+    schema["if"] = {"required": ["file"], "properties": {"file": {"type": "string"}}}
+    schema["else"] = {"required": required}
+
+
 class CommonConfig(Settings):
     """The keys that every flow has."""
+
+    model_config = ConfigDict(json_schema_extra=_require_keys_or_file)
 
     pack: str
     """Name of a pack under templates/, or the path of a pack's folder."""
@@ -64,6 +73,20 @@ class CommonConfig(Settings):
     fails. Fewer than 5 failures never fail a run. Unreadable images do not count."""
     runner: Runner = "threads"
     """Where work runs: `threads` means this machine; with `kind: ray`, shards and vLLM servers run on a Ray cluster."""
+    file: Path | None = None
+    """Path of a run.yaml whose settings are used, so that there is only one copy of them. Keys given here beside it
+    take precedence. Keys of other flows in it are ignored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_file(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("file") is None:
+            return given
+        there = read_mapping(Path(given["file"]))
+        others = {
+            key for kind in (RelabelConfig, EvaluateConfig) for key in kind.model_fields
+        } - cls.model_fields.keys()
+        return {k: v for k, v in (there | given).items() if k != "file" and k not in others}
 
 
 class RationalesConfig(CommonConfig):
@@ -122,7 +145,7 @@ class EmitConfig(SetsConfig):
     emit: EmitSettings = EmitSettings()
     """How the training set is merged and exported."""
     candidate: bool = False
-    """Make a version to look at, <output>/candidate, without publishing it."""
+    """Write the new version to <output>/candidate without publishing it."""
     rationales: RationaleSettings = RationaleSettings()
     """Which reasons are too similar to be used, and what happens to items without a reason."""
     stages: tuple[StageName, ...] = ("rationales", "pseudo_labels", "correction")
@@ -175,11 +198,14 @@ class DistillConfig(SetsConfig):
         specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
         return [spec for spec in specs if spec is not None]
 
-    def check_engines(self) -> None:
-        """Raise EngineError if this machine cannot run an engine. With a cluster, do nothing: its nodes check that."""
+    def check_engines(self, *, keys: bool = True) -> None:
+        """Raise EngineError if this machine cannot run an engine or, with `keys`, if an API key is not set.
+
+        With a cluster, do nothing: its nodes check that.
+        """
         if self.runner == "threads":
             for spec in self.engines:
-                check_engine(spec)
+                check_engine(spec, key=keys)
 
     def list_stage_configs(self) -> tuple[AnyStage, ...]:
         """Return the configuration of each stage to run, in the order in which the stages run."""
@@ -260,10 +286,16 @@ Loaded = TypeVar("Loaded", bound=DistillConfig)
 
 def load_config(path: Path, kind: type[Loaded] = DistillConfig) -> Loaded:
     """Read a YAML configuration. Raises ConfigError, which names the file and each wrong key and says how to fix it."""
-    data = read_yaml(path, ConfigError, "give the path of a YAML configuration (README, 'Your own data', shows one)")
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must be a mapping with keys such as `pack`, `labelled` and `output`")
+    data = read_mapping(path)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         raise ConfigError(explain_errors(path, error)) from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the keys of a YAML configuration. Raises ConfigError if the file can't be read or contains no mapping."""
+    data = read_yaml(path, ConfigError, "give the path of a YAML configuration (README, 'Your own data', shows one)")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must be a mapping with keys such as `pack`, `labelled` and `output`")
+    return cast(dict[str, Any], data)

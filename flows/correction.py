@@ -41,7 +41,7 @@ from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
 
 
-@flow(name="correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
+@flow(name="labelstill-correction", flow_run_name="correction: {config.pack}", timeout_seconds=168 * 3600)
 @hold_output
 def correction(config: CorrectionConfig) -> StageRecord:
     """Decide about every given label and write `output`/correction.
@@ -88,8 +88,9 @@ def correction(config: CorrectionConfig) -> StageRecord:
         _write_manifests(config, pack, samples, corrections, folder)
         title = f"Corrections: {config.labelled.manifest.name}"
         write_report(
-            decisions, folder, title=title, costs=dict(costs.rows()), excluded=unjudged, repeats=len(found.runs)
-        )
+            decisions, folder, title=title, costs=dict(costs.rows()), excluded=unjudged, repeats=len(found.runs),
+            samples=samples,
+        )  # fmt: skip
 
     run_as_task("report", "write report, review page and corrected manifests", write_for_people)
     stage.inputs["folds"] = found.folds[0].digest

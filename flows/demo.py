@@ -29,7 +29,7 @@ _PIXELS = 112 * 168
 """Size of the demo's screens in pixels. It is also the models' limit, so no screen is resized."""
 
 
-@flow(name="demo", flow_run_name="demo: seed {config.seed}", timeout_seconds=6 * 3600)
+@flow(name="labelstill-demo", flow_run_name="demo: seed {config.seed}", timeout_seconds=6 * 3600)
 @hold_output
 def demo(config: DemoConfig) -> str:
     """Run all stages on synthetic shop screens and dialogues, and return the summary as text."""

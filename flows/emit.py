@@ -32,7 +32,7 @@ _ROWS_SHOWN = 200
 """Maximum number of rows in the table of labels. With captions, every item may have a different label."""
 
 
-@flow(name="emit", flow_run_name="emit: {config.pack}", timeout_seconds=12 * 3600)
+@flow(name="labelstill-emit", flow_run_name="emit: {config.pack}", timeout_seconds=12 * 3600)
 @hold_output
 def emit(config: EmitConfig) -> StageRecord:
     """Merge the results of the earlier stages under `output` into a new version, and let `output`/emit point to it.

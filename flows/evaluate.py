@@ -41,7 +41,7 @@ from tasks.students.worker_pool import worker_pool
 STAGE = "evaluate"
 
 
-@flow(name="evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
+@flow(name="labelstill-evaluate", flow_run_name="evaluate: {config.pack}", timeout_seconds=168 * 3600)
 @hold_output
 def evaluate(config: EvaluateConfig) -> StageRecord:
     """Train students on each variant of the set made by the run under `output`, and measure them.

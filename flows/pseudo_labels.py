@@ -55,7 +55,7 @@ class _Given:
     """Ids of pool items on which people disagree."""
 
 
-@flow(name="pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
+@flow(name="labelstill-pseudo-labels", flow_run_name="pseudo-labels: {config.pack}", timeout_seconds=168 * 3600)
 @hold_output
 def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     """Label the pool and write `output`/pseudo_labels.

@@ -12,7 +12,12 @@ from tasks.records import Split
 from tasks.storage.stage_record import StageRecord
 
 
-@flow(name="rationales", flow_run_name="rationales: {config.pack}", validate_parameters=True, timeout_seconds=48 * 3600)
+@flow(
+    name="labelstill-rationales",
+    flow_run_name="rationales: {config.pack}",
+    validate_parameters=True,
+    timeout_seconds=48 * 3600,
+)
 @hold_output
 def rationales(config: RationalesConfig) -> StageRecord:
     """Ask why each item has its given label, and write `output`/rationales.

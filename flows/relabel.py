@@ -52,7 +52,7 @@ _CHANGE_COLUMNS: tuple[str, ...] = ("item", "was", "is", "why")
 _NO_OBJECTION = ("every version needs a person's approval",)
 
 
-@flow(name="relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)
+@flow(name="labelstill-relabel", flow_run_name="relabel: {config.pack}", timeout_seconds=336 * 3600)
 @hold_output
 def relabel(config: RelabelConfig) -> State[RelabelState]:
     """Update the set under `output` for new items, changed templates, models and labels, and people's verdicts.

@@ -235,7 +235,7 @@ def _run_training(run: Callable[[StepProgress], object], what: str) -> None:
 
 
 def identify_training_inputs(config: CommonConfig, spec: AnyStudent) -> dict[str, str]:
-    """Return the digest of each input that students learn from, besides the items, the settings and the base model."""
+    """Return the digest of each input that students learn from, other than items, settings and base model."""
     if isinstance(spec, ExternalSpec):
         return {"trainer files": digest_of(read_trainer_files(spec))}
     if isinstance(spec, ProbeSpec):

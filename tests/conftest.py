@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,18 +66,25 @@ class PrefectServer:
 def prefect_server() -> Iterator[PrefectServer]:
     """The server, started for the first test that asks for it."""
     server = PrefectServer(os.environ["PREFECT_API_URL"], Path(_HOME.name))
-    log = server.home / "server.log"
+    with start_prefect_server(server.api_url, server.home / "server.log"):
+        yield server
+
+
+@contextmanager
+def start_prefect_server(api_url: str, log: Path, environment: Mapping[str, str] = {}) -> Iterator[None]:
+    """Context manager: run a Prefect server, which `environment` must make listen at `api_url`."""
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start"], cwd=ROOT, stdout=sink, stderr=subprocess.STDOUT
-        )
+            [sys.executable, "-m", "prefect", "server", "start"],
+            cwd=ROOT, env=os.environ | environment, stdout=sink, stderr=subprocess.STDOUT,
+        )  # fmt: skip
     try:
         deadline = time.monotonic() + _START_SECONDS
-        while not _healthy(server.api_url):
+        while not _healthy(api_url):
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the Prefect server did not start:\n{log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.25)
-        yield server
+        yield
     finally:
         process.terminate()
         process.wait(timeout=20)

@@ -36,11 +36,10 @@ def alerts_command(
     from flows.service.server import find_or_start_server
 
     api_url = find_or_start_server()
-    from prefect.client.orchestration import SyncPrefectClient
-
+    from flows.api import open_client
     from flows.service.alerts import apply_automations, find_block
 
-    with SyncPrefectClient(api_url) as client:
+    with open_client(api_url) as client:
         found = None if block is None else find_block(client, block)
         for name, applied in apply_automations(client, found).items():
             typer.echo(f"{name}: {applied}")

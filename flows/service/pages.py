@@ -35,15 +35,17 @@ _NAME = "labelstill-pages"
 _PART = r"[^/.\\][^/\\]*"
 """A path part that does not begin with a dot. This excludes `..` and files that are still being written."""
 _SERVED = re.compile(
-    rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|correction/report\.html|logs/(?:{_PART}/)?{_PART}\.log)"
+    rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|review/images/\w[\w.]*\.avif|correction/report\.html"
+    rf"|logs/(?:{_PART}/)?{_PART}\.log)"
 )
 """The paths that are served. Logs are named after models; on a cluster each node has its own folder of logs."""
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-_SCRIPTS = "; script-src 'unsafe-inline'"
-"""Added for review pages only. The policy in a review page itself allows only its one script."""
+_REVIEW_POLICY = _POLICY.replace("img-src data:", "img-src data: 'self'") + "; script-src 'unsafe-inline'"
+"""For review pages only, which may show pictures beside them. The page's own policy allows only its one script."""
+_TYPES = {".html": "text/html; charset=utf-8", ".log": "text/plain; charset=utf-8", ".avif": "image/avif"}
 _PORT_OFFSET = 10
 """The default port is the Prefect server's port plus this number."""
 _START_SECONDS = 30
@@ -96,7 +98,7 @@ def make_link(page: Path, settings: PageSettings | None = None) -> str | None:
 def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool = False) -> None:
     """Show links to the run's existing pages in the web UI; with `logs`, also links to its newest logs.
 
-    A page outside the served folder has no URL, so its path is logged instead.
+    Pages outside the served folder have no URL: with `logs`, one line of the log says how to open them.
     """
     from prefect import get_run_logger
     from prefect.artifacts import create_link_artifact
@@ -110,13 +112,16 @@ def show_links(output: Path, names: Iterable[str] = tuple(PAGES), *, logs: bool 
         newest = sorted(found, key=lambda log: log.stat().st_mtime)[-_MAX_LOGS:]
         pages |= {_make_log_key(log.relative_to(folder)): log for log in newest}
     settings = read_page_settings()
+    if not output.resolve().is_relative_to(settings.folder):
+        there = [page.resolve().as_uri() for page in pages.values() if page.exists() and page.suffix == ".html"]
+        if logs and there:
+            get_run_logger().info("pages to open in a browser: %s", "  ".join(there))
+        return
     for name, page in pages.items():
         if not page.exists():
             continue
         link = make_link(page, settings)
-        if link is None:
-            get_run_logger().info("%s: %s (no link, because it is outside %s)", name, page, settings.folder)
-        else:
+        if link is not None:
             words = str(page.relative_to(output))
             show_in_ui(name, lambda link=link, words=words, name=name: create_link_artifact(link, words, key=name))
 
@@ -160,15 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with page.open("rb") as file:
             self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", f"text/{'plain' if page.suffix == '.log' else 'html'}; charset=utf-8")
+            self.send_header("Content-Type", _TYPES[page.suffix])
             self.end_headers()
             if with_body:  # without a Content-Length, because a log may grow meanwhile
                 shutil.copyfileobj(file, cast(BinaryIO, self.wfile))
 
     def end_headers(self) -> None:
         """Add the security headers to every answer, including errors."""
-        scripts = _SCRIPTS if "/review/" in self.path else ""
-        self.send_header("Content-Security-Policy", _POLICY + scripts)
+        self.send_header("Content-Security-Policy", _REVIEW_POLICY if "/review/" in self.path else _POLICY)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")

@@ -1,7 +1,7 @@
 """A Prefect plugin that adapts three of Prefect's commands.
 
-`prefect deployment run distill` works like `prefect deployment run distill/distill`. The process of a flow run survives
-if the server forgets its concurrency lease. The server survives when an automation is changed.
+`prefect deployment run distill` works like `prefect deployment run labelstill-distill/distill`. The process of a flow
+run survives if the server forgets its concurrency lease. The server survives when an automation is changed.
 
 When Prefect is imported, it calls `setup_environment` through its plugin entry point
 (`[project.entry-points."prefect.plugins"]` and `[tool.prefect.plugins]` in pyproject.toml). `setup_environment` wraps
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 from prefect.plugins import HookContext, SetupResult, register_hook
 
-from flows.service.server import get_project_root, read_prefect_environment
+from flows.service.server import choose_environment, read_user_profile
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 def setup_environment(*, ctx: HookContext) -> SetupResult | None:
     """Adapt the command that this process runs. Prefect calls this once per process, when it is imported.
 
-    If `LABELSTILL_PORT` is set, return settings with which Prefect's client uses the same port as the server.
+    Return the settings that the `labelstill` command would use, for another port (LABELSTILL_PORT), a server in the
+    user's Prefect profile or a password.
     """
     words = get_prefect_arguments(sys.orig_argv)
     if is_deployment_run(words):
@@ -52,11 +53,10 @@ def setup_environment(*, ctx: HookContext) -> SetupResult | None:
         from prefect.server.events.models import automations
 
         setattr(automations, "run_coro_as_sync", run_in_this_loop)  # noqa: B010
-    if "LABELSTILL_PORT" not in os.environ:
-        return None
-    moved = {
-        name: value for name, value in read_prefect_environment(get_project_root()).items() if name not in os.environ
-    }
+    named = {"LABELSTILL_PORT", "PREFECT_SERVER_API_AUTH_STRING"} & os.environ.keys()
+    if not named and ("PREFECT_API_URL" in os.environ or not read_user_profile()):
+        return None  # pyproject.toml says all
+    moved = choose_environment()
     return SetupResult(env=moved) if moved else None
 
 

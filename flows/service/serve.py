@@ -25,6 +25,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from flows.api import open_client
 from flows.service.alerts import apply_automations
 from flows.service.pages import find_or_start_pages, get_pages_program, read_page_settings
 from flows.service.processes import Program, ServerError
@@ -36,6 +37,8 @@ from flows.service.server import (
 )
 from tasks.models.engines.processes import end_processes
 
+TAG = "labelstill"
+"""The tag of each deployment in prefect.yaml."""
 _CHECK_SECONDS = 8.0
 _STOP_SECONDS = 20.0
 _WORKER_STARTS = 4
@@ -52,7 +55,7 @@ def serve(root: Path | None = None) -> None:
     found_server = bool(get_server_program(root).find())
     try:
         api_url = find_or_start_server(root=root)
-        with SyncPrefectClient(api_url) as client:
+        with open_client(api_url) as client:
             register_deployments(client, root)
             apply_automations(client)
         keepers: list[Callable[[], object]] = [Worker(root, pool, api_url).keep_up for pool in list_pools(root)]
@@ -133,9 +136,8 @@ class Worker:
 
 def list_deployments(root: Path) -> list[str]:
     """Return the deployments in prefect.yaml, each as `flow/deployment`. A flow is named after its function."""
-    return [
-        f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}" for one in _read_deployments(root)
-    ]
+    flows = (one["entrypoint"].rpartition(":")[2].replace("_", "-") for one in _read_deployments(root))
+    return [f"labelstill-{flow}/{one['name']}" for flow, one in zip(flows, _read_deployments(root), strict=True)]
 
 
 def list_pools(root: Path) -> list[str]:
@@ -152,13 +154,14 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
 
     They count as unchanged if prefect.yaml and all code that affects the parameter form in the web UI are the same.
     Registering them again would switch off schedules that were switched on in the web UI. Raises ServerError, with
-    Prefect's message, when a deployment is refused.
+    Prefect's message, when a deployment is refused, and if one with the same name is not ours.
     """
     note = root / ".prefect" / "deployed"
     digest = hashlib.sha256(str(client.api_url).encode())
     code = [path for folder in ("flows", "tasks") for path in sorted((root / folder).rglob("*.py"))]
     for path in (root / "prefect.yaml", *code):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    refuse_foreign_deployments(client, root)
     unchanged = note.exists() and note.read_text(encoding="utf-8") == digest.hexdigest()
     if unchanged and _are_registered(client, root):
         return False
@@ -170,6 +173,18 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
     note.parent.mkdir(exist_ok=True)
     note.write_text(digest.hexdigest(), encoding="utf-8")
     return True
+
+
+def refuse_foreign_deployments(client: SyncPrefectClient, root: Path) -> None:
+    """Raise ServerError if the server has a deployment of the same name that is not labelstill's."""
+    for name in list_deployments(root):
+        with suppress(ObjectNotFound):
+            there = client.read_deployment_by_name(name)
+            if TAG not in there.tags:
+                raise ServerError(
+                    f"The server has another deployment {name!r}, without the tag {TAG!r}, which would be replaced. "
+                    "Rename that one, or use another server."
+                )
 
 
 def _are_registered(client: SyncPrefectClient, root: Path) -> bool:

@@ -72,13 +72,40 @@ def read_prefect_environment(root: Path) -> dict[str, str]:
     }
 
 
+def read_user_profile() -> dict[str, str]:
+    """Return the settings of the user's active Prefect profile if it names a server, else an empty dict.
+
+    Prefect itself would not see it, because the project has a PREFECT_HOME of its own.
+    """
+    folder = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    file = Path(os.environ.get("PREFECT_PROFILES_PATH") or folder / "profiles.toml")
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        profile = found["profiles"][os.environ.get("PREFECT_PROFILE") or found["active"]]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {name: str(value) for name, value in profile.items()} if "PREFECT_API_URL" in profile else {}
+
+
+def choose_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the Prefect settings to add to `environment`: those of the user's profile, then those of the project.
+
+    The password of a server that is started here is also the client's.
+    """
+    profile = {} if "PREFECT_API_URL" in environment else read_user_profile()
+    chosen = {**read_prefect_environment(get_project_root()), **profile}
+    password = environment.get("PREFECT_SERVER_API_AUTH_STRING")
+    if password and "PREFECT_API_URL" not in {**environment, **profile}:
+        chosen["PREFECT_API_AUTH_STRING"] = password
+    return {name: value for name, value in chosen.items() if name not in environment}
+
+
 def apply_environment() -> None:
-    """Set the project's Prefect settings in this process's environment, except for variables that are already set.
+    """Add the Prefect settings that `choose_environment` returns to this process's environment.
 
     Call it before Prefect is first imported.
     """
-    for name, value in read_prefect_environment(get_project_root()).items():
-        os.environ.setdefault(name, value)
+    os.environ.update(choose_environment())
 
 
 def get_server_program(root: Path) -> Program:
@@ -130,12 +157,24 @@ def find_or_start_server(timeout: float = 180, root: Path | None = None) -> str:
 
 
 def _foreign_server(api_url: str) -> str:
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    from flows.api import open_client
+
     try:
-        httpx.get(f"{api_url}/health", timeout=20).raise_for_status()
+        with open_client(api_url) as client:
+            client.read_flows(limit=1)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code not in (401, 403):
+            raise ServerError(f"The server {api_url} in PREFECT_API_URL answers with an error: {error}") from error
+        raise ServerError(
+            f"The server {api_url} in PREFECT_API_URL refuses this client. Set PREFECT_API_AUTH_STRING to its "
+            "USER:PASSWORD or, for Prefect Cloud, PREFECT_API_KEY to a valid key."
+        ) from error
     except httpx.HTTPError as error:
         raise ServerError(
-            f"The server {api_url} in PREFECT_API_URL does not answer ({error}). "
-            "Start that server, or unset PREFECT_API_URL to use the project's own."
+            f"The server {api_url} in PREFECT_API_URL does not answer ({error}). Start that server, or use the "
+            "project's own: unset PREFECT_API_URL, or choose a Prefect profile without it."
         ) from error
     print(f"Using the Prefect server in PREFECT_API_URL: {api_url}", flush=True)
     return api_url
@@ -154,9 +193,8 @@ def _is_ours(own: Mapping[str, str]) -> bool:
 
 def _start(root: Path, own: Mapping[str, str], timeout: float) -> None:
     get_server_program(root).start_until(lambda: _is_ours(own), timeout, own)
-    from prefect.client.orchestration import SyncPrefectClient
-
+    from flows.api import open_client
     from flows.service.alerts import apply_automations
 
-    with SyncPrefectClient(own["PREFECT_API_URL"]) as client:
+    with open_client(own["PREFECT_API_URL"]) as client:
         apply_automations(client)

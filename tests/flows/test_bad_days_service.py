@@ -35,6 +35,7 @@ pull:
 deployments:
   - name: distill
     entrypoint: flows.distill:distill
+    tags: [labelstill]
     work_pool: {{name: cpu, job_variables: {{working_dir: {ROOT}}}}}
     concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
 """
@@ -61,7 +62,7 @@ def make_light_config(folder: Path, **changes: object) -> dict[str, Any]:
 
 def start_run(config: dict[str, Any]) -> UUID:
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
-        deployment = client.read_deployment_by_name("distill/distill")
+        deployment = client.read_deployment_by_name("labelstill-distill/distill")
         return client.create_flow_run_from_deployment(deployment.id, parameters={"config": config}).id
 
 

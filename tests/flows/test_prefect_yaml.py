@@ -1,6 +1,7 @@
 import importlib
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from prefect.cli.deploy._models import (
     RawScheduleConfig,
     WorkPoolConfig,
 )
+from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
@@ -27,6 +29,7 @@ from flows.config import (
     RelabelConfig,
 )
 from flows.service.serve import list_deployments
+from tasks.errors import ConfigError
 from tests.conftest import ROOT
 
 DECLARED: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
@@ -64,14 +67,14 @@ def test_there_is_no_key_that_prefect_would_ignore() -> None:
 
 def test_the_names_are_those_that_people_type() -> None:
     assert [one["name"] for one in DECLARED["deployments"]] == list(CONFIGS)
-    assert "correction/correct" in list_deployments(ROOT)
+    assert "labelstill-correction/correct" in list_deployments(ROOT)
     for one, full_name in zip(DECLARED["deployments"], list_deployments(ROOT), strict=True):
         assert full_name == f"{load_flow(one).name}/{one['name']}"
 
 
 @each_deployment
 def test_deployments_that_load_a_model_use_the_gpu_pool(one: dict[str, Any]) -> None:
-    assert one["work_pool"]["name"] == ("cpu" if one["name"] in {"emit", "demo"} else "gpu")
+    assert one["work_pool"]["name"] == ("labelstill-cpu" if one["name"] in {"emit", "demo"} else "labelstill-gpu")
 
 
 @each_deployment
@@ -87,6 +90,34 @@ def test_the_server_accepts_the_example_and_refuses_an_unknown_key(one: dict[str
     wrong = {"config": {**one["parameters"]["config"], "no_such_key": 1}}
     with pytest.raises(ValidationError, match="no_such_key"):
         validate(wrong, schema, raise_on_error=True)
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    """A run.yaml with the keys of the deployment `distill`."""
+    (distill,) = (one["parameters"]["config"] for one in DECLARED["deployments"] if one["name"] == "distill")
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({**distill, "seed": 3, "drift": {}}), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("name", ["distill", "relabel", "rationales", "correct", "pseudo-labels", "emit"])
+def test_a_deployment_takes_its_settings_from_a_file(name: str, run_file: Path) -> None:
+    (one,) = (one for one in DECLARED["deployments"] if one["name"] == name)
+    given = {"config": {"file": str(run_file), "output": "artifacts/other"}}
+    validate(given, parameter_schema(load_flow(one)).model_dump_for_openapi(), raise_on_error=True)
+    config = load_flow(one).validate_parameters(given)["config"]
+    assert (config.seed, config.output, config.pack) == (3, Path("artifacts/other"), "www2025")
+    assert config.file is None
+
+
+def test_a_wrong_key_in_the_file_and_a_missing_file_are_errors(run_file: Path) -> None:
+    flow = load_flow(next(one for one in DECLARED["deployments"] if one["name"] == "relabel"))
+    run_file.write_text(run_file.read_text(encoding="utf-8") + "no_such_key: 1\n", encoding="utf-8")
+    with pytest.raises(ParameterTypeError, match="no_such_key"):
+        flow.validate_parameters({"config": {"file": str(run_file)}})
+    with pytest.raises(ConfigError, match=r"gone\.yaml: missing"):
+        flow.validate_parameters({"config": {"file": "gone.yaml"}})
 
 
 @each_deployment

@@ -34,13 +34,13 @@ def run_prefect(*words: str) -> list[str]:
 def test_the_first_run_asks_all_the_next_only_new_items(
     pool: Watched, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    for name in ("gpu", "cpu"):  # fails where another test has made it
+    for name in ("labelstill-gpu", "labelstill-cpu"):  # fails where another test has made it
         subprocess.run(run_prefect("work-pool", "create", name, "--type", "process"), cwd=ROOT, capture_output=True)
     done = subprocess.run(run_prefect("--no-prompt", "deploy", "--all"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "worker.log").open("wb") as log, get_client(sync_client=True) as client:
         worker = subprocess.Popen(
-            run_prefect("worker", "start", "--pool", "gpu", "--limit", "1"),
+            run_prefect("worker", "start", "--pool", "labelstill-gpu", "--limit", "1"),
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "2"},
         )  # fmt: skip
         try:
@@ -74,7 +74,7 @@ def test_the_first_run_asks_all_the_next_only_new_items(
 
 
 def deployment(client: SyncPrefectClient) -> UUID:
-    return client.read_deployment_by_name("relabel/relabel").id
+    return client.read_deployment_by_name("labelstill-relabel/relabel").id
 
 
 def schedule(client: SyncPrefectClient, pool: Watched) -> None:

@@ -77,13 +77,16 @@ class ManyAdapters(Protocol):
         ...
 
 
-def check_engine(spec: EngineSpec) -> None:
-    """Raise EngineError, saying how to fix it, if this machine cannot run the engine of `spec`. Ignores the model."""
+def check_engine(spec: EngineSpec, *, key: bool = True) -> None:
+    """Raise EngineError, saying how to fix it, if this machine cannot run the engine of `spec`. Ignores the model.
+
+    With `key`, a server's API key must be set.
+    """
     if spec.engine == "vllm":
         from tasks.models.engines.vllm.engine import check_vllm
 
         check_vllm(spec)
-    if spec.engine == "server":
+    if spec.engine == "server" and key:
         from tasks.models.engines.server.client import read_api_key
 
         read_api_key(spec)

@@ -92,7 +92,8 @@ class EngineSpec(Settings):
     api_key_env: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_]\w*$",
-        description="Name of the environment variable that contains the server's API key (server)",
+        description="Name of the environment variable that contains the server's API key, e.g. OPENAI_API_KEY; if it "
+        "is not set, Prefect's Secret block `openai-api-key` is used (server)",
     )
     tokenizer: str | None = Field(
         default=None,
@@ -150,3 +151,8 @@ class EngineSpec(Settings):
         if self.engine != "server" and self.base_urls:
             raise ValueError(f"engine `{self.engine}` cannot use `base_urls`; remove them, or set `engine: server`")
         return self
+
+
+def name_secret_block(variable: str) -> str:
+    """Return the name of the Prefect Secret block for an environment variable: openai-api-key for OPENAI_API_KEY."""
+    return variable.lower().replace("_", "-")

@@ -30,6 +30,7 @@ from flows.service.alerts import (
     apply_automations,
     find_block,
 )
+from flows.service.serve import list_deployments
 from tasks.dataset.drift import RelabelOutcome
 from tasks.errors import BudgetSpent
 from tests.conftest import ROOT, PrefectServer
@@ -87,6 +88,7 @@ def save_webhook_block(receiver: Receiver) -> str:
 def run_deployed(client: SyncPrefectClient, name: str, work: Callable[[], None]) -> FlowRun:
     """A run of a deployment of a flow, executed here."""
     made = flow(name=name)(work)
+    name = name.removeprefix("labelstill-")
     deployment = client.create_deployment(client.create_flow(made), name="test", enforce_parameter_schema=False)
     run = client.create_flow_run_from_deployment(deployment, name=f"{name}-run")
     run_flow_sync(made, flow_run=run, return_type="state")
@@ -100,7 +102,7 @@ def wait_until(until: Callable[[], bool], seconds: float = 40) -> None:
 
 
 def fail() -> None:
-    @flow(name="emit")
+    @flow(name="labelstill-emit")
     def subflow() -> None:
         raise ValueError("the disk is full")
 
@@ -114,12 +116,15 @@ def test_each_alert_is_sent_once(client: SyncPrefectClient, receiver: Receiver, 
         alert_held_back(tmp_path, "31 % of the labels changed")
         alert_empty(tmp_path, "pseudo_labels")
 
-    run_deployed(client, "distill", fail)
-    run_deployed(client, "relabel", well)
-    crashed = client.create_flow_run_from_deployment(client.read_deployment_by_name("relabel/test").id, name="gone")
+    run_deployed(client, "labelstill-distill", fail)
+    run_deployed(client, "labelstill-relabel", well)
+    run_deployed(client, "evaluate", fail)  # another project's
+    crashed = client.create_flow_run_from_deployment(
+        client.read_deployment_by_name("labelstill-relabel/test").id, name="gone"
+    )
     for state in (Pending(), Running(), Crashed(message="Its process is gone.")):
         client.set_flow_run_state(crashed.id, state)
-    flow(name="distill")(lambda: 1 / 0)(return_state=True)  # in a terminal
+    flow(name="labelstill-distill")(lambda: 1 / 0)(return_state=True)  # in a terminal
     wait_until(lambda: len(receiver.bodies) >= 4)
     time.sleep(2)
     assert receiver.subjects() == [
@@ -139,7 +144,7 @@ def test_a_plain_webhook_receives_alerts(client: SyncPrefectClient, receiver: Re
     Webhook(url=receiver.url).save("plain", overwrite=True)  # pyright: ignore
     apply_automations(client, find_block(client, "webhook/plain"))
 
-    @flow(name="relabel")
+    @flow(name="labelstill-relabel")
     def held() -> None:
         alert_held_back(tmp_path, "too much changed")
 
@@ -185,8 +190,7 @@ def test_the_command_reports_each_automation(client: SyncPrefectClient, receiver
 
 
 def test_every_deployed_flow_is_watched() -> None:
-    entries = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    assert {e["entrypoint"].rpartition(":")[2].replace("_", "-") for e in entries} <= set(DECLARED["flows"])
+    assert {name.partition("/")[0] for name in list_deployments(ROOT)} <= set(DECLARED["flows"])
 
 
 def test_every_final_state_ends_the_wait_for_heartbeats() -> None:

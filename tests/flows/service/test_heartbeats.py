@@ -38,7 +38,7 @@ def train(seconds):
     while time.monotonic() < deadline:
         ctypes.PyDLL(None).sleep(2)
 
-@flow(name="evaluate", flow_run_name=sys.argv[1])
+@flow(name="labelstill-evaluate", flow_run_name=sys.argv[1])
 def run():
     if sys.argv[1] == "paused":
         pause_flow_run(wait_for_input=Answer, timeout=3600, poll_interval=5)
@@ -112,7 +112,7 @@ def test_a_crashed_run_is_running_again_when_heartbeats_return(client: SyncPrefe
     quick = tmp_path / "automations.yaml"
     quick.write_text(yaml.safe_dump(declared), encoding="utf-8")
     apply_automations(client, file=quick)
-    made = flow(name="relabel")(lambda: None)
+    made = flow(name="labelstill-relabel")(lambda: None)
     deployment = client.create_deployment(client.create_flow(made), name="test", enforce_parameter_schema=False)
 
     def start(name: str) -> UUID:

@@ -23,7 +23,7 @@ def inner(seconds: float):
     get_run_logger().info("inner works")
     time.sleep(seconds)
 
-@flow
+@flow(name="labelstill-demo")
 def demo(config: dict):
     get_run_logger().info("outer works, its lease renewed by %s", SyncPrefectClient.renew_concurrency_lease.__module__)
     inner(config.get("seconds", 0))
@@ -34,6 +34,7 @@ pull:
 deployments:
   - name: demo
     entrypoint: throwaway.py:demo
+    tags: [labelstill]
     parameters: {config: {}}
     work_pool: {name: cpu, job_variables: {working_dir: .}}
 """
@@ -63,7 +64,7 @@ def worker(project: Path, prefect_server: PrefectServer) -> Worker:
 
 
 def start_run(client: SyncPrefectClient, seconds: float) -> UUID:
-    deployment = client.read_deployment_by_name("demo/demo")
+    deployment = client.read_deployment_by_name("labelstill-demo/demo")
     return client.create_flow_run_from_deployment(deployment.id, parameters={"config": {"seconds": seconds}}).id
 
 
@@ -157,7 +158,11 @@ def test_the_deployments_of_a_fresh_clone_and_their_pools_are_made(client: SyncP
     for name in ("prefect.yaml", "pyproject.toml"):  # as they are here, committed or not
         (clone / name).write_bytes((ROOT / name).read_bytes())
     assert register_deployments(client, clone)
-    assert {pool.name for pool in client.read_work_pools()} >= set(list_pools(clone)) == {"cpu", "gpu"}
+    assert (
+        {pool.name for pool in client.read_work_pools()}
+        >= set(list_pools(clone))
+        == {"labelstill-cpu", "labelstill-gpu"}
+    )
     for full_name in list_deployments(clone):
         deployment = client.read_deployment_by_name(full_name)
         assert not deployment.paused

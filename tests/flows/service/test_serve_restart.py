@@ -80,7 +80,7 @@ def wait_until(moment: Callable[[], bool]) -> None:
 
 def start_run(seconds: float) -> FlowRun:
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
-        deployment = client.read_deployment_by_name("demo/demo")
+        deployment = client.read_deployment_by_name("labelstill-demo/demo")
         return client.create_flow_run_from_deployment(deployment.id, parameters={"config": {"seconds": seconds}})
 
 
@@ -117,7 +117,7 @@ def test_after_a_power_cut_the_waiting_run_starts_and_the_dead_one_is_crashed(pr
         wait_until(lambda: read_state(dead.id) == "Crashed")
         wait_until(lambda: read_state(waiting.id) == "Completed")
         with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
-            assert not client.read_deployment_by_name("demo/demo").paused
+            assert not client.read_deployment_by_name("labelstill-demo/demo").paused
         started = find_processes(project, serve)
         assert len(started) >= 4  # serve, server, page server and worker
         serve.send_signal(signal.SIGTERM)

@@ -65,7 +65,10 @@ class NodeRequirements:
     """The driver's version of labelstill (see `code_version`)."""
 
     def adopt(self) -> None:
-        """Check this node and change to the driver's directory; raise EngineError, naming the node and what differs."""
+        """Check that this node is like the driver's, and change to the driver's directory.
+
+        Raises EngineError, naming the node and the difference, if it is not.
+        """
         here = f"Ray node {socket.gethostname()}"
         if (code := code_version()) != self.code:
             raise EngineError(f"{here} runs another version of labelstill, {code}; install {self.code} there")

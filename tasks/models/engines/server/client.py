@@ -23,7 +23,7 @@ from tasks.models.engines.server.retries import (
     parse_retry_after,
     read_error_message,
 )
-from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.spec import EngineSpec, name_secret_block
 from tasks.models.unanswered import Unanswered
 
 _REVIVED_WAIT = 0.1
@@ -235,8 +235,8 @@ def read_api_key(spec: EngineSpec) -> str:
     key = os.environ.get(spec.api_key_env)
     if not key:
         raise EngineError(
-            f"the environment variable {spec.api_key_env} (`api_key_env`) is not set; export it where the run or "
-            "its worker is started"
+            f"the environment variable {spec.api_key_env} (`api_key_env`) is not set; export it where the run or its "
+            f"worker is started, or save the key in Prefect as a Secret block: {name_secret_block(spec.api_key_env)}"
         )
     return key
 

@@ -34,7 +34,7 @@ _PORTS = 3
 
 
 def get_records_folder() -> Path:
-    """Return the user's folder for records of running servers, which tell a later run about servers left behind."""
+    """Return the user's folder in which running servers are recorded, so that a later run finds abandoned ones."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "labelstill" / "servers"
 
