@@ -6,6 +6,6 @@ macros.html  tables, tiles, bars and charts for the card and the correction repo
 shared.css   colours, text and tables for the same two pages
 summary.py   the short summary of a run
 charts.py    the card's charts
+pictures.py  how large pages show images
 plots.py     what all charts share: the colours and fonts of the pages
-fonts.py     embeds fonts with only the characters that a page shows
 """

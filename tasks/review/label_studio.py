@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, ReviewCase, content_digest
-from tasks.review.page import encode_image
+from tasks.review.images import encode_image
 from tasks.review.verdicts import Answer, check_size
 from tasks.storage.files import replace_file, write_bytes
 

@@ -1,15 +1,22 @@
 
 // --- drawing
 
-const picture = (part) => {
-  const source = part.link ? { url: part.link } : read(part.image);
+const SMALL = 280; // pixels: a smaller picture is shown this large
+const picture = (part, number, count) => {
+  const source = read(part.image);
   if (!source.url) return make("p", "note", source.note);
   const image = make("img");
-  image.width = part.width;
-  image.height = part.height;
-  image.alt = "image of the item";
+  const largest = Math.max(part.width, part.height);
+  const scale = largest < SMALL ? Math.min(SMALL / largest, 12) : 1;
+  image.width = Math.round(part.width * scale);
+  image.height = Math.round(part.height * scale);
+  if (scale > 1) {
+    image.classList.add("small");
+    image.style.width = `${image.width}px`;
+  }
+  image.alt = `${cases[current].id}: image ${number} of ${count}`;
   image.addEventListener("click", () => image.classList.toggle("whole"));
-  image.addEventListener("error", () => image.replaceWith(make("p", "note", `This image can't be shown. ${part.link || ""}`)));
+  image.addEventListener("error", () => image.replaceWith(make("p", "note", `This image can't be shown. ${source.url.slice(0, 200)}`)));
   image.src = source.url;
   return image;
 };
@@ -17,6 +24,8 @@ const drawItem = () => {
   const speakers = [];
   const turns = [];
   let block = null;
+  let number = 0;
+  const count = facts.parts.filter((part) => part.text === undefined).length;
   for (const part of facts.parts) {
     let text = part.text;
     if (block?.turn !== part.turn) {
@@ -31,7 +40,7 @@ const drawItem = () => {
         text = text.slice(speaker[0].length);
       }
     }
-    if (part.text === undefined) block.node.append(picture(part));
+    if (part.text === undefined) block.node.append(picture(part, ++number, count));
     else if (text.trim()) block.node.append(make("span", "text", text));
   }
   find("item").replaceChildren(...turns);
@@ -90,7 +99,9 @@ const drawChoices = () => {
     if (choice === "2") [role.textContent, label.textContent] = [facts.blind ? "" : "candidate", second ?? "no other label is proposed"];
     if (choice === "3") label.textContent = other ? entry.verdict : "";
     button.disabled = choice === "2" && named[2] === null;
-    button.classList.toggle("chosen", choice === "3" ? other : entry.verdict !== null && entry.verdict === named[choice]);
+    const chosen = choice === "3" ? other : entry.verdict !== null && entry.verdict === named[choice];
+    button.classList.toggle("chosen", chosen);
+    button.setAttribute("aria-pressed", chosen);
   }
 };
 const render = () => {

@@ -58,6 +58,22 @@ const go = (number) => {
   keep();
   render();
   find("item").scrollTop = 0;
+  find("item").focus({ preventScroll: true }); // the keys that scroll work on it, and screen readers follow
+  find("item").style.scrollMarginTop = `${document.querySelector("header").offsetHeight}px`;
+  find("item").scrollIntoView({ block: "start" }); // on a phone the whole page scrolls
+};
+const scroll = (key) => {
+  // the item's pane scrolls on a wide screen, the page on a narrow one
+  const item = find("item");
+  const pane = item.scrollHeight > item.clientHeight + 1 ? item : document.scrollingElement;
+  const page = Math.min(pane.clientHeight, window.innerHeight) * 0.9;
+  const by = { ArrowDown: 80, ArrowUp: -80, PageDown: page, PageUp: -page, " ": page, Home: -1e9, End: 1e9 }[key];
+  pane.scrollBy({ top: by });
+};
+const zoom = () => {
+  const images = [...find("item").querySelectorAll("img")];
+  const whole = images.every((image) => image.classList.contains("whole"));
+  for (const image of images) image.classList.toggle("whole", !whole);
 };
 const step = (by) => {
   const list = shown();
@@ -129,16 +145,37 @@ const openPicker = () => {
   fillPicker();
   picker.showModal();
 };
+const rank = (label, typed) => { // an exact match first, then beginnings
+  const lower = label.toLowerCase();
+  return lower === typed ? 0 : lower.startsWith(typed) ? 1 : lower.includes(typed) ? 2 : 3;
+};
+const digitOf = (label, n) => { // up to ten labels can be chosen by a digit; labels that are digits by themselves
+  if (facts.labels.length > 10) return "";
+  return facts.labels.some((other) => /^\d$/.test(other)) ? (/^\d$/.test(label) ? label : "") : String((n + 1) % 10);
+};
 const fillPicker = () => {
   const typed = find("filter").value.trim().toLowerCase();
-  const labels = facts.labels.filter((label) => label.toLowerCase().includes(typed));
+  const labels = facts.labels.filter((label) => rank(label, typed) < 3);
+  labels.sort((a, b) => rank(a, typed) - rank(b, typed));
   find("list").replaceChildren(...labels.map((label, n) => {
-    const line = make("li", "", label);
+    const line = make("li");
+    const digit = digitOf(label, facts.labels.indexOf(label));
+    if (digit) line.append(make("kbd", "", digit), " ");
+    line.append(make("span", "", label));
+    line.id = `option-${n}`;
+    line.dataset.label = label;
     line.setAttribute("role", "option");
-    line.setAttribute("aria-selected", n === 0);
     line.addEventListener("click", () => pick(label));
     return line;
   }));
+  select(0);
+};
+const select = (at) => {
+  const lines = [...find("list").children];
+  lines.forEach((line, n) => line.setAttribute("aria-selected", n === at));
+  if (lines[at]) find("filter").setAttribute("aria-activedescendant", lines[at].id);
+  else find("filter").removeAttribute("aria-activedescendant");
+  lines[at]?.scrollIntoView({ block: "nearest" });
 };
 const pick = (label) => {
   picker.close();
@@ -147,9 +184,7 @@ const pick = (label) => {
 const moveInPicker = (by) => {
   const lines = [...find("list").children];
   const at = lines.findIndex((line) => line.getAttribute("aria-selected") === "true");
-  const next = Math.min(Math.max(at + by, 0), lines.length - 1);
-  lines.forEach((line, n) => line.setAttribute("aria-selected", n === next));
-  lines[next]?.scrollIntoView({ block: "nearest" });
+  select(Math.min(Math.max(at + by, 0), lines.length - 1));
 };
 
 // --- events
@@ -187,7 +222,13 @@ picker.addEventListener("keydown", (event) => {
   } else if (event.key === "Enter") {
     event.preventDefault();
     const chosen = find("list").querySelector('[aria-selected="true"]');
-    if (chosen) pick(chosen.textContent);
+    if (chosen) pick(chosen.dataset.label);
+  } else if (/^\d$/.test(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    const label = facts.labels.find((one, n) => digitOf(one, n) === event.key);
+    if (label === undefined) return;
+    event.preventDefault();
+    event.stopPropagation(); // or it would judge the next item too
+    pick(label);
   }
 });
 document.addEventListener("keydown", (event) => {
@@ -197,9 +238,14 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
     event.preventDefault();
     step(event.key === "ArrowRight" ? 1 : -1);
+  } else if (["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End", " "].includes(event.key)) {
+    if (event.target.closest?.("button, input") && event.key === " ") return; // it presses the button
+    event.preventDefault();
+    scroll(event.key);
   } else if (!event.repeat) {
     if ("1234".includes(event.key)) { event.preventDefault(); press(event.key); }
     if (event.key === "u") undo();
+    if (event.key === "z") zoom();
     if (event.key === "s") save();
   }
 });

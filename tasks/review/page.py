@@ -7,24 +7,18 @@ script to run.
 
 import base64
 import hashlib
-import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from PIL import Image
-
-from tasks.items.images import FORMATS
-from tasks.items.pixels import render_pixels
-from tasks.records import ImageRef, ReviewCase, content_digest, digest_of
+from tasks.records import ReviewCase, content_digest, digest_of
+from tasks.review.images import make_url, write_pictures
 from tasks.storage.files import replace_file
+from tasks.storage.fonts import LATIN, embed_fonts
 from tasks.storage.html import html_environment
 
-SHOWN_PIXELS = 1_200_000
-"""Maximum area of an image on the page, in pixels. A phone's screenshot of 1080×2400 is then shown at 735×1633, which
-is legible and takes about 0.1 MB."""
+PICTURES = "images"
+"""Name of the folder beside the page that contains the pictures."""
 _TOP = 3
 """How many of each model's most probable labels are shown, besides the given label and the candidate."""
 _FOLDER = Path(__file__).parent
@@ -40,15 +34,15 @@ def write_review_page(
 ) -> None:
     """Write the page that shows `cases` in the given order. The file is written atomically.
 
-    `verdicts` maps sample ids to known verdicts (a label or `neither`). With `inline`, the page contains the images, of
-    which only one is in memory at a time. Otherwise it links to them by relative paths, so the page and
-    the images may only be moved together. An image that can't be shown is replaced by a note.
+    `verdicts` maps sample ids to known verdicts (a label or `neither`). Small pictures of the images are written to a
+    folder beside the page. With `inline`, the page contains them, one in memory at a time, and may be moved alone.
+    Otherwise it links to them. An image that can't be shown is replaced by a note.
     """
     style, *scripts = (_FOLDER.joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "drawing.js", "js"))
     template = html_environment(_FOLDER).get_template("page.html")
     pieces = template.generate(
         title=title,
-        style=style,
+        style=style + _embed_fonts(cases, title),
         script="".join(scripts),
         hash_source=_hash_source,
         elements=_list_elements(cases, page.parent, verdicts, inline),
@@ -57,28 +51,14 @@ def write_review_page(
         file.writelines(pieces)
 
 
-def encode_image(image: ImageRef) -> str:
-    """Return the image as a data: URL with a JPEG.
-
-    The JPEG is upright, has at most SHOWN_PIXELS, and is white where the image is transparent. Raises OSError, naming
-    the file, if it can't be read or decoded.
-    """
-    try:
-        with Image.open(image.path, formats=FORMATS) as file:
-            size = _compute_size(image)
-            # Decode a JPEG no larger than needed; by the longer side, as EXIF may rotate it.
-            file.draft(None, (max(size), max(size)))
-            picture = render_pixels(file).resize(size, Image.Resampling.LANCZOS)
-    except Exception as error:  # on broken bytes, decoders raise errors of any kind
-        raise OSError(f"{Path(image.path).name}: {error}") from error
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _compute_size(image: ImageRef) -> tuple[int, int]:
-    scale = min(1.0, (SHOWN_PIXELS / (image.width * image.height)) ** 0.5)
-    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+def _embed_fonts(cases: Sequence[ReviewCase], title: str) -> str:
+    """Return CSS with fonts for the characters beyond Latin, for readers whose system has none for them."""
+    shown = set(title)
+    for case in cases:
+        texts = [part.text for part in case.parts if part.type == "text"]
+        shown.update(case.sample_id, case.why, case.reason, case.given, case.candidate or "", *case.labels, *texts)
+    foreign = "".join(sorted(c for c in shown if ord(c) > LATIN))
+    return "".join(font.to_css() for font in embed_fonts(foreign)) if foreign else ""
 
 
 def _hash_source(source: str) -> str:
@@ -95,6 +75,7 @@ def _list_elements(
     ]
     key = digest_of([[c["id"], c["content"], c["given"]] for c in listed])
     yield "queue", {"key": key, "cases": listed}
+    pictures = write_pictures((p.image for case in cases for p in case.parts if p.type == "image"), folder / PICTURES)
     numbers: dict[str, str] = {}
     for number, case in enumerate(cases):
         parts: list[dict[str, Any]] = []
@@ -104,21 +85,17 @@ def _list_elements(
                 continue
             image = part.image
             shown = {"turn": part.turn, "width": image.width, "height": image.height}
-            if not inline:
-                parts.append(shown | {"link": quote(os.path.relpath(image.path, folder).replace(os.sep, "/"))})
-                continue
             if image.sha256 not in numbers:
                 numbers[image.sha256] = f"image-{len(numbers)}"
-                yield numbers[image.sha256], _encode_or_note(image)
+                yield numbers[image.sha256], _show_picture(pictures[image.sha256], inline)
             parts.append(shown | {"image": numbers[image.sha256]})
         yield f"case-{number}", _describe_case(case, parts)
 
 
-def _encode_or_note(image: ImageRef) -> dict[str, str]:
-    try:
-        return {"url": encode_image(image)}
-    except OSError as error:
-        return {"note": f"This image can't be shown. {error}"}
+def _show_picture(picture: Path | OSError, inline: bool) -> dict[str, str]:
+    if isinstance(picture, OSError):
+        return {"note": f"This image can't be shown. {picture}"}
+    return {"url": make_url(picture.read_bytes()) if inline else f"{PICTURES}/{picture.name}"}
 
 
 def _describe_case(case: ReviewCase, parts: list[dict[str, Any]]) -> dict[str, Any]:

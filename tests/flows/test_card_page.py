@@ -1,23 +1,19 @@
 """The card of a run in headless Chromium, light and dark; and the command that writes it."""
 
-import os
-import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from typer.testing import CliRunner
 
 from flows.commands.main import app
 from tasks.errors import ConfigError
 from tasks.report.card.card import CardSettings, read_settings, write_card
+from tests.browser import in_browser, open_browser
 from tests.tasks.report.made_run import ATTACK, make_run
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 TEXT = f"一整套：龘靐齉 ✓ 😀 →①㊙ “引号” {ATTACK}"
-in_browser = pytest.mark.browser
 
 _FIND_BOXES = """() => {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -64,19 +60,8 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        warnings.warn("NO CHROMIUM: the card was not looked at; install chromium or set $CHROMIUM", stacklevel=1)
-        pytest.skip("no Chromium on PATH or in $CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-                *("--disable-background-networking", "--disable-component-update"),
-            ],
-        )
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

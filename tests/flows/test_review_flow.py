@@ -1,11 +1,10 @@
 """From a suspicious label to an emitted one: a person judges it on the review page, and the next run applies that."""
 
-import warnings
 from pathlib import Path
 
 import orjson
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from flows.config import DistillConfig
 from tasks.correction.settings import CorrectionSettings, ReviewerConfig
@@ -14,9 +13,10 @@ from tasks.records import Action, Correction, Example
 from tasks.review.queue import read_queue
 from tasks.storage.rows import read_rows
 from tasks.students.settings import ProbeSpec
+from tests.browser import open_browser
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
-from tests.flows.test_review_page import CHROMIUM, press_keys, run_review, save_verdicts
+from tests.flows.test_review_page import press_keys, run_review, save_verdicts
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -40,9 +40,6 @@ def read_emitted(config: DistillConfig) -> dict[str, Example]:
 def test_labels_chosen_on_the_page_are_emitted(prefect_server: PrefectServer, tmp_path: Path) -> None:
     from flows.distill import distill
 
-    if CHROMIUM is None:
-        warnings.warn("NO CHROMIUM: the review page was not judged; install chromium or set $CHROMIUM", stacklevel=1)
-        pytest.skip("no Chromium on PATH or in $CHROMIUM")
     config = make_probe_config(tmp_path)
     distill(config)
     review = config.output / "review"
@@ -57,8 +54,7 @@ def test_labels_chosen_on_the_page_are_emitted(prefect_server: PrefectServer, tm
     assert copy.read_bytes() == manifest.read_bytes()
 
     expected: dict[str, str | None] = {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with open_browser() as browser:
         page = browser.new_page()
         page.goto((review / "review.html").as_uri())
         for number, case in enumerate(asked):
@@ -67,7 +63,6 @@ def test_labels_chosen_on_the_page_are_emitted(prefect_server: PrefectServer, tm
             press_keys(page, key)
             expected[case.sample_id] = {"1": case.choices[0], "2": case.choices[1], "4": None}[key]
         file = save_verdicts(page, tmp_path)
-        browser.close()
     assert len(set(expected.values())) > 3
     assert "20 new" in run_review("import", config.output, file).output
 

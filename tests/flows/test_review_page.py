@@ -1,8 +1,5 @@
 """The review page in headless Chromium: judge by keyboard, save, import; and the command `labelstill review`."""
 
-import os
-import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from typer.testing import CliRunner, Result
 
 from flows.commands.review import app
@@ -19,11 +16,10 @@ from tasks.items.images import check_image
 from tasks.records import ImagePart, ReviewCase, TextPart, content_digest
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store
+from tests.browser import in_browser, open_browser
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 LABELS = ("申请退款", "查询物流", "反馈破损", "询问尺码", "询问用法")
 ALERT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-in_browser = pytest.mark.browser
 
 
 def make_cases(folder: Path, count: int = 20) -> list[ReviewCase]:
@@ -64,17 +60,7 @@ def complaints() -> list[str]:
 @pytest.fixture
 def page(run: Path, complaints: list[str]) -> Iterator[Page]:
     """The run's page, opened as a file; it must end without complaints."""
-    if CHROMIUM is None:
-        warnings.warn("NO CHROMIUM: the review page was not looked at; install chromium or set $CHROMIUM", stacklevel=1)
-        pytest.skip("no Chromium on PATH or in $CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-                *("--disable-background-networking", "--disable-component-update"),
-            ],
-        )
+    with open_browser() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
         page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.on("pageerror", lambda error: complaints.append(f"error {error}"))
@@ -82,7 +68,6 @@ def page(run: Path, complaints: list[str]) -> Iterator[Page]:
         page.on("request", lambda request: complaints.append(request.url) if _is_elsewhere(request.url) else None)
         page.goto((run / "review" / "review.html").as_uri())
         yield page
-        browser.close()
     assert complaints == []
 
 
@@ -119,7 +104,7 @@ def test_twenty_items_are_judged_by_keyboard_saved_and_imported(page: Page, run:
         press_keys(page, key)
         if key == "3":
             page.keyboard.type("询问")
-            expect(page.locator("#list li")).to_have_text(["询问尺码", "询问用法"])
+            expect(page.locator("#list li span")).to_have_text(["询问尺码", "询问用法"])
             press_keys(page, "ArrowDown", "Enter")
         expected[case.sample_id] = {"1": case.given, "2": LABELS[1], "3": "询问用法", "4": "neither"}[key]
         if n in (5, 6):  # a slip, undone: back on the same item, which is judged again
@@ -255,7 +240,7 @@ def test_a_missing_candidate_cannot_be_chosen_and_escape_leaves_the_list(page: P
     press_keys(page, "3", "Escape")
     expect(page.locator("#picker")).to_be_hidden()
     press_keys(page, "3")
-    page.keyboard.type("1234us")  # typed into the filter, no verdicts; and no label to pick
+    page.keyboard.type("us")  # typed into the filter, no commands; and no label to pick
     press_keys(page, "Enter", "Escape")
     expect(page.locator("#name")).to_have_text("item-3")
     expect(page.locator("#counts")).to_have_text("0 of 20 judged")
@@ -266,10 +251,100 @@ def test_linked_images_are_shown_and_missing_ones_marked(page: Page, run: Path, 
     run_review("page", run, "--link")
     page.reload()
     expect(page.locator("#item img")).to_have_js_property("naturalWidth", 300)
-    (run.parent / "data" / "screen.png").unlink()
+    (picture,) = (run / "review" / "images").iterdir()
+    picture.unlink()
     page.reload()
-    expect(page.locator("#item .note")).to_have_text("This image can't be shown. ../../data/screen.png")
+    expect(page.locator("#item .note")).to_have_text(f"This image can't be shown. images/{picture.name}")
     complaints.clear()  # the links, and the one that led nowhere
+
+
+def write_cases(run: Path, **changes: Any) -> None:
+    cases = make_cases(run.parent / "data")
+    write_queue([case.model_copy(update=changes) for case in cases], run / "review")
+
+
+@in_browser
+def test_the_item_is_scrolled_and_zoomed_by_keys(page: Page, run: Path) -> None:
+    Image.new("RGB", (1080, 2400), "navy").save(run.parent / "tall.png")
+    tall = ImagePart(image=check_image(run.parent / "tall.png", 10**7))
+    write_cases(run, parts=(TextPart(text="客服: 您好\n" * 80), tall))
+    page.reload()
+    top = page.locator("#item").evaluate_handle("item => item")
+    for key in ("ArrowDown", "PageDown", " ", "End"):
+        before = top.evaluate("item => item.scrollTop")
+        press_keys(page, key)
+        assert top.evaluate("item => item.scrollTop") > before
+    image = page.locator("#item img")
+    assert image.evaluate("image => image.height") <= 800  # 80 % of the window
+    press_keys(page, "z")
+    assert image.evaluate("image => image.height") > 1000
+    press_keys(page, "z", "1")
+    expect(page.locator("#name")).to_have_text("item-1")
+    assert top.evaluate("item => item.scrollTop") == 0
+    assert page.evaluate("document.activeElement.id") == "item"
+
+
+@in_browser
+def test_on_a_phone_the_next_item_begins_in_view(page: Page, run: Path) -> None:
+    write_cases(run, parts=(TextPart(text="客服: 您好\n" * 80),))
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.reload()
+    press_keys(page, "End")
+    assert page.evaluate("window.scrollY") > 500
+    press_keys(page, "1")
+    box, head = page.locator("#item .turn").first.bounding_box(), page.locator("header").bounding_box()
+    assert box and head and head["height"] <= box["y"] + 1 < 400
+
+
+@in_browser
+def test_a_small_picture_is_enlarged_and_named(page: Page, run: Path) -> None:
+    Image.new("L", (28, 28), 90).save(run.parent / "digit.png")
+    write_cases(run, parts=(ImagePart(image=check_image(run.parent / "digit.png", 10**7)),))
+    page.reload()
+    image = page.get_by_alt_text("item-0: image 1 of 1", exact=True)
+    assert image.evaluate("image => image.width") > 270
+
+
+@in_browser
+def test_the_chosen_button_is_pressed_for_screen_readers(page: Page) -> None:
+    press_keys(page, "4", "ArrowLeft")
+    pressed = page.locator("#choices button").evaluate_all("all => all.map(b => b.getAttribute('aria-pressed'))")
+    assert pressed == ["false", "false", "false", "true"]
+
+
+@in_browser
+@pytest.mark.parametrize(
+    ("labels", "typed", "picked"), [(("iv", "v", "vi", "x") * 3, "v", "v"), (("a b", "b", "ab"), "B", "b")]
+)
+def test_an_exact_match_comes_first(page: Page, run: Path, labels: tuple[str, ...], typed: str, picked: str) -> None:
+    write_cases(run, labels=tuple(dict.fromkeys(labels)), given=labels[0], candidate=None)
+    page.reload()
+    press_keys(page, "3")
+    page.keyboard.type(typed)
+    press_keys(page, "Enter")
+    expect(page.locator("#message")).to_have_text(f"item-0: {picked}")
+
+
+@in_browser
+@pytest.mark.parametrize(
+    ("labels", "digit", "picked"),
+    [(LABELS, "5", LABELS[4]), (tuple("9876543210"), "3", "3"), (tuple("abcdefghij"), "0", "j")],
+)
+def test_a_digit_chooses_among_up_to_ten_labels(
+    page: Page, run: Path, labels: tuple[str, ...], digit: str, picked: str
+) -> None:
+    write_cases(run, labels=labels, given=labels[0], candidate=None)
+    page.reload()
+    press_keys(page, "3", digit)
+    expect(page.locator("#message")).to_have_text(f"item-0: {picked}")
+
+
+@in_browser
+def test_among_more_labels_a_digit_is_typed_into_the_filter(page: Page, run: Path) -> None:
+    write_cases(run, labels=tuple(f"label {n}" for n in range(11)), given="label 0", candidate=None)
+    page.reload()
+    press_keys(page, "3", "7", "Enter")
+    expect(page.locator("#message")).to_have_text("item-0: label 7")
 
 
 @in_browser

@@ -2,20 +2,18 @@
 
 import os
 import re
-import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browser import open_browser
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 SUBFLOWS = ("rationales", "pseudo-labels", "correction", "emit")
 pytestmark = pytest.mark.browser
 
@@ -32,19 +30,8 @@ def run_id(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFacto
 @contextmanager
 def open_page() -> Iterator[Page]:
     """A page of a headless Chromium; without one the test is skipped, loudly."""
-    if CHROMIUM is None:
-        warnings.warn("NO CHROMIUM: the web UI was not looked at; install chromium or set $CHROMIUM", stacklevel=1)
-        pytest.skip("no Chromium on PATH or in $CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-                *("--disable-background-networking", "--disable-component-update"),
-            ],
-        )
+    with open_browser() as browser:
         yield browser.new_page(viewport={"width": 1500, "height": 1000})
-        browser.close()
 
 
 @pytest.fixture

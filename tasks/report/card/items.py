@@ -1,7 +1,5 @@
 """Read the texts and pictures of the items that a card shows."""
 
-import base64
-import io
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,20 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from PIL import Image
 from pydantic import TypeAdapter
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.items.images import FORMATS
-from tasks.items.pixels import render_pixels
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import ImagePart, ImageRef, Part, Split, TextPart
 from tasks.report.card.rows import Row, read_columns
+from tasks.report.pictures import Picture, shrink_image
 from tasks.storage.html import cut_text
 
-_PICTURE_SIZE = (220, 330)
-"""Maximum width and height. A picture has about 10 kB, so a page with a hundred of them can be sent by mail."""
-_PICTURE_QUALITY = 68
 _PICTURES = 3
 """Maximum number of pictures that are shown per item."""
 _ITEM_CHARACTERS = 1200
@@ -80,18 +73,6 @@ def read_contents(samples: Path, ids: Collection[str]) -> Contents:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A small version of an image."""
-
-    url: str
-    """A `data:` URL with a WebP image, or empty if the image cannot be shown."""
-    width: int
-    height: int
-    note: str
-    """The size of the original image, or why it cannot be shown."""
-
-
-@dataclass(frozen=True)
 class ShownItem:
     """An item as the page shows it."""
 
@@ -120,18 +101,3 @@ def show_item(row: Row, parts: Sequence[Part], *tags: str | None) -> ShownItem:
         pieces = []
     pictures = tuple(map(shrink_image, images[:_PICTURES]))
     return ShownItem(row, pictures, len(images) - len(pictures), pieces, turns if parts else [], tags)
-
-
-def shrink_image(image: ImageRef) -> Picture:
-    """Return a small, upright picture on white. If the file cannot be read, the picture has no URL but a note."""
-    try:
-        with Image.open(image.path, formats=FORMATS) as file:
-            file.draft("RGB", _PICTURE_SIZE)  # a JPEG is decoded no larger than needed
-            picture = render_pixels(file)
-            picture.thumbnail(_PICTURE_SIZE, Image.Resampling.LANCZOS)
-    except Exception as error:  # decoders raise all kinds of errors on broken bytes
-        return Picture("", 0, 0, f"{image.path}: {error}")
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=_PICTURE_QUALITY)
-    url = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(url, *picture.size, f"{image.width} × {image.height} pixels")

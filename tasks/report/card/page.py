@@ -13,7 +13,7 @@ from tasks.report.card.items import show_item
 from tasks.report.card.prompts import RenderedPrompt
 from tasks.report.card.sections import CHARTED_LABELS, draw_charts, list_rows
 from tasks.report.card.warnings import is_transductive, list_warnings
-from tasks.report.fonts import embed_fonts, make_legible
+from tasks.storage.fonts import embed_fonts, make_legible
 from tasks.storage.html import format_count, html_environment
 
 _FOLDER = Path(__file__).parent

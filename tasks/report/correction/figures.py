@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from tasks.correction.calibration import Flags, Values, flag_for_best_f1
+from tasks.correction.calibration import Flags, Values, flag_for_best_f1, resample_beliefs
 from tasks.correction.decide import Decisions
 from tasks.correction.gate import Gate, cross_fit
 from tasks.records import NEITHER, Action
@@ -17,6 +17,7 @@ _BINS = 10
 _BARS = 40
 _SUSPECTS = 30
 _POINTS = 200
+_ROUNDS = 200
 _LEFT = 0.05
 """The budget curve ends when only this share of the expected wrong labels is left. Beyond it is nearly flat."""
 
@@ -89,6 +90,7 @@ def measure(decisions: Decisions) -> dict[str, Any]:
         "changes": _count_changes(decisions),
         # an item with a verdict counts as right or wrong, without one by its probability
         "expected_wrong_given": _expect_wrong(decisions),
+        "expected_wrong_interval": _bound_wrong(decisions),
         "expected_wrong_left": float(decisions.gain.sum()),
         "budget": _plan_budget(decisions.gain),
         "classes": _count_classes(decisions),
@@ -106,26 +108,30 @@ def predict_held_out(decisions: Decisions) -> dict[int, float]:
 
 
 def explain_gate(gate: Gate, verdicts: int) -> str:
-    """Return a sentence that says whether the gate is open, and why."""
-    if verdicts == 0:
-        return "The gate is closed: no verdict says yet whether the proposals are right, so nothing is changed."
-    if gate.wins + gate.losses == 0:
-        if not gate.neither:
-            return "The gate is closed: no judged item would have been changed, so no label changes without a person."
-        return (
-            "The gate is closed: the judged items that would have been changed support neither label (in "
-            f"{gate.neither} such items neither was right), so no label changes without a person."
-        )
-    what = (
-        f"of the judged items that would have been changed, the candidate was right in {gate.wins}, the given label in "
-        f"{gate.losses} and neither in {gate.neither}, and the lower bound {gate.lower:.2f} of the share of wins is"
-    )
+    """Return sentences that say whether labels change without a person, which verdicts counted and what is missing."""
+    counted = gate.wins + gate.losses
     if gate.open:
         return (
-            f"The gate is open: {what} above the level {gate.level:.2f}, so a label whose candidate is likelier "
-            "changes without a person."
+            f"Labels also change without a person, where the proposed label is likelier. Of {verdicts:,} verdicts, "
+            f"{counted:,} tell whether such changes are right: {gate.wins:,} times the proposed label was right, "
+            f"{gate.losses:,} times the given one. So at least {gate.lower:.0%} of such changes are right (needed: "
+            f"over {gate.level:.0%})."
         )
-    return f"The gate is closed: {what} not above the level {gate.level:.2f}, so no label changes without a person."
+    needed = (
+        "It is unlikely that enough verdicts would change that."
+        if gate.missing is None
+        else f"{gate.missing:,} {'more ' if counted else ''}verdicts in a row for proposed labels would change that."
+    )
+    if verdicts == 0:
+        return f"No label changes, because no verdict says yet whether the proposals are right. {needed}"
+    which = (
+        f"of {verdicts:,} verdicts, {counted:,} tell whether changes would be right: {gate.wins:,} times the proposed "
+        f"label was right, {gate.losses:,} times the given one"
+        if counted
+        else f"none of {verdicts:,} verdicts tells whether changes would be right"
+    )
+    neither = f" (in {gate.neither:,} others neither was)" if gate.neither else ""
+    return f"No label changes without a person: {which}{neither}. {needed}"
 
 
 def measure_share(hits: int, of: int) -> Share:
@@ -175,6 +181,16 @@ def _expect_wrong(decisions: Decisions) -> float:
     for item, verdict in decisions.verdicts.items():
         wrong[item] = verdict != decisions.judgements.given[item]
     return float(wrong.sum())
+
+
+def _bound_wrong(decisions: Decisions) -> tuple[float, float]:
+    """Return the 95 % interval of the number of wrong given labels; without enough verdicts, that of the priors."""
+    count = len(decisions.judgements.ids)
+    if (share := decisions.estimates.get("wrong")) is not None:
+        return share.low * count, share.high * count
+    drawn = resample_beliefs(decisions.judgements, decisions.evidence, decisions.verdicts, _ROUNDS, 0)
+    low, high = np.quantile([float(beliefs.p_wrong.sum()) for beliefs in drawn], [0.025, 0.975]).tolist()
+    return low, high
 
 
 def _count_changes(decisions: Decisions) -> dict[str, float]:

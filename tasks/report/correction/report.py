@@ -1,14 +1,17 @@
 """Write the report of a correction: one self-contained page (page.html), and its figures as JSON."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.correction.decide import Decisions
+from tasks.records import Sample, TextPart
 from tasks.report.correction.charts import draw_budget, draw_reliability, draw_suspicion
 from tasks.report.correction.figures import measure
+from tasks.report.pictures import shrink_image
 from tasks.storage.files import write_bytes
+from tasks.storage.fonts import LATIN, embed_fonts
 from tasks.storage.html import html_environment
 from tasks.storage.json_lines import write_json
 
@@ -25,27 +28,35 @@ def write_report(
     costs: Mapping[str, float],
     excluded: Mapping[str, str],
     repeats: int,
+    samples: Iterable[Sample] = (),
 ) -> None:
     """Write `folder`/report.html and report.json (atomically).
 
     `costs` maps name to cost. `excluded` maps the id of each item without a decision to the reason. `repeats` says how
-    many predictions per item were averaged to get the students' probabilities.
+    many predictions per item were averaged to get the students' probabilities. The page shows what `samples` contains
+    of the most suspicious items.
     """
-    figures = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(decisions)
-    write_bytes(folder / PAGE, render_page(figures).encode())
+    figures: dict[str, Any] = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(
+        decisions
+    )
+    suspects = {suspect["id"] for suspect in figures["suspects"]}
+    shown = {sample.id: sample for sample in samples if sample.id in suspects}
+    write_bytes(folder / PAGE, render_page(figures, shown).encode())
     write_json(folder / FIGURES, figures)
 
 
-def render_page(figures: Mapping[str, Any]) -> str:
-    """Return the HTML page for the figures of report.json."""
+def render_page(figures: Mapping[str, Any], shown: Mapping[str, Sample] = {}) -> str:
+    """Return the HTML page for the figures of report.json, with embedded fonts. `shown` maps id to suspicious item."""
     excluded: dict[str, list[str]] = defaultdict(list)
     for identity, reason in figures["excluded"].items():
         excluded[reason].append(identity)
     items_of_pair = {(pair["given"], pair["proposed"]): pair["items"] for pair in figures["pairs"]}
     unlabelled = [None] if any(proposed is None for _, proposed in items_of_pair) else []
     page = html_environment(_TEMPLATES, _TEMPLATES.parent).get_template("page.html")
-    return page.render(
+    contents = {i: (shrink_image(s.images[0]) if s.images else None, _join_texts(s)) for i, s in shown.items()}
+    values: dict[str, Any] = dict(
         figures,
+        contents=contents,
         proposed=[*figures["labels"], *unlabelled],
         items_of_pair=items_of_pair,
         excluded_by_reason=sorted(excluded.items(), key=lambda pair: -len(pair[1])),
@@ -53,3 +64,10 @@ def render_page(figures: Mapping[str, Any]) -> str:
         draw_reliability=draw_reliability,
         draw_budget=draw_budget,
     )
+    text = page.render(values, fonts=())
+    foreign = "".join(sorted(c for c in set(text) if ord(c) > LATIN))
+    return page.render(values, fonts=embed_fonts(foreign)) if foreign else text
+
+
+def _join_texts(sample: Sample) -> str:
+    return " ".join("".join(part.text for part in sample.parts if isinstance(part, TextPart)).split())

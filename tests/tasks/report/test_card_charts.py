@@ -13,7 +13,7 @@ from markupsafe import escape
 
 from tasks.report.card.flow import draw_flow, list_links
 from tasks.report.charts import draw_balance, draw_calibration, draw_confidence, draw_confusion, draw_lengths
-from tasks.report.fonts import embed_fonts, make_legible
+from tasks.storage.fonts import embed_fonts, make_legible
 
 ATTACK = "$x_1$</text><script>alert(1)</script>"
 LABELS = ["申请退款", ATTACK, "反馈破损"]

@@ -10,11 +10,14 @@ from xml.etree import ElementTree
 import numpy as np
 import orjson
 import pytest
+from PIL import Image
 
 from tasks.correction.decide import Decisions, correct
 from tasks.correction.gate import Gate
 from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
+from tasks.items.images import check_image
+from tasks.records import ImagePart, Sample, Split, TextPart
 from tasks.report.correction.figures import explain_gate, measure, measure_share, predict_held_out
 from tasks.report.correction.report import render_page, write_report
 
@@ -208,7 +211,7 @@ def test_without_verdicts_the_page_says_that_nothing_is_calibrated_or_changed(
     decided: Decisions, tmp_path: Path
 ) -> None:
     plain, text = written(Made().decide(0), tmp_path)
-    assert NOT_CALIBRATED in text and "so nothing is changed" in text
+    assert NOT_CALIBRATED in text and "No label changes, because no verdict says yet" in text
     assert NOT_CALIBRATED not in written(decided, tmp_path)[1]
     assert (plain["threshold"], plain["estimates"], plain["measured_precision"]) == (None, {}, None)
     assert plain["changes"]["unreviewed"] == plain["changes"]["by_verdict"] == plain["gate_open"] == 0
@@ -229,16 +232,49 @@ def test_the_smallest_sets_have_a_report(items: int, classes: int, reviews: int,
 @pytest.mark.parametrize(
     ("gate", "sentence_pattern"),
     [
-        (Gate(34, 3, 2, 0.78, 0.5), r"^The gate is open: .* right in 34, .* in 3 and neither in 2, .* 0\.78 .*above"),
-        (Gate(5, 5, 0, 0.24, 0.5), r"^The gate is closed: .* right in 5, .* in 5 .* 0\.24 .*not above the level 0\.50"),
-        (Gate(0, 0, 4, 0.0, 0.5), "^The gate is closed: .*in 4 such items"),
-        (Gate(0, 0, 0, 0.0, 0.5), "^The gate is closed: no judged item would have been changed"),
+        (
+            Gate(34, 3, 2, 0.78, 0.5),
+            "^Labels also change without a person.* Of 50 verdicts, 37 tell .*: 34 times the proposed label was right, "
+            "3 times the given one. So at least 78%",
+        ),
+        (
+            Gate(5, 5, 0, 0.24, 0.5),
+            "^No label changes without a person: of 50 verdicts, 10 tell .*: 5 times the proposed label was right, "
+            r"5 times the given one\. \d+ more verdicts in a row for proposed labels would change that",
+        ),
+        (Gate(0, 0, 4, 0.0, 0.5), r"none of 50 verdicts tells .* \(in 4 others neither was\)\. 8 verdicts in a row"),
+        (Gate(0, 900, 0, 0.0, 0.9), "unlikely that enough verdicts would change that"),
     ],
 )
-def test_the_gate_is_explained_in_a_sentence(decided: Decisions, gate: Gate, sentence_pattern: str) -> None:
+def test_the_gate_is_explained_in_sentences(decided: Decisions, gate: Gate, sentence_pattern: str) -> None:
     sentence = explain_gate(gate, verdicts=50)
     assert re.search(sentence_pattern, sentence)
     assert sentence in render_page(NO_RUN | measure(decided) | {"gate_why": sentence})
+
+
+def test_suspicious_items_are_shown_with_picture_and_text_before_the_figures(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 500), "navy").save(tmp_path / "screen.png")
+    screen = check_image(tmp_path / "screen.png", 10**7)
+    parts = (TextPart(text="用户: 第3件 <b>"), ImagePart(image=screen))
+    samples = [
+        Sample(id=f"s{i}", task="t", parts=parts, labels=("标签0",), given="标签0", split=Split.LABELLED, source="m")
+        for i in range(600)
+    ]
+    plain, text = written(Made().decide(0), tmp_path, samples=samples)
+    assert text.index("The most suspicious items") < text.index("What changes, and what is left")
+    assert (
+        text.count('<img src="data:image/webp;base64,') == text.count("用户: 第3件 &lt;b&gt;") == len(plain["suspects"])
+    )
+    assert 'font-family: "Card Sans"' in text, "Chinese is shown where no font for it is installed"
+
+
+def test_before_any_verdict_the_number_of_wrong_labels_is_a_wide_interval(decided: Decisions, tmp_path: Path) -> None:
+    plain, text = written(Made().decide(0), tmp_path)
+    low, high = plain["expected_wrong_interval"]
+    assert low < 75 < high and high > 2 * low, "an eighth of 600 labels is wrong"
+    assert f"somewhere between {low:,.0f} and {high:,.0f} of 600" in text and "about <strong>" not in text
+    later = measure(decided)
+    assert later["expected_wrong_interval"][0] < later["expected_wrong_given"] < later["expected_wrong_interval"][1]
 
 
 def test_excluded_items_stand_under_their_reason(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Make small pictures of items' images, for the review page and for Label Studio.
+
+The pictures lie in a folder beside the page. A later page uses them again, so an image is encoded once.
+"""
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from tasks.items.images import FORMATS
+from tasks.items.pixels import render_pixels
+from tasks.records import ImageRef
+from tasks.storage.files import write_bytes
+
+SHOWN_PIXELS = 800_000
+"""Maximum area of a picture. A phone's screenshot of 1080×2400 becomes 600×1333, in which its texts are legible."""
+_QUALITY = 40
+_NAME = f"{SHOWN_PIXELS // 1000}q{_QUALITY}.avif"
+"""The end of a picture's file name, so that pictures of other sizes are not used again."""
+
+
+def write_pictures(images: Iterable[ImageRef], folder: Path) -> Mapping[str, Path | OSError]:
+    """Write a picture of each image to `folder`, on all cores, and remove pictures of other images.
+
+    Returns a dict that maps the image's digest to the picture's file, or to the error if the image can't be shown.
+    Pictures that are there already are kept. At most as many images as there are cores are in memory.
+    """
+    distinct = {image.sha256: image for image in images}
+    files = {digest: folder / f"{digest[:40]}.{_NAME}" for digest in distinct}
+
+    def write(digest: str) -> Path | OSError:
+        if not files[digest].exists():
+            try:
+                picture = _encode(distinct[digest])
+            except OSError as error:
+                return error
+            write_bytes(files[digest], picture)
+        return files[digest]
+
+    if folder.exists():
+        for old in set(folder.glob("*.avif")) - set(files.values()):
+            old.unlink()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(distinct, pool.map(write, distinct), strict=True))
+
+
+def encode_image(image: ImageRef) -> str:
+    """Return a small picture of an image as a data: URL; raises OSError, naming the file, if it can't be shown."""
+    return make_url(_encode(image))
+
+
+def make_url(picture: bytes) -> str:
+    """Return a picture as a data: URL."""
+    return "data:image/avif;base64," + base64.b64encode(picture).decode()
+
+
+def _encode(image: ImageRef) -> bytes:
+    """Return an AVIF that is upright, has at most SHOWN_PIXELS, and is white where the image is transparent.
+
+    On a drawn screenshot of 1080×2400 with a photo, AVIF took 52 kB where JPEG of quality 60 took 130 and WebP of
+    quality 40 took 94; encoding took 37 ms, decoding the PNG 31 ms.
+    """
+    try:
+        with Image.open(image.path, formats=FORMATS) as file:
+            size = _compute_size(image)
+            # Decode a JPEG no larger than needed; by the longer side, as EXIF may rotate it.
+            file.draft(None, (max(size), max(size)))
+            picture = render_pixels(file).resize(size, Image.Resampling.HAMMING)
+    except Exception as error:  # on broken bytes, decoders raise errors of any kind
+        raise OSError(f"{Path(image.path).name}: {error}") from error
+    buffer = io.BytesIO()
+    picture.save(buffer, "AVIF", quality=_QUALITY, speed=10, max_threads=1)
+    return buffer.getvalue()
+
+
+def _compute_size(image: ImageRef) -> tuple[int, int]:
+    scale = min(1.0, (SHOWN_PIXELS / (image.width * image.height)) ** 0.5)
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
