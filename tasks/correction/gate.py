@@ -25,6 +25,7 @@ _DISAGREEING = 0.75
 """Share of the audit that consists of items on which the students disagree with the given label."""
 _FALSE_OPENING = 0.025
 """Maximum probability that the gate ever opens although the share of wins is only `gate_level`."""
+_MOST_MISSING = 1000
 _PARTS = 5
 """Each fifth of the verdicts is compared with a model fitted to the other four."""
 
@@ -50,13 +51,20 @@ class Gate:
         return self.wins + self.losses > 0 and self.lower > self.level
 
     @property
+    def missing(self) -> int | None:
+        """How many further wins in a row would open the gate; 0 if it is open, None if more than 1,000 are needed."""
+        further = range(_MOST_MISSING + 1)
+        found = bisect_left(further, True, key=lambda n: bound_win_share(self.wins + n, self.losses) > self.level)
+        return None if found > _MOST_MISSING else found
+
+    @property
     def summary(self) -> str:
         """Return a short description of the gate's state for people."""
-        state = "open" if self.open else "closed"
-        return (
-            f"gate {state}: {self.wins} audited wins, {self.losses} losses, "
-            f"lower bound {self.lower:.2f} against {self.level:.2f}"
-        )
+        counted = f"of the verdicts that count, {self.wins} support the proposed label and {self.losses} the given one"
+        if self.open:
+            return f"labels may change without a person: {counted}"
+        more = "" if self.missing is None else f"; {self.missing} more for proposed labels would suffice"
+        return f"no label changes without a person: {counted}{more}"
 
 
 def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> Ints:

@@ -196,7 +196,9 @@ def _check_same_items(
         if identity not in found:
             raise JudgementError(f"{file}: item {identity!r} is missing; every file must contain every item")
         if found[identity].given != label:
-            raise JudgementError(f"{file}: item {identity!r} has a different given label than in {first}; correct one")
+            raise JudgementError(
+                f"{file}: the given label of item {identity!r} differs from that in {first}; correct one of the files"
+            )
     for identity in found:
         if identity not in expected:
             what = "is missing from another file; remove it here or add it there"

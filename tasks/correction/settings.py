@@ -31,8 +31,8 @@ class CorrectionSettings(VoteSettings):
     review_budget: int = Field(default=100, ge=0)
     """Maximum number of items that the reviewer is asked about."""
     audit: int = Field(default=100, ge=0)
-    """How many of the reviewed items form the sample for the calibration and the gate. The others are those for which
-    an answer is expected to help most."""
+    """Number of reviewed items that are drawn as a sample, to calibrate probabilities and to judge the gate. The other
+    reviews go to the items where a verdict is expected to help most."""
     teacher_share: float = Field(default=0.25, ge=0, le=1)
     """Maximum share of the items that the teacher is asked about, most suspicious first."""
     target_precision: float | None = Field(default=None, ge=0, le=1)

@@ -23,7 +23,7 @@ class Found:
 
 @dataclass(frozen=True)
 class DemoFigures:
-    """The figures of a demo run. Shares are between 0 and 1."""
+    """What a demo run achieved, compared with the truth. Shares are between 0 and 1."""
 
     teacher_accuracy: float
     """Share of the pool for which the teacher's label is correct."""

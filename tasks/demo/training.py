@@ -26,7 +26,7 @@ Report = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Lesson:
-    """A training conversation, rendered with the chat template. The model learns to give its last turn."""
+    """A training conversation, rendered with the chat template. The model learns to write its last turn."""
 
     text: str
     images: tuple[Image.Image, ...] = ()

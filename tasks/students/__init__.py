@@ -10,7 +10,7 @@ loss_curves.py       the loss curve in student.json and loss.png
 
 lora.py              train a LoRA student with trl                    (student.kind: lora, student.epochs, …)
 lora_dataset.py      the items that it is trained on, with reasons    (student.reasons)
-lora_checkpoints.py  checkpoints from which a killed training resumes (student.checkpoint_seconds)
+lora_checkpoints.py  checkpoints from which training that was killed resumes (student.checkpoint_seconds)
 
 probe.py             train a probe, a classifier on frozen features, and predict (student.kind: probe)
 probe_features.py    the features of texts and images                         (student.ngrams, student.images)

@@ -74,7 +74,7 @@ class StudentSpec(CheckpointSettings):
     seconds_a_fold: float | None = Field(default=None, gt=0)
     """Maximum seconds of a fold's training; none: no limit."""
     checkpoint_seconds: float = Field(default=120.0, gt=0)
-    """Seconds between checkpoints, from which a killed training resumes."""
+    """Seconds between checkpoints. Training that was killed resumes from the latest one."""
     parallel: int = Field(default=1, ge=1)
     """Number of folds trained at the same time, each in its own process with one CPU thread."""
     report_to: tuple[str, ...] = ()

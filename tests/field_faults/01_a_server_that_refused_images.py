@@ -10,6 +10,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from PIL import Image
 
 COMMAND = "flows.commands.main" if Path("flows/commands").is_dir() else "flows.cli"
@@ -112,6 +113,7 @@ with tempfile.TemporaryDirectory() as temporary:
         second = labelstill("run", config)
     finally:
         labelstill("stop")
-again = len(ASKED) - first
-if not first or not again:
-    sys.exit(f"{first} images asked while the server was broken, {again} after it was repaired\n{second.stdout[-300:]}")
+    dropped = folder / "run" / "pseudo_labels" / "dropped.parquet"
+    reasons = pq.read_table(dropped).column("reason").to_pylist() if dropped.exists() else ["no result"]
+if not first or "bad_media" in reasons or "no result" in reasons:
+    sys.exit(f"the repaired server's items are left out as {sorted(set(reasons))}\n{second.stdout[-300:]}")

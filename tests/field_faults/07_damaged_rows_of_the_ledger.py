@@ -33,8 +33,9 @@ def write_run(folder: Path, teacher: dict[str, object], output: str = "run") -> 
     """Write a pool of six screenshots and a configuration; return the configuration's path."""
     rows = []
     for number in range(6):
-        picture = Image.effect_noise((224, 336), 60 + number).convert("RGB")
-        picture.save(folder / f"{number}.png")
+        file = folder / f"{number}.png"
+        if not file.exists():  # the noise is another each time
+            Image.effect_noise((224, 336), 60 + number).convert("RGB").save(file)
         text = (
             'Picture 1: <image>\n你是一个网店识图助手,请判断图片属于哪一类。分类标签:["商品页", "支付页", "物流页"]。'
         )

@@ -17,7 +17,9 @@ _MAKE = """
 import sys, yaml, pathlib
 from tests.flows.small_run import small_config
 folder = pathlib.Path(sys.argv[1])
-config = small_config(folder).model_dump(mode="json", exclude_defaults=True)
+config = small_config(folder)
+once = config.rationales.model_copy(update={"attempts": 1})  # how many reasons are refused depends on the model
+config = config.model_copy(update={"rationales": once}).model_dump(mode="json", exclude_defaults=True)
 (folder / "run.yaml").write_text(yaml.safe_dump(config))
 """
 

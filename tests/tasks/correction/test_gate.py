@@ -67,8 +67,20 @@ def test_the_gate_opens_when_candidates_were_right_and_stays_closed_when_they_we
     right, wrong = (gate(judgements, dict.fromkeys(range(40), verdict)) for verdict in (1, 0))
     assert right.open and (right.wins, right.losses, right.neither) == (40, 0, 0)
     assert right.lower == bound_win_share(40, 0)
-    assert "gate open" in right.summary and "40 audited wins, 0 losses" in right.summary
-    assert not wrong.open and wrong.wins == 0 and "gate closed" in wrong.summary
+    assert (
+        right.summary.startswith("labels may change without a person: ") and "40 support the proposed" in right.summary
+    )
+    assert not wrong.open and wrong.wins == 0 and wrong.summary.startswith("no label changes without a person: ")
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 0), (7, 0), (5, 5), (12, 1)])
+def test_the_missing_wins_would_just_open_the_gate(wins: int, losses: int) -> None:
+    def make_gate(more: int) -> Gate:
+        return Gate(wins + more, losses, 0, bound_win_share(wins + more, losses), 0.5)
+
+    missing = make_gate(0).missing
+    assert missing is not None and make_gate(missing).open
+    assert missing == 0 or not make_gate(missing - 1).open
 
 
 def test_half_right_is_not_enough() -> None:
