@@ -19,7 +19,8 @@ from tasks.storage.files import write_bytes
 
 SHOWN_PIXELS = 800_000
 """Maximum area of a picture. A phone's screenshot of 1080×2400 becomes 600×1333, in which its texts are legible."""
-_QUALITY = 40
+_QUALITY, _SMALL, _SMALL_QUALITY = 40, 100_000, 80
+"""AVIF's quality; pictures with fewer pixels than `_SMALL` are enlarged on the page, so they need a higher one."""
 _NAME = f"{SHOWN_PIXELS // 1000}q{_QUALITY}.avif"
 """The end of a picture's file name, so that pictures of other sizes are not used again."""
 
@@ -74,7 +75,8 @@ def _encode(image: ImageRef) -> bytes:
     except Exception as error:  # on broken bytes, decoders raise errors of any kind
         raise OSError(f"{Path(image.path).name}: {error}") from error
     buffer = io.BytesIO()
-    picture.save(buffer, "AVIF", quality=_QUALITY, speed=10, max_threads=1)
+    quality = _QUALITY if picture.width * picture.height >= _SMALL else _SMALL_QUALITY
+    picture.save(buffer, "AVIF", quality=quality, speed=10, max_threads=1)
     return buffer.getvalue()
 
 

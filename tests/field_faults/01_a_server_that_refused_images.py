@@ -114,6 +114,7 @@ with tempfile.TemporaryDirectory() as temporary:
     finally:
         labelstill("stop")
     dropped = folder / "run" / "pseudo_labels" / "dropped.parquet"
-    reasons = pq.read_table(dropped).column("reason").to_pylist() if dropped.exists() else ["no result"]
+    rows = pq.read_table(dropped).to_pylist() if dropped.exists() else [{"reason": "no result"}]
+    reasons = [row["reason"] for row in rows]
 if not first or "bad_media" in reasons or "no result" in reasons:
     sys.exit(f"the repaired server's items are left out as {sorted(set(reasons))}\n{second.stdout[-300:]}")

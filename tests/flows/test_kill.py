@@ -45,7 +45,7 @@ def count_answers(folder: Path) -> int:
 
 def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
-    while not wait_for_moment():
+    while not moment():
         assert process.poll() is None, "ended before the moment to kill it"
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect.blocks.system import Secret
 
 from flows.config import PseudoLabelsConfig
 from tasks.demo.dataset import write_demo
@@ -93,13 +94,18 @@ def find_files_with(folder: Path, words: tuple[bytes, ...]) -> list[Path]:
     return [f for f in sorted(folder.rglob("*")) if f.is_file() and any(w in f.read_bytes() for w in words)]
 
 
+@pytest.mark.parametrize("place", ["environment", "block"])
 def test_a_key_quoted_by_a_server_is_stored_nowhere(
     prefect_server: PrefectServer, quoting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, place: str,
 ) -> None:  # fmt: skip
     from flows.pseudo_labels import pseudo_labels
 
-    monkeypatch.setenv("QUOTED_KEY", KEY)
+    if place == "environment":
+        monkeypatch.setenv("QUOTED_KEY", KEY)
+    else:
+        monkeypatch.setenv("QUOTED_KEY", "")
+        Secret(value=KEY).save("quoted-key", overwrite=True)  # pyright: ignore
     config = write_config(tmp_path, quoting)
     with caplog.at_level(logging.DEBUG):
         record = pseudo_labels(config)
@@ -114,6 +120,15 @@ def test_a_key_quoted_by_a_server_is_stored_nowhere(
     assert "pseudo_labels" in everything
     assert not [word for word in words if word.decode() in everything]
     assert "data:image" not in everything and "/9j/" not in everything and "iVBOR" not in everything
+
+
+def test_a_key_in_neither_place_is_asked_for_by_both_names(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    from flows.pseudo_labels import pseudo_labels
+
+    config = write_config(tmp_path, "http://127.0.0.1:9/v1")
+    missing = config.teacher.model_copy(update={"api_key_env": "NO_SUCH_KEY"})
+    with pytest.raises(EngineError, match=r"NO_SUCH_KEY .* is not set.*Secret block: no-such-key"):
+        pseudo_labels(config.model_copy(update={"teacher": missing}))
 
 
 def test_a_server_that_refuses_the_key_is_quoted_without_it(
