@@ -47,7 +47,7 @@ test: env-test ## The tests (all but the slow ones)
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-slow: env-test ## The kill, stall and outage tests
-	@$(PY) -m pytest -m slow $(ARGS)
+	@$(PY) -m pytest -m slow $(SIDE_BY_SIDE) $(ARGS)
 
 check: env-test ## Linter, formatter, type checker, dependency audit, tests
 	@$(PY) -m ruff check .

@@ -52,7 +52,7 @@ def test_disk_full_in_the_ledger(prefect_server: PrefectServer, tmp_path: Path) 
     with mount_small_disk(tmp_path / "disk", 400) as disk:
         ledger = disk / "ledger.sqlite"
         assert start_light(tmp_path, ledger=str(ledger)).wait(timeout=600) != 0
-        seen = find_in_log(tmp_path, "LedgerError: .*free disk space, run again")
+        seen = find_in_log(tmp_path, "LedgerError: .*free disk space and run again")
         assert str(ledger) in seen
         kept, since = count_answers(disk), time.time()
         assert kept > 0  # what was written before stays
