@@ -120,8 +120,8 @@ class CorrectionConfig(CommonConfig):
 
     labelled: SourceConfig
     """The labelled set."""
-    teacher: EngineSpec
-    """The model that gives a second opinion without seeing the given label."""
+    teacher: EngineSpec | None = None
+    """The model that gives a second opinion without seeing the given label; without it, only students and people do."""
     student: AnyStudent
     """Kind of student that is trained on each fold: `lora` (the default), `probe` or `external`."""
     correction: CorrectionSettings = CorrectionSettings()
@@ -186,8 +186,8 @@ class DistillConfig(SetsConfig):
             raise ValueError("no data: add `labelled`, `unlabelled` or both, each with `manifest` and `images`")
         if self.generator is not None and self.labelled is None:
             raise ValueError("`generator` explains labelled items: add `labelled`, or remove `generator`")
-        if self.student is not None and (self.labelled is None or self.teacher is None):
-            raise ValueError("`student` is for correction, which needs `labelled` and `teacher`: add what is missing")
+        if self.student is not None and self.labelled is None:
+            raise ValueError("`student` is trained on labelled items: add `labelled`, or remove `student`")
         if self.budget.cost is not None and not any(spec.prices.of_tokens for spec in self.engines):
             raise ValueError("`budget.cost` has no effect: add `prices: {prompt: …, output: …}` to an engine")
         return self
@@ -207,12 +207,25 @@ class DistillConfig(SetsConfig):
             for spec in self.engines:
                 check_engine(spec, key=keys)
 
+    def to_search(self) -> CorrectionConfig:
+        """Return the stage `correction` without any model: a probe student and, if a person has judged, verdicts.
+
+        If the configuration has students of another kind, the results go to `output`/find_errors. Raises ConfigError
+        without a labelled set.
+        """
+        if self.labelled is None:
+            raise ConfigError("labelled: the key is missing; add `manifest` and `images` of the items to check")
+        probe = isinstance(self.student, ProbeSpec)
+        output = self.output if probe or self.student is None else self.output / "find_errors"
+        student = self.student if probe else ProbeSpec()
+        return self._narrow(CorrectionConfig, student=student, teacher=None, output=output)
+
     def list_stage_configs(self) -> tuple[AnyStage, ...]:
         """Return the configuration of each stage to run, in the order in which the stages run."""
         stages: dict[StageName, AnyStage] = {}
         if self.labelled and self.generator:
             stages["rationales"] = self._narrow(RationalesConfig)
-        if self.labelled and self.teacher and self.student:
+        if self.labelled and self.student:
             stages["correction"] = self._narrow(CorrectionConfig)
         if self.unlabelled and self.teacher:
             stages["pseudo_labels"] = self._narrow(PseudoLabelsConfig)

@@ -25,7 +25,7 @@ from tasks.correction.judgements import (
     split_judged,
     tabulate,
 )
-from tasks.correction.outcome import choose_cases, count_figures, record_corrections
+from tasks.correction.outcome import SUSPICIOUS, choose_cases, count_figures, record_corrections, write_suspicious
 from tasks.correction.settings import ReviewerConfig
 from tasks.demo.stand_in import answer_from_truth
 from tasks.items.file_states import read_file_state
@@ -47,7 +47,8 @@ def correction(config: CorrectionConfig) -> StageRecord:
     """Decide about every given label and write `output`/correction.
 
     kept.parquet has one `Correction` per item, whatever was decided. The folder also gets folds.json, students/,
-    report.html, corrected/ (the manifests with the corrected labels) and corrections.jsonl (one line per changed item).
+    report.html, corrected/ (the manifests with the corrected labels), corrections.jsonl (one line per changed item) and
+    suspicious.csv (the labels that look wrong, the likeliest first).
     The review queue and its page are in `output`/review.
     """
     check_not_own_copy(config.labelled.manifest, config.output / STAGE)
@@ -85,6 +86,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         judged_before = {*verdicts, *imported.disagreed, *reviewer.disagreed}
         cases = choose_cases(samples, corrections, decisions, config.correction.review_budget, judged_before)
         write_queue(mark_disagreed(cases, reviewer), review)
+        write_suspicious(samples, corrections, folder / SUSPICIOUS)
         _write_manifests(config, pack, samples, corrections, folder)
         title = f"Corrections: {config.labelled.manifest.name}"
         write_report(
@@ -101,17 +103,20 @@ def correction(config: CorrectionConfig) -> StageRecord:
 
 def _make_teacher(
     config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, answers: dict[str, Prediction]
-) -> AskTeacher:
+) -> AskTeacher | None:
     """Return a function that asks the teacher about some of `samples` without showing it their given labels.
 
-    Each time it is called, the function also adds the teacher's answers to `answers`.
+    Each time it is called, the function also adds the teacher's answers to `answers`. None without a teacher.
     """
+    teacher = config.teacher
+    if teacher is None:
+        return None
 
     def ask(items: Ints) -> Floats:
         doubtful = [pack.with_neither(samples[i]) for i in items.tolist()]
-        prompter = prepare_prompter(config, pack, config.teacher, doubtful)
+        prompter = prepare_prompter(config, pack, teacher, doubtful)
         what = "teacher adjudicates suspicious labels"
-        new = label_with_teacher(asker, prompter, doubtful, config.teacher, config.correction, config.seed, what)
+        new = label_with_teacher(asker, prompter, doubtful, teacher, config.correction, config.seed, what)
         answers.update({p.sample_id: p for p in new})
         return tabulate(answers, doubtful, [*list_labels(samples), pack.neither or NEITHER])
 

@@ -121,8 +121,9 @@ class _Estimator:
         config = self.config
         if config.generator and self.labelled:
             yield from self._estimate_reasons(config.generator)
-        if config.teacher and config.student and self.labelled:
+        if config.student and self.labelled:
             yield from self._estimate_students("correction: students", config.student, self._list_held_out())
+        if config.teacher and config.student and self.labelled:
             doubtful = self.labelled[: int(config.correction.teacher_share * len(self.labelled))]
             doubtful = [self.pack.with_neither(s) for s in doubtful]  # which ones is not known yet
             yield from self._estimate_teacher("correction: teacher", config.teacher, doubtful, config.correction)

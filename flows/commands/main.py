@@ -8,6 +8,7 @@ from flows.commands.card import card_command
 from flows.commands.correct import correct_command
 from flows.commands.diff import diff_command
 from flows.commands.evaluate import compare_command, evaluate_command
+from flows.commands.find_errors import find_errors_command
 from flows.commands.ledger import app as ledger_app
 from flows.commands.relabel import relabel_command
 from flows.commands.review import app as review_app
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("check")(check_command)
+app.command("find-errors")(find_errors_command)
 app.command("demo")(demo_command)
 app.command("relabel")(relabel_command)
 app.command("evaluate")(evaluate_command)

@@ -2,14 +2,19 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from tasks.correction.decide import Decisions
 from tasks.correction.judgements import Floats
 from tasks.records import NEITHER, Action, Correction, Prediction, ReviewCase, Sample
 from tasks.review.queue import order_queue
+from tasks.storage.files import write_bytes
 
+SUSPICIOUS = "suspicious.csv"
+"""Name of the table of labels that look wrong, in the stage's folder."""
 _UNJUDGED_AUDIT = "chosen for the audit and not judged yet"
 
 
@@ -108,6 +113,21 @@ def _make_blind_case(sample: Sample, record: Correction) -> ReviewCase:
         blind=True,
         choices=tuple(label for label in sample.labels if label in (record.given, other)),
     )
+
+
+def write_suspicious(samples: Sequence[Sample], corrections: Sequence[Correction], file: Path) -> None:
+    """Write the flagged items as CSV for spreadsheets, the likeliest errors first.
+
+    Items of the audit that nobody has judged are left out, because nobody may see what models say about them.
+    """
+    rows = [
+        (s.id, c.given, c.candidate, f"{1 - c.p_given:.3f}", c.action, c.verdict, s.source)
+        for s, c in zip(samples, corrections, strict=True)
+        if c.flagged and c.p_given is not None and c.why != _UNJUDGED_AUDIT
+    ]
+    columns = ["id", "given", "candidate", "p_wrong", "action", "verdict", "source"]
+    table = pd.DataFrame(sorted(rows, key=lambda row: (-float(row[3]), row[0])), columns=columns)
+    write_bytes(file, table.to_csv(index=False, lineterminator="\n").encode("utf-8-sig"))  # Excel needs the mark
 
 
 def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> dict[str, float]:

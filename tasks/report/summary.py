@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.correction.outcome import SUSPICIOUS
 from tasks.evaluation.table import TRANSDUCTIVE
 from tasks.report.card.facts import Facts, read_facts
 from tasks.report.card.warnings import is_transductive, list_warnings
 from tasks.storage.html import format_count
 
 _MAX_WARNINGS = 6
+_LOW_AGREEMENT = 0.5
+"""Below this share of given labels that the students predict, a warning says so."""
 _PAGES = (
     ("card", "card/index.html"),
     ("review page", "review/review.html"),
@@ -58,6 +61,43 @@ def summarize_run(output: Path, licence: str | None = None, compared: Sequence[t
         warnings=tuple(warnings),
         files=tuple(_list_files(output, facts)),
         next_steps=tuple(_list_next_steps(output, facts)),
+    )
+
+
+def summarize_search(output: Path, config: Path) -> Summary:
+    """Summarise a search for wrong labels (`labelstill find-errors`) under `output` from its files."""
+    facts = read_facts(output)
+    record = facts.records["correction"]
+    differ, flagged, changed, unreviewed, waiting = (
+        int(facts.find_figure("correction", name) or 0)
+        for name in ("disagreements", "flagged", "relabelled", "relabelled without a person", "waiting for review")
+    )
+    agreement = 1 - differ / max(record.read, 1)
+    warnings: list[str] = []
+    if agreement < _LOW_AGREEMENT:
+        warnings.append(
+            "The students agree with few labels, so their suspicion says little: add items, or text to the items "
+            "(`ocr` in the pack), or check whether the labels can be told apart."
+        )
+    folder = output / "correction"
+    names = (("suspicious labels", SUSPICIOUS), ("report", "report.html"), ("corrected copies", "corrected"))
+    return Summary(
+        results=(
+            ("Students", f"agree with {agreement:.0%} of {format_count(record.read, 'label')}"),
+            ("Suspicious", f"{flagged:,}"),
+            ("Changed", f"{changed - unreviewed:,} by people, {unreviewed:,} without a person"),
+        ),
+        warnings=tuple(warnings),
+        files=(
+            ("review page", str(output / "review" / "review.html")),
+            *((name, str(folder / file)) for name, file in names),
+        ),
+        next_steps=(
+            (f"labelstill review import {output} FILE", "take over the verdicts that the review page saved"),
+            (f"labelstill find-errors {config}", "apply them; the students are used again"),
+        )
+        if waiting or flagged
+        else (),
     )
 
 

@@ -64,7 +64,6 @@ def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, .
         pytest.param(HEAD + "labelled: {manifest: a.json}\n", "labelled.images", id="missing key"),
         pytest.param(LABELLED, "pack", id="no pack"),
         pytest.param(HEAD, "labelled", id="nothing to do"),
-        pytest.param(HEAD + LABELLED + "student: {base: b}\n", "teacher", id="missing teacher"),
         pytest.param(HEAD + POOL + "teacher: {model: t}\nstudent: {base: b}\n", "labelled", id="student without items"),
         pytest.param(HEAD + POOL + "generator: {model: t}\n", "labelled", id="generator without items"),
         pytest.param(HEAD + LABELLED + "generator: {engine: vlm, model: g}\n", "generator.engine", id="unknown engine"),
