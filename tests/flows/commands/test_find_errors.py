@@ -1,4 +1,4 @@
-"""`labelstill find-errors`: from labelled items to suspicious ones, and from verdicts to a corrected copy, without a model."""
+"""`labelstill find-errors`: from labelled items to suspicious ones, and from verdicts to a corrected copy."""
 
 import json
 from pathlib import Path
