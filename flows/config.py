@@ -255,7 +255,7 @@ class RelabelConfig(DistillConfig):
     publish: bool = False
     """Publish the version that was held back, exactly as it is. Nothing is asked or merged again."""
     undo: bool = False
-    """Go back to the version that was published before the present one, which is then held back."""
+    """Publish the previous version again, and hold back the one that is published now."""
 
 
 class EvaluateConfig(CommonConfig):

@@ -112,9 +112,9 @@ def find_near_pairs(
     """Return the positions of each pair of near-duplicate items: the lower position first, pairs sorted.
 
     The first `count` items are to be merged; the others are the evaluation split. Pairs within the evaluation split are
-    left out, and its images are also searched for in cropped form. Of the items with equal content in either part, only
-    the first is compared. In large buckets (items with a common key) some pairs are not found, but each item that is
-    near evaluation items is paired with at least one of them. `fetch` takes positions and maps each to its item; it is
+    left out, and cropped copies of its images are found too. Where items of the same part have equal content, only the
+    first is compared. In large buckets (items with a common key) some pairs are not found, but each item that is near
+    evaluation items is paired with at least one of them. `fetch` takes positions and maps each to its item; it is
     called twice.
     """
     usable = np.concatenate([_distinct(signatures, 0, count), _distinct(signatures, count, len(signatures))])

@@ -46,7 +46,7 @@ def _fold(name: str) -> str:
 
 
 def explain_foreign_object(content: Mapping[str, object], columns: Columns) -> str | None:
-    """Return what a JSON file is that contains this one object, and what to do; None if its shape is not known."""
+    """Return which kind of file consists of this one JSON object, and what to do; None if the kind is not known."""
     keys, values = set(content), list(content.values())
     needed = _NEEDED.format(keys=", ".join(columns.named))
     if {"images", "annotations"} <= keys:
@@ -67,7 +67,7 @@ def explain_foreign_object(content: Mapping[str, object], columns: Columns) -> s
 
 
 def explain_foreign_items(items: Sequence[RawItem], columns: Columns) -> str | None:
-    """Return what a file is whose items have this shape, and what to do; None if they may be ours."""
+    """Return which kind of file has items of this shape, and what to do; None if they may be ours."""
     seen = [item.value for item in items[:_LOOKED_AT]]
     needed = _NEEDED.format(keys=", ".join(columns.named))
     if seen and all(isinstance(value, list) for value in seen):

@@ -41,7 +41,7 @@ class RationaleSettings(Settings):
     attempts: int = Field(default=2, ge=1)
     """Maximum attempts per item; after a rejected reason, the model is asked again and told what was wrong."""
     support: Support = Support.NO
-    """Also ask the model, without showing it the given label, to which label each reason leads."""
+    """Whether the model is also asked which label each reason points to, without seeing the given label."""
     alike: float = Field(default=NEAR, gt=0, le=1)
     """Two reasons count as too similar when they share at least this fraction of character pairs."""
     opening_share: float = Field(default=0.1, gt=0, le=1)

@@ -169,9 +169,9 @@ def check_out_of_fold(samples: Sequence[Sample], fold_of: Mapping[str, int], see
 def assign_unseen(pool: Sequence[Sample], seen: Mapping[int, set[str]]) -> dict[str, int]:
     """Map the id of each pool item to the fold whose student predicts it; items that all students saw are left out.
 
-    The item's content determines which student is chosen, among those that saw no equal content. Only one student
-    predicts each item, because an average over all students would be more confident than the single out-of-fold
-    prediction of a labelled item, and would get a wrong weight. `seen` is as in `check_out_of_fold`.
+    The item's content determines which of the students is chosen that were not trained on equal content. Only one
+    student predicts each item: the average of several would be more confident than the single out-of-fold prediction
+    of a labelled item, and so would be given too much weight. `seen` is as in `check_out_of_fold`.
     """
     folds = sorted(seen)
     fold_of: dict[str, int] = {}

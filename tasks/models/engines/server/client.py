@@ -185,7 +185,7 @@ class Client:
         message, _ = read_error_message(answer, content)
         if is_account_fault(status, answer, message):
             raise AccountError(
-                f"{address.url} refuses all requests because of our account: HTTP {status}: {message}; top up the "
+                f"{address.url} refuses all requests because of your account: HTTP {status}: {message}; top up the "
                 "account or raise its limit there, then run again (answers so far are kept)"
             )
 

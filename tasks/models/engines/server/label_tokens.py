@@ -35,7 +35,8 @@ def find_branches(tokenizer: Any, context: str, labels: Sequence[str], closing: 
     """Return where `labels` differ when each, followed by `closing`, is written after a text that ends with `context`.
 
     `tokenizer` is a Hugging Face tokenizer. Returns None when single tokens cannot distinguish the labels: a token ends
-    within a character, one label is the beginning of another, or more labels differ at a position than vLLM reports.
+    within a character, one label is the beginning of another, or a position has more alternatives than vLLM returns
+    log-probabilities for.
     """
     full = [tuple(_tokenise(tokenizer, context + label + closing)) for label in labels]
     if len(set(full)) < len(full):
