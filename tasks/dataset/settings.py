@@ -32,8 +32,9 @@ class ExportSpec(Settings):
     contains the images), vision_start (only items with one image), labels (CSV and JSON Lines)."""
     image_paths: ImagePaths = "absolute"
     """How exports refer to images. absolute: absolute paths; relative: paths relative to the format's folder; copy:
-    images are linked or copied to `images/`, so that the folder can be moved. Files that trainers would load differently
-    from what the models saw (rotated by EXIF, transparent, 16-bit) are always written to `images/` as models saw them."""
+    images are linked or copied to `images/`, so that the folder can be moved. Files that trainers would load
+    differently from what the models saw (rotated by EXIF, transparent, 16-bit) are always written to `images/` as the
+    models saw them."""
     base: str = "Qwen/Qwen2-VL-7B-Instruct"
     """Base checkpoint named in the ready-made training configurations: a Hugging Face name or a local folder."""
     revision: str | None = None

@@ -49,10 +49,10 @@ class Checked:
 def build_targets(items: Sequence[Checked]) -> Targets:
     """Estimate the probability that the teacher's label of each item is correct. All predictions must be usable.
 
-    A reviewer's verdict counts as certain. Otherwise the probabilities from the stage `correction` are used; where these
-    do not take the teacher's answer into account yet, the given label's probability rises if the teacher agrees with
-    it. If the stage was not run, the given label is assumed to be correct. Wrong given labels then count as the
-    teacher's errors, so its precision is underestimated.
+    A reviewer's verdict counts as certain. Otherwise the probabilities from the stage `correction` are used; where they
+    do not take the teacher's answer into account yet, the given label's probability rises if the teacher agrees. If
+    the stage was not run, the given label is assumed to be correct. Wrong given labels then count as the teacher's
+    errors, so its precision is underestimated.
     """
     assert all(is_usable(item.prediction) for item in items)
     certain = np.array([_find_verdict(i) is not None or i.correction is None for i in items], dtype=bool)

@@ -103,7 +103,7 @@ class JsonArray(RowFile):
 class ImageNames:
     """Finds the names by which exports refer to images, and writes images to `scratch/images`.
 
-    An image that trainers would load differently from what the models saw is always written there as models saw it. With
+    An image that trainers would load differently from what the models saw is always written there as they saw it. With
     `copy`, all other images are linked or copied to the same folder.
     """
 
