@@ -73,6 +73,8 @@ class CommonConfig(Settings):
     fails. Fewer than 5 failures never fail a run. Unreadable images do not count."""
     runner: Runner = "threads"
     """Where work runs: `threads` means this machine; with `kind: ray`, shards and vLLM servers run on a Ray cluster."""
+    limit: int | None = Field(default=None, ge=1)
+    """Number of usable items of each set to use, spread evenly over the labels: for a first try (`run --limit`)."""
     file: Path | None = None
     """Path of a run.yaml whose settings are used, so that there is only one copy of them. Keys given here beside it
     take precedence. Keys of other flows in it are ignored."""
@@ -207,6 +209,11 @@ class DistillConfig(SetsConfig):
             for spec in self.engines:
                 check_engine(spec, key=keys)
 
+    def to_smoke_run(self, limit: int) -> "DistillConfig":
+        """Return the same run with `limit` items of each set and two folds, in the folder `output`/smoke."""
+        student = self.student and self.student.model_copy(update={"folds": 2, "repeats": 1})
+        return self.model_copy(update={"limit": limit, "student": student, "output": self.output / "smoke"})
+
     def to_search(self) -> CorrectionConfig:
         """Return the stage `correction` without any model: a probe student and, if a person has judged, verdicts.
 
@@ -286,8 +293,8 @@ class DemoConfig(Settings):
     """Number of labelled items."""
     unlabelled: int = Field(default=400, ge=40)
     """Number of items in the pool."""
-    folds: int = Field(default=5, ge=2)
-    """Number of fold students."""
+    folds: int = Field(default=4, ge=2)
+    """Number of fold students; an even number keeps both cores of a laptop busy."""
     review_budget: int = Field(default=60, ge=0, le=60)
     """Number of items that the simulated reviewer judges."""
     training: float = Field(default=1.0, gt=0, le=1)

@@ -59,7 +59,7 @@ def _check_mix(config: DistillConfig) -> None:
     pack = load_pack(config.pack)
     sets = ((config.labelled, Split.LABELLED), (config.unlabelled, Split.UNLABELLED))
     sizes = [
-        len(read_manifests(source, pack, split, config.output, config.images)[0])
+        len(read_manifests(source, pack, split, config.output, config)[0])
         for source, split in sets
         if source is not None
     ]

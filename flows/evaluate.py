@@ -74,7 +74,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         )
 
     sets = {
-        split: read_manifests(source, pack, split, config.output, config.images)[0] if source else []
+        split: read_manifests(source, pack, split, config.output, config)[0] if source else []
         for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled))
     }
     results = read_results(config.output, sets[Split.LABELLED], sets[Split.UNLABELLED])

@@ -26,6 +26,7 @@ from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.ocr import get_reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
+from tasks.items.smoke import choose_few
 from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import identify_model
 from tasks.models.ledger.tools import find_last_prune
@@ -56,12 +57,12 @@ def share_readings() -> Generator[None]:
 
 
 def read_manifests(
-    source: SourceConfig, pack: Pack, split: Split, output: Path, images: Path
+    source: SourceConfig, pack: Pack, split: Split, output: Path, config: CommonConfig
 ) -> tuple[list[Sample], StageRecord]:
     """Read and check a manifest in a task run. Reuse the last result if neither the manifest nor an image has changed.
 
-    Returns the usable items and the record of `output`/samples/`split`. `images` is `CommonConfig.images`; this folder
-    also stores what is known about checked files. Within `share_readings` a set is read only once.
+    Returns the usable items and the record of `output`/samples/`split`. The folder `config.images` also stores what is
+    known about checked files. Within `share_readings` a set is read only once.
     """
     folder = output / "samples" / split
     readings = _READINGS.get()
@@ -69,7 +70,7 @@ def read_manifests(
     def work() -> tuple[list[Sample], StageRecord]:
         if readings is not None and folder in readings and read_record(folder) == readings[folder]:
             return read_rows(folder / "kept.parquet", Sample), readings[folder]
-        samples, record = _read_or_reuse_set(source, pack, split, folder, images)
+        samples, record = _read_or_reuse_set(source, pack, split, folder, config)
         if readings is not None:
             readings[folder] = record
         return samples, record
@@ -78,33 +79,36 @@ def read_manifests(
 
 
 def _read_or_reuse_set(
-    source: SourceConfig, pack: Pack, split: Split, folder: Path, images: Path
+    source: SourceConfig, pack: Pack, split: Split, folder: Path, config: CommonConfig
 ) -> tuple[list[Sample], StageRecord]:
     log = get_run_logger()
     inputs = {"manifest": read_file_state(source.manifest), "images": read_folder_state(source.images)}
     # Part of every stage's recipe: after a change of the OCR model, all stages decide again.
     ocr = get_reader_identity() if pack.ocr else ""
-    recipe = hash_recipe(source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, code=code_version())
+    recipe = hash_recipe(
+        source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, limit=config.limit, code=code_version()
+    )
     record = find_finished_record(folder, recipe)
     if record is not None:
         log.info("%s items: unchanged, reused (%d kept, %d dropped)", split, record.kept, record.dropped)
         return read_rows(folder / "kept.parquet", Sample), record
     began = time.monotonic()
-    known, unpacked = images / KNOWN, images / UNPACKED
+    known, unpacked = config.images / KNOWN, config.images / UNPACKED
     result = read_samples(source.manifest, source.images, pack, split, known=known, unpacked=unpacked)
+    kept = result.kept if config.limit is None else choose_few(result.kept, config.limit)
     seconds = time.monotonic() - began
     # Without the state of the image folder, in which files that no item refers to may come and go.
-    content = hash_recipe(pack=pack.digest, split=split, ocr=ocr, items=hash_records((*result.kept, *result.dropped)))
+    content = hash_recipe(pack=pack.digest, split=split, ocr=ocr, items=hash_records((*kept, *result.dropped)))
     record = StageRecord(
         stage=f"samples/{split}", recipe=recipe, read=0, kept=0, dropped=0, inputs=inputs, seconds=seconds,
         figures={f"items with unread key {key}": n for key, n in result.unread.items()}, content=content,
     )  # fmt: skip
-    ids = [s.id for s in result.kept] + [d.sample_id for d in result.dropped]
-    record = write_stage(folder, record, result.kept, result.dropped, ids)
+    ids = [s.id for s in kept] + [d.sample_id for d in result.dropped]
+    record = write_stage(folder, record, kept, result.dropped, ids)
     log.info("%s items: %d read, %d kept, dropped: %s", split, record.read, record.kept, record.drops or "none")
     for warning in result.list_warnings():
         log.warning("%s items: %s", split, warning)
-    return list(result.kept), record
+    return list(kept), record
 
 
 _PAGES_OF = {
@@ -146,7 +150,7 @@ class Stage:
     def read(self, name: str, source: SourceConfig, split: Split, output: Path | None = None) -> list[Sample]:
         """Read a set (see `read_manifests`), note its digest as the input `name`, and return the usable items."""
         config = self._config
-        samples, record = read_manifests(source, self.pack, split, output or config.output, config.images)
+        samples, record = read_manifests(source, self.pack, split, output or config.output, config)
         self.inputs[name] = record.digest
         return samples
 

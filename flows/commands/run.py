@@ -14,12 +14,23 @@ errors = Console(stderr=True)
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; README shows one")]
 
 
-def run_command(config: ConfigPath) -> None:
-    """Run all stages on your data. Running it again continues where the last run stopped."""
+def run_command(
+    config: ConfigPath,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="A smoke run with N items of each set, in the folder <output>/smoke"),
+    ] = None,
+) -> None:
+    """Run all stages on your data. Running it again continues where the last run stopped.
+
+    With --limit, all stages run on a few items, evenly over the labels. Their answers are kept for the whole run.
+    """
     from flows.config import load_config
     from flows.service.server import find_or_start_server
 
     loaded = load_config(config)
+    if limit is not None:
+        loaded = loaded.to_smoke_run(limit)
     loaded.check_engines(keys=False)  # they may be stored in Prefect
     find_or_start_server()
     from flows.distill import distill

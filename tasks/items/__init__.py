@@ -18,5 +18,6 @@ duplicates.py      when two items are near-duplicates, or one dialogue is the be
 ocr.py             how images are distributed over the processes that read their text (`ocr` of pack.yaml, `texts`)
 ocr_child.py       which OCR models are used, and the order of the lines
 file_states.py     when a file or folder counts as changed
+smoke.py           which items a smoke run uses (`limit`)
 settings.py        where a manifest and its images are
 """

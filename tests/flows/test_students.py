@@ -53,8 +53,8 @@ def test_a_probe_looks_at_the_pools_images(prefect_server: PrefectServer, tmp_pa
     @flow(name="probe")
     def probe() -> None:
         pack = load_pack("demo")
-        labelled, _ = read_manifests(whole.labelled, pack, Split.LABELLED, config.output, config.images)  # pyright: ignore
-        pool, _ = read_manifests(whole.unlabelled, pack, Split.UNLABELLED, config.output, config.images)  # pyright: ignore
+        labelled, _ = read_manifests(whole.labelled, pack, Split.LABELLED, config.output, config)  # pyright: ignore
+        pool, _ = read_manifests(whole.unlabelled, pack, Split.UNLABELLED, config.output, config)  # pyright: ignore
         pictured = [s for s in pool if s.images]
         assert pictured
         with open_asker(config, "correction") as asker:
