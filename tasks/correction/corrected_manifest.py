@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.manifests import list_manifest_files, read_items
 from tasks.items.samples import find_own_id, read_label
+from tasks.items.tables import clean_name
 from tasks.packs.columns import Columns
 from tasks.packs.label_names import find_equal_label
 from tasks.records import Action, Correction, Sample
@@ -143,7 +144,7 @@ def _edit_text(text: str, suffix: str, column: str, edits: _Edits) -> str:
     number = 0
     if suffix == ".csv":
         number, spans = _find_records(text, column)
-    elif suffix == ".json" and _ARRAY.match(text):
+    elif _ARRAY.match(text) and _is_json(text[begin:]):
         spans = _find_array_items(text)
     elif suffix == ".json" and _is_json(text[begin:]):
         spans = [_Span(begin, len(text))]
@@ -220,7 +221,7 @@ def _find_records(text: str, column: str) -> tuple[int, list[_Span]]:
     seen = 0
     for row in rows:
         if row and not header:
-            header = [name.strip() for name in row]
+            header = [clean_name(name) for name in row]
         elif row:
             spans.append(_Span(starts[seen], starts[rows.line_num]))
         seen = rows.line_num

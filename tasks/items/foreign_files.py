@@ -30,14 +30,23 @@ def find_likely_column(field: str, wanted: str, names: Iterable[str]) -> str | N
     return folded[close[0]] if close else None
 
 
-def suggest_column(columns: Columns, wanted: str | None, names: Collection[str]) -> str:
-    """Return the end of a message about the missing column `wanted`: which other one is probably meant; may be empty.
+def suggest_columns(columns: Columns, names: Collection[str]) -> str:
+    """Return the end of a message about missing columns: which others are probably meant; empty if there are none.
 
     `names` are those that the item or the table has.
     """
-    field = next((field for field in _USUAL_NAMES if wanted is not None and getattr(columns, field) == wanted), None)
-    likely = find_likely_column(field, wanted, set(names) - set(columns.named)) if field and wanted else None
-    return f"; if `{likely}` is meant, set `{field}: {likely}` under `columns` of pack.yaml" if likely else ""
+    unread = [name for name in names if name not in columns.named]
+    found: list[str] = []
+    for field in _USUAL_NAMES:
+        wanted = getattr(columns, field)
+        if wanted is not None and wanted not in names and (likely := find_likely_column(field, wanted, unread)):
+            found.append(f"`{field}: {likely}`")
+            unread.remove(likely)
+    if not found:
+        return ""
+    no_id = columns.id is not None and columns.id not in names and not any(part.startswith("`id:") for part in found)
+    rest = "; leave out `id` there: items are then named after their images" if no_id else ""
+    return f"; if these are meant, set {', '.join(found)} under `columns` of pack.yaml{rest}"
 
 
 def _fold(name: str) -> str:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from tasks.items.refusals import Reason, Unusable
 
@@ -16,7 +17,7 @@ _MOST_LISTED = 200_000
 """Of a larger folder, only so many files are compared with a wrong name."""
 _MOST_SHOWN = 80
 """Characters of a name in a message."""
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+_URL = re.compile(r"(?:[a-zA-Z][a-zA-Z0-9+.-]+:)?//[\w-]+\.\w|[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 class ImageFolder:
@@ -57,26 +58,42 @@ class ImageFolder:
         if self._spellings is None:
             self._spellings = {}
             for path in _list_files(self._root):
-                for spelling in {_fold(path), _fold(path).rpartition("/")[2]}:
+                whole = _fold(path)
+                last = whole.rpartition("/")[2]
+                for spelling in {whole, last, _cut_suffix(whole), _cut_suffix(last)}:
                     self._spellings.setdefault(spelling, []).append(path)
-        wanted = _fold(name)
-        while wanted:
+        if os.path.islink(self._root / name):
+            return "; it is a link whose file is not there: copy the files that the links lead to (cp -rL)"
+        if not self._spellings:
+            return "; the folder is empty: correct `images`"
+        for wanted in _list_readings(name):
             near = self._spellings.get(wanted, [])
             if len(near) == 1:
                 return f"; did you mean `{near[0]}`? Names are paths inside the image folder; correct the manifest"
             if near:
-                return f"; there are {len(near)} files of that name in other folders, such as `{near[0]}`"
-            wanted = wanted.partition("/")[2]  # perhaps the beginning is the folder itself: images/1.png
-        if not self._spellings:
-            return "; the folder is empty: correct `images`"
+                return f"; there are {len(near)} files with similar names, such as `{near[0]}`; correct the manifest"
         return ""
+
+
+def _list_readings(name: str) -> Iterator[str]:
+    """Yield what a wrong name may mean, the likeliest first; the beginning may be the folder itself: images/1.png."""
+    folded = list(dict.fromkeys((_fold(name), _fold(unquote(name)))))
+    for cut in (str, _cut_suffix):
+        for wanted in folded:
+            while wanted:
+                yield cut(wanted)
+                wanted = wanted.partition("/")[2]
+
+
+def _cut_suffix(path: str) -> str:
+    return path if "." not in path.rpartition("/")[2] else path.rpartition(".")[0]
 
 
 def _check_is_name(name: str) -> None:
     if name[:5].lower() == "data:":
         kind = f"a data URI of {len(name):,} characters"
     elif _URL.match(name):
-        kind = f"the address {name[:_MOST_SHOWN]}"
+        kind = f"the URL {name[:_MOST_SHOWN]}"
     elif len(name) > 1000 and re.fullmatch(r"[A-Za-z0-9+/=\s]+", name[:1000]):
         kind = f"an image in base64 ({len(name):,} characters)"
     else:

@@ -1,6 +1,7 @@
 """Read raw items from JSON arrays and JSON Lines."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -41,7 +42,11 @@ def read_json(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawI
 
 def read_json_lines(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawItem]:
     """Yield one item per line; raises ManifestError when no line is valid."""
-    yield from _lines(manifest, read_text(manifest))
+    text = read_text(manifest)
+    if re.match(r"\s*\[\s*\{", text):
+        yield from read_json(manifest, columns, None)  # an array under another name
+    else:
+        yield from _lines(manifest, text)
 
 
 def _lines(manifest: Path, text: str) -> Iterator[RawItem]:

@@ -26,7 +26,10 @@ def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS, unpacked: Pat
     """
     reader = _READERS.get(manifest.suffix.lower())
     if reader is None:
-        raise ManifestError(f"{manifest}: unknown file type; use {', '.join(KINDS)}")
+        packed = manifest.suffix.lower() in (".gz", ".bz2", ".xz", ".zip", ".zst")
+        raise ManifestError(
+            f"{manifest}: {'unpack it first' if packed else 'unknown file type'}; use {', '.join(KINDS)}"
+        )
     try:
         if not manifest.is_file():
             raise ManifestError(f"{manifest}: no such file; correct the manifest's path")

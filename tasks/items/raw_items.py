@@ -47,12 +47,27 @@ def is_empty(value: object) -> bool:
     return value is None or value == "" or value != value
 
 
+_OTHER_KINDS = {
+    b"PK\x03\x04": "an Excel workbook or another ZIP file",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
+    b"\x1f\x8b": "a gzip file (unpack it with gunzip)",
+    b"BZh": "a bzip2 file (unpack it with bunzip2)",
+    b"\xfd7zXZ": "an xz file (unpack it with unxz)",
+    b"PAR1": "a Parquet file (name it .parquet)",
+    b"%PDF": "a PDF",
+    b"SQLite format 3": "an SQLite database",
+}
+"""Maps the first bytes of a file that is no text to what it is."""
+
+
 def read_text(manifest: Path) -> str:
     """Return the text of a manifest, in which lone surrogates stand for bytes that are not UTF-8.
 
     Raises ManifestError for another encoding: UTF-16, or GBK and GB18030, when most texts of the file can be read so.
     """
     data = manifest.read_bytes()
+    if kind := next((kind for start, kind in _OTHER_KINDS.items() if data.startswith(start)), None):
+        raise ManifestError(f"{manifest}: contains {kind}; save or export the items as CSV (UTF-8) or JSON")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{manifest}: the file is UTF-16; save it as UTF-8")
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")

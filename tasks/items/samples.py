@@ -10,7 +10,7 @@ from typing import cast
 
 from tasks.errors import ManifestError
 from tasks.items.cutting import PLACEHOLDER, Cut, cut_instruction, parse_literal_list
-from tasks.items.foreign_files import suggest_column
+from tasks.items.foreign_files import suggest_columns
 from tasks.items.image_names import ImageFolder
 from tasks.items.images import MAX_PIXELS, check_images
 from tasks.items.manifests import read_manifests
@@ -194,7 +194,7 @@ class _Reader:
         names = _image_names(fields.get(self._columns.image or ""))
         if find_own_id(item, self._columns) is None:
             missing = self._columns.id or self._columns.image
-            hint = suggest_column(self._columns, missing, fields)
+            hint = suggest_columns(self._columns, fields)
             raise Unusable(Reason.MISSING_FIELD, f"has no `{missing}`{hint}")
         instruction = self._instruction(fields, len(names))
         task = self._recognise(instruction)
@@ -203,9 +203,7 @@ class _Reader:
         given = None if self._split is Split.UNLABELLED else self._given(fields, task, labels)
         if content.slots != len(names):
             detail = f"{content.slots} `<image>` in the text, {len(names)} in `{self._columns.image}`"
-            detail += (
-                "" if names else suggest_column(self._columns, self._columns.image, item.list_unread(self._columns))
-            )
+            detail += "" if names else suggest_columns(self._columns, fields)
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "the instruction contains nothing but role sentence and labels")
@@ -223,7 +221,7 @@ class _Reader:
         if column is None:
             return PLACEHOLDER * images
         if column not in fields:
-            raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`{suggest_column(self._columns, column, fields)}")
+            raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`{suggest_columns(self._columns, fields)}")
         instruction = fields[column]
         if not isinstance(instruction, str):
             raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {describe_type(instruction)}, expected text")
@@ -241,9 +239,7 @@ class _Reader:
         label = read_label(value)
         if label is None:
             if self._split is Split.LABELLED:
-                raise Unusable(
-                    Reason.MISSING_LABEL, f"has no `{column}`{suggest_column(self._columns, column, fields)}"
-                )
+                raise Unusable(Reason.MISSING_LABEL, f"has no `{column}`{suggest_columns(self._columns, fields)}")
             return None
         if not isinstance(label, str) or (task.free_text and not isinstance(value, str)):
             what = f"`{column}` is a {describe_type(value)}, expected {'text' if task.free_text else 'a label'}"

@@ -12,7 +12,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tasks.errors import ManifestError
-from tasks.items.foreign_files import suggest_column
+from tasks.items.foreign_files import suggest_columns
 from tasks.items.raw_items import RawItem, find_repeated, read_text
 from tasks.items.refusals import Reason, Unusable
 from tasks.packs.columns import Columns
@@ -33,7 +33,8 @@ def read_csv(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawIt
             if not row:
                 continue
             if header is None:
-                header = [name.strip() or f"column {number}" for number, name in enumerate(row, 1)]
+                header = [clean_name(name) or f"column {number}" for number, name in enumerate(row, 1)]
+                _check_separator(manifest, header)
                 _check_columns(manifest, header, columns)
                 continue
             number += 1
@@ -45,6 +46,18 @@ def read_csv(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawIt
                 yield RawItem(name, where, None, Unusable(Reason.MALFORMED, detail))
     except csv.Error as error:
         raise ManifestError(f"{manifest}, line {rows.line_num}: not CSV: {error}; correct the quotes there") from error
+
+
+def _check_separator(manifest: Path, header: list[str]) -> None:
+    """Raise ManifestError if the only column's name looks like several, separated by other characters than commas."""
+    found = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+    if found:
+        raise ManifestError(f"{manifest}: its cells are separated by {found!r}; save it with commas (CSV UTF-8)")
+
+
+def clean_name(name: str) -> str:
+    """Return a column's name without the spaces and byte-order marks around it."""
+    return name.strip(" \t\ufeff\u200b").strip()
 
 
 def read_parquet(manifest: Path, columns: Columns, unpacked: Path | None) -> Iterator[RawItem]:
@@ -145,7 +158,7 @@ def _check_columns(manifest: Path, names: list[str], columns: Columns) -> None:
     missing = [name for name in columns.needed if name not in names]
     if missing:
         there = ", ".join(names[:8])
-        fix = suggest_column(columns, missing[0], names) or (
+        fix = suggest_columns(columns, names) or (
             f"; name the columns {', '.join(columns.named)}, or give their names in `columns` of pack.yaml"
         )
         raise ManifestError(f"{manifest}: no column `{missing[0]}`, only {there}{fix}")

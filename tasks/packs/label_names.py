@@ -13,7 +13,7 @@ _MARGIN = 0.1
 _DISTINGUISHING = re.compile(
     r"[不非无没未勿否]|[一二两三四五六七八九十]|\d+|\b(?:not?|non|never|without)\b|^(?:un|in|im|ir|dis|non)(?=[a-z])"
 )
-_ENCLOSED = re.compile(r"[\[({<【「『《〈“‘]([^\])}>】」』》〉”’]+)[\])}>】」』》〉”’]|[\"']([^\"']+)[\"']")
+_ENCLOSED = re.compile(r"[\[({<【「『《〈“‘]([^\])}>】」』》〉”’]+)[\])}>】」』》〉”’]|[\"'`]([^\"'`]+)[\"'`]")
 _LIST_NUMBER = re.compile(r"^\s*[(（]?\d{1,3}[.．、)）:：]\s*")
 
 

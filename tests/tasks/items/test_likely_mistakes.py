@@ -63,6 +63,9 @@ def find_detail(intake: Intake) -> str:
         ("a.png ", "a.png"),
         ("ａ.png", "a.png"),
         ("b.png", "sub/b.png"),
+        ("a.jpg", "a.png"),
+        ("sub/b", "sub/b.png"),
+        ("sub%2Fb.png", "sub/b.png"),
         (unicodedata.normalize("NFD", "caf\u00e9.png"), "caf\u00e9.png"),
     ],
 )
@@ -73,7 +76,7 @@ def test_a_name_that_almost_leads_to_a_file_is_refused_with_that_file(images: Pa
 
 def test_a_name_that_fits_several_files_or_none_is_not_guessed(images: Path) -> None:
     Image.new("RGB", (40, 30)).save(images / "b.png")
-    assert "there are 2 files of that name" in find_detail(read(images, item(image=["other/b.png"])))
+    assert "there are 2 files with similar names" in find_detail(read(images, item(image=["other/b.png"])))
     assert "did you mean" not in find_detail(read(images, item(image=["c.png"])))
 
 
@@ -85,8 +88,9 @@ def test_in_an_empty_folder_the_folder_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "kind"),
     [
-        ("https://shop.example/a.png", "the address https://shop.example/a.png"),
-        ("file:///data/a.png", "the address file:///data/a.png"),
+        ("https://shop.example/a.png", "the URL https://shop.example/a.png"),
+        ("//cdn.shop.example/a.png?w=200", "the URL //cdn.shop.example"),
+        ("file:///data/a.png", "the URL file:///data/a.png"),
         ("data:image/png;base64," + "A" * 2_000_000, "a data URI of 2,000,022 characters"),
         (base64.b64encode(b"\x89PNG" + bytes(1_000_000)).decode(), "an image in base64"),
     ],
@@ -169,7 +173,7 @@ def test_a_key_that_nothing_reads_is_suggested_for_the_one_that_is_missing(
     images: Path, renamed: dict[str, str], field: str
 ) -> None:
     row = {renamed.get(key, key): value for key, value in item(image=["a.png"]).items()}
-    expected = f"if `{renamed[field]}` is meant, set `{field}: {renamed[field]}` under `columns` of pack.yaml"
+    expected = f"set `{field}: {renamed[field]}` under `columns` of pack.yaml"
     assert expected in find_detail(read(images, row))
     if field in ("id", "instruction"):  # a table may lack the others
         with pytest.raises(ManifestError, match="no column") as error:
@@ -205,6 +209,35 @@ def test_names_as_numpy_prints_them_are_read(images: Path) -> None:
     row = item(instruction=SHOWN.replace("<image>", "<image><image>"), image="['a.png' 'sub/b.png']")
     (sample,) = read_content(images, "m.csv", pd.DataFrame([row]).to_csv(index=False).encode()).kept
     assert [Path(image.path).name for image in sample.images] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.csv", "id;instruction;image;output\n1;x;a.png;商品页\n".encode("utf-8-sig"), "separated by ';'"),
+        ("m.csv", b"id\tinstruction\timage\toutput\n", r"separated by '\\t'"),
+        ("m.csv", b"PK\x03\x04rest", "contains an Excel workbook"),
+        ("m.json", b"\x1f\x8brest", "contains a gzip file"),
+        ("m.json.gz", b"\x1f\x8brest", "unpack it first"),
+        ("m.jsonl", b"PAR1", "name it .parquet"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(images: Path, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        read_content(images, name, content)
+
+
+def test_columns_with_marks_and_an_array_under_another_name_are_read(images: Path) -> None:
+    table = pd.DataFrame([item(image="a.png")]).rename(columns={"id": "\ufeff id ", "output": "output "})
+    assert len(read_content(images, "m.csv", table.to_csv(index=False).encode("utf-8-sig")).kept) == 1
+    array = json.dumps([item(), item(id="b")], ensure_ascii=False, indent=1)
+    assert len(read_content(images, "m.jsonl", array.encode("utf-8-sig")).kept) == 2
+
+
+def test_several_missing_columns_are_suggested_at_once(images: Path) -> None:
+    row = {"file_name": "a.png", "text": SHOWN, "label": "商品页"}
+    detail = find_detail(read(images, row))
+    assert "`instruction: text`, `image: file_name`, `output: label`" in detail and "leave out `id`" in detail
 
 
 def encode_png(colour: str) -> bytes:
