@@ -126,7 +126,7 @@ def test_a_crashed_run_is_running_again_when_heartbeats_return(client: SyncPrefe
             {
                 "prefect.resource.id": "prefect.flow.x",
                 "prefect.resource.role": "flow",
-                "prefect.resource.name": "relabel",
+                "prefect.resource.name": "labelstill-relabel",
             }
         ]
         emit_event("prefect.flow-run.heartbeat", {"prefect.resource.id": f"prefect.flow-run.{run}"}, related=related)
