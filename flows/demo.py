@@ -62,7 +62,7 @@ def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -
             base=str(models.base),
             folds=config.folds,
             parallel=min(config.folds, os.cpu_count() or 1),
-            epochs=5 * config.training,
+            epochs=6 * config.training,
             batch_size=16,
             gradient_accumulation=1,
             learning_rate=4e-3,

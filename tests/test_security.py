@@ -22,7 +22,12 @@ ROOT = Path(__file__).parent.parent
 CODE = sorted([*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")])
 RUNS_WHAT_IT_READS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 LOADERS = {"load", "read_pickle", "full_load", "unsafe_load"}
-SAFE = {"yaml.load": {"Loader": "_NoDuplicates"}, "np.load": {"allow_pickle": "False"}, "Approval.load": {}}
+SAFE = {
+    "yaml.load": {"Loader": "_NoDuplicates"},
+    "np.load": {"allow_pickle": "False"},
+    "Approval.load": {},
+    "Secret.load": {},
+}
 """Calls that may stand there, with the keyword that makes them safe; a form's answer is JSON from Prefect's API."""
 
 

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.run import RUN_FILE
+
 
 def evaluate_command(
     config: Annotated[
         Path,
         typer.Argument(metavar="CONFIG.yaml", help="A run's configuration, with `evaluation` and a LoRA student"),
-    ],
+    ] = RUN_FILE,
 ) -> None:
     """Train students with several seeds on each variant of a run's set, and measure them on held-out items."""
     from flows.config import load_config

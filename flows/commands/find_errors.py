@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.run import RUN_FILE
+
 
 def find_errors_command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Only `pack` and `labelled` are needed")] = Path(
-        "run.yaml"
-    ),
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml", help="Only `pack`, `labelled` and `output` are needed")
+    ] = (RUN_FILE),
 ) -> None:
     """Find labels that look wrong: students without a network predict items that they were not trained on.
 

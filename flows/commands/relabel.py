@@ -5,9 +5,13 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.run import RUN_FILE
+
 
 def relabel_command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run's configuration; README shows one")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml", help="The run's configuration; README shows one")
+    ] = RUN_FILE,
     publish: Annotated[
         bool, typer.Option("--publish", help="Publish the version that was held back, exactly as it is")
     ] = False,

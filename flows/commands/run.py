@@ -11,11 +11,13 @@ from rich.table import Table
 console = Console()
 errors = Console(stderr=True)
 
+RUN_FILE = Path("run.yaml")
+"""The configuration that commands read unless they are given another."""
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration; README shows one")]
 
 
 def run_command(
-    config: ConfigPath,
+    config: ConfigPath = RUN_FILE,
     limit: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="A smoke run with N items of each set, in the folder <output>/smoke"),
@@ -49,7 +51,7 @@ def run_command(
 
 
 def check_command(
-    config: ConfigPath,
+    config: ConfigPath = RUN_FILE,
     show: Annotated[int, typer.Option(help="Most dropped items to list")] = 50,
 ) -> None:
     """Read all items without asking a model. Show dropped items with reasons and about how many requests a run sends.

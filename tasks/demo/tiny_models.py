@@ -42,11 +42,11 @@ class Recipe:
 
 
 RECIPES = {
-    "base": Recipe(None, 210, 3e-3),
+    "base": Recipe(None, 230, 3e-3),
     "teacher": Recipe("base", 210, 2e-3),
     "generator": Recipe("teacher", 60, 2e-3),
 }
-SEEING_STEPS = 150
+SEEING_STEPS = 160
 """Number of batches on which the vision tower is trained alone, before the base model is trained as a whole."""
 
 _RECIPE_VERSION = 2

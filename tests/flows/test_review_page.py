@@ -195,6 +195,7 @@ def test_a_rewritten_page_shows_imported_verdicts(page: Page, run: Path, tmp_pat
     press_keys(page, "1", "1", "1")
     run_review("import", run, save_verdicts(page, tmp_path))
     press_keys(page, "4")  # judged here and not yet imported: outlives the new page
+    expect(page.locator("#counts")).to_have_text("4 of 20 judged, 1 not saved")
     (tmp_path / "other.jsonl").write_bytes(orjson.dumps({"id": "item-1", "verdict": "反馈破损"}))
     assert "1 changed" in run_review("import", run, tmp_path / "other.jsonl").output
     assert "20 questions" in run_review("page", run).output

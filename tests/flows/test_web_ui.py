@@ -79,5 +79,5 @@ def test_artifacts_show_progress_and_tables(
 def test_graph_of_the_run_holds_the_four_subflows(run_id: str, prefect_server: PrefectServer) -> None:
     graph = httpx.get(f"{prefect_server.api_url}/flow_runs/{run_id}/graph-v2").raise_for_status().json()
     labels = [node["label"] for _, node in graph["nodes"] if node["kind"] == "flow-run"]
-    assert sorted(labels) == sorted(f"{name} / {name}: demo" for name in SUBFLOWS)
+    assert sorted(labels) == sorted(f"labelstill-{name} / {name}: demo" for name in SUBFLOWS)
     assert any(artifact["type"] == "markdown" for artifact in graph["artifacts"])

@@ -64,6 +64,15 @@ def test_wrong_labels_are_found_judged_and_corrected(prefect_server: PrefectServ
     assert changed and all(line["now"] == truth[line["id"]] for line in changed if line["reviewed"])
 
 
+def test_run_yaml_in_the_folder_is_the_default(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config.parent)
+    done = CliRunner().invoke(app, ["check"], env={"COLUMNS": "200"}, catch_exceptions=False)
+    assert done.exit_code == 0 and "labelled: 126 read, 120 kept" in done.stdout
+    config.unlink()
+    with pytest.raises(ConfigError, match=r"run\.yaml: missing; give the path"):
+        CliRunner().invoke(app, ["check"], catch_exceptions=False)
+
+
 def test_students_of_another_kind_are_left_alone(config: Path) -> None:
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) | {"student": {"base": "Qwen/Qwen2-VL-2B-Instruct"}}
     search = DistillConfig.model_validate(settings).to_search()
