@@ -35,7 +35,7 @@ _NAME = "labelstill-pages"
 _PART = r"[^/.\\][^/\\]*"
 """A path part that does not begin with a dot. This excludes `..` and files that are still being written."""
 _SERVED = re.compile(
-    rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|review/images/\w[\w.]*\.avif|correction/report\.html"
+    rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|review/images/\w[\w.]*\.webp|correction/report\.html"
     rf"|logs/(?:{_PART}/)?{_PART}\.log)"
 )
 """The paths that are served. Logs are named after models; on a cluster each node has its own folder of logs."""
@@ -45,7 +45,7 @@ _POLICY = (
 )
 _REVIEW_POLICY = _POLICY.replace("img-src data:", "img-src data: 'self'") + "; script-src 'unsafe-inline'"
 """For review pages only, which may show pictures beside them. The page's own policy allows only its one script."""
-_TYPES = {".html": "text/html; charset=utf-8", ".log": "text/plain; charset=utf-8", ".avif": "image/avif"}
+_TYPES = {".html": "text/html; charset=utf-8", ".log": "text/plain; charset=utf-8", ".webp": "image/webp"}
 _PORT_OFFSET = 10
 """The default port is the Prefect server's port plus this number."""
 _START_SECONDS = 30

@@ -59,7 +59,7 @@ def test_every_task_is_whole_and_named_as_the_configuration_wants(tmp_path: Path
     data = first["data"]
     assert (data["item"], data["given"], data["content"]) == ("a", LABELS[0], content_digest(cases[0]))
     assert data["dialogue"] == "看<b>这</b>[image 1]和[image 2]"
-    assert [image["url"].split(",")[0] for image in data["images"]] == ["data:image/avif;base64"] * 2
+    assert [image["url"].split(",")[0] for image in data["images"]] == ["data:image/webp;base64"] * 2
     (prediction,) = first["predictions"]
     assert prediction["score"] == pytest.approx(0.7)
     (result,) = prediction["result"]
