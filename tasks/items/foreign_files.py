@@ -70,6 +70,8 @@ def explain_foreign_object(content: Mapping[str, object], columns: Columns) -> s
             return f"was written by pandas column by column; {_RECORDS}"
         if all(name in row for row in rows for name in columns.needed if name != columns.id):
             return f"contains the items as values of one object; write an array of items, each with its `{columns.id}`"
+    if any(name in content for name in columns.needed):
+        return None  # one item
     if len(lists := [k for k, v in content.items() if isinstance(v, list) and v and isinstance(v[0], dict)]) == 1:
         return f"contains its items under the key `{lists[0]}`; write that array alone"
     return None

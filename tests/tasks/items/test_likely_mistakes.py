@@ -205,6 +205,11 @@ def test_files_of_other_programs_are_recognised(images: Path, content: object, m
         read_content(images, "m.json", json.dumps(content).encode())
 
 
+def test_a_file_with_one_item_is_read_whatever_else_it_has(images: Path) -> None:
+    (sample,) = read_content(images, "m.json", json.dumps(item(objects=[{"box": [1, 2, 3, 4]}])).encode()).kept
+    assert sample.id == "a"
+
+
 def test_names_as_numpy_prints_them_are_read(images: Path) -> None:
     row = item(instruction=SHOWN.replace("<image>", "<image><image>"), image="['a.png' 'sub/b.png']")
     (sample,) = read_content(images, "m.csv", pd.DataFrame([row]).to_csv(index=False).encode()).kept
