@@ -89,6 +89,8 @@ def read_parquet(manifest: Path, columns: Columns, unpacked: Path | None) -> Ite
         raise ManifestError(f"{manifest}: not Parquet: {str(error).splitlines()[0]}; export it again") from error
 
 
+_MOST_SHOWN = 40
+"""Characters of a column's name in a message: a file without a header has a whole item there."""
 _BATCH_ROWS = 1000
 """Few rows, because an unread column may contain whole images."""
 _BATCH_ROWS_WITH_IMAGES = 64
@@ -157,7 +159,7 @@ def _check_columns(manifest: Path, names: list[str], columns: Columns) -> None:
         raise ManifestError(f"{manifest}: has several columns named `{repeated[0]}`; keep one, or rename the others")
     missing = [name for name in columns.needed if name not in names]
     if missing:
-        there = ", ".join(names[:8])
+        there = ", ".join(" ".join(name.split())[:_MOST_SHOWN] for name in names[:8])
         fix = suggest_columns(columns, names) or (
             f"; name the columns {', '.join(columns.named)}, or give their names in `columns` of pack.yaml"
         )

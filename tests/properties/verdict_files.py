@@ -72,7 +72,8 @@ def bad_verdicts(rng: Random, folder: Path) -> Result:
         return result.count_refusal(error, file, store)
     after, told_of = read_store(store), (*done.new, *done.changed, *done.same, *done.withdrawn)
     result.require(store.read_bytes().startswith(before), "what was said before is gone")
-    named = {answer.id for answer in answers if any(f"item {answer.id}" in fault for fault in done.skipped)}
+    shown = {answer.id: answer.id.replace("\n", "\\n") for answer in answers}
+    named = {i for i, text in shown.items() if any(f"item {text}" in fault for fault in done.skipped)}
     result.require({answer.id for answer in answers} - named <= set(told_of), "an answer without a word")
     last = {answer.id: answer.verdict for answer in answers if answer.id not in named}
     result.require(
