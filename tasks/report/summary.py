@@ -80,11 +80,13 @@ def summarize_search(output: Path, config: Path) -> Summary:
             "(`ocr` in the pack), or check whether the labels can be told apart."
         )
     folder = output / "correction"
+    blind = flagged - len((folder / SUSPICIOUS).read_bytes().splitlines()) + 1  # the table has a header
+    hidden = f"; {blind:,} of them are in the audit, whose evidence is hidden until you judge it" if blind > 0 else ""
     names = (("suspicious labels", SUSPICIOUS), ("report", "report.html"), ("corrected copies", "corrected"))
     return Summary(
         results=(
             ("Students", f"agree with {agreement:.0%} of {format_count(record.read, 'label')}"),
-            ("Suspicious", f"{flagged:,}"),
+            ("Suspicious", f"{flagged:,}{hidden}"),
             ("Changed", f"{changed - unreviewed:,} by people, {unreviewed:,} without a person"),
         ),
         warnings=tuple(warnings),
