@@ -16,7 +16,10 @@ image_hashes.py    when two files show the same picture
 signatures.py      how texts are normalised, and the compact signatures by which a million items are compared
 duplicates.py      when two items are near-duplicates, or one dialogue is the beginning of another
 ocr.py             how images are distributed over the processes that read their text (`ocr` of pack.yaml, `texts`)
-ocr_child.py       which OCR models are used, and the order of the lines
+ocr_child.py       the program that reads images, and the order of the lines
+ocr_settings.py    which OCR models and settings are used
+ocr_detection.py   where on an image text is, and at which size it is looked for
+ocr_recognition.py how a line of text is read, and when it is read again
 file_states.py     when a file or folder counts as changed
 smoke.py           which items a smoke run uses (`limit`)
 settings.py        where a manifest and its images are

@@ -1,6 +1,6 @@
 """Read the text on images with RapidOCR, once per image digest.
 
-A phone screenshot takes 2 to 4 s of one core. Each reader is a process with one thread, because several threads per
+A phone screenshot takes 1 to 3 s of one core. Each reader is a process with one thread, because several threads per
 image gain little, and because a crash then loses only the image that caused it. Readers receive requests through a
 pipe, so they end by themselves when the process that started them is killed.
 """
@@ -18,14 +18,15 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import orjson
+import psutil
 
 from tasks.errors import EngineError
-from tasks.items.ocr_child import MODELS
+from tasks.items.ocr_settings import MODELS, OcrSettings
 from tasks.records import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
-MOST_PROCESSES = 8
-"""Maximum number of readers: each needs 0.4 GB of memory."""
+READER_MEMORY = 0.6e9
+"""Bytes of memory that one reader needs."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,18 @@ Reading = Callable[[Sequence[ImageRef], int], Iterator[Found]]
 
 
 def get_reader_identity() -> str:
-    """Return the version and the model of the reader; another reader may read a different text."""
-    return f"rapidocr-{version('rapidocr')}/{MODELS['Rec']}"
+    """Return the version, the models and the settings of the reader; another reader may read a different text."""
+    return "/".join([f"rapidocr-{version('rapidocr')}", *MODELS.values(), OcrSettings().describe()])
+
+
+def count_readers() -> int:
+    """Return how many readers may run at a time: one per core that this process may use, if memory suffices.
+
+    CPU affinity and cgroup quotas are respected; the environment variable LOKY_MAX_CPU_COUNT sets a lower limit.
+    """
+    from joblib import cpu_count  # takes 0.2 s to import
+
+    return max(1, min(cpu_count(), int(psutil.virtual_memory().available / READER_MEMORY)))
 
 
 class OcrReader:
@@ -53,12 +64,12 @@ class OcrReader:
     def __init__(self, folder: Path, processes: int | None = None, reading: Reading | None = None) -> None:
         """Open the cache; raises StorageError when the folder cannot be written.
 
-        `processes` is the number of readers at a time, by default one per core and at most MOST_PROCESSES. `reading`
-        reads the images, by default `read_images`.
+        `processes` is the number of readers at a time, by default `count_readers()`. `reading` reads the images, by
+        default `read_images`.
         """
         self._reading = reading or read_images
         self._texts = DigestCache(folder / "ocr.sqlite", get_reader_identity())
-        self.processes = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
+        self.processes = processes or count_readers()
         self.unread: dict[str, Unread] = {}
         """Maps the digest of each image that could not be read to the reason."""
 

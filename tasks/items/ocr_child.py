@@ -5,65 +5,89 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
+import cv2
+import numpy as np
+import onnxruntime
 import orjson
+import rapidocr
+from numpy.typing import NDArray
 from PIL import Image
+from rapidocr.utils.to_markdown import ToMarkdown
 
+from tasks.items.ocr_detection import Pixels, TextDetector
+from tasks.items.ocr_recognition import TextRecogniser
+from tasks.items.ocr_settings import MODELS, OcrSettings
 from tasks.items.pixels import render_pixels
-
-MODELS = {
-    "Det": "PP-OCRv6_det_small.onnx",
-    "Rec": "PP-OCRv6_rec_small.onnx",
-    "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
-}
-"""The model files in rapidocr's wheel, given by name because RapidOCR downloads models that it cannot find."""
 
 
 def main() -> None:
     """Answer each line ``[path, digest]`` of standard input with a line ``{"text": …, "fault": …}``."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not mix with the answers
-    recognise = _recogniser()
+    reader = TextReader(OcrSettings())
     for line in sys.stdin.buffer:
         question = orjson.loads(line)
         answer = {"text": "", "fault": ""}
         try:
             if question:
-                answer["text"] = _text(recognise, *question)
+                answer["text"] = reader.read_text(_load_picture(*question))
         except Exception as error:  # one bad image must not end the reader
             answer["fault"] = f"{type(error).__name__}: {error}"[:500]
         answers.write(orjson.dumps(answer) + b"\n")
         answers.flush()
 
 
-def _recogniser() -> Any:
-    import cv2
-    import rapidocr
+class TextReader:
+    """Reads text with RapidOCR's models, in one thread."""
 
-    cv2.setNumThreads(1)
-    models = Path(rapidocr.__file__).parent / "models"
-    if lacking := [name for name in MODELS.values() if not (models / name).is_file()]:
-        raise FileNotFoundError(
-            f"{models} lacks {', '.join(lacking)}; install the version of rapidocr in requirements/"
-        )
-    threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
-    paths = {f"{stage}.model_path": str(models / name) for stage, name in MODELS.items()}
-    return rapidocr.RapidOCR(params={"Global.log_level": "error", **threads, **paths})
+    def __init__(self, settings: OcrSettings) -> None:
+        """Load the models; raises FileNotFoundError when rapidocr's wheel lacks one."""
+        cv2.setNumThreads(1)
+        folder = Path(rapidocr.__file__).parent / "models"
+        if lacking := [name for name in MODELS.values() if not (folder / name).is_file()]:
+            raise FileNotFoundError(
+                f"{folder} lacks {', '.join(lacking)}; install the version of rapidocr in requirements/"
+            )
+        detection, recognition = (_open_model(folder / MODELS[stage]) for stage in ("Det", "Rec"))
+        characters = recognition.get_modelmeta().custom_metadata_map["character"].splitlines()
+        self._detector = TextDetector(lambda pixels: _run(detection, pixels)[0], settings)
+        self._recogniser = TextRecogniser(lambda pixels: _run(recognition, pixels), characters, settings)
+
+    def read_text(self, picture: Image.Image) -> str:
+        """Return the text on an RGB picture: one line per row of text, in reading order."""
+        pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # the models were trained on BGR
+        boxes = self._detector.find_boxes(pixels)
+        texts = self._recogniser.read_boxes(pixels, boxes)
+        found = [(box, text) for box, text in zip(boxes, texts, strict=True) if text.strip()]
+        if not found:
+            return ""
+        # RapidOCR's Markdown puts pieces of one height into one line, with spaces for the gaps
+        page = ToMarkdown.to(*zip(*found, strict=True))
+        lines = (" ".join(line.split()) for line in page.splitlines())
+        return "\n".join(filter(None, lines))
 
 
-def _text(recognise: Any, path: str, sha256: str) -> str:
+def _open_model(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _run(model: onnxruntime.InferenceSession, pixels: Pixels) -> NDArray[np.float32]:
+    """Return a model's output for one image."""
+    scaled = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)[None] / np.float32(127.5) - np.float32(1)
+    return np.asarray(model.run(None, {"x": scaled})[0], np.float32)[0]
+
+
+def _load_picture(path: str, sha256: str) -> Image.Image:
     data = Path(path).read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise OSError("changed since it was read")
     with Image.open(io.BytesIO(data)) as file:
-        picture = render_pixels(file)
-    found = recognise(picture)
-    if not getattr(found, "txts", None):
-        return ""
-    # RapidOCR's Markdown puts pieces of one height into one line, with spaces for the gaps
-    lines = (" ".join(line.split()) for line in found.to_markdown().splitlines())
-    return "\n".join(filter(None, lines))
+        return render_pixels(file)
 
 
 if __name__ == "__main__":
