@@ -46,19 +46,20 @@ class TextDetector:
         """Return the boxes of the lines of text on a picture, in its own pixels."""
         height, width = picture.shape[:2]
         detail = _resize(picture, choose_scale(height, width, self._settings))
-        overview = _resize(detail, 0.5)
-        chances = self._look(overview, TILE["overview"])
-        cells = self._mark_cells(chances, detail.shape[:2])
+        chances = self._look(_resize(detail, 0.5), TILE["overview"])
+        big = self._cover_big_text(chances)
+        cells = self._mark_cells(chances, big, detail.shape[:2])
         chances = np.asarray(cv2.resize(chances, detail.shape[1::-1]), np.float32)
+        big = np.asarray(cv2.resize(big, detail.shape[1::-1]), np.uint8)
         for top, left, bottom, right in cut_into_places(cells):
             place = np.s_[top * CELL : bottom * CELL, left * CELL : right * CELL]
-            chances[place] = self._look(detail[place], TILE["detail"])
-        return self._draw_boxes(chances, height, width)
+            np.copyto(chances[place], self._look(detail[place], TILE["detail"]), where=big[place] == 0)
+        return self._draw_boxes(chances, height, width)[0]
 
     def _look(self, pixels: Pixels, tile: int) -> Map:
         """Return the text probabilities of a part of the image, from overlapping tiles if it is large."""
         height, width = pixels.shape[:2]
-        padded = cv2.copyMakeBorder(pixels, 0, -height % CELL, 0, -width % CELL, cv2.BORDER_REPLICATE)
+        padded = np.pad(pixels, ((0, -height % CELL), (0, -width % CELL), (0, 0)), "edge")
         chances = np.zeros(padded.shape[:2], np.float32)
         for top, bottom in cut_into_tiles(padded.shape[0], tile):
             for left, right in cut_into_tiles(padded.shape[1], tile):
@@ -66,22 +67,28 @@ class TextDetector:
                 np.maximum(seen, self._network(padded[top:bottom, left:right]), out=seen)
         return chances[:height, :width]
 
-    def _mark_cells(self, chances: Map, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    def _cover_big_text(self, chances: Map) -> Pixels:
+        """Return the overview with 1 where text is so big that the overview shows it well, and 0 elsewhere."""
+        covered = np.zeros(chances.shape, np.uint8)
+        for box, chance in zip(*self._draw_boxes(chances, *chances.shape), strict=True):
+            height = min(np.linalg.norm(box[0] - box[1]), np.linalg.norm(box[0] - box[3]))
+            if height >= self._settings.big and chance >= self._settings.clear:
+                cv2.fillPoly(covered, [box.round().astype(np.int32)], 1)
+        return covered
+
+    def _mark_cells(self, chances: Map, big: Pixels, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Return which cells of the detail view, of size `shape`, may have text that is not big."""
-        mask: Pixels = (chances > self._settings.faint).astype(np.uint8)
-        for box in self._draw_boxes(chances, *chances.shape):
-            if min(np.linalg.norm(box[0] - box[1]), np.linalg.norm(box[0] - box[3])) >= self._settings.big:
-                cv2.fillPoly(mask, [box.round().astype(np.int32)], 0)
+        mask = ((chances > self._settings.faint) & (big == 0)).astype(np.uint8)
         side = 2 * self._settings.margin + 1
         wide = np.asarray(cv2.resize(cv2.dilate(mask, np.ones((side, side), np.uint8)), shape[1::-1]), np.bool_)
         wide = np.pad(wide, [(0, -length % CELL) for length in shape[:2]])
         rows, columns = (length // CELL for length in wide.shape)
         return np.any(wide.reshape(rows, CELL, columns, CELL), axis=(1, 3))
 
-    def _draw_boxes(self, chances: Map, height: int, width: int) -> Boxes:
-        """Return the boxes in a map of probabilities, in pixels of an image of this height and width."""
-        boxes, _ = self._draw(chances[None, None], (height, width))
-        return np.asarray(boxes, np.float32).reshape(-1, 4, 2)
+    def _draw_boxes(self, chances: Map, height: int, width: int) -> tuple[Boxes, list[float]]:
+        """Return the boxes in a map, in pixels of an image of this height and width, and their mean probabilities."""
+        boxes, means = self._draw(chances[None, None], (height, width))
+        return np.asarray(boxes, np.float32).reshape(-1, 4, 2), means
 
 
 def choose_scale(height: int, width: int, settings: OcrSettings) -> float:

@@ -26,15 +26,17 @@ class OcrSettings:
     """... and up to this many pixels."""
     faint: float = 0.02
     """Where the overview's text probability is higher, the detail view is looked at too."""
-    margin: int = 6
+    margin: int = 4
     """Overview pixels around such places that are looked at too."""
-    big: int = 24
-    """Text whose box in the overview has at least this height is not detected again in the detail view."""
+    big: int = 16
+    """Text whose box in the overview has at least this height ..."""
+    clear: float = 0.7
+    """... and at least this mean probability is not detected again in the detail view."""
     squeeze: float = 0.65
     """Lines are recognised with their width multiplied by this, because recognition time grows with the width."""
     sure: float = 0.9
     """A line that is read with a lower score is read again in its full width."""
-    doubtful: float = 0.6
+    doubtful: float = 0.85
     """A line whose score is still lower is read again upside down."""
     lowest: float = 0.5
     """Lines with a lower score are left out."""

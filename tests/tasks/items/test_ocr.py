@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.errors import EngineError
-from tasks.items.ocr import Found, OcrReader, Unread
+from tasks.items.ocr import Found, OcrReader, Unread, get_reader_identity
+from tasks.items.ocr_settings import OcrSettings
 from tasks.records import ImageRef
 
 
@@ -175,3 +176,34 @@ def test_images_may_be_read_elsewhere(images: dict[str, ImageRef], tmp_path: Pat
     assert reader.unread[blank.sha256].detail == "its node is gone"
     reader.read([rows, blank])
     assert sent == [rows.sha256, blank.sha256, blank.sha256]  # what was read is known, the other is tried again
+
+
+def test_text_of_any_size_and_direction_is_read(tmp_path: Path):
+    tall = Image.new("RGB", (600, 4000), "white")
+    for number in range(30):
+        draw = ImageDraw.Draw(tall)
+        draw.text((30, 20 + 130 * number), f"Parcel {100 + number}", "#777", ImageFont.load_default(size=18 + number))
+    tall.save(tmp_path / "tall.png")
+    upright = Image.open(draw_lines(tmp_path / "upright.png", "Order 20417", "Refund 365").path)
+    upright.rotate(180).save(tmp_path / "turned.png")
+    upright.crop((0, 10, 420, 55)).save(tmp_path / "strip.png")
+    refs = {name: make_ref(tmp_path / f"{name}.png") for name in ("tall", "turned", "strip")}
+    texts = OcrReader(tmp_path, processes=1).read(list(refs.values()))
+    assert texts[refs["tall"].sha256].splitlines() == [f"Parcel {100 + number}" for number in range(30)]
+    assert set(texts[refs["turned"].sha256].splitlines()) == {"Order 20417", "Refund 365"}
+    assert texts[refs["strip"].sha256] == "Order 20417"
+
+
+def test_the_readers_settings_are_part_of_its_identity():
+    assert f"squeeze={OcrSettings().squeeze}" in get_reader_identity()
+
+
+def test_as_many_readers_as_cores_that_may_be_used():
+    code = """
+import os
+from tasks.items.ocr import count_readers
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(count_readers())
+"""
+    counted = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert counted.stdout == "1\n"
