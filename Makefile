@@ -4,7 +4,7 @@
 # Targets run in the order they are named: the project goes in after what it is built with.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help env-base env-test env-gpu demo test test-slow check bench bench-correction bench-readers bench-lift serve lock clean
+.PHONY: help env-base env-test env-gpu demo test test-slow check bench bench-correction bench-readers bench-ocr bench-lift serve lock clean
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -31,7 +31,7 @@ export PYTHONDONTWRITEBYTECODE =
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export TOKENIZERS_PARALLELISM = false
 # `serve` must be able to fetch real models on a GPU machine; nothing else here needs the Hugging Face hub.
-demo test test-slow check bench bench-correction bench-readers bench-lift: export HF_HUB_OFFLINE = 1
+demo test test-slow check bench bench-correction bench-readers bench-ocr bench-lift: export HF_HUB_OFFLINE = 1
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ bench-correction: env-test ## Label-error detection beside cleanlab and plain ru
 
 bench-readers: env-test ## Exports read back through their readers: LLaMA-Factory, ms-swift, trl, datasets
 	@$(PY) -m tests.benchmarks.readers.main
+
+bench-ocr: env-test ## Text read on hard screens beside RapidOCR's default settings (ARGS="--count 2")
+	@$(PY) -m tests.benchmarks.ocr.main $(ARGS)
 
 bench-lift: env-test ## Students on each variant of the demo's set, five seeds: what each step is worth (ARGS="--seeds 2")
 	@$(PY) -m tests.benchmarks.lift.main $(ARGS)

@@ -25,7 +25,7 @@ from tasks.items.ocr_settings import MODELS, OcrSettings
 from tasks.records import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
-READER_MEMORY = 0.6e9
+READER_MEMORY = 0.5e9
 """Bytes of memory that one reader needs."""
 
 
