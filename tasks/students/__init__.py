@@ -14,6 +14,7 @@ lora_checkpoints.py  checkpoints from which training that was killed resumes (st
 
 probe.py             train a probe, a classifier on frozen features, and predict (student.kind: probe)
 probe_features.py    the features of texts and images                         (student.ngrams, student.images)
+probe_embeddings.py  image features from a model's vision tower               (student.embedding_model)
 probe_classifier.py  feature weights, logistic regression and calibration     (student.regularisation)
 
 external.py          train a student with LLaMA-Factory or ms-swift    (student.kind: external, student.trainer, …)

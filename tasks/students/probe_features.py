@@ -11,15 +11,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from tasks.items.pixels import render_pixels
-from tasks.models.engines.local.loading import load_model
-from tasks.models.engines.spec import EngineSpec
-from tasks.models.image_cache import open_images
 from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef, Sample, TextPart
 from tasks.students.settings import ProbeSpec
@@ -34,9 +30,6 @@ _SIDE = 128
 _GRID = 8
 _ORIENTATIONS = 9
 _HSV_BINS = (12, 4, 4)
-_MIN_PIXELS = 56 * 56
-_MAX_PIXELS = 256 * 28 * 28
-"""Maximum area in pixels of an image for the vision tower."""
 
 
 def join_dialogue_text(sample: Sample) -> str:
@@ -70,7 +63,7 @@ def describe_images(spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vec
     if spec.images == "none":
         return {}
     images = list({image.sha256: image for sample in samples for image in sample.images}.values())
-    describe = _compute_histograms if spec.embedding_model is None else _make_embedder(spec.embedding_model)
+    describe = _choose_describer(spec.embedding_model)
     # Decoding, most of the work, releases the interpreter's lock; the vision tower uses all cores by itself.
     workers = 1 if spec.embedding_model is not None else os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -87,6 +80,14 @@ def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np
         if known:
             rows[row] = np.mean(known, axis=0)
     return rows
+
+
+def _choose_describer(embedding_model: str | None) -> Callable[[ImageRef], Vector]:
+    if embedding_model is None:
+        return _compute_histograms
+    from tasks.students.probe_embeddings import make_embedder  # here, because it loads torch
+
+    return make_embedder(embedding_model)
 
 
 def _describe_or_warn(describe: Callable[[ImageRef], Vector], image: ImageRef) -> Vector | None:
@@ -137,19 +138,3 @@ def _open_small(image: ImageRef) -> Image.Image:
     except Exception as error:
         raise OSError(f"{image.path}: cannot be decoded ({error}); replace the file") from error
     return upright.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-
-
-def _make_embedder(model_name: str) -> Callable[[ImageRef], Vector]:
-    model, processor = load_model(EngineSpec(engine="local", model=model_name))
-    reader: Any = processor.image_processor
-    reader.do_resize = False  # open_images has done it
-
-    def embed(image: ImageRef) -> Vector:
-        pictures = open_images([image], min_pixels=_MIN_PIXELS, max_pixels=_MAX_PIXELS, patch_size=reader.patch_size)
-        pixels: Any = reader(images=pictures, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            seen = model.get_image_features(**pixels).pooler_output[0]
-        mean: Vector = seen.float().mean(0).cpu().numpy()
-        return mean / max(float(np.linalg.norm(mean)), 1e-9)
-
-    return embed
