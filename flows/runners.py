@@ -25,7 +25,6 @@ from tasks.models.engines.ray.cluster import (
     join_cluster,
     mark_shared_folders,
 )
-from tasks.models.engines.ray.placed import open_on_cluster
 from tasks.models.engines.spec import EngineSpec
 
 T = TypeVar("T")
@@ -87,6 +86,8 @@ def open_where_configured(config: CommonConfig, spec: EngineSpec, place: Workpla
     """Open the engine of `spec` on this machine or on the cluster. Raises EngineError, which says how to fix it."""
     if config.runner == "threads":
         return open_engine(spec, place)
+    from tasks.models.engines.ray.placed import open_on_cluster  # imports transformers, which `make env-light` leaves out
+
     return open_on_cluster(spec, place, config.runner, check_cluster(config))
 
 

@@ -30,7 +30,6 @@ from tasks.students.asking import choose_base_engine, choose_student_engine, mak
 from tasks.students.external import ExternalRecipe, read_trainer_files
 from tasks.students.fold_students import Student, Training, plan_trainings, read_seen_content
 from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, read_folds, write_folds
-from tasks.students.lora import LoraRecipe
 from tasks.students.loss_curves import Progress as StepProgress
 from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_features import Vector, describe_images
@@ -136,6 +135,8 @@ class FoldStudents:
                 cache = ImageCache(config.images)
                 recipe = ExternalRecipe(spec, prompter, spec.seed_of(repeat), cache, revision)
             else:
+                from tasks.students.lora import LoraRecipe  # imports torch, which other students do without
+
                 recipe = LoraRecipe(spec, prompter, repeat, _read_reasons(config, spec), revision=revision)
         trainings = plan_trainings(recipe, samples, fold_of, spec.folds, config.output / STAGE / "students")
         self._run_trainings(trainings, repeat)
