@@ -13,6 +13,7 @@ from tasks.items.settings import SourceConfig
 from tasks.models.engines.engine import check_engine
 from tasks.models.engines.ray.cluster import Runner
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.packages import require_model_packages
 from tasks.models.settings import BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
@@ -203,11 +204,15 @@ class DistillConfig(SetsConfig):
     def check_engines(self, *, keys: bool = True) -> None:
         """Raise EngineError if this machine cannot run an engine or, with `keys`, if an API key is not set.
 
+        Raises MissingPackage if the packages for a model or a student that is a model are missing.
+
         With a cluster, do nothing: its nodes check that.
         """
         if self.runner == "threads":
             for spec in self.engines:
                 check_engine(spec, key=keys)
+            if isinstance(self.student, StudentSpec | ExternalSpec):
+                require_model_packages(f"`student: {{kind: {self.student.kind}}}`")
 
     def to_smoke_run(self, limit: int) -> "DistillConfig":
         """Return the same run with `limit` items of each set and two folds, in the folder `output`/smoke."""

@@ -86,7 +86,7 @@ def open_where_configured(config: CommonConfig, spec: EngineSpec, place: Workpla
     """Open the engine of `spec` on this machine or on the cluster. Raises EngineError, which says how to fix it."""
     if config.runner == "threads":
         return open_engine(spec, place)
-    from tasks.models.engines.ray.placed import open_on_cluster  # imports transformers, which `make env-light` leaves out
+    from tasks.models.engines.ray.placed import open_on_cluster  # imports transformers, which few runs need
 
     return open_on_cluster(spec, place, config.runner, check_cluster(config))
 

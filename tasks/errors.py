@@ -6,6 +6,7 @@
     ├── ConfigError                 a setting is wrong; the message names key and fix
     ├── ManifestError               a whole input file is unusable; the message names file, fix and, if known, line
     ├── PackError                   a pack is incomplete or contradictory; the message names file and key
+    ├── MissingPackage              a package is missing that only a larger environment has
     ├── EngineError                 an engine cannot be opened or has died; a single failed item never raises it
     │   └── AccountError            the provider refuses the account (key, quota, payment); only a person can fix it
     ├── LedgerError                 the ledger cannot be opened or written
@@ -44,6 +45,10 @@ class ManifestError(LabelstillError):
 
 class PackError(LabelstillError):
     """A pack's files are incomplete or contradictory."""
+
+
+class MissingPackage(LabelstillError):
+    """A package is missing that runs models: the environment was made by `make env-light`."""
 
 
 class EngineError(LabelstillError):

@@ -17,8 +17,10 @@ def evaluate_command(
     """Train students with several seeds on each variant of a run's set, and measure them on held-out items."""
     from flows.config import load_config
     from flows.service.server import find_or_start_server
+    from tasks.models.packages import require_model_packages
 
     loaded = load_config(config).make_evaluate_config()
+    require_model_packages("`labelstill evaluate`")
     find_or_start_server()
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.results import is_transductive

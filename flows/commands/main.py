@@ -16,6 +16,7 @@ from flows.commands.run import check_command, demo_command, run_command
 from flows.commands.service import alerts_command, serve_command, stop_command
 from flows.service.server import apply_environment
 from tasks.errors import LabelstillError
+from tasks.models.packages import explain_missing_package
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,15 +42,25 @@ app.command("alerts")(alerts_command)
 
 
 def main() -> None:
-    """Run the command. If it raises LabelstillError, print the error as one line and exit with its `exit_code`."""
+    """Run the command. If it raises LabelstillError, print the error as one line and exit with its `exit_code`.
+
+    In an environment without the packages that run models, do the same if one of them cannot be imported.
+    """
     # Before anything imports Prefect, which reads its settings at import.
     apply_environment()
     try:
         app()
     except LabelstillError as error:
-        errors = Console(stderr=True)
-        errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise SystemExit(error.exit_code) from error
+        raise _print_error(error) from error
+    except ModuleNotFoundError as error:
+        if (explained := explain_missing_package(error)) is None:
+            raise
+        raise _print_error(explained) from error
+
+
+def _print_error(error: LabelstillError) -> SystemExit:
+    Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+    return SystemExit(error.exit_code)
 
 
 if __name__ == "__main__":

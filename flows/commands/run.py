@@ -99,7 +99,9 @@ def demo_command() -> None:
     from flows.service.pages import find_or_start_pages
     from flows.service.processes import ServerError
     from flows.service.server import find_or_start_server
+    from tasks.models.packages import require_model_packages
 
+    require_model_packages("`labelstill demo`")
     find_or_start_server()
     try:
         typer.echo(f"Cards, review pages and logs: {find_or_start_pages()}")

@@ -7,6 +7,7 @@ costs.py         counting what answers cost, and the budget that ends a run   (b
 token_budget.py  counting a prompt's tokens, and shortening a prompt that is too long   (context_length)
 pins.py          the commit at which a model of the hub is loaded   (revision)
 failures.py      deciding when so many questions fail that the run fails   (max_failed_share)
+packages.py      explaining that a package which runs models is missing   (make env-light)
 unanswered.py    the exceptions of requests that cannot be answered
 image_cache.py   resizing images to the size that models see   (min_pixels, max_pixels, `images:`)
 ledger/          the file of all requests and their raw answers   (`ledger:`)

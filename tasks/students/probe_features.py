@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from tasks.items.pixels import render_pixels
+from tasks.models.packages import require_model_packages
 from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef, Sample, TextPart
 from tasks.students.settings import ProbeSpec
@@ -85,6 +86,7 @@ def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np
 def _choose_describer(embedding_model: str | None) -> Callable[[ImageRef], Vector]:
     if embedding_model is None:
         return _compute_histograms
+    require_model_packages("`student.embedding_model`")
     from tasks.students.probe_embeddings import make_embedder  # here, because it loads torch
 
     return make_embedder(embedding_model)

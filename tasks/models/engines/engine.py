@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.packages import require_model_packages
 from tasks.records import Generation, Request
 
 if TYPE_CHECKING:  # it imports torch, which a command that only reads a configuration does not need
@@ -78,10 +79,13 @@ class ManyAdapters(Protocol):
 
 
 def check_engine(spec: EngineSpec, *, key: bool = True) -> None:
-    """Raise EngineError, saying how to fix it, if this machine cannot run the engine of `spec`. Ignores the model.
+    """Raise an error that says how to fix it if this machine cannot run the engine of `spec`. Ignores the model.
 
-    With `key`, a server's API key must be set.
+    Raises EngineError, or MissingPackage in an environment without the packages that run models. With `key`, a
+    server's API key must be set.
     """
+    if spec.engine != "scripted":
+        require_model_packages(f"`engine: {spec.engine}`", "env-gpu" if spec.engine == "vllm" else "env-base")
     if spec.engine == "vllm":
         from tasks.models.engines.vllm.engine import check_vllm
 
