@@ -31,9 +31,21 @@ def accepted(file: Path) -> dict[str, str]:
 
 
 def requirements(folder: Path) -> list[list[str]]:
-    """The pinned versions, each once, in lists that hold no package twice: the base set is part of the two others."""
-    test, gpu = ((folder / f"{name}.lock").read_text(encoding="utf-8").splitlines() for name in ("test", "gpu"))
-    return [test, [line for line in gpu if line not in set(test)]]
+    """The pinned versions, each once, in lists that hold no package twice: the other sets are part of these two.
+
+    Without their markers, so that every version is audited, also those for other platforms.
+    """
+    lists: list[dict[str, str]] = []
+    for name in ("test", "gpu"):
+        for line in (folder / f"{name}.lock").read_text(encoding="utf-8").splitlines():
+            pin = line.partition(";")[0].strip()
+            package = pin.partition("==")[0]
+            if pin not in [known.get(package) for known in lists]:
+                free = next((known for known in lists if package not in known), None)
+                if free is None:
+                    lists.append(free := {})
+                free[package] = pin
+    return [list(known.values()) for known in lists]
 
 
 def findings(lines: list[str], service: str) -> list[dict[str, Any]]:

@@ -71,6 +71,12 @@ def test_a_known_fault_fails_the_check_and_says_what_mends_it(tmp_path: Path, se
     assert "jinja2 3.1.2: CVE-2026-0001, GHSA-0000-0000-0000: It runs what it reads; fixed in 3.1.3" in said
 
 
+def test_a_version_for_another_platform_is_audited_too(tmp_path: Path, service: str) -> None:
+    lock = "jinja2==3.1.2 ; sys_platform == 'never'\njinja2==3.1.6 ; sys_platform != 'never'\n"
+    code, said = audit(tmp_path, service, lock)
+    assert code == 1 and "jinja2 3.1.2" in said
+
+
 def test_an_accepted_one_does_not_and_is_said_with_its_reason(tmp_path: Path, service: str) -> None:
     accepted = "# why\nCVE-2026-0001  templates come from the pack alone\nCVE-1 gone\n"
     code, said = audit(tmp_path, service, "jinja2==3.1.2\n", accepted=accepted)
