@@ -18,11 +18,15 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+from uuid import UUID
 
+import httpx
+import psutil
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.states import Crashed
 from prefect.workers.process import ProcessWorker
 
 from flows.api import open_client
@@ -80,15 +84,37 @@ def serve(root: Path | None = None) -> None:
 def stop(root: Path | None = None, *, server: bool = True) -> bool:
     """Stop runs, workers, page server and, with `server`, the Prefect server. Return False if none was running.
 
-    Each run has 20 seconds to report to the server that it is Crashed.
+    Each run has 20 seconds to report to the server that it is Crashed; on a busy machine that may be too short, and
+    then it is reported here.
     """
     root = root or get_project_root()
     # runs first: a worker that is asked to stop kills its runs at once
-    ended = end_processes(Program(root, ("-m", "prefect.engine"), root / ".prefect").find(), _STOP_SECONDS)
+    engines = Program(root, ("-m", "prefect.engine"), root / ".prefect").find()
+    runs = [run for engine in engines if (run := _identify_run(engine))]
+    ended = end_processes(engines, _STOP_SECONDS)
+    for api_url, run in runs:
+        _report_crash(api_url, run)
     workers = [process for pool in list_pools(root) for process in Worker(root, pool, "").program.find()]
     ended |= end_processes(workers, _STOP_SECONDS)
     ended |= get_pages_program(root).stop()
     return (server and get_server_program(root).stop()) or ended
+
+
+def _identify_run(engine: psutil.Process) -> tuple[str, UUID] | None:
+    """Return the API's address and the id of the flow run that a process executes; None if it has just ended."""
+    try:
+        environment = engine.environ()
+        return environment["PREFECT_API_URL"], UUID(environment["PREFECT__FLOW_RUN_ID"])
+    except (psutil.Error, OSError, KeyError, ValueError):
+        return None
+
+
+def _report_crash(api_url: str, run: UUID) -> None:
+    """Set a run that has no final state to Crashed. Nothing happens if the server is away."""
+    with suppress(httpx.HTTPError, ObjectNotFound), open_client(api_url) as client:
+        state = client.read_flow_run(run).state
+        if state is None or not state.is_final():
+            client.set_flow_run_state(run, Crashed(message="Stopped by `labelstill stop`."), force=True)
 
 
 def restart_dead(keepers: list[Callable[[], object]], failed: set[int]) -> None:

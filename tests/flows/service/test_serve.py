@@ -116,8 +116,19 @@ def test_stopping_ends_the_worker_and_its_run_reports_a_crash(
     wait_for(lambda: log.read_text(encoding="utf-8").count("inner works") > before)
     assert stop(project)
     assert not worker.program.find()
-    wait_for(lambda: read_state(client, run) == "Crashed")
+    assert read_state(client, run) == "Crashed"
     assert not stop(project)
+
+
+def test_a_run_that_is_too_slow_to_report_its_crash_is_reported(
+    client: SyncPrefectClient, project: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.service.serve._STOP_SECONDS", 0.0)
+    worker.keep_up()
+    run = start_run(client, 3600)
+    wait_for(lambda: read_state(client, run) == "Running")
+    assert stop(project)
+    assert read_state(client, run) == "Crashed"
 
 
 def test_a_worker_that_keeps_dying_is_named_with_the_end_of_its_log(worker: Worker) -> None:
