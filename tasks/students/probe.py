@@ -22,14 +22,8 @@ from tasks.records import Outcome, Prediction, Sample, digest_of
 from tasks.storage.json_lines import write_json
 from tasks.students.folds import make_folds
 from tasks.students.loss_curves import Progress
-from tasks.students.probe_classifier import Blocks, Classifier, FeatureWeights, fit, from_arrays, to_arrays
-from tasks.students.probe_features import (
-    Vector,
-    count_ngrams,
-    join_dialogue_text,
-    join_image_text,
-    pool_images,
-)
+from tasks.students.probe_classifier import Classifier, Features, fit, from_arrays, to_arrays
+from tasks.students.probe_features import Vector, count_ngrams, list_texts, pool_images
 from tasks.students.settings import ProbeSpec
 from tasks.students.student_folder import (
     describe_training,
@@ -62,8 +56,8 @@ class ProbeRecipe:
         embedder = [identify_checkpoint(name, None)] if name is not None else []
         return digest_of([ingredients, items, fold, self.seed, *embedder])[:16]
 
-    def train(self, train: Sequence[Sample], fold: int, folder: Path, _: Progress) -> Path:
-        """Fit a probe to the items of `train` and their given labels, and return its folder.
+    def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
+        """Fit a classifier per task to the items of `train` and their given labels, and return the probe's folder.
 
         A finished folder (one with student.json) is returned unchanged; a new one appears atomically. Raises
         ConfigError when no item has a label.
@@ -74,19 +68,26 @@ class ProbeRecipe:
         samples = sorted((s for s in train if s.given is not None), key=lambda s: s.id)
         if not samples:
             raise ConfigError(f"fold {fold}: no labelled item is left to train on; set fewer folds")
-        blocks = _make_blocks(samples, self.texts, self.images, self.spec.ngrams)
-        weighing = FeatureWeights.fit(blocks)
-        given = [s.given or "" for s in samples]
-        offered = [s.labels for s in samples]
-        inner_folds = _make_inner_parts(samples, self.seed)
-        classifier = fit(weighing.make_rows(blocks), given, offered, inner_folds, self.spec.regularisation, self.seed)
+        parts = _make_inner_parts(samples, self.seed)
+        tasks: dict[str, dict[str, object]] = {}
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        for done, (task, its) in enumerate(_group_by_task(samples).items()):
+            progress(done, len({s.task for s in samples}), 0.0)
+            classifier = fit(
+                _make_features(its, self.texts, self.images),
+                [s.given or "" for s in its],
+                [s.labels for s in its],
+                parts and [parts[s.id] for s in its],
+                self.seed,
+            )
+            found, tasks[task] = to_arrays(classifier)
+            arrays |= {f"{len(tasks)} {name}": array for name, array in found.items()}
         work = work_folder(folder)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        arrays, plain = to_arrays(classifier, weighing)
         with (work / "probe.npz").open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-        write_json(work / "probe.json", {"ngrams": self.spec.ngrams, **plain})
+        write_json(work / "probe.json", {"tasks": tasks})
         facts = {"seed": self.seed, "seconds": round(time.monotonic() - started, 1)}
         keep_student(work, folder, facts | describe_training(self.spec, fold, samples))
         return folder
@@ -103,36 +104,45 @@ def predict_probe(
     A label without training items has probability 0. An item with only such labels has outcome FAILED. `texts` and
     `images` are as in `ProbeRecipe`. Raises EngineError when the folder contains no complete probe.
     """
-    facts, plain, classifier, weighing = _read(folder)
+    facts, classifiers = _read(folder)
     source = f"student/fold={facts['fold']}"
     identity = _compute_identity(folder)
     # a thousand at a time: n-gram counts of a long dialogue take about 100 KB
     for start in range(0, len(samples), 1000):
         some = samples[start : start + 1000]
-        blocks = _make_blocks(some, texts, images, plain["ngrams"], len(weighing.state["images_mean"]))
-        found = classifier.predict(weighing.make_rows(blocks), [s.labels for s in some])
-        for sample, shares in zip(some, found, strict=True):
-            known = bool(shares)
+        found: dict[str, dict[str, float]] = {}
+        for task, its in _group_by_task(some).items():
+            if task in classifiers:
+                width = len(classifiers[task].arrays.get("images mean", ()))
+                features = _make_features(its, texts, images, width)
+                shares = classifiers[task].predict(features, [s.labels for s in its])
+                found |= dict(zip((s.id for s in its), shares, strict=True))
+        for sample in some:
+            shares = found.get(sample.id, {})
             yield Prediction(
                 sample_id=sample.id,
                 source=source,
-                outcome=Outcome.OK if known else Outcome.FAILED,
-                label=max(shares, key=lambda label: shares[label]) if known else None,
+                outcome=Outcome.OK if shares else Outcome.FAILED,
+                label=max(shares, key=lambda label: shares[label]) if shares else None,
                 probabilities=shares,
                 model=identity,
-                detail="" if known else "none of its labels was in the training part",
+                detail="" if shares else "none of its labels was in the training part",
             )
 
 
-def _make_blocks(
-    samples: Sequence[Sample],
-    texts: Mapping[str, str],
-    features: Mapping[str, Vector],
-    ngrams: Sequence[int],
-    width: int | None = None,
-) -> Blocks:
+def _group_by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Return the samples of each task, in alphabetical order of the tasks' names."""
+    return {task: [s for s in samples if s.task == task] for task in sorted({s.task for s in samples})}
+
+
+def _make_features(
+    samples: Sequence[Sample], texts: Mapping[str, str], features: Mapping[str, Vector], width: int | None = None
+) -> Features:
+    """Return the features of samples of one task. `width` is the number of image features that a probe expects."""
     pooled = pool_images(samples, features)
-    if width is not None and 0 in (width, pooled.shape[1]):
+    if width is None and np.isnan(pooled).all():
+        pooled = pooled[:, :0]
+    elif width is not None and (width == 0 or pooled.shape[1] == 0):
         # either these items or the training items have no images
         pooled = np.full((len(samples), width), np.nan, np.float32)
     elif width is not None and pooled.shape[1] != width:
@@ -140,31 +150,33 @@ def _make_blocks(
             f"the probe needs {width} features per image, not {pooled.shape[1]}; delete "
             "`correction/students` and run again"
         )
-    return Blocks(
-        dialogue=count_ngrams([join_dialogue_text(s) for s in samples], (ngrams[0], ngrams[1])),
-        shown=count_ngrams([join_image_text(s, texts) for s in samples], (ngrams[0], ngrams[1])),
-        images=pooled,
-    )
+    listed = [list_texts(sample, texts) for sample in samples]
+    return Features({name: count_ngrams([one[name] for one in listed]) for name in listed[0]}, pooled)
 
 
-def _make_inner_parts(samples: Sequence[Sample], seed: int) -> list[int] | None:
-    """Return calibration parts, made like folds, with −1 for items never held out; None if there are too few items."""
+def _make_inner_parts(samples: Sequence[Sample], seed: int) -> dict[str, int] | None:
+    """Return the calibration part of each item, made like folds, −1 if it is never held out; None with few items."""
     try:
         parts = make_folds(samples, _INNER_FOLDS, seed).fold_of
     except ConfigError:
         return None
-    return [parts.get(s.id, -1) for s in samples]
+    return {s.id: parts.get(s.id, -1) for s in samples}
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Classifier, FeatureWeights]:
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Classifier]]:
+    """Return the facts about a probe and its classifier for each task."""
+    classifiers: dict[str, Classifier] = {}
     try:
         facts = read_facts(folder)
-        plain = orjson.loads((folder / "probe.json").read_bytes())
-        with np.load(folder / "probe.npz", allow_pickle=False) as arrays:
-            classifier, weighing = from_arrays(dict(arrays), plain)
+        tasks = orjson.loads((folder / "probe.json").read_bytes())["tasks"]
+        with np.load(folder / "probe.npz", allow_pickle=False) as stored:
+            for number, (task, plain) in enumerate(tasks.items(), 1):
+                prefix = f"{number} "
+                arrays = {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
+                classifiers[task] = from_arrays(arrays, plain)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EngineError(f"{folder}: incomplete probe ({error}); delete the folder to train it again") from error
-    return facts, plain, classifier, weighing
+    return facts, classifiers
 
 
 def _compute_identity(folder: Path) -> str:

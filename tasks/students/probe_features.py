@@ -5,6 +5,7 @@ Nothing is fitted to labels, so the features of an image are computed once for a
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,29 +26,44 @@ log = logging.getLogger("labelstill")
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 
-BUCKETS = 1 << 17
-"""Number of hash buckets; a thousand long dialogues have about as many different n-grams of up to 3 characters."""
+BUCKETS = 1 << 18
+"""Number of hash buckets; a thousand long dialogues have about as many different n-grams."""
+_NGRAMS = (1, 4)
+"""Shortest and longest n-gram, in characters."""
+_SPEAKER = re.compile(r"[^:：\n]{1,20}[:：]")
+"""The beginning of a dialogue turn that says who speaks."""
+_BACKGROUND = 24
+"""Largest difference, of 255, between a pixel of the background and the colour of the border."""
 _SIDE = 128
 _GRID = 8
 _ORIENTATIONS = 9
 _HSV_BINS = (12, 4, 4)
 
 
-def join_dialogue_text(sample: Sample) -> str:
-    """Return the item's text parts, joined by line breaks."""
-    return "\n".join(part.text for part in sample.parts if isinstance(part, TextPart))
+def list_texts(sample: Sample, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts that say something about the item, by name.
+
+    `dialogue` is its text, with the user's turns twice; `user` is the user's turns alone, the last one three times, or
+    empty if there are no turns; `shown` is the text on its images, which `texts` maps from the image's digest. On real
+    dialogues the user's turns alone tell more than all (55 % of the intents, against 48.5 %).
+    """
+    parts = [part for part in sample.parts if isinstance(part, TextPart)]
+    last = [part.text for part in parts if part.turn == sample.user_turn > 0]
+    speaker = _SPEAKER.match("\n".join(last).strip())
+    name = speaker.group() if speaker else None
+    user = [part.text for part in parts if name and part.text.strip().startswith(name)]
+    return {
+        "dialogue": "\n".join([*(part.text for part in parts), *user]),
+        "user": "\n".join([*user, *last * 2]),
+        "shown": "\n".join(texts.get(image.sha256, "") for image in sample.images),
+    }
 
 
-def join_image_text(sample: Sample, texts: Mapping[str, str]) -> str:
-    """Return the text on the item's images, in the order of the images; `texts` maps image digest to text."""
-    return "\n".join(texts.get(image.sha256, "") for image in sample.images)
-
-
-def count_ngrams(texts: Iterable[str], ngrams: tuple[int, int]) -> csr_matrix:
+def count_ngrams(texts: Iterable[str]) -> csr_matrix:
     """Return counts of hashed character n-grams: one row per text, BUCKETS columns."""
     hashing: Any = HashingVectorizer(
-        analyzer="char_wb",
-        ngram_range=ngrams,
+        analyzer="char",
+        ngram_range=_NGRAMS,
         n_features=BUCKETS,
         norm=None,  # pyright: ignore[reportArgumentType]
         alternate_sign=False,
@@ -139,4 +155,26 @@ def _open_small(image: ImageRef) -> Image.Image:
             upright = render_pixels(file)
     except Exception as error:
         raise OSError(f"{image.path}: cannot be decoded ({error}); replace the file") from error
-    return upright.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    return _crop_border(upright).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+
+
+def _crop_border(picture: Image.Image) -> Image.Image:
+    """Cut off a border of one colour, as around a drawing. The picture keeps its proportions."""
+    grey = np.asarray(picture.convert("L"), np.int16)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    drawn = np.abs(grey - np.median(border)) > _BACKGROUND
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+    if not len(rows):
+        return picture
+    (top, bottom), (left, right) = rows[[0, -1]] + (0, 1), columns[[0, -1]] + (0, 1)
+    share = max((bottom - top) / picture.height, (right - left) / picture.width)
+    if share >= 1:
+        return picture
+    height, width = share * picture.height, share * picture.width
+    x, y = (left + right - width) / 2, (top + bottom - height) / 2
+    colour = picture.getpixel((0, 0))
+    return picture.transform(
+        (max(1, round(width)), max(1, round(height))),
+        Image.Transform.AFFINE, (1, 0, x, 0, 1, y),
+        fillcolor=colour,
+    )  # fmt: skip

@@ -86,21 +86,15 @@ class ProbeSpec(FoldSettings):
 
     kind: Literal["probe"] = "probe"
     """A classifier on frozen features, for CPUs."""
-    ngrams: tuple[int, int] = (1, 3)
-    """Minimum and maximum length of character n-grams."""
     images: Literal["histograms", "embeddings", "none"] = "histograms"
     """Image features: histograms of colours and edges, or a model's embeddings."""
     embedding_model: str | None = None
     """Name or folder of the Qwen-VL checkpoint for `images: embeddings`."""
-    regularisation: float | None = Field(default=None, gt=0)
-    """C of the logistic regression (larger is weaker regularisation); none: chosen by cross-validation."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.images == "embeddings") != (self.embedding_model is not None):
             raise ValueError("`images: embeddings` and `embedding_model` belong together; set both or neither")
-        if not 1 <= self.ngrams[0] <= self.ngrams[1]:
-            raise ValueError("`ngrams`: write minimum and maximum length, e.g. [1, 3]")
         return self
 
 
