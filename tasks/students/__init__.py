@@ -13,9 +13,10 @@ lora_dataset.py      the items that it is trained on, with reasons    (student.r
 lora_checkpoints.py  checkpoints from which training that was killed resumes (student.checkpoint_seconds)
 
 probe.py             train a probe, a classifier on frozen features, and predict (student.kind: probe)
-probe_features.py    the features of texts and images                         (student.ngrams, student.images)
+probe_features.py    the features of texts and images                         (student.images)
 probe_embeddings.py  image features from a model's vision tower               (student.embedding_model)
-probe_classifier.py  feature weights, logistic regression and calibration     (student.regularisation)
+probe_classifier.py  the models of a task and the weights of their scores
+probe_trees.py       trees as arrays
 
 external.py          train a student with LLaMA-Factory or ms-swift    (student.kind: external, student.trainer, …)
 external_process.py  run the trainer, and never leave it running       (student.timeout_seconds)

@@ -35,6 +35,8 @@ from tasks.students.student_folder import (
 )
 
 _INNER_FOLDS = 3
+_RECIPE = 2
+"""Number of the recipe. A student of an earlier one is not reused."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ProbeRecipe:
         ingredients = self.spec.model_dump(mode="json", exclude={"folds", "repeats", "seed"})
         name = self.spec.embedding_model
         embedder = [identify_checkpoint(name, None)] if name is not None else []
-        return digest_of([ingredients, items, fold, self.seed, *embedder])[:16]
+        return digest_of([_RECIPE, ingredients, items, fold, self.seed, *embedder])[:16]
 
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
         """Fit a classifier per task to the items of `train` and their given labels, and return the probe's folder.

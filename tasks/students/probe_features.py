@@ -30,7 +30,7 @@ BUCKETS = 1 << 18
 """Number of hash buckets; a thousand long dialogues have about as many different n-grams."""
 _NGRAMS = (1, 4)
 """Shortest and longest n-gram, in characters."""
-_SPEAKER = re.compile(r"[^:：\n]{1,20}[:：]")
+_SPEAKER = re.compile(r"\s*([^:：\n]{1,20}?)\s*[:：]")
 """The beginning of a dialogue turn that says who speaks."""
 _BACKGROUND = 24
 """Largest difference, of 255, between a pixel of the background and the colour of the border."""
@@ -49,14 +49,18 @@ def list_texts(sample: Sample, texts: Mapping[str, str]) -> dict[str, str]:
     """
     parts = [part for part in sample.parts if isinstance(part, TextPart)]
     last = [part.text for part in parts if part.turn == sample.user_turn > 0]
-    speaker = _SPEAKER.match("\n".join(last).strip())
-    name = speaker.group() if speaker else None
-    user = [part.text for part in parts if name and part.text.strip().startswith(name)]
+    name = _find_speaker("\n".join(last))
+    user = [part.text for part in parts if name and _find_speaker(part.text) == name]
     return {
         "dialogue": "\n".join([*(part.text for part in parts), *user]),
         "user": "\n".join([*user, *last * 2]),
         "shown": "\n".join(texts.get(image.sha256, "") for image in sample.images),
     }
+
+
+def _find_speaker(turn: str) -> str | None:
+    found = _SPEAKER.match(turn)
+    return found and found.group(1)
 
 
 def count_ngrams(texts: Iterable[str]) -> csr_matrix:

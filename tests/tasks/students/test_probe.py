@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import ValidationError
-from scipy.sparse import random as sparse_random
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import roc_auc_score
 
 from tasks.demo.checkpoint import write_checkpoint
@@ -16,11 +17,12 @@ from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError, EngineError
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
-from tasks.records import Outcome, Prediction, Sample, Split, content_digest
+from tasks.records import Outcome, Prediction, Sample, Split, TextPart, content_digest
 from tasks.students.folds import make_folds
 from tasks.students.probe import ProbeRecipe, predict_probe
-from tasks.students.probe_classifier import fit
-from tasks.students.probe_features import Vector, describe_images
+from tasks.students.probe_classifier import Features, fit
+from tasks.students.probe_features import Vector, count_ngrams, describe_images, list_texts
+from tasks.students.probe_trees import fit_trees, score_by_trees
 from tasks.students.settings import ProbeSpec
 from tests.tasks.making import image, sample
 
@@ -164,7 +166,7 @@ def test_an_image_that_is_gone_does_not_stop_it(data: Data, tmp_path: Path, capl
     assert describe_images(SPEC, [gone]) == {}
     assert "gone.png" in caplog.text
     folder = ProbeRecipe(SPEC, 0, {}, data.images).train(data.few(40), 0, tmp_path / "p", lambda *_: None)
-    asked = gone.model_copy(update={"labels": data.samples[0].labels})
+    asked = gone.model_copy(update={"labels": data.samples[0].labels, "task": data.samples[0].task})
     assert [p.outcome for p in predict_probe(folder, [asked], {}, {})] == [Outcome.OK]
 
 
@@ -186,8 +188,6 @@ def test_a_vision_tower_sees_images_too(data: Data, tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(data: Data, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="embedding_model"):
         ProbeSpec(images="embeddings")
-    with pytest.raises(ValidationError, match="write minimum and maximum length"):
-        ProbeSpec(ngrams=(3, 1))
     with pytest.raises(ConfigError, match="fold 1"):
         ProbeRecipe(SPEC, 0, {}, {}).train([sample("a", given=None)], 1, tmp_path / "p", lambda *_: None)
     with pytest.raises(EngineError, match=str(tmp_path / "nothing")):
@@ -204,13 +204,60 @@ def test_the_digest_follows_what_a_probe_is_made_of(data: Data) -> None:
         ProbeRecipe(SPEC, 2, {}, {}).digest(items, 0),
         ProbeRecipe(SPEC, 1, {}, {}).digest(items[1:], 0),
         ProbeRecipe(SPEC, 1, read, {}).digest(items, 0),
-        ProbeRecipe(SPEC.model_copy(update={"ngrams": (1, 2)}), 1, {}, {}).digest(items, 0),
+        ProbeRecipe(SPEC.model_copy(update={"images": "none"}), 1, {}, {}).digest(items, 0),
     ]
     assert len({digest, *others}) == 6
 
 
-def test_the_reduction_of_a_large_set_follows_the_seed() -> None:
-    rows = sparse_random(4001, 60, density=0.2, random_state=0, format="csr")
-    labels = ["ab"[i % 2] for i in range(4001)]
-    one, same, other = (fit(rows, labels, ["ab"] * 4001, None, 1.0, seed).weights for seed in (0, 0, 1))
+def test_the_landmarks_of_a_large_set_follow_the_seed() -> None:
+    rows = np.random.default_rng(0).random((2005, 6), np.float32)
+    labels = ["ab"[i % 2] for i in range(2005)]
+    one, same, other = (
+        fit(Features({}, rows), labels, ["ab"] * 2005, None, seed).arrays["landmarks"] for seed in (0, 0, 1)
+    )
+    assert one.shape == (2000, 6)
     assert (one == same).all() and (one != other).any()
+
+
+def test_trees_stored_as_arrays_predict_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(0)
+    rows, targets = rng.random((200, 5), np.float32), rng.integers(0, 3, 200)
+    trees = fit_trees(rows, targets, 3, seed=4)
+    forest = ExtraTreesClassifier(100, min_samples_leaf=3, random_state=4).fit(rows, targets)
+    expected = np.log(forest.predict_proba(rows) + 0.01)
+    assert score_by_trees(trees, rows) == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_a_user_says_is_found_by_the_name_of_the_last_speaker() -> None:
+    turns = ("用户: 在吗", "客服: 在的", "用户：好了没", "用户: 要退货")
+    parts = tuple(TextPart(text=f"{text}\n", turn=number) for number, text in enumerate(turns, 1))
+    found = list_texts(sample("a").model_copy(update={"parts": parts, "user_turn": 4}), {})
+    assert found["user"].split() == ["用户:", "在吗", "用户：好了没", *["用户:", "要退货"] * 3]
+    assert found["dialogue"].count("客服") == 1
+    assert list_texts(sample("b", "随便 什么: 文字"), {})["user"] == ""
+
+
+def test_models_on_images_are_left_out_where_they_do_not_help() -> None:
+    rng = np.random.default_rng(0)
+    labels = [("退款", "发货")[i % 2] for i in range(80)]
+    counts = count_ngrams([f"请问{label}{rng.integers(0, 99)}" for label in labels])
+    noise, telling = rng.random((80, 8), np.float32), (np.arange(80) % 2)[:, None].astype(np.float32)
+    parts = [i // 2 % 3 for i in range(80)]
+    blind = fit(Features({"dialogue": counts}, noise), labels, [("退款", "发货")] * 80, parts, 0)
+    assert not [name for name in blind.models if name.endswith("images")]
+    seeing = fit(Features({"dialogue": counts * 0}, telling), labels, [("退款", "发货")] * 80, parts, 0)
+    assert set(seeing.models) == {"ridge images", "trees images"}
+
+
+@pytest.mark.parametrize("size", [(28, 28), (60, 30)])
+def test_a_border_of_one_colour_is_cut_off(tmp_path: Path, size: tuple[int, int]) -> None:
+    def describe(left: int, top: int) -> Vector:
+        picture = Image.new("RGB", (size[0] * 4, size[1] * 4), "white")
+        picture.paste((200, 30, 30), (left, top, left + size[0], top + size[1]))
+        picture.paste((30, 30, 200), (left + 10, top + 10, left + 20, top + 20))
+        path = tmp_path / f"{left}-{top}.png"
+        picture.save(path)
+        (vector,) = describe_images(SPEC, [sample("a", image("f" * 64, path=str(path)))]).values()
+        return vector
+
+    assert describe(5, 9) == pytest.approx(describe(40, 22), abs=0.02)
