@@ -129,6 +129,8 @@ def _spell(label: str, old: object, text: str) -> _Label:
     """Return the new label as the manifest writes labels: with the spaces around the old one, or as a number."""
     if isinstance(old, str):
         return old.replace(text, label, 1)
+    if isinstance(old, bool):
+        return {"true": True, "false": False}.get(label, label)
     try:
         return int(label) if isinstance(old, int) else float(label)
     except ValueError:

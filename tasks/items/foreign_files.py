@@ -12,10 +12,19 @@ _LOOKED_AT = 50
 _RECORDS = "write it again with df.to_json(path, orient='records', force_ascii=False)"
 _NEEDED = "labelstill needs one object per item, with the keys {keys}"
 _USUAL_NAMES = {
-    "id": ("itemid", "uid", "uuid", "guid", "key", "sampleid", "index", "no"),
-    "instruction": ("text", "prompt", "question", "query", "input", "content", "sentence", "dialogue"),
-    "image": ("img", "imagepath", "imgpath", "file", "filename", "filepath", "path", "picture", "photo", "screenshot"),
-    "output": ("label", "answer", "class", "category", "target", "response", "y", "gold"),
+    "id": ("itemid", "uid", "uuid", "guid", "key", "sampleid", "index", "no", "编号", "序号"),
+    "instruction": (
+        *("text", "prompt", "question", "query", "input", "content", "sentence", "dialogue", "description", "title"),
+        *("文本", "内容", "正文", "对话", "问题", "描述", "标题"),
+    ),
+    "image": (
+        *("img", "imagepath", "imgpath", "file", "filename", "filepath", "path", "picture", "photo", "screenshot"),
+        *("图片", "图像", "截图", "照片", "图片路径"),
+    ),
+    "output": (
+        *("label", "answer", "class", "category", "target", "response", "y", "gold", "intent", "choice", "tag"),
+        *("标签", "类别", "分类", "类目", "意图", "答案"),
+    ),
 }
 """Maps field to names that are usual for it elsewhere, as `_fold` returns them."""
 
@@ -51,7 +60,7 @@ def suggest_columns(columns: Columns, names: Collection[str]) -> str:
 
 def _fold(name: str) -> str:
     bare = "".join(c for c in name.casefold() if c.isalnum())
-    return bare[:-1] if bare.endswith("s") and len(bare) > 3 else bare
+    return bare[:-1] if bare.endswith("s") and not bare.endswith("ss") and len(bare) > 3 else bare
 
 
 def explain_foreign_object(content: Mapping[str, object], columns: Columns) -> str | None:

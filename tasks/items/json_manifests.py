@@ -10,10 +10,10 @@ from tasks.errors import ManifestError
 from tasks.items.foreign_files import explain_foreign_object
 from tasks.items.raw_items import RawItem, describe_type, find_repeated, is_utf8, legible, read_text
 from tasks.items.refusals import Reason, Unusable
-from tasks.packs.columns import Columns
+from tasks.packs.columns import DEFAULT_COLUMNS, Columns
 
 
-def read_json(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawItem]:
+def read_json(manifest: Path, columns: Columns | None, _: Path | None) -> Iterator[RawItem]:
     """Yield the items of an array, of a single object, or of JSON Lines; raises ManifestError."""
     text = read_text(manifest)
     if not text.strip():
@@ -27,6 +27,7 @@ def read_json(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawI
         raise _not_json(manifest, error) from error
     if isinstance(content, dict):
         fields = cast(dict[str, object], content)
+        columns = columns or DEFAULT_COLUMNS
         foreign = explain_foreign_object(fields, columns)
         if foreign is not None:
             raise ManifestError(f"{manifest}: {foreign}")
@@ -40,7 +41,7 @@ def read_json(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawI
         raise ManifestError(f"{manifest}, line 1: contains a single {describe_type(content)}; write an array of items")
 
 
-def read_json_lines(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawItem]:
+def read_json_lines(manifest: Path, columns: Columns | None, _: Path | None) -> Iterator[RawItem]:
     """Yield one item per line; raises ManifestError when no line is valid."""
     text = read_text(manifest)
     if re.match(r"\s*\[\s*\{", text):

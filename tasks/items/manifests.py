@@ -24,6 +24,21 @@ def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS, unpacked: Pat
     columns of CSV and Parquet files and the keys of JSON objects. Images inside a Parquet file are written to
     `unpacked`. Raises ManifestError when the file is missing, of an unknown kind, or not readable in its format.
     """
+    items = _read(manifest, columns, unpacked)
+    if foreign := explain_foreign_items(items, columns):
+        raise ManifestError(f"{manifest}: {foreign}")
+    return items
+
+
+def read_all_columns(manifest: Path) -> list[RawItem]:
+    """Return all items of a manifest file with all their columns, for those who do not know yet what these mean.
+
+    Parquet files with images inside are not read so. Raises ManifestError as `read_items` does, except about columns.
+    """
+    return _read(manifest, None, None)
+
+
+def _read(manifest: Path, columns: Columns | None, unpacked: Path | None) -> list[RawItem]:
     reader = _READERS.get(manifest.suffix.lower())
     if reader is None:
         packed = manifest.suffix.lower() in (".gz", ".bz2", ".xz", ".zip", ".zst")
@@ -33,15 +48,12 @@ def read_items(manifest: Path, columns: Columns = DEFAULT_COLUMNS, unpacked: Pat
     try:
         if not manifest.is_file():
             raise ManifestError(f"{manifest}: no such file; correct the manifest's path")
-        items = list(reader(manifest, columns, unpacked))
+        return list(reader(manifest, columns, unpacked))
     except OSError as error:
         raise ManifestError(f"{manifest}: cannot be read: {error.strerror or error}; check its permissions") from error
-    if foreign := explain_foreign_items(items, columns):
-        raise ManifestError(f"{manifest}: {foreign}")
-    return items
 
 
-_READERS: dict[str, Callable[[Path, Columns, Path | None], Iterator[RawItem]]] = {
+_READERS: dict[str, Callable[[Path, Columns | None, Path | None], Iterator[RawItem]]] = {
     ".json": read_json,
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,

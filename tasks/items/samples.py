@@ -14,7 +14,7 @@ from tasks.items.foreign_files import suggest_columns
 from tasks.items.image_names import ImageFolder
 from tasks.items.images import MAX_PIXELS, check_images
 from tasks.items.manifests import read_manifests
-from tasks.items.raw_items import RawItem, count_unread, describe_type, is_utf8
+from tasks.items.raw_items import RawItem, count_unread, describe_type, is_empty, is_utf8
 from tasks.items.refusals import Reason, Unusable
 from tasks.packs.columns import Columns
 from tasks.packs.label_names import find_equal_label, match_label
@@ -191,7 +191,7 @@ class _Reader:
         bad = [key for key in self._columns.named if not _all_utf8(fields.get(key))]
         if bad:
             raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` contains bytes that are not UTF-8")
-        names = _image_names(fields.get(self._columns.image or ""))
+        names = read_image_names(fields.get(self._columns.image or ""))
         if find_own_id(item, self._columns) is None:
             missing = self._columns.id or self._columns.image
             hint = suggest_columns(self._columns, fields)
@@ -220,11 +220,15 @@ class _Reader:
         column = self._columns.instruction
         if column is None:
             return PLACEHOLDER * images
+        if self._pack.images_first and images and is_empty(fields.get(column)):
+            return PLACEHOLDER * images
         if column not in fields:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`{suggest_columns(self._columns, fields)}")
         instruction = fields[column]
         if not isinstance(instruction, str):
             raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {describe_type(instruction)}, expected text")
+        if self._pack.images_first and PLACEHOLDER not in instruction:
+            return PLACEHOLDER * images + instruction
         return instruction
 
     def _recognise(self, instruction: str) -> TaskPack:
@@ -259,12 +263,14 @@ class _Reader:
 
 
 def read_label(value: object) -> object:
-    """Return a label field's text without spaces around it, a number as text; None if it is empty."""
+    """Return a label field's text without spaces around it, a number or boolean as text; None if it is empty."""
     if isinstance(value, str):
         return value.strip() or None
     if value is None or value != value:  # an empty cell of a table may be NaN
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
         return str(int(value) if isinstance(value, float) and value.is_integer() else value)
     return value
 
@@ -276,7 +282,7 @@ def find_own_id(item: RawItem, columns: Columns) -> str | None:
         value = fields.get(columns.id)
     else:
         try:
-            value = ",".join(_image_names(fields.get(columns.image or "")))
+            value = ",".join(read_image_names(fields.get(columns.image or "")))
         except Unusable:
             return None
     if isinstance(value, float) and value.is_integer():
@@ -318,13 +324,13 @@ def _parse_names(text: str) -> list[object] | None:
     return parse_literal_list(text)
 
 
-def _image_names(value: object) -> list[str]:
+def read_image_names(value: object) -> list[str]:
     """Return the image names in a list, a single name, a list written into one cell, or an empty value."""
     if value is None or value == "" or value != value:
         return []
     if isinstance(value, str):
         listed = _parse_names(value) if value.startswith("[") else None
-        return [value] if listed is None else _image_names(listed)
+        return [value] if listed is None else read_image_names(listed)
     if isinstance(value, list):
         entries = cast(list[object], value)
         names = [name for name in entries if isinstance(name, str)]

@@ -21,7 +21,7 @@ from tasks.storage.files import write_bytes
 pc: Any = pyarrow.compute  # its stubs lack the functions that are made at import
 
 
-def read_csv(manifest: Path, columns: Columns, _: Path | None) -> Iterator[RawItem]:
+def read_csv(manifest: Path, columns: Columns | None, _: Path | None) -> Iterator[RawItem]:
     """Yield one item per row; raises ManifestError if the columns are wrong or the file is not CSV."""
     # A long dialogue may exceed Python's default limit of 131,072 characters per cell.
     csv.field_size_limit(2**31 - 1)
@@ -60,11 +60,11 @@ def clean_name(name: str) -> str:
     return name.strip(" \t\ufeff\u200b").strip()
 
 
-def read_parquet(manifest: Path, columns: Columns, unpacked: Path | None) -> Iterator[RawItem]:
+def read_parquet(manifest: Path, columns: Columns | None, unpacked: Path | None) -> Iterator[RawItem]:
     """Yield one item per row; raises ManifestError if the columns are wrong or the file is not Parquet.
 
     Images inside the file, as `datasets` stores them, are written to the folder `unpacked`, unless it is None. Their
-    names are their digests.
+    names are their digests. `columns` None means all columns, for files without such images.
     """
     try:
         table = pq.ParquetFile(manifest)
@@ -72,13 +72,14 @@ def read_parquet(manifest: Path, columns: Columns, unpacked: Path | None) -> Ite
         _check_columns(manifest, names, columns)
         _check_id_type(manifest, table.schema_arrow, columns)
         number = 0
-        packed = columns.image in names and _contains_bytes(table.schema_arrow.field(columns.image).type)
+        image = None if columns is None else columns.image
+        packed = image in names and contains_bytes(table.schema_arrow.field(image).type)
         for batch in table.iter_batches(_BATCH_ROWS_WITH_IMAGES if packed else _BATCH_ROWS):
             read: dict[str, list[object]] = {
-                name: [_unpack(cell.as_py(), unpacked) for cell in batch.column(name)]
-                if packed and name == columns.image
+                name: [unpack_image(cell.as_py(), unpacked) for cell in batch.column(name)]
+                if packed and name == image
                 else _cells(batch.column(name))
-                if name in columns.named
+                if columns is None or name in columns.named
                 else _find_filled(batch.column(name))
                 for name in names
             }
@@ -97,7 +98,7 @@ _BATCH_ROWS_WITH_IMAGES = 64
 _SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 
 
-def _contains_bytes(kind: pa.DataType) -> bool:
+def contains_bytes(kind: pa.DataType) -> bool:
     """Return whether cells are images as `datasets` stores them ({bytes, path}), plain bytes, or lists of these."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
@@ -106,10 +107,10 @@ def _contains_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _unpack(cell: Any, folder: Path | None) -> object:
+def unpack_image(cell: Any, folder: Path | None) -> object:
     """Return the file name of an image, or of each image in a list, and write the file to `folder` if it is new."""
     if isinstance(cell, list):
-        return [_unpack(image, folder) for image in cast(list[object], cell)]
+        return [unpack_image(image, folder) for image in cast(list[object], cell)]
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
         return cell.get("path") if isinstance(cell, dict) else cell
@@ -120,9 +121,9 @@ def _unpack(cell: Any, folder: Path | None) -> object:
     return name
 
 
-def _check_id_type(manifest: Path, schema: pa.Schema, columns: Columns) -> None:
+def _check_id_type(manifest: Path, schema: pa.Schema, columns: Columns | None) -> None:
     """Raise ManifestError if the ids are numbers of 16 or 32 bits with rounded digits."""
-    if columns.id is not None and schema.field(columns.id).type in (pa.float16(), pa.float32()):
+    if columns is not None and columns.id is not None and schema.field(columns.id).type in (pa.float16(), pa.float32()):
         kind = schema.field(columns.id).type
         raise ManifestError(f"{manifest}: the ids in column `{columns.id}` are of type {kind}, which rounds large "
                             "numbers; store the ids as text or whole numbers")  # fmt: skip
@@ -153,10 +154,12 @@ def _cell(cell: pa.Scalar) -> object:
         return "\udcff"
 
 
-def _check_columns(manifest: Path, names: list[str], columns: Columns) -> None:
+def _check_columns(manifest: Path, names: list[str], columns: Columns | None) -> None:
     repeated = find_repeated(names)
     if repeated:
         raise ManifestError(f"{manifest}: has several columns named `{repeated[0]}`; keep one, or rename the others")
+    if columns is None:
+        return
     missing = [name for name in columns.needed if name not in names]
     if missing:
         there = ", ".join(" ".join(name.split())[:_MOST_SHOWN] for name in names[:8])

@@ -115,6 +115,8 @@ class PackFile(_Strict):
     """Whether and how the text on images is shown."""
     columns: Columns = DEFAULT_COLUMNS
     """The names of an item's fields in a manifest."""
+    images_first: bool = False
+    """Whether an item's images come before its text if the text has no `<image>`. Such a text may be empty."""
     tasks: dict[Text, TaskPack] = Field(min_length=1)
 
     @property
@@ -149,8 +151,11 @@ class PackFile(_Strict):
         instructions = self.columns.instruction is not None
         if not instructions and len(self.tasks) > 1:
             raise ValueError("columns: items without an instruction can belong to one task only; keep one in `tasks`")
-        if lacking := [name for name, task in self.tasks.items() if instructions and task.recognise is None]:
-            raise ValueError(f"tasks.{lacking[0]}.recognise: the key is missing; add it")
+        if lacking := [name for name, task in list(self.tasks.items())[:-1] if task.recognise is None]:
+            raise ValueError(
+                f"tasks.{lacking[0]}.recognise: the key is missing; add it (only the last task, which gets all other "
+                "items, may do without)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -150,7 +150,7 @@ def test_a_label_in_another_spelling_is_read_and_reported(images: Path, label: s
 
 @pytest.mark.parametrize(
     ("label", "meant"),
-    [("商品页面", ""), ("商品页？", "商品页"), (True, "is a boolean, expected a label"), ("其他", "")],
+    [("商品页面", ""), ("商品页？", "商品页"), (["商品页"], "is a list, expected a label"), ("其他", "")],
 )
 def test_another_label_is_refused_and_the_nearest_named(images: Path, label: object, meant: str) -> None:
     intake = read(images, item(output=label))
@@ -208,6 +208,27 @@ def test_files_of_other_programs_are_recognised(images: Path, content: object, m
 def test_a_file_with_one_item_is_read_whatever_else_it_has(images: Path) -> None:
     (sample,) = read_content(images, "m.json", json.dumps(item(objects=[{"box": [1, 2, 3, 4]}])).encode()).kept
     assert sample.id == "a"
+
+
+def test_images_come_first_where_the_pack_says_so(images: Path) -> None:
+    rows = [
+        {"id": "a", "instruction": "红色", "image": "a.png", "output": True},
+        {"id": "b", "instruction": None, "image": ["a.png", "sub/b.png"], "output": False},
+        {"id": "c", "instruction": "只有文字", "image": None, "output": True},
+        {"id": "d", "instruction": "左<image>右", "image": "a.png", "output": False},
+        {"id": "e", "instruction": "", "image": "", "output": True},
+    ]
+    task = DEMO.task("image").model_copy(
+        update={"labels": {"true": "", "false": ""}, "recognise": None, "label_list": None}
+    )
+    pack = DEMO.model_copy(update={"tasks": {"one": task}, "images_first": True})
+    intake = read(images, *rows, pack=pack)
+    kinds = [[type(part).__name__ for part in sample.parts] for sample in intake.kept]
+    assert kinds == [["ImagePart", "TextPart"], ["ImagePart"] * 2, ["TextPart"], ["TextPart", "ImagePart", "TextPart"]]
+    assert [sample.given for sample in intake.kept] == ["true", "false", "true", "false"]
+    assert reasons(intake) == [("e", Reason.EMPTY_ITEM)]
+    strict = read(images, *rows, pack=pack.model_copy(update={"images_first": False}))
+    assert ("a", Reason.PLACEHOLDER_MISMATCH) in reasons(strict)
 
 
 def test_names_as_numpy_prints_them_are_read(images: Path) -> None:

@@ -82,6 +82,13 @@ def test_no_labels_and_no_group_are_errors(folder: Path) -> None:
     assert "tasks.dialogue: label_list: put round brackets" in str(error.value)
 
 
+def test_the_last_task_gets_the_items_that_no_other_recognises(folder: Path) -> None:
+    text = (folder / "pack.yaml").read_text(encoding="utf-8")
+    kept = [line for line in text.splitlines() if "recognise: '\\A\\s*你是" not in line]
+    (folder / "pack.yaml").write_text("\n".join(kept), encoding="utf-8")
+    assert [task.recognise is None for task in load_pack(folder).tasks.values()] == [False, True]
+
+
 def test_a_missing_template_or_pack_or_task_is_named(folder: Path) -> None:
     (folder / "classify.jinja").unlink()
     with pytest.raises(PackError, match=r"classify\.jinja: missing"):
@@ -134,7 +141,11 @@ def test_a_pack_of_free_text_has_neither_labels_nor_their_keys() -> None:
             "tasks:\n  other:\n    labels: {a: b}\n",
             "some have labels and some are free text",
         ),
-        ("columns:\n  image: image_path\n  output: caption\n", "", "tasks.caption.recognise: the key is missing"),
+        (
+            "columns:\n  image: image_path\n  output: caption\n\ntasks:\n  caption:\n    free_text: true\n",
+            "tasks:\n  caption:\n    free_text: true\n  other:\n    free_text: true\n",
+            "tasks.caption.recognise: the key is missing; add it (only the last task",
+        ),
     ],
 )
 def test_a_wrong_pack_of_free_text_is_refused(captions: Path, old: str, new: str, says: str) -> None:
