@@ -17,5 +17,6 @@ pseudo_labels/  which labels of the pool are kept                               
 dataset/        one training set, its versions and its exports                            (emit, drift, approval)
 review/         what a person is asked, in which order, and what they answered
 report/         the card of a run, the report of a correction
+start/          a pack and a run.yaml for new data
 demo/           synthetic data and laptop-size models
 """

@@ -1,6 +1,7 @@
 """The `labelstill` command, one file per command group. The work is done in the flows and in tasks/.
 
 main.py         the command groups, and how an error ends a command
+init.py         init
 run.py          run, check, demo
 check.py        what `check` reports: what a run would drop and ask
 relabel.py      relabel

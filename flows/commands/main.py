@@ -9,6 +9,7 @@ from flows.commands.correct import correct_command
 from flows.commands.diff import diff_command
 from flows.commands.evaluate import compare_command, evaluate_command
 from flows.commands.find_errors import find_errors_command
+from flows.commands.init import init_command
 from flows.commands.ledger import app as ledger_app
 from flows.commands.relabel import relabel_command
 from flows.commands.review import app as review_app
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Turn a small noisy labelled set and a large unlabelled pool of image+text items into a better training set.",
 )
+app.command("init")(init_command)
 app.command("run")(run_command)
 app.command("check")(check_command)
 app.command("find-errors")(find_errors_command)

@@ -1,6 +1,7 @@
 """Recognise files that other programs wrote in shapes of their own, and columns with other names; say what to do."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -37,6 +38,13 @@ def find_likely_column(field: str, wanted: str, names: Iterable[str]) -> str | N
             return folded[candidate]
     close = difflib.get_close_matches(_fold(wanted), folded, 1, 0.8)
     return folded[close[0]] if close else None
+
+
+def rank_column(field: str, name: str) -> int:
+    """Return 0 if `name` is usual for `field` (id, image, …), 1 if a word of it is, 2 if it is not."""
+    usual = (field, *_USUAL_NAMES[field])
+    words = re.findall(r"[A-Z]?[^\W_A-Z]+|[A-Z]+", name)
+    return 0 if _fold(name) in usual else 1 if any(_fold(word) in usual for word in words) else 2
 
 
 def suggest_columns(columns: Columns, names: Collection[str]) -> str:

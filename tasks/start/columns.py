@@ -1,0 +1,153 @@
+"""Find out which column of a manifest is the id, the text, the image and the label, by name and content."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tasks.errors import ConfigError, ManifestError
+from tasks.items.foreign_files import rank_column
+from tasks.items.raw_items import is_empty
+from tasks.items.refusals import Unusable
+from tasks.items.samples import read_image_names, read_label
+from tasks.start.conversions import Row
+
+Ask = Callable[[str, Sequence[str]], str]
+"""A function that asks a person a question with some answers to choose from, and returns the chosen one."""
+FLAGS = {"id": "--id", "instruction": "--text", "image": "--image", "output": "--label"}
+"""Maps field to the option of `labelstill init` that names its column."""
+
+LONGEST_LABEL = 200
+"""Characters; a longer text is no label."""
+_IMAGE_NAME = re.compile(r"(?i).+\.(?:png|jpe?g|webp|gif|bmp|tiff?)|data:image/.*", re.DOTALL)
+_NO_LABELS = {
+    "split",
+    "lang",
+    "language",
+    "source",
+    "date",
+    "time",
+    "annotator",
+    "created_at",
+    "updated_at",
+    "lead_time",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The column of each field, None for a field without one, and remarks for people."""
+
+    id: str | None
+    instruction: str | None
+    image: str | None
+    output: str
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass
+class _Profile:
+    """What a column contains."""
+
+    name: str
+    filled: int = 0
+    texts: int = 0
+    letters: int = 0
+    images: int = 0
+    fractions: int = 0
+    different: set[str] = field(default_factory=set[str])
+
+    def add(self, value: object) -> None:
+        self.filled += 1
+        if isinstance(value, str):
+            self.texts += 1
+            self.letters += len(value)
+        self.fractions += isinstance(value, float) and not value.is_integer()
+        self.images += is_image(value)
+        self.different.add(str(read_label(value)))
+
+    @property
+    def length(self) -> float:
+        """Mean number of characters."""
+        return self.letters / max(1, self.texts)
+
+    def fits(self, role: str, known: bool, items: int) -> bool:
+        """Return whether the content fits the field `role`; `known` if the column's name does."""
+        if role == "image":
+            return 2 * self.images > self.filled
+        if role == "id":
+            return known and self.fractions == 0 and len(self.different) >= 0.9 * self.filled >= 0.8 * items
+        if role == "output":
+            if known:
+                return 2 * self.images <= self.filled and self.length <= LONGEST_LABEL
+            repeated = 1 < len(self.different) <= self.filled / 2 and self.name.casefold() not in _NO_LABELS
+            return repeated and self.length <= 60 and self.fractions == 0
+        return 2 * self.texts > self.filled and (known or self.length >= 4) and 2 * self.images <= self.filled
+
+
+def is_image(value: object) -> bool:
+    """Return whether a field contains the name of an image file, or a list of such names."""
+    try:
+        names = read_image_names(value)
+    except Unusable:
+        return False
+    return bool(names) and all(_IMAGE_NAME.fullmatch(name) for name in names)
+
+
+def find_columns(rows: Sequence[Row], wanted: Mapping[str, str | None], ask: Ask | None) -> Found:
+    """Return the column of each field; `wanted` maps some fields to columns that were named by a person.
+
+    Where several columns fit about equally, `ask` decides; without it the first is taken, and a remark says so. Raises
+    ConfigError for a named column that is not there, and ManifestError if there are no labels, or no texts and images.
+    """
+    profiles: dict[str, _Profile] = {}
+    for row in rows:
+        for name, value in row.items():
+            profile = profiles.setdefault(name, _Profile(name))
+            if not is_empty(value):
+                profile.add(value)
+    profiles = {name: profile for name, profile in profiles.items() if profile.filled}
+    there = ", ".join(f"`{name}`" for name in list(profiles)[:20]) or "none"
+    chosen = {role: name for role, name in wanted.items() if name is not None}
+    for role, name in chosen.items():
+        if name not in profiles:
+            raise ConfigError(f"{FLAGS[role]}: no column `{name}` with content; there are {there}")
+    remarks: list[str] = []
+    for role in ("image", "id", "output", "instruction"):
+        free = [profile for name, profile in profiles.items() if name not in chosen.values()]
+        if role not in chosen and (best := _list_best(role, free, len(rows))):
+            chosen[role] = best[0].name
+            if len(best) > 1 and ask is not None:
+                chosen[role] = ask(f"Which column is the {FLAGS[role][2:]}?", [profile.name for profile in best])
+            elif len(best) > 1:
+                others = ", ".join(f"`{profile.name}`" for profile in best[1:4])
+                remarks.append(
+                    f"assumed: {FLAGS[role][2:]} is `{best[0].name}`, not {others}; {FLAGS[role]} changes it"
+                )
+    if "output" not in chosen:
+        raise ManifestError(f"no column has labels; the columns are {there}; name it with --label")
+    if "image" not in chosen and "instruction" not in chosen:
+        raise ManifestError(f"no column has texts or images; the columns are {there}; name one with --text or --image")
+    return Found(
+        chosen.get("id"), chosen.get("instruction"), chosen.get("image"), chosen["output"], tuple(remarks)
+    )  # fmt: skip
+
+
+def _list_best(role: str, profiles: Sequence[_Profile], items: int) -> list[_Profile]:
+    """Return the columns that fit `role` best: those with the field's own name, else with a part of it, else any."""
+    ranked: dict[int, list[_Profile]] = {}
+    for profile in profiles:
+        rank = rank_column(role, profile.name)
+        if profile.fits(role, rank < 2, items):
+            ranked.setdefault(rank, []).append(profile)
+    if not ranked:
+        return []
+    best = ranked[min(ranked)]
+    if role == "instruction":
+        best = sorted(best, key=lambda profile: -profile.length)
+        return [profile for profile in best if 2 * profile.length >= best[0].length]
+    if role == "output":  # names rather than numbers
+        best = sorted(best, key=lambda profile: 2 * profile.texts < profile.filled)
+        return [
+            profile for profile in best if (2 * profile.texts < profile.filled) == (2 * best[0].texts < best[0].filled)
+        ]
+    return best
