@@ -13,7 +13,7 @@ _LOOKED_AT = 50
 _RECORDS = "write it again with df.to_json(path, orient='records', force_ascii=False)"
 _NEEDED = "labelstill needs one object per item, with the keys {keys}"
 _USUAL_NAMES = {
-    "id": ("itemid", "uid", "uuid", "guid", "key", "sampleid", "index", "no", "编号", "序号"),
+    "id": ("itemid", "uid", "uuid", "guid", "key", "sampleid", "index", "no", "sku", "编号", "序号"),
     "instruction": (
         *("text", "prompt", "question", "query", "input", "content", "sentence", "dialogue", "description", "title"),
         *("文本", "内容", "正文", "对话", "问题", "描述", "标题"),

@@ -8,6 +8,7 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from tasks.items.cutting import PLACEHOLDER
+from tasks.items.foreign_files import rank_column
 
 Row = dict[str, Any]
 """The fields of an item as its file has them; empty for an item that cannot be read."""
@@ -103,12 +104,16 @@ def _parse_answer(answer: str | None) -> Row | None:
 
 
 def _find_label_key(answers: Sequence[str | None]) -> str | None:
-    """Return the key that has the fewest different values in answers that are JSON objects; None if most are not."""
+    """Return the key of the label in answers that are JSON objects; None if most are not.
+
+    It is called like a label, or has the fewest different values, but more than one.
+    """
     objects = [found for answer in answers if (found := _parse_answer(answer))]
     if 2 * len(objects) <= sum(answer is not None for answer in answers):
         return None
     everywhere = [key for key in objects[0] if sum(key in found for found in objects) * 10 >= 9 * len(objects)]
-    return min(everywhere, key=lambda key: len({str(found.get(key)) for found in objects}), default=None)
+    counts = {key: len({str(found.get(key)) for found in objects}) for key in everywhere}
+    return min(counts, key=lambda key: (rank_column(LABEL, key), counts[key] == 1, counts[key]), default=None)
 
 
 def _get_label(answer: str | None, key: str | None) -> object:

@@ -19,6 +19,7 @@ from tasks.start.conversions import LABEL, Row, convert_rows
 
 _DESCRIPTIONS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 """Files that describe data sets, and contain no items."""
+LABEL_FOLDERS = "a folder per label"
 _OTHER_SPLITS = ("test", "val", "dev", "eval", "unlabel", "pool")
 
 
@@ -77,9 +78,17 @@ def _list_manifests(data: Path) -> list[Path]:
     for _ in range(4):
         files = [file for folder in level for file in list_manifest_files(folder) if file.name not in _DESCRIPTIONS]
         if files:
-            return files
+            return [file for file in files if not _is_description(file)] or files
         level = [path for folder in level for path in _list_folders(folder)]
     return []
+
+
+def _is_description(file: Path) -> bool:
+    """Return whether a .json file is a single object, as settings and descriptions are."""
+    try:
+        return file.suffix.lower() == ".json" and isinstance(json.loads(file.read_bytes()), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _list_folders(folder: Path) -> list[Path]:
@@ -90,7 +99,9 @@ def _choose_split(paths: Sequence[Path], data: Path) -> tuple[list[Path], list[P
     """Return the paths of the training split, and the others: those named train, or else those of no other split."""
     words = {path: re.findall(r"[a-z]+", str(path.relative_to(data)).casefold()) for path in paths}
     other = [path for path in paths if any(word.startswith(_OTHER_SPLITS) for word in words[path])]
-    train = [path for path in paths if any(word.startswith("train") for word in words[path]) and path not in other]
+    train = [
+        path for path in paths if any(word.startswith(("train", "label")) for word in words[path]) and path not in other
+    ]
     plain = [path for path in paths if path not in other]
     chosen = train or plain or list(paths[:1])
     return chosen, [path for path in paths if path not in chosen]
@@ -203,7 +214,7 @@ def _read_label_folders(data: Path) -> Source:
         )
     if skipped:
         remarks.append(f"{skipped} files in {root} are neither images nor texts, and were left out")
-    return Source("a folder per label", rows, None, root, tuple(remarks))
+    return Source(LABEL_FOLDERS, rows, None, root, tuple(remarks))
 
 
 def _list_files(folder: Path) -> list[Path]:

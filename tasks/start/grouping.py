@@ -12,9 +12,10 @@ _KNOWN = 0.9
 """Share of the texts, and of the labels, that a pack must know."""
 _COVERED = 0.95
 """Share of the texts that the common beginnings must cover together."""
-_HEAD = 12
+_HEADS = (40, 24, 16, 12, 8, 6)
+"""Numbers of characters by which texts are grouped; the largest for which the beginnings cover the texts counts."""
 _LONGEST = 40
-"""Characters of a beginning by which texts are grouped, and by which a task is recognised."""
+"""Characters of the beginning by which a task is recognised."""
 _MOST_TASKS = 10
 _FEWEST_ITEMS = 5
 _IMAGES = r"\A\s*(?:(?:Picture\s*\d+\s*[:：]\s*)?<image>\s*)*"
@@ -47,24 +48,34 @@ def group_items(items: Sequence[tuple[str, str]]) -> list[StarterTask]:
     The last task recognises every item, unless all texts have one of the beginnings.
     """
     bare = [re.sub(_IMAGES, "", text) for text, _ in items]
-    heads = Counter(text[:_HEAD] for text in bare)
-    common = [head for head, n in heads.most_common(_MOST_TASKS) if n >= max(_FEWEST_ITEMS, 0.01 * len(items))]
-    covered = sum(heads[head] for head in common)
-    labels = {head: Counter[str]() for head in common}
-    for text, (_, label) in zip(bare, items, strict=True):
-        if text[:_HEAD] in labels:
-            labels[text[:_HEAD]][label] += 1
-    groups = _unite(labels) if covered >= _COVERED * len(items) else []
-    if len(groups) < 2:
-        return [StarterTask("items", None, Counter(label for _, label in items))]
+    for length in _HEADS:
+        labels: dict[str, Counter[str]] = {}
+        texts: dict[str, list[str]] = {}
+        for text, (_, label) in zip(bare, items, strict=True):
+            labels.setdefault(text[:length], Counter())[label] += 1
+            texts.setdefault(text[:length], []).append(text)
+        common = sorted(labels, key=lambda head: -len(texts[head]))[:_MOST_TASKS]
+        common = [head for head in common if len(texts[head]) >= max(_FEWEST_ITEMS, 0.01 * len(items))]
+        if sum(len(texts[head]) for head in common) < _COVERED * len(items):
+            continue
+        groups = _unite({head: set(labels[head]) for head in common})
+        if len(groups) > 1:
+            return _make_tasks(groups, texts, labels)
+    return [StarterTask("items", None, Counter(label for _, label in items))]
+
+
+def _make_tasks(
+    groups: Sequence[Sequence[str]], texts: Mapping[str, Sequence[str]], labels: Mapping[str, Counter[str]]
+) -> list[StarterTask]:
     tasks: list[StarterTask] = []
     for number, group in enumerate(groups, 1):
-        starts = [_find_common_start([t for t in bare if t[:_HEAD] == head]) for head in group]
+        starts = "|".join(re.escape(_find_common_start(texts[head])) for head in group)
         counts = sum((labels[head] for head in group), Counter[str]())
-        tasks.append(StarterTask(f"task{number}", f"{_IMAGES}(?:{'|'.join(map(re.escape, starts))})", counts))
-    if covered < len(items):
+        tasks.append(StarterTask(f"task{number}", f"{_IMAGES}(?:{starts})", counts))
+    others = set(labels) - {head for group in groups for head in group}
+    if others:
         tasks[-1].recognise = None
-        tasks[-1].labels += Counter(label for t, (_, label) in zip(bare, items, strict=True) if t[:_HEAD] not in labels)
+        tasks[-1].labels += sum((labels[head] for head in others), Counter[str]())
     return tasks
 
 
@@ -75,11 +86,11 @@ def _find_common_start(texts: Sequence[str]) -> str:
     return first[: min(same, _LONGEST)].split("\n")[0].rstrip()
 
 
-def _unite(labels: Mapping[str, Counter[str]]) -> list[list[str]]:
+def _unite(labels: Mapping[str, set[str]]) -> list[list[str]]:
     """Return groups of beginnings; two are in one group if the smaller label set is half contained in the other."""
     groups: list[tuple[list[str], set[str]]] = []
-    for head, counts in labels.items():
-        mine, apart = ([head], set(counts)), list[tuple[list[str], set[str]]]()
+    for head, own in labels.items():
+        mine, apart = ([head], own), list[tuple[list[str], set[str]]]()
         for heads, theirs in groups:
             if 2 * len(mine[1] & theirs) >= min(len(mine[1]), len(theirs)):
                 mine = (heads + mine[0], mine[1] | theirs)

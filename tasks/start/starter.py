@@ -20,11 +20,11 @@ from tasks.items.ocr import OcrReader
 from tasks.items.refusals import Unusable
 from tasks.items.samples import Intake, read_image_names, read_label, read_samples
 from tasks.packs.columns import Columns
-from tasks.packs.pack import load_pack
+from tasks.packs.pack import Pack, load_pack
 from tasks.records import Sample, Split
 from tasks.start.columns import FLAGS, LONGEST_LABEL, Ask, Found, find_columns
 from tasks.start.conversions import LABEL, Row
-from tasks.start.discover import Source, discover
+from tasks.start.discover import LABEL_FOLDERS, Source, discover
 from tasks.start.grouping import find_known_pack, group_items
 from tasks.start.image_folder import Located, locate_images
 from tasks.start.starter_files import NAMES, choose_language, make_ocr_option, make_run_file, write_pack
@@ -49,6 +49,19 @@ class Caches:
     texts: Path
 
 
+@dataclass(frozen=True)
+class _Data:
+    """The items, and how labelstill reads them."""
+
+    source: Source
+    found: Found
+    located: Located
+    manifest: Path
+    columns: Columns
+    labelled: list[tuple[str, str]]
+    """(text, label) of each item with a label."""
+
+
 def start(
     data: Path, images: Path | None, folder: Path, caches: Caches, wanted: Mapping[str, str | None], ask: Ask | None
 ) -> Iterator[str]:
@@ -58,67 +71,109 @@ def start(
     that a person named; `ask` asks a person (see `find_columns`). Raises ConfigError if a file exists already, and
     ManifestError if no item can be used; then nothing is written.
     """
-    for name in (PACK, ITEMS, RUN):
-        if os.path.lexists(folder / name):
-            raise ConfigError(f"{folder / name}: exists already, and `init` overwrites nothing; work in another folder")
-    if images is not None and not images.is_dir():
-        raise ManifestError(f"{images}: no such image folder; correct the second argument")
+    _check_folders(folder, images)
     with tempfile.TemporaryDirectory(prefix=".labelstill-init-", dir=folder) as temporary:
         work = Path(temporary)
-        source = discover(data, work / ITEMS / "images")
-        found = find_columns(source.rows, wanted, ask)
-        located, found = _locate(source, found, images, work / ITEMS / "images")
-        manifest, columns = source.manifest, _make_columns(found)
-        if manifest is None or columns is None or located.rename or _has_lists(source.rows, found):
-            manifest, columns = _write_items(source.rows, found, located, work / ITEMS)
-        rows = source.rows
-        items = [(_get_text(row, found), label) for row in rows if (label := _get_label(row, found))]
-        if not items:
-            raise ManifestError(f"{data}: `{found.output}` has no labels, or only texts; name the column with --label")
-        language = choose_language(items)
-        known = find_known_pack(items, columns)
-        if known is not None:
-            shutil.copytree(known.folder, work / PACK)
-        else:
-            first = any(PLACEHOLDER not in _get_text(row, found) and _get_images(row, found) for row in rows)
-            tasks = group_items(items)
-            write_pack(
-                work / PACK, data, language, columns, tasks, images_first=first and found.instruction is not None
-            )
-        pack = load_pack(work / PACK)
+        read = _read_data(data, images, work / ITEMS, wanted, ask)
+        pack, remark = _write_pack(data, read, work / PACK)
         intake = read_samples(
-            manifest, located.folder, pack, Split.LABELLED,
+            read.manifest, read.located.folder, pack, Split.LABELLED,
             known=caches.images / KNOWN, unpacked=caches.images / UNPACKED,
         )  # fmt: skip
         if not intake.kept:
             detail = intake.dropped[0].detail
             raise ManifestError(f"{data}: none of its {intake.read} items can be used; the first, {detail}")
-        yield f"{data}: {source.kind}; {_describe_columns(found)}"
-        yield from (*source.remarks, *found.remarks)
-        if known is not None:
-            yield f"the items are those of the pack {known.name}, which was copied"
-        shown = _look_for_text(intake.kept, caches.texts)
-        if shown.startswith("OCR on") and pack.ocr is None:
+        yield from (*_describe_data(data, read), *filter(None, [remark]))
+        shown, on = _look_for_text(intake.kept, caches.texts)
+        if on and pack.ocr is None:
             with (work / PACK / "pack.yaml").open("a", encoding="utf-8") as file:
                 file.write(make_ocr_option(pack.language))
             load_pack(work / PACK)
-        labels = Counter(sample.given for sample in intake.kept)
-        yield f"{intake.read:,} items, {len(labels):,} labels, {NAMES[language]}{shown and f'; {shown}'}"
-        yield from _describe_items(intake, labels)
+        yield from _describe_items(intake, NAMES.get(pack.language, pack.language), shown)
         folds = _choose_folds(intake.kept, caches)
-        final = (
-            Path(str(manifest).replace(str(work), str(folder), 1)),
-            Path(str(located.folder).replace(str(work), str(folder), 1)),
+        manifest, place = (
+            Path(str(path).replace(str(work), str(folder), 1)) for path in (read.manifest, read.located.folder)
         )
         for name in (ITEMS, PACK):
             if (work / name).exists():
                 os.rename(work / name, folder / name)
-        write_bytes(folder / RUN, make_run_file(data, *final, folds).encode())
-    if final[0] != source.manifest:
-        yield f"the items were written to {final[0]}, where labelstill reads them"
+        write_bytes(folder / RUN, make_run_file(data, manifest, place, folds).encode(errors="replace"))
+    if manifest != read.source.manifest:
+        yield f"the items were written to {manifest}, where labelstill reads them"
     yield f"wrote {PACK}/ and {RUN}; next: labelstill find-errors" + (
         "" if folds else ", once at least two labels have two different items each"
     )
+
+
+def _check_folders(folder: Path, images: Path | None) -> None:
+    for name in (PACK, ITEMS, RUN):
+        if os.path.lexists(folder / name):
+            raise ConfigError(f"{folder / name}: exists already, and `init` overwrites nothing; work in another folder")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder.resolve()}: nothing can be written here; work in another folder")
+    if images is not None and not images.is_dir():
+        raise ManifestError(f"{images}: no such image folder; correct the second argument")
+
+
+def _read_data(
+    data: Path, images: Path | None, items: Path, wanted: Mapping[str, str | None], ask: Ask | None
+) -> _Data:
+    """Return the items in `data`; if they cannot be read as they stand, write them to the folder `items`."""
+    source = discover(data, items / "images")
+    found = find_columns(source.rows, wanted, ask)
+    located, found = _locate(source, found, images, items / "images")
+    labelled = [(_get_text(row, found), label) for row in source.rows if (label := _get_label(row, found))]
+    if not labelled:
+        raise ManifestError(f"{data}: `{found.output}` has no labels, or only texts; name the column with --label")
+    columns = _make_columns(source.rows, found)
+    if source.manifest is None or columns is None or located.rename or _has_lists(source.rows, found):
+        manifest, columns = _write_items(source.rows, found, located, items)
+        return _Data(source, found, located, manifest, columns, labelled)
+    return _Data(source, found, located, source.manifest, columns, labelled)
+
+
+def _write_pack(data: Path, read: _Data, folder: Path) -> tuple[Pack, str]:
+    """Write a pack: a copy of the one that knows these items, or else a new one. Return it, and a remark about it."""
+    known = find_known_pack(read.labelled, read.columns)
+    if known is not None:
+        shutil.copytree(known.folder, folder)
+        return load_pack(folder), f"the items are those of the pack {known.name}, which was copied"
+    found, rows = read.found, read.source.rows
+    first = found.instruction is not None and any(
+        PLACEHOLDER not in _get_text(row, found) and _get_images(row, found) for row in rows
+    )
+    language = choose_language(read.labelled)
+    write_pack(folder, data, language, read.columns, group_items(read.labelled), images_first=first)
+    return load_pack(folder), ""
+
+
+# --- what is said --------------------------------------------------------------------------------------------
+
+
+def _describe_data(data: Path, read: _Data) -> Iterator[str]:
+    found = read.found
+    named = [f"{FLAGS[role][2:]} `{name}`" for role in FLAGS if (name := getattr(found, role)) is not None]
+    columns = f"; {', '.join(named)} (change with {', '.join(FLAGS.values())})"
+    yield f"{data}: {read.source.kind}" + (columns if read.source.kind != LABEL_FOLDERS else "")
+    yield from (*read.source.remarks, *found.remarks)
+    if read.located.rename is not None:
+        yield f"images are those in {read.located.folder} whose file names are the last part of the names in the data"
+
+
+def _describe_items(intake: Intake, language: str, shown: str) -> Iterator[str]:
+    labels = Counter(sample.given for sample in intake.kept)
+    counts = f"{_count(intake.read, 'item')}, {_count(len(labels), 'label')}, {language}"
+    yield f"{counts}; {shown}" if shown else counts
+    listed = ", ".join(f"{label} {n:,}" for label, n in labels.most_common(12))
+    yield f"labels: {listed}{' …' if len(labels) > 12 else ''}"
+    if intake.dropped:
+        reasons = Counter(dropped.reason.replace("_", " ") for dropped in intake.dropped).most_common()
+        listed = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
+        yield f"{len(intake.kept):,} usable, {len(intake.dropped):,} not: {listed}; `labelstill check` lists them"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 # --- what the columns hold -----------------------------------------------------------------------------------
@@ -149,16 +204,12 @@ def _get_images(row: Row, found: Found) -> list[str]:
         return []
 
 
-def _make_columns(found: Found) -> Columns | None:
+def _make_columns(rows: Sequence[Row], found: Found) -> Columns | None:
     """Return the columns for a pack; None if items cannot be told apart by them."""
-    if found.id is None:
+    images = [tuple(_get_images(row, found)) for row in rows] if found.id is None else []
+    if found.id == found.image or (found.id is None and (not all(images) or len(set(images)) < len(images))):
         return None
     return Columns(id=found.id, instruction=found.instruction, image=found.image, output=found.output)
-
-
-def _describe_columns(found: Found) -> str:
-    named = [f"{FLAGS[role][2:]} `{name}`" for role in FLAGS if (name := getattr(found, role)) is not None]
-    return f"{', '.join(named)} (change with --id, --text, --image, --label)"
 
 
 # --- images --------------------------------------------------------------------------------------------------
@@ -195,6 +246,7 @@ def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Pa
     lines: list[bytes] = []
     for number, row in enumerate(rows, 1):
         own = row.get(found.id or "")
+        own = int(own) if isinstance(own, float) and own.is_integer() else own
         item = {"id": own if isinstance(own, int | str) and str(own).strip() else f"row-{number}"}
         item |= {"instruction": _get_text(row, found)} if found.instruction else {}
         item |= {"image": [rename(name) for name in _get_names(row, found)]} if found.image else {}
@@ -218,32 +270,23 @@ def _clean(value: object) -> object:
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-def _look_for_text(samples: Sequence[Sample], texts: Path) -> str:
-    """Return how many of some images show text, and whether all should be read; empty if there are no images."""
+def _look_for_text(samples: Sequence[Sample], texts: Path) -> tuple[str, bool]:
+    """Return a sentence about how many of some images show text, and whether all images should be read."""
     images = list({image.sha256: image for sample in samples for image in sample.images}.values())
     sampled = images[:: max(1, -(-len(images) // _SAMPLED_IMAGES))]
     if not sampled:
-        return ""
+        return "", False
     reader = OcrReader(texts)
     try:
         found = reader.read(sampled)
     except EngineError as error:
-        return f"OCR off: {error}"
+        return f"OCR off: {error}", False
     shown = sum(sum(map(str.isalnum, text)) >= _FEWEST_LETTERS for text in found.values())
     on = shown >= _WITH_TEXT * len(sampled)
-    return f"OCR {'on' if on else 'off'}: {shown} of {len(sampled)} sampled images show text"
+    return f"OCR {'on' if on else 'off'}: {shown} of {len(sampled)} sampled images show text", on
 
 
 # --- items ---------------------------------------------------------------------------------------------------
-
-
-def _describe_items(intake: Intake, labels: Mapping[str | None, int]) -> Iterator[str]:
-    ordered = sorted(labels.items(), key=lambda pair: -pair[1])
-    yield "labels: " + ", ".join(f"{label} {n:,}" for label, n in ordered[:12]) + (" …" if len(ordered) > 12 else "")
-    if intake.dropped:
-        reasons = Counter(dropped.reason.replace("_", " ") for dropped in intake.dropped).most_common()
-        listed = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
-        yield f"{len(intake.kept):,} usable, {len(intake.dropped):,} not: {listed}; `labelstill check` lists them"
 
 
 def _choose_folds(samples: Sequence[Sample], caches: Caches) -> int | None:

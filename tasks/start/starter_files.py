@@ -21,7 +21,7 @@ _KEYS = {
     "zh": {"reason_key": "理由", "label_key": "所属类别", "reason_max_chars": 50, "neither": "以上都不是"},
     "en": {"reason_key": "reason", "label_key": "label", "reason_max_chars": 200, "neither": "none of these"},
 }
-_OCR = {"zh": ("〔图中文字：", "〕"), "en": ("[text on the image: ", "]")}
+_OCR = {"zh": ("〔图中文字：", "〕"), "en": ("[text on the image:", "]")}
 
 
 def choose_language(items: Sequence[tuple[str, str]]) -> str:
@@ -65,7 +65,7 @@ def write_pack(
             lines += ["    # how the texts of this task begin", f"    recognise: {quote(task.recognise)}"]
         lines += ["    labels:"]
         lines += [f'      {quote(label)}: "" # {count:,} items' for label, count in task.labels.most_common()]
-    (folder / "pack.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "pack.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
 
 
 def make_ocr_option(language: str) -> str:
@@ -112,7 +112,8 @@ def make_run_file(data: Path, manifest: Path, images: Path, folds: int | None) -
 
 
 def _make_name(data: Path) -> str:
-    return re.sub(r"[^\w-]+", "-", data.resolve().stem).strip("-") or "items"
+    name = re.sub(r"[^\w-]+", "-", data.resolve().stem).strip("-")
+    return name if name not in ("", "images", "texts") else "items"  # artifacts/images belongs to all runs
 
 
 def _count_gpus() -> int:
