@@ -33,7 +33,7 @@ def init_command(
     caches = Caches(fields["images"].default, fields["texts"].default)
     wanted = {"id": id, "instruction": text, "image": image, "output": label}
     for line in start(data, images, Path(), caches, wanted, _ask if sys.stdin.isatty() else None):
-        typer.echo(line)
+        typer.echo("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
 
 
 def _ask(question: str, answers: Sequence[str]) -> str:
