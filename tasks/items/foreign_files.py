@@ -40,11 +40,14 @@ def find_likely_column(field: str, wanted: str, names: Iterable[str]) -> str | N
     return folded[close[0]] if close else None
 
 
-def rank_column(field: str, name: str) -> int:
-    """Return 0 if `name` is usual for `field` (id, image, …), 1 if a word of it is, 2 if it is not."""
+def rank_column(field: str, name: str) -> tuple[int, int]:
+    """Return 0 if `name` is usual for `field` (id, image, …), 1 if a word of it is, 2 if it is not; and how usual."""
     usual = (field, *_USUAL_NAMES[field])
     words = re.findall(r"[A-Z]?[^\W_A-Z]+|[A-Z]+", name)
-    return 0 if _fold(name) in usual else 1 if any(_fold(word) in usual for word in words) else 2
+    if (whole := _fold(name)) in usual:
+        return 0, usual.index(whole)
+    places = [usual.index(folded) for word in words if (folded := _fold(word)) in usual]
+    return (1, min(places)) if places else (2, 0)
 
 
 def suggest_columns(columns: Columns, names: Collection[str]) -> str:

@@ -136,18 +136,19 @@ def _list_best(role: str, profiles: Sequence[_Profile], items: int) -> list[_Pro
     """Return the columns that fit `role` best: those with the field's own name, else with a part of it, else any."""
     ranked: dict[int, list[_Profile]] = {}
     for profile in profiles:
-        rank = rank_column(role, profile.name)
+        rank = rank_column(role, profile.name)[0]
         if profile.fits(role, rank < 2, items):
             ranked.setdefault(rank, []).append(profile)
     if not ranked:
         return []
-    best = ranked[min(ranked)]
+    best = sorted(ranked[min(ranked)], key=lambda profile: rank_column(role, profile.name))
     if role == "instruction":
-        best = sorted(best, key=lambda profile: -profile.length)
-        return [profile for profile in best if 2 * profile.length >= best[0].length]
-    if role == "output":  # names rather than numbers
-        best = sorted(best, key=lambda profile: 2 * profile.texts < profile.filled)
-        return [
-            profile for profile in best if (2 * profile.texts < profile.filled) == (2 * best[0].texts < best[0].filled)
-        ]
+        longest = max(best, key=lambda profile: profile.length)
+        return sorted(
+            (profile for profile in best if 2 * profile.length >= longest.length),
+            key=lambda profile: -profile.length,
+        )
+    if role == "output":  # several labels rather than one, and names rather than numbers
+        best = [profile for profile in best if len(profile.different) > 1] or best
+        return [profile for profile in best if 2 * profile.texts >= profile.filled] or best
     return best
