@@ -8,25 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from tasks.errors import ConfigError, EngineError, ManifestError
 from tasks.items.cutting import PLACEHOLDER
 from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
-from tasks.items.image_names import ImageFolder
 from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.ocr import OcrReader
-from tasks.items.refusals import Unusable
-from tasks.items.samples import Intake, read_image_names, read_label, read_samples
-from tasks.packs.columns import Columns
+from tasks.items.samples import Intake, read_samples
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Sample, Split
-from tasks.start.columns import FLAGS, LONGEST_LABEL, Ask, Found, find_columns
-from tasks.start.conversions import LABEL, Row
-from tasks.start.discover import LABEL_FOLDERS, Source, discover
+from tasks.start.columns import FLAGS, Ask
+from tasks.start.data import Data, get_images, get_text, read_data
+from tasks.start.discover import LABEL_FOLDERS
 from tasks.start.grouping import find_known_pack, group_items
-from tasks.start.image_folder import Located, locate_images
 from tasks.start.starter_files import NAMES, choose_language, make_ocr_option, make_run_file, write_pack
 from tasks.storage.files import write_bytes
 from tasks.students.folds import make_folds
@@ -49,19 +43,6 @@ class Caches:
     texts: Path
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The items, and how labelstill reads them."""
-
-    source: Source
-    found: Found
-    located: Located
-    manifest: Path
-    columns: Columns
-    labelled: list[tuple[str, str]]
-    """(text, label) of each item with a label."""
-
-
 def start(
     data: Path, images: Path | None, folder: Path, caches: Caches, wanted: Mapping[str, str | None], ask: Ask | None
 ) -> Iterator[str]:
@@ -74,7 +55,7 @@ def start(
     _check_folders(folder, images)
     with tempfile.TemporaryDirectory(prefix=".labelstill-init-", dir=folder) as temporary:
         work = Path(temporary)
-        read = _read_data(data, images, work / ITEMS, wanted, ask)
+        read = read_data(data, images, work / ITEMS, wanted, ask)
         pack, remark = _write_pack(data, read, work / PACK)
         intake = read_samples(
             read.manifest, read.located.folder, pack, Split.LABELLED,
@@ -115,24 +96,7 @@ def _check_folders(folder: Path, images: Path | None) -> None:
         raise ManifestError(f"{images}: no such image folder; correct the second argument")
 
 
-def _read_data(
-    data: Path, images: Path | None, items: Path, wanted: Mapping[str, str | None], ask: Ask | None
-) -> _Data:
-    """Return the items in `data`; if they cannot be read as they stand, write them to the folder `items`."""
-    source = discover(data, items / "images")
-    found = find_columns(source.rows, wanted, ask)
-    located, found = _locate(source, found, images, items / "images")
-    labelled = [(_get_text(row, found), label) for row in source.rows if (label := _get_label(row, found))]
-    if not labelled:
-        raise ManifestError(f"{data}: `{found.output}` has no labels, or only texts; name the column with --label")
-    columns = _make_columns(source.rows, found)
-    if source.manifest is None or columns is None or located.rename or _has_lists(source.rows, found):
-        manifest, columns = _write_items(source.rows, found, located, items)
-        return _Data(source, found, located, manifest, columns, labelled)
-    return _Data(source, found, located, source.manifest, columns, labelled)
-
-
-def _write_pack(data: Path, read: _Data, folder: Path) -> tuple[Pack, str]:
+def _write_pack(data: Path, read: Data, folder: Path) -> tuple[Pack, str]:
     """Write a pack: a copy of the one that knows these items, or else a new one. Return it, and a remark about it."""
     known = find_known_pack(read.labelled, read.columns)
     if known is not None:
@@ -140,7 +104,7 @@ def _write_pack(data: Path, read: _Data, folder: Path) -> tuple[Pack, str]:
         return load_pack(folder), f"the items are those of the pack {known.name}, which was copied"
     found, rows = read.found, read.source.rows
     first = found.instruction is not None and any(
-        PLACEHOLDER not in _get_text(row, found) and _get_images(row, found) for row in rows
+        PLACEHOLDER not in get_text(row, found) and get_images(row, found) for row in rows
     )
     language = choose_language(read.labelled)
     write_pack(folder, data, language, read.columns, group_items(read.labelled), images_first=first)
@@ -150,7 +114,7 @@ def _write_pack(data: Path, read: _Data, folder: Path) -> tuple[Pack, str]:
 # --- what is said --------------------------------------------------------------------------------------------
 
 
-def _describe_data(data: Path, read: _Data) -> Iterator[str]:
+def _describe_data(data: Path, read: Data) -> Iterator[str]:
     found = read.found
     named = [f"{FLAGS[role][2:]} `{name}`" for role in FLAGS if (name := getattr(found, role)) is not None]
     columns = f"; {', '.join(named)} (change with {', '.join(FLAGS.values())})"
@@ -176,98 +140,7 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-# --- what the columns hold -----------------------------------------------------------------------------------
-
-
-def _get_text(row: Row, found: Found) -> str:
-    value = row.get(found.instruction or "")
-    return value if isinstance(value, str) else "" if value is None or value != value else str(value)
-
-
-def _get_label(row: Row, found: Found) -> str | None:
-    label = read_label(_unwrap(row.get(found.output)))
-    return label if isinstance(label, str) and len(label) <= LONGEST_LABEL else None
-
-
-def _unwrap(value: object) -> object:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _has_lists(rows: Sequence[Row], found: Found) -> bool:
-    return any(isinstance(row.get(found.output), list) for row in rows)
-
-
-def _get_images(row: Row, found: Found) -> list[str]:
-    try:
-        return read_image_names(row.get(found.image or ""))
-    except Unusable:
-        return []
-
-
-def _make_columns(rows: Sequence[Row], found: Found) -> Columns | None:
-    """Return the columns for a pack; None if items cannot be told apart by them."""
-    images = [tuple(_get_images(row, found)) for row in rows] if found.id is None else []
-    if found.id == found.image or (found.id is None and (not all(images) or len(set(images)) < len(images))):
-        return None
-    return Columns(id=found.id, instruction=found.instruction, image=found.image, output=found.output)
-
-
-# --- images --------------------------------------------------------------------------------------------------
-
-
-def _locate(source: Source, found: Found, given: Path | None, unpacked: Path) -> tuple[Located, Found]:
-    """Return where the images are, and the columns; without a column of images, a given folder may have them by id."""
-    if unpacked.is_dir() and given is None:
-        given = unpacked
-    by_id = found.image is None and given is not None and found.id is not None
-    looked = Found(found.id, found.instruction, found.id, found.output, found.remarks) if by_id else found
-    names = [name for row in source.rows for name in _get_names(row, looked)]
-    located = locate_images(names, source.base, given)
-    if by_id and not located.found:
-        raise ManifestError(f"{given}: no file is named after an item's `{found.id}`; name the column with --image")
-    if looked.image is not None and names and not located.found:
-        try:
-            ImageFolder(located.folder).find(names[0])
-        except Unusable as why:
-            raise ManifestError(
-                f"{why.detail}; none of {located.looked_up} images was found: give their folder as second argument"
-            ) from why
-    return located, looked
-
-
-def _get_names(row: Row, found: Found) -> list[str]:
-    value = row.get(found.image or "")
-    return [str(value)] if isinstance(value, int) else _get_images(row, found)
-
-
-def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Path) -> tuple[Path, Columns]:
-    """Write all items as JSON Lines, in their order, and return the file and its columns."""
-    rename = located.rename or str
-    lines: list[bytes] = []
-    for number, row in enumerate(rows, 1):
-        own = row.get(found.id or "")
-        own = int(own) if isinstance(own, float) and own.is_integer() else own
-        item = {"id": own if isinstance(own, int | str) and str(own).strip() else f"row-{number}"}
-        item |= {"instruction": _get_text(row, found)} if found.instruction else {}
-        item |= {"image": [rename(name) for name in _get_names(row, found)]} if found.image else {}
-        item |= {LABEL: _unwrap(row.get(found.output))}
-        lines.append(orjson.dumps(_clean(item), default=str))
-    write_bytes(folder / "items.jsonl", b"\n".join(lines) + b"\n")
-    return folder / "items.jsonl", Columns(
-        id="id",
-        instruction=found.instruction and "instruction",
-        image=found.image and "image",
-        output=LABEL,
-    )
-
-
-def _clean(value: object) -> object:
-    """Return the value with a question mark for each byte that is not UTF-8."""
-    if isinstance(value, dict):
-        return {key: _clean(field) for key, field in value.items()}
-    if isinstance(value, list):
-        return [_clean(entry) for entry in value]
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+# --- images and items ----------------------------------------------------------------------------------------
 
 
 def _look_for_text(samples: Sequence[Sample], texts: Path) -> tuple[str, bool]:
@@ -284,9 +157,6 @@ def _look_for_text(samples: Sequence[Sample], texts: Path) -> tuple[str, bool]:
     shown = sum(sum(map(str.isalnum, text)) >= _FEWEST_LETTERS for text in found.values())
     on = shown >= _WITH_TEXT * len(sampled)
     return f"OCR {'on' if on else 'off'}: {shown} of {len(sampled)} sampled images show text", on
-
-
-# --- items ---------------------------------------------------------------------------------------------------
 
 
 def _choose_folds(samples: Sequence[Sample], caches: Caches) -> int | None:

@@ -20,10 +20,17 @@ from tests.conftest import PrefectServer
 from tests.flows.commands.labelled_data import KINDS, frame, label, make_csv, picture, text, write_json
 
 
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("texts")
+
+
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder."""
+def folder(tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder. All tests share the text on images, so that it is read once."""
     monkeypatch.chdir(tmp_path)
+    Path("artifacts").mkdir()
+    Path("artifacts/texts").symlink_to(texts)
     return tmp_path
 
 
@@ -113,8 +120,7 @@ def test_a_small_set_gets_fewer_folds_and_one_label_none() -> None:
     assert student is not None and student.folds == 3
     Path("other").mkdir()
     pd.DataFrame({"text": [text(3 * n) for n in range(9)], "label": "cat"}).to_csv("other/m.csv", index=False)
-    for name in ("pack", "artifacts"):
-        shutil.rmtree(name)
+    shutil.rmtree("pack")
     Path("run.yaml").unlink()
     assert "once at least two labels have two different items" in call("init", "other")
     rows = [json.loads(line) for line in Path("items/items.jsonl").read_text().splitlines()]
