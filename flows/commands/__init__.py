@@ -7,7 +7,6 @@ check.py        what `check` reports: what a run would drop and ask
 relabel.py      relabel
 evaluate.py     evaluate, compare
 find_errors.py  find-errors
-correct.py      correct
 review.py       review
 card.py         card
 diff.py         diff

@@ -5,7 +5,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.commands.card import card_command
-from flows.commands.correct import correct_command
 from flows.commands.diff import diff_command
 from flows.commands.evaluate import compare_command, evaluate_command
 from flows.commands.find_errors import find_errors_command
@@ -33,7 +32,6 @@ app.command("demo")(demo_command)
 app.command("relabel")(relabel_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
-app.command("correct")(correct_command)
 app.command("card")(card_command)
 app.command("diff")(diff_command)
 app.add_typer(ledger_app, name="ledger")

@@ -155,7 +155,7 @@ def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> di
 
 
 def summarise(decisions: Decisions) -> dict[str, object]:
-    """Return the counts, the gate and the estimates for the JSON summary that `labelstill correct` prints."""
+    """Return the counts, the gate and the estimates for the JSON summary that `labelstill find-errors` prints."""
     gate = decisions.gate
     actions = Counter(decisions.action)
     unreviewed = sum(

@@ -137,10 +137,10 @@ def _find_majority(verdicts: Sequence[str | None]) -> str | None:
 
 
 def read_answers(file: Path) -> list[Answer]:
-    """Read the verdicts in a file that the review page saved or a person wrote: JSON Lines ``{"id", "verdict"}``.
+    """Read the verdicts in a file that the review page saved or a person wrote, or in a store: JSON Lines.
 
-    Lines with a null or empty verdict are left out unless they contain ``"withdrawn": true``. Raises JudgementError,
-    naming file and line, if a line is invalid.
+    Lines with a null or empty verdict are left out unless they contain ``"withdrawn": true`` or are from a store.
+    Raises JudgementError, naming file and line, if a line is invalid.
     """
     answers: list[Answer] = []
     check_size(file)
@@ -303,7 +303,8 @@ def _make_answer(file: Path, where: str, row: dict[str, Any]) -> Answer | None:
         raise JudgementError(f'{file}, {where}: needs an "id" and text in "verdict"')
     if not all(isinstance(value, str | None) for value in (*stated, by)):
         raise JudgementError(f'{file}, {where}: "given", "content" and "by" must be text; remove them or save again')
-    if not verdict.strip() and row.get("withdrawn") is not True:
+    withdrawn = row.get("withdrawn") is True or "at" in row  # a line of the store has a time
+    if not verdict.strip() and not withdrawn:
         return None
     return Answer(str(identity), verdict.strip() or None, *stated, where, (by or "").strip() or None)
 

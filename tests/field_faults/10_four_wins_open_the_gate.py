@@ -17,8 +17,10 @@ def run_labelstill(*words):
 
 
 def read_gate(folder, reviews):
+    old = any(Path("flows", name).exists() for name in ("commands/correct.py", "correct_cli.py", "cli.py"))
+    command = "correct" if old else "find-errors"
     done = run_labelstill(
-        *("correct", "--probabilities", folder / "p.jsonl", "--verdicts", folder / "v.jsonl"),
+        *(command, "--probabilities", folder / "p.jsonl", "--verdicts", folder / "v.jsonl"),
         *("--reviews", reviews, "--out", folder / "out.jsonl"),
     )
     if done.returncode:

@@ -312,7 +312,7 @@ def run_captions(folder: Path, commands: Commands) -> Sections:
 
 
 def run_correct(folder: Path, commands: Commands) -> Sections:
-    """`labelstill correct` on drawn probabilities: alone, with a teacher, with verdicts, and refused."""
+    """`labelstill find-errors` on drawn probabilities: alone, with a teacher, with verdicts, and refused."""
     random = numpy.random.default_rng(11)
     truth = random.integers(0, 4, 60)
     given = numpy.where(random.random(60) < 0.2, (truth + 1) % 4, truth)
@@ -342,18 +342,18 @@ def run_correct(folder: Path, commands: Commands) -> Sections:
         "for a precision": [*both, *judged, "--target-precision", 0.9],
     }.items():
         out = folder / f"{title}.out.jsonl"
-        commands.run(title, "correct", *words, "--out", out)
+        commands.run(title, "find-errors", *words, "--out", out)
         rows = Reader(folder).read_file(out) or {}
         if title == "with verdicts":
             sections[f"decisions {title}"] = {key: list(row.values()) for key, row in rows.items()}
         else:
             sections[f"decisions {title}"] = {key: decide_briefly(row) for key, row in rows.items()}
-    commands.run("refused", "correct", *both, "--reviews", 3, "--out", folder / "never.jsonl")
+    commands.run("refused", "find-errors", *both, "--reviews", 3)
     return {**commands.said, **sections}
 
 
 def run_real_noise(folder: Path, commands: Commands) -> Sections | None:
-    """`labelstill correct` on real noise, of which only figures and digests are recorded; None where it is absent."""
+    """`labelstill find-errors` on real noise; only figures and digests are recorded. None where it is absent."""
     data = SHARED / "data" / "correction" / "cifar10n_aggregate.npz"
     if not data.exists():
         print(f"real_noise: skipped, no {data}")
@@ -373,13 +373,13 @@ def run_real_noise(folder: Path, commands: Commands) -> Sections | None:
         words = ["--probabilities", files[0], "--probabilities", files[1], "--seed", seed]
         words += ["--teacher", files[2], "--teacher-share", 0.15]
         words += ["--reviews", 120, "--audit", 100, "--verdicts", folder / "verdicts.jsonl", "--out", out]
-        commands.run(f"seed {seed}", "correct", *words)
+        commands.run(f"seed {seed}", "find-errors", *words)
         sections[f"figures of seed {seed}"] = summarise_decisions(out, truth)
     return {**commands.said, **sections}
 
 
 def write_probabilities(file: Path, given: numpy.ndarray, probabilities: numpy.ndarray) -> None:
-    """Write a model's probabilities as `labelstill correct` reads them."""
+    """Write a model's probabilities as `labelstill find-errors` reads them."""
     rows = []
     for number, shares in enumerate(probabilities.round(6).tolist()):
         by_label = {f"class {label}": share for label, share in enumerate(shares) if share > 0}

@@ -1,4 +1,4 @@
-"""`labelstill correct` as a user runs it: a process, files in, a file out; what came out is checked here."""
+"""`labelstill find-errors` as a user runs it: a process, files in, a file out; what came out is checked here."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.benchmarks.correction.latent import NEITHER, Floats, Ints
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, item_id
 from tests.stub_server import ROOT
 
-COMMAND = (sys.executable, "-m", "flows.commands.main", "correct")
+COMMAND = (sys.executable, "-m", "flows.commands.main", "find-errors")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Noisy sets from a setting and a seed, and the files that `labelstill correct` reads."""
+"""Noisy sets from a setting and a seed, and the files that `labelstill find-errors` reads."""
 
 import zlib
 from dataclasses import dataclass, replace

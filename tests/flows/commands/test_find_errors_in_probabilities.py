@@ -1,4 +1,4 @@
-"""`labelstill correct`, called through the entry point of the installed command."""
+"""`labelstill find-errors --probabilities`, called through the entry point of the installed command."""
 
 import json
 import os
@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
-from flows.commands.main import main
+from flows.commands.main import app, main
 from flows.service.server import read_prefect_environment
 from tasks.correction.decide import correct
 from tasks.correction.judgements import read_probabilities, read_teacher
 from tasks.correction.settings import CorrectionSettings
+from tasks.records import content_digest
+from tasks.review.queue import PAGE, STORE, read_queue
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write
 from tests.benchmarks.correction.students import Student
 from tests.stub_server import ROOT
@@ -40,14 +44,14 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def correct_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`labelstill correct …` in this process."""
+def find_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`labelstill find-errors …` in this process."""
     # `main` sets missing variables; set here, they are restored after the test.
     for name, value in read_prefect_environment(ROOT).items():
         monkeypatch.setenv(name, os.environ.get(name, value))
 
     def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["labelstill", "correct", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["labelstill", "find-errors", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
@@ -174,52 +178,63 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_files_without_faults_are_valid(folder: Path, correct_command: Command) -> None:
-    result = correct_command(*arguments(folder, folder / "out.jsonl"))
+def test_the_files_without_faults_are_valid(folder: Path, find_errors: Command) -> None:
+    result = find_errors(*arguments(folder, folder / "out.jsonl"))
     assert result.code == 0 and result.err == ""
     assert [r["id"] for r in read_rows(folder / "out.jsonl")] == [f"x{i}" for i in range(8)]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_a_file_is_one_clear_line_and_nothing_is_written(
-    fault: str, folder: Path, correct_command: Command
+    fault: str, folder: Path, find_errors: Command
 ) -> None:
     change, words = FAULTS[fault]
     files = write_valid_files()
     change(files)
     for name, lines in files.items():
         (folder / f"{name}.jsonl").write_bytes("".join(each + "\n" for each in lines).encode(errors="surrogateescape"))
-    assert_refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), words)
+    assert_refused(find_errors, folder, arguments(folder, folder / "out.jsonl"), words)
 
 
 @pytest.mark.parametrize("name", "pqtv")
-def test_a_file_that_is_not_there_is_named(name: str, folder: Path, correct_command: Command) -> None:
+def test_a_file_that_is_not_there_is_named(name: str, folder: Path, find_errors: Command) -> None:
     (folder / f"{name}.jsonl").unlink()
-    assert_refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), [f"{name}.jsonl", "No such file"])
+    assert_refused(find_errors, folder, arguments(folder, folder / "out.jsonl"), [f"{name}.jsonl", "No such file"])
 
 
-def test_a_folder_instead_of_a_file_is_named(folder: Path, correct_command: Command) -> None:
+def test_a_folder_instead_of_a_file_is_named(folder: Path, find_errors: Command) -> None:
     (folder / "q.jsonl").unlink()
     (folder / "q.jsonl").mkdir()
-    assert_refused(correct_command, folder, arguments(folder, folder / "out.jsonl"), ["q.jsonl", "directory"])
+    assert_refused(find_errors, folder, arguments(folder, folder / "out.jsonl"), ["q.jsonl", "directory"])
 
 
-def test_reviews_need_verdicts(folder: Path, correct_command: Command) -> None:
-    given = ["--probabilities", folder / "p.jsonl", "--reviews", 3, "--out", folder / "out.jsonl"]
-    assert_refused(correct_command, folder, given, ["--reviews", "--verdicts"])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["run.yaml", "--probabilities", "p.jsonl", "--out", "out.jsonl"], ["run.yaml", "only one of them"]),
+        (["--probabilities", "p.jsonl"], ["--probabilities needs --out"]),
+        (["--reviews", 3], ["--reviews needs --probabilities"]),
+        (["run.yaml", "--gate-level", 0.3], ["--gate-level needs --probabilities"]),
+        (["--images", "."], ["--images needs --probabilities"]),
+    ],
+)
+def test_options_that_do_not_go_together(
+    given: list[object], words: list[str], folder: Path, find_errors: Command
+) -> None:
+    assert_refused(find_errors, folder, given, words)
 
 
-def test_verdicts_are_checked_even_if_none_is_used(folder: Path, correct_command: Command) -> None:
+def test_verdicts_are_checked_even_if_none_is_used(folder: Path, find_errors: Command) -> None:
     (folder / "v.jsonl").write_text(make_verdict("nobody", "a") + "\n")
     given = ["--probabilities", folder / "p.jsonl", "--verdicts", folder / "v.jsonl", "--out", folder / "out.jsonl"]
-    assert_refused(correct_command, folder, given, ["v.jsonl, line 1", "nobody"])
+    assert_refused(find_errors, folder, given, ["v.jsonl, line 1", "nobody"])
 
 
-def test_verdicts_that_do_not_fit_are_named_and_the_others_are_used(folder: Path, correct_command: Command) -> None:
+def test_verdicts_that_do_not_fit_are_named_and_the_others_are_used(folder: Path, find_errors: Command) -> None:
     lines = [make_verdict("gone", "a"), make_verdict("x1", "a"), make_verdict("x2", "c"), make_verdict("x1", "b")]
     lines += [json.dumps({"id": "x3", "verdict": v, "by": by}) for v, by in (("a", "Ann"), ("b", "Ben"))]
     (folder / "v.jsonl").write_text("\n".join(lines))
-    result = correct_command(*arguments(folder, folder / "out.jsonl"))
+    result = find_errors(*arguments(folder, folder / "out.jsonl"))
     rows = {r["id"]: r for r in read_rows(folder / "out.jsonl")}
     assert [i for i, r in rows.items() if r["reviewed"]] == ["x1"] and rows["x1"]["label"] == "b"
     assert "not used: line 1: item gone is not among the items" in result.err
@@ -229,7 +244,8 @@ def test_verdicts_that_do_not_fit_are_named_and_the_others_are_used(folder: Path
 
 def test_the_process_ends_with_2_and_one_line(folder: Path) -> None:
     (folder / "q.jsonl").write_text(make_row("x0") + "\n{\n")
-    words = [sys.executable, "-m", "flows.commands.main", "correct", *map(str, arguments(folder, folder / "out.jsonl"))]
+    given = map(str, arguments(folder, folder / "out.jsonl"))
+    words = [sys.executable, "-m", "flows.commands.main", "find-errors", *given]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert f"{folder / 'q.jsonl'}, line 2: not JSON" in done.stderr
@@ -261,11 +277,12 @@ def options(files: Files, out: Path, *, reviews: int = 60, teacher: bool = True,
 
 @pytest.mark.parametrize(("reviews", "teacher"), [(0, False), (0, True), (15, False), (60, True), (500, True)])
 def test_the_output_has_the_documented_fields(
-    reviews: int, teacher: bool, files: Files, tmp_path: Path, correct_command: Command
+    reviews: int, teacher: bool, files: Files, tmp_path: Path, find_errors: Command
 ) -> None:
     out = tmp_path / "new folder" / "out.jsonl"
-    result = correct_command(*options(files, out, reviews=reviews, teacher=teacher))
-    assert result.code == 0 and result.err == "" and len(result.out.splitlines()) == 1
+    result = find_errors(*options(files, out, reviews=reviews, teacher=teacher))
+    assert result.code == 0 and len(result.out.splitlines()) == 1
+    assert "100 items to review" in result.err if not reviews else result.err == ""
     rows, asked = read_rows(out), read_rows(files.probabilities[0])
     assert [(r["id"], r["given"]) for r in rows] == [(r["id"], r["given"]) for r in asked]
     truth = {r["id"]: r["verdict"] for r in read_rows(files.verdicts)}
@@ -292,9 +309,9 @@ def test_the_output_has_the_documented_fields(
 
 
 def test_suspicion_is_higher_where_labels_are_wrong(
-    files: Files, made: NoisySet, tmp_path: Path, correct_command: Command
+    files: Files, made: NoisySet, tmp_path: Path, find_errors: Command
 ) -> None:
-    correct_command(*options(files, tmp_path / "out", reviews=0, teacher=False))
+    find_errors(*options(files, tmp_path / "out", reviews=0, teacher=False))
     suspicion = [r["suspicion"] for r in read_rows(tmp_path / "out")]
     wrong = [s for s, g, t in zip(suspicion, made.given, made.truth, strict=True) if g != t]
     right = [s for s, g, t in zip(suspicion, made.given, made.truth, strict=True) if g == t]
@@ -302,17 +319,17 @@ def test_suspicion_is_higher_where_labels_are_wrong(
     assert above > 0.8  # the area under the ROC curve; 0.5 without any sense
 
 
-def test_without_reviews_verdicts_are_not_looked_at(files: Files, tmp_path: Path, correct_command: Command) -> None:
-    correct_command(*options(files, tmp_path / "without", reviews=0))
-    result = correct_command(*options(files, tmp_path / "with", reviews=0), "--verdicts", files.verdicts)
+def test_with_no_reviews_no_verdict_is_looked_at(files: Files, tmp_path: Path, find_errors: Command) -> None:
+    find_errors(*options(files, tmp_path / "without", reviews=0))
+    result = find_errors(*options(files, tmp_path / "with", reviews=0), "--verdicts", files.verdicts, "--reviews", 0)
     assert result.summary["reviews"] == 0
     assert (tmp_path / "with").read_bytes() == (tmp_path / "without").read_bytes()
 
 
 def test_verdicts_beyond_the_reviewed_items_are_not_used(
-    files: Files, made: NoisySet, tmp_path: Path, correct_command: Command
+    files: Files, made: NoisySet, tmp_path: Path, find_errors: Command
 ) -> None:
-    result = correct_command(*options(files, tmp_path / "out"))
+    result = find_errors(*options(files, tmp_path / "out"))
     assert result.summary["reviews"] == 60
     rows = read_rows(tmp_path / "out")
     seen = {r["id"] for r in rows if r["reviewed"]}
@@ -322,29 +339,27 @@ def test_verdicts_beyond_the_reviewed_items_are_not_used(
     none = [r for r in truth if r["id"] in seen]
     for poisoned in (wrong, none, truth[::-1]):
         write_rows(files.verdicts, poisoned)
-        assert correct_command(*options(files, tmp_path / "again")) == result
+        assert find_errors(*options(files, tmp_path / "again")) == result
         assert (tmp_path / "again").read_bytes() == (tmp_path / "out").read_bytes()
     write_rows(files.verdicts, [r | {"verdict": "neither"} for r in truth])
-    correct_command(*options(files, tmp_path / "again"))
+    find_errors(*options(files, tmp_path / "again"))
     assert [r["action"] for r in read_rows(tmp_path / "again")].count("drop") == 60
 
 
 def test_asked_items_without_a_verdict_are_not_reviewed_and_stay_within_the_budget(
-    files: Files, tmp_path: Path, correct_command: Command
+    files: Files, tmp_path: Path, find_errors: Command
 ) -> None:
     truth = read_rows(files.verdicts)
     write_rows(files.verdicts, truth[::2])
-    result = correct_command(*options(files, tmp_path / "out"))
+    result = find_errors(*options(files, tmp_path / "out"))
     reviewed = [r["id"] for r in read_rows(tmp_path / "out") if r["reviewed"]]
     assert result.summary["reviews"] == 60 and result.summary["verdicts"] == len(reviewed)
     assert 0 < len(reviewed) < 60 and set(reviewed) <= {r["id"] for r in truth[::2]}
 
 
-def test_the_teacher_is_used_on_the_suspicious_items_only(
-    files: Files, tmp_path: Path, correct_command: Command
-) -> None:
+def test_the_teacher_is_used_on_the_suspicious_items_only(files: Files, tmp_path: Path, find_errors: Command) -> None:
     assert files.teacher
-    result = correct_command(*options(files, tmp_path / "out"))
+    result = find_errors(*options(files, tmp_path / "out"))
     judgements = read_probabilities(files.probabilities)
     teacher_table = read_teacher(files.teacher, judgements)
     asked = correct(
@@ -358,7 +373,7 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(
         # All the weight on one label, and one that the items do not have.
         poison = {"probabilities": {judgements.labels[0]: 0.6, "poison": 0.4}}
         write_rows(files.teacher, [r | poison if only(r["id"]) else r for r in right][::-1])  # type: ignore[arg-type]
-        correct_command(*options(files, tmp_path / "again"))
+        find_errors(*options(files, tmp_path / "again"))
         return (tmp_path / "again").read_bytes()
 
     assert poisoned(lambda id: id not in suspicious) == (tmp_path / "out").read_bytes()
@@ -366,19 +381,19 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_another_audit(
-    files: Files, tmp_path: Path, correct_command: Command
+    files: Files, tmp_path: Path, find_errors: Command
 ) -> None:
-    first = correct_command(*options(files, tmp_path / "1"))
-    assert correct_command(*options(files, tmp_path / "2")) == first
+    first = find_errors(*options(files, tmp_path / "1"))
+    assert find_errors(*options(files, tmp_path / "2")) == first
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
-    correct_command(*options(files, tmp_path / "3", seed=1))
+    find_errors(*options(files, tmp_path / "3", seed=1))
     reviewed = [{r["id"] for r in read_rows(tmp_path / name) if r["reviewed"]} for name in "13"]
     assert reviewed[0] != reviewed[1]
 
 
-def test_the_layout_of_the_files_does_not_matter(files: Files, tmp_path: Path, correct_command: Command) -> None:
+def test_the_layout_of_the_files_does_not_matter(files: Files, tmp_path: Path, find_errors: Command) -> None:
     """Lines of other files in another order, extra fields, probabilities not normalised, zeros written out."""
-    correct_command(*options(files, tmp_path / "out"))
+    find_errors(*options(files, tmp_path / "out"))
     first, second = (read_rows(path) for path in files.probabilities)
     labels = sorted({label for r in first for label in r["probabilities"]})
     # Times a power of two, so that renormalising gives the same float; in the same order of labels for the same reason.
@@ -387,7 +402,7 @@ def test_the_layout_of_the_files_does_not_matter(files: Files, tmp_path: Path, c
         files.probabilities[1],
         [r | {"probabilities": {k: 8 * r["probabilities"].get(k, 0) for k in labels}} for r in second][::-1],
     )
-    correct_command(*options(files, tmp_path / "again"))
+    find_errors(*options(files, tmp_path / "again"))
     before, after = read_rows(tmp_path / "out"), read_rows(tmp_path / "again")
     figures = ("p_given", "p_candidate", "p_neither", "suspicion")
     assert [{k: v for k, v in r.items() if k not in figures} for r in before] == [
@@ -397,9 +412,9 @@ def test_the_layout_of_the_files_does_not_matter(files: Files, tmp_path: Path, c
         assert [r[name] for r in before] == pytest.approx([r[name] for r in after], abs=1e-4)
 
 
-def test_a_higher_target_precision_flags_fewer(files: Files, tmp_path: Path, correct_command: Command) -> None:
+def test_a_higher_target_precision_flags_fewer(files: Files, tmp_path: Path, find_errors: Command) -> None:
     flagged = [
-        correct_command(*options(files, tmp_path / "out"), "--target-precision", p).summary["flagged"]
+        find_errors(*options(files, tmp_path / "out"), "--target-precision", p).summary["flagged"]
         for p in (0.3, 0.6, 0.9)
     ]
     assert flagged[0] > flagged[1] > flagged[2] > 0
@@ -408,7 +423,7 @@ def test_a_higher_target_precision_flags_fewer(files: Files, tmp_path: Path, cor
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("labels", ["a", "ab"])
 @pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
-def test_tiny_files(count: int, labels: str, p: float, tmp_path: Path, correct_command: Command) -> None:
+def test_tiny_files(count: int, labels: str, p: float, tmp_path: Path, find_errors: Command) -> None:
     rows = [
         {"id": f"x{i}", "given": "a", "probabilities": {"a": p, "b": 1 - p} if "b" in labels else {"a": 1}}
         for i in range(count)
@@ -416,8 +431,85 @@ def test_tiny_files(count: int, labels: str, p: float, tmp_path: Path, correct_c
     file = write_rows(tmp_path / "p", rows)
     verdicts = write_rows(tmp_path / "v", [{"id": f"x{i}", "verdict": labels[-1]} for i in range(count)])
     given = ["--probabilities", file, "--teacher", file, "--out", tmp_path / "out"]
-    assert correct_command(*given).code == 0
+    assert find_errors(*given).code == 0
     assert [r["label"] for r in read_rows(tmp_path / "out")] == ["a"] * count
-    result = correct_command(*given, "--reviews", 10, "--verdicts", verdicts)
+    result = find_errors(*given, "--reviews", 10, "--verdicts", verdicts)
     assert result.summary["reviews"] == count
     assert [r["label"] for r in read_rows(tmp_path / "out")] == [labels[-1]] * count
+
+
+# --- the review queue ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(files: Files, tmp_path: Path) -> Files:
+    """The same probabilities; each line of the first file also has a text, and one or two images."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, colour in (("red.png", "red"), ("blue.png", "blue")):
+        Image.new("RGB", (8, 8), colour).save(images / name)
+    rows = read_rows(files.probabilities[0])
+    names = ["red.png", ["red.png", "blue.png"]]
+    write_rows(
+        files.probabilities[0], [r | {"text": f"text of {r['id']}", "image": names[n % 2]} for n, r in enumerate(rows)]
+    )
+    return files
+
+
+def test_without_verdicts_the_queue_and_its_page_are_written(
+    shown: Files, tmp_path: Path, find_errors: Command
+) -> None:
+    out = tmp_path / "run" / "out.jsonl"
+    images = ["--images", tmp_path / "images"]
+    result = find_errors(*options(shown, out, reviews=0), *images, "--reviews", 30, "--audit", 10)
+    cases = read_queue(out.parent / "review")
+    assert len(cases) == 30 and [case.blind for case in cases] == [True] * 10 + [False] * 20
+    assert all(case.parts[-1].type == "text" and case.parts[-1].text == f"text of {case.sample_id}" for case in cases)
+    assert {len(case.parts) for case in cases} == {2, 3}
+    assert any("teacher, asked blind" in case.why for case in cases)
+    page = (out.parent / "review" / PAGE).read_text(encoding="utf-8")
+    assert f"text of {cases[0].sample_id}" in page and page.count("data:image/webp") == 2
+    assert str(out.parent / "review" / PAGE) in result.err and result.summary["reviews"] == 0
+
+
+def test_all_verdicts_on_the_queue_are_used(shown: Files, tmp_path: Path, find_errors: Command) -> None:
+    """From the file that the page saves, and from the one to which `labelstill review import` writes."""
+    out = tmp_path / "run" / "out.jsonl"
+    find_errors(*options(shown, out, reviews=0))
+    before = out.read_bytes()
+    truth = {r["id"]: r["verdict"] for r in read_rows(shown.verdicts)}
+    cases = read_queue(out.parent / "review")
+    saved = [
+        {"id": c.sample_id, "content": content_digest(c), "given": c.given, "verdict": truth[c.sample_id]}
+        for c in cases
+    ]
+    page = write_rows(tmp_path / "saved.jsonl", saved)
+    result = find_errors(*options(shown, out, reviews=0), "--verdicts", page)
+    assert result.summary["reviews"] == result.summary["verdicts"] == len(cases) == 100
+    rows = {r["id"]: r for r in read_rows(out)}
+    assert {i for i, r in rows.items() if r["reviewed"]} == {c.sample_id for c in cases} and out.read_bytes() != before
+    withdrawn = write_rows(tmp_path / "withdrawn.jsonl", [saved[0] | {"verdict": None, "withdrawn": True}])
+    for file in (page, withdrawn):
+        CliRunner().invoke(app, ["review", "import", str(out.parent), str(file)], catch_exceptions=False)
+    result = find_errors(*options(shown, out, reviews=0), "--verdicts", out.parent / "review" / STORE)
+    assert result.summary["verdicts"] == 99
+    assert not {r["id"]: r for r in read_rows(out)}[cases[0].sample_id]["reviewed"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"text": 5}, ["p.jsonl, line 2: item 'x1'", '"text" is a number']),
+        ({"image": "gone.png"}, ["p.jsonl, line 2: item 'x1'", "gone.png"]),
+        ({"image": {"path": "a"}}, ["p.jsonl, line 2: item 'x1'", "expected file names"]),
+        ({}, ['p.jsonl: no item to review has an "image"']),
+    ],
+)
+def test_an_item_that_cannot_be_shown_is_named(
+    changed: dict[str, object], words: list[str], folder: Path, find_errors: Command
+) -> None:
+    rows = [json.loads(line) for line in write_valid_files()["p"]]
+    rows[1] |= changed
+    write_rows(folder / "p.jsonl", rows)
+    given = ["--probabilities", folder / "p.jsonl", "--images", folder, "--out", folder / "out.jsonl"]
+    assert_refused(find_errors, folder, given, words)
