@@ -38,7 +38,11 @@ _ENOUGH = 20
 _ROUNDS = 200
 """Number of bootstrap samples per interval."""
 _MARGIN = 0.1
-"""With fewer than `_ENOUGH` verdicts, an item is flagged if its margin is larger than this."""
+_USUAL_SHARE = 0.5
+"""With fewer than `_ENOUGH` verdicts, an item is flagged if its margin is larger than `_MARGIN` and the probability of
+its given label is below this share of the mean for that label (at least chance): students that are rarely sure of a
+label then flag it less. F1 on drawn screens .576 (margin alone .481, cleanlab .530), on CIFAR-10N .842 (.840) as the
+mean of six models."""
 _LEAST_DOUBT = -1.5
 """The teacher is asked only about items with a higher log-ratio. On human label noise (CIFAR-10N) 1 % of the others had
 a wrong label."""
@@ -102,19 +106,20 @@ def correct(
     never = set(np.flatnonzero(rejected).tolist())
     # 2. Audit. The choice does not depend on known verdicts, so a rerun asks about the same items as before.
     prior = calibrate(judgements, evidence, {}).beliefs(evidence)
-    audit = choose_audit(evidence, prior, min(settings.audit, settings.review_budget), seed)
+    audit = choose_audit(evidence, prior, settings.audit_size, seed)
     verdicts = {**look_up(audit), **known}
-    gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
+    gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, audit.tolist(), never)
     beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
     # 3. Spend the rest of the budget on the items with the highest expected gain.
     gain = expect_gain(beliefs, gate_open=gate.open)
-    more = choose_by_gain(gain, {*audit.tolist(), *verdicts}, settings.review_budget - len(audit))
+    spent = {*audit.tolist(), *verdicts}
+    more = choose_by_gain(gain, spent, max(0, settings.review_budget - len(spent)))
     if len(more):
         verdicts |= look_up(more)
-        gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, never)
+        gate = judge_gate(judgements, evidence, verdicts, settings.gate_level, audit.tolist(), never)
         beliefs = calibrate(judgements, evidence, verdicts).beliefs(evidence)
     # 4. Decide.
-    flagged = _flag(beliefs, evidence, settings.target_precision, len(verdicts)) | rejected
+    flagged = _flag(judgements, beliefs, evidence, settings.target_precision, len(verdicts)) | rejected
     estimates = _estimate(judgements, evidence, verdicts, flagged, seed)
     for item, verdict in verdicts.items():
         flagged[item] = verdict != judgements.given[item]
@@ -147,11 +152,16 @@ def _ask_teacher(
     return asked, teacher, rejected
 
 
-def _flag(beliefs: Beliefs, evidence: Suspicion, target_precision: float | None, verdicts: int) -> Flags:
+def _flag(
+    judgements: Judgements, beliefs: Beliefs, evidence: Suspicion, target_precision: float | None, verdicts: int
+) -> Flags:
     if verdicts < _ENOUGH:
-        if evidence.teacher_log_ratio.any():
-            return (evidence.margin > _MARGIN) & (evidence.teacher_log_ratio >= 0)
-        return evidence.margin > _MARGIN
+        own = judgements.students[np.arange(len(judgements.given)), judgements.given]
+        sums = np.bincount(judgements.given, own, len(judgements.labels))
+        means = sums / np.maximum(np.bincount(judgements.given, minlength=len(sums)), 1)
+        usual = np.maximum(means, 1 / len(means))[judgements.given]
+        doubtful = (evidence.margin > _MARGIN) & (own < _USUAL_SHARE * usual)
+        return doubtful & (evidence.teacher_log_ratio >= 0) if evidence.teacher_log_ratio.any() else doubtful
     if target_precision is not None:
         return flag_at_precision(beliefs.p_wrong, target_precision)
     return flag_for_best_f1(beliefs.p_wrong)

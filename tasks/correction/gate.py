@@ -26,6 +26,7 @@ _DISAGREEING = 0.75
 _FALSE_OPENING = 0.025
 """Maximum probability that the gate ever opens although the share of wins is only `gate_level`."""
 _MOST_MISSING = 1000
+_GOLDEN = (5**0.5 - 1) / 2
 _PARTS = 5
 """Each fifth of the verdicts is compared with a model fitted to the other four."""
 
@@ -72,15 +73,16 @@ def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> 
 
     In three quarters of them the students disagree with the given label. These are drawn evenly along their log-ratio.
     The others are weighted by their probability of being wrong, so that the audit does not contain many labels that
-    nobody doubts. If there are too few items of one kind, more of the other kind are drawn.
+    nobody doubts. If there are too few items of one kind, more of the other kind are drawn. A larger audit contains the
+    smaller one, so that raising the budget keeps what was judged.
     """
-    rng = np.random.default_rng(seed)
+    starts = np.random.default_rng(seed).random(2)
     disagree = np.flatnonzero(evidence.margin > 0)
     agree = np.flatnonzero(evidence.margin <= 0)
     first = min(len(disagree), max(round(count * _DISAGREEING), count - len(agree)))
     rest = min(count - first, len(agree))
-    even = _draw_evenly(rng, disagree, evidence.log_ratio, np.ones(len(disagree)), first)
-    doubtful = _draw_evenly(rng, agree, evidence.log_ratio, prior.p_wrong[agree] + 1e-6, rest)
+    even = _draw_evenly(starts[0], disagree, evidence.log_ratio, np.ones(len(disagree)), first)
+    doubtful = _draw_evenly(starts[1], agree, evidence.log_ratio, prior.p_wrong[agree] + 1e-6, rest)
     return np.concatenate([even, doubtful])
 
 
@@ -89,16 +91,19 @@ def judge_gate(
     evidence: Suspicion,
     verdicts: Mapping[int, int],
     level: float,
+    audit: Collection[int],
     never: Collection[int] = frozenset(),
 ) -> Gate:
     """Return the gate that follows from `verdicts`, which maps an item to a label index (-1: neither label is right).
 
-    Verdicts on items in `never` are not counted, because these items never change without a person.
+    Only verdicts on items in `audit` are counted: they are a sample, and they were given without knowing what the
+    models say. Items in `never` are not counted, because they never change without a person.
     """
+    counted = set(audit).difference(never)
     wins = losses = neither = 0
     for held_out, beliefs in cross_fit(judgements, evidence, verdicts):
         for i in held_out:
-            if i in never or beliefs.p_candidate[i] <= beliefs.p_given[i]:
+            if i not in counted or beliefs.p_candidate[i] <= beliefs.p_given[i]:
                 continue
             candidate, given = int(evidence.candidate[i]), int(judgements.given[i])
             wins += verdicts[i] == candidate
@@ -152,18 +157,20 @@ def bound_win_share(wins: int, losses: int) -> float:
     return cast(float, brentq(exceed_ratio, 1e-12, min(wins / (wins + losses), 1 - 1e-12)))
 
 
-def _draw_evenly(rng: np.random.Generator, items: Ints, by: Values, weights: Values, count: int) -> Ints:
-    """Sort `items` by `by`, cut them into `count` stretches of equal weight, and return one drawn from each."""
+def _draw_evenly(start: float, items: Ints, by: Values, weights: Values, count: int) -> Ints:
+    """Sort `items` by `by` and return `count` of them that are evenly spread over their total weight.
+
+    Each step along the weight is the golden ratio of the whole, so that the first few are evenly spread too.
+    """
     if count >= len(items):
         return items
     order: Ints = np.argsort(by[items], kind="stable")
     ends: list[float] = np.cumsum(weights[order]).tolist()
     drawn: list[int] = []
     free = np.ones(len(items), dtype=bool)
-    points: list[float] = ((np.arange(count) + rng.random(count)) * ends[-1] / count).tolist()
-    for point in points:
+    for point in ((start + np.arange(count) * _GOLDEN) % 1 * ends[-1]).tolist() if count else ():
         place = min(bisect_left(ends, point), len(items) - 1)
-        if not free[place]:  # its weight spans several stretches: take the nearest item that is still free
+        if not free[place]:  # it was drawn before: take the nearest item that is still free
             left = np.flatnonzero(free)
             place = int(left[np.abs(left - place).argmin()])
         free[place] = False

@@ -29,10 +29,10 @@ class CorrectionSettings(VoteSettings):
     """How given labels are checked, and when they are changed."""
 
     review_budget: int = Field(default=100, ge=0)
-    """Maximum number of items that the reviewer is asked about."""
-    audit: int = Field(default=100, ge=0)
-    """Number of reviewed items that are drawn as a sample, to calibrate probabilities and to judge the gate. The other
-    reviews go to the items where a verdict is expected to help most."""
+    """Maximum number of items that the reviewer is asked about in all, verdicts of earlier runs included."""
+    audit: int | None = Field(default=None, ge=0)
+    """Number of reviewed items that are drawn as a sample, to calibrate probabilities and to judge the gate; none: a
+    third of the budget. The other reviews go to the items where a verdict is expected to help most."""
     teacher_share: float = Field(default=0.25, ge=0, le=1)
     """Maximum share of the items that the teacher is asked about, most suspicious first."""
     target_precision: float | None = Field(default=None, ge=0, le=1)
@@ -43,3 +43,8 @@ class CorrectionSettings(VoteSettings):
     gate_level: float = Field(default=0.5, ge=0, le=1)
     """Labels change without a review only if enough audited proposals were right: the lower bound of their share must
     exceed this. The bound holds however often verdicts are added."""
+
+    @property
+    def audit_size(self) -> int:
+        """Return the number of items to audit, at most the whole budget."""
+        return self.review_budget // 3 if self.audit is None else min(self.audit, self.review_budget)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solve as solve_system
+from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import log_softmax
@@ -219,7 +219,7 @@ def _fit_ridge(kernel: Array, landmarks: Array, goal: _Goal) -> tuple[Array, Arr
         gram, goals = weighted @ kernel[used], weighted @ one_hot[used]
         jitter = 1e-8 * max(float(np.trace(gram)), 1e-3) * np.eye(len(gram))
         among = kernel[landmarks]
-        return np.stack([solve_system(gram + r * among + jitter, goals, assume_a="pos") for r in ridges], axis=1)
+        return np.stack([cho_solve(cho_factor(gram + r * among + jitter), goals) for r in ridges], axis=1)
 
     scores = goal.score_held_out(lambda used, asked: np.tensordot(kernel[asked], solve(used, RIDGES), 1))
     if scores.ndim == 2:  # no item can be held out

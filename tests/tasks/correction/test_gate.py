@@ -59,7 +59,7 @@ def contradicted(disagreeing: int, agreeing: int = 40) -> Judgements:
 
 
 def gate(judgements: Judgements, verdicts: dict[int, int], level: float = 0.5) -> Gate:
-    return judge_gate(judgements, measure_evidence(judgements), verdicts, level)
+    return judge_gate(judgements, measure_evidence(judgements), verdicts, level, verdicts)
 
 
 def test_the_gate_opens_when_candidates_were_right_and_stays_closed_when_they_were_wrong() -> None:
@@ -223,3 +223,10 @@ def test_no_item_left_out_gains_more(gain: list[float], asked: set[int], count: 
     free = set(range(len(gain))) - asked
     assert set(chosen) <= free and len(chosen) == min(count, len(free)) == len(set(chosen))
     assert [gain[i] for i in chosen] == sorted((gain[i] for i in free), reverse=True)[:count]
+
+
+def test_only_verdicts_on_the_audit_count() -> None:
+    judgements = contradicted(40)
+    verdicts = dict.fromkeys(range(30), 1)
+    found = judge_gate(judgements, measure_evidence(judgements), verdicts, 0.5, audit=range(10, 18))
+    assert (found.wins, found.losses) == (8, 0)
