@@ -38,7 +38,7 @@ from tasks.records import USABLE, ImageRef, Request, Sample
 _IMAGES_PER_SHARD = 400
 """About 30 seconds of work: 80 ms per image (42 ms to decode a screenshot, 37 ms to resize it)."""
 _TEXTS_PER_SHARD = 16
-"""About 30 seconds of work: RapidOCR takes 2 to 4 s per screenshot on one core."""
+"""About 30 seconds of work: RapidOCR takes 0.5 to 2.5 s per screenshot on one core."""
 
 _BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
 """The run's budget. All stages of the run share it, although each stage is a separate flow."""

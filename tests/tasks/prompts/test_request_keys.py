@@ -11,7 +11,12 @@ DIALOGUE = sample("s", "\n用户: 在吗\n客服: 在的", image("c"), "这个�
 
 def prompter(pack: str, context_length: int | None = None) -> Prompter:
     return Prompter(
-        load_pack(pack), "qwen@main", max_pixels=784 * 1280, min_pixels=56 * 56, context_length=context_length
+        load_pack(pack),
+        "qwen@main",
+        texts={"c": "订单详情"},
+        max_pixels=784 * 1280,
+        min_pixels=56 * 56,
+        context_length=context_length,
     )
 
 
@@ -33,7 +38,7 @@ def requests() -> dict[str, Request]:
     }
 
 
-# computed with the code of commit a716506
+# computed with the code of commit a716506; those of screenshots since the pack www2025 shows the text on them
 KEYS = {
     "rationale": "6b01af032efb06dee80d3e19577a63882939fd5d6d121cade0d34eaa3ad2071e",
     "rationale with a complaint": "9e9566dc827f8caddc04d01d2c19c3ab1e7e16191a576265520843d207c900b8",
@@ -41,8 +46,8 @@ KEYS = {
     "classify without a reason": "a0811d97f635ff27ff60a368956764cd54498229b87d954fe747ef8a83333bf3",
     "classify again": "6b55e245102ef9f2b331c406db062c017e6773ce61cf30b68b705832d257b092",
     "conclude": "60620056d5f1cd913a1a1b4b22193c5f95485c59f803cc3037f0f30ec0f6d845",
-    "classify a screenshot": "9e50df0bcaba0ee93226f552a66d71b6f699523f23f0fc84bdafc711e1612dac",
-    "rationale of a screenshot": "1937232af2d3b4216904791f567a453fbb4a297eba4ed9d4fc97957a2f948067",
+    "classify a screenshot": "915ef4ff3ff960a7808a8de005f8cbaad8c5be635618e50a86c9f2cc44fe9162",
+    "rationale of a screenshot": "c61fe3cbf464ddcb1836f7a0e0d138720b66cb320b50f2ff7a48196d3cb32373",
     "write": "c40e1f63838d8ccdb2e2d3eb5bc87316971c08790d3cdfacff162fefcffc2a98",
 }
 
