@@ -25,7 +25,14 @@ from tasks.correction.judgements import (
     split_judged,
     tabulate,
 )
-from tasks.correction.outcome import SUSPICIOUS, choose_cases, count_figures, record_corrections, write_suspicious
+from tasks.correction.outcome import (
+    SUSPICIOUS,
+    choose_cases,
+    count_figures,
+    describe_agreement,
+    record_corrections,
+    write_suspicious,
+)
 from tasks.correction.settings import ReviewerConfig
 from tasks.demo.stand_in import answer_from_truth
 from tasks.items.file_states import read_file_state
@@ -176,6 +183,11 @@ def _show_changes(corrections: Sequence[Correction], decisions: Decisions, revie
         for c in changed
     ]
     show_table("labels-changed", rows, f"{len(changed)} labels changed or dropped; {decisions.gate.summary}")
+    judged = decisions.judgements
+    agreement, advice = describe_agreement(int((judged.students.argmax(1) == judged.given).sum()), len(judged.ids))
+    log.info(agreement)
+    if advice:
+        log.warning(advice)
     waiting = sum(c.action is Action.REVIEW for c in corrections)
     log.info("%d labels changed or dropped, %d awaiting review; %s", len(changed), waiting, decisions.gate.summary)
     if waiting:

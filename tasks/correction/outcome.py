@@ -15,6 +15,7 @@ from tasks.storage.files import write_bytes
 
 SUSPICIOUS = "suspicious.csv"
 """Name of the table of labels that look wrong, in the stage's folder."""
+_LOW_AGREEMENT = 0.5
 _UNJUDGED_AUDIT = "chosen for the audit and not judged yet"
 
 
@@ -128,6 +129,21 @@ def write_suspicious(samples: Sequence[Sample], corrections: Sequence[Correction
     columns = ["id", "given", "candidate", "p_wrong", "action", "verdict", "source"]
     table = pd.DataFrame(sorted(rows, key=lambda row: (-float(row[3]), row[0])), columns=columns)
     write_bytes(file, table.to_csv(index=False, lineterminator="\n").encode("utf-8-sig"))  # Excel needs the mark
+
+
+def describe_agreement(agreeing: int, items: int) -> tuple[str, str]:
+    """Return how many given labels the students predict, as a sentence, and advice if they are few, else "".
+
+    Students that know little suspect many right labels.
+    """
+    share = agreeing / max(items, 1)
+    sentence = f"The students agree with {share:.0%} of {items:,} given labels."
+    if share >= _LOW_AGREEMENT:
+        return sentence, ""
+    return sentence, (
+        f"The students agree with only {share:.0%} of the labels, so their suspicion says little: add items or text "
+        "(`ocr` in the pack shows the text on images), or check whether people can tell the labels apart."
+    )
 
 
 def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> dict[str, float]:

@@ -4,15 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.correction.outcome import SUSPICIOUS
+from tasks.correction.outcome import SUSPICIOUS, describe_agreement
 from tasks.evaluation.table import TRANSDUCTIVE
 from tasks.report.card.facts import Facts, read_facts
 from tasks.report.card.warnings import is_transductive, list_warnings
 from tasks.storage.html import format_count
 
 _MAX_WARNINGS = 6
-_LOW_AGREEMENT = 0.5
-"""Below this share of given labels that the students predict, a warning says so."""
 _PAGES = (
     ("card", "card/index.html"),
     ("review page", "review/review.html"),
@@ -72,24 +70,18 @@ def summarize_search(output: Path, config: Path) -> Summary:
         int(facts.find_figure("correction", name) or 0)
         for name in ("disagreements", "flagged", "relabelled", "relabelled without a person", "waiting for review")
     )
-    agreement = 1 - differ / max(record.read, 1)
-    warnings: list[str] = []
-    if agreement < _LOW_AGREEMENT:
-        warnings.append(
-            "The students agree with few labels, so their suspicion says little: add items, or text to the items "
-            "(`ocr` in the pack), or check whether the labels can be told apart."
-        )
+    agreement, advice = describe_agreement(record.read - differ, record.read)
     folder = output / "correction"
     blind = flagged - len((folder / SUSPICIOUS).read_bytes().splitlines()) + 1  # the table has a header
     hidden = f"; {blind:,} of them are in the audit, whose evidence is hidden until you judge it" if blind > 0 else ""
     names = (("suspicious labels", SUSPICIOUS), ("report", "report.html"), ("corrected copies", "corrected"))
     return Summary(
         results=(
-            ("Students", f"agree with {agreement:.0%} of {format_count(record.read, 'label')}"),
+            ("Students", agreement),
             ("Suspicious", f"{flagged:,}{hidden}"),
             ("Changed", f"{changed - unreviewed:,} by people, {unreviewed:,} without a person"),
         ),
-        warnings=tuple(warnings),
+        warnings=(advice,) if advice else (),
         files=(
             ("review page", str(output / "review" / "review.html")),
             *((name, str(folder / file)) for name, file in names),

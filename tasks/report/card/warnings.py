@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tasks.correction.outcome import describe_agreement
 from tasks.report.card.facts import Facts
 from tasks.storage.html import format_count
 
@@ -62,6 +63,10 @@ def _check_labels(facts: Facts) -> Iterator[str]:
     if waiting:
         flagged = format_count(int(waiting), "given label")
         yield f"{flagged} flagged as probably wrong may be in the set: no person has reviewed them yet."
+    if (record := facts.records.get("correction")) is not None:
+        differ = int(facts.find_figure("correction", "disagreements") or 0)
+        if advice := describe_agreement(record.read - differ, record.read)[1]:
+            yield advice
     if "correction" in facts.records and not facts.find_figure("correction", "reviewed"):
         yield "No person has reviewed any label, so no label was changed and no estimate of wrong labels is calibrated."
     labels = facts.emitted.labels

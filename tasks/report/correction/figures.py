@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from tasks.correction.calibration import Flags, Values, flag_for_best_f1, resample_beliefs
 from tasks.correction.decide import Decisions
 from tasks.correction.gate import Gate, cross_fit
+from tasks.correction.outcome import describe_agreement
 from tasks.records import NEITHER, Action
 
 _BINS = 10
@@ -67,6 +68,9 @@ def measure(decisions: Decisions) -> dict[str, Any]:
     actions = Counter(decisions.action)
     return {
         "items": len(judgements.ids),
+        "agreement": describe_agreement(
+            int((judgements.students.argmax(1) == judgements.given).sum()), len(judgements.ids)
+        ),
         "labels": judgements.labels,
         "actions": {action.value: actions[action] for action in Action},
         "flagged": int(decisions.flagged.sum()),
