@@ -43,7 +43,7 @@ def read_costs(output: Path) -> Costs:
 def test_wrong_labels_are_found_judged_and_corrected(prefect_server: PrefectServer, config: Path) -> None:
     output = config.parent / "output"
     text = find_errors(config)
-    assert "Students" in text and "of 120 labels" in text and "labelstill review import" in text
+    assert "Students" in text and "of 120 given labels" in text and "labelstill review import" in text
     assert not (output / "emit").exists()
     assert read_costs(output).asked == 0
     table = pd.read_csv(output / "correction" / "suspicious.csv")
