@@ -139,11 +139,8 @@ def run_session(shape: str, items: Sequence[dict[str, str]], data: Path, folder:
     run(folder, "find-errors")
     output = next(folder.glob("artifacts/*/correction")).parent
     for budget in (40, 100):
-        queue = [json.loads(line) for line in (output / "review/queue.jsonl").read_text("utf-8").splitlines()]
-        verdicts = [
-            {"id": case["sample_id"], "verdict": find_item(truth, case["sample_id"])["label"]}
-            for case in queue[:budget]
-        ]
+        queue = read_queue(output / "review")[:budget]
+        verdicts = [{"id": case.sample_id, "verdict": find_item(truth, case.sample_id)["label"]} for case in queue]
         file = folder / f"verdicts-{budget}.jsonl"
         file.write_text("".join(json.dumps(v, ensure_ascii=False) + "\n" for v in verdicts), encoding="utf-8")
         run(folder, f"review import {output} {file} --by anna")
