@@ -5,7 +5,7 @@ same greeting.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tasks.items.image_hashes import ImageHashes, compute_hashes, is_same_picture, make_thumbnail
+from tasks.items.image_hashes import ImageHashes, compute_hashes, find_same_pictures, make_thumbnail
 from tasks.items.signatures import (
     PERMUTATIONS,
     Signatures,
@@ -68,11 +68,19 @@ def make_comparable_item(sample: Sample) -> Item:
 
 def is_near(one: Item, other: Item) -> bool:
     """Return whether two items are near-duplicates: similar texts, and the same pictures in the same order."""
-    if len(one.images) != len(other.images):
-        return False
-    if not _is_similar(one.text, other.text, WITH_IMAGES if one.images else ALONE):
-        return False
-    return all(is_same_picture(x, y) for x, y in zip(one.images, other.images, strict=True))
+    return bool(_keep_near([(one, other)]))
+
+
+def _keep_near(pairs: Iterable[tuple[Item, Item]]) -> list[int]:
+    """Return the positions of the pairs that are near-duplicates. Their pictures are compared together."""
+    similar = {
+        position: list(zip(one.images, other.images, strict=True))
+        for position, (one, other) in enumerate(pairs)
+        if len(one.images) == len(other.images)
+        and _is_similar(one.text, other.text, WITH_IMAGES if one.images else ALONE)
+    }
+    same = find_same_pictures(pair for shown in similar.values() for pair in shown)
+    return [at for at, shown in similar.items() if all((x.sha256, y.sha256) in same for x, y in shown)]
 
 
 def is_same_question(one: Item, other: Item) -> bool:
@@ -136,7 +144,7 @@ def find_near_pairs(
     for place, others in crowds.items():
         wanted.update((place,), others.tolist())
     items |= fetch(wanted - items.keys())
-    found = [(i, j) for i, j in pairs if is_near(items[i], items[j])]
+    found = [pairs[at] for at in _keep_near((items[i], items[j]) for i, j in pairs)]
     return sorted(found + _stopped_in_crowds(crowds, {i for i, j in found if j >= count}, items))
 
 
@@ -149,7 +157,8 @@ def find_shown_images(images: Sequence[ImageRef], held_out: Sequence[ImageRef], 
     found = {image.sha256 for image in held_out} & {image.sha256 for image in images}
     for image in {image.sha256: image for image in held_out}.values():
         maybe = _cut_from(image, shown)
-        found |= {refs[i].sha256 for i in np.flatnonzero(maybe).tolist() if is_same_picture(refs[i], image)}
+        same = find_same_pictures((refs[i], image) for i in np.flatnonzero(maybe).tolist())
+        found |= {shown for shown, _ in same}
     return found
 
 

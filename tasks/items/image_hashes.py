@@ -4,6 +4,7 @@ Different screens of one kind have similar hashes, so similar hashes only propos
 two pictures and decides whether one is a copy of the other, saved again or cropped.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -34,7 +35,7 @@ MOST_CROPPED = 0.03
 _STEPS = (0.0, MOST_CROPPED / 2, MOST_CROPPED)
 _COARSE = 4.0
 """Blur radius in thumbnail pixels: slower changes of brightness are not fine structure."""
-_TRIED = 8
+_AT_ONCE = 1000
 _RECIPE = 2
 """Version of the hash; raise it when a change gives the same picture another hash."""
 _SIGNED = 1 << 63
@@ -87,33 +88,55 @@ def compute_hashes(shown: Floats) -> NDArray[np.uint64]:
 
 
 def is_same_picture(one: ImageRef, other: ImageRef) -> bool:
-    """Return whether both files show the same picture, perhaps saved again, scaled, or cropped by up to 3 % per side.
+    """Return whether both files show the same picture (see `find_same_pictures`)."""
+    return bool(find_same_pictures([(one, other)]))
+
+
+def find_same_pictures(pairs: Iterable[tuple[ImageRef, ImageRef]]) -> set[tuple[str, str]]:
+    """Return the digests of each pair that shows the same picture, perhaps saved again, scaled or cropped by up to 3 %.
 
     Files with equal digests always do. For other files, the fine structure of one must correlate with that of one of 81
-    crops of the other by at least `SAME`. A file that cannot be read matches no file with another digest.
+    crops of the other by at least `SAME`. A file that cannot be read matches no file with another digest. The crops of
+    a picture are made once for all its pairs, since among screens of one layout most pairs must be compared.
     """
-    if one.sha256 == other.sha256:
-        return True
-    a, b = _smooth(one.path), _smooth(other.path)
-    return a is not None and b is not None and max(_likeness(a, b), _likeness(b, a)) >= SAME
+    listed = list(pairs)
+    wanted = {(one.sha256, other.sha256) for one, other in listed}
+    paths = {image.sha256: image.path for pair in listed for image in pair}
+    partners: dict[str, set[str]] = defaultdict(set)
+    for one, other in wanted:
+        if one != other:
+            partners[one].add(other)
+            partners[other].add(one)
+    same = {pair for pair in wanted if pair[0] == pair[1]}
+    for whole, others in partners.items():
+        known = [other for other in others if _find_structure(paths[other]) is not None]
+        crops = _make_crops(paths[whole]) if known else None
+        for start in range(0, len(known) if crops is not None else 0, _AT_ONCE):
+            some = known[start : start + _AT_ONCE]
+            likeness = (crops @ np.array([_find_structure(paths[other]) for other in some]).T).max(axis=0)
+            found = [other for other, value in zip(some, likeness.tolist(), strict=True) if value >= SAME]
+            same |= wanted & {pair for other in found for pair in ((whole, other), (other, whole))}
+    return same
 
 
-def _likeness(whole: Floats, cut: Floats) -> float:
-    """Return the best correlation of fine structure between `cut` and any of 81 crops of `whole`."""
-    fine = _fine(cut)
-    # <fine(X), fine(cut)> = <X, wanted>, X = CUTS_Y whole CUTS_Xᵀ: all 81 products without laying out 81 pictures
-    wanted = fine - _BLUR_Y.T @ fine @ _BLUR_X
-    sides = np.matmul(whole, np.swapaxes(_CUTS_X, 1, 2)).reshape(len(_CUTS_X), -1)
-    rows = np.matmul(np.swapaxes(_CUTS_Y, 1, 2), wanted).reshape(len(_CUTS_Y), -1)
-    # what is cropped takes its share of the picture's structure with it
-    left = np.maximum(_CUTS_Y.sum(axis=1) @ _fine(whole) ** 2 @ _CUTS_X.sum(axis=1).T, 1e-6)
-    best = 0.0
-    for place in np.argsort(rows @ sides.T / np.sqrt(left), axis=None)[-_TRIED:]:
-        y, x = divmod(int(place), len(_CUTS_X))
-        laid = _fine(_CUTS_Y[y] @ whole @ _CUTS_X[x].T)
-        lengths = float(np.linalg.norm(laid) * np.linalg.norm(fine))
-        best = max(best, float(np.vdot(laid, fine)) / max(lengths, 1e-6))
-    return best
+@lru_cache(maxsize=4096)
+def _find_structure(path: str) -> Floats | None:
+    """Return a picture's fine structure as a vector of length 1; None if the file cannot be read."""
+    shown = _smooth(path)
+    return None if shown is None else _scale(_fine(shown).reshape(1, -1))[0]
+
+
+def _make_crops(path: str) -> Floats | None:
+    """Return the fine structure of 81 crops of a picture as vectors of length 1; None if the file cannot be read."""
+    shown = _smooth(path)
+    if shown is None:
+        return None
+    crops = (_CUTS_Y @ shown)[:, None] @ np.swapaxes(_CUTS_X, 1, 2)
+    return _scale(_fine(crops).reshape(len(_CUTS_Y) * len(_CUTS_X), -1))
+
+
+def _scale(rows: Floats) -> Floats:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def _fine(shown: Floats) -> Floats:

@@ -1,4 +1,5 @@
 import io
+from itertools import combinations
 from pathlib import Path
 from random import Random
 
@@ -7,7 +8,15 @@ import pytest
 from PIL import Image
 
 from tasks.demo.screens import KINDS, draw_screen
-from tasks.items.image_hashes import HEIGHT, WIDTH, ImageHashes, compute_hashes, is_same_picture, make_thumbnail
+from tasks.items.image_hashes import (
+    HEIGHT,
+    WIDTH,
+    ImageHashes,
+    compute_hashes,
+    find_same_pictures,
+    is_same_picture,
+    make_thumbnail,
+)
 from tasks.records import ImageRef
 from tests.tasks.making import image
 
@@ -108,3 +117,13 @@ def test_hashes_are_kept_and_no_file_is_opened_twice(tmp_path: Path, monkeypatch
         monkeypatch.setattr("tasks.items.image_hashes.compute_hashes", lambda _, value=value: [value])
         extreme = save(tmp_path, f"{number}.png", make_screen(2 + number))
         assert ImageHashes(cache).hashes([extreme]) == ImageHashes(cache).hashes([extreme]) == {extreme.sha256: value}
+
+
+def test_pairs_are_compared_together_as_they_are_one_by_one(tmp_path: Path) -> None:
+    whole = save(tmp_path, "whole.png", make_screen(1))
+    copy = save(tmp_path, "copy.jpg", crop(make_screen(1), 0.02, 0, 0, 0.02))
+    others = [save(tmp_path, f"{seed}.png", make_screen(seed)) for seed in (2, 3)]
+    pairs = list(combinations([whole, copy, *others], 2))
+    found = find_same_pictures(pairs)
+    assert found == {(one.sha256, other.sha256) for one, other in pairs if is_same_picture(one, other)}
+    assert found == {(whole.sha256, copy.sha256)}
