@@ -131,7 +131,7 @@ def _make_crops(path: str) -> Floats | None:
     shown = _smooth(path)
     if shown is None:
         return None
-    crops = (_CUTS_Y @ shown)[:, None] @ np.swapaxes(_CUTS_X, 1, 2)
+    crops = np.asarray((_CUTS_Y @ shown)[:, None] @ np.swapaxes(_CUTS_X, 1, 2), np.float32)
     return _scale(_fine(crops).reshape(len(_CUTS_Y) * len(_CUTS_X), -1))
 
 

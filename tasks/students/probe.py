@@ -79,7 +79,7 @@ class ProbeRecipe:
                 _make_features(its, self.texts, self.images),
                 [s.given or "" for s in its],
                 [s.labels for s in its],
-                parts and [parts[s.id] for s in its],
+                None if parts is None else [parts[s.id] for s in its],
                 self.seed,
             )
             found, tasks[task] = to_arrays(classifier)
@@ -117,8 +117,8 @@ def predict_probe(
             if task in classifiers:
                 width = len(classifiers[task].arrays.get("images mean", ()))
                 features = _make_features(its, texts, images, width)
-                shares = classifiers[task].predict(features, [s.labels for s in its])
-                found |= dict(zip((s.id for s in its), shares, strict=True))
+                predicted = classifiers[task].predict(features, [s.labels for s in its])
+                found |= dict(zip((s.id for s in its), predicted, strict=True))
         for sample in some:
             shares = found.get(sample.id, {})
             yield Prediction(

@@ -22,7 +22,11 @@ def fit_trees(rows: Array, targets: Array, classes: int, seed: int) -> dict[str,
     The features, thresholds and children are those of inner nodes; the shares of the classes are those of leaves.
     """
     forest: Any = ExtraTreesClassifier(
-        _TREES, min_samples_leaf=_SMALLEST_LEAF, max_features=_FEATURES_PER_SPLIT, random_state=seed, n_jobs=-1
+        _TREES,
+        min_samples_leaf=_SMALLEST_LEAF,
+        max_features=_FEATURES_PER_SPLIT,  # pyright: ignore[reportArgumentType]
+        random_state=seed,
+        n_jobs=-1,
     )
     forest.fit(rows, targets)
     trees = [estimator.tree_ for estimator in forest.estimators_]
