@@ -179,7 +179,8 @@ class FoldStudents:
         gpus = self._count_gpus_per_fold() if spec.embedding_model else 0
         if gpus and samples:
             self.asker.close_engine()
-        shards = [Shard("compute image features", partial(describe_images, spec, part)) for part in several if part]
+        describe = partial(describe_images, spec, folder=self.config.images)
+        shards = [Shard("compute image features", partial(describe, part)) for part in several if part]
         found = run_shards(self.config, "image features", shards, gpus=gpus)
         return {digest: vector for vectors in found for digest, vector in vectors.items()}
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from tasks.items.pixels import render_pixels
+from tasks.models.engines.identity import identify_checkpoint
 from tasks.models.packages import require_model_packages
 from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef, Sample, TextPart
+from tasks.storage.digest_cache import DigestCache
 from tasks.students.settings import ProbeSpec
 
 log = logging.getLogger("labelstill")
@@ -34,6 +37,8 @@ _SPEAKER = re.compile(r"\s*([^:：\n]{1,20}?)\s*[:：]")
 """The beginning of a dialogue turn that says who speaks."""
 _BACKGROUND = 24
 """Largest difference, of 255, between a pixel of the background and the colour of the border."""
+_RECIPE = 2
+"""Version of the histograms; raise it when the same picture gets other numbers."""
 _SIDE = 128
 _GRID = 8
 _ORIENTATIONS = 9
@@ -75,21 +80,32 @@ def count_ngrams(texts: Iterable[str]) -> csr_matrix:
     return csr_matrix(hashing.transform(texts), dtype=np.float32)
 
 
-def describe_images(spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vector]:
+def describe_images(spec: ProbeSpec, samples: Sequence[Sample], folder: Path | None = None) -> dict[str, Vector]:
     """Map the digest of each image of `samples` to a feature vector; return {} for `images: none`.
 
-    A vector contains colour and gradient histograms, or the mean output of the vision tower of `embedding_model`. An
-    image that can no longer be read is logged and left out. Raises EngineError when the model cannot be loaded.
+    A vector contains colour and gradient histograms, or the mean output of the vision tower of `embedding_model`. The
+    vectors are kept in `folder`/features.sqlite and used again. An image that can no longer be read is logged and left
+    out. Raises EngineError when the model cannot be loaded.
     """
     if spec.images == "none":
         return {}
-    images = list({image.sha256: image for sample in samples for image in sample.images}.values())
+    wanted = {image.sha256: image for sample in samples for image in sample.images}
+    recipe = (
+        f"histograms-{_RECIPE}" if spec.embedding_model is None else identify_checkpoint(spec.embedding_model, None)
+    )
+    cache = DigestCache(folder and folder / "features.sqlite", recipe)
+    known: dict[str, Vector] = {d: np.frombuffer(v, np.float32) for d, v in cache.get(wanted).items()}
+    images = [image for digest, image in wanted.items() if digest not in known]
+    if not images:
+        return known
     describe = _choose_describer(spec.embedding_model)
     # Decoding, most of the work, releases the interpreter's lock; the vision tower uses all cores by itself.
     workers = 1 if spec.embedding_model is not None else os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         vectors = zip(images, pool.map(partial(_describe_or_warn, describe), images), strict=True)
-        return {image.sha256: vector for image, vector in vectors if vector is not None}
+        new = {image.sha256: vector for image, vector in vectors if vector is not None}
+    cache.put({digest: vector.astype(np.float32).tobytes() for digest, vector in new.items()})
+    return known | new
 
 
 def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np.ndarray[Any, np.dtype[np.float32]]:

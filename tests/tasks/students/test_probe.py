@@ -17,7 +17,7 @@ from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError, EngineError
 from tasks.items.samples import read_samples
 from tasks.packs.pack import load_pack
-from tasks.records import Outcome, Prediction, Sample, Split, TextPart, content_digest
+from tasks.records import ImagePart, Outcome, Part, Prediction, Sample, Split, TextPart, content_digest
 from tasks.students.folds import make_folds
 from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_classifier import Features, fit
@@ -247,6 +247,21 @@ def test_models_on_images_are_left_out_where_they_do_not_help() -> None:
     assert not [name for name in blind.models if name.endswith("images")]
     seeing = fit(Features({"dialogue": counts * 0}, telling), labels, [("退款", "发货")] * 80, parts, 0)
     assert set(seeing.models) == {"ridge images", "trees images"}
+
+
+def test_features_are_kept_and_used_again(data: Data, tmp_path: Path) -> None:
+    first = describe_images(SPEC, data.few(20), tmp_path)
+    gone = [s.model_copy(update={"parts": move_images(s, tmp_path / "gone")}) for s in data.few(20)]
+    again = describe_images(SPEC, gone, tmp_path)
+    assert first.keys() == again.keys() and all((again[digest] == vector).all() for digest, vector in first.items())
+    assert describe_images(SPEC, gone, tmp_path / "elsewhere") == {}
+
+
+def move_images(item: Sample, folder: Path) -> tuple[Part, ...]:
+    return tuple(
+        p if isinstance(p, TextPart) else ImagePart(image=p.image.model_copy(update={"path": str(folder / "x.png")}))
+        for p in item.parts
+    )
 
 
 @pytest.mark.parametrize("size", [(28, 28), (60, 30)])
