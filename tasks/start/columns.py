@@ -19,7 +19,13 @@ FLAGS = {"id": "--id", "instruction": "--text", "image": "--image", "output": "-
 LONGEST_LABEL = 200
 """Characters; a longer text is no label."""
 _IMAGE_NAME = re.compile(r"(?i).+\.(?:png|jpe?g|webp|gif|bmp|tiff?)|data:image/.*", re.DOTALL)
-_NO_LABELS = {
+_WORDS = re.compile(r"[^\W\d_]{2,}[\s,;:]+[^\W\d_]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2}")
+"""Two words, or two characters of a script without spaces."""
+_DATE_WORDS = re.compile(
+    r"(?i)\b(?:(?:mon|tue|wed|thu|fri|sat|sun)(?:s|nes|rs|ur)?(?:day)?|jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?"
+    r"|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?|am|pm|utc|gmt)\b"
+)
+_OTHER_NAMES = {
     "split",
     "lang",
     "language",
@@ -31,6 +37,7 @@ _NO_LABELS = {
     "updated_at",
     "lead_time",
 }
+"""Names of columns that are neither labels nor texts."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class _Profile:
     texts: int = 0
     letters: int = 0
     images: int = 0
+    worded: int = 0
     fractions: int = 0
     different: set[str] = field(default_factory=set[str])
 
@@ -61,6 +69,7 @@ class _Profile:
         if isinstance(value, str):
             self.texts += 1
             self.letters += len(value)
+            self.worded += bool(_WORDS.search(_DATE_WORDS.sub("", value[:500])))
         self.fractions += isinstance(value, float) and not value.is_integer()
         self.images += is_image(value)
         self.different.add(str(read_label(value)))
@@ -70,8 +79,9 @@ class _Profile:
         """Mean number of characters."""
         return self.letters / max(1, self.texts)
 
-    def fits(self, role: str, known: bool, items: int) -> bool:
-        """Return whether the content fits the field `role`; `known` if the column's name does."""
+    def fits(self, role: str, rank: int, items: int) -> bool:
+        """Return whether the content fits the field `role`; `rank` says how well the column's name does."""
+        known = rank < 2
         if role == "image":
             return 2 * self.images > self.filled
         if role == "id":
@@ -79,9 +89,14 @@ class _Profile:
         if role == "output":
             if known:
                 return 2 * self.images <= self.filled and self.length <= LONGEST_LABEL
-            repeated = 1 < len(self.different) <= self.filled / 2 and self.name.casefold() not in _NO_LABELS
+            repeated = 1 < len(self.different) <= self.filled / 2 and self.name.casefold() not in _OTHER_NAMES
             return repeated and self.length <= 60 and self.fractions == 0
-        return 2 * self.texts > self.filled and (known or self.length >= 4) and 2 * self.images <= self.filled
+        return 2 * self.texts > self.filled and (rank == 0 or self._has_sentences()) and 2 * self.images <= self.filled
+
+    def _has_sentences(self) -> bool:
+        """Return whether most values have several words, unlike dates and names of files, and few values repeat."""
+        varied = len(self.different) > max(1, self.filled / 3) and self.name.casefold() not in _OTHER_NAMES
+        return varied and 2 * self.worded > self.filled
 
 
 def is_image(value: object) -> bool:
@@ -137,7 +152,7 @@ def _list_best(role: str, profiles: Sequence[_Profile], items: int) -> list[_Pro
     ranked: dict[int, list[_Profile]] = {}
     for profile in profiles:
         rank = rank_column(role, profile.name)[0]
-        if profile.fits(role, rank < 2, items):
+        if profile.fits(role, rank, items):
             ranked.setdefault(rank, []).append(profile)
     if not ranked:
         return []

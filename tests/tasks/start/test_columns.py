@@ -9,6 +9,9 @@ from tasks.start.conversions import Row
 NUMBERS = range(40)
 TEXT = [f"a text of some length, number {n}" for n in NUMBERS]
 KIND = [("cat", "dog")[n % 2] for n in NUMBERS]
+DATE = [f"Mon, {n % 28 + 1} Jan 2026 10:{n:02d}:00 GMT" for n in NUMBERS]
+PLACE = [("living room", "front garden")[n // 20] for n in NUMBERS]
+KEY = [f"a7f{n:05d}" for n in NUMBERS]
 FILE = [f"{n}.png" for n in NUMBERS]
 
 
@@ -28,6 +31,9 @@ def find(wanted: str | None = None, **columns: Sequence[object]) -> Found:
         ({"text": TEXT, "productCategory": KIND, "split": ["train"] * 40}, (None, "text", None, "productCategory")),
         ({"text": TEXT, "label": [n % 3 for n in NUMBERS], "price": [n / 7 for n in NUMBERS]},
          (None, "text", None, "label")),
+        ({"image": FILE, "created_at": DATE, "when": DATE, "place": PLACE, "key": KEY, "label": KIND},
+         ("key", None, "image", "label")),
+        ({"text": PLACE, "note": TEXT, "label": KIND}, (None, "text", None, "label")),
         ({"image": [[name] for name in FILE], "answer": KIND}, (None, None, "image", "answer")),
     ],
 )  # fmt: skip
