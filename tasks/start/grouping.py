@@ -18,6 +18,8 @@ _LONGEST = 40
 """Characters of the beginning by which a task is recognised."""
 _MOST_TASKS = 10
 _FEWEST_ITEMS = 5
+_TASK_ITEMS = 10
+"""Fewest items of a task."""
 _IMAGES = r"\A\s*(?:(?:Picture\s*\d+\s*[:：]\s*)?<image>\s*)*"
 
 
@@ -45,7 +47,8 @@ def find_known_pack(items: Sequence[tuple[str, str]], columns: Columns) -> Pack 
 def group_items(items: Sequence[tuple[str, str]]) -> list[StarterTask]:
     """Group the (text, label) of all items into tasks: texts that begin alike, and beginnings that share labels.
 
-    The last task recognises every item, unless all texts have one of the beginnings.
+    The last task recognises every item, unless all texts have one of the beginnings. A task has several labels, and
+    more items than these: texts that begin with a word that gives their label away are no tasks.
     """
     bare = [re.sub(_IMAGES, "", text) for text, _ in items]
     for length in _HEADS:
@@ -59,9 +62,15 @@ def group_items(items: Sequence[tuple[str, str]]) -> list[StarterTask]:
         if sum(len(texts[head]) for head in common) < _COVERED * len(items):
             continue
         groups = _unite({head: set(labels[head]) for head in common})
-        if len(groups) > 1:
-            return _make_tasks(groups, texts, labels)
+        tasks = _make_tasks(groups, texts, labels)
+        if len(tasks) > 1 and all(_is_worth_it(task) for task in tasks):
+            return tasks
     return [StarterTask("items", None, Counter(label for _, label in items))]
+
+
+def _is_worth_it(task: StarterTask) -> bool:
+    """Return whether a task has labels to choose from, and items to learn them from."""
+    return len(task.labels) > 1 and task.labels.total() >= max(_TASK_ITEMS, 2 * len(task.labels))
 
 
 def _make_tasks(

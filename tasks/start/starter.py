@@ -107,8 +107,14 @@ def _write_pack(data: Path, read: Data, folder: Path) -> tuple[Pack, str]:
         PLACEHOLDER not in get_text(row, found) and get_images(row, found) for row in rows
     )
     language = choose_language(read.labelled)
-    write_pack(folder, data, language, read.columns, group_items(read.labelled), images_first=first)
-    return load_pack(folder), ""
+    tasks = group_items(read.labelled)
+    write_pack(folder, data, language, read.columns, tasks, images_first=first)
+    listed = "; ".join(f"{task.name}: {', '.join(list(task.labels)[:3])} …" for task in tasks)
+    return load_pack(folder), (
+        f"{len(tasks)} tasks, told apart by how the texts begin: {listed}; see {PACK}/pack.yaml"
+        if len(tasks) > 1
+        else ""
+    )
 
 
 # --- what is said --------------------------------------------------------------------------------------------

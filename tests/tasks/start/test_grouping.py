@@ -18,6 +18,11 @@ def test_wordings_with_the_same_labels_are_one_task() -> None:
     assert len(group_items(items)) == 1
 
 
+def test_texts_that_tell_their_label_are_one_task() -> None:
+    (task,) = group_items([(f"{word} and nothing else", word) for word in WORDS[:3] for _ in range(20)])
+    assert task.recognise is None and task.labels == dict.fromkeys(WORDS[:3], 20)
+
+
 def test_prompts_with_labels_of_their_own_are_tasks() -> None:
     shown = [("<image>\nWhat does the photo show? Answer in one word.", "xy"[n % 2]) for n in range(50)]
     said = [(f"What does the customer want? {text}", label) for text, label in NATURAL]
