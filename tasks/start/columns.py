@@ -108,6 +108,18 @@ def is_image(value: object) -> bool:
     return bool(names) and all(_IMAGE_NAME.fullmatch(name) for name in names)
 
 
+def check_header(data: object, rows: Sequence[Row]) -> None:
+    """Raise ManifestError if the first row of a table, which names its columns, is an item."""
+    names = list(rows[0]) if rows else []
+    values = {name: {str(row.get(name)) for row in rows} for name in names}
+    repeated = [name for name in names if name in values[name] and all(rank_column(r, name)[0] == 2 for r in FLAGS)]
+    if wrong := [name for name in names if is_image(name)] or repeated:
+        raise ManifestError(
+            f"{data}: the first row is an item (`{wrong[0]}`) where the columns should be named; "
+            "add a first row such as image,label"
+        )
+
+
 def find_columns(rows: Sequence[Row], wanted: Mapping[str, str | None], ask: Ask | None) -> Found:
     """Return the column of each field; `wanted` maps some fields to columns that were named by a person.
 

@@ -1,21 +1,26 @@
 """Read the items at DATA: their columns and images, and a new manifest if intake cannot read them as they stand."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
 
 from tasks.errors import ManifestError
+from tasks.items.foreign_files import rank_column
 from tasks.items.image_names import ImageFolder
 from tasks.items.refusals import Unusable
 from tasks.items.samples import read_image_names, read_label
 from tasks.packs.columns import Columns
-from tasks.start.columns import LONGEST_LABEL, Ask, Found, find_columns
+from tasks.start.columns import LONGEST_LABEL, Ask, Found, check_header, find_columns
 from tasks.start.conversions import LABEL, Row
 from tasks.start.discover import Source, discover
 from tasks.start.image_folder import Located, locate_images
 from tasks.storage.files import write_bytes
+
+_BASE64_IMAGES = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "data:image/")
+"""Beginnings of images in base64: PNG, JPEG, WebP and GIF."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,45 @@ class Data:
 def read_data(data: Path, images: Path | None, items: Path, wanted: Mapping[str, str | None], ask: Ask | None) -> Data:
     """Return the items in `data`; if they cannot be read as they stand, write them to the folder `items`."""
     source = discover(data, items / "images")
+    if source.kind in ("csv", "tsv"):
+        check_header(data, source.rows)
     found = find_columns(source.rows, wanted, ask)
-    located, found = _locate(source, found, images, items / "images")
+    _check_values(data, source.rows, found)
+    given = items / "images" if images is None and (items / "images").is_dir() else images
+    if found.image is None:
+        found = _find_bare_names(source, found, given)
+    located, found = _locate(source, found, given)
     labelled = [(get_text(row, found), label) for row in source.rows if (label := _get_label(row, found))]
     if not labelled:
         raise ManifestError(f"{data}: `{found.output}` has no labels, or only texts; name the column with --label")
     columns = _make_columns(source.rows, found)
-    if source.manifest is None or columns is None or located.rename or _has_lists(source.rows, found):
+    if source.manifest is None or columns is None or located.rename or _must_write(source.rows, found):
         manifest, columns = _write_items(source.rows, found, located, items)
         return Data(source, found, located, manifest, columns, labelled)
     return Data(source, found, located, source.manifest, columns, labelled)
+
+
+# --- what cannot be used --------------------------------------------------------------------------------------
+
+
+def _check_values(data: Path, rows: Sequence[Row], found: Found) -> None:
+    """Raise ManifestError for images written into the data, and for items with several labels each."""
+    packed = Counter(key for row in rows for key, value in row.items() if _is_packed_image(value))
+    for name, count in packed.most_common(1):
+        if 2 * count > len(rows):
+            raise ManifestError(
+                f"{data}: `{name}` has images in base64; save each as a file, and give the files' names"
+            )
+    several = [row for row in rows if isinstance(value := row.get(found.output), list) and len(value) > 1]
+    if 10 * len(several) > len(rows):
+        raise ManifestError(
+            f"{data}: {len(several):,} of {len(rows):,} items have several labels in `{found.output}`, such as "
+            f"{several[0][found.output]}; labelstill gives an item one label: write one each, such as `a+b` for both"
+        )
+
+
+def _is_packed_image(value: object) -> bool:
+    return isinstance(value, str) and len(value) >= 100 and value.startswith(_BASE64_IMAGES)
 
 
 # --- what the columns hold -----------------------------------------------------------------------------------
@@ -63,13 +97,15 @@ def _unwrap(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _has_lists(rows: Sequence[Row], found: Found) -> bool:
-    return any(isinstance(row.get(found.output), list) for row in rows)
+def _must_write(rows: Sequence[Row], found: Found) -> bool:
+    """Return whether intake cannot read a label that is a list, or the name of an image that is a number."""
+    return any(isinstance(row.get(found.output), list) or isinstance(row.get(found.image or ""), int) for row in rows)
 
 
 def get_images(row: Row, found: Found) -> list[str]:
+    value = row.get(found.image or "")
     try:
-        return read_image_names(row.get(found.image or ""))
+        return [str(value)] if isinstance(value, int) else read_image_names(value)
     except Unusable:
         return []
 
@@ -85,13 +121,26 @@ def _make_columns(rows: Sequence[Row], found: Found) -> Columns | None:
 # --- images --------------------------------------------------------------------------------------------------
 
 
-def _locate(source: Source, found: Found, given: Path | None, unpacked: Path) -> tuple[Located, Found]:
+def _find_bare_names(source: Source, found: Found, given: Path | None) -> Found:
+    """Return the columns with one called like an image, if files have its values as names without extension."""
+    remarks = list(found.remarks)
+    for name in dict.fromkeys(name for row in source.rows for name in row if rank_column("image", name)[0] == 0):
+        if name in (found.id, found.instruction, found.output):
+            continue
+        looked = replace(found, image=name)
+        located = locate_images([name for row in source.rows for name in get_images(row, looked)], source.base, given)
+        if 0 < located.looked_up <= 2 * located.found:
+            return looked
+        if located.looked_up:
+            remarks.append(f"not read: `{name}`, as no images have its values as names; --image names their column")
+    return replace(found, remarks=tuple(remarks))
+
+
+def _locate(source: Source, found: Found, given: Path | None) -> tuple[Located, Found]:
     """Return where the images are, and the columns; without a column of images, a given folder may have them by id."""
-    if unpacked.is_dir() and given is None:
-        given = unpacked
     by_id = found.image is None and given is not None and found.id is not None
     looked = Found(found.id, found.instruction, found.id, found.output, found.remarks) if by_id else found
-    names = [name for row in source.rows for name in _get_names(row, looked)]
+    names = [name for row in source.rows for name in get_images(row, looked)]
     located = locate_images(names, source.base, given)
     if by_id and not located.found:
         raise ManifestError(f"{given}: no file is named after an item's `{found.id}`; name the column with --image")
@@ -99,15 +148,9 @@ def _locate(source: Source, found: Found, given: Path | None, unpacked: Path) ->
         try:
             ImageFolder(located.folder).find(names[0])
         except Unusable as why:
-            raise ManifestError(
-                f"{why.detail}; none of {located.looked_up} images was found: give their folder as second argument"
-            ) from why
+            fix = "give their folder as second argument" if given is None else f"{given} is not their folder"
+            raise ManifestError(f"{why.detail}; none of {located.looked_up} images was found: {fix}") from why
     return located, looked
-
-
-def _get_names(row: Row, found: Found) -> list[str]:
-    value = row.get(found.image or "")
-    return [str(value)] if isinstance(value, int) else get_images(row, found)
 
 
 def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Path) -> tuple[Path, Columns]:
@@ -119,7 +162,7 @@ def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Pa
         own = int(own) if isinstance(own, float) and own.is_integer() else own
         item = {"id": own if isinstance(own, int | str) and str(own).strip() else f"row-{number}"}
         item |= {"instruction": get_text(row, found)} if found.instruction else {}
-        item |= {"image": [rename(name) for name in _get_names(row, found)]} if found.image else {}
+        item |= {"image": [rename(name) for name in get_images(row, found)]} if found.image else {}
         item |= {LABEL: _unwrap(row.get(found.output))}
         lines.append(orjson.dumps(_clean(item), default=str))
     write_bytes(folder / "items.jsonl", b"\n".join(lines) + b"\n")

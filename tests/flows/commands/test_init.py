@@ -1,5 +1,6 @@
 """`labelstill init`: from data of any usual kind to a pack and a run.yaml that `check` and `find-errors` read."""
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
@@ -144,6 +145,27 @@ def test_images_are_found_by_ids_or_by_the_last_part_of_their_names(folder: Path
     assert "36 kept" in call("check")
 
 
+def test_names_without_extension_are_read() -> None:
+    table = frame(Path("data"))
+    table.assign(image=range(36)).to_csv("data/m.csv", index=False)
+    said = call("init", "data")
+    assert "image `image`" in said and "36 items, 3 labels" in said
+    assert json.loads(Path("items/items.jsonl").read_text().splitlines()[1])["image"] == ["images/1.png"]
+
+
+def test_an_image_column_without_images_is_named() -> None:
+    table = frame(Path("data"))
+    table.assign(image="none yet").to_csv("data/m.csv", index=False)
+    assert "not read: `image`, as no images have its values as names" in call("init", "data")
+
+
+def test_a_wrong_image_folder_is_named() -> None:
+    make_lost_images(Path("data"))
+    Path("other").mkdir()
+    with pytest.raises(ManifestError, match="none of 36 images was found: other is not their folder"):
+        call("init", "data", "other")
+
+
 def test_what_cannot_be_used_is_counted() -> None:
     table = frame(Path("data"))
     Path("data/images/4.png").unlink()
@@ -161,6 +183,15 @@ def make_unlabelled(data: Path) -> None:
 def make_lost_images(data: Path) -> None:
     make_csv(data)
     shutil.rmtree(data / "images")
+
+
+def make_base64(data: Path) -> None:
+    packed = [base64.b64encode(picture(number)).decode() for number in range(36)]
+    frame(data).assign(image=packed).to_csv(data / "m.csv", index=False)
+
+
+def make_several_labels(data: Path) -> None:
+    frame(data).assign(label=[["cat", "dog"]] * 36).to_json(data / "m.jsonl", orient="records", lines=True)
 
 
 def make_text(name: str, content: str) -> Callable[[Path], None]:
@@ -181,6 +212,10 @@ def make_text(name: str, content: str) -> Callable[[Path], None]:
         (make_text("m.parquet", "PAR1"), "m.parquet: not "),
         (make_text("m.csv", "id;text;label\n1;a;b\n"), "separated by ';'"),
         (make_unlabelled, "no column has labels; the columns are `id`, `text`, `image`; name it with --label"),
+        (make_base64, "`image` has images in base64; save each as a file"),
+        (make_several_labels, "36 of 36 items have several labels in `label`, such as .'cat', 'dog'.; .* one label"),
+        (make_text("m.csv", "0.png,cat\n1.png,dog\n2.png,cat\n"), "the first row is an item \\(`0.png`\\)"),
+        (make_text("m.csv", "good food,cat\nbad,dog\nworse,cat\nugly,cat\n"), "the first row is an item \\(`cat`\\)"),
         (make_lost_images, "`0.png`: no such file .* give their folder as second argument"),
         (lambda data: None, "data: no such file or folder"),
     ],
