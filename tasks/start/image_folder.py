@@ -20,10 +20,15 @@ class Located:
     found: int
     looked_up: int
     rename: Callable[[str], str] | None = None
+    by_last_part: bool = False
+    """Whether only the last parts of the names, with or without extension, are those of files."""
 
 
 def locate_images(names: Sequence[str], base: Path, given: Path | None) -> Located:
     """Return the folder where most of `names` are: `given`, or one near the manifest's folder `base`.
+
+    That is `base`, a folder in it, its parent, or one beside it. Names with `..` are renamed to paths in the common
+    folder of the images.
 
     If fewer than half of the names are paths in any of these folders, but half of them name exactly one file by their
     last part, with or without its extension, `rename` returns that file's path in the folder.
@@ -34,7 +39,7 @@ def locate_images(names: Sequence[str], base: Path, given: Path | None) -> Locat
         (_look_up(sample, folder) for folder in _list_folders(sample, base, given)), key=lambda found: found.found
     )
     if 2 * best.found >= len(sample):
-        return best
+        return _avoid_parents(sample, best) if any(".." in Path(name).parts for name in sample) else best
     root = given or base
     paths = _index_files(root)
 
@@ -44,26 +49,47 @@ def locate_images(names: Sequence[str], base: Path, given: Path | None) -> Locat
         return there[0] if len(there) == 1 else name
 
     renamed = _look_up([rename(name) for name in sample], root)
-    return Located(root, renamed.found, len(sample), rename) if 2 * renamed.found >= max(1, len(sample)) else best
+    return Located(root, renamed.found, len(sample), rename, True) if 2 * renamed.found >= max(1, len(sample)) else best
+
+
+def _avoid_parents(names: Sequence[str], located: Located) -> Located:
+    """Return the common folder of images whose names lead out of a folder with `..`, which intake refuses."""
+    folder = located.folder
+    there = [os.path.normpath(folder / name) for name in names if _is_file(folder / name)]
+    root = os.path.commonpath([os.path.dirname(path) for path in there])
+
+    def rename(name: str) -> str:
+        return os.path.relpath(os.path.normpath(folder / name), root)
+
+    return Located(Path(root), located.found, located.looked_up, rename)
 
 
 def _look_up(names: Sequence[str], folder: Path) -> Located:
-    def exists(name: str) -> bool:
-        try:
-            return (folder / name).is_file()
-        except (OSError, ValueError):  # a name that is too long, or has a NUL
-            return False
+    return Located(folder, sum(_is_file(folder / name) for name in names), len(names))
 
-    return Located(folder, sum(map(exists, names)), len(names))
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        return False
 
 
 def _list_folders(names: Sequence[str], base: Path, given: Path | None) -> Iterable[Path]:
     """Return the folders in which names may be paths, the likeliest first."""
     if given is not None:
         return [given, given.parent]
-    folders = [base, *sorted(path for path in base.iterdir() if path.is_dir())[:_MOST_FOLDERS], base.parent]
+    parent = Path(os.path.normpath(base / ".."))
+    folders = [base, *_list_inside(base), parent, *_list_inside(parent)]
     absolute = [name for name in names if os.path.isabs(name)]
     return [*folders, Path(os.path.commonpath([os.path.dirname(name) for name in absolute]))] if absolute else folders
+
+
+def _list_inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())[:_MOST_FOLDERS]
+    except OSError:  # a folder that may not be read
+        return []
 
 
 def _index_files(root: Path) -> dict[str, list[str]]:

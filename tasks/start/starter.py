@@ -53,6 +53,7 @@ def start(
     ManifestError if no item can be used; then nothing is written.
     """
     _check_folders(folder, images)
+    created = [path for path in (caches.images, *caches.images.parents) if not path.exists()]
     with tempfile.TemporaryDirectory(prefix=".labelstill-init-", dir=folder) as temporary:
         work = Path(temporary)
         read = read_data(data, images, work / ITEMS, wanted, ask)
@@ -62,6 +63,8 @@ def start(
             known=caches.images / KNOWN, unpacked=caches.images / UNPACKED,
         )  # fmt: skip
         if not intake.kept:
+            if created:
+                shutil.rmtree(created[-1])
             detail = intake.dropped[0].detail
             raise ManifestError(f"{data}: none of its {intake.read} items can be used; the first, {detail}")
         yield from (*_describe_data(data, read), *filter(None, [remark]))
@@ -81,9 +84,7 @@ def start(
         write_bytes(folder / RUN, make_run_file(data, manifest, place, folds).encode(errors="replace"))
     if manifest != read.source.manifest:
         yield f"the items were written to {manifest}, where labelstill reads them"
-    yield f"wrote {PACK}/ and {RUN}; next: labelstill find-errors" + (
-        "" if folds else ", once at least two labels have two different items each"
-    )
+    yield f"wrote {PACK}/ and {RUN}; next: labelstill find-errors" + ("" if folds else _explain_no_folds(intake.kept))
 
 
 def _check_folders(folder: Path, images: Path | None) -> None:
@@ -126,8 +127,10 @@ def _describe_data(data: Path, read: Data) -> Iterator[str]:
     columns = f"; {', '.join(named)} (change with {', '.join(FLAGS.values())})"
     yield f"{data}: {read.source.kind}" + (columns if read.source.kind != LABEL_FOLDERS else "")
     yield from (*read.source.remarks, *found.remarks)
-    if read.located.rename is not None:
+    if read.located.by_last_part:
         yield f"images are those in {read.located.folder} whose file names are the last part of the names in the data"
+    elif found.image is not None and not read.located.folder.resolve().is_relative_to(read.source.base.resolve()):
+        yield f"images are those in {read.located.folder}"
 
 
 def _describe_items(intake: Intake, language: str, shown: str) -> Iterator[str]:
@@ -163,6 +166,16 @@ def _look_for_text(samples: Sequence[Sample], texts: Path) -> tuple[str, bool]:
     shown = sum(sum(map(str.isalnum, text)) >= _FEWEST_LETTERS for text in found.values())
     on = shown >= _WITH_TEXT * len(sampled)
     return f"OCR {'on' if on else 'off'}: {shown} of {len(sampled)} sampled images show text", on
+
+
+def _explain_no_folds(samples: Sequence[Sample]) -> str:
+    counts = Counter(sample.given for sample in samples)
+    if sum(count > 1 for count in counts.values()) < 2:
+        return ", once at least two labels have two different items each"
+    return (
+        ", once at least two labels have two items that share no images or texts: what shares them is held out "
+        "together, and nothing would be left to learn from"
+    )
 
 
 def _choose_folds(samples: Sequence[Sample], caches: Caches) -> int | None:

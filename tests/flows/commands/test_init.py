@@ -129,6 +129,23 @@ def test_a_small_set_gets_fewer_folds_and_one_label_none() -> None:
     assert rows[0] == {"id": "row-1", "instruction": text(0), "output": "cat"}
 
 
+def test_why_nothing_can_be_held_out_is_said(folder: Path) -> None:
+    table = frame(Path("data"))
+    table.assign(image="0.png").to_csv("data/m.csv", index=False)
+    assert "that share no images or texts: what shares them is held out together" in call("init", "data")
+
+
+def test_a_refusal_leaves_nothing_behind() -> None:
+    table = frame(Path("data"))
+    shutil.rmtree("artifacts")
+    for name in table.image:
+        (Path("data/images") / name).write_bytes(b"no image")
+    table.to_csv("data/m.csv", index=False)
+    with pytest.raises(ManifestError, match="none of its 36 items can be used"):
+        call("init", "data")
+    assert [path.name for path in Path().iterdir()] == ["data"]
+
+
 def test_images_are_found_by_ids_or_by_the_last_part_of_their_names(folder: Path) -> None:
     table = frame(Path("data"))
     for number in range(36):
