@@ -1,5 +1,6 @@
 """An item as its manifest contains it, before it is checked, and the text of a manifest file."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ _OTHER_KINDS = {
 def read_text(manifest: Path) -> str:
     """Return the text of a manifest, in which lone surrogates stand for bytes that are not UTF-8.
 
-    Raises ManifestError for another encoding: UTF-16, or GBK and GB18030, when most texts of the file can be read so.
+    Raises ManifestError for another encoding: UTF-16, or when most texts of the file can be read so, GBK, GB18030 or
+    Latin-1.
     """
     data = manifest.read_bytes()
     if kind := next((kind for start, kind in _OTHER_KINDS.items() if data.startswith(start)), None):
@@ -71,24 +73,42 @@ def read_text(manifest: Path) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{manifest}: the file is UTF-16; save it as UTF-8")
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    if not is_utf8(text) and _is_gb18030(data, text):
-        convert = f"iconv -f GB18030 -t UTF-8 {manifest.name} > utf8-{manifest.name}"
-        raise ManifestError(
-            f"{manifest}: the file is in GBK or GB18030; save it as UTF-8, for example with `{convert}`"
-        )
+    encoding = None if is_utf8(text) else _guess_encoding(data, text)
+    if encoding is not None:
+        name, spelling = encoding
+        convert = f"iconv -f {spelling} -t UTF-8 {manifest.name} > utf8-{manifest.name}"
+        raise ManifestError(f"{manifest}: the file is {name}; save it as UTF-8, for example with `{convert}`")
     return text
 
 
-def _is_gb18030(data: bytes, text: str) -> bool:
-    lines = [line for line in text.split("\n") if not line.isascii()]
+def _guess_encoding(data: bytes, text: str) -> tuple[str, str] | None:
+    """Return the encoding of a file that is not UTF-8, for people and for iconv; None if some lines are damaged."""
+    every = text.split("\n")
+    lines = [line for line in every if not line.isascii()]
     if 2 * sum(not is_utf8(line) for line in lines) <= len(lines):
-        return False  # the file is UTF-8, with some damaged lines
+        return None
+    if _is_gb18030(data):
+        return "in GBK or GB18030", "GB18030"
+    western = data.decode("cp1252", "replace")
+    accented = [word for word in re.findall(r"[^\W\d_]+", western) if not word.isascii()]
+    if 10 * len(lines) > len(every) and 2 * sum(any(map(str.isascii, word)) for word in accented) > len(lines):
+        return "not UTF-8, but probably Latin-1 (Windows-1252)", "WINDOWS-1252"
+    return None
+
+
+def _is_gb18030(data: bytes) -> bool:
+    """Return whether most of the text is Chinese once decoded, and not single characters beside Latin letters.
+
+    The latter are what accented letters of Latin-1 become, together with the letter after them.
+    """
     try:
         decoded = data.decode("gb18030")
     except UnicodeDecodeError:
         return False
+    runs = re.findall(r"[\u4e00-\u9fff]+", decoded)
+    inside = re.findall(r"(?<=[A-Za-z])[\u4e00-\u9fff](?![\u4e00-\u9fff])|\b[\u4e00-\u9fff](?=[A-Za-z])", decoded)
     chinese = sum("\u4e00" <= c <= "\u9fff" or "\u3000" <= c <= "\u303f" or "\uff00" <= c <= "\uffef" for c in decoded)
-    return 2 * chinese > sum(not c.isascii() for c in decoded)
+    return 2 * chinese > sum(not c.isascii() for c in decoded) and 2 * len(inside) <= len(runs)
 
 
 def describe_type(value: object) -> str:

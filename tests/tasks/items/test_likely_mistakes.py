@@ -128,6 +128,16 @@ def test_a_file_in_gbk_is_named_once_with_the_fix(images: Path, name: str) -> No
         read_content(images, name, text.encode("gb18030"))
 
 
+@pytest.mark.parametrize("words", [("Tür", "Größe"), ("café crème", "là-bas"), ("Übung", "schön")])
+def test_a_file_in_latin_1_is_not_taken_for_gbk(images: Path, words: tuple[str, ...]) -> None:
+    table = "id,text,label\n" + "".join(f"{n},a house,{words[n % 2]}\n" for n in range(30))
+    with pytest.raises(ManifestError, match=r"probably Latin-1 \(Windows-1252\).*iconv -f WINDOWS-1252"):
+        read_content(images, "m.csv", table.encode("latin-1"))
+    chinese = "id,text,label\n" + "".join(f"{n},a house,{('售后', 'T恤衫', '包')[n % 3]}\n" for n in range(30))
+    with pytest.raises(ManifestError, match="the file is in GBK"):
+        read_content(images, "m.csv", chinese.encode("gbk"))
+
+
 def test_one_damaged_line_does_not_make_a_file_gbk(images: Path) -> None:
     lines = [json.dumps(item(id=str(n)), ensure_ascii=False).encode() for n in range(4)]
     lines[2] = json.dumps(item(id="2"), ensure_ascii=False).encode("gb18030")
