@@ -63,7 +63,7 @@ def test_data_of_any_kind_are_checked_and_searched(prefect_server: PrefectServer
     assert f"{items} items, {len(labels)} labels" in said
     assert sorted(list_labels(read_pack())) == sorted(labels)
     assert f"labelled: {items} read, {items} kept, 0 dropped" in call("check")
-    assert f"of {items} labels" in call("find-errors")
+    assert f"of {items} given labels" in call("find-errors")
     assert read_record(load_config(Path("run.yaml")).output / "correction") is not None
     assert {file: file.read_bytes() for file in Path("data").rglob("*") if file.is_file()} == before
     with pytest.raises(ConfigError, match="pack: exists already, and `init` overwrites nothing"):
