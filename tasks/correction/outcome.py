@@ -58,7 +58,7 @@ def choose_cases(
     budget: int,
     judged: Collection[str] = (),
 ) -> list[ReviewCase]:
-    """Return at most `budget` cases for review, ordered by `order_queue`, and those of the items in `judged`.
+    """Return at most `budget` cases for review, ordered by `order_queue`; more only if more are in `judged`.
 
     The cases are the items whose verdict was looked up and, if the budget allows more, items that wait for a review.
     `records` has one entry per sample, in the order of `samples`. `judged` has the ids of all items with an imported
@@ -94,7 +94,7 @@ def choose_cases(
         for sample, record in zip(samples, records, strict=True)
         if record.action is Action.REVIEW or sample.id in kept
     )
-    return order_queue(cases, budget - len(asked), kept=kept)
+    return order_queue(cases, max(0, budget - len(kept)), kept=kept)
 
 
 def _make_blind_case(sample: Sample, record: Correction) -> ReviewCase:
