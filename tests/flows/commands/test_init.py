@@ -54,7 +54,14 @@ def write_table(**columns: list[object]) -> None:
     pd.DataFrame(columns).to_csv("data/m.csv", index=False)
 
 
-@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+QUICK = ("make_csv", "make_folders", "make_prompts")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, marks=() if make.__name__ in QUICK else pytest.mark.slow) for make in KINDS],
+    ids=lambda make: make.__name__,
+)
 def test_data_of_any_kind_are_checked_and_searched(prefect_server: PrefectServer, make: Callable[[Path], None]) -> None:
     items, labels = KINDS[make]
     make(Path("data"))

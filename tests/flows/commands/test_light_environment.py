@@ -75,7 +75,7 @@ def config(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return file
 
 
-@pytest.mark.parametrize("config", ["", 'ocr: {before: "〔", after: "〕"}\n'], ids=["", "ocr"], indirect=True)
+@pytest.mark.parametrize("config", ['ocr: {before: "〔", after: "〕"}\n'], ids=["ocr"], indirect=True)
 def test_labels_are_checked_judged_and_corrected(prefect_server: PrefectServer, config: Path) -> None:
     output, verdicts = config.parent / "output", config.parent / "verdicts.jsonl"
     done = labelstill("check", config)
@@ -94,9 +94,7 @@ def test_labels_are_checked_judged_and_corrected(prefect_server: PrefectServer, 
 
 
 @pytest.mark.parametrize("config", [""], indirect=True)
-@pytest.mark.parametrize(
-    ("engine", "target"), [("server", "env-base"), ("local", "env-base"), ("vllm", "env-gpu"), (None, "env-base")]
-)
+@pytest.mark.parametrize(("engine", "target"), [("server", "env-base"), ("vllm", "env-gpu"), (None, "env-base")])
 def test_what_needs_a_model_names_the_environment(config: Path, engine: str | None, target: str) -> None:
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     teacher = {"engine": engine, "model": "big", "base_urls": ["http://127.0.0.1:1/v1"] if engine == "server" else []}
