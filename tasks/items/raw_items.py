@@ -36,6 +36,10 @@ class RawItem:
         return [key for key, value in fields.items() if key not in columns.named and not is_empty(value)]
 
 
+_FEW_DAMAGED = 3
+"""Up to this many lines that are not UTF-8 are damaged; with more, the file may be in Latin-1."""
+
+
 def count_unread(items: Iterable[RawItem], columns: Columns) -> dict[str, int]:
     """Map each key that nothing reads to the number of items in which it has a value, most frequent first."""
     return dict(Counter(legible(key) for item in items for key in item.list_unread(columns)).most_common())
@@ -91,7 +95,8 @@ def _guess_encoding(data: bytes, text: str) -> tuple[str, str] | None:
         return "in GBK or GB18030", "GB18030"
     western = data.decode("cp1252", "replace")
     accented = [word for word in re.findall(r"[^\W\d_]+", western) if not word.isascii()]
-    if 10 * len(lines) > len(every) and 2 * sum(any(map(str.isascii, word)) for word in accented) > len(lines):
+    several = len(lines) > max(_FEW_DAMAGED, len(every) / 10)
+    if several and 2 * sum(any(map(str.isascii, word)) for word in accented) > len(lines):
         return "not UTF-8, but probably Latin-1 (Windows-1252)", "WINDOWS-1252"
     return None
 

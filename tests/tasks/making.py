@@ -86,4 +86,4 @@ def generation(key: str = "k", **fields: Any) -> Generation:
 
 
 def prompter(pack: str = "demo", model: str = "m") -> Prompter:
-    return Prompter(load_pack(pack), model, max_pixels=112 * 168, min_pixels=56 * 56)
+    return Prompter(load_pack(pack), model, max_pixels=112 * 168, min_pixels=56 * 56, texts={})
