@@ -53,10 +53,10 @@ class Page:
         self.edge: str | None = None  # colour of the text's outline
         self.texts: list[str] = []
 
-    def write(self, x: int, y: int, text: str, size: int, fill: str, anchor: str = "lm", room: int = 1000) -> int:
-        """Draw and record a line of text, without the characters beyond `room`. Return its right edge."""
+    def write(self, x: int, y: int, text: str, size: int, fill: str, anchor: str = "lm", max_width: int = 1000) -> int:
+        """Draw and record a line of text, without the characters beyond `max_width`. Return its right edge."""
         font = load_font(size)
-        while font.getlength(text) > room:
+        while font.getlength(text) > max_width:
             text = text[:-1].rstrip()
         stroke = size // 14 + 1 if self.edge else 0
         self.draw.text((x, y), text, fill, font, anchor, stroke_width=stroke, stroke_fill=self.edge)
@@ -128,7 +128,7 @@ def draw_photo(rng: Random) -> Page:
         page.image.paste(paper, (x, y), Image.new("L", (width, size * 3 * count // 2 + size // 2), opacity))
         for line in range(count):
             text = rng.choice((make_title(rng), rng.choice(SENTENCES), f"{rng.choice(WORDS)} ¥{make_price(rng)}"))
-            page.write(x + 16, y + size + size * 3 * line // 2, text, size, ink, room=width - 32)
+            page.write(x + 16, y + size + size * 3 * line // 2, text, size, ink, max_width=width - 32)
     return page
 
 
@@ -137,8 +137,8 @@ def draw_goods(rng: Random, height: int = HEIGHT) -> Page:
     page = Page("white", height)
     for y in range(40, height - 280, 280):
         page.image.paste(make_photo(rng, 230, 230), (40, y + 20))
-        page.write(300, y + 45, make_title(rng), 34, INK, room=730)
-        page.write(300, y + 95, rng.choice(SENTENCES), 26, GREY, room=730)
+        page.write(300, y + 45, make_title(rng), 34, INK, max_width=730)
+        page.write(300, y + 95, rng.choice(SENTENCES), 26, GREY, max_width=730)
         x = 300
         for word in rng.sample(WORDS, 3):
             x = 14 + page.write_tag(x, y + 148, word, 22, *rng.choice(((PINK, RED), (RED, "white"))))
@@ -169,9 +169,9 @@ def draw_order(rng: Random, sizes: tuple[int, int] = (24, 28), contrasts: tuple[
         grey, ink = ("#" + f"{paper - rng.randint(*contrasts):02x}" * 3 for _ in range(2))
         page.draw.rectangle((0, y, WIDTH, y + step), (paper, paper, paper))
         for x in (40, 560):
-            room = x + 460 - page.write(x, y + step // 2, rng.choice(LABELS), size, grey)
+            max_width = x + 460 - page.write(x, y + step // 2, rng.choice(LABELS), size, grey)
             text = rng.choice((make_value(rng), rng.choice(SENTENCES)))
-            page.write(x + 480, y + step // 2, text, size, ink, "rm", room)
+            page.write(x + 480, y + step // 2, text, size, ink, "rm", max_width)
     return page
 
 
@@ -208,14 +208,14 @@ def draw_colours(rng: Random) -> Page:
         x = 40
         for word in rng.sample(WORDS, 4):
             x = 40 + page.write_tag(x, y + 40, word, rng.choice((28, 34, 44)), rng.choice(SATURATED), "white")
-        page.write(40, y + 110, rng.choice(SENTENCES), 28, "#78a0ff", room=600)
-        page.write(1040, y + 110, make_value(rng), 24, "#808088", "rm", room=380)
+        page.write(40, y + 110, rng.choice(SENTENCES), 28, "#78a0ff", max_width=600)
+        page.write(1040, y + 110, make_value(rng), 24, "#808088", "rm", max_width=380)
         for x, angle in ((60, rng.choice((-12, 7))), (560, rng.choice((-7, 12)))):
             text, size = f"{rng.choice(WORDS)} {make_price(rng)}", rng.choice((36, 44))
             page.write_tag(x, y + 220, text, size, rng.choice(SATURATED), "white", angle)
         page.draw.rectangle((40, y + 310, 1040, y + 450), rng.choice(SATURATED))
-        page.write(80, y + 350, make_title(rng), 44, "white", room=920)
-        page.write(80, y + 415, rng.choice(SENTENCES), 28, "white", room=920)
+        page.write(80, y + 350, make_title(rng), 44, "white", max_width=920)
+        page.write(80, y + 415, rng.choice(SENTENCES), 28, "white", max_width=920)
     return page
 
 
