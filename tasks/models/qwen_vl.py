@@ -25,8 +25,8 @@ _NAME = re.compile(
     r"Qwen/Qwen(?P<number>2|2\.5|3)-VL-\d+B(?P<experts>-A\d+B)?(?P<kind>-Instruct|-Thinking)?(-AWQ|-FP8|-GPTQ-Int[48])?"
 )
 _FILES = ("config.json", "chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-_OPENED = re.compile(r"(<\|im_start\|>assistant(?:\\n|\n)<think>)(?:\\n|\n)(?=['\"])")
-"""A generation prompt that opens the model's thoughts. In a turn of the history, more text follows before the quote."""
+_OPENED = re.compile(r"(<\|im_start\|>assistant(?:\\n|\n)<think>)(?:\\n|\n)(?=['\"]\s*-?\}\})")
+"""A generation prompt that opens the model's thoughts. In a turn of the history, more text follows."""
 _CLOSED = r"\1\\n\\n</think>\\n\\n"
 
 

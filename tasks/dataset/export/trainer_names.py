@@ -34,7 +34,7 @@ def name_for_trainer(trainer: str, base: str, model: QwenVL) -> dict[str, Plain]
     """
     names = _LLAMAFACTORY if trainer == "llamafactory" else _SWIFT
     template = names.get(model.model_type)
-    if template is None or (model.thinks and template == "qwen2_vl"):
+    if template is None or (model.thinks and not template.startswith("qwen3")):
         kind = f"{model.model_type} that thinks" if model.thinks else model.model_type
         raise ConfigError(f"{base}: {trainer} has no template for a {kind}; use another base, or leave {trainer} out")
     if trainer == "llamafactory" and template == "qwen3_vl" and not model.thinks:
