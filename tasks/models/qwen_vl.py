@@ -25,9 +25,10 @@ _NAME = re.compile(
     r"Qwen/Qwen(?P<number>2|2\.5|3)-VL-\d+B(?P<experts>-A\d+B)?(?P<kind>-Instruct|-Thinking)?(-AWQ|-FP8|-GPTQ-Int[48])?"
 )
 _FILES = ("config.json", "chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-_OPENED = re.compile(r"(<\|im_start\|>assistant(?:\\n|\n)<think>)(?:\\n|\n)(?=['\"]\s*-?\}\})")
+_OPENED = re.compile(r"(<\|im_start\|>assistant(?:\\n|\n)<think>)(?:\\n|\n)(?=(['\"])\s*-?\}\})")
 """A generation prompt that opens the model's thoughts. In a turn of the history, more text follows."""
 _CLOSED = r"\1\\n\\n</think>\\n\\n"
+_OPTIONAL = r"\1\\n\2 ~ (\2\\n</think>\\n\\n\2 if enable_thinking is defined and not enable_thinking else \2\2) ~ \2"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,19 @@ def load_processor(model: str, **options: Any) -> Any:
 def close_thoughts(template: str) -> str:
     """Return the chat template with empty thoughts at the end of its generation prompt, if that opens thoughts."""
     return _OPENED.sub(_CLOSED, template)
+
+
+def make_thinking_optional(model: str, revision: str | None = None) -> str | None:
+    """Return a thinking model's chat template, changed so that `enable_thinking: false` closes the thoughts.
+
+    Qwen3-VL's own template has no such switch. Returns None for a model that does not think; raises what
+    `read_qwen_vl` raises.
+    """
+    if not read_qwen_vl(model, revision).thinks:
+        return None
+    folder = Path(model).expanduser()
+    template = _read_template(folder if folder.is_dir() else _fetch(model, revision))
+    return _OPENED.sub(_OPTIONAL, template)
 
 
 def _know_by_name(model: str) -> QwenVL | None:

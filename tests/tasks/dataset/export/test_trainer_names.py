@@ -42,7 +42,7 @@ def test_an_unknown_base_is_refused_before_anything_is_written(tmp_path: Path) -
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text('{"model_type": "llava"}')
     spec = ExportSpec(base=str(tmp_path / "base"), formats=BOTH)
-    with pytest.raises(EngineError, match="base: `model_type` in config.json is llava"):
+    with pytest.raises(EngineError, match=r"base: `model_type` in config\.json is llava"):
         write_exports(tmp_path / "out", "set", [ask("问")], spec)
     assert not (tmp_path / "out").exists()
     # the other formats name no base
