@@ -26,7 +26,7 @@ MIN_PIXELS, MAX_PIXELS = 56 * 56, 1280 * 28 * 28
 ROWS = 152_064
 """Rows of the embedding of Qwen2-VL-7B, more than its vocabulary has entries."""
 
-_SPLIT = (
+SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _DEFAULT_SYSTEM = CHAT_TEMPLATE[: CHAT_TEMPLATE.index("{%- for turn")]
@@ -94,13 +94,18 @@ def make_small_tokenizer(texts: list[str]) -> Qwen2Tokenizer:
     return tokenizer
 
 
+def find_real_vocabulary() -> Path:
+    """Return the file of Qwen's merges in the package `dashscope`, which is not imported: it wants further packages."""
+    found = find_spec("dashscope")
+    assert found is not None and found.origin, "install requirements/test.lock: without dashscope these tests fail"
+    return Path(found.origin).parent / "resources" / "qwen.tiktoken"
+
+
 def make_real_tokenizer() -> Qwen2Tokenizer:
     """Return Qwen2-VL's own tokenizer, from the vocabulary that the package `dashscope` carries."""
-    found = find_spec("dashscope")  # not imported: only the file is needed, not the client and what it needs
-    assert found is not None and found.origin, "install requirements/test.lock: without dashscope these tests fail"
-    vocabulary = Path(found.origin).parent / "resources" / "qwen.tiktoken"
-    special = [*SPECIAL_TOKENS]
-    made = TikTokenConverter(vocab_file=str(vocabulary), pattern=_SPLIT, extra_special_tokens=special).converted()
+    made = TikTokenConverter(
+        vocab_file=str(find_real_vocabulary()), pattern=SPLIT, extra_special_tokens=list(SPECIAL_TOKENS)
+    ).converted()
     tokenizer = Qwen2Tokenizer(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.model_max_length = MAX_POSITIONS
     return tokenizer
