@@ -161,7 +161,7 @@ def test_the_longest_dialogue_is_shortened_to_fit(processor: Any, limit: int) ->
     request = request.model_copy(update={"keep_from_turn": 59})
 
     def fill(length: int) -> Request:
-        long = TextPart(text=f"客服: {'好的，' * (length // 2)}{'好' * (length % 2)}\n", turn=2)
+        long = TextPart(text=f"客服: 0{'1' * length}\n", turn=2)  # a token per digit
         return request.model_copy(update={"parts": (*request.parts[:2], long, *request.parts[2:])})
 
     request = fill(DIALOGUE_TOKENS - budget.count(fill(0)))
