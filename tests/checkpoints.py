@@ -1,5 +1,6 @@
 """Random checkpoints of every generation of Qwen-VL, small but for the vocabulary, in the layout of the hub."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,28 +69,43 @@ GENERATIONS = {
 
 
 def write_random_checkpoint(
-    folder: Path, tokenizer: Qwen2Tokenizer, name: str = "qwen2_vl", *, rows: int | None = None, seed: int = 0
+    folder: Path, tokenizer: Qwen2Tokenizer, name: str = "qwen2_vl", *, rows: int | None = None, spaces: bool = True
 ) -> Path:
-    """Write an untrained checkpoint of the generation `name` to `folder`, with `rows` rows of the embedding."""
+    """Write an untrained checkpoint of the generation `name` to `folder`, with `rows` rows of the embedding.
+
+    Without `spaces` it writes none: where JSON allows them, a random model may write nothing else until it is cut.
+    """
     generation = GENERATIONS[name]
     tokenizer.chat_template = generation.chat_template
     tokenizer.save_pretrained(folder)
     processor = _make_processor(generation, tokenizer)
     processor.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)  # vLLM and older readers look for a file of its own
-    config = _make_config(generation, tokenizer, rows or len(tokenizer))
+    config = _make_config(generation, tokenizer, rows or len(tokenizer), tied=spaces)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_config(config)
+    if not spaces:
+        _forbid_spaces(model, tokenizer)
     end, eos = (tokenizer.get_vocab()[token] for token in ("<|im_end|>", "<|endoftext|>"))
     model.generation_config = GenerationConfig(bos_token_id=eos, eos_token_id=[end, eos], pad_token_id=eos)
     model.save_pretrained(folder)
     return folder
 
 
-def make_small_tokenizer(texts: list[str]) -> Qwen2Tokenizer:
-    """Train a tokenizer on `texts`, with the tokens of thinking models, which are not special."""
-    tokenizer = train_tokenizer(texts)
+def _forbid_spaces(model: Any, tokenizer: Qwen2Tokenizer) -> None:
+    """Make tokens of white space unlikely. The first dimension is the same for all tokens and acts as a bias."""
+    spaces = [i for token, i in tokenizer.get_vocab().items() if not set(token) - set("ĠĊĉč")]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = 0.1
+        model.get_output_embeddings().weight[:, 0] = 0.0
+        model.get_output_embeddings().weight[spaces, 0] = -50.0
+
+
+def make_small_tokenizer(texts: Iterable[str] = ()) -> Qwen2Tokenizer:
+    """Train a tokenizer on `texts` and a few others, with the tokens of thinking models, which are not special."""
+    own = (f'用户: 第{i}个订单\n客服: 请看图。{{"理由": "图中有单号", "所属类别": "退款"}}' for i in range(200))
+    tokenizer = train_tokenizer([*own, *texts])
     tokenizer.add_tokens(["<think>", "</think>"])
     return tokenizer
 
@@ -120,7 +136,7 @@ def _make_processor(generation: Generation, tokenizer: Qwen2Tokenizer) -> Any:
     return kind(images, tokenizer, videos, chat_template=generation.chat_template)
 
 
-def _make_config(generation: Generation, tokenizer: Qwen2Tokenizer, rows: int) -> Any:
+def _make_config(generation: Generation, tokenizer: Qwen2Tokenizer, rows: int, *, tied: bool) -> Any:
     """Heads of 32: in mrope 4 + 6 + 6 pairs for time, height and width."""
     ids = tokenizer.get_vocab()
     vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": generation.patch_size}
@@ -138,7 +154,7 @@ def _make_config(generation: Generation, tokenizer: Qwen2Tokenizer, rows: int) -
         **{"vocab_size": rows, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
         **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "initializer_range": 0.05},
         **{"max_position_embeddings": MAX_POSITIONS, "rms_norm_eps": 1e-6, "rope_parameters": rope},
-        **{"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "tie_word_embeddings": True},
+        **{"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "tie_word_embeddings": tied},
     }
     return AutoConfig.for_model(
         generation.model_type,
@@ -148,5 +164,5 @@ def _make_config(generation: Generation, tokenizer: Qwen2Tokenizer, rows: int) -
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from tasks.demo.dataset import write_demo
-from tasks.items.images import MAX_PIXELS, check_image
+from tasks.items.images import MAX_PIXELS as MOST_PIXELS
+from tasks.items.images import check_image
 from tasks.items.samples import read_samples
 from tasks.models.image_cache import open_images
 from tasks.packs.pack import load_pack
@@ -55,7 +56,8 @@ SHAPES = (
 
 SIZE = 112, 168
 """Width and height of the demo's screens, multiples of Qwen2-VL's patches: only for Qwen3-VL they are resized."""
-MIN_PIXELS = 56 * 56
+MIN_PIXELS, MAX_PIXELS = 56 * 56, 2 * 112 * 168
+"""LLaMA-Factory shrinks images before their sides are rounded, not after: only within the bounds all readers agree."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _save_otherwise(image: ImageRef, shape: str, folder: Path) -> ImageRef:
     elif kind == "CMYK":
         picture = picture.convert("CMYK")
     picture.save(file, **how)
-    return check_image(file, MAX_PIXELS)
+    return check_image(file, MOST_PIXELS)
 
 
 def _shaped(sample: Sample, shape: str, three: list[ImageRef]) -> Sample:
@@ -166,7 +168,7 @@ def _said(role: str, text: str) -> dict[str, Any]:
 def expected(case: Case, processor: Any) -> Read:
     """The case as the base's own chat template renders our prompt, and its images as models see them."""
     text: str = processor.apply_chat_template(case.turns, tokenize=False)
-    bounds = {"min_pixels": MIN_PIXELS, "max_pixels": SIZE[0] * SIZE[1]}
+    bounds = {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS}
     patch_size = processor.image_processor.patch_size
     seen = open_images(case.example.images, **bounds, patch_size=patch_size) or []
     return Read(text, case.turns[-1]["content"][0]["text"], tuple(map(pixels, seen)))

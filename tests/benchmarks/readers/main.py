@@ -14,7 +14,7 @@ from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format, ImagePaths
 from tasks.records import Subset
 from tests.benchmarks.clients.peers import QUIET, python_of
-from tests.benchmarks.readers.items import MIN_PIXELS, SHAPES, SIZE, Case, draw_cases, expected
+from tests.benchmarks.readers.items import MAX_PIXELS, MIN_PIXELS, SHAPES, Case, draw_cases, expected
 from tests.benchmarks.readers.read import Read, load_read, look_alike
 from tests.checkpoints import GENERATIONS, make_small_tokenizer, write_random_checkpoint
 from tests.stub_server import ROOT
@@ -85,7 +85,7 @@ class Set:
         texts = [message.content for case in cases for message in case.example.messages]
         self.base = write_random_checkpoint(folder / "base", make_small_tokenizer(texts), generation)
         self.exports = folder / "exports"
-        bounds = {"min_pixels": MIN_PIXELS, "max_pixels": SIZE[0] * SIZE[1], "max_tokens": 8192}
+        bounds = {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS, "max_tokens": 8192}
         spec = ExportSpec(formats=tuple(Format), base=str(self.base), image_paths=image_paths, **bounds)
         self.written = write_exports(self.exports, NAME, (case.example for case in cases), spec)
         processor = AutoProcessor.from_pretrained(self.base)
