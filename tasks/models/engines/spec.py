@@ -68,7 +68,7 @@ class EngineSpec(Settings):
     max_pixels: int = Field(
         default=1280 * 28 * 28,
         ge=28 * 28,
-        description="Maximum area of an image in pixels; larger images are shrunk. 784 pixels make one token",
+        description="Maximum area of an image in pixels; larger images are shrunk. 784 pixels make one token, 1024 of Qwen3-VL",
     )
     context_length: int | None = Field(
         default=None,
