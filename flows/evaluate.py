@@ -90,7 +90,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     measured = [s for s in held_out if s.id in labels]
     with _show_bulk_failure(config.output), open_asker(config, STAGE, [*measured, *tested]) as asker:
         students = _Students(pack, trials, asker)
-        rows = [row for trial in trials for row in students.score(trial, measured, labels, settings.ask_reasons)]
+        rows = [row for trial in trials for row in students.score(trial, measured, labels)]
         if config.test is not None and tested:
             _predict(config.test, folder, results, students, tested)
         costs = asker.costs()
@@ -154,10 +154,10 @@ class _Students:
     trials: Sequence[Trial]
     asker: Asker
 
-    def score(self, trial: Trial, items: Sequence[Sample], labels: Mapping[str, str], reasons: bool) -> list[Scored]:
-        """Return the student's answers about `items`. With `reasons`, also ask for a label that follows a reason."""
+    def score(self, trial: Trial, items: Sequence[Sample], labels: Mapping[str, str]) -> list[Scored]:
+        """Return the student's answers about `items`; one trained on reasons also gives a label after a reason."""
         answers = self.ask(trial, items, with_reason=False)
-        reasoned = self.ask(trial, items, with_reason=True) if reasons and trial.has_reasons else {}
+        reasoned = self.ask(trial, items, with_reason=True) if trial.has_reasons else {}
         return make_rows(trial, items, labels, answers, reasoned)
 
     def ask(self, trial: Trial, items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:

@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.asking import prepare_prompter, read_texts
-from flows.config import AnyStudent, CommonConfig
+from flows.config import CommonConfig
 from flows.runners import Shard, make_task, run_as_task, run_shards, split_into_parts
 from flows.stage import show_table
 from flows.ui import Progress
@@ -33,7 +33,7 @@ from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_f
 from tasks.students.loss_curves import Progress as StepProgress
 from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_features import Vector, describe_images
-from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students.settings import AnyStudent, ExternalSpec, ProbeSpec, StudentSpec
 from tasks.students.student_folder import is_trained, read_facts
 from tasks.students.worker_pool import training_pool
 

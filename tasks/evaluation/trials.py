@@ -69,7 +69,7 @@ def plan_trials(
 ) -> list[Trial]:
     """Return one trial per variant and seed: all variants with the first seed, then all variants with the next.
 
-    The seeds count from `student.seed`. Variants without items are left out. All students are trained for the same
+    The seeds count from the run's `seed`. Variants without items are left out. All students are trained for the same
     number of steps. Their folders are under `folder`. `truth` maps item id to true label.
     """
     emitted = [e for e in results.emitted if e.label]
@@ -78,7 +78,7 @@ def plan_trials(
     known = truth if ids.keys() <= truth.keys() and ids.total() == len(ids) else None
     phases = {variant: plan_phases(variant, results, known) for variant in settings.variants}
     passes = student.epochs * len(emitted) / (student.batch_size * student.gradient_accumulation)
-    total = settings.steps or student.steps or max(1, round(passes))
+    total = student.steps or max(1, round(passes))
     prompter = make_prompter(load_pack(pack), choose_base_engine(student), texts)
     return [
         Trial(variant, s, pack, texts, _plan_steps(plan, student, total, s, prompter, folder))
@@ -136,8 +136,6 @@ def _plan_steps(
     for phase in phases:
         changes = {
             "steps": max(1, round(total * phase.share)),
-            # A limit by the clock would give one variant fewer steps than another on a busy machine.
-            "seconds_a_fold": None,
             "seed": seed,
             "reasons": "where_given" if phase.reasons else "never",
         }

@@ -23,7 +23,6 @@ def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
         model=spec.base,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
-        dtype=spec.dtype,
         batch_size=spec.scoring_batch_size,
         min_pixels=spec.min_pixels,
         max_pixels=spec.max_pixels,

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 _NOT_OF_A_STUDENT = {
-    "scoring_engine", "scoring_batch_size", "folds", "repeats", "checkpoint_seconds", "parallel", "report_to",
+    "scoring_engine", "scoring_batch_size", "folds", "repeats", "parallel", "report_to",
 }  # fmt: skip
 """Settings that do not change the weights."""
 
@@ -78,7 +78,7 @@ class LoraRecipe:
         called after each update.
 
         A finished folder (one with student.json) is returned unchanged. A training that was killed resumes from its
-        newest complete checkpoint (`spec.checkpoint_seconds`) when this is called again with the same arguments. Two
+        newest complete checkpoint when this is called again with the same arguments. Two
         processes that need the same folder train it once. Raises ConfigError when no item has a reason or a reporter's
         package is missing, and what trl raises.
         """
@@ -102,7 +102,7 @@ class LoraRecipe:
         with FileLock(lock):
             if not is_trained(folder):
                 checkpoint = find_newest_checkpoint(work_folder(folder), recipe)
-                watch = Watch(progress, self.spec.seconds_a_fold, self.spec.checkpoint_seconds)
+                watch = Watch(progress)
                 self._train(taught, fold, folder, checkpoint, watch, facts)
             lock.unlink(missing_ok=True)  # a process that still waits for it finds a finished folder
         return folder
@@ -159,7 +159,7 @@ class LoraRecipe:
             revision=revision,
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True,
-            dtype=spec.dtype,
+            dtype="auto",
         )
         cuda = torch.cuda.is_available()
         arguments = SFTConfig(
@@ -190,7 +190,7 @@ class LoraRecipe:
             log_level="error",
         )
         adapter = LoraConfig(
-            r=spec.lora_rank, lora_alpha=spec.lora_alpha, target_modules=_TARGETS, task_type="CAUSAL_LM"
+            r=spec.lora_rank, lora_alpha=2 * spec.lora_rank, target_modules=_TARGETS, task_type="CAUSAL_LM"
         )
         trainer = SFTTrainer(
             model=PeftModel.from_pretrained(model, self.start, is_trainable=True) if self.start else model,

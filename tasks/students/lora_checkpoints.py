@@ -45,12 +45,18 @@ def find_newest_checkpoint(work: Path, recipe: str) -> Path | None:
     return None
 
 
-class Watch(TrainerCallback):
-    """Reports progress, triggers checkpoints, and stops a training after `seconds`, counted across resumptions."""
+FIRST_SECONDS = 1.0
+"""Seconds of training before the first checkpoint."""
+SAVING_SHARE = 0.05
+"""Largest share of the time that is spent on later checkpoints: large models are saved less often than small ones."""
 
-    def __init__(self, progress: Progress, seconds: float | None, checkpoint_seconds: float) -> None:
-        self._progress, self._limit, self._pause = progress, seconds, checkpoint_seconds
-        self._began = self._saved = time.monotonic()
+
+class Watch(TrainerCallback):
+    """Reports progress, triggers checkpoints, and counts the seconds of training across resumptions."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._pause = progress, FIRST_SECONDS
+        self._began = self._saved = self._stepped = time.monotonic()
         self._spent_before = 0.0
         self._loss = float("nan")
 
@@ -72,15 +78,14 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._progress(state.global_step, state.max_steps, self._loss)
-        if self._limit is not None and self.spent > self._limit:
-            log.warning("stopped after %d of %d steps: seconds_a_fold is reached", state.global_step, state.max_steps)
-            control.should_training_stop = True
-        elif state.global_step < state.max_steps and time.monotonic() - self._saved > self._pause:
+        self._stepped = time.monotonic()
+        if state.global_step < state.max_steps and self._stepped - self._saved > self._pause:
             control.should_save = True
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         _write_file_list(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._saved = time.monotonic()
+        self._pause = max(FIRST_SECONDS, (self._saved - self._stepped) / SAVING_SHARE)
 
 
 def _find_newest_complete(folder: Path) -> Path | None:

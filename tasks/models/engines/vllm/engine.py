@@ -75,9 +75,6 @@ class VllmEngine(ServerEngine):
         except BaseException:
             self.process.close()
             raise
-        if build.cpu and spec.api_server_count > 1:
-            unused = "vLLM's CPU build prepares images in one process: `api_server_count` has no effect"
-            self.notes = (*self.notes, unused)
 
     def switch_adapter(self, adapter: str | None) -> None:
         """Switch, without a restart, to another of the spec's adapters or to the bare model (None)."""
@@ -132,7 +129,6 @@ def make_server_process(
         gpus=0 if build.cpu else spec.tensor_parallel_size * spec.data_parallel_size,
         environment=environment,
         log=place.logs.resolve() / f"vllm-{name}.log",
-        start_seconds=spec.start_seconds,
         explain=partial(explain, spec=spec),
     )
 

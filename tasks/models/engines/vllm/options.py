@@ -112,11 +112,9 @@ def _list_flags(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, A
         "--structured-outputs-config": json.dumps({"backend": "guidance"}),
         # Qwen2-VL's own generation_config.json sets top_k to 1, which makes all votes equal
         "--generation-config": "vllm",
-        "--api-server-count": None if build.cpu else spec.api_server_count,
         "--revision": spec.revision,
         "--max-model-len": spec.context_length,
         "--gpu-memory-utilization": spec.gpu_memory_utilization,
-        "--quantization": spec.quantization,
     }
 
 

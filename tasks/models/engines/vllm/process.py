@@ -23,6 +23,8 @@ RESTARTS = 7
 """The server is given up after this many restarts without a single answer. It is one more than the client's attempts at
 a request that breaks the connection, so a request that crashes the server is dropped first."""
 _REPORT_SECONDS = 15.0
+START_SECONDS = 1800.0
+"""Longest time that loading a model may take."""
 _POLL_SECONDS = 0.3
 _HEALTH_SECONDS = 10.0
 """Timeout of a health check: a busy machine answers late."""
@@ -52,7 +54,6 @@ class ServerProcess:
     """The model's name on the server. No other server on this machine may use this name."""
     environment: Mapping[str, str]
     log: Path
-    start_seconds: float
     explain: Callable[[str], str]
     """Takes the log of a server that has ended; returns what was wrong and what to change."""
     host: str = "127.0.0.1"
@@ -61,6 +62,7 @@ class ServerProcess:
     """The API key that the server requires; empty for none."""
     gpus: int = 0
     """Number of GPUs that the server uses."""
+    start_seconds: float = START_SECONDS
     records: Path = field(default_factory=get_records_folder)
     restarts: int = RESTARTS
 
@@ -155,7 +157,7 @@ class ServerProcess:
                 raise EngineError(self._explain_failure(f"vLLM did not start ({self._describe_end()})"))
             now = time.monotonic()
             if now - began > self.start_seconds:
-                late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`; raise it"
+                late = f"vLLM was not ready within {self.start_seconds:g} s"
                 raise EngineError(f"{late}; its last message: {find_last_line(self._read_log())} (log: {self.log})")
             if now - reported >= _REPORT_SECONDS:
                 reported = now

@@ -221,13 +221,13 @@ def test_a_server_that_dies_of_every_request_is_given_up(tmp_path: Path, process
     "extra, name, message",
     [
         (["--fail", "3", "--say", "no memory"], NAME, r"did not start \(exit code 3\): it wrote: no memory"),
-        (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; raise it; its last message: Loading the model"),
+        (["--slow", "60"], NAME, r"not ready within 2 s; its last message: Loading the model"),
         ([], "another", r"not ready within"),  # another program's server has taken the port
     ],
 )
 def test_a_server_that_does_not_start_is_explained(tmp_path: Path, extra: list[str], name: str, message: str):
     process = make_process(
-        tmp_path, *extra, name=name, start_seconds=2 if "start_seconds" in message or name != NAME else 30
+        tmp_path, *extra, name=name, start_seconds=2 if "not ready" in message or name != NAME else 30
     )
     with pytest.raises(EngineError, match=message) as error:
         process.start()
