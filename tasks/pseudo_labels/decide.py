@@ -124,8 +124,8 @@ def decide(
     """Decide about every prediction. `found` maps the sample ids of usable predictions to their evidence.
 
     `model` is None if there is no labelled set to fit it to. Then the teacher's mean probability must reach the target,
-    and `assurance` is ignored. `verdicts` maps sample ids to a label or `neither`, and overrides everything else. `by_rule` says that the
-    teacher is a scripted rule, of which no answer is kept.
+    and `assurance` is ignored. `verdicts` maps sample ids to a label or `neither`, and overrides everything else.
+    `by_rule` says that the teacher is a scripted rule, of which no answer is kept.
     """
     open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts and not by_rule]
     ids = [p.sample_id for p in open_]
