@@ -41,6 +41,12 @@ AnyStudent = Annotated[
     Discriminator(_get_kind),
     Field(json_schema_extra=_replace_one_of),
 ]
+MeasuredStudent = Annotated[
+    Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")],
+    Discriminator(_get_kind),
+    Field(json_schema_extra=_replace_one_of),
+]
+"""The students that `evaluate` trains."""
 
 
 def _require_keys_or_file(schema: dict[str, Any]) -> None:
@@ -247,9 +253,9 @@ class DistillConfig(SetsConfig):
         """Return the configuration for `evaluate`. Raises ConfigError if a required key is missing."""
         if self.evaluation is None:
             raise ConfigError("evaluate needs `evaluation`: manifest and images of held-out items with labels")
-        if not isinstance(self.student, StudentSpec):
-            raise ConfigError("evaluate trains LoRA students: add `student` with a `base`, of kind lora")
-        return self._narrow(EvaluateConfig)
+        if isinstance(self.student, ExternalSpec):
+            raise ConfigError("evaluate trains no `student` of kind external: set `kind: lora` or `kind: probe`")
+        return self._narrow(EvaluateConfig, student=self.student or ProbeSpec())
 
     def _narrow(self, kind: type[Narrowed], **more: object) -> Narrowed:
         """Return a configuration of type `kind` with this configuration's values; `more` overrides some of them."""
@@ -281,8 +287,8 @@ class EvaluateConfig(CommonConfig):
     """Held-out items. Their labels are in their manifest or in `evaluate.truth`."""
     test: SourceConfig | None = None
     """Items whose labels are predicted and written to a CSV file."""
-    student: StudentSpec
-    """The student that is trained on each variant of the set."""
+    student: MeasuredStudent = ProbeSpec()
+    """The student that is trained on each variant of the set: `lora` (the default kind), or a `probe` in seconds."""
     evaluate: EvaluateSettings = EvaluateSettings()
     """Which variants of the set are compared, and the number of seeds and training steps."""
 
