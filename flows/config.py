@@ -20,7 +20,7 @@ from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.settings import MAX_PIXELS, MIN_PIXELS, Settings, is_internal, spread_values
 from tasks.storage.yaml_files import explain_errors, read_yaml
-from tasks.students.settings import AnyStudent, ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students.settings import AnyStudent, ExternalSpec, MeasuredStudent, ProbeSpec, StudentSpec
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
@@ -280,9 +280,9 @@ class DistillConfig(SetsConfig):
         """Return the configuration for `evaluate`. Raises ConfigError if a required key is missing."""
         if self.evaluation is None:
             raise ConfigError("evaluate needs `evaluation`: manifest and images of held-out items with labels")
-        if not isinstance(self.student, StudentSpec):
-            raise ConfigError("evaluate trains LoRA students: add `student` with a `base`, of kind lora")
-        return self._narrow(EvaluateConfig)
+        if isinstance(self.student, ExternalSpec):
+            raise ConfigError("evaluate trains no `student` of kind external: set `kind: lora` or `kind: probe`")
+        return self._narrow(EvaluateConfig, student=self.student or ProbeSpec())
 
     def _narrow(self, kind: type[Narrowed], **more: object) -> Narrowed:
         """Return a configuration of type `kind` with this configuration's values; `more` overrides some of them."""
@@ -314,8 +314,8 @@ class EvaluateConfig(CommonConfig):
     """Held-out items. Their labels are in their manifest or in `evaluate.truth`."""
     test: SourceConfig | None = None
     """Items whose labels are predicted and written to a CSV file."""
-    student: StudentSpec
-    """The student that is trained on each variant of the set."""
+    student: MeasuredStudent = ProbeSpec()
+    """The student that is trained on each variant of the set: `lora` (the default kind), or a `probe` in seconds."""
     evaluate: EvaluateSettings = EvaluateSettings()
     """Which variants of the set are compared, and the number of seeds and training steps."""
 

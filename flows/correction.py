@@ -36,6 +36,7 @@ from tasks.correction.outcome import (
 from tasks.demo.stand_in import answer_from_truth
 from tasks.items.file_states import read_file_state
 from tasks.models.ask import Asker
+from tasks.models.engines.spec import RULE
 from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
 from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split
@@ -95,7 +96,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         title = f"Corrections: {config.labelled.manifest.name}"
         write_report(
             decisions, folder, title=title, costs=dict(costs.rows()), excluded=unjudged, repeats=len(found.runs),
-            samples=samples,
+            samples=samples, note=f"The teacher is {RULE}." if config.teacher and config.teacher.is_rule else "",
         )  # fmt: skip
 
     run_as_task("report", "write report, review page and corrected manifests", write_for_people)
@@ -110,10 +111,11 @@ def _make_teacher(
 ) -> AskTeacher | None:
     """Return a function that asks the teacher about some of `samples` without showing it their given labels.
 
-    Each time it is called, the function also adds the teacher's answers to `answers`. None without a teacher.
+    Each time it is called, the function also adds the teacher's answers to `answers`. None without a teacher, and if
+    the teacher is a rule.
     """
     teacher = config.teacher
-    if teacher is None:
+    if teacher is None or teacher.is_rule:
         return None
 
     def ask(items: Ints) -> Floats:

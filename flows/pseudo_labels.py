@@ -76,7 +76,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
         models = _Models(config, pack, asker)
         there, here = models.ask_all(given)
         trust, model = _decide(config, given, there, here)
-        if settings.second_teacher is not None:
+        if settings.second_teacher is not None and not settings.second_teacher.is_rule:
             alike = list_alike(trust, model, there.teacher, there.collect_evidence())
             untrusted = list_untrusted(trust)
             here = replace(here, second=models.ask_second(settings.second_teacher, given.pool, untrusted))
@@ -172,9 +172,13 @@ def _decide(
 ) -> tuple[Trust, TrustModel | None]:
     """Fit the trust model on the items with checked labels and decide about the pool.
 
-    Without enough such items, the model is None and the teacher's own estimates are used.
+    Without enough such items, the model is None and the teacher's own estimates are used. A teacher that is a rule is
+    not trusted at all.
     """
+    predictions = [here.teacher[s.id] for s in given.pool]
     found = here.collect_evidence()
+    if config.teacher.is_rule:
+        return decide(predictions, found, None, config.pseudo_labels, given.verdicts, config.seed, by_rule=True), None
     items = find_checked(given.labelled, there.teacher, there.collect_evidence(), given.corrections, {})
     items += find_checked(given.pool, here.teacher, found, {}, given.verdicts)
     model = None
@@ -187,7 +191,6 @@ def _decide(
             "only %d items have checked labels, so the expected precision is the teacher's own estimate; add a "
             "labelled set", len(items),
         )  # fmt: skip
-    predictions = [here.teacher[s.id] for s in given.pool]
     return decide(predictions, found, model, config.pseudo_labels, given.verdicts, config.seed), model
 
 
@@ -211,7 +214,7 @@ def _show(config: PseudoLabelsConfig, trust: Trust) -> None:
         "kept %d of %d pseudo-labels: expected precision %.3f, between %.3f and %.3f",
         len(kept), len(trust.items), p.value, p.low, p.high,
     )  # fmt: skip
-    if not kept:
+    if not kept and not config.teacher.is_rule:
         log.warning(
             "no pseudo-label is kept, because none can be trusted to a precision of %.2f: review some items, or lower "
             "`target_precision`",

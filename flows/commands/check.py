@@ -122,7 +122,7 @@ class _Estimator:
             yield from self._estimate_reasons(config.generator)
         if config.student and self.labelled:
             yield from self._estimate_students("correction: students", config.student, self._list_held_out())
-        if config.teacher and config.student and self.labelled:
+        if config.teacher and not config.teacher.is_rule and config.student and self.labelled:
             doubtful = self.labelled[: int(config.correction.teacher_share * len(self.labelled))]
             doubtful = [self.pack.with_neither(s) for s in doubtful]  # which ones is not known yet
             yield from self._estimate_teacher("correction: teacher", config.teacher, doubtful)
@@ -134,7 +134,7 @@ class _Estimator:
                     yield self._estimate_direct(f"{stage}, without descriptions", config.teacher, items)
             if config.student and self.labelled:
                 yield from self._estimate_students("pseudo-labels: students", config.student, self.pool)
-            if settings.second_teacher:
+            if settings.second_teacher and not settings.second_teacher.is_rule:
                 asked = [*self.labelled, *self.pool]
                 stage = "pseudo-labels: second teacher, at most"
                 yield from self._estimate_teacher(stage, settings.second_teacher, asked)

@@ -1,18 +1,15 @@
 """Plan and train trials: one student per variant and seed, trained in one or more steps."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.evaluation.results import Results
-from tasks.evaluation.scores import Scored
 from tasks.evaluation.settings import EvaluateSettings
-from tasks.evaluation.variants import Phase, Variant, plan_phases
+from tasks.evaluation.variants import Phase, Variant, plan_variants
 from tasks.models.engines.identity import make_prompter
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.records import Prediction, Sample
 from tasks.students.asking import choose_base_engine
 from tasks.students.lora import LoraRecipe
 from tasks.students.settings import StudentSpec
@@ -72,19 +69,15 @@ def plan_trials(
     The seeds count from the run's `seed`. Variants without items are left out. All students are trained for the same
     number of steps. Their folders are under `folder`. `truth` maps item id to true label.
     """
-    emitted = [e for e in results.emitted if e.label]
-    ids = Counter(e.sample_id for e in emitted)
-    # True labels are found by id, so they are unknown if two items have the same id.
-    known = truth if ids.keys() <= truth.keys() and ids.total() == len(ids) else None
-    phases = {variant: plan_phases(variant, results, known) for variant in settings.variants}
-    passes = student.epochs * len(emitted) / (student.batch_size * student.gradient_accumulation)
+    phases = plan_variants(settings.variants, results, truth)
+    emitted = sum(bool(e.label) for e in results.emitted)
+    passes = student.epochs * emitted / (student.batch_size * student.gradient_accumulation)
     total = student.steps or max(1, round(passes))
     prompter = make_prompter(load_pack(pack), choose_base_engine(student), texts)
     return [
         Trial(variant, s, pack, texts, _plan_steps(plan, student, total, s, prompter, folder))
         for s in range(student.seed, student.seed + settings.seeds)
         for variant, plan in phases.items()
-        if plan
     ]
 
 
@@ -96,37 +89,6 @@ def train_trial(trial: Trial) -> None:
         recipe = LoraRecipe(step.spec, prompter, reasons=step.phase.reasons, start=start, revision=trial.revision)
         recipe.train(step.phase.items, 0, step.folder, _ignore)
         start = step.folder
-
-
-def make_rows(
-    trial: Trial,
-    items: Sequence[Sample],
-    labels: Mapping[str, str],
-    answers: Mapping[str, Prediction],
-    reasoned: Mapping[str, Prediction],
-) -> list[Scored]:
-    """Return one row per item: the student's answer and the true label.
-
-    All mappings are keyed by sample id: `labels` has the true labels, `answers` the answers without a reason, and
-    `reasoned` the answers after a reason, if reasons were asked for.
-    """
-    rows: list[Scored] = []
-    for item in items:
-        answer = answers[item.id]
-        after = reasoned.get(item.id)
-        rows.append(
-            Scored(
-                sample_id=item.id,
-                variant=trial.variant,
-                seed=trial.seed,
-                truth=labels[item.id],
-                label=answer.label,
-                p=answer.probabilities.get(answer.label or ""),
-                reason=after.reason if after else "",
-                reasoned=after.label if after else None,
-            )
-        )
-    return rows
 
 
 def _plan_steps(

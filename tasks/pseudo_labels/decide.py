@@ -14,6 +14,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.models.engines.spec import RULE
 from tasks.pseudo_labels.evidence import Evidence, is_usable
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.pseudo_labels.trust import ROUNDS, TrustModel, Values
@@ -39,6 +40,8 @@ class PoolDecision(StrEnum):
     OVER_QUOTA = "over_quota"
     """More confident items have already filled the quota of the item's class."""
     REVIEWER_SAID_NEITHER = "reviewer_said_neither"
+    ANSWERED_BY_RULE = "answered_by_rule"
+    """The teacher is no model but a scripted rule."""
     NO_ANSWER = "no_answer"
 
 
@@ -117,13 +120,16 @@ def decide(
     settings: PseudoLabelSettings,
     verdicts: Mapping[str, str],
     seed: int = 0,
+    *,
+    by_rule: bool = False,
 ) -> Trust:
     """Decide about every prediction. `found` maps the sample ids of usable predictions to their evidence.
 
     `model` is None if there is no labelled set to fit it to. Then the teacher's mean probability must reach the target,
     and ASSURANCE is ignored. `verdicts` maps sample ids to a label or `neither`, and overrides everything else.
+    `by_rule` says that the teacher is a scripted rule, of which no answer is kept.
     """
-    open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts]
+    open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts and not by_rule]
     ids = [p.sample_id for p in open_]
     candidates = _Candidates([p.label or "" for p in open_], [found[i] for i in ids], model)
     expected = candidates.expect_precision()
@@ -138,7 +144,7 @@ def decide(
     for p in predictions:
         i = place.get(p.sample_id)
         if i is None:
-            items.append(_settle(p, verdicts.get(p.sample_id), found.get(p.sample_id, Evidence())))
+            items.append(_settle(p, verdicts.get(p.sample_id), found.get(p.sample_id, Evidence()), by_rule))
             continue
         decision = (
             PoolDecision.KEPT if chosen[i] else PoolDecision.NOT_TRUSTED if allowed[i] else PoolDecision.OVER_QUOTA
@@ -268,9 +274,13 @@ def _estimate_precision(candidates: _Candidates, expected: Values, kept: Ints, s
     return Interval(value=float(expected[kept].mean()), low=float(low), high=float(high))
 
 
-def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence) -> Trusted:
-    """Return the decision about an item that has a verdict or no usable answer."""
-    if verdict is None:
+def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence, by_rule: bool) -> Trusted:
+    """Return the decision about an item that has a verdict or no usable answer, or an answer of a rule."""
+    teacher = "scripted rule" if by_rule else "teacher"
+    if verdict is None and by_rule and is_usable(prediction):
+        decision, label, expected = PoolDecision.ANSWERED_BY_RULE, prediction.label, None
+        why = f"the teacher is {RULE}"
+    elif verdict is None:
         decision, label, expected = PoolDecision.NO_ANSWER, None, None
         why = prediction.detail or "no usable answer"
     elif verdict == NEITHER:
@@ -278,7 +288,7 @@ def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence) -> 
         why = "reviewer: no label is right"
     else:
         decision, label, expected = PoolDecision.REVIEWED, verdict, 1.0
-        why = f"reviewer says {verdict}; teacher {prediction.label or 'gave no answer'}"
+        why = f"reviewer says {verdict}; {teacher} {prediction.label or 'gave no answer'}"
     return Trusted(
         sample_id=prediction.sample_id, label=label, expected=expected, evidence=evidence, decision=decision, why=why
     )

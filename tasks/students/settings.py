@@ -135,3 +135,9 @@ AnyStudent = Annotated[
     Discriminator(_get_kind),
     Field(json_schema_extra=_replace_one_of),
 ]
+MeasuredStudent = Annotated[
+    Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")],
+    Discriminator(_get_kind),
+    Field(json_schema_extra=_replace_one_of),
+]
+"""The students that `evaluate` trains."""

@@ -56,6 +56,7 @@ def write_run(folder):
 with socket.create_server(("127.0.0.1", 0)) as probe:
     port = probe.getsockname()[1]
 os.environ |= {"LABELSTILL_PORT": str(port), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+os.environ["LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"] = "1"
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     write_run(folder)

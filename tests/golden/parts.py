@@ -43,6 +43,7 @@ def run_server(home: Path) -> Iterator[dict[str, str]]:
     environment = os.environ | {
         "COLUMNS": "2000",
         "HF_HUB_OFFLINE": "1",
+        "LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL": "1",
         "DO_NOT_TRACK": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "PREFECT_HOME": str(home),

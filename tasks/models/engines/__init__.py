@@ -3,7 +3,7 @@
 engine.py    the protocol that every engine implements; opening the engine that a spec names
 spec.py      EngineSpec: the keys of `generator:` and `teacher:`, and prices
 identity.py  naming the weights that answer; the name is part of every request's key
-scripted.py  an engine that answers by fixed rules, for tests and dry runs   (engine: scripted)
+scripted.py  an engine that answers by fixed rules, for dry runs and tests   (engine: scripted)
 processes.py ending process trees; starting servers and trainers that never outlive this process
 local/       the model runs in this process, with transformers   (engine: local)
 server/      any OpenAI-compatible server   (engine: server)

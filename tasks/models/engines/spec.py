@@ -1,5 +1,6 @@
 """Settings of an engine: which model answers and how it runs (the `generator:` and `teacher:` keys)."""
 
+import os
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -38,6 +39,12 @@ _OWN_FIELDS = frozenset(
     }
 )
 """The fields of a chat request that `extra_body` may not set, because labelstill relies on its own values."""
+
+
+RULE = "a scripted rule, not a model: its answers are no evidence"
+"""What the log, the report, the card and the review page say of an engine that is a rule."""
+STAND_IN = "LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"
+"""Environment variable that the tests set, so that scripted engines are treated as the models that they imitate."""
 
 
 class EngineSpec(Settings):
@@ -115,6 +122,11 @@ class EngineSpec(Settings):
         default=(),
         description="Further arguments of `vllm serve`, e.g. [--api-server-count, '4'], for many images (vllm)",
     )
+
+    @property
+    def is_rule(self) -> bool:
+        """Return whether a fixed rule answers, so that the answers say nothing about any item's label."""
+        return self.engine == "scripted" and STAND_IN not in os.environ
 
     def all_adapters(self) -> tuple[str, ...]:
         """Return all adapters that a server of this spec loads, without duplicates."""

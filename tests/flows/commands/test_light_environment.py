@@ -94,6 +94,27 @@ def test_labels_are_checked_judged_and_corrected(prefect_server: PrefectServer, 
 
 
 @pytest.mark.parametrize("config", [""], indirect=True)
+def test_a_set_is_made_and_measured_with_probes(prefect_server: PrefectServer, config: Path) -> None:
+    data, output = config.parent / "data", config.parent / "output"
+    held_out = {"manifest": str(data / "test" / "x.json"), "images": str(data / "test" / "images")}
+    more = {"evaluation": held_out, "test": held_out, "evaluate": {"seeds": 2, "truth": str(data / "truth.jsonl")}}
+    settings = yaml.safe_load(config.read_text(encoding="utf-8")) | more
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    done = labelstill("run", config)
+    assert done.returncode == 0, done.stderr
+    del settings["student"]  # a probe all the same
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    done = labelstill("evaluate", config)
+    assert done.returncode == 0, done.stderr
+    for variant in ("raw", "corrected", "all"):
+        assert f"| {variant} | " in done.stdout
+    assert "5 held-out items, 2 students each" in done.stdout
+    predicted = (output / "evaluate" / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    ids = {row["id"] for row in json.loads(Path(held_out["manifest"]).read_text(encoding="utf-8"))}
+    assert {line.partition(",")[0] for line in predicted[1:]} == ids
+
+
+@pytest.mark.parametrize("config", [""], indirect=True)
 @pytest.mark.parametrize(("engine", "target"), [("server", "env-base"), ("vllm", "env-gpu"), (None, "env-base")])
 def test_what_needs_a_model_names_the_environment(config: Path, engine: str | None, target: str) -> None:
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
