@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from tasks.correction.settings import CorrectionSettings
+from tasks.dataset.export.trainer_names import check_base
 from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
@@ -237,10 +238,12 @@ class DistillConfig(SetsConfig):
     def check_engines(self, *, keys: bool = True) -> None:
         """Raise EngineError if this machine cannot run an engine or, with `keys`, if an API key is not set.
 
-        Raises MissingPackage if the packages for a model or a student that is a model are missing.
+        Raises MissingPackage if the packages for a model or a student that is a model are missing, and ConfigError if
+        a trainer does not know the base that an export names.
 
-        With a cluster, do nothing: its nodes check that.
+        With a cluster, engines and packages are not checked: its nodes do that.
         """
+        check_base(self.emit.export)
         if self.runner == "threads":
             for spec in self.engines:
                 check_engine(spec, key=keys)

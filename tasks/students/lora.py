@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, set_seed
+from transformers import AutoModelForImageTextToText, PrinterCallback, set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from tasks.errors import ConfigError
 from tasks.models.engines.identity import identify_model
+from tasks.models.qwen_vl import load_processor
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, digest_of
 from tasks.students.asking import choose_base_engine
@@ -150,9 +151,7 @@ class LoraRecipe:
     ) -> SFTTrainer:
         spec = self.spec
         revision = self.revision or spec.revision
-        processor = AutoProcessor.from_pretrained(
-            spec.base, revision=revision, trust_remote_code=spec.trust_remote_code
-        )
+        processor = load_processor(spec.base, revision=revision, trust_remote_code=spec.trust_remote_code)
         processor.image_processor.do_resize = False  # open_images has done it
         model = AutoModelForImageTextToText.from_pretrained(
             spec.base,

@@ -175,7 +175,7 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
     )
     configured = ExternalSpec(
         trainer="swift",
-        base="a/b",
+        base="Qwen/Qwen2.5-VL-3B-Instruct",
         template=str(own),
         settings={"epochs": 2, "note2": "${dataset}", "finetuning_type": None},
         environment={"SAID": "aloud"},
@@ -184,7 +184,13 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
     folder = train_student(configured, train, tmp_path / "one")
     config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
     assert config.pop("output_dir") and config.pop("dataset")
-    assert config == {"seed": 7, "note": "fold 1 of a/b", "lists": [1, 2], "epochs": 2, "note2": "labelstill"}
+    assert config == {
+        "seed": 7,
+        "note": "fold 1 of Qwen/Qwen2.5-VL-3B-Instruct",
+        "lists": [1, 2],
+        "epochs": 2,
+        "note2": "labelstill",
+    }
     assert (folder / "train.log").read_text("utf-8").startswith(f"aloud {112 * 168}\n")
 
 
@@ -249,12 +255,15 @@ def test_when_we_are_killed_the_trainer_ends_too(tmp_path: Path) -> None:
 def test_what_cannot_be_run_is_said_before_anything_starts(train: list[Sample], tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("output_dir: ${outptu}\n", "utf-8")
+    odd = tmp_path / "odd ${x}"
+    odd.mkdir()
+    (odd / "config.json").write_text('{"model_type": "qwen2_vl"}')
     cases = [
         (spec(template=str(bad)), r"bad\.yaml, `output_dir`: unknown word \$\{outptu\}; known words are base, data"),
         (spec(template="nowhere.yaml"), "student.template: no file nowhere.yaml.*swift_lora.yaml"),
         (spec(deepspeed="zero9"), "student.deepspeed: no file zero9.*deepspeed_zero2.json"),
         (spec(command=("no-such-trainer", "${config}")), "`no-such-trainer` is not on PATH"),
-        (spec(base="odd/${x}"), "rename the path"),
+        (spec(base=str(odd)), "rename the path"),
     ]
     for case, says in cases:
         with pytest.raises(ConfigError, match=says):

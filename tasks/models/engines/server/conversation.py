@@ -53,11 +53,11 @@ class Conversation:
     model: str
     can: Capabilities
     processor: Any
+    patch_size: int
     cache: ImageCache
 
     def __post_init__(self) -> None:
         self._budget = None if self.processor is None else PromptBudget(self.processor)
-        self._patch: int = 14 if self.processor is None else self.processor.image_processor.patch_size
         self._branches = lru_cache(maxsize=1024)(self._find_branches)
 
     def prepare(self, request: Request) -> Prepared:
@@ -90,7 +90,7 @@ class Conversation:
         return self._attach_images(fit.request, "; ".join(filter(None, (already, fit.note))))
 
     def _attach_images(self, request: Request, shortened: str) -> Prepared:
-        limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self._patch}
+        limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self.patch_size}
         files = [self.cache.file(image, **limits) for image in request.images]
         urls = tuple(make_image_url(file, local=self.can.local_files) for file in files)
         return Prepared(request, urls, shortened)

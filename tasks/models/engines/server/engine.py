@@ -16,7 +16,6 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import uvloop
-from transformers import AutoProcessor  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
@@ -25,6 +24,7 @@ from tasks.models.engines.server.capabilities import describe_gaps, find_capabil
 from tasks.models.engines.server.client import Client, Revive, read_api_key
 from tasks.models.engines.server.conversation import Conversation, Prepared
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.qwen_vl import find_patch_size, find_served_model, load_processor
 from tasks.models.unanswered import make_unanswered
 from tasks.records import Generation, Request
 
@@ -61,6 +61,7 @@ class ServerEngine:
         name = served_name or spec.adapter or spec.model
         try:
             self._processor = _load_processor(spec)
+            self._patch_size = find_patch_size(spec)
             tokenizer = None if self._processor is None else self._processor.tokenizer
             self.capabilities = self._run(find_capabilities(self._client, spec, name, tokenizer, place.images.folder))
             self._client.busy_seconds = 0.0  # without the test requests
@@ -69,11 +70,18 @@ class ServerEngine:
             self.close()
             raise
         self.notes = describe_gaps(self.capabilities, tokenizer=tokenizer is not None)
+        if find_served_model(spec) is None:
+            self.notes += (
+                f"which Qwen-VL the server calls {name} is not known: images are resized as for Qwen2-VL; if it is "
+                "another one, set `tokenizer` to its folder or its name on the hub",
+            )
 
     def _switch_model(self, name: str, adapter: str | None) -> None:
         """Ask what is served as `name`, which is the model with `adapter` or without one, from now on."""
         self.fingerprint = f"{self._kind}/{identify_model(self._spec.model_copy(update={'adapter': adapter}))}"
-        self._conversation = Conversation(self._client, name, self.capabilities, self._processor, self._images)
+        self._conversation = Conversation(
+            self._client, name, self.capabilities, self._processor, self._patch_size, self._images
+        )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Yield one generation per request, in any order; raise EngineError when no address answers any more."""
@@ -190,7 +198,7 @@ def _load_processor(spec: EngineSpec) -> Any:
     """Return the model's processor; None if it is not on this machine (a server may have a name of its own)."""
     name = spec.tokenizer or spec.model
     try:
-        return AutoProcessor.from_pretrained(
+        return load_processor(
             name,
             revision=None if spec.tokenizer else spec.revision,
             trust_remote_code=spec.trust_remote_code,
