@@ -101,15 +101,10 @@ class EngineSpec(Settings):
         description="Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)",
     )
     concurrency: int = Field(
-        default=64, ge=1, description="Maximum number of requests in flight, over all addresses (server, vllm)"
-    )
-    timeout_seconds: float = Field(
-        default=300.0, gt=0, description="Maximum seconds to wait for one answer (server, vllm)"
-    )
-    patience_seconds: float = Field(
-        default=600.0,
-        gt=0,
-        description="The run ends when no answer at all has arrived for this many seconds (server, vllm)",
+        default=64,
+        ge=1,
+        description="Maximum number of requests in flight, over all addresses; fewer while the server is overloaded "
+        "(server, vllm)",
     )
 
     # vllm

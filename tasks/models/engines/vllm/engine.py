@@ -23,6 +23,7 @@ from tasks.models.engines.vllm.options import (
     spans_nodes,
 )
 from tasks.models.engines.vllm.process import ServerProcess
+from tasks.models.engines.vllm.weights import fetch_weights
 from tasks.records import Generation, Request
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def make_server_process(
     spec: EngineSpec, place: Workplace, build: Build, *, name: str, host: str = "127.0.0.1", key: str = ""
 ) -> ServerProcess:
     """Return a server process for `spec`, not started yet; it serves `name` on `host` and requires API key `key`."""
+    fetch_weights(spec.model, spec.revision)  # before the start, whose time is limited
     environment = build_serve_environment(spec, build)
     if key:
         environment["VLLM_API_KEY"] = key
