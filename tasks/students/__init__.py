@@ -8,8 +8,9 @@ asking.py            the engine that a student is asked with, and the questions 
 worker_pool.py       the processes that train students at the same time                  (student.parallel)
 loss_curves.py       the loss curve in student.json and loss.png
 
-lora.py              train a LoRA student with trl                    (student.kind: lora, student.epochs, …)
-lora_dataset.py      the items that it is trained on, with reasons    (student.reasons)
+lora.py              what a LoRA student is trained on, and its name  (student.kind: lora, student.reasons)
+lora_training.py     train it with trl                                (student.epochs, .batch_size, …)
+lora_dataset.py      the rows that it is trained on
 lora_checkpoints.py  checkpoints from which training that was killed resumes (student.checkpoint_seconds)
 
 probe.py             train a probe, a classifier on frozen features, and predict (student.kind: probe)

@@ -24,9 +24,9 @@ from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_user_content
 from tasks.records import LabelAnswer, Sample, Sampling, Split
 from tasks.students.asking import choose_base_engine
-from tasks.students.lora import LoraRecipe
+from tasks.students.lora import LoraRecipe, choose_taught_items
 from tasks.students.lora_checkpoints import Watch, find_newest_checkpoint
-from tasks.students.lora_dataset import choose_taught_items, make_dataset
+from tasks.students.lora_dataset import make_dataset
 from tasks.students.settings import StudentSpec
 
 PIXELS = 112 * 168
@@ -193,13 +193,16 @@ def test_what_another_recipe_left_is_not_resumed(tmp_path: Path) -> None:
 
 def test_seconds_before_a_kill_count() -> None:
     control = TrainerControl()
-    state = TrainerState(global_step=3, max_steps=9, log_history=[{"loss": 1.0, "seconds": 50.0}])
+    state = TrainerState(
+        global_step=3, max_steps=9, log_history=[{"loss": 1.0, "seconds": 50.0, "seconds_waiting": 5.0}]
+    )
     for limit, stops in ((1000, False), (40, True)):
         watch = Watch(lambda *_: None, limit, checkpoint_seconds=60)
         watch.on_train_begin(None, state, control)
         watch.on_step_end(None, state, control)
         assert control.should_training_stop == stops
         assert 50 <= watch.spent < 55
+        assert watch.waiting_share == pytest.approx(0.1, rel=0.1)
 
 
 def test_two_that_want_the_same_student_train_it_once(
