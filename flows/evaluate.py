@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import torch
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
@@ -22,11 +22,12 @@ from tasks.evaluation.results import STAGES, Results, check_held_out, is_transdu
 from tasks.evaluation.scores import Scored
 from tasks.evaluation.table import TRANSDUCTIVE, Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
-from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
+from tasks.evaluation.trials import Trial, estimate_trials, make_rows, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import make_prompter
+from tasks.models.image_cache import ImageCache
 from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
@@ -36,7 +37,7 @@ from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord, read_record
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
-from tasks.students.worker_pool import worker_pool
+from tasks.students.worker_pool import TrainingPool
 
 STAGE = "evaluate"
 
@@ -82,7 +83,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     home = folder / "students"
     trials = plan_trials(settings, config.student, results, truth, config.pack, texts, home)
     revision = choose_revision(config.student.base, config.student.revision, config.ledger)
-    trials = [replace(trial, revision=revision) for trial in trials]
+    trials = [replace(trial, revision=revision, images=ImageCache(config.images)) for trial in trials]
     for variant in settings.variants:
         if not any(t.variant is variant for t in trials):
             get_run_logger().info("variant `%s` is skipped: the run has no data for it", variant)
@@ -125,7 +126,7 @@ def _update_card(output: Path) -> None:
 
 
 def _train(trials: Sequence[Trial], parallel: int) -> None:
-    """Train the students that are not trained yet, `parallel` at a time."""
+    """Train the students that are not trained yet: one at a time per GPU, or `parallel` on a machine without."""
     waiting = [t for t in trials if not t.is_trained]
     if len(waiting) < len(trials):
         get_run_logger().info("%d of %d students are already trained", len(trials) - len(waiting), len(trials))
@@ -133,17 +134,25 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
         return
 
     def work() -> None:
-        threads = max(1, (os.cpu_count() or 1) // parallel)
+        cores = max(1, (os.cpu_count() or 1) // parallel)
+        pool = TrainingPool(parallel, len(waiting), partial(estimate_trials, waiting), cores)
         with (
             Progress(STAGE, f"training {len(waiting)} students", len(waiting)) as progress,
-            worker_pool(parallel, torch.set_num_threads, threads) as pool,
+            # in this order, because an error ends the processes first and the threads that wait for them next
+            ThreadPoolExecutor(pool.size) as threads,
+            pool,
         ):
-            for done in as_completed([pool.submit(train_trial, trial) for trial in waiting]):
+            runs = [threads.submit(pool.train, partial(train_trial, t), _ignore) for t in waiting]
+            for done in as_completed(runs):
                 done.result()
                 progress.advance()
 
     sets = len({t.variant for t in waiting})
     run_as_task("train students", f"train {len(waiting)} students on {sets} variants", work)
+
+
+def _ignore(done: int, total: int, loss: float) -> None:
+    """Ignore the steps of a training: only finished students are reported."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ This module imports no torch: where there is a GPU, only child processes of a ru
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, digest_of
 from tasks.students.asking import choose_base_engine
+from tasks.students.lora_memory import Memory, estimate_memory
 from tasks.students.loss_curves import Progress
 from tasks.students.settings import StudentSpec
 from tasks.students.student_folder import describe_training, identify_item, is_trained, work_folder
@@ -57,6 +58,10 @@ class LoraRecipe:
         base = identify_model(choose_base_engine(self.spec))
         origin = [self.start.name] if self.start else []
         return digest_of([ingredients, base, pack.digest, items, fold, self.repeat, *origin])[:16]
+
+    def estimate_memory(self, train: Iterable[Sample]) -> Memory | None:
+        """Return the GPU memory that training on these items needs; None if that is not known."""
+        return estimate_memory(self.spec, self.revision or self.spec.revision, self.prompter, train)
 
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
         """Train one student on `train`, each item with its given label, and return its adapter's folder.

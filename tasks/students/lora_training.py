@@ -29,6 +29,7 @@ from tasks.models.unanswered import summarise
 from tasks.records import Sample
 from tasks.students.lora_checkpoints import KEPT, Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import make_dataset
+from tasks.students.lora_memory import LESS_MEMORY
 from tasks.students.loss_curves import Progress, draw_curve, read_curve
 from tasks.students.student_folder import keep_student, work_folder
 
@@ -97,13 +98,6 @@ def train_adapter(
     )  # fmt: skip
     keep_student(done, folder, facts)
     shutil.rmtree(work)
-
-
-LESS_MEMORY = (
-    "lower `student.batch_size` (and raise `gradient_accumulation` as much) or `max_pixels`, set "
-    "`student.gradient_checkpointing: true` or `student.dtype: bfloat16`, or use a smaller `student.base`"
-)
-"""What to change when a GPU has too little memory for training."""
 
 
 class _Trainer(SFTTrainer):

@@ -71,7 +71,17 @@ class Child:
             done = True
         finally:
             if not done:
-                self._end()
+                self.end()
+
+    def end(self) -> None:
+        """Kill the child, which frees its memory; the next work starts another. Not while `stream` is iterated."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def close(self) -> None:
         """Kill the child, for good. Safe to call twice."""
@@ -91,15 +101,6 @@ class Child:
             self._process.start()
             theirs.close()
         return self._connection
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.join()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
 
     def _receive(self, connection: Connection) -> Any:
         process = self._process
