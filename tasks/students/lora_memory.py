@@ -5,7 +5,7 @@ hidden state per layer, and all that a layer with adapters keeps only for the la
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,21 @@ class Memory:
         """Return the sum in MiB, with CUDA's own share."""
         return (self.weights + self.adapter + self.activations + _FIXED) / _MIB
 
-    def check(self, gpu: Gpu) -> None:
-        """Raise ConfigError, which says what to lower, if the GPU is too small; an unknown size is not."""
-        if gpu.total and gpu.total < self.mib:
+    def choose(self, gpus: Sequence[Gpu]) -> list[Gpu]:
+        """Return the GPUs that are large enough or of unknown size.
+
+        Raises ConfigError, which says what to lower, if all are too small.
+        """
+        enough = [gpu for gpu in gpus if not gpu.total or gpu.total >= self.mib]
+        if not enough:
+            largest = max(gpus, key=lambda gpu: gpu.total)
             parts = {"weights": self.weights, "adapters": self.adapter, "activations": self.activations}
             listed = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in parts.items())
             raise ConfigError(
-                f"student: training needs about {self.mib / 1024:.0f} GiB of GPU memory ({listed}), but GPU {gpu.name} "
-                f"has {gpu.total / 1024:.0f} GiB; {LESS_MEMORY}"
+                f"student: training needs about {self.mib / 1024:.0f} GiB of GPU memory ({listed}), but the largest "
+                f"GPU, {largest.name}, has {largest.total / 1024:.0f} GiB; {LESS_MEMORY}"
             )
+        return enough
 
 
 def estimate_memory(

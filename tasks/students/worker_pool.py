@@ -7,11 +7,10 @@ one, a child trains several students, because importing torch takes 10 seconds.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from queue import SimpleQueue
 
 from tasks.errors import EngineError
-from tasks.models.engines.child import Child, ChildDied, Report
+from tasks.models.engines.child import Child, ChildDied
 from tasks.models.engines.gpus import Gpu, await_memory, list_gpus, restrict_to
 from tasks.students.lora_memory import LESS_MEMORY, Memory
 from tasks.students.loss_curves import Progress
@@ -19,7 +18,7 @@ from tasks.students.loss_curves import Progress
 log = logging.getLogger("labelstill")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Place:
     """Where one student at a time is trained."""
 
@@ -38,18 +37,17 @@ class TrainingPool:
     ) -> None:
         """Make a pool for `wanted` trainings: one at a time per GPU, or `parallel` on a machine without.
 
-        `estimate` returns what a training needs; raises ConfigError if a GPU has less. Without a GPU each training uses
-        `threads` threads; with one thread, a student is the same on every machine.
+        `estimate` returns what a training needs. GPUs with less are not used; raises ConfigError if all have less.
+        Without a GPU each training uses `threads` threads; with one thread, a student is the same on every machine.
         """
-        gpus = list_gpus()[:wanted]
+        gpus = list_gpus()
         self._memory = estimate() if gpus else None
-        for gpu in gpus:
-            if self._memory is not None:
-                self._memory.check(gpu)
-        self._places = [_Place(Child(restrict_to(gpu)), gpu) for gpu in gpus]
-        self._places = self._places or [_Place(Child(), None) for _ in range(min(parallel, wanted))]
+        gpus = gpus if self._memory is None else self._memory.choose(gpus)
+        self._places = [_Place(Child(restrict_to(gpu)), gpu) for gpu in gpus[:wanted]]
+        if not gpus:
+            limit = {"OMP_NUM_THREADS": str(threads)}
+            self._places = [_Place(Child(limit), None) for _ in range(min(parallel, wanted))]
         self.size = len(self._places)
-        self._threads = threads
         self._free: SimpleQueue[_Place] = SimpleQueue()
         self._closed = False
         for place in self._places:
@@ -83,18 +81,9 @@ class TrainingPool:
     def _run(self, place: _Place, run: Callable[[Progress], object], progress: Progress) -> None:
         if place.gpu is not None and (memory := self._memory) is not None:
             await_memory([place.gpu.name], lambda _: memory.mib, LESS_MEMORY, self._check_open)
-        threads = self._threads if place.gpu is None else 0
-        for step in place.child.stream(partial(_train, run, threads)):
+        for step in place.child.stream(run):
             progress(*step)
 
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError("the training was ended")
-
-
-def _train(run: Callable[[Progress], object], threads: int, report: Report) -> None:
-    import torch  # imported here, because the parent process does not need it
-
-    if threads:
-        torch.set_num_threads(threads)
-    run(report)
