@@ -7,7 +7,7 @@ scripted.py  an engine that answers by fixed rules, for tests and dry runs   (en
 processes.py ending process trees; starting servers and trainers that never outlive this process
 child.py     Python work in a child process, whose GPU memory is free when it ends
 gpus.py      the GPUs that may be used, and waiting until their memory is free
-local/       the model runs in this process, with transformers   (engine: local)
+local/       the model runs here, with transformers   (engine: local)
 server/      any OpenAI-compatible server   (engine: server)
 vllm/        a vLLM server that is started and watched here   (engine: vllm)
 ray/         vLLM on a Ray cluster   (runner: {kind: ray})
