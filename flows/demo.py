@@ -23,7 +23,7 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.report.summary import summarize_run
-from tasks.students.settings import StudentSpec
+from tasks.students.settings import ScoringSettings, StudentSpec
 
 _PIXELS = 112 * 168
 """Size of the demo's screens in pixels. It is also the models' limit, so no screen is resized."""
@@ -70,8 +70,8 @@ def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -
             lora_alpha=32,
             gradient_checkpointing=False,
             dtype="float32",
-            scoring_batch_size=32,
-            scoring_engine="local",  # vLLM takes longer to start than these models take to answer
+            # vLLM takes longer to start than these models take to answer
+            scoring=ScoringSettings(engine="local", batch_size=32),
             min_pixels=_PIXELS,
             max_pixels=_PIXELS,
         ),

@@ -19,12 +19,12 @@ def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
     build = find_installed_build()
     fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
     return EngineSpec(
-        engine=fast if spec.scoring_engine == "auto" else spec.scoring_engine,
+        **spec.scoring.model_dump(exclude={"engine"}),
+        engine=fast if spec.scoring.engine == "auto" else spec.scoring.engine,
         model=spec.base,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
         dtype=spec.dtype,
-        batch_size=spec.scoring_batch_size,
         min_pixels=spec.min_pixels,
         max_pixels=spec.max_pixels,
     )

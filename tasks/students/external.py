@@ -31,7 +31,7 @@ _COMMANDS = {
 }
 
 _NOT_OF_A_STUDENT = {
-    "folds", "repeats", "seed", "dtype", "scoring_batch_size", "scoring_engine", "timeout_seconds", "environment",
+    "folds", "repeats", "seed", "dtype", "scoring", "timeout_seconds", "environment",
 }  # fmt: skip
 """Settings that do not change the weights, or are part of the digest separately."""
 

@@ -25,7 +25,7 @@ from tasks.students.student_folder import describe_training, identify_item, is_t
 log = logging.getLogger("labelstill")
 
 _NOT_OF_A_STUDENT = {
-    "scoring_engine", "scoring_batch_size", "folds", "repeats", "checkpoint_seconds", "parallel", "report_to",
+    "scoring", "folds", "repeats", "checkpoint_seconds", "parallel", "report_to",
 }  # fmt: skip
 """Settings that do not change the weights."""
 

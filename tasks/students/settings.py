@@ -26,6 +26,27 @@ class FoldSettings(Settings):
         return self.seed + 1000 * repeat
 
 
+class ScoringSettings(Settings):
+    """How trained students are asked: the keys of an engine, as in `teacher:`."""
+
+    engine: Literal["auto", "local", "vllm"] = "auto"
+    """Engine that runs the students; auto uses vllm on a GPU, else local."""
+    batch_size: int = Field(default=8, ge=1)
+    """Items per batch (local)."""
+    concurrency: int = Field(default=64, ge=1)
+    """Maximum number of requests in flight (vllm)."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """Number of GPUs per copy of the model (vllm)."""
+    data_parallel_size: int = Field(default=1, ge=1)
+    """Number of copies of the model (vllm)."""
+    api_server_count: int = Field(default=1, ge=1)
+    """Number of processes that prepare images and prompts (vllm)."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Fraction of each GPU's memory to use; vLLM's default if unset (vllm)."""
+    extra_args: tuple[str, ...] = ()
+    """Further arguments, passed unchanged to `vllm serve` (vllm)."""
+
+
 class CheckpointSettings(FoldSettings):
     """Settings of students that start from a Qwen-VL checkpoint."""
 
@@ -37,10 +58,8 @@ class CheckpointSettings(FoldSettings):
     """Allow code from the checkpoint's repository to run."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights."""
-    scoring_engine: Literal["auto", "local", "vllm"] = "auto"
-    """Engine that runs the trained students; auto uses vllm on a GPU, else local."""
-    scoring_batch_size: int = Field(default=8, ge=1)
-    """Items per batch when students are asked."""
+    scoring: ScoringSettings = ScoringSettings()
+    """How the trained students are asked."""
     min_pixels: int = Field(default=56 * 56, ge=28 * 28)
     """Minimum area of an image in pixels; smaller images are enlarged."""
     max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28)

@@ -18,7 +18,7 @@ from tasks.demo.checkpoint import write_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
 from tasks.items.settings import SourceConfig  # noqa: E402
 from tasks.models.engines.spec import EngineSpec  # noqa: E402
-from tasks.students.settings import StudentSpec  # noqa: E402
+from tasks.students.settings import ScoringSettings, StudentSpec  # noqa: E402
 
 PIXELS = 112 * 168
 
@@ -47,7 +47,7 @@ def small_config(folder: Path, *, items: int = 60, slow: float = 0.0) -> Distill
             gradient_accumulation=1,
             gradient_checkpointing=False,
             dtype="float32",
-            scoring_engine="local",
+            scoring=ScoringSettings(engine="local"),
             min_pixels=PIXELS,
             max_pixels=PIXELS,
         ),

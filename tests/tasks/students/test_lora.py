@@ -27,7 +27,7 @@ from tasks.students.asking import choose_base_engine
 from tasks.students.lora import LoraRecipe, choose_taught_items
 from tasks.students.lora_checkpoints import Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import make_dataset
-from tasks.students.settings import StudentSpec
+from tasks.students.settings import ScoringSettings, StudentSpec
 
 PIXELS = 112 * 168
 PICKLED = {".bin", ".pt", ".pth", ".pkl"}
@@ -269,7 +269,13 @@ def test_the_digest_follows_what_a_student_is_made_of(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample]
 ) -> None:
     digest = LoraRecipe(spec, prompter).digest(samples, 0)
-    same = {"scoring_batch_size": 2, "folds": 3, "repeats": 2, "checkpoint_seconds": 9.0, "report_to": ("wandb",)}
+    same = {
+        "scoring": ScoringSettings(batch_size=2),
+        "folds": 3,
+        "repeats": 2,
+        "checkpoint_seconds": 9.0,
+        "report_to": ("wandb",),
+    }
     assert digest == LoraRecipe(spec.model_copy(update=same), prompter, reasons={}).digest(samples[::-1], 0)
     relabelled = samples[0].model_copy(update={"given": samples[1].given})
     others = [

@@ -48,7 +48,8 @@ class ChildEngine:
             self._starved += time.perf_counter() - began
             if not window:
                 return
-            for generation, self._usage in self._child.stream(partial(_answer, self._spec, self._place, window)):
+            for generation, usage in self._child.stream(partial(_answer, self._spec, self._place, window)):
+                self._usage = usage
                 yield generation
 
     def usage(self) -> Usage:

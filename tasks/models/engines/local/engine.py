@@ -29,6 +29,7 @@ from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
 
+
 @dataclass(frozen=True)
 class _Prompt:
     """A request as tensors; `ids` include the opening of the answer when a reason comes first."""
