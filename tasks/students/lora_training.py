@@ -7,6 +7,7 @@ take 1.3 s per update of 16 screenshots, against 3 to 4 s of an H100.
 """
 
 import logging
+import multiprocessing
 import os
 import shutil
 import time
@@ -126,6 +127,9 @@ def _make_trainer(
     _freeze_vision(model)
     cuda = torch.cuda.is_available()
     loaders = min(_LOADERS, len(os.sched_getaffinity(0))) if list_gpus() else 0
+    if loaders:
+        # as in any process that was not spawned itself; spawned loaders would import torch first
+        multiprocessing.set_start_method("fork", force=True)
     arguments = SFTConfig(
         output_dir=str(output),
         run_name=name,
