@@ -24,7 +24,7 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import AskSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.report.summary import summarize_run
-from tasks.students.settings import StudentSpec
+from tasks.students.settings import ScoringSettings, StudentSpec
 
 _PIXELS = 112 * 168
 """Size of the demo's screens in pixels. It is also the models' limit, so no screen is resized."""
@@ -69,8 +69,8 @@ def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -
             learning_rate=4e-3,
             lora_rank=16,
             gradient_checkpointing=False,
-            scoring_batch_size=32,
-            scoring_engine="local",  # vLLM takes longer to start than these models take to answer
+            # vLLM takes longer to start than these models take to answer
+            scoring=ScoringSettings(engine="local", batch_size=32),
         ),
         # A model of this size begins every reason alike and uses few words.
         rationales=RationaleSettings(alike=0.8, opening_share=1.0),

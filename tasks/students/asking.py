@@ -19,16 +19,16 @@ def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
     """Return the engine for the base checkpoint of `spec`, without a student's weights."""
     build = find_installed_build()
     fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
-    engine = fast if spec.scoring_engine == "auto" else spec.scoring_engine
+    engine = fast if spec.scoring.engine == "auto" else spec.scoring.engine
     # students learn to answer without thoughts; the local engine never opens them
     thinks = engine == "vllm" and read_qwen_vl(spec.base, spec.revision).thinks
     return EngineSpec(
+        **spec.scoring.model_dump(exclude={"engine"}),
         engine=engine,
         extra_body={"chat_template_kwargs": {"enable_thinking": False}} if thinks else {},
         model=spec.base,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
-        batch_size=spec.scoring_batch_size,
         min_pixels=spec.min_pixels,
         max_pixels=spec.max_pixels,
     )

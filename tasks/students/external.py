@@ -33,7 +33,7 @@ _COMMANDS = {
 }
 
 _NOT_OF_A_STUDENT = {
-    "folds", "repeats", "seed", "scoring_batch_size", "scoring_engine", "environment",
+    "folds", "repeats", "seed", "scoring", "environment",
 }  # fmt: skip
 """Settings that do not change the weights, or are part of the digest separately."""
 

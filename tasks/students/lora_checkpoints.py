@@ -22,7 +22,7 @@ from tasks.records import digest_of
 from tasks.storage.files import write_bytes
 from tasks.students.loss_curves import Progress
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("labelstill")
 
 KEPT = 2
 """Number of checkpoints to keep. transformers deletes old ones before the new one has its list, so if only one
@@ -57,7 +57,7 @@ class Watch(TrainerCallback):
     def __init__(self, progress: Progress) -> None:
         self._progress, self._pause = progress, FIRST_SECONDS
         self._began = self._saved = self._stepped = time.monotonic()
-        self._spent_before = 0.0
+        self._spent_before = self._waited = 0.0
         self._loss = float("nan")
 
     @property
@@ -65,16 +65,27 @@ class Watch(TrainerCallback):
         """Return the training time so far in seconds, excluding time lost when a run was killed."""
         return self._spent_before + time.monotonic() - self._began
 
+    @property
+    def waiting_share(self) -> float:
+        """Return the share of the training time that was spent waiting for batches."""
+        return self._waited / max(self.spent, 1e-9)
+
+    def add_waiting(self, seconds: float) -> None:
+        """Add time that was spent waiting for a batch."""
+        self._waited += seconds
+
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._began = self._saved = time.monotonic()
         if state.log_history:
             self._spent_before = float(state.log_history[-1]["seconds"])
+            self._waited = float(state.log_history[-1]["seconds_waiting"])
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         entry: dict[str, float] = state.log_history[-1]
         self._loss = entry.get("loss", self._loss)
         # the log is part of each checkpoint, so that a resumed training knows its earlier seconds
         entry["seconds"] = round(self.spent, 3)
+        entry["seconds_waiting"] = round(self._waited, 3)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._progress(state.global_step, state.max_steps, self._loss)

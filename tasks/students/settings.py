@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from tasks.dataset.export.trainer_files import Plain
+from tasks.models.engines.spec import ServingSettings
 from tasks.settings import MAX_PIXELS, MIN_PIXELS, Settings
 
 
@@ -26,6 +27,13 @@ class FoldSettings(Settings):
         return self.seed + 1000 * repeat
 
 
+class ScoringSettings(ServingSettings):
+    """How trained students are asked."""
+
+    engine: Literal["auto", "local", "vllm"] = "auto"
+    """Engine that runs the students; auto uses vllm on a GPU, else local."""
+
+
 class CheckpointSettings(FoldSettings):
     """Settings of students that start from a Qwen-VL checkpoint."""
 
@@ -35,10 +43,8 @@ class CheckpointSettings(FoldSettings):
     """Branch, tag or commit of a Hugging Face base."""
     trust_remote_code: SkipJsonSchema[bool] = False
     """As at the top level."""
-    scoring_engine: Literal["auto", "local", "vllm"] = "auto"
-    """Engine that runs the trained students; auto uses vllm on a GPU, else local."""
-    scoring_batch_size: int = Field(default=8, ge=1)
-    """Items per batch when students are asked."""
+    scoring: ScoringSettings = ScoringSettings()
+    """How the trained students are asked."""
     min_pixels: SkipJsonSchema[int] = MIN_PIXELS
     """As at the top level."""
     max_pixels: SkipJsonSchema[int] = MAX_PIXELS

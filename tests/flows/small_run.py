@@ -19,7 +19,7 @@ from tasks.demo.checkpoint import write_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
 from tasks.items.settings import SourceConfig  # noqa: E402
 from tasks.models.engines.spec import EngineSpec  # noqa: E402
-from tasks.students.settings import StudentSpec  # noqa: E402
+from tasks.students.settings import ScoringSettings, StudentSpec  # noqa: E402
 
 PIXELS = 112 * 168
 
@@ -47,7 +47,7 @@ def small_config(folder: Path, *, items: int = 60, slow: float = 0.0) -> Distill
             batch_size=10,
             gradient_accumulation=1,
             gradient_checkpointing=False,
-            scoring_engine="local",
+            scoring=ScoringSettings(engine="local"),
         ),
         correction=CorrectionSettings(review_budget=20, stand_in=paths.truth),
         min_pixels=PIXELS,

@@ -47,7 +47,28 @@ STAND_IN = "LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"
 """Environment variable that the tests set, so that scripted engines are treated as the models that they imitate."""
 
 
-class EngineSpec(Settings):
+class ServingSettings(Settings):
+    """How a model is run: the keys of a teacher or generator and, under `student.scoring`, of trained students."""
+
+    batch_size: int = Field(default=8, ge=1, description="Number of items per batch (local)")
+    concurrency: int = Field(
+        default=64,
+        ge=1,
+        description="Maximum number of requests in flight, over all addresses; fewer while the server is overloaded "
+        "(server, vllm)",
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="Number of GPUs per copy of the model (vllm)")
+    data_parallel_size: int = Field(default=1, ge=1, description="Number of copies of the model (vllm)")
+    gpu_memory_utilization: float | None = Field(
+        default=None, gt=0, le=1, description="Fraction of each GPU's memory to use; vLLM's default if unset (vllm)"
+    )
+    extra_args: tuple[str, ...] = Field(
+        default=(),
+        description="Further arguments of `vllm serve`, e.g. [--api-server-count, '4'], for many images (vllm)",
+    )
+
+
+class EngineSpec(ServingSettings):
     """Which model answers, and how it runs."""
 
     engine: Literal["vllm", "server", "local", "scripted"] = Field(
@@ -78,10 +99,7 @@ class EngineSpec(Settings):
     )
     prices: Prices = Field(default=Prices(), description="Prices for computing the cost of a run")
 
-    # local
-    batch_size: int = Field(default=8, ge=1, description="Number of items per batch (local)")
-
-    # server and vllm
+    # server
     base_urls: tuple[str, ...] = Field(
         default=(),
         description="Server addresses, e.g. http://host:8000/v1; requests are distributed over all of them (server)",
@@ -99,23 +117,6 @@ class EngineSpec(Settings):
     extra_body: dict[str, Any] = Field(
         default={},
         description="Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)",
-    )
-    concurrency: int = Field(
-        default=64,
-        ge=1,
-        description="Maximum number of requests in flight, over all addresses; fewer while the server is overloaded "
-        "(server, vllm)",
-    )
-
-    # vllm
-    tensor_parallel_size: int = Field(default=1, ge=1, description="Number of GPUs per copy of the model (vllm)")
-    data_parallel_size: int = Field(default=1, ge=1, description="Number of copies of the model (vllm)")
-    gpu_memory_utilization: float | None = Field(
-        default=None, gt=0, le=1, description="Fraction of each GPU's memory to use; vLLM's default if unset (vllm)"
-    )
-    extra_args: tuple[str, ...] = Field(
-        default=(),
-        description="Further arguments of `vllm serve`, e.g. [--api-server-count, '4'], for many images (vllm)",
     )
 
     @property

@@ -25,7 +25,7 @@ from tasks.prompts.prompter import Prompter
 from tasks.records import ImageRef, Sample, content_digest
 from tasks.students.external import ExternalRecipe
 from tasks.students.external_output import find_student_checkpoint
-from tasks.students.settings import ExternalSpec
+from tasks.students.settings import ExternalSpec, ScoringSettings
 from tests.tasks.making import prompter, sample
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -290,7 +290,7 @@ def test_the_digest_follows_what_a_student_is_made_of(train: list[Sample], tmp_p
     own = tmp_path / "own.yaml"
     own.write_text("a: 1\n", "utf-8")
     digest = ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train, 0)
-    same = spec(template=str(own), folds=9, scoring_batch_size=1)
+    same = spec(template=str(own), folds=9, scoring=ScoringSettings(batch_size=1))
     assert digest == ExternalRecipe(same, prompter(), 0).digest(train[::-1], 0)
     others = [
         ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train, 1),

@@ -27,10 +27,10 @@ from tasks.prompts.turns import make_user_content
 from tasks.records import LabelAnswer, Sample, Sampling, Split
 from tasks.students import lora_checkpoints
 from tasks.students.asking import choose_base_engine
-from tasks.students.lora import LoraRecipe
+from tasks.students.lora import LoraRecipe, choose_taught_items
 from tasks.students.lora_checkpoints import Watch, find_newest_checkpoint
-from tasks.students.lora_dataset import choose_taught_items, make_dataset
-from tasks.students.settings import StudentSpec
+from tasks.students.lora_dataset import make_dataset
+from tasks.students.settings import ScoringSettings, StudentSpec
 
 PIXELS = 112 * 168
 PICKLED = {".bin", ".pt", ".pth", ".pkl"}
@@ -188,9 +188,12 @@ def test_what_another_recipe_left_is_not_resumed(tmp_path: Path) -> None:
 
 def test_seconds_before_a_kill_count() -> None:
     watch = Watch(lambda *_: None)
-    state = TrainerState(global_step=3, max_steps=9, log_history=[{"loss": 1.0, "seconds": 50.0}])
+    state = TrainerState(
+        global_step=3, max_steps=9, log_history=[{"loss": 1.0, "seconds": 50.0, "seconds_waiting": 5.0}]
+    )
     watch.on_train_begin(None, state, TrainerControl())
     assert 50 <= watch.spent < 55
+    assert watch.waiting_share == pytest.approx(0.1, rel=0.1)
 
 
 def test_saving_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -278,7 +281,12 @@ def test_the_digest_follows_what_a_student_is_made_of(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample]
 ) -> None:
     digest = LoraRecipe(spec, prompter).digest(samples, 0)
-    same = {"scoring_batch_size": 2, "folds": 3, "repeats": 2, "report_to": ("wandb",)}
+    same = {
+        "scoring": ScoringSettings(batch_size=2),
+        "folds": 3,
+        "repeats": 2,
+        "report_to": ("wandb",),
+    }
     assert digest == LoraRecipe(spec.model_copy(update=same), prompter, reasons={}).digest(samples[::-1], 0)
     relabelled = samples[0].model_copy(update={"given": samples[1].given})
     others = [

@@ -18,6 +18,7 @@ import transformers
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import identify_model
+from tasks.models.engines.local.child_engine import WINDOW
 from tasks.models.engines.local.decoding import Decoder, Draw
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
@@ -28,9 +29,6 @@ from tasks.models.unanswered import Unanswered, make_unanswered, summarise
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
-
-WINDOW = 8
-"""Number of batches that are read from the stream at a time; their requests are sorted by length."""
 
 
 @dataclass(frozen=True)

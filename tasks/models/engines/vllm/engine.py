@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tasks.models.engines.ray.placed import PlacedServers
 
 _numbers = count(1)
+_USUAL_SHARE = 0.92
+"""The share of a GPU's memory that vLLM uses if it is not told another."""
 
 
 def check_vllm(spec: EngineSpec) -> None:
@@ -129,6 +131,7 @@ def make_server_process(
         host=host,
         key=key,
         gpus=0 if build.cpu else spec.tensor_parallel_size * spec.data_parallel_size,
+        gpu_share=0.0 if build.cpu or spans_nodes(spec) else spec.gpu_memory_utilization or _USUAL_SHARE,
         environment=environment,
         log=place.logs.resolve() / f"vllm-{name}.log",
         explain=partial(explain, spec=spec),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.errors import EngineError
+from tasks.models.engines.gpus import await_memory, list_gpus
 from tasks.models.engines.processes import end_guarded, end_orphans, start_guarded
 from tasks.models.engines.vllm.log import find_last_line
 
@@ -31,6 +32,7 @@ _HEALTH_SECONDS = 10.0
 _SILENT_SECONDS = 60.0
 """Time without an answer after which a living server is restarted."""
 _SURE_SECONDS = 2.0
+_LESS_SHARE = "lower `gpu_memory_utilization`"
 _PORTS = 3
 """Free ports to try: another program may take one before the server does."""
 
@@ -63,6 +65,8 @@ class ServerProcess:
     gpus: int = 0
     """Number of GPUs that the server uses."""
     start_seconds: float = START_SECONDS
+    gpu_share: float = 0.0
+    """Share of each of these GPUs' memory that must be free before the server is started."""
     records: Path = field(default_factory=get_records_folder)
     restarts: int = RESTARTS
 
@@ -138,6 +142,10 @@ class ServerProcess:
 
     def _launch(self) -> None:
         self._check_open()
+        if self.gpu_share:
+            # the model before, or one of a run that was killed, may still be giving its memory back
+            names = [gpu.name for gpu in list_gpus()[: self.gpus]]
+            await_memory(names, lambda gpu: self.gpu_share * gpu.total, _LESS_SHARE, self._check_open)
         with self.log.open("ab") as sink:
             self._log_start = sink.tell()
             self._guard = start_guarded(self.command(self._port), self._record, self.environment, sink)
