@@ -11,7 +11,6 @@ def test_the_keys_of_an_engine_can_be_set_for_the_students(tmp_path: Path) -> No
         "engine": "vllm",
         "concurrency": 32,
         "tensor_parallel_size": 2,
-        "api_server_count": 4,
         "gpu_memory_utilization": 0.8,
         "extra_args": ["--max-num-seqs", "64"],
     }
