@@ -57,8 +57,8 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     set, or if no held-out item has a label.
     """
     settings = config.evaluate
-    probe = isinstance(config.student, ProbeSpec)
-    stage = Stage(STAGE, config, {"base": None if probe else choose_base_engine(config.student)})
+    base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
+    stage = Stage(STAGE, config, {"base": base})
     pack, folder = stage.pack, stage.folder
     held_out = stage.read("evaluation", config.evaluation, Split.TEST)
     tested = stage.read("test", config.test, Split.TEST, folder) if config.test is not None else []
