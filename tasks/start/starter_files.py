@@ -63,6 +63,12 @@ def write_pack(
         lines += [f"  {task.name}:"]
         if task.recognise is not None:
             lines += ["    # how the texts of this task begin", f"    recognise: {quote(task.recognise)}"]
+        if task.strip:
+            lines += ["    # what is cut out of a text, so that only the item is left", "    strip:"]
+            lines += [f"      - {quote(pattern)}" for pattern in task.strip]
+        if task.label_list is not None:
+            lines += ["    # the labels that the text itself offers stand in the round brackets"]
+            lines += [f"    label_list: {quote(task.label_list)}"]
         lines += ["    labels:"]
         lines += [f'      {quote(label)}: "" # {count:,} items' for label, count in task.labels.most_common()]
     (folder / "pack.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
