@@ -18,7 +18,8 @@ class EvaluateSettings(Settings):
     steps: int | None = Field(default=None, ge=1)
     """Training steps per student; none: the student's own `steps`, or its `epochs` over the emitted set."""
     parallel: int = Field(default=1, ge=1)
-    """Number of students trained in parallel, each in its own process."""
+    """Number of students trained at the same time on a machine without GPUs, each in its own process. On a machine with
+    GPUs, each GPU trains one student at a time."""
     ask_reasons: bool = True
     """Also ask students that were trained on reasons to give one, and measure how often the label stays the same."""
     truth: Path | None = None
