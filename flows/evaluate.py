@@ -170,7 +170,7 @@ def _open_lora_students(
     trials = plan_trials(config.evaluate, student, results, truth, config.pack, texts, home)
     revision = choose_revision(student.base, student.revision, config.ledger)
     trials = [replace(trial, revision=revision, images=ImageCache(config.images)) for trial in trials]
-    _train(trials, config.evaluate.parallel)
+    _train(trials, student.parallel)
     with _show_bulk_failure(config.output), open_asker(config, STAGE, items) as asker:
         yield _LoraStudents(pack, trials, asker)
 

@@ -275,10 +275,13 @@ def _read_reasons(config: CommonConfig, spec: StudentSpec) -> dict[str, str]:
 
 
 def _show_losses(students: Sequence[Student]) -> None:
-    """Show the students' losses in one table artifact, with about thirty points per student."""
+    """Show the students' losses in one table artifact, with about thirty points per student, and log their times."""
     rows: list[dict[str, Any]] = []
     for student in students:
         facts = read_facts(student.folder)
+        if (waiting := facts.get("waiting_share")) is not None:
+            spent = f"{facts['steps']} updates in {facts['seconds']} s, {waiting:.0%} of them waiting for images"
+            get_run_logger().info("fold %d: %s", student.fold + 1, spent)
         curve = list(zip(facts.get("steps_logged", []), facts.get("losses", []), strict=False))
         rows += [{"fold": student.fold, "step": s, "loss": loss} for s, loss in curve[:: max(1, len(curve) // 30)]]
     if rows:

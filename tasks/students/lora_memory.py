@@ -74,13 +74,14 @@ def estimate_memory(
 
     The longest item counts, because a batch of the longest must fit.
     """
+    config = _read_config(spec.base, revision)
+    if "vision_config" not in config:
+        return None
+    vision = config["vision_config"]
+    merged = vision.get("patch_size", 14) * vision.get("spatial_merge_size", 2)
     try:
-        config = _read_config(spec.base, revision)
-        vision = config["vision_config"]
-        merged = vision.get("patch_size", 14) * vision.get("spatial_merge_size", 2)
-        tokens = max((count_tokens(prompter, s, merged) for s in samples), default=0)
-        return compute_memory(spec, config, tokens)
-    except (OSError, ValueError, KeyError, TypeError):
+        return compute_memory(spec, config, max((count_tokens(prompter, s, merged) for s in samples), default=0))
+    except (KeyError, TypeError):  # a configuration with other names
         return None
 
 
@@ -137,6 +138,10 @@ def _count_vision(vision: Mapping[str, Any]) -> int:
 
 
 def _read_config(base: str, revision: str | None) -> dict[str, Any]:
-    folder = Path(base).expanduser()
-    file = folder / "config.json" if folder.is_dir() else hf_hub_download(base, "config.json", revision=revision)
-    return json.loads(Path(file).read_text(encoding="utf-8"))
+    """Return the content of the base's config.json, or an empty dict; loading the base reports what is wrong."""
+    try:
+        folder = Path(base).expanduser()
+        file = folder / "config.json" if folder.is_dir() else hf_hub_download(base, "config.json", revision=revision)
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except Exception:  # of the disk, the network, the hub or the proxy
+        return {}

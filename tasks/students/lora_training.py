@@ -93,11 +93,11 @@ def train_adapter(
         "waiting_share": round(watch.waiting_share, 3),
         **asdict(curve),
     }
-    log.log(
-        logging.WARNING if watch.waiting_share > _LONG_WAIT else logging.INFO,
-        "%s: %d updates in %.0f s, %.0f %% of which were spent waiting for images and texts",
-        name, trainer.state.global_step, watch.spent, 100 * watch.waiting_share,
-    )  # fmt: skip
+    if trainer.args.dataloader_num_workers and watch.waiting_share > _LONG_WAIT:
+        log.warning(
+            "%s: %.0f %% of the training time were spent waiting for images; put `images` on a faster disk, or give "
+            "this machine more CPU cores per GPU", name, 100 * watch.waiting_share,
+        )  # fmt: skip
     keep_student(done, folder, facts)
     shutil.rmtree(work)
 

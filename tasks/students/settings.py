@@ -74,7 +74,8 @@ class StudentSpec(CheckpointSettings):
     gradient_checkpointing: bool = True
     """Save memory; training then takes about a third longer."""
     parallel: int = Field(default=1, ge=1)
-    """Number of folds trained at the same time, each in its own process with one CPU thread."""
+    """Number of folds trained at the same time on a machine without GPUs, each in its own process with one CPU thread.
+    On a machine with GPUs, each GPU trains one fold at a time."""
     report_to: tuple[str, ...] = ()
     """Services that also receive the loss, such as swanlab or tensorboard; install their packages first."""
 

@@ -31,6 +31,8 @@ _LOGGER = "labelstill"
 _OWNER_SECONDS = 1.0
 """Interval at which a child checks whether its parent is alive."""
 _POLL_SECONDS = 0.5
+_END_SECONDS = 10.0
+"""Time that a child without work gets to end by itself, with what it has started."""
 
 
 class ChildDied(EngineError):
@@ -71,17 +73,14 @@ class Child:
             done = True
         finally:
             if not done:
-                self.end()
+                self._kill()
 
     def end(self) -> None:
-        """Kill the child, which frees its memory; the next work starts another. Not while `stream` is iterated."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.join()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        """End the child, which frees its memory; the next work starts another. Not while `stream` is iterated."""
+        if self._connection is not None and self._process is not None:
+            self._connection.close()  # the child then ends by itself
+            self._process.join(_END_SECONDS)
+        self._kill()
 
     def close(self) -> None:
         """Kill the child, for good. Safe to call twice."""
@@ -102,18 +101,29 @@ class Child:
             theirs.close()
         return self._connection
 
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     def _receive(self, connection: Connection) -> Any:
         process = self._process
         try:
             # processes that the child has started may keep its end of the pipe open
             while not connection.poll(_POLL_SECONDS):
-                if process is None or (not process.is_alive() and not connection.poll()):
+                if self._closed or process is None or (not process.is_alive() and not connection.poll()):
                     raise EOFError
             return connection.recv()
         except (OSError, EOFError):
             if self._closed:
                 raise EngineError("the child process was closed") from None
-            code = None if process is None else process.exitcode
+            assert process is not None
+            process.join(_POLL_SECONDS)  # its end of the pipe is closed before it has ended
+            code = process.exitcode
             how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
             hint = "; often the machine lacks memory" if code == -signal.SIGKILL else ""
             raise ChildDied(f"the child process {how}{hint}") from None

@@ -73,7 +73,7 @@ class EngineSpec(ServingSettings):
 
     engine: Literal["vllm", "server", "local", "scripted"] = Field(
         default="vllm",
-        description="Where the model runs: new vLLM server (vllm), running server (server), this process (local)",
+        description="Where the model runs: new vLLM server (vllm), running server (server), transformers here (local)",
     )
     model: str = Field(
         description="Hugging Face name or local folder of a Qwen-VL checkpoint; for `server`, the model's name there"

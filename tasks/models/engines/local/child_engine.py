@@ -59,6 +59,7 @@ class ChildEngine:
 
     def close(self) -> None:
         """End the child, which frees the model's memory."""
+        self._child.end()
         self._child.close()
 
 
