@@ -7,18 +7,20 @@ from tasks.errors import EngineError
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import check_vllm
-from tasks.models.engines.vllm.options import Build, build_serve_command, build_serve_environment, spans_nodes
+from tasks.models.engines.vllm.installation import Vllm
+from tasks.models.engines.vllm.options import build_serve_command, build_serve_environment, spans_nodes
 from tasks.models.image_cache import ImageCache
 
-GPU, CPU = Build("0.32.0", cpu=False), Build("0.32.0", cpu=True)
+PYTHON = Path("/opt/vllm/bin/python")
+GPU, CPU = Vllm(PYTHON, "0.32.0", cpu=False, devices=1), Vllm(PYTHON, "0.32.0", cpu=True)
 
 
-def options(folder: Path, build: Build, most_images: int = 3, **fields) -> dict[str, str | None]:
+def options(folder: Path, vllm: Vllm, most_images: int = 3, **fields) -> dict[str, str | None]:
     """Return the command's flags and their values; None for flags without a value."""
     spec = EngineSpec(**{"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct", **fields})
     place = Workplace(ImageCache(folder / "images"), folder / "logs", most_images)
     names = {None: "m@1", spec.adapter: "m@1+fold0"} if spec.adapter else {None: "m@1"}
-    words = build_serve_command(spec, place, build, names, "127.0.0.1", 1234)
+    words = build_serve_command(spec, place, vllm, names, "127.0.0.1", 1234)
     words = words[words.index("--model") :]
     pairs = zip(words, [*words[1:], "--"], strict=True)
     return {word: None if value.startswith("--") else value for word, value in pairs if word.startswith("--")}
@@ -91,8 +93,9 @@ def test_unset_settings_are_left_to_vllm(tmp_path: Path):
 
 def test_the_server_has_no_key_and_sends_nothing(tmp_path: Path):
     spec = EngineSpec(engine="vllm", model=str(tmp_path))
-    found = build_serve_environment(spec, CPU, {"VLLM_API_KEY": "secret", "PATH": "/bin"})
-    assert "VLLM_API_KEY" not in found and found["PATH"] == "/bin"
+    ours = {"VLLM_API_KEY": "secret", "PATH": "/bin", "VIRTUAL_ENV": "/ours/.venv", "PYTHONPATH": "/ours"}
+    found = build_serve_environment(spec, CPU, ours)
+    assert found["PATH"] == "/opt/vllm/bin:/bin" and not {"VLLM_API_KEY", "VIRTUAL_ENV", "PYTHONPATH"} & found.keys()
     assert found["VLLM_NO_USAGE_STATS"] == found["DO_NOT_TRACK"] == found["HF_HUB_OFFLINE"] == "1"
     assert found["VLLM_CPU_KVCACHE_SPACE"] == "1"
     named = EngineSpec(engine="vllm", model="Qwen/Qwen2-VL-2B-Instruct", gpu_memory_utilization=0.3)
@@ -109,8 +112,7 @@ def test_a_model_over_several_machines_is_left_to_vllm(monkeypatch: pytest.Monke
     assert spans_nodes(wide)
     assert spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "ray")}))
     assert not spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "mp")}))
-    monkeypatch.setattr("tasks.models.engines.vllm.engine.find_installed_build", lambda: GPU)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("tasks.models.engines.vllm.engine.require_vllm", lambda spec: GPU)
     check_vllm(wide)  # the devices are on the cluster
     with pytest.raises(EngineError, match="is 64, but this machine has 1 CUDA device"):
         check_vllm(wide.model_copy(update={"extra_args": ()}))
