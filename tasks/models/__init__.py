@@ -5,6 +5,7 @@ teacher.py       labelling items with a teacher, which describes each item first
 settings.py      VoteSettings (votes, temperature, max_tokens, attempts), BudgetSettings (`budget:`)
 costs.py         counting what answers cost, and the budget that ends a run   (budget, prices)
 token_budget.py  counting a prompt's tokens, and shortening a prompt that is too long   (context_length)
+processor.py     reading a checkpoint's tokenizer and chat template without torch   (tokenizer)
 pins.py          the commit at which a model of the hub is loaded   (revision)
 failures.py      deciding when so many questions fail that the run fails   (max_failed_share)
 packages.py      explaining that a package which runs models is missing   (make env-light)

@@ -16,7 +16,6 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import uvloop
-from transformers import AutoProcessor  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
@@ -25,6 +24,7 @@ from tasks.models.engines.server.capabilities import describe_gaps, find_capabil
 from tasks.models.engines.server.client import Client, Revive, read_api_key
 from tasks.models.engines.server.conversation import Conversation, Prepared
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.processor import load_processor
 from tasks.models.unanswered import make_unanswered
 from tasks.records import Generation, Request
 
@@ -190,7 +190,7 @@ def _load_processor(spec: EngineSpec) -> Any:
     """Return the model's processor; None if it is not on this machine (a server may have a name of its own)."""
     name = spec.tokenizer or spec.model
     try:
-        return AutoProcessor.from_pretrained(
+        return load_processor(
             name,
             revision=None if spec.tokenizer else spec.revision,
             trust_remote_code=spec.trust_remote_code,
