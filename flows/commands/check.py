@@ -2,14 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from flows.config import DistillConfig, EmitConfig
 from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.samples import Intake, read_samples
+from tasks.models.engines.engine import Workplace
 from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.vllm.options import format_serve_line
+from tasks.models.image_cache import ImageCache
 from tasks.models.pins import describe_newer_commit
 from tasks.models.qwen_vl import find_patch_size
 from tasks.models.token_budget import estimate_prompt_tokens
@@ -43,6 +47,8 @@ class CheckReport:
     estimates: tuple[Estimate, ...]
     newer: tuple[str, ...] = ()
     """A sentence per model of which the hub has a newer commit than the one in use."""
+    serve_lines: tuple[str, ...] = ()
+    """A shell command per `vllm` engine that serves its model elsewhere."""
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
@@ -93,7 +99,18 @@ def check(
     }
     labelled, pool = (intakes[s].kept if s in intakes else () for s in (Split.LABELLED, Split.UNLABELLED))
     estimates = tuple(_Estimator(config, pack, labelled, pool).list_estimates())
-    return CheckReport(intakes, estimates, tuple(_find_newer_commits(config)))
+    most_images = max((len(s.images) for intake in intakes.values() for s in intake.kept), default=0)
+    place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+    return CheckReport(
+        intakes, estimates, tuple(_find_newer_commits(config)), tuple(_list_serve_lines(config.engines, place))
+    )
+
+
+def _list_serve_lines(specs: Iterable[EngineSpec], place: Workplace) -> Iterator[str]:
+    for spec in specs:
+        if spec.engine == "vllm":
+            with suppress(OSError):  # an adapter that is not on this machine
+                yield format_serve_line(spec, place)
 
 
 def _find_newer_commits(config: DistillConfig) -> Iterator[str]:

@@ -68,7 +68,7 @@ class LoraRecipe:
 
         The student learns the format in which it is later asked: the answer to the classify prompt, without a
         reason or, depending on `spec.reasons`, after the item's reason. Items that are left out because they have no
-        reason are listed in student.json. Images are resized by qwen_vl_utils, as in the local engine. `progress` is
+        reason are listed in student.json. Images are resized as in the local engine. `progress` is
         called after each update.
 
         A finished folder (one with student.json) is returned unchanged. A training that was killed resumes from its

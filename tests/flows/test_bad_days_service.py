@@ -17,7 +17,7 @@ from prefect.states import Cancelling
 
 from flows.service.serve import Worker
 from flows.service.server import read_prefect_environment
-from tasks.models.engines.vllm.options import find_installed_build
+from tasks.models.engines.vllm.installation import find_vllm
 from tests.conftest import ROOT, free_port
 from tests.flows.bad_days import SLOW, count_lost_items, count_reasked_answers, print_report, wait_for
 from tests.flows.service.test_serve_restart import is_ready, read_state, start_serving, wait_until
@@ -161,7 +161,7 @@ def test_cancelled_while_a_student_is_trained(project: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.vllm
-@pytest.mark.skipif(find_installed_build() is None, reason="no vLLM here")
+@pytest.mark.skipif(find_vllm() is None, reason="no vLLM here")
 def test_cancelled_while_vllm_answers(project: Path, tmp_path: Path) -> None:
     base = tmp_path / "shared" / "base"
     vllm = {"engine": "vllm", "model": str(base), "dtype": "float32"}

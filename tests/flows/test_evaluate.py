@@ -55,10 +55,10 @@ def evaluated(
     rows = [nameless, *json.loads(held_out.manifest.read_text("utf-8"))]
     (config.output.parent / "test.json").write_text(json.dumps(rows), "utf-8")
     test = held_out.model_copy(update={"manifest": config.output.parent / "test.json"})
-    settings = EvaluateSettings(seeds=2, parallel=2, truth=data / "truth.jsonl", variants=VARIANTS)
+    settings = EvaluateSettings(seeds=2, truth=data / "truth.jsonl", variants=VARIANTS)
     believing = PseudoLabelSettings(target_precision=0.001)  # the scripted teacher is right by chance
     more = {"evaluation": held_out, "test": test, "evaluate": settings, "pseudo_labels": believing}
-    more["student"] = config.student and config.student.model_copy(update={"steps": 2})
+    more["student"] = config.student and config.student.model_copy(update={"steps": 2, "parallel": 2})
     whole = DistillConfig.model_validate(dump_config(config) | more)
     distill(whole)
     wanted = whole.make_evaluate_config()

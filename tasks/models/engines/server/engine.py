@@ -25,7 +25,8 @@ from tasks.models.engines.server.client import Client, Revive, read_api_key
 from tasks.models.engines.server.conversation import Conversation, Prepared, ProbeFailed
 from tasks.models.engines.server.pacing import Patience
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.qwen_vl import find_patch_size, find_served_model, load_processor
+from tasks.models.processor import read_processor
+from tasks.models.qwen_vl import find_patch_size, find_served_model
 from tasks.models.unanswered import make_unanswered
 from tasks.records import Generation, Request
 
@@ -63,7 +64,7 @@ class ServerEngine:
         self._client = self._run(_connect(spec, key, revive, patience))
         name = served_name or spec.adapter or spec.model
         try:
-            self._processor = _load_processor(spec)
+            self._processor = _read_processor(spec)
             self._patch_size = find_patch_size(spec)
             tokenizer = None if self._processor is None else self._processor.tokenizer
             self.capabilities = self._run(find_capabilities(self._client, spec, name, tokenizer, place.images.folder))
@@ -201,11 +202,11 @@ async def _connect(spec: EngineSpec, key: str, revive: Revive | None, patience: 
     return Client(spec, key, revive, patience)  # within the event loop, to which its connections belong
 
 
-def _load_processor(spec: EngineSpec) -> Any:
+def _read_processor(spec: EngineSpec) -> Any:
     """Return the model's processor; None if it is not on this machine (a server may have a name of its own)."""
     name = spec.tokenizer or spec.model
     try:
-        return load_processor(
+        return read_processor(
             name,
             revision=None if spec.tokenizer else spec.revision,
             trust_remote_code=spec.trust_remote_code,

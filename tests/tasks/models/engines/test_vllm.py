@@ -19,7 +19,7 @@ from tasks.models.engines.engine import Workplace, check_engine
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
-from tasks.models.engines.vllm.options import find_installed_build
+from tasks.models.engines.vllm.installation import find_vllm
 from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.parsing import parse
@@ -29,7 +29,7 @@ from tasks.students.settings import StudentSpec
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples, teach
 from tests.tasks.making import prompter
 
-pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_installed_build() is None, reason="no vLLM here")]
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_vllm() is None, reason="no vLLM here")]
 
 Answers = dict[str, Generation]
 
@@ -108,8 +108,8 @@ def labels(requests: Sequence[Request], found: Answers) -> list[str | None]:
 def test_all_that_vllm_can_do_is_found_out(served: VllmEngine):
     assert served.notes == ()
     assert served.fingerprint.startswith("vllm-0.") and "/teacher#" in served.fingerprint
-    build = find_installed_build()
-    assert build is not None and served.usage().gpus == (0 if build.cpu else 1)
+    vllm = find_vllm()
+    assert vllm is not None and served.usage().gpus == (0 if vllm.cpu else 1)
 
 
 @pytest.mark.parametrize("with_reason", [True, False])
