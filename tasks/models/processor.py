@@ -85,7 +85,7 @@ def read_processor(
     folder = Path(name)
     if not folder.is_dir():
         folder = Path(
-            snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=local_files_only)
+            snapshot_download(name, revision=revision, allow_patterns=list(_FILES), local_files_only=local_files_only)
         )
     if not (folder / _TOKENIZER).is_file():
         # transformers can make a fast tokenizer from older files

@@ -53,9 +53,7 @@ SPEC = StudentSpec(base="somewhere")
 def test_the_weights_are_those_of_the_published_models(config: dict[str, object], billions: float) -> None:
     assert compute_memory(SPEC, config, 0).weights / 2e9 == pytest.approx(billions, rel=0.01)
     full = {**config, "torch_dtype": "float32"}
-    assert compute_memory(SPEC, full, 0).weights / 4e9 == pytest.approx(
-        billions, rel=0.01
-    )
+    assert compute_memory(SPEC, full, 0).weights / 4e9 == pytest.approx(billions, rel=0.01)
 
 
 def test_what_the_message_says_to_lower_lowers_it() -> None:
