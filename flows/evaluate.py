@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-import torch
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
@@ -15,18 +16,20 @@ from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
 from flows.run_lock import BULK_FAILURES, hold_output
 from flows.stage import Stage, read_manifests, run_as_task, show_table
+from flows.students import identify_training_inputs
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
+from tasks.evaluation.probe_trials import Probes, plan_probe_trials
 from tasks.evaluation.results import STAGES, Results, check_held_out, is_transductive, read_results
-from tasks.evaluation.scores import Scored
+from tasks.evaluation.scores import Scored, make_rows
 from tasks.evaluation.table import TRANSDUCTIVE, Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
-from tasks.evaluation.trials import Trial, make_rows, plan_trials, train_trial
-from tasks.evaluation.variants import BEST_FIRST
+from tasks.evaluation.variants import BEST_FIRST, Variant
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import make_prompter
+from tasks.models.image_cache import ImageCache
 from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
@@ -34,9 +37,14 @@ from tasks.report.card.card import read_settings, write_card
 from tasks.storage.failure import write_failure
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
-from tasks.storage.stage_record import StageRecord, read_record
+from tasks.storage.stage_record import Costs, StageRecord, read_record
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
-from tasks.students.worker_pool import worker_pool
+from tasks.students.probe_features import describe_images
+from tasks.students.settings import ProbeSpec, StudentSpec
+from tasks.students.worker_pool import TrainingPool
+
+if TYPE_CHECKING:  # it imports torch, which probes do without
+    from tasks.evaluation.trials import Trial
 
 STAGE = "evaluate"
 
@@ -51,7 +59,8 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     set, or if no held-out item has a label.
     """
     settings = config.evaluate
-    stage = Stage(STAGE, config, {"base": choose_base_engine(config.student)})
+    base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
+    stage = Stage(STAGE, config, {"base": base})
     pack, folder = stage.pack, stage.folder
     held_out = stage.read("evaluation", config.evaluation, Split.TEST)
     tested = stage.read("test", config.test, Split.TEST, folder) if config.test is not None else []
@@ -60,6 +69,8 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
             stage.inputs[earlier] = record.digest
     if "emit" not in stage.inputs:
         raise ConfigError(f"{config.output / 'emit'}: no finished training set; run `labelstill run` with it first")
+    if isinstance(config.student, ProbeSpec):
+        stage.inputs |= identify_training_inputs(config, config.student)
     check_held_out(config.output, config.evaluation.manifest, stage.inputs["evaluation"])
     if is_transductive(config.output):
         get_run_logger().warning("%s", TRANSDUCTIVE)
@@ -78,22 +89,16 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         for split, source in ((Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled))
     }
     results = read_results(config.output, sets[Split.LABELLED], sets[Split.UNLABELLED])
-    texts = read_texts(config, pack, [*held_out, *tested, *results.labelled.values(), *results.pool.values()])
-    home = folder / "students"
-    trials = plan_trials(settings, config.student, results, truth, config.pack, texts, home)
-    revision = choose_revision(config.student.base, config.student.revision, config.ledger)
-    trials = [replace(trial, revision=revision) for trial in trials]
-    for variant in settings.variants:
-        if not any(t.variant is variant for t in trials):
-            get_run_logger().info("variant `%s` is skipped: the run has no data for it", variant)
-    _train(trials, settings.parallel)
     measured = [s for s in held_out if s.id in labels]
-    with _show_bulk_failure(config.output), open_asker(config, STAGE, [*measured, *tested]) as asker:
-        students = _Students(pack, trials, asker)
-        rows = [row for trial in trials for row in students.score(trial, measured, labels, settings.ask_reasons)]
+    open_students = _open_probes if isinstance(config.student, ProbeSpec) else _open_lora_students
+    with open_students(config, pack, results, truth, [*measured, *tested]) as students:
+        for variant in settings.variants:
+            if variant not in students.variants:
+                get_run_logger().info("variant `%s` is skipped: the run has no data for it", variant)
+        rows = students.score(measured, labels)
         if config.test is not None and tested:
-            _predict(config.test, folder, results, students, tested)
-        costs = asker.costs()
+            _predict(config.test, folder, results, students, pack, tested)
+        costs = students.costs()
     report = make_report(rows, transductive=is_transductive(config.output))
     write_json(folder / "scores.json", report)
     dropped = [
@@ -102,7 +107,7 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         if s.id not in labels
     ]
     _show(report)
-    ids = [s.id for s in measured for _ in trials] + [d.sample_id for d in dropped]
+    ids = [s.id for s in measured for _ in students.trials] + [d.sample_id for d in dropped]
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
     _update_card(config.output)
     return record
@@ -124,8 +129,10 @@ def _update_card(output: Path) -> None:
         run_as_task("card", "put the students on the run's card", lambda: write_card(output, card))
 
 
-def _train(trials: Sequence[Trial], parallel: int) -> None:
-    """Train the students that are not trained yet, `parallel` at a time."""
+def _train(trials: Sequence["Trial"], parallel: int) -> None:
+    """Train the students that are not trained yet: one at a time per GPU, or `parallel` on a machine without."""
+    from tasks.evaluation.trials import estimate_trials, train_trial
+
     waiting = [t for t in trials if not t.is_trained]
     if len(waiting) < len(trials):
         get_run_logger().info("%d of %d students are already trained", len(trials) - len(waiting), len(trials))
@@ -133,12 +140,16 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
         return
 
     def work() -> None:
-        threads = max(1, (os.cpu_count() or 1) // parallel)
+        cores = max(1, (os.cpu_count() or 1) // parallel)
+        pool = TrainingPool(parallel, len(waiting), partial(estimate_trials, waiting), cores)
         with (
             Progress(STAGE, f"training {len(waiting)} students", len(waiting)) as progress,
-            worker_pool(parallel, torch.set_num_threads, threads) as pool,
+            # in this order, because an error ends the processes first and the threads that wait for them next
+            ThreadPoolExecutor(pool.size) as threads,
+            pool,
         ):
-            for done in as_completed([pool.submit(train_trial, trial) for trial in waiting]):
+            runs = [threads.submit(pool.train, partial(train_trial, t), _ignore) for t in waiting]
+            for done in as_completed(runs):
                 done.result()
                 progress.advance()
 
@@ -146,21 +157,60 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
     run_as_task("train students", f"train {len(waiting)} students on {sets} variants", work)
 
 
+@contextmanager
+def _open_lora_students(
+    config: EvaluateConfig, pack: Pack, results: Results, truth: Mapping[str, str], items: Sequence[Sample]
+) -> Generator["_LoraStudents"]:
+    """Context manager: train the LoRA students, and yield them for questions about `items`."""
+    from tasks.evaluation.trials import plan_trials  # imports torch, which probes do without
+
+    texts = read_texts(config, pack, [*items, *results.labelled.values(), *results.pool.values()])
+    student = cast(StudentSpec, config.student)
+    home = config.output / STAGE / "students"
+    trials = plan_trials(config.evaluate, student, results, truth, config.pack, texts, home)
+    revision = choose_revision(student.base, student.revision, config.ledger)
+    trials = [replace(trial, revision=revision, images=ImageCache(config.images)) for trial in trials]
+    _train(trials, student.parallel)
+    with _show_bulk_failure(config.output), open_asker(config, STAGE, items) as asker:
+        yield _LoraStudents(pack, trials, asker)
+
+
+def _ignore(done: int, total: int, loss: float) -> None:
+    """Ignore the steps of a training: only finished students are reported."""
+
+
 @dataclass(frozen=True)
-class _Students:
-    """The trained students, and the asker that sends them questions."""
+class _LoraStudents:
+    """The trained LoRA students, and the asker that sends them questions."""
 
     pack: Pack
-    trials: Sequence[Trial]
+    trials: Sequence["Trial"]
     asker: Asker
 
-    def score(self, trial: Trial, items: Sequence[Sample], labels: Mapping[str, str], reasons: bool) -> list[Scored]:
-        """Return the student's answers about `items`. With `reasons`, also ask for a label that follows a reason."""
-        answers = self.ask(trial, items, with_reason=False)
-        reasoned = self.ask(trial, items, with_reason=True) if reasons and trial.has_reasons else {}
-        return make_rows(trial, items, labels, answers, reasoned)
+    @property
+    def variants(self) -> set[Variant]:
+        """Return the variants that were trained."""
+        return {trial.variant for trial in self.trials}
 
-    def ask(self, trial: Trial, items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:
+    def score(self, items: Sequence[Sample], labels: Mapping[str, str]) -> list[Scored]:
+        """Return all students' answers about `items`, whose true labels are `labels`."""
+        rows: list[Scored] = []
+        for trial in self.trials:
+            answers = self._ask(trial, items, with_reason=False)
+            reasoned = self._ask(trial, items, with_reason=True) if trial.has_reasons else {}
+            rows += make_rows(trial.variant, trial.seed, items, labels, answers, reasoned)
+        return rows
+
+    def predict(self, variant: Variant, items: Sequence[Sample]) -> list[Prediction]:
+        """Return the predictions of each student of `variant`."""
+        trials = [trial for trial in self.trials if trial.variant is variant]
+        return [p for trial in trials for p in self._ask(trial, items, with_reason=False).values()]
+
+    def costs(self) -> Costs:
+        """Return what the answers cost."""
+        return self.asker.costs()
+
+    def _ask(self, trial: "Trial", items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:
         """Return a dict that maps item id to the student's prediction."""
         engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in self.trials])
         prompter = make_prompter(self.pack, engine, trial.texts)
@@ -172,16 +222,43 @@ class _Students:
         return {p.sample_id: p for p in found}
 
 
-def _predict(test: SourceConfig, folder: Path, results: Results, students: _Students, items: Sequence[Sample]) -> None:
+@contextmanager
+def _open_probes(
+    config: EvaluateConfig, pack: Pack, results: Results, truth: Mapping[str, str], items: Sequence[Sample]
+) -> Generator[Probes]:
+    """Context manager: train the probes, and yield them."""
+    every = [*items, *results.labelled.values(), *results.pool.values()]
+    texts = read_texts(config, pack, every)
+    student = cast(ProbeSpec, config.student)
+    what = f"compute the image features of {len(every)} items"
+    images = run_as_task("image features", what, lambda: describe_images(student, every, config.images))
+    home = config.output / STAGE / "students"
+    trials = plan_probe_trials(config.evaluate, student, results, truth, texts, images, home)
+    waiting = [trial for trial in trials if not trial.is_trained]
+
+    def train() -> None:
+        with Progress(STAGE, f"training {len(waiting)} probes", len(waiting)) as progress:
+            for trial in waiting:
+                trial.train()
+                progress.advance()
+
+    if waiting:
+        run_as_task("train students", f"train {len(waiting)} of {len(trials)} probes", train)
+    yield Probes(trials)
+
+
+def _predict(
+    test: SourceConfig, folder: Path, results: Results, students: _LoraStudents | Probes, pack: Pack,
+    items: Sequence[Sample],
+) -> None:  # fmt: skip
     """Write predictions.csv: for each test item the label that the students of the best variant predict."""
-    best = next((v for v in BEST_FIRST if any(t.variant is v for t in students.trials)), None)
+    best = next((v for v in BEST_FIRST if v in students.variants), None)
     if best is None:
         write_predictions(folder / "predictions.csv", ())
         return
-    judges = [t for t in students.trials if t.variant is best]
-    answers = [a for t in judges for a in students.ask(t, items, with_reason=False).values()]
+    answers = students.predict(best, items)
     refused = [d.sample_id for d in read_rows(folder / "samples" / Split.TEST / "dropped.parquet", Dropped)]
-    named = keep_own_ids(refused, test.manifest, students.pack.columns) if refused else []
+    named = keep_own_ids(refused, test.manifest, pack.columns) if refused else []
     usual = count_usual_labels(results.emitted, results.labelled.values())
     found = choose_test_labels(items, answers, named, usual)
     write_predictions(folder / "predictions.csv", found.labels.items())

@@ -27,8 +27,8 @@ from tasks.items.ocr import get_reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.items.smoke import choose_few
-from tasks.models.engines.engine import EngineSpec
 from tasks.models.engines.identity import identify_model
+from tasks.models.engines.spec import RULE, EngineSpec
 from tasks.models.ledger.tools import find_last_prune
 from tasks.models.pins import name_commit
 from tasks.packs.pack import Pack, load_pack
@@ -143,6 +143,9 @@ class Stage:
         """Digest of each input by name."""
         self._config = config
         self._engines = {role: spec for role, spec in (engines or {}).items() if spec is not None}
+        for role, spec in self._engines.items():
+            if spec.is_rule:
+                get_run_logger().warning("`%s` is %s", role, RULE)
         self.recipe = ""
         self._pruned = 0.0
         self._began = time.monotonic()
@@ -184,8 +187,12 @@ class Stage:
         return record
 
     def make_record(self, figures: Mapping[str, float], costs: Costs | None = None) -> StageRecord:
-        """Return the stage's record, without its counts. It names the commits at which models were loaded."""
+        """Return the stage's record, without its counts.
+
+        It names the commits at which models were loaded, and says which engines are rules.
+        """
         models = {role: identify_model(name_commit(spec, self._config.ledger)) for role, spec in self._engines.items()}
+        models |= {role: f"{models[role]} ({RULE})" for role, spec in self._engines.items() if spec.is_rule}
         return StageRecord(
             stage=self.name, recipe=self.recipe, read=0, kept=0, dropped=0, inputs=self.inputs, models=models,
             pruned=self._pruned, seconds=time.monotonic() - self._began, costs=costs or Costs(), figures=dict(figures),

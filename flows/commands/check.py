@@ -2,24 +2,27 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from flows.config import AnyStudent, DistillConfig, EmitConfig
+from flows.config import DistillConfig, EmitConfig
 from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.samples import Intake, read_samples
+from tasks.models.engines.engine import Workplace
 from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.vllm.options import format_serve_line
+from tasks.models.image_cache import ImageCache
 from tasks.models.pins import describe_newer_commit
 from tasks.models.qwen_vl import find_patch_size
-from tasks.models.settings import VoteSettings
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, count_fixed_chars
 from tasks.rationales.settings import Support
 from tasks.records import Dropped, Request, Sample, Sampling, Split
 from tasks.students.asking import choose_base_engine, make_label_requests
-from tasks.students.settings import ProbeSpec, StudentSpec
+from tasks.students.settings import AnyStudent, ProbeSpec, StudentSpec
 
 _REJECTED = 2 / 3
 """Share of the reasons that the gate rejects, so that they are asked for again; .86 and .43 in the demo's rounds."""
@@ -44,6 +47,8 @@ class CheckReport:
     estimates: tuple[Estimate, ...]
     newer: tuple[str, ...] = ()
     """A sentence per model of which the hub has a newer commit than the one in use."""
+    serve_lines: tuple[str, ...] = ()
+    """A shell command per `vllm` engine that serves its model elsewhere."""
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
@@ -94,7 +99,18 @@ def check(
     }
     labelled, pool = (intakes[s].kept if s in intakes else () for s in (Split.LABELLED, Split.UNLABELLED))
     estimates = tuple(_Estimator(config, pack, labelled, pool).list_estimates())
-    return CheckReport(intakes, estimates, tuple(_find_newer_commits(config)))
+    most_images = max((len(s.images) for intake in intakes.values() for s in intake.kept), default=0)
+    place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+    return CheckReport(
+        intakes, estimates, tuple(_find_newer_commits(config)), tuple(_list_serve_lines(config.engines, place))
+    )
+
+
+def _list_serve_lines(specs: Iterable[EngineSpec], place: Workplace) -> Iterator[str]:
+    for spec in specs:
+        if spec.engine == "vllm":
+            with suppress(OSError):  # an adapter that is not on this machine
+                yield format_serve_line(spec, place)
 
 
 def _find_newer_commits(config: DistillConfig) -> Iterator[str]:
@@ -124,30 +140,30 @@ class _Estimator:
             yield from self._estimate_reasons(config.generator)
         if config.student and self.labelled:
             yield from self._estimate_students("correction: students", config.student, self._list_held_out())
-        if config.teacher and config.student and self.labelled:
+        if config.teacher and not config.teacher.is_rule and config.student and self.labelled:
             doubtful = self.labelled[: int(config.correction.teacher_share * len(self.labelled))]
             doubtful = [self.pack.with_neither(s) for s in doubtful]  # which ones is not known yet
-            yield from self._estimate_teacher("correction: teacher", config.teacher, doubtful, config.correction)
+            yield from self._estimate_teacher("correction: teacher", config.teacher, doubtful)
         if config.teacher and self.pool:
             settings = config.pseudo_labels
             for stage, items in (("pseudo-labels: calibration", self.labelled), ("pseudo-labels", self.pool)):
-                yield from self._estimate_teacher(stage, config.teacher, items, settings)
+                yield from self._estimate_teacher(stage, config.teacher, items)
                 if self.pack.describe_first:
                     yield self._estimate_direct(f"{stage}, without descriptions", config.teacher, items)
-            if config.student and self.labelled and settings.ask_students:
+            if config.student and self.labelled:
                 yield from self._estimate_students("pseudo-labels: students", config.student, self.pool)
-            if settings.second_teacher:
+            if settings.second_teacher and not settings.second_teacher.is_rule:
                 asked = [*self.labelled, *self.pool]
                 stage = "pseudo-labels: second teacher, at most"
-                yield from self._estimate_teacher(stage, settings.second_teacher, asked, settings)
+                yield from self._estimate_teacher(stage, settings.second_teacher, asked)
 
     def _estimate_reasons(self, spec: EngineSpec) -> Iterator[Estimate]:
         settings = self.config.rationales
         prompter = self._make_prompter(spec)
-        sampling = settings.sampling(0, self.config.seed)
+        sampling = self.config.ask.sample_reason(0, self.config.seed)
         first = self._count("rationales", spec, (prompter.rationale(s, s.given or "", sampling) for s in self.labelled))
         yield first
-        again = sum(_REJECTED**attempt for attempt in range(1, settings.attempts))
+        again = sum(_REJECTED**attempt for attempt in range(1, self.config.ask.attempts))
         if again:
             requests, tokens = round(again * first.requests), round(again * first.tokens)
             yield replace(first, stage="rationales: asked again", requests=requests, tokens=tokens)
@@ -156,16 +172,14 @@ class _Estimator:
             items = (s.model_copy(update=bare) for s in self.labelled)
             yield self._count("rationales: support", spec, (prompter.conclude(s, s.id, sampling) for s in items))
 
-    def _estimate_teacher(
-        self, stage: str, spec: EngineSpec, items: Sequence[Sample], settings: VoteSettings
-    ) -> Iterator[Estimate]:
+    def _estimate_teacher(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Iterator[Estimate]:
         if not items:
             return
-        prompter, seed = self._make_prompter(spec), self.config.seed
+        prompter, seed, ask = self._make_prompter(spec), self.config.seed, self.config.ask
         if self.pack.describe_first:
-            describing = Sampling(max_tokens=settings.max_tokens, seed=seed)
+            describing = Sampling(max_tokens=ask.max_tokens, seed=seed)
             yield self._count(f"{stage}, descriptions", spec, (prompter.describe(s, describing) for s in items))
-        yield self._count(stage, spec, (prompter.classify(s, settings.sampling(seed)) for s in items))
+        yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed)) for s in items))
 
     def _estimate_direct(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Estimate:
         prompter, sampling = self._make_prompter(spec), Sampling(seed=self.config.seed)

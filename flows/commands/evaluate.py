@@ -11,16 +11,23 @@ from flows.commands.run import RUN_FILE
 def evaluate_command(
     config: Annotated[
         Path,
-        typer.Argument(metavar="CONFIG.yaml", help="A run's configuration, with `evaluation` and a LoRA student"),
+        typer.Argument(
+            metavar="CONFIG.yaml", help="A run's configuration, with `evaluation`: held-out items with labels"
+        ),
     ] = RUN_FILE,
 ) -> None:
-    """Train students with several seeds on each variant of a run's set, and measure them on held-out items."""
+    """Train students with several seeds on each variant of a run's set, and measure them on held-out items.
+
+    Without `student`, or with one of kind probe, that takes seconds and no model.
+    """
     from flows.config import load_config
     from flows.service.server import find_or_start_server
     from tasks.models.packages import require_model_packages
+    from tasks.students.settings import StudentSpec
 
     loaded = load_config(config).make_evaluate_config()
-    require_model_packages("`labelstill evaluate`")
+    if isinstance(loaded.student, StudentSpec):
+        require_model_packages("`labelstill evaluate` with `student: {kind: lora}`")
     find_or_start_server()
     from flows.evaluate import STAGE, evaluate
     from tasks.evaluation.results import is_transductive

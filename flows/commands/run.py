@@ -89,6 +89,10 @@ def check_command(
         console.print(f"about {report.requests:,} requests in total; the ledger's answers are not asked again")
     for newer in report.newer:
         console.print(f"[yellow]note[/]: {escape(newer)}", highlight=False)
+    if report.serve_lines:
+        console.print("a `vllm` engine can also run elsewhere, with this command there and `engine: server` here:")
+    for line in dict.fromkeys(report.serve_lines):
+        typer.echo(line)
     if not report.usable:
         errors.print("[bold red]error[/]: a set has no usable item. Fix the items above and check again.")
         raise typer.Exit(1)
@@ -109,8 +113,8 @@ def demo_command() -> None:
         typer.echo(f"The web UI will have no links to cards and review pages. {error}")
     from prefect.utilities.urls import url_for
 
-    from flows.config import DemoConfig
     from flows.demo import demo
+    from tasks.demo.settings import DemoConfig
 
     state = demo(DemoConfig(), return_state=True)
     if state.is_completed():

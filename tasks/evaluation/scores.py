@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from tasks.records import Interval, Record
+from tasks.records import Interval, Prediction, Record, Sample
 
 Labels = NDArray[np.int64]
 """[seeds, items] The class index of each answer; -1 for an answer that could not be read."""
@@ -74,6 +74,38 @@ class Lift(Record):
     base: str
     variant: str
     points: Interval
+
+
+def make_rows(
+    variant: str,
+    seed: int,
+    items: Sequence[Sample],
+    labels: Mapping[str, str],
+    answers: Mapping[str, Prediction],
+    reasoned: Mapping[str, Prediction] = {},
+) -> list[Scored]:
+    """Return one row per item: the student's answer and the true label.
+
+    All mappings are keyed by sample id: `labels` has the true labels, `answers` the answers without a reason, and
+    `reasoned` the answers after a reason, if reasons were asked for.
+    """
+    rows: list[Scored] = []
+    for item in items:
+        answer = answers[item.id]
+        after = reasoned.get(item.id)
+        rows.append(
+            Scored(
+                sample_id=item.id,
+                variant=variant,
+                seed=seed,
+                truth=labels[item.id],
+                label=answer.label,
+                p=answer.probabilities.get(answer.label or ""),
+                reason=after.reason if after else "",
+                reasoned=after.label if after else None,
+            )
+        )
+    return rows
 
 
 def score(variant: str, answers: Sequence[Scored]) -> Score:

@@ -1,7 +1,7 @@
 """Build the training set of each variant in the ablation, from raw labels to the emitted set."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -44,6 +44,17 @@ class Phase:
 
 _SECOND_PHASE = 0.3
 """Share of the steps of PHASED that train on the pseudo-labelled part alone."""
+
+
+def plan_variants(
+    variants: Iterable[Variant], results: Results, truth: Mapping[str, str]
+) -> dict[Variant, tuple[Phase, ...]]:
+    """Return the trainings of each variant for which the run has results. `truth` maps item id to true label."""
+    ids = Counter(e.sample_id for e in results.emitted if e.label)
+    # True labels are found by id, so they are unknown if two items have the same id.
+    known = truth if ids.keys() <= truth.keys() and ids.total() == len(ids) else None
+    planned = {variant: plan_phases(variant, results, known) for variant in variants}
+    return {variant: phases for variant, phases in planned.items() if phases}
 
 
 def plan_phases(variant: Variant, results: Results, truth: Mapping[str, str] | None = None) -> tuple[Phase, ...]:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -42,8 +41,8 @@ def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_si
     """Return the width and height at which the model sees an image: multiples of `MERGE` patches, area within bounds.
 
     The rule is that of smart_resize in qwen_vl_utils. It is repeated here because importing that package loads torch
-    and torchvision, which takes 12 CPU seconds, and commands that need only sizes would wait for it. Raises TooThin,
-    naming the file, if one side is over 200 times the other, or if the shorter side would shrink to nothing.
+    and torchvision, which takes 12 CPU seconds; a run whose models are asked over HTTP does without them. Raises
+    TooThin, naming the file, if one side is over 200 times the other, or if the shorter side would shrink to nothing.
     """
     factor = MERGE * patch_size
     height, width = image.height, image.width
@@ -67,9 +66,9 @@ def open_images(
     """Return the images decoded, upright (EXIF), resized and in RGB; None if `images` is empty.
 
     The pixels are the same as those of an ImageCache, but nothing is stored. qwen_vl_utils and transformers resize
-    slightly differently (by 0.0014 on average and up to 0.18 in normalised pixel values). So qwen_vl_utils resizes all
-    images here, and the processors do not resize. Raises OSError, naming the file, when an image cannot be read now,
-    Undecodable when its content is bad, and TooThin when it cannot be resized.
+    slightly differently (by 0.0014 on average and up to 0.18 in normalised pixel values). So all images are resized
+    here, as qwen_vl_utils does it, and the processors do not resize. Raises OSError, naming the file, when an image
+    cannot be read now, Undecodable when its content is bad, and TooThin when it cannot be resized.
     """
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
     opened: list[Image.Image] = []
@@ -149,7 +148,7 @@ def _read_source(image: ImageRef) -> bytes:
 
 def _resize(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image, str]:
     """Return the picture as the model sees it, and the suffix of the file to store it in."""
-    compute_sides(image, **bounds)
+    sides = compute_sides(image, **bounds)
     try:
         with Image.open(io.BytesIO(source)) as file:
             upright = render_pixels(file)
@@ -158,11 +157,7 @@ def _resize(image: ImageRef, source: bytes, **bounds: int) -> tuple[Image.Image,
         if _is_of_machine(error):
             raise
         raise Undecodable(f"{image.path}: cannot be decoded: {error}") from error
-    from qwen_vl_utils import fetch_image  # here, because it loads torch and torchvision
-
-    patch_size = bounds.pop("patch_size")
-    element: dict[str, Any] = {"image": upright, **bounds}
-    return fetch_image(element, image_patch_size=patch_size), suffix
+    return upright.resize(sides, Image.Resampling.BICUBIC), suffix
 
 
 def _is_of_machine(error: Exception) -> bool:

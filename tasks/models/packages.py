@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from tasks.errors import MissingPackage
 
 MODEL_PACKAGES = (
-    "torch", "torchvision", "transformers", "trl", "peft", "accelerate", "tokenizers", "datasets", "qwen_vl_utils",
-    "uvloop", "pybase64",
+    "torch", "torchvision", "transformers", "trl", "peft", "accelerate", "tokenizers", "datasets", "uvloop",
+    "pybase64",
 )  # fmt: skip
 """The packages that base.in adds to light.in, or their needs, under the names by which they are imported."""
 

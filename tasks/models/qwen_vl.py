@@ -109,8 +109,22 @@ def make_thinking_optional(model: str, revision: str | None = None) -> str | Non
     if not read_qwen_vl(model, revision).thinks:
         return None
     folder = Path(model).expanduser()
-    template = _read_template(folder if folder.is_dir() else _fetch(model, revision))
+    template = read_chat_template(folder if folder.is_dir() else _fetch(model, revision))
     return _OPENED.sub(_OPTIONAL, template)
+
+
+def read_chat_template(folder: Path) -> str:
+    """Return the default chat template from the first file that has one, in the order in which transformers looks."""
+    if (file := folder / "chat_template.jinja").is_file():
+        return file.read_text("utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _read_json(folder / name).get("chat_template")
+        if isinstance(template, list):  # several, each with a name
+            several = {one["name"]: one["template"] for one in template}  # pyright: ignore
+            template = several.get("default")
+        if isinstance(template, str):
+            return template
+    return ""
 
 
 def _know_by_name(model: str) -> QwenVL | None:
@@ -149,17 +163,7 @@ def _read_folder(folder: Path, model: str) -> QwenVL:
     patch_size = vision.get("patch_size", _PATCH_SIZES[model_type])
     if not isinstance(patch_size, int) or vision.get("spatial_merge_size", MERGE) != MERGE:
         raise EngineError(f"{model}: images can only be divided into square patches, {MERGE} by {MERGE} per token")
-    return QwenVL(model_type, patch_size, _OPENED.search(_read_template(folder)) is not None)
-
-
-def _read_template(folder: Path) -> str:
-    """Return the chat template from the first file that has one, in the order in which transformers looks."""
-    if (file := folder / "chat_template.jinja").is_file():
-        return file.read_text("utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if isinstance(template := _read_json(folder / name).get("chat_template"), str):
-            return template
-    return ""
+    return QwenVL(model_type, patch_size, _OPENED.search(read_chat_template(folder)) is not None)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

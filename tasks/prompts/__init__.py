@@ -1,9 +1,10 @@
 """Turn a sample and a pack into a request, and the text of an answer into a prediction.
 
-prompter.py      renders the pack's templates, and computes the key of a request in the ledger   (the pack's *.jinja)
-turns.py         a request as chat turns, and which strings in it are escaped
-parsing.py       reads label and reason from an answer: strictly, then with more and more lenient repairs
-json_objects.py  finds JSON objects in the text of an answer
-thinking.py      cuts a model's thinking out of an answer
-refusals.py      tells refusals to answer from reasons that say what a user cannot do
+prompter.py       renders the pack's templates, and computes the key of a request in the ledger   (the pack's *.jinja)
+turns.py          a request as chat turns, and which strings in it are escaped
+chat_template.py  renders turns by a checkpoint's own chat template
+parsing.py        reads label and reason from an answer: strictly, then with more and more lenient repairs
+json_objects.py   finds JSON objects in the text of an answer
+thinking.py       cuts a model's thinking out of an answer
+refusals.py       tells refusals to answer from reasons that say what a user cannot do
 """

@@ -14,6 +14,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.models.engines.spec import RULE
 from tasks.pseudo_labels.evidence import Evidence, is_usable
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.pseudo_labels.trust import ROUNDS, TrustModel, Values
@@ -22,6 +23,8 @@ from tasks.records import NEITHER, Dropped, Interval, Outcome, Prediction, Recor
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+ASSURANCE = 0.9
+"""Required probability that the kept labels reach the target precision."""
 _ROUNDING = 1e-9
 """Tolerance for rounding: 3 × 0.95 is less than 2.85 in floating point, but a set exactly at the target must pass."""
 
@@ -37,6 +40,8 @@ class PoolDecision(StrEnum):
     OVER_QUOTA = "over_quota"
     """More confident items have already filled the quota of the item's class."""
     REVIEWER_SAID_NEITHER = "reviewer_said_neither"
+    ANSWERED_BY_RULE = "answered_by_rule"
+    """The teacher is no model but a scripted rule."""
     NO_ANSWER = "no_answer"
 
 
@@ -115,18 +120,21 @@ def decide(
     settings: PseudoLabelSettings,
     verdicts: Mapping[str, str],
     seed: int = 0,
+    *,
+    by_rule: bool = False,
 ) -> Trust:
     """Decide about every prediction. `found` maps the sample ids of usable predictions to their evidence.
 
     `model` is None if there is no labelled set to fit it to. Then the teacher's mean probability must reach the target,
-    and `assurance` is ignored. `verdicts` maps sample ids to a label or `neither`, and overrides everything else.
+    and ASSURANCE is ignored. `verdicts` maps sample ids to a label or `neither`, and overrides everything else.
+    `by_rule` says that the teacher is a scripted rule, of which no answer is kept.
     """
-    open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts]
+    open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts and not by_rule]
     ids = [p.sample_id for p in open_]
     candidates = _Candidates([p.label or "" for p in open_], [found[i] for i in ids], model)
     expected = candidates.expect_precision()
     order = np.lexsort((np.array(ids, dtype=str), -expected))
-    allowed = _apply_quotas(candidates.labels, order, settings)
+    allowed = _apply_cap(candidates.labels, order, settings)
     kept, floors_kept = _keep_longest(candidates, expected, order[allowed[order]], settings, seed)
     precision = _estimate_precision(candidates, expected, kept, seed)
     chosen = np.zeros(len(open_), dtype=bool)
@@ -136,7 +144,7 @@ def decide(
     for p in predictions:
         i = place.get(p.sample_id)
         if i is None:
-            items.append(_settle(p, verdicts.get(p.sample_id), found.get(p.sample_id, Evidence())))
+            items.append(_settle(p, verdicts.get(p.sample_id), found.get(p.sample_id, Evidence()), by_rule))
             continue
         decision = (
             PoolDecision.KEPT if chosen[i] else PoolDecision.NOT_TRUSTED if allowed[i] else PoolDecision.OVER_QUOTA
@@ -194,15 +202,13 @@ def list_alike(
     return [i for i, p in zip(found, expected.tolist(), strict=True) if p <= max(untrusted.values())]
 
 
-def _apply_quotas(labels: Sequence[str], order: Ints, settings: PseudoLabelSettings) -> Flags:
-    """Flag [N] the most confident items of each class, as many as `cap` and `quotas` allow.
+def _apply_cap(labels: Sequence[str], order: Ints, settings: PseudoLabelSettings) -> Flags:
+    """Flag [N] the most confident items of each class, as many as `cap` allows.
 
     `order` [N] has the indices of the items in `labels`, most confident first.
     """
-    remaining = {
-        label: min(size if settings.cap is None else settings.cap, settings.quotas.get(label, size))
-        for label, size in Counter(labels).items()
-    }
+    cap, sizes = settings.cap, Counter(labels)
+    remaining = {label: cap if isinstance(cap, int) else (cap or {}).get(label, size) for label, size in sizes.items()}
     allowed = np.zeros(len(labels), dtype=bool)
     for i in map(int, order):
         allowed[i] = remaining[labels[i]] > 0
@@ -238,7 +244,7 @@ def _count_reaching(
 ) -> int:
     """Return the length of the longest prefix of `order` that reaches the target; 0 if none does.
 
-    The target must be reached with a probability of `assurance`, because a set whose expected precision is just the
+    The target must be reached with a probability of ASSURANCE, because a set whose expected precision is just the
     target misses it half of the time.
     """
     least = settings.target_precision * np.arange(1, len(order) + 1) - _ROUNDING
@@ -249,7 +255,7 @@ def _count_reaching(
         reached = np.zeros(len(order))
         for p in candidates.draw_rounds():
             reached += np.cumsum(rng.random(len(order)) < p[order]) >= least
-        good = reached >= settings.assurance * len(candidates.model.slopes) - _ROUNDING
+        good = reached >= ASSURANCE * len(candidates.model.slopes) - _ROUNDING
     found = np.flatnonzero(good)
     return int(found[-1]) + 1 if len(found) else 0
 
@@ -268,9 +274,13 @@ def _estimate_precision(candidates: _Candidates, expected: Values, kept: Ints, s
     return Interval(value=float(expected[kept].mean()), low=float(low), high=float(high))
 
 
-def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence) -> Trusted:
-    """Return the decision about an item that has a verdict or no usable answer."""
-    if verdict is None:
+def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence, by_rule: bool) -> Trusted:
+    """Return the decision about an item that has a verdict or no usable answer, or an answer of a rule."""
+    teacher = "scripted rule" if by_rule else "teacher"
+    if verdict is None and by_rule and is_usable(prediction):
+        decision, label, expected = PoolDecision.ANSWERED_BY_RULE, prediction.label, None
+        why = f"the teacher is {RULE}"
+    elif verdict is None:
         decision, label, expected = PoolDecision.NO_ANSWER, None, None
         why = prediction.detail or "no usable answer"
     elif verdict == NEITHER:
@@ -278,7 +288,7 @@ def _settle(prediction: Prediction, verdict: str | None, evidence: Evidence) -> 
         why = "reviewer: no label is right"
     else:
         decision, label, expected = PoolDecision.REVIEWED, verdict, 1.0
-        why = f"reviewer says {verdict}; teacher {prediction.label or 'gave no answer'}"
+        why = f"reviewer says {verdict}; {teacher} {prediction.label or 'gave no answer'}"
     return Trusted(
         sample_id=prediction.sample_id, label=label, expected=expected, evidence=evidence, decision=decision, why=why
     )
@@ -293,4 +303,4 @@ def _explain(decision: PoolDecision, p: float, label: str, settings: PseudoLabel
     target = settings.target_precision
     if not calibrated:
         return f"{odds}; with it the kept set's expected precision falls below {target}"
-    return f"{odds}; with it the kept set reaches {target} less surely than {settings.assurance:.0%}"
+    return f"{odds}; with it the kept set reaches {target} less surely than {ASSURANCE:.0%}"

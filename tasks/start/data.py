@@ -153,25 +153,31 @@ def _locate(source: Source, found: Found, given: Path | None) -> tuple[Located, 
     return located, looked
 
 
+def _name_columns(found: Found) -> Columns:
+    """Return the columns of items that are written anew: those of the data, so that messages name what people know."""
+    image = found.image and ("image" if found.image == found.id else found.image)
+    names = (found.id or "id", found.instruction, image, found.output)
+    given = [name for name in names if name is not None]
+    if len(set(given)) < len(given):
+        names = ("id", found.instruction and "instruction", image and "image", LABEL)
+    return Columns(id=names[0], instruction=names[1], image=names[2], output=names[3])
+
+
 def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Path) -> tuple[Path, Columns]:
-    """Write all items as JSON Lines, in their order, and return the file and its columns."""
+    """Write all items as JSON Lines, in their order, and return the file and its columns, which keep their names."""
     rename = located.rename or str
+    columns = _name_columns(found)
     lines: list[bytes] = []
     for number, row in enumerate(rows, 1):
         own = row.get(found.id or "")
         own = int(own) if isinstance(own, float) and own.is_integer() else own
-        item = {"id": own if isinstance(own, int | str) and str(own).strip() else f"row-{number}"}
-        item |= {"instruction": get_text(row, found)} if found.instruction else {}
-        item |= {"image": [rename(name) for name in get_images(row, found)]} if found.image else {}
-        item |= {LABEL: _unwrap(row.get(found.output))}
+        item: Row = {columns.id or "": own if isinstance(own, int | str) and str(own).strip() else f"row-{number}"}
+        item |= {columns.instruction: get_text(row, found)} if columns.instruction else {}
+        item |= {columns.image: [rename(name) for name in get_images(row, found)]} if columns.image else {}
+        item |= {columns.output or "": _unwrap(row.get(found.output))}
         lines.append(orjson.dumps(_clean(item), default=str))
     write_bytes(folder / "items.jsonl", b"\n".join(lines) + b"\n")
-    return folder / "items.jsonl", Columns(
-        id="id",
-        instruction=found.instruction and "instruction",
-        image=found.image and "image",
-        output=LABEL,
-    )
+    return folder / "items.jsonl", columns
 
 
 def _clean(value: object) -> object:

@@ -30,6 +30,8 @@ class StarterTask:
     name: str
     recognise: str | None = None
     labels: Counter[str] = field(default_factory=Counter[str])
+    label_list: str | None = None
+    strip: list[str] = field(default_factory=list[str])
 
 
 def find_known_pack(items: Sequence[tuple[str, str]], columns: Columns) -> Pack | None:

@@ -21,6 +21,7 @@ from tasks.start.columns import FLAGS, Ask
 from tasks.start.data import Data, get_images, get_text, read_data
 from tasks.start.discover import LABEL_FOLDERS
 from tasks.start.grouping import find_known_pack, group_items
+from tasks.start.instructions import find_frames
 from tasks.start.starter_files import NAMES, choose_language, make_ocr_option, make_run_file, write_pack
 from tasks.storage.files import write_bytes
 from tasks.students.folds import make_folds
@@ -109,6 +110,7 @@ def _write_pack(data: Path, read: Data, folder: Path) -> tuple[Pack, str]:
     )
     language = choose_language(read.labelled)
     tasks = group_items(read.labelled)
+    find_frames(tasks, [text for text, _ in read.labelled])
     write_pack(folder, data, language, read.columns, tasks, images_first=first)
     listed = "; ".join(f"{task.name}: {', '.join(list(task.labels)[:3])} …" for task in tasks)
     return load_pack(folder), (

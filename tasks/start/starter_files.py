@@ -63,6 +63,12 @@ def write_pack(
         lines += [f"  {task.name}:"]
         if task.recognise is not None:
             lines += ["    # how the texts of this task begin", f"    recognise: {quote(task.recognise)}"]
+        if task.strip:
+            lines += ["    # what is cut out of a text, so that only the item is left", "    strip:"]
+            lines += [f"      - {quote(pattern)}" for pattern in task.strip]
+        if task.label_list is not None:
+            lines += ["    # the labels that the text itself offers stand in the round brackets"]
+            lines += [f"    label_list: {quote(task.label_list)}"]
         lines += ["    labels:"]
         lines += [f'      {quote(label)}: "" # {count:,} items' for label, count in task.labels.most_common()]
     (folder / "pack.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
@@ -84,7 +90,7 @@ def make_run_file(data: Path, manifest: Path, images: Path, folds: int | None) -
         models = [
             f"# models; this machine has {gpus} GPU{'s' if gpus > 1 else ''}:",
             "# generator: {engine: vllm, model: Qwen/Qwen2-VL-7B-Instruct}   # writes a reason for each label",
-            "# teacher: {engine: vllm, model: Qwen/Qwen2-VL-72B-Instruct-AWQ, quantization: awq, "
+            "# teacher: {engine: vllm, model: Qwen/Qwen2-VL-72B-Instruct-AWQ, "
             f"tensor_parallel_size: {gpus}}}   # second opinions and pseudo-labels",
             "# student: {base: Qwen/Qwen2-VL-2B-Instruct, folds: 5}",
         ]

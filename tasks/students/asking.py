@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.engines.vllm.options import find_installed_build
+from tasks.models.engines.vllm.installation import find_vllm
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
@@ -17,19 +18,16 @@ _REASON_TOKENS = 96
 
 def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
     """Return the engine for the base checkpoint of `spec`, without a student's weights."""
-    build = find_installed_build()
-    fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
-    engine = fast if spec.scoring_engine == "auto" else spec.scoring_engine
+    engine = _choose_fast_engine() if spec.scoring.engine == "auto" else spec.scoring.engine
     # students learn to answer without thoughts; the local engine never opens them
     thinks = engine == "vllm" and read_qwen_vl(spec.base, spec.revision).thinks
     return EngineSpec(
+        **spec.scoring.model_dump(exclude={"engine"}),
         engine=engine,
         extra_body={"chat_template_kwargs": {"enable_thinking": False}} if thinks else {},
         model=spec.base,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
-        dtype=spec.dtype,
-        batch_size=spec.scoring_batch_size,
         min_pixels=spec.min_pixels,
         max_pixels=spec.max_pixels,
     )
@@ -52,6 +50,11 @@ def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_rea
     """Return one request per item for its label, alone or after a reason."""
     sampling = Sampling(label_probabilities=True, max_tokens=_REASON_TOKENS if with_reason else _LABEL_TOKENS)
     return [prompter.classify(item, sampling, with_reason=with_reason) for item in items]
+
+
+def _choose_fast_engine() -> Literal["vllm", "local"]:
+    vllm = find_vllm()
+    return "local" if vllm is None or vllm.cpu else "vllm"  # starting vLLM on a CPU takes a minute
 
 
 def _checkpoint(spec: CheckpointSettings, folder: Path) -> tuple[Path, bool]:

@@ -33,7 +33,7 @@ _COMMANDS = {
 }
 
 _NOT_OF_A_STUDENT = {
-    "folds", "repeats", "seed", "dtype", "scoring_batch_size", "scoring_engine", "timeout_seconds", "environment",
+    "folds", "repeats", "seed", "scoring", "environment",
 }  # fmt: skip
 """Settings that do not change the weights, or are part of the digest separately."""
 
@@ -145,9 +145,7 @@ class ExternalRecipe:
                     reported = lines[-1][0]
                     progress(*lines[-1])
 
-        code = run_child(command, work, self._environment, self.spec.timeout_seconds, look)
-        if code is None:
-            raise EngineError(f"exceeded `timeout_seconds: {self.spec.timeout_seconds:g}`; raise it if needed")
+        code = run_child(command, work, self._environment, look)
         if code != 0:
             raise EngineError(f"was killed by signal {256 - code}" if code > 191 else f"ended with exit code {code}")
         look()

@@ -27,6 +27,7 @@ def choose_port() -> str:
 
 
 os.environ |= {"LABELSTILL_PORT": choose_port(), "HF_HUB_OFFLINE": "1", "COLUMNS": "400"}
+os.environ["LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"] = "1"
 
 
 def write_run(folder: Path, teacher: dict[str, object], output: str = "run") -> Path:

@@ -62,6 +62,7 @@ with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     os.environ["LABELSTILL_PORT"] = str(probe.getsockname()[1])
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"] = "1"
 with tempfile.TemporaryDirectory() as scratch:
     try:
         wrong = check(Path(scratch))

@@ -43,7 +43,8 @@ def write_run(folder):
         "labelled": {"manifest": str(folder / "train.json"), "images": str(folder / "images")},
         "teacher": {"engine": "scripted", "model": "scripted:hash"},
         "student": {"kind": "probe", "folds": 3, "images": "none"},
-        "correction": {"votes": 1, "temperature": 0, "review_budget": 8, "audit": 8},
+        "ask": {"votes": 1},
+        "correction": {"review_budget": 8, "audit": 8},
         "output": str(folder / "out"),
         "ledger": str(folder / "ledger.sqlite"),
         "images": str(folder / "cache"),
@@ -55,6 +56,7 @@ def write_run(folder):
 with socket.create_server(("127.0.0.1", 0)) as probe:
     port = probe.getsockname()[1]
 os.environ |= {"LABELSTILL_PORT": str(port), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+os.environ["LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"] = "1"
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     write_run(folder)

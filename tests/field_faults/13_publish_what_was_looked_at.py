@@ -37,7 +37,8 @@ def relabel(folder: Path, rule: str, *options: str) -> int:
         "pack": "demo",
         "unlabelled": {"manifest": str(folder / "pool.json"), "images": str(folder)},
         "teacher": {"engine": "scripted", "model": f"scripted:{rule}"},
-        "pseudo_labels": {"votes": 1, "temperature": 0.0, "target_precision": 0.01},
+        "ask": {"votes": 1},
+        "pseudo_labels": {"target_precision": 0.01},
         "emit": {"export": {"formats": ["llamafactory"]}},
         "output": str(folder / "run"),
         "ledger": str(folder / "ledger.sqlite"),
@@ -75,6 +76,7 @@ with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     os.environ["LABELSTILL_PORT"] = str(probe.getsockname()[1])
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"] = "1"
 with tempfile.TemporaryDirectory() as scratch:
     try:
         wrong = check(Path(scratch))

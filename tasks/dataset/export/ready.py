@@ -66,7 +66,7 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
         **name_for_trainer(format, spec.base, read_qwen_vl(spec.base, spec.revision)),
         "base": os.path.abspath(spec.base) if Path(spec.base).is_dir() else spec.base,
         "revision": spec.revision,
-        "trust_remote_code": False,
+        "trust_remote_code": spec.trust_remote_code,
         "seed": spec.seed,
         "fold": 0,
         "min_pixels": spec.min_pixels,

@@ -6,13 +6,13 @@ content of a turn is a list of texts and images. If it were a string, trl would 
 exchanges, trl trains on the last answer only.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features, Image, List, Value
 
 from tasks.dataset.export.conversation import make_conversation
 from tasks.dataset.export.files import ImageNames, RowFile, SubsetWriter, encode_if_different, report_unreadable
@@ -20,8 +20,20 @@ from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
 
-_TURNS = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
-_FEATURES = Features({"prompt": _TURNS, "completion": _TURNS, "images": List(Image())})
+_TEXT = {"dtype": "string", "_type": "Value"}
+_CONTENT = {"feature": {"type": _TEXT, "text": _TEXT}, "_type": "List"}
+_TURNS = {"feature": {"role": _TEXT, "content": _CONTENT}, "_type": "List"}
+_FEATURES = {"prompt": _TURNS, "completion": _TURNS, "images": {"feature": {"_type": "Image"}, "_type": "List"}}
+"""The columns in the words of `datasets`, which the light environment lacks."""
+
+_ELEMENT = pa.struct({"type": pa.string(), "text": pa.string()})
+_TURN = pa.struct({"role": pa.string(), "content": pa.list_(_ELEMENT)})
+_IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+SCHEMA = pa.schema(
+    {"prompt": pa.list_(_TURN), "completion": pa.list_(_TURN), "images": pa.list_(_IMAGE)},
+    {"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+"""The file's schema; its metadata tells `datasets` which column has images."""
 
 _GROUP_ROWS = 256
 _GROUP_BYTES = 32 << 20
@@ -54,7 +66,7 @@ class ParquetGroups(RowFile):
     suffix = ".parquet"
 
     def __init__(self, path: Path) -> None:
-        self._parquet = pq.ParquetWriter(path, _FEATURES.arrow_schema)
+        self._parquet = pq.ParquetWriter(path, SCHEMA)
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
 
@@ -66,7 +78,7 @@ class ParquetGroups(RowFile):
             self._flush()
 
     def _flush(self) -> None:
-        self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=_FEATURES.arrow_schema))
+        self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA))
         self._rows = []
         self._bytes = 0
 

@@ -1,4 +1,7 @@
-"""An engine that answers by fixed rules, without a model, for tests and dry runs."""
+"""An engine that answers by fixed rules, without a model, for dry runs and tests.
+
+Its answers are no evidence about labels (`EngineSpec.is_rule`), except in tests, where it stands in for a model.
+"""
 
 import hashlib
 import math

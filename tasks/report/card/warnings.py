@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from tasks.correction.outcome import describe_agreement
+from tasks.models.engines.spec import RULE
 from tasks.report.card.facts import Facts
 from tasks.storage.html import format_count
 
@@ -24,11 +25,19 @@ def list_warnings(facts: Facts, licence: str | None) -> list[str]:
     """Return the warnings as sentences, the most serious first, without the one about a transductive set."""
     return [
         *_check_run(facts),
+        *_check_rules(facts),
         *_check_labels(facts),
         *_check_pseudo_labels(facts),
         *_check_reasons(facts),
         *([] if licence else ["No licence is named: nobody else may use this set until its owner grants one."]),
     ]
+
+
+def _check_rules(facts: Facts) -> Iterator[str]:
+    models = [(role, r.stage) for r in facts.records.values() for role, name in r.models.items() if RULE in name]
+    for role in dict.fromkeys(role for role, _ in models):
+        stages = ", ".join(stage for found, stage in models if found == role)
+        yield f"The {role} ({stages}) is {RULE}."
 
 
 def _check_run(facts: Facts) -> Iterator[str]:

@@ -29,16 +29,19 @@ def write_report(
     excluded: Mapping[str, str],
     repeats: int,
     samples: Iterable[Sample] = (),
+    note: str = "",
 ) -> None:
     """Write `folder`/report.html and report.json (atomically).
 
     `costs` maps name to cost. `excluded` maps the id of each item without a decision to the reason. `repeats` says how
     many predictions per item were averaged to get the students' probabilities. The page shows what `samples` contains
-    of the most suspicious items.
+    of the most suspicious items. `note` is a sentence for the top of the page.
     """
     figures: dict[str, Any] = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(
         decisions
     )
+    if note:
+        figures["note"] = note
     suspects = {suspect["id"] for suspect in figures["suspects"]}
     shown = {sample.id: sample for sample in samples if sample.id in suspects}
     write_bytes(folder / PAGE, render_page(figures, shown).encode())

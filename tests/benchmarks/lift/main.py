@@ -14,8 +14,8 @@ from flows.service.server import apply_environment
 
 apply_environment()
 
-from flows.config import DemoConfig  # noqa: E402
 from flows.service.server import find_or_start_server  # noqa: E402
+from tasks.demo.settings import DemoConfig  # noqa: E402
 
 STEPS = 100
 
@@ -40,9 +40,11 @@ def main() -> None:
     made = time.monotonic() - began
     paths = write_data(config)
     at_once = os.cpu_count() or 1
-    settings = EvaluateSettings(seeds=options.seeds, steps=options.steps, parallel=at_once, truth=paths.truth)
+    settings = EvaluateSettings(seeds=options.seeds, truth=paths.truth)
     run = make_demo_config(config, paths, train_models(config))
-    loaded = run.make_evaluate_config().model_copy(update={"evaluate": settings})
+    loaded = run.make_evaluate_config()
+    student = loaded.student.model_copy(update={"steps": options.steps, "parallel": at_once})
+    loaded = loaded.model_copy(update={"evaluate": settings, "student": student})
     evaluate(loaded)
     print(describe(make_report(read_rows(loaded.output / STAGE / "kept.parquet", Scored))))
     print(f"{made:.0f} s for the demo's run, {time.monotonic() - began - made:.0f} s for the students")

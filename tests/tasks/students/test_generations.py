@@ -42,7 +42,7 @@ def prompter() -> Prompter:
 @pytest.fixture(scope="module", params=GENERATIONS)
 def spec(request: pytest.FixtureRequest, random_checkpoints: Mapping[str, Path]) -> StudentSpec:
     base = str(random_checkpoints[request.param])
-    return StudentSpec(base=base, dtype="float32", max_pixels=PIXELS, epochs=10, learning_rate=2e-2)
+    return StudentSpec(base=base, max_pixels=PIXELS, epochs=10, learning_rate=2e-2)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import transformers
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import identify_model
+from tasks.models.engines.local.child_engine import WINDOW
 from tasks.models.engines.local.decoding import Decoder, Draw
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
@@ -28,9 +29,6 @@ from tasks.models.unanswered import Unanswered, make_unanswered, summarise
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
-
-WINDOW = 8
-"""Number of batches that are read from the stream at a time; their requests are sorted by length."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ class LocalEngine:
         text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
             text += constraint.opening
-        # already resized by qwen_vl_utils, as in training
+        # already resized, as in training
         made = self._processor(text=[text], images=images, do_resize=False, return_tensors="pt")
         ids: list[int] = made["input_ids"][0].tolist()
         return _Prompt(asked, ids, made.get("pixel_values"), made.get("image_grid_thw"))

@@ -19,7 +19,7 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
     """Return the model (with its adapter) and its processor; raise EngineError, saying how to fix it, if that fails."""
     check_folders(spec)
     read_qwen_vl(spec.model, spec.revision)
-    device = spec.device_map or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     transformers_logging.disable_progress_bar()  # one bar per fold would bury the run's own lines
     shared = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
@@ -57,7 +57,7 @@ def _suggest_fix(spec: EngineSpec, error: Exception) -> str:
     if "safetensors" in text:
         return "only weights in safetensors format can be loaded; convert the checkpoint"
     if isinstance(error, torch.OutOfMemoryError):
-        return "set `dtype: bfloat16` or `device_map: auto`, or use a smaller model"
+        return "set `dtype: bfloat16` or `engine: vllm` with `tensor_parallel_size`, or use a smaller model"
     if Path(spec.model).is_dir():
         return "the folder must contain config, processor, tokenizer and safetensors weights of a Qwen-VL checkpoint"
     return "check `model` and `revision`, and that the hub can be reached or its cache has the model"

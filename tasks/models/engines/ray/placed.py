@@ -17,9 +17,10 @@ from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.identity import check_folders
 from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, join_cluster, make_engine_error
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.engines.vllm.engine import VllmEngine, make_server_name, make_server_process, require_build
+from tasks.models.engines.vllm.engine import VllmEngine, make_server_name, make_server_process
+from tasks.models.engines.vllm.installation import require_vllm
 from tasks.models.engines.vllm.options import spans_nodes
-from tasks.models.engines.vllm.process import ServerProcess
+from tasks.models.engines.vllm.process import START_SECONDS, ServerProcess
 
 _CLOSE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
@@ -40,14 +41,18 @@ def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, requi
     ray = join_cluster(runner)
     if spans_nodes(spec):
         return open_engine(spec, replace(place, ray_address=ray.get_runtime_context().gcs_address))
-    build = require_build(spec)
     check_folders(spec)
     _check_room(ray, runner.gpus_per_replica)
     name = make_server_name(spec)
     key = secrets.token_urlsafe(32)
-    make = partial(make_server_process, spec, build=build, name=name, key=key)
-    servers = PlacedServers(ray, make, place, requirements, runner, model=name, key=key, seconds=spec.start_seconds)
+    make = partial(_make_on_node, spec, name, key)
+    servers = PlacedServers(ray, make, place, requirements, runner, model=name, key=key, seconds=START_SECONDS)
     return VllmEngine(spec, place, servers)
+
+
+def _make_on_node(spec: EngineSpec, name: str, key: str, place: Workplace, host: str) -> ServerProcess:
+    """Return a server process of this node's own vLLM, not started yet."""
+    return make_server_process(spec, place, require_vllm(spec), name=name, host=host, key=key)
 
 
 def _check_room(ray: Any, gpus: int) -> None:
@@ -125,8 +130,8 @@ class PlacedServers:
             found = self._ray.cluster_resources()
             raise EngineError(
                 f"{len(late)} of {len(calls)} copies of the engine did not start within {self._seconds:.0f} s; the "
-                f"cluster has {found.get('CPU', 0):.0f} CPUs and {found.get('GPU', 0):.0f} GPUs; add nodes, lower "
-                "`replicas`, or raise `start_seconds`"
+                f"cluster has {found.get('CPU', 0):.0f} CPUs and {found.get('GPU', 0):.0f} GPUs; add nodes or "
+                "lower `replicas`"
             )
 
     def note_answer(self) -> None:
@@ -135,7 +140,7 @@ class PlacedServers:
     def revive(self, base_url: str) -> str:
         """Restart the server of `base_url` if it is dead, and return its address, which may be new.
 
-        Raises EngineError when the server does not answer within `start_seconds`.
+        Raises EngineError when the server does not answer within START_SECONDS.
         """
         actor = self._actor_of[base_url]
         deadline = time.monotonic() + self._seconds

@@ -1,4 +1,4 @@
-"""Ask any OpenAI-compatible server, keeping a fixed number of requests in flight however long each of them takes.
+"""Ask any OpenAI-compatible server, keeping as many requests in flight as it bears, however long each takes.
 
 The caller's thread reads requests from the stream, a few threads prepare images, and an event loop in another thread
 keeps the connections busy. There are no batches, so a slow answer does not delay other answers.
@@ -22,9 +22,11 @@ from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import identify_model
 from tasks.models.engines.server.capabilities import describe_gaps, find_capabilities
 from tasks.models.engines.server.client import Client, Revive, read_api_key
-from tasks.models.engines.server.conversation import Conversation, Prepared
+from tasks.models.engines.server.conversation import Conversation, Prepared, ProbeFailed
+from tasks.models.engines.server.pacing import Patience
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.qwen_vl import find_patch_size, find_served_model, load_processor
+from tasks.models.processor import read_processor
+from tasks.models.qwen_vl import find_patch_size, find_served_model
 from tasks.models.unanswered import make_unanswered
 from tasks.records import Generation, Request
 
@@ -34,6 +36,7 @@ _MOST_READY = 32
 """Requests prepared ahead of those in flight: enough to hide the time of preparing, few enough to fit into memory."""
 _SPARE_WORKERS = 8
 """Workers beyond `concurrency`: while one worker reads an answer, another one's request is already in flight."""
+_PATIENCE = Patience()
 
 
 class ServerEngine:
@@ -42,6 +45,7 @@ class ServerEngine:
     def __init__(
         self, spec: EngineSpec, place: Workplace, *,
         served_name: str | None = None, revive: Revive | None = None, key: str = "", kind: str = "server",
+        patience: Patience = _PATIENCE,
     ) -> None:  # fmt: skip
         """Connect, and find out what the server can do; raise EngineError, saying how to fix it, when that fails.
 
@@ -57,14 +61,14 @@ class ServerEngine:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()
-        self._client = self._run(_connect(spec, key, revive))
+        self._client = self._run(_connect(spec, key, revive, patience))
         name = served_name or spec.adapter or spec.model
         try:
-            self._processor = _load_processor(spec)
+            self._processor = _read_processor(spec)
             self._patch_size = find_patch_size(spec)
             tokenizer = None if self._processor is None else self._processor.tokenizer
             self.capabilities = self._run(find_capabilities(self._client, spec, name, tokenizer, place.images.folder))
-            self._client.busy_seconds = 0.0  # without the test requests
+            self._client.forget_times()
             self._switch_model(name, spec.adapter)
         except BaseException:
             self.close()
@@ -142,7 +146,7 @@ class ServerEngine:
             prepare()
 
     def _count_starving(self, since: float) -> None:
-        if self._client.in_flight < self._spec.concurrency:
+        if self._client.in_flight < self._client.limit.now:
             self._starved += time.monotonic() - since
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -185,20 +189,24 @@ class _WorkerPool:
             prepared = await self.ready.get()
             began = time.monotonic()
             with self.catch_errors(prepared.request):
-                answer = await self.conversation.answer(prepared)
-                counted = {"engine": self._fingerprint, "seconds": time.monotonic() - began}
-                self.results.put(answer.model_copy(update=counted))
+                try:
+                    answer = await self.conversation.answer(prepared)
+                except ProbeFailed as failed:
+                    self.ready.put_nowait(failed.prepared)  # behind the others: the server may have recovered by then
+                else:
+                    counted = {"engine": self._fingerprint, "seconds": time.monotonic() - began}
+                    self.results.put(answer.model_copy(update=counted))
 
 
-async def _connect(spec: EngineSpec, key: str, revive: Revive | None) -> Client:
-    return Client(spec, key, revive)  # within the event loop, to which its connections belong
+async def _connect(spec: EngineSpec, key: str, revive: Revive | None, patience: Patience) -> Client:
+    return Client(spec, key, revive, patience)  # within the event loop, to which its connections belong
 
 
-def _load_processor(spec: EngineSpec) -> Any:
+def _read_processor(spec: EngineSpec) -> Any:
     """Return the model's processor; None if it is not on this machine (a server may have a name of its own)."""
     name = spec.tokenizer or spec.model
     try:
-        return load_processor(
+        return read_processor(
             name,
             revision=None if spec.tokenizer else spec.revision,
             trust_remote_code=spec.trust_remote_code,

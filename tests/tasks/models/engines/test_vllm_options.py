@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,19 +8,26 @@ from tasks.errors import EngineError
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import check_vllm
-from tasks.models.engines.vllm.options import Build, build_serve_command, build_serve_environment, spans_nodes
+from tasks.models.engines.vllm.installation import Vllm
+from tasks.models.engines.vllm.options import (
+    build_serve_command,
+    build_serve_environment,
+    format_serve_line,
+    spans_nodes,
+)
 from tasks.models.image_cache import ImageCache
 
-GPU, CPU = Build("0.32.0", cpu=False), Build("0.32.0", cpu=True)
+PYTHON = Path("/opt/vllm/bin/python")
+GPU, CPU = Vllm(PYTHON, "0.32.0", cpu=False, devices=1), Vllm(PYTHON, "0.32.0", cpu=True)
 
 
-def options(folder: Path, build: Build, most_images: int = 3, **fields) -> dict[str, str | None]:
+def options(folder: Path, vllm: Vllm, most_images: int = 3, **fields) -> dict[str, str | None]:
     """Return the command's flags and their values; None for flags without a value."""
     spec = EngineSpec(**{"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct", **fields})
     place = Workplace(ImageCache(folder / "images"), folder / "logs", most_images)
     names = {None: "m@1", spec.adapter: "m@1+fold0"} if spec.adapter else {None: "m@1"}
-    words = build_serve_command(spec, place, build, names, "127.0.0.1", 1234)
-    words = words[words.index("--model") :]
+    words = build_serve_command(spec, place, vllm, names, "127.0.0.1", 1234)
+    words = words[words.index(spec.model) + 1 :]
     pairs = zip(words, [*words[1:], "--"], strict=True)
     return {word: None if value.startswith("--") else value for word, value in pairs if word.startswith("--")}
 
@@ -35,10 +43,8 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
         dtype="bfloat16",
         tensor_parallel_size=4,
         data_parallel_size=2,
-        api_server_count=3,
         gpu_memory_utilization=0.8,
         context_length=9000,
-        quantization="awq",
         trust_remote_code=True,
         adapter=str(adapter),
         min_pixels=3136,
@@ -53,7 +59,6 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
     assert json.loads(found.pop("--limit-mm-per-prompt") or "") == {"image": 3, "video": 0}
     assert json.loads(found.pop("--structured-outputs-config") or "") == {"backend": "guidance"}
     assert found == {
-        "--model": "Qwen/Qwen2-VL-7B-Instruct",
         "--served-model-name": "m@1",
         "--host": "127.0.0.1",
         "--port": "1234",
@@ -64,11 +69,9 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
         "--allowed-local-media-path": str(tmp_path / "images"),
         "--max-logprobs": "128",
         "--generation-config": "vllm",
-        "--api-server-count": "3",
         "--revision": "v2",
         "--max-model-len": "9000",
         "--gpu-memory-utilization": "0.8",
-        "--quantization": "awq",
         "--enable-lora": None,
         "--max-lora-rank": "32",  # the next value that vLLM accepts
         "--trust-remote-code": None,
@@ -76,6 +79,16 @@ def test_every_setting_reaches_vllm(tmp_path: Path):
         "--disable-uvicorn-access-log": None,
         "--enforce-eager": None,
     }
+
+
+def test_the_line_for_another_machine_starts_the_same_server(tmp_path: Path):
+    spec = EngineSpec(engine="vllm", model="Qwen/Qwen2-VL-7B-Instruct", max_pixels=784, extra_args=("--enforce-eager",))
+    line = format_serve_line(spec, Workplace(ImageCache(tmp_path / "my images"), tmp_path / "logs", most_images=2))
+    words = shlex.split(line)
+    assert words[:5] == ["vllm", "serve", spec.model, "--served-model-name", spec.model]
+    ours = options(tmp_path, GPU, most_images=2, max_pixels=784, extra_args=spec.extra_args)
+    assert {word for word in words if word.startswith("--")} == ours.keys() - {"--host", "--port"}
+    assert words[words.index("--allowed-local-media-path") + 1] == str(tmp_path / "my images")
 
 
 def test_unset_settings_are_left_to_vllm(tmp_path: Path):
@@ -91,8 +104,9 @@ def test_unset_settings_are_left_to_vllm(tmp_path: Path):
 
 def test_the_server_has_no_key_and_sends_nothing(tmp_path: Path):
     spec = EngineSpec(engine="vllm", model=str(tmp_path))
-    found = build_serve_environment(spec, CPU, {"VLLM_API_KEY": "secret", "PATH": "/bin"})
-    assert "VLLM_API_KEY" not in found and found["PATH"] == "/bin"
+    ours = {"VLLM_API_KEY": "secret", "PATH": "/bin", "VIRTUAL_ENV": "/ours/.venv", "PYTHONPATH": "/ours"}
+    found = build_serve_environment(spec, CPU, ours)
+    assert found["PATH"] == "/opt/vllm/bin:/bin" and not {"VLLM_API_KEY", "VIRTUAL_ENV", "PYTHONPATH"} & found.keys()
     assert found["VLLM_NO_USAGE_STATS"] == found["DO_NOT_TRACK"] == found["HF_HUB_OFFLINE"] == "1"
     assert found["VLLM_CPU_KVCACHE_SPACE"] == "1"
     named = EngineSpec(engine="vllm", model="Qwen/Qwen2-VL-2B-Instruct", gpu_memory_utilization=0.3)
@@ -109,8 +123,7 @@ def test_a_model_over_several_machines_is_left_to_vllm(monkeypatch: pytest.Monke
     assert spans_nodes(wide)
     assert spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "ray")}))
     assert not spans_nodes(wide.model_copy(update={"extra_args": ("--distributed-executor-backend", "mp")}))
-    monkeypatch.setattr("tasks.models.engines.vllm.engine.find_installed_build", lambda: GPU)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("tasks.models.engines.vllm.engine.require_vllm", lambda spec: GPU)
     check_vllm(wide)  # the devices are on the cluster
     with pytest.raises(EngineError, match="is 64, but this machine has 1 CUDA device"):
         check_vllm(wide.model_copy(update={"extra_args": ()}))
