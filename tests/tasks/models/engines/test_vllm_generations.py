@@ -12,7 +12,7 @@ from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
-from tasks.models.engines.vllm.options import find_installed_build
+from tasks.models.engines.vllm.installation import find_vllm
 from tasks.models.image_cache import ImageCache
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.packs.pack import load_pack
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(find_installed_build() is None, reason="no vLLM here"),
+    pytest.mark.skipif(find_vllm() is None, reason="no vLLM here"),
 ]
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 112 * 168}
