@@ -28,6 +28,7 @@ from tasks.models.failures import FailureLimit
 from tasks.models.image_cache import ImageCache, fill_cache
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.pins import pin_model
+from tasks.models.qwen_vl import find_patch_size
 from tasks.models.settings import BudgetSettings
 from tasks.packs.pack import Pack
 from tasks.prompts.parsing import has_only_thinking
@@ -169,9 +170,7 @@ def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sa
     images = _list_images(samples)
     if config.runner == "threads" or spec.engine == "scripted" or not images:
         return
-    from tasks.models.engines.local.loading import read_patch_size  # imports torch, which takes seconds
-
-    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": read_patch_size(spec)}
+    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": find_patch_size(spec)}
     cache = ImageCache(config.images)
     shards = [
         Shard(f"resize {len(part)} images", partial(fill_cache, cache, part, **bounds))

@@ -1,11 +1,13 @@
 """Define the configuration: one pydantic model per flow. YAML files and the web UI's forms use the same keys."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.correction.settings import CorrectionSettings
+from tasks.dataset.export.trainer_names import check_base
 from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
@@ -14,43 +16,25 @@ from tasks.models.engines.engine import check_engine
 from tasks.models.engines.ray.cluster import Runner
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.packages import require_model_packages
-from tasks.models.settings import BudgetSettings
+from tasks.models.settings import AskSettings, BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
-from tasks.settings import Settings
+from tasks.settings import MAX_PIXELS, MIN_PIXELS, Settings, is_internal, spread_values
 from tasks.storage.yaml_files import explain_errors, read_yaml
-from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students.settings import AnyStudent, ExternalSpec, MeasuredStudent, ProbeSpec, StudentSpec
 
 StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
 
 
-def _get_kind(student: Any) -> str:
-    return student.get("kind", "lora") if isinstance(student, dict) else student.kind
+_COMMON = ("pack", "labelled", "unlabelled", "evaluation", "generator", "teacher", "student", "output")
+"""The keys that the web UI's form shows first."""
 
 
-def _replace_one_of(schema: dict[str, Any]) -> None:
-    """Replace `oneOf` by `anyOf` in a JSON schema, because an object without `kind` may match several kinds."""
-    if "oneOf" in schema:
-        schema["anyOf"] = schema.pop("oneOf")
-        schema.pop("discriminator", None)
-
-
-AnyStudent = Annotated[
-    Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")] | Annotated[ExternalSpec, Tag("external")],
-    Discriminator(_get_kind),
-    Field(json_schema_extra=_replace_one_of),
-]
-MeasuredStudent = Annotated[
-    Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")],
-    Discriminator(_get_kind),
-    Field(json_schema_extra=_replace_one_of),
-]
-"""The students that `evaluate` trains."""
-
-
-def _require_keys_or_file(schema: dict[str, Any]) -> None:
-    """In a JSON schema, require the other keys only where there is no `file`, which may contain them."""
+def _arrange_form(schema: dict[str, Any]) -> None:
+    """In a JSON schema, put common keys first, and require keys only without a `file` that may have them."""
+    keys = schema["properties"]
+    schema["properties"] = {k: keys[k] for k in _COMMON if k in keys} | keys
     required = schema.pop("required", [])
     schema["if"] = {"required": ["file"], "properties": {"file": {"type": "string"}}}
     schema["else"] = {"required": required}
@@ -59,12 +43,13 @@ def _require_keys_or_file(schema: dict[str, Any]) -> None:
 class CommonConfig(Settings):
     """The keys that every flow has."""
 
-    model_config = ConfigDict(json_schema_extra=_require_keys_or_file)
+    model_config = ConfigDict(json_schema_extra=_arrange_form)
 
     pack: str
     """Name of a pack under templates/, or the path of a pack's folder."""
-    output: Path
-    """Folder for the run's results. Running again with the same folder continues the run."""
+    output: Path = Field(default_factory=lambda done: Path("artifacts") / Path(done.get("pack", "")).name)
+    """Folder for the run's results; by default artifacts/<name of the pack>. Running again with the same folder
+    continues the run."""
     ledger: Path = Path("artifacts/ledger.sqlite")
     """SQLite file that stores every answer, so that no answer is paid for twice. All runs can share it."""
     images: Path = Path("artifacts/images")
@@ -73,8 +58,15 @@ class CommonConfig(Settings):
     """Folder for text that was read from images, for packs with `ocr`. All runs can share it."""
     shard_size: int = Field(default=500, ge=1)
     """Number of answers that one task run collects. Choose it so that a task run takes at least 30 seconds."""
+    min_pixels: int = Field(default=MIN_PIXELS, ge=28 * 28)
+    """Minimum area of an image in pixels; smaller images are enlarged. Models, students and exports follow it."""
+    max_pixels: int = Field(default=MAX_PIXELS, ge=28 * 28)
+    """Maximum area of an image in pixels; larger images are shrunk. Models, students and exports follow it. Qwen2-VL
+    makes one token of 784 pixels."""
+    trust_remote_code: bool = False
+    """Allow Python code that comes with a model to run."""
     seed: int = 0
-    """Random seed for folds, sampling and the audit."""
+    """Random seed for folds, sampling, the audit, training and exports."""
     max_failed_share: float = Field(default=0.1, ge=0, le=1)
     """Share of a stage's questions of one kind that may fail (no, cut-off or unreadable answer); with more, the run
     fails. Fewer than 5 failures never fail a run. Unreadable images do not count."""
@@ -89,13 +81,28 @@ class CommonConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _read_file(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("file") is None:
+        if not isinstance(given, dict):
             return given
-        there = read_mapping(Path(given["file"]))
-        others = {
-            key for kind in (RelabelConfig, EvaluateConfig) for key in kind.model_fields
-        } - cls.model_fields.keys()
-        return {k: v for k, v in (there | given).items() if k != "file" and k not in others}
+        keys = cast(dict[str, Any], given)
+        if keys.get("file") is not None:
+            there = read_mapping(Path(keys["file"]))
+            others = {
+                key for kind in (RelabelConfig, EvaluateConfig) for key in kind.model_fields
+            } - cls.model_fields.keys()
+            keys = {k: v for k, v in (there | keys).items() if k != "file" and k not in others}
+        return cls._complete(keys)
+
+    @classmethod
+    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the keys with the values that are set once filled in everywhere."""
+        names = ("min_pixels", "max_pixels", "trust_remote_code", "seed")
+        shared = {name: given.get(name, cls.model_fields[name].default) for name in names}
+        own = {
+            name: value
+            for name, value in given.items()
+            if name in cls.model_fields and is_internal(cls.model_fields[name])
+        }
+        return spread_values(cls, {k: v for k, v in given.items() if k not in own}, shared) | own
 
 
 class RationalesConfig(CommonConfig):
@@ -105,8 +112,10 @@ class RationalesConfig(CommonConfig):
     """The labelled set."""
     generator: EngineSpec
     """The model that explains why an item has its label."""
+    ask: AskSettings = AskSettings()
+    """How models are asked."""
     rationales: RationaleSettings = RationaleSettings()
-    """How reasons are asked for and which are kept."""
+    """Which reasons are kept."""
 
 
 class PseudoLabelsConfig(CommonConfig):
@@ -120,6 +129,8 @@ class PseudoLabelsConfig(CommonConfig):
     """The model that labels the pool."""
     student: AnyStudent | None = None
     """The students that the stage `correction` trained under `output`. They are asked about the pool too."""
+    ask: AskSettings = AskSettings()
+    """How models are asked."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
 
@@ -133,6 +144,8 @@ class CorrectionConfig(CommonConfig):
     """The model that gives a second opinion without seeing the given label; without it, only students and people do."""
     student: AnyStudent
     """Kind of student that is trained on each fold: `lora` (the default), `probe` or `external`."""
+    ask: AskSettings = AskSettings()
+    """How models are asked."""
     correction: CorrectionSettings = CorrectionSettings()
     """How labels are checked, reviewed and changed."""
 
@@ -153,11 +166,11 @@ class EmitConfig(SetsConfig):
 
     emit: EmitSettings = EmitSettings()
     """How the training set is merged and exported."""
-    candidate: bool = False
+    candidate: SkipJsonSchema[bool] = False
     """Write the new version to <output>/candidate without publishing it."""
     rationales: RationaleSettings = RationaleSettings()
     """Which reasons are too similar to be used, and what happens to items without a reason."""
-    stages: tuple[StageName, ...] = ("rationales", "pseudo_labels", "correction")
+    stages: SkipJsonSchema[tuple[StageName, ...]] = ("rationales", "pseudo_labels", "correction")
     """Stages whose results are merged."""
 
 
@@ -174,8 +187,10 @@ class DistillConfig(SetsConfig):
     """The model that labels the pool, and gives second opinions in the stage `correction`."""
     student: AnyStudent | None = None
     """The fold students (stage `correction`): `lora` (the default), `probe` or `external`."""
+    ask: AskSettings = AskSettings()
+    """How models are asked."""
     rationales: RationaleSettings = RationaleSettings()
-    """How reasons are asked for and which are kept."""
+    """Which reasons are kept."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
     correction: CorrectionSettings = CorrectionSettings()
@@ -188,6 +203,19 @@ class DistillConfig(SetsConfig):
     """How `labelstill evaluate` compares students."""
     budget: BudgetSettings = BudgetSettings()
     """Limits on what this run may spend."""
+
+    @classmethod
+    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Also name the students' base in the exports, unless the exports have a `base` of their own."""
+        student, emit = given.get("student"), given.get("emit", {})
+        if isinstance(student, dict) and "base" in student and isinstance(emit, dict):
+            start: dict[str, Any] = {k: student[k] for k in ("base", "revision") if k in student}
+            export = cast(dict[str, Any], emit).get("export", {})
+            if isinstance(export, dict) and "base" not in export:
+                given = super()._complete(given | {"emit": emit | {"export": export}})
+                given["emit"]["export"] |= start
+                return given
+        return super()._complete(given)
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -210,10 +238,12 @@ class DistillConfig(SetsConfig):
     def check_engines(self, *, keys: bool = True) -> None:
         """Raise EngineError if this machine cannot run an engine or, with `keys`, if an API key is not set.
 
-        Raises MissingPackage if the packages for a model or a student that is a model are missing.
+        Raises MissingPackage if the packages for a model or a student that is a model are missing, and ConfigError if
+        a trainer does not know the base that an export names.
 
-        With a cluster, do nothing: its nodes check that.
+        With a cluster, engines and packages are not checked: its nodes do that.
         """
+        check_base(self.emit.export)
         if self.runner == "threads":
             for spec in self.engines:
                 check_engine(spec, key=keys)
@@ -291,25 +321,6 @@ class EvaluateConfig(CommonConfig):
     """The student that is trained on each variant of the set: `lora` (the default kind), or a `probe` in seconds."""
     evaluate: EvaluateSettings = EvaluateSettings()
     """Which variants of the set are compared, and the number of seeds and training steps."""
-
-
-class DemoConfig(Settings):
-    """Parameters of the flow `demo`."""
-
-    output: Path = Path("artifacts/demo")
-    """Folder for the demo's data, models and results."""
-    seed: int = 7
-    """Random seed for the demo's data."""
-    labelled: int = Field(default=400, ge=40)
-    """Number of labelled items."""
-    unlabelled: int = Field(default=400, ge=40)
-    """Number of items in the pool."""
-    folds: int = Field(default=4, ge=2)
-    """Number of fold students; an even number keeps both cores of a laptop busy."""
-    review_budget: int = Field(default=60, ge=0, le=60)
-    """Number of items that the simulated reviewer judges."""
-    training: float = Field(default=1.0, gt=0, le=1)
-    """Share of the usual number of training steps. Lower it to make tests faster."""
 
 
 Loaded = TypeVar("Loaded", bound=DistillConfig)

@@ -33,7 +33,6 @@ from tasks.correction.outcome import (
     record_corrections,
     write_suspicious,
 )
-from tasks.correction.settings import ReviewerConfig
 from tasks.demo.stand_in import answer_from_truth
 from tasks.items.file_states import read_file_state
 from tasks.models.ask import Asker
@@ -43,7 +42,6 @@ from tasks.packs.pack import Pack
 from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split
 from tasks.report.correction.report import write_report
 from tasks.review.queue import STORE, mark_disagreed, write_queue
-from tasks.review.verdicts import Settled, read_verdicts
 from tasks.storage.stage_record import StageRecord
 from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
@@ -65,12 +63,11 @@ def correction(config: CorrectionConfig) -> StageRecord:
     samples = stage.read("samples", config.labelled, Split.LABELLED)
     stage.inputs |= identify_training_inputs(config, config.student)
     pack, folder, review = stage.pack, stage.folder, config.output / "review"
-    judged_by_people = [read_file_state(p) for p in (config.correction.reviewer.path, review / STORE) if p]
+    judged_by_people = [read_file_state(p) for p in (config.correction.stand_in, review / STORE) if p]
     record = stage.find_finished(settings=config.correction, student=config.student, verdicts=judged_by_people)
     if record is not None:
         return record
     imported = read_valid_verdicts(review / STORE, samples)
-    reviewer = _read_reviewer_file(config.correction.reviewer, samples)
     verdicts = imported.verdicts
     with open_asker(config, STAGE, samples) as asker:
         found = FoldStudents(config, config.student, pack, asker).predict_out_of_fold(samples)
@@ -81,7 +78,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
             judgements,
             config.correction,
             _make_teacher(config, pack, judged, asker, answers),
-            _make_reviewer(config.correction.reviewer, reviewer.verdicts, judged, judgements.labels),
+            _make_stand_in(config.correction.stand_in, judged, judgements.labels),
             index_verdicts(judgements, verdicts),
             config.seed,
         )
@@ -91,9 +88,9 @@ def correction(config: CorrectionConfig) -> StageRecord:
     corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
 
     def write_for_people() -> None:
-        judged_before = {*verdicts, *imported.disagreed, *reviewer.disagreed}
+        judged_before = {*verdicts, *imported.disagreed}
         cases = choose_cases(samples, corrections, decisions, config.correction.review_budget, judged_before)
-        write_queue(mark_disagreed(cases, reviewer), review)
+        write_queue(mark_disagreed(cases, imported), review)
         write_suspicious(samples, corrections, folder / SUSPICIOUS)
         _write_manifests(config, pack, samples, corrections, folder)
         title = f"Corrections: {config.labelled.manifest.name}"
@@ -125,41 +122,28 @@ def _make_teacher(
         doubtful = [pack.with_neither(samples[i]) for i in items.tolist()]
         prompter = prepare_prompter(config, pack, teacher, doubtful)
         what = "teacher adjudicates suspicious labels"
-        new = label_with_teacher(asker, prompter, doubtful, teacher, config.correction, config.seed, what)
+        new = label_with_teacher(asker, prompter, doubtful, teacher, config.ask, config.seed, what)
         answers.update({p.sample_id: p for p in new})
         return tabulate(answers, doubtful, [*list_labels(samples), pack.neither or NEITHER])
 
     return ask
 
 
-def _read_reviewer_file(reviewer: ReviewerConfig, samples: Sequence[Sample]) -> Settled:
-    """Return the verdicts in the reviewer's file, if there is one, and log which of them are not used."""
-    if reviewer.kind != "verdict_file" or reviewer.path is None:
-        return Settled({})
-    found = read_verdicts(reviewer.path, {s.id: s.labels for s in samples})
-    for lines, why in ((found.skipped, "verdicts are not used"), (found.disagreed, "items: people disagree")):
-        if lines:
-            get_run_logger().warning("%s: %d %s: %s", reviewer.path, len(lines), why, lines[:10])
-    return found
+def _make_stand_in(truth: Path | None, samples: Sequence[Sample], labels: Sequence[str]) -> LookUp:
+    """Return a function that takes item indices and returns the demo's simulated verdicts, keyed by item index.
 
-
-def _make_reviewer(
-    reviewer: ReviewerConfig, verdicts: Mapping[str, str], samples: Sequence[Sample], labels: Sequence[str]
-) -> LookUp:
-    """Return a function that takes item indices and returns the reviewer's verdicts, keyed by item index.
-
-    `verdicts` are those in the reviewer's file, keyed by sample id.
+    Without the file `truth` there are none: items wait for a person.
     """
     places = {label: i for i, label in enumerate(labels)} | {NEITHER: -1}
 
     def look_up(items: Ints) -> dict[int, int]:
+        if truth is None:
+            return {}
+        get_run_logger().warning(
+            "the reviewer is simulated from the demo's true labels: it answers for %d items", len(items)
+        )
         item_of = {samples[i].id: i for i in items.tolist()}
-        found = verdicts
-        if reviewer.kind == "demo_stand_in" and reviewer.path is not None:
-            get_run_logger().warning(
-                "the reviewer is simulated from the demo's true labels: it answers for %d items", len(items)
-            )
-            found = answer_from_truth(reviewer.path, item_of)
+        found = answer_from_truth(truth, item_of)
         return {i: places[found[identity]] for identity, i in item_of.items() if identity in found}
 
     return look_up

@@ -9,21 +9,22 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.config import DemoConfig, DistillConfig
+from flows.config import DistillConfig
 from flows.distill import distill
 from flows.run_lock import hold_output
 from flows.stage import run_as_task
 from flows.ui import Progress
-from tasks.correction.settings import CorrectionSettings, ReviewerConfig
+from tasks.correction.settings import CorrectionSettings
 from tasks.dataset.settings import EmitSettings, ExportSpec
 from tasks.demo.dataset import DemoPaths, write_demo
 from tasks.demo.evaluation import describe, evaluate_demo
+from tasks.demo.settings import DemoConfig
 from tasks.demo.tiny_models import TinyModels, make_models
 from tasks.models.engines.spec import EngineSpec
-from tasks.pseudo_labels.settings import PseudoLabelSettings
+from tasks.models.settings import AskSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.report.summary import summarize_run
-from tasks.students.settings import StudentSpec
+from tasks.students.settings import ScoringSettings, StudentSpec
 
 _PIXELS = 112 * 168
 """Size of the demo's screens in pixels. It is also the models' limit, so no screen is resized."""
@@ -50,7 +51,7 @@ def demo(config: DemoConfig) -> str:
 
 def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -> DistillConfig:
     """Return the configuration that the demo runs `distill` with."""
-    local = {"engine": "local", "dtype": "float32", "batch_size": 32, "min_pixels": _PIXELS, "max_pixels": _PIXELS}
+    local = {"engine": "local", "dtype": "float32", "batch_size": 32}
     return DistillConfig(
         pack="demo",
         labelled=paths.labelled,
@@ -67,24 +68,18 @@ def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -
             gradient_accumulation=1,
             learning_rate=4e-3,
             lora_rank=16,
-            lora_alpha=32,
             gradient_checkpointing=False,
-            dtype="float32",
-            scoring_batch_size=32,
-            scoring_engine="local",  # vLLM takes longer to start than these models take to answer
-            min_pixels=_PIXELS,
-            max_pixels=_PIXELS,
+            # vLLM takes longer to start than these models take to answer
+            scoring=ScoringSettings(engine="local", batch_size=32),
         ),
         # A model of this size begins every reason alike and uses few words.
-        rationales=RationaleSettings(attempts=3, alike=0.8, opening_share=1.0),
+        rationales=RationaleSettings(alike=0.8, opening_share=1.0),
         # A model of this size is inconsistent: use a lower temperature and more votes than by default.
-        pseudo_labels=PseudoLabelSettings(votes=5, temperature=0.4),
+        ask=AskSettings(votes=5, temperature=0.4, attempts=3),
         correction=CorrectionSettings(
-            votes=5,
-            temperature=0.4,
             review_budget=config.review_budget,
             audit=2 * config.review_budget // 3,
-            reviewer=ReviewerConfig(kind="demo_stand_in", path=paths.truth),
+            stand_in=paths.truth,
         ),
         emit=EmitSettings(
             name="demo",
@@ -92,7 +87,7 @@ def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -
             # So small a student cannot learn both: trained on all reasons it is right about half of the time, and with
             # reasons on 15 % of the labelled set it was 8.8 points below the same set without reasons.
             reason_share=0.05,
-            export=ExportSpec(base=str(models.base), min_pixels=_PIXELS, max_pixels=_PIXELS),
+            export=ExportSpec(base=str(models.base)),
         ),
         output=config.output / "run",
         ledger=config.output / "ledger.sqlite",
@@ -101,6 +96,8 @@ def make_demo_config(config: DemoConfig, paths: DemoPaths, models: TinyModels) -
         # tests train the models so little that most answers are unusable
         max_failed_share=1.0 if config.training < 1 else 0.1,
         shard_size=100,  # about 10 s per shard: shorter than on real data, so that progress can be watched
+        min_pixels=_PIXELS,
+        max_pixels=_PIXELS,
         seed=config.seed,
     )
 

@@ -58,8 +58,8 @@ def _find_finished(config: EmitConfig, stage: Stage) -> StageRecord | None:
     """Return the record of an unchanged version, the candidate or the published one, and set `stage.folder` to it."""
     mix = config.emit.mix
     decisive: dict[str, Any] = {
-        "settings": config.emit.model_dump(mode="json", exclude={"keep_versions"}),
-        "reasons": [config.rationales.without_reason, config.rationales.opening_share],
+        "settings": config.emit.model_dump(mode="json"),
+        "reasons": config.rationales.model_dump(mode="json", exclude={"support"}),
         "files": [read_file_state(p) for p in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
     }
     for link in (PUBLISHED, CANDIDATE):
@@ -71,9 +71,9 @@ def _find_finished(config: EmitConfig, stage: Stage) -> StageRecord | None:
 
 def _publish(config: EmitConfig, folder: Path) -> None:
     """Make the finished version in `folder` the candidate and, unless only a candidate is wanted, publish it."""
-    make_candidate(config.output, folder, config.emit.keep_versions)
+    make_candidate(config.output, folder)
     if not config.candidate and folder != (config.output / PUBLISHED).resolve():
-        version = publish(config.output, folder, config.emit.keep_versions)
+        version = publish(config.output, folder)
         get_run_logger().info("published version %s of the set in %s", version.short, folder)
 
 

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +29,7 @@ from tasks.evaluation.variants import BEST_FIRST, Variant
 from tasks.items.settings import SourceConfig
 from tasks.models.ask import Asker
 from tasks.models.engines.identity import make_prompter
+from tasks.models.image_cache import ImageCache
 from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
 from tasks.records import Dropped, Prediction, Sample, Split
@@ -39,7 +41,7 @@ from tasks.storage.stage_record import Costs, StageRecord, read_record
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
 from tasks.students.probe_features import describe_images
 from tasks.students.settings import ProbeSpec, StudentSpec
-from tasks.students.worker_pool import worker_pool
+from tasks.students.worker_pool import TrainingPool
 
 if TYPE_CHECKING:  # it imports torch, which probes do without
     from tasks.evaluation.trials import Trial
@@ -128,10 +130,8 @@ def _update_card(output: Path) -> None:
 
 
 def _train(trials: Sequence["Trial"], parallel: int) -> None:
-    """Train the students that are not trained yet, `parallel` at a time."""
-    import torch
-
-    from tasks.evaluation.trials import train_trial
+    """Train the students that are not trained yet: one at a time per GPU, or `parallel` on a machine without."""
+    from tasks.evaluation.trials import estimate_trials, train_trial
 
     waiting = [t for t in trials if not t.is_trained]
     if len(waiting) < len(trials):
@@ -140,12 +140,16 @@ def _train(trials: Sequence["Trial"], parallel: int) -> None:
         return
 
     def work() -> None:
-        threads = max(1, (os.cpu_count() or 1) // parallel)
+        cores = max(1, (os.cpu_count() or 1) // parallel)
+        pool = TrainingPool(parallel, len(waiting), partial(estimate_trials, waiting), cores)
         with (
             Progress(STAGE, f"training {len(waiting)} students", len(waiting)) as progress,
-            worker_pool(parallel, torch.set_num_threads, threads) as pool,
+            # in this order, because an error ends the processes first and the threads that wait for them next
+            ThreadPoolExecutor(pool.size) as threads,
+            pool,
         ):
-            for done in as_completed([pool.submit(train_trial, trial) for trial in waiting]):
+            runs = [threads.submit(pool.train, partial(train_trial, t), _ignore) for t in waiting]
+            for done in as_completed(runs):
                 done.result()
                 progress.advance()
 
@@ -165,10 +169,14 @@ def _open_lora_students(
     home = config.output / STAGE / "students"
     trials = plan_trials(config.evaluate, student, results, truth, config.pack, texts, home)
     revision = choose_revision(student.base, student.revision, config.ledger)
-    trials = [replace(trial, revision=revision) for trial in trials]
+    trials = [replace(trial, revision=revision, images=ImageCache(config.images)) for trial in trials]
     _train(trials, config.evaluate.parallel)
     with _show_bulk_failure(config.output), open_asker(config, STAGE, items) as asker:
-        yield _LoraStudents(pack, trials, asker, config.evaluate.ask_reasons)
+        yield _LoraStudents(pack, trials, asker)
+
+
+def _ignore(done: int, total: int, loss: float) -> None:
+    """Ignore the steps of a training: only finished students are reported."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +186,6 @@ class _LoraStudents:
     pack: Pack
     trials: Sequence["Trial"]
     asker: Asker
-    reasons: bool
-    """Whether students that were taught reasons are also asked for a label that follows a reason."""
 
     @property
     def variants(self) -> set[Variant]:
@@ -191,7 +197,7 @@ class _LoraStudents:
         rows: list[Scored] = []
         for trial in self.trials:
             answers = self._ask(trial, items, with_reason=False)
-            reasoned = self._ask(trial, items, with_reason=True) if self.reasons and trial.has_reasons else {}
+            reasoned = self._ask(trial, items, with_reason=True) if trial.has_reasons else {}
             rows += make_rows(trial.variant, trial.seed, items, labels, answers, reasoned)
         return rows
 

@@ -69,7 +69,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     pack, folder = stage.pack, stage.folder
     given = _read_inputs(config, stage)
     students = sorted({c.model for c in given.corrections.values()})
-    record = stage.find_finished(settings=settings, student=config.student, students=students)
+    record = stage.find_finished(settings=settings, ask=config.ask, student=config.student, students=students)
     if record is not None:
         return record
     with open_asker(config, STAGE, [*given.labelled, *given.pool]) as asker:
@@ -135,16 +135,16 @@ class _Models:
         prompter = prepare_prompter(config, self.pack, config.teacher, [*given.labelled, *given.pool])
         there = self._ask_teacher(prompter, given.labelled, "the labelled set without seeing its labels")
         here = self._ask_teacher(prompter, given.pool, "the pool")
-        if given.corrections and config.pseudo_labels.ask_students and config.student is not None:
+        if given.corrections and config.student is not None:
             students = FoldStudents(config, config.student, self.pack, self.asker)
             of_labelled, of_pool = students.predict_pool(given.labelled, given.pool)
             there, here = replace(there, students=of_labelled), replace(here, students=of_pool)
         return there, here
 
     def _ask_teacher(self, prompter: Prompter, items: Sequence[Sample], what: str) -> Opinions:
-        spec, settings, seed = self.config.teacher, self.config.pseudo_labels, self.config.seed
+        spec, ask, seed = self.config.teacher, self.config.ask, self.config.seed
         what = f"teacher labels {what}"
-        labelled = label_with_teacher(self.asker, prompter, items, spec, settings, seed, what)
+        labelled = label_with_teacher(self.asker, prompter, items, spec, ask, seed, what)
         direct: list[Prediction] = []
         if self.pack.describe_first:
             sampling = Sampling(label_probabilities=True, max_tokens=8, seed=seed)
@@ -157,10 +157,10 @@ class _Models:
     def ask_second(self, spec: EngineSpec, samples: Sequence[Sample], wanted: Collection[str]) -> dict[str, Prediction]:
         """Ask the second teacher about the `samples` whose ids are in `wanted`; return predictions keyed by id."""
         items = [s for s in samples if s.id in wanted]
-        settings, seed = self.config.pseudo_labels, self.config.seed
+        ask, seed = self.config.ask, self.config.seed
         prompter = prepare_prompter(self.config, self.pack, spec, items)
         what = "second teacher labels uncertain items"
-        return _index_by_sample(label_with_teacher(self.asker, prompter, items, spec, settings, seed, what))
+        return _index_by_sample(label_with_teacher(self.asker, prompter, items, spec, ask, seed, what))
 
 
 def _index_by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:

@@ -29,7 +29,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
     settings = config.rationales
     stage = Stage(STAGE, config, {"generator": config.generator})
     samples = stage.read("samples", config.labelled, Split.LABELLED)
-    if (record := stage.find_finished(settings=settings)) is not None:
+    if (record := stage.find_finished(settings=settings, ask=config.ask)) is not None:
         return record
     pack = stage.pack
     if not has_words(pack.language):
@@ -39,7 +39,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
         )  # fmt: skip
     prompter = prepare_prompter(config, pack, config.generator, samples)
     with open_asker(config, STAGE, samples) as asker:
-        found = find_reasons(asker, prompter, samples, config.generator, settings, config.seed)
+        found = find_reasons(asker, prompter, samples, config.generator, settings, config.ask, config.seed)
         costs = asker.costs()
     kept = [found.kept[s.id] for s in samples if s.id in found.kept]
     dropped = [found.dropped[s.id] for s in samples if s.id in found.dropped]

@@ -83,7 +83,7 @@ def digest_watched_inputs(config: RelabelConfig) -> str:
     """
     sources = [s for s in (config.labelled, config.unlabelled, config.evaluation) if s is not None]
     stores = [config.output / folder / STORE for folder in (Path("review"), REVIEW_POOL, CONFLICTS)]
-    given = [config.emit.mix.file if config.emit.mix else None, config.correction.reviewer.path]
+    given = [config.emit.mix.file if config.emit.mix else None]
     pack, student = load_pack(config.pack), config.student
     unimportant = {"budget", "approval", "drift", "publish", "undo", "evaluate", "test", "runner", "shard_size"}
     unimportant |= {"max_failed_share"}
@@ -166,7 +166,7 @@ def _publish_candidate(config: RelabelConfig, last: RelabelState, held: HeldBack
     from flows.distill import write_card_and_summary
 
     write_state(config.output, last.model_copy(update={"watched": "", "approved": approved}))
-    publish(config.output, (config.output / CANDIDATE).resolve(), config.emit.keep_versions)
+    publish(config.output, (config.output / CANDIDATE).resolve())
     write_card_and_summary(config)
     return RelabelState(
         watched=last.watched, outcome=RelabelOutcome.PUBLISHED, version=held.version, confidence=held.confidence
@@ -177,14 +177,14 @@ def _go_back(config: RelabelConfig, last: RelabelState) -> RelabelState:
     """Publish the version before the present one again, hold the present one back, and return the new state."""
     from flows.distill import write_card_and_summary
 
-    output, keep = config.output, config.emit.keep_versions
+    output = config.output
     earlier = find_earlier(output)
     if earlier is None:
-        raise ConfigError(f"{output}: no earlier version is kept (`emit.keep_versions: {keep}`), so none is published")
+        raise ConfigError(f"{output}: no earlier version is kept, so none is published")
     present = (output / PUBLISHED).resolve()
     taken_back = open_snapshot(str(present))
-    make_candidate(output, present, keep)
-    version = publish(output, earlier, keep)
+    make_candidate(output, present)
+    version = publish(output, earlier)
     write_card_and_summary(config)
     return RelabelState(
         watched=last.watched,

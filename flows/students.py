@@ -1,6 +1,6 @@
 """Train one student per fold, reuse finished ones, and have each predict items that it was not trained on.
 
-Each training is a task run. Trainings run one after another on this machine, and at the same time on a cluster.
+Each training is a task run. They run at the same time on the nodes of a cluster and on several GPUs of this machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.asking import prepare_prompter, read_texts
-from flows.config import AnyStudent, CommonConfig
+from flows.config import CommonConfig
 from flows.runners import Shard, make_task, run_as_task, run_shards, split_into_parts
 from flows.stage import show_table
 from flows.ui import Progress
@@ -20,6 +20,8 @@ from tasks.errors import ConfigError
 from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
 from tasks.models.ask import Asker
+from tasks.models.engines.child import run_in_child
+from tasks.models.engines.gpus import list_gpus
 from tasks.models.engines.identity import identify_checkpoint, make_prompter
 from tasks.models.image_cache import ImageCache
 from tasks.models.pins import choose_revision
@@ -30,12 +32,14 @@ from tasks.students.asking import choose_base_engine, choose_student_engine, mak
 from tasks.students.external import ExternalRecipe, read_trainer_files
 from tasks.students.fold_students import Student, Training, plan_trainings, read_seen_content
 from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, read_folds, write_folds
+from tasks.students.lora import LoraRecipe
+from tasks.students.lora_memory import Memory
 from tasks.students.loss_curves import Progress as StepProgress
 from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_features import Vector, describe_images
-from tasks.students.settings import ExternalSpec, ProbeSpec, StudentSpec
+from tasks.students.settings import AnyStudent, ExternalSpec, ProbeSpec, StudentSpec
 from tasks.students.student_folder import is_trained, read_facts
-from tasks.students.worker_pool import training_pool
+from tasks.students.worker_pool import TrainingPool
 
 STAGE = "correction"
 """The stage whose folder contains the folds and the students."""
@@ -131,15 +135,16 @@ class FoldStudents:
             prompter = prepare_prompter(config, self.pack, choose_base_engine(spec), samples)
             self.texts |= prompter.texts
             revision = choose_revision(spec.base, spec.revision, config.ledger)
+            cache = ImageCache(config.images)
             if isinstance(spec, ExternalSpec):
-                cache = ImageCache(config.images)
                 recipe = ExternalRecipe(spec, prompter, spec.seed_of(repeat), cache, revision)
             else:
-                from tasks.students.lora import LoraRecipe  # imports torch, which other students do without
-
-                recipe = LoraRecipe(spec, prompter, repeat, _read_reasons(config, spec), revision=revision)
+                recipe = LoraRecipe(
+                    spec, prompter, repeat, _read_reasons(config, spec), revision=revision, images=cache
+                )
         trainings = plan_trainings(recipe, samples, fold_of, spec.folds, config.output / STAGE / "students")
-        self._run_trainings(trainings, repeat)
+        estimate = partial(recipe.estimate_memory, samples) if isinstance(recipe, LoraRecipe) else None
+        self._run_trainings(trainings, repeat, estimate)
         students = tuple(training.student for training in trainings)
         _show_losses(students)
         return students
@@ -177,15 +182,24 @@ class FoldStudents:
         """Compute the features of the images in task runs, and return a dict that maps image digest to features."""
         several = [samples] if self.config.runner == "threads" else split_into_parts(samples, _IMAGES_PER_SHARD)
         gpus = self._count_gpus_per_fold() if spec.embedding_model else 0
-        if gpus and samples:
+        on_gpu_here = spec.embedding_model is not None and self.config.runner == "threads" and bool(list_gpus())
+        if samples and (gpus or on_gpu_here):
             self.asker.close_engine()
         describe = partial(describe_images, spec, folder=self.config.images)
-        shards = [Shard("compute image features", partial(describe, part)) for part in several if part]
+        works = [partial(describe, part) for part in several if part]
+        works = [partial(run_in_child, work) for work in works] if on_gpu_here else works
+        shards = [Shard("compute image features", work) for work in works]
         found = run_shards(self.config, "image features", shards, gpus=gpus)
         return {digest: vector for vectors in found for digest, vector in vectors.items()}
 
-    def _run_trainings(self, trainings: Sequence[Training], repeat: int) -> None:
-        """Train the missing students, each in a task run. On a cluster each training occupies its own GPUs."""
+    def _run_trainings(
+        self, trainings: Sequence[Training], repeat: int, estimate: Callable[[], Memory | None] | None
+    ) -> None:
+        """Train the missing students, each in a task run. On a cluster each training occupies its own GPUs.
+
+        On this machine a LoRA student is trained in a child process if there is a GPU or `parallel` is above 1;
+        `estimate` returns the GPU memory that it needs.
+        """
         waiting: dict[str, Training] = {}
         for training in trainings:
             which = f"{training.student.fold + 1} of {len(trainings)}"
@@ -198,8 +212,9 @@ class FoldStudents:
         if not waiting:
             return
         self.asker.close_engine()
-        if self.config.runner == "threads" and isinstance(self.spec, StudentSpec) and self.spec.parallel > 1:
-            _train_side_by_side(waiting, min(self.spec.parallel, len(waiting)))
+        here = self.config.runner == "threads"
+        if here and estimate and isinstance(self.spec, StudentSpec) and (self.spec.parallel > 1 or list_gpus()):
+            _train_side_by_side(waiting, TrainingPool(self.spec.parallel, len(waiting), estimate))
             return
         gpus = 0 if isinstance(self.spec, ProbeSpec) else self._count_gpus_per_fold()
         shards = [Shard(what, partial(_run_training, training.run, what)) for what, training in waiting.items()]
@@ -214,12 +229,12 @@ class FoldStudents:
         return min(1, most) if isinstance(self.spec, StudentSpec) else most
 
 
-def _train_side_by_side(trainings: Mapping[str, Training], parallel: int) -> None:
-    """Run the trainings, keyed by title, `parallel` at a time. Each runs in a task run and in its own process."""
+def _train_side_by_side(trainings: Mapping[str, Training], pool: TrainingPool) -> None:
+    """Run the trainings, keyed by title, in the pool's processes, and each in a task run."""
     # In this order, because an error ends the processes first and the threads that wait for them next.
-    with ThreadPoolTaskRunner(max_workers=parallel) as threads, training_pool(parallel) as train:
+    with ThreadPoolTaskRunner(max_workers=pool.size) as threads, pool:
         futures = [
-            threads.submit(make_task(_TRAIN, what, partial(_run_training, partial(train, training.run), what)), {})
+            threads.submit(make_task(_TRAIN, what, partial(_run_training, partial(pool.train, training.run), what)), {})
             for what, training in trainings.items()
         ]
         for future in futures:

@@ -71,6 +71,18 @@ def prefect_server() -> Iterator[PrefectServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def random_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """A tiny untrained checkpoint of every generation of Qwen-VL, by the names in `checkpoints.GENERATIONS`."""
+    from tests.checkpoints import GENERATIONS, make_small_tokenizer, write_random_checkpoint  # they import torch
+
+    texts = [
+        f'用户: 在吗，第{i}个订单\n客服: 请看图。{{"理由": "图中有订单号", "所属类别": "退款"}}' for i in range(200)
+    ]
+    tokenizer, folder = make_small_tokenizer(texts), tmp_path_factory.mktemp("generations")
+    return {name: write_random_checkpoint(folder / name, tokenizer, name) for name in GENERATIONS}
+
+
 @contextmanager
 def start_prefect_server(api_url: str, log: Path, environment: Mapping[str, str] = {}) -> Iterator[None]:
     """Context manager: run a Prefect server, which `environment` must make listen at `api_url`."""

@@ -46,6 +46,11 @@ class Book:
         self._known, self._again = frozenset(self.received) - {""}, Counter()
         self._arrivals, self._departures, self._answered = array("d"), array("d"), array("d")
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered now."""
+        return self._now
+
     def seen(self) -> int:
         """How many items were asked; cheap, unlike `figures`."""
         return len(self.received) - ("" in self.received)

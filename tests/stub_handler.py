@@ -31,6 +31,12 @@ class Options:
     """Of the log-normal latency; 0: answers at once."""
     sigma: float = 0.0
     seed: int = 0
+    slots: int = 0
+    """Requests that are worked on at full speed; with more in flight, all become slower. 0: any number."""
+    gateway_seconds: float = 0.0
+    """A proxy in front answers 504 after so long, and the work is lost; 0: never."""
+    most_in_flight: int = 0
+    """More are refused with 429; 0: any number."""
     faults: dict[Fault, float] = field(default_factory=dict[Fault, float])
     """Probability of each, an attempt."""
     most_faults: int = 2
@@ -116,9 +122,15 @@ class Stub:
 
     async def _answer(self, request: Any, raw: bytes, item: str, fault: Fault | None) -> Any:
         options = self.options
+        if 0 < options.most_in_flight < self.book.in_flight:
+            return self._error(429, "too many requests in flight")
         if options.median_seconds:
             draw = random.Random(f"{options.seed}/{item}/{self.book.attempt(item)}").gauss(0, options.sigma)
-            await asyncio.sleep(options.median_seconds * math.exp(draw))
+            try:
+                async with asyncio.timeout(options.gateway_seconds or None):
+                    await self._work(options.median_seconds * math.exp(draw))
+            except TimeoutError:
+                return self._error(504, "Gateway Time-out")
         if fault is Fault.STALL:
             await asyncio.sleep(options.stall_seconds)
         if fault is not None and fault in _BEFORE_THE_ANSWER:
@@ -144,6 +156,16 @@ class Stub:
         elif fault is Fault.HALF_BODY:
             return self._half(request, orjson.dumps(answer))
         return self._json(answer)
+
+    async def _work(self, seconds: float) -> None:
+        """Work for so long at full speed, and longer while there are more in flight than slots."""
+        if not self.options.slots:
+            await asyncio.sleep(seconds)
+        while self.options.slots and seconds > 1e-3:
+            speed = min(1.0, self.options.slots / self.book.in_flight)
+            began = time.monotonic()
+            await asyncio.sleep(min(seconds / speed, 0.1))
+            seconds -= (time.monotonic() - began) * speed
 
     def _misbehave(self, request: Any, item: str, fault: Fault) -> Any:
         wait = self.options.retry_after_seconds

@@ -5,20 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from flows.config import AnyStudent, DistillConfig, EmitConfig
+from flows.config import DistillConfig, EmitConfig
 from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.pins import describe_newer_commit
-from tasks.models.settings import VoteSettings
+from tasks.models.qwen_vl import find_patch_size
 from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, count_fixed_chars
 from tasks.rationales.settings import Support
 from tasks.records import Dropped, Request, Sample, Sampling, Split
 from tasks.students.asking import choose_base_engine, make_label_requests
-from tasks.students.settings import ProbeSpec, StudentSpec
+from tasks.students.settings import AnyStudent, ProbeSpec, StudentSpec
 
 _REJECTED = 2 / 3
 """Share of the reasons that the gate rejects, so that they are asked for again; .86 and .43 in the demo's rounds."""
@@ -126,57 +126,56 @@ class _Estimator:
         if config.teacher and not config.teacher.is_rule and config.student and self.labelled:
             doubtful = self.labelled[: int(config.correction.teacher_share * len(self.labelled))]
             doubtful = [self.pack.with_neither(s) for s in doubtful]  # which ones is not known yet
-            yield from self._estimate_teacher("correction: teacher", config.teacher, doubtful, config.correction)
+            yield from self._estimate_teacher("correction: teacher", config.teacher, doubtful)
         if config.teacher and self.pool:
             settings = config.pseudo_labels
             for stage, items in (("pseudo-labels: calibration", self.labelled), ("pseudo-labels", self.pool)):
-                yield from self._estimate_teacher(stage, config.teacher, items, settings)
+                yield from self._estimate_teacher(stage, config.teacher, items)
                 if self.pack.describe_first:
                     yield self._estimate_direct(f"{stage}, without descriptions", config.teacher, items)
-            if config.student and self.labelled and settings.ask_students:
+            if config.student and self.labelled:
                 yield from self._estimate_students("pseudo-labels: students", config.student, self.pool)
             if settings.second_teacher and not settings.second_teacher.is_rule:
                 asked = [*self.labelled, *self.pool]
                 stage = "pseudo-labels: second teacher, at most"
-                yield from self._estimate_teacher(stage, settings.second_teacher, asked, settings)
+                yield from self._estimate_teacher(stage, settings.second_teacher, asked)
 
     def _estimate_reasons(self, spec: EngineSpec) -> Iterator[Estimate]:
         settings = self.config.rationales
         prompter = self._make_prompter(spec)
-        sampling = settings.sampling(0, self.config.seed)
-        first = self._count("rationales", (prompter.rationale(s, s.given or "", sampling) for s in self.labelled))
+        sampling = self.config.ask.sample_reason(0, self.config.seed)
+        first = self._count("rationales", spec, (prompter.rationale(s, s.given or "", sampling) for s in self.labelled))
         yield first
-        again = sum(_REJECTED**attempt for attempt in range(1, settings.attempts))
+        again = sum(_REJECTED**attempt for attempt in range(1, self.config.ask.attempts))
         if again:
             requests, tokens = round(again * first.requests), round(again * first.tokens)
             yield replace(first, stage="rationales: asked again", requests=requests, tokens=tokens)
         if settings.support is not Support.NO:
             bare = {"parts": ()} if settings.support is Support.REASON_ALONE else {}
             items = (s.model_copy(update=bare) for s in self.labelled)
-            yield self._count("rationales: support", (prompter.conclude(s, s.id, sampling) for s in items))
+            yield self._count("rationales: support", spec, (prompter.conclude(s, s.id, sampling) for s in items))
 
-    def _estimate_teacher(
-        self, stage: str, spec: EngineSpec, items: Sequence[Sample], settings: VoteSettings
-    ) -> Iterator[Estimate]:
+    def _estimate_teacher(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Iterator[Estimate]:
         if not items:
             return
-        prompter, seed = self._make_prompter(spec), self.config.seed
+        prompter, seed, ask = self._make_prompter(spec), self.config.seed, self.config.ask
         if self.pack.describe_first:
-            describing = Sampling(max_tokens=settings.max_tokens, seed=seed)
-            yield self._count(f"{stage}, descriptions", (prompter.describe(s, describing) for s in items))
-        yield self._count(stage, (prompter.classify(s, settings.sampling(seed)) for s in items))
+            describing = Sampling(max_tokens=ask.max_tokens, seed=seed)
+            yield self._count(f"{stage}, descriptions", spec, (prompter.describe(s, describing) for s in items))
+        yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed)) for s in items))
 
     def _estimate_direct(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Estimate:
         prompter, sampling = self._make_prompter(spec), Sampling(seed=self.config.seed)
-        return self._count(stage, (prompter.classify(s, sampling, with_reason=False) for s in items))
+        return self._count(stage, spec, (prompter.classify(s, sampling, with_reason=False) for s in items))
 
     def _estimate_students(self, stage: str, spec: AnyStudent, items: Sequence[Sample]) -> Iterator[Estimate]:
         """Yield the estimate for fold students, each of which is another model in each repeat."""
         if isinstance(spec, ProbeSpec):  # which asks no model
             return
-        prompter = self._make_prompter(choose_base_engine(spec))
+        engine = choose_base_engine(spec)
+        prompter = self._make_prompter(engine)
         with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-        one = self._count(stage, make_label_requests(prompter, items, with_reason=with_reason))
+        one = self._count(stage, engine, make_label_requests(prompter, items, with_reason=with_reason))
         yield replace(one, requests=one.requests * spec.repeats, tokens=one.tokens * spec.repeats)
 
     def _list_held_out(self) -> list[Sample]:
@@ -188,13 +187,14 @@ class _Estimator:
     def _make_prompter(self, spec: EngineSpec) -> Prompter:
         return make_prompter(self.pack, spec, texts={})  # text on images is not read here
 
-    def _count(self, stage: str, requests: Iterable[Request]) -> Estimate:
+    def _count(self, stage: str, spec: EngineSpec, requests: Iterable[Request]) -> Estimate:
         """Return the estimate for the requests that have not been counted before."""
         number = tokens = fixed_chars = 0
+        patch_size = find_patch_size(spec)
         for request in requests:
             fixed_chars = max(fixed_chars, count_fixed_chars(request))
             if request.key not in self.known:
                 self.known.add(request.key)
                 number += 1
-                tokens += estimate_prompt_tokens(request)
+                tokens += estimate_prompt_tokens(request, patch_size)
         return Estimate(stage, number, tokens, fixed_chars)

@@ -109,8 +109,8 @@ def demo_command() -> None:
         typer.echo(f"The web UI will have no links to cards and review pages. {error}")
     from prefect.utilities.urls import url_for
 
-    from flows.config import DemoConfig
     from flows.demo import demo
+    from tasks.demo.settings import DemoConfig
 
     state = demo(DemoConfig(), return_state=True)
     if state.is_completed():

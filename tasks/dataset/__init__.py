@@ -10,7 +10,7 @@ merge_plan.py   decide about every item: duplicates, contamination, share of the
 merge.py        write the planned set in random order, and the list of the items left out
 conflicts.py    choose the duplicates with different labels that a person reviews
 versions.py     compute the digest of a set, keep the log of versions and a snapshot of each version
-publication.py  publish a version and go back to an earlier one  (emit.keep_versions)
+publication.py  publish a version and go back to an earlier one
 diff.py         compare two versions
 drift.py        decide whether a new version is published, held back or needs approval  (drift, approval)
 export/         the export formats                   (emit.export)

@@ -17,6 +17,8 @@ from tasks.storage.stage_record import read_record
 
 PUBLISHED = "emit"
 CANDIDATE = "candidate"
+KEPT = 5
+"""Number of published versions that are kept with all their files, for `labelstill relabel --undo`."""
 _NUMBERED = re.compile(rf"{PUBLISHED}-(\d+)")
 
 
@@ -27,13 +29,13 @@ def make_version_folder(output: Path) -> Path:
     return folder
 
 
-def make_candidate(output: Path, folder: Path, keep: int) -> None:
+def make_candidate(output: Path, folder: Path, keep: int = KEPT) -> None:
     """Make the finished version in `folder` the candidate; delete the one before, unless it was published."""
     _switch(output / CANDIDATE, folder)
     _delete_unused(output, keep)
 
 
-def publish(output: Path, folder: Path, keep: int) -> Version:
+def publish(output: Path, folder: Path, keep: int = KEPT) -> Version:
     """Publish the finished version in `folder` as it is, record it, and return it. Keep the last `keep` versions."""
     record = read_record(folder)
     assert record is not None, f"{folder} is not finished"

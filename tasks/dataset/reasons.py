@@ -52,7 +52,7 @@ def find_unused_reasons(
                 found[Split.LABELLED, i] = MarkedReason(c.reason, c.label)
     found |= {(Split.UNLABELLED, i): MarkedReason(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
     drawn = {key: one for key, one in found.items() if _draw_number(seed, key[1]) < settings.reason_share}
-    alike = find_crowded_out(drawn, rationales.model_copy(update={"alike": settings.reasons_alike}))
+    alike = find_crowded_out(drawn, rationales)
     return alike | (found.keys() - drawn.keys()), len(alike)
 
 

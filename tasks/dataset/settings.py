@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from tasks.rationales.settings import NEAR
-from tasks.settings import Settings
+from tasks.settings import MAX_PIXELS, MIN_PIXELS, Settings
 
 ImagePaths = Literal["absolute", "relative", "copy"]
+
+DEFAULT_BASE = "Qwen/Qwen2-VL-7B-Instruct"
 
 
 class Format(StrEnum):
@@ -35,19 +37,22 @@ class ExportSpec(Settings):
     images are linked or copied to `images/`, so that the folder can be moved. Files that trainers would load
     differently from what the models saw (rotated by EXIF, transparent, 16-bit) are always written to `images/` as the
     models saw them."""
-    base: str = "Qwen/Qwen2-VL-7B-Instruct"
-    """Base checkpoint named in the ready-made training configurations: a Hugging Face name or a local folder."""
-    revision: str | None = None
-    """Branch, tag or commit of `base` on Hugging Face."""
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28)
-    """Minimum area of an image in pixels; trainers enlarge smaller images."""
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28)
-    """Maximum area of an image in pixels; trainers shrink larger images."""
+    base: str = DEFAULT_BASE
+    """Base checkpoint named in the ready-made training configurations: a Hugging Face name or a local folder; by
+    default `student.base`, if there is one."""
+    revision: SkipJsonSchema[str | None] = None
+    """Branch, tag or commit of `base`: `student.revision`."""
+    trust_remote_code: SkipJsonSchema[bool] = False
+    """As at the top level."""
+    min_pixels: SkipJsonSchema[int] = MIN_PIXELS
+    """As at the top level."""
+    max_pixels: SkipJsonSchema[int] = MAX_PIXELS
+    """As at the top level."""
     max_tokens: int = Field(default=32768, ge=256)
     """Maximum length of a training example in tokens. Clearly longer examples are left out of the llamafactory export,
     because LLaMA-Factory would truncate them silently."""
-    seed: int = 0
-    """Random seed in the ready-made training configurations."""
+    seed: SkipJsonSchema[int] = 0
+    """As at the top level."""
 
     @field_validator("formats")
     @classmethod
@@ -78,9 +83,6 @@ class EmitSettings(Settings):
     reason_share: float = Field(default=1.0, ge=0, le=1)
     """Share of the available reasons to train on; the other examples are trained with the label only. A small model
     that only predicts labels learns them less well if many examples contain reasons."""
-    reasons_alike: float = Field(default=NEAR, gt=0, le=1)
-    """Two reasons count as too similar when they share at least this fraction of character pairs. Only one of them is
-    used."""
     waiting: Literal["keep", "drop"] = "keep"
     """What to do with items that wait for review: keep them with their given label, or drop them."""
     transductive: bool = False
@@ -91,8 +93,6 @@ class EmitSettings(Settings):
     """General-purpose conversations to mix in; none by default."""
     validation_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of each label's items to hold out for validation. Near-duplicates are never separated."""
-    keep_versions: int = Field(default=5, ge=1)
-    """Number of published versions to keep with all their files, for `labelstill relabel --undo`."""
     export: ExportSpec = ExportSpec()
     """Export formats and their options."""
 

@@ -14,4 +14,5 @@ side_by_side.py      share a training's batches between processes
 training.py          train a model for a number of steps
 evaluation.py        compare a finished run's decisions with the true labels
 stand_in.py          answer in place of a reviewer, with the true labels
+settings.py          DemoConfig, the parameters of the flow `demo`
 """

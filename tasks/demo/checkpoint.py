@@ -63,7 +63,7 @@ def write_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path
     answers should be as frequent in the corpus as they are in use.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _train_tokenizer(corpus)
+    tokenizer = train_tokenizer(corpus)
     image_processor = Qwen2VLImageProcessor(min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
     video_processor = Qwen2VLVideoProcessor()
     Qwen2VLProcessor(image_processor, tokenizer, video_processor, chat_template=CHAT_TEMPLATE).save_pretrained(folder)
@@ -86,7 +86,7 @@ def write_checkpoint(folder: Path, corpus: Iterable[str], seed: int = 0) -> Path
     return folder
 
 
-def _train_tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
+def train_tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
     """Train a byte-level BPE tokenizer like Qwen2's, with Qwen's special tokens and at most MAX_VOCABULARY entries."""
     # texts of users don't contain the words of the chat template, but every prompt does
     texts = [*corpus, *["system\nYou are a helpful assistant.", "user\n", "assistant\n"] * 100]

@@ -3,7 +3,7 @@
 settings.py  the settings under `evaluate:`
 results.py   a finished run's results; whether its training set was kept free of evaluation items
 variants.py  the training set of each variant, from raw labels to the emitted set       (evaluate.variants)
-trials.py    one LoRA student per variant and seed, all with the same number of steps (evaluate.seeds, evaluate.steps)
+trials.py    one LoRA student per variant and seed, all with the same number of steps (evaluate.seeds, student.steps)
 probe_trials.py  one probe per variant and seed                                        (evaluate.seeds)
 test_set.py  true labels of held-out items; the labels predicted for a test set         (evaluate.truth, test)
 scores.py    accuracy, F1 and lift, with intervals

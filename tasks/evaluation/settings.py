@@ -15,14 +15,9 @@ class EvaluateSettings(Settings):
     """Training sets to compare; a training set without items is left out, and so are `rationales`
     and `phased` for probes, which learn no reasons and are trained in one go."""
     seeds: int = Field(default=3, ge=1)
-    """Number of students per variant, each trained with its own seed: `student.seed` and the numbers after it."""
-    steps: int | None = Field(default=None, ge=1)
-    """Training steps per LoRA student; none: the student's own `steps`, or its `epochs` over the emitted set."""
+    """Number of students per variant, each trained with its own seed: the run's `seed` and the numbers after it."""
     parallel: int = Field(default=1, ge=1)
     """Number of LoRA students trained in parallel, each in its own process."""
-    ask_reasons: bool = True
-    """Also ask LoRA students that were trained on reasons to give one, and measure how often the label stays the
-    same."""
     truth: Path | None = None
     """File of known true labels, in JSON Lines {id, label}. It is used for held-out items without a label in their
     manifest, and for the emitted items in the variant `ceiling`."""

@@ -8,10 +8,13 @@ from tasks.evaluation.results import Results
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.evaluation.variants import Phase, Variant, plan_variants
 from tasks.models.engines.identity import make_prompter
+from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.students.asking import choose_base_engine
 from tasks.students.lora import LoraRecipe
+from tasks.students.lora_memory import Memory
+from tasks.students.loss_curves import Progress
 from tasks.students.settings import StudentSpec
 
 
@@ -38,6 +41,8 @@ class Trial:
     steps: tuple[Step, ...]
     revision: str | None = None
     """Revision at which to load the base; that of the steps' settings if None."""
+    images: ImageCache | None = None
+    """Cache of resized images."""
 
     @property
     def folder(self) -> Path:
@@ -66,13 +71,13 @@ def plan_trials(
 ) -> list[Trial]:
     """Return one trial per variant and seed: all variants with the first seed, then all variants with the next.
 
-    The seeds count from `student.seed`. Variants without items are left out. All students are trained for the same
+    The seeds count from the run's `seed`. Variants without items are left out. All students are trained for the same
     number of steps. Their folders are under `folder`. `truth` maps item id to true label.
     """
     phases = plan_variants(settings.variants, results, truth)
     emitted = sum(bool(e.label) for e in results.emitted)
     passes = student.epochs * emitted / (student.batch_size * student.gradient_accumulation)
-    total = settings.steps or student.steps or max(1, round(passes))
+    total = student.steps or max(1, round(passes))
     prompter = make_prompter(load_pack(pack), choose_base_engine(student), texts)
     return [
         Trial(variant, s, pack, texts, _plan_steps(plan, student, total, s, prompter, folder))
@@ -81,14 +86,21 @@ def plan_trials(
     ]
 
 
-def train_trial(trial: Trial) -> None:
-    """Train the steps that are not trained yet; raises what `LoraRecipe.train` raises."""
-    prompter = make_prompter(load_pack(trial.pack), choose_base_engine(trial.steps[0].spec), trial.texts)
+def train_trial(trial: Trial, progress: Progress) -> None:
+    """Train the steps that are not trained yet; raises what `LoraRecipe.train` raises.
+
+    `progress` is called for each step as if it were the only one.
+    """
     start: Path | None = None
     for step in trial.steps:
-        recipe = LoraRecipe(step.spec, prompter, reasons=step.phase.reasons, start=start, revision=trial.revision)
-        recipe.train(step.phase.items, 0, step.folder, _ignore)
+        _make_recipe(trial, step, start).train(step.phase.items, 0, step.folder, progress)
         start = step.folder
+
+
+def estimate_trials(trials: Sequence[Trial]) -> Memory | None:
+    """Return what the training of any of these trials needs on a GPU; None if that is not known."""
+    items = {item.id: item for trial in trials for step in trial.steps for item in step.phase.items}
+    return _make_recipe(trials[0], trials[0].steps[0], None).estimate_memory(items.values())
 
 
 def _plan_steps(
@@ -98,8 +110,6 @@ def _plan_steps(
     for phase in phases:
         changes = {
             "steps": max(1, round(total * phase.share)),
-            # A limit by the clock would give one variant fewer steps than another on a busy machine.
-            "seconds_a_fold": None,
             "seed": seed,
             "reasons": "where_given" if phase.reasons else "never",
         }
@@ -110,5 +120,8 @@ def _plan_steps(
     return tuple(steps)
 
 
-def _ignore(done: int, total: int, loss: float) -> None:
-    """Ignore the steps of a child process: only finished students are reported."""
+def _make_recipe(trial: Trial, step: Step, start: Path | None) -> LoraRecipe:
+    prompter = make_prompter(load_pack(trial.pack), choose_base_engine(step.spec), trial.texts)
+    return LoraRecipe(
+        step.spec, prompter, reasons=step.phase.reasons, start=start, revision=trial.revision, images=trial.images
+    )

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import Field
+
 from tasks.settings import Settings
 
 
@@ -10,5 +12,9 @@ class SourceConfig(Settings):
 
     manifest: Path
     """File of items (JSON, JSON Lines, CSV or Parquet) or a folder of such files."""
-    images: Path
-    """Folder of the images; image names are relative to it and may not lead out of it."""
+    images: Path = Field(default_factory=lambda done: _find_folder(done.get("manifest", Path())))
+    """Folder of the images; image names are relative to it and may not lead out of it. Default: the manifest's."""
+
+
+def _find_folder(manifest: Path) -> Path:
+    return manifest if manifest.is_dir() else manifest.parent

@@ -2,9 +2,10 @@
 
 ask.py           asking: one engine is open at a time, nothing is asked twice, unreadable answers are asked for again
 teacher.py       labelling items with a teacher, which describes each item first if the pack says so
-settings.py      VoteSettings (votes, temperature, max_tokens, attempts), BudgetSettings (`budget:`)
+settings.py      AskSettings (`ask:`), BudgetSettings (`budget:`)
 costs.py         counting what answers cost, and the budget that ends a run   (budget, prices)
 token_budget.py  counting a prompt's tokens, and shortening a prompt that is too long   (context_length)
+qwen_vl.py       the generations of Qwen-VL: patch size, kind of chat template   (model, base, tokenizer)
 pins.py          the commit at which a model of the hub is loaded   (revision)
 failures.py      deciding when so many questions fail that the run fails   (max_failed_share)
 packages.py      explaining that a package which runs models is missing   (make env-light)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tasks.errors import EngineError, StorageError
 from tasks.items.pixels import choose_suffix, encode_picture, render_pixels
+from tasks.models.qwen_vl import MERGE
 from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef
 from tasks.storage.files import replace_file
@@ -37,14 +38,14 @@ class TooThin(BadMedia):
     """An image is too long and thin to be divided into the model's patches."""
 
 
-def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> tuple[int, int]:
-    """Return the width and height at which the model sees an image: multiples of two patches, area within bounds.
+def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int) -> tuple[int, int]:
+    """Return the width and height at which the model sees an image: multiples of `MERGE` patches, area within bounds.
 
     The rule is that of smart_resize in qwen_vl_utils. It is repeated here because importing that package loads torch
     and torchvision, which takes 12 CPU seconds, and commands that need only sizes would wait for it. Raises TooThin,
     naming the file, if one side is over 200 times the other, or if the shorter side would shrink to nothing.
     """
-    factor = 2 * patch_size
+    factor = MERGE * patch_size
     height, width = image.height, image.width
     if max(height, width) > _MAX_RATIO * min(height, width):
         raise TooThin(f"{image.path}: {width}×{height} pixels: the longer side is over {_MAX_RATIO} times the shorter")
@@ -61,7 +62,7 @@ def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_si
 
 
 def open_images(
-    images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
+    images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int
 ) -> list[Image.Image] | None:
     """Return the images decoded, upright (EXIF), resized and in RGB; None if `images` is empty.
 
@@ -89,7 +90,7 @@ class ImageCache:
 
     folder: Path
 
-    def file(self, image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> Path:
+    def file(self, image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int) -> Path:
         """Return the path of the resized image's file; write the file first unless it exists and is complete.
 
         Raises OSError, naming the source, when it cannot be read now; Undecodable, Changed or TooThin when its content
@@ -108,7 +109,7 @@ class ImageCache:
         return _write(stem.with_name(stem.name + suffix), encode_picture(picture, suffix))
 
     def open(
-        self, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
+        self, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int
     ) -> list[Image.Image] | None:
         """Return the resized images in input order, as RGB; None if `images` is empty. Raises what `file` raises."""
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
@@ -124,7 +125,7 @@ class ImageCache:
 
 
 def fill_cache(
-    cache: ImageCache, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int = 14
+    cache: ImageCache, images: Sequence[ImageRef], *, min_pixels: int, max_pixels: int, patch_size: int
 ) -> int:
     """Write each image to `cache` unless it is there; return how many images could not be read or resized.
 

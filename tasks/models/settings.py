@@ -7,18 +7,21 @@ from pydantic import Field, model_validator
 from tasks.records import Sampling
 from tasks.settings import Settings
 
+_RETRY_TEMPERATURE = 0.8
+"""Greedy decoding would give the same answer again if the pack's template does not show the complaint."""
 
-class VoteSettings(Settings):
-    """How a teacher is asked. Averaging several answers' probabilities is better than one answer or counted votes."""
+
+class AskSettings(Settings):
+    """How models are asked (`ask:`). The average of several answers' probabilities is better than one answer."""
 
     votes: int = Field(default=3, ge=1)
-    """Number of answers per item; their label probabilities are averaged."""
+    """Number of answers of the teacher per item; their label probabilities are averaged."""
     temperature: float = Field(default=0.7, ge=0)
-    """Sampling temperature; used only with more than one vote."""
+    """Sampling temperature of the votes; used only with more than one."""
     max_tokens: int = Field(default=96, ge=8)
     """Maximum length of a reason, in tokens."""
     attempts: int = Field(default=2, ge=1)
-    """Maximum attempts per item; an item is asked again when its answer cannot be read."""
+    """Maximum attempts per item: an item is asked again if its answer cannot be read or its reason is rejected."""
 
     @model_validator(mode="after")
     def _votes_need_temperature(self) -> Self:
@@ -26,8 +29,8 @@ class VoteSettings(Settings):
             raise ValueError("more than one vote needs a `temperature` above 0, because at 0 all answers are equal")
         return self
 
-    def sampling(self, seed: int) -> Sampling:
-        """Return how the requests are sampled; label probabilities are always asked for."""
+    def sample_votes(self, seed: int) -> Sampling:
+        """Return how a label is asked for; label probabilities are always asked for."""
         return Sampling(
             n=self.votes,
             temperature=self.temperature if self.votes > 1 else 0.0,
@@ -35,6 +38,11 @@ class VoteSettings(Settings):
             seed=seed,
             label_probabilities=True,
         )
+
+    def sample_reason(self, attempt: int, seed: int) -> Sampling:
+        """Return how the reason for a given label is asked for at an attempt, counted from 0."""
+        temperature = 0.0 if attempt == 0 else _RETRY_TEMPERATURE
+        return Sampling(temperature=temperature, max_tokens=self.max_tokens, seed=seed + attempt)
 
 
 class BudgetSettings(Settings):

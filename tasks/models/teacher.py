@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tasks.models.ask import Asker
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.settings import VoteSettings
+from tasks.models.settings import AskSettings
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.records import USABLE, Prediction, Sample, Sampling
@@ -15,7 +15,7 @@ def label_with_teacher(
     prompter: Prompter,
     samples: Sequence[Sample],
     spec: EngineSpec,
-    settings: VoteSettings,
+    ask: AskSettings,
     seed: int,
     what: str,
 ) -> list[Prediction]:
@@ -23,7 +23,7 @@ def label_with_teacher(
     descriptions: dict[str, str] = {}
     if prompter.pack.describe_first:
         # a sample without a readable description is labelled without one
-        requests = [prompter.describe(s, Sampling(max_tokens=settings.max_tokens, seed=seed)) for s in samples]
+        requests = [prompter.describe(s, Sampling(max_tokens=ask.max_tokens, seed=seed)) for s in samples]
         answers = asker.ask(requests, spec, "teacher describes items")
         read = [(r.sample_id, *parse_reason(r, answers[r.key])) for r in requests]
         failed = (
@@ -31,8 +31,6 @@ def label_with_teacher(
         )
         asker.check_failures(failed, len(requests), "teacher describes items")
         descriptions = {sample_id: text for sample_id, outcome, text in read if outcome in USABLE}
-    sampling = settings.sampling(seed)
+    sampling = ask.sample_votes(seed)
     requests = [prompter.classify(s, sampling, description=descriptions.get(s.id, "")) for s in samples]
-    return asker.ask_for_labels(
-        requests, spec, what, source="teacher", model=prompter.model, attempts=settings.attempts
-    )
+    return asker.ask_for_labels(requests, spec, what, source="teacher", model=prompter.model, attempts=ask.attempts)

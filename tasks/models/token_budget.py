@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from tasks.models.image_cache import TooThin, compute_sides
+from tasks.models.qwen_vl import MERGE
 from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import ImagePart, ImageRef, Request
@@ -18,27 +19,28 @@ _WRAPPER_TOKENS = 24
 _CHARS_PER_TOKEN = 1.6
 """Chinese text has 1.5 to 1.8 characters per token of Qwen2's tokenizer; an estimate, for `check` only."""
 _LEAST_TOKENS = 4
-"""Fewest tokens to which an image is shrunk: the lower bound of Qwen2-VL."""
+"""Fewest tokens to which an image is shrunk: the lower bound of qwen_vl_utils."""
 
 
-def count_image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int = 14) -> int:
+def count_image_tokens(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_size: int) -> int:
     """Return the exact number of tokens of an image whose area is kept between `min_pixels` and `max_pixels`.
 
-    Two by two patches make one token, and two more tokens frame the image. Raises TooThin, naming the file, for an
-    image that is too long and thin.
+    `MERGE` by `MERGE` patches make one token, and two more tokens frame the image. Raises TooThin, naming the file,
+    for an image that is too long and thin.
     """
     width, height = compute_sides(image, min_pixels=min_pixels, max_pixels=max_pixels, patch_size=patch_size)
-    return width * height // (2 * patch_size) ** 2 + 2
+    return width * height // (MERGE * patch_size) ** 2 + 2
 
 
-def estimate_prompt_tokens(request: Request) -> int:
-    """Return the prompt's approximate number of tokens: exact for images (patches of 14 pixels), estimated for text."""
+def estimate_prompt_tokens(request: Request, patch_size: int) -> int:
+    """Return the prompt's approximate number of tokens: exact for images, estimated for text."""
     chars = len(request.system) + len(request.prefix) + len(request.suffix)
     images = 0
     for part in request.parts:
         if isinstance(part, ImagePart):
             with suppress(TooThin):  # its item is dropped without being asked
-                images += count_image_tokens(part.image, min_pixels=request.min_pixels, max_pixels=request.max_pixels)
+                bounds = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
+                images += count_image_tokens(part.image, **bounds, patch_size=patch_size)
         else:
             chars += len(part.text)
     return _WRAPPER_TOKENS + images + round(chars / _CHARS_PER_TOKEN)
@@ -128,7 +130,7 @@ class PromptBudget:
     def _lower_max_pixels(self, request: Request, excess: int) -> int:
         """Return the highest `max_pixels` that saves `excess` tokens, or the lowest allowed if none does."""
         images = request.images
-        token_pixels = (2 * self._patch_size) ** 2
+        token_pixels = (MERGE * self._patch_size) ** 2
         if not images:
             return request.max_pixels
         # below this the thinnest image would have a height of 0

@@ -7,7 +7,7 @@ variable is then an error at the first item, and does not leave a gap in ten tho
 import json
 import re
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -117,6 +117,11 @@ class Prompter:
         self._environment = environment
         self._templates: dict[str, Template] = {}
         self._prefixes: dict[tuple[object, ...], str] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle only what the prompter was made of: compiled templates cannot be pickled."""
+        bounds = {"max_pixels": self.max_pixels, "min_pixels": self.min_pixels, "context_length": self._context_length}
+        return partial(Prompter, self.pack, self.model, texts=self.texts, **bounds), ()
 
     def rationale(self, sample: Sample, label: str, sampling: Sampling, complaint: str = "") -> Request:
         """Make a request that asks why `sample` has `label`; the answer is free text.

@@ -23,6 +23,8 @@ from tasks.records import NEITHER, Dropped, Interval, Outcome, Prediction, Recor
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+ASSURANCE = 0.9
+"""Required probability that the kept labels reach the target precision."""
 _ROUNDING = 1e-9
 """Tolerance for rounding: 3 × 0.95 is less than 2.85 in floating point, but a set exactly at the target must pass."""
 
@@ -124,7 +126,7 @@ def decide(
     """Decide about every prediction. `found` maps the sample ids of usable predictions to their evidence.
 
     `model` is None if there is no labelled set to fit it to. Then the teacher's mean probability must reach the target,
-    and `assurance` is ignored. `verdicts` maps sample ids to a label or `neither`, and overrides everything else.
+    and ASSURANCE is ignored. `verdicts` maps sample ids to a label or `neither`, and overrides everything else.
     `by_rule` says that the teacher is a scripted rule, of which no answer is kept.
     """
     open_ = [p for p in predictions if is_usable(p) and p.sample_id not in verdicts and not by_rule]
@@ -132,7 +134,7 @@ def decide(
     candidates = _Candidates([p.label or "" for p in open_], [found[i] for i in ids], model)
     expected = candidates.expect_precision()
     order = np.lexsort((np.array(ids, dtype=str), -expected))
-    allowed = _apply_quotas(candidates.labels, order, settings)
+    allowed = _apply_cap(candidates.labels, order, settings)
     kept, floors_kept = _keep_longest(candidates, expected, order[allowed[order]], settings, seed)
     precision = _estimate_precision(candidates, expected, kept, seed)
     chosen = np.zeros(len(open_), dtype=bool)
@@ -200,15 +202,13 @@ def list_alike(
     return [i for i, p in zip(found, expected.tolist(), strict=True) if p <= max(untrusted.values())]
 
 
-def _apply_quotas(labels: Sequence[str], order: Ints, settings: PseudoLabelSettings) -> Flags:
-    """Flag [N] the most confident items of each class, as many as `cap` and `quotas` allow.
+def _apply_cap(labels: Sequence[str], order: Ints, settings: PseudoLabelSettings) -> Flags:
+    """Flag [N] the most confident items of each class, as many as `cap` allows.
 
     `order` [N] has the indices of the items in `labels`, most confident first.
     """
-    remaining = {
-        label: min(size if settings.cap is None else settings.cap, settings.quotas.get(label, size))
-        for label, size in Counter(labels).items()
-    }
+    cap, sizes = settings.cap, Counter(labels)
+    remaining = {label: cap if isinstance(cap, int) else (cap or {}).get(label, size) for label, size in sizes.items()}
     allowed = np.zeros(len(labels), dtype=bool)
     for i in map(int, order):
         allowed[i] = remaining[labels[i]] > 0
@@ -244,7 +244,7 @@ def _count_reaching(
 ) -> int:
     """Return the length of the longest prefix of `order` that reaches the target; 0 if none does.
 
-    The target must be reached with a probability of `assurance`, because a set whose expected precision is just the
+    The target must be reached with a probability of ASSURANCE, because a set whose expected precision is just the
     target misses it half of the time.
     """
     least = settings.target_precision * np.arange(1, len(order) + 1) - _ROUNDING
@@ -255,7 +255,7 @@ def _count_reaching(
         reached = np.zeros(len(order))
         for p in candidates.draw_rounds():
             reached += np.cumsum(rng.random(len(order)) < p[order]) >= least
-        good = reached >= settings.assurance * len(candidates.model.slopes) - _ROUNDING
+        good = reached >= ASSURANCE * len(candidates.model.slopes) - _ROUNDING
     found = np.flatnonzero(good)
     return int(found[-1]) + 1 if len(found) else 0
 
@@ -303,4 +303,4 @@ def _explain(decision: PoolDecision, p: float, label: str, settings: PseudoLabel
     target = settings.target_precision
     if not calibrated:
         return f"{odds}; with it the kept set's expected precision falls below {target}"
-    return f"{odds}; with it the kept set reaches {target} less surely than {settings.assurance:.0%}"
+    return f"{odds}; with it the kept set reaches {target} less surely than {ASSURANCE:.0%}"

@@ -1,6 +1,6 @@
 """Ask why each labelled item has its label, and keep the reasons that a student can learn from.
 
-reasoner.py   asks for reasons, judges them, and asks again with a complaint    (rationales.attempts, .support)
+reasoner.py   asks for reasons, judges them, and asks again with a complaint    (ask.attempts, rationales.support)
 gate.py       what is wrong with one reason: its length, wording, leaks of the label   (the pack's reason_max_chars)
 diversity.py  which reasons are too similar, and how varied a set is   (rationales.alike, .opening_share)
 words.py      reads the patterns of leaks and empty phrases of a language   (templates/words/<language>.yaml)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tasks.models.ask import Asker
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.failures import FAILURES
+from tasks.models.settings import AskSettings
 from tasks.prompts.parsing import explain_unread, parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Diversity, MarkedReason, measure_diversity
@@ -26,15 +27,16 @@ def find_reasons(
     samples: Sequence[Sample],
     spec: EngineSpec,
     settings: RationaleSettings,
+    ask: AskSettings,
     seed: int,
 ) -> "Reasons":
-    """Ask why each sample has its given label, up to `settings.attempts` times; keep or drop every sample.
+    """Ask why each sample has its given label, up to `ask.attempts` times; keep or drop every sample.
 
     Raises what `asker` raises.
     """
-    reasoner = _Reasoner(asker, prompter, spec, settings, seed)
+    reasoner = _Reasoner(asker, prompter, spec, settings, ask, seed)
     waiting = samples
-    for attempt in range(settings.attempts):
+    for attempt in range(ask.attempts):
         waiting = reasoner.ask_once(waiting, attempt)
     asker.check_failures(reasoner.found.list_failures(), len(samples), "reasons")
     return reasoner.found
@@ -105,6 +107,7 @@ class _Reasoner:
     prompter: Prompter
     spec: EngineSpec
     settings: RationaleSettings
+    ask: AskSettings
     seed: int
     found: Reasons = field(default_factory=Reasons)
     accepted: list[MarkedReason] = field(default_factory=list[MarkedReason])
@@ -116,7 +119,7 @@ class _Reasoner:
         explained, faults, answers = self._ask(samples, attempt, what)
         if attempt == 0:
             self.found.first = {e.sample.id: e.reason for e in explained}
-        last = attempt + 1 == self.settings.attempts
+        last = attempt + 1 == self.ask.attempts
         pack = self.prompter.pack
         judged = judge_reasons(explained, pack, self.settings, accepted=self.accepted, last=last)
         sound = [e for e, bad in zip(explained, judged, strict=True) if bad is None]
@@ -140,7 +143,7 @@ class _Reasoner:
         self, samples: Sequence[Sample], attempt: int, what: str
     ) -> tuple[list[LabelledReason], dict[str, BadReason | Outcome], dict[str, str]]:
         """Return the readable reasons, the outcomes of the others by id, and the text of each answer by id."""
-        sampling = self.settings.sampling(attempt, self.seed)
+        sampling = self.ask.sample_reason(attempt, self.seed)
         requests = [self.prompter.rationale(s, s.given or "", sampling, self.complaints.get(s.id, "")) for s in samples]
         answers = self.asker.ask(requests, self.spec, what)
         explained: list[LabelledReason] = []

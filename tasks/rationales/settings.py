@@ -5,16 +5,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.records import Sampling
 from tasks.settings import Settings
 
 NEAR = 0.5
 """Two reasons are near-duplicates if the Jaccard index of their character bigrams is at least this. Such reasons differ
 in one word of two characters in 13, or in two such words in 25. At 0.7, one in eight planted near-duplicates was
 missed."""
-
-_RETRY_TEMPERATURE = 0.8
-"""Greedy decoding would give the same answer again if the pack's template does not show the complaint."""
 
 
 class Support(StrEnum):
@@ -34,12 +30,6 @@ class Support(StrEnum):
 class RationaleSettings(Settings):
     """How rationales are asked for, and which are kept."""
 
-    max_tokens: int = Field(default=96, ge=8)
-    """Maximum tokens of an answer."""
-    temperature: float = Field(default=0.0, ge=0)
-    """Sampling temperature of the first attempt; 0 is greedy."""
-    attempts: int = Field(default=2, ge=1)
-    """Maximum attempts per item; after a rejected reason, the model is asked again and told what was wrong."""
     support: Support = Support.NO
     """Whether the model is also asked which label each reason points to, without seeing the given label."""
     alike: float = Field(default=NEAR, gt=0, le=1)
@@ -48,8 +38,3 @@ class RationaleSettings(Settings):
     """Maximum share of a class's reasons that may begin alike; for the whole set, half this share."""
     without_reason: Literal["keep_item", "drop_item"] = "keep_item"
     """What to do with items without a good reason: keep them with the label alone, or drop them."""
-
-    def sampling(self, attempt: int, seed: int) -> Sampling:
-        """Return how to sample at the given attempt, counted from 0."""
-        temperature = self.temperature if attempt == 0 else max(self.temperature, _RETRY_TEMPERATURE)
-        return Sampling(temperature=temperature, max_tokens=self.max_tokens, seed=seed + attempt)

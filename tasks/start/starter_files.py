@@ -90,7 +90,7 @@ def make_run_file(data: Path, manifest: Path, images: Path, folds: int | None) -
         models = [
             f"# models; this machine has {gpus} GPU{'s' if gpus > 1 else ''}:",
             "# generator: {engine: vllm, model: Qwen/Qwen2-VL-7B-Instruct}   # writes a reason for each label",
-            "# teacher: {engine: vllm, model: Qwen/Qwen2-VL-72B-Instruct-AWQ, quantization: awq, "
+            "# teacher: {engine: vllm, model: Qwen/Qwen2-VL-72B-Instruct-AWQ, "
             f"tensor_parallel_size: {gpus}}}   # second opinions and pseudo-labels",
             "# student: {base: Qwen/Qwen2-VL-2B-Instruct, folds: 5}",
         ]

@@ -2,15 +2,17 @@
 
 settings.py          the `student:` settings, one model per kind
 folds.py             which items are held out together, and which student predicts what  (student.folds, .repeats)
-fold_students.py     the training of each fold's student, and its folder                 (student.seed)
+fold_students.py     the training of each fold's student, and its folder                 (seed)
 student_folder.py    when a student's folder is complete, and the record in it
-asking.py            the engine that a student is asked with, and the questions          (student.scoring_engine)
-worker_pool.py       the processes that train students at the same time                  (student.parallel)
+asking.py            the engine that a student is asked with, and the questions          (student.scoring)
+worker_pool.py       the processes that train students, one per GPU                      (student.parallel)
 loss_curves.py       the loss curve in student.json and loss.png
 
-lora.py              train a LoRA student with trl                    (student.kind: lora, student.epochs, …)
-lora_dataset.py      the items that it is trained on, with reasons    (student.reasons)
-lora_checkpoints.py  checkpoints from which training that was killed resumes (student.checkpoint_seconds)
+lora.py              what a LoRA student is trained on, and its name  (student.kind: lora, student.reasons)
+lora_training.py     train it with trl                                (student.epochs, .batch_size, …)
+lora_memory.py       whether a GPU has enough memory for it
+lora_dataset.py      the rows that it is trained on
+lora_checkpoints.py  checkpoints from which training that was killed resumes
 
 probe.py             train a probe, a classifier on frozen features, and predict (student.kind: probe)
 probe_features.py    the features of texts and images                         (student.images)
@@ -19,6 +21,6 @@ probe_classifier.py  the models of a task and the weights of their scores
 probe_trees.py       trees as arrays
 
 external.py          train a student with LLaMA-Factory or ms-swift    (student.kind: external, student.trainer, …)
-external_process.py  run the trainer, and never leave it running       (student.timeout_seconds)
+external_process.py  run the trainer, and never leave it running
 external_output.py   find its checkpoint and read its logs
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.options import find_installed_build
+from tasks.models.qwen_vl import read_qwen_vl
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
 from tasks.students.external_output import find_student_checkpoint
@@ -18,13 +19,16 @@ def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
     """Return the engine for the base checkpoint of `spec`, without a student's weights."""
     build = find_installed_build()
     fast = "vllm" if build is not None and not build.cpu else "local"  # starting vLLM on a CPU takes a minute
+    engine = fast if spec.scoring.engine == "auto" else spec.scoring.engine
+    # students learn to answer without thoughts; the local engine never opens them
+    thinks = engine == "vllm" and read_qwen_vl(spec.base, spec.revision).thinks
     return EngineSpec(
-        engine=fast if spec.scoring_engine == "auto" else spec.scoring_engine,
+        **spec.scoring.model_dump(exclude={"engine"}),
+        engine=engine,
+        extra_body={"chat_template_kwargs": {"enable_thinking": False}} if thinks else {},
         model=spec.base,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
-        dtype=spec.dtype,
-        batch_size=spec.scoring_batch_size,
         min_pixels=spec.min_pixels,
         max_pixels=spec.max_pixels,
     )

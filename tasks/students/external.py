@@ -10,9 +10,11 @@ from pathlib import Path
 
 from tasks.dataset.export.student_set import make_label_examples, write_data
 from tasks.dataset.export.trainer_files import Plain, fill_words, write_configuration
+from tasks.dataset.export.trainer_names import name_for_trainer
 from tasks.errors import ConfigError, EngineError
 from tasks.models.engines.identity import identify_model
 from tasks.models.image_cache import ImageCache
+from tasks.models.qwen_vl import read_qwen_vl
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, digest_of
@@ -31,7 +33,7 @@ _COMMANDS = {
 }
 
 _NOT_OF_A_STUDENT = {
-    "folds", "repeats", "seed", "dtype", "scoring_batch_size", "scoring_engine", "timeout_seconds", "environment",
+    "folds", "repeats", "seed", "scoring", "environment",
 }  # fmt: skip
 """Settings that do not change the weights, or are part of the digest separately."""
 
@@ -100,10 +102,13 @@ class ExternalRecipe:
     def _prepare(self, train: Sequence[Sample], fold: int, work: Path) -> list[str]:
         """Write data set and configuration under `work`, and return the command line."""
         spec, prompter = self.spec, self.prompter
-        data = write_data(work / "data", _DATASET, spec.trainer, make_label_examples(prompter, train, self.images))
+        model = read_qwen_vl(spec.base, self.revision or spec.revision)
+        examples = make_label_examples(prompter, train, self.images, model.patch_size)
+        data = write_data(work / "data", _DATASET, spec.trainer, examples, thinks=model.thinks)
         config = work / "train.yaml"
         deepspeed = _find_deepspeed(spec)
         words: dict[str, Plain] = {
+            **name_for_trainer(spec.trainer, spec.base, model),
             "base": str(Path(spec.base).resolve()) if Path(spec.base).is_dir() else spec.base,
             "revision": self.revision or spec.revision,
             "trust_remote_code": spec.trust_remote_code,
@@ -140,9 +145,7 @@ class ExternalRecipe:
                     reported = lines[-1][0]
                     progress(*lines[-1])
 
-        code = run_child(command, work, self._environment, self.spec.timeout_seconds, look)
-        if code is None:
-            raise EngineError(f"exceeded `timeout_seconds: {self.spec.timeout_seconds:g}`; raise it if needed")
+        code = run_child(command, work, self._environment, look)
         if code != 0:
             raise EngineError(f"was killed by signal {256 - code}" if code > 191 else f"ended with exit code {code}")
         look()

@@ -2,7 +2,6 @@
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,25 +14,20 @@ def run_child(
     command: Sequence[str],
     folder: Path,
     environment: Mapping[str, str],
-    timeout_seconds: float | None,
     poll: Callable[[], None],
-) -> int | None:
+) -> int:
     """Run `command` and write its output to folder/train.log; return its exit code.
 
-    An exit code above 191 is 256 minus the number of the signal that killed the child. Returns None if the child takes
-    longer than `timeout_seconds`. `poll` is called several times per second. The child runs under the engines' guard
-    process, so that it and its children end when this process is killed; `end_leftovers` ends what survives the guard.
-    They are also ended after a timeout and whenever `poll` raises.
+    An exit code above 191 is 256 minus the number of the signal that killed the child. `poll` is called several times
+    per second. The child runs under the engines' guard process, so that it and its children end when this process is
+    killed; `end_leftovers` ends what survives the guard. They are also ended whenever `poll` raises.
     """
     record = folder / "process" / "trainer.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     with (folder / "train.log").open("ab") as sink:
         child = start_guarded(command, record, environment, sink)
-    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     try:
         while (code := child.poll()) is None:
-            if deadline is not None and time.monotonic() > deadline:
-                return None
             poll()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_POLL_SECONDS)

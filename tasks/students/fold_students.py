@@ -4,16 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tasks.records import Sample
 from tasks.students.external import ExternalRecipe
+from tasks.students.lora import LoraRecipe
 from tasks.students.loss_curves import Progress
 from tasks.students.probe import ProbeRecipe
 from tasks.students.student_folder import read_facts
-
-if TYPE_CHECKING:  # it imports torch, which other students do without
-    from tasks.students.lora import LoraRecipe
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Training:
 
 
 def plan_trainings(
-    recipe: "LoraRecipe | ProbeRecipe | ExternalRecipe",
+    recipe: LoraRecipe | ProbeRecipe | ExternalRecipe,
     samples: Sequence[Sample],
     fold_of: Mapping[str, int],
     k: int,

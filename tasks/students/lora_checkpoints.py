@@ -22,7 +22,7 @@ from tasks.records import digest_of
 from tasks.storage.files import write_bytes
 from tasks.students.loss_curves import Progress
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("labelstill")
 
 KEPT = 2
 """Number of checkpoints to keep. transformers deletes old ones before the new one has its list, so if only one
@@ -45,13 +45,19 @@ def find_newest_checkpoint(work: Path, recipe: str) -> Path | None:
     return None
 
 
-class Watch(TrainerCallback):
-    """Reports progress, triggers checkpoints, and stops a training after `seconds`, counted across resumptions."""
+FIRST_SECONDS = 1.0
+"""Seconds of training before the first checkpoint."""
+SAVING_SHARE = 0.05
+"""Largest share of the time that is spent on later checkpoints: large models are saved less often than small ones."""
 
-    def __init__(self, progress: Progress, seconds: float | None, checkpoint_seconds: float) -> None:
-        self._progress, self._limit, self._pause = progress, seconds, checkpoint_seconds
-        self._began = self._saved = time.monotonic()
-        self._spent_before = 0.0
+
+class Watch(TrainerCallback):
+    """Reports progress, triggers checkpoints, and counts the seconds of training across resumptions."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._pause = progress, FIRST_SECONDS
+        self._began = self._saved = self._stepped = time.monotonic()
+        self._spent_before = self._waited = 0.0
         self._loss = float("nan")
 
     @property
@@ -59,28 +65,38 @@ class Watch(TrainerCallback):
         """Return the training time so far in seconds, excluding time lost when a run was killed."""
         return self._spent_before + time.monotonic() - self._began
 
+    @property
+    def waiting_share(self) -> float:
+        """Return the share of the training time that was spent waiting for batches."""
+        return self._waited / max(self.spent, 1e-9)
+
+    def add_waiting(self, seconds: float) -> None:
+        """Add time that was spent waiting for a batch."""
+        self._waited += seconds
+
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._began = self._saved = time.monotonic()
         if state.log_history:
             self._spent_before = float(state.log_history[-1]["seconds"])
+            self._waited = float(state.log_history[-1]["seconds_waiting"])
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         entry: dict[str, float] = state.log_history[-1]
         self._loss = entry.get("loss", self._loss)
         # the log is part of each checkpoint, so that a resumed training knows its earlier seconds
         entry["seconds"] = round(self.spent, 3)
+        entry["seconds_waiting"] = round(self._waited, 3)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._progress(state.global_step, state.max_steps, self._loss)
-        if self._limit is not None and self.spent > self._limit:
-            log.warning("stopped after %d of %d steps: seconds_a_fold is reached", state.global_step, state.max_steps)
-            control.should_training_stop = True
-        elif state.global_step < state.max_steps and time.monotonic() - self._saved > self._pause:
+        self._stepped = time.monotonic()
+        if state.global_step < state.max_steps and self._stepped - self._saved > self._pause:
             control.should_save = True
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         _write_file_list(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._saved = time.monotonic()
+        self._pause = max(FIRST_SECONDS, (self._saved - self._stepped) / SAVING_SHARE)
 
 
 def _find_newest_complete(folder: Path) -> Path | None:

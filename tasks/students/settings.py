@@ -1,11 +1,13 @@
 """The `student:` settings, one model per `kind`."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.dataset.export.trainer_files import Plain
-from tasks.settings import Settings
+from tasks.models.engines.spec import ServingSettings
+from tasks.settings import MAX_PIXELS, MIN_PIXELS, Settings
 
 
 class FoldSettings(Settings):
@@ -17,13 +19,19 @@ class FoldSettings(Settings):
     """Number of folds; each student is trained without one of them."""
     repeats: int = Field(default=1, ge=1)
     """How often the labelled set is split into folds; each split has its own students."""
-    seed: int = 0
-    """Seed of every random choice in training: initialisation, training order, inner validation. `evaluate` counts its
-    students' seeds from it. The folds follow from the run's own `seed`."""
+    seed: SkipJsonSchema[int] = 0
+    """Seed of every random choice in training: initialisation, training order, inner validation."""
 
     def seed_of(self, repeat: int) -> int:
         """Return the seed of probes and external trainers in a repeat."""
         return self.seed + 1000 * repeat
+
+
+class ScoringSettings(ServingSettings):
+    """How trained students are asked."""
+
+    engine: Literal["auto", "local", "vllm"] = "auto"
+    """Engine that runs the students; auto uses vllm on a GPU, else local."""
 
 
 class CheckpointSettings(FoldSettings):
@@ -33,18 +41,14 @@ class CheckpointSettings(FoldSettings):
     """Hugging Face name or local folder of the Qwen-VL checkpoint that students start from."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face base."""
-    trust_remote_code: bool = False
-    """Allow code from the checkpoint's repository to run."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the weights."""
-    scoring_engine: Literal["auto", "local", "vllm"] = "auto"
-    """Engine that runs the trained students; auto uses vllm on a GPU, else local."""
-    scoring_batch_size: int = Field(default=8, ge=1)
-    """Items per batch when students are asked."""
-    min_pixels: int = Field(default=56 * 56, ge=28 * 28)
-    """Minimum area of an image in pixels; smaller images are enlarged."""
-    max_pixels: int = Field(default=768 * 28 * 28, ge=28 * 28)
-    """Maximum area of an image in pixels; larger images are reduced."""
+    trust_remote_code: SkipJsonSchema[bool] = False
+    """As at the top level."""
+    scoring: ScoringSettings = ScoringSettings()
+    """How the trained students are asked."""
+    min_pixels: SkipJsonSchema[int] = MIN_PIXELS
+    """As at the top level."""
+    max_pixels: SkipJsonSchema[int] = MAX_PIXELS
+    """As at the top level."""
 
 
 class StudentSpec(CheckpointSettings):
@@ -66,15 +70,9 @@ class StudentSpec(CheckpointSettings):
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak learning rate of the cosine schedule."""
     lora_rank: int = Field(default=16, ge=1)
-    """Rank of the adapters."""
-    lora_alpha: int = Field(default=32, ge=1)
-    """Scale of the adapters; their output is multiplied by alpha / rank."""
+    """Rank of the adapters; their scale, `lora_alpha`, is twice as large."""
     gradient_checkpointing: bool = True
     """Save memory; training then takes about a third longer."""
-    seconds_a_fold: float | None = Field(default=None, gt=0)
-    """Maximum seconds of a fold's training; none: no limit."""
-    checkpoint_seconds: float = Field(default=120.0, gt=0)
-    """Seconds between checkpoints. Training that was killed resumes from the latest one."""
     parallel: int = Field(default=1, ge=1)
     """Number of folds trained at the same time, each in its own process with one CPU thread."""
     report_to: tuple[str, ...] = ()
@@ -117,8 +115,6 @@ class ExternalSpec(CheckpointSettings):
     """Environment variables for the trainer, e.g. CUDA_VISIBLE_DEVICES."""
     deepspeed: str | None = None
     """DeepSpeed configuration: zero2, zero3 or a path; none: no DeepSpeed."""
-    timeout_seconds: float | None = Field(default=None, gt=0)
-    """Maximum seconds of a fold's training; none: no limit."""
     max_tokens: int = Field(default=32768, ge=256)
     """Maximum tokens of a training example."""
 
@@ -129,4 +125,25 @@ class ExternalSpec(CheckpointSettings):
         return self
 
 
-AnySpec = StudentSpec | ProbeSpec | ExternalSpec
+def _get_kind(student: Any) -> str:
+    return student.get("kind", "lora") if isinstance(student, dict) else student.kind
+
+
+def _replace_one_of(schema: dict[str, Any]) -> None:
+    """Replace `oneOf` by `anyOf` in a JSON schema, because an object without `kind` may match several kinds."""
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")
+        schema.pop("discriminator", None)
+
+
+AnyStudent = Annotated[
+    Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")] | Annotated[ExternalSpec, Tag("external")],
+    Discriminator(_get_kind),
+    Field(json_schema_extra=_replace_one_of),
+]
+MeasuredStudent = Annotated[
+    Annotated[StudentSpec, Tag("lora")] | Annotated[ProbeSpec, Tag("probe")],
+    Discriminator(_get_kind),
+    Field(json_schema_extra=_replace_one_of),
+]
+"""The students that `evaluate` trains."""

@@ -1,94 +1,89 @@
-"""Train students at the same time in child processes that never outlive this process."""
+"""Train students in child processes, which never outlive this process: one per GPU, or `parallel` on a machine without.
 
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from itertools import count
-from multiprocessing import active_children, get_context
-from typing import Any
+On a GPU each student gets a child of its own, which sees only that GPU and whose end frees the GPU's memory. Without
+one, a child trains several students, because importing torch takes 10 seconds.
+"""
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from tasks.errors import EngineError
+from tasks.models.engines.child import Child, ChildDied
+from tasks.models.engines.gpus import Gpu, await_memory, list_gpus, restrict_to
+from tasks.students.lora_memory import LESS_MEMORY, Memory
 from tasks.students.loss_curves import Progress
 
-_OWNER_SECONDS = 1.0
-"""Interval at which a child process checks whether its parent is alive."""
+log = logging.getLogger("labelstill")
 
 
-@contextmanager
-def worker_pool(size: int, initializer: Callable[..., object], *arguments: object) -> Generator[ProcessPoolExecutor]:
-    """Yield a pool of `size` new processes, each initialised with `initializer(*arguments)`.
+@dataclass(frozen=True)
+class _Place:
+    """Where one student at a time is trained."""
 
-    When a run is cancelled, a ProcessPoolExecutor alone would wait hours for its processes to finish, and when this
-    process is killed, it would leave them running. Here they are killed when an exception leaves the block, and they
-    end by themselves when this process is gone.
+    child: Child
+    gpu: Gpu | None
+
+
+class TrainingPool:
+    """Runs up to `size` trainings at the same time; `train` may be called from as many threads.
+
+    A context manager: at the end of the block all children are ended, also when an exception leaves it.
     """
-    others = set(active_children())
-    start = (os.getpid(), initializer, *arguments)
-    with ProcessPoolExecutor(size, get_context("spawn"), _begin, start) as pool:
+
+    def __init__(
+        self, parallel: int, wanted: int, estimate: Callable[[], Memory | None] = lambda: None, threads: int = 1
+    ) -> None:
+        """Make a pool for `wanted` trainings: one at a time per GPU, or `parallel` on a machine without.
+
+        `estimate` returns what a training needs. GPUs with less are not used; raises ConfigError if all have less.
+        Without a GPU each training uses `threads` threads; with one thread, a student is the same on every machine.
+        """
+        gpus = list_gpus()
+        self._memory = estimate() if gpus else None
+        gpus = gpus if self._memory is None else self._memory.choose(gpus)
+        self._places = [_Place(Child(restrict_to(gpu)), gpu) for gpu in gpus[:wanted]]
+        if not gpus:
+            limit = {"OMP_NUM_THREADS": str(threads)}
+            self._places = [_Place(Child(limit), None) for _ in range(min(parallel, wanted))]
+        self.size = len(self._places)
+        self._free: SimpleQueue[_Place] = SimpleQueue()
+        self._closed = False
+        for place in self._places:
+            self._free.put(place)
+
+    def __enter__(self) -> "TrainingPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        for place in self._places:
+            place.child.close()
+
+    def train(self, run: Callable[[Progress], object], progress: Progress) -> None:
+        """Run a training in a child process and report its progress; raise what it raises.
+
+        A child that dies is replaced once, and its training resumes from the last checkpoint.
+        """
+        place = self._free.get()
         try:
-            yield pool
-        except BaseException:
-            for child in set(active_children()) - others:
-                child.kill()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-@contextmanager
-def training_pool(size: int) -> Generator[Callable[[Callable[[Progress], object], Progress], None]]:
-    """Yield a function that runs a training in one of `size` processes, waits for it and reports its progress.
-
-    Each process computes with one thread, so that a student is the same on every machine. The function may be called
-    from several threads at once; it raises what the training raises.
-    """
-    steps: Any = get_context("spawn").Queue()
-    steps.cancel_join_thread()  # a process that is killed while it reports would keep the queue locked
-    watchers: dict[int, Progress] = {}
-    numbers = count()
-
-    def pass_on() -> None:
-        for number, done, total, loss in iter(steps.get, None):
-            watchers[number](done, total, loss)
-
-    threading.Thread(target=pass_on, daemon=True).start()
-    with worker_pool(size, _begin_training, steps) as pool:
-
-        def train(run: Callable[[Progress], object], progress: Progress) -> None:
-            number = next(numbers)
-            watchers[number] = progress
-            pool.submit(_train, run, number).result()
-
-        try:
-            yield train
+            try:
+                self._run(place, run, progress)
+            except ChildDied as error:
+                log.warning("%s; the training starts again from its last checkpoint", error)
+                self._run(place, run, progress)
         finally:
-            steps.put(None)
+            if place.gpu is not None:
+                place.child.end()  # only that frees the GPU's memory
+            self._free.put(place)
 
+    def _run(self, place: _Place, run: Callable[[Progress], object], progress: Progress) -> None:
+        if place.gpu is not None and (memory := self._memory) is not None:
+            await_memory([place.gpu.name], lambda _: memory.mib, LESS_MEMORY, self._check_open)
+        for step in place.child.stream(run):
+            progress(*step)
 
-_steps: Any = None
-"""The queue for progress, in a process of `training_pool`."""
-
-
-def _begin_training(steps: Any) -> None:
-    import torch  # imported here, because the parent process does not need it
-
-    global _steps
-    _steps = steps
-    torch.set_num_threads(1)
-
-
-def _train(run: Callable[[Progress], object], number: int) -> None:
-    run(lambda done, total, loss: _steps.put((number, done, total, loss)))
-
-
-def _begin(owner: int, initializer: Callable[..., object], *arguments: object) -> None:
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-    initializer(*arguments)
-
-
-def _end_with(owner: int) -> None:
-    while os.getppid() == owner:
-        time.sleep(_OWNER_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the training was ended")

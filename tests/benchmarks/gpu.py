@@ -161,7 +161,9 @@ def main() -> None:
                 seconds = time.perf_counter() - began
                 if faults := {g.detail for g in found if g.outcome != "ok"}:
                     raise RuntimeError(f"{cap}: {faults}")
-                height, width = compute_sides(asked[0].images[0], min_pixels=56 * 56, max_pixels=CAPS[cap])
+                height, width = compute_sides(
+                    asked[0].images[0], min_pixels=56 * 56, max_pixels=CAPS[cap], patch_size=14
+                )
                 patches = height * width // 14**2
                 work = sum(Cost(g.tokens_in, patches, g.tokens_out).operations(config) for g in found)
                 if number:  # the first round fills the image cache and warms kernels up

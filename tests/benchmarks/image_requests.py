@@ -31,7 +31,7 @@ def draw(file: Path, cache: ImageCache, number: int) -> tuple[ImageRef, Path]:
         image = ImageRef(
             path=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest(), width=SIDES[0], height=SIDES[1]
         )
-        cached = cache.file(image, **PIXELS)
+        cached = cache.file(image, **PIXELS, patch_size=14)
         size = cached.stat().st_size
         if abs(size - BYTES) < 15_000 or high - low < 2:
             return image, cached

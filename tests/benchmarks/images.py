@@ -31,7 +31,7 @@ from tasks.records import ImageRef
 ITEMS, ROUNDS = 5, 4
 GOAL = 3
 PHONE = (1080, 2340)
-BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 784}
+BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 784, "patch_size": 14}
 
 noise = np.random.default_rng(0)
 

@@ -3,10 +3,16 @@
 Latencies are log-normal with σ = 1, a tail that one batch in a thousand items always meets. Measured by the stub,
 from the moment it has seen as many requests as ought to be in flight (end of ramp-up) to the last request (drain).
 Both sides run at the same time, each with a stub of its own: nearly all of it is waiting.
+
+Then servers that become slower under load, alone, behind a proxy with a time limit, and with a limit on requests in
+flight: the engine's adaptive limit, whose upper bound is far too high, beside fixed limits. Goodput is all items over
+the wall time, from the first request to the last answer.
 """
 
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -18,9 +24,24 @@ from tests.stub_server import Options, running
 
 ROUNDS, TARGET, ITEMS, MEDIAN_SECONDS = 3, 256, 2_048, 1.0
 
+BOUND, FIXED, LOADED_ITEMS = 256, (16, 48, 128), 6_000
+LOADED = Options(median_seconds=0.25, sigma=0.5, slots=16)
+SERVERS = {
+    "slower under load": LOADED,
+    "behind a proxy, 504 after 2.5 s": replace(LOADED, gateway_seconds=2.5),
+    "429 above 48 in flight": replace(LOADED, slots=48, most_in_flight=48, median_seconds=0.75),
+}
+
 
 def main() -> None:
     """Measure, print medians and ratios."""
+    compare_with_barrier()
+    for what, options in SERVERS.items():
+        compare_with_fixed_limits(what, options)
+
+
+def compare_with_barrier() -> None:
+    """Print how full the engine keeps a server, and the loop with barriers."""
     ours: list[dict[str, float]] = []
     barrier: list[dict[str, float]] = []
     options = Options(median_seconds=MEDIAN_SECONDS, sigma=1.0)
@@ -40,6 +61,28 @@ def main() -> None:
     print(f"  barrier each 1,024    {share['b']:7.1%} of the target in flight, {goodput['b']:6.0f} answers a second")
     print(verdict("mean in flight / target", share["o"], 0.98, at_most=False))
     print(verdict("goodput, ours / barrier's", goodput["o"] / goodput["b"], 1.3, at_most=False))
+
+
+def compare_with_fixed_limits(what: str, options: Options) -> None:
+    """Print the goodput of the engine's adaptive limit and of fixed limits, all measured at the same time."""
+
+    def ask(client: str, concurrency: int) -> Mapping[str, float]:
+        with running(options) as stub:
+            return measure(client, stub, count=LOADED_ITEMS, concurrency=concurrency)
+
+    with ThreadPoolExecutor(1 + len(FIXED)) as threads:
+        ours = threads.submit(ask, "our_answers", BOUND)
+        fixed = {limit: threads.submit(ask, "fixed", limit) for limit in FIXED}
+        goodput = {f"fixed at {limit}": 1000 / figures.result()["wall"] for limit, figures in fixed.items()}
+    best = max(goodput.values())
+    sent = ours.result()["received"]
+    adaptive = f"adaptive, at most {BOUND}"
+    goodput[adaptive] = 1000 / ours.result()["wall"]
+    print(f"a server that is {what}: {LOADED_ITEMS:,} items" if options == LOADED else f"the same, {what}")
+    for who, rate in goodput.items():
+        print(f"  {who:22}{rate:6.1f} answers a second")
+    print(f"  all {LOADED_ITEMS:,} items answered, with {sent / LOADED_ITEMS:.2f} requests an item")
+    print(verdict("goodput, adaptive / best fixed", goodput[adaptive] / best, 0.95, at_most=False))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Scorer:
         self.engine, self.cache, self.tokenizer = engine, cache, tokenizer
 
     def images(self, request: Request) -> list[bytes]:
-        limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
+        limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": 14}
         return [make_image_url(self.cache.file(image, **limits), local=True) for image in request.images]
 
     def by_tokens(self, requests: Sequence[Request]) -> Rows:

@@ -25,6 +25,7 @@ from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
+from tasks.models.settings import AskSettings
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import measure_diversity
@@ -66,7 +67,7 @@ class Bench:
     def find(self, settings: RationaleSettings) -> Reasons:
         """The inside of one run of the stage."""
         self.seconds = 0.0
-        return find_reasons(self.asker, self.prompter, self.samples, self.spec, settings, seed=0)
+        return find_reasons(self.asker, self.prompter, self.samples, self.spec, settings, AskSettings(), seed=0)
 
 
 def main(demo: Path) -> None:

@@ -34,7 +34,7 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.pseudo_labels.calibration_targets import build_targets, find_checked
-from tasks.pseudo_labels.decide import PoolDecision, Trust, decide
+from tasks.pseudo_labels.decide import ASSURANCE, PoolDecision, Trust, decide
 from tasks.pseudo_labels.evidence import collect_evidence, is_usable
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.pseudo_labels.trust import fit_trust
@@ -47,7 +47,6 @@ SHARES = (1.0, 0.5, 0.3, 0.2)
 """Of the teacher's weights; the rest is the base's."""
 TARGETS = (0.95, 1e-9)
 """The default, and one that keeps all: its interval covers the teacher's precision on the whole pool."""
-ASSURANCE = 0.9
 WORLDS = {
     "as the demo's teacher": World(),
     "worse": World(accuracy=1.2),
@@ -153,7 +152,7 @@ def judge(
 
 
 def settings_for(target: float) -> PseudoLabelSettings:
-    return PseudoLabelSettings(target_precision=target, assurance=ASSURANCE)
+    return PseudoLabelSettings(target_precision=target)
 
 
 def against(trust: Trust, truth: dict[str, str]) -> tuple[int, float, bool]:

@@ -33,7 +33,7 @@ ROUNDS, ITEMS, CONCURRENCY, GOAL = 11, 400, 64, 0.95
 
 def body(request: Request, engine: VllmEngine, cache: ImageCache) -> bytes:
     """What the server engine sends for `request`."""
-    limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
+    limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": 14}
     images = [make_image_url(cache.file(image, **limits), local=True) for image in request.images]
     return build_chat_body(request, engine.process.model, images, engine.capabilities, n=1, seed=0)
 

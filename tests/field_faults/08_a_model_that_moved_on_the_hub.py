@@ -31,7 +31,7 @@ def choose_port() -> str:
 os.environ |= {"LABELSTILL_PORT": choose_port(), "HF_HUB_OFFLINE": "1", "COLUMNS": "400"}
 
 
-def write_run(folder: Path, teacher: dict[str, object], output: str = "run") -> Path:
+def write_run(folder: Path, teacher: dict[str, object], output: str = "run", max_pixels: int = 12544) -> Path:
     """Write a pool of six screenshots and a configuration; return the configuration's path."""
     rows = []
     for number in range(6):
@@ -47,6 +47,8 @@ def write_run(folder: Path, teacher: dict[str, object], output: str = "run") -> 
         "pack": "demo",
         "unlabelled": {"manifest": str(folder / "pool.json"), "images": str(folder)},
         "teacher": teacher,
+        "min_pixels": 12544,
+        "max_pixels": max_pixels,
         "output": str(folder / output),
         "ledger": str(folder / "ledger.sqlite"),
         **places,
@@ -89,8 +91,7 @@ with tempfile.TemporaryDirectory() as temporary:
     subprocess.run([sys.executable, "-c", CHECKPOINT, str(snapshots / OLD)], check=True)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(OLD)
-    pixels = {"min_pixels": 12544, "max_pixels": 12544}
-    teacher = {"engine": "local", "model": MODEL, "dtype": "float32", **pixels}
+    teacher = {"engine": "local", "model": MODEL, "dtype": "float32"}
     try:
         first = labelstill("run", write_run(folder, teacher))
         # somebody pushes another model of that name: here one that cannot even be loaded
@@ -98,7 +99,7 @@ with tempfile.TemporaryDirectory() as temporary:
         for weights in (snapshots / NEW).glob("*.safetensors"):
             weights.unlink()
         (repository / "refs" / "main").write_text(NEW)
-        second = labelstill("run", write_run(folder, teacher | {"max_pixels": 25088}, "again"))
+        second = labelstill("run", write_run(folder, teacher, "again", max_pixels=25088))
     finally:
         labelstill("stop")
     if first.returncode != 0:

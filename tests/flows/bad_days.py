@@ -29,11 +29,11 @@ _STAGES = {"rationales": ["labelled"], "pseudo_labels": ["unlabelled"], "emit": 
 _RUN = """
 import json, sys
 from pathlib import Path
-from tests.flows.small_run import small_config
+from tests.flows.small_run import dump_config, small_config
 from flows.distill import distill
 from flows.config import DistillConfig
 folder, slow, changes = Path(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3])
-plain = small_config(folder, slow=slow).model_dump(mode="json") | {"student": None} | changes
+plain = dump_config(small_config(folder, slow=slow)) | {"student": None} | changes
 distill(DistillConfig.model_validate(plain))
 """
 

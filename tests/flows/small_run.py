@@ -5,6 +5,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from flows.service.server import apply_environment
 
@@ -13,12 +14,12 @@ apply_environment()
 from filelock import FileLock  # noqa: E402
 
 from flows.config import DistillConfig  # noqa: E402
-from tasks.correction.settings import CorrectionSettings, ReviewerConfig  # noqa: E402
+from tasks.correction.settings import CorrectionSettings  # noqa: E402
 from tasks.demo.checkpoint import write_checkpoint  # noqa: E402
 from tasks.demo.dataset import draw_items, write_demo  # noqa: E402
 from tasks.items.settings import SourceConfig  # noqa: E402
 from tasks.models.engines.spec import EngineSpec  # noqa: E402
-from tasks.students.settings import StudentSpec  # noqa: E402
+from tasks.students.settings import ScoringSettings, StudentSpec  # noqa: E402
 
 PIXELS = 112 * 168
 
@@ -46,20 +47,22 @@ def small_config(folder: Path, *, items: int = 60, slow: float = 0.0) -> Distill
             batch_size=10,
             gradient_accumulation=1,
             gradient_checkpointing=False,
-            dtype="float32",
-            scoring_engine="local",
-            min_pixels=PIXELS,
-            max_pixels=PIXELS,
+            scoring=ScoringSettings(engine="local"),
         ),
-        correction=CorrectionSettings(
-            review_budget=20, reviewer=ReviewerConfig(kind="demo_stand_in", path=paths.truth)
-        ),
+        correction=CorrectionSettings(review_budget=20, stand_in=paths.truth),
+        min_pixels=PIXELS,
+        max_pixels=PIXELS,
         output=folder / "run",
         ledger=folder / "ledger.sqlite",
         images=folder / "images",
         texts=folder / "texts",
         shard_size=20,
     )
+
+
+def dump_config(config: DistillConfig) -> dict[str, Any]:
+    """The configuration as a user would write it, in JSON: without the simulated reviewer."""
+    return config.model_dump(mode="json", exclude={"correction": {"stand_in"}})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tasks.models.engines.vllm.options import find_installed_build
 from tests.conftest import ROOT, free_port
 from tests.flows.bad_days import SLOW, count_lost_items, count_reasked_answers, print_report, wait_for
 from tests.flows.service.test_serve_restart import is_ready, read_state, start_serving, wait_until
-from tests.flows.small_run import PIXELS, small_config
+from tests.flows.small_run import dump_config, small_config
 from tests.flows.test_kill import count_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -57,7 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def make_light_config(folder: Path, **changes: object) -> dict[str, Any]:
-    return small_config(folder, slow=SLOW).model_dump(mode="json") | {"student": None} | changes
+    return dump_config(small_config(folder, slow=SLOW)) | {"student": None} | changes
 
 
 def start_run(config: dict[str, Any]) -> UUID:
@@ -146,7 +146,7 @@ def test_the_worker_is_killed(project: Path, tmp_path: Path) -> None:
 def test_cancelled_while_a_student_is_trained(project: Path, tmp_path: Path) -> None:
     student = small_config(tmp_path, slow=SLOW).student
     assert student is not None
-    longer = student.model_copy(update={"epochs": 200, "checkpoint_seconds": 1.0}).model_dump(mode="json")
+    longer = student.model_copy(update={"epochs": 200}).model_dump(mode="json")
     run = start_run(make_light_config(tmp_path, student=longer))
     wait_until(lambda: any((tmp_path / "run/correction/students").glob(".*.part/trainer/checkpoint-*")))
     engine = find_engine(run)
@@ -164,7 +164,7 @@ def test_cancelled_while_a_student_is_trained(project: Path, tmp_path: Path) -> 
 @pytest.mark.skipif(find_installed_build() is None, reason="no vLLM here")
 def test_cancelled_while_vllm_answers(project: Path, tmp_path: Path) -> None:
     base = tmp_path / "shared" / "base"
-    vllm = {"engine": "vllm", "model": str(base), "dtype": "float32", "min_pixels": PIXELS, "max_pixels": PIXELS}
+    vllm = {"engine": "vllm", "model": str(base), "dtype": "float32"}
     small_config(tmp_path)
     run = start_run(make_light_config(tmp_path, generator=vllm, teacher=vllm))
     wait_for(lambda: count_answers(tmp_path) >= 5, seconds=600)  # vLLM takes minutes to start on a busy machine

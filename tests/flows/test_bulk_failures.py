@@ -9,7 +9,7 @@ from flows.config import DistillConfig, EmitConfig
 from tasks.dataset.settings import MixSettings
 from tasks.errors import AccountError, TooManyFailures
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.settings import VoteSettings
+from tasks.models.settings import AskSettings
 from tasks.report.summary import summarize_run
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
@@ -24,9 +24,8 @@ pytestmark = pytest.mark.timeout(300)
 def run(prefect_server: PrefectServer, tmp_path: Path) -> DistillConfig:
     """A run without students whose teacher answers every other question about the pool unreadably."""
     whole = small_config(tmp_path)
-    votes = whole.pseudo_labels.model_copy(update=VoteSettings(votes=1, attempts=1).model_dump())
     teacher = EngineSpec(engine="scripted", model="scripted:hash,bad=2")
-    return whole.model_copy(update={"student": None, "teacher": teacher, "pseudo_labels": votes})
+    return whole.model_copy(update={"student": None, "teacher": teacher, "ask": AskSettings(votes=1, attempts=1)})
 
 
 def test_the_cause_is_in_error_summary_and_card_and_work_is_kept(run: DistillConfig) -> None:

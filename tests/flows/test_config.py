@@ -1,9 +1,19 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from flows.config import CorrectionConfig, EmitConfig, PseudoLabelsConfig, RationalesConfig, load_config
+from flows.config import (
+    CorrectionConfig,
+    DistillConfig,
+    EmitConfig,
+    PseudoLabelsConfig,
+    RationalesConfig,
+    load_config,
+)
 from tasks.errors import ConfigError
+from tasks.settings import is_internal, list_models
 
 WHOLE = """
 pack: www2025
@@ -61,7 +71,7 @@ def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, .
     [
         pytest.param(HEAD + LABELLED + "techer: {model: t}\n", "techer", id="unknown key"),
         pytest.param(HEAD + LABELLED + "generator: {model: g, revison: x}\n", "generator.revison", id="unknown inside"),
-        pytest.param(HEAD + "labelled: {manifest: a.json}\n", "labelled.images", id="missing key"),
+        pytest.param(HEAD + "labelled: {images: a}\n", "labelled.manifest", id="missing key"),
         pytest.param(LABELLED, "pack", id="no pack"),
         pytest.param(HEAD, "labelled", id="nothing to do"),
         pytest.param(HEAD + POOL + "teacher: {model: t}\nstudent: {base: b}\n", "labelled", id="student without items"),
@@ -69,13 +79,11 @@ def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, .
         pytest.param(HEAD + LABELLED + "generator: {engine: vlm, model: g}\n", "generator.engine", id="unknown engine"),
         pytest.param(HEAD + LABELLED + "shard_size: many\n", "shard_size", id="not a number"),
         pytest.param(HEAD + LABELLED + "shard_size: 0\n", "shard_size", id="out of bounds"),
-        pytest.param(HEAD + LABELLED + "pseudo_labels: {votes: 3, temperature: 0}\n", "temperature", id="greedy votes"),
+        pytest.param(HEAD + LABELLED + "ask: {votes: 3, temperature: 0}\n", "temperature", id="greedy votes"),
         pytest.param(
-            HEAD + LABELLED + "correction: {reviewer: {kind: verdict_file}}\n", "correction.reviewer", id="no path"
+            HEAD + LABELLED + "generator: {model: g, max_pixels: 9999}\n", "generator: `max_pixels`", id="set once"
         ),
-        pytest.param(
-            HEAD + LABELLED + "correction: {reviewer: {kind: nobody, path: x}}\n", "correction.reviewer", id="idle path"
-        ),
+        pytest.param(HEAD + LABELLED + "correction: {stand_in: x}\n", "`stand_in` cannot be set", id="demo's own"),
         pytest.param(HEAD + LABELLED + "emit: {name: ../x}\n", "emit.name", id="name that is a path"),
         pytest.param(HEAD + LABELLED + "generator: {model: g}\nbudget: {cost: 5}\n", "prices", id="cost, no prices"),
         pytest.param("pack: [\n", "line 2", id="not YAML"),
@@ -101,8 +109,6 @@ def test_files_that_cannot_be_read_are_named(file: Path, tmp_path: Path) -> None
 
 
 def test_every_key_is_described() -> None:
-    from pydantic import BaseModel
-
     import flows.config
     from tasks.records import Record
 
@@ -110,3 +116,40 @@ def test_every_key_is_described() -> None:
     models = [m for m in found if isinstance(m, type) and issubclass(m, BaseModel) and not issubclass(m, Record)]
     bare = [f"{m.__name__}.{name}" for m in models for name, f in m.model_fields.items() if not f.description]
     assert len(models) > 10 and bare == []
+
+
+def list_settings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Every key that a user can set, as (the model that defines it, key), wherever it stands."""
+    for name, field in model.model_fields.items():
+        nested = list(list_models(field.annotation))
+        if nested:
+            yield from (found for inner in nested for found in list_settings(inner))
+        elif not is_internal(field):
+            owner = next(c for c in reversed(model.__mro__) if name in vars(c).get("__annotations__", {}))
+            yield (owner.__name__, name)
+
+
+def test_there_are_few_settings_and_most_are_optional(file: Path) -> None:
+    assert len(set(list_settings(DistillConfig))) <= 110
+    file.write_text("pack: demo\nlabelled: {manifest: data/items.json}\n", "utf-8")
+    config = load_config(file)
+    assert (config.output, config.labelled and config.labelled.images) == (Path("artifacts/demo"), Path("data"))
+
+
+def test_what_is_set_once_holds_everywhere(file: Path) -> None:
+    models = "generator: {model: g}\nteacher: {model: t}\nstudent: {base: b, revision: r}\n"
+    file.write_text(f"{HEAD}{LABELLED}{models}max_pixels: 99999\nseed: 7\ntrust_remote_code: true\n", "utf-8")
+    config = load_config(file)
+    blocks = (config.generator, config.teacher, config.student, config.emit.export)
+    assert [block.max_pixels for block in blocks] == [99999] * 4
+    assert [block.trust_remote_code for block in blocks] == [True] * 4
+    assert config.student.seed == config.emit.export.seed == 7
+    assert (config.emit.export.base, config.emit.export.revision) == ("b", "r")
+    assert config.list_stage_configs()[0].generator == config.generator
+
+
+def test_the_form_shows_common_keys_first_and_none_that_follow_others() -> None:
+    schema = DistillConfig.model_json_schema()
+    assert list(schema["properties"])[:4] == ["pack", "labelled", "unlabelled", "evaluation"]
+    assert "max_pixels" in schema["properties"] and "max_pixels" not in schema["$defs"]["EngineSpec"]["properties"]
+    assert "stand_in" not in schema["$defs"]["CorrectionSettings"]["properties"]

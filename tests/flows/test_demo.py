@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.commands.main import app
-from flows.config import DemoConfig
+from tasks.demo.settings import DemoConfig
 from tasks.storage.stage_record import read_record
 from tests.conftest import PrefectServer
 

@@ -99,7 +99,7 @@ def test_stages_left_out_are_skipped(prefect_server: PrefectServer, tmp_path: Pa
 def test_a_missing_server_gives_one_line(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     file = tmp_path / "c.yaml"
-    teacher = {"engine": "server", "model": "m", "base_urls": ["http://127.0.0.1:9/v1"], "patience_seconds": 0.5}
+    teacher = {"engine": "server", "model": "m", "base_urls": ["http://127.0.0.1:9/v1"]}
     assert config.unlabelled
     content = {
         "pack": "demo",

@@ -238,7 +238,7 @@ def test_similar_reasons_and_those_beyond_the_share_are_not_taught(config: EmitC
         assert {e.reason for e in left} < set(given_reasons)
         assert expected is None or len(left) == expected
         assert all(e.reason in e.messages[-1].content for e in left)
-    lenient = loose.model_copy(update={"emit": loose.emit.model_copy(update={"reasons_alike": 1.0})})
+    lenient = config.model_copy(update={"rationales": RationaleSettings(opening_share=1.0, alike=1.0)})
     record, examples, _ = run_emit(lenient)
     assert record.figures["near-duplicate reasons"] == 2 / len(given_reasons)
     assert sorted(e.reason for e in examples if e.reason) == sorted(given_reasons)

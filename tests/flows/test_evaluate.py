@@ -21,7 +21,7 @@ from tasks.records import Dropped, Example, Sample
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import read_record
 from tests.conftest import PrefectServer
-from tests.flows.small_run import small_config
+from tests.flows.small_run import dump_config, small_config
 
 
 class Warnings(logging.Handler):
@@ -55,10 +55,11 @@ def evaluated(
     rows = [nameless, *json.loads(held_out.manifest.read_text("utf-8"))]
     (config.output.parent / "test.json").write_text(json.dumps(rows), "utf-8")
     test = held_out.model_copy(update={"manifest": config.output.parent / "test.json"})
-    settings = EvaluateSettings(seeds=2, steps=2, parallel=2, truth=data / "truth.jsonl", variants=VARIANTS)
-    believing = PseudoLabelSettings(target_precision=0.001, assurance=0.5)  # the scripted teacher is right by chance
+    settings = EvaluateSettings(seeds=2, parallel=2, truth=data / "truth.jsonl", variants=VARIANTS)
+    believing = PseudoLabelSettings(target_precision=0.001)  # the scripted teacher is right by chance
     more = {"evaluation": held_out, "test": test, "evaluate": settings, "pseudo_labels": believing}
-    whole = DistillConfig.model_validate(config.model_dump() | more)
+    more["student"] = config.student and config.student.model_copy(update={"steps": 2})
+    whole = DistillConfig.model_validate(dump_config(config) | more)
     distill(whole)
     wanted = whole.make_evaluate_config()
     # only now: with its first run, Prefect takes other handlers away

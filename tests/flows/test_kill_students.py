@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.flows.small_run import small_config
 from flows.distill import distill
 config = small_config(Path(sys.argv[1]), items=150)
-student = config.student.model_copy(update={"folds": 5, "epochs": 2, "checkpoint_seconds": 0.2})
+student = config.student.model_copy(update={"folds": 5, "epochs": 2})
 distill(config.model_copy(update={"student": student, "generator": None, "unlabelled": None}))
 """
 

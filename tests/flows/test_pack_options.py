@@ -10,7 +10,7 @@ import pytest
 
 from flows.config import PseudoLabelsConfig
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.settings import VoteSettings
+from tasks.models.settings import AskSettings
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Prediction
 from tasks.storage.rows import read_rows
@@ -50,7 +50,8 @@ def test_items_are_read_described_and_labelled(
         texts=whole.texts,
         unlabelled=whole.unlabelled,
         teacher=EngineSpec(engine="scripted", model="scripted:hash,bad=7"),
-        pseudo_labels=whole.pseudo_labels.model_copy(update=VoteSettings(votes=1, attempts=3).model_dump()),
+        ask=AskSettings(votes=1, attempts=3),
+        pseudo_labels=whole.pseudo_labels,
     )
     record = pseudo_labels(config)
     predictions = read_rows(whole.output / "pseudo_labels" / "predictions.parquet", Prediction)

@@ -20,7 +20,6 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.config import (
     CorrectionConfig,
-    DemoConfig,
     DistillConfig,
     EmitConfig,
     EvaluateConfig,
@@ -29,6 +28,7 @@ from flows.config import (
     RelabelConfig,
 )
 from flows.service.serve import list_deployments
+from tasks.demo.settings import DemoConfig
 from tasks.errors import ConfigError
 from tests.conftest import ROOT
 

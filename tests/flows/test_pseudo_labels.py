@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.config import DistillConfig
-from tasks.correction.settings import CorrectionSettings, ReviewerConfig
+from tasks.correction.settings import CorrectionSettings
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
@@ -59,8 +59,8 @@ def make_config(folder: Path, *, rightly: float = 0.9, **settings: object) -> Di
         unlabelled=SourceConfig(manifest=folder / "pool.json", images=images),
         teacher=EngineSpec(engine="scripted", model="scripted:first"),
         student=ProbeSpec(folds=3, images="none"),
-        correction=CorrectionSettings(review_budget=20, audit=20, reviewer=ReviewerConfig()),
-        pseudo_labels=PseudoLabelSettings(target_precision=0.93, assurance=0.6).model_copy(update=settings),
+        correction=CorrectionSettings(review_budget=20, audit=20),
+        pseudo_labels=PseudoLabelSettings(target_precision=0.93).model_copy(update=settings),
         output=folder / "run",
         ledger=folder / "ledger.sqlite",
         images=folder / "cache",

@@ -122,7 +122,7 @@ def test_a_deleted_set_is_made_again(pool: Watched) -> None:
 def test_an_empty_set_is_not_published_even_with_publish(pool: Watched) -> None:
     pool.relabel()
     before = pool.emitted()
-    strict = PseudoLabelSettings(votes=1, temperature=0.0, target_precision=0.999999, assurance=0.999)
+    strict = PseudoLabelSettings(target_precision=0.999999)
     for publish in (False, True):
         state = pool.relabel(pseudo_labels=strict, publish=publish)
         assert (state.outcome, state.why) == (RelabelOutcome.HELD_BACK, ("nothing is left to train on",))

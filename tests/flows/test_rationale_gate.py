@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from flows.config import DistillConfig, RationalesConfig
+from tasks.models.settings import AskSettings
 from tasks.rationales.reasoner import Support
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
@@ -26,6 +27,7 @@ def run(whole: DistillConfig, **settings: object) -> StageRecord:
             texts=whole.texts,
             labelled=whole.labelled,
             generator=whole.generator,
+            ask=AskSettings(attempts=1),
             rationales=RationaleSettings.model_validate(settings),
         )
     )
@@ -33,18 +35,18 @@ def run(whole: DistillConfig, **settings: object) -> StageRecord:
 
 def test_the_stage_reports_and_a_changed_gate_asks_little_again(prefect_server: PrefectServer, tmp_path: Path) -> None:
     whole = small_config(tmp_path, items=20)
-    first = run(whole, attempts=1)
+    first = run(whole)
     assert first.kept + first.dropped == 20
     assert first.costs.asked + first.costs.reused == 20  # equal items share an answer
     assert first.figures["near-duplicates after"] <= first.figures["near-duplicates before"] <= 1
     assert 0 < first.figures["distinct-2 after"] <= 1
     assert first.figures["most characters after"] <= 50
 
-    strict = run(whole, attempts=1, alike=0.05)  # all of one script's making
+    strict = run(whole, alike=0.05)  # all of one script's making
     assert (strict.costs.asked, strict.kept < first.kept) == (0, True)
     assert strict.drops[BadReason.ALIKE] == strict.figures["first answers: reason_like_others"] > 0
 
-    asked = run(whole, attempts=1, support=Support.WITH_ITEM)
+    asked = run(whole, support=Support.WITH_ITEM)
     assert first.kept >= asked.costs.asked > 0  # the labels; the reasons are in the ledger
     folder = whole.output / "rationales"
     for kept in read_rows(folder / "kept.parquet", Prediction):

@@ -16,11 +16,12 @@ import pytest
 
 pytest.importorskip("ray")
 
-from flows.config import DemoConfig, DistillConfig
+from flows.config import DistillConfig
+from tasks.demo.settings import DemoConfig
 from tasks.demo.tiny_models import TinyModels
 from tasks.models.engines.ray.cluster import RayRunner
 from tasks.storage.stage_record import read_record
-from tasks.students.settings import ProbeSpec
+from tasks.students.settings import ProbeSpec, ScoringSettings
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
 from tests.ray_cluster import kill_other_node, ray_nodes
@@ -153,7 +154,9 @@ def test_the_demo_on_two_raylets(
             # small batches, so that both copies get some
             "generator": alone.generator.model_copy(update={"batch_size": 2}),
             "teacher": alone.teacher.model_copy(update={"batch_size": 2}),
-            "student": alone.student.model_copy(update={"scoring_batch_size": 2, "seconds_a_fold": None, "steps": 6}),
+            "student": alone.student.model_copy(
+                update={"scoring": ScoringSettings(engine="local", batch_size=2), "steps": 6}
+            ),
         }
     )
     began = time.monotonic()

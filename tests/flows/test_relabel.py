@@ -21,7 +21,7 @@ from tasks.demo.dataset import draw_items
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.ledger.ledger import Ledger
-from tasks.models.settings import BudgetSettings
+from tasks.models.settings import AskSettings, BudgetSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tests.conftest import PrefectServer
 
@@ -71,7 +71,8 @@ def pool(tmp_path: Path, prefect_server: PrefectServer) -> Watched:
             pack="demo",
             unlabelled=SourceConfig(manifest=tmp_path / "pool.json", images=images),
             teacher=teacher("hash"),
-            pseudo_labels=PseudoLabelSettings(votes=1, temperature=0.0, target_precision=0.01),
+            ask=AskSettings(votes=1),
+            pseudo_labels=PseudoLabelSettings(target_precision=0.01),
             emit=EmitSettings(export=ExportSpec(formats=(Format.LLAMAFACTORY,))),
             output=tmp_path / "run",
             ledger=tmp_path / "ledger.sqlite",
@@ -133,9 +134,7 @@ def test_a_version_beyond_the_drift_is_held_back_until_released(pool: Watched) -
 
 
 def test_nothing_left_to_train_on_is_never_published(pool: Watched) -> None:
-    nothing = pool.relabel(
-        pseudo_labels=PseudoLabelSettings(votes=1, temperature=0.0, target_precision=0.999999, assurance=0.999)
-    )
+    nothing = pool.relabel(pseudo_labels=PseudoLabelSettings(target_precision=0.999999))
     assert (nothing.outcome, nothing.why) == (RelabelOutcome.HELD_BACK, ("nothing is left to train on",))
     assert not (pool.config.output / "emit").exists()
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from flows.config import DistillConfig
-from tasks.correction.settings import CorrectionSettings, ReviewerConfig
+from tasks.correction.settings import CorrectionSettings
 from tasks.errors import LeakageError
 from tasks.records import Action, Correction, Example
 from tasks.review.queue import read_queue
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 
 def make_probe_config(folder: Path, **update: object) -> DistillConfig:
     """The small run with probes for students and nobody to review, labelled items only."""
-    settings = CorrectionSettings(votes=1, temperature=0, review_budget=20, audit=20, reviewer=ReviewerConfig())
+    settings = CorrectionSettings(review_budget=20, audit=20)
     changes = {"student": ProbeSpec(folds=3), "generator": None, "unlabelled": None, "correction": settings}
     return small_config(folder).model_copy(update=changes | update)
 

@@ -20,6 +20,7 @@ from tasks.dataset.diff import ChangeCounts, ChangeKind, compare_snapshots
 from tasks.dataset.drift import RelabelOutcome, read_state
 from tasks.dataset.versions import open_snapshot, read_versions
 from tests.conftest import ROOT, PrefectServer
+from tests.flows.small_run import dump_config
 from tests.flows.test_relabel import Watched, pool
 
 __all__ = ["pool"]
@@ -80,7 +81,7 @@ def deployment(client: SyncPrefectClient) -> UUID:
 def schedule(client: SyncPrefectClient, pool: Watched) -> None:
     """Let the deployment re-label the test's pool every few seconds."""
     config = pool.config.model_copy(update={"drift": pool.config.drift.model_copy(update={"balance": 1.0})})
-    parameters = {"config": config.model_dump(mode="json", exclude_defaults=True)}
+    parameters = {"config": dump_config(config)}
     client.update_deployment(deployment(client), DeploymentUpdate(parameters=parameters))
     client.create_deployment_schedules(deployment(client), [(IntervalSchedule(interval=_EVERY), True)])
 

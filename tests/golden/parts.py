@@ -141,10 +141,10 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
         teacher={"engine": "scripted", "model": "scripted:first", "prices": {"prompt": 1.0, "output": 2.0}},
         student={"kind": "probe", "folds": 3, "repeats": 2},
         rationales={"support": "with_item", "opening_share": 0.5, "alike": 0.9, "without_reason": "keep_item"},
-        correction={"votes": 3, "review_budget": 18, "audit": 10, "teacher_share": 0.4, "gate_level": 0.2},
+        ask={"votes": 3},
+        correction={"review_budget": 18, "audit": 10, "teacher_share": 0.4, "gate_level": 0.2},
         pseudo_labels={
-            "votes": 2, "target_precision": 0.95, "assurance": 0.8, "review_budget": 5, "floor": 1, "cap": 7,
-            "quotas": {"支付页": 3}, "second_teacher": HASH,
+            "target_precision": 0.95, "review_budget": 5, "floor": 1, "cap": {"支付页": 3}, "second_teacher": HASH,
         },
         emit={
             "name": "golden", "licence": "cc-by-4.0", "reason_share": 0.8, "validation_share": 0.15, "waiting": "keep",
@@ -252,8 +252,9 @@ def run_www2025(folder: Path, commands: Commands) -> Sections:
         "teacher": HASH,
         "student": {"kind": "probe", "folds": 2, "images": "none"},
         "rationales": {"support": "reason_alone", "without_reason": "drop_item"},
-        "correction": {"votes": 1, "temperature": 0.0, "review_budget": 4, "audit": 4},
-        "pseudo_labels": {"votes": 1, "temperature": 0.0, "target_precision": 0.05},
+        "ask": {"votes": 1},
+        "correction": {"review_budget": 4, "audit": 4},
+        "pseudo_labels": {"target_precision": 0.05},
         "emit": {"near_duplicates": "keep", "waiting": "drop", "export": {"image_paths": "relative"}},
         "drift": {"relabelled": 0.3, "removed": 0.5, "balance": 1.0, "confidence": 1.0},
     }

@@ -14,5 +14,6 @@ trl.py            Parquet that contains the images, for trl and Hugging Face dat
 labels.py         plain labels for spreadsheets, and predictions
 ready.py          write training configurations beside the data  (emit.export.base, min_pixels, max_pixels, seed)
 trainer_files.py  fill a template from templates/students/ to get a trainer's configuration
+trainer_names.py  each trainer's names for the generations of Qwen-VL  (emit.export.base, student.base)
 student_set.py    write the training set of a student that an external trainer trains
 """

@@ -12,6 +12,7 @@ from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, Writer, put_in_place
 from tasks.dataset.export.ready import write_ready
+from tasks.dataset.export.trainer_names import check_base
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.records import Example
 from tasks.storage.files import report_full_disk
@@ -49,9 +50,10 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     each subset. Examples that can't be written in a format are listed in `folder`/left_out.jsonl.
 
     All files are first written to a temporary folder. At the end, `images/` and the formats' folders are replaced as a
-    whole, and folders of formats that are no longer written are removed. Raises StorageError if the disk is full; then
-    the previous files remain unchanged.
+    whole, and folders of formats that are no longer written are removed. Raises StorageError if the disk is full, and
+    what `check_base` raises; then the previous files remain unchanged.
     """
+    check_base(spec)
     folder = folder.resolve()
     scratch = folder / ".exports"  # also removes what a killed run has left
     shutil.rmtree(scratch, ignore_errors=True)

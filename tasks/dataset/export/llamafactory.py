@@ -21,6 +21,7 @@ from tasks.dataset.export.conversation import UnsupportedExample, make_messages_
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
+from tasks.models.qwen_vl import read_qwen_vl
 from tasks.models.token_budget import count_image_tokens
 from tasks.prompts.turns import IMAGE_TOKEN
 from tasks.records import Example
@@ -32,16 +33,19 @@ _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.json`. It leaves out examples that are clearly too long."""
-    return SubsetWriter(folder, name, partial(make_fitting_row, spec=spec), names, JsonArray)
+    row = partial(make_fitting_row, spec=spec, patch_size=read_qwen_vl(spec.base, spec.revision).patch_size)
+    return SubsetWriter(folder, name, row, names, JsonArray)
 
 
-def make_fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
+def make_fitting_row(
+    example: Example, images: Sequence[str], *, spec: ExportSpec, patch_size: int
+) -> dict[str, object]:
     """Return the example's row.
 
     Raises UnsupportedExample if the reader would misread it, or if it is clearly longer than `spec.max_tokens`.
     """
     row = make_messages_row(example, images)
-    tokens = estimate_tokens(example, spec)
+    tokens = estimate_tokens(example, spec, patch_size)
     if tokens > spec.max_tokens:
         detail = f"at least about {tokens} tokens, but only {spec.max_tokens} are allowed (`emit.export.max_tokens`)"
         raise UnsupportedExample(
@@ -50,18 +54,19 @@ def make_fitting_row(example: Example, images: Sequence[str], *, spec: ExportSpe
     return row
 
 
-def estimate_tokens(example: Example, spec: ExportSpec) -> int:
-    """Return a lower bound on the number of Qwen2-VL tokens in the example, estimated without a tokenizer.
+def estimate_tokens(example: Example, spec: ExportSpec, patch_size: int) -> int:
+    """Return a lower bound on the number of Qwen-VL tokens in the example, estimated without a tokenizer.
 
     An ideograph counts as half a token (0.55 to 0.7 in ordinary text). A digit counts as one token, and so does a word
     of any length. Punctuation and the chat template don't count. Images count at the size that the bounds in `spec`
     allow; images too thin to be resized don't count. So an example that fits is never rejected, but one that is up to
     twice too long may be accepted (even longer ones in scripts without spaces other than Chinese).
     """
+    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": patch_size}
     images = 0
     for image in example.images:
         with suppress(TooThin):
-            images += count_image_tokens(image, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
+            images += count_image_tokens(image, **bounds)
     text = " ".join(message.content.replace(IMAGE_TOKEN, " ") for message in example.messages)
     return images + len(_IDEOGRAPH.findall(text)) // 2 + len(_WORD_OR_DIGIT.findall(text))
 

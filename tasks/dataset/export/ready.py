@@ -10,7 +10,9 @@ import yaml
 from tasks.dataset.export.files import subset_name
 from tasks.dataset.export.llamafactory import write_dataset_info
 from tasks.dataset.export.trainer_files import Plain, write_configuration
+from tasks.dataset.export.trainer_names import name_for_trainer
 from tasks.dataset.settings import ExportSpec, Format
+from tasks.models.qwen_vl import read_qwen_vl
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Subset
 
@@ -61,9 +63,10 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
         "data": str(home),
         "dataset": name,
         "file": str(home / f"{name}.jsonl"),
+        **name_for_trainer(format, spec.base, read_qwen_vl(spec.base, spec.revision)),
         "base": os.path.abspath(spec.base) if Path(spec.base).is_dir() else spec.base,
         "revision": spec.revision,
-        "trust_remote_code": False,
+        "trust_remote_code": spec.trust_remote_code,
         "seed": spec.seed,
         "fold": 0,
         "min_pixels": spec.min_pixels,

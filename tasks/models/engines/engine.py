@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from tasks.models.engines.gpus import list_gpus
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.packages import require_model_packages
 from tasks.records import Generation, Request
@@ -111,6 +112,10 @@ def open_engine(spec: EngineSpec, place: Workplace) -> Engine:
         from tasks.models.engines.vllm.engine import VllmEngine
 
         return VllmEngine(spec, place)
+    if list_gpus():
+        from tasks.models.engines.local.child_engine import ChildEngine
+
+        return ChildEngine(spec, place)
     from tasks.models.engines.local.engine import LocalEngine
 
     return LocalEngine(spec, place)

@@ -4,8 +4,9 @@ import os
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from tasks.settings import Settings
+from tasks.settings import MAX_PIXELS, MIN_PIXELS, Settings
 
 
 class Prices(Settings):
@@ -46,7 +47,28 @@ STAND_IN = "LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"
 """Environment variable that the tests set, so that scripted engines are treated as the models that they imitate."""
 
 
-class EngineSpec(Settings):
+class ServingSettings(Settings):
+    """How a model is run: the keys of a teacher or generator and, under `student.scoring`, of trained students."""
+
+    batch_size: int = Field(default=8, ge=1, description="Number of items per batch (local)")
+    concurrency: int = Field(
+        default=64,
+        ge=1,
+        description="Maximum number of requests in flight, over all addresses; fewer while the server is overloaded "
+        "(server, vllm)",
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="Number of GPUs per copy of the model (vllm)")
+    data_parallel_size: int = Field(default=1, ge=1, description="Number of copies of the model (vllm)")
+    gpu_memory_utilization: float | None = Field(
+        default=None, gt=0, le=1, description="Fraction of each GPU's memory to use; vLLM's default if unset (vllm)"
+    )
+    extra_args: tuple[str, ...] = Field(
+        default=(),
+        description="Further arguments of `vllm serve`, e.g. [--api-server-count, '4'], for many images (vllm)",
+    )
+
+
+class EngineSpec(ServingSettings):
     """Which model answers, and how it runs."""
 
     engine: Literal["vllm", "server", "local", "scripted"] = Field(
@@ -61,22 +83,15 @@ class EngineSpec(Settings):
         default=None,
         description="Folder of a peft adapter to load with the model; for `server`, the adapter's name on the server",
     )
-    adapters: tuple[str, ...] = Field(
-        default=(),
-        description="Folders of further adapters for the same server, which answers with one adapter at a time (vllm)",
+    adapters: SkipJsonSchema[tuple[str, ...]] = Field(
+        default=(), description="Folders of all adapters that one server serves, one at a time"
     )
-    trust_remote_code: bool = Field(default=False, description="Allow Python code that comes with the model to run")
+    trust_remote_code: SkipJsonSchema[bool] = Field(default=False, description="As at the top level")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Data type of the weights"
     )
-    min_pixels: int = Field(
-        default=56 * 56, ge=28 * 28, description="Minimum area of an image in pixels; smaller images are enlarged"
-    )
-    max_pixels: int = Field(
-        default=1280 * 28 * 28,
-        ge=28 * 28,
-        description="Maximum area of an image in pixels; larger images are shrunk. 784 pixels make one token",
-    )
+    min_pixels: SkipJsonSchema[int] = Field(default=MIN_PIXELS, description="As at the top level")
+    max_pixels: SkipJsonSchema[int] = Field(default=MAX_PIXELS, description="As at the top level")
     context_length: int | None = Field(
         default=None,
         ge=256,
@@ -84,14 +99,7 @@ class EngineSpec(Settings):
     )
     prices: Prices = Field(default=Prices(), description="Prices for computing the cost of a run")
 
-    # local
-    device_map: str | None = Field(
-        default=None,
-        description="Device map of transformers, e.g. `auto`; if unset, one CUDA device or the CPU (local)",
-    )
-    batch_size: int = Field(default=8, ge=1, description="Number of items per batch (local)")
-
-    # server and vllm
+    # server
     base_urls: tuple[str, ...] = Field(
         default=(),
         description="Server addresses, e.g. http://host:8000/v1; requests are distributed over all of them (server)",
@@ -109,34 +117,6 @@ class EngineSpec(Settings):
     extra_body: dict[str, Any] = Field(
         default={},
         description="Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)",
-    )
-    concurrency: int = Field(
-        default=64, ge=1, description="Maximum number of requests in flight, over all addresses (server, vllm)"
-    )
-    timeout_seconds: float = Field(
-        default=300.0, gt=0, description="Maximum seconds to wait for one answer (server, vllm)"
-    )
-    patience_seconds: float = Field(
-        default=600.0,
-        gt=0,
-        description="The run ends when no answer at all has arrived for this many seconds (server, vllm)",
-    )
-
-    # vllm
-    tensor_parallel_size: int = Field(default=1, ge=1, description="Number of GPUs per copy of the model (vllm)")
-    data_parallel_size: int = Field(default=1, ge=1, description="Number of copies of the model (vllm)")
-    api_server_count: int = Field(
-        default=1, ge=1, description="Number of processes that prepare images and prompts (vllm)"
-    )
-    gpu_memory_utilization: float | None = Field(
-        default=None, gt=0, le=1, description="Fraction of each GPU's memory to use; vLLM's default if unset (vllm)"
-    )
-    quantization: str | None = Field(
-        default=None, description="vLLM's name of the quantisation method, e.g. awq (vllm)"
-    )
-    start_seconds: float = Field(default=1800.0, gt=0, description="Maximum seconds for loading the model (vllm)")
-    extra_args: tuple[str, ...] = Field(
-        default=(), description="Further arguments, passed unchanged to `vllm serve` (vllm)"
     )
 
     @property

@@ -14,8 +14,8 @@ from flows.service.server import apply_environment
 
 apply_environment()
 
-from flows.config import DemoConfig  # noqa: E402
 from flows.service.server import find_or_start_server  # noqa: E402
+from tasks.demo.settings import DemoConfig  # noqa: E402
 
 STEPS = 100
 

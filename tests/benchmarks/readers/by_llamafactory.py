@@ -8,6 +8,7 @@ import yaml
 from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from tests.benchmarks.readers.read import Read, counted, one_pad, pixels, write_read
 
@@ -24,15 +25,27 @@ def main(export: Path, scratch: Path, out: Path) -> None:
     tokenizer, processor = module["tokenizer"], module["processor"]
     template = get_template_and_fix_tokenizer(tokenizer, data_args)
     found = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+    reader = processor.image_processor
     bounds = {"image_max_pixels": processor.image_max_pixels, "image_min_pixels": processor.image_min_pixels}
     rows = []
     for row in [*found["train_dataset"], *found.get("eval_dataset", [])]:
         images = template.mm_plugin._regularize_images(row["images"] or [], **bounds)["images"]
         ids = counted(row["input_ids"], row["labels"])
         rows.append(
-            Read(one_pad(tokenizer.decode(row["input_ids"])), tokenizer.decode(ids), tuple(map(pixels, images)))
+            Read(
+                one_pad(tokenizer.decode(row["input_ids"])),
+                tokenizer.decode(ids),
+                tuple(pixels(_as_seen(image, reader)) for image in images),
+            )
         )
     write_read(out, version("llamafactory"), rows)
+
+
+def _as_seen(image, reader):
+    """The image at the size that the image processor gives it after LLaMA-Factory."""
+    size = {"min_pixels": reader.size["shortest_edge"], "max_pixels": reader.size["longest_edge"]}
+    height, width = smart_resize(image.height, image.width, factor=reader.patch_size * reader.merge_size, **size)
+    return image.resize((width, height))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers import AutoProcessor
 
 from tasks.demo.dataset import write_demo
 from tasks.items.images import MAX_PIXELS, check_image
@@ -55,7 +54,8 @@ SHAPES = (
 )
 
 SIZE = 112, 168
-"""Width and height of the demo's screens, multiples of Qwen2-VL's patches: nothing is resized."""
+"""Width and height of the demo's screens, multiples of Qwen2-VL's patches: only for Qwen3-VL they are resized."""
+MIN_PIXELS = 56 * 56
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,10 @@ def _said(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [_text(text)]}
 
 
-def expected(case: Case, processor: AutoProcessor) -> Read:
-    """The case as transformers' chat template for Qwen2-VL renders our prompt, and its images as models see them."""
+def expected(case: Case, processor: Any) -> Read:
+    """The case as the base's own chat template renders our prompt, and its images as models see them."""
     text: str = processor.apply_chat_template(case.turns, tokenize=False)
-    seen = open_images(case.example.images, min_pixels=28 * 28, max_pixels=SIZE[0] * SIZE[1]) or []
+    bounds = {"min_pixels": MIN_PIXELS, "max_pixels": SIZE[0] * SIZE[1]}
+    patch_size = processor.image_processor.patch_size
+    seen = open_images(case.example.images, **bounds, patch_size=patch_size) or []
     return Read(text, case.turns[-1]["content"][0]["text"], tuple(map(pixels, seen)))

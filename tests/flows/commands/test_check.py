@@ -15,8 +15,8 @@ from flows.config import load_config
 from tasks.errors import LabelstillError
 from tasks.items.images import MAX_PIXELS
 from tasks.items.known_files import KNOWN, KnownFiles
+from tasks.models.settings import AskSettings
 from tasks.packs.pack import TEMPLATES
-from tasks.rationales.settings import RationaleSettings
 from tasks.records import Split
 from tests.conftest import ROOT, PrefectServer
 from tests.flows.small_run import small_config
@@ -151,8 +151,8 @@ def test_a_file_that_is_unusable_as_a_whole_is_one_error(planted: tuple[Path, di
 def test_the_estimate_is_within_a_tenth_of_what_the_run_asks(prefect_server: PrefectServer, tmp_path: Path) -> None:
     from flows.distill import distill
 
-    once = RationaleSettings(attempts=1)  # how many reasons are asked for again depends on the model
-    config = small_config(tmp_path).model_copy(update={"rationales": once})
+    once = AskSettings(attempts=1)  # how many reasons are asked for again depends on the model
+    config = small_config(tmp_path).model_copy(update={"ask": once})
     report = check(config)
     records = distill(config)
     asked = sum(record.costs.asked for record in records.values())

@@ -13,7 +13,7 @@ from tasks.models.image_cache import ImageCache, TooThin, compute_sides, fill_ca
 from tasks.models.unanswered import BadMedia
 from tasks.records import ImageRef
 
-BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784}
+BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784, "patch_size": 14}
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -46,14 +46,14 @@ def test_sides_are_those_of_smart_resize(patch_size: int) -> None:
     for width, height in np.exp(rng.uniform(0, 9, (2000, 2))).astype(int).tolist():
         image = ImageRef(path="a.png", sha256="0" * 64, width=width, height=height)
         try:
-            expected = smart_resize(height, width, 2 * patch_size, **BOUNDS)[::-1]
+            expected = smart_resize(height, width, 2 * patch_size, BOUNDS["min_pixels"], BOUNDS["max_pixels"])[::-1]
         except ValueError:
             expected = (0, 0)
         if 0 in expected:
             with pytest.raises(TooThin):
-                compute_sides(image, **BOUNDS, patch_size=patch_size)
+                compute_sides(image, **BOUNDS | {"patch_size": patch_size})
         else:
-            assert compute_sides(image, **BOUNDS, patch_size=patch_size) == expected
+            assert compute_sides(image, **BOUNDS | {"patch_size": patch_size}) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_the_model_sees_what_qwen_vl_utils_makes(
     cache: ImageCache, tmp_path: Path, name: str, suffix: str, patch_size: int
 ):
     image = saved(tmp_path, name)
-    file = cache.file(image, **BOUNDS, patch_size=patch_size)
+    file = cache.file(image, **BOUNDS | {"patch_size": patch_size})
     assert file.suffix == suffix
     assert file.parent == cache.folder / image.sha256[:2]
-    (opened,) = cache.open([image], **BOUNDS, patch_size=patch_size) or []
+    (opened,) = cache.open([image], **BOUNDS | {"patch_size": patch_size}) or []
     expected = fetch_image({"image": image.path, **BOUNDS}, image_patch_size=patch_size)
     assert opened.mode == "RGB"
-    assert opened.size == expected.size == compute_sides(image, **BOUNDS, patch_size=patch_size)
+    assert opened.size == expected.size == compute_sides(image, **BOUNDS | {"patch_size": patch_size})
     assert opened.width % (2 * patch_size) == opened.height % (2 * patch_size) == 0
     off = np.abs(pixels(opened).astype(int) - pixels(expected))
     # JPEG at this quality is not lossless, but no visible detail of a screenshot may be lost
@@ -102,7 +102,7 @@ def test_orientation_transparency_and_palette(cache: ImageCache, tmp_path: Path)
 
 def test_each_bound_has_its_own_file_and_a_second_pass_reads_no_source(cache: ImageCache, tmp_path: Path):
     image = saved(tmp_path, "a.png")
-    small, large = cache.file(image, min_pixels=3136, max_pixels=3136), cache.file(image, **BOUNDS)
+    small, large = cache.file(image, min_pixels=3136, max_pixels=3136, patch_size=14), cache.file(image, **BOUNDS)
     assert small != large
     Path(image.path).unlink()
     assert cache.file(image, **BOUNDS) == large

@@ -11,7 +11,7 @@ from tasks.models.engines.scripted import ScriptedEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.failures import FailureLimit
 from tasks.models.ledger.ledger import Ledger
-from tasks.models.settings import VoteSettings
+from tasks.models.settings import AskSettings
 from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import TEMPLATES, load_pack
 from tasks.prompts.prompter import Prompter
@@ -37,13 +37,13 @@ class Recording(Asker):
 
 @pytest.mark.parametrize("given", ["申请退款", None])
 def test_a_teacher_labels_by_votes_without_the_given_label(tmp_path: Path, given: str | None) -> None:
-    prompts, settings = prompter(), VoteSettings(votes=2)
+    prompts, settings = prompter(), AskSettings(votes=2)
     samples = [sample(f"s{n}", given=given) for n in range(3)]
     with Ledger(tmp_path / "ledger.sqlite") as ledger, Recording(ledger, ScriptedEngine) as asker:
         found = label_with_teacher(asker, prompts, samples, SPEC, settings, 5, "labels")
     assert [p.sample_id for p in found] == ["s0", "s1", "s2"]
     assert {(p.source, p.model, sum(p.votes.values())) for p in found} == {("teacher", "m", 2)}
-    blind = [prompts.classify(sample(f"s{n}", given=None), settings.sampling(5)) for n in range(3)]
+    blind = [prompts.classify(sample(f"s{n}", given=None), settings.sample_votes(5)) for n in range(3)]
     assert [r.key for r in asker.asked] == [r.key for r in blind]
 
 
@@ -66,4 +66,4 @@ def test_descriptions_that_fail_in_bulk_are_an_error(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger, Asker(ledger, CutOff, limit=limit) as asker:
         message = r"pseudo_labels: 6 of 6 questions failed \(teacher describes items\).*truncated, 6 times"
         with pytest.raises(TooManyFailures, match=message):
-            label_with_teacher(asker, prompts, [sample(f"s{n}") for n in range(6)], SPEC, VoteSettings(), 5, "labels")
+            label_with_teacher(asker, prompts, [sample(f"s{n}") for n in range(6)], SPEC, AskSettings(), 5, "labels")

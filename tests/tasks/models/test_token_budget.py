@@ -78,11 +78,12 @@ def dialogue(turns: int, keep: int, images_a_turn: int = 1, **fields: int) -> Re
 @pytest.mark.parametrize(("min_pixels", "max_pixels"), BOUNDS)
 def test_an_image_costs_what_the_processor_makes_of_it(min_pixels: int, max_pixels: int) -> None:
     processor = Qwen2VLImageProcessor(size={"shortest_edge": min_pixels, "longest_edge": max_pixels})
+    bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     for width, height in SIZES:
         grid = processor(images=[Image.new("RGB", (width, height))], return_tensors="np")["image_grid_thw"][0]
         # one token per 2 × 2 patches of 14 pixels, and two that frame an image
         expected = int(grid.prod()) // 4 + 2
-        assert count_image_tokens(sized(width, height), min_pixels=min_pixels, max_pixels=max_pixels) == expected
+        assert count_image_tokens(sized(width, height), **bounds, patch_size=14) == expected
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 700), (31, 31), (1200, 90)])
@@ -90,14 +91,15 @@ def test_an_opened_image_costs_the_same(tmp_path: Path, width: int, height: int)
     file = tmp_path / "a.png"
     Image.new("RGB", (width, height)).save(file)
     ref = sized(width, height, str(file))
-    (opened,) = open_images([ref], min_pixels=56 * 56, max_pixels=200 * 784) or []
-    assert opened.width * opened.height // 784 + 2 == count_image_tokens(ref, min_pixels=56 * 56, max_pixels=200 * 784)
+    bounds = {"min_pixels": 56 * 56, "max_pixels": 200 * 784, "patch_size": 14}
+    (opened,) = open_images([ref], **bounds) or []
+    assert opened.width * opened.height // 784 + 2 == count_image_tokens(ref, **bounds)
 
 
 def test_an_estimate_is_images_text_and_a_frame() -> None:
     asking = prompter()
     costs = [
-        estimate_prompt_tokens(asking.classify(sample("s", *content), Sampling()))
+        estimate_prompt_tokens(asking.classify(sample("s", *content), Sampling()), patch_size=14)
         for content in (
             ("用户: 在",),
             ("用户: 在", image()),

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def render(pack: str, task: str, template: str) -> str:
         with_reason, without = (make_user_text(asking.classify(subject, GREEDY, with_reason=w)) for w in (True, False))
         return f"{with_reason}\n--- without a reason ---\n{without}"
     return f"{asking.answer(label, '看到“漏”字')}\n{asking.answer(label)}"
+
+
+def test_a_prompter_that_has_rendered_asks_the_same_in_another_process() -> None:
+    asking, subject = prompter("demo"), item("demo", "dialogue")
+    asked = asking.classify(subject, GREEDY, with_reason=True)
+    assert pickle.loads(pickle.dumps(asking)).classify(subject, GREEDY, with_reason=True) == asked
 
 
 @pytest.mark.parametrize("pack", ["www2025", "demo"])

@@ -25,7 +25,7 @@ def answer(id: str, p: float, label: str = LABEL) -> Prediction:
 
 
 def make_settings(target: float, **settings: Any) -> PseudoLabelSettings:
-    return PseudoLabelSettings(target_precision=target, assurance=0.9, **settings)
+    return PseudoLabelSettings(target_precision=target, **settings)
 
 
 def decide_alone(
@@ -104,7 +104,7 @@ def test_the_kept_set_reaches_its_mean_and_leaves_out_nothing_better(ps: list[fl
     assert set(kept(decide_alone(predictions[::-1], target))) == {p.sample_id for p in stay}
 
 
-# --- verdicts, quotas ----------------------------------------------------------------------------------------
+# --- verdicts, caps ------------------------------------------------------------------------------------------
 
 
 def test_verdicts_override_everything() -> None:
@@ -127,10 +127,11 @@ def test_a_reason_for_another_label_is_removed() -> None:
     assert [p.reason for p in stay] == ["r", ""]
 
 
-def test_caps_and_quotas_leave_out_the_least_confident_of_a_class() -> None:
+def test_caps_leave_out_the_least_confident_of_a_class() -> None:
     predictions = [answer(f"{label}{i}", 0.99 - i / 100, label) for label in "abc" for i in range(5)]
-    trust = decide_alone(predictions, 0.5, cap=3, quotas={"a": 1, "nobody": 4})
-    assert kept(trust) == ["a0", "b0", "b1", "b2", "c0", "c1", "c2"]
+    trust = decide_alone(predictions, 0.5, cap={"a": 1, "b": 3, "nobody": 4})
+    assert kept(trust) == ["a0", "b0", "b1", "b2", "c0", "c1", "c2", "c3", "c4"]
+    assert kept(decide_alone(predictions, 0.5, cap=1)) == ["a0", "b0", "c0"]
     assert {i.decision for i in trust.items if i.sample_id not in kept(trust)} == {PoolDecision.OVER_QUOTA}
     assert "quota" in trust.items[1].why
 

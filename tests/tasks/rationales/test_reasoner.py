@@ -12,6 +12,7 @@ from tasks.models.engines.engine import Usage
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.failures import FailureLimit
 from tasks.models.ledger.ledger import Ledger
+from tasks.models.settings import AskSettings
 from tasks.rationales.reasoner import Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings, Support
 from tasks.records import FreeText, Generation, LabelAnswer, Outcome, Request, Sample
@@ -52,11 +53,11 @@ class Model:
         """Nothing to free."""
 
     def find(self, attempts: int = 2, support: Support = Support.NO) -> Reasons:
-        settings = RationaleSettings(attempts=attempts, support=support)
+        settings, ask = RationaleSettings(support=support), AskSettings(attempts=attempts)
         spec = EngineSpec(engine="scripted", model="scripted:")
         with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
             asker = Asker(ledger, lambda _: self, limit=FailureLimit("rationales", self.max_failed_share))
-            return find_reasons(asker, prompter(), SAMPLES, spec, settings, seed=0)
+            return find_reasons(asker, prompter(), SAMPLES, spec, settings, ask, seed=0)
 
     def _answer(self, request: Request) -> Generation:
         self.asked.append(request)
@@ -209,5 +210,5 @@ def test_first_questions_are_what_they_were_without_complaints() -> None:
     model = Model(UNLIKE)
     model.find(attempts=1)
     subject: Sample = SAMPLES[0]
-    plain = prompter().rationale(subject, "申请退款", RationaleSettings().sampling(0, seed=0))
+    plain = prompter().rationale(subject, "申请退款", AskSettings().sample_reason(0, seed=0))
     assert model.asked[0].key == plain.key

@@ -25,7 +25,7 @@ from tasks.prompts.prompter import Prompter
 from tasks.records import ImageRef, Sample, content_digest
 from tasks.students.external import ExternalRecipe
 from tasks.students.external_output import find_student_checkpoint
-from tasks.students.settings import ExternalSpec
+from tasks.students.settings import ExternalSpec, ScoringSettings
 from tests.tasks.making import prompter, sample
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -175,7 +175,7 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
     )
     configured = ExternalSpec(
         trainer="swift",
-        base="a/b",
+        base="Qwen/Qwen2.5-VL-3B-Instruct",
         template=str(own),
         settings={"epochs": 2, "note2": "${dataset}", "finetuning_type": None},
         environment={"SAID": "aloud"},
@@ -184,7 +184,13 @@ def test_options_and_environment_of_ones_own(train: list[Sample], tmp_path: Path
     folder = train_student(configured, train, tmp_path / "one")
     config = yaml.safe_load((folder / "train.yaml").read_text("utf-8"))
     assert config.pop("output_dir") and config.pop("dataset")
-    assert config == {"seed": 7, "note": "fold 1 of a/b", "lists": [1, 2], "epochs": 2, "note2": "labelstill"}
+    assert config == {
+        "seed": 7,
+        "note": "fold 1 of Qwen/Qwen2.5-VL-3B-Instruct",
+        "lists": [1, 2],
+        "epochs": 2,
+        "note2": "labelstill",
+    }
     assert (folder / "train.log").read_text("utf-8").startswith(f"aloud {112 * 168}\n")
 
 
@@ -213,15 +219,6 @@ def test_the_other_kind_of_checkpoint_is_not_taken_for_the_one_asked_for(train: 
         train_student(mixed, train, tmp_path / "one")
 
 
-def test_a_trainer_that_takes_too_long_is_ended_with_its_children(train: list[Sample], tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    began = time.monotonic()
-    with pytest.raises(EngineError, match="timeout_seconds: 3"):
-        train_student(spec("llamafactory", "hang", str(pids), timeout_seconds=3), train, tmp_path / "one")
-    assert time.monotonic() - began < 25
-    assert all(has_ended(int(pid)) for pid in pids.read_text().split())
-
-
 def test_a_trainer_that_is_killed_is_an_error(train: list[Sample], tmp_path: Path) -> None:
     killed = spec(command=("sh", "-c", "echo working on ${config}; kill -9 $$"))
     with pytest.raises(EngineError, match=r"was killed by signal 9 .*\n  working on"):
@@ -245,7 +242,7 @@ def test_when_we_are_killed_the_trainer_ends_too(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = (
         "import os, sys; from pathlib import Path; from tasks.students.external_process import run_child\n"
-        "run_child(sys.argv[2:], Path(sys.argv[1]), os.environ, None, lambda: None)"
+        "run_child(sys.argv[2:], Path(sys.argv[1]), os.environ, lambda: None)"
     )
     trainer = [sys.executable, str(SMALL), "hang", "-", str(pids)]
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), *trainer], cwd=ROOT)
@@ -258,12 +255,15 @@ def test_when_we_are_killed_the_trainer_ends_too(tmp_path: Path) -> None:
 def test_what_cannot_be_run_is_said_before_anything_starts(train: list[Sample], tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("output_dir: ${outptu}\n", "utf-8")
+    odd = tmp_path / "odd ${x}"
+    odd.mkdir()
+    (odd / "config.json").write_text('{"model_type": "qwen2_vl"}')
     cases = [
         (spec(template=str(bad)), r"bad\.yaml, `output_dir`: unknown word \$\{outptu\}; known words are base, data"),
         (spec(template="nowhere.yaml"), "student.template: no file nowhere.yaml.*swift_lora.yaml"),
         (spec(deepspeed="zero9"), "student.deepspeed: no file zero9.*deepspeed_zero2.json"),
         (spec(command=("no-such-trainer", "${config}")), "`no-such-trainer` is not on PATH"),
-        (spec(base="odd/${x}"), "rename the path"),
+        (spec(base=str(odd)), "rename the path"),
     ]
     for case, says in cases:
         with pytest.raises(ConfigError, match=says):
@@ -290,7 +290,7 @@ def test_the_digest_follows_what_a_student_is_made_of(train: list[Sample], tmp_p
     own = tmp_path / "own.yaml"
     own.write_text("a: 1\n", "utf-8")
     digest = ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train, 0)
-    same = spec(template=str(own), folds=9, scoring_batch_size=1, timeout_seconds=5)
+    same = spec(template=str(own), folds=9, scoring=ScoringSettings(batch_size=1))
     assert digest == ExternalRecipe(same, prompter(), 0).digest(train[::-1], 0)
     others = [
         ExternalRecipe(spec(template=str(own)), prompter(), 0).digest(train, 1),

@@ -6,6 +6,8 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -23,11 +25,12 @@ from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_user_content
 from tasks.records import LabelAnswer, Sample, Sampling, Split
+from tasks.students import lora_checkpoints
 from tasks.students.asking import choose_base_engine
-from tasks.students.lora import LoraRecipe
+from tasks.students.lora import LoraRecipe, choose_taught_items
 from tasks.students.lora_checkpoints import Watch, find_newest_checkpoint
-from tasks.students.lora_dataset import choose_taught_items, make_dataset
-from tasks.students.settings import StudentSpec
+from tasks.students.lora_dataset import make_dataset
+from tasks.students.settings import ScoringSettings, StudentSpec
 
 PIXELS = 112 * 168
 PICKLED = {".bin", ".pt", ".pth", ".pkl"}
@@ -43,7 +46,6 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> StudentSpec:
         gradient_accumulation=1,
         gradient_checkpointing=False,
         learning_rate=1e-2,
-        dtype="float32",
         min_pixels=PIXELS,
         max_pixels=PIXELS,
     )
@@ -110,14 +112,6 @@ def test_a_student_learns_its_items_and_is_not_trained_twice(
     assert seen == []
 
 
-def test_a_fold_ends_when_its_seconds_are_used_up(
-    spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
-) -> None:
-    hasty = spec.model_copy(update={"seconds_a_fold": 0.01})
-    folder = LoraRecipe(hasty, prompter).train(samples, 0, tmp_path / "student", lambda *_: None)
-    assert json.loads((folder / "student.json").read_text("utf-8"))["steps"] == 1
-
-
 class _Interrupted(Exception):
     pass
 
@@ -131,7 +125,8 @@ def train_until(end: str, spec: StudentSpec, samples: list[Sample], folder: Path
         if done == step:
             raise _Interrupted
 
-    LoraRecipe(spec, demo_prompter(), repeat=2).train(samples, 1, folder, moved)
+    with patch.multiple(lora_checkpoints, FIRST_SECONDS=0.0, SAVING_SHARE=1e9):  # a checkpoint after each step
+        LoraRecipe(spec, demo_prompter(), repeat=2).train(samples, 1, folder, moved)
 
 
 @pytest.mark.parametrize("end", ["error", pytest.param("kill", marks=pytest.mark.slow)])
@@ -139,7 +134,7 @@ def test_an_interrupted_fold_goes_on_from_its_newest_whole_checkpoint_as_if_noth
     end: str, spec: StudentSpec, prompter: Prompter, samples: list[Sample], tmp_path: Path
 ) -> None:
     # 8 steps, 4 an epoch: ended in the middle of the second
-    short = spec.model_copy(update={"epochs": 2, "batch_size": 2, "checkpoint_seconds": 1e-6})
+    short = spec.model_copy(update={"epochs": 2, "batch_size": 2})
     folder = tmp_path / "student"
     if end == "kill":
         arguments = (end, short, samples, folder, 7)
@@ -192,14 +187,34 @@ def test_what_another_recipe_left_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_seconds_before_a_kill_count() -> None:
-    control = TrainerControl()
-    state = TrainerState(global_step=3, max_steps=9, log_history=[{"loss": 1.0, "seconds": 50.0}])
-    for limit, stops in ((1000, False), (40, True)):
-        watch = Watch(lambda *_: None, limit, checkpoint_seconds=60)
-        watch.on_train_begin(None, state, control)
+    watch = Watch(lambda *_: None)
+    state = TrainerState(
+        global_step=3, max_steps=9, log_history=[{"loss": 1.0, "seconds": 50.0, "seconds_waiting": 5.0}]
+    )
+    watch.on_train_begin(None, state, TrainerControl())
+    assert 50 <= watch.spent < 55
+    assert watch.waiting_share == pytest.approx(0.1, rel=0.1)
+
+
+def test_saving_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = [0.0]
+    monkeypatch.setattr(lora_checkpoints.time, "monotonic", lambda: now[0])
+    watch, state, arguments = (
+        Watch(lambda *_: None),
+        TrainerState(global_step=1, max_steps=900),
+        SimpleNamespace(output_dir=tmp_path),
+    )
+    (tmp_path / "checkpoint-1").mkdir()
+    watch.on_train_begin(None, state, TrainerControl())
+    saved: list[float] = []
+    for second in range(1, 200):
+        control, now[0] = TrainerControl(), max(now[0], float(second))
         watch.on_step_end(None, state, control)
-        assert control.should_training_stop == stops
-        assert 50 <= watch.spent < 55
+        if control.should_save:
+            saved.append(now[0])
+            now[0] += 4  # seconds that saving takes
+            watch.on_save(arguments, state, control)
+    assert saved == [2, 87, 172]
 
 
 def test_two_that_want_the_same_student_train_it_once(
@@ -266,7 +281,12 @@ def test_the_digest_follows_what_a_student_is_made_of(
     spec: StudentSpec, prompter: Prompter, samples: list[Sample]
 ) -> None:
     digest = LoraRecipe(spec, prompter).digest(samples, 0)
-    same = {"scoring_batch_size": 2, "folds": 3, "repeats": 2, "checkpoint_seconds": 9.0, "report_to": ("wandb",)}
+    same = {
+        "scoring": ScoringSettings(batch_size=2),
+        "folds": 3,
+        "repeats": 2,
+        "report_to": ("wandb",),
+    }
     assert digest == LoraRecipe(spec.model_copy(update=same), prompter, reasons={}).digest(samples[::-1], 0)
     relabelled = samples[0].model_copy(update={"given": samples[1].given})
     others = [

@@ -18,18 +18,17 @@ import transformers
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import identify_model
+from tasks.models.engines.local.child_engine import WINDOW
 from tasks.models.engines.local.decoding import Decoder, Draw
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.qwen_vl import read_qwen_vl
 from tasks.models.token_budget import Fitted, PromptBudget
 from tasks.models.unanswered import Unanswered, make_unanswered, summarise
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
-
-WINDOW = 8
-"""Number of batches that are read from the stream at a time; their requests are sorted by length."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,6 @@ class LocalEngine:
     not depend on the other requests in its batch.
     """
 
-    notes: tuple[str, ...] = ()
-
     def __init__(self, spec: EngineSpec, place: Workplace) -> None:
         """Load the model and adapter of `spec`; raise EngineError, saying how to fix it, when that fails."""
         self._batch_size = spec.batch_size
@@ -59,6 +56,8 @@ class LocalEngine:
         self._model, self._processor = load_model(spec)
         self._decoder: Any = Decoder(self._model, self._processor.tokenizer)
         self._budget = PromptBudget(self._processor)
+        thinks = read_qwen_vl(spec.model, spec.revision).thinks
+        self.notes = (f"{spec.model} is asked to answer without thinking first",) if thinks else ()
         positions: int = self._model.config.get_text_config().max_position_embeddings
         self._context = min(positions, spec.context_length or positions)
         self._openers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")

@@ -5,23 +5,25 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import EngineError
 from tasks.models.engines.identity import check_folders
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.qwen_vl import load_processor, read_qwen_vl
 from tasks.models.unanswered import summarise
 
 
 def load_model(spec: EngineSpec) -> tuple[Any, Any]:
     """Return the model (with its adapter) and its processor; raise EngineError, saying how to fix it, if that fails."""
     check_folders(spec)
-    device = spec.device_map or ("cuda" if torch.cuda.is_available() else "cpu")
+    read_qwen_vl(spec.model, spec.revision)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     transformers_logging.disable_progress_bar()  # one bar per fold would bury the run's own lines
     shared = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
-        processor = AutoProcessor.from_pretrained(spec.model, **shared)
+        processor = load_processor(spec.model, **shared)
         model = AutoModelForImageTextToText.from_pretrained(
             spec.model,
             use_safetensors=True,
@@ -35,21 +37,6 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
     if spec.adapter is not None:
         model = _load_adapter(model, spec.adapter)
     return model.eval(), processor
-
-
-def read_patch_size(spec: EngineSpec) -> int:
-    """Return the side of the model's image patches in pixels; 14, as in Qwen2-VL, if the processor cannot be loaded."""
-    at_hand = spec.engine == "server" and spec.tokenizer is None  # a server may use a name of its own
-    try:
-        reader: Any = AutoImageProcessor.from_pretrained(
-            spec.tokenizer or spec.model,
-            revision=None if spec.tokenizer else spec.revision,
-            trust_remote_code=spec.trust_remote_code,
-            local_files_only=at_hand,
-        )
-    except Exception:  # opening the engine reports the reason
-        return 14
-    return int(reader.patch_size)
 
 
 def _load_adapter(model: Any, adapter: str) -> Any:
@@ -70,7 +57,7 @@ def _suggest_fix(spec: EngineSpec, error: Exception) -> str:
     if "safetensors" in text:
         return "only weights in safetensors format can be loaded; convert the checkpoint"
     if isinstance(error, torch.OutOfMemoryError):
-        return "set `dtype: bfloat16` or `device_map: auto`, or use a smaller model"
+        return "set `dtype: bfloat16` or `engine: vllm` with `tensor_parallel_size`, or use a smaller model"
     if Path(spec.model).is_dir():
         return "the folder must contain config, processor, tokenizer and safetensors weights of a Qwen-VL checkpoint"
     return "check `model` and `revision`, and that the hub can be reached or its cache has the model"

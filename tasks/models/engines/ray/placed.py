@@ -19,7 +19,7 @@ from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, join_c
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine, make_server_name, make_server_process, require_build
 from tasks.models.engines.vllm.options import spans_nodes
-from tasks.models.engines.vllm.process import ServerProcess
+from tasks.models.engines.vllm.process import START_SECONDS, ServerProcess
 
 _CLOSE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
@@ -46,7 +46,7 @@ def open_on_cluster(spec: EngineSpec, place: Workplace, runner: RayRunner, requi
     name = make_server_name(spec)
     key = secrets.token_urlsafe(32)
     make = partial(make_server_process, spec, build=build, name=name, key=key)
-    servers = PlacedServers(ray, make, place, requirements, runner, model=name, key=key, seconds=spec.start_seconds)
+    servers = PlacedServers(ray, make, place, requirements, runner, model=name, key=key, seconds=START_SECONDS)
     return VllmEngine(spec, place, servers)
 
 
@@ -125,8 +125,8 @@ class PlacedServers:
             found = self._ray.cluster_resources()
             raise EngineError(
                 f"{len(late)} of {len(calls)} copies of the engine did not start within {self._seconds:.0f} s; the "
-                f"cluster has {found.get('CPU', 0):.0f} CPUs and {found.get('GPU', 0):.0f} GPUs; add nodes, lower "
-                "`replicas`, or raise `start_seconds`"
+                f"cluster has {found.get('CPU', 0):.0f} CPUs and {found.get('GPU', 0):.0f} GPUs; add nodes or "
+                "lower `replicas`"
             )
 
     def note_answer(self) -> None:
@@ -135,7 +135,7 @@ class PlacedServers:
     def revive(self, base_url: str) -> str:
         """Restart the server of `base_url` if it is dead, and return its address, which may be new.
 
-        Raises EngineError when the server does not answer within `start_seconds`.
+        Raises EngineError when the server does not answer within START_SECONDS.
         """
         actor = self._actor_of[base_url]
         deadline = time.monotonic() + self._seconds

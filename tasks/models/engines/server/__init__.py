@@ -1,7 +1,8 @@
 """Answer with an OpenAI-compatible server, and keep the server busy.
 
-engine.py        preparing requests and keeping a fixed number in flight      (concurrency)
-client.py        choosing the address to ask, and giving up when none answers (base_urls, patience_seconds)
+engine.py        preparing requests and keeping the server busy
+client.py        choosing the address to ask, and giving up when none answers (base_urls)
+pacing.py        how many requests may be in flight, and when one is overdue  (concurrency)
 retries.py       deciding which failures are retried, how often and after what wait
 capabilities.py  testing by tiny requests what the server can do
 chat.py          building the body of a chat completion, and reading the reply

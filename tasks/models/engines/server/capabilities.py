@@ -18,6 +18,7 @@ from tasks.models.engines.server.chat import (
 )
 from tasks.models.engines.server.client import Client
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.qwen_vl import find_served_model
 from tasks.models.unanswered import Unanswered
 
 _WORD = "zq-41"
@@ -30,9 +31,10 @@ async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokeni
     Without a `tokenizer` (None), log-probabilities are not tested and count as missing. `images` is the folder from
     which the server may read images by `file://`. Raises EngineError when the server lacks the model or adapter.
     """
+    served = find_served_model(spec)
     context_length = await _read_context_length(client, spec, model)
     schema, token_logprobs_, several, local_files, _ = await asyncio.gather(
-        _probe_schema(client, model),
+        _probe_schema(client, model, thinks=served is not None and served.thinks),
         _probe_token_logprobs(client, model, tokenizer),
         _probe_several_answers(client, model),
         _probe_local_files(client, model, images),
@@ -84,10 +86,12 @@ async def _read_context_length(client: Client, spec: EngineSpec, model: str) -> 
     return next((n for name in named if isinstance(n := get_path(served, name, "max_model_len"), int)), None)
 
 
-async def _probe_schema(client: Client, model: str) -> bool:
+async def _probe_schema(client: Client, model: str, *, thinks: bool) -> bool:
     schema = {"type": "object", "properties": {"w": {"enum": [_WORD]}}, "required": ["w"]}
     wanted = {"name": "probe", "strict": True, "schema": {**schema, "additionalProperties": False}}
-    fields = {"response_format": {"type": "json_schema", "json_schema": wanted}, "max_tokens": 48}
+    fields: dict[str, Any] = {"response_format": {"type": "json_schema", "json_schema": wanted}, "max_tokens": 48}
+    if thinks:  # the tokens are too few for thoughts
+        fields["chat_template_kwargs"] = {"enable_thinking": False}
     text = "".join((await _ask(client, model, fields))[0].split())
     # a weak model may write white space until it is cut off, but never violates the schema
     return text.startswith("{") and orjson.dumps({"w": _WORD}).decode().startswith(text)

@@ -1,6 +1,7 @@
 """Send HTTP requests to one or several OpenAI-compatible addresses; share the load and retry temporary failures."""
 
 import asyncio
+import logging
 import os
 import random
 import time
@@ -14,9 +15,11 @@ import orjson
 
 from tasks.errors import AccountError, EngineError
 from tasks.models.engines.server.chat import get_path
+from tasks.models.engines.server.pacing import AdaptiveLimit, Patience, Progress
 from tasks.models.engines.server.retries import (
-    BUSY_STATUSES,
+    OVERLOAD_STATUSES,
     RETRIED_4XX,
+    CrashesServer,
     Refused,
     Tries,
     is_account_fault,
@@ -26,8 +29,14 @@ from tasks.models.engines.server.retries import (
 from tasks.models.engines.spec import EngineSpec, name_secret_block
 from tasks.models.unanswered import Unanswered
 
+_log = logging.getLogger("labelstill")
+
 _REVIVED_WAIT = 0.1
 """Seconds to wait after a server was revived, because a living server may still refuse connections."""
+_GET_SECONDS = 60.0
+"""Timeout of a GET request, which a server answers even while it is busy."""
+_STALLED_REST = 0.05
+"""A server that stalls is left alone for this share of the silence, so that other addresses get its requests."""
 
 
 Revive = Callable[[str], str]
@@ -40,49 +49,71 @@ Raises EngineError when that fails.
 @dataclass
 class _Address:
     url: str
+    progress: Progress
     in_flight: int = 0
     resting_until: float = 0.0
     reviving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+@dataclass(frozen=True, eq=False)
+class _InFlight:
+    address: _Address
+    sent_at: float
+    tokens: int
+    clock: asyncio.Timeout
+
+
 class Client:
     """A pool of connections to the addresses that serve one model. Create and use it inside one event loop.
 
-    At most `spec.concurrency` requests are in flight. `post` raises Unanswered when one request fails, and EngineError
-    when no address has answered anything for `spec.patience_seconds`.
+    At most `spec.concurrency` requests are in flight, and fewer while the server is overloaded. `post` raises
+    Unanswered when one request fails, and EngineError when no address answers anything any more.
     """
 
-    def __init__(self, spec: EngineSpec, key: str, revive: Revive | None) -> None:
+    def __init__(self, spec: EngineSpec, key: str, revive: Revive | None, patience: Patience) -> None:
         self._spec = spec
-        self._addresses = [_Address(url.rstrip("/")) for url in spec.base_urls]
+        self._patience = patience
+        self._addresses = [_Address(url.rstrip("/"), Progress(patience)) for url in spec.base_urls]
         self._revive = revive
-        self._slots = asyncio.Semaphore(spec.concurrency)
+        self.limit = AdaptiveLimit(spec.concurrency)
         self._few_at_once = asyncio.Semaphore(8)
         self._one_at_once = asyncio.Semaphore(1)
-        self._last_answer_at = time.monotonic()
+        self._answered = False
+        self._failing_since: float | None = None
+        """When the first failure after the last answer was."""
         self._extra = orjson.dumps(spec.extra_body)[1:-1]
         self._key = key
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(total=spec.timeout_seconds, sock_connect=30),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
             headers={"Content-Type": "application/json", **authorization},
         )
-        self.in_flight = 0
+        self._in_flight: set[_InFlight] = set()
+        self._watch = asyncio.create_task(self._time_out())
         self.busy_seconds = 0.0
         """Seconds that each request was in flight, summed over the requests that have ended."""
 
-    async def post(self, body: bytes) -> dict[str, Any]:
-        """Send `body` with `extra_body`, and return the chat completion; it has at least one choice."""
+    @property
+    def in_flight(self) -> int:
+        """Return the number of requests in flight."""
+        return len(self._in_flight)
+
+    async def post(self, body: bytes, tokens: int = 0) -> dict[str, Any]:
+        """Send `body` with `extra_body`, and return the chat completion; it has at least one choice.
+
+        `tokens` is the largest number of tokens that the answer may have: a long answer takes longer.
+        """
         if self._extra:
             body = body[:-1] + b"," + self._extra + b"}"
         tries = Tries()
         while not tries.used_up:
             async with self._limit_suspects(tries.crashes):
-                answer = await self._try(body, tries)
+                answer = await self._try(body, tokens, tries)
             if answer is not None:
                 return answer
-        raise Unanswered(f"failed {tries.faults + tries.busy + tries.crashes} times, most recently with: {tries.last}")
+        failed = CrashesServer if tries.crashes else Unanswered
+        raise failed(f"failed {tries.faults + tries.busy + tries.crashes} times, most recently with: {tries.last}")
 
     def _limit_suspects(self, crashes: int) -> AbstractAsyncContextManager[Any]:
         """Return a limit for requests that met `crashes`: in the end one at a time, to find their cause."""
@@ -96,49 +127,55 @@ class Client:
         while True:
             address = await self._choose_address()
             try:
-                async with self._session.get(address.url + path) as response:
+                async with asyncio.timeout(_GET_SECONDS), self._session.get(address.url + path) as response:
                     content = await response.read()
-                self._last_answer_at = time.monotonic()
+                self._note_answer()
                 return response.status, _parse_json(content)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 await self._handle_unreachable(address, error, tries)
 
+    def forget_times(self) -> None:
+        """Forget how long the requests so far took: tiny ones say nothing about others."""
+        self.busy_seconds = 0.0
+        for address in self._addresses:
+            address.progress = Progress(self._patience)
+
     async def close(self) -> None:
         """Close all connections."""
+        self._watch.cancel()
         await self._session.close()
 
-    async def _try(self, body: bytes, tries: Tries) -> dict[str, Any] | None:
+    async def _try(self, body: bytes, tokens: int, tries: Tries) -> dict[str, Any] | None:
         """Send `body` once; return None after a temporary failure, which `tries` then counts."""
         address = await self._choose_address()
+        sent_at = time.monotonic()
         try:
-            async with self._slots:
-                data = aiohttp.BytesPayload(body)
-                began = time.monotonic()
-                address.in_flight += 1
-                self.in_flight += 1
-                try:
-                    async with self._session.post(address.url + "/chat/completions", data=data) as response:
-                        content = await response.read()
-                finally:
-                    address.in_flight -= 1
-                    self.in_flight -= 1
-                    self.busy_seconds += time.monotonic() - began
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
-            if not isinstance(error, aiohttp.ClientConnectorError):  # such a request was never in flight
-                tries.crashes += 1
+            async with self.limit:
+                sent_at = time.monotonic()
+                response, content = await self._send(body, tokens, address)
+        except (aiohttp.ServerConnectionError, aiohttp.ClientOSError, ConnectionError) as error:
+            if not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                tries.crashes += 1  # the others were never in flight
             await self._handle_unreachable(address, error, tries)
             return None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            late = isinstance(error, TimeoutError)
-            fault = f"no answer within {self._spec.timeout_seconds:g} s" if late else self._describe_error(error)
+        except TimeoutError:
+            fault = f"no answer within {time.monotonic() - sent_at:.0f} s"
+            rest = self._patience.silence * _STALLED_REST
+            address.resting_until = max(address.resting_until, time.monotonic() + rest)
+            self._note_overload(address, fault)
+            self._check_patience(address)
+        except aiohttp.ClientError as error:
+            fault = self._describe_error(error)
             self._check_patience(address)
         else:
             if response.status != 200:
                 await self._handle_error_status(address, response, self._hide_key(content), tries)
                 return None
-            self._last_answer_at = time.monotonic()
+            self._note_answer()
             answer = _parse_json(content)
             if isinstance(get_path(answer, "choices"), list) and answer["choices"]:
+                address.progress.note_answer(sent_at, time.monotonic())
+                self.limit.note_answer()
                 return answer
             if get_path(answer, "error"):
                 self._check_account(address, response.status, answer, self._hide_key(content))
@@ -147,6 +184,31 @@ class Client:
         tries.last = fault
         await asyncio.sleep(tries.choose_wait())
         return None
+
+    async def _send(self, body: bytes, tokens: int, address: _Address) -> tuple[aiohttp.ClientResponse, bytes]:
+        """Return the response and its content; raise TimeoutError when the server makes no progress."""
+        data = aiohttp.BytesPayload(body)
+        url = address.url + "/chat/completions"
+        async with asyncio.timeout(None) as clock:
+            sent = _InFlight(address, time.monotonic(), tokens, clock)
+            self._in_flight.add(sent)
+            address.in_flight += 1
+            try:
+                async with self._session.post(url, data=data) as response:
+                    return response, await response.read()
+            finally:
+                self._in_flight.remove(sent)
+                address.in_flight -= 1
+                self.busy_seconds += time.monotonic() - sent.sent_at
+
+    async def _time_out(self) -> None:
+        """Watch the requests in flight, and end those that are overdue."""
+        while True:
+            await asyncio.sleep(min(1.0, self._patience.silence / 20))
+            now = time.monotonic()
+            for sent in self._in_flight:
+                if sent.address.progress.is_overdue(sent.sent_at, sent.tokens, now) and not sent.clock.expired():
+                    sent.clock.reschedule(asyncio.get_running_loop().time())
 
     async def _handle_error_status(
         self, address: _Address, response: aiohttp.ClientResponse, content: bytes, tries: Tries
@@ -167,10 +229,11 @@ class Client:
                 raise EngineError(
                     f"{address.url}: {tries.last}; check `base_urls` (they end in /v1), `model` and `adapter`"
                 )
-            self._last_answer_at = time.monotonic()
+            self._note_answer()
             raise Refused(status, message, param)
         self._check_patience(address)
-        if status in BUSY_STATUSES:
+        if status in OVERLOAD_STATUSES:
+            self._note_overload(address, tries.last)
             tries.busy += 1
         else:
             tries.faults += 1
@@ -203,7 +266,7 @@ class Client:
         if self._revive is not None:
             async with address.reviving:
                 address.url = await asyncio.to_thread(self._revive, address.url)
-            self._last_answer_at = time.monotonic()
+            self._note_answer()
             await asyncio.sleep(_REVIVED_WAIT)
             return
         self._check_patience(address)
@@ -211,11 +274,24 @@ class Client:
         address.resting_until = max(address.resting_until, time.monotonic() + rest)
         await asyncio.sleep(rest)
 
+    def _note_answer(self) -> None:
+        self._answered = True
+        self._failing_since = None
+
+    def _note_overload(self, address: _Address, why: str) -> None:
+        if self.limit.now == self._spec.concurrency:
+            _log.warning("%s is overloaded (%s); fewer requests are sent at a time for now", address.url, why)
+        self.limit.note_overload()
+
     def _check_patience(self, address: _Address) -> None:
-        silent = time.monotonic() - self._last_answer_at
-        if silent > self._spec.patience_seconds + self._spec.timeout_seconds * (self.busy_seconds > 0):
+        """Note a failure; raise EngineError when there were only failures for too long."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        failing = now - self._failing_since
+        if failing > (self._patience.silence if self._answered else self._patience.start):
             raise EngineError(
-                f"{address.url}: no answer from any address for {silent:.0f} s; restart the server or correct "
+                f"{address.url}: no answer from any address for {failing:.0f} s; start the server or correct "
                 "`base_urls`, then run again (answers so far are kept)"
             )
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from tasks.models.engines.server.chat import (
 )
 from tasks.models.engines.server.client import Client
 from tasks.models.engines.server.label_tokens import Branch, compute_label_logprobs, find_branches
-from tasks.models.engines.server.retries import Refused
+from tasks.models.engines.server.retries import CrashesServer, Refused
 from tasks.models.image_cache import ImageCache
 from tasks.models.token_budget import PromptBudget
 from tasks.models.unanswered import TooLong, Unanswered
@@ -33,6 +33,8 @@ from tasks.storage.json_lines import escape_json
 
 _READS = 3
 """Attempts at a request whose reply contains no text, or fewer texts than asked for."""
+_PROBES = 3
+"""Attempts at the label probabilities of a reply; each sends a request as often as the client tries any request."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class Prepared:
     images: tuple[bytes, ...]
     shortened: str
     """What was removed to make the request fit; empty if nothing was."""
+    reply: Generation | None = None
+    """The reply, if only the label probabilities are missing."""
+    failed_probes: int = 0
+
+
+class ProbeFailed(Exception):
+    """The request is answered, but asking for the label probabilities failed for now: answer `prepared` again later."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        super().__init__("the label probabilities are missing")
+        self.prepared = prepared
 
 
 @dataclass
@@ -53,11 +66,11 @@ class Conversation:
     model: str
     can: Capabilities
     processor: Any
+    patch_size: int
     cache: ImageCache
 
     def __post_init__(self) -> None:
         self._budget = None if self.processor is None else PromptBudget(self.processor)
-        self._patch: int = 14 if self.processor is None else self.processor.image_processor.patch_size
         self._branches = lru_cache(maxsize=1024)(self._find_branches)
 
     def prepare(self, request: Request) -> Prepared:
@@ -72,17 +85,26 @@ class Conversation:
         return self._fit(request, self._budget, limit, "")
 
     async def answer(self, prepared: Prepared) -> Generation:
-        """Return the answer; raise EngineError when the server does not come back."""
+        """Return the answer; raise EngineError when the server does not come back, ProbeFailed to be called again."""
+        reply = prepared.reply
+        if reply is None:
+            try:
+                reply = await self._request_replies(prepared)
+            except Refused as refused:
+                if refused.outcome is not Outcome.TOO_LONG:
+                    raise
+                prepared = await asyncio.to_thread(self._shorten, prepared, refused)
+                reply = await self._request_replies(prepared)
+            reply = reply.model_copy(update={"shortened": prepared.shortened})
+        if not prepared.request.sampling.label_probabilities:
+            return reply
         try:
-            reply = await self._request_replies(prepared)
-        except Refused as refused:
-            if refused.outcome is not Outcome.TOO_LONG:
-                raise
-            prepared = await asyncio.to_thread(self._shorten, prepared, refused)
-            reply = await self._request_replies(prepared)
-        wanted = prepared.request.sampling.label_probabilities
-        logprobs = await self._weigh_labels(prepared, reply) if wanted else None
-        return reply.model_copy(update={"label_logprobs": logprobs, "shortened": prepared.shortened})
+            return reply.model_copy(update={"label_logprobs": await self._weigh_labels(prepared, reply)})
+        except Unanswered as error:
+            final = isinstance(error, Refused | CrashesServer) or prepared.failed_probes + 1 == _PROBES
+            if not final:
+                raise ProbeFailed(replace(prepared, reply=reply, failed_probes=prepared.failed_probes + 1)) from error
+            return reply.model_copy(update={"detail": f"no label probabilities: {error}"[:1000]})
 
     def _fit(self, request: Request, budget: PromptBudget, limit: int, already: str) -> Prepared:
         """Shorten `request` to `limit` tokens, answer included; `already` says what was removed from it before."""
@@ -90,7 +112,7 @@ class Conversation:
         return self._attach_images(fit.request, "; ".join(filter(None, (already, fit.note))))
 
     def _attach_images(self, request: Request, shortened: str) -> Prepared:
-        limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self._patch}
+        limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self.patch_size}
         files = [self.cache.file(image, **limits) for image in request.images]
         urls = tuple(make_image_url(file, local=self.can.local_files) for file in files)
         return Prepared(request, urls, shortened)
@@ -117,9 +139,10 @@ class Conversation:
 
     async def _request_reply(self, prepared: Prepared, n: int, seed: int) -> Generation:
         body = build_chat_body(prepared.request, self.model, prepared.images, self.can, n=n, seed=seed)
+        tokens = _count_answer_tokens(prepared.request)
         reply: Generation | None = None
         for _ in range(_READS):
-            reply = read_reply(await self.client.post(body), prepared.request.key, n)
+            reply = read_reply(await self.client.post(body, tokens), prepared.request.key, n)
             # fewer texts than asked for is a temporary failure: the server proved at the start that it can
             if reply is not None and len(reply.texts) == n:
                 return reply

@@ -1,4 +1,4 @@
-"""Ask any OpenAI-compatible server, keeping a fixed number of requests in flight however long each of them takes.
+"""Ask any OpenAI-compatible server, keeping as many requests in flight as it bears, however long each takes.
 
 The caller's thread reads requests from the stream, a few threads prepare images, and an event loop in another thread
 keeps the connections busy. There are no batches, so a slow answer does not delay other answers.
@@ -16,15 +16,16 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import uvloop
-from transformers import AutoProcessor  # pyright: ignore[reportMissingTypeStubs]
 
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import identify_model
 from tasks.models.engines.server.capabilities import describe_gaps, find_capabilities
 from tasks.models.engines.server.client import Client, Revive, read_api_key
-from tasks.models.engines.server.conversation import Conversation, Prepared
+from tasks.models.engines.server.conversation import Conversation, Prepared, ProbeFailed
+from tasks.models.engines.server.pacing import Patience
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.qwen_vl import find_patch_size, find_served_model, load_processor
 from tasks.models.unanswered import make_unanswered
 from tasks.records import Generation, Request
 
@@ -34,6 +35,7 @@ _MOST_READY = 32
 """Requests prepared ahead of those in flight: enough to hide the time of preparing, few enough to fit into memory."""
 _SPARE_WORKERS = 8
 """Workers beyond `concurrency`: while one worker reads an answer, another one's request is already in flight."""
+_PATIENCE = Patience()
 
 
 class ServerEngine:
@@ -42,6 +44,7 @@ class ServerEngine:
     def __init__(
         self, spec: EngineSpec, place: Workplace, *,
         served_name: str | None = None, revive: Revive | None = None, key: str = "", kind: str = "server",
+        patience: Patience = _PATIENCE,
     ) -> None:  # fmt: skip
         """Connect, and find out what the server can do; raise EngineError, saying how to fix it, when that fails.
 
@@ -57,23 +60,31 @@ class ServerEngine:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()
-        self._client = self._run(_connect(spec, key, revive))
+        self._client = self._run(_connect(spec, key, revive, patience))
         name = served_name or spec.adapter or spec.model
         try:
             self._processor = _load_processor(spec)
+            self._patch_size = find_patch_size(spec)
             tokenizer = None if self._processor is None else self._processor.tokenizer
             self.capabilities = self._run(find_capabilities(self._client, spec, name, tokenizer, place.images.folder))
-            self._client.busy_seconds = 0.0  # without the test requests
+            self._client.forget_times()
             self._switch_model(name, spec.adapter)
         except BaseException:
             self.close()
             raise
         self.notes = describe_gaps(self.capabilities, tokenizer=tokenizer is not None)
+        if find_served_model(spec) is None:
+            self.notes += (
+                f"which Qwen-VL the server calls {name} is not known: images are resized as for Qwen2-VL; if it is "
+                "another one, set `tokenizer` to its folder or its name on the hub",
+            )
 
     def _switch_model(self, name: str, adapter: str | None) -> None:
         """Ask what is served as `name`, which is the model with `adapter` or without one, from now on."""
         self.fingerprint = f"{self._kind}/{identify_model(self._spec.model_copy(update={'adapter': adapter}))}"
-        self._conversation = Conversation(self._client, name, self.capabilities, self._processor, self._images)
+        self._conversation = Conversation(
+            self._client, name, self.capabilities, self._processor, self._patch_size, self._images
+        )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Yield one generation per request, in any order; raise EngineError when no address answers any more."""
@@ -134,7 +145,7 @@ class ServerEngine:
             prepare()
 
     def _count_starving(self, since: float) -> None:
-        if self._client.in_flight < self._spec.concurrency:
+        if self._client.in_flight < self._client.limit.now:
             self._starved += time.monotonic() - since
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -177,20 +188,24 @@ class _WorkerPool:
             prepared = await self.ready.get()
             began = time.monotonic()
             with self.catch_errors(prepared.request):
-                answer = await self.conversation.answer(prepared)
-                counted = {"engine": self._fingerprint, "seconds": time.monotonic() - began}
-                self.results.put(answer.model_copy(update=counted))
+                try:
+                    answer = await self.conversation.answer(prepared)
+                except ProbeFailed as failed:
+                    self.ready.put_nowait(failed.prepared)  # behind the others: the server may have recovered by then
+                else:
+                    counted = {"engine": self._fingerprint, "seconds": time.monotonic() - began}
+                    self.results.put(answer.model_copy(update=counted))
 
 
-async def _connect(spec: EngineSpec, key: str, revive: Revive | None) -> Client:
-    return Client(spec, key, revive)  # within the event loop, to which its connections belong
+async def _connect(spec: EngineSpec, key: str, revive: Revive | None, patience: Patience) -> Client:
+    return Client(spec, key, revive, patience)  # within the event loop, to which its connections belong
 
 
 def _load_processor(spec: EngineSpec) -> Any:
     """Return the model's processor; None if it is not on this machine (a server may have a name of its own)."""
     name = spec.tokenizer or spec.model
     try:
-        return AutoProcessor.from_pretrained(
+        return load_processor(
             name,
             revision=None if spec.tokenizer else spec.revision,
             trust_remote_code=spec.trust_remote_code,

@@ -14,14 +14,15 @@ from tasks.records import Outcome
 _FAULTS = 6
 """Maximum attempts per request while the server fails (5xx, an incomplete or unreadable reply, a timeout)."""
 _BUSY = 14
-"""Maximum attempts per request while the server is busy (429, 503); with the waits below, about two minutes."""
+"""Maximum attempts per request while the server is overloaded; with the waits below, about two minutes."""
 _CRASHES = 6
 """After this many broken connections, a request is taken to be the one that crashes the server."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 15.0
 _LONGEST_RETRY_AFTER = 120.0
 RETRIED_4XX = frozenset({408, 409, 425, 429})
-BUSY_STATUSES = frozenset({429, 503})
+OVERLOAD_STATUSES = frozenset({408, 429, 503, 504, 524, 529})
+"""What servers return while they have too much to do, and the proxies in front of them when they take too long."""
 
 
 class Refused(Unanswered):
@@ -35,6 +36,10 @@ class Refused(Unanswered):
         about_prompt = "length" in text and any(word in text for word in ("token", "context", "prompt"))
         if param == "input_tokens" or (about_prompt and ("longer than" in text or "maximum" in text)):
             self.outcome = Outcome.TOO_LONG
+
+
+class CrashesServer(Unanswered):
+    """The connection broke while the request was in flight: it may crash the server."""
 
 
 @dataclass

@@ -23,12 +23,15 @@ from tasks.models.engines.vllm.options import (
     spans_nodes,
 )
 from tasks.models.engines.vllm.process import ServerProcess
+from tasks.models.engines.vllm.weights import fetch_weights
 from tasks.records import Generation, Request
 
 if TYPE_CHECKING:
     from tasks.models.engines.ray.placed import PlacedServers
 
 _numbers = count(1)
+_USUAL_SHARE = 0.92
+"""The share of a GPU's memory that vLLM uses if it is not told another."""
 
 
 def check_vllm(spec: EngineSpec) -> None:
@@ -75,9 +78,6 @@ class VllmEngine(ServerEngine):
         except BaseException:
             self.process.close()
             raise
-        if build.cpu and spec.api_server_count > 1:
-            unused = "vLLM's CPU build prepares images in one process: `api_server_count` has no effect"
-            self.notes = (*self.notes, unused)
 
     def switch_adapter(self, adapter: str | None) -> None:
         """Switch, without a restart, to another of the spec's adapters or to the bare model (None)."""
@@ -119,6 +119,7 @@ def make_server_process(
     spec: EngineSpec, place: Workplace, build: Build, *, name: str, host: str = "127.0.0.1", key: str = ""
 ) -> ServerProcess:
     """Return a server process for `spec`, not started yet; it serves `name` on `host` and requires API key `key`."""
+    fetch_weights(spec.model, spec.revision)  # before the start, whose time is limited
     environment = build_serve_environment(spec, build)
     if key:
         environment["VLLM_API_KEY"] = key
@@ -130,9 +131,9 @@ def make_server_process(
         host=host,
         key=key,
         gpus=0 if build.cpu else spec.tensor_parallel_size * spec.data_parallel_size,
+        gpu_share=0.0 if build.cpu or spans_nodes(spec) else spec.gpu_memory_utilization or _USUAL_SHARE,
         environment=environment,
         log=place.logs.resolve() / f"vllm-{name}.log",
-        start_seconds=spec.start_seconds,
         explain=partial(explain, spec=spec),
     )
 

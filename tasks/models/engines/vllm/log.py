@@ -29,11 +29,11 @@ _FIXES = {
         "another process uses the GPU's memory; end it, or lower `gpu_memory_utilization`"
     ),
     r"out of memory|OutOfMemoryError|DefaultCPUAllocator: can't allocate|MemoryError": (
-        "raise `tensor_parallel_size`, set `quantization`, or lower `context_length` or `max_pixels`"
+        "raise `tensor_parallel_size`, use a quantised checkpoint, or lower `context_length` or `max_pixels`"
     ),
     r"greater than the derived max_model_len": "lower `context_length` to the model's own limit",
     r"[Uu]nknown quantization|[Qq]uantization method|--quantization|quant_method|Cannot find the config file for": (
-        "set `quantization` to a method that vLLM knows and the checkpoint uses, or remove it"
+        "use a checkpoint with a quantisation method that vLLM knows, or remove `--quantization` from `extra_args`"
     ),
     r"trust_remote_code|trust-remote-code": (
         "the model contains Python code; set `trust_remote_code: true` if you trust it"

@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.qwen_vl import make_thinking_optional
 
 _MOST_LOGPROBS = 128
 """vLLM reports at most 20 log-probabilities per token unless this is raised, and at most 128 given tokens."""
@@ -99,8 +100,13 @@ def _list_flags(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, A
     limits = {"image": place.most_images, "video": 0} if place.most_images else {"video": 0}
     # float32 on the CPU, as in the local engine; vLLM's `auto` would round a float32 checkpoint to 16 bits
     dtype = "float32" if build.cpu and spec.dtype == "auto" else spec.dtype
+    optional = make_thinking_optional(spec.model, spec.revision)
     return {
         "--dtype": dtype,
+        # with its own template a model that thinks would think before every answer of a student too
+        "--chat-template": optional,
+        # without it the form of the answer would be forced on the thoughts
+        "--reasoning-parser": "qwen3" if optional else None,
         "--tensor-parallel-size": spec.tensor_parallel_size,
         "--data-parallel-size": spec.data_parallel_size,
         "--allowed-local-media-path": place.images.folder.resolve(),
@@ -112,11 +118,9 @@ def _list_flags(spec: EngineSpec, place: Workplace, build: Build) -> dict[str, A
         "--structured-outputs-config": json.dumps({"backend": "guidance"}),
         # Qwen2-VL's own generation_config.json sets top_k to 1, which makes all votes equal
         "--generation-config": "vllm",
-        "--api-server-count": None if build.cpu else spec.api_server_count,
         "--revision": spec.revision,
         "--max-model-len": spec.context_length,
         "--gpu-memory-utilization": spec.gpu_memory_utilization,
-        "--quantization": spec.quantization,
     }
 
 

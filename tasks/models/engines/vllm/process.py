@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.errors import EngineError
+from tasks.models.engines.gpus import await_memory, list_gpus
 from tasks.models.engines.processes import end_guarded, end_orphans, start_guarded
 from tasks.models.engines.vllm.log import find_last_line
 
@@ -23,12 +24,15 @@ RESTARTS = 7
 """The server is given up after this many restarts without a single answer. It is one more than the client's attempts at
 a request that breaks the connection, so a request that crashes the server is dropped first."""
 _REPORT_SECONDS = 15.0
+START_SECONDS = 1800.0
+"""Longest time that loading a model may take."""
 _POLL_SECONDS = 0.3
 _HEALTH_SECONDS = 10.0
 """Timeout of a health check: a busy machine answers late."""
 _SILENT_SECONDS = 60.0
 """Time without an answer after which a living server is restarted."""
 _SURE_SECONDS = 2.0
+_LESS_SHARE = "lower `gpu_memory_utilization`"
 _PORTS = 3
 """Free ports to try: another program may take one before the server does."""
 
@@ -52,7 +56,6 @@ class ServerProcess:
     """The model's name on the server. No other server on this machine may use this name."""
     environment: Mapping[str, str]
     log: Path
-    start_seconds: float
     explain: Callable[[str], str]
     """Takes the log of a server that has ended; returns what was wrong and what to change."""
     host: str = "127.0.0.1"
@@ -61,6 +64,9 @@ class ServerProcess:
     """The API key that the server requires; empty for none."""
     gpus: int = 0
     """Number of GPUs that the server uses."""
+    start_seconds: float = START_SECONDS
+    gpu_share: float = 0.0
+    """Share of each of these GPUs' memory that must be free before the server is started."""
     records: Path = field(default_factory=get_records_folder)
     restarts: int = RESTARTS
 
@@ -136,6 +142,10 @@ class ServerProcess:
 
     def _launch(self) -> None:
         self._check_open()
+        if self.gpu_share:
+            # the model before, or one of a run that was killed, may still be giving its memory back
+            names = [gpu.name for gpu in list_gpus()[: self.gpus]]
+            await_memory(names, lambda gpu: self.gpu_share * gpu.total, _LESS_SHARE, self._check_open)
         with self.log.open("ab") as sink:
             self._log_start = sink.tell()
             self._guard = start_guarded(self.command(self._port), self._record, self.environment, sink)
@@ -155,7 +165,7 @@ class ServerProcess:
                 raise EngineError(self._explain_failure(f"vLLM did not start ({self._describe_end()})"))
             now = time.monotonic()
             if now - began > self.start_seconds:
-                late = f"vLLM was not ready within `start_seconds: {self.start_seconds:g}`; raise it"
+                late = f"vLLM was not ready within {self.start_seconds:g} s"
                 raise EngineError(f"{late}; its last message: {find_last_line(self._read_log())} (log: {self.log})")
             if now - reported >= _REPORT_SECONDS:
                 reported = now

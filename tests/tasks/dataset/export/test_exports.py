@@ -118,7 +118,7 @@ def test_examples_that_llamafactory_would_cut_are_left_out_of_that_format_only(t
 def test_ready_configurations_name_the_validation_set_if_there_is_one(mixed: list[Example], tmp_path: Path) -> None:
     for name, examples in (("with", mixed), ("without", mixed[2:])):
         out = tmp_path / name
-        write_exports(out, "set", examples, ExportSpec(base="some/Qwen2-VL", max_pixels=100352))
+        write_exports(out, "set", examples, ExportSpec(base="Qwen/Qwen2-VL-2B-Instruct", max_pixels=100352))
         ours = {f: yaml.safe_load((out / f / "train_lora.yaml").read_text("utf-8")) for f in ("llamafactory", "swift")}
         information = json.loads((out / "llamafactory" / "dataset_info.json").read_text("utf-8"))
         if name == "with":
@@ -130,7 +130,7 @@ def test_ready_configurations_name_the_validation_set_if_there_is_one(mixed: lis
         assert all((out / "llamafactory" / entry["file_name"]).is_file() for entry in information.values())
         assert ours["swift"]["ENV"] == {"MIN_PIXELS": 3136, "MAX_PIXELS": 100352}
         assert ours["llamafactory"]["image_max_pixels"] == 100352
-        assert ours["llamafactory"]["model_name_or_path"] == ours["swift"]["model"] == "some/Qwen2-VL"
+        assert ours["llamafactory"]["model_name_or_path"] == ours["swift"]["model"] == "Qwen/Qwen2-VL-2B-Instruct"
 
 
 def test_ready_configurations_name_existing_files_and_train_outside(mixed: list[Example], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.tasks.making import image, prompter, sample
 
 
 def test_both_files_have_all_keys_that_the_reader_needs(tmp_path: Path) -> None:
-    file = write_data(tmp_path / "out", "my-set", "llamafactory", [ask("<image>问", images=1)])
+    file = write_data(tmp_path / "out", "my-set", "llamafactory", [ask("<image>问", images=1)], thinks=False)
     assert file == tmp_path / "out" / "my-set.json"
     assert json.loads(file.read_text(encoding="utf-8")) == [
         {
@@ -41,12 +41,12 @@ def test_a_literal_placeholder_in_text_is_no_image() -> None:
 
 def test_an_example_that_the_reader_would_skip_is_refused_before_writing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="item item-7: 1 `<image>` for 0 images"):
-        write_data(tmp_path, "set", "llamafactory", [ask(), ask("<image>")])
+        write_data(tmp_path, "set", "llamafactory", [ask(), ask("<image>")], thinks=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_set_is_an_empty_list(tmp_path: Path) -> None:
-    assert json.loads(write_data(tmp_path, "set", "llamafactory", []).read_text("utf-8")) == []
+    assert json.loads(write_data(tmp_path, "set", "llamafactory", [], thinks=False).read_text("utf-8")) == []
 
 
 def test_a_later_question_may_have_a_placeholder() -> None:
@@ -63,11 +63,11 @@ def test_the_length_estimate_counts_all_turns_and_images_and_is_low() -> None:
         ("user", "2024年 paid"),
         ("assistant", "b"),
     )
-    assert estimate_tokens(make_example(*said), spec) == (4 + 20 + 2 + 1) // 2 + 4 + 2
+    assert estimate_tokens(make_example(*said), spec, patch_size=14) == (4 + 20 + 2 + 1) // 2 + 4 + 2
     # for Qwen2's tokenizer these are one token each, or one piece at least
-    assert estimate_tokens(ask("internationalisation, …!?  \n\n", "😀——"), spec) == 1
+    assert estimate_tokens(ask("internationalisation, …!?  \n\n", "😀——"), spec, patch_size=14) == 1
     screen = ImageRef(path="/1.png", sha256="1", width=1080, height=2400)
     strip = ImageRef(path="/2.png", sha256="2", width=10_000, height=10)  # which LLaMA-Factory makes less thin
     shown = ask("<image><image><image>", "", images=(screen, screen, strip))
-    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels}
-    assert estimate_tokens(shown, spec) == 2 * count_image_tokens(screen, **bounds) < 2 * 103
+    bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": 14}
+    assert estimate_tokens(shown, spec, patch_size=14) == 2 * count_image_tokens(screen, **bounds) < 2 * 103

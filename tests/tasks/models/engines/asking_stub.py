@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.models.engines.engine import Engine, Workplace, open_engine
+from tasks.models.engines.engine import Engine, Workplace
+from tasks.models.engines.server.engine import ServerEngine
+from tasks.models.engines.server.pacing import Patience
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.records import Generation, Outcome, Request, Sampling
@@ -35,10 +37,11 @@ def make_requests(count: int, sampling: Sampling | None = None, start: int = 0) 
 
 
 @contextmanager
-def open_engine_on(folder: Path, *urls: str, **fields: Any) -> Iterator[Engine]:
-    """Open a server engine that asks the servers at `urls`."""
+def open_engine_on(folder: Path, *urls: str, silence: float = 60.0, **fields: Any) -> Iterator[Engine]:
+    """Open a server engine that asks the servers at `urls`; a silence of so many seconds is too long."""
     spec = EngineSpec(engine="server", model="stub", base_urls=urls, **fields)
-    engine = open_engine(spec, Workplace(images=ImageCache(folder / "images"), logs=folder))
+    place = Workplace(images=ImageCache(folder / "images"), logs=folder)
+    engine = ServerEngine(spec, place, patience=Patience(silence=silence))
     try:
         yield engine
     finally:

@@ -59,7 +59,7 @@ def inputs_of(engine: LocalEngine, asked: Request, answer: str = ""):
     content = [e | limits if e["type"] == "image" else e for e in make_user_content(asked)]
     messages = [*make_system_turn(asked), {"role": "user", "content": content}]
     prompt = engine._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    pictures = process_vision_info(messages)[0]
+    pictures = process_vision_info(messages, image_patch_size=engine._processor.image_processor.patch_size)[0]
     return engine._processor(text=[prompt + answer], images=pictures, do_resize=False, return_tensors="pt")
 
 

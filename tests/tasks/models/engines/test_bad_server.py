@@ -24,10 +24,10 @@ UNGUIDED = '好的！\n```json\n{"理由": "用户要求退钱", "所属类别":
 def test_a_fault_that_passes_costs_a_retry_and_no_item(fault: Fault, tmp_path: Path) -> None:
     requests = list(make_requests(200))
     # short only where it matters: a busy machine may need a second for an answer
-    timeout = 1 if fault is Fault.STALL else 60
+    silence = 1 if fault is Fault.STALL else 60
     with (
         running(Options(faults={fault: 0.1})) as stub,
-        open_engine_on(tmp_path, stub.url, concurrency=64, timeout_seconds=timeout) as engine,
+        open_engine_on(tmp_path, stub.url, concurrency=64, silence=silence) as engine,
     ):
         check_answers(requests, list(engine.generate(requests)), {})
         figures = stub.stats()
@@ -53,7 +53,7 @@ def never_get_through(folder: Path, kinds: list[Fault]) -> dict[Fault, int]:
     requests = list(make_requests(200))
     with (
         running(Options(always=always, journal=str(folder / "journal"))) as stub,
-        open_engine_on(folder, stub.url, concurrency=64, timeout_seconds=1) as engine,
+        open_engine_on(folder, stub.url, concurrency=64, silence=1) as engine,
     ):
         check_answers(requests, list(engine.generate(requests)), always)
     asked = Counter(line.split(",")[0] for line in (folder / "journal").read_text().splitlines())
@@ -140,7 +140,7 @@ def test_everything_at_once(ledgered: bool, tmp_path: Path, capsys: pytest.Captu
     with (
         running(options) as stub,
         Ledger(tmp_path / "ledger.sqlite") as ledger,
-        open_engine_on(tmp_path, stub.url, concurrency=256, timeout_seconds=10) as engine,
+        open_engine_on(tmp_path, stub.url, concurrency=256, silence=10) as engine,
     ):
         if ledgered:
             answers = [answer for _, answer in stream_answers(lambda: engine, ledger, requests, Tally())]

@@ -8,6 +8,7 @@ import pytest
 from tasks.errors import EngineError
 from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.server.engine import ServerEngine
+from tasks.models.engines.server.pacing import Patience
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.parsing import parse
@@ -17,7 +18,7 @@ from tests.tasks.making import prompter, sample
 
 
 def spec(stub: Running, **fields: Any) -> EngineSpec:
-    values: dict[str, Any] = {"model": "stub", "concurrency": 8, "timeout_seconds": 20, "patience_seconds": 5}
+    values: dict[str, Any] = {"model": "stub", "concurrency": 8}
     return EngineSpec(engine="server", **values | {"base_urls": (stub.url,)} | fields)
 
 
@@ -153,11 +154,9 @@ def test_a_model_that_is_not_served_is_named_with_those_that_are(stub: Running, 
 
 
 def test_a_server_that_is_not_there_is_an_error_after_patience(tmp_path: Path) -> None:
+    nobody = EngineSpec(engine="server", model="m", base_urls=("http://127.0.0.1:9/v1",))
     with pytest.raises(EngineError, match="no answer from any address"):
-        open_engine(
-            EngineSpec(engine="server", model="m", base_urls=("http://127.0.0.1:9/v1",), patience_seconds=1),
-            Workplace(ImageCache(tmp_path), tmp_path),
-        )
+        ServerEngine(nobody, Workplace(ImageCache(tmp_path), tmp_path), patience=Patience(start=1))
 
 
 def test_several_addresses_share_the_load(stub: Running, tmp_path: Path) -> None:
@@ -199,7 +198,7 @@ def test_a_dead_server_is_brought_back(tmp_path: Path) -> None:
             return base_url
 
         place = Workplace(ImageCache(tmp_path / "images"), tmp_path)
-        engine = ServerEngine(spec(stub, patience_seconds=0.5), place, revive=revive)
+        engine = ServerEngine(spec(stub), place, revive=revive, patience=Patience(silence=0.5))
         answers = list(engine.generate(questions(100)))
         engine.close()
     assert [a.outcome for a in answers] == [Outcome.OK] * 100

@@ -67,7 +67,7 @@ def adapters(teacher: Path, folder: Path, samples: list[Sample]) -> tuple[str, .
     for wrong in samples[0].labels[:2]:
         spec = StudentSpec(
             base=str(teacher), epochs=2, batch_size=8, gradient_accumulation=1, learning_rate=5e-3, lora_rank=4,
-            gradient_checkpointing=False, dtype="float32", min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS,
+            gradient_checkpointing=False, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS,
         )  # fmt: skip
         taught = [sample.model_copy(update={"given": wrong}) for sample in samples[:24]]
         home = folder / f"adapter-{len(found)}"

@@ -43,12 +43,12 @@ CASES = [
     (
         WORKER.format("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.02 GiB."),
         "Tried to allocate 1.02 GiB",
-        "raise `tensor_parallel_size`, set `quantization`",
+        "raise `tensor_parallel_size`, use a quantised checkpoint",
     ),
     (
         PYDANTIC.format("Unknown quantization method: nonsense. Must be one of ['awq', 'fp8']."),
         "Unknown quantization method: nonsense",
-        "set `quantization` to a method that vLLM knows",
+        "use a checkpoint with a quantisation method that vLLM knows",
     ),
     (
         PYDANTIC.format("User-specified max_model_len (100000) is greater than the derived max_model_len (32768)."),

@@ -20,6 +20,7 @@ from tasks.errors import EngineError
 from tasks.models.engines import processes
 from tasks.models.engines.vllm.log import find_last_line
 from tasks.models.engines.vllm.process import ServerProcess
+from tests.fake_gpus import plug_in_gpus
 
 ROOT = Path(__file__).resolve().parents[4]
 SMALL = Path(__file__).with_name("small_server.py")
@@ -85,6 +86,35 @@ def test_closing_ends_the_server_and_its_child(tmp_path: Path, child: str):
     process.close()
     with pytest.raises(EngineError, match="closed"):
         process.revive(process.base_url)
+
+
+def test_it_waits_for_the_memory_of_its_own_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = plug_in_gpus(tmp_path, 3, monkeypatch)
+    gpus.free |= {1: 20_000, 2: 0}
+    gpus.write()
+    process = replace(make_process(tmp_path), gpus=2, gpu_share=0.92)
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(process.start)
+        time.sleep(1.5)
+        assert list(tmp_path.glob("pids/*")) == []
+        gpus.free[1] = 81_000
+        gpus.write()
+        starting.result()
+    assert len(list_servers(tmp_path)) == 1
+    process.close()
+
+
+def test_closing_ends_the_wait_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = plug_in_gpus(tmp_path, 1, monkeypatch)
+    gpus.free[0] = 0
+    gpus.write()
+    process = replace(make_process(tmp_path), gpus=1, gpu_share=0.5)
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(process.start)
+        time.sleep(0.3)
+        process.close()
+        with pytest.raises(EngineError, match="closed"):
+            starting.result(timeout=10)
 
 
 OWNER = """
@@ -221,13 +251,13 @@ def test_a_server_that_dies_of_every_request_is_given_up(tmp_path: Path, process
     "extra, name, message",
     [
         (["--fail", "3", "--say", "no memory"], NAME, r"did not start \(exit code 3\): it wrote: no memory"),
-        (["--slow", "60"], NAME, r"not ready within `start_seconds: 2`; raise it; its last message: Loading the model"),
+        (["--slow", "60"], NAME, r"not ready within 2 s; its last message: Loading the model"),
         ([], "another", r"not ready within"),  # another program's server has taken the port
     ],
 )
 def test_a_server_that_does_not_start_is_explained(tmp_path: Path, extra: list[str], name: str, message: str):
     process = make_process(
-        tmp_path, *extra, name=name, start_seconds=2 if "start_seconds" in message or name != NAME else 30
+        tmp_path, *extra, name=name, start_seconds=2 if "not ready" in message or name != NAME else 30
     )
     with pytest.raises(EngineError, match=message) as error:
         process.start()

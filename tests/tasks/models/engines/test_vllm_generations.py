@@ -1,0 +1,104 @@
+"""Every generation of Qwen-VL, and Qwen2-VL's whole vocabulary, behind a real vLLM: one server for each."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tasks.demo.dataset import write_demo
+from tasks.items.samples import read_samples
+from tasks.models.engines.engine import Workplace
+from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.vllm.engine import VllmEngine
+from tasks.models.engines.vllm.options import find_installed_build
+from tasks.models.image_cache import ImageCache
+from tasks.models.qwen_vl import read_qwen_vl
+from tasks.packs.pack import load_pack
+from tasks.prompts.prompter import Prompter
+from tasks.records import Generation, LabelAnswer, Outcome, Request, Sample, Sampling, Split
+from tests.checkpoints import GENERATIONS, ROWS, make_real_tokenizer, write_random_checkpoint
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(find_installed_build() is None, reason="no vLLM here"),
+]
+
+BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 112 * 168}
+REAL = "the whole vocabulary"
+# a student's engine: without thoughts, of which a random model would never find the end
+NO_THOUGHTS = {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    folder = tmp_path_factory.mktemp("place")
+    return Workplace(ImageCache(folder / "images"), folder / "logs", most_images=4)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Screens of the demo, labelled with the screens of www2025."""
+    paths = write_demo(tmp_path_factory.mktemp("data") / "d", labelled=24, unlabelled=1, test=1, broken=0)
+    kept = read_samples(paths.labelled.manifest, paths.labelled.images, load_pack("demo"), Split.LABELLED).kept
+    labels = tuple(load_pack("www2025").tasks["image"].labels)
+    return [s.model_copy(update={"labels": labels, "given": labels[0]}) for s in kept if s.task == "image"][:8]
+
+
+@pytest.fixture(scope="module", params=[REAL, *GENERATIONS])
+def model(
+    request: pytest.FixtureRequest, random_checkpoints: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    if request.param in random_checkpoints:
+        return random_checkpoints[request.param]
+    return write_random_checkpoint(tmp_path_factory.mktemp("real") / "base", make_real_tokenizer(), rows=ROWS)
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, place: Workplace) -> Iterator[VllmEngine]:
+    extra = NO_THOUGHTS if read_qwen_vl(str(model)).thinks else {}
+    engine = VllmEngine(EngineSpec(engine="vllm", model=str(model), dtype="float32", extra_body=extra, **BOUNDS), place)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def local(model: Path, place: Workplace) -> Iterator[LocalEngine]:
+    engine = LocalEngine(EngineSpec(engine="local", model=str(model), dtype="float32", **BOUNDS), place)
+    yield engine
+    engine.close()
+
+
+def ask(engine: VllmEngine | LocalEngine, requests: list[Request]) -> list[Generation]:
+    found = {g.key: g for g in engine.generate(requests)}
+    assert {g.outcome for g in found.values()} == {Outcome.OK}, {g.detail for g in found.values()}
+    return [found[r.key] for r in requests]
+
+
+def test_constrained_answers_and_label_probabilities(
+    served: VllmEngine, local: LocalEngine, samples: list[Sample]
+) -> None:
+    prompter = Prompter(load_pack("www2025"), "m", **BOUNDS, texts={})
+    sampling = Sampling(label_probabilities=True, max_tokens=24)
+    assert served.notes == ()
+    apart = 0.0
+    for with_reason in (False, True):
+        requests = [prompter.classify(s, sampling, with_reason=with_reason) for s in samples]
+        ours, theirs = ask(served, requests), ask(local, requests)
+        for request, one, other in zip(requests, ours, theirs, strict=True):
+            answer = request.constraint
+            assert isinstance(answer, LabelAnswer)
+            written = json.loads(one.texts[0])
+            assert list(written) == (["理由", "所属类别"] if with_reason else ["所属类别"])
+            assert written["所属类别"] in answer.labels
+            chances = one.label_logprobs or {}
+            assert set(chances) == set(answer.labels)
+            if not with_reason:  # a random model's reasons differ
+                assert one.tokens_in == other.tokens_in
+                assert one.texts == other.texts
+                apart = max(apart, *(abs(chances[k] - v) for k, v in (other.label_logprobs or {}).items()))
+    print(f"{served.fingerprint}: largest difference of log-probabilities {apart:.4f}")
+    assert apart < 0.02
