@@ -13,10 +13,10 @@ from tasks.models.engines.engine import Workplace
 from tasks.models.engines.identity import make_prompter
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.options import format_serve_line
+from tasks.models.gpu_hours import Work, measure_work
 from tasks.models.image_cache import ImageCache
 from tasks.models.pins import describe_newer_commit
 from tasks.models.qwen_vl import find_patch_size
-from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, count_fixed_chars
 from tasks.rationales.settings import Support
@@ -30,13 +30,23 @@ _REJECTED = 2 / 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """About how many requests and tokens a stage would need. `tokens` counts prompts, not answers."""
+    """About what a stage would ask."""
 
     stage: str
-    requests: int
-    tokens: int
+    spec: EngineSpec
+    work: Work
     fixed_chars: int
     """The largest number of characters that the pack itself adds to a prompt."""
+
+    @property
+    def requests(self) -> int:
+        """About how many requests."""
+        return round(self.work.requests)
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens their prompts have."""
+        return round(self.work.prompt_tokens)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class CheckReport:
 
     intakes: dict[Split, Intake]
     estimates: tuple[Estimate, ...]
+    training: Work
+    """What all LoRA students are trained on, all epochs together."""
     newer: tuple[str, ...] = ()
     """A sentence per model of which the hub has a newer commit than the one in use."""
     serve_lines: tuple[str, ...] = ()
@@ -98,12 +110,13 @@ def check(
         if source is not None
     }
     labelled, pool = (intakes[s].kept if s in intakes else () for s in (Split.LABELLED, Split.UNLABELLED))
-    estimates = tuple(_Estimator(config, pack, labelled, pool).list_estimates())
+    estimator = _Estimator(config, pack, labelled, pool)
+    estimates = tuple(estimator.list_estimates())
     most_images = max((len(s.images) for intake in intakes.values() for s in intake.kept), default=0)
     place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
-    return CheckReport(
-        intakes, estimates, tuple(_find_newer_commits(config)), tuple(_list_serve_lines(config.engines, place))
-    )
+    serve_lines = tuple(_list_serve_lines(config.engines, place))
+    newer = tuple(_find_newer_commits(config))
+    return CheckReport(intakes, estimates, estimator.measure_training(), newer, serve_lines)
 
 
 def _list_serve_lines(specs: Iterable[EngineSpec], place: Workplace) -> Iterator[str]:
@@ -165,8 +178,7 @@ class _Estimator:
         yield first
         again = sum(_REJECTED**attempt for attempt in range(1, self.config.ask.attempts))
         if again:
-            requests, tokens = round(again * first.requests), round(again * first.tokens)
-            yield replace(first, stage="rationales: asked again", requests=requests, tokens=tokens)
+            yield replace(first, stage="rationales: asked again", work=first.work * again)
         if settings.support is not Support.NO:
             bare = {"parts": ()} if settings.support is Support.REASON_ALONE else {}
             items = (s.model_copy(update=bare) for s in self.labelled)
@@ -190,10 +202,24 @@ class _Estimator:
         if isinstance(spec, ProbeSpec):  # which asks no model
             return
         engine = choose_base_engine(spec)
-        prompter = self._make_prompter(engine)
         with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-        one = self._count(stage, engine, make_label_requests(prompter, items, with_reason=with_reason))
-        yield replace(one, requests=one.requests * spec.repeats, tokens=one.tokens * spec.repeats)
+        requests = make_label_requests(self._make_prompter(engine), items, with_reason=with_reason)
+        one = self._count(stage, engine, requests)
+        yield replace(one, work=one.work * spec.repeats)
+
+    def measure_training(self) -> Work:
+        """Return what all LoRA students are trained on, all epochs together."""
+        spec = self.config.student
+        if not isinstance(spec, StudentSpec) or not self.labelled:
+            return Work()
+        engine = choose_base_engine(spec)
+        patch_size = find_patch_size(engine)
+        requests = make_label_requests(self._make_prompter(engine), self.labelled, with_reason=spec.reasons != "never")
+        once = sum((measure_work(request, patch_size) for request in requests), Work())
+        if spec.steps is not None:
+            updates = spec.steps * spec.batch_size * spec.gradient_accumulation
+            return once * (updates * spec.folds * spec.repeats / len(self.labelled))
+        return once * (spec.epochs * (spec.folds - 1) * spec.repeats)
 
     def _list_held_out(self) -> list[Sample]:
         """Return the labelled items whose label has as many items as there are folds; others are never held out."""
@@ -206,12 +232,12 @@ class _Estimator:
 
     def _count(self, stage: str, spec: EngineSpec, requests: Iterable[Request]) -> Estimate:
         """Return the estimate for the requests that have not been counted before."""
-        number = tokens = fixed_chars = 0
+        work = Work()
+        fixed_chars = 0
         patch_size = find_patch_size(spec)
         for request in requests:
             fixed_chars = max(fixed_chars, count_fixed_chars(request))
             if request.key not in self.known:
                 self.known.add(request.key)
-                number += 1
-                tokens += estimate_prompt_tokens(request, patch_size)
-        return Estimate(stage, number, tokens, fixed_chars)
+                work += measure_work(request, patch_size)
+        return Estimate(stage, spec, work, fixed_chars)

@@ -1,12 +1,15 @@
 """`labelstill run`, `check` and `demo`: run all stages, check the data before a run, run a small example."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:  # it takes half a second, which `--help` need not wait for
+    from flows.commands.check_hours import HoursRow
 
 console = Console()
 errors = Console(stderr=True)
@@ -59,13 +62,13 @@ def check_command(
     Exit codes: 0 if every set has a usable item, 1 if a set has none, 2 if a whole file is unusable.
     """
     from flows.commands.check import check
+    from flows.commands.check_hours import estimate_hours
     from flows.config import load_config
     from tasks.prompts.prompter import LONG_PROMPT
 
+    loaded = load_config(config)
     with console.status("reading") as status:
-        report = check(
-            load_config(config), lambda split, done, total: status.update(f"reading {split} items: {done}/{total}")
-        )
+        report = check(loaded, lambda split, done, total: status.update(f"reading {split} items: {done}/{total}"))
     for split, intake in report.intakes.items():
         console.print(f"{split}: {intake.read} read, {len(intake.kept)} kept, {len(intake.dropped)} dropped")
         for warning in intake.list_warnings():
@@ -87,6 +90,7 @@ def check_command(
             )
     if report.estimates:
         console.print(f"about {report.requests:,} requests in total; the ledger's answers are not asked again")
+    _print_hours(*estimate_hours(loaded, report))
     for newer in report.newer:
         console.print(f"[yellow]note[/]: {escape(newer)}", highlight=False)
     if report.serve_lines:
@@ -96,6 +100,20 @@ def check_command(
     if not report.usable:
         errors.print("[bold red]error[/]: a set has no usable item. Fix the items above and check again.")
         raise typer.Exit(1)
+
+
+def _print_hours(rows: list["HoursRow"], unknown: list[str]) -> None:
+    """Print the GPU time per step and card."""
+    from tasks.models.gpu_hours import CARDS
+
+    if rows:
+        console.print("GPU time with an empty ledger, an estimate that may be wrong by a factor of 2:")
+        table = Table("step", "model", *(card.name for card in CARDS))
+        for row in rows:
+            table.add_row(row.step, escape(row.model), *row.cells)
+        console.print(table)
+    if unknown:
+        console.print(f"GPU time is not estimated for models of unknown size: {escape(', '.join(unknown))}")
 
 
 def demo_command() -> None:

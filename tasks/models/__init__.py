@@ -4,6 +4,8 @@ ask.py           asking: one engine is open at a time, nothing is asked twice, u
 teacher.py       labelling items with a teacher, which describes each item first if the pack says so
 settings.py      AskSettings (`ask:`), BudgetSettings (`budget:`)
 costs.py         counting what answers cost, and the budget that ends a run   (budget, prices)
+gpu_hours.py     estimating GPU time and memory per card, before a run
+model_sizes.py   how large a model is, from its configuration or its name
 token_budget.py  counting a prompt's tokens, and shortening a prompt that is too long   (context_length)
 qwen_vl.py       the generations of Qwen-VL: patch size, kind of chat template   (model, base, tokenizer)
 processor.py     reading a checkpoint's tokenizer and chat template without torch   (tokenizer)

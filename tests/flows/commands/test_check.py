@@ -135,6 +135,20 @@ def test_questions_are_estimated_without_a_model(planted: tuple[Path, dict[str, 
     assert served == [["vllm", "serve", "no/such-7b"], ["vllm", "serve", "no/such-72b"]]
 
 
+def test_gpu_hours_are_estimated_per_step_and_card(planted: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = planted
+    models = {
+        "generator": {"engine": "server", "model": "our-own", "base_urls": ["http://127.0.0.1:9/v1"]},
+        "teacher": {"engine": "vllm", "model": "Qwen/Qwen2-VL-72B-Instruct-AWQ", "tensor_parallel_size": 2},
+        "student": {"base": "Qwen/Qwen2.5-VL-3B-Instruct"},
+        "unlabelled": {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")},
+    }
+    result = run_check(write_config(folder, **models))
+    assert re.search(r"pseudo-labels .*72B-Instruct-AWQ .* 2 .* min .*needs 4", result.stdout), result.stdout
+    assert re.search(r"training 5 folds .*Qwen2.5-VL-3B-Instruct .* min", result.stdout)
+    assert "models of unknown size: our-own" in result.stdout
+
+
 def test_progress_reaches_the_end(planted: tuple[Path, dict[str, str]]) -> None:
     moves: list[tuple[str, int, int]] = []
     check(load_config(write_config(planted[0])), lambda *move: moves.append(move))
