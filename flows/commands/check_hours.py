@@ -1,8 +1,7 @@
 """What `labelstill check` says about GPU time: a row per stage and model, a column per card."""
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-from itertools import groupby
 
 from flows.commands.check import CheckReport, Estimate
 from flows.config import DistillConfig
@@ -27,30 +26,29 @@ class HoursRow:
 
     step: str
     model: str
+    cards: str
     cells: tuple[str, ...]
 
 
 def estimate_hours(config: DistillConfig, report: CheckReport) -> tuple[list[HoursRow], list[str]]:
     """Return a row per step and model, and the models of which the size is not known."""
-    specs = {e.spec.model: e.spec for e in report.estimates if e.spec.engine != "scripted"}
-    sizes = {model: find_model_size(model, spec.revision) for model, spec in specs.items()}
-    rows = [*_list_asking(report.estimates, sizes)]
+    steps: dict[tuple[str, str], list[Estimate]] = {}
+    for estimate in report.estimates:
+        if estimate.spec.engine != "scripted":
+            steps.setdefault((estimate.stage.split(":")[0], estimate.spec.model), []).append(estimate)
+    sizes = {es[0].spec.model: find_model_size(es[0].spec.model, es[0].spec.revision) for es in steps.values()}
+    rows: list[HoursRow] = []
     student = config.student
-    if isinstance(student, StudentSpec) and (size := sizes.get(student.base)) is not None:
-        folds = f"training {student.folds * student.repeats} folds"
-        cells = tuple(_describe_training(size, student, report.training, card) for card in CARDS)
-        rows.append(HoursRow(folds, student.base, cells))
+    for (step, model), estimates in steps.items():
+        if (size := sizes[model]) is None:
+            continue
+        if isinstance(student, StudentSpec) and model == student.base and step == "correction":
+            cells = tuple(_describe_training(size, student, report.training, card) for card in CARDS)
+            rows.append(HoursRow(f"training {student.folds * student.repeats} folds", model, "1", cells))
+        spec = estimates[0].spec
+        cards = "as needed" if spec.engine == "server" else str(math.prod(_count_configured_cards(spec, 1)))
+        rows.append(HoursRow(step, model, cards, tuple(_describe_asking(size, estimates, card) for card in CARDS)))
     return rows, [model for model, size in sizes.items() if size is None]
-
-
-def _list_asking(estimates: tuple[Estimate, ...], sizes: dict[str, ModelSize | None]) -> Iterator[HoursRow]:
-    def name_step(e: Estimate) -> tuple[str, str]:
-        return e.stage.split(":")[0], e.spec.model
-
-    for (step, model), group in groupby(sorted(estimates, key=name_step), name_step):
-        if (size := sizes.get(model)) is not None:
-            same = list(group)
-            yield HoursRow(step, model, tuple(_describe_asking(size, same, card) for card in CARDS))
 
 
 def _describe_asking(size: ModelSize, estimates: list[Estimate], card: Card) -> str:
@@ -58,9 +56,9 @@ def _describe_asking(size: ModelSize, estimates: list[Estimate], card: Card) -> 
     needed = count_cards(size, card, spec.context_length)
     cards, copies = _count_configured_cards(spec, needed)
     if needed > cards:
-        return f"needs {needed} cards"
-    seconds = sum(estimate_asking(size, e.work, card, cards, copies) for e in estimates)
-    return describe_hours(seconds) + (f" × {cards * copies} cards" if cards * copies > 1 else "")
+        return f"needs {needed * copies}"
+    hours = describe_hours(sum(estimate_asking(size, e.work, card, cards, copies) for e in estimates))
+    return f"{hours} on {cards}" if spec.engine == "server" and cards > 1 else hours
 
 
 def _count_configured_cards(spec: EngineSpec, needed: int) -> tuple[int, int]:

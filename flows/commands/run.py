@@ -108,9 +108,9 @@ def _print_hours(rows: list["HoursRow"], unknown: list[str]) -> None:
 
     if rows:
         console.print("GPU time with an empty ledger, an estimate that may be wrong by a factor of 2:")
-        table = Table("step", "model", *(card.name for card in CARDS))
+        table = Table("step", "model", "cards", *(card.name for card in CARDS))
         for row in rows:
-            table.add_row(row.step, escape(row.model), *row.cells)
+            table.add_row(row.step, escape(Path(row.model).name), row.cards, *row.cells)
         console.print(table)
     if unknown:
         console.print(f"GPU time is not estimated for models of unknown size: {escape(', '.join(unknown))}")
