@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from flows.config import DistillConfig, EmitConfig
+from tasks.errors import EngineError
 from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.engine import Workplace
@@ -213,7 +214,7 @@ class _Estimator:
         if not isinstance(spec, StudentSpec) or not self.labelled:
             return Work()
         engine = choose_base_engine(spec)
-        patch_size = find_patch_size(engine)
+        patch_size = _find_patch_size(engine)
         requests = make_label_requests(self._make_prompter(engine), self.labelled, with_reason=spec.reasons != "never")
         once = sum((measure_work(request, patch_size) for request in requests), Work())
         if spec.steps is not None:
@@ -234,10 +235,18 @@ class _Estimator:
         """Return the estimate for the requests that have not been counted before."""
         work = Work()
         fixed_chars = 0
-        patch_size = find_patch_size(spec)
+        patch_size = _find_patch_size(spec)
         for request in requests:
             fixed_chars = max(fixed_chars, count_fixed_chars(request))
             if request.key not in self.known:
                 self.known.add(request.key)
                 work += measure_work(request, patch_size)
         return Estimate(stage, spec, work, fixed_chars)
+
+
+def _find_patch_size(spec: EngineSpec) -> int:
+    """Return the patch size of the model, or that of Qwen2-VL if neither the hub nor this machine has its files."""
+    try:
+        return find_patch_size(spec)
+    except EngineError:
+        return 14
