@@ -30,7 +30,7 @@ from flows.distill import distill
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     distill(DistillConfig.model_validate_json((folder / "run.json").read_text("utf-8")))
-    loaded = [name for name in ("torch", "transformers", "trl", "datasets") if name in sys.modules]
+    loaded = [name for name in ("torch", "transformers", "trl") if name in sys.modules]
     (folder / "loaded").write_text(" ".join(loaded))
 """
 
