@@ -13,22 +13,25 @@ from typing import Any
 import psutil
 import pytest
 
+from tasks.students.settings import StudentSpec
 from tests.conftest import PrefectServer
 from tests.fake_gpus import plug_in_gpus
+from tests.flows.small_run import small_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 FOLDS = 4
 _RUN = """
 import sys
 from pathlib import Path
-from tests.flows.small_run import small_config
+from flows.service.server import apply_environment
+apply_environment()
+from flows.config import DistillConfig
 from flows.distill import distill
 if __name__ == "__main__":
-    config = small_config(Path(sys.argv[1]), items=40)
-    student = config.student.model_copy(update={"folds": 4, "epochs": 3, "checkpoint_seconds": 0.2})
-    distill(config.model_copy(update={"student": student, "generator": None, "unlabelled": None}))
-    loaded = [name for name in ("torch", "transformers", "trl", "datasets") if name in sys.modules]
-    (Path(sys.argv[1]) / "loaded").write_text(" ".join(loaded))
+    folder = Path(sys.argv[1])
+    distill(DistillConfig.model_validate_json((folder / "run.json").read_text("utf-8")))
+    loaded = [name for name in ("torch", "transformers", "trl") if name in sys.modules]
+    (folder / "loaded").write_text(" ".join(loaded))
 """
 
 
@@ -41,6 +44,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # sitecustomize runs in each new Python; trl is loaded only by trainings
     (hook / "sitecustomize.py").write_text(_NOTE_DEVICES.format(folder=str(tmp_path)))
     monkeypatch.setenv("PYTHONPATH", f"{hook}:{os.environ.get('PYTHONPATH', os.getcwd())}")
+    config = small_config(tmp_path / "run", items=40)
+    assert isinstance(config.student, StudentSpec)
+    student = config.student.model_copy(update={"folds": FOLDS, "epochs": 3, "checkpoint_seconds": 0.2})
+    config = config.model_copy(update={"student": student, "generator": None, "unlabelled": None})
+    (tmp_path / "run" / "run.json").write_text(config.model_dump_json(), "utf-8")
     return tmp_path / "run"
 
 
@@ -60,7 +68,6 @@ sys.meta_path.insert(0, Note())
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    folder.mkdir(exist_ok=True)
     log = (folder / "log.txt").open("ab")
     return subprocess.Popen([sys.executable, "-c", _RUN, str(folder)], stdout=log, stderr=log, start_new_session=True)
 
@@ -105,7 +112,7 @@ def test_each_fold_sees_its_gpu_and_resumes_when_its_process_is_killed(
     seen = [file.read_text() for file in folder.parent.glob("*.device")]
     assert len(seen) == FOLDS + 2  # a process per fold, and one more for each that was killed
     assert set(seen) == {"0", "1"}
-    assert (folder / "loaded").read_text() == ""
+    assert (folder / "loaded").read_text() == ""  # models are loaded by children only
     log = (folder / "log.txt").read_text("utf-8")
     assert "killed by signal 9" in log and "% of them waiting for images" in log
 
