@@ -110,9 +110,9 @@ def test_few_items_are_listed_but_all_are_counted(planted: tuple[Path, dict[str,
 def test_questions_are_estimated_without_a_model(planted: tuple[Path, dict[str, str]]) -> None:
     folder, _ = planted
     models = {
-        "generator": {"engine": "vllm", "model": "no/such-7b"},
-        "teacher": {"engine": "vllm", "model": "no/such-72b"},
-        "student": {"base": "no/such-base"},
+        "generator": {"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct"},
+        "teacher": {"engine": "vllm", "model": "Qwen/Qwen3-VL-235B-A22B-Instruct"},
+        "student": {"base": "Qwen/Qwen2.5-VL-3B-Instruct"},
         "unlabelled": {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")},
     }
     report = check(load_config(write_config(folder, **models)))
@@ -132,7 +132,10 @@ def test_questions_are_estimated_without_a_model(planted: tuple[Path, dict[str, 
     result = run_check(write_config(folder, **models))
     assert result.exit_code == 0 and "20 requests" in result.stdout
     served = [line.split()[:3] for line in result.stdout.splitlines() if line.startswith("vllm ")]
-    assert served == [["vllm", "serve", "no/such-7b"], ["vllm", "serve", "no/such-72b"]]
+    assert served == [
+        ["vllm", "serve", "Qwen/Qwen2-VL-7B-Instruct"],
+        ["vllm", "serve", "Qwen/Qwen3-VL-235B-A22B-Instruct"],
+    ]
 
 
 def test_gpu_hours_are_estimated_per_step_and_card(planted: tuple[Path, dict[str, str]]) -> None:
