@@ -84,7 +84,7 @@ def load_processor(
     folder = Path(name)
     if not folder.is_dir():
         folder = Path(
-            snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=local_files_only)
+            snapshot_download(name, revision=revision, allow_patterns=[*_FILES], local_files_only=local_files_only)
         )
     if not (folder / _TOKENIZER).is_file():
         from transformers import AutoProcessor  # it can make a fast tokenizer from older files
