@@ -6,5 +6,5 @@ processes.py      find, start and stop background programs
 pages.py          serve a run's pages to browsers                       (LABELSTILL_PAGES_*)
 alerts.py         send our own events, and apply automations.yaml to the server
 automations.yaml  which events send alerts, and when a run is marked Crashed
-prefect_plugin.py `prefect deployment run distill`, and workarounds for two bugs in Prefect 3.7.7
+prefect_plugin.py `prefect deployment run distill`, and a run that survives a lost concurrency lease
 """

@@ -1,14 +1,13 @@
-"""A Prefect plugin that adapts three of Prefect's commands.
+"""A Prefect plugin that adapts two of Prefect's commands.
 
 `prefect deployment run distill` works like `prefect deployment run labelstill-distill/distill`. The process of a flow
-run survives if the server forgets its concurrency lease. The server survives when an automation is changed.
+run survives if the server forgets its concurrency lease.
 
 When Prefect is imported, it calls `setup_environment` through its plugin entry point
 (`[project.entry-points."prefect.plugins"]` and `[tool.prefect.plugins]` in pyproject.toml). `setup_environment` wraps
 one function per command and leaves all other commands unchanged.
 """
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -49,10 +48,6 @@ def setup_environment(*, ctx: HookContext) -> SetupResult | None:
 
         outliving = survive_lost_lease(SyncPrefectClient.renew_concurrency_lease)
         setattr(SyncPrefectClient, "renew_concurrency_lease", outliving)  # noqa: B010
-    elif list(words[:2]) == ["server", "start"]:
-        from prefect.server.events.models import automations
-
-        setattr(automations, "run_coro_as_sync", run_in_this_loop)  # noqa: B010
     named = {"LABELSTILL_PORT", "PREFECT_SERVER_API_AUTH_STRING"} & os.environ.keys()
     if not named and ("PREFECT_API_URL" in os.environ or not read_user_profile()):
         return None  # pyproject.toml says all
@@ -101,9 +96,8 @@ def accept_bare_names(look_up: "LookUp") -> "LookUp":
 def survive_lost_lease(renew: "Renewal") -> "Renewal":
     """Wrap `renew` so that a failure only causes a warning.
 
-    Prefect 3.7.7 ends a run when its concurrency lease cannot be renewed, for instance because the server was down for
-    five minutes. Here two
-    runs at the same time do no harm, because the second waits for the output folder.
+    Prefect 3.9.1 ends a run when its concurrency lease cannot be renewed, for instance because the server was down for
+    five minutes. Here two runs at the same time do no harm, because the second waits for the output folder.
     """
 
     def renew_concurrency_lease(client: "SyncPrefectClient", lease_id: "UUID", lease_duration: float) -> object:
@@ -118,21 +112,6 @@ def survive_lost_lease(renew: "Renewal") -> "Renewal":
             return None
 
     return renew_concurrency_lease
-
-
-_RUNNING_TASKS: set[asyncio.Task[None]] = set()
-"""References that keep running tasks alive, because an event loop holds only weak references to its tasks."""
-
-
-def run_in_this_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`, which records a changed automation, in the server's event loop instead of in another thread.
-
-    In Prefect 3.7.7 with SQLite, the event loop waits for that thread, and the thread may wait for a lock that the loop
-    holds. After a few dozen changes the whole server hangs (PrefectHQ/prefect#23055).
-    """
-    task = asyncio.get_running_loop().create_task(work)
-    _RUNNING_TASKS.add(task)
-    task.add_done_callback(_RUNNING_TASKS.discard)
 
 
 async def find_full_name(client: "PrefectClient", name: str) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.ext import Extension, loopcontrols
@@ -21,9 +21,8 @@ class ChatTemplate:
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
         environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        self._template = environment.from_string(text, globals=dict(tokens))
+        known = {**tokens, "raise_exception": _raise, "strftime_now": _format_now}
+        self._template = environment.from_string(text, globals=known)
 
     def render(self, turns: Sequence[Mapping[str, Any]], generate: bool, continue_last: bool) -> str:
         """Return the conversation as text.
@@ -40,7 +39,7 @@ class ChatTemplate:
 class _Generation(Extension):
     """The tag with which training templates mark what the model writes; here it changes nothing."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> list[Node]:
         next(parser.stream)
@@ -49,6 +48,10 @@ class _Generation(Extension):
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _format_now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def _raise(message: str) -> None:

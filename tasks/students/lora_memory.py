@@ -23,7 +23,7 @@ from tasks.students.settings import StudentSpec
 
 LESS_MEMORY = (
     "lower `student.batch_size` (and raise `gradient_accumulation` as much) or `max_pixels`, set "
-    "`student.gradient_checkpointing: true` or `student.dtype: bfloat16`, or use a smaller `student.base`"
+    "`student.gradient_checkpointing: true`, or use a smaller `student.base`"
 )
 """What to change when a GPU has too little memory for training."""
 

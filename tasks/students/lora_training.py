@@ -141,7 +141,7 @@ def _make_trainer(
         max_steps=spec.steps or -1,
         per_device_train_batch_size=spec.batch_size,
         gradient_accumulation_steps=spec.gradient_accumulation,
-        gradient_checkpointing=spec.gradient_checkpointing,
+        activation_checkpointing=spec.gradient_checkpointing,
         learning_rate=spec.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,

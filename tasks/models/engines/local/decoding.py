@@ -146,7 +146,7 @@ class Decoder:
             input_ids=torch.tensor(tokens, device=device)[:, None],
             attention_mask=rows.mask,
             position_ids=rows.position[None, :, None].expand(3, -1, 1),
-            past_key_values=rows.cache,
+            cache=rows.cache,
             use_cache=True,
         )
         rows.position = rows.position + on.long()

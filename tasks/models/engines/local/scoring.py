@@ -69,7 +69,7 @@ def _score_block(model: Any, rows: Rows, answers: Sequence[Answers]) -> list[lis
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions.expand(3, -1, -1),
-        past_key_values=rows.cache,
+        cache=rows.cache,
         use_cache=True,
     )
     rows.cache.crop(-width)
