@@ -35,7 +35,8 @@ def spread_values(model: type[BaseModel], block: Mapping[str, Any], shared: Mapp
     for name, field in model.model_fields.items():
         if is_internal(field):
             value = shared.get(name, field.default)
-            if block.get(name, value) != value:
+            given = block.get(name, value)
+            if (tuple(cast(list[Any], given)) if isinstance(given, list) else given) != value:  # JSON has no tuples
                 advice = "set it once, at the top level" if name in shared else "remove it"
                 raise ValueError(f"`{name}` cannot be set here; {advice}")
             placed[name] = value
