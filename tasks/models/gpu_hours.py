@@ -106,7 +106,7 @@ def estimate_asking(size: ModelSize, work: Work, card: Card, cards: int, copies:
     operations = card.operations * cards * _UTILISATION * share
     bandwidth = card.bandwidth * cards * _BANDWIDTH_SHARE * share
     # 1. reading the prompt
-    seconds = _count_operations(size, one, passes=1) / operations
+    seconds = count_operations(size, one, passes=1) / operations
     # 2. writing the answer, together with as many others as the cache holds
     cache = size.cache_bytes * (one.prompt_tokens + one.answer_tokens)
     free = cards * (card.memory * _USED_MEMORY - _WORKSPACE) - size.weight_bytes
@@ -124,7 +124,7 @@ def estimate_training(size: ModelSize, work: Work, card: Card, *, recompute: boo
     Frozen weights take no gradient of their own: a pass forward, one backward, and with `recompute` (gradient
     checkpointing) another one forward.
     """
-    return _count_operations(size, work, passes=3 if recompute else 2) / (card.operations * _UTILISATION)
+    return count_operations(size, work, passes=3 if recompute else 2) / (card.operations * _UTILISATION)
 
 
 def fits_training(size: ModelSize, card: Card, batch_tokens: float) -> bool:
@@ -141,7 +141,7 @@ def describe_hours(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
 
 
-def _count_operations(size: ModelSize, work: Work, passes: int) -> float:
+def count_operations(size: ModelSize, work: Work, passes: int) -> float:
     """Return the operations of `passes` passes of the language model over the prompts and one of the vision tower.
 
     Two operations per weight and token, and those of attention, of which half is masked in the language model.

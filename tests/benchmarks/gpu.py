@@ -1,15 +1,19 @@
-"""On a CUDA device: the local engine with a Qwen2-VL-7B of random weights, with and without a cap on pixels.
+"""On a CUDA device: the local engine, and LoRA folds with default settings, on a Qwen2-VL-7B of random weights.
 
-Random weights cost what trained ones do. Items are phone screenshots asked for a label, without a reason and with one;
-reported are items a second and the share of the arithmetic ceiling: the floating-point operations that the model has to
-do, over those that large bf16 matrix products reach on this very device. `--rehearse` runs the same with a model of
-laptop size, to see that the script works; its figures mean nothing.
+Random weights cost what trained ones do. Items are phone screenshots. The engine is asked for a label, without a reason
+and with one, with and without a cap on pixels; then two folds are trained, one after the other, each in a child process
+that must leave the card free. Reported are rates, memory, the time spent waiting for images, and the share of the
+ceiling: the floating-point operations that the model has to do, over those that large bf16 matrix products reach on
+this very device. All of it takes less than 8 minutes of an H200. It needs torch, transformers, peft, trl and
+qwen-vl-utils, and no vLLM. `--rehearse` runs the same with a model of laptop size, to see that the script works; its
+figures mean nothing.
 """
 
+import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
@@ -22,16 +26,25 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 
 from tasks.demo.checkpoint import write_checkpoint
-from tasks.models.engines.engine import Workplace
-from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.engine import Workplace, open_engine
+from tasks.models.engines.gpus import list_gpus
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.gpu_hours import Work, count_operations, measure_work
 from tasks.models.image_cache import ImageCache, compute_sides
+from tasks.models.model_sizes import ModelSize, find_model_size
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split
+from tasks.records import ImagePart, ImageRef, Sample, Sampling, Split
+from tasks.settings import MAX_PIXELS, MIN_PIXELS
+from tasks.students.lora import LoraRecipe
+from tasks.students.loss_curves import Progress
+from tasks.students.settings import StudentSpec
+from tasks.students.student_folder import read_facts
+from tasks.students.worker_pool import TrainingPool
 
-ROUNDS, ITEMS, REASON_TOKENS = 3, 48, 48
-SCREEN = (1080, 2340)
+ROUNDS, ITEMS, REASON_TOKENS, UPDATES, FOLDS = 2, 48, 48, 8, 2
+SCREEN, SMALL, PATCH = (1080, 2340), (108, 234), 14
+"""`SMALL` is for the rehearsal."""
 CAPS = {"capped": 1280 * 28 * 28, "uncapped": 16384 * 28 * 28}
 """The second is what the base checkpoint allows."""
 TEXT_7B = {
@@ -42,47 +55,25 @@ TEXT_7B = {
 VISION_7B = {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16, "mlp_ratio": 4}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one item asks of the model."""
-
-    prompt: int
-    """Tokens."""
-    patches: int
-    drawn: int
-    """Tokens drawn after the prompt."""
-
-    def operations(self, config: Qwen2VLConfig) -> float:
-        """Floating-point operations: two a weight and token, and attention's two products over what is seen."""
-        text, vision = config.text_config, config.vision_config
-        head = text.hidden_size // text.num_attention_heads
-        width = text.hidden_size * (2 * text.hidden_size + 2 * head * text.num_key_value_heads)
-        layer = width + 3 * text.hidden_size * text.intermediate_size
-        tokens = self.prompt + self.drawn
-        words = 2 * tokens * text.num_hidden_layers * layer + 2 * tokens**2 * text.num_hidden_layers * text.hidden_size
-        block = vision.embed_dim**2 * (4 + 2 * vision.mlp_ratio)
-        looks = 2 * self.patches * vision.depth * block + 4 * self.patches**2 * vision.depth * vision.embed_dim
-        return words + looks + 2 * (1 + self.drawn) * text.hidden_size * text.vocab_size
-
-
-def checkpoint(folder: Path, rehearse: bool) -> Path:
-    """A checkpoint of the 7B's sizes and random weights, with the demo's tokenizer and processor."""
+def write_model(folder: Path, rehearse: bool) -> ModelSize:
+    """Write a checkpoint of the 7B's sizes and random weights, with the demo's tokenizer and processor."""
     pack = load_pack("demo")
     write_checkpoint(folder, [label for task in pack.tasks.values() for label in task.labels] * 50)
-    if rehearse:
-        return folder
-    config = config_7b(Qwen2VLConfig.from_pretrained(folder))
-    (folder / "model.safetensors").unlink()
-    with torch.device("cuda"):
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    del model
-    torch.cuda.empty_cache()
-    return folder
+    if not rehearse:
+        config = make_config_7b(Qwen2VLConfig.from_pretrained(folder))
+        (folder / "model.safetensors").unlink()
+        with torch.device("cuda"):
+            model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+        model.save_pretrained(folder)
+        del model
+        torch.cuda.empty_cache()
+    size = find_model_size(str(folder))
+    assert size is not None
+    return size
 
 
-def config_7b(small: Qwen2VLConfig) -> Qwen2VLConfig:
-    """The small configuration with the 7B's sizes; special tokens keep their ids."""
+def make_config_7b(small: Qwen2VLConfig) -> Qwen2VLConfig:
+    """Return the small configuration with the 7B's sizes; special tokens keep their ids."""
     text = {k: v for k, v in small.text_config.to_dict().items() if k != "layer_types"}  # one entry a layer
     return Qwen2VLConfig(
         **{k: v for k, v in small.to_dict().items() if k.endswith("_token_id")},
@@ -93,30 +84,27 @@ def config_7b(small: Qwen2VLConfig) -> Qwen2VLConfig:
     )
 
 
-def requests(folder: Path, cap: int, *, with_reason: bool) -> list[Request]:
-    """One screenshot each."""
-    pack, noise = load_pack("demo"), np.random.default_rng(0)
-    prompter = Prompter(pack, "7B", max_pixels=cap, min_pixels=56 * 56)
-    task = pack.task("image")
-    made: list[Request] = []
-    for number in range(ITEMS):
+def draw_samples(folder: Path, count: int, screen: tuple[int, int]) -> list[Sample]:
+    """Draw labelled screenshots."""
+    width, height = screen
+    folder.mkdir()
+    labels, noise = tuple(load_pack("demo").task("image").labels), np.random.default_rng(0)
+    samples: list[Sample] = []
+    for number in range(count):
         file = folder / f"{number}.jpg"
-        if not file.exists():
-            blocks = noise.integers(0, 255, (SCREEN[1] // 20, SCREEN[0] // 20, 3), dtype=np.uint8)
-            Image.fromarray(blocks).resize(SCREEN).save(file)
+        blocks = noise.integers(0, 255, (height // 20, width // 20, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize(screen).save(file)
         digest = sha256(file.read_bytes()).hexdigest()
-        image = ImagePart(image=ImageRef(path=str(file), sha256=digest, width=SCREEN[0], height=SCREEN[1]))
-        labels = tuple(task.labels)
+        image = ImagePart(image=ImageRef(path=str(file), sha256=digest, width=width, height=height))
         sample = Sample(
-            id=str(number), task="image", parts=(image,), labels=labels, split=Split.UNLABELLED, source=str(folder)
+            id=str(number), task="image", parts=(image,), labels=labels, split=Split.LABELLED, source="drawn"
         )
-        sampling = Sampling(max_tokens=REASON_TOKENS, label_probabilities=True)
-        made.append(prompter.classify(sample, sampling, with_reason=with_reason))
-    return made
+        samples.append(sample.model_copy(update={"given": labels[number % len(labels)]}))
+    return samples
 
 
-def ceiling(device: str) -> float:
-    """Operations a second of large bf16 matrix products here: the best of ten."""
+def find_ceiling(device: str) -> float:
+    """Return the operations per second of large bf16 matrix products here: the best of ten."""
     size = 8192 if device == "cuda" else 512
     a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     best = 0.0
@@ -134,45 +122,94 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def main() -> None:
-    """Measure, print items a second and the share of the ceiling."""
-    rehearse = "--rehearse" in sys.argv
-    if not torch.cuda.is_available() and not rehearse:
-        print("no CUDA device here: skipped")
-        return
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        model = checkpoint(folder / "model", rehearse)
-        peak = ceiling(device)
-        print(f"Qwen2-VL-7B of random weights, bf16, {name}, matrix products at {peak / 1e12:.4g} TFLOP/s")
-        spec = EngineSpec(engine="local", model=str(model), dtype="bfloat16", batch_size=8)
-        engine = LocalEngine(spec, Workplace(ImageCache(folder / "cache"), folder / "logs"))
-        config = Qwen2VLConfig.from_pretrained(model)
-        (folder / "screens").mkdir()
-        rows = [(cap, with_reason) for cap in CAPS for with_reason in (False, True)]
-        measured: dict[tuple[str, bool], list[tuple[float, float]]] = {row: [] for row in rows}
-        for number in range(ROUNDS + 1):
-            for cap, with_reason in rows:
-                asked = requests(folder / "screens", CAPS[cap], with_reason=with_reason)
-                began = time.perf_counter()
-                found = list(engine.generate(asked))
-                seconds = time.perf_counter() - began
-                if faults := {g.detail for g in found if g.outcome != "ok"}:
-                    raise RuntimeError(f"{cap}: {faults}")
-                height, width = compute_sides(
-                    asked[0].images[0], min_pixels=56 * 56, max_pixels=CAPS[cap], patch_size=14
-                )
-                patches = height * width // 14**2
-                work = sum(Cost(g.tokens_in, patches, g.tokens_out).operations(config) for g in found)
-                if number:  # the first round fills the image cache and warms kernels up
-                    measured[cap, with_reason].append((ITEMS / seconds, work / seconds / peak))
-        engine.close()
+def ask(folder: Path, samples: list[Sample], size: ModelSize, ceiling: float, rounds: int, reason: int) -> None:
+    """Print the local engine's items per second and its share of the ceiling."""
+    spec = EngineSpec(engine="local", model=str(folder / "model"), dtype="bfloat16", batch_size=8)
+    engine = open_engine(spec, Workplace(ImageCache(folder / "cache"), folder / "logs"))
+    rows = [(cap, with_reason) for cap in CAPS for with_reason in (False, True)]
+    measured: dict[tuple[str, bool], list[tuple[float, float]]] = {row: [] for row in rows}
+    sampling = Sampling(max_tokens=reason, label_probabilities=True)
+    for number in range(rounds + 1):
+        for cap, with_reason in rows:
+            prompter = Prompter(load_pack("demo"), "7B", max_pixels=CAPS[cap], min_pixels=MIN_PIXELS)
+            asked = [prompter.classify(sample, sampling, with_reason=with_reason) for sample in samples]
+            began = time.perf_counter()
+            found = list(engine.generate(asked))
+            seconds = time.perf_counter() - began
+            if faults := {g.detail for g in found if g.outcome != "ok"}:
+                raise RuntimeError(f"{cap}: {faults}")
+            bounds = {"min_pixels": MIN_PIXELS, "max_pixels": CAPS[cap], "patch_size": PATCH}
+            width, height = compute_sides(asked[0].images[0], **bounds)
+            tokens = sum(g.tokens_in + g.tokens_out for g in found)
+            work = Work(len(found), tokens, len(found), len(found) * width * height // PATCH**2)
+            if number:  # the first round fills the image cache and warms kernels up
+                rate = count_operations(size, work, passes=1) / seconds / ceiling
+                measured[cap, with_reason].append((len(found) / seconds, rate))
+    engine.close()
     for (cap, with_reason), figures in measured.items():
         rate, share = (median(column) for column in zip(*figures, strict=True))
         what = f"{cap}, {'reason and label' if with_reason else 'label only'}"
         print(f"  {what:28}{rate:8.2f} items/s, {share:6.1%} of the ceiling")
+
+
+def train_fold(recipe: LoraRecipe, samples: list[Sample], fold: int, folder: Path, progress: Progress) -> None:
+    """Train a fold, in a child process; write when each update ended and the peak memory to measured.json."""
+    times: list[float] = []
+
+    def note(step: int, steps: int, loss: float) -> None:
+        times.append(time.perf_counter())
+        progress(step, steps, loss)
+
+    recipe.train(samples, fold, folder, note)
+    peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    (folder / "measured.json").write_text(json.dumps({"times": times, "peak": peak}))
+
+
+def train(folder: Path, samples: list[Sample], size: ModelSize, ceiling: float, updates: int) -> None:
+    """Train folds one after another; print each one's time per update, memory and waiting share."""
+    spec = StudentSpec(base=str(folder / "model"), steps=updates)
+    prompter = Prompter(load_pack("demo"), "7B", max_pixels=MAX_PIXELS, min_pixels=MIN_PIXELS)
+    recipe = LoraRecipe(spec, prompter, images=ImageCache(folder / "cache"))
+    request = prompter.classify(samples[0], Sampling(), with_reason=False)
+    work = measure_work(request, PATCH) * (spec.batch_size * spec.gradient_accumulation)
+    operations = count_operations(size, work, passes=3)
+    estimated = recipe.estimate_memory(samples)
+    with TrainingPool(1, 1, lambda: estimated) as pool:
+        for fold in range(FOLDS):
+            began = time.perf_counter()
+            pool.train(partial(train_fold, recipe, samples, fold, folder / f"fold{fold}"), lambda *_: None)
+            seconds = time.perf_counter() - began
+            measured = json.loads((folder / f"fold{fold}" / "measured.json").read_text())
+            update = median(np.diff(measured["times"])) if updates > 1 else seconds
+            waiting = read_facts(folder / f"fold{fold}")["waiting_share"]
+            share = operations / update / ceiling
+            needs = "unknown" if estimated is None else f"{estimated.mib / 1024:.1f}"
+            free = [f"{gpu.free / 1024:.1f} of {gpu.total / 1024:.1f} GiB are free" for gpu in list_gpus()]
+            print(f"  fold {fold}: {update:.2f} s per update of {work.requests:.0f} items, {share:.1%} of the ceiling")
+            print(f"    {waiting:.1%} of the time waiting for images, {seconds:.0f} s with loading the model")
+            print(f"    peak memory {measured['peak'] / 2**30:.1f} GiB (estimated {needs})", *free, sep="; then ")
+
+
+def main() -> None:
+    """Measure and print."""
+    rehearse = "--rehearse" in sys.argv
+    if not torch.cuda.is_available() and not rehearse:
+        print("no CUDA device here: skipped")
+        return
+    device = "cuda" if torch.cuda.is_available() and not rehearse else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        size = write_model(folder / "model", rehearse)
+        ceiling = find_ceiling(device)
+        print(f"Qwen2-VL of random weights, {size.parameters / 1e9:.2g} billion, bf16, {name}, ", end="")
+        print(f"matrix products at {ceiling / 1e12:.4g} TFLOP/s")
+        screens = folder / "screens"
+        samples = draw_samples(screens, 2, SMALL) if rehearse else draw_samples(screens, ITEMS, SCREEN)
+        ask(folder, samples, size, ceiling, *((1, 8) if rehearse else (ROUNDS, REASON_TOKENS)))
+        train(folder, samples, size, ceiling, 1 if rehearse else UPDATES)
+    print(f"  {time.perf_counter() - began:.0f} s in all")
 
 
 if __name__ == "__main__":
