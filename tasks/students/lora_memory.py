@@ -5,7 +5,7 @@ hidden state per layer, and all that a layer with adapters keeps only for the la
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ from huggingface_hub import hf_hub_download
 
 from tasks.errors import ConfigError
 from tasks.models.engines.gpus import Gpu
-from tasks.models.image_cache import compute_sides
-from tasks.models.unanswered import BadMedia
+from tasks.models.model_sizes import read_model_size
+from tasks.models.token_budget import estimate_prompt_tokens
 from tasks.prompts.prompter import Prompter
-from tasks.prompts.turns import make_user_content
 from tasks.records import Sample, Sampling
 from tasks.students.settings import StudentSpec
 
@@ -29,8 +28,6 @@ LESS_MEMORY = (
 
 _MIB = 1 << 20
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_TOKENS_PER_CHARACTER = 0.7
-"""Chinese text; English has fewer."""
 _STATES = 16
 """Bytes per parameter of an adapter: weight, gradient and two moments in 32 bits."""
 _FIXED = 1536 * _MIB
@@ -77,64 +74,34 @@ def estimate_memory(
     config = _read_config(spec.base, revision)
     if "vision_config" not in config:
         return None
-    vision = config["vision_config"]
-    merged = vision.get("patch_size", 14) * vision.get("spatial_merge_size", 2)
+    patch_size = config["vision_config"].get("patch_size", 14)
+    requests = (prompter.classify(s, Sampling(), with_reason=False) for s in samples)
+    longest = max((estimate_prompt_tokens(request, patch_size) for request in requests), default=0)
     try:
-        return compute_memory(spec, config, max((count_tokens(prompter, s, merged) for s in samples), default=0))
+        return compute_memory(spec, config, longest)
     except (KeyError, TypeError):  # a configuration with other names
         return None
 
 
-def compute_memory(spec: StudentSpec, config: Mapping[str, Any], tokens: int) -> Memory:
+def compute_memory(spec: StudentSpec, config: dict[str, Any], tokens: int) -> Memory:
     """Return what training needs if the longest item has `tokens` tokens; `config` is the base's config.json."""
+    size = read_model_size(config)
     text, vision = config.get("text_config", config), config["vision_config"]
-    hidden, layers, inner = text["hidden_size"], text["num_hidden_layers"], text["intermediate_size"]
-    heads = text["num_attention_heads"]
-    head = text.get("head_dim") or hidden // heads
-    query, shared = heads * head, text.get("num_key_value_heads", heads) * head
-    experts = text.get("num_experts") or 1
-    expert = text["moe_intermediate_size"] if experts > 1 else inner
-    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-    size = layers * (2 * hidden * (query + shared) + 3 * experts * hidden * expert)
-    size += text["vocab_size"] * hidden * (1 if tied else 2) + _count_vision(vision)
-
-    named = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
-    rows = 2 * hidden + query + 2 * shared + query + hidden + 3 * (hidden + inner)
-    adapter = layers * spec.lora_rank * (rows + hidden)
-    batch = tokens * spec.batch_size
+    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    weight_bytes = _BYTES[config.get("torch_dtype") or config.get("dtype") or text.get("dtype") or "bfloat16"]
+    # an adapter of a matrix has as many rows and columns in all; there are seven per layer (see lora_training.py)
+    sides = 7 * hidden + 2 * size.attention_width + size.cache_bytes // (2 * size.layers) + 3 * inner
     # bytes that autograd keeps per token and layer, measured on random models of 256 and 512 units in bfloat16
     layer = 27 * hidden + 8 * inner
-    kept = 2 * hidden * layers if spec.gradient_checkpointing else layer * (layers - 1)
+    kept = 2 * hidden * size.layers if spec.gradient_checkpointing else layer * (size.layers - 1)
     kept += 3 * layer // 2  # and the gradients of the layer at which backpropagation is
     # the frozen tower keeps nothing, but needs its largest layer: four patches per token
-    width = vision.get("embed_dim") or vision["hidden_size"]
-    seen = 4 * 2 * 8 * width
-    return Memory(size * _BYTES[named], adapter * _STATES, batch * max(kept, seen))
-
-
-def count_tokens(prompter: Prompter, sample: Sample, merged: int) -> int:
-    """Return about how many tokens an item has; an image token stands for a square of `merged` pixels."""
-    request = prompter.classify(sample, Sampling(), with_reason=False)
-    characters = sum(len(part["text"]) for part in make_user_content(request) if part["type"] == "text")
-    found = int(characters * _TOKENS_PER_CHARACTER)
-    bounds = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels, "patch_size": merged // 2}
-    for image in request.images:
-        try:
-            width, height = compute_sides(image, **bounds)
-        except BadMedia:  # reported when it is used
-            continue
-        found += width * height // merged**2
-    return found
-
-
-def _count_vision(vision: Mapping[str, Any]) -> int:
-    """Return the number of the vision tower's parameters."""
-    width = vision.get("embed_dim") or vision["hidden_size"]
-    out = vision.get("out_hidden_size") or vision["hidden_size"]
-    inner = vision.get("intermediate_size") or int(width * vision.get("mlp_ratio", 4))
-    merger = 4 * width * (4 * width + out)
-    mergers = 1 + len(vision.get("deepstack_visual_indexes", ()))
-    return vision["depth"] * (4 * width * width + 2 * width * inner) + mergers * merger
+    seen = 4 * 2 * 8 * (vision.get("embed_dim") or vision["hidden_size"])
+    return Memory(
+        weights=int(size.parameters * weight_bytes),
+        adapter=size.layers * spec.lora_rank * sides * _STATES,
+        activations=tokens * spec.batch_size * max(kept, seen),
+    )
 
 
 def _read_config(base: str, revision: str | None) -> dict[str, Any]:

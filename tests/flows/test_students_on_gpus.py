@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert isinstance(config.student, StudentSpec)
     student = config.student.model_copy(update={"folds": FOLDS, "epochs": 3, "checkpoint_seconds": 0.2})
     config = config.model_copy(update={"student": student, "generator": None, "unlabelled": None})
-    (tmp_path / "run" / "run.json").write_text(config.model_dump_json(), "utf-8")
+    (tmp_path / "run" / "run.json").write_text(config.model_dump_json(exclude_defaults=True), "utf-8")
     return tmp_path / "run"
 
 
