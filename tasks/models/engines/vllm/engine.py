@@ -1,5 +1,6 @@
 """Start a vLLM server as a child process and ask it over HTTP, like any other server."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from tasks.records import Generation, Request
 if TYPE_CHECKING:
     from tasks.models.engines.ray.placed import PlacedServers
 
+_log = logging.getLogger("labelstill")
 _numbers = count(1)
 _USUAL_SHARE = 0.92
 """The share of a GPU's memory that vLLM uses if it is not told another."""
@@ -72,8 +74,6 @@ class VllmEngine(ServerEngine):
         except BaseException:
             self.process.close()
             raise
-        if vllm.warning:
-            self.notes = (vllm.warning, *self.notes)
 
     def switch_adapter(self, adapter: str | None) -> None:
         """Switch, without a restart, to another of the spec's adapters or to the bare model (None)."""
@@ -105,6 +105,8 @@ def make_server_process(
 ) -> ServerProcess:
     """Return a server process for `spec`, not started yet; it serves `name` on `host` and requires API key `key`."""
     fetch_weights(spec.model, spec.revision)  # before the start, whose time is limited
+    if vllm.warning:
+        _log.warning("%s", vllm.warning)
     environment = build_serve_environment(spec, vllm)
     if key:
         environment["VLLM_API_KEY"] = key

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import EngineError
+from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm import installation
-from tasks.models.engines.vllm.engine import check_vllm
+from tasks.models.engines.vllm.engine import check_vllm, make_server_process
 from tasks.models.engines.vllm.installation import TESTED_VERSION, Vllm, find_vllm, require_vllm
+from tasks.models.image_cache import ImageCache
 
 
 def make_environment(folder: Path, distribution: str = "", version: str = "0.32.0", devices: int = 0) -> Path:
@@ -56,9 +58,13 @@ def test_a_gpu_build_needs_a_device(python: Path):
 
 
 @pytest.mark.parametrize("python", [("vllm", "0.33.0", 1)], indirect=True)
-def test_an_untested_version_warns(python: Path):
-    assert require_vllm(EngineSpec(model="m")).warning.startswith("vLLM 0.33.0 of ")
+def test_an_untested_version_warns(python: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    spec = EngineSpec(engine="vllm", model="Qwen/Qwen2-VL-7B-Instruct")
+    place = Workplace(ImageCache(tmp_path / "images"), tmp_path / "logs")
     assert Vllm(python, f"{TESTED_VERSION}.7", cpu=False).warning == ""
+    process = make_server_process(spec, place, require_vllm(spec), name="m@1")
+    assert process.command(1)[0] == str(python)
+    assert f"vLLM 0.33.0 of {python} is untested" in caplog.text
 
 
 @pytest.mark.parametrize("python", [()], indirect=True)
