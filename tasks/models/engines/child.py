@@ -4,10 +4,10 @@ A model that was loaded in this process keeps its GPU's memory until this proces
 there is a GPU. A child runs one piece of work after another; a killed one can be started again.
 """
 
+import copy
 import logging
 import logging.handlers
 import os
-import pickle
 import signal
 import threading
 import time
@@ -191,7 +191,7 @@ def _make_sendable(error: BaseException) -> BaseException:
     text = "".join(traceback.format_exception(error))
     error.add_note(f"in a child process:\n{text}")
     try:
-        pickle.loads(pickle.dumps(error))
+        copy.deepcopy(error)  # by the same protocol
     except Exception:
         error = EngineError(f"{type(error).__name__}: {error}")
         error.add_note(f"in a child process:\n{text}")
