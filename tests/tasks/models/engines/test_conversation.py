@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoProcessor
 
 from tasks.models.engines.server.chat import Capabilities
 from tasks.models.engines.server.conversation import Conversation, Prepared, ProbeFailed
 from tasks.models.engines.server.retries import Refused
 from tasks.models.image_cache import ImageCache
+from tasks.models.processor import read_processor
 from tasks.models.unanswered import Unanswered
 from tasks.records import Generation, Outcome, Sampling
 from tests.tasks.making import prompter, sample
@@ -37,8 +37,8 @@ class ShakyClient:
 
 
 def answer(client: ShakyClient, checkpoint: Path, folder: Path) -> Generation:
-    processor = AutoProcessor.from_pretrained(checkpoint)
-    conversation = Conversation(client, "m", Capabilities(), processor, ImageCache(folder))  # type: ignore[arg-type]
+    processor = read_processor(str(checkpoint))
+    conversation = Conversation(client, "m", Capabilities(), processor, 14, ImageCache(folder))  # type: ignore[arg-type]
     prepared = Prepared(prompter().classify(sample(), Sampling(label_probabilities=True)), (), "")
     while True:
         try:
