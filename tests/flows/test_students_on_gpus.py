@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,15 +22,15 @@ from tests.flows.small_run import small_config
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 FOLDS = 4
 _RUN = """
+import pickle
 import sys
 from pathlib import Path
 from flows.service.server import apply_environment
 apply_environment()
-from flows.config import DistillConfig
 from flows.distill import distill
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    distill(DistillConfig.model_validate_json((folder / "run.json").read_text("utf-8")))
+    distill(pickle.loads((folder / "config").read_bytes()))
     loaded = [name for name in ("torch", "transformers", "trl") if name in sys.modules]
     (folder / "loaded").write_text(" ".join(loaded))
 """
@@ -48,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert isinstance(config.student, StudentSpec)
     student = config.student.model_copy(update={"folds": FOLDS, "epochs": 3, "checkpoint_seconds": 0.2})
     config = config.model_copy(update={"student": student, "generator": None, "unlabelled": None})
-    (tmp_path / "run" / "run.json").write_text(config.model_dump_json(exclude_defaults=True), "utf-8")
+    (tmp_path / "run" / "config").write_bytes(pickle.dumps(config))
     return tmp_path / "run"
 
 
