@@ -4,7 +4,7 @@ Each fold is predicted by a student that was trained on the other folds. Where t
 the teacher gives a second opinion. A person judges a sample of the doubtful items.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -41,7 +41,7 @@ from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
 from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split
 from tasks.report.correction.report import write_report
-from tasks.review.queue import STORE, mark_disagreed, write_queue
+from tasks.review.queue import STORE, mark_disagreed, read_queue, write_queue
 from tasks.storage.stage_record import StageRecord
 from tasks.students.asking import choose_base_engine
 from tasks.students.settings import ProbeSpec
@@ -175,9 +175,14 @@ def _show_changes(corrections: Sequence[Correction], decisions: Decisions, revie
     if advice:
         log.warning(advice)
     waiting = sum(c.action is Action.REVIEW for c in corrections)
-    log.info("%d labels changed or dropped, %d awaiting review; %s", len(changed), waiting, decisions.gate.summary)
+    log.info("%d labels changed or dropped, %d awaiting review", len(changed), waiting)
+    log.info(decisions.gate.summary)
     if waiting:
-        log_where_to_judge(review, f"{waiting} labels")
-    estimates: Mapping[str, float] = {name: round(e.value, 4) for name, e in decisions.estimates.items()}
-    if estimates:
-        log.info("estimated: %s", estimates)
+        log_where_to_judge(review, f"{len(read_queue(review))} items on the review page, {waiting} of them suspicious")
+    estimates = decisions.estimates
+    if {"wrong", "precision", "recall"} <= estimates.keys():
+        wrong, precision, recall = (100 * estimates[name].value for name in ("wrong", "precision", "recall"))
+        log.info(
+            "estimated: %.0f %% of the labels are wrong; %.0f %% of the suspicious ones are wrong, and these are "
+            "%.0f %% of all wrong ones", wrong, precision, recall,
+        )  # fmt: skip

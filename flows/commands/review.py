@@ -53,7 +53,8 @@ def import_(
         said = ", ".join(f"{v.by}: {v.verdict}" for v in found[name])
         typer.echo(f"disagreement, to be judged again: {name} ({said})")
     judged = settle_cases(cases, store.parent).verdicts
-    typer.echo(f"{len(judged)} of {len(cases)} judged: {store}; run the configuration again to apply them")
+    typer.echo(f"{len(judged)} of {len(cases)} judged: {store}")
+    typer.echo("To apply them, run `labelstill find-errors` or `labelstill run` again")
 
 
 @app.command()

@@ -61,10 +61,14 @@ class Gate:
     @property
     def summary(self) -> str:
         """Return a short description of the gate's state for people."""
-        counted = f"of the verdicts that count, {self.wins} support the proposed label and {self.losses} the given one"
+        doubtful = f", {self.neither} have neither label" if self.neither else ""
+        counted = (
+            f"of the judged labels in the blind sample that would change, {self.wins} would become right and "
+            f"{self.losses} wrong{doubtful}"
+        )
         if self.open:
             return f"labels may change without a person: {counted}"
-        more = "" if self.missing is None else f"; {self.missing} more for proposed labels would suffice"
+        more = "" if self.missing is None else f"; {self.missing} more right ones in a row would be enough"
         return f"no label changes without a person: {counted}{more}"
 
 

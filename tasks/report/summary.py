@@ -8,6 +8,7 @@ from tasks.correction.outcome import SUSPICIOUS, describe_agreement
 from tasks.evaluation.table import TRANSDUCTIVE
 from tasks.report.card.facts import Facts, read_facts
 from tasks.report.card.warnings import is_transductive, list_warnings
+from tasks.review.queue import read_queue
 from tasks.storage.html import format_count
 
 _MAX_WARNINGS = 6
@@ -71,27 +72,32 @@ def summarize_search(output: Path, config: Path) -> Summary:
         for name in ("disagreements", "flagged", "relabelled", "relabelled without a person", "waiting for review")
     )
     agreement, advice = describe_agreement(record.read - differ, record.read)
-    folder = output / "correction"
-    blind = flagged - len((folder / SUSPICIOUS).read_bytes().splitlines()) + 1  # the table has a header
-    hidden = f"; {blind:,} of them are in the audit, whose evidence is hidden until you judge it" if blind > 0 else ""
+    folder, review = output / "correction", output / "review"
+    hidden = flagged - len((folder / SUSPICIOUS).read_bytes().splitlines()) + 1  # the table has a header
+    note = f"; {hidden:,} of them are in the blind sample, so they are not listed yet" if hidden > 0 else ""
+    cases = read_queue(review)
+    blind = sum(case.blind for case in cases)
+    page = f"{format_count(len(cases), 'item')}, {blind:,} of them in the blind sample, which comes first"
     names = (("suspicious labels", SUSPICIOUS), ("report", "report.html"), ("corrected copies", "corrected"))
     return Summary(
         results=(
             ("Students", agreement),
-            ("Suspicious", f"{flagged:,}{hidden}"),
+            ("Suspicious", f"{flagged:,} labels{note}"),
+            ("Review page", page if blind else format_count(len(cases), "item")),
             ("Changed", f"{changed - unreviewed:,} by people, {unreviewed:,} without a person"),
         ),
         warnings=(advice,) if advice else (),
         files=(
-            ("review page", str(output / "review" / "review.html")),
+            ("review page", str(review / "review.html")),
             *((name, str(folder / file)) for name, file in names),
         ),
         next_steps=(
-            (f"labelstill review import {output} FILE", "take over the verdicts that the review page saved"),
+            (f"labelstill review import {output} FILE", "when you have judged items: take over the page's verdicts"),
             (f"labelstill find-errors {config}", "apply them; the students are used again"),
+            ("labelstill stop", "end the Prefect server, which goes on running for the web UI"),
         )
         if waiting or flagged
-        else (),
+        else (("labelstill stop", "end the Prefect server, which goes on running for the web UI"),),
     )
 
 

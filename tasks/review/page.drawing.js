@@ -74,7 +74,7 @@ const drawEvidence = () => {
       const name = make("div", "name");
       name.append(make("span", "", row.label));
       if (row.label === cases[current].given) name.append(make("span", "tag given", "given"));
-      if (row.label === facts.candidate) name.append(make("span", "tag candidate", "candidate"));
+      if (row.label === facts.candidate) name.append(make("span", "tag candidate", "proposed"));
       const node = make("div", "row");
       node.append(name, ...models.map((model) => meter(model, row[model])));
       bars.append(node);
@@ -96,7 +96,7 @@ const drawChoices = () => {
     const label = button.querySelector(".label");
     const role = button.querySelector(".role");
     if (choice === "1") [role.textContent, label.textContent] = [facts.blind ? "" : "given", first];
-    if (choice === "2") [role.textContent, label.textContent] = [facts.blind ? "" : "candidate", second ?? "no other label is proposed"];
+    if (choice === "2") [role.textContent, label.textContent] = [facts.blind ? "" : "proposed", second ?? "no other label is proposed"];
     if (choice === "3") label.textContent = other ? entry.verdict : "";
     button.disabled = choice === "2" && named[2] === null;
     const chosen = choice === "3" ? other : entry.verdict !== null && entry.verdict === named[choice];

@@ -373,7 +373,7 @@ def test_imported_verdicts_are_reported_and_listed(run: Path, tmp_path: Path) ->
         "import", run, write_verdicts(tmp_path, item_0="neither", item_1="查询物流"), "--by", "[Ann]"
     ).output
     assert "2 new, 0 changed, 0 as before, 0 taken back" in output
-    assert "2 of 20 judged" in output and "run the configuration again" in output
+    assert "2 of 20 judged" in output and "`labelstill run` again" in output
     output = run_review("import", run, write_verdicts(tmp_path, item_0="反馈破损"), "--by", "[Ann]").output
     assert "0 new, 1 changed" in output and "changed: item-0" in output
     listed = run_review("list", run).output

@@ -114,28 +114,24 @@ def predict_held_out(decisions: Decisions) -> dict[int, float]:
 def explain_gate(gate: Gate, verdicts: int) -> str:
     """Return sentences that say whether labels change without a person, which verdicts counted and what is missing."""
     counted = gate.wins + gate.losses
+    neither = f", and {gate.neither:,} have neither of the two labels" if gate.neither else ""
+    which = (
+        f"Only the blind sample counts, and in it only labels that would change: {gate.wins:,} would become right, "
+        f"{gate.losses:,} wrong{neither}"
+    )
     if gate.open:
         return (
-            f"Labels also change without a person, where the proposed label is likelier. Of {verdicts:,} verdicts, "
-            f"{counted:,} tell whether such changes are right: {gate.wins:,} times the proposed label was right, "
-            f"{gate.losses:,} times the given one. So at least {gate.lower:.0%} of such changes are right (needed: "
-            f"over {gate.level:.0%})."
+            f"Labels also change without a person, where the proposed label is likelier. {which}. So at least "
+            f"{gate.lower:.0%} of such changes are right (needed: over {gate.level:.0%})."
         )
     needed = (
         "It is unlikely that enough verdicts would change that."
         if gate.missing is None
-        else f"{gate.missing:,} {'more ' if counted else ''}verdicts in a row for proposed labels would change that."
+        else f"{gate.missing:,} {'more ' if counted else ''}right ones in a row would be enough."
     )
     if verdicts == 0:
-        return f"No label changes, because no verdict says yet whether the proposals are right. {needed}"
-    which = (
-        f"of {verdicts:,} verdicts, {counted:,} tell whether changes would be right: {gate.wins:,} times the proposed "
-        f"label was right, {gate.losses:,} times the given one"
-        if counted
-        else f"none of {verdicts:,} verdicts tells whether changes would be right"
-    )
-    neither = f" (in {gate.neither:,} others neither was)" if gate.neither else ""
-    return f"No label changes without a person: {which}{neither}. {needed}"
+        return f"No label changes, because no verdict says yet whether proposed labels are right. {needed}"
+    return f"No label changes without a person. {which}. {needed}"
 
 
 def measure_share(hits: int, of: int) -> Share:

@@ -52,7 +52,7 @@ def test_wrong_labels_are_found_judged_and_corrected(prefect_server: PrefectServ
     cases = read_queue(output / "review")
     audited = {case.sample_id for case in cases if case.blind}
     assert audited and not audited & set(table.id), "the audit stays blind"
-    assert "are in the audit, whose evidence is hidden until you judge it" in text
+    assert "in the blind sample, so they are not listed yet" in text
     truth = {row["id"]: row["label"] for row in map(json.loads, (config.parent / "data" / "truth.jsonl").open())}
     verdicts = config.parent / "verdicts.jsonl"
     judged = [{"id": case.sample_id, "verdict": truth[case.sample_id]} for case in cases]
