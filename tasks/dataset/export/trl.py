@@ -42,9 +42,8 @@ _GROUP_BYTES = 32 << 20
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.parquet`. The file contains the images, so none are copied."""
-    return SubsetWriter(
-        folder, name, partial(make_trl_row, spec=spec), _SourceNames("absolute", folder, folder), ParquetGroups
-    )
+    row = partial(make_trl_row, spec=spec)
+    return SubsetWriter(folder, name, row, _SourceNames("absolute", folder, folder), ParquetGroups)
 
 
 class _SourceNames(ImageNames):

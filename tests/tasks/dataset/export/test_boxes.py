@@ -136,6 +136,5 @@ def test_every_reader_finds_the_button_on_a_photo_that_was_rotated(tmp_path: Pat
 def test_the_ready_configuration_sets_the_form_that_ms_swift_writes(tmp_path: Path) -> None:
     for base, form in BASES.items():
         write_exports(tmp_path, "set", [grounded(BUTTON)], ExportSpec(base=base, formats=(Format.SWIFT,)))
-        assert ("QWENVL_BBOX_FORMAT: new" in (tmp_path / "swift/train_lora.yaml").read_text()) is (
-            form is not BoxForm.QWEN2
-        )
+        written = (tmp_path / "swift/train_lora.yaml").read_text()
+        assert ("QWENVL_BBOX_FORMAT: new" in written) is (form is not BoxForm.QWEN2)
