@@ -165,6 +165,7 @@ class Request(Record):
     system: str = ""  # the system turn; if it is empty, the model's chat template decides
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
+    boxes: bool = False  # the answer may contain boxes, whose special tokens are kept
     keep_from_turn: int = 0  # the first turn that the token budget must keep (the user's latest); 0: it drops none
 
     @property

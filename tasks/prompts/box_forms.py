@@ -18,6 +18,8 @@ from tasks.prompts.boxes import THOUSANDTHS, BadBox, BoxFault, Grid, RawBox, sca
 from tasks.prompts.turns import BOX_TOKEN, escape_placeholder
 from tasks.records import Box, ImageRef
 
+BOX_TOKENS = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
+"""Special tokens of Qwen2-VL's form. They are part of the text of an answer."""
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _TOKENS = re.compile(
     r"(?:Picture (?P<picture>\d+): )?(?:<\|object_ref_start\|>(?P<ref>.*?)<\|object_ref_end\|>\s*)?"

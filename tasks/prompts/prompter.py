@@ -245,6 +245,7 @@ class Prompter:
                 "context_length": self._context_length,
                 # only if there is one: otherwise the keys of all existing answers would change
                 **({"system": self.pack.system} if self.pack.system else {}),
+                **({"boxes": True} if self.pack.boxes else {}),
             }
         )
         return Request(
@@ -257,6 +258,7 @@ class Prompter:
             constraint=constraint,
             sampling=sampling,
             system=self.pack.system,
+            boxes=self.pack.boxes,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
             keep_from_turn=task.find_latest_user_turn(

@@ -7,6 +7,8 @@ from typing import Literal
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.installation import find_vllm
 from tasks.models.qwen_vl import read_qwen_vl
+from tasks.packs.pack import Pack
+from tasks.prompts.box_forms import BoxForm, find_box_form
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
 from tasks.students.external_output import find_student_checkpoint
@@ -44,6 +46,11 @@ def choose_student_engine(spec: CheckpointSettings, folder: Path, folders: Seque
         return base.model_copy(update={"model": str(path), "revision": None})
     served = tuple(str(_checkpoint(spec, f)[0]) for f in folders) if base.engine == "vllm" else ()
     return base.model_copy(update={"adapter": str(path), "adapters": served})
+
+
+def choose_box_form(spec: CheckpointSettings, pack: Pack) -> BoxForm | None:
+    """Return the form of the boxes in a student's reasons; None if the pack has none there."""
+    return find_box_form(read_qwen_vl(spec.base, spec.revision).model_type) if pack.boxes else None
 
 
 def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_reason: bool) -> list[Request]:
