@@ -231,6 +231,7 @@ class Prediction(Record):
     probabilities: dict[str, float] = Field(default_factory=dict)  # per label; empty if the engine returns none
     votes: dict[str, int] = Field(default_factory=dict)
     reason: str = ""
+    pointing: str = ""  # the reason with its boxes, as the model wrote them; empty unless it was asked for boxes
     model: str = ""  # identity of the model: name and digest, with those of an adapter
     rung: Rung = Rung.NONE  # how the text with the label was read
     attempt: int = 0  # 0: the first; 1: asked again with another seed; …
@@ -327,8 +328,7 @@ class Subset(StrEnum):
 class Message(Record):
     """One chat turn. Made by `prompts`; read by exports.
 
-    Each `<image>` of a user turn stands for the example's next image, each `<bbox>` of an answer for its next box.
-    """
+    Each `<image>` of a question stands for the example's next image, each `<bbox>` of an answer for its next box."""
 
     role: Literal["system", "user", "assistant"]
     content: str

@@ -42,7 +42,7 @@ def measure_pointing(
         return {}
     patch_size = read_qwen_vl(student.base, student.revision).patch_size
     bounds = {"min_pixels": student.min_pixels, "max_pixels": student.max_pixels, "patch_size": patch_size}
-    return {item.id: measure_found_boxes(item, reasoned[item.id].reason, form, **bounds) for item in items}
+    return {item.id: measure_found_boxes(item, reasoned[item.id].pointing, form, **bounds) for item in items}
 
 
 def _read_boxes(item: Sample, reason: str, form: BoxForm, bounds: dict[str, int]) -> list[Box]:

@@ -127,7 +127,7 @@ def _read_annotation(entry: Mapping[str, Any], image: int | None, names: Mapping
 
 def _read_coco(fields: Mapping[str, Any]) -> tuple[RawBox, ...]:
     annotations, categories, images = (_list_objects(fields, key) for key in ("annotations", "categories", "images"))
-    names = {category.get("id"): str(category.get("name", "")) for category in categories}
+    names: dict[object, str] = {category.get("id"): str(category.get("name", "")) for category in categories}
     places = {image.get("id"): place for place, image in enumerate(images)}
     ids = {annotation.get("image_id") for annotation in annotations}
     if (unknown := ids - set(places)) and (places or len(ids) > 1):

@@ -135,6 +135,11 @@ def find_boxes(text: str, form: BoxForm, grids: Sequence[Grid] | None = None) ->
     return " ".join(rest.split()), found
 
 
+def remove_boxes(text: str) -> str:
+    """Return a text without its boxes of whatever form."""
+    return " ".join(_LIST.sub("", _OBJECT.sub("\ue000", _TOKENS.sub("", text))).split())
+
+
 def read_object_box(value: object, grids: Sequence[Grid] | None) -> RawBox:
     """Return the box in one JSON object with `bbox_2d`; raises BadBox if it has none."""
     entry = cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
