@@ -2,12 +2,14 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation.pointing import measure_found_boxes
+from tasks.evaluation.pointing import measure_found_boxes, measure_pointing
 from tasks.evaluation.scores import Scored
 from tasks.evaluation.table import describe, make_report
+from tasks.packs.pack import load_pack
 from tasks.prompts.box_forms import BoxForm
 from tasks.records import Box, ImageRef
-from tests.tasks.making import sample
+from tasks.students.settings import StudentSpec
+from tests.tasks.making import prediction, sample
 
 BOUNDS = {"min_pixels": 3136, "max_pixels": 56 * 56, "patch_size": 14}
 IMAGE = ImageRef(path="/a.png", sha256="a", width=560, height=560)
@@ -32,6 +34,19 @@ def points(*corners: tuple[int, int, int, int]) -> str:
 )
 def test_a_box_is_found_by_one_that_overlaps_it_by_half(reason: str, found: float) -> None:
     assert measure_found_boxes(ITEM, reason, BoxForm.QWEN2, **BOUNDS) == found
+
+
+def test_only_students_of_a_pack_with_boxes_that_give_reasons_point() -> None:
+    student = StudentSpec(base="Qwen/Qwen2-VL-7B-Instruct")
+    pack = load_pack("demo").model_copy(update={"boxes": True})
+    reasoned = {"a": prediction("a", pointing=points((0, 0, 500, 500))), "b": prediction("b")}
+    items = [ITEM, sample("b", IMAGE)]
+    assert measure_pointing(student, pack, items, reasoned) == {"a": 0.5, "b": None}
+    assert (
+        measure_pointing(student, pack, items, {})
+        == measure_pointing(student, load_pack("demo"), items, reasoned)
+        == {}
+    )
 
 
 def test_pixels_are_those_of_the_resized_image() -> None:
