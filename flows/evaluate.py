@@ -20,6 +20,7 @@ from flows.students import identify_training_inputs
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
+from tasks.evaluation.pointing import measure_pointing
 from tasks.evaluation.probe_trials import Probes, plan_probe_trials
 from tasks.evaluation.results import STAGES, Results, check_held_out, is_transductive, read_results
 from tasks.evaluation.scores import Scored, make_rows
@@ -198,7 +199,8 @@ class _LoraStudents:
         for trial in self.trials:
             answers = self._ask(trial, items, with_reason=False)
             reasoned = self._ask(trial, items, with_reason=True) if trial.has_reasons else {}
-            rows += make_rows(trial.variant, trial.seed, items, labels, answers, reasoned)
+            pointed = measure_pointing(trial.steps[-1].spec, self.pack, items, reasoned)
+            rows += make_rows(trial.variant, trial.seed, items, labels, answers, reasoned, pointed)
         return rows
 
     def predict(self, variant: Variant, items: Sequence[Sample]) -> list[Prediction]:

@@ -1,17 +1,13 @@
-"""The types that the packages of tasks/ pass to each other; each docstring names who makes and reads the type.
-
-Images are passed as a path and a digest, never as bytes.
-"""
+"""The types that the packages of tasks/ pass to each other; each docstring names who makes and reads the type."""
 
 import hashlib
 from enum import StrEnum
 from typing import Annotated, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-NEITHER = "neither"
-"""The verdict that none of the offered labels is right."""
+NEITHER = "neither"  # the verdict that none of the offered labels is right
 
 
 class Record(BaseModel):
@@ -28,10 +24,25 @@ def digest_of(value: object) -> str:
 class ImageRef(Record):
     """An image file that passed its checks. Made by `items`; read by `prompts`, `models` and `dataset`."""
 
-    path: str  # absolute
+    path: str  # absolute; records never contain an image's bytes
     sha256: str
     width: int = Field(gt=0)  # in pixels, as is `height`, after applying the EXIF orientation
     height: int = Field(gt=0)
+
+
+class Box(Record):
+    """A rectangle on an item's image, in pixels of the upright image. Made by `items`; read by many packages."""
+
+    image: int = Field(default=0, ge=0)  # position of the image among the item's images, from 0
+    ref: str = ""  # what is in it: a label, or the words that it shows
+    corners: tuple[float, float, float, float]  # left, top, right, bottom
+
+    @field_validator("corners")
+    @classmethod
+    def _have_an_area(cls, corners: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        if not (0 <= corners[0] < corners[2] and 0 <= corners[1] < corners[3]):
+            raise ValueError(f"{corners} are not left < right and top < bottom, none below 0")
+        return corners
 
 
 class TextPart(Record):
@@ -64,19 +75,19 @@ class Split(StrEnum):
 class Sample(Record):
     """An item that passed all checks. Made by `items`; read by every later package.
 
-    `parts` are the item's dialogue and images; the prompt adds the role sentence and the label list. `labels` are the
-    labels that this item may get, in the order in which the prompt lists them; empty in a free-text task.
+    `parts` are the item's dialogue and images; the prompt adds the role sentence and the label list. `labels` are those
+    that this item may get, in the order of the prompt; empty in a free-text task.
     """
 
     id: str
-    task: str
-    """Name of the pack's task that recognised the item."""
+    task: str  # name of the pack's task that recognised the item
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
     given: str | None = None  # the label (or text) in the manifest; None for an unlabelled item
     split: Split
     source: str  # absolute path of the manifest file
     user_turn: int = 0  # number of the user's latest turn; 0 if the item has no turns
+    boxes: tuple[Box, ...] = ()  # from the manifest
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
@@ -131,11 +142,9 @@ class Sampling(Record):
     n: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=128, ge=1)
-    """Maximum number of generated tokens per answer; for a LabelAnswer, per reason."""
+    max_tokens: int = Field(default=128, ge=1)  # maximum per answer; for a LabelAnswer, per reason
     seed: int = 0
-    label_probabilities: bool = False
-    """Also return the log-probability of every label, averaged over the n reasons (LabelAnswer only)."""
+    label_probabilities: bool = False  # also those of every label, averaged over the n reasons (LabelAnswer only)
 
 
 class Request(Record):
@@ -145,22 +154,19 @@ class Request(Record):
     cache it; the parts are those of the sample and may be shortened by the token budget; the suffix is kept.
     """
 
-    key: str
-    """Hash of everything that determines the answer. The ledger is keyed by it."""
+    key: str  # hash of everything that determines the answer; the ledger is keyed by it
     sample_id: str
-    purpose: str
-    """What the answer is for, such as `rationale` or `classify`; shown and counted, but not part of the key."""
+    purpose: str  # such as `rationale` or `classify`; shown and counted, but not part of the key
     prefix: str
     parts: tuple[Part, ...]
     suffix: str
     constraint: Constraint
     sampling: Sampling
-    system: str = ""
-    """The system turn. If it is empty, the model's chat template decides."""
+    system: str = ""  # the system turn; if it is empty, the model's chat template decides
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
-    keep_from_turn: int = 0
-    """Number of the first turn that the token budget must keep (the latest user turn); 0: it may drop none."""
+    boxes: bool = False  # the answer may contain boxes, whose special tokens are kept
+    keep_from_turn: int = 0  # the first turn that the token budget must keep (the user's latest); 0: it drops none
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
@@ -193,16 +199,14 @@ class Generation(Record):
     key: str
     outcome: Outcome
     texts: tuple[str, ...] = ()  # the n raw answers, including opening and closing
-    label_logprobs: dict[str, float] | None = None
-    """Maps each label of the constraint to its natural log-probability, normalised over these labels."""
+    label_logprobs: dict[str, float] | None = None  # natural, per label of the constraint, normalised over these
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
     seconds: float = 0.0  # wall time of the item, or its share of a batch
     engine: str = ""  # fingerprint of the engine: kind, model, versions
     detail: str = ""  # the error, for FAILED, BAD_MEDIA and TOO_LONG
-    shortened: str = ""
-    """What was removed to make the prompt fit (turns, images, pixels); empty for a complete prompt."""
+    shortened: str = ""  # what was removed to make the prompt fit (turns, images, pixels)
 
 
 class Rung(StrEnum):
@@ -224,15 +228,14 @@ class Prediction(Record):
     source: str  # `teacher`, `student/fold=k`, …
     outcome: Outcome
     label: str | None
-    probabilities: dict[str, float] = Field(default_factory=dict)
-    """Maps each of the item's labels to its probability; empty if the engine returns no probabilities."""
+    probabilities: dict[str, float] = Field(default_factory=dict)  # per label; empty if the engine returns none
     votes: dict[str, int] = Field(default_factory=dict)
     reason: str = ""
+    pointing: str = ""  # the reason with its boxes, as the model wrote them; empty unless it was asked for boxes
     model: str = ""  # identity of the model: name and digest, with those of an adapter
     rung: Rung = Rung.NONE  # how the text with the label was read
     attempt: int = 0  # 0: the first; 1: asked again with another seed; …
-    detail: str = ""
-    """For people: why there is no answer, or what was removed to make the prompt fit."""
+    detail: str = ""  # for people: why there is no answer, or what was removed to make the prompt fit
 
 
 class Interval(Record):
@@ -260,10 +263,8 @@ class Correction(Record):
 
     sample_id: str
     given: str
-    predicted: str | None
-    """The label with the students' highest mean out-of-fold probability; None if no student judged the item."""
-    adjudicated: str | None
-    """The teacher's label, chosen without seeing `given`; None if the teacher was not asked or gave no label."""
+    predicted: str | None  # the students' most probable label, out of fold; None if no student judged the item
+    adjudicated: str | None  # the teacher's, chosen without seeing `given`; None if it was not asked or gave none
     candidate: str | None  # the label proposed instead, if any
     action: Action
     label: str | None  # the final label; None only for DROP
@@ -272,8 +273,7 @@ class Correction(Record):
     verdict: str | None = None  # the reviewer's answer: a label or `neither`
     fold: int | None = None  # None if the item was in every training set
     model: str = ""  # identities of the students not trained on the item, one per repeat
-    p_given: float | None = None
-    """Calibrated probability that the given label is right. This and the next two probabilities add up to 1."""
+    p_given: float | None = None  # calibrated probability that it is right; this and the next two add up to 1
     p_candidate: float | None = None
     p_neither: float | None = None
     student_given: float | None = None  # the students' uncalibrated out-of-fold probability of the given label
@@ -295,15 +295,14 @@ class ReviewCase(Record):
     source: str = ""  # absolute path of the item's manifest file
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
+    boxes: tuple[Box, ...] = ()  # those of the item; the page draws them
     given: str  # empty in a blind case
     candidate: str | None  # the label proposed instead; None if there is no better one, and in a blind case
     blind: bool = False  # in the audit and not judged yet: it has `choices`, but no given label, candidate or evidence
     choices: tuple[str, ...] = ()  # in a blind case, the two labels that are offered first, in the order of `labels`
     disagreed: bool = False  # reviewers gave different verdicts, so the item is asked about again
-    student: dict[str, float] = Field(default_factory=dict)
-    """Maps each label to the students' out-of-fold probability, averaged over repeats."""
-    teacher: dict[str, float] = Field(default_factory=dict)
-    """Maps each label to the teacher's probability, made without seeing `given`; empty if it was not asked."""
+    student: dict[str, float] = Field(default_factory=dict)  # out-of-fold probability per label, mean over repeats
+    teacher: dict[str, float] = Field(default_factory=dict)  # its own, without seeing `given`; empty if not asked
     reason: str = ""  # the teacher's reason
     why: str = ""  # one sentence for people
     gain: float = 0.0  # probability that an answer corrects the final label; 0 once answered, and in a blind case
@@ -316,8 +315,7 @@ class Origin(StrEnum):
     CORRECTION = "correction"
     GIVEN = "given"
     PSEUDO = "pseudo"
-    MIX = "mix"
-    """A general-purpose example without a label, mixed in so that the model keeps its other abilities."""
+    MIX = "mix"  # a general-purpose example without a label, so that the model keeps its other abilities
 
 
 class Subset(StrEnum):
@@ -328,7 +326,9 @@ class Subset(StrEnum):
 
 
 class Message(Record):
-    """One chat turn; each `<image>` stands for the example's next image. Made by `prompts`; read by exports."""
+    """One chat turn. Made by `prompts`; read by exports.
+
+    Each `<image>` of a question stands for the example's next image, each `<bbox>` of an answer for its next box."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -340,8 +340,8 @@ class Example(Record):
     sample_id: str
     messages: tuple[Message, ...]
     images: tuple[ImageRef, ...]
-    label: str
-    """The label, or the text in a free-text task; empty for MIX."""
+    boxes: tuple[Box, ...] = ()  # in the order of the `<bbox>` in the answer
+    label: str  # the text in a free-text task; empty for MIX
     reason: str = ""
     origin: Origin
     why: str  # one sentence for people

@@ -10,11 +10,10 @@ from tasks.correction.decide import Decisions
 from tasks.correction.judgements import Floats
 from tasks.correction.outcome import choose_cases, record_corrections
 from tasks.errors import JudgementError
-from tasks.items.image_names import ImageFolder
+from tasks.items.image_names import ImageFolder, read_image_names
 from tasks.items.images import MAX_PIXELS, check_image
 from tasks.items.raw_items import describe_type
 from tasks.items.refusals import Reason, Unusable
-from tasks.items.samples import read_image_names
 from tasks.records import NEITHER, ImagePart, Outcome, Part, Prediction, ReviewCase, Sample, Split, TextPart
 from tasks.storage.json_lines import read_objects
 

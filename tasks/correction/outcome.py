@@ -79,6 +79,7 @@ def choose_cases(
             sample_id=sample.id,
             source=sample.source,
             parts=sample.parts,
+            boxes=sample.boxes,
             labels=sample.labels,
             given=record.given,
             candidate=record.candidate if any(candidates) else None,
@@ -100,7 +101,8 @@ def choose_cases(
 def _make_blind_case(sample: Sample, record: Correction) -> ReviewCase:
     """Return a case that offers the given label and another one without telling which is which.
 
-    The other is the candidate or, without one, the label that follows the given one.
+    The other is the candidate or, without one, the label that follows the given one. The item's boxes are left out:
+    who drew them knew the given label.
     """
     place = sample.labels.index(record.given)
     other = record.candidate if record.candidate in sample.labels else sample.labels[(place + 1) % len(sample.labels)]

@@ -40,6 +40,7 @@ def _build_case(plan: Plan, sources: Sources, place: int, sample: Sample, name: 
         sample_id=name,
         source=sample.source,
         parts=sample.parts,
+        boxes=sample.boxes,
         labels=sample.labels,
         given=given,
         candidate=others[0] if others else None,

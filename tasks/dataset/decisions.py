@@ -34,6 +34,7 @@ class LeftOutReason(StrEnum):
     # The codes in left_out.jsonl: the format's reader would skip, misread or reject the example.
     TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
     IMAGES_DO_NOT_MATCH = "images_do_not_match"
+    BOXES_DO_NOT_MATCH = "boxes_do_not_match"
     IMAGE_UNREADABLE = "image_unreadable"
     NOT_ONE_IMAGE = "not_one_image"
     NOT_ONE_TURN = "not_one_turn"
@@ -120,12 +121,18 @@ def _decide_by_verdict(verdict: str, reason: str) -> Decision:
 
 
 def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset = Subset.TRAIN) -> Example:
-    """Return the training example for a sample, with the label and reason of `decision`; the label must not be None."""
+    """Return the training example for a sample, with the label and reason of `decision`; the label must not be None.
+
+    If the pack says so, the reason ends with the item's boxes, unless another label was given when they were drawn.
+    """
     assert decision.label is not None
+    points = prompter.pack.boxes and sample.given in (None, decision.label)
+    boxes = sample.boxes if points else ()
     return Example(
         sample_id=sample.id,
-        messages=prompter.training_turns(sample, decision.label, decision.reason),
+        messages=prompter.training_turns(sample, decision.label, decision.reason, len(boxes)),
         images=sample.images,
+        boxes=boxes,
         label=decision.label,
         reason=decision.reason,
         origin=decision.origin,

@@ -6,6 +6,7 @@ variants.py  the training set of each variant, from raw labels to the emitted se
 trials.py    one LoRA student per variant and seed, all with the same number of steps (evaluate.seeds, student.steps)
 probe_trials.py  one probe per variant and seed                                        (evaluate.seeds)
 test_set.py  true labels of held-out items; the labels predicted for a test set         (evaluate.truth, test)
+pointing.py  when a reason's box counts as one of the item's       (boxes of pack.yaml)
 scores.py    accuracy, F1 and lift, with intervals
 table.py     the report as scores.json and as a Markdown table; comparing two runs
 """

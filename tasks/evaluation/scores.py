@@ -49,6 +49,8 @@ class Scored(Record):
     """The reason given when the student was asked for one."""
     reasoned: str | None = None
     """The label given after that reason."""
+    boxes_found: float | None = None
+    """Share of the item's boxes that the reason points at; None if the item or the task has none."""
 
 
 class Score(Record):
@@ -63,6 +65,8 @@ class Score(Record):
     """Accuracy of each student."""
     agreement: float | None
     """Share of items that get the same label with a reason as without one; None if reasons were not asked for."""
+    boxes_found: float | None = None
+    """Mean share of an item's boxes that reasons point at, with an overlap (IoU) of .5 or more; None without boxes."""
     classes: tuple[ClassScore, ...]
     confusion: dict[str, dict[str, int]]
     """Maps true label and predicted label to a number of answers, over all seeds; `(none)` is an unreadable answer."""
@@ -83,11 +87,13 @@ def make_rows(
     labels: Mapping[str, str],
     answers: Mapping[str, Prediction],
     reasoned: Mapping[str, Prediction] = {},
+    boxes_found: Mapping[str, float | None] = {},
 ) -> list[Scored]:
     """Return one row per item: the student's answer and the true label.
 
     All mappings are keyed by sample id: `labels` has the true labels, `answers` the answers without a reason, and
-    `reasoned` the answers after a reason, if reasons were asked for.
+    `reasoned` the answers after a reason, if reasons were asked for, and `boxes_found` the share of boxes that these
+    reasons point at.
     """
     rows: list[Scored] = []
     for item in items:
@@ -103,6 +109,7 @@ def make_rows(
                 p=answer.probabilities.get(answer.label or ""),
                 reason=after.reason if after else "",
                 reasoned=after.label if after else None,
+                boxes_found=boxes_found.get(item.id),
             )
         )
     return rows
@@ -121,6 +128,7 @@ def score(variant: str, answers: Sequence[Scored]) -> Score:
     measured: Any = precision_recall_fscore_support(flat_truth, flat, labels=list(places), zero_division=cast(Any, 0.0))
     precision, recall, f1, support = measured
     reasoned = [a for a in answers if a.reasoned is not None]
+    found = [a.boxes_found for a in answers if a.boxes_found is not None]
     return Score(
         variant=variant,
         seeds=len(table.given),
@@ -129,6 +137,7 @@ def score(variant: str, answers: Sequence[Scored]) -> Score:
         macro_f1=_make_interval(_compute_macro_f1(table.truth, table.given), f1s),
         by_seed=tuple(float(x) for x in right.mean(1)),
         agreement=sum(a.reasoned == a.label for a in reasoned) / len(reasoned) if reasoned else None,
+        boxes_found=sum(found) / len(found) if found else None,
         classes=tuple(
             ClassScore(
                 label=table.classes[c],

@@ -27,6 +27,7 @@ class Report(Record):
         """Return a mapping from name to figure, for the stage's record."""
         found = {f"accuracy of {s.variant}": s.accuracy.value for s in self.scores}
         found |= {f"lift of {x.variant}": x.points.value for x in self.lifts}
+        found |= {f"boxes found by {s.variant}": s.boxes_found for s in self.scores if s.boxes_found is not None}
         if self.gap_closed is not None:
             found["gap closed"] = self.gap_closed.value
         return found
@@ -51,18 +52,23 @@ def describe(report: Report) -> str:
     """Return the report as a Markdown table: accuracy, macro F1 and lift with 95 % intervals."""
     lifts = {x.variant: x for x in report.lifts}
     lines = [f"**{TRANSDUCTIVE}**", ""] if report.transductive else []
+    points = any(s.boxes_found is not None for s in report.scores)
+    pointed = (" boxes found |", "--:|") if points else ("", "")
     lines += [
-        "| trained on | accuracy | macro F1 | lift, points | reason and label agree | by seed |",
-        "|---|---|---|---|--:|---|",
+        f"| trained on | accuracy | macro F1 | lift, points | reason and label agree |{pointed[0]} by seed |",
+        f"|---|---|---|---|--:|{pointed[1]}---|",
     ]
     for s in report.scores:
         gain = format_points(lifts[s.variant].points) if s.variant in lifts else "–"
         agree = "–" if s.agreement is None else f"{s.agreement:.1%}"
         seeds = ", ".join(f"{x:.1%}" for x in s.by_seed)
-        lines.append(f"| {s.variant} | {s.accuracy} | {s.macro_f1} | {gain} | {agree} | {seeds} |")
+        found = "" if not points else " – |" if s.boxes_found is None else f" {s.boxes_found:.1%} |"
+        lines.append(f"| {s.variant} | {s.accuracy} | {s.macro_f1} | {gain} | {agree} |{found} {seeds} |")
     if report.scores:
         first = report.scores[0]
         lines += ["", f"{first.items} held-out items, {first.seeds} students each; intervals are 95 %."]
+    if points:
+        lines.append("A box is found if one that the reason points at overlaps it by .5 or more (IoU).")
     if report.gap_closed is not None:
         lines.append(f"`all` closes {report.gap_closed} of the gap between `raw` and `ceiling`.")
     return "\n".join(lines)

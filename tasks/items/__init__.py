@@ -6,6 +6,8 @@ tables.py          how items are read from CSV and Parquet, and which columns mu
 raw_items.py       what an unchecked item is, which keys count as unread, and which encodings of text are refused
 foreign_files.py   which files of other programs are recognised, and which column is suggested for a missing one
 cutting.py         how an instruction is split into dialogue, image positions and offered labels (tasks.* of pack.yaml)
+boxes.py           in which forms boxes are read, and which of them are refused (columns.boxes of pack.yaml)
+coco.py            how a COCO file becomes items
 samples.py         which items are refused, and for which reason
 refusals.py        the reason codes of refused items
 image_names.py     where the file of an image name is looked for, and what is suggested if it is not there

@@ -55,7 +55,7 @@ def suggest_columns(columns: Columns, names: Collection[str]) -> str:
 
     `names` are those that the item or the table has.
     """
-    unread = [name for name in names if name not in columns.named]
+    unread = [name for name in names if name not in columns.read]
     found: list[str] = []
     for field in _USUAL_NAMES:
         wanted = getattr(columns, field)
@@ -79,7 +79,10 @@ def explain_foreign_object(content: Mapping[str, object], columns: Columns) -> s
     keys, values = set(content), list(content.values())
     needed = _NEEDED.format(keys=", ".join(columns.named))
     if {"images", "annotations"} <= keys:
-        return f"is a COCO file; {needed}: join each annotation with its image's `file_name`"
+        return (
+            "is a COCO file that cannot be read: each image needs `id` and `file_name`, each annotation `image_id`, "
+            f"and `columns` of pack.yaml must name `boxes`; otherwise {needed}"
+        )
     if {"columns", "data"} <= keys:
         return f"was written by pandas with orient='split'; {_RECORDS}"
     if {"schema", "data"} <= keys:

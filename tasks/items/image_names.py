@@ -9,8 +9,10 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote
 
+from tasks.items.cutting import parse_literal_list
 from tasks.items.refusals import Reason, Unusable
 
 _MOST_LISTED = 200_000
@@ -18,6 +20,8 @@ _MOST_LISTED = 200_000
 _MOST_SHOWN = 80
 """Characters of a name in a message."""
 _URL = re.compile(r"(?:[a-zA-Z][a-zA-Z0-9+.-]+:)?//[\w-]+\.\w|[a-zA-Z][a-zA-Z0-9+.-]+://")
+_NUMPY_NAMES = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
+_NUMPY_NAME = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 
 
 class ImageFolder:
@@ -123,3 +127,25 @@ def _fold(name: str) -> str:
     """Return a path in which case, Unicode form, slashes and spaces at the ends do not matter."""
     parts = unicodedata.normalize("NFKC", name).casefold().replace("\\", "/").split("/")
     return "/".join(part.strip() for part in parts if part.strip() not in ("", "."))
+
+
+def _parse_names(text: str) -> list[object] | None:
+    """Return the names in a list that was written into one cell, as JSON, as Python, or as numpy prints an array."""
+    if _NUMPY_NAMES.fullmatch(text.strip()):  # which Python would read as one name, all of them joined
+        return [a or b for a, b in _NUMPY_NAME.findall(text)]
+    return parse_literal_list(text)
+
+
+def read_image_names(value: object) -> list[str]:
+    """Return the image names in a list, a single name, a list written into one cell, or an empty value."""
+    if value is None or value == "" or value != value:
+        return []
+    if isinstance(value, str):
+        listed = _parse_names(value) if value.startswith("[") else None
+        return [value] if listed is None else read_image_names(listed)
+    if isinstance(value, list):
+        entries = cast(list[object], value)
+        names = [name for name in entries if isinstance(name, str)]
+        if len(names) == len(entries):
+            return names
+    raise Unusable(Reason.IMAGE_NOT_A_NAME, f"its image is {repr(cast(object, value))[:80]}, expected file names")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from tasks.errors import ManifestError
+from tasks.items.coco import is_coco, list_coco_items
 from tasks.items.foreign_files import explain_foreign_object
 from tasks.items.raw_items import RawItem, describe_type, find_repeated, is_utf8, legible, read_text
 from tasks.items.refusals import Reason, Unusable
@@ -28,6 +29,10 @@ def read_json(manifest: Path, columns: Columns | None, _: Path | None) -> Iterat
     if isinstance(content, dict):
         fields = cast(dict[str, object], content)
         columns = columns or DEFAULT_COLUMNS
+        if is_coco(fields) and columns.boxes is not None:
+            for number, value in enumerate(list_coco_items(fields, columns), 1):
+                yield RawItem(f"item-{number}", f"image {number}", value)
+            return
         foreign = explain_foreign_object(fields, columns)
         if foreign is not None:
             raise ManifestError(f"{manifest}: {foreign}")

@@ -34,7 +34,7 @@ def render_if_different(image: Image.Image) -> Image.Image | None:
 
     Nearly all files are recognised by their header. Only the others are decoded.
     """
-    if not (_is_deep(image) or image.has_transparency_data or _is_turned(image)):
+    if not (_is_deep(image) or image.has_transparency_data or is_turned(image)):
         return None
     rendered = render_pixels(image)
     plain = image.convert("RGB")
@@ -63,7 +63,8 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I;16")
 
 
-def _is_turned(image: Image.Image) -> bool:
+def is_turned(image: Image.Image) -> bool:
+    """Return whether an opened image is displayed rotated or mirrored, as its EXIF data say."""
     file = cast(IO[bytes] | None, getattr(image, "fp", None))
     if image.format == "PNG" and file is not None and _has_late_metadata(file):
         image.load()

@@ -33,7 +33,7 @@ class RawItem:
     def list_unread(self, columns: Columns) -> list[str]:
         """Return the keys that have a value but that `columns` does not name, so that nothing reads them."""
         fields = self.fields or {}
-        return [key for key, value in fields.items() if key not in columns.named and not is_empty(value)]
+        return [key for key, value in fields.items() if key not in columns.read and not is_empty(value)]
 
 
 _FEW_DAMAGED = 3

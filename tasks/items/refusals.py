@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from tasks.prompts.boxes import BoxFault
+
 
 class Reason(StrEnum):
     """Why an item was refused: the `reason` of its `records.Dropped`."""
@@ -43,6 +45,17 @@ class Reason(StrEnum):
     """The pixels are floating-point numbers, 32-bit integers or in another form that is not displayed as it is."""
     IMAGE_TOO_THIN = "image_too_thin"
     """One side is more than 200 times the other: Qwen2-VL's resizing refuses it."""
+    BOX_UNREADABLE = BoxFault.UNREADABLE
+    BOX_FORM_UNKNOWN = "box_form_unknown"
+    """Nothing says what the coordinates are relative to, or what it says is contradicted by them."""
+    BOX_COUNTS_DIFFER = "box_counts_differ"
+    """The lists of boxes, of what they show and of their images differ in length."""
+    BOX_WRONG_IMAGE = BoxFault.WRONG_IMAGE
+    BOX_REVERSED = BoxFault.REVERSED
+    BOX_DEGENERATE = BoxFault.DEGENERATE
+    BOX_OUT_OF_RANGE = BoxFault.OUT_OF_RANGE
+    BOX_ON_TURNED_IMAGE = "box_on_turned_image"
+    """The box is in a trainer's form, and the image is rotated by EXIF, which trainers ignore."""
 
 
 class Unusable(Exception):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import cast
 
 from tasks.errors import ManifestError
-from tasks.items.cutting import PLACEHOLDER, Cut, cut_instruction, parse_literal_list
+from tasks.items.boxes import ItemBoxes, place_boxes, read_boxes
+from tasks.items.cutting import PLACEHOLDER, Cut, cut_instruction
 from tasks.items.foreign_files import suggest_columns
-from tasks.items.image_names import ImageFolder
+from tasks.items.image_names import ImageFolder, read_image_names
 from tasks.items.images import MAX_PIXELS, check_images
 from tasks.items.manifests import read_manifests
 from tasks.items.raw_items import RawItem, count_unread, describe_type, is_empty, is_utf8
@@ -26,8 +27,6 @@ __all__ = ["STAGE", "Intake", "Reason", "read_samples"]
 STAGE = "samples"
 _OTHER_MEDIA = re.compile(r"<(?:video|audio)>|<\|(?:video|audio)(?:_pad)?\|>", re.IGNORECASE)
 _SPREADSHEET_NUMBER = re.compile(r"-?\d(?:\.\d+)?[eE]\+\d+")
-_NUMPY_NAMES = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
-_NUMPY_NAME = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _EXACT = 2**53
 """From this number on, floating-point numbers do not distinguish all whole numbers."""
 
@@ -67,6 +66,7 @@ class _Draft:
     where: str
     content: Cut
     paths: tuple[Path, ...]
+    boxes: ItemBoxes
 
 
 def read_samples(
@@ -122,9 +122,10 @@ def _dropped(sample_id: str, source: str, where: str, why: Unusable) -> Dropped:
 def _finish(draft: _Draft, check: Callable[[Path], ImageRef]) -> Sample | Dropped:
     try:
         images = [check(path) for path in draft.paths]
+        boxes = place_boxes(draft.boxes, images)
     except Unusable as why:
         return _dropped(draft.sample.id, draft.sample.source, draft.where, why)
-    return draft.sample.model_copy(update={"parts": draft.content.parts(images)})
+    return draft.sample.model_copy(update={"parts": draft.content.parts(images), "boxes": boxes})
 
 
 def _settle_ids(results: Sequence[Sample | Dropped], places: Sequence[str]) -> list[Sample | Dropped]:
@@ -188,7 +189,7 @@ class _Reader:
         if fields is None:
             raise Unusable(Reason.NOT_AN_OBJECT, f"is a {describe_type(item.value)}, expected an object")
         _check_digits(fields.get(self._columns.id or ""))
-        bad = [key for key in self._columns.named if not _all_utf8(fields.get(key))]
+        bad = [key for key in self._columns.read if not _all_utf8(fields.get(key))]
         if bad:
             raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` contains bytes that are not UTF-8")
         names = read_image_names(fields.get(self._columns.image or ""))
@@ -208,12 +209,13 @@ class _Reader:
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "the instruction contains nothing but role sentence and labels")
         _check_media(content)
+        boxes = read_boxes(fields.get(self._columns.boxes or ""))
         paths = tuple(self._images.find(name) for name in names)
         sample = Sample(
             id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source,
             user_turn=content.find_latest_user_turn(task),
         )  # fmt: skip
-        return _Draft(sample, item.where, content, paths)
+        return _Draft(sample, item.where, content, paths, boxes)
 
     def _instruction(self, fields: dict[str, object], images: int) -> str:
         """Return the item's instruction; only image placeholders if the manifest has no instructions."""
@@ -314,26 +316,6 @@ def _all_utf8(value: object) -> bool:
         return is_utf8(value)
     if isinstance(value, list):
         return all(_all_utf8(entry) for entry in cast(list[object], value))
+    if isinstance(value, dict):
+        return all(_all_utf8(entry) for entry in cast(dict[str, object], value).values())
     return True
-
-
-def _parse_names(text: str) -> list[object] | None:
-    """Return the names in a list that was written into one cell, as JSON, as Python, or as numpy prints an array."""
-    if _NUMPY_NAMES.fullmatch(text.strip()):  # which Python would read as one name, all of them joined
-        return [a or b for a, b in _NUMPY_NAME.findall(text)]
-    return parse_literal_list(text)
-
-
-def read_image_names(value: object) -> list[str]:
-    """Return the image names in a list, a single name, a list written into one cell, or an empty value."""
-    if value is None or value == "" or value != value:
-        return []
-    if isinstance(value, str):
-        listed = _parse_names(value) if value.startswith("[") else None
-        return [value] if listed is None else read_image_names(listed)
-    if isinstance(value, list):
-        entries = cast(list[object], value)
-        names = [name for name in entries if isinstance(name, str)]
-        if len(names) == len(entries):
-            return names
-    raise Unusable(Reason.IMAGE_NOT_A_NAME, f"its image is {repr(cast(object, value))[:80]}, expected file names")

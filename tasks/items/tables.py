@@ -79,7 +79,7 @@ def read_parquet(manifest: Path, columns: Columns | None, unpacked: Path | None)
                 name: [unpack_image(cell.as_py(), unpacked) for cell in batch.column(name)]
                 if packed and name == image
                 else _cells(batch.column(name))
-                if columns is None or name in columns.named
+                if columns is None or name in columns.read
                 else _find_filled(batch.column(name))
                 for name in names
             }

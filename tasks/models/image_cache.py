@@ -14,6 +14,8 @@ from tasks.errors import EngineError, StorageError
 from tasks.items.pixels import choose_suffix, encode_picture, render_pixels
 from tasks.models.qwen_vl import MERGE
 from tasks.models.unanswered import BadMedia
+from tasks.prompts.box_forms import BoxForm
+from tasks.prompts.boxes import Grid
 from tasks.records import ImageRef
 from tasks.storage.files import replace_file
 
@@ -58,6 +60,14 @@ def compute_sides(image: ImageRef, *, min_pixels: int, max_pixels: int, patch_si
     if not (sides[0] and sides[1]):
         raise TooThin(f"{image.path}: {width}×{height} pixels: too thin to be shrunk to {max_pixels} pixels in all")
     return sides[1], sides[0]
+
+
+def compute_grids(images: Sequence[ImageRef], form: BoxForm, **bounds: int) -> list[Grid] | None:
+    """Return the sides at which a model sees images, to which its boxes refer; None if these are in thousandths.
+
+    `bounds` are those of `compute_sides`, which may raise TooThin.
+    """
+    return [compute_sides(image, **bounds) for image in images] if form.in_pixels else None
 
 
 def open_images(

@@ -23,11 +23,18 @@ class Columns(BaseModel):
     instruction: Text | None = None
     image: Text | None = None
     output: Text | None = None
+    boxes: Text | None = None
+    """Rectangles on the images, in one of the forms that tasks/items/boxes.py reads."""
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Return the names of all fields that the manifest has."""
+        """Return the names of all fields that the manifest has, except for boxes, which few manifests have."""
         return tuple(name for name in (self.id, self.instruction, self.image, self.output) if name is not None)
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Return the names of all fields that are read if a manifest has them."""
+        return self.named if self.boxes is None else (*self.named, self.boxes)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -41,9 +48,9 @@ class Columns(BaseModel):
             raise ValueError("set the column of `image`, of `instruction`, or of both")
         if self.id is None and self.image is None:
             raise ValueError("id: set its column, or set `image`; items without an id are named after their images")
-        if len(set(self.named)) < len(self.named):
+        if len(set(self.read)) < len(self.read):
             raise ValueError("the same column is given for two fields")
         return self
 
 
-DEFAULT_COLUMNS = Columns(id="id", instruction="instruction", image="image", output="output")
+DEFAULT_COLUMNS = Columns(id="id", instruction="instruction", image="image", output="output", boxes="boxes")

@@ -111,6 +111,8 @@ class PackFile(_Strict):
     """Whether the teacher first describes an item (describe.jinja) and then labels it with its description."""
     neither: Text | None = None
     """Text of the answer "none of the labels", for a teacher that adjudicates; None: it must choose a label."""
+    boxes: bool = False
+    """Whether an answer's reason ends with the boxes of the evidence, for items that have boxes."""
     ocr: OcrOption | None = None
     """Whether and how the text on images is shown."""
     columns: Columns = DEFAULT_COLUMNS
@@ -142,6 +144,7 @@ class PackFile(_Strict):
         if not all(task.free_text for task in self.tasks.values()):
             raise ValueError("tasks: some have labels and some are free text; split them into two packs")
         keys |= {"neither": self.neither or "", "describe_first": "true" if self.describe_first else ""}
+        keys |= {"boxes": "true" if self.boxes else ""}
         if there := [key for key, value in keys.items() if value]:
             raise ValueError(f"{there[0]}: does not apply to free-text tasks; remove it")
         return self

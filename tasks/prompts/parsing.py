@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.packs.label_names import match_label, normalise
+from tasks.prompts.box_forms import remove_boxes
 from tasks.prompts.json_objects import Piece, find_pieces, quote_key, read_object, rebuild_from_keys
 from tasks.prompts.refusals import is_refusal
 from tasks.prompts.thinking import ADVICE, cut_thinking
@@ -67,7 +68,8 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
             label=read.label,
             probabilities=probabilities if votes else {},
             votes=dict(votes),
-            reason=read.reason,
+            reason=remove_boxes(read.reason) if request.boxes else read.reason,
+            pointing=read.reason if request.boxes else "",
             model=model,
             rung=read.rung,
             detail=explain_unread(read.outcome, generation),
@@ -99,8 +101,10 @@ def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str
     constraint = request.constraint
     if isinstance(constraint, LabelAnswer):
         read = _read(text, request, constraint, cut=False)
-        return read.outcome, read.reason
+        return read.outcome, remove_boxes(read.reason) if request.boxes else read.reason
     reason = _tidy(cut_thinking(text))
+    if request.boxes:
+        reason = remove_boxes(reason)
     if not reason:
         return Outcome.EMPTY, ""
     if is_refusal(reason):

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from tasks.errors import PackError
 from tasks.packs.pack import Pack
 from tasks.packs.pack_file import OcrOption
-from tasks.prompts.turns import make_system_turn, make_user_text
+from tasks.prompts.turns import BOX_TOKEN, escape_placeholder, make_system_turn, make_user_text
 from tasks.records import (
     Constraint,
     FreeText,
@@ -161,25 +161,30 @@ class Prompter:
         """Make a request for the text of `sample`, such as a caption, in a free-text task."""
         return self._request(sample, "write", FreeText(), sampling)
 
-    def answer(self, label: str, reason: str = "") -> str:
-        """Return the answer that a student is trained to give for `label`, or for a free text."""
+    def answer(self, label: str, reason: str = "", boxes: int = 0) -> str:
+        """Return the answer that a student is trained to give for `label`, or for a free text.
+
+        The reason ends with so many `<bbox>`, which stand for boxes until their reader is known.
+        """
+        if boxes:
+            reason = escape_placeholder(reason) + BOX_TOKEN * boxes
         return self._render("answer", None, pack=self.pack, label=label, reason=reason).strip()
 
-    def training_turns(self, sample: Sample, label: str, reason: str = "") -> tuple[Message, ...]:
+    def training_turns(self, sample: Sample, label: str, reason: str = "", boxes: int = 0) -> tuple[Message, ...]:
         """Return the conversation that a student is trained on: the question about `sample`, and the answer.
 
-        It has the pack's system turn, if there is one, a user turn and the assistant's turn. With a `reason`, the
-        question asks for reason and label; without one, it asks for the label alone. For free text, `label` is the
+        It has the pack's system turn, if there is one, a user turn and the assistant's turn. With a `reason` or boxes,
+        the question asks for reason and label; without them, it asks for the label alone. For free text, `label` is the
         text, and there is no reason.
         """
         if self.pack.task(sample.task).free_text:
             request = self.write(sample, Sampling())
         else:
-            request = self.classify(sample, Sampling(), with_reason=bool(reason))
+            request = self.classify(sample, Sampling(), with_reason=bool(reason or boxes))
         return (
             *(Message(role="system", content=turn["content"]) for turn in make_system_turn(request)),
             Message(role="user", content=make_user_text(request)),
-            Message(role="assistant", content=self.answer(label, reason)),
+            Message(role="assistant", content=self.answer(label, reason, boxes)),
         )
 
     @cached_property
@@ -240,6 +245,7 @@ class Prompter:
                 "context_length": self._context_length,
                 # only if there is one: otherwise the keys of all existing answers would change
                 **({"system": self.pack.system} if self.pack.system else {}),
+                **({"boxes": True} if self.pack.boxes else {}),
             }
         )
         return Request(
@@ -252,6 +258,7 @@ class Prompter:
             constraint=constraint,
             sampling=sampling,
             system=self.pack.system,
+            boxes=self.pack.boxes,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
             keep_from_turn=task.find_latest_user_turn(

@@ -5,7 +5,8 @@ import re
 from tasks.records import ImagePart, Request
 
 IMAGE_TOKEN = "<image>"
-_INTERPRETED = re.compile(r"<(image|video|audio|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\}")
+BOX_TOKEN = "<bbox>"
+_INTERPRETED = re.compile(r"<(image|video|audio|bbox|ref-object|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\}")
 
 
 def make_system_turn(request: Request) -> list[dict[str, str]]:
@@ -42,8 +43,8 @@ def escape_placeholder(text: str) -> str:
     """Return `text` with full-width brackets around strings that trainers or tokenizers would interpret.
 
     These are the placeholders `<image>`, `<video>` and `<audio>`, which LLaMA-Factory and ms-swift count in any text;
-    `<img>` and `</img>`, between which ms-swift looks for a file; special tokens such as `<|im_end|>`; and `{{idx}}`,
-    which LLaMA-Factory replaces by the turn's number.
+    `<bbox>` and `<ref-object>`, which ms-swift replaces by boxes; `<img>` and `</img>`, between which it looks for a
+    file; special tokens such as `<|im_end|>`; and `{{idx}}`, which LLaMA-Factory replaces by the turn's number.
     """
     return _INTERPRETED.sub(_use_full_width, text)
 

@@ -45,6 +45,7 @@ def _build_case(
         sample_id=sample.id,
         source=sample.source,
         parts=sample.parts,
+        boxes=sample.boxes,
         labels=sample.labels,
         given=label,
         candidate=max(others, key=lambda other: others[other]) if others else None,

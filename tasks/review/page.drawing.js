@@ -16,9 +16,20 @@ const picture = (part, number, count) => {
   }
   image.alt = `${cases[current].id}: image ${number} of ${count}`;
   image.addEventListener("click", () => image.classList.toggle("whole"));
-  image.addEventListener("error", () => image.replaceWith(make("p", "note", `This image can't be shown. ${source.url.slice(0, 200)}`)));
+  const frame = part.boxes.length ? make("div", "frame") : image;
+  image.addEventListener("error", () => frame.replaceWith(make("p", "note", `This image can't be shown. ${source.url.slice(0, 200)}`)));
   image.src = source.url;
-  return image;
+  if (part.boxes.length) frame.append(image, ...part.boxes.map((box) => drawBox(box, part)));
+  return frame;
+};
+const drawBox = ({ ref, corners: [left, top, right, bottom] }, { width, height }) => {
+  const node = make("div", "box");
+  node.style.left = `${(100 * left) / width}%`;
+  node.style.top = `${(100 * top) / height}%`;
+  node.style.width = `${(100 * (right - left)) / width}%`;
+  node.style.height = `${(100 * (bottom - top)) / height}%`;
+  if (ref) node.append(make("span", "", ref));
+  return node;
 };
 const drawItem = () => {
   const speakers = [];

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.records import ReviewCase, content_digest, digest_of
+from tasks.records import ImageRef, ReviewCase, content_digest, digest_of
 from tasks.review.images import make_url, write_pictures
 from tasks.storage.files import replace_file
 from tasks.storage.fonts import LATIN, embed_fonts
@@ -57,6 +57,7 @@ def _embed_fonts(cases: Sequence[ReviewCase], title: str) -> str:
     for case in cases:
         texts = [part.text for part in case.parts if part.type == "text"]
         shown.update(case.sample_id, case.why, case.reason, case.given, case.candidate or "", *case.labels, *texts)
+        shown.update(*(box.ref for box in case.boxes))
     foreign = "".join(sorted(c for c in shown if ord(c) > LATIN))
     return "".join(font.to_css() for font in embed_fonts(foreign)) if foreign else ""
 
@@ -79,12 +80,15 @@ def _list_elements(
     numbers: dict[str, str] = {}
     for number, case in enumerate(cases):
         parts: list[dict[str, Any]] = []
+        seen: list[ImageRef] = []
         for part in case.parts:
             if part.type == "text":
                 parts.append({"turn": part.turn, "text": part.text})
                 continue
             image = part.image
-            shown = {"turn": part.turn, "width": image.width, "height": image.height}
+            boxes = [{"ref": b.ref, "corners": b.corners} for b in case.boxes if b.image == len(seen)]
+            seen.append(image)
+            shown = {"turn": part.turn, "width": image.width, "height": image.height, "boxes": boxes}
             if image.sha256 not in numbers:
                 numbers[image.sha256] = f"image-{len(numbers)}"
                 yield numbers[image.sha256], _show_picture(pictures[image.sha256], inline)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.foreign_files import rank_column
+from tasks.items.image_names import read_image_names
 from tasks.items.raw_items import is_empty
 from tasks.items.refusals import Unusable
-from tasks.items.samples import read_image_names, read_label
+from tasks.items.samples import read_label
 from tasks.start.conversions import Row
 
 Ask = Callable[[str, Sequence[str]], str]

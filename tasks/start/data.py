@@ -8,17 +8,20 @@ from pathlib import Path
 import orjson
 
 from tasks.errors import ManifestError
+from tasks.items.boxes import read_boxes
 from tasks.items.foreign_files import rank_column
-from tasks.items.image_names import ImageFolder
+from tasks.items.image_names import ImageFolder, read_image_names
 from tasks.items.refusals import Unusable
-from tasks.items.samples import read_image_names, read_label
-from tasks.packs.columns import Columns
+from tasks.items.samples import read_label
+from tasks.packs.columns import DEFAULT_COLUMNS, Columns
 from tasks.start.columns import LONGEST_LABEL, Ask, Found, check_header, find_columns
 from tasks.start.conversions import LABEL, Row
 from tasks.start.discover import Source, discover
 from tasks.start.image_folder import Located, locate_images
 from tasks.storage.files import write_bytes
 
+_BOXES = ("boxes", "objects", "annotations")
+"""The columns in which boxes are looked for: ours, ms-swift's and COCO's."""
 _BASE64_IMAGES = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "data:image/")
 """Beginnings of images in base64: PNG, JPEG, WebP and GIF."""
 
@@ -115,7 +118,19 @@ def _make_columns(rows: Sequence[Row], found: Found) -> Columns | None:
     images = [tuple(get_images(row, found)) for row in rows] if found.id is None else []
     if found.id == found.image or (found.id is None and (not all(images) or len(set(images)) < len(images))):
         return None
-    return Columns(id=found.id, instruction=found.instruction, image=found.image, output=found.output)
+    boxes = next((name for name in _BOXES if _contains_boxes(rows, name)), None)
+    if boxes is None and not any("boxes" in row for row in rows):
+        boxes = DEFAULT_COLUMNS.boxes  # as in packs that name no columns, whose data may get boxes later
+    return Columns(id=found.id, instruction=found.instruction, image=found.image, output=found.output, boxes=boxes)
+
+
+def _contains_boxes(rows: Sequence[Row], name: str) -> bool:
+    """Return whether a column has boxes in a form that intake reads, and nothing else."""
+    try:
+        read = [read_boxes(row.get(name)) for row in rows]
+    except Unusable:
+        return False
+    return any(item.boxes for item in read)
 
 
 # --- images --------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from typing import Literal
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.installation import find_vllm
 from tasks.models.qwen_vl import read_qwen_vl
+from tasks.packs.pack import Pack
+from tasks.prompts.box_forms import BoxForm, find_box_form
 from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sample, Sampling
 from tasks.students.external_output import find_student_checkpoint
@@ -14,6 +16,8 @@ from tasks.students.settings import CheckpointSettings, ExternalSpec
 
 _LABEL_TOKENS = 8
 _REASON_TOKENS = 96
+_POINTING_TOKENS = 200
+"""More tokens for the boxes after a reason: about 25 each with Qwen2-VL's tokens, and 45 each as JSON in JSON."""
 
 
 def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
@@ -46,9 +50,15 @@ def choose_student_engine(spec: CheckpointSettings, folder: Path, folders: Seque
     return base.model_copy(update={"adapter": str(path), "adapters": served})
 
 
+def choose_box_form(spec: CheckpointSettings, pack: Pack) -> BoxForm | None:
+    """Return the form of the boxes in a student's reasons; None if the pack has none there."""
+    return find_box_form(read_qwen_vl(spec.base, spec.revision).model_type) if pack.boxes else None
+
+
 def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_reason: bool) -> list[Request]:
     """Return one request per item for its label, alone or after a reason."""
-    sampling = Sampling(label_probabilities=True, max_tokens=_REASON_TOKENS if with_reason else _LABEL_TOKENS)
+    reason_tokens = _REASON_TOKENS + _POINTING_TOKENS * prompter.pack.boxes
+    sampling = Sampling(label_probabilities=True, max_tokens=reason_tokens if with_reason else _LABEL_TOKENS)
     return [prompter.classify(item, sampling, with_reason=with_reason) for item in items]
 
 

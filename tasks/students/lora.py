@@ -55,6 +55,8 @@ class LoraRecipe:
         taught = choose_taught_items(self.spec, train, self.reasons)
         pack = self.prompter.pack
         items = [[*identify_item(s, self.prompter.texts, pack.task(s.task).labels), reason] for s, reason in taught]
+        if pack.boxes:
+            items = [[*facts, [b.model_dump() for b in s.boxes]] for facts, (s, _) in zip(items, taught, strict=True)]
         base = identify_model(choose_base_engine(self.spec))
         origin = [self.start.name] if self.start else []
         return digest_of([ingredients, base, pack.digest, items, fold, self.repeat, *origin])[:16]

@@ -29,6 +29,7 @@ from tasks.models.engines.gpus import list_gpus
 from tasks.models.qwen_vl import load_processor
 from tasks.models.unanswered import summarise
 from tasks.records import Sample
+from tasks.students.asking import choose_box_form
 from tasks.students.lora_checkpoints import KEPT, Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import make_dataset
 from tasks.students.lora_memory import LESS_MEMORY
@@ -169,7 +170,13 @@ def _make_trainer(
     trainer = _Trainer(
         model=PeftModel.from_pretrained(model, recipe.start, is_trainable=True) if recipe.start else model,
         args=arguments,
-        train_dataset=make_dataset(recipe.prompter, taught, processor.image_processor.patch_size, recipe.images),
+        train_dataset=make_dataset(
+            recipe.prompter,
+            taught,
+            processor.image_processor.patch_size,
+            recipe.images,
+            choose_box_form(spec, recipe.prompter.pack),
+        ),
         processing_class=processor,
         peft_config=None if recipe.start else adapter,
         callbacks=[watch],

@@ -1,5 +1,6 @@
 """The review page in headless Chromium: judge by keyboard, save, import; and the command `labelstill review`."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typer.testing import CliRunner, Result
 from flows.commands.review import app
 from tasks.errors import ConfigError, JudgementError
 from tasks.items.images import check_image
-from tasks.records import ImagePart, ReviewCase, TextPart, content_digest
+from tasks.records import Box, ImagePart, ReviewCase, TextPart, content_digest
+from tasks.review.page import write_review_page
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store
 from tests.browser import in_browser, open_browser
@@ -443,3 +445,29 @@ def test_label_studio_gets_the_queue_and_its_export_is_imported(run: Path, tmp_p
 def test_an_export_must_go_to_a_json_file(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tasks\.xml: .* must end in \.json"):
         run_review("export", run, "--to", tmp_path / "tasks.xml")
+
+
+@in_browser
+def test_boxes_lie_on_what_they_were_drawn_around(tmp_path: Path) -> None:
+    drawn = Image.new("RGB", (300, 500), "white")
+    drawn.paste("red", (60, 100, 210, 150))
+    drawn.save(tmp_path / "screen.png")
+    screen = check_image(tmp_path / "screen.png", 10**7)
+    box = Box(ref="退款", corners=(60, 100, 210, 150))
+    case = ReviewCase(
+        sample_id="a", parts=(ImagePart(image=screen),), boxes=(box,), labels=LABELS, given=LABELS[0], candidate=None
+    )
+    write_review_page([case], tmp_path / "review.html", title="Boxes")
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.goto((tmp_path / "review.html").as_uri())
+        for _ in range(2):  # as it opens, and at full size
+            image, shown = page.locator("#item img").bounding_box(), page.locator("#item .box").bounding_box()
+            assert image is not None and shown is not None
+            scale = image["width"] / 300
+            assert shown["x"] - image["x"] == pytest.approx(60 * scale, abs=1)
+            assert shown["y"] - image["y"] == pytest.approx(100 * scale, abs=1)
+            assert (shown["width"], shown["height"]) == pytest.approx((150 * scale, 50 * scale), abs=1)
+            page.locator("#item img").click()
+        assert page.locator("#item .box span").inner_text() == "退款"
+        page.screenshot(path=os.environ.get("BOXES_PNG", str(tmp_path / "page.png")))

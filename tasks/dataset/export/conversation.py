@@ -1,10 +1,14 @@
 """Convert an example to the alternating conversation that every trainer expects; check it and escape its text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder
+from tasks.dataset.settings import ExportSpec
+from tasks.models.qwen_vl import read_qwen_vl
+from tasks.prompts.box_forms import BoxForm, fill_in_boxes, find_box_form
+from tasks.prompts.turns import BOX_TOKEN, IMAGE_TOKEN, escape_placeholder
 from tasks.records import Example, Message
 
 
@@ -31,12 +35,34 @@ class Conversation:
         return first + [{"role": role, "content": content} for pair in pairs for role, content in pair]
 
 
-def make_conversation(example: Example) -> Conversation:
+def make_conversation(example: Example, spec: ExportSpec) -> Conversation:
     """Return the example's conversation. Text that a reader would take for a special token is escaped.
 
-    Raises UnsupportedExample unless user and assistant alternate after an optional system turn, and the turns contain
-    exactly one `<image>` per image of the example.
+    Boxes are written in the form of the base's generation, but always in thousandths: the readers resize images by
+    bounds of their own, so that pixels would be silently off. Raises UnsupportedExample unless user and assistant
+    alternate after an optional system turn, and the turns contain exactly one `<image>` per image of the example and
+    one `<bbox>` per box.
     """
+    conversation = mark_boxes(example)
+    if not example.boxes:
+        return conversation
+    *before, (question, answer) = conversation.turns
+    filled = fill_in_boxes(answer, example.boxes, example.images, find_form(spec))
+    return replace(conversation, turns=(*before, (question, filled)))
+
+
+def find_form(spec: ExportSpec) -> BoxForm:
+    """Return the form of boxes that the base of the exports knows; raises what `read_qwen_vl` raises."""
+    return _find_form(spec.base, spec.revision)
+
+
+@cache  # it reads files, and is asked for each example
+def _find_form(base: str, revision: str | None) -> BoxForm:
+    return find_box_form(read_qwen_vl(base, revision).model_type)
+
+
+def mark_boxes(example: Example) -> Conversation:
+    """Return the example's conversation with one `<bbox>` for each box; raises what `make_conversation` raises."""
     first = example.messages[:1]
     system = first[0] if first and first[0].role == "system" else None
     turns = example.messages[1:] if system else example.messages
@@ -45,6 +71,11 @@ def make_conversation(example: Example) -> Conversation:
         detail = f"turns must alternate user, assistant; they are {roles}"
         raise UnsupportedExample(example, LeftOutReason.TURNS_DO_NOT_ALTERNATE, detail)
     contents = [escape_content(m) for m in turns]
+    if example.boxes:
+        contents[-1] = BOX_TOKEN.join(escape_placeholder(text) for text in turns[-1].content.split(BOX_TOKEN))
+        if (marks := contents[-1].count(BOX_TOKEN)) != len(example.boxes):
+            detail = f"{marks} `<bbox>` in the answer for {len(example.boxes)} boxes"
+            raise UnsupportedExample(example, LeftOutReason.BOXES_DO_NOT_MATCH, detail)
     tokens = sum(content.count(IMAGE_TOKEN) for content in contents)
     if tokens != len(example.images):
         detail = f"{tokens} `<image>` for {len(example.images)} images"
@@ -54,12 +85,12 @@ def make_conversation(example: Example) -> Conversation:
     )
 
 
-def make_messages_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row in the format of LLaMA-Factory and ms-swift 4; `images` are the names of the image files.
+def make_messages_row(example: Example, images: Sequence[str], spec: ExportSpec) -> dict[str, object]:
+    """Return a row in the format of LLaMA-Factory; `images` are the names of the image files.
 
-    Raises UnsupportedExample for an example that their readers would skip, change or misread.
+    Raises UnsupportedExample for an example that its reader would skip, change or misread.
     """
-    return {"messages": make_conversation(example).messages(), "images": list(images)}
+    return {"messages": make_conversation(example, spec).messages(), "images": list(images)}
 
 
 def escape_content(message: Message) -> str:

@@ -44,7 +44,7 @@ def make_fitting_row(
 
     Raises UnsupportedExample if the reader would misread it, or if it is clearly longer than `spec.max_tokens`.
     """
-    row = make_messages_row(example, images)
+    row = make_messages_row(example, images, spec)
     tokens = estimate_tokens(example, spec, patch_size)
     if tokens > spec.max_tokens:
         detail = f"at least about {tokens} tokens, but only {spec.max_tokens} are allowed (`emit.export.max_tokens`)"

@@ -10,6 +10,7 @@ script has an older and a newer reader, with these rules:
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tasks.dataset.decisions import LeftOutReason
@@ -21,15 +22,15 @@ from tasks.records import Example
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.json`."""
-    return SubsetWriter(folder, name, make_qwen_row, names, JsonArray)
+    return SubsetWriter(folder, name, partial(make_qwen_row, spec=spec), names, JsonArray)
 
 
-def make_qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+def make_qwen_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
     """Return a row for Qwen's script. `images` are the names of the image files.
 
     Raises UnsupportedExample if the script can't read the row.
     """
-    conversation = make_conversation_without_system(example)
+    conversation = make_conversation_without_system(example, spec)
     turns: list[dict[str, str]] = []
     for question, answer in conversation.turns:
         turns += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
@@ -37,9 +38,9 @@ def make_qwen_row(example: Example, images: Sequence[str]) -> dict[str, object]:
     return {**shown, "conversations": turns}
 
 
-def make_conversation_without_system(example: Example) -> Conversation:
+def make_conversation_without_system(example: Example, spec: ExportSpec) -> Conversation:
     """Return the example's conversation; raises UnsupportedExample if it is invalid or has a system turn."""
-    conversation = make_conversation(example)
+    conversation = make_conversation(example, spec)
     if conversation.system is not None:
         raise UnsupportedExample(
             example, LeftOutReason.SYSTEM_TURN, "a system turn, which this format's readers do not know"

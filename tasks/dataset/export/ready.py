@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from tasks.dataset.export.conversation import find_form
 from tasks.dataset.export.files import subset_name
 from tasks.dataset.export.llamafactory import write_dataset_info
 from tasks.dataset.export.trainer_files import Plain, write_configuration
@@ -14,6 +15,7 @@ from tasks.dataset.export.trainer_names import name_for_trainer
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.packs.pack import TEMPLATES
+from tasks.prompts.box_forms import BoxForm
 from tasks.records import Subset
 
 _STUDENTS = TEMPLATES / "students"
@@ -56,6 +58,8 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
         if (scratch / f"{validation}.jsonl").exists():
             options = {"val_dataset": str(home / f"{validation}.jsonl")}
         environment = {"MIN_PIXELS": spec.min_pixels, "MAX_PIXELS": spec.max_pixels}
+        if find_form(spec) is not BoxForm.QWEN2:
+            environment["QWENVL_BBOX_FORMAT"] = "new"  # otherwise ms-swift writes boxes with the tokens of Qwen2-VL
         if spec.image_paths != "absolute":
             environment["ROOT_IMAGE_DIR"] = str(home)
     shutil.copyfile(_STUDENTS / _ZERO3, scratch / _ZERO3)

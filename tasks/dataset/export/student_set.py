@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.dataset.decisions import decide_labelled, make_example
-from tasks.dataset.export.conversation import make_messages_row
+from tasks.dataset.export.conversation import mark_boxes
 from tasks.dataset.export.llamafactory import write_dataset_info
 from tasks.dataset.export.swift import open_answer_with_thoughts
 from tasks.models.image_cache import ImageCache
@@ -18,7 +18,10 @@ def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example
 
     `thinks` is whether the student's base is a thinking model.
     """
-    rows = [make_messages_row(example, [image.path for image in example.images]) for example in examples]
+    rows: list[dict[str, object]] = [
+        {"messages": mark_boxes(example).messages(), "images": [image.path for image in example.images]}
+        for example in examples
+    ]
     if trainer == "llamafactory":
         file = folder / f"{name}.json"
         write_json(file, rows)
@@ -46,5 +49,6 @@ def make_label_examples(
         if images is not None:
             seen = tuple(i.model_copy(update={"path": str(images.file(i, **bounds).resolve())}) for i in seen)
         given = decide_labelled(sample, None)
-        examples.append(make_example(sample, given, prompter).model_copy(update={"images": seen}))
+        unboxed = sample.model_copy(update={"boxes": ()})
+        examples.append(make_example(unboxed, given, prompter).model_copy(update={"images": seen}))
     return examples

@@ -7,18 +7,25 @@ swift/dataset/preprocessor):
 - In a row without images, it takes `<img>…</img>` in any turn for an image, and removes the tag if there is no such
   file.
 - It never writes the empty thoughts with which a thinking model's answers begin; they must be part of the row.
+- It replaces `<bbox>` in any text by the next of the row's boxes. If there are too few, the tag stays in the text; if
+  there are too many, they vanish. So literal tags are escaped, and there is one box per tag.
+- It takes every box for pixels of the first image unless `bbox_type` and `image_id` say otherwise, and checks no range.
+  Here both are always written, and boxes are pixels of the file that the row names, which it converts for the model.
 - It deletes unreadable rows unless `strict` is set, and drops unknown columns.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.dataset.export.conversation import make_messages_row
+from tasks.dataset.export.conversation import find_form, mark_boxes
 from tasks.dataset.export.files import ImageNames, JsonLines, SubsetWriter
 from tasks.dataset.export.trainer_names import EMPTY_THOUGHTS
 from tasks.dataset.settings import ExportSpec
 from tasks.models.qwen_vl import read_qwen_vl
+from tasks.prompts.box_forms import name_boxes
+from tasks.prompts.boxes import scale_box
 from tasks.records import Example
 
 
@@ -28,16 +35,26 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
     Relative paths need the environment variable ROOT_IMAGE_DIR, which the training configurations set.
     """
     thinks = read_qwen_vl(spec.base, spec.revision).thinks
-    return SubsetWriter(folder, name, make_thinking_row if thinks else make_messages_row, names, JsonLines)
+    return SubsetWriter(folder, name, partial(make_swift_row, spec=spec, thinks=thinks), names, JsonLines)
 
 
-def make_thinking_row(example: Example, images: Sequence[str]) -> dict[str, object]:
-    """Return a row for a thinking model, in which the last answer begins with empty thoughts.
+def make_swift_row(example: Example, images: Sequence[str], *, spec: ExportSpec, thinks: bool) -> dict[str, object]:
+    """Return the example's row.
 
-    The model's chat template writes them there, but ms-swift does not.
+    For a thinking model, the last answer begins with empty thoughts. The model's chat template writes them there, but
+    ms-swift does not. Raises UnsupportedExample for an example that the reader would change or misread.
     """
-    row = make_messages_row(example, images)
-    open_answer_with_thoughts(row)
+    row: dict[str, Any] = {"messages": mark_boxes(example).messages(), "images": list(images)}
+    if example.boxes:
+        last = row["messages"][-1]
+        last["content"] = name_boxes(last["content"], example.boxes, len(images), find_form(spec))
+        row["objects"] = {
+            "bbox": [scale_box(b, i, (i.width, i.height)) for b in example.boxes for i in [example.images[b.image]]],
+            "bbox_type": "real",
+            "image_id": [box.image for box in example.boxes],
+        }
+    if thinks:
+        open_answer_with_thoughts(row)
     return row
 
 

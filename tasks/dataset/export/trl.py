@@ -8,6 +8,7 @@ exchanges, trl trains on the last answer only.
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ _GROUP_BYTES = 32 << 20
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.parquet`. The file contains the images, so none are copied."""
-    return SubsetWriter(folder, name, make_trl_row, _SourceNames("absolute", folder, folder), ParquetGroups)
+    row = partial(make_trl_row, spec=spec)
+    return SubsetWriter(folder, name, row, _SourceNames("absolute", folder, folder), ParquetGroups)
 
 
 class _SourceNames(ImageNames):
@@ -50,12 +52,12 @@ class _SourceNames(ImageNames):
         return [image.path for image in example.images]
 
 
-def make_trl_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+def make_trl_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
     """Return a row that contains the bytes of the image files.
 
     Raises UnsupportedExample if an image can't be read, or if the conversation is invalid.
     """
-    turns = make_conversation(example).messages()
+    turns = make_conversation(example, spec).messages()
     *before, last = [{"role": turn["role"], "content": _split_content(turn["content"])} for turn in turns]
     return {"prompt": before, "completion": [last], "images": [_read_image(example, path) for path in images]}
 

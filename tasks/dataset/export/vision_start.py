@@ -1,6 +1,7 @@
 """The format of the `<|vision_start|>` tutorials, whose readers use only a row's first image and first exchange."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tasks.dataset.decisions import LeftOutReason
@@ -14,10 +15,10 @@ from tasks.records import Example
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.json`."""
-    return SubsetWriter(folder, name, make_vision_start_row, names, JsonArray)
+    return SubsetWriter(folder, name, partial(make_vision_start_row, spec=spec), names, JsonArray)
 
 
-def make_vision_start_row(example: Example, images: Sequence[str]) -> dict[str, object]:
+def make_vision_start_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
     """Return a row in which `<image>` is replaced by `<|vision_start|>name<|vision_end|>`.
 
     Raises UnsupportedExample unless the example has exactly one image, one exchange and no system turn.
@@ -26,7 +27,7 @@ def make_vision_start_row(example: Example, images: Sequence[str]) -> dict[str, 
         raise UnsupportedExample(
             example, LeftOutReason.NOT_ONE_IMAGE, f"{len(images)} images; this format's readers take exactly one"
         )
-    conversation = make_conversation_without_system(example)
+    conversation = make_conversation_without_system(example, spec)
     if len(conversation.turns) != 1:
         raise UnsupportedExample(
             example,

@@ -200,7 +200,10 @@ FRAME = pd.DataFrame([item(id=str(n), image="a.png") for n in range(2)])
     [
         ([{"conversations": TURNS, "images": ["a.png"]}], r"contains conversations \(`conversations`\)"),
         ([{"id": "1", "messages": [], "image": "a.png"}], r"contains conversations \(`messages`\)"),
-        ({"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}, "is a COCO file"),
+        (
+            {"images": [{"id": 1, "path": "a.png"}], "annotations": [], "categories": []},
+            "is a COCO file .* `file_name`",
+        ),
         ([{"id": 1, "data": {"image": "a.png"}, "annotations": []}], "is an export of Label Studio"),
         (json.loads(FRAME.to_json()), "written by pandas column by column.*orient='records'"),
         (json.loads(FRAME.to_json(orient="split")), "orient='split'.*orient='records'"),

@@ -366,3 +366,21 @@ def test_a_reason_that_quotes_an_apology_is_no_refusal(quoting: str):
 def test_log_probabilities_above_zero_are_not_believed(value: float) -> None:
     read = parse_texts(make_answer("退款A"), logprobs={"退款A": -0.1, "订单页面": value})
     assert (read.label, read.probabilities) == ("退款A", {})
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        "<|object_ref_start|>退款<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>",
+        '[{"bbox_2d": [1, 2, 3, 4], "label": "退款"}, {"bbox_2d": [1, 2, 3, 4], "label": "退款"}]',
+    ],
+)
+def test_boxes_are_kept_beside_a_reason_and_not_in_it(boxes: str) -> None:
+    asked = request().model_copy(update={"boxes": True})
+    answer = json.dumps({"理由": f"有退款按钮{boxes}", "所属类别": LABELS[0]}, ensure_ascii=False)
+    found = parse(asked, generation(answer), source="teacher", model="m")
+    assert (found.label, found.reason, found.pointing) == (LABELS[0], "有退款按钮", f"有退款按钮{boxes}")
+    assert parse_reason(asked, generation(answer)) == (Outcome.OK, "有退款按钮")
+    free = asked.model_copy(update={"constraint": FreeText()})
+    assert parse_reason(free, generation(f"有退款按钮{boxes}")) == (Outcome.OK, "有退款按钮")
+    assert parse(request(), generation(answer), source="teacher", model="m").pointing == ""

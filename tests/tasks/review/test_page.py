@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.images import check_image
-from tasks.records import ImageRef, ReviewCase, content_digest
+from tasks.records import Box, ImageRef, ReviewCase, content_digest
 from tasks.review.images import SHOWN_PIXELS, encode_image
 from tasks.review.page import write_review_page
 from tasks.review.queue import read_queue, write_queue
@@ -112,7 +112,7 @@ def test_an_image_is_inlined_once_and_before_its_case(tmp_path: Path) -> None:
     write_review_page(cases, tmp_path / "p.html", title="T")
     found = elements(tmp_path / "p.html")
     assert list(found) == ["queue", "image-0", "image-1", "case-0", "case-1"]
-    assert found["case-0"]["parts"][1] == {"turn": 0, "width": 40, "height": 60, "image": "image-0"}
+    assert found["case-0"]["parts"][1] == {"turn": 0, "width": 40, "height": 60, "boxes": [], "image": "image-0"}
     assert [p["image"] for p in found["case-1"]["parts"]] == ["image-1", "image-1"]
     red, _, blue = decoded(found["image-1"]["url"]).convert("RGB").getpixel((5, 5))  # pyright: ignore
     assert blue > 230 and red < 30
@@ -271,3 +271,15 @@ def test_a_queue_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / "cases.jsonl").write_bytes((tmp_path / "cases.jsonl").read_bytes() + b'{"sample_id": "b"}\n')
     with pytest.raises(ManifestError, match=r"cases\.jsonl, line 2: not a valid review case"):
         read_queue(tmp_path)
+
+
+def test_each_image_has_its_boxes(tmp_path: Path) -> None:
+    shown = [picture(tmp_path / f"{n}.png") for n in "ab"]
+    boxes = (Box(image=1, ref="退款</script>", corners=(4, 6, 20, 30)),)
+    write_review_page([case("s", *shown, boxes=boxes), case("t", *shown)], tmp_path / "review.html", title="T")
+    found = elements(tmp_path / "review.html")
+    assert [part["boxes"] for part in found["case-0"]["parts"]] == [
+        [],
+        [{"ref": "退款</script>", "corners": [4, 6, 20, 30]}],
+    ]
+    assert [part["boxes"] for part in found["case-1"]["parts"]] == [[], []]

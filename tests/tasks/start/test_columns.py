@@ -1,10 +1,13 @@
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from tasks.errors import ConfigError, ManifestError
 from tasks.start.columns import Found, find_columns
 from tasks.start.conversions import Row
+from tasks.start.data import read_data
 
 NUMBERS = range(40)
 TEXT = [f"a text of some length, number {n}" for n in NUMBERS]
@@ -68,3 +71,12 @@ def test_what_is_missing_is_said() -> None:
         find(text=TEXT)
     with pytest.raises(ManifestError, match="no column has texts or images"):
         find(label=KIND)
+
+
+def test_boxes_are_found_where_intake_can_read_them(tmp_path: Path) -> None:
+    rows = [{"id": str(n), "text": TEXT[n], "label": KIND[n], "boxes": str(n)} for n in NUMBERS]
+    swift = {"bbox": [[1, 2, 3, 4]], "ref": ["x"]}
+    manifest = tmp_path / "train.json"
+    manifest.write_text(json.dumps([row | {"objects": swift if row["id"] == "7" else None} for row in rows]))
+    columns = read_data(manifest, None, tmp_path / "items", {}, None).columns
+    assert columns.boxes == "objects"  # `boxes` counts something here

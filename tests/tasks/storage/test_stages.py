@@ -13,6 +13,7 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
+    Box,
     Dropped,
     Example,
     FreeText,
@@ -76,6 +77,7 @@ ROWS: dict[str, list[Record]] = {
     "generations": [generation("a", label_logprobs={"x": -1.5}), generation("b", texts=())],
     "generations without probabilities": [generation("a"), generation("b")],
     "requests": [question(), question(constraint=FreeText())],
+    "boxes": [Box(ref="退款", corners=(0, 1, 2.5, 3)), Box(image=1, corners=(0, 0, 1, 1))],
     "image refs": [image("a"), image("b")],
     "messages": [Message(role="user", content=""), Message(role="system", content="s")],
     "parts": [TextPart(text="1", turn=2)],

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.prompts.box_forms import BOX_TOKENS
+
 _TO_QUOTE = re.compile(r'(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -25,6 +27,8 @@ class Draw:
     top_p: float
     uniform: Callable[[], float]
     """Returns the row's own random numbers (0 to 1), so that an answer does not depend on the rest of the batch."""
+    boxes: bool
+    """Whether the special tokens of boxes may occur in the text."""
     in_quotes: bool
     """Whether the text is inside a JSON string, and so ends at the string's closing quote."""
     tokens: list[int] = field(default_factory=list)
@@ -77,6 +81,9 @@ class Decoder:
         # image placeholders and the padding rows of the embedding must not occur in an answer
         banned = [i for i in range(size) if i in special or i >= len(tokenizer)]
         self.banned = torch.tensor(banned, dtype=torch.long, device=model.device)
+        boxes = {vocabulary.get(token) for token in BOX_TOKENS}
+        unboxed = [i for i in banned if i not in boxes]
+        self.banned_with_boxes = torch.tensor(unboxed, dtype=torch.long, device=model.device)
 
     def prefill(self, ids: Tensor, kinds: Tensor, mask: Tensor, pixels: Tensor | None, grid: Tensor | None) -> Rows:
         """Run the model on left-padded prompts and return their rows; `kinds` is 1 at image tokens and 0 elsewhere."""
@@ -107,7 +114,7 @@ class Decoder:
         live = [d.max_tokens > 0 for d in draws]
         while any(live):
             uniform = torch.tensor([d.uniform() if d.temperature else 0.0 for d in draws], device=device)
-            logits = rows.logits.float().index_fill(1, self.banned, float("-inf"))
+            logits = self._ban_tokens(rows.logits.float(), draws)
             chosen = draw_tokens(logits, temperature, top_p, uniform).tolist()
             live = [on and self._accept_token(d, token) for on, d, token in zip(live, draws, chosen, strict=True)]
             if any(live):
@@ -116,6 +123,14 @@ class Decoder:
                 for i, d in enumerate(draws):
                     if live[i] and len(d.tokens) >= d.max_tokens:
                         d.cut, live[i] = True, False
+
+    def _ban_tokens(self, logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+        """Return the logits without tokens that must not occur in an answer."""
+        banned = logits.index_fill(1, self.banned, float("-inf"))
+        if not any(d.boxes for d in draws):
+            return banned
+        boxed = torch.tensor([d.boxes for d in draws], device=logits.device)
+        return torch.where(boxed[:, None], logits.index_fill(1, self.banned_with_boxes, float("-inf")), banned)
 
     def _accept_token(self, draw: Draw, token: int) -> bool:
         """Append the token to the text and return True, or end the text and return False."""
@@ -134,8 +149,8 @@ class Decoder:
         return True
 
     def decode_text(self, tokens: Sequence[int]) -> str:
-        """Return the text of the tokens, without special tokens."""
-        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """Return the text of the tokens. Among them are no special ones, except those of boxes, which are kept."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _feed(self, rows: Rows, tokens: Sequence[int], live: Sequence[bool]) -> None:
         """Append one token to the live rows; other rows get a masked token and keep their logits."""

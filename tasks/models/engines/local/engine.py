@@ -245,7 +245,10 @@ def _make_draws(request: Request) -> list[Draw]:
     max_tokens = 0 if is_label and constraint.between is None else sampling.max_tokens
     count = sampling.n if max_tokens and sampling.temperature else 1
     chances = [Random(f"{request.key}/{sampling.seed}/{number}") for number in range(count)]
-    return [Draw(max_tokens, sampling.temperature, sampling.top_p, chance.random, is_label) for chance in chances]
+    return [
+        Draw(max_tokens, sampling.temperature, sampling.top_p, chance.random, boxes=request.boxes, in_quotes=is_label)
+        for chance in chances
+    ]
 
 
 def _build_label_fields(request: Request, draws: Sequence[Draw], scores: Sequence[torch.Tensor]) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def build_chat_body(
     fields["max_tokens"] = sampling.max_tokens
     if n > 1:
         fields["n"] = n
+    if request.boxes and can.token_logprobs:  # as only vLLM does, which also knows this option of its own
+        fields["skip_special_tokens"] = False
     if isinstance(constraint, LabelAnswer):
         fields["max_tokens"] += ANSWER_TOKENS
         if can.schema:

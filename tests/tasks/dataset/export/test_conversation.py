@@ -1,10 +1,10 @@
 import pytest
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.dataset.export.conversation import UnsupportedExample, make_conversation
+from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content, make_user_text
 from tasks.records import Sampling
-from tests.tasks.dataset.export.making import ask, make_example
+from tests.tasks.dataset.export.making import ask, make_conversation, make_example
 from tests.tasks.making import image, prompter, sample
 
 WORDS = [

@@ -5,22 +5,26 @@ import re
 import pytest
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.dataset.export.conversation import UnsupportedExample, make_messages_row
-from tasks.dataset.export.qwen import make_qwen_row
-from tasks.dataset.export.swift2 import make_swift2_row
-from tasks.dataset.export.vision_start import make_vision_start_row
-from tests.tasks.dataset.export.making import ask, make_example
+from tasks.dataset.export.conversation import UnsupportedExample
+from tests.tasks.dataset.export.making import (
+    ask,
+    make_example,
+    make_qwen_row,
+    make_swift2_row,
+    make_swift_row,
+    make_vision_start_row,
+)
 
 SYSTEM = make_example(("system", "规则"), ("user", "问"), ("assistant", "答"))
 TWICE = make_example(("user", "<image>一"), ("assistant", "a"), ("user", "二<image>"), ("assistant", "b"), images=2)
 
 
 def test_swift_rows_have_one_tag_per_image_and_no_unknown_column() -> None:
-    row = make_messages_row(TWICE, ["/0.png", "/1.png"])
+    row = make_swift_row(TWICE, ["/0.png", "/1.png"])
     assert set(row) == {"messages", "images"} and row["images"] == ["/0.png", "/1.png"]
     assert str(row["messages"]).count("<image>") == 2
     # in a row without images it looks for files between <img> tags, and drops them when there are none
-    assert "<img>" not in str(make_messages_row(ask("<img>/a.png</img>", "<img>/a.png</img>"), [])["messages"])
+    assert "<img>" not in str(make_swift_row(ask("<img>/a.png</img>", "<img>/a.png</img>"), [])["messages"])
 
 
 def test_swift_2_rows_have_each_image_in_its_place() -> None:
