@@ -26,7 +26,7 @@ def test_demo_ends_with_its_figures(
     assert len(text.splitlines()) <= 40
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*.safetensors")}
     assert len(stamps) == 3
-    monkeypatch.setattr("flows.config.DemoConfig", lambda: config)
+    monkeypatch.setattr("tasks.demo.settings.DemoConfig", lambda: config)
     monkeypatch.setattr("flows.service.pages.find_or_start_pages", lambda: "http://127.0.0.1:1")
     done = CliRunner().invoke(app, ["demo"])
     assert done.exit_code == 0

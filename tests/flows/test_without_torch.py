@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import ROOT, PrefectServer
-from tests.flows.small_run import PIXELS, small_config
+from tests.flows.small_run import dump_config, small_config
 from tests.stub_server import running
 
 RUN = """
@@ -27,10 +27,9 @@ def test_a_run_that_asks_servers_imports_no_torch(prefect_server: PrefectServer,
     assert config.student is not None
     with running() as stub:
         model = {"engine": "server", "model": "stub", "base_urls": [stub.url], "tokenizer": str(config.student.base)}
-        bounds = {"min_pixels": PIXELS, "max_pixels": PIXELS}
-        models = {"generator": model | bounds, "teacher": model | bounds, "student": {"kind": "probe", "folds": 2}}
+        models = {"generator": model, "teacher": model, "student": {"kind": "probe", "folds": 2}}
         # the stub gives all items the same reason and label
-        settings = config.model_dump(mode="json", exclude_unset=True) | models | {"max_failed_share": 1.0}
+        settings = dump_config(config) | models | {"max_failed_share": 1.0}
         file = tmp_path / "run.yaml"
         file.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
         done = subprocess.run(
