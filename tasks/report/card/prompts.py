@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_user_text
 from tasks.records import Request, Sample, Sampling
-from tasks.report.card.rows import read_columns
+from tasks.storage.rows import StoredRows
 
 _SAMPLES = ("samples/labelled", "samples/unlabelled")
 
@@ -56,8 +54,8 @@ def _show_request(name: str, request: Request) -> RenderedPrompt:
 def _find_one_sample_per_task(output: Path) -> Iterator[Sample]:
     seen: set[str] = set()
     for folder in _SAMPLES:
-        for row in read_columns(output / folder / "kept.parquet", *Sample.model_fields):
-            if row["task"] not in seen:
-                seen.add(row["task"])
-                nested = {name: orjson.loads(row[name]) for name in ("parts", "labels")}
-                yield Sample.model_validate({k: v for k, v in row.items() if v is not None} | nested)
+        file = output / folder / "kept.parquet"
+        for sample in StoredRows(file, Sample) if file.exists() else ():
+            if sample.task not in seen:
+                seen.add(sample.task)
+                yield sample

@@ -164,7 +164,7 @@ def test_any_text_is_parsed_without_raising(text: str):
     parse_reason(request(FreeText()), generation(text))
 
 
-@given(st.sampled_from(LABELS), st.text())
+@given(st.sampled_from(LABELS), st.text().filter(lambda text: "think" not in text.casefold()))  # thoughts are cut
 def test_what_json_can_hold_comes_back(label: str, reason: str):
     prediction = parse_texts(make_answer(label, reason))
     assert (prediction.outcome, prediction.label, prediction.reason) == (Outcome.OK, label, " ".join(reason.split()))
