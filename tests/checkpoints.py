@@ -97,7 +97,7 @@ def _forbid_spaces(model: Any, tokenizer: Qwen2Tokenizer) -> None:
     """Make tokens of white space unlikely. The first dimension is the same for all tokens and acts as a bias."""
     spaces = [i for token, i in tokenizer.get_vocab().items() if not set(token) - set("ĠĊĉč")]
     with torch.no_grad():
-        model.get_input_embeddings().weight[:, 0] = 0.1
+        model.get_input_embeddings().weight[:, 0] = 1.0
         model.get_output_embeddings().weight[:, 0] = 0.0
         model.get_output_embeddings().weight[spaces, 0] = -50.0
 
