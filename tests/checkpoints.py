@@ -94,10 +94,15 @@ def write_random_checkpoint(
 
 
 def _forbid_spaces(model: Any, tokenizer: Qwen2Tokenizer) -> None:
-    """Make tokens of white space unlikely. The first dimension is the same for all tokens and acts as a bias."""
+    """Make tokens of white space unlikely. The first dimension is the same for all tokens and acts as a bias.
+
+    In small models another sign can reach the end of the network if the bias is weak; with the whole vocabulary a
+    strong one leaves too little to tell labels apart.
+    """
+    bias = 0.1 if len(tokenizer) > 100_000 else 1.0
     spaces = [i for token, i in tokenizer.get_vocab().items() if not set(token) - set("ĠĊĉč")]
     with torch.no_grad():
-        model.get_input_embeddings().weight[:, 0] = 1.0
+        model.get_input_embeddings().weight[:, 0] = bias
         model.get_output_embeddings().weight[:, 0] = 0.0
         model.get_output_embeddings().weight[spaces, 0] = -50.0
 
