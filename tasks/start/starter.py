@@ -167,7 +167,8 @@ def _look_for_text(samples: Sequence[Sample], texts: Path) -> tuple[str, bool]:
         return f"OCR off: {error}", False
     shown = sum(sum(map(str.isalnum, text)) >= _FEWEST_LETTERS for text in found.values())
     on = shown >= _WITH_TEXT * len(sampled)
-    return f"OCR {'on' if on else 'off'}: {shown} of {len(sampled)} sampled images show text", on
+    note = " (reading takes about a second of a core per screenshot, once; to go without, delete `ocr` from pack.yaml)"
+    return f"OCR {'on' if on else 'off'}: {shown} of {len(sampled)} sampled images show text{note if on else ''}", on
 
 
 def _explain_no_folds(samples: Sequence[Sample]) -> str:

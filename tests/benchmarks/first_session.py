@@ -20,6 +20,8 @@ from random import Random
 
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from tasks.demo.dialogues import NEAR_INTENTS, compose
 from tasks.review.queue import read_queue
 from tests.benchmarks.ocr.hard_screens import GREY, INK, LABELS, NOUNS, RED, SATURATED, VALUES, WORDS, Page, make_price

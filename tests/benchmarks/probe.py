@@ -21,6 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from tasks.correction.decide import correct
 from tasks.correction.judgements import Ints, judge_by_predictions
 from tasks.correction.settings import CorrectionSettings

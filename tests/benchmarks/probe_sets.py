@@ -16,9 +16,8 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
 from tasks.records import ImagePart, ImageRef, Part, Sample, Split, TextPart
-from tests.stub_server import ROOT
 
-CIFAR = ROOT.parent / "shared/data/correction/cifar10n_images.parquet"
+CIFAR = Path(__file__).parents[3] / "shared/data/correction/cifar10n_images.parquet"
 _WRONG = 0.12
 _KINDS = 23
 _CHARACTERS = [chr(code) for code in range(0x4E00, 0x4E00 + 500)]
