@@ -14,9 +14,9 @@ from tasks.models.gpu_hours import (
     describe_hours,
     estimate_asking,
     estimate_training,
-    fits_training,
 )
-from tasks.models.model_sizes import ModelSize, find_model_size
+from tasks.models.model_sizes import ModelSize, find_model_config, find_model_size
+from tasks.students.lora_memory import compute_memory
 from tasks.students.settings import StudentSpec
 
 
@@ -69,6 +69,8 @@ def _count_configured_cards(spec: EngineSpec, needed: int) -> tuple[int, int]:
 
 
 def _describe_training(size: ModelSize, student: StudentSpec, work: Work, card: Card) -> str:
-    if not fits_training(size, card, student.batch_size * work.prompt_tokens / max(work.requests, 1)):
+    config = find_model_config(student.base, student.revision) or {}
+    needed = compute_memory(student, config, round(work.prompt_tokens / max(work.requests, 1)))
+    if needed.mib * 2**20 > card.memory:
         return "too small"
     return describe_hours(estimate_training(size, work, card, recompute=student.gradient_checkpointing))

@@ -127,12 +127,6 @@ def estimate_training(size: ModelSize, work: Work, card: Card, *, recompute: boo
     return count_operations(size, work, passes=3 if recompute else 2) / (card.operations * _UTILISATION)
 
 
-def fits_training(size: ModelSize, card: Card, batch_tokens: float) -> bool:
-    """Return whether a base in 16 bits and a batch's activations fit into the card, with gradient checkpointing."""
-    activations = batch_tokens * size.attention_width * (2 * size.layers + 100)
-    return size.parameters * 2 + activations + _WORKSPACE < card.memory
-
-
 def describe_hours(seconds: float) -> str:
     """Return the duration with two digits, e.g. 1.2 h or 340 h; less than 0.1 h in minutes."""
     hours = seconds / 3600

@@ -39,14 +39,20 @@ class ModelSize:
 
 def find_model_size(model: str, revision: str | None = None) -> ModelSize | None:
     """Return the size of a local or downloaded checkpoint, or of a known Qwen-VL; None if it is not known."""
+    config = find_model_config(model, revision)
+    return None if config is None else read_model_size(config, model)
+
+
+def find_model_config(model: str, revision: str | None = None) -> dict[str, Any] | None:
+    """Return the config.json of a local or downloaded checkpoint or, as far as sizes go, of a known Qwen-VL."""
     folder = Path(model).expanduser()
     cached = None if folder.is_dir() else try_to_load_from_cache(model, "config.json", revision=revision)
     file = Path(cached) if isinstance(cached, str) else folder / "config.json"
     if file.is_file():
-        return read_model_size(json.loads(file.read_text(encoding="utf-8")), model)
+        return json.loads(file.read_text(encoding="utf-8"))
     name = re.search(r"qwen(2\.5|2|3)-?vl.*?-(\d+b(?:-a\d+b)?)", model, re.IGNORECASE)
     known = None if name is None else _KNOWN.get((name[1], name[2].upper()))
-    return None if name is None or known is None else read_model_size(_write_config(name[1], known), model)
+    return None if name is None or known is None else _write_config(name[1], known)
 
 
 def read_model_size(config: dict[str, Any], name: str = "") -> ModelSize:

@@ -169,7 +169,7 @@ def _locate(source: Source, found: Found, given: Path | None) -> tuple[Located, 
 
 
 def _name_columns(found: Found) -> Columns:
-    """Return the columns of items that are written anew: those of the data, so that messages name what people know."""
+    """Return the columns of rewritten items: those of the data, so that messages name what users know."""
     image = found.image and ("image" if found.image == found.id else found.image)
     names = (found.id or "id", found.instruction, image, found.output)
     given = [name for name in names if name is not None]

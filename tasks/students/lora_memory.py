@@ -87,7 +87,7 @@ def compute_memory(spec: StudentSpec, config: dict[str, Any], tokens: int) -> Me
     """Return what training needs if the longest item has `tokens` tokens; `config` is the base's config.json."""
     size = read_model_size(config)
     text, vision = config.get("text_config", config), config["vision_config"]
-    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    hidden, inner = text["hidden_size"], text.get("intermediate_size") or text["moe_intermediate_size"]
     weight_bytes = _BYTES[config.get("torch_dtype") or config.get("dtype") or text.get("dtype") or "bfloat16"]
     # an adapter of a matrix has as many rows and columns in all; there are seven per layer (see lora_training.py)
     sides = 7 * hidden + 2 * size.attention_width + size.cache_bytes // (2 * size.layers) + 3 * inner

@@ -192,7 +192,7 @@ def _make_sendable(error: BaseException) -> BaseException:
     error.add_note(f"in a child process:\n{text}")
     try:
         copy.deepcopy(error)  # by the same protocol
-    except Exception:
+    except Exception:  # any class of error may refuse to be copied
         error = EngineError(f"{type(error).__name__}: {error}")
         error.add_note(f"in a child process:\n{text}")
     return error

@@ -11,7 +11,6 @@ from tasks.models.gpu_hours import (
     describe_hours,
     estimate_asking,
     estimate_training,
-    fits_training,
     measure_work,
 )
 from tasks.models.model_sizes import ModelSize, find_model_size
@@ -86,15 +85,13 @@ def test_cards_that_hold_weights_and_cache() -> None:
     assert cards == {BIG: [2, 4, 4, 4, 16], AWQ: [1, 1, 1, 2, 4], SEVEN: [1, 1, 1, 1, 1]}
 
 
-def test_training_takes_longer_than_asking_and_needs_more_memory() -> None:
+def test_training_takes_longer_with_checkpoints() -> None:
     items = work(700, 1400, 300, 0) * 800
     size, card = size_of(SEVEN), CARD["H100"]
     with_checkpoints, without = (estimate_training(size, items, card, recompute=r) for r in (True, False))
     assert 1.3 < with_checkpoints / without < 1.5
     # an update of 16 such items takes 3 to 4 s of an H100
     assert 800 / 16 * 2 < with_checkpoints < 800 / 16 * 6
-    assert fits_training(size, CARD["L40S"], 4 * 3000)
-    assert not fits_training(size, CARD["4090"], 4 * 3000)
 
 
 def test_the_work_of_a_request_counts_its_votes() -> None:

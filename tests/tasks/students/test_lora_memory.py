@@ -7,6 +7,7 @@ import pytest
 
 from tasks.errors import ConfigError
 from tasks.models.engines.gpus import Gpu
+from tasks.models.model_sizes import find_model_config
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.students.lora_memory import compute_memory, estimate_memory
@@ -82,3 +83,13 @@ def test_the_longest_item_counts(tmp_path: Path) -> None:
     assert both and one and both.mib > one.mib
     (tmp_path / "config.json").write_text("{}")
     assert estimate_memory(spec, None, prompter, [short]) is None
+
+
+def test_a_base_that_is_known_by_name_needs_as_much_as_its_config_says() -> None:
+    config = find_model_config("Qwen/Qwen2-VL-7B-Instruct")
+    assert config is not None
+    assert compute_memory(SPEC, config, 3000).mib == pytest.approx(
+        compute_memory(SPEC, QWEN2_VL_7B, 3000).mib, rel=0.02
+    )
+    experts = find_model_config("Qwen/Qwen3-VL-30B-A3B-Instruct")
+    assert experts is not None and compute_memory(SPEC, experts, 3000).mib > 55_000

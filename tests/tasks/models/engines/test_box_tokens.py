@@ -52,10 +52,10 @@ def test_vllm_is_told_to_keep_them_and_other_servers_are_not() -> None:
     asking.pack = asking.pack.model_copy(update={"boxes": True})
     boxed = asking.classify(sample(), Sampling())
     assert plain.key != boxed.key
-    for request, can, told in [
+    for request, can, kept in [
         (boxed, Capabilities(), True),
         (boxed, Capabilities(token_logprobs=False), False),
         (plain, Capabilities(), False),
     ]:
         body = orjson.loads(build_chat_body(request, "m", [], can, n=1, seed=0))
-        assert (body.get("skip_special_tokens") is False) is told
+        assert (body.get("skip_special_tokens") is False) is kept
