@@ -19,6 +19,7 @@ from flows.runners import Shard, open_where_configured, run_as_task, run_shards,
 from flows.ui import Progress
 from tasks.errors import BudgetSpent
 from tasks.items.ocr import Found, OcrReader, Reading, read_images
+from tasks.media import ImageRef
 from tasks.models.ask import Answer, Asker
 from tasks.models.costs import Budget
 from tasks.models.engines.engine import Engine, Workplace
@@ -34,7 +35,7 @@ from tasks.packs.pack import Pack
 from tasks.prompts.parsing import has_only_thinking
 from tasks.prompts.prompter import LONG_PROMPT, Prompter, count_fixed_chars
 from tasks.prompts.thinking import ADVICE
-from tasks.records import USABLE, ImageRef, Request, Sample
+from tasks.records import USABLE, Request, Sample
 
 _IMAGES_PER_SHARD = 400
 """About 30 seconds of work: 80 ms per image (42 ms to decode a screenshot, 37 ms to resize it)."""

@@ -1,67 +1,13 @@
 """The types that the packages of tasks/ pass to each other; each docstring names who makes and reads the type."""
 
-import hashlib
 from enum import StrEnum
 from typing import Annotated, Literal
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
+
+from tasks.media import Box, ImagePart, ImageRef, Part, Record, VideoPart, VideoRef, digest_of, digest_part
 
 NEITHER = "neither"  # the verdict that none of the offered labels is right
-
-
-class Record(BaseModel):
-    """Base of all records: immutable, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def digest_of(value: object) -> str:
-    """Return the SHA-256 digest (hex) of a JSON value, written as UTF-8 with sorted keys."""
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-class ImageRef(Record):
-    """An image file that passed its checks. Made by `items`; read by `prompts`, `models` and `dataset`."""
-
-    path: str  # absolute; records never contain an image's bytes
-    sha256: str
-    width: int = Field(gt=0)  # in pixels, as is `height`, after applying the EXIF orientation
-    height: int = Field(gt=0)
-
-
-class Box(Record):
-    """A rectangle on an item's image, in pixels of the upright image. Made by `items`; read by many packages."""
-
-    image: int = Field(default=0, ge=0)  # position of the image among the item's images, from 0
-    ref: str = ""  # what is in it: a label, or the words that it shows
-    corners: tuple[float, float, float, float]  # left, top, right, bottom
-
-    @field_validator("corners")
-    @classmethod
-    def _have_an_area(cls, corners: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        if not (0 <= corners[0] < corners[2] and 0 <= corners[1] < corners[3]):
-            raise ValueError(f"{corners} are not left < right and top < bottom, none below 0")
-        return corners
-
-
-class TextPart(Record):
-    """A piece of an item's text. Made by `items`; read by `prompts`, and by the token budget, which may drop turns."""
-
-    type: Literal["text"] = "text"
-    text: str
-    turn: int = 0  # number of the turn that it belongs to; turn 0 is never dropped
-
-
-class ImagePart(Record):
-    """An image among an item's texts. Made by `items`; read by `prompts` and the token budget."""
-
-    type: Literal["image"] = "image"
-    image: ImageRef
-    turn: int = 0
-
-
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Split(StrEnum):
@@ -94,10 +40,15 @@ class Sample(Record):
         """Return the item's images in the order of its parts."""
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
 
+    @property
+    def videos(self) -> tuple[VideoRef, ...]:
+        """Return the item's recordings in the order of its parts."""
+        return tuple(p.video for p in self.parts if isinstance(p, VideoPart))
+
 
 def content_digest(item: "Sample | ReviewCase") -> str:
     """Return a digest of the item's texts and images; its id and label do not count."""
-    return digest_of([p.text if p.type == "text" else p.image.sha256 for p in item.parts])
+    return digest_of([digest_part(p) for p in item.parts])
 
 
 class Dropped(Record):
@@ -172,6 +123,11 @@ class Request(Record):
     def images(self) -> tuple[ImageRef, ...]:
         """Return the request's images in the order of its parts."""
         return tuple(p.image for p in self.parts if isinstance(p, ImagePart))
+
+    @property
+    def videos(self) -> tuple[VideoRef, ...]:
+        """Return the request's recordings in the order of its parts."""
+        return tuple(p.video for p in self.parts if isinstance(p, VideoPart))
 
 
 class Outcome(StrEnum):
@@ -328,7 +284,9 @@ class Subset(StrEnum):
 class Message(Record):
     """One chat turn. Made by `prompts`; read by exports.
 
-    Each `<image>` of a question stands for the example's next image, each `<bbox>` of an answer for its next box."""
+    Each `<image>` of a question stands for the example's next image, each `<video>` for its next recording, and each
+    `<bbox>` of an answer for its next box.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -340,6 +298,7 @@ class Example(Record):
     sample_id: str
     messages: tuple[Message, ...]
     images: tuple[ImageRef, ...]
+    videos: tuple[VideoRef, ...] = ()
     boxes: tuple[Box, ...] = ()  # in the order of the `<bbox>` in the answer
     label: str  # the text in a free-text task; empty for MIX
     reason: str = ""

@@ -16,10 +16,11 @@ from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import CAPTIONS, School, convert_to_sample
 from tasks.demo.training import Lesson, learn_to_see, train
+from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_user_content
-from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, TextPart
+from tasks.records import Request, Sample, Sampling
 
 SEED = 5
 MIN_PIXELS, MAX_PIXELS = 56 * 56, 1280 * 28 * 28

@@ -14,7 +14,8 @@ from tasks.items.image_names import ImageFolder, read_image_names
 from tasks.items.images import MAX_PIXELS, check_image
 from tasks.items.raw_items import describe_type
 from tasks.items.refusals import Reason, Unusable
-from tasks.records import NEITHER, ImagePart, Outcome, Part, Prediction, ReviewCase, Sample, Split, TextPart
+from tasks.media import ImagePart, Part, TextPart
+from tasks.records import NEITHER, Outcome, Prediction, ReviewCase, Sample, Split
 from tasks.storage.json_lines import read_objects
 
 

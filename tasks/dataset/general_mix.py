@@ -27,9 +27,10 @@ from tasks.errors import ManifestError, TooManyFailures
 from tasks.items.image_names import ImageFolder
 from tasks.items.images import MAX_PIXELS, check_image
 from tasks.items.refusals import Unusable
+from tasks.media import ImagePart, Part, TextPart
 from tasks.models.failures import LEAST
 from tasks.prompts.turns import IMAGE_TOKEN
-from tasks.records import Example, ImagePart, Message, Origin, Part, Sample, Split, TextPart
+from tasks.records import Example, Message, Origin, Sample, Split
 from tasks.storage.json_lines import read_lines
 
 

@@ -18,10 +18,11 @@ from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.screens import KINDS
 from tasks.demo.training import Lesson
 from tasks.items.cutting import ImageSlot, cut_instruction
+from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_system_turn, make_user_content
-from tasks.records import ImagePart, ImageRef, Request, Sample, Sampling, Split, TextPart
+from tasks.records import Request, Sample, Sampling, Split
 
 CAPTION, POINT = "\n一句话。", "\n一处要点。"
 """Questions to the base model, in addition to the pack's own."""

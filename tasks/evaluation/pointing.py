@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from tasks.media import Box
 from tasks.models.image_cache import TooThin, compute_grids
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.packs.pack import Pack
 from tasks.prompts.box_forms import BoxForm, find_boxes
 from tasks.prompts.boxes import BadBox, check_box, compute_overlap
-from tasks.records import Box, Prediction, Sample
+from tasks.records import Prediction, Sample
 from tasks.students.asking import choose_box_form
 from tasks.students.settings import StudentSpec
 

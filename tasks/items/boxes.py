@@ -26,9 +26,9 @@ from tasks.items.images import FORMATS
 from tasks.items.pixels import is_turned
 from tasks.items.raw_items import is_empty
 from tasks.items.refusals import Reason, Unusable
+from tasks.media import Box, ImageRef
 from tasks.prompts.box_forms import BoxForm, find_boxes, read_numbers, read_object_box
 from tasks.prompts.boxes import BadBox, Grid, RawBox, check_box
-from tasks.records import Box, ImageRef
 
 _MOST_SHOWN = 80
 _FRACTIONS: Grid = (1, 1)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from tasks.media import ImagePart, ImageRef, Part, TextPart
 from tasks.packs.pack import TaskPack
-from tasks.records import ImagePart, ImageRef, Part, TextPart
 
 PLACEHOLDER = "<image>"
 

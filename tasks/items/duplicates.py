@@ -23,7 +23,8 @@ from tasks.items.signatures import (
     normalise_text,
     split_trigrams,
 )
-from tasks.records import ImageRef, Sample
+from tasks.media import ImageRef
+from tasks.records import Sample
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]

@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from tasks.items.images import FORMATS
 from tasks.items.pixels import render_pixels
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
 Floats = NDArray[np.float32]

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tasks.items.known_files import Found, KnownFiles, Seen
 from tasks.items.refusals import Reason, Unusable
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 
 # Only the usual formats of data sets: Pillow also opens formats that start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")

@@ -12,7 +12,7 @@ import orjson
 import PIL
 
 from tasks.items.refusals import Reason, Unusable
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
 Found = ImageRef | Unusable

@@ -22,7 +22,7 @@ import psutil
 
 from tasks.errors import EngineError
 from tasks.items.ocr_settings import MODELS, OcrSettings
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
 READER_MEMORY = 0.5e9

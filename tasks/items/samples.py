@@ -17,10 +17,11 @@ from tasks.items.images import MAX_PIXELS, check_images
 from tasks.items.manifests import read_manifests
 from tasks.items.raw_items import RawItem, count_unread, describe_type, is_empty, is_utf8
 from tasks.items.refusals import Reason, Unusable
+from tasks.media import ImageRef, TextPart
 from tasks.packs.columns import Columns
 from tasks.packs.label_names import find_equal_label, match_label
 from tasks.packs.pack import Pack, TaskPack
-from tasks.records import Dropped, ImageRef, Sample, Split, TextPart, content_digest
+from tasks.records import Dropped, Sample, Split, content_digest
 
 __all__ = ["STAGE", "Intake", "Reason", "read_samples"]
 

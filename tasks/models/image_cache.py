@@ -12,11 +12,11 @@ from PIL import Image
 
 from tasks.errors import EngineError, StorageError
 from tasks.items.pixels import choose_suffix, encode_picture, render_pixels
+from tasks.media import ImageRef
 from tasks.models.qwen_vl import MERGE
 from tasks.models.unanswered import BadMedia
 from tasks.prompts.box_forms import BoxForm
 from tasks.prompts.boxes import Grid
-from tasks.records import ImageRef
 from tasks.storage.files import replace_file
 
 _RECIPE = 2

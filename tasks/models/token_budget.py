@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+from tasks.media import ImagePart, ImageRef
 from tasks.models.image_cache import TooThin, compute_sides
 from tasks.models.qwen_vl import MERGE
 from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import make_system_turn, make_user_content
-from tasks.records import ImagePart, ImageRef, Request
+from tasks.records import Request
 
 _WRAPPER_TOKENS = 24
 """Tokens that the chat template adds to a user turn, including the default system turn."""

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, cast
 
+from tasks.media import Box, ImageRef
 from tasks.prompts.boxes import THOUSANDTHS, BadBox, BoxFault, Grid, RawBox, scale_box
 from tasks.prompts.turns import BOX_TOKEN, escape_placeholder
-from tasks.records import Box, ImageRef
 
 BOX_TOKENS = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
 """Special tokens of Qwen2-VL's form. They are part of the text of an answer."""

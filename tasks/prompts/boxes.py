@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from tasks.records import Box, ImageRef
+from tasks.media import Box, ImageRef
 
 Grid = tuple[float, float]
 """The coordinates of an image's lower right corner, such as 1000 and 1000, or the sides of a resized image."""

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.media import TextPart
 from tasks.packs.label_names import match_label, normalise
 from tasks.prompts.box_forms import remove_boxes
 from tasks.prompts.json_objects import Piece, find_pieces, quote_key, read_object, rebuild_from_keys
 from tasks.prompts.refusals import is_refusal
 from tasks.prompts.thinking import ADVICE, cut_thinking
-from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung, TextPart
+from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
 
 MOST_LOGPROB = 1e-3
 """Largest log-probability that is believed. It is above 0 only because of rounding."""

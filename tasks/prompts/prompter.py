@@ -16,22 +16,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
 
 from tasks.errors import PackError
+from tasks.media import ImagePart, Part, TextPart
 from tasks.packs.pack import Pack
 from tasks.packs.pack_file import OcrOption
 from tasks.prompts.turns import BOX_TOKEN, escape_placeholder, make_system_turn, make_user_text
-from tasks.records import (
-    Constraint,
-    FreeText,
-    ImagePart,
-    LabelAnswer,
-    Message,
-    Part,
-    Request,
-    Sample,
-    Sampling,
-    TextPart,
-    digest_of,
-)
+from tasks.records import Constraint, FreeText, LabelAnswer, Message, Request, Sample, Sampling, digest_of
 from tasks.storage.json_lines import escape_json
 
 LONG_PROMPT = 2500

@@ -2,7 +2,8 @@
 
 import re
 
-from tasks.records import ImagePart, Request
+from tasks.media import ImagePart
+from tasks.records import Request
 
 IMAGE_TOKEN = "<image>"
 BOX_TOKEN = "<bbox>"

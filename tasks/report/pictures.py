@@ -8,7 +8,7 @@ from PIL import Image
 
 from tasks.items.images import FORMATS
 from tasks.items.pixels import render_pixels
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 
 _PICTURE_SIZE = (220, 330)
 """Maximum width and height. A picture has about 10 kB, so a page with a hundred of them can be sent by mail."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tasks.items.images import FORMATS
 from tasks.items.pixels import render_pixels
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 from tasks.storage.files import write_bytes
 
 SHOWN_PIXELS = 650_000

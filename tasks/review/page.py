@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.records import ImageRef, ReviewCase, content_digest, digest_of
+from tasks.media import ImageRef
+from tasks.records import ReviewCase, content_digest, digest_of
 from tasks.review.images import make_url, write_pictures
 from tasks.storage.files import replace_file
 from tasks.storage.fonts import LATIN, embed_fonts

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks.media import ImageRef
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import open_images
-from tasks.records import ImageRef
 from tasks.students.probe_features import Vector
 
 _MIN_PIXELS = 56 * 56

@@ -18,10 +18,11 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from tasks.items.pixels import render_pixels
+from tasks.media import ImageRef, TextPart
 from tasks.models.engines.identity import identify_checkpoint
 from tasks.models.packages import require_model_packages
 from tasks.models.unanswered import BadMedia
-from tasks.records import ImageRef, Sample, TextPart
+from tasks.records import Sample
 from tasks.storage.digest_cache import DigestCache
 from tasks.students.settings import ProbeSpec
 

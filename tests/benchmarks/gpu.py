@@ -26,6 +26,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 
 from tasks.demo.checkpoint import write_checkpoint
+from tasks.media import ImagePart, ImageRef
 from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.gpus import list_gpus
 from tasks.models.engines.spec import EngineSpec
@@ -34,7 +35,7 @@ from tasks.models.image_cache import ImageCache, compute_sides
 from tasks.models.model_sizes import ModelSize, find_model_size
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.records import ImagePart, ImageRef, Sample, Sampling, Split
+from tasks.records import Sample, Sampling, Split
 from tasks.settings import MAX_PIXELS, MIN_PIXELS
 from tasks.students.lora import LoraRecipe
 from tasks.students.loss_curves import Progress

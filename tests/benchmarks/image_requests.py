@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from PIL import Image
 
+from tasks.media import ImageRef
 from tasks.models.image_cache import ImageCache
-from tasks.records import ImageRef
 from tests.benchmarks.clients.our_images import PIXELS
 from tests.benchmarks.clients.peers import measure, medians, verdict
 from tests.stub_server import running

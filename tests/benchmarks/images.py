@@ -25,8 +25,8 @@ from transformers import AutoProcessor
 from transformers.utils import logging
 
 from tasks.demo.checkpoint import write_checkpoint
+from tasks.media import ImageRef
 from tasks.models.image_cache import ImageCache
-from tasks.records import ImageRef
 
 ITEMS, ROUNDS = 5, 4
 GOAL = 3

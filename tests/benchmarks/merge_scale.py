@@ -63,7 +63,8 @@ def write_inputs(folder: Path, items: int) -> None:
 
 
 def _samples(rng: Random, split: str, count: int) -> Iterator[Any]:
-    from tasks.records import ImagePart, ImageRef, Sample, TextPart
+    from tasks.media import ImagePart, ImageRef, TextPart
+    from tasks.records import Sample
 
     earlier: list[tuple[object, ...]] = []
     for number in range(count):

@@ -15,7 +15,8 @@ import pandas as pd
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
-from tasks.records import ImagePart, ImageRef, Part, Sample, Split, TextPart
+from tasks.media import ImagePart, ImageRef, Part, TextPart
+from tasks.records import Sample, Split
 
 CIFAR = Path(__file__).parents[3] / "shared/data/correction/cifar10n_images.parquet"
 _WRONG = 0.12

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.items.images import check_image
-from tasks.records import ImagePart, ReviewCase
+from tasks.media import ImagePart
+from tasks.records import ReviewCase
 from tasks.review.page import write_review_page
 
 _FONT = str(files("manimgx_fonts_cjk")) + "/NotoSansCJK-VF.otf.ttc"

@@ -20,9 +20,10 @@ from transformers import AutoProcessor
 from transformers.utils import logging
 
 from tasks.demo.checkpoint import write_checkpoint
+from tasks.media import ImagePart, ImageRef, Part, TextPart
 from tasks.models.token_budget import Fitted, PromptBudget
 from tasks.prompts.turns import make_user_content
-from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
+from tasks.records import FreeText, Request, Sampling
 
 ITEMS, TIMED, ROUNDS = 1000, 30, 3
 COUNT_GOAL, FIT_GOAL = 40, 200

@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 from flows.commands.review import app
 from tasks.errors import ConfigError, JudgementError
 from tasks.items.images import check_image
-from tasks.records import Box, ImagePart, ReviewCase, TextPart, content_digest
+from tasks.media import Box, ImagePart, TextPart
+from tasks.records import ReviewCase, content_digest
 from tasks.review.page import write_review_page
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store

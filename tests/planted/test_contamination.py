@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from tasks.records import ImageRef, Sample, content_digest
+from tasks.media import ImageRef
+from tasks.records import Sample, content_digest
 from tests.planted.contamination import EVALUATION, OTHERS, SCREENS, TALKS, TALKS_WITH_IMAGES, PlantedPool, plant
 
 

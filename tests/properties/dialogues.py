@@ -6,11 +6,12 @@ from random import Random
 from typing import Any
 
 from tasks.items.cutting import PLACEHOLDER, cut_instruction, parse_list
+from tasks.media import ImagePart, ImageRef, Part, TextPart
 from tasks.models.image_cache import TooThin
 from tasks.models.token_budget import PromptBudget
 from tasks.models.unanswered import TooLong
 from tasks.packs.pack import load_pack
-from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
+from tasks.records import FreeText, Request, Sampling
 from tests.properties.damage import ODD_TEXTS, damaged_text, sometimes
 from tests.properties.result import Result
 

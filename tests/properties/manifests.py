@@ -16,8 +16,9 @@ from PIL import Image
 from tasks.errors import ManifestError
 from tasks.items.raw_items import is_utf8
 from tasks.items.samples import Intake, Reason, read_samples
+from tasks.media import TextPart
 from tasks.packs.pack import load_pack
-from tasks.records import Split, TextPart
+from tasks.records import Split
 from tests.properties.damage import Row, damaged_bytes, damaged_row, odd_value, sometimes
 from tests.properties.result import Result
 from tests.tasks.intake import SAID, SHOWN, item

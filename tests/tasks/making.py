@@ -2,21 +2,10 @@
 
 from typing import Any
 
+from tasks.media import ImagePart, ImageRef, Part, TextPart
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.records import (
-    Action,
-    Correction,
-    Generation,
-    ImagePart,
-    ImageRef,
-    Outcome,
-    Part,
-    Prediction,
-    Sample,
-    Split,
-    TextPart,
-)
+from tasks.records import Action, Correction, Generation, Outcome, Prediction, Sample, Split
 
 
 def image(sha: str = "a", path: str = "") -> ImageRef:

@@ -21,7 +21,8 @@ from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.settings import Format, ImagePaths
 from tasks.items.images import FORMATS
 from tasks.items.pixels import choose_suffix, encode_picture, render_if_different
-from tasks.records import Example, ImageRef, Subset
+from tasks.media import ImageRef
+from tasks.records import Example, Subset
 from tasks.storage.files import describe_full_disk
 
 Row = Callable[[Example, Sequence[str]], dict[str, object]]

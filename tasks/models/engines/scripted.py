@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable, Iterator
 
 from tasks.errors import EngineError
+from tasks.media import TextPart
 from tasks.models.engines.engine import Usage
 from tasks.models.engines.spec import EngineSpec
-from tasks.records import Generation, LabelAnswer, Outcome, Request, TextPart
+from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
 
 _SCRIPT = re.compile(

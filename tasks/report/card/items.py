@@ -10,8 +10,9 @@ import orjson
 from pydantic import TypeAdapter
 
 from tasks.dataset.decisions import LeftOutReason
+from tasks.media import ImagePart, ImageRef, Part, TextPart
 from tasks.prompts.turns import IMAGE_TOKEN
-from tasks.records import ImagePart, ImageRef, Part, Split, TextPart
+from tasks.records import Split
 from tasks.report.card.rows import Row, read_columns
 from tasks.report.pictures import Picture, shrink_image
 from tasks.storage.html import cut_text

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.correction.decide import Decisions
-from tasks.records import Sample, TextPart
+from tasks.media import TextPart
+from tasks.records import Sample
 from tasks.report.correction.charts import draw_budget, draw_reliability, draw_suspicion
 from tasks.report.correction.figures import measure
 from tasks.report.pictures import shrink_image

@@ -4,7 +4,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from tasks.records import FreeText, ImagePart, ImageRef, Outcome, Request, Sampling, TextPart
+from tasks.media import ImagePart, ImageRef, TextPart
+from tasks.records import FreeText, Outcome, Request, Sampling
 from tests.benchmarks.clients.meter import measured, task
 from tests.tasks.models.engines.asking_stub import open_engine_on
 

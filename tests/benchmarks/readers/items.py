@@ -12,22 +12,12 @@ from tasks.demo.dataset import write_demo
 from tasks.items.images import MAX_PIXELS as MOST_PIXELS
 from tasks.items.images import check_image
 from tasks.items.samples import read_samples
+from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.models.image_cache import open_images
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content
-from tasks.records import (
-    Example,
-    ImagePart,
-    ImageRef,
-    Message,
-    Origin,
-    Sample,
-    Sampling,
-    Split,
-    Subset,
-    TextPart,
-)
+from tasks.records import Example, Message, Origin, Sample, Sampling, Split, Subset
 from tests.benchmarks.readers.read import Read, pixels
 
 TRAPS = (

@@ -17,12 +17,12 @@ from tasks.dataset.settings import EmitSettings, MixSettings
 from tasks.dataset.sources import Sources
 from tasks.items.duplicates import is_near, is_same_question, make_comparable_item
 from tasks.items.image_hashes import ImageHashes
+from tasks.media import ImageRef, TextPart
 from tasks.records import (
     Action,
     Correction,
     Dropped,
     Example,
-    ImageRef,
     Message,
     Origin,
     Prediction,
@@ -31,7 +31,6 @@ from tasks.records import (
     Sampling,
     Split,
     Subset,
-    TextPart,
     content_digest,
 )
 from tasks.review.verdicts import Verdict

@@ -5,9 +5,9 @@ import pytest
 from tasks.evaluation.pointing import measure_found_boxes, measure_pointing
 from tasks.evaluation.scores import Scored
 from tasks.evaluation.table import describe, make_report
+from tasks.media import Box, ImageRef
 from tasks.packs.pack import load_pack
 from tasks.prompts.box_forms import BoxForm
-from tasks.records import Box, ImageRef
 from tasks.students.settings import StudentSpec
 from tests.tasks.making import prediction, sample
 

@@ -2,19 +2,8 @@ import pytest
 
 from tasks.evaluation.results import Results
 from tasks.evaluation.variants import Phase, Variant, plan_phases
-from tasks.records import (
-    Action,
-    Correction,
-    Example,
-    Message,
-    Origin,
-    Outcome,
-    Prediction,
-    Sample,
-    Split,
-    Subset,
-    TextPart,
-)
+from tasks.media import TextPart
+from tasks.records import Action, Correction, Example, Message, Origin, Outcome, Prediction, Sample, Split, Subset
 
 
 def sample(name: str, given: str | None) -> Sample:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from tasks.items.samples import Intake, Reason, read_samples
+from tasks.media import Box
 from tasks.packs.pack import load_pack
-from tasks.records import Box, Split
+from tasks.records import Split
 from tests.tasks.intake import SHOWN, item, reasons
 
 DEMO = load_pack("demo")

@@ -18,7 +18,8 @@ from tasks.items.duplicates import (
 )
 from tasks.items.image_hashes import ImageHashes
 from tasks.items.signatures import compute_signatures, normalise_text
-from tasks.records import ImageRef, Sample
+from tasks.media import ImageRef
+from tasks.records import Sample
 from tests.tasks.items.test_image_hashes import crop, make_screen, save
 from tests.tasks.making import image, sample
 

@@ -17,7 +17,7 @@ from tasks.items.image_hashes import (
     is_same_picture,
     make_thumbnail,
 )
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 from tests.tasks.making import image
 
 

@@ -9,8 +9,9 @@ from tasks.errors import StorageError
 from tasks.items.known_files import GRANULE_NS, KnownFiles, Seen
 from tasks.items.refusals import Reason, Unusable
 from tasks.items.samples import Intake, read_samples
+from tasks.media import ImageRef
 from tasks.packs.pack import load_pack
-from tasks.records import ImageRef, Split
+from tasks.records import Split
 from tests.planted.manifest import write_planted
 
 DEMO = load_pack("demo")

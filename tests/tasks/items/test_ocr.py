@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tasks.errors import EngineError
 from tasks.items.ocr import Found, OcrReader, Unread, get_reader_identity
 from tasks.items.ocr_settings import OcrSettings
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 
 
 def make_ref(path: Path) -> ImageRef:
@@ -137,7 +137,7 @@ def test_readers_end_when_their_user_is_killed(images: dict[str, ImageRef], tmp_
     call = f"""
 from pathlib import Path
 from tasks.items.ocr import OcrReader
-from tasks.records import ImageRef
+from tasks.media import ImageRef
 images = [ImageRef(path={images["rows"].path!r}, sha256=f"{{n:064}}", width=1, height=1) for n in range(10**5)]
 OcrReader(Path({str(tmp_path)!r}), processes=1).read(images)
 """

@@ -12,8 +12,9 @@ from PIL import Image
 
 from tasks.errors import ManifestError
 from tasks.items.samples import Intake, Reason, read_samples
+from tasks.media import ImagePart, Part
 from tasks.packs.pack import TEMPLATES, load_pack
-from tasks.records import ImagePart, Part, Split
+from tasks.records import Split
 from tests.planted.manifest import write_planted
 from tests.tasks.intake import SAID, SHOWN, item, reasons
 

@@ -9,9 +9,9 @@ from PIL import Image
 from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError
+from tasks.media import ImageRef
 from tasks.models.image_cache import ImageCache, TooThin, compute_sides, fill_cache, open_images
 from tasks.models.unanswered import BadMedia
-from tasks.records import ImageRef
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784, "patch_size": 14}
 

@@ -8,11 +8,12 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from tasks.errors import EngineError
+from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.qwen_vl import QwenVL, close_thoughts, find_patch_size, load_processor, read_qwen_vl
 from tasks.models.token_budget import PromptBudget
 from tasks.prompts.turns import make_system_turn, make_user_content
-from tasks.records import FreeText, ImagePart, ImageRef, Request, Sampling, TextPart
+from tasks.records import FreeText, Request, Sampling
 from tests.checkpoints import GENERATIONS
 
 NAMES = tuple(GENERATIONS)

@@ -15,6 +15,7 @@ from tiktoken.load import load_tiktoken_bpe
 from transformers import AutoModelForImageTextToText, Qwen2Tokenizer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.server.label_tokens import Branch, find_branches
@@ -25,7 +26,7 @@ from tasks.models.token_budget import PromptBudget
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_user_content
-from tasks.records import ImagePart, ImageRef, LabelAnswer, Request, Sample, Sampling, Split, TextPart
+from tasks.records import LabelAnswer, Request, Sample, Sampling, Split
 from tasks.storage.json_lines import escape_json
 from tasks.students.lora_dataset import make_dataset
 from tests.checkpoints import ROWS, SPLIT, find_real_vocabulary, make_real_tokenizer, write_random_checkpoint

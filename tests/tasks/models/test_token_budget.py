@@ -10,11 +10,12 @@ from qwen_vl_utils import fetch_image
 from transformers import AutoProcessor, Qwen2VLImageProcessor
 
 from tasks.demo.checkpoint import write_checkpoint
+from tasks.media import ImagePart, ImageRef, Part, TextPart
 from tasks.models.image_cache import TooThin, open_images
 from tasks.models.token_budget import PromptBudget, count_image_tokens, estimate_prompt_tokens
 from tasks.models.unanswered import TooLong
 from tasks.prompts.turns import make_system_turn, make_user_content
-from tasks.records import FreeText, ImagePart, ImageRef, Part, Request, Sampling, TextPart
+from tasks.records import FreeText, Request, Sampling
 from tests.tasks.making import image, prompter, sample
 
 rng = random.Random(0)

@@ -9,11 +9,12 @@ import yaml
 
 from tasks.dataset.export.student_set import make_label_examples
 from tasks.errors import PackError
+from tasks.media import TextPart
 from tasks.models.engines.server.chat import Capabilities, build_chat_body, build_probe_body
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
 from tasks.prompts.prompter import Prompter, count_fixed_chars, reseed
 from tasks.prompts.turns import make_system_turn, make_user_content, make_user_text
-from tasks.records import FreeText, Sampling, TextPart
+from tasks.records import FreeText, Sampling
 from tasks.students.lora_dataset import make_dataset
 from tests.tasks.making import image, sample
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from tasks.media import Box, ImageRef
 from tasks.prompts.box_forms import BoxForm, fill_in_boxes, find_box_form, find_boxes
 from tasks.prompts.boxes import BadBox, check_box, compute_overlap
-from tasks.records import Box, ImageRef
 
 PHONE = ImageRef(path="/phone.png", sha256="a", width=1080, height=2340)
 BUTTON = Box(ref="退款", corners=(540, 2106, 810, 2223))

@@ -1,7 +1,7 @@
 import pytest
 
+from tasks.media import Box, ImageRef
 from tasks.prompts.boxes import THOUSANDTHS, BadBox, BoxFault, RawBox, check_box, compute_overlap, scale_box
-from tasks.records import Box, ImageRef
 
 PHONE = ImageRef(path="/phone.png", sha256="a", width=1080, height=2340)
 BUTTON = Box(ref="退款", corners=(540, 2106, 810, 2223))

@@ -7,22 +7,10 @@ import orjson
 from PIL import Image
 
 from tasks.items.images import check_image
+from tasks.media import ImageRef, TextPart
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
-from tasks.records import (
-    Action,
-    Dropped,
-    Example,
-    ImageRef,
-    Message,
-    Origin,
-    Prediction,
-    Record,
-    Sample,
-    Split,
-    Subset,
-    TextPart,
-)
+from tasks.records import Action, Dropped, Example, Message, Origin, Prediction, Record, Sample, Split, Subset
 from tasks.storage.rows import write_rows
 from tasks.storage.stage_record import Costs, StageRecord
 from tasks.storage.stages import write_stage

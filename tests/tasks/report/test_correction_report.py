@@ -17,7 +17,8 @@ from tasks.correction.gate import Gate
 from tasks.correction.judgements import Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
 from tasks.items.images import check_image
-from tasks.records import ImagePart, Sample, Split, TextPart
+from tasks.media import ImagePart, TextPart
+from tasks.records import Sample, Split
 from tasks.report.correction.figures import explain_gate, measure, measure_share, predict_held_out
 from tasks.report.correction.report import render_page, write_report
 

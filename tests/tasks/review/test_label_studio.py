@@ -10,7 +10,8 @@ from PIL import Image
 
 from tasks.errors import JudgementError
 from tasks.items.images import check_image
-from tasks.records import ImageRef, ReviewCase, content_digest
+from tasks.media import ImageRef
+from tasks.records import ReviewCase, content_digest
 from tasks.review.label_studio import is_export, make_labelling_config, read_export, write_tasks
 from tests.tasks.making import parts
 

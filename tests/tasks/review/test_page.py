@@ -12,7 +12,8 @@ from PIL import ExifTags, Image
 
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.images import check_image
-from tasks.records import Box, ImageRef, ReviewCase, content_digest
+from tasks.media import Box, ImageRef
+from tasks.records import ReviewCase, content_digest
 from tasks.review.images import SHOWN_PIXELS, encode_image
 from tasks.review.page import write_review_page
 from tasks.review.queue import read_queue, write_queue

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 
 from tasks.errors import ItemCountError
 from tasks.evaluation.scores import Scored
+from tasks.media import Box, ImagePart, TextPart
 from tasks.models.engines.spec import EngineSpec
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.evidence import Evidence
 from tasks.records import (
-    Box,
     Dropped,
     Example,
     FreeText,
     Generation,
-    ImagePart,
     Interval,
     LabelAnswer,
     Message,
@@ -28,7 +27,6 @@ from tasks.records import (
     ReviewCase,
     Sample,
     Sampling,
-    TextPart,
 )
 from tasks.review.verdicts import Verdict
 from tasks.storage.files import write_bytes

@@ -19,10 +19,11 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from tasks.errors import ConfigError, EngineError
+from tasks.media import ImageRef
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import TEMPLATES
 from tasks.prompts.prompter import Prompter
-from tasks.records import ImageRef, Sample, content_digest
+from tasks.records import Sample, content_digest
 from tasks.students.external import ExternalRecipe
 from tasks.students.external_output import find_student_checkpoint
 from tasks.students.settings import ExternalSpec, ScoringSettings

@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from tasks.items.images import check_image
+from tasks.media import Box
 from tasks.packs.pack import load_pack
 from tasks.prompts.box_forms import BoxForm, find_boxes
 from tasks.prompts.boxes import check_box, compute_overlap
 from tasks.prompts.prompter import Prompter
-from tasks.records import Box
 from tasks.students.lora_dataset import make_dataset
 from tests.tasks.making import sample
 

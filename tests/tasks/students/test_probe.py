@@ -16,8 +16,9 @@ from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.dataset import write_demo
 from tasks.errors import ConfigError, EngineError
 from tasks.items.samples import read_samples
+from tasks.media import ImagePart, Part, TextPart
 from tasks.packs.pack import load_pack
-from tasks.records import ImagePart, Outcome, Part, Prediction, Sample, Split, TextPart, content_digest
+from tasks.records import Outcome, Prediction, Sample, Split, content_digest
 from tasks.students.folds import make_folds
 from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_classifier import Features, fit

@@ -35,6 +35,8 @@ _REVIVED_WAIT = 0.1
 """Seconds to wait after a server was revived, because a living server may still refuse connections."""
 _GET_SECONDS = 60.0
 """Timeout of a GET request, which a server answers even while it is busy."""
+_PROBE_SECONDS = 60.0
+"""Time for an answer of one token, from a server that did nothing but fail for a while."""
 _STALLED_REST = 0.05
 """A server that stalls is left alone for this share of the silence, so that other addresses get its requests."""
 
@@ -81,6 +83,7 @@ class Client:
         self._answered = False
         self._failing_since: float | None = None
         """When the first failure after the last answer was."""
+        self._probing = asyncio.Lock()
         self._extra = orjson.dumps(spec.extra_body)[1:-1]
         self._key = key
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -163,10 +166,10 @@ class Client:
             rest = self._patience.silence * _STALLED_REST
             address.resting_until = max(address.resting_until, time.monotonic() + rest)
             self._note_overload(address, fault)
-            self._check_patience(address)
+            await self._check_patience(address)
         except aiohttp.ClientError as error:
             fault = self._describe_error(error)
-            self._check_patience(address)
+            await self._check_patience(address)
         else:
             if response.status != 200:
                 await self._handle_error_status(address, response, self._hide_key(content), tries)
@@ -231,7 +234,7 @@ class Client:
                 )
             self._note_answer()
             raise Refused(status, message, param)
-        self._check_patience(address)
+        await self._check_patience(address)
         if status in OVERLOAD_STATUSES:
             self._note_overload(address, tries.last)
             tries.busy += 1
@@ -269,7 +272,7 @@ class Client:
             self._note_answer()
             await asyncio.sleep(_REVIVED_WAIT)
             return
-        self._check_patience(address)
+        await self._check_patience(address)
         rest = 0.2 + random.random() * 0.3
         address.resting_until = max(address.resting_until, time.monotonic() + rest)
         await asyncio.sleep(rest)
@@ -283,17 +286,37 @@ class Client:
             _log.warning("%s is overloaded (%s); fewer requests are sent at a time for now", address.url, why)
         self.limit.note_overload()
 
-    def _check_patience(self, address: _Address) -> None:
-        """Note a failure; raise EngineError when there were only failures for too long."""
-        now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        failing = now - self._failing_since
-        if failing > (self._patience.silence if self._answered else self._patience.start):
-            raise EngineError(
-                f"{address.url}: no answer from any address for {failing:.0f} s; start the server or correct "
-                "`base_urls`, then run again (answers so far are kept)"
-            )
+    async def _check_patience(self, address: _Address) -> None:
+        """Note a failure; raise EngineError when there were only failures for too long.
+
+        Before that, the server is asked for one token: it may be well, and only the last items of a run fail.
+        """
+        async with self._probing:
+            now = time.monotonic()
+            if self._failing_since is None:
+                self._failing_since = now
+            failing = now - self._failing_since
+            if failing <= (self._patience.silence if self._answered else self._patience.start):
+                return
+            if await self._answers_anything(address):
+                self._note_answer()
+                return
+        raise EngineError(
+            f"{address.url}: no answer from any address for {failing:.0f} s; start the server or correct "
+            "`base_urls`, then run again (answers so far are kept)"
+        )
+
+    async def _answers_anything(self, address: _Address) -> bool:
+        messages = [{"role": "user", "content": "Hello"}]
+        body = {"model": self._spec.adapter or self._spec.model, "messages": messages, "max_tokens": 1}
+        try:
+            async with (
+                asyncio.timeout(_PROBE_SECONDS),
+                self._session.post(address.url + "/chat/completions", json={**body, **self._spec.extra_body}) as reply,
+            ):
+                return reply.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
 
     def _describe_error(self, error: BaseException) -> str:
         text = f"{type(error).__name__}: {str(error) or 'connection lost'}"

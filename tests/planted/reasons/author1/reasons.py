@@ -18,8 +18,9 @@ from random import Random
 
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS
 from tasks.items.cutting import cut_instruction
+from tasks.media import ImageRef
 from tasks.packs.pack import load_pack
-from tasks.records import ImageRef, Sample, Split
+from tasks.records import Sample, Split
 from tests.planted.reasons.author1.near_duplicates import BARE, FAMILIES, FOREIGN, RESTATED, SWAPS, TRICKY
 from tests.planted.reasons.author1.sentence_parts import AROUND, SAID, SCREENS, SLOTS
 from tests.planted.reasons.author1.wrong_reasons import EMPTY_CLOSINGS, EMPTY_OPENINGS, LEAKS, OTHERS

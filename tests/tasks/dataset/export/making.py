@@ -5,7 +5,8 @@ from typing import Any
 
 from tasks.dataset.export import conversation, qwen, swift, swift2, vision_start
 from tasks.dataset.settings import ExportSpec
-from tasks.records import Example, ImageRef, Origin
+from tasks.media import ImageRef
+from tasks.records import Example, Origin
 from tests.tasks.making import image
 
 SPEC = ExportSpec()

@@ -12,11 +12,12 @@ from tasks.dataset.decisions import Decision, LeftOutReason, make_example
 from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format
+from tasks.media import Box, ImageRef
 from tasks.packs.pack import load_pack
 from tasks.prompts.box_forms import BoxForm, find_boxes
 from tasks.prompts.boxes import RawBox, check_box, compute_overlap
 from tasks.prompts.prompter import Prompter
-from tasks.records import Box, Example, ImageRef, Origin
+from tasks.records import Example, Origin
 from tests.tasks.dataset.export.making import SPEC, make_conversation, make_swift_row
 from tests.tasks.making import sample
 

@@ -21,7 +21,8 @@ from tasks.dataset.export.exports import write_exports
 from tasks.dataset.export.labels import write_predictions
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.items.pixels import render_pixels
-from tasks.records import Example, ImageRef, Origin, Subset
+from tasks.media import ImageRef
+from tasks.records import Example, Origin, Subset
 from tests.tasks.dataset.export.making import ask, make_example
 
 ALL = tuple(Format)

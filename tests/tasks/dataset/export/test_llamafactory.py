@@ -6,8 +6,8 @@ import pytest
 from tasks.dataset.export.llamafactory import estimate_tokens
 from tasks.dataset.export.student_set import write_data
 from tasks.dataset.settings import ExportSpec
+from tasks.media import ImageRef
 from tasks.models.token_budget import count_image_tokens
-from tasks.records import ImageRef
 from tests.tasks.dataset.export.making import ask, make_example, make_messages_row
 from tests.tasks.making import image, prompter, sample
 

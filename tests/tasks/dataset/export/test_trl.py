@@ -13,7 +13,8 @@ from trl.data_utils import prepare_multimodal_messages
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.export.trl import SCHEMA
 from tasks.dataset.settings import ExportSpec, Format
-from tasks.records import Example, ImageRef, Subset
+from tasks.media import ImageRef
+from tasks.records import Example, Subset
 from tests.tasks.dataset.export.making import ask, make_example
 
 

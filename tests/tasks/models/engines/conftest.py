@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from tasks.demo.checkpoint import write_checkpoint
+from tasks.media import ImageRef
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
-from tasks.records import ImageRef
 
 SIZES = ((112, 168), (56, 84), (200, 90))
 

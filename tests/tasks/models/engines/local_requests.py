@@ -5,9 +5,10 @@ import math
 import torch
 from qwen_vl_utils import process_vision_info
 
+from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.prompts.turns import make_system_turn, make_user_content
-from tasks.records import FreeText, Generation, ImagePart, ImageRef, LabelAnswer, Request, Sampling, TextPart
+from tasks.records import FreeText, Generation, LabelAnswer, Request, Sampling
 
 LABELS = ("订单", "物流", "物流-派送中", "退款", "优惠券A", "优惠券B")
 OPENING, BETWEEN, CLOSING = '{"理由": "', '", "所属类别": "', '"}'

@@ -48,7 +48,10 @@ def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
 
 
 def never_get_through(folder: Path, kinds: list[Fault]) -> dict[Fault, int]:
-    """Ask 200 items, one of which always meets each fault; return how often that one was asked."""
+    """Ask 200 items, one of which always meets each fault; return how often that one was asked.
+
+    The last items fail for longer than the server may be silent: then it is asked whether it answers anything.
+    """
     always = {f"item-{5 * number}": fault for number, fault in enumerate(kinds)}
     requests = list(make_requests(200))
     with (

@@ -6,12 +6,12 @@ import psutil
 import pytest
 
 from tasks.errors import EngineError
+from tasks.media import ImageRef
 from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.local.child_engine import ChildEngine
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
-from tasks.records import ImageRef
 from tests.fake_gpus import plug_in_gpus
 from tests.tasks.models.engines.local_requests import varied
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasks.media import ImageRef
 from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import identify_model
 from tasks.models.engines.local.engine import LocalEngine
@@ -13,7 +14,7 @@ from tasks.models.engines.local.scoring import score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.parsing import parse
-from tasks.records import Generation, ImageRef, Outcome
+from tasks.records import Generation, Outcome
 from tests.tasks.models.engines.local_requests import (
     BETWEEN,
     CLOSING,

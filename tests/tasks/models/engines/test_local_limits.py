@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from tasks.errors import EngineError
+from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.decoding import Decoder
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
-from tasks.records import ImagePart, ImageRef, Outcome, Request, TextPart
+from tasks.records import Outcome, Request
 from tests.tasks.models.engines.local_requests import (
     BETWEEN,
     CLOSING,

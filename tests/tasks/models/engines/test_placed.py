@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("ray")
 
 from tasks.errors import EngineError
+from tasks.media import TextPart
 from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.ray.cluster import NodeRequirements, RayRunner, check_nodes, join_cluster, mark_shared_folders
 from tasks.models.engines.ray.placed import PlacedServers, open_on_cluster
@@ -18,7 +19,7 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
 from tasks.models.engines.vllm.process import ServerProcess
 from tasks.models.image_cache import ImageCache
-from tasks.records import FreeText, Outcome, Request, Sampling, TextPart
+from tasks.records import FreeText, Outcome, Request, Sampling
 from tests.ray_cluster import kill_other_node, ray_nodes
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from tasks.errors import AccountError
+from tasks.media import ImageRef
 from tasks.models.ask import stream_answers
 from tasks.models.costs import Tally
 from tasks.models.engines.server.retries import is_account_fault
 from tasks.models.ledger.ledger import Ledger
-from tasks.records import Generation, ImageRef, Outcome, Request, Sampling
+from tasks.records import Generation, Outcome, Request, Sampling
 from tests.tasks.making import prompter, sample
 from tests.tasks.models.engines.asking_stub import make_requests, open_engine_on
 from tests.tasks.models.engines.small_provider import completion, serving

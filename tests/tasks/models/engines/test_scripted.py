@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import EngineError
+from tasks.media import TextPart
 from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.parsing import parse
-from tasks.records import FreeText, LabelAnswer, Outcome, Request, Sampling, TextPart
+from tasks.records import FreeText, LabelAnswer, Outcome, Request, Sampling
 
 LABELS = ("订单", "物流", "物流-派送中", "退款")
 NOWHERE = Workplace(ImageCache(Path("unused")), Path("unused"))

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from tasks.errors import EngineError
+from tasks.media import ImageRef
 from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.server.engine import ServerEngine
 from tasks.models.engines.server.pacing import Patience
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.parsing import parse
-from tasks.records import ImageRef, Outcome, Request, Sampling
+from tasks.records import Outcome, Request, Sampling
 from tests.stub_server import Fault, Gap, Options, Running, running
 from tests.tasks.making import prompter, sample
 
