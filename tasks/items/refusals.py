@@ -3,6 +3,9 @@
 from enum import StrEnum
 
 from tasks.prompts.boxes import BoxFault
+from tasks.records import Dropped
+
+STAGE = "samples"
 
 
 class Reason(StrEnum):
@@ -77,3 +80,10 @@ class Unusable(Exception):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+
+def drop_item(sample_id: str, source: str, where: str, why: Unusable) -> Dropped:
+    """Return the record of an item that cannot be used; `where` is its position in the manifest."""
+    # A file name may contain bytes that are not UTF-8; records must be writable all the same.
+    detail = f"{where}: {why.detail}".encode(errors="replace").decode()
+    return Dropped(sample_id=sample_id, source=source, stage=STAGE, reason=why.reason, detail=detail)

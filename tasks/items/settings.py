@@ -1,4 +1,4 @@
-"""The settings that say where items are."""
+"""The settings that say where items are, and which frames stand for their recordings."""
 
 from pathlib import Path
 
@@ -8,12 +8,13 @@ from tasks.settings import Settings
 
 
 class SourceConfig(Settings):
-    """A manifest and the folder of its images."""
+    """A manifest and the folder of its images and recordings."""
 
     manifest: Path
     """File of items (JSON, JSON Lines, CSV or Parquet) or a folder of such files."""
     images: Path = Field(default_factory=lambda done: _find_folder(done.get("manifest", Path())))
-    """Folder of the images; image names are relative to it and may not lead out of it. Default: the manifest's."""
+    """Folder of images and recordings; their names are relative to it and may not lead out of it. Default: that of the
+    manifest."""
 
 
 def _find_folder(manifest: Path) -> Path:

@@ -58,9 +58,7 @@ def take_frames(path: Path, settings: VideoSettings) -> Frames:
     try:
         with _open(path) as file:
             timeline = _read_timeline(path, file, _find_stream(path, file))
-        if timeline.seconds > settings.max_seconds:
-            detail = f"{path}: {timeline.seconds:.0f} s long; at most {settings.max_seconds:g} s are allowed"
-            raise Unusable(Reason.VIDEO_TOO_LONG, f"{detail}: cut it, or raise `video.max_seconds`")
+        check_length(path, timeline.seconds, settings.max_seconds)
         chosen = choose_frames(len(timeline.times), timeline.seconds, settings)
         most = settings.max_pixels // len(chosen)
         decoded = _decode_by_time(path, timeline, chosen, most) or _decode_by_number(path, chosen, most)
@@ -71,6 +69,13 @@ def take_frames(path: Path, settings: VideoSettings) -> Frames:
     start = timeline.times[0]
     times = [float((timeline.times[number] - start) * timeline.unit) for number in chosen]
     return Frames(pictures, ".jpg", *decoded[0].size, times, timeline.seconds)
+
+
+def check_length(path: Path, seconds: float, most: float) -> None:
+    """Raise Unusable for a recording of more than `most` seconds."""
+    if seconds > most:
+        detail = f"{path}: {seconds:.0f} s long; at most {most:g} s are allowed"
+        raise Unusable(Reason.VIDEO_TOO_LONG, f"{detail}: cut it, or raise `video.max_seconds`")
 
 
 # --- which frames --------------------------------------------------------------------------------------------
