@@ -16,6 +16,7 @@ images.py          which image files are refused (MAX_PIXELS)
 pixels.py          how an image's pixels are shown to models, and which files a trainer would show otherwise
 videos.py          which recordings are refused, and what is done with those that are given as image files
 video_frames.py    which frames of a recording are taken, and how they are decoded and stored (`video`)
+key_frames.py      which frames of a recording are compared with others, and read for text
 frame_cache.py     where the frames of recordings are kept (`images`)
 known_files.py     when a file counts as unchanged and is not opened again (`images`)
 image_hashes.py    when two files show the same picture
