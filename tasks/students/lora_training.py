@@ -26,6 +26,7 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 
 from tasks.errors import ConfigError, EngineError
 from tasks.models.engines.gpus import list_gpus
+from tasks.models.positions import correct_positions
 from tasks.models.qwen_vl import load_processor
 from tasks.models.unanswered import summarise
 from tasks.records import Sample
@@ -129,6 +130,7 @@ def _make_trainer(
     processor = load_processor(spec.base, **shared)
     processor.image_processor.do_resize = False  # the rows' images are resized
     model = AutoModelForImageTextToText.from_pretrained(spec.base, use_safetensors=True, dtype="auto", **shared)
+    correct_positions(model)
     _freeze_vision(model)
     cuda = torch.cuda.is_available()
     loaders = min(_LOADERS, len(os.sched_getaffinity(0))) if list_gpus() else 0
