@@ -116,6 +116,7 @@ class Request(Record):
     system: str = ""  # the system turn; if it is empty, the model's chat template decides
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
+    frame_pixels: int | None = None  # maximum area of a recording's frame, if it is lower than `max_pixels`
     boxes: bool = False  # the answer may contain boxes, whose special tokens are kept
     keep_from_turn: int = 0  # the first turn that the token budget must keep (the user's latest); 0: it drops none
 
@@ -128,6 +129,11 @@ class Request(Record):
     def videos(self) -> tuple[VideoRef, ...]:
         """Return the request's recordings in the order of its parts."""
         return tuple(p.video for p in self.parts if isinstance(p, VideoPart))
+
+    @property
+    def frame_bounds(self) -> dict[str, int]:
+        """Return the bounds of the area of a recording's frame, as `min_pixels` and `max_pixels`."""
+        return {"min_pixels": self.min_pixels, "max_pixels": min(self.frame_pixels or self.max_pixels, self.max_pixels)}
 
 
 class Outcome(StrEnum):

@@ -113,8 +113,10 @@ def check(
     labelled, pool = (intakes[s].kept if s in intakes else () for s in (Split.LABELLED, Split.UNLABELLED))
     estimator = _Estimator(config, pack, labelled, pool)
     estimates = tuple(estimator.list_estimates())
-    most_images = max((len(s.images) for intake in intakes.values() for s in intake.kept), default=0)
-    place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+    kept = [sample for intake in intakes.values() for sample in intake.kept]
+    most_images = max((len(s.images) for s in kept), default=0)
+    most_videos = max((len(s.videos) for s in kept), default=0)
+    place = Workplace(ImageCache(config.images), config.output / "logs", most_images, most_videos)
     serve_lines = tuple(_list_serve_lines(config.engines, place))
     newer = tuple(_find_newer_commits(config))
     return CheckReport(intakes, estimates, estimator.measure_training(), newer, serve_lines)

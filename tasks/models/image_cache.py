@@ -12,7 +12,7 @@ from PIL import Image
 
 from tasks.errors import EngineError, StorageError
 from tasks.items.pixels import choose_suffix, encode_picture, render_pixels
-from tasks.media import ImageRef
+from tasks.media import ImageRef, VideoRef
 from tasks.models.qwen_vl import MERGE
 from tasks.models.unanswered import BadMedia
 from tasks.prompts.box_forms import BoxForm
@@ -123,6 +123,26 @@ class ImageCache:
         """Return the resized images in input order, as RGB; None if `images` is empty. Raises what `file` raises."""
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
         return [self._open(image, bounds) for image in images] or None
+
+    def frame_files(self, video: VideoRef, *, min_pixels: int, max_pixels: int, patch_size: int) -> list[Path]:
+        """Return the paths of the resized frames' files; raise what `file` raises, naming the recording too."""
+        bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
+        return [self._frame_file(video, i, bounds) for i in range(len(video.frames))]
+
+    def open_frames(
+        self, videos: Sequence[VideoRef], *, min_pixels: int, max_pixels: int, patch_size: int
+    ) -> list[list[Image.Image]] | None:
+        """Return the resized frames of each recording, as RGB; None if there are none. Raises as `frame_files` does."""
+        bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
+        for video in videos:
+            self.frame_files(video, **bounds)
+        return [[self._open(frame, bounds) for frame in video.frames] for video in videos] or None
+
+    def _frame_file(self, video: VideoRef, number: int, bounds: dict[str, int]) -> Path:
+        try:
+            return self.file(video.frames[number], **bounds)
+        except (OSError, BadMedia) as error:
+            raise type(error)(f"{video.path}, frame at {video.times[number]:g} s: {error}") from error
 
     def _open(self, image: ImageRef, bounds: dict[str, int]) -> Image.Image:
         path = self.file(image, **bounds)

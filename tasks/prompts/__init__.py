@@ -2,6 +2,7 @@
 
 prompter.py       renders the pack's templates, and computes the key of a request in the ledger   (the pack's *.jinja)
 turns.py          a request as chat turns, and which strings in it are escaped
+recordings.py     how large a recording's frames are shown, what models are told of their times, and leaving some out
 boxes.py          when a box is usable, and how it is converted to other grids
 box_forms.py      how each generation of Qwen-VL writes a box
 chat_template.py  renders turns by a checkpoint's own chat template

@@ -16,9 +16,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
 
 from tasks.errors import PackError
-from tasks.media import ImagePart, Part, TextPart
+from tasks.media import ImagePart, Part, TextPart, VideoPart
 from tasks.packs.pack import Pack
 from tasks.packs.pack_file import OcrOption
+from tasks.prompts.recordings import compute_frame_pixels
 from tasks.prompts.turns import BOX_TOKEN, escape_placeholder, make_system_turn, make_user_text
 from tasks.records import Constraint, FreeText, LabelAnswer, Message, Request, Sample, Sampling, digest_of
 from tasks.storage.json_lines import escape_json
@@ -221,10 +222,11 @@ class Prompter:
             )
         suffix = self._render(purpose, "suffix", **context)
         parts = _insert_texts(sample.parts, self.texts, self.pack.ocr)
+        videos = [part.video for part in parts if isinstance(part, VideoPart)]
         key = digest_of(
             {
                 "prefix": prefix,
-                "parts": [p.text if isinstance(p, TextPart) else {"image": p.image.sha256} for p in parts],
+                "parts": [_identify(part) for part in parts],
                 "suffix": suffix,
                 "constraint": constraint.model_dump(),
                 "sampling": sampling.model_dump(),
@@ -250,6 +252,7 @@ class Prompter:
             boxes=self.pack.boxes,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
+            frame_pixels=compute_frame_pixels(videos, min_pixels=self.min_pixels, max_pixels=self.max_pixels),
             keep_from_turn=task.find_latest_user_turn(
                 (part.turn, part.text if isinstance(part, TextPart) else "") for part in sample.parts
             ),
@@ -275,6 +278,15 @@ class Prompter:
             where = getattr(error, "lineno", None)
             line = f", line {where}" if where else ""
             raise PackError(f"{self.pack.folder}/{file}{line}: {error}") from error
+
+
+def _identify(part: Part) -> object:
+    """Return what a request's key has of `part`: its text, or the digests of what the model sees of it."""
+    if isinstance(part, TextPart):
+        return part.text
+    if isinstance(part, ImagePart):
+        return {"image": part.image.sha256}
+    return {"frames": [frame.sha256 for frame in part.video.frames], "times": part.video.times}
 
 
 def _insert_texts(parts: tuple[Part, ...], texts: Mapping[str, str], option: OcrOption | None) -> tuple[Part, ...]:

@@ -29,6 +29,8 @@ class Workplace:
     """Folder for the logs of the servers that the engine starts."""
     most_images: int = 0
     """Maximum number of images in one request of this run; 0 if not known."""
+    most_videos: int = 0
+    """Maximum number of recordings in one request of this run."""
     ray_address: str = ""
     """Address of the Ray cluster that vLLM joins if vLLM's own options name Ray; otherwise empty."""
 

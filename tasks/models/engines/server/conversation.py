@@ -18,6 +18,7 @@ from tasks.models.engines.server.chat import (
     build_chat_body,
     build_probe_body,
     make_image_url,
+    make_video_url,
     read_reply,
     read_token_logprobs,
 )
@@ -39,10 +40,10 @@ _PROBES = 3
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that fits into the context length, and the URLs of its images."""
+    """A request that fits into the context length, and the URLs of its images and recordings in order."""
 
     request: Request
-    images: tuple[bytes, ...]
+    media: tuple[bytes, ...]
     shortened: str
     """What was removed to make the request fit; empty if nothing was."""
     reply: Generation | None = None
@@ -70,18 +71,19 @@ class Conversation:
     cache: ImageCache
 
     def __post_init__(self) -> None:
-        self._budget = None if self.processor is None else PromptBudget(self.processor)
+        as_images = not self.can.videos
+        self._budget = None if self.processor is None else PromptBudget(self.processor, frames_as_images=as_images)
         self._branches = lru_cache(maxsize=1024)(self._find_branches)
 
     def prepare(self, request: Request) -> Prepared:
-        """Shorten the prompt if needed, and write its images to the cache. Any thread may call this."""
+        """Shorten the prompt if needed, and write its pictures to the cache. Any thread may call this."""
         limit = self.can.context_length
         if (
             limit is None
             or self._budget is None
             or _bound_prompt_tokens(request) + _count_answer_tokens(request) <= limit
         ):
-            return self._attach_images(request, "")
+            return self._attach_media(request, "")
         return self._fit(request, self._budget, limit, "")
 
     async def answer(self, prepared: Prepared) -> Generation:
@@ -109,13 +111,21 @@ class Conversation:
     def _fit(self, request: Request, budget: PromptBudget, limit: int, already: str) -> Prepared:
         """Shorten `request` to `limit` tokens, answer included; `already` says what was removed from it before."""
         fit = budget.fit(request, limit, answer=_count_answer_tokens(request))
-        return self._attach_images(fit.request, "; ".join(filter(None, (already, fit.note))))
+        return self._attach_media(fit.request, "; ".join(filter(None, (already, fit.note))))
 
-    def _attach_images(self, request: Request, shortened: str) -> Prepared:
+    def _attach_media(self, request: Request, shortened: str) -> Prepared:
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self.patch_size}
-        files = [self.cache.file(image, **limits) for image in request.images]
-        urls = tuple(make_image_url(file, local=self.can.local_files) for file in files)
-        return Prepared(request, urls, shortened)
+        urls: list[bytes] = []
+        for part in request.parts:
+            if part.type == "image":
+                urls.append(make_image_url(self.cache.file(part.image, **limits), local=self.can.local_files))
+            elif part.type == "video":
+                frames = self.cache.frame_files(part.video, **request.frame_bounds, patch_size=self.patch_size)
+                if self.can.videos:
+                    urls.append(make_video_url(frames))
+                else:
+                    urls += [make_image_url(frame, local=self.can.local_files) for frame in frames]
+        return Prepared(request, tuple(urls), shortened)
 
     def _shorten(self, prepared: Prepared, refused: Refused) -> Prepared:
         """Shorten a request that the server rejected as too long to the limit that its message names."""
@@ -138,17 +148,30 @@ class Conversation:
         return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
 
     async def _request_reply(self, prepared: Prepared, n: int, seed: int) -> Generation:
-        body = build_chat_body(prepared.request, self.model, prepared.images, self.can, n=n, seed=seed)
+        body = build_chat_body(prepared.request, self.model, prepared.media, self.can, n=n, seed=seed)
         tokens = _count_answer_tokens(prepared.request)
         reply: Generation | None = None
         for _ in range(_READS):
             reply = read_reply(await self.client.post(body, tokens), prepared.request.key, n)
+            if reply is not None and prepared.request.videos:
+                self._check_prompt_tokens(prepared.request, reply)
             # fewer texts than asked for is a temporary failure: the server proved at the start that it can
             if reply is not None and len(reply.texts) == n:
                 return reply
         if reply is None:
             raise Unanswered(f"{_READS} replies without any text")
         return reply
+
+    def _check_prompt_tokens(self, request: Request, reply: Generation) -> None:
+        """Raise Unanswered if the server's model cannot have seen the frames as they were sent."""
+        if not self.can.videos or self._budget is None or not reply.tokens_in:
+            return
+        expected = self._budget.count(request) + self.can.surplus
+        if reply.tokens_in != expected:
+            raise Unanswered(
+                f"the server read {reply.tokens_in} prompt tokens instead of {expected}, so its model saw the frames "
+                "at another size or number; start vLLM with the options that `labelstill check` prints"
+            )
 
     async def _weigh_labels(self, prepared: Prepared, reply: Generation) -> dict[str, float] | None:
         """Return each label's log-probability, averaged over the reasons; None if the server does not report them."""
@@ -161,7 +184,7 @@ class Conversation:
             return None
 
         async def ask(text: str, wanted: tuple[int, ...]) -> dict[int, float]:
-            body = build_probe_body(request, self.model, prepared.images, text, wanted)
+            body = build_probe_body(request, self.model, prepared.media, self.can, text, wanted)
             return read_token_logprobs(await self.client.post(body))
 
         rows: list[list[float]] = []
@@ -209,4 +232,7 @@ def _bound_prompt_tokens(request: Request) -> int:
     """Return an upper bound of the prompt's tokens, without tokenising: a token has at least one byte."""
     texts = [request.system, request.prefix, request.suffix, *(p.text for p in request.parts if p.type == "text")]
     pixels = sum(min(max(i.width * i.height, request.min_pixels), request.max_pixels) for i in request.images)
-    return 64 + sum(len(t.encode()) for t in texts) + pixels // 392 + 8 * len(request.images)
+    frames = [frame for video in request.videos for frame in video.frames]
+    least, most = request.frame_bounds.values()
+    pixels += sum(min(max(i.width * i.height, least), most) for i in frames)
+    return 64 + sum(len(t.encode()) for t in texts) + pixels // 392 + 24 * (len(request.images) + len(frames))
