@@ -144,7 +144,9 @@ def _make_processor(generation: Generation, tokenizer: Qwen2Tokenizer) -> Any:
     images = Qwen2VLImageProcessor(size=size, patch_size=generation.patch_size)
     classes: dict[str, Any] = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
     kind = classes.get(generation.model_type, Qwen3VLProcessor)
-    videos = Qwen3VLVideoProcessor() if kind is Qwen3VLProcessor else Qwen2VLVideoProcessor()
+    # as in Qwen's own checkpoints; the classes' defaults enlarge small frames
+    of_all = {"shortest_edge": 4096, "longest_edge": 25_165_824}
+    videos = Qwen3VLVideoProcessor(size=of_all) if kind is Qwen3VLProcessor else Qwen2VLVideoProcessor(size=size)
     return kind(images, tokenizer, videos, chat_template=generation.chat_template)
 
 

@@ -32,6 +32,7 @@ from tasks.models.unanswered import summarise
 from tasks.records import Sample
 from tasks.students.asking import choose_box_form
 from tasks.students.lora_checkpoints import KEPT, Watch, find_newest_checkpoint
+from tasks.students.lora_collator import VideoCollator
 from tasks.students.lora_dataset import make_dataset
 from tasks.students.lora_memory import LESS_MEMORY
 from tasks.students.loss_curves import Progress, draw_curve, read_curve
@@ -183,6 +184,7 @@ def _make_trainer(
         peft_config=None if recipe.start else adapter,
         callbacks=[watch],
     )
+    trainer.data_collator = VideoCollator(trainer.data_collator)
     trainer.watch = watch
     trainer.remove_callback(PrinterCallback)  # `watch` reports progress instead
     return trainer
