@@ -57,6 +57,8 @@ class Fitted:
     """Exact number of prompt tokens of `request`."""
     note: str
     """A description of what was removed; empty if nothing was."""
+    whole: Request
+    """The request before anything was removed."""
 
 
 class PromptBudget:
@@ -92,7 +94,7 @@ class PromptBudget:
         allowed, limit = limit, limit - answer
         whole = self.count(request)
         if whole <= limit:
-            return Fitted(request, whole, "")
+            return Fitted(request, whole, "", request)
         turns = sorted({p.turn for p in request.parts if 0 < p.turn < request.keep_from_turn})
         fits = partial(self._fits_without, request, turns, limit)
         gone = turns[: bisect_left(range(len(turns)), True, key=fits)]
@@ -109,7 +111,7 @@ class PromptBudget:
             with_answer = f" ({allowed} including the answer)" if answer else ""
             tried = f"; still {tokens} after: {', '.join(notes)}" if notes else ""
             raise TooLong(f"needs {whole} tokens, {limit} are allowed{with_answer}{tried}")
-        return Fitted(shorter, tokens, "; ".join(notes))
+        return Fitted(shorter, tokens, "; ".join(notes), request)
 
     def _render(self, request: Request) -> str:
         turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
