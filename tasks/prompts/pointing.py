@@ -55,8 +55,8 @@ def read_pointing(reason: str, request: Request, generation: Generation) -> Poin
 def choose_vote(votes: Sequence[PointingReason]) -> tuple[int, PointingReason]:
     """Return the place of the vote whose reason is used, and this reason with the boxes on which the votes agree.
 
-    A box is kept if more than half of the votes, its own among them, have one at the same place (`SAME`). The first vote
-    with such a box is used, or the first vote if there is none.
+    A box is kept if more than half of the votes, its own among them, have one at the same place (`SAME`). The first
+    vote with such a box is used, or the first vote if there is none.
     """
     agreed = [tuple(box for box in vote.boxes if _is_agreed(box, votes)) for vote in votes]
     place = next((place for place, boxes in enumerate(agreed) if boxes), 0)
