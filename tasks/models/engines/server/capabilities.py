@@ -44,7 +44,7 @@ async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokeni
     return Capabilities(schema, token_logprobs_, several, local_files, min(limits) if limits else None)
 
 
-def describe_gaps(can: Capabilities, *, tokenizer: bool) -> tuple[str, ...]:
+def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool) -> tuple[str, ...]:
     """Return one sentence per missing capability that says what is missing and what is done instead."""
     notes: list[str] = []
     if not can.schema:
@@ -62,6 +62,11 @@ def describe_gaps(can: Capabilities, *, tokenizer: bool) -> tuple[str, ...]:
         notes.append("the server cannot read our image folder: images are sent in base64")
     if can.context_length is None:
         notes.append("the server does not report its context length: set `context_length`")
+    if find_served_model(spec) is None:
+        notes.append(
+            f"which Qwen-VL the server calls {spec.adapter or spec.model} is not known: images are resized as for "
+            "Qwen2-VL; if it is another one, set `tokenizer` to its folder or its name on the hub"
+        )
     return tuple(notes)
 
 
