@@ -13,10 +13,10 @@ import orjson
 
 from tasks.models.engines.server.chat import (
     ANSWER_TOKENS,
-    TOKEN_COUNTS,
     Capabilities,
     build_chat_body,
     build_probe_body,
+    join_replies,
     make_image_url,
     make_video_url,
     read_reply,
@@ -146,10 +146,8 @@ class Conversation:
         wanted = sampling.n if sampling.temperature > 0 else 1
         if wanted == 1 or self.can.several:
             return await self._request_reply(prepared, wanted, sampling.seed)
-        parts = await asyncio.gather(*(self._request_reply(prepared, 1, sampling.seed + i) for i in range(wanted)))
-        best = min(parts, key=lambda r: (r.outcome is not Outcome.OK, r.outcome is Outcome.EMPTY))
-        counts = {name: sum(getattr(part, name) for part in parts) for name in TOKEN_COUNTS}
-        return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
+        votes = (self._request_reply(prepared, 1, sampling.seed + i) for i in range(wanted))
+        return join_replies(await asyncio.gather(*votes))
 
     async def _request_reply(self, prepared: Prepared, n: int, seed: int) -> Generation:
         body = build_chat_body(prepared.request, self.model, prepared.media, self.can, n=n, seed=seed)
