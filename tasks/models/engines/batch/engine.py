@@ -214,7 +214,7 @@ class BatchEngine:
         reported = self._provider.reports_alternatives(self._model, self._spec.extra_body, ALTERNATIVES)
         # images go into the file: the provider cannot read ours
         can = replace(self._server.capabilities, local_files=False)
-        for note in describe_gaps(replace(can, token_logprobs=reported), self._spec, tokenizer=True):
+        for note in describe_gaps(replace(can, token_logprobs=reported), self._spec, tokenizer=True, videos=False):
             _log.info("%s", note)
         return LineWriter(self._spec, self._provider, self._server.make_conversation(self._model, can), reported)
 

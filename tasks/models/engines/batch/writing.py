@@ -46,7 +46,7 @@ class LineWriter:
             vote = read_vote(custom_id)
             n = votes if vote is None else 1
             seed = sampling.seed + (vote or 0)
-            body = build_chat_body(prepared.request, talk.model, prepared.images, talk.can, n=n, seed=seed)
+            body = build_chat_body(prepared.request, talk.model, prepared.media, talk.can, n=n, seed=seed)
             content = _write_line(custom_id, body, fields)
             self._check_size(content)
             lines.append(Line(custom_id, request.key, content, prepared.shortened, round(work.prompt_tokens), cost))
